@@ -1,0 +1,1 @@
+"""thetahat: maximum likelihood as the one principle."""

@@ -1,0 +1,251 @@
+"""What a family is: p(y | its own parameters), and nothing that it need not be.
+
+A family states its parameters (a name, a range, a link), the support of y, and `log_prob`. Scores and curvatures of each
+row with respect to each parameter's linear predictor η come from automatic differentiation of that one method, so a
+family of k parameters is fitted by the same Newton as a one-parameter GLM. A hand-written `derivatives` is a speed-up
+only, and a test holds it to the automatic one.
+
+Shapes: y (n,), every parameter and every η (n,) or broadcastable to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from . import links
+from .links import Link
+
+
+@dataclass(frozen=True)
+class Range:
+    """The open interval (low, high) in which a parameter lives."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def contains(self, value: Tensor) -> Tensor:
+        return (value > self.low) & (value < self.high)
+
+    def __str__(self) -> str:
+        return f"({self.low:g}, {self.high:g})"
+
+
+real, positive, unit = Range(), Range(0.0, math.inf), Range(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter θ of a family.
+
+    Parameters
+    ----------
+    range : where θ lives
+    link : the map g to its linear predictor, η = g(θ)
+    boundary : the end of the range at which the family becomes a simpler one (dispersion → 0), or None
+    limit : what it becomes there, in words ("Poisson")
+    intercept : whether formulas of this parameter carry an intercept
+    own_predictors : whether the parameter takes the main formula's predictors by default (as the first one does)
+    """
+
+    range: Range = real
+    link: Link = links.identity
+    boundary: float | None = None
+    limit: str = ""
+    intercept: bool = True
+    own_predictors: bool = False
+
+
+@dataclass(frozen=True)
+class Support:
+    """The set of y to which the family gives a positive density or mass. `low` and `high` belong to it where `closed` says so."""
+
+    name: str
+    low: float = -math.inf
+    high: float = math.inf
+    integer: bool = False
+    closed: tuple[bool, bool] = (False, False)
+
+    def contains(self, y: Tensor) -> Tensor:
+        above = (y >= self.low) if self.closed[0] else (y > self.low)
+        below = (y <= self.high) if self.closed[1] else (y < self.high)
+        inside = above & below & torch.isfinite(y)
+        return inside & (y == torch.floor(y)) if self.integer else inside
+
+    def __str__(self) -> str:
+        return self.name
+
+
+reals = Support("the real numbers")
+positives = Support("the positive numbers", 0.0)
+nonnegatives = Support("the non-negative numbers", 0.0, closed=(True, False))
+units = Support("the numbers strictly between 0 and 1", 0.0, 1.0)
+binary = Support("{0, 1}", 0.0, 1.0, integer=True, closed=(True, True))
+counts = Support("the counts 0, 1, 2, …", 0.0, integer=True, closed=(True, False))
+
+
+def categories(k: int) -> Support:
+    """The codes 0, …, k − 1."""
+    return Support(f"the codes 0 … {k - 1}", 0.0, k - 1.0, integer=True, closed=(True, True))
+
+
+Derivatives = tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """p(y | θ₁, …, θ_k). A subclass is a frozen dataclass: its fields are its settings, its `Parameter`s are class attributes.
+
+        class Exponential(Family):
+            mean = Parameter(positive, link=links.log)
+            support, measure = positives, "density"
+            def log_prob(self, y, mean): return -torch.log(mean) - y / mean
+
+    Parameters
+    ----------
+    link : another link for the first parameter, by name or as an object
+    """
+
+    link: Link | str | None = field(default=None, kw_only=True)
+
+    support: ClassVar[Support] = reals
+    measure: ClassVar[str] = "density"  # "density", "mass", or "mixed" (a density with atoms)
+    extras: ClassVar[Mapping[str, float | None]] = {}  # further data of each row, with defaults; None: must be given
+    _parameters: ClassVar[dict[str, Parameter]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        cls._parameters = own or cls._parameters
+
+    # ---- what a family must say ------------------------------------------------------------------------------------
+
+    def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """log p(y | θ) in nats, one value a row. −inf outside the support."""
+        raise NotImplementedError
+
+    # ---- what it may say besides -----------------------------------------------------------------------------------
+
+    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
+        """One draw of y a row."""
+        raise self._lacks("sample")
+
+    def expectation(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """E[y | θ]; NaN or infinity where it does not exist."""
+        raise self._lacks("expectation")
+
+    def variance(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """Var[y | θ]; NaN or infinity where it does not exist."""
+        raise self._lacks("variance")
+
+    def cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """P(Y ≤ y | θ)."""
+        raise self._lacks("cdf")
+
+    def log_cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """log P(Y ≤ y | θ). Override where the lower tail needs it."""
+        return torch.log(self.cdf(y, *parameters, **extras))
+
+    def log_survival(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """log P(Y > y | θ). Override where the upper tail needs it."""
+        return torch.log1p(-self.cdf(y, *parameters, **extras))
+
+    def quantile(self, q: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """The smallest y with P(Y ≤ y | θ) ≥ q."""
+        raise self._lacks("quantile")
+
+    def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
+        """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""
+        return tuple(_middle(p.range) for p in self.parameters.values())
+
+    @property
+    def concave(self) -> bool:
+        """Whether log p is concave in (η₁, …, η_k) for every y: then every stationary point is a global maximum."""
+        return False
+
+    def recession(self, y: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The directions d of (η₁, …, η_k) along which log p(y | η + t·d) never falls, t → ∞: a cone a row, for separation.
+
+        Returns
+        -------
+        A : (n, m, k), and equality : (n, m), boolean. The cone is {d : A d ≥ 0, and A d = 0 where equality}. A parameter whose
+        column of A is zero throughout takes no part. None: the family has no such direction, or does not know.
+        """
+        return None
+
+    def with_categories(self, k: int) -> Family:
+        """The same family for k categories; only categorical responses have them."""
+        raise BadArgument(f"{self} does not describe a categorical response.")
+
+    # ---- what follows ----------------------------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Name → Parameter, in the order in which `log_prob` takes them."""
+        if self.link is None:
+            return self._parameters
+        first = next(iter(self._parameters))
+        return {n: replace(p, link=links.get(self.link)) if n == first else p for n, p in self._parameters.items()}
+
+    def natural(self, eta: Sequence[Tensor]) -> list[Tensor]:
+        """θ_j = g_j⁻¹(η_j)."""
+        return [p.link.inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)]
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
+        """log p(y | η), η the linear predictors. Override where going through θ would lose digits."""
+        return self.log_prob(y, *self.natural(eta), **extras)
+
+    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+        """log p, its score and its curvature in each row's η: the whole of what Newton's method needs to know of a family.
+
+        Returns
+        -------
+        log_prob (n,); score, k tensors (n,): ∂/∂η_a; curvature {(a, b): (n,)}, a ≤ b: ∂²/∂η_a∂η_b (empty if order < 2).
+        """
+        extras = extras or {}
+        with torch.enable_grad():
+            leaves = [e.detach().expand(y.shape[: max(1, e.ndim)]).clone().requires_grad_() for e in eta]
+            value = self.log_prob_eta(y, *leaves, **extras)
+            score = _gradient(value.sum(), leaves, create_graph=order > 1)
+            curvature = {}
+            for a in range(len(leaves) if order > 1 else 0):
+                row = _gradient(score[a].sum(), leaves[a:], create_graph=False)
+                curvature.update({(a, a + j): second for j, second in enumerate(row)})
+        return value.detach(), [s.detach() for s in score], curvature
+
+    def __str__(self) -> str:
+        settings = [f"{k}={v}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    def _lacks(self, what: str) -> BadArgument:
+        return BadArgument(f"{self} has no {what}.")
+
+
+def _gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    """∂value/∂leaf for each leaf, zero where the value does not depend on it."""
+    if not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = torch.autograd.grad(value, leaves, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+
+
+def _middle(r: Range) -> float:
+    if math.isfinite(r.low) and math.isfinite(r.high):
+        return (r.low + r.high) / 2
+    return r.low + 1.0 if math.isfinite(r.low) else 0.0
+
+
+def weighted_mean(y: Tensor, weight: Tensor) -> float:
+    """Σ w y / Σ w, over the rows with positive weight."""
+    return float((weight * y).sum() / weight.sum())
+
+
+def weighted_variance(y: Tensor, weight: Tensor) -> float:
+    """Σ w (y − ȳ)² / Σ w."""
+    return float((weight * (y - weighted_mean(y, weight)) ** 2).sum() / weight.sum())

@@ -1,0 +1,73 @@
+"""Counts whose variance is their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import links
+from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean
+from .links import Log
+
+
+@dataclass(frozen=True)
+class Poisson(Family):
+    """Counts of events that happen independently at a constant rate.
+
+        log p(y | μ) = y·log μ − μ − log y!
+
+    Mean μ, variance μ.
+
+    Parameters
+    ----------
+    mean : μ > 0, link log
+
+    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §6.2.
+
+    >>> round(Poisson().log_prob(torch.tensor(3.0), torch.tensor(2.0)).item(), 6)
+    -1.712318
+    """
+
+    mean = Parameter(positive, link=links.log)
+    support = counts
+    measure = "mass"
+
+    def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
+        return torch.xlogy(y, mean) - mean - torch.lgamma(y + 1)
+
+    def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
+        link = self.parameters["mean"].link
+        return y * link.log_inverse(eta) - link.inverse(eta) - torch.lgamma(y + 1)
+
+    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+        if not isinstance(self.parameters["mean"].link, Log):
+            return super().derivatives(y, eta, extras, order)
+        mean = torch.exp(eta[0])
+        return y * eta[0] - mean - torch.lgamma(y + 1), [y - mean], {(0, 0): -mean} if order > 1 else {}
+
+    def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return torch.poisson(mean, generator=generator)
+
+    def expectation(self, mean: Tensor) -> Tensor:
+        return mean
+
+    def variance(self, mean: Tensor) -> Tensor:
+        return mean
+
+    def cdf(self, y: Tensor, mean: Tensor) -> Tensor:
+        floor = torch.floor(y)
+        return torch.where(y < 0, 0.0, torch.special.gammaincc(floor.clamp(min=0) + 1, mean))
+
+    def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return (max(weighted_mean(y, weight), 1e-3),)
+
+    @property
+    def concave(self) -> bool:
+        return isinstance(self.parameters["mean"].link, Log)
+
+    def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        # y = 0 is ever more probable as η → −∞; y > 0 pins η
+        return -torch.ones(len(y), 1, 1, dtype=torch.float64), (y > 0)[:, None]
