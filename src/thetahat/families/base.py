@@ -160,6 +160,10 @@ class Family:
         """The smallest y with P(Y ≤ y | θ) ≥ q."""
         raise self._lacks("quantile")
 
+    def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
+        """Row by row: whether y has positive probability for some parameters. Override where the extras bound it (trials)."""
+        return self.support.contains(y)
+
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
         """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""
         return tuple(_middle(p.range) for p in self.parameters.values())
