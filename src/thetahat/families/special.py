@@ -13,9 +13,9 @@ Function = Callable[[Tensor], Tensor]
 def invert_cdf(cdf: Function, q: Tensor, low: float, high: float, survival: Function | None = None) -> Tensor:
     """The y with cdf(y) = q: quantiles of families whose cdf has no inverse in closed form.
 
-    Bisection on the bit patterns of the floats halves the list of all 2⁶⁴ numbers, so it needs no scale to start from; it brings each
-    root into a quarter of a binade, and Chandrupatla's method finishes it to the last digits. The derivatives are those of the
-    implicit function: dy = (dq − ∂cdf/∂θ dθ) / cdf′(y), for whatever q and cdf depend on.
+    Bisection on the bit patterns of the floats halves the list of all 2⁶⁴ numbers, so it needs no scale to start from; it brings
+    each root into a quarter of a binade, and Chandrupatla's method finishes it to the last digits. The first derivatives are those
+    of the implicit function: dy = (dq − ∂cdf/∂θ dθ) / cdf′(y), for whatever q and cdf depend on.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def invert_cdf(cdf: Function, q: Tensor, low: float, high: float, survival: Func
             bits_low, bits_high = torch.where(below, bits, bits_low), torch.where(below, bits_high, bits)
         y = _chandrupatla(excess, _unbits(bits_low), _unbits(bits_high))
     inside = (q > 0) & (q < 1)
-    if torch.is_grad_enabled():
+    residual = excess(y)  # 0 up to rounding, but for its derivatives
+    if residual.requires_grad:
         root = torch.where(inside, y, middle).requires_grad_()
         slope = torch.autograd.grad(excess(root).sum(), root)[0]
-        residual = excess(root.detach())  # 0 up to rounding, but for its derivatives
         y = y - torch.where(inside, (residual - residual.detach()) / slope, 0.0)
     return torch.where(inside, y, torch.where(q <= 0, low, torch.where(q >= 1, high, torch.nan))).to(q.dtype)
 
