@@ -5,28 +5,74 @@ from __future__ import annotations
 from ..errors import BadArgument
 from . import links
 from .base import Family, Parameter, Range, Support
-from .bernoulli import Bernoulli
+from .bernoulli import Bernoulli, BetaBinomial, Binomial
+from .categorical import Categorical
+from .censored import Censored, Wrapper
+from .config import from_config, to_config
+from .generalized_poisson import GeneralizedPoisson
+from .huber import Huber
+from .laplace import AsymmetricLaplace, Laplace
+from .logistic import Gumbel, HyperbolicSecant, Logistic
+from .losses import loss
+from .negative_binomial import Geometric, NegativeBinomial, NegativeBinomial1
 from .normal import LogNormal, Normal
+from .ordinal import Ordinal
 from .poisson import Poisson
+from .skew_normal import SkewNormal
+from .student_t import StudentT
+from .truncated import Truncated
+from .von_mises import VonMises
+from .zeros import Hurdle, ZeroInflated
 
 registry: dict[str, type[Family]] = {
     "normal": Normal,
     "lognormal": LogNormal,
     "bernoulli": Bernoulli,
     "poisson": Poisson,
+    "binomial": Binomial,
+    "beta_binomial": BetaBinomial,
+    "negative_binomial": NegativeBinomial,
+    "negative_binomial_1": NegativeBinomial1,
+    "geometric": Geometric,
+    "generalized_poisson": GeneralizedPoisson,
+    "categorical": Categorical,
+    "ordinal": Ordinal,
+    "student_t": StudentT,
+    "laplace": Laplace,
+    "asymmetric_laplace": AsymmetricLaplace,
+    "logistic": Logistic,
+    "hyperbolic_secant": HyperbolicSecant,
+    "gumbel": Gumbel,
+    "skew_normal": SkewNormal,
+    "huber": Huber,
+    "von_mises": VonMises,
+}
+
+wrappers: dict[str, type[Wrapper]] = {
+    "censored": Censored,
+    "truncated": Truncated,
+    "zero_inflated": ZeroInflated,
+    "hurdle": Hurdle,
 }
 
 
 def get(family: str | Family) -> Family:
-    """The family of that name with its default settings, or the family itself.
+    """The family of that name with its default settings, or the family itself. Names nest: "censored(weibull)", "hurdle_poisson".
 
     >>> str(get("poisson"))
     'Poisson()'
+    >>> str(get("zero_inflated(poisson)"))
+    'ZeroInflated(family=Poisson())'
     """
     if isinstance(family, Family):
         return family
     if isinstance(family, type) and issubclass(family, Family):
         return family()
+    for name, wrapper in wrappers.items():
+        if isinstance(family, str) and family.startswith(f"{name}(") and family.endswith(")"):
+            return wrapper(get(family[len(name) + 1 : -1]))
+        if isinstance(family, str) and family.startswith(f"{name}_"):
+            return wrapper(get(family[len(name) + 1 :]))
     if family not in registry:
         import difflib
 
@@ -36,4 +82,16 @@ def get(family: str | Family) -> Family:
     return registry[family]()
 
 
-__all__ = ["Family", "Parameter", "Range", "Support", "get", "links", "registry"] + [c.__name__ for c in registry.values()]
+__all__ = [
+    "Family",
+    "Parameter",
+    "Range",
+    "Support",
+    "from_config",
+    "get",
+    "links",
+    "loss",
+    "registry",
+    "to_config",
+    "wrappers",
+] + [c.__name__ for c in (*registry.values(), *wrappers.values())]

@@ -116,6 +116,7 @@ class Family:
 
     support: ClassVar[Support] = reals
     measure: ClassVar[str] = "density"  # "density", "mass", or "mixed" (a density with atoms)
+    smooth: ClassVar[bool] = True  # False: log p has kinks in η, and the fit smooths it or takes another solver than Newton
     extras: ClassVar[Mapping[str, float | None]] = {}  # further data of each row, with defaults; None: must be given
     _parameters: ClassVar[dict[str, Parameter]] = {}
 

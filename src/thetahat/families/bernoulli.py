@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, binary, unit, weighted_mean
+from .base import Derivatives, Family, Parameter, binary, counts, positive, unit, weighted_mean, weighted_variance
 from .links import CLogLog, Logit, Probit
+from .special import beta_fraction, count_quantile, log1mexp, log_gamma_sample, log_rising, log_sum
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Bernoulli(Family):
         link = self.parameters["mean"].link
         return torch.where(y > 0.5, link.log_inverse(eta), link.log1m_inverse(eta))
 
-    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
         if not isinstance(self.parameters["mean"].link, Logit):
             return super().derivatives(y, eta, extras, order)
         mean = torch.sigmoid(eta[0])
@@ -73,3 +76,207 @@ class Bernoulli(Family):
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
         sign = torch.where(y > 0.5, 1.0, -1.0).to(torch.float64)
         return sign[:, None, None], torch.zeros(len(y), 1, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Binomial(Family):
+    """The number of successes in m independent trials.
+
+        log p(y | μ) = log m! − log y! − log (m − y)! + y·log μ + (m − y)·log(1 − μ)
+
+    Mean mμ, variance mμ(1 − μ).
+
+    Parameters
+    ----------
+    mean : 0 < μ < 1, the probability of success, link logit; probit, cloglog and cauchit by `link=`
+    trials : m, one number a row, known
+
+    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §4.2.
+
+    >>> round(Binomial().log_prob(torch.tensor(1.0), torch.tensor(0.25), trials=torch.tensor(2.0)).item(), 6)
+    -0.980829
+    """
+
+    mean = Parameter(unit, link=links.logit)
+    support = counts
+    measure = "mass"
+    extras = {"trials": None}
+
+    def in_support(self, y: Tensor, trials: Tensor) -> Tensor:
+        return counts.contains(y) & (y <= trials)
+
+    def log_prob(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
+        inside = self.in_support(y, trials)
+        y = torch.where(inside, y, 0.0)
+        value = _log_choose(trials, y) + torch.xlogy(y, mean) + torch.special.xlog1py(trials - y, -mean)
+        return torch.where(inside, value, -torch.inf)
+
+    def log_prob_eta(self, y: Tensor, eta: Tensor, trials: Tensor) -> Tensor:
+        link, inside = self.parameters["mean"].link, self.in_support(y, trials)
+        y = torch.where(inside, y, 0.0)
+        failures = trials - y
+        # a side without observations is looked at where it is finite: 0 · ∞ would be NaN
+        value = y * link.log_inverse(torch.where(y > 0, eta, 0.0)) + failures * link.log1m_inverse(
+            torch.where(failures > 0, eta, 0.0)
+        )
+        return torch.where(inside, _log_choose(trials, y) + value, -torch.inf)
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        if extras is None or not isinstance(self.parameters["mean"].link, Logit):
+            return super().derivatives(y, eta, extras, order)
+        trials, logit = extras["trials"], eta[0].detach()
+        mean = torch.sigmoid(logit)
+        value = _log_choose(trials, y) + y * logit - trials * softplus(logit, threshold=40.0)
+        return value, [y - trials * mean], {(0, 0): trials * mean * (mean - 1)} if order > 1 else {}
+
+    def sample(self, mean: Tensor, *, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        mean, trials = torch.broadcast_tensors(mean, trials.to(mean.dtype))
+        return torch.binomial(trials, mean, generator=generator)
+
+    def expectation(self, mean: Tensor, trials: Tensor) -> Tensor:
+        return trials * mean
+
+    def variance(self, mean: Tensor, trials: Tensor) -> Tensor:
+        return trials * mean * (1 - mean)
+
+    def cdf(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
+        return torch.exp(self.log_cdf(y, mean, trials))
+
+    def log_cdf(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
+        return self._tails(y, mean, trials)[0]
+
+    def log_survival(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
+        return self._tails(y, mean, trials)[1]
+
+    def _tails(self, y: Tensor, mean: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
+        """P(Y ≤ y) = I_{1−μ}(m − y, y + 1): the smaller tail from its fraction, the larger from its complement."""
+        y, mean, m = torch.broadcast_tensors(torch.floor(y), mean, trials.to(mean.dtype))
+        below, all_of_it = y < 0, y >= m
+        y = torch.where(below | all_of_it, 0.0, y)
+        m = torch.where(below | all_of_it, 1.0, m)
+        gap = (m + 1) * mean - (y + 1)
+        left = gap > 0
+        a, b = torch.where(left, m - y, y + 1), torch.where(left, y + 1, m - y)
+        fraction = beta_fraction(a, b, torch.where(left, 1 - mean, mean), torch.where(left, gap, -gap))
+        prefactor = _log_choose(m, y + 1) + torch.log(y + 1) + torch.xlogy(y + 1, mean) + torch.special.xlog1py(m - y, -mean)
+        smaller = prefactor + torch.log(fraction)
+        larger = log1mexp(smaller)
+        log_cdf, log_survival = torch.where(left, smaller, larger), torch.where(left, larger, smaller)
+        log_cdf = torch.where(below, -torch.inf, torch.where(all_of_it, 0.0, log_cdf))
+        return log_cdf, torch.where(below, 0.0, torch.where(all_of_it, -torch.inf, log_survival))
+
+    def quantile(self, q: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
+        q, mean, trials = torch.broadcast_tensors(q, mean, trials.to(mean.dtype))
+        return count_quantile(lambda y: self.cdf(y, mean, trials), q, trials)
+
+    def start(self, y: Tensor, weight: Tensor, trials: Tensor) -> tuple[float, ...]:
+        share = weighted_mean(y, weight) / max(weighted_mean(trials, weight), 1e-300)
+        return (min(max(share, 0.01), 0.99),)
+
+    @property
+    def concave(self) -> bool:
+        return isinstance(self.parameters["mean"].link, (Logit, Probit, CLogLog))
+
+    def recession(self, y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
+        return _one_sided(y, trials, 1)
+
+
+@dataclass(frozen=True)
+class BetaBinomial(Family):
+    """The number of successes in m trials whose common probability is itself a Beta(μ/ρ, (1 − μ)/ρ) draw.
+
+        log p(y | μ, ρ) = log C(m, y) + Σ_{k<y} log(μ + ρk) + Σ_{k<m−y} log(1 − μ + ρk) − Σ_{k<m} log(1 + ρk)
+
+    Mean mμ, variance mμ(1 − μ)·(1 + mρ)/(1 + ρ). ρ → 0 is binomial; the correlation of two trials of a row is ρ/(1 + ρ).
+
+    Parameters
+    ----------
+    mean : 0 < μ < 1, link logit; probit, cloglog and cauchit by `link=`
+    dispersion : ρ > 0, link log
+    trials : m, one number a row, known
+
+    Source: Griffiths (1973), Maximum likelihood estimation for the beta-binomial distribution, Biometrics 29, eq. 1.1.
+
+    >>> half, m = torch.tensor(0.5), torch.tensor(2.0)
+    >>> round(BetaBinomial().log_prob(torch.tensor(1.0), mean=half, dispersion=half, trials=m).item(), 6)
+    -1.098612
+    """
+
+    mean = Parameter(unit, link=links.logit)
+    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Binomial")
+    support = counts
+    measure = "mass"
+    extras = {"trials": None}
+
+    def in_support(self, y: Tensor, trials: Tensor) -> Tensor:
+        return counts.contains(y) & (y <= trials)
+
+    def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        return self._log_prob(y, torch.log(mean), torch.log1p(-mean), dispersion, trials)
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor, trials: Tensor) -> Tensor:
+        link = self.parameters["mean"].link
+        return self._log_prob(y, link.log_inverse(eta[0]), link.log1m_inverse(eta[0]), torch.exp(eta[1]), trials)
+
+    def _log_prob(self, y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        inside = self.in_support(y, trials)
+        y = torch.where(inside, y, 0.0)
+        value = _log_choose(trials, y) - log_rising(trials, dispersion)
+        for count, log_share in ((y, log_mean), (trials - y, log1m_mean)):
+            log_share = torch.where(count > 0, log_share, 0.0)  # Σ over no k is 0, whatever the share
+            value = value + count * log_share + log_rising(count, dispersion * torch.exp(-log_share))
+        return torch.where(inside, value, -torch.inf)
+
+    def sample(self, mean: Tensor, dispersion: Tensor, *, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        mean, dispersion, trials = torch.broadcast_tensors(mean, dispersion, trials.to(mean.dtype))
+        success = log_gamma_sample(mean / dispersion, generator)
+        failure = log_gamma_sample((1 - mean) / dispersion, generator)
+        return torch.binomial(trials, torch.sigmoid(success - failure), generator=generator)
+
+    def expectation(self, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        return trials * mean + 0 * dispersion
+
+    def variance(self, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        return trials * mean * (1 - mean) * (1 + trials * dispersion) / (1 + dispersion)
+
+    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        return torch.exp(self.log_cdf(y, mean, dispersion, trials))
+
+    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        y, mean, dispersion, trials = torch.broadcast_tensors(torch.floor(y), mean, dispersion, trials.to(mean.dtype))
+        lower = log_sum(lambda k: self.log_prob(k, mean, dispersion, trials), torch.zeros_like(y), torch.minimum(y, trials - 1))
+        return torch.where(y >= trials, 0.0, lower)
+
+    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        y, mean, dispersion, trials = torch.broadcast_tensors(torch.floor(y), mean, dispersion, trials.to(mean.dtype))
+        upper = log_sum(lambda k: self.log_prob(k, mean, dispersion, trials), (y + 1).clamp(min=1), trials)
+        return torch.where(y < 0, 0.0, upper)
+
+    def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+        q, mean, dispersion, trials = torch.broadcast_tensors(q, mean, dispersion, trials.to(mean.dtype))
+        return count_quantile(lambda y: self.cdf(y, mean, dispersion, trials), q, trials)
+
+    def start(self, y: Tensor, weight: Tensor, trials: Tensor) -> tuple[float, ...]:
+        (mean,) = Binomial().start(y, weight, trials)
+        m = weighted_mean(trials, weight)
+        # Var y = mμ(1 − μ)·(1 + (m − 1)·ρ/(1 + ρ)), solved for ρ/(1 + ρ)
+        excess = weighted_variance(y - trials * mean, weight) / max(m * mean * (1 - mean), 1e-300) - 1
+        correlation = min(max(excess / max(m - 1, 1.0), 0.02), 0.8)
+        return mean, correlation / (1 - correlation)
+
+    def recession(self, y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
+        return _one_sided(y, trials, 2)
+
+
+def _log_choose(m: Tensor, y: Tensor) -> Tensor:
+    return torch.lgamma(m + 1) - torch.lgamma(y + 1) - torch.lgamma(m - y + 1)
+
+
+def _one_sided(y: Tensor, trials: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """No success lets η fall, no failure lets it rise, both pin it, and no trial says nothing. The dispersion takes no part."""
+    A = torch.zeros(len(y), 1, k, dtype=torch.float64)
+    success, failure = y > 0, y < trials
+    A[:, 0, 0] = success.to(A) - failure.to(A) + (success & failure).to(A)
+    return A, (success & failure)[:, None]

@@ -1,0 +1,8 @@
+"""What was observed: batches and where they come from."""
+
+from .batch import Batch
+from .frame import Frame
+from .source import Source, Tensors
+from .table import Encoder, Table
+
+__all__ = ["Batch", "Encoder", "Frame", "Source", "Table", "Tensors"]

@@ -1,0 +1,119 @@
+"""Batch: named tensors that share their leading shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument, UnknownColumn
+
+
+class Batch(Mapping[str, Tensor]):
+    """What was observed: named tensors of leading shape `batch.shape`, one entry a term of the sum.
+
+    Parameters
+    ----------
+    tensors : name → tensor, all of leading shape `shape`
+    count : how often each term was observed, of `shape` (1; a frequency weight; 0 = padding). None: once each
+    group : which independent unit each term belongs to, of `shape`. None: its first index
+    dims : how many leading dimensions the terms have (1 for a table; 2 for (B, T) tokens)
+
+    >>> batch = Batch({"x": torch.arange(6.0).reshape(3, 2), "y": torch.zeros(3)})
+    >>> batch.shape, batch[1:]["x"].tolist(), float(batch.total)
+    ((3,), [[2.0, 3.0], [4.0, 5.0]], 3.0)
+    """
+
+    __slots__ = ("_count", "_group", "shape", "tensors")
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, count: Tensor | None = None, group: Tensor | None = None, dims: int = 1):
+        if not tensors:
+            raise BadArgument("a batch needs at least one tensor.")
+        first = next(iter(tensors.values()))
+        self.tensors = dict(tensors)
+        self.shape = tuple(first.shape[:dims])
+        self._count, self._group = count, group
+        for name, tensor in self.tensors.items():
+            if tuple(tensor.shape[:dims]) != self.shape:
+                raise BadArgument(f"tensor {name!r} has leading shape {tuple(tensor.shape[:dims])}, the others {self.shape}.")
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        if isinstance(key, str):
+            if key not in self.tensors:
+                raise UnknownColumn.named(key, self.tensors, where="the model")
+            return self.tensors[key]
+        new = object.__new__(Batch)  # slicing a checked batch needs no second check: it happens once a block
+        new.tensors = {name: tensor[key] for name, tensor in self.tensors.items()}
+        new._count = None if self._count is None else self._count[key]
+        new._group = None if self._group is None else self._group[key]
+        new.shape = tuple(next(iter(new.tensors.values())).shape[: len(self.shape)])
+        return new
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def counted(self) -> bool:
+        """Whether the terms carry counts of their own (otherwise each counts once)."""
+        return self._count is not None
+
+    @property
+    def count(self) -> Tensor:
+        if self._count is not None:
+            return self._count
+        first = next(iter(self.tensors.values()))
+        dtype = first.dtype if first.is_floating_point() else torch.get_default_dtype()
+        return torch.ones(self.shape, dtype=dtype, device=first.device)
+
+    @property
+    def total(self) -> float:
+        """Σ count: the number by which a mean over terms divides."""
+        return float(self._count.sum()) if self._count is not None else float(torch.Size(self.shape).numel())
+
+    @property
+    def group(self) -> Tensor:
+        if self._group is not None:
+            return self._group
+        index = torch.arange(self.shape[0])
+        return index.reshape(-1, *[1] * (len(self.shape) - 1)).expand(self.shape)
+
+    def to(self, target: torch.device | torch.dtype | str) -> Batch:
+        """The batch on another device, or with its floating tensors in another precision."""
+
+        def move(t: Tensor) -> Tensor:
+            return t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target)
+
+        new = object.__new__(Batch)
+        new.tensors = {name: move(tensor) for name, tensor in self.tensors.items()}
+        new._count = None if self._count is None else move(self._count)
+        new._group = self._group
+        new.shape = self.shape
+        return new
+
+    def with_count(self, count: Tensor) -> Batch:
+        """The same observations, counted otherwise (bootstrap, trimming)."""
+        new = self[...]
+        new._count = count
+        return new
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {tuple(t.shape)}" for name, t in self.tensors.items())
+        return f"Batch({shown})"
+
+
+def concatenate(batches: list[Batch]) -> Batch:
+    """One batch of all the terms, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    names = list(batches[0])
+    counted, grouped = any(b.counted for b in batches), any(b._group is not None for b in batches)
+    return Batch(
+        {name: torch.cat([b[name] for b in batches]) for name in names},
+        count=torch.cat([b.count for b in batches]) if counted else None,
+        group=torch.cat([b.group for b in batches]) if grouped else None,
+        dims=len(batches[0].shape),
+    )

@@ -1,0 +1,310 @@
+"""Table: rows of a data frame or a file, as the source of a regression.
+
+`Encoder` turns columns into the tensors that `models.regression` reads, and remembers how, so that new rows are encoded alike:
+
+    y                (n,)       the response; codes 0 … k − 1 if it is categorical
+    x0, x1 …         (n, q)     dense columns of predictor 0, 1 …; a window of the user's own memory where that is possible
+    code0.j          (n,)       the level of its j-th categorical term, 0 for the reference;  value0.j what multiplies it
+    offset0          (n,)       its offset
+    trials, status … (n,)       what the family asks of each row besides
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from formulaic import Formula, ModelSpec
+from torch import Tensor
+
+from ..errors import BadArgument, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
+from .batch import Batch, concatenate
+from .design import Design, _expression_variables, _fitted_spec, evaluate, is_categorical, level_codes, numeric_column
+from .frame import Frame
+from .source import BLOCK, check_count
+
+if TYPE_CHECKING:
+    from ..families.base import Family
+
+
+@dataclass(frozen=True)
+class Response:
+    """The left-hand side: a column, or an expression of columns, and its levels if it is categorical."""
+
+    expression: str
+    required: tuple[str, ...]
+    levels: tuple[Any, ...] | None = None
+    spec: ModelSpec | None = field(default=None, repr=False, compare=False)
+
+    def values(self, frame: pd.DataFrame) -> np.ndarray:
+        if self.spec is not None:
+            return evaluate(self.spec, frame, self.expression)[:, 0]
+        column = frame[self.required[0]]
+        if self.levels is not None:
+            return level_codes(column, self.levels, self.required[0]).astype(np.float64)
+        return numeric_column(frame, self.required[0])
+
+
+def read_response(expression: str, frame: Frame, family: Family) -> Response:
+    """Read a left-hand side against the data. A categorical response (or any response of a categorical family) becomes codes."""
+    expression = expression.strip()
+    plain = expression.strip("`")
+    if plain not in frame.columns:
+        required = tuple(sorted(_expression_variables(expression, expression)))
+        frame.require(required or [plain])
+        block = next(iter(frame.blocks(list(required))))[list(required)].dropna()
+        spec = ModelSpec(formula=Formula(f"0 + {expression}"), output="numpy", na_action="ignore")
+        return Response(expression, required, spec=_fitted_spec(spec, block.iloc[:1000], expression))
+    block = next(iter(frame.blocks([plain])))
+    categorical = is_categorical(block[plain], plain)
+    if not (categorical or hasattr(family, "probabilities")):
+        return Response(expression, (plain,))
+    seen: dict[Any, None] = {}
+    declared: list[Any] | None = None
+    for block in frame.blocks([plain]):
+        column = block[plain]
+        seen.update(dict.fromkeys(pd.unique(column.dropna())))
+        declared = list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else None
+    order = [v for v in declared if v in seen] if declared else sorted(seen)
+    levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
+    if categorical and not hasattr(family, "probabilities") and len(levels) > 2:
+        raise OutOfSupport(
+            f"the response {plain!r} has {len(levels)} levels ({', '.join(map(repr, levels[:6]))} …), and {family} describes numbers. "
+            "Use family='categorical' or 'ordinal'."
+        )
+    return Response(expression, (plain,), levels=levels)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How columns become tensors: the response, one design a slot, the family's extras, the weights."""
+
+    response: Response
+    designs: tuple[Design, ...]
+    extras: Mapping[str, str | float] = field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that a fit reads."""
+        wanted = set(self.predictors) | set(self.response.required)
+        wanted |= {v for v in self.extras.values() if isinstance(v, str)} | ({self.weights} if self.weights else set())
+        return tuple(sorted(wanted))
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        """The columns that a prediction reads."""
+        return tuple(sorted({name for design in self.designs for name in design.required}))
+
+    def encode(self, frame: pd.DataFrame, *, response: bool = True, first_row: int = 0) -> Batch:
+        """Rows without missing values, as tensors."""
+        tensors: dict[str, Tensor] = {}
+        if response:
+            tensors["y"] = torch.from_numpy(_finite(self.response.values(frame), self.response.expression, first_row))
+        for slot, design in enumerate(self.designs):
+            dense = design.dense_columns(frame)
+            if dense is not None:
+                _finite_rows(dense, design, first_row)
+                tensors[f"x{slot}"] = torch.from_numpy(dense).T
+            for j, term in enumerate(design.coded):
+                tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame))
+                value = term.value(frame)
+                if value is not None:
+                    tensors[f"value{slot}.{j}"] = torch.from_numpy(_finite(value, term.term, first_row))
+            offset = design.offsets(frame)
+            if offset is not None:
+                tensors[f"offset{slot}"] = torch.from_numpy(_finite(offset, f"the offset of {design.formula!r}", first_row))
+        for name, column in self.extras.items():
+            if isinstance(column, str):
+                if column in frame.columns:
+                    tensors[name] = torch.from_numpy(numeric_column(frame, column).copy())
+            else:
+                tensors[name] = torch.full((len(frame),), float(column), dtype=torch.float64)
+        count = None
+        if response and self.weights:
+            count = check_count(numeric_column(frame, self.weights).copy())
+        if not tensors:
+            tensors["rows"] = torch.zeros(len(frame), dtype=torch.float64)
+        return Batch(tensors, count=count)
+
+
+class Table:
+    """Rows of a data frame or a file, complete in the columns that the model reads.
+
+    Parameters
+    ----------
+    frame : the data
+    encoder : how they become tensors
+    family : whose support the response must lie in
+    missing : "drop" leaves rows with a missing value out and counts them (`dropped`); "raise" refuses them
+    block : rows a batch
+
+    A file too large for memory is read again at each pass; the first pass checks it.
+    """
+
+    def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int = BLOCK):
+        if missing not in ("drop", "raise"):
+            raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
+        self.frame, self.encoder, self.family, self.missing, self.block = frame, encoder, family, missing, block
+        frame.require(encoder.required, where="the fit")
+        self.streamed = frame.streamed(encoder.required)
+        self.whole: Batch | None = None
+        self.kept: np.ndarray | None = None  # in memory: the rows that are complete, None for all of them
+        self.dropped, self.rows = 0, 0
+        self._hash = hashlib.blake2b(digest_size=8)
+        total = 0.0
+        for batch in self._survey():
+            self.rows += len(batch)
+            total += batch.total
+            for tensor in (batch["y"], *([batch.count] if batch.counted else [])):
+                self._hash.update(tensor.contiguous().numpy().tobytes())
+        if self.rows == 0:
+            raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
+        self.total = total
+
+    @property
+    def size(self) -> int:
+        return self.rows
+
+    @property
+    def units(self) -> str:
+        return self.encoder.response.expression
+
+    @property
+    def fingerprint(self) -> str:
+        return self._hash.hexdigest()
+
+    def batches(self, model: Any = None) -> Iterator[Batch]:
+        for large in [self.whole] if self.whole is not None else self._read():
+            for start in range(0, len(large), self.block):
+                yield large[start : start + self.block]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the rows that the fit used (clusters, plots)."""
+        self.frame.require([name], where="the argument")
+        if self.streamed:
+            need = sorted({*self.encoder.required, name})
+            return np.concatenate([self._complete(block)[0][name].to_numpy() for block in self.frame.blocks(need)])
+        column = self.frame.read([name])[name].to_numpy()
+        return column if self.kept is None else column[self.kept]
+
+    # ---- reading -------------------------------------------------------------------------------------------------------
+
+    def _survey(self) -> Iterator[Batch]:
+        """The first pass: check every row, and keep the tensors if they fit in memory."""
+        first = 0
+        parts = []
+        for frame in self.frame.blocks(self.encoder.required):
+            complete, kept = self._complete(frame)
+            self.dropped += len(frame) - len(complete)
+            batch = self.encoder.encode(complete, first_row=first)
+            self._check_support(batch, first, kept)
+            first += len(frame)
+            if not self.streamed:
+                parts.append(batch)
+                self.kept = kept
+            yield batch
+        if parts:
+            self.whole = concatenate(parts)
+
+    def _read(self) -> Iterator[Batch]:
+        for frame in self.frame.blocks(self.encoder.required):
+            yield self.encoder.encode(self._complete(frame)[0])
+
+    def _complete(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray | None]:
+        """The rows without a missing value, and which they are (None: all)."""
+        missing: np.ndarray | None = None
+        for name in self.encoder.required:
+            found = missing_rows(frame[name])
+            if found is not None:
+                if self.missing == "raise":
+                    row = int(np.flatnonzero(found)[0])
+                    raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+                missing = found if missing is None else missing | found
+        return (frame, None) if missing is None else (frame.loc[~missing, list(self.encoder.required)], ~missing)
+
+    def _check_support(self, batch: Batch, first: int, kept: np.ndarray | None) -> None:
+        extras = {name: batch[name] for name in self.encoder.extras if name in batch}
+        inside = self.family.in_support(batch["y"], **extras)
+        if bool(inside.all()):
+            return
+        at = int(torch.nonzero(~inside)[0, 0])
+        row = first + (at if kept is None else int(np.flatnonzero(kept)[at]))
+        with_extras = "".join(f", {k} = {float(v[at]):g}" for k, v in extras.items())
+        raise OutOfSupport(
+            f"row {row}: {self.encoder.response.expression} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} gives "
+            f"probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
+        )
+
+
+def missing_rows(column: pd.Series) -> np.ndarray | None:
+    """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused.
+
+    A float column without NaN or infinity is known by its sum, in one pass.
+    """
+    if column.dtype == np.float64:
+        values = column.to_numpy()
+        with np.errstate(all="ignore"):
+            if np.isfinite(values.sum()):
+                return None
+        found = np.isnan(values)
+        _finite(np.where(found, 0.0, values), f"column {column.name!r}", 0)
+    elif column.dtype.kind in "iub" and not hasattr(column.dtype, "na_value"):
+        return None
+    else:
+        found = column.isna().to_numpy()
+    return found if found.any() else None
+
+
+def _finite(values: np.ndarray, what: str, first_row: int) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        if values.size and not np.isfinite(values.sum()):
+            bad = ~np.isfinite(values)
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                raise NotFinite(f"{what} is {values[row]} in row {first_row + row}. Every value must be finite ({int(bad.sum())} are not).")
+    return values if values.flags.writeable else values.copy()
+
+
+def _finite_rows(dense: np.ndarray, design: Design, first_row: int) -> None:
+    made = dense[len(design.numeric) :]  # the numeric columns were checked as they were read
+    for name, values in zip(design.dense_names, made, strict=True):
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(values.sum())
+        if not finite:
+            _finite(values, f"column {name!r}", first_row)
+
+
+def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
+    """Rows that the fit has not seen, by the encodings that it remembers. A missing predictor is an error: nothing is dropped."""
+    frame = Frame(data)
+    names = [*encoder.predictors, *(encoder.response.required if response else ())]
+    extras = [v for v in encoder.extras.values() if isinstance(v, str) and v in frame.columns]
+    weights = [encoder.weights] if response and encoder.weights in frame.columns else []
+    frame.require(names, where="the model")
+    needed = sorted({*names, *extras, *weights})
+    block = frame.read(needed)
+    for name in needed:
+        found = missing_rows(block[name])
+        if found is not None:
+            raise DataError(f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}: there is no prediction without it.")
+    return replace(encoder, weights=weights[0] if weights else None).encode(block, response=response)
+
+
+def numeric_tensors(frame: Frame) -> dict[str, Tensor]:
+    """Every column as a float64 tensor, for a model that reads columns by name. A missing value is refused by name."""
+    block = frame.read(frame.columns)
+    out = {}
+    for name in frame.columns:
+        found = missing_rows(block[name])
+        if found is not None:
+            raise NotFinite(f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own sees every row: drop it first.")
+        if is_categorical(block[name], name):
+            raise WrongType(f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it out.")
+        out[name] = torch.from_numpy(_finite(numeric_column(block, name), f"column {name!r}", 0))
+    return out

@@ -1,0 +1,128 @@
+"""One of k categories without an order: multinomial logistic regression, and every classifier that ends in a softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from .base import Derivatives, Family, Parameter, Support, categories, real
+
+_UNCOUNTED = Support("the codes 0, 1, …", 0.0, integer=True, closed=(True, False))
+
+
+@dataclass(frozen=True)
+class Categorical(Family):
+    """One of k categories, without an order.
+
+        log p(y | η) = η_y − log Σ_j exp η_j,      η_0 = 0
+
+    The parameters are the k − 1 log-odds logit_1 … logit_{k−1} against category 0, each with the predictors of the main formula.
+    `log_prob` and `log_prob_eta` also accept k logits, the output of a network, where one is left over.
+
+    Parameters
+    ----------
+    k : the number of categories; y is coded 0 … k − 1
+
+    Source: McFadden (1974), Conditional logit analysis of qualitative choice behavior, eq. 12.
+
+    >>> round(Categorical(3).log_prob(torch.tensor(2.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
+    -0.551445
+    """
+
+    k: int | None = None
+
+    measure = "mass"
+
+    def __post_init__(self) -> None:
+        if self.k is not None and self.k < 2:
+            raise BadArgument(f"k is {self.k}; a categorical response has 2 or more categories.")
+        if self.link is not None:
+            raise BadArgument(f"link is {self.link!r}; the logits of Categorical are its predictors and take no link.")
+
+    @property
+    def support(self) -> Support:
+        return _UNCOUNTED if self.k is None else categories(self.k)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return {f"logit_{j}": Parameter(real, own_predictors=True) for j in range(1, _known(self, self.k))}
+
+    def with_categories(self, k: int) -> Categorical:
+        return replace(self, k=k)
+
+    def log_prob(self, y: Tensor, *parameters: Tensor) -> Tensor:
+        return self.log_prob_eta(y, *parameters)
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
+        logits = self._logits(eta)
+        code, inside = self._code(y)
+        chosen = torch.gather(logits.expand(-1, *code.shape), 0, code[None])[0]
+        return torch.where(inside, chosen - torch.logsumexp(logits, 0), -torch.inf)
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        logits = self._logits([e.detach() for e in eta])
+        first = len(logits) - len(eta)  # 1: η_0 is 0 and has no derivative; 0: all k logits are given
+        log_p = torch.log_softmax(logits, 0)
+        p, (code, inside) = torch.exp(log_p), self._code(y)
+        value = torch.gather(log_p.expand(-1, *code.shape), 0, code[None])[0]
+        score = [(code == j).to(p.dtype) - p[j] for j in range(first, len(logits))]
+        value = torch.where(inside, value, -torch.inf)
+        if order < 2:
+            return value, score, {}
+        minus = -p[first:]
+        curvature = {(a, b): minus[a] * p[first + b] for a in range(len(eta)) for b in range(a + 1, len(eta))}
+        return value, score, curvature | {(a, a): minus[a] * (1 - p[first + a]) for a in range(len(eta))}
+
+    def probabilities(self, *eta: Tensor) -> Tensor:
+        """P(y = j | η), (…, k)."""
+        return torch.softmax(self._logits(eta), 0).movedim(0, -1)
+
+    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        p = self.probabilities(*parameters)
+        drawn = torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator)
+        return drawn.reshape(p.shape[:-1]).to(p.dtype)
+
+    def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        count = _counts(y, weight, _known(self, self.k))
+        return tuple(float(c) for c in torch.log(count[1:] / count[0]))
+
+    @property
+    def concave(self) -> bool:
+        return True
+
+    def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        # with y = c the chosen logit must outrun every other: d_c − d_j ≥ 0 for j ≠ c, d_0 = 0
+        k, code = _known(self, self.k), y.long()
+        d = torch.eye(k, dtype=torch.float64, device=y.device)
+        gaps = d[:, None, :] - d[None, :, :]  # (c, j, parameter)
+        others = torch.stack([gaps[c][torch.arange(k) != c] for c in range(k)])[..., 1:]  # (c, k − 1, k − 1)
+        return others[code], torch.zeros(len(y), k - 1, dtype=torch.bool, device=y.device)
+
+    def _logits(self, eta: Sequence[Tensor]) -> Tensor:
+        """The k logits, (k, …): those given, or 0 before the k − 1 given."""
+        k = _known(self, self.k)
+        if len(eta) not in (k - 1, k):
+            raise BadArgument(f"{self} takes {k - 1} log-odds against category 0, or {k} logits; it was given {len(eta)}.")
+        given = list(torch.broadcast_tensors(*eta))
+        return torch.stack(given if len(eta) == k else [torch.zeros_like(given[0]), *given])
+
+    def _code(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        inside = self.support.contains(y)
+        return torch.where(inside, y, 0).long(), inside
+
+
+def _known(family: Family, k: int | None) -> int:
+    if k is None:
+        raise BadArgument(f"{family} does not know its number of categories: give k, or with_categories(k).")
+    return k
+
+
+def _counts(y: Tensor, weight: Tensor, k: int) -> Tensor:
+    """The weight of each category, and half an observation more, so that none is empty."""
+    return torch.bincount(y.long(), weights=weight.double(), minlength=k) + 0.5

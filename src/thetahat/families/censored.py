@@ -1,0 +1,235 @@
+"""What a family around a family shares; and censoring, where a row is known only up to an interval.
+
+Censoring and truncation both come down to log P(low < Y ≤ high): `log_between`, which subtracts in the tail that has the digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from .base import Family, Parameter, Support
+from .special import log1mexp
+
+LogProb = Callable[[Tensor], Tensor]  # y → log p(y), its parameters bound
+NEGLIGIBLE = -45.0  # in nats: e⁻⁴⁵ is below the rounding of float64, with room for a score that is steeper
+
+
+@dataclass(frozen=True)
+class Wrapper(Family):
+    """A family made of another one: its parameters and extras are those of `family`, then its own.
+
+    Parameters
+    ----------
+    family : the family inside
+    link : another link for the first parameter of the family inside
+    """
+
+    family: Family = field(kw_only=False)
+
+    own_extras: ClassVar[Mapping[str, float | None]] = {}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.family, Family):
+            raise BadArgument(f"{type(self).__name__} wraps a family; {self.family!r} is none. Families by name: families.get.")
+        if isinstance(self.family, Censored):
+            raise BadArgument(f"Censored goes outermost: Censored({type(self).__name__}(…)) says what was seen of such a y.")
+        twice = (set(self.own_extras) & set(self.family.extras)) | (set(self._parameters) & set(self.family.parameters))
+        if twice:
+            raise BadArgument(f"{type(self).__name__} around {self.family} would have {', '.join(sorted(twice))} twice.")
+        if self.link is not None:
+            object.__setattr__(self, "family", replace(self.family, link=self.link))
+            object.__setattr__(self, "link", None)
+
+    # the base declares these for the class; a wrapper knows them only when it knows its family
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        return {**self.family.parameters, **self._parameters}
+
+    @property
+    def extras(self) -> Mapping[str, float | None]:
+        return {**self.family.extras, **self.own_extras}
+
+    @property
+    def support(self) -> Support:
+        return self.family.support
+
+    @property
+    def measure(self) -> str:
+        return self.family.measure
+
+    @property
+    def smooth(self) -> bool:
+        return self.family.smooth
+
+    def with_categories(self, k: int) -> Family:
+        return replace(self, family=self.family.with_categories(k))
+
+    def inner(self, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The extras that belong to the family inside."""
+        return {name: value for name, value in extras.items() if name in self.family.extras}
+
+    def inner_start(self, y: Tensor, weight: Tensor, rows: Tensor, extras: Mapping[str, Tensor]) -> tuple[float, ...]:
+        """The start of the family inside on these rows alone; where no row has weight, the middle of each range."""
+        rows = rows & (weight > 0)
+        if not rows.any():
+            return Family.start(self.family, y, weight)
+        return self.family.start(y[rows], weight[rows], **{n: v.expand(y.shape)[rows] for n, v in self.inner(extras).items()})
+
+
+# ---- probabilities of intervals ----------------------------------------------------------------------------------------
+
+
+def somewhere(support: Support) -> float:
+    """A y in the support: what rows that take no part are evaluated at, so that no gradient of theirs is NaN."""
+    if support.integer or not math.isfinite(support.low):
+        return support.low if math.isfinite(support.low) else min(0.0, support.high - 1)
+    return (support.low + support.high) / 2 if math.isfinite(support.high) else support.low + 1
+
+
+def log_tail(family: Family, y: Tensor, upper: bool, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
+    """log P(Y > y) if upper, else log P(Y ≤ y), for y beyond the support too: there it is 0 or −∞, whatever θ."""
+    support = family.support
+    below = (y <= support.low) if not support.closed[0] else (y < support.low)
+    inside = ~below & (y < support.high)
+    beyond = torch.where(below != upper, -torch.inf, 0.0)
+    if not inside.any():
+        return beyond
+    tail = family.log_survival if upper else family.log_cdf
+    return torch.where(inside, tail(torch.where(inside, y, somewhere(support)), *theta, **extras), beyond)
+
+
+def log_between(family: Family, low: Tensor, high: Tensor, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
+    """log P(low < Y ≤ high) = log(F(high) − F(low)) = log(S(low) − S(high)), by the smaller tail; −∞ where high ≤ low.
+
+    Which of the four tails a row needs is found without gradient; the others are evaluated elsewhere, and dropped.
+    """
+
+    def tail(y: Tensor, upper: bool) -> Tensor:
+        return log_tail(family, y, upper, theta, extras)
+
+    with torch.no_grad():
+        larger = {False: tail(high, False), True: tail(low, True)}
+        smaller = {False: tail(low, False), True: tail(high, True)}
+        possible = (high > low) & (larger[False] > -torch.inf) & (larger[True] > -torch.inf)
+        by_upper = larger[True] < larger[False]
+        near = {u: possible & (by_upper == u) & (smaller[u] - larger[u] > NEGLIGIBLE) for u in (False, True)}
+    first = tail(torch.where(possible & ~by_upper, high, torch.inf), False)
+    first = first + tail(torch.where(possible & by_upper, low, -torch.inf), True)  # one of the two is 0
+    if bool((near[False] | near[True]).any()):
+        second = tail(torch.where(near[False], low, -torch.inf), False)
+        second = torch.where(near[True], tail(torch.where(near[True], high, torch.inf), True), second)
+        either = near[False] | near[True]
+        first = first + torch.where(either, log1mexp(torch.where(either, second - first, -1.0).clamp(max=-1e-300)), 0.0)
+    return torch.where(possible, first, -torch.inf)
+
+
+# ---- censored ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Censored(Wrapper):
+    """A response of which some rows are known only to lie in an interval: survival times, limits of detection, Tobit.
+
+        status  0   y itself was observed            log p(y | θ)
+        status  1   the true value is above y        log S(y | θ)
+        status −1   the true value is at most y      log F(y | θ)
+        status  2   y < true value ≤ upper           log(F(upper | θ) − F(y | θ))
+
+    The censoring must tell nothing of the true value beyond the interval. Expectation, variance, cdf, quantile and sample are
+    those of the true value. Delayed entry: Censored(Truncated(family)) with the extra `low`.
+
+    Parameters
+    ----------
+    family : the family of the true value; it must have a cdf
+
+    Extras: status (0) and upper (needed only where status = 2), one a row.
+
+    Source: Klein and Moeschberger (2003), Survival Analysis, 2nd ed., eq. 3.5.1.
+
+    >>> from thetahat.families import Normal
+    >>> tensor = torch.tensor
+    >>> at = Censored(Normal()).log_prob(tensor(0.0), tensor(0.0), tensor(1.0), status=tensor(1.0))
+    >>> round(at.item(), 6)  # log ½
+    -0.693147
+    """
+
+    own_extras = {"status": 0.0, "upper": math.nan}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.family).cdf is Family.cdf:
+            raise BadArgument(f"Censored needs a family with a cdf; {self.family} has none.")
+
+    @property
+    def measure(self) -> str:
+        return "mass" if self.family.measure == "mass" else "mixed"
+
+    def _log_prob(self, y: Tensor, log_p: LogProb, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
+        if "status" not in extras:
+            return log_p(y)
+        status = extras["status"]
+        upper = extras.get("upper", torch.full_like(y, torch.nan))
+        exact, right, left = status == 0, status == 1, status == -1
+        low = torch.where(exact | left, -torch.inf, y)
+        high = torch.where(exact | right, torch.inf, torch.where(left, y, torch.where(status == 2, upper, torch.nan)))
+        partly = log_between(self.family, low, high, theta, self.inner(extras))
+        return torch.where(exact, log_p(torch.where(exact, y, somewhere(self.support))), partly)
+
+    def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self._log_prob(y, lambda v: self.family.log_prob(v, *parameters, **self.inner(extras)), parameters, extras)
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
+        theta = self.natural(eta)
+        return self._log_prob(y, lambda v: self.family.log_prob_eta(v, *eta, **self.inner(extras)), theta, extras)
+
+    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
+        return self.family.sample(*parameters, generator=generator, **self.inner(extras))
+
+    def expectation(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.expectation(*parameters, **self.inner(extras))
+
+    def variance(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.variance(*parameters, **self.inner(extras))
+
+    def cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.cdf(y, *parameters, **self.inner(extras))
+
+    def log_cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.log_cdf(y, *parameters, **self.inner(extras))
+
+    def log_survival(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.log_survival(y, *parameters, **self.inner(extras))
+
+    def quantile(self, q: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.family.quantile(q, *parameters, **self.inner(extras))
+
+    def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
+        status = extras.get("status", torch.zeros_like(y))
+        upper = extras.get("upper", torch.full_like(y, torch.nan))
+        low, high = self.support.low, self.support.high
+        reached = (y >= low) if self.support.closed[0] else (y > low)  # F(y) > 0
+        return torch.where(
+            status == 0,
+            self.family.in_support(y, **self.inner(extras)),
+            torch.isfinite(y)
+            & (
+                ((status == 1) & (y < high))
+                | ((status == -1) & reached)
+                | ((status == 2) & (upper > y) & (y < high) & ((upper >= low) if self.support.closed[0] else (upper > low)))
+            ),
+        )
+
+    def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
+        if "status" not in extras:
+            return self.inner_start(y, weight, torch.ones_like(y, dtype=torch.bool), extras)
+        upper = extras.get("upper", torch.full_like(y, torch.nan))
+        middle = torch.where(torch.isfinite(upper) & (extras["status"] == 2), (y + upper) / 2, y)
+        middle = torch.floor(middle) if self.support.integer else middle
+        return self.inner_start(middle, weight, self.family.in_support(middle, **self.inner(extras)), extras)

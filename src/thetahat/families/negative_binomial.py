@@ -1,0 +1,302 @@
+"""Counts whose variance exceeds their mean because their rate varies: the negative binomial, its linear kin, the geometric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from . import links
+from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean, weighted_variance
+from .links import Log
+from .special import bennett, beta_fraction, count_quantile, log1mexp, log_rising
+
+
+@dataclass(frozen=True)
+class NegativeBinomial(Family):
+    """Counts whose variance grows with the square of their mean (NB2).
+
+        log p(y | μ, α) = lgamma(y + 1/α) − lgamma(1/α) − lgamma(y + 1) − (1/α)·log(1 + αμ) + y·log(αμ / (1 + αμ))
+
+    Mean μ, variance μ + αμ². α → 0 is Poisson: the boundary that the certificate reports.
+
+    Parameters
+    ----------
+    mean : μ > 0, link log
+    dispersion : α > 0, link log
+
+    Source: Hilbe (2011), Negative Binomial Regression, 2nd ed., eq. 8.2.
+
+    >>> NegativeBinomial().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(0.5)).item()
+    -2.0794...
+    """
+
+    mean = Parameter(positive, link=links.log)
+    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Poisson")
+    support = counts
+    measure = "mass"
+
+    def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return _log_prob(y, torch.log(mean), torch.log(dispersion))
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
+        return _log_prob(y, self.parameters["mean"].link.log_inverse(eta[0]), eta[1])
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        if not isinstance(self.parameters["mean"].link, Log):
+            return super().derivatives(y, eta, extras, order)
+        log_mean, log_dispersion = (e.detach() for e in eta)
+        x = torch.exp((log_mean + log_dispersion).clamp(max=600.0))
+        minus_log_p, p = torch.log1p(x), 1 / (1 + x)
+        mean, q = torch.exp(log_mean), x * p
+        mean_p = mean * p
+        if float(x.min() if x.numel() else 1.0) > 1e-3:  # the closed form keeps 13 digits of the excess there
+            excess = minus_log_p * torch.exp(-log_dispersion) - mean_p
+        else:
+            excess = mean_p * x * bennett(x)
+        c, c1, c2 = _coefficient(y, log_dispersion)
+        value = c + y * (log_mean - minus_log_p) - mean_p - excess  # (1/α)·log(1 + αμ) = μp + excess
+        score = [p * (y - mean), c1 - q * y + excess]
+        if order < 2:
+            return value, score, {}
+        cross = -q * score[0]
+        return value, score, {(0, 0): cross - mean_p, (0, 1): cross, (1, 1): c2 + cross - excess}
+
+    def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        mean, dispersion = torch.broadcast_tensors(mean, dispersion)
+        shape = (1 / dispersion).clamp(max=1e30)
+        return torch.poisson(mean * (torch._standard_gamma(shape, generator=generator) / shape), generator=generator)
+
+    def expectation(self, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return mean + 0 * dispersion
+
+    def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return mean + dispersion * mean**2
+
+    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return torch.exp(self.log_cdf(y, mean, dispersion))
+
+    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return _tails(y, mean, dispersion)[0]
+
+    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return _tails(y, mean, dispersion)[1]
+
+    def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        q, mean, dispersion = torch.broadcast_tensors(q, mean, dispersion)
+        return count_quantile(lambda y: self.cdf(y, mean, dispersion), q)
+
+    def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        mean, variance = max(weighted_mean(y, weight), 1e-3), weighted_variance(y, weight)
+        return mean, min(max((variance - mean) / mean**2, 0.05), 20.0)
+
+    def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _zeros_recede(y, 2)
+
+
+@dataclass(frozen=True)
+class NegativeBinomial1(Family):
+    """Counts whose variance is a multiple of their mean (NB1).
+
+        log p(y | μ, α) = lgamma(y + μ/α) − lgamma(μ/α) − lgamma(y + 1) − (μ/α)·log(1 + α) + y·log(α / (1 + α))
+
+    Mean μ, variance μ(1 + α). α → 0 is Poisson. It is NB2 with the dispersion α/μ.
+
+    Parameters
+    ----------
+    mean : μ > 0, link log
+    dispersion : α > 0, link log
+
+    Source: Cameron and Trivedi (1986), Econometric models based on count data, J. Appl. Econometrics 1, eq. 2.8.
+
+    >>> NegativeBinomial1().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(1.0)).item()
+    -2.0794...
+    """
+
+    mean = Parameter(positive, link=links.log)
+    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Poisson")
+    support = counts
+    measure = "mass"
+
+    def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        log_mean = torch.log(mean)
+        return _log_prob(y, log_mean, torch.log(dispersion) - log_mean)
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
+        log_mean = self.parameters["mean"].link.log_inverse(eta[0])
+        return _log_prob(y, log_mean, eta[1] - log_mean)
+
+    def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return NegativeBinomial().sample(mean, dispersion / mean, generator=generator)
+
+    def expectation(self, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return mean + 0 * dispersion
+
+    def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return mean * (1 + dispersion)
+
+    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return torch.exp(self.log_cdf(y, mean, dispersion))
+
+    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return _tails(y, mean, dispersion / mean)[0]
+
+    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return _tails(y, mean, dispersion / mean)[1]
+
+    def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
+        return NegativeBinomial().quantile(q, mean, dispersion / mean)
+
+    def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        mean, variance = max(weighted_mean(y, weight), 1e-3), weighted_variance(y, weight)
+        return mean, min(max(variance / mean - 1, 0.05), 1e3)
+
+    def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _zeros_recede(y, 2)
+
+
+@dataclass(frozen=True)
+class Geometric(Family):
+    """The number of failures before the first success.
+
+        log p(y | μ) = y·log μ − (y + 1)·log(1 + μ),      which is (1 − π)^y π with π = 1/(1 + μ)
+
+    Mean μ, variance μ + μ²: the negative binomial with dispersion 1.
+
+    Parameters
+    ----------
+    mean : μ > 0, link log
+
+    Source: Johnson, Kemp and Kotz (2005), Univariate Discrete Distributions, 3rd ed., §5.2.
+
+    >>> round(Geometric().log_prob(torch.tensor(2.0), torch.tensor(1.0)).item(), 6)
+    -2.079442
+    """
+
+    mean = Parameter(positive, link=links.log)
+    support = counts
+    measure = "mass"
+
+    def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
+        inside = counts.contains(y)
+        y = torch.where(inside, y, 0.0)
+        return torch.where(inside, torch.xlogy(y, mean) - (y + 1) * torch.log1p(mean), -torch.inf)
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
+        log_mean = self.parameters["mean"].link.log_inverse(eta[0])
+        inside = counts.contains(y)
+        y = torch.where(inside, y, 0.0)
+        return torch.where(inside, y * log_mean - (y + 1) * softplus(log_mean, threshold=40.0), -torch.inf)
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        if not isinstance(self.parameters["mean"].link, Log):
+            return super().derivatives(y, eta, extras, order)
+        log_mean = eta[0].detach()
+        q, p = torch.sigmoid(log_mean), torch.sigmoid(-log_mean)
+        value = y * log_mean - (y + 1) * softplus(log_mean, threshold=40.0)
+        return value, [y * p - q], {(0, 0): -(y + 1) * q * p} if order > 1 else {}
+
+    def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        u = 1 - torch.rand(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        return torch.floor(-torch.log(u) / torch.log1p(1 / mean))
+
+    def expectation(self, mean: Tensor) -> Tensor:
+        return mean
+
+    def variance(self, mean: Tensor) -> Tensor:
+        return mean + mean**2
+
+    def cdf(self, y: Tensor, mean: Tensor) -> Tensor:
+        return -torch.expm1(self.log_survival(y, mean))
+
+    def log_cdf(self, y: Tensor, mean: Tensor) -> Tensor:
+        survival = self.log_survival(y, mean)
+        return torch.where(y < 0, -torch.inf, log1mexp(torch.where(y < 0, -1.0, survival)))
+
+    def log_survival(self, y: Tensor, mean: Tensor) -> Tensor:
+        return -(torch.floor(y) + 1).clamp(min=0) * torch.log1p(1 / mean)
+
+    def quantile(self, q: Tensor, mean: Tensor) -> Tensor:
+        y = (torch.ceil(-torch.log1p(-q) / torch.log1p(1 / mean)) - 1).clamp(min=0)
+        lower = (y - 1).clamp(min=0)  # the ceiling of a rounded quotient may be one too many, or one too few
+        return torch.where(self.cdf(lower, mean) >= q, lower, torch.where(self.cdf(y, mean) >= q, y, y + 1))
+
+    def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return (max(weighted_mean(y, weight), 1e-3),)
+
+    @property
+    def concave(self) -> bool:
+        return isinstance(self.parameters["mean"].link, Log)
+
+    def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _zeros_recede(y, 1)
+
+
+def _log_prob(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
+    """NB2, with (1/α)·log(1 + αμ) = μ·(p + q·χ(αμ)), q = αμ/(1 + αμ) = 1 − p: nothing cancels as α → 0."""
+    inside = counts.contains(y)
+    y = torch.where(inside, y, 0.0)
+    log_odds = log_mean + log_dispersion
+    minus_log_p = softplus(log_odds, threshold=40.0)
+    x = torch.exp(log_odds.clamp(max=200.0))
+    # exp, not sigmoid, whose gradient s(1 − s) loses its digits near s = 1; the bound keeps the gradient's powers of αμ finite
+    rate = torch.exp(log_mean - minus_log_p) * (1 + x * bennett(x))
+    rising = log_rising(y, torch.exp(log_dispersion)) - torch.lgamma(y + 1)
+    return torch.where(inside, rising + y * (log_mean - minus_log_p) - rate, -torch.inf)
+
+
+def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log Π_{k<y} (1 + αk)/(k + 1), and its first and second derivatives in log α.
+
+    With one α for all rows they are running sums over k, looked up at y: exact for every α, and no lgamma a row.
+    """
+    if log_dispersion.numel() == 1 and y.numel():
+        low, high = (float(end) for end in torch.aminmax(y))
+        if low >= 0 and high <= 4096:
+            k = torch.arange(int(high), dtype=y.dtype, device=y.device)
+            ak = torch.exp(log_dispersion.reshape(1)) * k
+            share = ak / (1 + ak)
+            steps = torch.stack([torch.log1p(ak) - torch.log1p(k), share, share / (1 + ak)])
+            table = torch.cumsum(torch.cat([steps.new_zeros(3, 1), steps], 1), 1)
+            c, c1, c2 = torch.index_select(table, 1, y.long().reshape(-1))
+            return c.view(y.shape), c1.view(y.shape), c2.view(y.shape)
+    with torch.enable_grad():
+        leaf = log_dispersion.expand(y.shape).clone().requires_grad_()
+        c = log_rising(y, torch.exp(leaf))
+        (c1,) = torch.autograd.grad(c.sum(), leaf, create_graph=True)
+        (c2,) = torch.autograd.grad(c1.sum(), leaf)
+    return c.detach() - torch.lgamma(y + 1), c1.detach(), c2
+
+
+def _tails(y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+    """log P(Y ≤ y) and log P(Y > y): the smaller from the incomplete beta's fraction, the larger from its complement.
+
+    P(Y ≤ y) = I_p(1/α, y + 1), p = 1/(1 + αμ);      both tails have the prefactor (y + 1)·P(Y = y + 1)
+    """
+    y, mean, dispersion = torch.broadcast_tensors(torch.floor(y), mean, dispersion)
+    below = y < 0
+    y = torch.where(below, 0.0, y)
+    dispersion = dispersion.clamp(min=1e-100)
+    r, x = 1 / dispersion, dispersion * mean
+    gap = (mean - (y + 1)) / (1 + x)
+    left = gap > 0
+    a, b = torch.where(left, r, y + 1), torch.where(left, y + 1, r)
+    fraction = beta_fraction(a, b, torch.where(left, 1 / (1 + x), x / (1 + x)), torch.where(left, gap, -gap))
+    smaller = NegativeBinomial().log_prob(y + 1, mean, dispersion) + torch.log(y + 1) + torch.log(fraction)
+    larger = log1mexp(smaller)
+    log_cdf, log_survival = torch.where(left, smaller, larger), torch.where(left, larger, smaller)
+    return torch.where(below, -torch.inf, log_cdf), torch.where(below, 0.0, log_survival)
+
+
+def _zeros_recede(y: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """y = 0 is ever more probable as log μ → −∞; y > 0 pins it; the dispersion takes no part."""
+    A = torch.zeros(len(y), 1, k, dtype=torch.float64)
+    A[:, 0, 0] = -1.0
+    return A, (y > 0)[:, None]

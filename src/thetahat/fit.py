@@ -1,0 +1,442 @@
+"""The face: `fit` and `maximize` choose the solver, climb, and hand back a Fit.
+
+Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit; the Fit's methods call inference,
+evaluation and report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import families
+from .data import Batch, Frame, Source, Table, Tensors
+from .data.table import new_rows
+from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
+from .families.base import Family
+from .likelihood import LogLikelihood, LogPrior, Objective
+from .likelihood.priors import Prior
+from .models import Regression
+from .models.base import names_of, natural_of
+from .models.custom import Custom
+from .models.formulas import regression
+from .solvers import choose, climb
+from .solvers.certificate import Certificate
+from .types import Weights
+
+if TYPE_CHECKING:
+    from .evaluation.score import Score
+    from .inference.tests import Test
+    from .solvers.loop import Solver
+
+
+def fit(
+    model: str | Family | nn.Module,
+    data: Any = None,
+    family: str | Family = "normal",
+    *,
+    weights: str | Weights | None = None,
+    prior: Prior | Sequence[Prior] | None = None,
+    missing: str = "drop",
+    solver: Solver | None = None,
+    on_failure: str = "raise",
+    **parameters: str | float,
+) -> Fit:
+    """Maximise Σ_i w_i · log p(x_i | θ) + log p(θ) over θ.
+
+    Parameters
+    ----------
+    model : a formula "y ~ x + C(region) + offset(log(exposure))"; a family, fitted to y alone; a model; or a likelihood of one's own
+        made by `@th.model`
+    data : a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a `Batch`
+    family : of the response, for a formula: a name ("poisson") or an object
+    weights : a column of frequency weights; or, for a model, a weighting (batch, log_prob) → weights
+    prior : one or several priors on coefficients
+    missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
+    solver : None chooses by what the model offers and by size
+    on_failure : "raise", or "return" the fit as it stands with its certificate
+    parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
+        (trials="n")
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    DataError, ModelError : the data or the model cannot be used; the message names the column, row or argument
+    NoMaximum, FlatDirection, NotConverged : there is no maximum to be had; the exception carries the certificate
+
+    Source: Fisher (1922), On the mathematical foundations of theoretical statistics.
+
+    >>> frame = {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}
+    >>> fit("y ~ x", frame).estimates.round(3).to_dict()
+    {'Intercept': 0.91, 'x': 1.077, 'scale': 0.1}
+    """
+    if on_failure not in ("raise", "return"):
+        raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
+    if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
+        model = families.get(model)
+    weighting: Weights | None = None
+    call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
+    if isinstance(model, str):
+        _need(data, "a formula")
+        column = _column_name(weights)
+        chosen = families.get(family)
+        built, source = regression(model, data, chosen, parameters=parameters, weights=column, missing=missing)
+        call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
+    elif isinstance(model, Family):
+        _need(data, f"{model}")
+        built, source = _density(model, data, _column_name(weights), parameters, missing)
+        call |= {"family": str(model), "parameters": dict(parameters)}
+    elif isinstance(model, nn.Module):
+        if parameters:
+            raise BadArgument(f"a model has no parameter {next(iter(parameters))!r} to be given here: give it to the model.")
+        built, source = model, _source(data, model, weights if isinstance(weights, str) else None)
+        weighting = None if isinstance(weights, str) else weights
+        call |= {"model": type(model).__name__}
+    else:
+        raise BadArgument(f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model.")
+    objective = Objective([LogLikelihood(built, source, weighting)])
+    for each in [prior] if isinstance(prior, Prior) else list(prior or []):
+        objective = objective + LogPrior(each, built)
+    return maximize(objective, solver=solver, on_failure=on_failure, call=call)
+
+
+def maximize(
+    objective: Objective | LogLikelihood,
+    *,
+    solver: Solver | None = None,
+    on_failure: str = "raise",
+    call: Mapping[str, Any] | None = None,
+) -> Fit:
+    """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
+
+    Returns
+    -------
+    Fit, whose model is the first term's.
+
+    Raises
+    ------
+    NoMaximum, FlatDirection, NotConverged
+    """
+    if isinstance(objective, LogLikelihood):
+        objective = Objective([objective])
+    solver = solver or choose(objective)
+    certificate, trace = climb(objective, solver)
+    result = Fit(objective, certificate, trace=trace, solver=solver, call=call)
+    if not certificate.ok and on_failure == "raise":
+        kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(certificate.status, NotConverged)
+        raise kind(f"{_failure(certificate)}", certificate, result)
+    return result
+
+
+class Fit:
+    """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
+
+    Everything is computed when it is asked for, from `log_prob` alone.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        certificate: Certificate,
+        *,
+        trace: Sequence[tuple[int, float, float]] = (),
+        solver: Any = None,
+        call: Mapping[str, Any] | None = None,
+    ):
+        self.objective, self.certificate, self.solver = objective, certificate, solver
+        self.model = objective.model
+        self.theta = objective.theta
+        self.trace = tuple(trace)
+        self.call = dict(call or {})
+        self._kept: dict[Any, Any] = {}
+
+    # ---- what was found ----------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """One name an estimate."""
+        return names_of(self.model)
+
+    @property
+    def estimates(self) -> pd.Series:
+        """θ̂ on its natural scale, by name."""
+        return pd.Series(natural_of(self.model, self.theta).numpy(), index=self.names, name="estimate")
+
+    @property
+    def log_likelihood(self) -> float:
+        """ℓ(θ̂) = Σ w log p, in nats: priors not included."""
+        return self._once("log_likelihood", lambda: Objective(self.objective.terms).value(self.theta))
+
+    @property
+    def observations(self) -> float:
+        """n = Σ count."""
+        return self._once("observations", lambda: self.objective.observations)
+
+    @property
+    def source(self) -> Source:
+        """The data that were fitted."""
+        return self.objective.terms[0].source
+
+    # ---- inference -----------------------------------------------------------------------------------------------------------
+
+    def covariance(self, kind: str = "observed", *, by: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """The covariance of the estimates.
+
+        Parameters
+        ----------
+        kind : "observed" (J⁻¹), "expected" (Fisher's), "sandwich" (J⁻¹ K J⁻¹), "cluster" (K summed within `by`; two columns: two-way),
+            "bootstrap"
+        by : the column, or two columns, that name the clusters
+        """
+        from .inference import covariance
+
+        matrix = self._once(
+            ("covariance", kind, by if by is None or isinstance(by, str) else tuple(by)),
+            lambda: covariance.natural(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
+        )
+        return pd.DataFrame(matrix.numpy(), index=self.names, columns=self.names)
+
+    def standard_errors(self, kind: str = "observed", *, by: str | Sequence[str] | None = None) -> pd.Series:
+        """The square roots of the covariance's diagonal (which alone is computed where a category has thousands of levels)."""
+        from .inference import covariance
+
+        variance = self._once(
+            ("variance", kind, by if by is None or isinstance(by, str) else tuple(by)),
+            lambda: covariance.variances(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
+        )
+        return pd.Series(variance.sqrt().numpy(), index=self.names, name="standard error")
+
+    def intervals(
+        self,
+        level: float = 0.95,
+        kind: str = "wald",
+        *,
+        parameters: str | Sequence[str] | None = None,
+        covariance: str = "observed",
+        by: str | Sequence[str] | None = None,
+        draws: int = 999,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Confidence intervals, columns low and high.
+
+        kind : "wald" (on the link's scale, mapped back), "profile" (the likelihood ratio inverted), "bootstrap" (percentile)
+        parameters : for those alone
+        """
+        from .inference import intervals
+
+        wanted = [parameters] if isinstance(parameters, str) else parameters
+        return intervals.intervals(
+            self.objective, self.theta, level, kind, parameters=wanted, covariance=covariance, clusters=self._clusters(by), draws=draws, seed=seed
+        )
+
+    def bootstrap(self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1) -> pd.DataFrame:
+        """Estimates refitted to resampled data: a row a draw. kind: "pairs", "parametric", "cluster" (whole clusters of `by`)."""
+        from .inference import bootstrap
+
+        return bootstrap.bootstrap(self.objective, self.theta, draws, kind, clusters=self._clusters(by), seed=seed, workers=workers)
+
+    def profile(self, parameter: str, *, points: int = 21, level: float = 0.99) -> pd.DataFrame:
+        """The profile log-likelihood of one parameter: columns value, log_likelihood (relative to the maximum), and the signed root."""
+        from .inference import profile
+
+        return profile.curve(self.objective, self.theta, parameter, points=points, level=level)
+
+    def test(self, hypothesis: str | Sequence[str], kind: str = "wald", *, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Test:
+        """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z = 1".
+
+        kind : "wald", "likelihood_ratio", "score"
+        """
+        from .inference import tests
+
+        return tests.test(self.objective, self.theta, hypothesis, kind, covariance=covariance, clusters=self._clusters(by))
+
+    def delta(self, function: Any, *, covariance: str = "observed") -> pd.DataFrame:
+        """Functions of the estimates by the delta method: `function(dict of name → tensor) → tensor or dict`. Columns estimate, standard_error."""
+        from .inference import delta
+
+        return delta.delta(self.objective, self.theta, function, kind=covariance)
+
+    @property
+    def criteria(self) -> dict[str, float]:
+        """AIC, AICc, BIC and TIC (Takeuchi's: the trace of K J⁻¹ in place of the number of parameters)."""
+        from .inference import criteria
+
+        return self._once("criteria", lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations))
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------------------
+
+    def score(self, data: Any = None) -> Score:
+        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint."""
+        from .evaluation import score
+
+        return score.score(self.model, self.source if data is None else self._source_like(data))
+
+    def compare(self, other: Fit, data: Any = None) -> Any:
+        """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""
+        from .evaluation import compare
+
+        return compare.compare({"this": self.score(data), "other": other.score(data)})
+
+    def predict(self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence") -> np.ndarray | pd.DataFrame:
+        """Predictions for new rows, or for those fitted.
+
+        what : "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a parameter's name
+        level : with it, a data frame with columns value, low, high; kind "confidence" (of the prediction), "prediction" (of a new y)
+        """
+        from .evaluation import predict
+
+        return predict.predict(self.objective, self.theta, self._rows(data), what, level=level, kind=kind)
+
+    def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
+        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows)."""
+        from .evaluation import predict
+
+        return predict.sample(self.model, self._rows(data), n, seed=seed)
+
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
+        """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response", "pearson", "deviance"."""
+        from .evaluation import residuals
+
+        return residuals.residuals(self.model, self.source, kind, seed=seed)
+
+    def influence(self) -> pd.DataFrame:
+        """Of each row: leverage, and Cook's distance."""
+        from .evaluation import residuals
+
+        return residuals.influence(self.objective, self.theta)
+
+    def effects(self, variables: Sequence[str] | None = None, *, covariance: str = "observed") -> pd.DataFrame:
+        """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for categories, with errors."""
+        from .evaluation import effects
+
+        return effects.effects(self.objective, self.theta, variables, kind=covariance)
+
+    # ---- report --------------------------------------------------------------------------------------------------------------
+
+    def summary(self, *, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Any:
+        """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a notebook."""
+        from .report import summary
+
+        return summary.Summary(self, level=level, covariance=covariance, by=by)
+
+    def plot(self, what: str = "estimates") -> Any:
+        """A chart: "estimates", "calibration", "residuals", "profile", "trace"."""
+        from .report import plots
+
+        return plots.plot(self, what)
+
+    def report(self, path: str | Path) -> Path:
+        """One HTML file that opens offline: what was fitted, the certificate in words, coefficients, calibration, residuals, profiles."""
+        from .report import html
+
+        return html.write(self, Path(path))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the data."""
+        from .saving import save
+
+        return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4])
+        more = ", …" if len(self.theta) > 4 else ""
+        return f"Fit({shown}{more}; log_likelihood={self.log_likelihood:.6g} nats; {self.certificate.status})"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    # ---- between -------------------------------------------------------------------------------------------------------------
+
+    def _once(self, key: Any, compute: Any) -> Any:
+        if key not in self._kept:
+            self.objective.theta = self.theta
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
+        if by is None:
+            return None
+        columns = [by] if isinstance(by, str) else list(by)
+        if not isinstance(self.source, Table):
+            return [torch.cat([b[c] for b in self.source.batches()]).numpy() for c in columns]
+        return [self.source.column(c) for c in columns]
+
+    def _rows(self, data: Any) -> Batch | Source:
+        """New rows, encoded as the fit remembers; or the fit's own."""
+        if data is None:
+            return self.source
+        if isinstance(self.model, Regression):
+            return new_rows(self.model.encoder, data)
+        return _source(data, self.model, None)
+
+    def _source_like(self, data: Any) -> Source:
+        """Other data, encoded as the fit remembers, response included."""
+        if isinstance(data, Source) or not isinstance(self.model, Regression):
+            return _source(data, self.model, None)
+        return Table(Frame(data), self.model.encoder, self.model.family)
+
+
+# ---- data from what the user has -------------------------------------------------------------------------------------------
+
+
+def _need(data: Any, what: str) -> None:
+    if data is None:
+        raise BadArgument(f"{what} needs data: fit(…, data).")
+
+
+def _column_name(weights: Any) -> str | None:
+    if weights is None or isinstance(weights, str):
+        return weights
+    raise BadArgument(f"with a formula, weights is the name of a column; received {type(weights).__name__}.")
+
+
+def _density(family: Family, data: Any, weights: str | None, parameters: dict[str, Any], missing: str) -> tuple[nn.Module, Source]:
+    """A family fitted to y alone: the regression of y on nothing, every constant on its own scale."""
+    if isinstance(data, (str, Path)) or hasattr(data, "columns") or isinstance(data, (Mapping, Frame)):
+        frame = Frame(data)
+        rest = [c for c in frame.columns if c != weights and c not in parameters.values()]
+        if len(rest) != 1:
+            raise BadArgument(f"{family} describes one column, and the data have {', '.join(rest)}. Name it: fit('y ~ 1', …), or pass data[['y']].")
+        name: str = rest[0]
+    else:
+        array = np.asarray(data.detach() if isinstance(data, Tensor) else data)
+        if array.ndim != 1:
+            from .models.density import density
+
+            return density(family, array)
+        frame, name = Frame({"y": array}), "y"
+    built, source = regression(f"`{name}` ~ 1", frame, family, parameters=parameters, weights=weights, missing=missing)
+    built.density = True
+    return built, source
+
+
+def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
+    """A source from what a model is given: a Source, a Batch, a dict of tensors, or a table of numbers."""
+    if isinstance(data, Source):
+        return data
+    _need(data, "a model")
+    if isinstance(data, Batch):
+        return Tensors(data, target=getattr(model, "target", "y"))
+    if isinstance(data, Mapping) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values()):
+        tensors = {k: torch.as_tensor(v) for k, v in data.items()}
+        if isinstance(model, Custom):
+            tensors = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in tensors.items()}
+    else:
+        from .data.table import numeric_tensors
+
+        tensors = numeric_tensors(Frame(data))
+    count = None if weights is None else tensors.pop(weights)
+    return Tensors(tensors, count=count, target=getattr(model, "target", "y"))
+
+
+def _failure(certificate: Certificate) -> str:
+    return certificate.detail or str(certificate)

@@ -1,0 +1,182 @@
+"""The objective: Σ_terms Σ_i w_i · log p(x_i | θ) + log p(θ). Terms add; models may share parameters across terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.source import Source, Thinned
+from ..errors import BadArgument
+from ..types import Weights
+from ..models.information import Information
+from .priors import Prior
+from ..models.taylor import Taylor, taylor
+from .total import total
+
+
+class LogLikelihood:
+    """Σ_i count_i · w_i · log p(x_i | θ).
+
+    Parameters
+    ----------
+    model : says log p of a batch
+    source : yields the batches
+    weights : (batch, log_prob) → one weight a term; it sees log_prob detached, and carries no gradient. None: 1
+    """
+
+    def __init__(self, model: nn.Module, source: Source, weights: Weights | None = None):
+        self.model, self.source, self.weights = model, source, weights
+
+    def weight(self, batch: Batch, log_prob: Tensor | None = None) -> Tensor | None:
+        """count · w, detached; None if it is 1 throughout."""
+        weight = batch.count.to(torch.float64) if batch.counted else None
+        if self.weights is None:
+            return weight
+        with torch.no_grad():
+            own = self.weights(batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach())
+        return own if weight is None else own * weight
+
+    def thinned(self, keep: int) -> LogLikelihood:
+        return LogLikelihood(self.model, Thinned(self.source, keep), self.weights)
+
+    def __add__(self, other: Any) -> Objective:
+        return Objective([self]) + other
+
+
+class LogPrior:
+    """log p(θ), on the scale of the sum: MAP does not depend on the batch size.
+
+    Parameters
+    ----------
+    prior : the density of each coefficient that it names
+    model : whose coefficients they are
+    """
+
+    def __init__(self, prior: Prior, model: nn.Module):
+        self.prior, self.model = prior, model
+
+    def __add__(self, other: Any) -> Objective:
+        return Objective([], [self]) + other
+
+
+class Objective:
+    """A sum of log-likelihood terms and log-priors, as a function of one flat θ.
+
+    """
+
+    def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
+        self.terms, self.priors = list(terms), list(priors or [])
+
+    def __add__(self, other: Any) -> Objective:
+        if isinstance(other, LogLikelihood):
+            return Objective([*self.terms, other], self.priors)
+        if isinstance(other, LogPrior):
+            return Objective(self.terms, [*self.priors, other])
+        if isinstance(other, Objective):
+            return Objective([*self.terms, *other.terms], [*self.priors, *other.priors])
+        raise BadArgument(f"an objective is a sum of LogLikelihood and LogPrior terms; received {type(other).__name__}.")
+
+    # ---- θ ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """The first term's model: the one that a fit reports."""
+        return self.terms[0].model
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every free parameter of every term, once."""
+        seen: dict[int, nn.Parameter] = {}
+        for part in (*self.terms, *self.priors):
+            for p in part.model.parameters():
+                if p.requires_grad:
+                    seen.setdefault(id(p), p)
+        return list(seen.values())
+
+    @property
+    def theta(self) -> Tensor:
+        """θ, flat, (p,), detached."""
+        parts = [p.detach().reshape(-1) for p in self.parameters()]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    @theta.setter
+    def theta(self, value: Tensor) -> None:
+        at = 0
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(value[at : at + p.numel()].view_as(p))
+                at += p.numel()
+
+    @property
+    def size(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def _places(self, model: nn.Module) -> Tensor | None:
+        """Where a model's own flat θ lies in the whole one; None: it is the whole one, in order."""
+        start, at = {}, 0
+        for p in self.parameters():
+            start[id(p)] = at
+            at += p.numel()
+        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in model.parameters() if p.requires_grad]
+        places = torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
+        return None if len(places) == at and bool((places == torch.arange(at)).all()) else places
+
+    # ---- ℓ ---------------------------------------------------------------------------------------------------------------
+
+    def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+        """The objective at θ: its value, its gradient, and (order 2) its information. One pass over each source."""
+        if theta is not None:
+            self.theta = theta
+        out: Taylor | None = None
+        for term in self.terms:
+            part = total(lambda b, t=term: taylor(t.model, b, t.weight(b), order, precision), term.source, term.model)
+            part = self._spread(part, term.model)
+            out = part if out is None else out + part
+        for prior in self.priors:
+            part = self._spread(prior.prior.taylor(prior.model, order), prior.model)
+            out = part if out is None else out + part
+        assert out is not None
+        return out
+
+    def value(self, theta: Tensor | None = None) -> float:
+        """The objective at θ, in nats."""
+        return float(self.taylor(theta, order=1).value)
+
+    def _spread(self, part: Taylor, model: nn.Module) -> Taylor:
+        places = self._places(model)
+        if places is None:
+            return part
+        gradient = part.gradient.new_zeros(self.size)
+        gradient[places] = part.gradient
+        J = None
+        if part.information is not None:
+            A = part.gradient.new_zeros(self.size, self.size)
+            A[places[:, None], places] = part.information.dense()
+            J = Information(A)
+        return Taylor(part.value, gradient, J)
+
+    # ---- the data ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int | None:
+        """How many terms a pass has, over all sources."""
+        sizes = [t.source.size for t in self.terms]
+        return None if any(s is None for s in sizes) else sum(s for s in sizes if s is not None)
+
+    @property
+    def observations(self) -> float:
+        """Σ count over all terms: the n of AIC, BIC and a mean."""
+        return sum(float(total(lambda b: torch.tensor(b.total, dtype=torch.float64), t.source, t.model)) for t in self.terms)
+
+    def thinned(self, keep: int) -> Objective:
+        """The same objective on every keep-th row: where a climb on many rows begins. Priors weigh accordingly less there."""
+        return Objective([t.thinned(keep) for t in self.terms], self.priors)
+
+    def batches(self) -> Iterator[tuple[LogLikelihood, Batch]]:
+        """Every batch of every term."""
+        for term in self.terms:
+            for batch in term.source.batches(term.model):
+                yield term, batch

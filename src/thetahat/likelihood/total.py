@@ -1,0 +1,51 @@
+"""total: the one place that sums over data. Streaming and torch.distributed live here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import EmptyData
+
+
+class Summable(Protocol):
+    """What can be summed: `a + b`, and the tensors inside, for a sum over processes."""
+
+    def __add__(self, other: Any) -> Any: ...
+
+    def tensors(self) -> list[Tensor]: ...
+
+
+T = TypeVar("T", bound=Any)
+
+
+def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> T:
+    """Σ function(batch) over all batches of the source, and over all processes.
+
+    Parameters
+    ----------
+    function : Batch → a tensor, or anything with `+` and `tensors()`
+    source : read once
+    model : handed to sources that draw from it
+
+    Under torch.distributed every process holds a part of the data; the sum is over all of them, the same on each.
+
+    >>> from thetahat.data import Tensors
+    >>> total(lambda batch: batch["y"].sum(), Tensors({"y": torch.ones(5)}, block=2))
+    tensor(5.)
+    """
+    out: Any = None
+    for batch in source.batches(model):
+        part = function(batch)
+        out = part if out is None else out + part
+    if out is None:
+        raise EmptyData("the source yielded no batches.")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in [out] if isinstance(out, Tensor) else out.tensors():
+            torch.distributed.all_reduce(tensor)
+    return out

@@ -1,0 +1,199 @@
+"""A likelihood of one's own: a function of a batch and named parameters, with the constraints that they obey.
+
+    @th.model(b1=500.0, b2=1e-4, sigma=th.positive(1.0))
+    def misra1a(batch, b1, b2, sigma):
+        return th.families.Normal().log_prob(batch["y"], b1 * (1 - torch.exp(-b2 * batch["x"])), sigma)
+
+θ is unconstrained; each constraint maps its part of θ to the natural value:
+
+    positive   v = e^θ                 interval   v = low + (high − low)·σ(θ)
+    ordered    v_1 = θ_1, v_{j+1} = v_j + e^θ_{j+1}
+    simplex    v = softmax(0, θ_1, …, θ_{K−1})
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import BadArgument, ModelError
+from .base import Model
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A start, and the map from unconstrained θ to the natural value. `elementwise`: one θ a value, increasing."""
+
+    value: Any
+    elementwise = True
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        return value
+
+    def constrain(self, theta: Tensor) -> Tensor:
+        return theta
+
+    def start(self) -> Tensor:
+        """The start, unconstrained."""
+        value = torch.as_tensor(self.value, dtype=torch.float64).detach().clone()
+        theta = self.unconstrain(value)
+        if not bool(torch.isfinite(theta).all()):
+            raise BadArgument(f"the start {value.tolist()} does not satisfy the constraint {type(self).__name__.lower()}.")
+        return theta
+
+
+@dataclass(frozen=True)
+class Positive(Constraint):
+    def unconstrain(self, value: Tensor) -> Tensor:
+        return torch.log(value)
+
+    def constrain(self, theta: Tensor) -> Tensor:
+        return torch.exp(theta)
+
+
+@dataclass(frozen=True)
+class Interval(Constraint):
+    low: float = 0.0
+    high: float = 1.0
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        return torch.log(value - self.low) - torch.log(self.high - value)
+
+    def constrain(self, theta: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * torch.sigmoid(theta)
+
+
+@dataclass(frozen=True)
+class Ordered(Constraint):
+    elementwise = False
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        return torch.cat([value[:1], torch.log(value.diff())])
+
+    def constrain(self, theta: Tensor) -> Tensor:
+        return torch.cat([theta[:1], theta[:1] + torch.exp(theta[1:]).cumsum(0)])
+
+
+@dataclass(frozen=True)
+class Simplex(Constraint):
+    elementwise = False
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        if abs(float(value.sum()) - 1) > 1e-9:
+            raise BadArgument(f"the start {value.tolist()} of a simplex sums to {float(value.sum()):g}, not to 1.")
+        return torch.log(value[1:] / value[0])
+
+    def constrain(self, theta: Tensor) -> Tensor:
+        return torch.softmax(torch.cat([theta.new_zeros(1), theta]), 0)
+
+
+def positive(value: Any = 1.0) -> Constraint:
+    """A parameter (or a tensor of them) in (0, ∞), starting at `value`.
+
+    >>> positive(2.0).constrain(positive(2.0).start()).item()
+    2.0
+    """
+    return Positive(value)
+
+
+def interval(low: float, high: float, value: Any = None) -> Constraint:
+    """A parameter in (low, high), starting at `value` (None: the middle)."""
+    if not low < high:
+        raise BadArgument(f"interval({low}, {high}): low must be below high.")
+    return Interval((low + high) / 2 if value is None else value, low, high)
+
+
+def ordered(value: Any) -> Constraint:
+    """A vector v_1 < v_2 < …, starting at `value`."""
+    return Ordered(value)
+
+
+def simplex(value: Any) -> Constraint:
+    """Probabilities that sum to 1: a number of them, K (then all equal), or where they start."""
+    return Simplex(torch.full((value,), 1 / value, dtype=torch.float64) if isinstance(value, int) else value)
+
+
+class Custom(Model):
+    """A model made of a function and its named parameters. Made by `model`, not by hand."""
+
+    def __init__(self, function: Callable[..., Tensor], constraints: dict[str, Constraint], measure: str, target: str, concave: bool):
+        super().__init__()
+        self.function, self.constraints, self.measure, self.target, self.concave = function, constraints, measure, target, concave
+        self.__doc__ = function.__doc__
+        self.theta = nn.ParameterDict({name: nn.Parameter(c.start()) for name, c in constraints.items()})
+
+    def values(self) -> dict[str, Tensor]:
+        """The parameters on their natural scale, by name."""
+        return {name: c.constrain(self.theta[name]) for name, c in self.constraints.items()}
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        out = self.function(batch, **self.values())
+        if not isinstance(out, Tensor) or tuple(out.shape) != batch.shape:
+            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ModelError(
+                f"{self.function.__name__} must return log p of each row, a tensor of shape {batch.shape}; it returned {shape}. "
+                "Do not sum or average: the library does."
+            )
+        return out
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.log_prob(batch)
+
+    @property
+    def names(self) -> list[str]:
+        out: list[str] = []
+        for name, value in self.values().items():
+            out += [name] if value.numel() == 1 else [f"{name}[{i}]" for i in range(value.numel())]
+        return out
+
+    @property
+    def elementwise(self) -> bool:
+        return all(c.elementwise for c in self.constraints.values())
+
+    def natural(self, theta: Tensor) -> Tensor:
+        """Flat unconstrained θ → flat natural values."""
+        parts, at = [], 0
+        for name, constraint in self.constraints.items():
+            shape = self.theta[name].shape
+            size = shape.numel()
+            parts.append(constraint.constrain(theta[at : at + size].view(shape)).reshape(-1))
+            at += size
+        return torch.cat(parts)
+
+
+def model(
+    *, measure: str = "density", target: str = "y", concave: bool = False, **parameters: float | Tensor | Constraint
+) -> Callable[[Callable[..., Tensor]], Custom]:
+    """Make a model of a function `f(batch, **parameters)` that returns log p of each row.
+
+    Parameters
+    ----------
+    measure : "density" or "mass"
+    target : the column that is scored
+    concave : say so if log p is concave in the unconstrained parameters: the certificate is then global
+    parameters : a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`
+
+    >>> @model(rate=positive(1.0))
+    ... def exponential(batch, rate):
+    ...     return torch.log(rate) - rate * batch["y"]
+    >>> exponential.names
+    ['rate']
+    """
+    constraints = {name: p if isinstance(p, Constraint) else Constraint(p) for name, p in parameters.items()}
+    if not constraints:
+        raise BadArgument("a model needs parameters: @th.model(mu=0.0, sigma=th.positive(1.0)).")
+
+    def decorate(function: Callable[..., Tensor]) -> Custom:
+        takes = list(inspect.signature(function).parameters)[1:]
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+        if not open_ended and set(takes) != set(constraints):
+            raise BadArgument(f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: they must agree.")
+        return Custom(function, constraints, measure, target, concave)
+
+    return decorate

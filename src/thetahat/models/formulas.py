@@ -1,0 +1,100 @@
+"""From a formula, data and a family to a Regression and its Table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..data.design import Design, build
+from ..data.frame import Frame
+from ..data.table import Encoder, Table, read_response
+from ..errors import BadArgument, BadFormula
+from ..families.base import Family
+from .regression import Regression
+
+
+def regression(
+    formula: str,
+    data: Any,
+    family: Family,
+    *,
+    parameters: Mapping[str, str | float | int] | None = None,
+    weights: str | None = None,
+    missing: str = "drop",
+) -> tuple[Regression, Table]:
+    """The model and the source that a formula names.
+
+    Parameters
+    ----------
+    formula : "y ~ x + C(region) + offset(log(exposure))": the response, and the predictors of the family's first parameter
+    data : whatever `data.Frame` reads
+    parameters : for each further parameter, "~ its own formula" or a number at which it is held; for each of the family's extras
+        (trials, status …) the column that holds it, or a number
+    weights : a column of frequency weights
+
+    Raises
+    ------
+    BadFormula, BadArgument, and all of DataError
+    """
+    left, right = _sides(formula)
+    frame = Frame(data)
+    response = read_response(left, frame, family)
+    if hasattr(family, "probabilities"):
+        if response.levels is None or len(response.levels) < 2:
+            only = response.levels[0] if response.levels else "no values"
+            raise BadArgument(f"the response {left!r} has one level only ({only!r}): there is nothing to tell apart.")
+        if getattr(family, "k", None) is None:
+            family = family.with_categories(len(response.levels))
+    formulas, fixed, extras = _sorted_out(family, dict(parameters or {}), right)
+    designs: list[Design] = []
+    slots: dict[str, int] = {}
+    written: dict[tuple[str, bool], int] = {}
+    for name, text in formulas.items():
+        key = (text, family.parameters[name].intercept)
+        if key not in written:
+            written[key] = len(designs)
+            designs.append(build(text, frame, intercept=key[1]))
+        slots[name] = written[key]
+    encoder = Encoder(response, tuple(designs), extras, weights)
+    table = Table(frame, encoder, family, missing=missing)
+    return Regression(family, encoder, slots, fixed), table
+
+
+def _sides(formula: str) -> tuple[str, str]:
+    if not isinstance(formula, str) or formula.count("~") != 1:
+        raise BadFormula(f"the formula {formula!r} must be 'response ~ predictors'.")
+    left, right = (side.strip() for side in formula.split("~"))
+    if not left:
+        raise BadFormula(f"the formula {formula!r} names no response before the ~.")
+    return left, right or "1"
+
+
+def _sorted_out(
+    family: Family, given: dict[str, str | float | int], right: str
+) -> tuple[dict[str, str], dict[str, float], dict[str, str | float]]:
+    """What is given for each name: a formula, a fixed value, or an extra column."""
+    formulas: dict[str, str] = {}
+    fixed: dict[str, float] = {}
+    for j, (name, spec) in enumerate(family.parameters.items()):
+        value = given.pop(name, None)
+        if value is None:
+            formulas[name] = right if j == 0 or spec.own_predictors else "1"
+        elif isinstance(value, str):
+            formulas[name] = value.split("~")[-1].strip() or "1"
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not spec.range.low < value < spec.range.high:
+                raise BadArgument(f"{name}={value:g} is outside the range {spec.range} of {family}'s {name}.")
+            fixed[name] = float(value)
+        else:
+            raise BadArgument(f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it is held.")
+    extras: dict[str, str | float] = {}
+    for name, default in family.extras.items():
+        value = given.pop(name, None)
+        if value is not None:
+            extras[name] = value
+        elif default is None:
+            raise BadArgument(f"{family} needs {name}: the column that holds it, or a number ({name}='column').")
+    if given:
+        wanted = [*family.parameters, *family.extras]
+        raise BadArgument(f"{family} has no parameter {next(iter(given))!r}. It has: {', '.join(wanted)}.")
+    return formulas, fixed, extras

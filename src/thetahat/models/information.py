@@ -1,0 +1,167 @@
+"""Information: minus the Hessian of a log-likelihood, kept in the form in which it can be solved.
+
+    J = [ A   Eᵀ ]      A (m, m) dense;  D (L,) the diagonal block of one categorical term of L levels;  E (L, m)
+        [ E   D  ]
+
+Two levels of one category never meet in a row, so their block of J is diagonal: it is eliminated by its Schur complement
+S = A − Eᵀ D⁻¹ E, and a category of thousands of levels costs O(L·m), not O(L³). Without such a term, J = A.
+
+The coordinates of D are `eliminated`, a slice of θ; A holds the others in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Information:
+    """J, (p, p), of the sum so far. Adding two adds their parts."""
+
+    A: Tensor
+    E: Tensor | None = None
+    D: Tensor | None = None
+    eliminated: slice | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.A) + (0 if self.D is None else len(self.D))
+
+    def __add__(self, other: Information) -> Information:
+        if self.eliminated != other.eliminated:
+            return Information(self.dense() + other.dense())
+        if self.E is None or self.D is None or other.E is None or other.D is None:
+            return Information(self.A + other.A)
+        return Information(self.A + other.A, self.E + other.E, self.D + other.D, self.eliminated)
+
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (self.A, self.E, self.D) if t is not None]
+
+    def kept(self) -> Tensor:
+        """The coordinates of A among those of θ."""
+        index = torch.arange(self.size, device=self.A.device)
+        return index if self.eliminated is None else torch.cat([index[: self.eliminated.start], index[self.eliminated.stop :]])
+
+    def dense(self) -> Tensor:
+        """J written out, (p, p)."""
+        if self.eliminated is None or self.D is None or self.E is None:
+            return self.A
+        out = self.A.new_zeros(self.size, self.size)
+        kept = self.kept()
+        out[kept[:, None], kept] = self.A
+        out[self.eliminated, kept] = self.E
+        out[kept, self.eliminated] = self.E.T
+        out[self.eliminated, self.eliminated] = torch.diag(self.D)
+        return out
+
+    def diagonal(self) -> Tensor:
+        out = self.A.new_empty(self.size)
+        out[self.kept()] = self.A.diagonal()
+        if self.eliminated is not None and self.D is not None:
+            out[self.eliminated] = self.D
+        return out
+
+    def plus_diagonal(self, extra: Tensor) -> Information:
+        """J + diag(extra): a prior's curvature, a trust region's."""
+        A = self.A + torch.diag(extra[self.kept()])
+        D = None if self.D is None else self.D + extra[self.eliminated]
+        return Information(A, self.E, D, self.eliminated)
+
+    def restrict(self, free: Tensor) -> Information:
+        """The block of the coordinates `free` (ascending), eliminated ones still eliminated."""
+        if self.eliminated is None or self.D is None or self.E is None:
+            return Information(self.A[free[:, None], free])
+        start, stop = self.eliminated.start, self.eliminated.stop
+        inside = (free >= start) & (free < stop)
+        gone = free[inside] - start
+        position = torch.full((self.size,), -1, dtype=torch.long)
+        position[self.kept()] = torch.arange(len(self.A))
+        kept = position[free[~inside]]
+        first = int((free < start).sum())
+        return Information(
+            self.A[kept[:, None], kept], self.E[gone[:, None], kept], self.D[gone], slice(first, first + len(gone))
+        )
+
+    def multiply(self, v: Tensor) -> Tensor:
+        """J v."""
+        if self.eliminated is None or self.D is None or self.E is None:
+            return self.A @ v
+        kept = self.kept()
+        small, large = v[kept], v[self.eliminated]
+        out = torch.empty_like(v)
+        out[kept] = self.A @ small + self.E.T @ large
+        out[self.eliminated] = self.E @ small + self.D * large
+        return out
+
+    def factor(self) -> Factor | None:
+        """A Cholesky factor, or None where J is not safely positive definite."""
+        if not all(bool(torch.isfinite(t).all()) for t in self.tensors()):
+            return None
+        S, ratio = self.A, None
+        if self.D is not None and self.E is not None:
+            if not bool((self.D > 0).all()):
+                return None
+            ratio = self.E / self.D[:, None]
+            S = self.A - self.E.T @ ratio
+        scale = self.A.diagonal().clamp(min=0).sqrt()
+        if not bool((scale > 0).all()):
+            return None
+        L, info = torch.linalg.cholesky_ex(S / scale[:, None] / scale)
+        pivots = L.diagonal()
+        if int(info) != 0 or (len(pivots) and not bool(torch.isfinite(pivots).all())):
+            return None
+        return Factor(self, L, scale, ratio)
+
+
+@dataclass
+class Factor:
+    """The Cholesky factor L of the scaled Schur complement; `pivot` is its smallest squared pivot: 0 is exact collinearity."""
+
+    information: Information
+    L: Tensor
+    scale: Tensor
+    ratio: Tensor | None
+
+    @property
+    def pivot(self) -> float:
+        return float(self.L.diagonal().min() ** 2) if len(self.L) else 1.0
+
+    def _solve_small(self, b: Tensor) -> Tensor:
+        return torch.cholesky_solve((b / self.scale[:, None]), self.L) / self.scale[:, None]
+
+    def solve(self, b: Tensor) -> Tensor:
+        """J⁻¹ b for b of (p,) or (p, r)."""
+        flat = b[:, None] if b.ndim == 1 else b
+        J = self.information
+        if J.eliminated is None or J.D is None or self.ratio is None:
+            out = self._solve_small(flat)
+        else:
+            kept = J.kept()
+            small = self._solve_small(flat[kept] - self.ratio.T @ flat[J.eliminated])
+            out = torch.empty_like(flat)
+            out[kept] = small
+            out[J.eliminated] = flat[J.eliminated] / J.D[:, None] - self.ratio @ small
+        return out[:, 0] if b.ndim == 1 else out
+
+    def inverse_diagonal(self) -> Tensor:
+        """diag J⁻¹, without writing J⁻¹ out."""
+        J = self.information
+        small = self._solve_small(torch.eye(len(self.L), dtype=self.L.dtype, device=self.L.device))
+        if J.eliminated is None or J.D is None or self.ratio is None:
+            return small.diagonal().clone()
+        out = self.L.new_empty(J.size)
+        out[J.kept()] = small.diagonal()
+        out[J.eliminated] = 1 / J.D + ((self.ratio @ small) * self.ratio).sum(1)
+        return out
+
+    def inverse(self) -> Tensor:
+        """J⁻¹, (p, p)."""
+        return self.solve(torch.eye(self.information.size, dtype=self.L.dtype, device=self.L.device))
+
+    def log_determinant(self) -> Tensor:
+        """log det J."""
+        out = 2 * (self.L.diagonal().log().sum() + self.scale.log().sum())
+        return out if self.information.D is None else out + self.information.D.log().sum()

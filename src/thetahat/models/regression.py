@@ -1,0 +1,425 @@
+"""Regression: a family whose parameters each have a linear predictor.
+
+    log p(y_i | θ) = log p(y_i | g_1⁻¹(η_i1), …, g_k⁻¹(η_ik)),      η_ij = offset_ij + x_ij·β_j + Σ_t value_t · table_jt[code_t]
+
+Everything that Newton's method needs is a sum of products of the columns with the family's scores and curvatures of each row:
+
+    gradient_a = X_aᵀ s_a,      J_ab = −X_aᵀ diag(c_ab) X_b
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.design import Design
+from ..data.source import Source
+from ..data.table import Encoder
+from ..families.base import Family, Parameter
+from .information import Information
+from .taylor import Taylor
+from .base import Model
+
+NARROW = 64  # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added up by code
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Where a family parameter's coefficients are in θ, and how its rows are read."""
+
+    parameter: str
+    spec: Parameter
+    design: Design
+    slot: int
+    start: int
+
+    @property
+    def size(self) -> int:
+        return len(self.design.names)
+
+    @property
+    def narrow(self) -> Tensor:
+        """The coordinates in θ of the dense columns and the narrow categorical terms."""
+        at = int(self.design.intercept) + self.design.columns
+        index = list(range(self.start, self.start + at))
+        for term in self.design.coded:
+            if term.size <= NARROW:
+                index += range(self.start + at, self.start + at + term.size)
+            at += term.size
+        return torch.tensor(index, dtype=torch.long)
+
+    def terms(self) -> list[tuple[int, int, int]]:
+        """(j, where its table starts in θ, its levels) of each categorical term."""
+        at = self.start + int(self.design.intercept) + self.design.columns
+        out = []
+        for j, term in enumerate(self.design.coded):
+            out.append((j, at, term.size))
+            at += term.size
+        return out
+
+    def eta(self, batch: Batch, theta: Tensor) -> Tensor:
+        """η, (n,); (1,) if it is one number for all rows."""
+        at = self.start + int(self.design.intercept)
+        eta = theta[self.start : at]
+        if self.design.columns:
+            dense = batch[f"x{self.slot}"] @ theta[at : at + self.design.columns]
+            eta = dense + eta if self.design.intercept else dense
+        for j, first, levels in self.terms():
+            table = torch.nn.functional.pad(theta[first : first + levels], (1, 0))
+            part = table.index_select(0, batch[f"code{self.slot}.{j}"])
+            value = batch.tensors.get(f"value{self.slot}.{j}")
+            part = part if value is None else part * value
+            eta = part + eta if len(eta) else part
+        offset = batch.tensors.get(f"offset{self.slot}")
+        if offset is not None:
+            eta = eta + offset if len(eta) else offset
+        return eta if len(eta) else theta.new_zeros(1)
+
+    def pull(self, batch: Batch, score: Tensor, out: Tensor) -> None:
+        """out[own coordinates] = Xᵀ score, score (n,)."""
+        at = self.start
+        if self.design.intercept:
+            out[at] = score.sum()
+            at += 1
+        if self.design.columns:
+            out[at : at + self.design.columns] = batch[f"x{self.slot}"].T @ score
+        for j, first, levels in self.terms():
+            value = batch.tensors.get(f"value{self.slot}.{j}")
+            table = out.new_zeros(levels + 1)
+            table.index_add_(0, batch[f"code{self.slot}.{j}"], score if value is None else score * value)
+            out[first : first + levels] = table[1:]
+
+    def rows(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """The narrow columns written out, (m, n): a row a column."""
+        n, at = len(batch), 0
+        out = torch.empty(len(self.narrow), n, dtype=dtype)
+        if self.design.intercept:
+            out[0] = 1.0
+            at = 1
+        if self.design.columns:
+            out[at : at + self.design.columns] = batch[f"x{self.slot}"].T
+            at += self.design.columns
+        for j, _, levels in self.terms():
+            if levels > NARROW:
+                continue
+            value = batch.tensors.get(f"value{self.slot}.{j}")
+            hot = torch.zeros(levels + 1, n, dtype=dtype)
+            code = batch[f"code{self.slot}.{j}"][None]
+            out[at : at + levels] = (hot.scatter_(0, code, 1.0) if value is None else hot.scatter_(0, code, value[None].to(dtype)))[1:]
+            at += levels
+        return out
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A group of coordinates of one parameter: narrow rows written out, or one wide categorical term."""
+
+    j: int
+    index: Tensor | None  # where in A; None: eliminated
+    rows: Tensor | None = None
+    codes: Tensor | None = None
+    value: Tensor | None = None
+    levels: int = 0
+
+
+class Regression(Model):
+    """A family with linear predictors.
+
+    Parameters
+    ----------
+    family : p(y | its parameters)
+    encoder : how columns become the tensors that are read
+    slots : family parameter → which design of the encoder it uses
+    fixed : family parameter → its value, for those that are not estimated
+    density : report every constant on its natural scale, the first parameter's too (a family fitted to y alone)
+    """
+
+    def __init__(
+        self, family: Family, encoder: Encoder, slots: Mapping[str, int], fixed: Mapping[str, float] | None = None, *, density: bool = False
+    ):
+        super().__init__()
+        self.family, self.encoder, self.fixed, self.density = family, encoder, dict(fixed or {}), density
+        self.slots = dict(slots)
+        self.measure = family.measure
+        self.predictors: list[Predictor] = []
+        start = 0
+        for name, spec in family.parameters.items():
+            if name in self.fixed:
+                continue
+            predictor = Predictor(name, spec, encoder.designs[slots[name]], slots[name], start)
+            self.predictors.append(predictor)
+            start += predictor.size
+        self.coefficients = nn.Parameter(torch.zeros(start, dtype=torch.float64))
+        self.layout = _layout(self.predictors, start)
+
+    # ---- p ---------------------------------------------------------------------------------------------------------------
+
+    def eta(self, batch: Batch, theta: Tensor | None = None) -> list[Tensor]:
+        """Every parameter's linear predictor, (n,) or (1,); fixed ones included."""
+        theta = self.coefficients if theta is None else theta
+        own = {p.parameter: p for p in self.predictors}
+        out = []
+        for name, spec in self.family.parameters.items():
+            if name in own:
+                out.append(own[name].eta(batch, theta))
+            else:
+                out.append(spec.link(torch.tensor([self.fixed[name]], dtype=theta.dtype)))
+        return out
+
+    def extras(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: batch[name] for name in self.family.extras if name in batch}
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        y = batch["y"]
+        return self.family.log_prob_eta(y, *[e.expand(len(batch)) for e in self.eta(batch)], **self.extras(batch))
+
+    def parameters_at(self, batch: Batch) -> list[Tensor]:
+        """The family's parameters on their own scales, each (n,)."""
+        with torch.no_grad():
+            return [t.expand(len(batch)) for t in self.family.natural(self.eta(batch))]
+
+    def mean(self, batch: Batch) -> Tensor:
+        """E[y | x], (n,)."""
+        return self.family.expectation(*self.parameters_at(batch), **self.extras(batch))
+
+    def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of y for each row."""
+        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+
+    # ---- what makes the fit fast -----------------------------------------------------------------------------------------
+
+    def row_derivatives(self, batch: Batch, order: int = 2) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
+        """log p (n,), and its scores and curvatures in the η of each *estimated* parameter."""
+        with torch.no_grad():
+            value, score, curvature = self.family.derivatives(batch["y"], self.eta(batch), self.extras(batch), order)
+        if self.fixed:
+            free = [j for j, name in enumerate(self.family.parameters) if name not in self.fixed]
+            back = {j: i for i, j in enumerate(free)}
+            score = [score[j] for j in free]
+            curvature = {(back[a], back[b]): c for (a, b), c in curvature.items() if a in back and b in back}
+        return value, score, curvature
+
+    def taylor(self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+        """Σ w log p, its gradient, and its information, over one batch.
+
+        precision : of the information's sums; the value and the gradient are always float64.
+        """
+        n = len(batch)
+        value, score, curvature = self.row_derivatives(batch, order)
+        value = value.expand(n)
+        gradient = torch.empty(self.layout.size, dtype=torch.float64)
+        for predictor, s in zip(self.predictors, score, strict=True):
+            predictor.pull(batch, (s if weight is None else s * weight).expand(n), gradient)
+        total = value.sum() if weight is None else torch.dot(value, weight)
+        if order < 2:
+            return Taylor(total, gradient)
+        negative = {ab: -(c if weight is None else c * weight).expand(n) for ab, c in curvature.items()}
+        return Taylor(total, gradient, self.assemble(batch, negative, precision))
+
+    def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
+        """Σ w s sᵀ of the rows' scores: the meat of the sandwich, by the same sums as the information."""
+        _, score, _ = self.row_derivatives(batch, order=1)
+        n = len(batch)
+        score = [s.expand(n) for s in score]
+        k = range(len(score))
+        return self.assemble(batch, {(a, b): score[a] * score[b] * (1.0 if weight is None else weight) for a in k for b in k if a <= b})
+
+    def scores(self, batch: Batch) -> Tensor:
+        """∂ log p_i / ∂θ, (n, p)."""
+        _, score, _ = self.row_derivatives(batch, order=1)
+        n = len(batch)
+        out = torch.zeros(n, self.layout.size, dtype=torch.float64)
+        for p, s in zip(self.predictors, score, strict=True):
+            s = s.expand(n)
+            out[:, p.narrow] = (p.rows(batch, torch.float64) * s).T
+            for j, first, levels in p.terms():
+                if levels > NARROW:
+                    code, value = batch[f"code{p.slot}.{j}"], batch.tensors.get(f"value{p.slot}.{j}")
+                    hit = code > 0
+                    out[hit, first + code[hit] - 1] = (s if value is None else s * value)[hit]
+        return out
+
+    def assemble(self, batch: Batch, weight: Mapping[tuple[int, int], Tensor], precision: torch.dtype = torch.float64) -> Information:
+        """J with blocks X_aᵀ diag(w_ab) X_b, a ≤ b, over one batch."""
+        layout = self.layout
+        A = torch.zeros(layout.kept, layout.kept, dtype=torch.float64)
+        E = D = None
+        if layout.eliminated is not None:
+            levels = layout.eliminated.stop - layout.eliminated.start
+            E, D = torch.zeros(levels, layout.kept, dtype=torch.float64), torch.zeros(levels, dtype=torch.float64)
+        pieces = self._pieces(batch, precision)
+        for i, left in enumerate(pieces):
+            scaled: dict[int, Tensor] = {}
+            for right in pieces[i:]:
+                w = weight[left.j, right.j].to(precision)
+                if left.index is None and right.index is None and D is not None:
+                    D += _by_code(left, w if left.value is None else w * left.value**2)
+                    continue
+                if left.rows is not None and right.j not in scaled:
+                    scaled[right.j] = left.rows * w
+                block = _cross(left, right, w, scaled.get(right.j)).to(torch.float64)
+                if left.index is None and E is not None:
+                    E[:, right.index] += block
+                elif right.index is None and E is not None:
+                    E[:, left.index] += block.T
+                elif left.index is not None and right.index is not None:
+                    A[left.index[:, None], right.index] += block
+                    if left is not right:
+                        A[right.index[:, None], left.index] += block.T
+        return Information(A, E, D, layout.eliminated)
+
+    def _pieces(self, batch: Batch, precision: torch.dtype) -> list[_Piece]:
+        made: dict[int, Tensor] = {}
+        out = []
+        for j, p in enumerate(self.predictors):
+            if len(p.narrow):
+                if p.slot not in made:
+                    made[p.slot] = p.rows(batch, precision)
+                out.append(_Piece(j, self.layout.position[p.narrow], rows=made[p.slot]))
+            for t, first, levels in p.terms():
+                if levels <= NARROW:
+                    continue
+                gone = self.layout.eliminated is not None and first == self.layout.eliminated.start
+                value = batch.tensors.get(f"value{p.slot}.{t}")
+                out.append(
+                    _Piece(
+                        j,
+                        None if gone else self.layout.position[first : first + levels],
+                        codes=batch[f"code{p.slot}.{t}"],
+                        value=None if value is None else value.to(precision),
+                        levels=levels,
+                    )
+                )
+        return out
+
+    # ---- what makes it explained -----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """One name a coefficient. The first parameter's stand alone; a constant has its parameter's name."""
+        out = []
+        for j, p in enumerate(self.predictors):
+            label = self._label(p.parameter)
+            if self._is_natural(j):
+                out.append(label)
+            elif j == 0 and not p.spec.own_predictors:
+                out += p.design.names
+            else:
+                out += [f"{label}: {name}" for name in p.design.names]
+        return out
+
+    @property
+    def coefficient_names(self) -> list[str]:
+        """One name a coordinate of θ, as priors and tests name it: those of `names`."""
+        return self.names
+
+    @property
+    def slopes(self) -> list[bool]:
+        """Which coordinates of θ are coefficients of a column, rather than an intercept or a constant."""
+        return [not (p.design.intercept and i == 0) for p in self.predictors for i in range(p.size)]
+
+    def _label(self, parameter: str) -> str:
+        levels = self.encoder.response.levels
+        if parameter.startswith("logit_") and levels is not None:
+            return str(levels[int(parameter.removeprefix("logit_"))])
+        return parameter
+
+    def _is_natural(self, j: int) -> bool:
+        """Whether predictor j is a constant that is reported on its own scale rather than its link's."""
+        p = self.predictors[j]
+        return p.design.constant and not p.spec.own_predictors and (self.density or j > 0)
+
+    def natural(self, theta: Tensor) -> Tensor:
+        """θ with the constants on their own scales, elementwise."""
+        out = theta.clone()
+        for j, p in enumerate(self.predictors):
+            if self._is_natural(j):
+                out[p.start] = p.spec.link.inverse(theta[p.start])
+        return out
+
+    @property
+    def elementwise(self) -> bool:
+        return True
+
+    @property
+    def concave(self) -> bool:
+        return self.family.concave
+
+    def start(self, source: Source) -> Tensor:
+        """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for."""
+        y, weight, extras, shift = [], [], [], []
+        taken = 0
+        for batch in source.batches():
+            y.append(batch["y"])
+            weight.append(batch.count.to(torch.float64))
+            extras.append(self.extras(batch))
+            offset = batch.tensors.get(f"offset{self.predictors[0].slot}") if self.predictors else None
+            shift.append(torch.zeros(len(batch), dtype=torch.float64) if offset is None else offset)
+            taken += len(batch)
+            if taken > 100_000:
+                break
+        joined = {name: torch.cat([e[name] for e in extras]) for name in extras[0]}
+        w = torch.cat(weight)
+        values = self.family.start(torch.cat(y), w if bool((w > 0).any()) else torch.ones_like(w), **joined)
+        theta = torch.zeros(self.layout.size, dtype=torch.float64)
+        natural = dict(zip(self.family.parameters, values, strict=True))
+        for j, p in enumerate(self.predictors):
+            if p.design.intercept:
+                eta = p.spec.link(torch.tensor(float(natural[p.parameter]), dtype=torch.float64))
+                theta[p.start] = eta - (_mean(torch.cat(shift), w) if j == 0 else 0.0)
+        return theta
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which coordinates of θ stay in A, and which wide categorical term is eliminated."""
+
+    size: int
+    kept: int
+    position: Tensor  # coordinate of θ → coordinate of A, −1 if eliminated
+    eliminated: slice | None
+
+
+def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
+    wide = [(levels, first) for p in predictors for _, first, levels in p.terms() if levels > NARROW]
+    levels, first = max(wide, default=(0, 0))
+    kept = torch.cat([torch.arange(first), torch.arange(first + levels, size)])
+    position = torch.full((size,), -1, dtype=torch.long)
+    position[kept] = torch.arange(len(kept))
+    return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None)
+
+
+def _cross(left: _Piece, right: _Piece, w: Tensor, scaled: Tensor | None) -> Tensor:
+    """X_leftᵀ diag(w) X_right, (left, right)."""
+    if left.rows is not None and right.rows is not None:
+        assert scaled is not None
+        return scaled @ right.rows.T
+    if left.rows is not None:
+        assert scaled is not None
+        return _by_code(right, scaled if right.value is None else scaled * right.value)
+    if right.rows is not None:
+        wx = right.rows * w
+        return _by_code(left, wx if left.value is None else wx * left.value).T
+    assert left.codes is not None
+    assert right.codes is not None
+    for value in (left.value, right.value):
+        w = w if value is None else w * value
+    pairs = w.new_zeros((left.levels + 1) * (right.levels + 1))
+    pairs.index_add_(0, left.codes * (right.levels + 1) + right.codes, w)
+    return pairs.view(left.levels + 1, right.levels + 1)[1:, 1:]
+
+
+def _by_code(piece: _Piece, values: Tensor) -> Tensor:
+    """Σ over the rows of each level, (…, levels), of values (…, n)."""
+    assert piece.codes is not None
+    out = values.new_zeros(*values.shape[:-1], piece.levels + 1)
+    out.scatter_add_(-1, piece.codes.expand(values.shape), values)
+    return out[..., 1:]
+
+
+def _mean(x: Tensor, w: Tensor) -> float:
+    return float((x * w).sum() / w.sum()) if bool((w > 0).any()) else 0.0

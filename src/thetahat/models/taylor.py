@@ -1,0 +1,75 @@
+"""Taylor: a log-likelihood at θ to second order, for any model; automatic differentiation where the model has nothing faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from .information import Information
+
+
+@dataclass
+class Taylor:
+    """ℓ(θ + d) ≈ value + gradientᵀd − ½ dᵀ J d. Two of them add."""
+
+    value: Tensor
+    gradient: Tensor
+    information: Information | None = None
+
+    def __add__(self, other: Taylor) -> Taylor:
+        both = self.information is not None and other.information is not None
+        J = self.information + other.information if both else None  # type: ignore[operator]
+        return Taylor(self.value + other.value, self.gradient + other.gradient, J)
+
+    def tensors(self) -> list[Tensor]:
+        return [self.value, self.gradient, *(self.information.tensors() if self.information is not None else [])]
+
+
+def taylor(model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+    """Σ w log p of a batch, its gradient and its information in the model's own θ.
+
+    The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
+    """
+    own = getattr(model, "taylor", None)
+    if own is not None:
+        return own(batch, weight, order, precision)
+    free = [p for p in model.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        log_prob = model.log_prob(batch)
+        value = (log_prob if weight is None else weighted(log_prob, weight)).sum()
+        gradient = _flat(torch.autograd.grad(value, free, create_graph=order > 1, allow_unused=True), free)
+        if order < 2:
+            return Taylor(value.detach(), gradient.detach())
+        rows = []
+        for g in gradient:
+            row = torch.autograd.grad(g, free, retain_graph=True, allow_unused=True) if g.requires_grad else [None] * len(free)
+            rows.append(_flat(row, free))
+    J = -torch.stack(rows).detach() if rows else torch.zeros(0, 0)
+    return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
+
+
+def scores(model: nn.Module, batch: Batch) -> Tensor:
+    """∂ log p_i / ∂θ, (n, p): a forward-mode pass a coordinate of θ, or a backward pass a row, whichever are fewer."""
+    own = getattr(model, "scores", None)
+    if own is not None:
+        return own(batch)
+    free = [p for p in model.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        log_prob = model.log_prob(batch).reshape(-1)
+        # d(Σ v_i log p_i)/dθ is linear in v: differentiating it in v gives a column of scores a coordinate of θ
+        v = torch.zeros_like(log_prob, requires_grad=True)
+        gradient = _flat(torch.autograd.grad(log_prob, free, v, create_graph=True, allow_unused=True), free)
+        columns = [torch.autograd.grad(g, v, retain_graph=True)[0] if g.requires_grad else torch.zeros_like(v) for g in gradient]
+    return torch.stack(columns, -1).detach() if columns else log_prob.new_zeros(len(log_prob), 0)
+
+
+def weighted(log_prob: Tensor, weight: Tensor) -> Tensor:
+    """w · log p with 0 · (−∞) = 0: a term that was not observed says nothing."""
+    return torch.where(weight == 0, torch.zeros_like(log_prob), weight * log_prob)
+
+
+def _flat(parts, free) -> Tensor:  # type: ignore[no-untyped-def]
+    return torch.cat([torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1) for g, p in zip(parts, free, strict=True)])

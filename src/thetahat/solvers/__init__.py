@@ -1,0 +1,34 @@
+"""The solvers: each a frozen dataclass of settings with start, step, done and certificate; `loop.iterate` drives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..likelihood import Objective
+from .certificate import Certificate
+from .diagnose import diagnose
+from .lbfgs import LBFGS
+from .loop import Solver, iterate
+from .newton import Newton
+
+DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gradients alone
+
+
+def choose(objective: Objective) -> Any:
+    """Newton where the information can be held and factored, L-BFGS where it cannot."""
+    layout = getattr(objective.model, "layout", None)
+    dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
+    return Newton() if dense <= DENSE else LBFGS()
+
+
+def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[int, float, float], ...]]:
+    """Start where the model suggests, iterate, and find out what the answer is worth."""
+    term = objective.terms[0]
+    begin = getattr(objective.model, "start", None)
+    if begin is not None and len(objective.terms) == 1:
+        objective.theta = begin(term.source)
+    state = iterate(solver, objective)
+    return diagnose(objective, solver, state), state.trace
+
+
+__all__ = ["LBFGS", "Certificate", "Newton", "Solver", "choose", "climb", "diagnose", "iterate"]

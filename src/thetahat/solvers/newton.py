@@ -1,0 +1,249 @@
+"""Newton's method in a trust region, on the whole data.
+
+    d = argmax  gᵀd − ½ dᵀJd   within the region;     λ² = gᵀ J⁻¹ g
+
+Two things make it fast on many rows. It begins on a subsample, whose maximum is √(keep·p) standard errors from that of the whole.
+And J only steers: it may be summed in float32 and kept for several steps, corrected by secant pairs (BFGS), while value and gradient,
+which decide the answer, are float64 at every step.
+
+Two stopping tests, and why each is sound:
+  1. λ ≤ tolerance. In the quadratic model θ̂ is then within `tolerance` standard errors of the maximum in every direction. With a kept J
+     the estimate of λ errs by the relative change of J over the last steps, which those same steps bound by O(λ/√n).
+  2. The predicted gain λ²/2 is below the rounding error of the sum, and a further step has not reduced λ: float64 can see no more.
+     It counts as a maximum only if λ is still below `coarse`, a hundredth of a standard error; else the fit has not converged.
+
+Source: Nocedal and Wright (2006), Numerical Optimization, 2nd ed., ch. 4 and 6; Boyd and Vandenberghe (2004), Convex Optimization, §9.5.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.information import Factor, Information
+from ..models.taylor import Taylor
+from .certificate import Certificate
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class State:
+    """θ, the objective there, the information that steers (from `age` steps ago), and the trust region."""
+
+    theta: Tensor
+    taylor: Taylor
+    information: Information
+    factor: Factor | None
+    scale: Tensor  # (p,) the largest √J_jj seen: the metric of the trust region
+    radius: float = math.inf
+    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
+    decrement: float = math.inf
+    previous: float = math.inf
+    step: int = 0
+    passes: int = 0
+    stalled: int = 0
+    precision: torch.dtype = torch.float64
+    trace: tuple[tuple[int, float, float], ...] = ()
+
+    @property
+    def value(self) -> float:
+        return float(self.taylor.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newton:
+    """Settings.
+
+    Parameters
+    ----------
+    tolerance : λ at which to stop, in standard errors
+    steps : at most so many
+    keep_above : rows above which J is kept for several steps
+    float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
+    thin_above : rows above which the climb begins on a subsample
+    coarse : the largest λ that may count as a maximum when rounding stops the climb
+    """
+
+    tolerance: float = 1e-8
+    steps: int = 200
+    keep_above: int = 20_000
+    float32_above: int = 100_000
+    thin_above: int = 100_000
+    coarse: float = 1e-2
+    begin: Tensor | None = field(default=None, repr=False)
+
+    # ---- start -----------------------------------------------------------------------------------------------------------
+
+    def start(self, objective: Any) -> State:
+        if self.begin is not None:
+            objective.theta = self.begin
+        rows = objective.rows or 0
+        if rows > self.thin_above and objective.size * 50 < rows:
+            keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
+            self._climb_thinned(objective, keep)
+        precision = torch.float32 if rows > self.float32_above else torch.float64
+        return self._look(objective, objective.theta, precision)
+
+    def _climb_thinned(self, objective: Any, keep: int) -> None:
+        """Climb on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
+        before = objective.theta
+        solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=None)
+        thinned = objective.thinned(keep)
+        state = solver.start(thinned)
+        while not solver.done(thinned, state):
+            state = solver.step(thinned, state)
+        sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
+        objective.theta = state.theta if sound else before
+
+    def _look(self, objective: Any, theta: Tensor, precision: torch.dtype) -> State:
+        """The state at θ with fresh information."""
+        t = objective.taylor(theta, order=2, precision=precision)
+        state = State(theta, t, t.information, None, _scale(t.information, None), precision=precision, passes=1)
+        return self._measured(self._factored(objective, state))
+
+    def _factored(self, objective: Any, state: State) -> State:
+        """With a factor of J; summed again in float64 if float32 cannot carry it."""
+        factor = state.information.factor()
+        if state.precision == torch.float32 and (factor is None or factor.pivot < 1e-4):
+            t = objective.taylor(state.theta, order=2)
+            state = replace(state, information=t.information, precision=torch.float64, passes=state.passes + 1)
+            factor = t.information.factor()
+        if factor is not None and factor.pivot < 1e-14:
+            factor = None
+        return replace(state, factor=factor, pairs=(), scale=_scale(state.information, state.scale))
+
+    def _measured(self, state: State) -> State:
+        """With its decrement, and a line in the trace."""
+        g = state.taylor.gradient
+        decrement = math.inf
+        if state.factor is not None:
+            decrement = math.sqrt(max(float(g @ _solve(state, g)), 0.0))
+        trace = (*state.trace, (state.step, state.value, decrement))
+        return replace(state, decrement=decrement, trace=trace)
+
+    # ---- step ------------------------------------------------------------------------------------------------------------
+
+    def step(self, objective: Any, state: State) -> State:
+        if state.pairs and state.decrement > 0.3 * state.previous:
+            state = self._refreshed(objective, state)  # the kept information no longer steers well
+        d, predicted = self._direction(state)
+        keep = (objective.rows or 0) > self.keep_above and state.factor is not None
+        passes = state.passes
+        for _ in range(60):
+            t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)
+            passes += 1
+            gain = float(t.value) - state.value
+            noise = 16 * EPS * (abs(state.value) + 1)
+            close = predicted <= noise and abs(gain) <= noise  # rounding decides the sign: the gradient judges
+            if math.isfinite(gain) and bool(torch.isfinite(t.gradient).all()) and (gain >= 1e-4 * predicted or close):
+                return self._accepted(objective, replace(state, passes=passes), d, t, gain / predicted if predicted > 0 else 1.0)
+            length = float((d * state.scale).norm())
+            state = replace(state, radius=0.25 * length if math.isfinite(length) else 1.0)
+            if state.pairs:
+                state = self._refreshed(objective, replace(state, passes=passes))
+                passes = state.passes
+            d, predicted = self._direction(state)
+            if length < 1e-13 * (1 + float((state.theta * state.scale).norm())):
+                break
+        return replace(state, passes=passes, stalled=99, step=state.step + 1)
+
+    def _accepted(self, objective: Any, state: State, d: Tensor, t: Taylor, ratio: float) -> State:
+        length = float((d * state.scale).norm())
+        radius = state.radius
+        if ratio < 0.25:
+            radius = 0.25 * length
+        elif ratio > 0.75 and length > 0.8 * radius:
+            radius = 4 * radius
+        new = replace(state, theta=state.theta + d, taylor=t, radius=radius, step=state.step + 1, previous=state.decrement)
+        if t.information is not None:
+            new = self._factored(objective, replace(new, information=t.information))
+        else:
+            y = state.taylor.gradient - t.gradient
+            if float(d @ y) > 1e-10 * float(d.norm() * y.norm()):
+                new = replace(new, pairs=(*state.pairs, (d, y)))
+        new = self._measured(new)
+        worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= 16 * EPS * (abs(new.value) + 1)
+        return replace(new, stalled=state.stalled + 1 if worse else 0)
+
+    def _refreshed(self, objective: Any, state: State) -> State:
+        t = objective.taylor(state.theta, order=2, precision=state.precision)
+        return self._factored(objective, replace(state, information=t.information, passes=state.passes + 1))
+
+    def _direction(self, state: State) -> tuple[Tensor, float]:
+        """The step, and the gain that the quadratic model promises for it."""
+        g = state.taylor.gradient
+        if state.factor is not None:
+            d = _solve(state, g)
+            if float((d * state.scale).norm()) <= state.radius:
+                return d, 0.5 * float(g @ d)
+        return self._damped(state, g)
+
+    def _damped(self, state: State, g: Tensor) -> tuple[Tensor, float]:
+        """(J + μS²) d = g with the smallest μ that makes the matrix positive definite and d no longer than the radius."""
+        J, square = state.information, state.scale**2
+        low, mu, best = 0.0, 1e-3, None
+        for _ in range(60):
+            factor = J.plus_diagonal(mu * square).factor()
+            d = factor.solve(g) if factor is not None else None
+            if d is None or not bool(torch.isfinite(d).all()):
+                low, mu = mu, 8 * mu
+                continue
+            length = float((d * state.scale).norm())
+            if length <= state.radius:
+                best = (d, mu)
+                if length >= 0.5 * min(state.radius, 1e300) or mu - low <= 0.2 * mu or not math.isfinite(state.radius):
+                    break
+                mu = low + 0.25 * (mu - low) if low > 0 else 0.25 * mu
+                if mu < 1e-12:
+                    break
+            else:
+                low = mu
+                mu = 4 * mu if best is None else 0.5 * (mu + best[1])
+        if best is None:
+            d = g / square.clamp(min=1e-300)
+            d = d * min(1.0, state.radius / max(float((d * state.scale).norm()), 1e-300))
+        else:
+            d = best[0]
+        return d, float(g @ d - 0.5 * (d @ J.multiply(d)))
+
+    # ---- done ------------------------------------------------------------------------------------------------------------
+
+    def done(self, objective: Any, state: State) -> bool:
+        return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
+
+    def certificate(self, objective: Any, state: State) -> Certificate:
+        """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
+        known = {"size": objective.size, "steps": state.step, "passes": state.passes}
+        if state.factor is None:
+            return Certificate(status="not converged", detail="The information is not positive definite.", **known)
+        nats = 0.5 * state.decrement**2
+        known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
+        if state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse):
+            return Certificate(status="certified maximum", concave=bool(getattr(objective.model, "concave", False)), **known)
+        why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
+        return Certificate(status="not converged", detail=why, **known)
+
+
+def _scale(J: Information, before: Tensor | None) -> Tensor:
+    now = J.diagonal().abs().nan_to_num(nan=1.0, posinf=1.0).sqrt()
+    now = torch.where(now > 0, now, torch.ones_like(now))
+    return now if before is None else torch.maximum(now, before)
+
+
+def _solve(state: State, g: Tensor) -> Tensor:
+    """J⁻¹ g, J the kept information corrected by the secant pairs since (Nocedal and Wright, algorithm 7.4)."""
+    assert state.factor is not None
+    q, alphas = g.clone(), []
+    for s, y in reversed(state.pairs):
+        a = (s @ q) / (s @ y)
+        q = q - a * y
+        alphas.append(a)
+    r = state.factor.solve(q)
+    for (s, y), a in zip(state.pairs, reversed(alphas), strict=True):
+        r = r + s * (a - (y @ r) / (s @ y))
+    return r

@@ -1,0 +1,30 @@
+"""Aliases, and the legend of shapes.
+
+    n   rows of a table (terms of the sum)          p   coefficients, all of θ
+    k   parameters of a family                      q   columns of one predictor
+    B   batch, T time or position, V vocabulary     L   levels of a category
+
+θ (theta) is the flat vector of everything that is fitted, unconstrained. "Natural" values are θ seen through the constraints
+(a scale rather than its logarithm). Values of log-likelihoods are nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .data.batch import Batch
+
+Columns = Mapping[str, Any]  # anything that maps column names to columns: dict, pandas, polars, Arrow
+
+
+class Weights(Protocol):
+    """A weighting: it sees the batch and log p, detached, and returns one weight a term. Weights never carry gradient."""
+
+    def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor: ...
+
+
+Function = Callable[["Batch"], Any]
