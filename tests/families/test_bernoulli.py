@@ -12,7 +12,9 @@ from . import count_checks as checks
 from .count_checks import D, tensors
 
 LINKS = ("logit", "probit", "cloglog", "cauchit")
-ROWS = torch.tensor([[0.0, 9.0], [1.0, 9.0], [5.0, 9.0], [9.0, 9.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [400.0, 1000.0]], dtype=D)
+ROWS = torch.tensor(
+    [[0.0, 9.0], [1.0, 9.0], [5.0, 9.0], [9.0, 9.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [400.0, 1000.0]], dtype=D
+)
 Y, TRIALS = ROWS.T
 REGIONS = [(0.3, 0.2), (0.02, 1.0), (0.9, 30.0), (0.5, 1e-5)]
 
@@ -58,7 +60,9 @@ def test_beta_binomial_is_exact_for_every_dispersion(mean, rho):
 
 def test_beta_binomial_is_scipys():
     found = BetaBinomial().log_prob(Y, *tensors(0.3, 0.2), trials=TRIALS)
-    np.testing.assert_allclose(found, scipy.stats.betabinom(TRIALS.int().numpy(), 1.5, 3.5).logpmf(Y.int().numpy()), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        found, scipy.stats.betabinom(TRIALS.int().numpy(), 1.5, 3.5).logpmf(Y.int().numpy()), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_dispersion_0_is_binomial():
@@ -147,7 +151,8 @@ def test_a_start_lies_inside_the_range(family, y, trials):
     y = torch.tensor(y, dtype=D)
     start = family.start(y, torch.ones_like(y), torch.full_like(y, trials))
     for value, parameter in zip(start, family.parameters.values(), strict=True):
-        assert parameter.range.contains(torch.tensor(value)) and np.isfinite(value)
+        assert np.isfinite(value)
+        assert parameter.range.contains(torch.tensor(value, dtype=D))
 
 
 def test_all_or_nothing_recedes_and_anything_between_pins():

@@ -144,7 +144,12 @@ def test_tails_are_differentiable():
 
 @pytest.mark.parametrize(
     ("family", "parameters"),
-    [(NegativeBinomial(), (6.0, 0.3)), (NegativeBinomial(), (0.1, 5.0)), (NegativeBinomial1(), (9.0, 2.0)), (Geometric(), (4.0,))],
+    [
+        (NegativeBinomial(), (6.0, 0.3)),
+        (NegativeBinomial(), (0.1, 5.0)),
+        (NegativeBinomial1(), (9.0, 2.0)),
+        (Geometric(), (4.0,)),
+    ],
 )
 def test_quantile_inverts_the_cdf_and_samples_have_the_moments(family, parameters):
     checks.quantile_inverts(family, tensors(*parameters), torch.arange(40, dtype=D))

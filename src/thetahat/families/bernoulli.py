@@ -276,7 +276,7 @@ def _log_choose(m: Tensor, y: Tensor) -> Tensor:
 
 def _one_sided(y: Tensor, trials: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """No success lets η fall, no failure lets it rise, both pin it, and no trial says nothing. The dispersion takes no part."""
-    A = torch.zeros(len(y), 1, k, dtype=torch.float64)
+    A = torch.zeros(len(y), 1, k, dtype=torch.float64, device=y.device)
     success, failure = y > 0, y < trials
     A[:, 0, 0] = success.to(A) - failure.to(A) + (success & failure).to(A)
     return A, (success & failure)[:, None]

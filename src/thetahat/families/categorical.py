@@ -59,9 +59,8 @@ class Categorical(Family):
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
         logits = self._logits(eta)
-        code, inside = self._code(y)
-        chosen = torch.gather(logits.expand(-1, *code.shape), 0, code[None])[0]
-        return torch.where(inside, chosen - torch.logsumexp(logits, 0), -torch.inf)
+        code, inside = _code(self.support, y)
+        return torch.where(inside, _chosen(logits, code) - torch.logsumexp(logits, 0), -torch.inf)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
@@ -69,15 +68,14 @@ class Categorical(Family):
         logits = self._logits([e.detach() for e in eta])
         first = len(logits) - len(eta)  # 1: η_0 is 0 and has no derivative; 0: all k logits are given
         log_p = torch.log_softmax(logits, 0)
-        p, (code, inside) = torch.exp(log_p), self._code(y)
-        value = torch.gather(log_p.expand(-1, *code.shape), 0, code[None])[0]
+        p, (code, inside) = torch.exp(log_p), _code(self.support, y)
+        value = torch.where(inside, _chosen(log_p, code), -torch.inf)
         score = [(code == j).to(p.dtype) - p[j] for j in range(first, len(logits))]
-        value = torch.where(inside, value, -torch.inf)
         if order < 2:
             return value, score, {}
-        minus = -p[first:]
-        curvature = {(a, b): minus[a] * p[first + b] for a in range(len(eta)) for b in range(a + 1, len(eta))}
-        return value, score, curvature | {(a, a): minus[a] * (1 - p[first + a]) for a in range(len(eta))}
+        p = p[first:]
+        pairs = ((a, b) for a in range(len(p)) for b in range(a, len(p)))
+        return value, score, {(a, b): p[a] * (p[a] - 1) if a == b else p[a] * p[b] for a, b in pairs}
 
     def probabilities(self, *eta: Tensor) -> Tensor:
         """P(y = j | η), (…, k)."""
@@ -101,7 +99,7 @@ class Categorical(Family):
         k, code = _known(self, self.k), y.long()
         d = torch.eye(k, dtype=torch.float64, device=y.device)
         gaps = d[:, None, :] - d[None, :, :]  # (c, j, parameter)
-        others = torch.stack([gaps[c][torch.arange(k) != c] for c in range(k)])[..., 1:]  # (c, k − 1, k − 1)
+        others = torch.stack([gaps[c][torch.arange(k, device=y.device) != c] for c in range(k)])[..., 1:]  # (c, k − 1, k − 1)
         return others[code], torch.zeros(len(y), k - 1, dtype=torch.bool, device=y.device)
 
     def _logits(self, eta: Sequence[Tensor]) -> Tensor:
@@ -112,9 +110,17 @@ class Categorical(Family):
         given = list(torch.broadcast_tensors(*eta))
         return torch.stack(given if len(eta) == k else [torch.zeros_like(given[0]), *given])
 
-    def _code(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        inside = self.support.contains(y)
-        return torch.where(inside, y, 0).long(), inside
+
+def _code(support: Support, y: Tensor) -> tuple[Tensor, Tensor]:
+    """y as an index, 0 where it is no code, and whether it is one."""
+    inside = support.contains(y)
+    return torch.where(inside, y, 0).long(), inside
+
+
+def _chosen(table: Tensor, code: Tensor) -> Tensor:
+    """table[code[i], i] of a table (k, …) whose rows broadcast with the codes."""
+    *columns, code = torch.broadcast_tensors(*table, code)
+    return torch.gather(torch.stack(columns), 0, code[None])[0]
 
 
 def _known(family: Family, k: int | None) -> int:

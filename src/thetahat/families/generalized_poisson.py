@@ -81,7 +81,7 @@ class GeneralizedPoisson(Family):
         y, mean, dispersion = torch.broadcast_tensors(torch.floor(y), mean, dispersion)
         below = log_sum(lambda k: self.log_prob(k, mean, dispersion), torch.zeros_like(y), y)
         upper = (below > -0.7) & (y >= 0)
-        start = torch.where(upper, y + 1, torch.ceil(mean.detach()) + 1)
+        start = torch.where(upper, y + 1, torch.ceil(torch.nan_to_num(mean.detach())) + 1)
         above = log_sum_above(lambda k: self.log_prob(k, mean, dispersion), start)
         return torch.where(upper, above, log1mexp(torch.where(upper, -1.0, below.clamp(max=-1e-300))))
 
@@ -96,6 +96,6 @@ class GeneralizedPoisson(Family):
 
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
         # y = 0 is ever more probable as log μ → −∞; y > 0 pins it; the dispersion takes no part
-        A = torch.zeros(len(y), 1, 2, dtype=torch.float64)
+        A = torch.zeros(len(y), 1, 2, dtype=torch.float64, device=y.device)
         A[:, 0, 0] = -1.0
         return A, (y > 0)[:, None]

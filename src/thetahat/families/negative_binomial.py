@@ -297,6 +297,6 @@ def _tails(y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]
 
 def _zeros_recede(y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """y = 0 is ever more probable as log μ → −∞; y > 0 pins it; the dispersion takes no part."""
-    A = torch.zeros(len(y), 1, k, dtype=torch.float64)
+    A = torch.zeros(len(y), 1, k, dtype=torch.float64, device=y.device)
     A[:, 0, 0] = -1.0
     return A, (y > 0)[:, None]

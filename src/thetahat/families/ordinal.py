@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from ..errors import BadArgument
 from . import links
 from .base import Family, Parameter, Support, categories, real
-from .categorical import _UNCOUNTED, _counts, _known
+from .categorical import _UNCOUNTED, _chosen, _code, _counts, _known
 from .links import CLogLog, Link, Logit, Probit
 from .special import log1mexp, log_ndtr
 
@@ -67,16 +67,14 @@ class Ordinal(Family):
 
     def log_prob(self, y: Tensor, *parameters: Tensor) -> Tensor:
         location, cuts = self._cuts(parameters)
-        inside = self.support.contains(y)
-        code = torch.where(inside, y, 0).long()
+        code, inside = _code(self.support, y)
         first, last = code == 0, code == len(cuts)
-        cuts = cuts.expand(-1, *code.shape)
-        low = torch.gather(cuts, 0, (code - 1).clamp(min=0)[None])[0] - location
-        high = torch.gather(cuts, 0, code.clamp(max=len(cuts) - 1)[None])[0] - location
+        low = _chosen(cuts, (code - 1).clamp(min=0)) - location
+        high = _chosen(cuts, code.clamp(max=len(cuts) - 1)) - location
         link, ordered = self._cumulative, (low < high) & ~first & ~last
         between = _log_between(link, torch.where(ordered, low, -1.0), torch.where(ordered, high, 1.0))
         value = torch.where(first, _log_below(link, high), torch.where(last, _log_above(link, low), between))
-        return torch.where(inside & (first | last | ordered) & self._increasing(cuts), value, -torch.inf)
+        return torch.where(inside & (first | last | ordered) & (cuts[1:] > cuts[:-1]).all(0), value, -torch.inf)
 
     def probabilities(self, *eta: Tensor) -> Tensor:
         """P(y = j | η), (…, k)."""
@@ -96,7 +94,7 @@ class Ordinal(Family):
 
     def quantile(self, q: Tensor, *parameters: Tensor) -> Tensor:
         location, cuts = self._cuts(parameters)
-        return (self._cumulative.inverse(cuts - location) < q).sum(0).to(q.dtype)
+        return torch.stack([self._cumulative.inverse(cut - location) < q for cut in cuts]).sum(0).to(q.dtype)
 
     def sample(self, *parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         location, cuts = self._cuts(parameters)
@@ -114,13 +112,15 @@ class Ordinal(Family):
         return True  # F has a log-concave density for each of the three links: Prékopa (1973), Pratt (1981)
 
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        # the upper threshold of y's interval must not fall, nor the lower rise, both measured from the location
+        # the upper threshold of y's interval must not fall, nor the lower rise, both measured from the location; none may cross
         k = _known(self, self.k)
         d = torch.eye(k, dtype=torch.float64, device=y.device)  # location, threshold_1, …
         none = torch.zeros(1, k, dtype=torch.float64, device=y.device)
         upper = torch.cat([d[1:] - d[0], none])  # (k, k): row c is the constraint of category c
         lower = torch.cat([none, d[0] - d[1:]])
-        return torch.stack([upper, lower], 1)[y.long()], torch.zeros(len(y), 2, dtype=torch.bool, device=y.device)
+        order = (d[2:] - d[1:-1]).expand(k, k - 2, k)
+        A = torch.cat([upper[:, None], lower[:, None], order], 1)[y.long()]  # (n, k, k)
+        return A, torch.zeros(len(y), k, dtype=torch.bool, device=y.device)
 
     def _cuts(self, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         k = _known(self, self.k)
@@ -128,15 +128,11 @@ class Ordinal(Family):
             raise BadArgument(f"{self} takes a location and {k - 1} thresholds; it was given {len(parameters)} parameters.")
         return parameters[0], torch.stack(torch.broadcast_tensors(*parameters[1:]))
 
-    def _increasing(self, cuts: Tensor) -> Tensor:
-        return (cuts[1:] > cuts[:-1]).all(0)
-
     def _cut(self, y: Tensor, parameters: Sequence[Tensor], side: _Side, before: float, after: float) -> Tensor:
         """One tail at the threshold above y."""
         location, cuts = self._cuts(parameters)
-        y, location = torch.broadcast_tensors(torch.floor(y), location)
-        code = y.clamp(0, len(cuts) - 1).long()
-        value = side(self._cumulative, torch.gather(cuts.expand(-1, *code.shape), 0, code[None])[0] - location)
+        y = torch.floor(y)
+        value = side(self._cumulative, _chosen(cuts, y.clamp(0, len(cuts) - 1).long()) - location)
         return torch.where(y < 0, before, torch.where(y >= len(cuts), after, value))
 
 

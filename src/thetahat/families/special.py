@@ -278,7 +278,7 @@ def beta_fraction(a: Tensor, b: Tensor, x: Tensor, gap: Tensor) -> Tensor:
         now = fraction(8)
         while terms < 16384:
             before, now = now, fraction(terms)
-            if bool(((now - before).abs() <= 1e-15 * now.abs()).all()):
+            if not bool(((now - before).abs() > 5 * torch.finfo(now.dtype).eps * now.abs()).any()):  # NaN stops it too
                 break
             terms *= 2
     return fraction(terms)
@@ -309,7 +309,7 @@ def log_sum_above(log_term: Function, first: Tensor, most: int = 1 << 15) -> Ten
         with torch.no_grad():
             edge = log_term(first + (size - 1))
             rest = edge - log1mexp((log_term(first + size) - edge).clamp(max=-1e-9))
-            if bool((rest < total - 39).all()):
+            if not bool((rest >= total - 39).any()):
                 break
         total = torch.logaddexp(total, log_sum(log_term, first + size, first + (2 * size - 1)))
         size *= 2
