@@ -132,7 +132,7 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     BadFormula, UnknownColumn, WrongType
     """
     terms, offsets = _parse(formula)
-    has_intercept = intercept and any(str(t) == "1" for t in terms)
+    coding = any(str(t) == "1" for t in terms)  # categories are coded against a reference even where the intercept itself is not wanted
     terms = [t for t in terms if str(t) != "1"]
     required = sorted({v for t in terms for v in _variables(t, formula)} | {v for o in offsets for v in _expression_variables(o, formula)})
     frame.require(required)
@@ -150,18 +150,18 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
             plain.append(numeric[0])
         else:
             rest.append(term)
-    reduced = _reduced(terms, has_intercept, sample, formula) if coded else {}
+    reduced = _reduced(terms, coding, sample, formula) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
     entangled = {name for term in rest for name in _variables(term, formula) if kinds[name]}
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
     levels = _levels(frame, sorted({name for _, cats, _ in coded for name in cats}))
-    dense, dense_names = _dense(dense_terms, has_intercept, frame, sample, formula, kinds) if dense_terms else (None, ())
+    dense, dense_names = _dense(dense_terms, coding, frame, sample, formula, kinds) if dense_terms else (None, ())
     offset = _dense_spec([f"I({o})" for o in offsets], False, frame, sample, formula, kinds) if offsets else None
     return Design(
         formula=formula,
-        intercept=has_intercept,
+        intercept=intercept and coding,
         numeric=tuple(plain),
         dense=dense,
         dense_names=dense_names,

@@ -22,7 +22,7 @@ from ..data.table import Encoder
 from ..families.base import Family, Parameter
 from .information import Information
 from .taylor import Taylor
-from .base import Model
+from .base import Model, set_theta
 
 NARROW = 64  # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added up by code
 
@@ -145,16 +145,28 @@ class Regression(Model):
         self.family, self.encoder, self.fixed, self.density = family, encoder, dict(fixed or {}), density
         self.slots = dict(slots)
         self.measure = family.measure
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Give each estimated parameter its place in θ."""
         self.predictors: list[Predictor] = []
         start = 0
-        for name, spec in family.parameters.items():
-            if name in self.fixed:
-                continue
-            predictor = Predictor(name, spec, encoder.designs[slots[name]], slots[name], start)
-            self.predictors.append(predictor)
-            start += predictor.size
+        for name, spec in self.family.parameters.items():
+            if name not in self.fixed:
+                slot = self.slots[name]
+                predictor = Predictor(name, spec, self.encoder.designs[slot], slot, start)
+                self.predictors.append(predictor)
+                start += predictor.size
         self.coefficients = nn.Parameter(torch.zeros(start, dtype=torch.float64))
         self.layout = _layout(self.predictors, start)
+
+    def hold(self, parameter: str, value: float) -> None:
+        """Hold a constant parameter at a value (its boundary): it leaves θ, and the others keep theirs."""
+        gone = next(p for p in self.predictors if p.parameter == parameter)
+        theta = self.coefficients.detach()
+        self.fixed[parameter] = value
+        self._lay_out()
+        set_theta(self, torch.cat([theta[: gone.start], theta[gone.start + gone.size :]]))
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
@@ -303,7 +315,7 @@ class Regression(Model):
         """One name a coefficient. The first parameter's stand alone; a constant has its parameter's name."""
         out = []
         for j, p in enumerate(self.predictors):
-            label = self._label(p.parameter)
+            label = self.label(p.parameter)
             if self._is_natural(j):
                 out.append(label)
             elif j == 0 and not p.spec.own_predictors:
@@ -322,11 +334,17 @@ class Regression(Model):
         """Which coordinates of θ are coefficients of a column, rather than an intercept or a constant."""
         return [not (p.design.intercept and i == 0) for p in self.predictors for i in range(p.size)]
 
-    def _label(self, parameter: str) -> str:
+    def label(self, parameter: str) -> str:
+        """A parameter as it is shown: a category's logit has the name of its level."""
         levels = self.encoder.response.levels
         if parameter.startswith("logit_") and levels is not None:
             return str(levels[int(parameter.removeprefix("logit_"))])
         return parameter
+
+    @property
+    def constants(self) -> list[bool]:
+        """Which coordinates of θ are constants, reported on their own scale rather than their link's."""
+        return [self._is_natural(j) for j, p in enumerate(self.predictors) for _ in range(p.size)]
 
     def _is_natural(self, j: int) -> bool:
         """Whether predictor j is a constant that is reported on its own scale rather than its link's."""

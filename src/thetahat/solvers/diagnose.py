@@ -1,12 +1,266 @@
-"""What an answer is worth, beyond what the solver saw: flat directions, separation, other recession directions, boundaries."""
+"""What an answer is worth, beyond what the solver saw: flat directions, boundaries, separation, other recession directions.
+
+Looked for only where something is odd: the information is singular, the solver could not certify, or some coefficient's standard error
+has grown a thousandfold along the climb (1/√J against the largest J_jj met), as it does along every direction in which the likelihood
+flattens for ever. A maximum with a well-conditioned information is a maximum, and needs no such search.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
-from .certificate import Certificate
+import torch
+from torch import Tensor
+
+from ..data.table import Table
+from ..likelihood import Objective
+from ..likelihood.total import total
+from ..models.base import names_of
+from ..models.information import Information
+from ..models.regression import Regression
+from .certificate import Certificate, direction_text
+from .loop import iterate
+from .newton import Newton
+from .separation import separation
+
+SUSPICIOUS = 1e3
+SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked at
+FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
 
 
-def diagnose(objective: Any, solver: Any, state: Any) -> Certificate:
-    """The solver's certificate, or the reason why there is no maximum to certify."""
-    return solver.certificate(objective, state)
+def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
+    """The solver's certificate, or the reason why there is no maximum to certify. Leaves the objective at θ̂."""
+    certificate = solver.certificate(objective, state)
+    objective.theta = state.theta
+    if certificate.status == "stochastic":
+        return certificate
+    model = objective.model
+    if isinstance(model, Regression):
+        at = _boundary(objective, model)
+        if at:
+            return at
+    if certificate.ok and not _suspicious(state):
+        return certificate
+    if certificate.status == "no maximum" or objective.priors or len(objective.terms) != 1 or objective.size > 5000:
+        return certificate
+    information = objective.taylor(order=2).information
+    assert information is not None
+    vectors = _weak_directions(information)
+    flat = _flat(objective, model, vectors)
+    if flat:
+        return _flat_certificate(flat, certificate)
+    if isinstance(model, Regression):
+        found = _separated(model, objective, certificate)
+        if found:
+            return found
+    return _recession(objective, vectors, state, certificate) or certificate
+
+
+def _suspicious(state: Any) -> bool:
+    if not hasattr(state, "scale"):
+        return False  # a solver without information to grow suspicious about
+    factor = state.factor
+    if factor is None:
+        return True
+    growth = factor.inverse_diagonal().clamp(min=0).sqrt() * state.scale
+    return not bool((growth < SUSPICIOUS).all())
+
+
+# ---- flat directions ---------------------------------------------------------------------------------------------------------
+
+
+def _weak_directions(information: Information) -> Tensor:
+    """Columns: directions of θ in which the scaled information nearly vanishes, (p, r), weakest first."""
+    scale = information.diagonal().abs().sqrt()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    J = information.dense() / scale[:, None] / scale
+    if not bool(torch.isfinite(J).all()):
+        return J.new_zeros(len(J), 0)
+    values, vectors = torch.linalg.eigh(J)
+    weak = vectors[:, values < max(SINGULAR, 1e-13 * len(J))]
+    if weak.shape[1] == 0:
+        weak = vectors[:, :1]
+    return weak / scale[:, None]
+
+
+def _flat(objective: Objective, model: Any, vectors: Tensor) -> list[dict[str, float]]:
+    """Those combinations of the weak directions that change no linear predictor (or, for other models, no log p), in echelon form."""
+    if vectors.shape[1] == 0:
+        return []
+    source = objective.terms[0].source
+    if isinstance(model, Regression):
+        moved, size = _moved(model, source, vectors)
+        values, mixing = torch.linalg.eigh(moved / size)
+        still = mixing[:, values < 1e-17]
+    else:
+        keep = [j for j in range(vectors.shape[1]) if _unchanged(objective, vectors[:, j])]
+        still = torch.eye(vectors.shape[1], dtype=vectors.dtype)[:, keep]
+    if still.shape[1] == 0:
+        return []
+    return [_named(model, v) for v in _echelon(vectors @ still)]
+
+
+def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, float]:
+    """Vᵀ(Σ_a X_aᵀX_a)V of unit-size directions, and the size against which to call it zero."""
+    theta = model.coefficients.detach()
+    scale = vectors.abs().max(0).values
+
+    def of(batch: Any) -> Tensor:
+        columns = []
+        for p in model.predictors:
+            none = p.eta(batch, torch.zeros_like(theta))
+            columns.append(torch.stack([(p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)]))
+        moved = torch.cat(columns, 1)
+        largest = sum(float(p.rows(batch, torch.float64).square().sum()) for p in model.predictors)
+        return torch.cat([(moved @ moved.T).reshape(-1), moved.new_tensor([largest])])
+
+    out = total(of, source)
+    r = vectors.shape[1]
+    unit = scale[:, None] * scale
+    return out[:-1].view(r, r) * unit / float(scale.max() ** 2), max(float(out[-1]), 1e-300)
+
+
+def _unchanged(objective: Objective, v: Tensor) -> bool:
+    theta, here = objective.theta, objective.value()
+    step = v / float(v.abs().max())
+    values = [objective.value(theta + t * step) for t in (-1.0, -0.1, 0.1, 1.0)]
+    objective.theta = theta
+    return all(abs(x - here) <= 1e-9 * (abs(here) + 1) for x in values)
+
+
+def _echelon(V: Tensor) -> list[Tensor]:
+    """A basis of the span of V's columns with as few coefficients each as elimination leaves, ending in the later columns."""
+    M = V.T.clone()
+    rows: list[Tensor] = []
+    for j in reversed(range(M.shape[1])):
+        if len(M) == 0:
+            break
+        size = M.abs().max()
+        i = int(M[:, j].abs().argmax())
+        if float(M[i, j].abs()) < 1e-6 * float(size):
+            continue
+        pivot = M[i] / M[i, j]
+        M = torch.cat([M[:i], M[i + 1 :]])
+        M = M - M[:, j : j + 1] * pivot
+        rows = [r - r[j] * pivot for r in rows]
+        rows.append(pivot)
+    return [torch.where(r.abs() < 1e-7 * r.abs().max(), torch.zeros_like(r), r) for r in rows]
+
+
+def _named(model: Any, v: Tensor) -> dict[str, float]:
+    v = v / float(v.abs().max())
+    return {name: float(x) for name, x in zip(names_of(model), v, strict=True) if x != 0}
+
+
+def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
+    shown = "; ".join(direction_text(d) for d in flat[:4]) + (f" … ({len(flat)} in all)" if len(flat) > 4 else "")
+    last = [max(d, key=lambda name: list(d).index(name)) for d in flat]
+    drop = ", ".join(dict.fromkeys(last))
+    detail = (
+        f"the data cannot tell some coefficients apart: the likelihood is constant along {shown}. "
+        f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5))."
+    )
+    size = certificate.size or 0
+    return replace(certificate, status="flat direction", rank=size - len(flat), directions=tuple(flat), detail=detail, concave=False)
+
+
+# ---- boundaries ----------------------------------------------------------------------------------------------------------------
+
+
+def _boundary(objective: Objective, model: Regression) -> Certificate | None:
+    """Hold at its boundary every constant that the data push there, refit the others, and say so."""
+    found: dict[str, str] = {}
+    here = objective.value()
+    for p in list(model.predictors):
+        edge = p.spec.boundary
+        if edge is None or not p.design.constant or objective.priors or len(objective.terms) != 1:
+            continue
+        theta = objective.theta
+        j = next(q.start for q in model.predictors if q.parameter == p.parameter)
+        value = float(p.spec.link.inverse(theta[j]))
+        if math.isfinite(edge) and abs(value - edge) > 1e-3 or not math.isfinite(edge) and abs(value) < 1e4:
+            continue
+        far = theta.clone()
+        far[j] = FAR if edge > value else -FAR
+        there = objective.value(far)
+        if not there >= here - 1e-6:
+            objective.theta = theta
+            continue
+        model.hold(p.parameter, float(p.spec.link.inverse(far[j])))
+        found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {edge:g}"
+        here = there
+    if not found:
+        return None
+    solver = Newton()
+    state = iterate(solver, objective)
+    certificate = solver.certificate(objective, state)
+    if not certificate.ok:
+        return certificate
+    return replace(certificate, status="boundary", boundary=found)
+
+
+# ---- no maximum ----------------------------------------------------------------------------------------------------------------
+
+
+def _separated(model: Regression, objective: Objective, certificate: Certificate) -> Certificate | None:
+    source = objective.terms[0].source
+    found = separation(model, source)
+    if found is None:
+        return None
+    direction = torch.from_numpy(found.direction)
+    named = _named(model, direction)
+    rows = found.rows
+    kept = source.kept if isinstance(source, Table) else None
+    if kept is not None:
+        rows = kept.nonzero()[0][rows]
+    family = type(model.family).__name__
+    how = "completely" if found.complete else "quasi-completely"
+    sides = " (all y = 1 above 0, all y = 0 below)" if family == "Bernoulli" and found.complete else ""
+    if family in ("Bernoulli", "Binomial", "Categorical", "Ordinal", "BetaBinomial"):
+        what = f"the rows are {how} separated by {direction_text(named)}{sides}"
+    else:
+        what = f"{len(rows)} rows are separated by {direction_text(named)} (all have y = 0 where it is above 0)"
+        named = {k: -v for k, v in named.items()} if float(sum(named.values())) < 0 else named
+    listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
+    slopes = [n for n in named if n != "Intercept"]
+    drop = f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
+    detail = (
+        f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction makes the data more probable. "
+        f"Put a prior on it (prior=th.priors.Normal(2.5)), {drop}, "
+        'or ask for the limit (on_failure="return") and read fit.certificate.'
+    )
+    return replace(
+        certificate, status="no maximum", directions=(named,), rows=tuple(int(r) for r in rows), detail=detail, concave=False, nats=None,
+        standard_errors=None,
+    )
+
+
+def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: Certificate) -> Certificate | None:
+    """A direction along which ℓ was seen never to fall, out to 64 times the size of θ: evidence, not proof, and called so."""
+    theta, here = objective.theta, objective.value()
+    noise = 1e-10 * (abs(here) + 1)
+    candidates = [vectors[:, j] for j in range(vectors.shape[1])] + [torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50))]
+    for v in candidates:
+        for sign in (1.0, -1.0):
+            d = sign * v / float(v.abs().max())
+            values = [here]
+            for t in (1.0, 4.0, 16.0, 64.0):
+                values.append(objective.value(theta + t * d))
+                if not values[-1] >= values[-2] - noise:
+                    break
+            else:
+                objective.theta = theta
+                if math.isnan(values[-1]):
+                    continue
+                named = _named(objective.model, d)
+                grows = values[-1] - here
+                detail = (
+                    f"the likelihood has no maximum that could be found: along {direction_text(named)} it never falls "
+                    f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that direction). A parameter runs to the end of its range: "
+                    "hold it (name=value), choose the simpler model, or put a prior on it (prior=th.priors.Normal(2.5))."
+                )
+                return replace(certificate, status="no maximum", directions=(named,), detail=detail, concave=False)
+    objective.theta = theta
+    return None

@@ -113,7 +113,7 @@ class Newton:
             t = objective.taylor(state.theta, order=2)
             state = replace(state, information=t.information, precision=torch.float64, passes=state.passes + 1)
             factor = t.information.factor()
-        if factor is not None and factor.pivot < 1e-14:
+        if factor is not None and factor.pivot < 1e-13:
             factor = None
         return replace(state, factor=factor, pairs=(), scale=_scale(state.information, state.scale))
 
@@ -214,6 +214,8 @@ class Newton:
     # ---- done ------------------------------------------------------------------------------------------------------------
 
     def done(self, objective: Any, state: State) -> bool:
+        if state.factor is None and float((state.taylor.gradient / state.scale).norm()) <= self.tolerance:
+            return True  # stationary, with a singular information: the diagnosis tells which kind
         return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
 
     def certificate(self, objective: Any, state: State) -> Certificate:

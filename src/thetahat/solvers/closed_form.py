@@ -1,0 +1,208 @@
+"""The maximum itself, where there is a formula: the normal linear model with constant scale.
+
+    β̂ = argmin Σ w (y − Xβ)²,   σ̂² = Σ w (y − Xβ̂)² / Σ w,   cov β̂ = σ̂² (XᵀWX)⁻¹,   var log σ̂ = 1 / 2Σw
+
+by Householder QR of √W X, a block of rows at a time (R alone is carried from block to block), never by the normal equations, whose
+condition is squared. Data of one block are refined: the augmented system  [I X; Xᵀ 0] [r; β] = [y; 0]  is solved again for
+residuals formed in extended precision, which makes the error proportional to the condition of X and not to its square.
+
+Source: Björck (1967), Iterative refinement of linear least squares solutions I; Golub and Van Loan (2013), Matrix Computations, §5.3, §5.6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import solve_triangular
+from torch import Tensor
+
+from ..families.links import Identity
+from ..families.normal import Normal
+from ..likelihood import Objective
+from ..models.taylor import Taylor
+from ..models.regression import NARROW, Predictor, Regression
+from .certificate import Certificate
+
+REFINED = 4_000_000  # entries of X up to which residuals are formed in extended precision
+RANK = 1e-13  # |R_jj| / ‖x_j‖ below this: column j is a combination of those before it
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """β̂, the root of XᵀWX (or its refined inverse), and Σ w r²."""
+
+    beta: np.ndarray
+    inverse: np.ndarray  # (XᵀWX)⁻¹
+    squares: float
+    weight: float
+    response: float  # Σ w y², against which a perfect fit is judged
+    pivots: np.ndarray
+
+
+def applies(objective: Objective) -> bool:
+    """Whether the objective is a normal linear model with identity link, constant scale and columns that can be held."""
+    model = objective.model
+    if not isinstance(model, Regression) or len(objective.terms) != 1 or objective.priors or objective.terms[0].weights is not None:
+        return False
+    if not isinstance(model.family, Normal) or not isinstance(model.family.parameters["mean"].link, Identity) or "mean" in model.fixed:
+        return False
+    mean = model.predictors[0]
+    if any(levels > NARROW for _, _, levels in mean.terms()) or mean.size > 2000 or mean.size == 0:
+        return False
+    return len(model.predictors) == 1 or model.predictors[1].design.constant
+
+
+def _rows(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """√w X, √w (y − offset), w of a batch."""
+    X = mean.rows(batch, torch.float64).T.numpy()
+    y = batch["y"]
+    offset = batch.tensors.get(f"offset{mean.slot}")
+    y = (y if offset is None else y - offset).numpy()
+    w = batch.count.numpy() if batch.counted else np.ones(len(y))
+    root = np.sqrt(w)
+    return X * root[:, None], y * root, w
+
+
+def solve(objective: Objective) -> LeastSquares:
+    """Least squares of the mean's predictor, by QR."""
+    model = objective.model
+    assert isinstance(model, Regression)
+    mean = model.predictors[0]
+    whole = objective.rows is not None and objective.rows * mean.size <= REFINED
+    parts = [_rows(mean, b) for b in objective.terms[0].source.batches()] if whole else None
+    if parts is not None:
+        X, y, w = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return _refined(np.ascontiguousarray(X), y, float(w.sum()))
+    p = mean.size
+    R, norm, weight, response = np.zeros((0, p + 1)), np.zeros(p), 0.0, 0.0
+    for batch in objective.terms[0].source.batches():
+        X, y, w = _rows(mean, batch)
+        norm += (X**2).sum(0)
+        weight += float(w.sum())
+        response += float(y @ y)
+        R = np.linalg.qr(np.vstack([R, np.column_stack([X, y])]), mode="r")
+    pivots = np.abs(np.diag(R)[:p]) / np.sqrt(np.maximum(norm, 1e-300))
+    if pivots.min() < RANK:
+        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
+    root = solve_triangular(R[:p, :p], np.eye(p))
+    squares = float(R[p, p] ** 2) if len(R) > p else 0.0
+    return LeastSquares(root @ R[:p, p], root @ root.T, squares, weight, response, pivots)
+
+
+def _refined(X: np.ndarray, y: np.ndarray, weight: float) -> LeastSquares:
+    scale = np.sqrt((X**2).sum(0))
+    p, response = X.shape[1], float(y @ y)
+    if len(X) < p or not (scale > 0).all():
+        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, np.zeros(p))
+    scale = 2.0 ** np.round(np.log2(scale))  # a power of two scales without rounding
+    Xs = X / scale
+    Q, R = np.linalg.qr(Xs)
+    pivots = np.abs(np.diag(R)) / np.sqrt((Xs**2).sum(0))
+    if pivots.min() < RANK:
+        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
+    long = Xs.astype(np.longdouble)
+    right = np.column_stack([y, np.zeros((len(y), p))])
+    below = np.column_stack([np.zeros(p), -np.eye(p)])
+    r, beta = _augmented(Q, R, long, right, below)
+    residual = r[:, 0]
+    return LeastSquares(
+        np.asarray(beta[:, 0] / scale, dtype=np.float64),
+        np.asarray(beta[:, 1:] / scale[:, None] / scale, dtype=np.float64),
+        float(residual @ residual),
+        weight,
+        response,
+        pivots,
+    )
+
+
+def _augmented(Q: np.ndarray, R: np.ndarray, X: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """r + Xβ = a, Xᵀr = b, for several right-hand sides, refined with residuals in extended precision."""
+    r, beta = np.zeros(a.shape, dtype=np.longdouble), np.zeros(b.shape, dtype=np.longdouble)
+    for _ in range(6):
+        f = np.asarray(a - r - X @ beta, dtype=np.float64)
+        g = np.asarray(b - X.T @ r, dtype=np.float64)
+        u, v = Q.T @ f, solve_triangular(R, g, trans="T")
+        step = solve_triangular(R, u - v)
+        beta = beta + step
+        r = r + (f - Q @ (u - v))
+        if not np.isfinite(step).all() or np.abs(step).max() <= 1e-17 * np.abs(beta).max():
+            break
+    return r, beta
+
+
+@dataclass(frozen=True)
+class State:
+    theta: Tensor
+    taylor: Taylor | None
+    least_squares: LeastSquares
+    trace: tuple[tuple[int, float, float], ...] = ()
+    factor: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedForm:
+    """The normal linear model, in one step."""
+
+    def start(self, objective: Objective) -> State:
+        model = objective.model
+        assert isinstance(model, Regression)
+        found = solve(objective)
+        theta = objective.theta
+        before = objective.value()
+        if not np.isfinite(found.beta).all():
+            return State(theta, None, found)
+        theta[: len(found.beta)] = torch.from_numpy(found.beta)
+        if len(model.predictors) == 2:
+            theta[-1] = 0.5 * np.log(found.squares / found.weight) if found.squares > 0 else -np.inf
+        t = objective.taylor(theta, order=1)
+        return State(theta, t, found, trace=((0, before, np.inf), (1, float(t.value), self._decrement(model, t, found))))
+
+    def step(self, objective: Objective, state: State) -> State:
+        return state
+
+    def done(self, objective: Objective, state: State) -> bool:
+        return True
+
+    def certificate(self, objective: Objective, state: State) -> Certificate:
+        found, model = state.least_squares, objective.model
+        known = {"size": objective.size, "steps": 1, "passes": 2}
+        if state.taylor is None:
+            return Certificate(status="flat direction", rank=int((found.pivots >= RANK).sum()), **known)
+        if len(model.predictors) == 2 and not found.squares > (64 * np.finfo(float).eps) ** 2 * max(found.response, 1e-300):
+            detail = (
+                "the likelihood has no maximum: the fit is perfect (every residual is zero to rounding), and the density grows without bound "
+                "as scale → 0. Hold the scale (scale=value), or leave columns out."
+            )
+            return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
+        decrement = self._decrement(model, state.taylor, found)
+        return Certificate(
+            status="certified maximum", concave=True, nats=0.5 * decrement**2, standard_errors=decrement, rank=objective.size, detail="Closed form.", **known
+        )
+
+    def _decrement(self, model: Any, t: Taylor, found: LeastSquares) -> float:
+        """√(gᵀ J⁻¹ g), J the information at the maximum, from the same QR."""
+        precision, g = _precision(model, found), t.gradient.numpy()
+        p = len(found.beta)
+        square = float(g[:p] @ found.inverse @ g[:p]) / precision
+        if len(g) > p:
+            square += float(g[-1] ** 2) / (2 * found.weight)
+        return float(np.sqrt(max(square, 0.0)))
+
+
+def _precision(model: Any, found: LeastSquares) -> float:
+    """1/σ²."""
+    return found.weight / found.squares if len(model.predictors) == 2 else model.fixed["scale"] ** -2
+
+
+def covariance(objective: Objective) -> Tensor:
+    """J⁻¹ at θ̂ by QR, (p, p), θ = (β, log σ): where `applies`, more exact than any factor of J."""
+    found, model = solve(objective), objective.model
+    p = len(found.beta)
+    out = torch.zeros(objective.size, objective.size, dtype=torch.float64)
+    out[:p, :p] = torch.from_numpy(found.inverse / _precision(model, found))
+    if objective.size > p:
+        out[-1, -1] = 0.5 / found.weight
+    return out
