@@ -36,11 +36,13 @@ class Bernoulli(Family):
     measure = "mass"
 
     def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
-        return torch.xlogy(y, mean) + torch.special.xlog1py(1 - y, -mean)
+        value = torch.xlogy(y, mean) + torch.special.xlog1py(1 - y, -mean)
+        return torch.where(binary.contains(y), value, -torch.inf)
 
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        return torch.where(y > 0.5, link.log_inverse(eta), link.log1m_inverse(eta))
+        value = torch.where(y > 0.5, link.log_inverse(eta), link.log1m_inverse(eta))
+        return torch.where(binary.contains(y), value, -torch.inf)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from . import links
 from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean
+from .incomplete import log_gammainc
 from .links import Log
+from .special import count_quantile
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,16 @@ class Poisson(Family):
     measure = "mass"
 
     def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
-        return torch.xlogy(y, mean) - mean - torch.lgamma(y + 1)
+        return torch.where(counts.contains(y), torch.xlogy(y, mean) - mean - torch.lgamma(y + 1), -torch.inf)
 
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        return y * link.log_inverse(eta) - link.inverse(eta) - torch.lgamma(y + 1)
+        value = y * link.log_inverse(eta) - link.inverse(eta) - torch.lgamma(y + 1)
+        return torch.where(counts.contains(y), value, -torch.inf)
 
-    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
         if not isinstance(self.parameters["mean"].link, Log):
             return super().derivatives(y, eta, extras, order)
         mean = torch.exp(eta[0])
@@ -58,8 +63,17 @@ class Poisson(Family):
         return mean
 
     def cdf(self, y: Tensor, mean: Tensor) -> Tensor:
-        floor = torch.floor(y)
-        return torch.where(y < 0, 0.0, torch.special.gammaincc(floor.clamp(min=0) + 1, mean))
+        return torch.exp(self.log_cdf(y, mean))  # torch.special.gammaincc has but nine digits
+
+    def log_cdf(self, y: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(y < 0, -torch.inf, log_gammainc(torch.floor(y).clamp(min=0) + 1, mean)[1])
+
+    def log_survival(self, y: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(y < 0, 0.0, log_gammainc(torch.floor(y).clamp(min=0) + 1, mean)[0])
+
+    def quantile(self, q: Tensor, mean: Tensor) -> Tensor:
+        q, mean = torch.broadcast_tensors(q, mean)
+        return count_quantile(lambda y: self.cdf(y, mean), q)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return (max(weighted_mean(y, weight), 1e-3),)
