@@ -1,0 +1,368 @@
+"""Facts: what a report says of a fit, gathered once from the fit's own methods; summary, HTML and JSON are three faces of it.
+
+A category of many levels, or a network's weight, is one `Fold`, so that the report of ten million coefficients is as short as that of ten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data import Table
+from ..errors import ThetahatError
+from ..models import Regression
+from ..models.custom import Constraint, Custom
+from ..solvers import DENSE
+from .words import count, join, plural
+
+FOLD = 24  # levels of a category, or entries of a tensor, up to which each has a line of its own
+LINES = 60  # lines of one block
+
+
+@dataclass(frozen=True)
+class Line:
+    """One estimate. `z` and `p` are those of Wald's test that it is zero; None where that means nothing."""
+
+    name: str
+    estimate: float
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    z: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Many estimates in one line: how many, and from where to where."""
+
+    name: str
+    size: int
+    low: float
+    high: float
+    kind: str = "levels"
+
+    def __str__(self) -> str:
+        from .words import number
+
+        return f"{self.name}: {count(self.size)} {self.kind}, from {number(self.low, 3)} to {number(self.high, 3)}"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Wald's test that all coefficients of a category are zero."""
+
+    name: str
+    statistic: float
+    df: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """Estimates that belong together: a family parameter's coefficients, or the constants."""
+
+    title: str
+    note: str
+    tested: bool
+    items: tuple[Line | Fold | Joint, ...]
+
+    @property
+    def folded(self) -> bool:
+        return any(isinstance(item, Fold) for item in self.items)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of a fit, in the order in which it is said."""
+
+    title: str
+    model: tuple[tuple[str, str], ...]
+    data: tuple[tuple[str, str], ...]
+    blocks: tuple[Block, ...]
+    lines: tuple[Line, ...]
+    level: float
+    errors: str  # what the standard errors come from
+    without: str  # why there are none, or empty
+    log_likelihood: float
+    observations: float
+    kind: str
+    measure: str
+    units: str
+    criteria: dict[str, float]
+    certificate: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: every estimate, folded or not; a number that is not finite is null."""
+        return {
+            "title": self.title,
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "level": self.level,
+            "standard_errors": self.errors or None,
+            "estimates": [{k: _finite(v) for k, v in dataclasses.asdict(line).items()} for line in self.lines],
+            "tests": [dataclasses.asdict(item) for block in self.blocks for item in block.items if isinstance(item, Joint)],
+            "log_likelihood": {
+                "nats": _finite(self.log_likelihood),
+                "kind": self.kind,
+                "measure": self.measure,
+                "units": self.units,
+                "observations": _finite(self.observations),
+            },
+            "criteria": {name: _finite(value) for name, value in self.criteria.items()},
+            "certificate": _plain(self.certificate.to_dict()),
+        }
+
+
+def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Facts:
+    """Everything that a report says of a fit, asked of its methods once.
+
+    Parameters
+    ----------
+    level : of the intervals
+    covariance, by : of the standard errors, as in `Fit.covariance`
+
+    Returns
+    -------
+    Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
+    """
+    without = why_not(fit)
+    table = None
+    if not without:
+        try:
+            errors = fit.standard_errors(covariance, by=by).to_numpy()
+            ends = fit.intervals(level, covariance=covariance, by=by)
+            table = np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy()])
+        except ThetahatError as error:
+            without = str(error)
+    lines = _lines(fit, table)
+    clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
+    return Facts(
+        title=title(fit),
+        model=tuple(describe_model(fit)),
+        data=tuple(describe_data(fit)),
+        blocks=tuple(_blocks(fit, lines, None if table is None else covariance, by)),
+        lines=tuple(lines),
+        level=level,
+        errors="" if table is None else _KINDS.get(covariance, covariance) + clustered,
+        without=without,
+        log_likelihood=fit.log_likelihood,
+        observations=fit.observations,
+        kind=getattr(fit.model, "kind", "exact"),
+        measure=getattr(fit.model, "measure", "density"),
+        units=fit.source.units,
+        criteria={} if without else fit.criteria,
+        certificate=fit.certificate,
+    )
+
+
+_KINDS = {
+    "observed": "observed information",
+    "expected": "expected (Fisher) information",
+    "sandwich": "sandwich (robust)",
+    "cluster": "sandwich, summed by cluster",
+    "bootstrap": "bootstrap",
+}
+
+
+def why_not(fit: Any) -> str:
+    """Why a fit has no standard errors; empty if it has."""
+    if fit.certificate.status not in ("certified maximum", "boundary"):
+        return "Standard errors belong to a certified maximum, and this is none."
+    layout = getattr(fit.model, "layout", None)
+    size = layout.kept if layout is not None and len(fit.objective.terms) == 1 else len(fit.theta)
+    if size > DENSE:
+        return f"The information of {count(size)} parameters is not written out, so there are no standard errors."
+    return ""
+
+
+# ---- the model and the data in words -------------------------------------------------------------------------------------
+
+
+def title(fit: Any) -> str:
+    """What was maximised, as its formula or its name."""
+    model = fit.model
+    if isinstance(model, Regression):
+        response = model.encoder.response.expression
+        if model.density or not model.predictors:
+            return f"{response} ~ 1"
+        return f"{response} ~ {model.predictors[0].design.formula}"
+    if isinstance(model, Custom):
+        return f"{model.function.__name__}({', '.join(model.constraints)})"
+    return type(model).__name__
+
+
+def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
+    """(label, text): family, links and predictors; further terms; priors; the solver."""
+    model = fit.model
+    if isinstance(model, Regression):
+        yield "family", f"{_short(model.family)}, a {_measure(model.measure)}"
+        for p in model.predictors:
+            predictors = "a constant" if p.design.constant else p.design.formula
+            link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
+            yield model.label(p.parameter), f"{predictors}{link}"
+        for name, value in model.fixed.items():
+            yield name, f"held at {value:g}"
+        for name, column in model.encoder.extras.items():
+            yield name, f"column {column}" if isinstance(column, str) else f"{column:g}"
+    else:
+        doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
+        own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
+        yield "model", f"{own}, a {_measure(getattr(model, 'measure', 'density'))}" + (f": {doc[0]}" if doc else "")
+    for term in fit.objective.terms[1:]:
+        yield "further term", f"{type(term.model).__name__} on {term.source.units}"
+    for term in fit.objective.terms:
+        if term.weights is not None:
+            yield "weights", getattr(term.weights, "__name__", None) or str(term.weights)
+    for prior in fit.objective.priors:
+        yield "prior", f"{_short(prior.prior)} on {plural(len(prior.prior.coordinates(prior.model)), 'coefficient')}"
+
+
+def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
+    """(label, text): where the rows come from, how many were used and dropped, what they weigh."""
+    source = fit.source
+    if isinstance(source, Table):
+        encoder = source.encoder
+        yield "data", source.frame.name + (", streamed" if source.streamed else "")
+        kept = f"{plural(source.rows, 'row')} used"
+        needs = f" in {join(list(encoder.required))}" if source.dropped and len(encoder.required) <= 6 else ""
+        yield "rows", f"{kept}, {count(source.dropped)} dropped for a missing value{needs} (missing={source.missing!r})"
+        if encoder.weights is not None:
+            yield "weights", f"column {encoder.weights}, frequencies that sum to {count(source.total)}"
+        if encoder.response.levels is not None:
+            shown = [f"{code} = {level}" for code, level in enumerate(encoder.response.levels[:8])]
+            yield "response", f"{encoder.response.expression}: {', '.join(shown)}" + (" …" if len(encoder.response.levels) > 8 else "")
+        return
+    size = source.size
+    yield "data", f"{type(source).__name__.lower()}, " + ("without an end" if size is None else plural(size, "row"))
+    if size is not None and fit.observations != size:
+        yield "weights", f"frequencies that sum to {count(fit.observations)}"
+
+
+def _short(settings: Any) -> str:
+    """A frozen dataclass as it would be written: fields that stand at their defaults left out."""
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        return str(settings)
+    shown = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if each.name.startswith("_") or value is None or value == each.default:
+            continue
+        shown.append(f"{each.name}={_short(value) if dataclasses.is_dataclass(value) else value}")
+    return type(settings).__name__ + (f"({', '.join(shown)})" if shown else "")
+
+
+def _measure(measure: str) -> str:
+    return {"mixed": "density with atoms"}.get(measure, measure)
+
+
+# ---- the estimates -------------------------------------------------------------------------------------------------------
+
+
+def _lines(fit: Any, table: np.ndarray | None) -> list[Line]:
+    """One line an estimate; `table` holds standard error, low, high."""
+    constant = constants(fit)
+    out = []
+    for i, (name, estimate) in enumerate(zip(fit.names, fit.estimates.to_numpy(), strict=True)):
+        if table is None:
+            out.append(Line(name, float(estimate)))
+            continue
+        error, low, high = (float(v) for v in table[i])
+        z = None if constant[i] or not error > 0 else float(estimate) / error
+        out.append(Line(name, float(estimate), error, low, high, z, None if z is None else math.erfc(abs(z) / math.sqrt(2))))
+    return out
+
+
+def constants(fit: Any) -> list[bool]:
+    """Which estimates live in a range of their own (a scale, a probability), where zero is no hypothesis."""
+    model = fit.model
+    if isinstance(model, Regression):
+        return model.constants
+    if isinstance(model, Custom):
+        values = model.values()
+        return [type(c) is not Constraint for name, c in model.constraints.items() for _ in range(values[name].numel())]
+    return [False] * len(fit.names)
+
+
+def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Block]:
+    model = fit.model
+    constant = constants(fit)
+    if isinstance(model, Regression):
+        for j, p in enumerate(model.predictors):
+            if p.size and not constant[p.start]:
+                items = tuple(_predictor_items(fit, p, lines, covariance, by))
+                name = p.parameter if j == 0 and not p.spec.own_predictors else model.label(p.parameter)
+                yield Block(name, "" if str(p.spec.link) == "identity" else f"{p.spec.link} scale", True, items)
+    else:
+        items = tuple(_tensor_items(fit, lines, [not c for c in constant]))
+        if items:
+            yield Block("parameters", "", True, items)
+    left = tuple(_tensor_items(fit, lines, constant))
+    if left:
+        yield Block("constants", "on their own scale", False, left)
+
+
+def _predictor_items(fit: Any, predictor: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Line | Fold | Joint]:
+    """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
+    first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms())
+    yield from _shortened(lines[predictor.start : first], "coefficients")
+    for (_, start, size), term in zip(predictor.terms(), predictor.design.coded, strict=True):
+        own = lines[start : start + size]
+        if size > FOLD:
+            yield _fold(term.term, own, "levels")
+            continue
+        yield from own
+        if covariance is not None and size > 1:
+            result = fit.test([f"{line.name} = 0" for line in own], covariance=covariance, by=by)
+            yield Joint(term.term, float(result.statistic), int(result.df), float(result.p))
+
+
+def _tensor_items(fit: Any, lines: list[Line], wanted: list[bool]) -> Iterator[Line | Fold]:
+    """Lines of a model without predictors; the entries name[0], name[1] … of a long tensor are folded."""
+    groups: dict[str, list[Line]] = {}
+    for line, take in zip(lines, wanted, strict=True):
+        if take:
+            name, bracket, _ = line.name.rpartition("[")
+            whole = isinstance(fit.model, Regression) or not bracket or not line.name.endswith("]")
+            groups.setdefault(line.name if whole else name, []).append(line)
+    folded: list[Line | Fold] = []
+    for name, own in groups.items():
+        folded += [_fold(name, own, "values")] if len(own) > FOLD else own
+    if len(folded) <= LINES:
+        yield from folded
+        return
+    yield from folded[:LINES]
+    rest = {item.name for item in folded[LINES:]}
+    yield _fold("the rest", [line for name, own in groups.items() for line in own if name in rest or line.name in rest], "values")
+
+
+def _shortened(lines: list[Line], kind: str) -> Iterator[Line | Fold]:
+    yield from lines[:LINES]
+    if len(lines) > LINES:
+        yield _fold("the rest", lines[LINES:], kind)
+
+
+def _fold(name: str, lines: list[Line], kind: str) -> Fold:
+    values = [line.estimate for line in lines]
+    return Fold(name, len(lines), min(values), max(values), kind)
+
+
+# ---- plain values --------------------------------------------------------------------------------------------------------
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, infinities to null, throughout."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return _finite(value.item() if isinstance(value, np.generic) else value)

@@ -1,0 +1,206 @@
+"""Charts of a fit, in one restrained style. Each is drawn from at most a few thousand points, and says so where it left some out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import torch
+
+from ..errors import BadArgument
+from .facts import Facts, Line, gather
+from .words import count
+
+POINTS = 2000  # of a scatter
+SEED = 0  # of the draw that leaves the others out, and of randomised residuals
+NAMES = 40  # estimates of one chart
+PROFILES = 6
+
+# Colours by their role: the HTML report finds them in the SVG by their value, and gives each its dark twin.
+INK, QUIET, GRID, MAIN, SECOND = "#1b1f24", "#68707b", "#e3e6ea", "#1f5fa8", "#c4561b"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+WIDTH, HEIGHT = 330, 230
+
+
+def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
+    """A chart of a fit.
+
+    Parameters
+    ----------
+    what : "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals" (quantile residuals against
+        the fitted mean, and their quantiles against the normal's), "profile" (profile log-likelihoods against their quadratics),
+        "trace" (the climb)
+
+    Returns
+    -------
+    An Altair chart.
+
+    Raises
+    ------
+    BadArgument : an unknown name, or a chart for which the model lacks what it needs (a mean, a cdf)
+    """
+    if what not in CHARTS:
+        raise BadArgument(f"plot({what!r}) is not a chart. Accepted: {', '.join(map(repr, CHARTS))}.")
+    panels = CHARTS[what](fit)
+    return styled(panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels))))
+
+
+def styled(chart: Any) -> Any:
+    """The one theme: no frame, light grid, one colour and its contrast, legible type."""
+    axis = {"labelColor": QUIET, "titleColor": INK, "gridColor": GRID, "domainColor": QUIET, "tickColor": QUIET, "tickSize": 4}
+    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8, "labelPadding": 4, "labelLimit": 170}
+    return chart.configure(
+        background=None,
+        font=FONT,
+        padding=4,
+        axis=alt.AxisConfig(**axis, **text),
+        view=alt.ViewConfig(stroke=None),
+        title=alt.TitleConfig(
+            anchor="start", fontSize=13, fontWeight=600, color=INK, subtitleColor=QUIET, subtitleFontSize=11, offset=10, frame="group"
+        ),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=QUIET, labelFontSize=11, symbolStrokeWidth=2, orient="top", title=None),
+        concat=alt.CompositionConfig(spacing=32),
+    )
+
+
+# ---- estimates -----------------------------------------------------------------------------------------------------------
+
+
+def estimates(fit: Any) -> list[alt.Chart]:
+    """Dots with their intervals. Intercepts and constants, which have scales of their own, stand in the table alone."""
+    return [estimates_of(gather(fit))]
+
+
+def charted(facts: Facts) -> tuple[list[Line], str]:
+    """The lines that an interval chart shows, and what it leaves out."""
+    shown = [item for block in facts.blocks if block.tested for item in block.items if isinstance(item, Line)]
+    slopes = [line for line in shown if line.name.split(": ")[-1] != "Intercept"]
+    every = [item for block in facts.blocks for item in block.items if isinstance(item, Line)]
+    lines = slopes or shown or every
+    left = len(facts.lines) - len(lines[:NAMES])
+    note = "" if not left else f"{count(left)} more in the table" if lines is slopes and len(lines) <= NAMES else f"the first {NAMES}"
+    return lines[:NAMES], note
+
+
+def estimates_of(facts: Facts) -> alt.Chart:
+    lines, note = charted(facts)
+    if not lines:
+        raise BadArgument("there is no estimate with a line of its own to draw: every one is folded.")
+    data = pd.DataFrame(
+        {"name": [x.name for x in lines], "value": [x.estimate for x in lines], "low": [x.low for x in lines], "high": [x.high for x in lines]}
+    )
+    data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
+    base = alt.Chart(data).encode(y=y)
+    zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET, strokeDash=[3, 3]).encode(x=alt.X("zero:Q"))
+    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(x=alt.X("value:Q", title="estimate", scale=alt.Scale(zero=False)))
+    layers: list[Any] = [zero] if any(block.tested for block in facts.blocks) else []
+    if not facts.without:
+        layers.append(base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"))
+    subtitle = "" if facts.without else f"{100 * facts.level:g}% intervals"
+    heading = titled("Estimates", "; ".join(part for part in (subtitle, note) if part))
+    return alt.layer(*layers, dots).properties(width=WIDTH - 90, height=max(60, 22 * len(lines)), title=heading)
+
+
+# ---- calibration and residuals -------------------------------------------------------------------------------------------
+
+
+def residuals(fit: Any) -> list[alt.Chart]:
+    """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles."""
+    values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
+    panels = [quantiles(values)]
+    fitted = np.asarray(fit.predict(what="mean"), dtype=float)
+    if fitted.shape == values.shape:
+        panels.insert(0, against_fitted(fitted, values))
+    return panels
+
+
+def against_fitted(fitted: np.ndarray, values: np.ndarray) -> alt.Chart:
+    """Residuals (n,) against fitted means (n,)."""
+    keep, note = sampled(np.isfinite(fitted) & np.isfinite(values))
+    data = pd.DataFrame({"fitted": fitted[keep], "residual": values[keep]})
+    low, high = data["fitted"].min(), data["fitted"].max()
+    wide = low > 0 and high > 50 * low
+    scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide)
+    x = alt.X("fitted:Q", title="fitted mean" + (" (log scale)" if wide else ""), scale=scale, axis=alt.Axis(grid=False, tickCount=5))
+    y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
+    dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data))).encode(x=x, y=y)
+    layers: list[Any] = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"), dots]
+    if data["fitted"].nunique() >= 10:
+        smooth = alt.Chart(data).transform_loess("fitted", "residual", bandwidth=0.6)
+        layers.append(smooth.mark_line(color=SECOND, strokeWidth=2).encode(x=x, y=y))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=titled("Residuals against fitted", note or "with a local smooth"))
+
+
+def quantiles(values: np.ndarray) -> alt.Chart:
+    """Ordered residuals against the standard normal's quantiles: a straight line if the model is true."""
+    found = np.sort(values[np.isfinite(values)])
+    n = len(found)
+    normal = torch.special.ndtri((torch.arange(1, n + 1, dtype=torch.float64) - 0.5) / n).numpy()
+    middle = np.linspace(0, n - 1, POINTS // 2).round().astype(int)
+    keep = np.unique(np.concatenate([middle, np.arange(min(n, 100)), np.arange(max(0, n - 100), n)]))
+    data = pd.DataFrame({"normal": normal[keep], "residual": found[keep]})
+    ends = float(max(abs(data.to_numpy()).max(), 1.0)) if n else 1.0
+    line = alt.Chart(pd.DataFrame({"a": [-ends, ends]})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
+    dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=0.7)
+    x = alt.X("normal:Q", title="quantile of the standard normal", axis=alt.Axis(grid=False, tickCount=7))
+    dots = dots.encode(x=x, y=alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7)))
+    return alt.layer(line, dots).properties(width=WIDTH, height=HEIGHT, title=titled("Residuals against the normal", "on the line if the model is true"))
+
+
+# ---- trace ---------------------------------------------------------------------------------------------------------------
+
+
+def trace(fit: Any) -> list[alt.Chart]:
+    """The objective at each step, and the Newton decrement where the solver has one."""
+    if not fit.trace:
+        raise BadArgument("this fit carries no trace: it was loaded, or solved in closed form.")
+    steps = np.asarray(fit.trace, dtype=float)
+    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
+    data = pd.DataFrame(steps[keep, :3], columns=["step", "value", "decrement"])
+    x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
+    mark = {"color": MAIN, "strokeWidth": 2, "point": alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False}
+    y = alt.Y("value:Q", title="nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    climb = alt.Chart(data[np.isfinite(data["value"])]).mark_line(**mark).encode(x=x, y=y)
+    panels = [climb.properties(width=WIDTH, height=HEIGHT, title=titled("The climb", "objective at each step"))]
+    positive = data[np.isfinite(data["decrement"]) & (data["decrement"] > 0)]
+    if len(positive) > 1:
+        y = alt.Y("decrement:Q", title="standard errors", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6))
+        away = alt.Chart(positive).mark_line(**mark).encode(x=x, y=y)
+        panels.append(away.properties(width=WIDTH, height=HEIGHT, title=titled("Distance from the top", "Newton decrement λ, log scale")))
+    return panels
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def titled(text: str, subtitle: str = "") -> alt.TitleParams:
+    return alt.TitleParams(text, subtitle=subtitle) if subtitle else alt.TitleParams(text)
+
+
+def sampled(usable: np.ndarray) -> tuple[np.ndarray, str]:
+    """Which rows to draw, at most `POINTS`, and a note if some are left out."""
+    rows = np.flatnonzero(usable)
+    if len(rows) <= POINTS:
+        return rows, ""
+    drawn = np.sort(np.random.default_rng(SEED).choice(rows, POINTS, replace=False))
+    return drawn, f"{count(POINTS)} of {count(len(rows))} rows, drawn with seed {SEED}; with a local smooth"
+
+
+def _size(n: int) -> int:
+    return 40 if n < 200 else 22 if n < 1000 else 12
+
+
+def _opacity(n: int) -> float:
+    return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
+
+
+CHARTS: dict[str, Callable[[Any], list[alt.Chart]]] = {
+    "estimates": estimates,
+    "residuals": residuals,
+    "trace": trace,
+}

@@ -1,0 +1,120 @@
+"""The call that makes a fit again: as Python, and as the command where a command can say it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from .. import families
+from ..families.base import Family
+from ..families.config import to_config
+from ..families.links import Link
+from ..models import Regression
+from ..models.custom import Custom
+from ..solvers import choose
+
+
+def python(fit: Any) -> str:
+    """The Python call. What has no name (a frame in memory, a model of one's own) has the name of its kind there.
+
+    >>> from thetahat import fit
+    >>> print(python(fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]})))
+    import thetahat as th
+    <BLANKLINE>
+    fit = th.fit("y ~ x", data)
+    """
+    call = fit.call
+    data = _quoted(str(call["data"])) if call.get("data") else "data"
+    arguments = []
+    if "formula" in call:
+        first = _quoted(call["formula"])
+        named = family(fit.model.family)
+        arguments += [] if named == '"normal"' else [f"family={named}"]
+    elif isinstance(fit.model, Regression) and call:
+        first = family(fit.model.family)
+    elif call:
+        first = fit.model.function.__name__ if isinstance(fit.model, Custom) else "model"
+    else:
+        return f"import thetahat as th\n\nfit = th.maximize({', '.join(['objective', *_solver(fit)])})"
+    if call.get("weights"):
+        arguments.append(f"weights={_quoted(call['weights'])}")
+    priors = [written(prior.prior, "th.priors.") for prior in fit.objective.priors]
+    if priors:
+        arguments.append(f"prior={priors[0] if len(priors) == 1 else '[' + ', '.join(priors) + ']'}")
+    if call.get("missing", "drop") != "drop":
+        arguments.append(f"missing={_quoted(call['missing'])}")
+    arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
+    parts = [first, data, *arguments, *_solver(fit)]
+    inside = ", ".join(parts)
+    if len(inside) > 80:
+        inside = "\n    " + ",\n    ".join(parts) + ",\n"
+    return f"import thetahat as th\n\nfit = th.fit({inside})"
+
+
+def command(fit: Any) -> str:
+    """The command line; empty where there is none: a model of one's own, a prior, a family with settings, another solver."""
+    call = fit.call
+    if "formula" not in call or fit.objective.priors or _solver(fit):
+        return ""
+    named = family(fit.model.family).strip('"')
+    if named.startswith("th."):
+        return ""
+    words = ["thetahat", "fit", call["formula"], str(call.get("data") or "data.csv"), "--family", named]
+    if call.get("weights"):
+        words += ["--weights", call["weights"]]
+    if call.get("missing", "drop") != "drop":
+        words += ["--missing", call["missing"]]
+    for name, value in (call.get("parameters") or {}).items():
+        words += ["--parameter", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def family(chosen: Family) -> str:
+    """A family as an argument: its name where all its settings stand at their defaults, else the object.
+
+    >>> family(families.get("zero_inflated(poisson)")), family(families.Bernoulli(link="probit"))
+    ('"zero_inflated(poisson)"', 'th.families.Bernoulli(link="probit")')
+    """
+    config = to_config(chosen)
+    name = _name(config)
+    return _quoted(name) if name else written(chosen, "th.families.")
+
+
+def _name(config: dict[str, Any]) -> str:
+    settings = config.get("settings", {})
+    if config["family"] in ("categorical", "ordinal") and set(settings) == {"k"}:
+        settings = {}  # the response says how many categories there are
+    if not settings:
+        return config["family"]
+    inner = settings.get("family")
+    within = _name(inner) if set(settings) == {"family"} and isinstance(inner, dict) else ""
+    return f"{config['family']}({within})" if within else ""
+
+
+def written(settings: Any, prefix: str) -> str:
+    """A frozen dataclass as the code that makes it."""
+    shown = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if not each.init or value is None or value == each.default:
+            continue
+        if isinstance(value, Link):
+            text = _quoted(str(value)) if type(value)() == value else written(value, "th.families.links.")
+        elif dataclasses.is_dataclass(value):
+            text = written(value, prefix)
+        else:
+            text = _quoted(value) if isinstance(value, str) else repr(value)
+        shown.append(f"{each.name}={text}")
+    return f"{prefix}{type(settings).__name__}({', '.join(shown)})"
+
+
+def _solver(fit: Any) -> list[str]:
+    """solver=…, if it is not the one that would be chosen, with the settings that would be chosen."""
+    if fit.solver is None or not dataclasses.is_dataclass(fit.solver) or fit.solver == choose(fit.objective):
+        return []
+    return [f"solver={written(fit.solver, 'th.')}"]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

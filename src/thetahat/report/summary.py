@@ -1,0 +1,198 @@
+"""Summary: the fit on one screen, in plain text, in colour, as HTML, as plain values. One layout, four faces."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .facts import Block, Facts, Fold, Joint, Line, gather
+from .words import ABSENT, advice, directions, fixed, nats, number, places, probability, separated, statistic, verdict
+
+WIDTH = 100
+GAP = "   "
+
+Span = tuple[str, str]  # text, and its style for a terminal
+Row = list[Span]
+
+STYLES = {
+    "title": "bold",
+    "label": "dim",
+    "head": "dim",
+    "block": "bold cyan",
+    "good": "green",
+    "bad": "bold red",
+    "dim": "dim",
+    "": "",
+}
+
+
+class Summary:
+    """What was maximised, the data, the estimates, the log-likelihood, the certificate. It prints itself.
+
+    Parameters
+    ----------
+    fit : a Fit
+    level : of the intervals, between 0 and 1
+    covariance, by : of the standard errors, as in `Fit.covariance`
+
+    Raises
+    ------
+    BadArgument : as `Fit.covariance` and `Fit.intervals` do
+    """
+
+    def __init__(self, fit: Any, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None):
+        self.facts = gather(fit, level=level, covariance=covariance, by=by)
+
+    def __str__(self) -> str:
+        return "\n".join("".join(text for text, _ in row).rstrip() for row in layout(self.facts))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        for row in layout(self.facts, min(WIDTH, max(72, options.max_width))):
+            yield Text.assemble(*((text, STYLES[style]) for text, style in row), no_wrap=True, overflow="ellipsis")
+
+    def _repr_html_(self) -> str:
+        from .html import fragment
+
+        return fragment(self.facts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: every estimate, none of them folded."""
+        return self.facts.to_dict()
+
+
+def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
+    """The rows of the summary, each a list of spans."""
+    yield from _wrapped(facts.title, "title", width)
+    for label, text in (*facts.model, *facts.data):
+        yield from _labelled(label, text, width)
+    cells = _Cells(facts, width)
+    for block in facts.blocks:
+        yield [("", "")]
+        yield cells.head(block)
+        for item in block.items:
+            yield from cells.row(item, block.tested)
+    yield [("", "")]
+    if facts.without:
+        yield from _wrapped(facts.without, "dim", width)
+    else:
+        yield from _wrapped(f"Standard errors: {facts.errors}. Intervals: Wald, on the scale of the link.", "dim", width)
+    if any(block.folded for block in facts.blocks):
+        yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
+    yield [("", "")]
+    yield from _scores(facts)
+    yield [("", "")]
+    yield from _certificate(facts, width)
+
+
+def _scores(facts: Facts) -> Iterator[Row]:
+    each = f", {number(facts.log_likelihood / facts.observations)} an observation" if facts.observations > 0 else ""
+    what = f"  ({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
+    yield [("log-likelihood  ", "label"), (f"{nats(facts.log_likelihood)} nats", ""), (what, "dim")]
+    if facts.criteria:
+        row: Row = []
+        for name, value in facts.criteria.items():
+            row += [(f"{name} ", "label"), (f"{number(value, 6)}{GAP}", "")]
+        yield row
+
+
+def _article(measure: str) -> str:
+    return {"mixed": "density with atoms"}.get(measure, measure)
+
+
+def _certificate(facts: Facts, width: int) -> Iterator[Row]:
+    c = facts.certificate
+    yield from _wrapped(verdict(c), "good" if c.ok and c.status != "stochastic" else "" if c.ok else "bad", width)
+    for text in (c.detail, *(f"Direction: {d}" for d in directions(c)), separated(c), "" if c.ok else advice(c)):
+        if text:
+            yield from _wrapped(text, "", width)
+
+
+def _wrapped(text: str, style: str, width: int) -> Iterator[Row]:
+    for line in textwrap.wrap(text, width, break_on_hyphens=False) or [""]:
+        yield [(line, style)]
+
+
+def _labelled(label: str, text: str, width: int, indent: int = 16) -> Iterator[Row]:
+    """A label and its text, hanging."""
+    head = f"{_cut(label, indent - 2):<{indent}}"
+    for i, line in enumerate(textwrap.wrap(text, width - indent, break_on_hyphens=False) or [""]):
+        yield [(head if i == 0 else " " * indent, "label"), (line, "")]
+
+
+def _cut(name: str, width: int) -> str:
+    """A name that fits: its middle is left out, since names differ at their ends."""
+    name = " ".join(name.split())
+    if len(name) <= width:
+        return name
+    left = (width - 1) // 2
+    return f"{name[:left]}…{name[len(name) - (width - 1 - left) :]}"
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------------
+
+HEADS = ("estimate", "std. error", "low", "high", "z", "p")
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """A line's numbers: estimate, error and ends to the digits that the error is worth."""
+    decimals = places(line.standard_error)
+    four = (fixed(v, decimals) for v in (line.estimate, line.standard_error, line.low, line.high))
+    return (*four, statistic(line.z), probability(line.p))
+
+
+class _Cells:
+    """The columns of all blocks, as wide as their widest number, decimal points below one another."""
+
+    def __init__(self, facts: Facts, width: int):
+        lines = [item for block in facts.blocks for item in block.items if isinstance(item, Line)]
+        tested = any(block.tested for block in facts.blocks)
+        self.columns = 1 if facts.without else 6 if tested else 4
+        table = [cells(line) for line in lines]
+        self.heads = (*HEADS[:2], f"{100 * facts.level:g}% low", "high", *HEADS[4:])[: self.columns]
+        self.parts = [_extent([row[j] for row in table]) for j in range(self.columns)]
+        self.widths = [max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)]
+        room = width - 2 - sum(w + len(GAP) for w in self.widths)
+        names = [item.name for block in facts.blocks for item in block.items if not isinstance(item, Fold)]
+        titles = [len(block.title) + len(block.note) + 2 for block in facts.blocks]
+        self.name = max(12, min(room, max([len(n) for n in names] + titles, default=12)))
+        self.width = width
+
+    def head(self, block: Block) -> Row:
+        title = _cut(block.title, self.name)
+        note = f", {block.note}" if block.note and len(title) + len(block.note) + 4 <= self.name + 2 else ""
+        columns = self.columns if block.tested else min(self.columns, 4)
+        shown = "".join(GAP + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False))
+        return [(title, "block"), (note.ljust(self.name + 2 - len(title)), "dim"), (shown, "head")]
+
+    def row(self, item: Line | Fold | Joint, tested: bool) -> Iterator[Row]:
+        if isinstance(item, Fold):
+            yield [("  " + _cut(str(item), self.width - 2), "")]
+        elif isinstance(item, Joint):
+            text = f"  {_cut(item.name, self.name)}, all {item.df} together: χ² = {number(item.statistic)}, p = {probability(item.p)} (Wald)"
+            yield [(text, "dim")]
+        else:
+            numbers = cells(item)[: self.columns if tested else min(self.columns, 4)]
+            aligned = "".join(GAP + self._aligned(text, j) for j, text in enumerate(numbers))
+            yield [("  " + _cut(item.name, self.name).ljust(self.name), ""), (aligned, "")]
+
+    def _aligned(self, text: str, j: int) -> str:
+        left, right = self.parts[j]
+        if "e" in text or text in (ABSENT, "∞", "−∞"):
+            return text.rjust(self.widths[j])
+        whole, point, decimals = text.partition(".")
+        return (whole.rjust(left) + (point + decimals).ljust(right)).rjust(self.widths[j])
+
+
+def _extent(texts: Sequence[str]) -> tuple[int, int]:
+    """How many characters a column needs before and after the decimal point."""
+    plain = [t.partition(".") for t in texts if "e" not in t]
+    left = max((len(whole) for whole, _, _ in plain), default=1)
+    right = max((len(point) + len(decimals) for _, point, decimals in plain), default=0)
+    widest = max((len(t) for t in texts if "e" in t), default=0)
+    return max(left, widest - right), right

@@ -1,0 +1,197 @@
+"""Numbers and certificates, as a reader meets them: every face of the report takes its words from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..solvers.certificate import Certificate, direction_text
+
+MINUS = "−"
+ABSENT = "—"
+
+
+def number(x: float | None, digits: int = 4) -> str:
+    """x to so many significant digits; a power of ten where it is very small or very large.
+
+    >>> number(-0.0123456), number(1234567.0), number(6.6e-30, 2)
+    ('−0.01235', '1,234,567', '6.6e−30')
+    """
+    if x is None or math.isnan(x):
+        return ABSENT
+    if x == 0 or math.isinf(x):
+        return {0.0: "0", math.inf: "∞", -math.inf: f"{MINUS}∞"}[x]
+    if not 1e-4 <= abs(x) < 1e9:
+        return f"{x:.{digits - 1}e}".replace("-", MINUS)
+    places = max(0, digits - 1 - math.floor(math.log10(abs(x))))
+    return f"{x:,.{places}f}".replace("-", MINUS)
+
+
+def count(x: float) -> str:
+    """A number of things: whole where it is whole.
+
+    >>> count(32.0), count(20190), count(12.5)
+    ('32', '20,190', '12.5')
+    """
+    return f"{int(x):,}" if float(x).is_integer() else f"{x:,.6g}"
+
+
+def plural(n: float, one: str, many: str | None = None) -> str:
+    """
+    >>> plural(1, "row"), plural(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count(n)} {one if n == 1 else (many or one + 's')}"
+
+
+def nats(x: float) -> str:
+    """A log-likelihood: four decimals, so that differences of a ten-thousandth show; fewer where the sum is large.
+
+    >>> nats(-12.889634222), nats(-1234567.891)
+    ('−12.8896', '−1,234,567.89')
+    """
+    return f"{x:,.{4 if abs(x) < 1e5 else 2}f}".replace("-", MINUS) if math.isfinite(x) else number(x)
+
+
+def probability(p: float | None) -> str:
+    """A p-value: four decimals, or a power of ten below 10⁻⁴.
+
+    >>> probability(0.02534), probability(2.31e-7), probability(0.0)
+    ('0.0253', '2.3e−07', '<1e−300')
+    """
+    if p is None or math.isnan(p):
+        return ABSENT
+    if p < 1e-300:
+        return f"<1e{MINUS}300"
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.1e}".replace("-", MINUS)
+
+
+def statistic(z: float | None) -> str:
+    """A z: two decimals, fewer where it is large."""
+    if z is None or math.isnan(z):
+        return ABSENT
+    return f"{z:.2f}".replace("-", MINUS) if abs(z) < 1000 else number(z)
+
+
+def places(standard_error: float | None, digits: int = 4) -> int | None:
+    """How many decimals an estimate is worth: those of its standard error's `digits` significant ones. None: a power of ten instead.
+
+    >>> places(1.2629), places(0.00012), places(4.2e-9)
+    (3, 7, None)
+    """
+    if standard_error is None or not math.isfinite(standard_error) or standard_error <= 0:
+        return None
+    found = max(0, digits - 1 - math.floor(math.log10(standard_error)))
+    return found if found <= 7 else None
+
+
+def fixed(x: float | None, decimals: int | None) -> str:
+    """x with so many decimals, or to five significant digits where they are not known."""
+    if x is None or math.isnan(x):
+        return ABSENT
+    if decimals is None or math.isinf(x) or abs(x) >= 1e7:
+        return number(x, 5)
+    return f"{x:.{decimals}f}".replace("-", MINUS)
+
+
+def join(parts: Sequence[str], last: str = " and ") -> str:
+    """
+    >>> join(["a", "b", "c"])
+    'a, b and c'
+    """
+    return ", ".join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else "".join(parts)
+
+
+# ---- the certificate -----------------------------------------------------------------------------------------------------
+
+
+def work(certificate: Certificate) -> str:
+    """What the climb took: "6 steps, 8 passes over the data"; empty if it is not known."""
+    steps = [plural(certificate.steps, "step")] if certificate.steps else []
+    passes = [plural(certificate.passes, "pass", "passes") + " over the data"] if certificate.passes else []
+    return ", ".join(steps + passes)
+
+
+def verdict(certificate: Certificate) -> str:
+    """The certificate in one plain sentence.
+
+    >>> verdict(Certificate("certified maximum", nats=3e-20, standard_errors=1e-9, concave=True, steps=6, passes=8))
+    'Certified global maximum: at most 3.0e−20 nats below the top, 1.0e−09 standard errors away (6 steps, 8 passes over the data).'
+    """
+    c = certificate
+    head = {
+        "certified maximum": f"Certified {'global' if c.concave else 'local'} maximum",
+        "boundary": "Maximum at a boundary",
+        "stationary point": "Stationary point only: not shown to be a maximum",
+        "flat direction": "No single maximum: the data say nothing about some direction",
+        "no maximum": "No maximum: the likelihood grows for ever along a direction",
+        "not converged": "Not converged: nothing is certified",
+        "stochastic": "Stochastic ascent: no certificate",
+    }.get(c.status, c.status.capitalize())
+    parts = []
+    if c.status in ("certified maximum", "boundary") and c.nats is not None and c.standard_errors is not None:
+        parts.append(f"at most {number(c.nats, 2)} nats below the top, {number(c.standard_errors, 2)} standard errors away")
+    if c.trend is not None:
+        first, best, error = c.trend
+        parts.append(f"held-out {number(first)} → {number(best)} nats a term (standard error {number(error, 2)})")
+    parts += [f"{parameter} is at its boundary, where the model is {limit}" for parameter, limit in c.boundary.items()]
+    took = work(c)
+    return head + (": " if parts else "") + "; ".join(parts) + (f" ({took})" if took else "") + "."
+
+
+def meaning(certificate: Certificate) -> str:
+    """What the status says of θ̂, for a reader who has not met a certificate before."""
+    c = certificate
+    decrement = (
+        "The distances are those of the quadratic model at θ̂: λ = √(gᵀJ⁻¹g) standard errors, from the gradient g and the information J "
+        "of the whole data, and λ²/2 nats."
+    )
+    if c.status == "certified maximum" and c.concave:
+        return "log p is concave in θ, so no other θ makes these data more probable. " + decrement
+    if c.status == "certified maximum":
+        return (
+            "The gradient vanishes and the information is positive definite: no θ nearby makes these data more probable. "
+            "log p is not known to be concave in θ, so a higher maximum elsewhere is not excluded. " + decrement
+        )
+    return {
+        "boundary": "The likelihood rises up to the end of a parameter's range. Standard errors and intervals of that parameter do not "
+        "have their usual meaning there; those of the others are the simpler model's.",
+        "stationary point": "The gradient vanishes, but the information is not positive definite: θ̂ may be a saddle, or a maximum so flat "
+        "that float64 cannot tell.",
+        "flat direction": "Along the direction below, every θ makes the data equally probable. Sums that do not move along it (predictions for "
+        "rows like those fitted, for one) are determined; the coefficients that take part in it are not.",
+        "no maximum": "Every larger multiple of the direction below makes the data more probable. The numbers shown are where the climb "
+        "stopped, not an estimate.",
+        "not converged": "The solver stopped before it could show anything. The numbers are where it stood, not an estimate.",
+        "stochastic": "θ was moved by noisy gradients on batches: the answer is judged by its log-likelihood on data held out, not by a proof.",
+    }.get(c.status, "")
+
+
+def advice(certificate: Certificate) -> str:
+    """What to do if the answer is not certified; empty if it is."""
+    named = sorted({name for direction in certificate.directions for name in direction if name != "Intercept"})
+    those = join(named[:4], " or ") if 0 < len(named) <= 4 else "one of the columns that take part"
+    return {
+        "boundary": "Report the simpler model, or test for it with the boundary's own reference distribution.",
+        "stationary point": "Start from another θ, drop parameters that the data cannot tell apart, or put a prior on them.",
+        "flat direction": f"Drop {those}, or put a prior on it (prior=th.priors.Normal(2.5)).",
+        "no maximum": f"Put a prior on the coefficients (prior=th.priors.Normal(2.5)), drop {those}, or merge levels that hold one outcome only.",
+        "not converged": "Look at the trace, rescale columns of very different size, allow more steps (solver=th.Newton(steps=1000)), "
+        "or start elsewhere.",
+        "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier.",
+    }.get(certificate.status, "")
+
+
+def directions(certificate: Certificate) -> list[str]:
+    """The directions of a flat or unbounded likelihood, as they would be written."""
+    return [direction_text(d) for d in certificate.directions]
+
+
+def separated(certificate: Certificate, most: int = 8) -> str:
+    """Which rows are separated, if any are."""
+    rows: tuple[Any, ...] = certificate.rows
+    if not rows:
+        return ""
+    shown = ", ".join(str(r) for r in rows[:most]) + (", …" if len(rows) > most else "")
+    return f"{plural(len(rows), 'row')} separated: {shown} (counted from 0)."
