@@ -1,0 +1,48 @@
+# make demo   install, fit a real table, write report.html, run the tour
+# make test   lint, types, tests, doctests, every code block of README and docs
+# make docs   the documentation site, in site/
+
+PYTHON  ?= python3
+BIN     := .venv/bin
+INSTALL := $(BIN)/pip install --quiet -c constraints.txt
+TREE    := src tests benchmarks
+
+.PHONY: demo test lint docs format clean
+
+demo: .venv/installed
+	$(BIN)/thetahat fit "incidents ~ type + built + period + offset(log(service))" src/thetahat/data/shipped/ships.csv --family poisson --report report.html
+	$(BIN)/thetahat tour
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: .venv/dev
+	$(BIN)/ruff check $(TREE)
+	$(BIN)/ruff format --check $(TREE)
+	$(BIN)/mypy
+
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+
+format: .venv/dev
+	$(BIN)/ruff check --fix $(TREE)
+	$(BIN)/ruff format $(TREE)
+
+clean:
+	rm -rf .venv site report.html
+
+# A stamp file a set of packages: installed again only when what it needs has changed.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(INSTALL) -e '.[docs]'
+	touch $@
