@@ -1,25 +1,25 @@
 """Every exception that the library raises on purpose. This module imports nothing.
 
-    ThetahatError
-    ├── DataError (also a ValueError)     what was observed cannot be used
-    │   ├── EmptyData                     no rows, or none left
-    │   ├── UnknownColumn                 a formula or an argument names a column that the data lack
-    │   ├── UnknownLevel                  a category at prediction that the fit never saw
-    │   ├── OutOfSupport                  a response that the family gives probability zero
-    │   ├── NotFinite                     NaN or infinity where a number is needed
-    │   ├── WrongType                     a column whose type cannot be used as asked
-    │   ├── BadWeights                    negative, missing or all-zero weights
-    │   └── MalformedFile                 a ragged CSV, a Parquet file cut short
-    ├── ModelError (also a ValueError)    the model cannot be built as asked
-    │   ├── BadFormula                    a formula that cannot be read
-    │   └── BadArgument                   an argument of the wrong kind; says what is accepted
-    ├── FitError                          the maximisation failed; carries the certificate and the fit as it stands
-    │   ├── NoMaximum                     the likelihood has no maximum (separation, a recession direction, density → ∞)
-    │   ├── FlatDirection                 a direction along which the data say nothing (aliased columns)
-    │   └── NotConverged                  the solver stopped before it could certify anything
-    ├── IncomparableScores                two scores that no subtraction can compare
-    ├── BadSave                           a saved fit that is damaged, tampered with or of another version
-    └── MissingExtra (also an ImportError)  an optional dependency is needed; names the extra
+ThetahatError
+├── DataError (also a ValueError)     what was observed cannot be used
+│   ├── EmptyData                     no rows, or none left
+│   ├── UnknownColumn                 a formula or an argument names a column that the data lack
+│   ├── UnknownLevel                  a category at prediction that the fit never saw
+│   ├── OutOfSupport                  a response that the family gives probability zero
+│   ├── NotFinite                     NaN or infinity where a number is needed
+│   ├── WrongType                     a column whose type cannot be used as asked
+│   ├── BadWeights                    negative, missing or all-zero weights
+│   └── MalformedFile                 a ragged CSV, a Parquet file cut short
+├── ModelError (also a ValueError)    the model cannot be built as asked
+│   ├── BadFormula                    a formula that cannot be read
+│   └── BadArgument                   an argument of the wrong kind; says what is accepted
+├── FitError                          the maximisation failed; carries the certificate and the fit as it stands
+│   ├── NoMaximum                     the likelihood has no maximum (separation, a recession direction, density → ∞)
+│   ├── FlatDirection                 a direction along which the data say nothing (aliased columns)
+│   └── NotConverged                  the solver stopped before it could certify anything
+├── IncomparableScores                two scores that no subtraction can compare
+├── BadSave                           a saved fit that is damaged, tampered with or of another version
+└── MissingExtra (also an ImportError)  an optional dependency is needed; names the extra
 """
 
 from __future__ import annotations

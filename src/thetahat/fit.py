@@ -84,6 +84,8 @@ def fit(
     if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
         model = families.get(model)
     weighting: Weights | None = None
+    built: nn.Module
+    source: Source
     call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         _need(data, "a formula")
@@ -102,7 +104,9 @@ def fit(
         weighting = None if isinstance(weights, str) else weights
         call |= {"model": type(model).__name__}
     else:
-        raise BadArgument(f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model.")
+        raise BadArgument(
+            f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
+        )
     objective = Objective([LogLikelihood(built, source, weighting)])
     for each in [prior] if isinstance(prior, Prior) else list(prior or []):
         objective = objective + LogPrior(each, built)
@@ -235,14 +239,26 @@ class Fit:
 
         wanted = [parameters] if isinstance(parameters, str) else parameters
         return intervals.intervals(
-            self.objective, self.theta, level, kind, parameters=wanted, covariance=covariance, clusters=self._clusters(by), draws=draws, seed=seed
+            self.objective,
+            self.theta,
+            level,
+            kind,
+            parameters=wanted,
+            covariance=covariance,
+            clusters=self._clusters(by),
+            draws=draws,
+            seed=seed,
         )
 
-    def bootstrap(self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1) -> pd.DataFrame:
+    def bootstrap(
+        self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1
+    ) -> pd.DataFrame:
         """Estimates refitted to resampled data: a row a draw. kind: "pairs", "parametric", "cluster" (whole clusters of `by`)."""
         from .inference import bootstrap
 
-        return bootstrap.bootstrap(self.objective, self.theta, draws, kind, clusters=self._clusters(by), seed=seed, workers=workers)
+        return bootstrap.bootstrap(
+            self.objective, self.theta, draws, kind, clusters=self._clusters(by), seed=seed, workers=workers
+        )
 
     def profile(self, parameter: str, *, points: int = 21, level: float = 0.99) -> pd.DataFrame:
         """The profile log-likelihood of one parameter: columns value, log_likelihood (relative to the maximum), and the signed root."""
@@ -250,7 +266,14 @@ class Fit:
 
         return profile.curve(self.objective, self.theta, parameter, points=points, level=level)
 
-    def test(self, hypothesis: str | Sequence[str], kind: str = "wald", *, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Test:
+    def test(
+        self,
+        hypothesis: str | Sequence[str],
+        kind: str = "wald",
+        *,
+        covariance: str = "observed",
+        by: str | Sequence[str] | None = None,
+    ) -> Test:
         """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z = 1".
 
         kind : "wald", "likelihood_ratio", "score"
@@ -270,7 +293,9 @@ class Fit:
         """AIC, AICc, BIC and TIC (Takeuchi's: the trace of K J⁻¹ in place of the number of parameters)."""
         from .inference import criteria
 
-        return self._once("criteria", lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations))
+        return self._once(
+            "criteria", lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations)
+        )
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------------
 
@@ -286,7 +311,9 @@ class Fit:
 
         return compare.compare({"this": self.score(data), "other": other.score(data)})
 
-    def predict(self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence") -> np.ndarray | pd.DataFrame:
+    def predict(
+        self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence"
+    ) -> np.ndarray | pd.DataFrame:
         """Predictions for new rows, or for those fitted.
 
         what : "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a parameter's name
@@ -399,19 +426,27 @@ def _column_name(weights: Any) -> str | None:
     raise BadArgument(f"with a formula, weights is the name of a column; received {type(weights).__name__}.")
 
 
-def _density(family: Family, data: Any, weights: str | None, parameters: dict[str, Any], missing: str) -> tuple[nn.Module, Source]:
+def _density(
+    family: Family, data: Any, weights: str | None, parameters: dict[str, Any], missing: str
+) -> tuple[nn.Module, Source]:
     """A family fitted to y alone: the regression of y on nothing, every constant on its own scale."""
     if isinstance(data, (str, Path)) or hasattr(data, "columns") or isinstance(data, (Mapping, Frame)):
         frame = Frame(data)
         rest = [c for c in frame.columns if c != weights and c not in parameters.values()]
         if len(rest) != 1:
-            raise BadArgument(f"{family} describes one column, and the data have {', '.join(rest)}. Name it: fit('y ~ 1', …), or pass data[['y']].")
+            raise BadArgument(
+                f"{family} describes one column, and the data have {', '.join(rest)}. Name it: fit('y ~ 1', …), or pass data[['y']]."
+            )
         name: str = rest[0]
     else:
         array = np.asarray(data.detach() if isinstance(data, Tensor) else data)
         if array.ndim != 1:
             from .models.density import density
 
+            if weights is not None:
+                raise BadArgument(f"weights={weights!r} names a column, and an array has none. Give a model and a Batch with counts.")
+            if parameters:
+                raise BadArgument(f"{next(iter(parameters))}= cannot be given with an array of vectors: every parameter is a constant to be fitted.")
             return density(family, array)
         frame, name = Frame({"y": array}), "y"
     built, source = regression(f"`{name}` ~ 1", frame, family, parameters=parameters, weights=weights, missing=missing)

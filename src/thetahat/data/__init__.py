@@ -2,7 +2,9 @@
 
 from .batch import Batch
 from .frame import Frame
+from .preferences import Preferences
+from .rollouts import Rollouts
 from .source import Source, Tensors
 from .table import Encoder, Table
 
-__all__ = ["Batch", "Encoder", "Frame", "Source", "Table", "Tensors"]
+__all__ = ["Batch", "Encoder", "Frame", "Preferences", "Rollouts", "Source", "Table", "Tensors"]

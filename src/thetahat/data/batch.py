@@ -75,6 +75,11 @@ class Batch(Mapping[str, Tensor]):
         return float(self._count.sum()) if self._count is not None else float(torch.Size(self.shape).numel())
 
     @property
+    def grouped(self) -> bool:
+        """Whether the terms name independent units of their own (otherwise each entry of the first index is one)."""
+        return self._group is not None
+
+    @property
     def group(self) -> Tensor:
         if self._group is not None:
             return self._group

@@ -27,7 +27,22 @@ from .frame import Frame
 
 FUNCTIONS = {"np": np} | {
     name: getattr(np, name)
-    for name in ("log", "log1p", "log2", "log10", "exp", "expm1", "sqrt", "sin", "cos", "tan", "abs", "where", "minimum", "maximum")
+    for name in (
+        "log",
+        "log1p",
+        "log2",
+        "log10",
+        "exp",
+        "expm1",
+        "sqrt",
+        "sin",
+        "cos",
+        "tan",
+        "abs",
+        "where",
+        "minimum",
+        "maximum",
+    )
 }
 CATEGORY = re.compile(r"^C\(\s*(`[^`]+`|[A-Za-z_][\w.]*)\s*\)$")
 
@@ -132,9 +147,13 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     BadFormula, UnknownColumn, WrongType
     """
     terms, offsets = _parse(formula)
-    coding = any(str(t) == "1" for t in terms)  # categories are coded against a reference even where the intercept itself is not wanted
+    coding = any(
+        str(t) == "1" for t in terms
+    )  # categories are coded against a reference even where the intercept itself is not wanted
     terms = [t for t in terms if str(t) != "1"]
-    required = sorted({v for t in terms for v in _variables(t, formula)} | {v for o in offsets for v in _expression_variables(o, formula)})
+    required = sorted(
+        {v for t in terms for v in _variables(t, formula)} | {v for o in offsets for v in _expression_variables(o, formula)}
+    )
     frame.require(required)
     sample = _sample(frame, required)
     kinds = {name: is_categorical(sample[name], name) for name in required}
@@ -178,13 +197,13 @@ def is_categorical(column: pd.Series, name: str) -> bool:
     """Whether a column is a category (text, pandas category) rather than a number (0 and 1 for bool); any other is refused by name."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
-        if dtype == object and not all(isinstance(v, str) for v in column.dropna()):
+        if dtype == np.dtype(object) and not all(isinstance(v, str) for v in column.dropna()):
             kinds = sorted({type(v).__name__ for v in column.dropna()})
             raise WrongType(f"column {name!r} is of type object and mixes {', '.join(kinds)}. Make it numeric or text.")
         return True
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         return False
-    if dtype == object:
+    if dtype == np.dtype(object):
         values = column.dropna()
         kinds = sorted({type(v).__name__ for v in values})
         if kinds == ["str"]:
@@ -216,7 +235,9 @@ def level_codes(column: pd.Series, levels: Sequence[Any], name: str) -> np.ndarr
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
         shown = ", ".join(map(repr, levels[:8])) + (" …" if len(levels) > 8 else "")
-        raise UnknownLevel(f"column {name!r} has the level {column.iloc[row]!r} (row {row}), which the fit has not seen. Seen: {shown}.")
+        raise UnknownLevel(
+            f"column {name!r} has the level {column.iloc[row]!r} (row {row}), which the fit has not seen. Seen: {shown}."
+        )
     return codes
 
 
@@ -266,7 +287,8 @@ def _parse(formula: str) -> tuple[list[Any], list[str]]:
 
 def _split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """(categorical columns, numeric columns) of a term that is a plain product of columns; (None, ()) of any other."""
-    categorical, numeric = [], []
+    categorical: list[str] = []
+    numeric: list[str] = []
     for factor in term.factors:
         expression = str(factor.expr)
         explicit = CATEGORY.match(expression)
@@ -357,7 +379,9 @@ def _text(term: Any) -> str:
 
 def _reduced(terms: Sequence[Any], intercept: bool, sample: pd.DataFrame, formula: str) -> dict[str, tuple[tuple[str, ...], ...]]:
     """For each term, the factors whose reference level is dropped: formulaic's rank reduction, learnt on a few rows."""
-    spec = ModelSpec(formula=Formula(" + ".join(["1" if intercept else "0", *map(_text, terms)])), output="numpy", na_action="ignore")
+    spec = ModelSpec(
+        formula=Formula(" + ".join(["1" if intercept else "0", *map(_text, terms)])), output="numpy", na_action="ignore"
+    )
     structure = _fitted_spec(spec, sample, formula).structure or []
     found = {}
     for entry in structure:
@@ -415,12 +439,13 @@ def _coded(
         for name, own, _ in factors:
             product = product * len(own) + level_codes(block[name], own, name)
         seen[np.unique(product)] = True
-    index, names = np.zeros(len(seen), dtype=np.int64), []
-    for product in np.flatnonzero(seen):
-        at = dict(zip(categorical, np.unravel_index(product, shape), strict=True))
+    index = np.zeros(len(seen), dtype=np.int64)
+    names: list[str] = []
+    for cell in np.flatnonzero(seen):
+        at = dict(zip(categorical, np.unravel_index(cell, shape), strict=True))
         if any(drop and at[name] == 0 for name, _, drop in factors):
             continue
-        index[product] = 1 + len(names)
+        index[cell] = 1 + len(names)
         shown = {name: f"{expression[name]}[{'T.' if drop else ''}{own[at[name]]}]" for name, own, drop in factors}
         names.append(":".join(shown.get(name, name) for name in expression))
     return Coded(str(term), factors, numeric, tuple(names), index)

@@ -34,6 +34,9 @@ class Frame:
 
     def __init__(self, data: Any, *, memory: int = MEMORY):
         self.memory = memory
+        self.name: str
+        self._columns: tuple[str, ...]
+        self._size: int
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
         if isinstance(data, Frame):
@@ -116,14 +119,15 @@ class Frame:
                 )
                 self.pandas = _arrow_to_pandas(table)
             else:
-                raise BadArgument(f"{path}: a file of type {kind or 'unknown'} cannot be read. Accepted: .csv, .csv.gz, .tsv, .parquet.")
+                raise BadArgument(
+                    f"{path}: a file of type {kind or 'unknown'} cannot be read. Accepted: .csv, .csv.gz, .tsv, .parquet."
+                )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedFile(f"{path} cannot be read: {error}") from error
 
 
 def _delimiter(path: Path) -> str:
-    opened = gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace")
-    with opened as file:
+    with gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace") as file:
         header = file.readline()
     return max(",;\t", key=header.count)
 

@@ -133,8 +133,8 @@ def digest(*tensors: Tensor) -> str:
     """A short stable digest of values (not of addresses, dtypes are normalised to float64 and int64)."""
     h = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
-        array = tensor.detach().cpu()
-        array = array.to(torch.float64 if array.is_floating_point() else torch.int64).contiguous().numpy()
+        values = tensor.detach().cpu()
+        array = values.to(torch.float64 if values.is_floating_point() else torch.int64).contiguous().numpy()
         h.update(str(array.shape).encode())
         h.update(array.tobytes() if array.size else b"")
     return h.hexdigest()

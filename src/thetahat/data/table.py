@@ -142,15 +142,17 @@ class Table:
     encoder : how they become tensors
     family : whose support the response must lie in
     missing : "drop" leaves rows with a missing value out and counts them (`dropped`); "raise" refuses them
-    block : rows a batch
+    block : rows a batch; None: more of them where a category is so wide that each batch has a large sum of its own
 
     A file too large for memory is read again at each pass; the first pass checks it.
     """
 
-    def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int = BLOCK):
+    def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int | None = None):
         if missing not in ("drop", "raise"):
             raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
-        self.frame, self.encoder, self.family, self.missing, self.block = frame, encoder, family, missing, block
+        self.frame, self.encoder, self.family, self.missing = frame, encoder, family, missing
+        widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
+        self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         frame.require(encoder.required, where="the fit")
         self.streamed = frame.streamed(encoder.required)
         self.whole: Batch | None = None
@@ -224,7 +226,9 @@ class Table:
             if found is not None:
                 if self.missing == "raise":
                     row = int(np.flatnonzero(found)[0])
-                    raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+                    raise NotFinite(
+                        f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'."
+                    )
                 missing = found if missing is None else missing | found
         return (frame, None) if missing is None else (frame.loc[~missing, list(self.encoder.required)], ~missing)
 
@@ -267,7 +271,9 @@ def _finite(values: np.ndarray, what: str, first_row: int) -> np.ndarray:
             bad = ~np.isfinite(values)
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
-                raise NotFinite(f"{what} is {values[row]} in row {first_row + row}. Every value must be finite ({int(bad.sum())} are not).")
+                raise NotFinite(
+                    f"{what} is {values[row]} in row {first_row + row}. Every value must be finite ({int(bad.sum())} are not)."
+                )
     return values if values.flags.writeable else values.copy()
 
 
@@ -292,7 +298,9 @@ def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
     for name in needed:
         found = missing_rows(block[name])
         if found is not None:
-            raise DataError(f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}: there is no prediction without it.")
+            raise DataError(
+                f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}: there is no prediction without it."
+            )
     return replace(encoder, weights=weights[0] if weights else None).encode(block, response=response)
 
 
@@ -303,7 +311,9 @@ def numeric_tensors(frame: Frame) -> dict[str, Tensor]:
     for name in frame.columns:
         found = missing_rows(block[name])
         if found is not None:
-            raise NotFinite(f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own sees every row: drop it first.")
+            raise NotFinite(
+                f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own sees every row: drop it first."
+            )
         if is_categorical(block[name], name):
             raise WrongType(f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it out.")
         out[name] = torch.from_numpy(_finite(numeric_column(block, name), f"column {name!r}", 0))

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from . import links
 from .base import Derivatives, Family, Parameter, binary, counts, positive, unit, weighted_mean, weighted_variance
 from .links import CLogLog, Logit, Probit
-from .special import beta_fraction, count_quantile, log1mexp, log_gamma_sample, log_rising, log_sum
+from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class BetaBinomial(Family):
 
 
 def _log_choose(m: Tensor, y: Tensor) -> Tensor:
-    return torch.lgamma(m + 1) - torch.lgamma(y + 1) - torch.lgamma(m - y + 1)
+    return log_factorial(m) - log_factorial(y) - log_factorial(m - y)
 
 
 def _one_sided(y: Tensor, trials: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from . import links
 from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean, weighted_variance
 from .links import Log
-from .special import bennett, beta_fraction, count_quantile, log1mexp, log_rising
+from .special import bennett, beta_fraction, count_quantile, log1mexp, log_factorial, log_rising
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _log_prob(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
     x = torch.exp(log_odds.clamp(max=200.0))
     # exp, not sigmoid, whose gradient s(1 − s) loses its digits near s = 1; the bound keeps the gradient's powers of αμ finite
     rate = torch.exp(log_mean - minus_log_p) * (1 + x * bennett(x))
-    rising = log_rising(y, torch.exp(log_dispersion)) - torch.lgamma(y + 1)
+    rising = log_rising(y, torch.exp(log_dispersion)) - log_factorial(y)
     return torch.where(inside, rising + y * (log_mean - minus_log_p) - rate, -torch.inf)
 
 
@@ -272,7 +272,7 @@ def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Ten
         c = log_rising(y, torch.exp(leaf))
         (c1,) = torch.autograd.grad(c.sum(), leaf, create_graph=True)
         (c2,) = torch.autograd.grad(c1.sum(), leaf)
-    return c.detach() - torch.lgamma(y + 1), c1.detach(), c2
+    return c.detach() - log_factorial(y), c1.detach(), c2
 
 
 def _tails(y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:

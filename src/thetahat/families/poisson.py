@@ -12,7 +12,7 @@ from . import links
 from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean
 from .incomplete import log_gammainc
 from .links import Log
-from .special import count_quantile
+from .special import count_quantile, log_factorial
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Poisson(Family):
 
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        value = y * link.log_inverse(eta) - link.inverse(eta) - torch.lgamma(y + 1)
+        value = y * link.log_inverse(eta) - link.inverse(eta) - log_factorial(y)
         return torch.where(counts.contains(y), value, -torch.inf)
 
     def derivatives(
@@ -51,7 +51,7 @@ class Poisson(Family):
         if not isinstance(self.parameters["mean"].link, Log):
             return super().derivatives(y, eta, extras, order)
         mean = torch.exp(eta[0])
-        return y * eta[0] - mean - torch.lgamma(y + 1), [y - mean], {(0, 0): -mean} if order > 1 else {}
+        return y * eta[0] - mean - log_factorial(y), [y - mean], {(0, 0): -mean} if order > 1 else {}
 
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(mean, generator=generator)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..data.source import Source, Thinned
 from ..errors import BadArgument
-from ..types import Weights
 from ..models.information import Information
-from .priors import Prior
 from ..models.taylor import Taylor, taylor
+from ..types import Weights
+from .priors import Prior
 from .total import total
 
 
@@ -29,7 +29,8 @@ class LogLikelihood:
     """
 
     def __init__(self, model: nn.Module, source: Source, weights: Weights | None = None):
-        self.model, self.source, self.weights = model, source, weights
+        self.model: Any = model
+        self.source, self.weights = source, weights
 
     def weight(self, batch: Batch, log_prob: Tensor | None = None) -> Tensor | None:
         """count · w, detached; None if it is 1 throughout."""
@@ -39,6 +40,14 @@ class LogLikelihood:
         with torch.no_grad():
             own = self.weights(batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach())
         return own if weight is None else own * weight
+
+    def taylor(self, order: int, precision: torch.dtype = torch.float64) -> Taylor:
+        """The term at its model's θ, in that model's own coordinates. One pass over the source."""
+
+        def of(batch: Batch) -> Taylor:
+            return taylor(self.model, batch, self.weight(batch), order, precision)
+
+        return total(of, self.source, self.model)
 
     def thinned(self, keep: int) -> LogLikelihood:
         return LogLikelihood(self.model, Thinned(self.source, keep), self.weights)
@@ -64,9 +73,7 @@ class LogPrior:
 
 
 class Objective:
-    """A sum of log-likelihood terms and log-priors, as a function of one flat θ.
-
-    """
+    """A sum of log-likelihood terms and log-priors, as a function of one flat θ."""
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
@@ -83,7 +90,7 @@ class Objective:
     # ---- θ ---------------------------------------------------------------------------------------------------------------
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         """The first term's model: the one that a fit reports."""
         return self.terms[0].model
 
@@ -132,8 +139,7 @@ class Objective:
             self.theta = theta
         out: Taylor | None = None
         for term in self.terms:
-            part = total(lambda b, t=term: taylor(t.model, b, t.weight(b), order, precision), term.source, term.model)
-            part = self._spread(part, term.model)
+            part = self._spread(term.taylor(order, precision), term.model)
             out = part if out is None else out + part
         for prior in self.priors:
             part = self._spread(prior.prior.taylor(prior.model, order), prior.model)

@@ -40,7 +40,9 @@ class Prior:
 
     def coordinates(self, model: nn.Module) -> Tensor:
         """Which coordinates of θ it is on."""
-        names = list(getattr(model, "coefficient_names", None) or [n for n, p in model.named_parameters() for _ in range(p.numel())])
+        names = list(
+            getattr(model, "coefficient_names", None) or [n for n, p in model.named_parameters() for _ in range(p.numel())]
+        )
         if self.on is None:
             free = getattr(model, "slopes", None)
             keep = [bool(b) for b in free] if free is not None else [True] * len(names)

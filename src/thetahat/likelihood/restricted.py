@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.information import Information
-from .objective import Objective
 from ..models.taylor import Taylor
+from .objective import Objective
 
 
 class Restricted:
@@ -43,6 +43,7 @@ class Restricted:
             theta = self.origin.clone()
             theta[self.free] = phi
             return theta
+        assert self.basis is not None
         return self.origin + self.basis @ phi
 
     @property

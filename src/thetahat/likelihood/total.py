@@ -42,7 +42,10 @@ def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> 
     out: Any = None
     for batch in source.batches(model):
         part = function(batch)
-        out = part if out is None else out + part
+        if out is None:
+            out = part
+        else:  # large parts add in place, where they say how
+            out = out.accumulate(part) if hasattr(out, "accumulate") else out + part
     if out is None:
         raise EmptyData("the source yielded no batches.")
     if torch.distributed.is_available() and torch.distributed.is_initialized():

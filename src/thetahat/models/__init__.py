@@ -1,6 +1,10 @@
 """p(data | θ): one readable file a model."""
 
 from .base import Model
+from .conditional import Conditional
+from .density import Density
+from .policy import Policy
+from .preference import BradleyTerry
 from .regression import Regression
 
-__all__ = ["Model", "Regression"]
+__all__ = ["BradleyTerry", "Conditional", "Density", "Model", "Policy", "Regression"]

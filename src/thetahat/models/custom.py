@@ -122,7 +122,9 @@ def simplex(value: Any) -> Constraint:
 class Custom(Model):
     """A model made of a function and its named parameters. Made by `model`, not by hand."""
 
-    def __init__(self, function: Callable[..., Tensor], constraints: dict[str, Constraint], measure: str, target: str, concave: bool):
+    def __init__(
+        self, function: Callable[..., Tensor], constraints: dict[str, Constraint], measure: str, target: str, concave: bool
+    ):
         super().__init__()
         self.function, self.constraints, self.measure, self.target, self.concave = function, constraints, measure, target, concave
         self.__doc__ = function.__doc__
@@ -193,7 +195,9 @@ def model(
         takes = list(inspect.signature(function).parameters)[1:]
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
         if not open_ended and set(takes) != set(constraints):
-            raise BadArgument(f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: they must agree.")
+            raise BadArgument(
+                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: they must agree."
+            )
         return Custom(function, constraints, measure, target, concave)
 
     return decorate

@@ -86,7 +86,9 @@ def _sorted_out(
                 raise BadArgument(f"{name}={value:g} is outside the range {spec.range} of {family}'s {name}.")
             fixed[name] = float(value)
         else:
-            raise BadArgument(f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it is held.")
+            raise BadArgument(
+                f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it is held."
+            )
     extras: dict[str, str | float] = {}
     for name, default in family.extras.items():
         value = given.pop(name, None)

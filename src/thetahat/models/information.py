@@ -37,6 +37,14 @@ class Information:
             return Information(self.A + other.A)
         return Information(self.A + other.A, self.E + other.E, self.D + other.D, self.eliminated)
 
+    def accumulate(self, other: Information) -> Information:
+        """self + other, in the memory of self."""
+        if self.eliminated != other.eliminated:
+            return self + other
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine += theirs
+        return self
+
     def tensors(self) -> list[Tensor]:
         return [t for t in (self.A, self.E, self.D) if t is not None]
 

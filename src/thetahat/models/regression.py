@@ -11,20 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.design import Design
 from ..data.source import Source
-from ..data.table import Encoder
 from ..families.base import Family, Parameter
+from .base import Model, set_theta
 from .information import Information
 from .taylor import Taylor
-from .base import Model, set_theta
 
-NARROW = 64  # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added up by code
+if TYPE_CHECKING:
+    from ..data.design import Design
+    from ..data.table import Encoder
+
+NARROW = (
+    64  # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added up by code
+)
 
 
 @dataclass(frozen=True)
@@ -95,23 +100,26 @@ class Predictor:
 
     def rows(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """The narrow columns written out, (m, n): a row a column."""
-        n, at = len(batch), 0
-        out = torch.empty(len(self.narrow), n, dtype=dtype)
+        n, m = len(batch), len(self.narrow)
+        out = torch.empty(m + 1, n, dtype=dtype)  # one row more, where the reference levels are thrown
+        at = int(self.design.intercept)
         if self.design.intercept:
             out[0] = 1.0
-            at = 1
         if self.design.columns:
             out[at : at + self.design.columns] = batch[f"x{self.slot}"].T
             at += self.design.columns
+        out[at:].zero_()
         for j, _, levels in self.terms():
             if levels > NARROW:
                 continue
-            value = batch.tensors.get(f"value{self.slot}.{j}")
-            hot = torch.zeros(levels + 1, n, dtype=dtype)
-            code = batch[f"code{self.slot}.{j}"][None]
-            out[at : at + levels] = (hot.scatter_(0, code, 1.0) if value is None else hot.scatter_(0, code, value[None].to(dtype)))[1:]
+            code, value = batch[f"code{self.slot}.{j}"], batch.tensors.get(f"value{self.slot}.{j}")
+            row = torch.where(code > 0, code + (at - 1), m)[None]
+            if value is None:
+                out.scatter_(0, row, 1.0)
+            else:
+                out.scatter_(0, row, value[None].to(dtype))
             at += levels
-        return out
+        return out[:m]
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,13 @@ class Regression(Model):
     """
 
     def __init__(
-        self, family: Family, encoder: Encoder, slots: Mapping[str, int], fixed: Mapping[str, float] | None = None, *, density: bool = False
+        self,
+        family: Family,
+        encoder: Encoder,
+        slots: Mapping[str, int],
+        fixed: Mapping[str, float] | None = None,
+        *,
+        density: bool = False,
     ):
         super().__init__()
         self.family, self.encoder, self.fixed, self.density = family, encoder, dict(fixed or {}), density
@@ -215,7 +229,9 @@ class Regression(Model):
             curvature = {(back[a], back[b]): c for (a, b), c in curvature.items() if a in back and b in back}
         return value, score, curvature
 
-    def taylor(self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+    def taylor(
+        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
         """Σ w log p, its gradient, and its information, over one batch.
 
         precision : of the information's sums; the value and the gradient are always float64.
@@ -238,7 +254,9 @@ class Regression(Model):
         n = len(batch)
         score = [s.expand(n) for s in score]
         k = range(len(score))
-        return self.assemble(batch, {(a, b): score[a] * score[b] * (1.0 if weight is None else weight) for a in k for b in k if a <= b})
+        return self.assemble(
+            batch, {(a, b): score[a] * score[b] * (1.0 if weight is None else weight) for a in k for b in k if a <= b}
+        )
 
     def scores(self, batch: Batch) -> Tensor:
         """∂ log p_i / ∂θ, (n, p)."""
@@ -255,7 +273,9 @@ class Regression(Model):
                     out[hit, first + code[hit] - 1] = (s if value is None else s * value)[hit]
         return out
 
-    def assemble(self, batch: Batch, weight: Mapping[tuple[int, int], Tensor], precision: torch.dtype = torch.float64) -> Information:
+    def assemble(
+        self, batch: Batch, weight: Mapping[tuple[int, int], Tensor], precision: torch.dtype = torch.float64
+    ) -> Information:
         """J with blocks X_aᵀ diag(w_ab) X_b, a ≤ b, over one batch."""
         layout = self.layout
         A = torch.zeros(layout.kept, layout.kept, dtype=torch.float64)

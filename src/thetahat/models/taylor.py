@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from .information import Information
@@ -24,11 +25,19 @@ class Taylor:
         J = self.information + other.information if both else None  # type: ignore[operator]
         return Taylor(self.value + other.value, self.gradient + other.gradient, J)
 
+    def accumulate(self, other: Taylor) -> Taylor:
+        """self + other, in the memory of self."""
+        if self.information is None or other.information is None:
+            return self + other
+        return Taylor(self.value + other.value, self.gradient + other.gradient, self.information.accumulate(other.information))
+
     def tensors(self) -> list[Tensor]:
         return [self.value, self.gradient, *(self.information.tensors() if self.information is not None else [])]
 
 
-def taylor(model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+def taylor(
+    model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64
+) -> Taylor:
     """Σ w log p of a batch, its gradient and its information in the model's own θ.
 
     The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
@@ -39,7 +48,7 @@ def taylor(model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2
     free = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
         log_prob = model.log_prob(batch)
-        value = (log_prob if weight is None else weighted(log_prob, weight)).sum()
+        value = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)  # of float32 models too
         gradient = _flat(torch.autograd.grad(value, free, create_graph=order > 1, allow_unused=True), free)
         if order < 2:
             return Taylor(value.detach(), gradient.detach())
@@ -51,7 +60,7 @@ def taylor(model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2
     return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
 
 
-def scores(model: nn.Module, batch: Batch) -> Tensor:
+def scores(model: Any, batch: Batch) -> Tensor:
     """∂ log p_i / ∂θ, (n, p): a forward-mode pass a coordinate of θ, or a backward pass a row, whichever are fewer."""
     own = getattr(model, "scores", None)
     if own is not None:

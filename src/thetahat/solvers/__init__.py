@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..likelihood import Objective
 from . import closed_form
 from .certificate import Certificate
@@ -11,14 +13,21 @@ from .closed_form import ClosedForm
 from .diagnose import diagnose
 from .lbfgs import LBFGS
 from .loop import Solver, iterate
+from .minibatches import drawn
 from .newton import Newton
+from .progress import progress
+from .stochastic import Stochastic
 
 QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
 DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gradients alone
 
 
 def choose(objective: Objective) -> Any:
-    """The closed form where there is one, Newton where the information can be held and factored, L-BFGS where it cannot."""
+    """Stochastic ascent where θ is not float64 (a network) or the data have no end; the closed form where there is one; Newton where the
+    information can be held and factored, L-BFGS where it cannot."""
+    endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
+    if endless or any(p.dtype != torch.float64 for p in objective.parameters()):
+        return Stochastic()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
     layout = getattr(objective.model, "layout", None)
@@ -32,8 +41,9 @@ def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[i
     begin = getattr(objective.model, "start", None)
     if begin is not None and len(objective.terms) == 1:
         objective.theta = begin(term.source)
-    state = iterate(solver, objective)
+    with progress(solver) as callback:
+        state = iterate(solver, objective, callback)
     return diagnose(objective, solver, state), state.trace
 
 
-__all__ = ["LBFGS", "Certificate", "ClosedForm", "Newton", "Solver", "choose", "climb", "diagnose", "iterate"]
+__all__ = ["LBFGS", "Certificate", "ClosedForm", "Newton", "Solver", "Stochastic", "choose", "climb", "diagnose", "iterate"]

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from ..families.links import Identity
 from ..families.normal import Normal
 from ..likelihood import Objective
-from ..models.taylor import Taylor
 from ..models.regression import NARROW, Predictor, Regression
+from ..models.taylor import Taylor
 from .certificate import Certificate
 
 REFINED = 4_000_000  # entries of X up to which residuals are formed in extended precision
@@ -45,9 +44,18 @@ class LeastSquares:
 def applies(objective: Objective) -> bool:
     """Whether the objective is a normal linear model with identity link, constant scale and columns that can be held."""
     model = objective.model
-    if not isinstance(model, Regression) or len(objective.terms) != 1 or objective.priors or objective.terms[0].weights is not None:
+    if (
+        not isinstance(model, Regression)
+        or len(objective.terms) != 1
+        or objective.priors
+        or objective.terms[0].weights is not None
+    ):
         return False
-    if not isinstance(model.family, Normal) or not isinstance(model.family.parameters["mean"].link, Identity) or "mean" in model.fixed:
+    if (
+        not isinstance(model.family, Normal)
+        or not isinstance(model.family.parameters["mean"].link, Identity)
+        or "mean" in model.fixed
+    ):
         return False
     mean = model.predictors[0]
     if any(levels > NARROW for _, _, levels in mean.terms()) or mean.size > 2000 or mean.size == 0:
@@ -83,10 +91,12 @@ def solve(objective: Objective) -> LeastSquares:
         norm += (X**2).sum(0)
         weight += float(w.sum())
         response += float(y @ y)
-        R = np.linalg.qr(np.vstack([R, np.column_stack([X, y])]), mode="r")
+        R = np.asarray(np.linalg.qr(np.vstack([R, np.column_stack([X, y])]), mode="r"))
     pivots = np.abs(np.diag(R)[:p]) / np.sqrt(np.maximum(norm, 1e-300))
     if pivots.min() < RANK:
         return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
+    from scipy.linalg import solve_triangular
+
     root = solve_triangular(R[:p, :p], np.eye(p))
     squares = float(R[p, p] ** 2) if len(R) > p else 0.0
     return LeastSquares(root @ R[:p, p], root @ root.T, squares, weight, response, pivots)
@@ -120,6 +130,8 @@ def _refined(X: np.ndarray, y: np.ndarray, weight: float) -> LeastSquares:
 
 def _augmented(Q: np.ndarray, R: np.ndarray, X: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """r + Xβ = a, Xᵀr = b, for several right-hand sides, refined with residuals in extended precision."""
+    from scipy.linalg import solve_triangular
+
     r, beta = np.zeros(a.shape, dtype=np.longdouble), np.zeros(b.shape, dtype=np.longdouble)
     for _ in range(6):
         f = np.asarray(a - r - X @ beta, dtype=np.float64)
@@ -168,7 +180,8 @@ class ClosedForm:
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
         found, model = state.least_squares, objective.model
-        known = {"size": objective.size, "steps": 1, "passes": 2}
+        assert isinstance(model, Regression)
+        known: dict[str, Any] = {"size": objective.size, "steps": 1, "passes": 2}
         if state.taylor is None:
             return Certificate(status="flat direction", rank=int((found.pivots >= RANK).sum()), **known)
         if len(model.predictors) == 2 and not found.squares > (64 * np.finfo(float).eps) ** 2 * max(found.response, 1e-300):
@@ -179,7 +192,13 @@ class ClosedForm:
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
         decrement = self._decrement(model, state.taylor, found)
         return Certificate(
-            status="certified maximum", concave=True, nats=0.5 * decrement**2, standard_errors=decrement, rank=objective.size, detail="Closed form.", **known
+            status="certified maximum",
+            concave=True,
+            nats=0.5 * decrement**2,
+            standard_errors=decrement,
+            rank=objective.size,
+            detail="Closed form.",
+            **known,
         )
 
     def _decrement(self, model: Any, t: Taylor, found: LeastSquares) -> float:

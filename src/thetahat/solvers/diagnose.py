@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.table import Table
 from ..likelihood import Objective
 from ..likelihood.total import total
 from ..models.base import names_of
@@ -23,7 +22,7 @@ from ..models.regression import Regression
 from .certificate import Certificate, direction_text
 from .loop import iterate
 from .newton import Newton
-from .separation import separation
+from .stochastic import Stochastic
 
 SUSPICIOUS = 1e3
 SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked at
@@ -34,7 +33,7 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
     """The solver's certificate, or the reason why there is no maximum to certify. Leaves the objective at θ̂."""
     certificate = solver.certificate(objective, state)
     objective.theta = state.theta
-    if certificate.status == "stochastic":
+    if certificate.status == "stochastic" or isinstance(solver, Stochastic):
         return certificate
     model = objective.model
     if isinstance(model, Regression):
@@ -111,7 +110,9 @@ def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, flo
         columns = []
         for p in model.predictors:
             none = p.eta(batch, torch.zeros_like(theta))
-            columns.append(torch.stack([(p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)]))
+            columns.append(
+                torch.stack([(p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)])
+            )
         moved = torch.cat(columns, 1)
         largest = sum(float(p.rows(batch, torch.float64).square().sum()) for p in model.predictors)
         return torch.cat([(moved @ moved.T).reshape(-1), moved.new_tensor([largest])])
@@ -163,7 +164,9 @@ def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) ->
         f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5))."
     )
     size = certificate.size or 0
-    return replace(certificate, status="flat direction", rank=size - len(flat), directions=tuple(flat), detail=detail, concave=False)
+    return replace(
+        certificate, status="flat direction", rank=size - len(flat), directions=tuple(flat), detail=detail, concave=False
+    )
 
 
 # ---- boundaries ----------------------------------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
         theta = objective.theta
         j = next(q.start for q in model.predictors if q.parameter == p.parameter)
         value = float(p.spec.link.inverse(theta[j]))
-        if math.isfinite(edge) and abs(value - edge) > 1e-3 or not math.isfinite(edge) and abs(value) < 1e4:
+        if (math.isfinite(edge) and abs(value - edge) > 1e-3) or (not math.isfinite(edge) and abs(value) < 1e4):
             continue
         far = theta.clone()
         far[j] = FAR if edge > value else -FAR
@@ -205,6 +208,8 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
 
 
 def _separated(model: Regression, objective: Objective, certificate: Certificate) -> Certificate | None:
+    from .separation import separation  # brings scipy.optimize, which takes long to load
+
     source = objective.terms[0].source
     found = separation(model, source)
     if found is None:
@@ -212,7 +217,7 @@ def _separated(model: Regression, objective: Objective, certificate: Certificate
     direction = torch.from_numpy(found.direction)
     named = _named(model, direction)
     rows = found.rows
-    kept = source.kept if isinstance(source, Table) else None
+    kept = getattr(source, "kept", None)  # of a table with incomplete rows: which are complete
     if kept is not None:
         rows = kept.nonzero()[0][rows]
     family = type(model.family).__name__
@@ -232,7 +237,13 @@ def _separated(model: Regression, objective: Objective, certificate: Certificate
         'or ask for the limit (on_failure="return") and read fit.certificate.'
     )
     return replace(
-        certificate, status="no maximum", directions=(named,), rows=tuple(int(r) for r in rows), detail=detail, concave=False, nats=None,
+        certificate,
+        status="no maximum",
+        directions=(named,),
+        rows=tuple(int(r) for r in rows),
+        detail=detail,
+        concave=False,
+        nats=None,
         standard_errors=None,
     )
 
@@ -241,7 +252,9 @@ def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: C
     """A direction along which ℓ was seen never to fall, out to 64 times the size of θ: evidence, not proof, and called so."""
     theta, here = objective.theta, objective.value()
     noise = 1e-10 * (abs(here) + 1)
-    candidates = [vectors[:, j] for j in range(vectors.shape[1])] + [torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50))]
+    candidates = [vectors[:, j] for j in range(vectors.shape[1])] + [
+        torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50))
+    ]
     for v in candidates:
         for sign in (1.0, -1.0):
             d = sign * v / float(v.abs().max())

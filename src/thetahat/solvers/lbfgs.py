@@ -82,12 +82,20 @@ class LBFGS:
         return state.decrement <= self.tolerance or state.stalled >= 10 or state.step >= self.steps
 
     def certificate(self, objective: Any, state: State) -> Certificate:
-        known = {"size": objective.size, "steps": state.step, "passes": state.passes, "standard_errors": state.decrement, "nats": 0.5 * state.decrement**2}
+        known = {
+            "size": objective.size,
+            "steps": state.step,
+            "passes": state.passes,
+            "standard_errors": state.decrement,
+            "nats": 0.5 * state.decrement**2,
+        }
         if state.decrement > max(self.tolerance, 1e-3):
             return Certificate(status="not converged", detail=f"Stopped after {state.step} steps.", **known)
         concave = bool(getattr(objective.model, "concave", False))
         status = "certified maximum" if concave else "stationary point"
-        return Certificate(status=status, concave=concave, detail="The decrement is that of the approximate information.", **known)
+        return Certificate(
+            status=status, concave=concave, detail="The decrement is that of the approximate information.", **known
+        )
 
     def _solve(self, state: State, g: Tensor) -> Tensor:
         q, alphas = g.clone(), []

@@ -63,7 +63,7 @@ class Newton:
     ----------
     tolerance : λ at which to stop, in standard errors
     steps : at most so many
-    keep_above : rows above which J is kept for several steps
+    keep_above, keep_below : J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
     float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
     thin_above : rows above which the climb begins on a subsample
     coarse : the largest λ that may count as a maximum when rounding stops the climb
@@ -72,6 +72,7 @@ class Newton:
     tolerance: float = 1e-8
     steps: int = 200
     keep_above: int = 20_000
+    keep_below: float = 3.0
     float32_above: int = 100_000
     thin_above: int = 100_000
     coarse: float = 1e-2
@@ -132,7 +133,8 @@ class Newton:
         if state.pairs and state.decrement > 0.3 * state.previous:
             state = self._refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
-        keep = (objective.rows or 0) > self.keep_above and state.factor is not None
+        # far from the maximum J changes too much along the step for the old one to steer the next: it is summed anew in the same pass
+        keep = (objective.rows or 0) > self.keep_above and state.factor is not None and state.decrement < self.keep_below
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)

@@ -103,7 +103,10 @@ def _distinct(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     if rows.shape[0] == 0:
         return rows
     rows.sort_indices()
-    keys = {(tuple(rows.indices[a:b]), tuple(rows.data[a:b])): i for i, (a, b) in enumerate(zip(rows.indptr, rows.indptr[1:], strict=False))}
+    keys = {
+        (tuple(rows.indices[a:b]), tuple(rows.data[a:b])): i
+        for i, (a, b) in enumerate(zip(rows.indptr, rows.indptr[1:], strict=False))
+    }
     return rows[sorted(keys.values())]
 
 

@@ -1,0 +1,112 @@
+"""Conditional: a family whose parameters are the outputs of a network. Every regression and every classifier of deep learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import BadArgument, ModelError
+from ..families.base import Family
+from .base import Model
+
+
+class Conditional(Model):
+    """p(y | x) of a family, its parameters read off a network.
+
+        log p(y | x, θ) = log p(y | g_1⁻¹(η_1), …, g_k⁻¹(η_k)),      (η_1, …, η_k) = f_θ(x)
+
+    Parameters
+    ----------
+    family : p(y | its k parameters); Categorical(K) also takes K logits, one of which is then left over
+    network : x (n, …) → η (n, k); (n,) will do where k is 1
+    inputs : the tensor of the batch that the network reads, or the columns that are stacked to it, (n, columns)
+    target : the tensor that is scored
+
+    Raises
+    ------
+    ModelError : the network's outputs are not as many as the family's parameters
+
+    Source: Bishop (1994), Mixture Density Networks (networks whose outputs are the parameters of a density).
+
+    >>> from thetahat.families import Poisson
+    >>> model = Conditional(Poisson(), nn.Linear(2, 1, dtype=torch.float64))
+    >>> tuple(model.log_prob(Batch({"x": torch.ones(5, 2), "y": torch.zeros(5)})).shape)
+    (5,)
+    """
+
+    def __init__(self, family: Family, network: nn.Module, *, inputs: str | Sequence[str] = "x", target: str = "y"):
+        super().__init__()
+        if not isinstance(family, Family):
+            raise BadArgument(f"Conditional(family, network): family is {type(family).__name__}, not a family (th.families.Poisson()).")
+        if not isinstance(network, nn.Module):
+            raise BadArgument(f"Conditional(family, network): network is {type(network).__name__}, not a torch.nn.Module.")
+        self.family, self.network, self.target = family, network, target
+        self.inputs = inputs if isinstance(inputs, str) else tuple(inputs)
+        self.measure = family.measure
+
+    # ---- p ---------------------------------------------------------------------------------------------------------------
+
+    def eta(self, batch: Batch) -> list[Tensor]:
+        """The family's linear predictors of each row, k tensors of `batch.shape`."""
+        x = batch[self.inputs] if isinstance(self.inputs, str) else torch.stack([batch[name] for name in self.inputs], -1)
+        first = next(self.network.parameters(), None)
+        if first is not None and x.is_floating_point():
+            x = x.to(first.dtype)
+        out = self.network(x)
+        k = len(self.family.parameters)
+        if k == 1 and tuple(out.shape) == batch.shape:
+            return [out]
+        wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
+        if tuple(out.shape[:-1]) != batch.shape or out.shape[-1] not in wanted:
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, and {self.family} has the "
+                f"parameters {', '.join(self.family.parameters)}. Accepted: {' or '.join(str((*batch.shape, w)) for w in wanted)}."
+            )
+        return list(out.unbind(-1))
+
+    def extras(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: batch[name] for name in self.family.extras if name in batch}
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        return self.family.log_prob_eta(batch[self.target], *self.eta(batch), **self.extras(batch))
+
+    # ---- what it predicts ------------------------------------------------------------------------------------------------
+
+    def parameters_at(self, batch: Batch) -> list[Tensor]:
+        """The family's parameters on their own scales; a Categorical's logits as they are."""
+        with torch.no_grad():
+            eta = self.eta(batch)
+        return self.family.natural(eta) if len(eta) == len(self.family.parameters) else eta
+
+    def mean(self, batch: Batch) -> Tensor:
+        """E[y | x]."""
+        return self.family.expectation(*self.parameters_at(batch), **self.extras(batch))
+
+    def probabilities(self, batch: Batch) -> Tensor:
+        """P(y = j | x), (n, K), of a categorical family."""
+        if not hasattr(self.family, "probabilities"):
+            raise BadArgument(f"{self.family} has no probabilities of categories. It has a mean: model.mean(batch).")
+        return self.family.probabilities(*self.parameters_at(batch))
+
+    def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of y for each row."""
+        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+
+    # ---- what makes it explained -----------------------------------------------------------------------------------------
+
+    @property
+    def concave(self) -> bool:
+        """log p is concave in θ if it is in η and η is affine in θ."""
+        return self.family.concave and _affine(self.network)
+
+    @property
+    def slopes(self) -> list[bool]:
+        """Which coordinates of θ are weights rather than biases: those that a prior is on unless it names others."""
+        return [not name.endswith("bias") for name, p in self.named_parameters() if p.requires_grad for _ in range(p.numel())]
+
+
+def _affine(network: nn.Module) -> bool:
+    return isinstance(network, nn.Linear) or (isinstance(network, nn.Sequential) and len(network) == 1 and _affine(network[0]))

@@ -1,0 +1,149 @@
+"""Minibatches: how a source is dealt out to the steps of a stochastic climb, and what of it is held out.
+
+    rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
+    read from a file        block by block; the rows within a block in a new order
+    drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.source import Source, Tensors
+from ..errors import BadArgument, EmptyData
+from ..likelihood import LogLikelihood
+
+
+@dataclass
+class Feed:
+    """A source, the terms that share its batches, and the batches to come: a list a step.
+
+    `observations` is Σ count of a pass, the N of the source; None where it is drawn from the model (then it is the batch's own) or not
+    known. `drawn`: from the model.
+    """
+
+    terms: list[LogLikelihood]
+    batches: Iterator[list[Batch]]
+    observations: float | None
+    rows: int | None
+    drawn: bool
+
+
+def drawn(source: Source) -> bool:
+    """Whether the source draws from the model as it stands."""
+    return bool(getattr(source, "drawn", False))
+
+
+def whole(source: Source) -> Batch | None:
+    """All rows of a source that holds them in memory."""
+    own = getattr(source, "whole", None)
+    return own if isinstance(own, Batch) else None
+
+
+def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generator, kept: dict[int, Batch]) -> list[Feed]:
+    """One feed a source; `kept` are the rows of a source, by its id, of which a part is held out."""
+    shared: dict[int, list[LogLikelihood]] = {}
+    for term in terms:
+        shared.setdefault(id(term.source), []).append(term)
+    out = []
+    for key, group in shared.items():
+        source, model = group[0].source, group[0].model
+        rows = kept.get(key, whole(source))
+        if drawn(source):
+            out.append(Feed(group, _drawn(source, model), None, None, True))
+        elif rows is not None:
+            out.append(Feed(group, _shuffled(rows, batch_size, generator), rows.total, len(rows), False))
+        else:
+            out.append(Feed(group, _streamed(source, model, batch_size, generator), _observations(source, model), source.size, False))
+    return out
+
+
+def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Batch, Batch]:
+    """(what is left, what is held out): about `fraction` of the units, each whole (a row, or all rows of a group)."""
+    unit = batch.group.reshape(len(batch), -1)[:, 0]
+    ids, position = torch.unique(unit, return_inverse=True)
+    many = round(fraction * len(ids))
+    if not 0 < many < len(ids):
+        raise BadArgument(f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None.")
+    out = torch.zeros(len(ids), dtype=torch.bool)
+    out[torch.randperm(len(ids), generator=generator)[:many]] = True
+    return batch[~out[position]], batch[out[position]]
+
+
+def pieces(batch: Batch, many: int) -> Iterator[slice]:
+    """The rows of a batch in so many parts of nearly equal length."""
+    edges = torch.linspace(0, len(batch), min(many, len(batch)) + 1).round().long().tolist()
+    return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+
+def held_out_nats(model: nn.Module, source: Source | Batch, prepare: object = None) -> tuple[float, float, float]:
+    """Mean log p of a term, its standard error (a table's rows, or the sequences of a (B, T) batch, are independent), and Σ count."""
+    values, counts, units = [], [], []
+    at = 0
+    for batch in Tensors(source).batches() if isinstance(source, Batch) else source.batches(model):
+        batch = prepare(batch) if callable(prepare) else batch
+        with torch.no_grad():
+            log_prob = model.log_prob(batch).to(torch.float64).cpu()  # type: ignore[operator]
+        count = batch.count.to(torch.float64).cpu()
+        values.append(torch.where(count == 0, 0.0, log_prob).reshape(-1))
+        counts.append(count.reshape(-1))
+        units.append((at + torch.arange(len(batch))).reshape(-1, *[1] * (count.ndim - 1)).expand(count.shape).reshape(-1))
+        at += len(batch)
+    x, c, unit = torch.cat(values), torch.cat(counts), torch.cat(units)
+    n = float(c.sum())
+    if n == 0:
+        raise EmptyData("the held-out data count nothing.")
+    mean = float((c * x).sum() / n)
+    if at == len(x):  # a count is so many independent rows
+        square, independent = float((c * (x - mean) ** 2).sum()), n
+    else:
+        sums = torch.zeros(at, dtype=torch.float64).index_add_(0, unit, c * (x - mean))
+        square, independent = float((sums**2).sum()), float(at)
+    error = (square * independent / max(independent - 1, 1e-300)) ** 0.5 / n if independent > 1 else float("nan")
+    return mean, error, n
+
+
+def _shuffled(rows: Batch, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+    while True:
+        order = torch.randperm(len(rows), generator=generator)
+        for part in order.split(size):
+            yield [rows[part]]
+
+
+def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+    while True:
+        empty = True
+        for block in source.batches(model):
+            empty = False
+            for part in torch.randperm(len(block), generator=generator).split(size):
+                yield [block[part]]
+        if empty:
+            raise EmptyData("the source yielded no batches.")
+
+
+def _drawn(source: Source, model: nn.Module) -> Iterator[list[Batch]]:
+    while True:
+        yield list(source.batches(model))
+
+
+def _observations(source: Source, model: nn.Module) -> float | None:
+    """Σ count of a pass, or None where a pass has no end."""
+    return None if source.size is None else sum(batch.total for batch in source.batches(model))
+
+
+def cast(batch: Batch, dtype: torch.dtype | None, device: torch.device) -> Batch:
+    """The batch where the model is, its floating tensors in the arithmetic of the step; counts stay as they are."""
+    moved = batch.to(device)
+    if dtype is None:
+        return moved
+    out = moved.to(dtype)
+    return out.with_count(moved.count) if moved.counted else out
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.detach().reshape(-1) for t in tensors])

@@ -1,0 +1,344 @@
+"""Stochastic ascent: the one training loop for θ too large for Newton's method, and for data drawn from the model itself.
+
+    ĝ = Σ_s (N_s/N) · (1/n_s) Σ_{i in the batch of source s} w_i ∇log p(x_i | θ)  +  (1/N) ∇log p(θ),      N = Σ_s N_s
+
+n_s is Σ count of the batch and divides once, whatever the pieces in which the batch was summed; N_s is Σ count of a pass. So ĝ estimates
+1/N of the gradient of the whole objective, priors included, and neither the prior's part nor the maximum depends on the batch size. (The
+ratio with n_s is exactly unbiased where every batch counts the same, else to O(1/n_s).) Data drawn from the model have N_s = n_s.
+
+Nothing is certified: what is known of the answer is the trend on held-out data, and its standard error.
+
+Source: Robbins and Monro (1951), A stochastic approximation method; Loshchilov and Hutter (2019), Decoupled weight decay regularization
+(AdamW; here without decay: a prior is stated, not hidden in the optimiser).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument
+from ..likelihood import LogLikelihood, Objective
+from ..models.taylor import Taylor, taylor
+from .certificate import Certificate
+from .minibatches import Feed, cast, feeds, flat, held_out_nats, pieces, split, whole
+
+DECAYS = ("constant", "linear", "cosine")
+OPTIMISERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out nats per term after so many steps."""
+
+    step: int
+    mean: float
+    error: float
+    terms: float
+
+
+@dataclass
+class Work:
+    """What a climb carries along and changes in place: the optimiser with its moments, the order of the data, the best θ so far."""
+
+    optimiser: torch.optim.Optimizer
+    feeds: list[Feed]
+    generator: torch.Generator
+    held_out: tuple[LogLikelihood, Source | Batch] | None
+    parameters: list[nn.Parameter]
+    best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the climb stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches."""
+
+    work: Work = field(repr=False)
+    step: int = 0
+    seen: float = 0.0  # Σ count over the batches of the first source
+    recent: tuple[float, ...] = ()  # the mean of each batch since the last line of the trace
+    evaluations: tuple[Evaluation, ...] = ()
+    trace: tuple[tuple[int, float, float], ...] = ()
+    failure: str = ""
+
+    @property
+    def theta(self) -> Tensor:
+        return flat(list(self.work.parameters))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stochastic:
+    """Settings.
+
+    Parameters
+    ----------
+    steps : how many
+    batch_size : rows (sequences, for terms (B, T)) a step; data drawn from the model come as they are drawn
+    pieces : parts in which a batch is summed, to save memory; the step is the same
+    optimiser : "adamw" or "sgd", of torch.optim
+    learning_rate : of the first step after the warm-up
+    momentum : of "sgd"
+    warmup : steps over which the rate rises from 0
+    decay : of the rate to 0 at the last step: "cosine", "linear"; or "constant"
+    clip : the largest norm of ĝ; None: unbounded
+    seed : of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
+    held_out : a fraction of the rows, where they are in memory; a source; None
+    keep : "best" leaves θ where the held-out nats were highest, "last" where the climb ended
+    evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
+    precision : of the arithmetic of a step; θ itself, its moments, and models with derivatives of their own keep theirs
+
+    The model is left in evaluation mode (no dropout).
+
+    >>> Stochastic(steps=100, learning_rate=0.1, decay="linear").rate(50)
+    0.05
+    """
+
+    steps: int = 2000
+    batch_size: int = 128
+    pieces: int = 1
+    optimiser: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    warmup: int = 0
+    decay: str = "cosine"
+    clip: float | None = None
+    seed: int = 0
+    held_out: float | Source | None = 0.1
+    keep: str = "best"
+    evaluate_every: int | None = None
+    precision: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "pieces"):
+            if getattr(self, name) < 1:
+                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: 1 or more.")
+        for name, accepted in (("optimiser", OPTIMISERS), ("decay", DECAYS), ("keep", ("best", "last"))):
+            if getattr(self, name) not in accepted:
+                raise BadArgument(f"{name}={getattr(self, name)!r}. Accepted: {', '.join(map(repr, accepted))}.")
+        if not self.learning_rate > 0 or (self.clip is not None and not self.clip > 0):
+            raise BadArgument(f"learning_rate={self.learning_rate}, clip={self.clip}: both are positive.")
+        if isinstance(self.held_out, (int, float)) and not 0 < self.held_out < 1:
+            raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
+        if not self.precision.is_floating_point:
+            raise BadArgument(f"precision={self.precision}. Accepted: a floating type, torch.float32.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the step after so many."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.decay]
+        return self.learning_rate * shape
+
+    # ---- start -----------------------------------------------------------------------------------------------------------
+
+    def start(self, objective: Objective) -> State:
+        if not isinstance(objective, Objective):
+            raise BadArgument(f"stochastic ascent climbs a whole objective; received {type(objective).__name__}.")
+        generator = torch.Generator().manual_seed(self.seed)
+        parameters = objective.parameters()
+        first = objective.terms[0]
+        kept: dict[int, Batch] = {}
+        held: tuple[LogLikelihood, Source | Batch] | None = None
+        rows = whole(first.source)
+        if isinstance(self.held_out, (int, float)):
+            if rows is not None:
+                kept[id(first.source)], out = split(rows, float(self.held_out), generator)
+                held = (first, out)
+        elif self.held_out is not None:
+            held = (first, self.held_out)
+        dealt = feeds(objective.terms, self.batch_size, generator, kept)
+        if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
+            raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
+        if self.optimiser == "adamw":
+            optimiser: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.0, maximize=True)
+        else:
+            optimiser = torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum, maximize=True)
+        return self._evaluated(State(Work(optimiser, dealt, generator, held, parameters)))
+
+    # ---- step ------------------------------------------------------------------------------------------------------------
+
+    def step(self, objective: Objective, state: State) -> State:
+        work = state.work
+        seed = int(torch.randint(2**62, (), generator=work.generator))
+        devices = [work.parameters[0].device] if work.parameters[0].is_cuda else []
+        batches = [(feed, next(feed.batches)) for feed in work.feeds]
+        with torch.random.fork_rng(devices=devices), _training(objective):
+            torch.manual_seed(seed)  # of dropout
+            found = self.estimate(objective, batches)
+        value, g = float(found.value), found.gradient
+        if not (math.isfinite(value) and bool(torch.isfinite(g).all())):
+            return replace(state, failure=self._reason(objective, batches, state.step + 1, value))
+        if self.clip is not None:
+            g = g * min(1.0, self.clip / max(float(g.norm()), 1e-300))
+        before = [p.detach().clone() for p in work.parameters]
+        for group in work.optimiser.param_groups:
+            group["lr"] = self.rate(state.step)
+        _set_gradients(work.parameters, g)
+        work.optimiser.step()
+        work.optimiser.zero_grad(set_to_none=True)
+        if not all(bool(torch.isfinite(p).all()) for p in work.parameters):
+            _restore(work.parameters, before)
+            return replace(state, failure=f"step {state.step + 1}: θ left the finite numbers (learning rate {self.rate(state.step):.3g}).")
+        seen = state.seen + sum(b.total for b in batches[0][1])
+        state = replace(state, step=state.step + 1, seen=seen, recent=(*state.recent, value))
+        every = self.evaluate_every or max(1, self.steps // 20)
+        return self._evaluated(state) if state.step % every == 0 or state.step == self.steps else state
+
+    def estimate(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]]) -> Taylor:
+        """1/N of the objective and of its gradient, as the batches of one step estimate it; divided once."""
+        counts = [sum(b.total for b in drawn) for _, drawn in batches]
+        of_pass = [n if feed.observations is None else feed.observations for (feed, _), n in zip(batches, counts, strict=True)]
+        N = sum(of_pass)
+        zero = torch.zeros_like(objective.theta)
+        out = Taylor(zero.new_zeros((), dtype=torch.float64), zero)
+        for (feed, drawn), n, whole_count in zip(batches, counts, of_pass, strict=True):
+            for term in feed.terms if n > 0 else []:
+                for batch in drawn:
+                    part = objective._spread(self._sum(term, batch), term.model)
+                    out = out + _scaled(part, whole_count / N / n)
+        for prior in objective.priors:
+            out = out + _scaled(objective._spread(prior.prior.taylor(prior.model, 1), prior.model), 1 / N)
+        return out
+
+    def _sum(self, term: LogLikelihood, batch: Batch) -> Taylor:
+        """Σ count · w · log p of a batch and its gradient, piece by piece. A weighting sees the batch whole: it may compare its terms."""
+        out: Taylor | None = None
+        with _arithmetic(term.model, self.precision) as prepare:
+            batch = prepare(batch)
+            weight = term.weight(batch)
+            for rows in pieces(batch, self.pieces):
+                piece = batch if self.pieces == 1 else batch[rows]
+                part = taylor(term.model, piece, None if weight is None else weight[rows], order=1)
+                out = part if out is None else out + part
+        assert out is not None
+        return out
+
+    def _evaluated(self, state: State) -> State:
+        """With a look at the held-out data, if there are any, and a line in the trace."""
+        work = state.work
+        if work.held_out is None:
+            if not state.recent:
+                return state
+            x = torch.tensor(state.recent, dtype=torch.float64)
+            error = float(x.std() / len(x) ** 0.5) if len(x) > 1 else math.nan
+            return replace(state, recent=(), trace=(*state.trace, (state.step, float(x.mean()), error)))
+        term, source = work.held_out
+        term.model.eval()
+        with _arithmetic(term.model, self.precision) as prepare:
+            look = Evaluation(state.step, *held_out_nats(term.model, source, prepare))
+        best = max((e.mean for e in state.evaluations), default=-math.inf)
+        if self.keep == "best":
+            buffers = list(term.model.buffers())
+            if look.mean > best or work.best is None:
+                work.best = ([p.detach().clone() for p in work.parameters], [b.clone() for b in buffers])
+            if state.step == self.steps:
+                _restore(work.parameters, work.best[0])
+                _restore(buffers, work.best[1])
+        line = (state.step, look.mean, look.error)
+        return replace(state, evaluations=(*state.evaluations, look), recent=(), trace=(*state.trace, line))
+
+    # ---- done ------------------------------------------------------------------------------------------------------------
+
+    def done(self, objective: Objective, state: State) -> bool:
+        return state.step >= self.steps or bool(state.failure)
+
+    def certificate(self, objective: Objective, state: State) -> Certificate:
+        """Status "stochastic", and the trend; "not converged" where a value ceased to be finite."""
+        rows = state.work.feeds[0].observations
+        epochs = state.seen / rows if rows else 0.0
+        known: dict[str, Any] = {"size": objective.size, "steps": state.step, "passes": math.ceil(epochs)}
+        if state.failure:
+            return Certificate(status="not converged", detail=f"{state.failure} The model is left at the last finite θ.", **known)
+        of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
+        of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
+        said = f"{state.step} steps of {self.optimiser} {of}."
+        if not state.evaluations:
+            shown = [line for line in state.trace if math.isfinite(line[1])]
+            if shown:
+                said += f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
+            return Certificate(status="stochastic", detail=said, **known)
+        first, last = state.evaluations[0], state.evaluations[-1]
+        best = max(state.evaluations, key=lambda e: e.mean)
+        said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g} ± {best.error:.2g} at best"
+        said += f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
+        return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
+
+    def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], step: int, value: float) -> str:
+        """What was not finite in a step: the first term whose log p is not, or the gradient."""
+        for feed, drawn in batches:
+            for term in feed.terms:
+                for batch in drawn:
+                    with torch.no_grad(), _arithmetic(term.model, self.precision) as prepare:
+                        ready = prepare(batch)
+                        log_prob = term.model.log_prob(ready)  # type: ignore[operator]
+                        bad = ~torch.isfinite(log_prob) & (ready.count > 0)
+                    if bool(bad.any()):
+                        at = torch.nonzero(bad)[0].tolist()
+                        where = at[0] if len(at) == 1 else tuple(at)
+                        what = f"log p is {float(log_prob[tuple(at)])} for {int(bad.sum())} of {bad.numel()} terms of the batch"
+                        return f"step {step}: {what} (the first: term {where})."
+        return f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite."
+
+
+# ---- θ, in place -----------------------------------------------------------------------------------------------------------
+
+
+def _scaled(part: Taylor, by: float) -> Taylor:
+    return Taylor(part.value.to(torch.float64) * by, part.gradient * by)
+
+
+def _set_gradients(parameters: list[nn.Parameter], g: Tensor) -> None:
+    at = 0
+    for p in parameters:
+        p.grad = g[at : at + p.numel()].view_as(p).to(p.dtype)
+        at += p.numel()
+
+
+def _restore(into: list[Any], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(into, values, strict=True):
+            p.copy_(value)
+
+
+@contextmanager
+def _training(objective: Objective) -> Iterator[None]:
+    """Training mode for a step; evaluation mode after it, so that data are drawn without dropout."""
+    models = [t.model for t in objective.terms]
+    for model in models:
+        model.train()
+    try:
+        yield
+    finally:
+        for model in models:
+            model.eval()
+
+
+@contextmanager
+def _arithmetic(model: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
+    """The model's floating tensors in the arithmetic of the step, for as long as it lasts; yields what does the same to a batch.
+
+    θ is kept in its own precision: small updates are not lost to the coarser one. A model with a `taylor` of its own keeps its own.
+    """
+    first = next(model.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
+    own = getattr(model, "taylor", None) is not None
+    other = [] if own else [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != dtype]
+    kept = [t.data for t in other]
+    for t in other:
+        t.data = t.data.to(dtype)
+    try:
+        yield lambda batch: cast(batch, None if own else dtype, device)
+    finally:
+        for t, data in zip(other, kept, strict=True):
+            now, t.data = t.data, data
+            if not isinstance(t, nn.Parameter):
+                t.copy_(now)  # running statistics have moved
