@@ -46,4 +46,16 @@ EXAMPLES = {
         (f.Hurdle(f.NegativeBinomial()), (4.0, 0.5, 0.6), {}),
         (f.Hurdle(f.LogNormal()), (0.3, 0.7, 0.4), {}),
     ],
+    "exponential": [(f.Exponential(), (2.5,), {})],
+    "gamma": [(f.Gamma(), p, {}) for p in ((2.5, 0.3), (40.0, 1.5), (1e-3, 1e-4))],
+    "inverse_gaussian": [(f.InverseGaussian(), p, {}) for p in ((2.5, 0.3), (0.1, 0.2), (3.0, 4.0))],
+    "weibull": [(f.Weibull(), p, {}) for p in ((2.5, 1.5), (40.0, 0.6), (1.0, 12.0))],
+    "loglogistic": [(f.LogLogistic(), p, {}) for p in ((2.5, 6.5), (40.0, 1.5), (1.0, 0.8))],
+    "tweedie": [(f.Tweedie(), p, {}) for p in ((2.0, 0.7, 1.5), (0.3, 1.2, 1.6), (9.0, 0.3, 1.2))],
+    "beta": [(f.Beta(), p, {}) for p in ((0.3, 5.0), (0.5, 1.0), (0.97, 400.0))],
+    "multivariate_normal": [
+        (f.MultivariateNormal(1), (0.3, 1.7), {}),
+        (f.MultivariateNormal(3), (0.3, -1.0, 2.0, 1.7, 0.4, 0.5, -0.2, 0.9, 1.1), {}),
+    ],
+    "dirichlet": [(f.Dirichlet(2), (0.7, 2.0), {}), (f.Dirichlet(4), (0.4, 1.0, 3.0, 20.0), {})],
 }

@@ -6,14 +6,18 @@ from ..errors import BadArgument
 from . import links
 from .base import Family, Parameter, Range, Support
 from .bernoulli import Bernoulli, BetaBinomial, Binomial
+from .beta import Beta
 from .categorical import Categorical
 from .censored import Censored, Wrapper
 from .config import from_config, to_config
+from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
 from .huber import Huber
+from .inverse_gaussian import InverseGaussian
 from .laplace import AsymmetricLaplace, Laplace
 from .logistic import Gumbel, HyperbolicSecant, Logistic
 from .losses import loss
+from .multivariate import Dirichlet, MultivariateNormal
 from .negative_binomial import Geometric, NegativeBinomial, NegativeBinomial1
 from .normal import LogNormal, Normal
 from .ordinal import Ordinal
@@ -21,7 +25,9 @@ from .poisson import Poisson
 from .skew_normal import SkewNormal
 from .student_t import StudentT
 from .truncated import Truncated
+from .tweedie import Tweedie
 from .von_mises import VonMises
+from .weibull import LogLogistic, Weibull
 from .zeros import Hurdle, ZeroInflated
 
 registry: dict[str, type[Family]] = {
@@ -46,6 +52,15 @@ registry: dict[str, type[Family]] = {
     "skew_normal": SkewNormal,
     "huber": Huber,
     "von_mises": VonMises,
+    "exponential": Exponential,
+    "gamma": Gamma,
+    "inverse_gaussian": InverseGaussian,
+    "weibull": Weibull,
+    "loglogistic": LogLogistic,
+    "tweedie": Tweedie,
+    "beta": Beta,
+    "multivariate_normal": MultivariateNormal,
+    "dirichlet": Dirichlet,
 }
 
 wrappers: dict[str, type[Wrapper]] = {

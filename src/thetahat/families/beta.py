@@ -22,8 +22,8 @@ class Beta(Family):
 
         log p(y | μ, φ) = −φ·K + ½ log(φμ(1 − μ)/2π) + δ(φ) − δ(α) − δ(β) − log y(1 − y),      α = φμ,  β = φ(1 − μ)
 
-    the beta density of shapes α and β, with its terms collected so that none cancel: K = μ·log(μ/y) + (1 − μ)·log((1 − μ)/(1 − y))
-    is the divergence of y from μ, and δ what Stirling's formula leaves of log Γ. Mean μ, variance μ(1 − μ)/(1 + φ).
+    the beta density of shapes α and β, with its terms collected so that none cancel; δ is what Stirling's formula leaves of
+    log Γ, and K = μ·log(μ/y) + (1 − μ)·log((1 − μ)/(1 − y)). Mean μ, variance μ(1 − μ)/(1 + φ).
 
     Parameters
     ----------
@@ -119,5 +119,9 @@ def _logs(y: Tensor) -> tuple[Tensor, Tensor]:
 def _divergence(logit_y: Tensor, logit: Tensor) -> Tensor:
     """K = log(1 + μ·(e^d − 1)) − μ·d ≥ 0, d = logit y − logit μ; seen from the side where μ ≤ ½, which keeps its digits."""
     side = torch.where(logit > 0, -1.0, 1.0).to(logit)
-    distance, mean = side * (logit_y - logit), torch.sigmoid(side * logit)
-    return torch.log1p(mean * torch.expm1(distance)) - mean * distance
+    distance, tail = side * (logit_y - logit), side * logit
+    far = distance > 100  # where e^d may overflow
+    near = torch.log1p(torch.sigmoid(tail) * torch.expm1(torch.where(far, 0.0, distance)))
+    return (
+        torch.where(far, torch.logaddexp(logsigmoid(-tail), logsigmoid(tail) + distance), near) - torch.sigmoid(tail) * distance
+    )

@@ -88,8 +88,8 @@ class Gamma(Family):
 
         log p(y | μ, φ) = −(u − 1 − log u)/φ − ½ log(2πφ) − δ(1/φ) − log y,      u = y/μ
 
-    the gamma density of shape 1/φ and scale φμ, with its terms collected so that none cancel; δ is what Stirling's formula leaves of
-    log Γ. Mean μ, variance φμ². φ = 1 is the exponential distribution.
+    the gamma density of shape 1/φ and scale φμ, with its terms collected so that none cancel; δ is what Stirling's formula leaves
+    of log Γ. Mean μ, variance φμ². φ = 1 is the exponential distribution.
 
     Parameters
     ----------
@@ -151,10 +151,15 @@ class Gamma(Family):
         return torch.exp(self.log_cdf(y, mean, dispersion))
 
     def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return log_gammainc(1 / dispersion, y / (mean * dispersion))[0]
+        return self._tails(y, mean, dispersion)[0]
 
     def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return log_gammainc(1 / dispersion, y / (mean * dispersion))[1]
+        return self._tails(y, mean, dispersion)[1]
+
+    def _tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+        finite = y < math.inf
+        x = torch.where(finite, torch.where(finite, y, 0.0) / (mean * dispersion), y)  # y = ∞ has no derivative of its quotient
+        return log_gammainc(1 / dispersion, x)
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
         shape = 1 / dispersion

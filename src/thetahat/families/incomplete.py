@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .special import log1mexp
+from .special import log1mexp, polynomial
 
 STEPS, NODES, DEPTH, ROWS = 16, 48, 42.0, 1 << 14  # DEPTH: nats below the integrand's maximum at which the rule stops
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
-STIRLING = (-3617 / 122400, 1 / 156, -691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)  # B_2m / (2m(2m − 1))
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)  # B_2m / (2m(2m − 1))
 
 
 def jet(value: Tensor, leaves: Sequence[Tensor], first: Sequence[Tensor], second: Mapping[tuple[int, int], Tensor]) -> Tensor:
@@ -42,9 +42,26 @@ def jet(value: Tensor, leaves: Sequence[Tensor], first: Sequence[Tensor], second
     """
     zero = [leaf - leaf.detach() for leaf in leaves]
     for a, slope in enumerate(first):
-        value = value + slope * zero[a]
+        value = value + _finite(slope) * zero[a]
     for (a, b), curvature in second.items():
-        value = value + (0.5 if a == b else 1.0) * curvature * zero[a] * zero[b]
+        value = value + (0.5 if a == b else 1.0) * _finite(curvature) * zero[a] * zero[b]
+    return value
+
+
+def _finite(derivative: Tensor) -> Tensor:
+    """±∞ to the largest number, as ∞ · 0 would spoil the value."""
+    return derivative.nan_to_num(nan=math.nan)
+
+
+def stirling_value(a: Tensor) -> Tensor:
+    """δ of `stirling`, without a graph."""
+    a = a.detach()
+    small = a < 10
+    r = 1 / torch.where(small, 10.0, a)
+    value = polynomial(r * r, STIRLING) * r
+    if small.any():
+        b = a[small]
+        value[small] = torch.lgamma(b) - (b - 0.5) * torch.log(b) + b - LOG_ROOT_2PI
     return value
 
 
@@ -58,18 +75,14 @@ def stirling_jets(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     small = a < 10
     r = 1 / torch.where(small, 10.0, a)
     s = r * r
-    value, first, second = 0.0 * r, 0.0 * r, 0.0 * r
-    for k, c in enumerate(STIRLING):  # Horner, from the highest power: c·a^(1 − 2m)
-        m = len(STIRLING) - k
-        value, first, second = value * s + c, first * s + (2 * m - 1) * c, second * s + (2 * m - 1) * (2 * m) * c
-    value, first, second = value * r, -first * s, second * s * r
+    first = polynomial(s, [(1 - 2 * m) * c for m, c in enumerate(STIRLING, 1)]) * s
+    second = polynomial(s, [(1 - 2 * m) * (-2 * m) * c for m, c in enumerate(STIRLING, 1)]) * s * r
     if small.any():
-        b = torch.where(small, a, 1.0)
+        b = a[small]  # these few alone: ζ is slow
         log_b = torch.log(b)
-        value = torch.where(small, torch.lgamma(b) - (b - 0.5) * log_b + b - LOG_ROOT_2PI, value)
-        first = torch.where(small, torch.digamma(b) - log_b + 0.5 / b, first)
-        second = torch.where(small, trigamma(b) - 1 / b - 0.5 / b**2, second)
-    return value, first, second
+        first[small] = torch.digamma(b) - log_b + 0.5 / b
+        second[small] = trigamma(b) - 1 / b - 0.5 / b**2
+    return stirling_value(a), first, second
 
 
 def stirling(a: Tensor) -> Tensor:
@@ -118,11 +131,11 @@ def log_gammainc(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     Source: DLMF 8.2.4, 8.8.11 (the recurrence).
 
     >>> log_gammainc(torch.tensor(1.0, dtype=torch.float64), torch.tensor(50.0, dtype=torch.float64))[1].item()
-    -50.0...
+    -49.99999999999...
     """
     a, x = torch.broadcast_tensors(a, x)
     inside = (x > 0) & (x < math.inf)
-    x_in = torch.where(inside, x, 1.0)
+    x_in = torch.where(inside, x, 1.0).clamp(min=torch.finfo(x.dtype).tiny)  # what is smaller has no quotients
     upper = x_in > torch.clamp(a, min=0.5)
     value, *d = by_rows(_gamma_jets, a, x_in)
     smaller = jet(value, [a, x_in], d[:2], {(0, 0): d[2], (0, 1): d[3], (1, 1): d[4]})
@@ -145,7 +158,7 @@ def log_betainc(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     0.01...
     """
     a, b, x = torch.broadcast_tensors(a, b, x)
-    x_in = torch.where((x > 0) & (x < 1), x, 0.5)
+    x_in = torch.where((x > 0) & (x < 1), x, 0.5).clamp(min=torch.finfo(x.dtype).tiny)
     upper = x_in > a / (a + b)
     near, far, tail = torch.where(upper, b, a), torch.where(upper, a, b), torch.where(upper, 1 - x_in, x_in)
     value, *d = by_rows(_beta_jets, near, far, tail)
@@ -204,9 +217,9 @@ def _gamma_jets(a: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     first = normaliser1 + mean
     second = -1 / outer - 0.5 / outer**2 - delta2 + square + (p * torch.cat([-rise2, node2], 1)).sum(1)
 
-    slope = -sign * torch.exp(normaliser + torch.where(upper, 0.0, torch.log(a)) - log_x - value)
-    cross = slope * (normaliser1 + lower / a - first)
-    return value, first, slope, second, cross, slope * ((a - 1) / x - 1 - slope)
+    slope = -sign * torch.exp(torch.where(upper, 0.0, torch.log(a)) - log_sum)  # ∂L/∂ log x = x·p(x)/e^L
+    cross = slope * (normaliser1 + lower / a - first) / x
+    return value, first, slope / x, second, cross, slope * (a - 1 - x - slope) / x**2
 
 
 def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
@@ -252,11 +265,12 @@ def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     norm_a, norm_b = torch.log((n + 1) * x / c) + psi_n - psi_c - 1 / n, torch.log((n + 1) * (1 - x) / b) + psi_n - psi_b - 1 / n
     first_a, first_b = norm_a + mean_a, norm_b + mean_b
     both = tri_n + 1 / n**2
-    slope = torch.exp(normaliser + torch.log(a) - log_x - log_1mx - value)
-    cross_a, cross_b = slope * (norm_a + 1 / a - first_a), slope * (norm_b - first_b)
-    second_x = slope * ((a - 1) / x - (b - 1) / (1 - x) - slope)
+    both_x = x * (1 - x)
+    slope = torch.exp(torch.log(a) - log_sum)  # ∂L/∂ logit x = x·(1 − x)·p(x)/e^L
+    cross_a, cross_b = slope * (norm_a + 1 / a - first_a) / both_x, slope * (norm_b - first_b) / both_x
+    second_x = slope * ((a - 1) * (1 - x) - (b - 1) * x - slope) / both_x**2
     second_a, second_b = both - tri_c + square_a + bend_a, both - tri_b + square_b + bend_b
-    return value, first_a, first_b, slope, second_a, both + product + bend_b, cross_a, second_b, cross_b, second_x
+    return value, first_a, first_b, slope / both_x, second_a, both + product + bend_b, cross_a, second_b, cross_b, second_x
 
 
 def _digammas(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -302,5 +316,12 @@ def _rule(end: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _gauss_legendre() -> tuple[Tensor, Tensor]:
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    return torch.from_numpy((node + 1) / 2), torch.from_numpy(np.log(weight / 2))
+    """Nodes and log weights on (0, 1). numpy's are good to 12 digits: a Newton step in extended precision mends them."""
+    x = np.polynomial.legendre.leggauss(NODES)[0].astype(np.longdouble)
+    legendre = [0] * NODES + [1]
+    slopes = np.polynomial.legendre.legder(legendre)
+    for _ in range(2):
+        x = x - np.polynomial.legendre.legval(x, legendre) / np.polynomial.legendre.legval(x, slopes)
+    weight = 2 / ((1 - x) * (1 + x) * np.polynomial.legendre.legval(x, slopes) ** 2)
+    node, log_weight = ((1 + x) / 2).astype(np.float64), np.log(weight / 2).astype(np.float64)
+    return torch.from_numpy(node), torch.from_numpy(log_weight)

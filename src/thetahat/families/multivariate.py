@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from . import links
 from .base import Family, Parameter, Support, positive, real, reals
-from .incomplete import LOG_ROOT_2PI, stirling, xlogx_excess
+from .incomplete import LOG_ROOT_2PI, stirling
 from .links import Identity
 from .special import log_gamma_sample
 
@@ -56,7 +56,7 @@ class MultivariateNormal(Family):
 
     def log_prob(self, y: Tensor, *parameters: Tensor) -> Tensor:
         scale = dict(zip(self._entries(), parameters[self.dim :], strict=True))
-        value, z = torch.full_like(y[..., 0], -self.dim * LOG_ROOT_2PI), []
+        value, z = torch.full_like(y[..., 0], -self.dim * LOG_ROOT_2PI), list[Tensor]()
         for i in range(self.dim):
             rest = y[..., i] - parameters[i]
             for j in range(i):
@@ -145,11 +145,11 @@ class Dirichlet(Family):
         inside = (y > 0).all(-1)
         log_y = torch.log(torch.where(inside[..., None], y, 1.0))
         total = torch.stack(torch.broadcast_tensors(*parameters)).sum(0)
-        # Stirling's formula in each log Γ: what is left of the large terms is −s·K(α/s ‖ y)
-        value = 0.5 * torch.log(total) + stirling(total) + LOG_ROOT_2PI
+        # with Stirling's formula in each log Γ, all that is left of the large terms is −Σ α·log((α/s) / y)
+        value = LOG_ROOT_2PI - 0.5 * torch.log(total) + stirling(total)
         for j, alpha in enumerate(parameters):
-            value = value + 0.5 * torch.log(alpha) - LOG_ROOT_2PI - stirling(alpha)
-            value = value - xlogx_excess(alpha, total, log_y[..., j]) - log_y[..., j]
+            value = value - alpha * (torch.log(alpha / total) - log_y[..., j])
+            value = value + 0.5 * torch.log(alpha) - LOG_ROOT_2PI - stirling(alpha) - log_y[..., j]
         return torch.where(inside, value, -math.inf)
 
     def sample(self, *parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import links
 from .base import Family, Parameter, Range, nonnegatives, positive, weighted_mean, weighted_variance
-from .incomplete import by_rows, jet, log_gammainc, moments, stirling_jets
+from .incomplete import DEPTH, by_rows, jet, log_gammainc, moments, stirling_jets, stirling_value
 from .special import invert_cdf, log1mexp, log_gamma_sample
 
 
@@ -22,9 +22,9 @@ class Tweedie(Family):
         log p(y | μ, φ, p) = −log y − D/φ + ½ log A − log 2π + log Σ_{j≥1} exp(−(1 + A)·d(j, ĵ) − δ(j) − δ(jA)),      y > 0
 
     with A = (2 − p)/(p − 1) the shape of each amount, ĵ = y^(2−p) / φ(2 − p) the place of the largest term,
-    d(j, ĵ) = j·log(j/ĵ) − j + ĵ, and D = μ^(2−p)·[(u − 1) − (u^(2−p) − 1)/(2 − p)]/(p − 1), u = y/μ, half the unit deviance. It is the
-    series of Dunn and Smyth with Stirling's formula put into its terms (δ: what that leaves of log Γ), so that nothing
-    cancels. Mean μ, variance φμ^p. p → 1 is a scaled Poisson, p → 2 the gamma.
+    d(j, ĵ) = j·log(j/ĵ) − j + ĵ, and D = μ^(2−p)·[(u − 1) − (u^(2−p) − 1)/(2 − p)]/(p − 1), u = y/μ, half the unit deviance.
+    This is the series of Dunn and Smyth with Stirling's formula put into its terms (δ: what that leaves of log Γ), so that
+    nothing cancels. Mean μ, variance φμ^p. p → 1 is a scaled Poisson, p → 2 the gamma.
 
     Parameters
     ----------
@@ -48,7 +48,9 @@ class Tweedie(Family):
         return self._log_prob(y, torch.log(mean), torch.log(dispersion), power - 1, 2 - power)
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        log_mean, log_dispersion = (p.link.log_inverse(e) for p, e in zip(list(self.parameters.values())[:2], eta[:2], strict=True))
+        log_mean, log_dispersion = (
+            p.link.log_inverse(e) for p, e in zip(list(self.parameters.values())[:2], eta[:2], strict=True)
+        )
         return self._log_prob(y, log_mean, log_dispersion, torch.sigmoid(eta[2]), torch.sigmoid(-eta[2]))  # p − 1 and 2 − p
 
     def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor, over: Tensor, under: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class Tweedie(Family):
         return rate, (2 - power) / (power - 1), dispersion * (power - 1) * mean ** (power - 1)
 
     def _tails(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-        """log P(Y ≤ y) = log{e^(−λ) + Σ_j Poisson(j; λ)·P(jA, y/scale)} and its complement, whose P becomes Q and which has no atom."""
+        """log P(Y ≤ y), P(Y ≤ y) = e^(−λ) + Σ_{j≥1} Poisson(j; λ)·P(jA, y/scale), and its complement: Q for P, and no atom."""
         y, mean, dispersion, power = torch.broadcast_tensors(y, mean, dispersion, power)
         some = (y > 0) & (y < math.inf)
         y_in = torch.where(some, y, mean)
@@ -107,7 +109,8 @@ class Tweedie(Family):
         with torch.no_grad():  # terms peak between λ and the density's ĵ
             peak = y_in ** (2 - power) / (dispersion * (2 - power))
             peak = torch.where(upper, torch.maximum(peak, rate), torch.minimum(peak, rate))
-            j, step = _window(peak.reshape(-1), peak.sqrt().reshape(-1), (peak / (1 + shape)).sqrt().reshape(-1))
+            deviation = torch.sqrt(peak / (1 + shape))
+            j, step = _window(peak.reshape(-1), torch.full_like(peak, DEPTH).reshape(-1), deviation.reshape(-1))
             j, step = j.reshape(*y.shape, -1), step.reshape(y.shape)
         log_poisson = j * torch.log(rate)[..., None] - rate[..., None] - torch.lgamma(j + 1)
         lower_gamma, upper_gamma = log_gammainc(j * shape[..., None], (y_in / scale)[..., None])
@@ -123,31 +126,32 @@ class Tweedie(Family):
         return mean, min(max(weighted_variance(y / mean, weight), 1e-3), 1e4) * math.sqrt(mean), 1.5  # variance φμ^1.5
 
 
-def _window(peak: Tensor, above: Tensor, within: Tensor) -> tuple[Tensor, Tensor]:
+def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Points j (n, K) that carry a sum over j = 1, 2, … of smooth terms with their largest at `peak`, and their step (n,).
 
-    Step 1 while the sum is short. A long one is subsampled, at real j: by Poisson's summation formula Σ f(j) and h·Σ f(jh) differ by
-    the Fourier transform of f at 1/h, which is e^(−2π²s²/h²) of the sum for terms like a normal density of deviation s; h = s/2.
+    The ends are where d(j, peak) = depth at the latest, by d ≥ t²/(2·peak + 2t/3), t = j − peak. The step is 1 while the sum is
+    short. A long one is subsampled, at real j: by Poisson's summation formula Σ f(j) and h·Σ f(jh) differ by the Fourier transform
+    of f at 1/h, which for terms like a normal density of deviation s is e^(−2π²s²/h²) of the sum; here h = s/2.
 
-    above : the deviation that bounds the terms' tails; within: the least deviation that they can have at the peak
+    deviation : the least that the terms can have at the peak
     """
-    low = torch.floor(peak - 9 * above - 2)
-    step = torch.where(low > 1, (within / 2).clamp(min=1.0), 1.0)
-    low = low.clamp(min=1.0)
-    count = int(((peak + 9 * above + 18 - low) / step).max()) + 2
+    low = torch.floor(peak - torch.sqrt(2 * depth * peak))
+    step = torch.where(low > 1, (deviation / 2).clamp(min=1.0), 1.0)
+    low, high = low.clamp(min=1.0), peak.clamp(min=1.0)
+    high = high + depth / 3 + torch.sqrt(depth**2 / 9 + 2 * depth * high)
+    count = int(((high - low) / step).max()) + 2
     return low[:, None] + step[:, None] * torch.arange(count, dtype=peak.dtype, device=peak.device), step
 
 
 def _series_jets(log_peak: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
     """V(c, A) = log Σ_j exp(−(1 + A)·d(j, e^c) − δ(j) − δ(jA)), and V_c, V_A, V_cc, V_cA, V_AA, as moments over the terms."""
     peak = torch.exp(log_peak)
-    deviation = torch.sqrt(peak / (1 + shape))
-    j, step = _window(peak, deviation, deviation)
+    j, step = _window(peak, DEPTH / (1 + shape), torch.sqrt(peak / (1 + shape)))
     c, peak, shape = log_peak[:, None], peak[:, None], shape[:, None]
     z = c - torch.log(j)
     excess = j * (torch.expm1(z) - z)  # d(j, ĵ)
     delta, delta1, delta2 = stirling_jets(j * shape)
-    log_term = -(1 + shape) * excess - stirling_jets(j)[0] - delta
+    log_term = -(1 + shape) * excess - stirling_value(j) - delta
     p = torch.softmax(log_term, 1)
     by_peak, by_shape = (1 + shape) * (j - peak), -excess - j * delta1
     (first_c, square_c), (first_a, square_a) = moments(p, by_peak), moments(p, by_shape)
