@@ -222,6 +222,9 @@ class Regression(Model):
         """log p (n,), and its scores and curvatures in the η of each *estimated* parameter."""
         with torch.no_grad():
             value, score, curvature = self.family.derivatives(batch["y"], self.eta(batch), self.extras(batch), order)
+        if order > 1 and not self.family.smooth:
+            # a kink has no curvature; by the information identity E[s sᵀ] = −E[∂²log p], and the left side a kink does have
+            curvature = {(a, b): -score[a] * score[b] for a, b in curvature}
         if self.fixed:
             free = [j for j, name in enumerate(self.family.parameters) if name not in self.fixed]
             back = {j: i for i, j in enumerate(free)}

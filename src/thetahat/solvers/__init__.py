@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..likelihood import Objective
-from . import closed_form
+from . import closed_form, quantile
 from .certificate import Certificate
 from .closed_form import ClosedForm
 from .diagnose import diagnose
@@ -16,6 +16,7 @@ from .loop import Solver, iterate
 from .minibatches import drawn
 from .newton import Newton
 from .progress import progress
+from .quantile import LinearProgramme
 from .stochastic import Stochastic
 
 QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
@@ -30,6 +31,8 @@ def choose(objective: Objective) -> Any:
         return Stochastic()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
+    if quantile.applies(objective):
+        return LinearProgramme()
     layout = getattr(objective.model, "layout", None)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
     return Newton() if dense <= DENSE else LBFGS()
@@ -46,4 +49,4 @@ def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[i
     return diagnose(objective, solver, state), state.trace
 
 
-__all__ = ["LBFGS", "Certificate", "ClosedForm", "Newton", "Solver", "Stochastic", "choose", "climb", "diagnose", "iterate"]
+__all__ = ["LBFGS", "Certificate", "ClosedForm", "LinearProgramme", "Newton", "Solver", "Stochastic", "choose", "climb", "diagnose", "iterate"]

@@ -69,6 +69,8 @@ class Certificate:
         parts = [
             self.status if self.status != "certified maximum" else f"certified {'global' if self.concave else 'local'} maximum"
         ]
+        if self.standard_errors is None and self.nats is not None:
+            parts.append(f"{_number(self.nats)} nats below the top")
         if self.standard_errors is not None and self.nats is not None:
             parts.append(f"{_number(self.nats)} nats below the top, {_number(self.standard_errors)} standard errors away")
         for parameter, limit in self.boundary.items():

@@ -63,13 +63,18 @@ def applies(objective: Objective) -> bool:
     return len(model.predictors) == 1 or model.predictors[1].design.constant
 
 
-def _rows(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """√w X, √w (y − offset), w of a batch."""
+def columns(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X, y − offset, w of a batch."""
     X = mean.rows(batch, torch.float64).T.numpy()
     y = batch["y"]
     offset = batch.tensors.get(f"offset{mean.slot}")
     y = (y if offset is None else y - offset).numpy()
-    w = batch.count.numpy() if batch.counted else np.ones(len(y))
+    return X, y, batch.count.numpy() if batch.counted else np.ones(len(y))
+
+
+def _rows(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """√w X, √w (y − offset), w of a batch."""
+    X, y, w = columns(mean, batch)
     root = np.sqrt(w)
     return X * root[:, None], y * root, w
 

@@ -126,7 +126,8 @@ def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, flo
 def _unchanged(objective: Objective, v: Tensor) -> bool:
     theta, here = objective.theta, objective.value()
     step = v / float(v.abs().max())
-    values = [objective.value(theta + t * step) for t in (-1.0, -0.1, 0.1, 1.0)]
+    # ±30: far out along a recession direction nothing changes near by either, but the way back does
+    values = [objective.value(theta + t * step) for t in (-30.0, -1.0, -0.1, 0.1, 1.0, 30.0)]
     objective.theta = theta
     return all(abs(x - here) <= 1e-9 * (abs(here) + 1) for x in values)
 
