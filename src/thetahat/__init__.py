@@ -1,17 +1,76 @@
 """thetahat: maximum likelihood as the one principle.
 
     maximise over θ:    Σ_i w_i · log p(x_i | θ)  +  log p(θ)
+
+>>> fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}).certificate.ok
+True
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-
-from . import data, errors, families, likelihood, models, networks
-from .errors import *  # noqa: F403
+from . import data, errors, families, likelihood, models, networks, solvers
+from .families import loss
 from .fit import Fit, fit, maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
-from .solvers import LBFGS, Certificate, Newton, Stochastic
+from .solvers import LBFGS, Certificate, ClosedForm, Newton, Stochastic
+
+if TYPE_CHECKING:
+    from . import evaluation, inference, report, sklearn
+    from .evaluation.compare import compare
+    from .saving import load
 
 __version__ = "0.1.0"
+
+# Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of one.
+_LATER = {"compare": "evaluation.compare", "load": "saving"} | {name: name for name in ("evaluation", "inference", "report", "sklearn")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'thetahat' has no attribute {name!r}")
+    module = import_module(f".{_LATER[name]}", __name__)
+    return module if _LATER[name] == name else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "LBFGS",
+    "Certificate",
+    "ClosedForm",
+    "Fit",
+    "LogLikelihood",
+    "LogPrior",
+    "Newton",
+    "Objective",
+    "Stochastic",
+    "compare",
+    "data",
+    "errors",
+    "evaluation",
+    "families",
+    "fit",
+    "inference",
+    "interval",
+    "likelihood",
+    "load",
+    "loss",
+    "maximize",
+    "model",
+    "models",
+    "networks",
+    "ordered",
+    "positive",
+    "priors",
+    "report",
+    "simplex",
+    "sklearn",
+    "solvers",
+    "weights",
+]

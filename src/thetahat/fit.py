@@ -1,7 +1,8 @@
 """The face: `fit` and `maximize` choose the solver, climb, and hand back a Fit.
 
-Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit; the Fit's methods call inference,
-evaluation and report.
+Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit; the Fit's methods call
+inference, evaluation and report. What reads tables (pandas, pyarrow, formulaic) takes as long to load as torch: it comes with the first
+table.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from . import families
-from .data import Batch, Frame, Source, Table, Tensors
-from .data.table import new_rows
+from .data import Batch, Source, Tensors
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .families.base import Family
 from .likelihood import LogLikelihood, LogPrior, Objective
@@ -25,12 +24,13 @@ from .likelihood.priors import Prior
 from .models import Regression
 from .models.base import names_of, natural_of
 from .models.custom import Custom
-from .models.formulas import regression
 from .solvers import choose, climb
 from .solvers.certificate import Certificate
 from .types import Weights
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .evaluation.score import Score
     from .inference.tests import Test
     from .solvers.loop import Solver
@@ -88,6 +88,8 @@ def fit(
     source: Source
     call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
+        from .models.formulas import regression
+
         _need(data, "a formula")
         column = _column_name(weights)
         chosen = families.get(family)
@@ -102,7 +104,7 @@ def fit(
             raise BadArgument(f"a model has no parameter {next(iter(parameters))!r} to be given here: give it to the model.")
         built, source = model, _source(data, model, weights if isinstance(weights, str) else None)
         weighting = None if isinstance(weights, str) else weights
-        call |= {"model": type(model).__name__}
+        call |= {"model": type(model).__name__, "weights": weights if isinstance(weights, str) else None}
     else:
         raise BadArgument(
             f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
@@ -173,6 +175,8 @@ class Fit:
     @property
     def estimates(self) -> pd.Series:
         """θ̂ on its natural scale, by name."""
+        import pandas as pd
+
         return pd.Series(natural_of(self.model, self.theta).numpy(), index=self.names, name="estimate")
 
     @property
@@ -201,6 +205,8 @@ class Fit:
             "bootstrap"
         by : the column, or two columns, that name the clusters
         """
+        import pandas as pd
+
         from .inference import covariance
 
         matrix = self._once(
@@ -211,6 +217,8 @@ class Fit:
 
     def standard_errors(self, kind: str = "observed", *, by: str | Sequence[str] | None = None) -> pd.Series:
         """The square roots of the covariance's diagonal (which alone is computed where a category has thousands of levels)."""
+        import pandas as pd
+
         from .inference import covariance
 
         variance = self._once(
@@ -392,6 +400,8 @@ class Fit:
     def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
         if by is None:
             return None
+        from .data.table import Table
+
         columns = [by] if isinstance(by, str) else list(by)
         if not isinstance(self.source, Table):
             return [torch.cat([b[c] for b in self.source.batches()]).numpy() for c in columns]
@@ -402,6 +412,8 @@ class Fit:
         if data is None:
             return self.source
         if isinstance(self.model, Regression):
+            from .data.table import new_rows
+
             return new_rows(self.model.encoder, data)
         return _source(data, self.model, None)
 
@@ -409,6 +421,9 @@ class Fit:
         """Other data, encoded as the fit remembers, response included."""
         if isinstance(data, Source) or not isinstance(self.model, Regression):
             return _source(data, self.model, None)
+        from .data.frame import Frame
+        from .data.table import Table
+
         return Table(Frame(data), self.model.encoder, self.model.family)
 
 
@@ -430,6 +445,9 @@ def _density(
     family: Family, data: Any, weights: str | None, parameters: dict[str, Any], missing: str
 ) -> tuple[nn.Module, Source]:
     """A family fitted to y alone: the regression of y on nothing, every constant on its own scale."""
+    from .data.frame import Frame
+    from .models.formulas import regression
+
     if isinstance(data, (str, Path)) or hasattr(data, "columns") or isinstance(data, (Mapping, Frame)):
         frame = Frame(data)
         rest = [c for c in frame.columns if c != weights and c not in parameters.values()]
@@ -466,6 +484,7 @@ def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
         if isinstance(model, Custom):
             tensors = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in tensors.items()}
     else:
+        from .data.frame import Frame
         from .data.table import numeric_tensors
 
         tensors = numeric_tensors(Frame(data))

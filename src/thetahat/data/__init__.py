@@ -1,10 +1,27 @@
 """What was observed: batches and where they come from."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .batch import Batch
-from .frame import Frame
 from .preferences import Preferences
 from .rollouts import Rollouts
+from .shipped import shipped
 from .source import Source, Tensors
-from .table import Encoder, Table
 
-__all__ = ["Batch", "Encoder", "Frame", "Preferences", "Rollouts", "Source", "Table", "Tensors"]
+if TYPE_CHECKING:
+    from .frame import Frame
+    from .table import Encoder, Table
+
+_LATER = {"Encoder": "table", "Frame": "frame", "Table": "table"}  # they bring pandas, pyarrow and formulaic: loaded when asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
+__all__ = ["Batch", "Encoder", "Frame", "Preferences", "Rollouts", "Source", "Table", "Tensors", "shipped"]

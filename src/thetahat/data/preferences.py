@@ -56,6 +56,7 @@ class Preferences(Tensors):
             frame = Frame(data)
             winner, loser = _columns(frame, winner, "winner"), _columns(frame, loser, "loser")
             count = _columns(frame, count, "count") if isinstance(count, str) else count
+            count = None if count is None else np.array(count, dtype=np.float64)
         elif isinstance(winner, str) or isinstance(loser, str):
             raise BadArgument(f"winner={winner!r}, loser={loser!r} name columns: give the table, data=….")
         first, second = _array(winner), _array(loser)
@@ -69,7 +70,7 @@ class Preferences(Tensors):
             same = torch.nonzero(tensors["winner"] == tensors["loser"])
             if len(same):
                 row = int(same[0, 0])
-                raise DataError(f"row {row} prefers {first[row]!r} to itself ({len(same)} such rows). A pair is of two items.")
+                raise DataError(f"row {row} prefers {labels[int(codes[row])]!r} to itself ({len(same)} such rows). A pair is of two items.")
         else:
             raise DataError(
                 f"winner has the shape {first.shape} and type {first.dtype}. Accepted: labels (n,), or float features (n, d)."
