@@ -50,6 +50,9 @@ class Batch(Mapping[str, Tensor]):
         new.shape = tuple(next(iter(new.tensors.values())).shape[: len(self.shape)])
         return new
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 

@@ -70,7 +70,9 @@ class Preferences(Tensors):
             same = torch.nonzero(tensors["winner"] == tensors["loser"])
             if len(same):
                 row = int(same[0, 0])
-                raise DataError(f"row {row} prefers {labels[int(codes[row])]!r} to itself ({len(same)} such rows). A pair is of two items.")
+                raise DataError(
+                    f"row {row} prefers {labels[int(codes[row])]!r} to itself ({len(same)} such rows). A pair is of two items."
+                )
         else:
             raise DataError(
                 f"winner has the shape {first.shape} and type {first.dtype}. Accepted: labels (n,), or float features (n, d)."

@@ -40,7 +40,9 @@ class Conditional(Model):
     def __init__(self, family: Family, network: nn.Module, *, inputs: str | Sequence[str] = "x", target: str = "y"):
         super().__init__()
         if not isinstance(family, Family):
-            raise BadArgument(f"Conditional(family, network): family is {type(family).__name__}, not a family (th.families.Poisson()).")
+            raise BadArgument(
+                f"Conditional(family, network): family is {type(family).__name__}, not a family (th.families.Poisson())."
+            )
         if not isinstance(network, nn.Module):
             raise BadArgument(f"Conditional(family, network): network is {type(network).__name__}, not a torch.nn.Module.")
         self.family, self.network, self.target = family, network, target

@@ -43,7 +43,9 @@ class BradleyTerry(Model):
     def __init__(self, scorer: nn.Module | None = None, *, items: int | Sequence[str] | None = None):
         super().__init__()
         if (scorer is None) == (items is None):
-            raise BadArgument("BradleyTerry takes a scorer (a module), or items= (how many there are, or their names): one of the two.")
+            raise BadArgument(
+                "BradleyTerry takes a scorer (a module), or items= (how many there are, or their names): one of the two."
+            )
         self.items: list[str] | None = None
         if items is not None:
             self.items = [f"item {i}" for i in range(items)] if isinstance(items, int) else [str(name) for name in items]
@@ -56,13 +58,17 @@ class BradleyTerry(Model):
         """r of each item: of its features, or of its number."""
         if self.scorer is None:
             if item.is_floating_point():
-                raise ModelError("BradleyTerry(items=…) reads the numbers of the items, and the batch holds features. Give a scorer.")
+                raise ModelError(
+                    "BradleyTerry(items=…) reads the numbers of the items, and the batch holds features. Give a scorer."
+                )
             return torch.cat([self.ratings.new_zeros(1), self.ratings])[item]
         first = next(self.scorer.parameters(), None)
         r = self.scorer(item.to(first.dtype) if first is not None and item.is_floating_point() else item)
         r = r.squeeze(-1) if r.ndim > 1 and r.shape[-1] == 1 else r
         if r.ndim != 1 or len(r) != len(item):
-            raise ModelError(f"the scorer gives a tensor of shape {tuple(r.shape)} for {len(item)} items. It must give one number each.")
+            raise ModelError(
+                f"the scorer gives a tensor of shape {tuple(r.shape)} for {len(item)} items. It must give one number each."
+            )
         return r
 
     def log_prob(self, batch: Batch) -> Tensor:

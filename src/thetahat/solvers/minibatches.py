@@ -1,12 +1,13 @@
 """Minibatches: how a source is dealt out to the steps of a stochastic climb, and what of it is held out.
 
-    rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
-    read from a file        block by block; the rows within a block in a new order
-    drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ
+rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
+read from a file        block by block; the rows within a block in a new order
+drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,7 +60,9 @@ def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generato
         elif rows is not None:
             out.append(Feed(group, _shuffled(rows, batch_size, generator), rows.total, len(rows), False))
         else:
-            out.append(Feed(group, _streamed(source, model, batch_size, generator), _observations(source, model), source.size, False))
+            out.append(
+                Feed(group, _streamed(source, model, batch_size, generator), _observations(source, model), source.size, False)
+            )
     return out
 
 
@@ -69,7 +72,9 @@ def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Ba
     ids, position = torch.unique(unit, return_inverse=True)
     many = round(fraction * len(ids))
     if not 0 < many < len(ids):
-        raise BadArgument(f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None.")
+        raise BadArgument(
+            f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None."
+        )
     out = torch.zeros(len(ids), dtype=torch.bool)
     out[torch.randperm(len(ids), generator=generator)[:many]] = True
     return batch[~out[position]], batch[out[position]]
@@ -78,7 +83,7 @@ def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Ba
 def pieces(batch: Batch, many: int) -> Iterator[slice]:
     """The rows of a batch in so many parts of nearly equal length."""
     edges = torch.linspace(0, len(batch), min(many, len(batch)) + 1).round().long().tolist()
-    return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 def held_out_nats(model: nn.Module, source: Source | Batch, prepare: object = None) -> tuple[float, float, float]:

@@ -20,7 +20,13 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[nats]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[nats]}"),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(type(solver).__name__, total=getattr(solver, "steps", None), nats="")
     begun, shown = time.monotonic(), False
@@ -31,7 +37,11 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
             bar.start()
             shown = True
         if shown:
-            bar.update(task, completed=getattr(state, "step", 0), nats=f"{state.trace[-1][1]:.5g} nats" if getattr(state, "trace", ()) else "")
+            bar.update(
+                task,
+                completed=getattr(state, "step", 0),
+                nats=f"{state.trace[-1][1]:.5g} nats" if getattr(state, "trace", ()) else "",
+            )
 
     try:
         yield callback

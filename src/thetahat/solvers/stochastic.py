@@ -159,7 +159,9 @@ class Stochastic:
         if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
         if self.optimiser == "adamw":
-            optimiser: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.0, maximize=True)
+            optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+                parameters, lr=self.learning_rate, weight_decay=0.0, maximize=True
+            )
         else:
             optimiser = torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum, maximize=True)
         return self._evaluated(State(Work(optimiser, dealt, generator, held, parameters)))
@@ -187,7 +189,9 @@ class Stochastic:
         work.optimiser.zero_grad(set_to_none=True)
         if not all(bool(torch.isfinite(p).all()) for p in work.parameters):
             _restore(work.parameters, before)
-            return replace(state, failure=f"step {state.step + 1}: θ left the finite numbers (learning rate {self.rate(state.step):.3g}).")
+            return replace(
+                state, failure=f"step {state.step + 1}: θ left the finite numbers (learning rate {self.rate(state.step):.3g})."
+            )
         seen = state.seen + sum(b.total for b in batches[0][1])
         state = replace(state, step=state.step + 1, seen=seen, recent=(*state.recent, value))
         every = self.evaluate_every or max(1, self.steps // 20)
@@ -264,12 +268,16 @@ class Stochastic:
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
-                said += f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
+                said += (
+                    f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
+                )
             return Certificate(status="stochastic", detail=said, **known)
         first, last = state.evaluations[0], state.evaluations[-1]
         best = max(state.evaluations, key=lambda e: e.mean)
         said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g} ± {best.error:.2g} at best"
-        said += f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
+        said += (
+            f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
+        )
         return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
 
     def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], step: int, value: float) -> str:
@@ -279,7 +287,7 @@ class Stochastic:
                 for batch in drawn:
                     with torch.no_grad(), _arithmetic(term.model, self.precision) as prepare:
                         ready = prepare(batch)
-                        log_prob = term.model.log_prob(ready)  # type: ignore[operator]
+                        log_prob = term.model.log_prob(ready)
                         bad = ~torch.isfinite(log_prob) & (ready.count > 0)
                     if bool(bad.any()):
                         at = torch.nonzero(bad)[0].tolist()

@@ -52,7 +52,7 @@ class RewardToGo:
         if len(batch.shape) != 2:
             raise BadArgument(f"RewardToGo needs episodes in order, terms (B, T); the batch has terms of shape {batch.shape}.")
         played = (batch.count > 0).to(torch.float64)
-        returns = self.returns(batch["reward"] * played)
+        returns = self.returns(batch["reward"].detach() * played)
         weight = returns
         if self.baseline == "mean" and len(returns) > 1:
             weight = (returns - (returns.sum(0) - returns) / (len(returns) - 1)) * played
@@ -62,7 +62,7 @@ class RewardToGo:
             weight = weight / spread if float(spread) > 0 else weight
         if self.from_start and self.discount < 1:
             weight = weight * self.discount ** torch.arange(weight.shape[1], dtype=torch.float64, device=weight.device)
-        return weight.detach()
+        return weight
 
     def returns(self, reward: Tensor) -> Tensor:
         """G, (B, T)."""

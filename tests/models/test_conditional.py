@@ -1,0 +1,113 @@
+"""A family with a network: the same likelihood as a formula where the network is linear."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+
+import thetahat as th
+from thetahat.data import Batch
+from thetahat.errors import BadArgument, ModelError
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return X, y
+
+
+def linear(inputs: int, outputs: int) -> torch.nn.Module:
+    return th.networks.mlp(inputs, (), outputs, dtype=torch.float64)
+
+
+def test_newton_over_a_linear_network_is_multinomial_regression(iris):
+    """The maximum of `species ~ sepal length` by the formula's blocked Newton: the same to 1e-6 nats, by Newton and by L-BFGS."""
+    X, y = iris
+    formula = th.fit("species ~ length", {"length": X[:, 0], "species": y}, family="categorical")
+    for solver in (None, th.Newton(), th.LBFGS()):
+        fit = th.fit(th.models.Conditional(th.families.Categorical(3), linear(1, 2)), {"x": X[:, :1], "y": y}, solver=solver)
+        assert fit.certificate.status == "certified maximum"
+        assert fit.certificate.concave
+        assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)
+    weight, bias = (p.detach() for p in fit.model.network.parameters())
+    found = {
+        f"{k}: {n}": float(v)
+        for k, b, w in zip((1, 2), bias, weight[:, 0], strict=True)
+        for n, v in (("Intercept", b), ("length", w))
+    }
+    for name, value in formula.estimates.items():
+        assert found[str(name)] == pytest.approx(value, rel=1e-5)
+
+
+def test_a_network_without_hidden_layer_is_poisson_regression_with_standard_errors():
+    """The formula's estimates and standard errors, from the same observed information."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=200), rng.normal(size=200)
+    y = rng.poisson(np.exp(0.3 + 0.5 * x - 0.2 * z)).astype(float)
+    formula = th.fit("y ~ x + z", {"x": x, "z": z, "y": y}, family="poisson")
+    model = th.models.Conditional(th.families.Poisson(), linear(2, 1), inputs=["x", "z"])
+    fit = th.fit(model, {"x": x, "z": z, "y": y})
+    order = [2, 0, 1]  # bias last in the network, first in the formula
+    np.testing.assert_allclose(fit.estimates.to_numpy()[order], formula.estimates.to_numpy(), rtol=1e-8)
+    errors = fit.objective.taylor(fit.theta).information.factor().inverse_diagonal().sqrt()
+    np.testing.assert_allclose(errors[order], formula.standard_errors().to_numpy(), rtol=1e-7)
+
+
+def test_several_parameters_come_from_one_network():
+    """Normal(mean, scale) with both linear in x: the formula y ~ x, scale='~ x'."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=300)
+    y = 1 + 2 * x + np.exp(0.2 + 0.4 * x) * rng.normal(size=300)
+    formula = th.fit("y ~ x", {"x": x, "y": y}, scale="~ x")
+    fit = th.fit(th.models.Conditional(th.families.Normal(), linear(1, 2)), {"x": x[:, None], "y": y})
+    assert fit.certificate.status == "certified maximum"
+    assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-8)
+    batch = Batch({"x": torch.tensor([[0.5]], dtype=torch.float64)})
+    mean = formula.estimates["Intercept"] + 0.5 * formula.estimates["x"]
+    assert float(fit.model.mean(batch)) == pytest.approx(mean, rel=1e-6)
+
+
+def test_k_logits_and_k_minus_one_log_odds_are_the_same_model(iris):
+    """Softmax is invariant to a shift: logits less the first are log-odds against it."""
+    X, y = iris
+    batch = Batch({"x": torch.from_numpy(X), "y": torch.from_numpy(y)})
+    full, odds = linear(4, 3), linear(4, 2)
+    with torch.no_grad():
+        odds[0].weight.copy_(full[0].weight[1:] - full[0].weight[0])
+        odds[0].bias.copy_(full[0].bias[1:] - full[0].bias[0])
+    models = [th.models.Conditional(th.families.Categorical(3), net) for net in (full, odds)]
+    torch.testing.assert_close(models[0].log_prob(batch), models[1].log_prob(batch), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(models[0].probabilities(batch), models[1].probabilities(batch), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(models[0].probabilities(batch).sum(-1), torch.ones(150, dtype=torch.float64))
+
+
+def test_samples_have_the_probabilities(iris):
+    """5 sigma of a binomial proportion, 20,000 draws."""
+    model = th.models.Conditional(th.families.Categorical(3), linear(4, 3))
+    x = torch.from_numpy(iris[0][:1]).expand(20_000, 4)
+    drawn = model.sample(Batch({"x": x}), generator=torch.Generator().manual_seed(0))
+    p = model.probabilities(Batch({"x": x[:1]}))[0]
+    for j in range(3):
+        assert float((drawn == j).double().mean()) == pytest.approx(
+            float(p[j]), abs=5 * float((p[j] * (1 - p[j]) / 20_000).sqrt())
+        )
+
+
+def test_a_prior_is_on_weights_and_not_on_biases(iris):
+    """The maximum a posteriori of the formula with the same prior."""
+    X, y = iris
+    prior = th.priors.Normal(1.0)
+    columns = dict(zip("abcd", X.T, strict=True))
+    formula = th.fit("y ~ a + b + c + d", columns | {"y": y}, family="categorical", prior=prior)
+    fit = th.fit(th.models.Conditional(th.families.Categorical(3), linear(4, 2)), {"x": X, "y": y}, prior=prior)
+    assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)
+
+
+def test_a_network_of_the_wrong_width_is_named():
+    model = th.models.Conditional(th.families.Normal(), linear(2, 3))
+    with pytest.raises(ModelError, match=r"\(5, 3\).*mean, scale.*\(5, 2\)"):
+        model.log_prob(Batch({"x": torch.zeros(5, 2), "y": torch.zeros(5)}))
+    with pytest.raises(BadArgument, match="family is str"):
+        th.models.Conditional("normal", linear(2, 2))
