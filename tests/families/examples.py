@@ -27,7 +27,7 @@ EXAMPLES = {
     "skew_normal": [(f.SkewNormal(), (0.3, 1.7, shape), {}) for shape in (-5.0, 0.0, 1.0, 30.0)],
     "huber": [(f.Huber(threshold), (0.3, 1.7), {}) for threshold in (0.2, 1.345, 4.0)],
     "von_mises": [(f.VonMises(), (0.3, concentration), {}) for concentration in (0.01, 2.0, 50.0)],
-    "censored": [(f.Censored(f.Normal()), (0.3, 1.7), {}), (f.Censored(f.LogNormal()), (0.3, 0.7), {"status": 0.0})],
+    "censored": [(f.Censored(f.Normal()), (0.3, 1.7), {}), (f.Censored(f.Weibull()), (2.5, 1.5), {"status": 0.0})],
     "truncated": [
         (f.Truncated(f.Normal(), low=0.0), (0.3, 1.7), {}),
         (f.Truncated(f.Normal(), low=-1.0, high=2.5), (0.3, 1.7), {}),
@@ -42,6 +42,7 @@ EXAMPLES = {
         (f.ZeroInflated(f.Binomial()), (0.4, 0.2), {"trials": 6.0}),
     ],
     "hurdle": [
+        (f.Hurdle(f.Gamma()), (2.5, 0.3, 0.2), {}),
         (f.Hurdle(f.Poisson()), (0.7, 0.3), {}),
         (f.Hurdle(f.NegativeBinomial()), (4.0, 0.5, 0.6), {}),
         (f.Hurdle(f.LogNormal()), (0.3, 0.7, 0.4), {}),
@@ -55,7 +56,8 @@ EXAMPLES = {
     "beta": [(f.Beta(), p, {}) for p in ((0.3, 5.0), (0.5, 1.0), (0.97, 400.0))],
     "multivariate_normal": [
         (f.MultivariateNormal(1), (0.3, 1.7), {}),
+        (f.MultivariateNormal(2), (0.3, -1.0, 1.7, -0.8, 0.5), {}),
         (f.MultivariateNormal(3), (0.3, -1.0, 2.0, 1.7, 0.4, 0.5, -0.2, 0.9, 1.1), {}),
     ],
-    "dirichlet": [(f.Dirichlet(2), (0.7, 2.0), {}), (f.Dirichlet(4), (0.4, 1.0, 3.0, 20.0), {})],
+    "dirichlet": [(f.Dirichlet(len(p)), p, {}) for p in ((0.7, 2.0), (0.4, 1.0, 3.0), (0.4, 1.0, 3.0, 20.0))],
 }

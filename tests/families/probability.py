@@ -128,7 +128,7 @@ def plane(family, parameters):
     line = torch.arange(-60, 60.01, 0.25, dtype=D)  # y₁ = σ(a), y₂ = σ(−a)·σ(b), y₃ = σ(−a)·σ(−b)
     a, b = torch.cartesian_prod(line, line).T
     y = torch.stack([torch.sigmoid(a), torch.sigmoid(-a) * torch.sigmoid(b), torch.sigmoid(-a) * torch.sigmoid(-b)], 1)
-    return y, 0.0625 * y.prod(1) * torch.sigmoid(-a)
+    return y, 0.0625 * y.prod(1)
 
 
 @functools.cache

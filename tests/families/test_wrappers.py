@@ -68,6 +68,18 @@ def test_impossible_rows_have_probability_zero_and_are_not_in_the_support():
     assert torch.isneginf(family.log_prob(y[:4], t(0.3), t(0.7), status=status[:4], upper=upper[:4])).all()
 
 
+def test_a_censored_row_is_held_to_the_bounds_of_its_own_extras():
+    """Nobody succeeds in more than 7 of 7 trials; nobody who entered at 2 was last seen at 1; no count is in (7.2, 7.8]."""
+    trials = {"trials": t(7.0, 7.0, 7.0), "status": t(1.0, 1.0, 2.0), "upper": t(math.nan, math.nan, 7.0)}
+    assert f.Censored(f.Binomial()).in_support(t(7.0, 6.0, 6.5), **trials).tolist() == [False, True, True]
+    entry = {"low": t(2.0, 2.0), "status": t(1.0, 1.0)}
+    assert f.Censored(f.Truncated(f.LogNormal())).in_support(t(1.0, 2.0), **entry).tolist() == [False, True]
+    assert not f.Censored(f.Poisson()).in_support(t(7.2), status=t(2.0), upper=t(7.8))
+    left = {"status": t(-1.0, -1.0)}
+    assert f.Censored(f.Exponential()).in_support(t(0.0, 0.1), **left).tolist() == [False, True]
+    assert f.Censored(f.Tweedie()).in_support(t(0.0, 0.1), **left).tolist() == [True, True]
+
+
 def test_score_and_curvature_are_finite_for_every_status_and_far_in_the_tails():
     y = t(0.0, 1.0, 50.0, 1e-8, 3.0, 1.0, 1e-6, 100.0)
     status, upper = t(1, 1, 1, -1, -1, 2, 2, 2), t(*[math.nan] * 5, 1.0001, 1e6, 101.0)
@@ -243,6 +255,7 @@ class NoDistribution(Family):
         lambda: f.ZeroInflated(f.Normal()),
         lambda: f.ZeroInflated(f.ZeroInflated(f.Poisson())),
         lambda: f.Hurdle(f.Normal()),
+        lambda: f.Hurdle(f.Dirichlet(3)),
         lambda: f.get("zero_inflated(poison)"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from .base import Family, Parameter, Support
+from .multivariate import Dirichlet, MultivariateNormal
 from .special import log1mexp
 
 LogProb = Callable[[Tensor], Tensor]  # y → log p(y), its parameters bound
@@ -38,6 +39,8 @@ class Wrapper(Family):
     def __post_init__(self) -> None:
         if not isinstance(self.family, Family):
             raise BadArgument(f"{type(self).__name__} wraps a family; {self.family!r} is none. Families by name: families.get.")
+        if isinstance(self.family, (MultivariateNormal, Dirichlet)):
+            raise BadArgument(f"{type(self).__name__} wraps a family of single numbers; {self.family} describes vectors.")
         if isinstance(self.family, Censored):
             raise BadArgument(f"Censored goes outermost: Censored({type(self).__name__}(…)) says what was seen of such a y.")
         twice = (set(self.own_extras) & set(self.family.extras)) | (set(self._parameters) & set(self.family.parameters))
@@ -211,20 +214,20 @@ class Censored(Wrapper):
         return self.family.quantile(q, *parameters, **self.inner(extras))
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
+        """Whether the row's interval has a positive probability; with the bounds that the extras of the family inside give."""
         status = extras.get("status", torch.zeros_like(y))
         upper = extras.get("upper", torch.full_like(y, torch.nan))
-        low, high = self.support.low, self.support.high
-        reached = (y >= low) if self.support.closed[0] else (y > low)  # F(y) > 0
-        return torch.where(
-            status == 0,
-            self.family.in_support(y, **self.inner(extras)),
-            torch.isfinite(y)
-            & (
-                ((status == 1) & (y < high))
-                | ((status == -1) & reached)
-                | ((status == 2) & (upper > y) & (y < high) & ((upper >= low) if self.support.closed[0] else (upper > low)))
-            ),
-        )
+        s, inner = self.support, self.inner(extras)
+        y_next = torch.floor(y) + 1 if s.integer else torch.nextafter(y, torch.full_like(y, torch.inf))
+
+        def reached(end: Tensor) -> Tensor:  # F(end) > 0
+            atom = (self.family.measure != "density") | (end > s.low)
+            return (end >= s.high) | (self.family.in_support(torch.floor(end) if s.integer else end, **inner) & atom)
+
+        above = (y < s.low) | self.family.in_support(y_next, **inner)  # S(y) > 0
+        interval = above & reached(upper) & (upper >= y_next)
+        partly = ((status == 1) & above) | ((status == -1) & reached(y)) | ((status == 2) & interval)
+        return torch.where(status == 0, self.family.in_support(y, **inner), torch.isfinite(y) & partly)
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
         if "status" not in extras:
