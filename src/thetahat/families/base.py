@@ -206,7 +206,9 @@ class Family:
         """log p(y | η), η the linear predictors. Override where going through θ would lose digits."""
         return self.log_prob(y, *self.natural(eta), **extras)
 
-    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
         """log p, its score and its curvature in each row's η: the whole of what Newton's method needs to know of a family.
 
         Returns

@@ -191,9 +191,7 @@ class Softplus(Link):
 identity, log, inverse, logit, probit, cloglog, cauchit = Identity(), Log(), Inverse(), Logit(), Probit(), CLogLog(), Cauchit()
 softplus_link = Softplus()
 
-registry: dict[str, Link] = {
-    str(link): link for link in (identity, log, inverse, logit, probit, cloglog, cauchit, softplus_link)
-}
+registry: dict[str, Link] = {str(link): link for link in (identity, log, inverse, logit, probit, cloglog, cauchit, softplus_link)}
 
 
 def get(link: str | Link) -> Link:

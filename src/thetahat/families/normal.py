@@ -39,7 +39,9 @@ class Normal(Family):
     def log_prob(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return -LOG_ROOT_2PI - torch.log(scale) - 0.5 * ((y - mean) / scale) ** 2
 
-    def derivatives(self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2) -> Derivatives:
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
         if self.link is not None:
             return super().derivatives(y, eta, extras, order)
         mean, log_scale = eta
@@ -94,7 +96,7 @@ class LogNormal(Family):
     Source: Crow and Shimizu (1988), Lognormal Distributions, §1.
 
     >>> round(LogNormal().log_prob(torch.tensor(2.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
-    -1.852313
+    -1.852312
     """
 
     location = Parameter(real)
