@@ -1,0 +1,63 @@
+"""Information criteria: what the log-likelihood of the fitted data overstates, taken off."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import FitError
+from ..likelihood import Objective
+from ..models.information import Factor
+from .covariance import bread, meat, reduced
+from .natural import standing
+
+
+def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observations: float) -> dict[str, float]:
+    """AIC, AICc, BIC and TIC, in units of −2 nats: smaller is better.
+
+        AIC = −2ℓ + 2p        AICc = AIC + 2p(p + 1)/(n − p − 1)        BIC = −2ℓ + p·log n        TIC = −2ℓ + 2·tr(J⁻¹ K)
+
+    Parameters
+    ----------
+    objective, theta : θ̂, (p,)
+    log_likelihood : ℓ(θ̂), priors not included, nats
+    observations : n = Σ count
+
+    Returns
+    -------
+    name → value. AICc is ∞ where n ≤ p + 1; TIC is NaN where the information is singular. J is the information of the objective and K
+    the sum of squared scores (`covariance`): TIC is AIC where the model is true, and stays right where it is not.
+
+    Source: Akaike (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
+    criterion of model fitting.
+    """
+    return counted(objective.size, log_likelihood, observations) | {"TIC": -2 * log_likelihood + 2 * effective(objective, theta)}
+
+
+def counted(p: int, log_likelihood: float, n: float) -> dict[str, float]:
+    """AIC, AICc and BIC: those that need p and n alone, and no row of the data (a fit that was loaded from a file has them)."""
+    deviance = -2 * log_likelihood
+    aic = deviance + 2 * p
+    aicc = aic + 2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf
+    return {"AIC": aic, "AICc": aicc, "BIC": deviance + p * math.log(n)}
+
+
+def effective(objective: Objective, theta: Tensor) -> float:
+    """tr(J⁻¹ K), the effective number of parameters; NaN where J is singular."""
+    with standing(objective, theta):
+        try:
+            factor = bread(objective)
+        except FitError:
+            return math.nan
+        K = meat(objective)
+        inner = reduced(factor, K)
+        if inner is None:
+            return float(torch.trace(factor.solve(K.dense())))
+        assert isinstance(factor, Factor)
+        J = factor.information
+        assert J.D is not None
+        assert K.D is not None
+        # tr J⁻¹K = Σ D_K/D + tr S⁻¹ P K Pᵀ: J⁻¹ = diag(0, D⁻¹) + Pᵀ S⁻¹ P
+        return float((K.D / J.D).sum() + torch.trace(factor._solve_small(inner)))

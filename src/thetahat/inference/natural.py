@@ -1,0 +1,176 @@
+"""θ and what is reported of it: the map from θ to the natural values, its derivative, and its inverse one coordinate at a time.
+
+    v = natural(θ),      G = ∂v/∂θ
+
+An estimate is *elementwise* where v_i is a monotone function of one θ_j alone (a coefficient, a scale): its intervals are found on
+θ_j, and mapped. The parts of a simplex or of an ordered vector are not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadArgument
+from ..families.base import Parameter
+from ..families.links import Identity
+from ..likelihood import Objective
+from ..models.base import names_of, natural_of
+from ..models.custom import Constraint, Custom
+from ..models.density import Density
+from ..models.regression import Regression
+
+
+@contextmanager
+def standing(objective: Objective, theta: Tensor) -> Iterator[None]:
+    """Put the objective at θ̂, and leave it there, whatever happens between."""
+    objective.theta = theta
+    try:
+        yield
+    finally:
+        objective.theta = theta
+
+
+@contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost more than they bring."""
+    before = torch.get_num_threads()
+    if when:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def places(objective: Objective, model: nn.Module) -> Tensor:
+    """Where a model's θ lies in the objective's."""
+    found = objective._places(model)
+    return torch.arange(objective.size) if found is None else found
+
+
+def own_places(objective: Objective) -> Tensor:
+    """Where the reported model's θ lies in the objective's (which may have further models)."""
+    return places(objective, objective.model)
+
+
+def natural(objective: Objective, theta: Tensor) -> Tensor:
+    """The natural values, (q,), float64, of a θ of the objective, (p,)."""
+    return natural_of(objective.model, theta[own_places(objective)]).detach().to(torch.float64)
+
+
+def jacobian(objective: Objective, theta: Tensor) -> Tensor:
+    """G = ∂v/∂θ, (q, p)."""
+    at = own_places(objective)
+    out = torch.zeros(len(natural(objective, theta)), len(theta), dtype=torch.float64)
+    if elementwise(objective.model):
+        out[torch.arange(len(at)), at] = slopes(objective, theta)
+    else:
+        own = torch.autograd.functional.jacobian(lambda t: natural_of(objective.model, t), theta[at])
+        out[:, at] = own.to(torch.float64)
+    return out
+
+
+def slopes(objective: Objective, theta: Tensor) -> Tensor:
+    """dv_j/dθ_j, (q,), of an elementwise model: the derivative of Σ v, and never a p × p matrix."""
+    with torch.enable_grad():
+        leaf = theta[own_places(objective)].clone().requires_grad_()
+        return torch.autograd.grad(natural_of(objective.model, leaf).sum(), leaf)[0].to(torch.float64)
+
+
+def elementwise(model: nn.Module) -> bool:
+    """Whether every natural value is a function of one coordinate of θ, its own."""
+    return bool(getattr(model, "elementwise", getattr(model, "natural", None) is None))
+
+
+def coordinates(objective: Objective) -> list[int | None]:
+    """For each estimate, the coordinate of the objective's θ of which alone it is a function; None where there is none."""
+    model, own = objective.model, own_places(objective).tolist()
+    if elementwise(model):
+        return list(own)
+    if not isinstance(model, Custom):
+        return [None] * len(names_of(model))
+    out: list[int | None] = []
+    at = 0
+    for name, constraint in model.constraints.items():
+        size = model.theta[name].numel()
+        values = model.values()[name].numel()
+        out += own[at : at + size] if constraint.elementwise else [None] * values
+        at += size
+    return out
+
+
+def linear(objective: Objective) -> list[bool]:
+    """For each estimate, whether it is its coordinate of θ itself, rather than a function of it."""
+    model = objective.model
+    if isinstance(model, Regression):
+        return [not c for c in model.constants]
+    if isinstance(model, Custom):
+        out: list[bool] = []
+        for name, constraint in model.constraints.items():
+            same = type(constraint).constrain is Constraint.constrain
+            out += [same] * constraint.constrain(model.theta[name].detach()).numel()
+        return out
+    if isinstance(model, Density):
+        return [isinstance(p.link, Identity) for p in model.family.parameters.values()]
+    return [getattr(model, "natural", None) is None] * len(names_of(model))
+
+
+def parameter(objective: Objective, index: int) -> Parameter | None:
+    """The family's parameter of which an estimate is the natural value; None for coefficients and for models of one's own."""
+    model = objective.model
+    if isinstance(model, Density):
+        return list(model.family.parameters.values())[index]
+    if isinstance(model, Regression) and model.constants[index]:
+        return next(p.spec for p in model.predictors if p.start == index)
+    return None
+
+
+def unconstrained(objective: Objective, index: int, value: float) -> float:
+    """The θ_j at which elementwise estimate `index` has this natural value; ±∞ at an end of its range.
+
+    Raises
+    ------
+    BadArgument : the value is outside the range
+    """
+    model, v = objective.model, torch.tensor(float(value), dtype=torch.float64)
+    eta, spec = v, parameter(objective, index)
+    if isinstance(model, Custom):
+        sizes = [c.constrain(model.theta[n].detach()).numel() for n, c in model.constraints.items()]
+        at = next(k for k in range(len(sizes)) if index < sum(sizes[: k + 1]))
+        eta = list(model.constraints.values())[at].unconstrain(v)
+    elif spec is not None:
+        eta = spec.link(v) if spec.range.low <= value <= spec.range.high else v * torch.nan
+    if torch.isnan(eta):
+        raise BadArgument(f"{value:g} is outside the range of {names_of(model)[index]}.")
+    return float(eta)
+
+
+def find(objective: Objective, names: str | Sequence[str] | None) -> list[int]:
+    """The indices of estimates by name; None: all.
+
+    Raises
+    ------
+    BadArgument : no estimate has that name; the nearest is named
+    """
+    known = names_of(objective.model)
+    if names is None:
+        return list(range(len(known)))
+    out = []
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise unknown(name, known)
+        out.append(known.index(name))
+    return out
+
+
+def unknown(name: str, known: Sequence[str], where: str = "") -> BadArgument:
+    """The error for a name that no estimate has."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Nearest: {near[0]!r}." if near else ""
+    shown = ", ".join(known[:12]) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
+    return BadArgument(f"{where}no estimate is called {name!r}.{hint} Estimates: {shown}.")
