@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -89,18 +89,18 @@ class Batch(Mapping[str, Tensor]):
         index = torch.arange(self.shape[0])
         return index.reshape(-1, *[1] * (len(self.shape) - 1)).expand(self.shape)
 
-    def to(self, target: torch.device | torch.dtype | str) -> Batch:
-        """The batch on another device, or with its floating tensors in another precision."""
-
-        def move(t: Tensor) -> Tensor:
-            return t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target)
-
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a function of each tensor in its place; the leading shape stays."""
         new = object.__new__(Batch)
-        new.tensors = {name: move(tensor) for name, tensor in self.tensors.items()}
-        new._count = None if self._count is None else move(self._count)
-        new._group = self._group
+        new.tensors = {name: function(tensor) for name, tensor in self.tensors.items()}
+        new._count = None if self._count is None else function(self._count)
+        new._group = None if self._group is None else function(self._group)
         new.shape = self.shape
         return new
+
+    def to(self, target: torch.device | torch.dtype | str) -> Batch:
+        """The batch on another device, or with its floating tensors in another precision."""
+        return self.map(lambda t: t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target))
 
     def with_count(self, count: Tensor) -> Batch:
         """The same observations, counted otherwise (bootstrap, trimming)."""

@@ -78,7 +78,9 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         if not _is_function(node.func):
-            raise BadFormula(f"{self.expression!r} calls {ast.unparse(node.func)}, which is none of the functions that formulas know.")
+            raise BadFormula(
+                f"{self.expression!r} calls {ast.unparse(node.func)}, which is none of the functions that formulas know."
+            )
         for part in (*node.args, *node.keywords):
             self.visit(part)
 
@@ -88,7 +90,9 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """contr.sum, not called; a constant of numpy."""
-        if ast.unparse(node) not in ("np.pi", "np.e", "np.nan", "np.inf") and not (_is_function(node) and ast.unparse(node).startswith("contr.")):
+        if ast.unparse(node) not in ("np.pi", "np.e", "np.nan", "np.inf") and not (
+            _is_function(node) and ast.unparse(node).startswith("contr.")
+        ):
             self.refuse(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
@@ -98,10 +102,15 @@ class _Reader(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         for part in (node.left, node.right):
-            if isinstance(part, (ast.List, ast.Tuple)) or (isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes))):
+            if isinstance(part, (ast.List, ast.Tuple)) or (
+                isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes))
+            ):
                 self.refuse(node)  # 'a' * 10**9
         if isinstance(node.op, (ast.Pow, ast.LShift)) and not any(isinstance(n, ast.Name) for n in ast.walk(node)):
-            small = [isinstance(n, ast.Constant) and isinstance(n.value, (int, float)) and abs(n.value) <= 100 for n in (node.left, node.right)]
+            small = [
+                isinstance(n, ast.Constant) and isinstance(n.value, (int, float)) and abs(n.value) <= 100
+                for n in (node.left, node.right)
+            ]
             if not all(small):
                 self.refuse(node)  # a tower of powers of whole numbers never ends
         self.generic_visit(node)

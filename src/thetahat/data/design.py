@@ -147,16 +147,15 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     BadFormula, UnknownColumn, WrongType
     """
     terms, offsets = _parse(formula)
-    coding = any(
-        str(t) == "1" for t in terms
-    )  # categories are coded against a reference even where the intercept itself is not wanted
+    # categories are coded against a reference even where the intercept itself is not wanted
+    coding = any(str(t) == "1" for t in terms)
     terms = [t for t in terms if str(t) != "1"]
     required = sorted(
         {v for t in terms for v in _variables(t, formula)} | {v for o in offsets for v in _expression_variables(o, formula)}
     )
     frame.require(required)
-    sample = _sample(frame, required)
-    kinds = {name: is_categorical(sample[name], name) for name in required}
+    first = next(iter(frame.blocks(required))) if required else pd.DataFrame(index=range(2))
+    kinds = {name: is_categorical(first[name], name) for name in required}
 
     plain, coded, rest = [], [], []
     for term in terms:
@@ -169,6 +168,7 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
             plain.append(numeric[0])
         else:
             rest.append(term)
+    sample = _sample(first, required) if coded or rest or offsets else first
     reduced = _reduced(terms, coding, sample, formula) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
@@ -300,7 +300,11 @@ def _split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, t
 
 
 def _variables(term: Any, formula: str) -> set[str]:
-    return {v for factor in term.factors for v in _expression_variables(str(factor.expr), formula)}
+    out: set[str] = set()
+    for factor in term.factors:
+        plain = factor.eval_method.value == "lookup"
+        out |= {str(factor.expr)} if plain else _expression_variables(str(factor.expr), formula)
+    return out
 
 
 def _expression_variables(expression: str, formula: str) -> set[str]:
@@ -323,9 +327,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _sample(frame: Frame, required: Sequence[str]) -> pd.DataFrame:
-    """The first complete rows: enough to learn types and structure from."""
-    block = next(iter(frame.blocks(list(required)))) if required else pd.DataFrame(index=range(2))
+def _sample(block: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
+    """The first complete rows: enough to learn structure from."""
     head = block.iloc[:1000][list(required)]
     complete = head.dropna()
     return complete if len(complete) else head

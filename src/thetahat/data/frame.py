@@ -40,7 +40,7 @@ class Frame:
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
         if isinstance(data, Frame):
-            self.path, self.pandas, self.name = data.path, data.pandas, data.name
+            self.path, self.pandas, self.name, self.memory = data.path, data.pandas, data.name, data.memory
             self._columns, self._size = data._columns, data._size
             return
         if isinstance(data, (str, Path)):

@@ -90,10 +90,11 @@ class Tensors:
 
 
 class Thinned:
-    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start."""
+    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Held, so that a file is read once for it."""
 
     def __init__(self, source: Source, keep: int):
         self.source, self.keep = source, keep
+        self._held: list[Batch] = []
 
     @property
     def size(self) -> int | None:
@@ -108,8 +109,12 @@ class Thinned:
         return self.source.units
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
-        for batch in self.source.batches(model):
-            yield batch[: -(-len(batch) // self.keep)]
+        if not self._held:
+            for batch in self.source.batches(model):
+                part = batch[: -(-len(batch) // self.keep)]
+                # a view would keep the whole block of a streamed file alive
+                self._held.append(part.map(torch.Tensor.clone) if getattr(self.source, "streamed", False) else part)
+        yield from self._held
 
 
 def check_count(count: Any) -> Tensor | None:

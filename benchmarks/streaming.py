@@ -1,0 +1,97 @@
+"""A Parquet file larger than memory would like: python benchmarks/streaming.py [--rows 20000000] [--columns 20] [--folder DIR].
+
+Writes the file, fits a logistic regression to it with standard errors in a process of its own, and prints seconds and peak memory.
+With --check it also fits the same rows in memory (small --rows) and compares to 1e-9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CHUNK = 500_000
+LIMIT = 2 * 2**30
+
+
+def write(path: Path, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    beta = rng.normal(size=columns) / np.sqrt(columns)
+    names = [f"x{j}" for j in range(columns)]
+    writer = None
+    for start in range(0, rows, CHUNK):
+        n = min(CHUNK, rows - start)
+        X = rng.normal(size=(n, columns))
+        y = (rng.random(n) < 1 / (1 + np.exp(0.5 - X @ beta))).astype(np.float64)
+        block = pa.table({**{name: X[:, j] for j, name in enumerate(names)}, "y": y})
+        writer = writer or pq.ParquetWriter(path, block.schema, compression="none")
+        writer.write_table(block, row_group_size=131_072)
+    assert writer is not None
+    writer.close()
+
+
+def fit(path: Path, columns: int, memory: int) -> dict:
+    import thetahat as th
+
+    start = time.perf_counter()
+    formula = "y ~ " + " + ".join(f"x{j}" for j in range(columns))
+    result = th.fit(formula, th.data.Frame(path, memory=memory), "bernoulli")
+    errors = result.standard_errors()
+    return {
+        "seconds": time.perf_counter() - start,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "streamed": result.source.streamed,
+        "passes": result.certificate.passes,
+        "certificate": str(result.certificate),
+        "estimates": result.theta.tolist(),
+        "errors": errors.tolist(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--columns", type=int, default=20)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--child", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(fit(Path(arguments.child[0]), arguments.columns, int(arguments.child[1]))))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        path = Path(folder) / "rows.parquet"
+        write(path, arguments.rows, arguments.columns)
+        size = path.stat().st_size
+
+        def run(memory: int) -> dict:
+            command = [sys.executable, __file__, "--columns", str(arguments.columns), "--child", str(path), str(memory)]
+            return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+        streamed = run(2**20)
+        print(
+            f"{arguments.rows:,} rows x {arguments.columns} columns, {size / 2**30:.2f} GiB on disk: {streamed['seconds']:.1f} s, ",
+            end="",
+        )
+        print(
+            f"peak memory {streamed['peak'] / 2**30:.2f} GiB ({'within' if streamed['peak'] < LIMIT else 'ABOVE'} the bar of 2 GiB)"
+        )
+        print(f"streamed: {streamed['streamed']}; {streamed['passes']} passes; {streamed['certificate']}")
+        if arguments.check:
+            whole = run(2**40)
+            for what in ("estimates", "errors"):
+                a, b = np.array(streamed[what]), np.array(whole[what])
+                print(f"{what}: largest relative difference to the same rows in memory {np.abs(a / b - 1).max():.1e} (bar 1e-9)")
+
+
+if __name__ == "__main__":
+    main()
