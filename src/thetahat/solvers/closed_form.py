@@ -223,6 +223,9 @@ def _precision(model: Any, found: LeastSquares) -> float:
 
 def covariance(objective: Objective) -> Tensor:
     """J⁻¹ at θ̂ by QR, (p, p), θ = (β, log σ): where `applies`, more exact than any factor of J."""
+    remembered = getattr(objective, "inverse", None)  # of an objective that was saved without its rows
+    if remembered is not None:
+        return remembered
     found, model = solve(objective), objective.model
     p = len(found.beta)
     out = torch.zeros(objective.size, objective.size, dtype=torch.float64)
