@@ -480,7 +480,7 @@ def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
     if isinstance(data, Batch):
         return Tensors(data, target=getattr(model, "target", "y"))
     if isinstance(data, Mapping) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values()):
-        tensors = {k: torch.as_tensor(v) for k, v in data.items()}
+        tensors = {k: torch.as_tensor(_writable(v)) for k, v in data.items()}
         if isinstance(model, Custom):
             tensors = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in tensors.items()}
     else:
@@ -490,6 +490,11 @@ def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
         tensors = numeric_tensors(Frame(data))
     count = None if weights is None else tensors.pop(weights)
     return Tensors(tensors, count=count, target=getattr(model, "target", "y"))
+
+
+def _writable(array: Any) -> Any:
+    """A column as pandas hands it out is read-only, and torch takes no such memory."""
+    return array.copy() if isinstance(array, np.ndarray) and not array.flags.writeable else array
 
 
 def _failure(certificate: Certificate) -> str:

@@ -239,7 +239,7 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
             yield "response", f"{encoder.response.expression}: {', '.join(shown)}" + (" …" if len(encoder.response.levels) > 8 else "")
         return
     size = source.size
-    yield "data", f"{type(source).__name__.lower()}, " + ("without an end" if size is None else plural(size, "row"))
+    yield "data", f"{getattr(source, 'kind', type(source).__name__).lower()}, " + ("without an end" if size is None else plural(size, "row"))
     if size is not None and fit.observations != size:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
@@ -319,7 +319,7 @@ def _predictor_items(fit: Any, predictor: Any, lines: list[Line], covariance: st
         yield from own
         if covariance is not None and size > 1:
             result = fit.test([f"{line.name} = 0" for line in own], covariance=covariance, by=by)
-            yield Joint(term.term, float(result.statistic), int(result.df), float(result.p))
+            yield Joint(term.term, float(result.statistic), int(result.df), float(result.p_value))
 
 
 def _tensor_items(fit: Any, lines: list[Line], wanted: list[bool]) -> Iterator[Line | Fold]:
