@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -134,12 +134,48 @@ def check_count(count: Any) -> Tensor | None:
     return count
 
 
-def digest(*tensors: Tensor) -> str:
-    """A short stable digest of values (not of addresses, dtypes are normalised to float64 and int64)."""
-    h = hashlib.blake2b(digest_size=8)
-    for tensor in tensors:
+class Digest:
+    """A short stable digest of values that arrive in parts: equal values of equal shape have equal digests, however they were cut.
+
+    Values, not addresses or dtypes: every number is read as float64, so that a column and a tensor of the same numbers agree.
+
+    >>> parts = Digest()
+    >>> parts.update(torch.tensor([1.0, 2.0])), parts.update(torch.tensor([3]))
+    (None, None)
+    >>> parts.hexdigest() == digest(torch.tensor([1.0, 2.0, 3.0]))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._rows, self._rest = 0, ""
+
+    def update(self, tensor: Tensor) -> None:
+        """The next rows."""
         values = tensor.detach().cpu()
-        array = values.to(torch.float64 if values.is_floating_point() else torch.int64).contiguous().numpy()
-        h.update(str(array.shape).encode())
-        h.update(array.tobytes() if array.size else b"")
-    return h.hexdigest()
+        for start in range(0, len(values), BLOCK):
+            self._hash.update(values[start : start + BLOCK].to(torch.float64).contiguous().numpy().tobytes())
+        self._rows += len(values)
+        self._rest = str(tuple(values.shape[1:]))
+
+    def hexdigest(self) -> str:
+        whole = self._hash.copy()
+        whole.update(f"{self._rows}, {self._rest}".encode())
+        return whole.hexdigest()
+
+
+def digest(*tensors: Tensor) -> str:
+    """The digest of one tensor; of several, of their digests in order."""
+    return joined(_digest(tensor) for tensor in tensors)
+
+
+def joined(digests: Iterable[str]) -> str:
+    """One digest of several."""
+    found = list(digests)
+    return found[0] if len(found) == 1 else hashlib.blake2b(" ".join(found).encode(), digest_size=8).hexdigest()
+
+
+def _digest(tensor: Tensor) -> str:
+    one = Digest()
+    one.update(tensor)
+    return one.hexdigest()

@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,25 @@ from ..errors import BadArgument, DataError, EmptyData, NotFinite, OutOfSupport,
 from .batch import Batch, concatenate
 from .design import Design, _expression_variables, _fitted_spec, evaluate, is_categorical, level_codes, numeric_column
 from .frame import Frame
-from .source import BLOCK, check_count
+from .source import BLOCK, Digest, check_count, joined
 
 if TYPE_CHECKING:
     from ..families.base import Family
+
+
+OBSERVED = ("status", "upper")  # extras that say what was seen of y, rather than under which conditions
+
+# t = f(y), one-to-one: log |dt/dy| as a function of t. A density of t times |dt/dy| is one of y.
+LOG_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": lambda t: -t,
+    "log1p": lambda t: -t,
+    "log2": lambda t: -math.log(2) * t - math.log(math.log(2)),
+    "log10": lambda t: -math.log(10) * t - math.log(math.log(10)),
+    "sqrt": lambda t: -torch.log(t) - math.log(2),
+    "exp": torch.log,
+    "expm1": torch.log1p,
+}
+TRANSFORMED = re.compile(rf"^(?:np\.)?({'|'.join(LOG_SLOPES)})\(\s*[A-Za-z_]\w*\s*\)$")
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,17 @@ class Response:
         if self.levels is not None:
             return level_codes(column, self.levels, self.required[0]).astype(np.float64)
         return numeric_column(frame, self.required[0])
+
+    @property
+    def transform(self) -> str | None:
+        """The one-to-one function of one column that the expression is ("log" of "log(y)"), or None."""
+        found = TRANSFORMED.match(self.expression)
+        return None if self.spec is None or found is None else found.group(1)
+
+    @property
+    def observed(self) -> str:
+        """What was observed: the column itself, where the expression is a column or a known one-to-one function of one."""
+        return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
 def read_response(expression: str, frame: Frame, family: Family) -> Response:
@@ -158,13 +185,11 @@ class Table:
         self.whole: Batch | None = None
         self.kept: np.ndarray | None = None  # in memory: the rows that are complete, None for all of them
         self.dropped, self.rows = 0, 0
-        self._hash = hashlib.blake2b(digest_size=8)
+        self._digests: dict[str, Digest] = {}
         total = 0.0
         for batch in self._survey():
             self.rows += len(batch)
             total += batch.total
-            for tensor in (batch["y"], *([batch.count] if batch.counted else [])):
-                self._hash.update(tensor.contiguous().numpy().tobytes())
         if self.rows == 0:
             raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
         self.total = total
@@ -178,8 +203,27 @@ class Table:
         return self.encoder.response.expression
 
     @property
+    def scored_in(self) -> str:
+        """What a density is per once `log_determinant` has been added: the column, where the response is a known function of one."""
+        return self.encoder.response.observed
+
+    @property
     def fingerprint(self) -> str:
-        return self._hash.hexdigest()
+        """Of what was observed, before any transform: "log(y)" and "y" are the same data in other units."""
+        return joined(digest.hexdigest() for digest in self._digests.values())
+
+    def log_determinant(self, batch: Batch) -> Tensor | None:
+        """log |dt/dy|, (n,), of a response t = f(y) with f one-to-one (log, log1p, log2, log10, sqrt, exp, expm1); None: none is needed.
+
+        log p(y) = log p(t) + log |dt/dy|
+        """
+        transform = self.encoder.response.transform
+        return None if transform is None else LOG_SLOPES[transform](batch["y"])
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The rows that the fit used, as columns, block by block (marginal effects encode them anew)."""
+        for frame in self.frame.blocks(self.encoder.required):
+            yield self._complete(frame)[0]
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         for large in [self.whole] if self.whole is not None else self._read():
@@ -206,6 +250,7 @@ class Table:
             self.dropped += len(frame) - len(complete)
             batch = self.encoder.encode(complete, first_row=first)
             self._check_support(batch, first, kept)
+            self._take_fingerprint(complete, batch)
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)
@@ -214,9 +259,19 @@ class Table:
         if parts:
             self.whole = concatenate(parts)
 
+    def _take_fingerprint(self, frame: pd.DataFrame, batch: Batch) -> None:
+        response = self.encoder.response
+        seen = {"y": batch["y"]}
+        if response.transform is not None:
+            seen["y"] = torch.from_numpy(np.array(numeric_column(frame, response.required[0])))
+        seen |= {"count": batch.count} if batch.counted else {}
+        seen |= {name: batch[name] for name in OBSERVED if name in batch and name in self.family.extras}
+        for name, tensor in seen.items():
+            self._digests.setdefault(name, Digest()).update(tensor)
+
     def _read(self) -> Iterator[Batch]:
-        for frame in self.frame.blocks(self.encoder.required):
-            yield self.encoder.encode(self._complete(frame)[0])
+        for frame in self.frames():
+            yield self.encoder.encode(frame)
 
     def _complete(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray | None]:
         """The rows without a missing value, and which they are (None: all)."""

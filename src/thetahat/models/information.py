@@ -154,6 +154,18 @@ class Factor:
             out[J.eliminated] = flat[J.eliminated] / J.D[:, None] - self.ratio @ small
         return out[:, 0] if b.ndim == 1 else out
 
+    def root(self, z: Tensor) -> Tensor:
+        """R z with R Rᵀ = J⁻¹, for z of (p, r): independent standard normal z become draws of N(0, J⁻¹)."""
+        J = self.information
+        kept = J.kept()
+        small = torch.linalg.solve_triangular(self.L.T, z[kept], upper=True) / self.scale[:, None]
+        if J.eliminated is None or J.D is None or self.ratio is None:
+            return small
+        out = torch.empty_like(z)
+        out[kept] = small
+        out[J.eliminated] = z[J.eliminated] / J.D.sqrt()[:, None] - self.ratio @ small
+        return out
+
     def inverse_diagonal(self) -> Tensor:
         """diag J⁻¹, without writing J⁻¹ out."""
         J = self.information

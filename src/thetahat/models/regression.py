@@ -263,10 +263,13 @@ class Regression(Model):
 
     def scores(self, batch: Batch) -> Tensor:
         """∂ log p_i / ∂θ, (n, p)."""
-        _, score, _ = self.row_derivatives(batch, order=1)
+        return self.gradient_rows(batch, self.row_derivatives(batch, order=1)[1])
+
+    def gradient_rows(self, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
+        """∂f_i/∂θ = Σ_j x_ij ∂f_i/∂η_ij, (n, p), of a function of each row's η; `slopes` are ∂f_i/∂η_ij, one (n,) each estimated parameter."""
         n = len(batch)
         out = torch.zeros(n, self.layout.size, dtype=torch.float64)
-        for p, s in zip(self.predictors, score, strict=True):
+        for p, s in zip(self.predictors, slopes, strict=True):
             s = s.expand(n)
             out[:, p.narrow] = (p.rows(batch, torch.float64) * s).T
             for j, first, levels in p.terms():
