@@ -153,7 +153,7 @@ def _on_theta(objective: Objective, asked: Restrictions, places: Sequence[int | 
         else:
             if not math.isfinite(r[k]):
                 raise BadArgument(f"the hypothesis {asked.text!r} sets a coefficient to infinity.")
-            R[k, [places[i] for i in used]] = row[used]
+            R[k, [_known(places[i]) for i in used]] = row[used]
     return R, r
 
 
