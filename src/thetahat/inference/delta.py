@@ -47,7 +47,7 @@ def delta(
         rows = [torch.autograd.grad(v, leaf, retain_graph=True, allow_unused=True)[0] if v.requires_grad else None for v in flat]
     F = torch.stack([torch.zeros_like(theta) if r is None else r for r in rows]).to(torch.float64)
     V = project(objective, theta, F, kind)
-    table = {"estimate": [float(v) for v in flat], "standard_error": V.diagonal().clamp(min=0).sqrt().tolist()}
+    table = {"estimate": [float(v.detach()) for v in flat], "standard_error": V.diagonal().clamp(min=0).sqrt().tolist()}
     out = pd.DataFrame(table, index=pd.Index(labels))
     out.attrs["covariance"] = V.numpy()
     return out
