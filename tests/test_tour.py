@@ -1,0 +1,75 @@
+"""The tour: every system runs, and agrees with what is known of its answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from thetahat import tour
+from thetahat.errors import MissingExtra
+
+
+@pytest.fixture(scope="module")
+def done() -> list[tour.Row]:
+    return list(tour.rows(quick=True))
+
+
+def test_every_system_has_its_row(done):
+    assert [row.system for row in done] == list(tour.SYSTEMS)
+
+
+def test_every_known_answer_is_met(done):
+    """NIST's certified values, figures of R and of the papers: the README of the shipped tables says whence."""
+    known = [row for row in done if row.agrees is not None]
+    assert len(known) == 7
+    for row in known:
+        assert row.agrees, row.truth
+        assert row.certificate.startswith("certified"), row.system
+
+
+def test_every_climb_gains(done):
+    for row in done:
+        assert row.before is not None
+        assert row.after is not None
+        assert row.after > row.before
+
+
+def test_the_stochastic_systems_learn_and_claim_no_certificate(done):
+    """The classifier is far above chance (−2.303 nats) on images that it has not seen; the pole stands longer."""
+    classifier, reinforce = done[-2:]
+    assert classifier.after > -0.5
+    assert reinforce.after > 2 * reinforce.before
+    for row in (classifier, reinforce):
+        assert row.certificate.startswith("stochastic")
+
+
+def test_the_table_shows_every_row_and_json_takes_it(done):
+    out = io.StringIO()
+    Console(file=out, width=200).print(tour.render(done))
+    for row in done:
+        assert row.system in out.getvalue()
+    again: list[dict[str, Any]] = json.loads(json.dumps([row.to_dict() for row in done]))
+    assert again[0]["after"] == done[0].after
+    assert math.isfinite(again[0]["before"])
+
+
+def test_a_system_whose_extra_is_missing_says_so(monkeypatch):
+    def absent(quick: bool) -> tour.Row:
+        raise MissingExtra.named("gymnasium", "rl")
+
+    begun: list[str] = []
+    monkeypatch.setattr(tour, "SYSTEMS", {"linear regression": tour._linear, "REINFORCE": absent})
+    first, second = tour.rows(begin=begun.append)
+    assert begun == ["linear regression", "REINFORCE"]
+    assert first.agrees
+    assert second.certificate == "needs thetahat[rl]"
+    assert second.before is None
+    out = io.StringIO()
+    shown = tour.show(console=Console(file=out, width=160))
+    assert len(shown) == 2
+    assert "needs thetahat[rl]" in out.getvalue()
