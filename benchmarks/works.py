@@ -178,6 +178,7 @@ def statsmodels(data: Data) -> tuple[np.ndarray, float | None]:
         fit = sm.GLM(data.y, X, family=sm.families.Poisson()).fit()
     else:
         fit = sm.NegativeBinomial(data.y, X).fit(disp=0, maxiter=200)
+        return np.r_[fit.params[:-1], np.log(fit.params[-1])], float(fit.llf)
     return np.asarray(fit.params), float(fit.llf)
 
 

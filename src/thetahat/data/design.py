@@ -190,6 +190,16 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     )
 
 
+def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
+    """The design of numeric columns taken as they are: no formula is read, so a thousand of them cost nothing.
+
+    >>> from_columns(["x", "z"]).names
+    ['Intercept', 'x', 'z']
+    """
+    shown = " + ".join([*names[:20], *(["…"] if len(names) > 20 else [])]) or "1"
+    return Design(formula=shown if intercept else f"{shown} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names))
+
+
 # ---- columns -------------------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ class Tensors:
     tensors : name → tensor, all with the same first dimension n
     count : (n,) frequency weights, or None
     target : the name of the tensor that is scored ("y" by default): it makes the fingerprint
-    block : rows a batch
+    block : rows a batch: more than a table's, since a model without a road of its own pays a graph a batch
 
     >>> source = Tensors({"x": torch.randn(10, 2), "y": torch.zeros(10)})
     >>> source.size, [len(b) for b in source.batches()]
@@ -57,7 +57,7 @@ class Tensors:
         *,
         count: Tensor | None = None,
         target: str = "y",
-        block: int = BLOCK,
+        block: int = 4 * BLOCK,
     ):
         if not isinstance(tensors, Batch):
             tensors = Batch({name: torch.as_tensor(value) for name, value in tensors.items()}, count=check_count(count))

@@ -184,16 +184,21 @@ def weighted_quantile(y: Tensor, weight: Tensor, level: float) -> float:
     >>> weighted_quantile(torch.tensor([3.0, 1.0, 2.0]), torch.ones(3), 0.5)
     2.0
     """
+    return weighted_quantiles(y, weight, (level,))[0]
+
+
+def weighted_quantiles(y: Tensor, weight: Tensor, levels: Sequence[float]) -> list[float]:
+    """Several of them, from one sort."""
     order = torch.argsort(y)
     share = torch.cumsum(weight[order], 0)
-    first = int(torch.searchsorted(share, level * share[-1]))
-    return float(y[order[min(first, len(y) - 1)]])
+    first = torch.searchsorted(share, share.new_tensor(list(levels)) * share[-1]).clamp(max=len(y) - 1)
+    return y[order[first]].tolist()
 
 
 def median_and_spread(y: Tensor, weight: Tensor) -> tuple[float, float]:
     """The median and half the interquartile range; where that is 0, the mean distance to the median, and where that is 0, 1."""
-    centre = weighted_quantile(y, weight, 0.5)
-    half_range = (weighted_quantile(y, weight, 0.75) - weighted_quantile(y, weight, 0.25)) / 2
+    lower, centre, upper = weighted_quantiles(y, weight, (0.25, 0.5, 0.75))
+    half_range = (upper - lower) / 2
     distance = float((weight * (y - centre).abs()).sum() / weight.sum())
     spread = next((s for s in (half_range, distance) if 0 < s < math.inf), 1.0)
     return centre, spread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,18 @@ def _h(w: Tensor, log1p_u: Tensor, df: Tensor) -> Tensor:
 
 def _normaliser(df: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
     """c(ν) = log Γ((ν+1)/2) − log Γ(ν/2) − ½ log(ν/2), and its first and second derivative in log ν."""
+    if df.numel() == 1 and df.dtype == torch.float64:
+        return _normaliser_of_one(float(df))
+    return _normalisers(df, order)
+
+
+@functools.lru_cache(maxsize=64)
+def _normaliser_of_one(df: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Remembered: a constant ν is asked for once a block of rows, and its small tensors would cost more than the rows."""
+    return _normalisers(torch.tensor([df], dtype=torch.float64), 2)
+
+
+def _normalisers(df: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         leaf = df.detach().log().requires_grad_()
         c = log_gamma_half_step(torch.exp(leaf) / 2)

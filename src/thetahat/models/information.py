@@ -72,6 +72,11 @@ class Information:
             out[self.eliminated] = self.D
         return out
 
+    def times(self, factor: float) -> Information:
+        """factor · J."""
+        parts = [None if t is None else t * factor for t in (self.A, self.E, self.D)]
+        return Information(self.A * factor, parts[1], parts[2], self.eliminated)
+
     def plus_diagonal(self, extra: Tensor) -> Information:
         """J + diag(extra): a prior's curvature, a trust region's."""
         A = self.A + torch.diag(extra[self.kept()])

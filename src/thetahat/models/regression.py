@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import Batch
+from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from .base import Model, set_theta
@@ -395,26 +395,18 @@ class Regression(Model):
 
     def start(self, source: Source) -> Tensor:
         """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for."""
-        y, weight, extras, shift = [], [], [], []
-        taken = 0
-        for batch in source.batches():
-            y.append(batch["y"])
-            weight.append(batch.count.to(torch.float64))
-            extras.append(self.extras(batch))
-            offset = batch.tensors.get(f"offset{self.predictors[0].slot}") if self.predictors else None
-            shift.append(torch.zeros(len(batch), dtype=torch.float64) if offset is None else offset)
-            taken += len(batch)
-            if taken > 100_000:
-                break
-        joined = {name: torch.cat([e[name] for e in extras]) for name in extras[0]}
-        w = torch.cat(weight)
-        values = self.family.start(torch.cat(y), w if bool((w > 0).any()) else torch.ones_like(w), **joined)
+        batch = _some_rows(source)
+        weight = batch.count.to(torch.float64)
+        weight = weight if bool((weight > 0).any()) else torch.ones_like(weight)
+        values = self.family.start(batch["y"], weight, **self.extras(batch))
+        offset = batch.tensors.get(f"offset{self.predictors[0].slot}") if self.predictors else None
+        shift = 0.0 if offset is None else float((offset * weight).sum() / weight.sum())
         theta = torch.zeros(self.layout.size, dtype=torch.float64)
         natural = dict(zip(self.family.parameters, values, strict=True))
         for j, p in enumerate(self.predictors):
             if p.design.intercept:
                 eta = p.spec.link(torch.tensor(float(natural[p.parameter]), dtype=torch.float64))
-                theta[p.start] = eta - (_mean(torch.cat(shift), w) if j == 0 else 0.0)
+                theta[p.start] = eta - (shift if j == 0 else 0.0)
         return theta
 
 
@@ -465,5 +457,15 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
     return out[..., 1:]
 
 
-def _mean(x: Tensor, w: Tensor) -> float:
-    return float((x * w).sum() / w.sum()) if bool((w > 0).any()) else 0.0
+def _some_rows(source: Source, most: int = 20_000) -> Batch:
+    """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in memory)."""
+    taken: list[Batch] = []
+    rows = 0
+    stop = most if getattr(source, "streamed", False) or source.size is None else source.size
+    for batch in source.batches():
+        taken.append(batch)
+        rows += len(batch)
+        if rows >= stop:
+            break
+    stride = max(1, rows // most)
+    return concatenate([batch[::stride] for batch in taken])

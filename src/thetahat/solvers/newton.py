@@ -48,6 +48,7 @@ class State:
     passes: int = 0
     stalled: int = 0
     precision: torch.dtype = torch.float64
+    borrowed: bool = False  # the information is the subsample's, scaled: it steers, and certifies nothing
     trace: tuple[tuple[int, float, float], ...] = ()
 
     @property
@@ -73,8 +74,8 @@ class Newton:
     steps: int = 200
     keep_above: int = 20_000
     keep_below: float = 3.0
-    float32_above: int = 100_000
-    thin_above: int = 100_000
+    float32_above: int = 50_000
+    thin_above: int = 20_000
     coarse: float = 1e-2
     begin: Tensor | None = field(default=None, repr=False)
 
@@ -86,11 +87,13 @@ class Newton:
         rows = objective.rows or 0
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
-            self._climb_thinned(objective, keep)
+            borrowed = self._climb_thinned(objective, keep)
+            if borrowed is not None and not hasattr(objective.model, "taylor"):
+                return self._borrow(objective, borrowed, keep)  # p gradients' worth of work saved, where J is as dear as that
         precision = torch.float32 if rows > self.float32_above else torch.float64
         return self._look(objective, objective.theta, precision)
 
-    def _climb_thinned(self, objective: Any, keep: int) -> None:
+    def _climb_thinned(self, objective: Any, keep: int) -> State | None:
         """Climb on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
         before = objective.theta
         solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=None)
@@ -100,6 +103,14 @@ class Newton:
             state = solver.step(thinned, state)
         sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
         objective.theta = state.theta if sound else before
+        return state if sound else None
+
+    def _borrow(self, objective: Any, thinned: State, keep: int) -> State:
+        """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
+        information = thinned.information.times(float(keep))
+        t = objective.taylor(thinned.theta, order=1)
+        state = State(thinned.theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
+        return self._measured(self._factored(objective, state))
 
     def _look(self, objective: Any, theta: Tensor, precision: torch.dtype) -> State:
         """The state at θ with fresh information."""
@@ -130,11 +141,14 @@ class Newton:
     # ---- step ------------------------------------------------------------------------------------------------------------
 
     def step(self, objective: Any, state: State) -> State:
-        if state.pairs and state.decrement > 0.3 * state.previous:
+        if state.borrowed and state.decrement <= self.tolerance:
+            return self._measured(replace(self._refreshed(objective, state), step=state.step + 1))
+        if state.pairs and state.decrement > (0.5 if state.borrowed else 0.3) * state.previous:
             state = self._refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
         # far from the maximum J changes too much along the step for the old one to steer the next: it is summed anew in the same pass
-        keep = (objective.rows or 0) > self.keep_above and state.factor is not None and state.decrement < self.keep_below
+        near = state.borrowed or state.decrement < self.keep_below
+        keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)
@@ -163,7 +177,7 @@ class Newton:
             radius = 4 * radius
         new = replace(state, theta=state.theta + d, taylor=t, radius=radius, step=state.step + 1, previous=state.decrement)
         if t.information is not None:
-            new = self._factored(objective, replace(new, information=t.information))
+            new = self._factored(objective, replace(new, information=t.information, borrowed=False))
         else:
             y = state.taylor.gradient - t.gradient
             if float(d @ y) > 1e-10 * float(d.norm() * y.norm()):
@@ -174,7 +188,8 @@ class Newton:
 
     def _refreshed(self, objective: Any, state: State) -> State:
         t = objective.taylor(state.theta, order=2, precision=state.precision)
-        return self._factored(objective, replace(state, information=t.information, passes=state.passes + 1))
+        fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1, borrowed=False)
+        return self._factored(objective, fresh)
 
     def _direction(self, state: State) -> tuple[Tensor, float]:
         """The step, and the gain that the quadratic model promises for it."""
@@ -218,13 +233,17 @@ class Newton:
     def done(self, objective: Any, state: State) -> bool:
         if state.factor is None and float((state.taylor.gradient / state.scale).norm()) <= self.tolerance:
             return True  # stationary, with a singular information: the diagnosis tells which kind
+        if state.borrowed and state.stalled < 2 and state.step < self.steps:
+            return False
         return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
 
     def certificate(self, objective: Any, state: State) -> Certificate:
         """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
         known = {"size": objective.size, "steps": state.step, "passes": state.passes}
         if state.factor is None:
-            return Certificate(status="not converged", detail="The information is not positive definite.", **known)
+            stationary = float((state.taylor.gradient / state.scale).norm()) <= self.tolerance
+            status = "stationary point" if stationary else "not converged"
+            return Certificate(status=status, detail="The information is not positive definite.", **known)
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
         if state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse):

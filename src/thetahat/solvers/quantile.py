@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
 from ..errors import BadArgument
@@ -99,6 +98,8 @@ def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[n
     scale = np.maximum(np.abs(X).max(0), 1e-300)
     size = max(float(np.abs(y).max()), 1e-300)
     Z = X / scale
+    from scipy.optimize import linprog  # takes long to load: only where it is needed
+
     found = linprog(-y / size, A_eq=Z.T, b_eq=(1 - level) * (Z.T @ w), bounds=np.column_stack([np.zeros(len(y)), w]), method="highs")
     if found.x is None:
         return np.full(X.shape[1], np.nan), math.inf, math.inf
