@@ -57,7 +57,7 @@ def test_a_module_imports_only_the_folders_before_its_own(path: Path) -> None:
     """DESIGN: data → families → networks → models → likelihood → solvers → inference → evaluation → report → fit → cli."""
     layer = layer_of(path.relative_to(ROOT).parts[0])
     allowed = [*ORDER[: ORDER.index(layer) + 1], "__version__"]
-    found = imported(ast.parse(path.read_text()), package_of(path))
+    found = imported(ast.parse(path.read_text(encoding="utf-8")), package_of(path))
     wrong = [f"line {line}: {name}" for line, name in found if layer_of(name) not in allowed]
     assert not wrong, f"{path.relative_to(ROOT)} is of {layer!r} and imports {wrong}"
 
@@ -65,7 +65,7 @@ def test_a_module_imports_only_the_folders_before_its_own(path: Path) -> None:
 @pytest.mark.parametrize("name", ["errors", "types"])
 def test_errors_and_types_import_nothing_of_the_library(name: str) -> None:
     path = ROOT / f"{name}.py"
-    assert [n for _, n in imported(ast.parse(path.read_text()), package_of(path)) if n != name] == []
+    assert [n for _, n in imported(ast.parse(path.read_text(encoding="utf-8")), package_of(path)) if n != name] == []
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:

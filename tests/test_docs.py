@@ -1,0 +1,146 @@
+"""README and docs: every block of Python runs, and prints what the page says that it prints.
+
+A page is one programme: its ```python blocks run in order, in one namespace, in an empty folder. A ```text block directly below a
+```python block is that block's output, to the character but for white space, "...", and numbers below 10⁻⁶, which are rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import thetahat as th
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
+ROUNDING = re.compile(r"\d(\.\d+)?e-(0[6-9]|[1-9]\d)")
+LOOSE = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@dataclass(frozen=True)
+class Block:
+    """A ```python block, and the ```text block directly below it if there is one."""
+
+    code: str
+    line: int
+    output: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """Every ```python block of a page, in order."""
+    fences = list(FENCE.finditer(text))
+    out = []
+    for i, fence in enumerate(fences):
+        if fence[1] == "python":
+            below = fences[i + 1] if i + 1 < len(fences) else None
+            adjoins = below is not None and below[1] == "text" and not text[fence.end() : below.start()].strip()
+            out.append(Block(fence[2], text[: fence.start(2)].count("\n"), below[2] if below is not None and adjoins else None))
+    return out
+
+
+def alike(said: str, printed: str) -> bool:
+    said, printed = (ROUNDING.sub("0", text) for text in (said, printed))
+    return doctest.OutputChecker().check_output(said, printed, LOOSE)
+
+
+def run(page: Path) -> None:
+    """Run a page; an error names the line of the page, a wrong output shows both."""
+    namespace: dict[str, object] = {"__name__": f"page_{page.stem}"}
+    for block in blocks(page.read_text(encoding="utf-8")):
+        code = compile("\n" * block.line + block.code, str(page), "exec", dont_inherit=True)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        if block.output is not None and not alike(block.output, printed.getvalue()):
+            pytest.fail(f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code prints\n{printed.getvalue()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_runs_and_prints_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pages are the library's promises: a reader may copy any of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    run(page)
+
+
+def test_a_wrong_output_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", encoding="utf-8")
+    with pytest.raises(pytest.fail.Exception, match="the code prints\n2"):
+        run(page)
+
+
+def test_an_error_names_the_line_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n```python\nx = 1\nraise ValueError(x)\n```\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="1") as error:
+        run(page)
+    assert error.traceback[-1].lineno + 1 == 5
+
+
+# ---- the reference leaves nothing public out -----------------------------------------------------------------------------------
+
+
+def documented() -> set[str]:
+    """Every object that a page of the reference writes out (`::: path.to.object`)."""
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    return set(re.findall(r"^::: ([\w.]+)$", text, re.M))
+
+
+def public() -> dict[str, object]:
+    """Every name of `thetahat.__all__` and of the packages in it, and every entry of every registry: path → object, once an object."""
+    found: dict[str, object] = {}
+    packages = [th, *(getattr(th, name) for name in th.__all__ if isinstance(getattr(th, name), types.ModuleType))]
+    for package in packages:
+        names = getattr(package, "__all__", None) or [
+            n for n, v in vars(package).items() if inspect.isclass(v) and v.__module__ == package.__name__
+        ]
+        for name in names:
+            each = getattr(package, name)
+            if inspect.isclass(each) or inspect.isfunction(each):
+                found[f"{package.__name__}.{name}"] = each
+    for registry in (th.families.registry, th.families.wrappers, th.weights.registry):
+        for each in registry.values():
+            found[f"{each.__module__}.{each.__qualname__}"] = each
+    return found
+
+
+def resolve(path: str) -> object:
+    """The object that a path of the reference names: an attribute of its module, or of a class or module in it."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        return getattr(resolve(module), name)
+
+
+def test_the_reference_leaves_nothing_public_out() -> None:
+    """Every class and function that `__all__` or a registry names is written out on a page of docs/reference."""
+    written = {id(resolve(path)) for path in documented()}
+    missing = sorted({path for path, each in public().items() if id(each) not in written})
+    assert not missing, f"docs/reference lacks {missing}"
+
+
+@pytest.mark.parametrize("path", sorted(documented()))
+def test_what_the_reference_names_exists_and_says_what_it_is(path: str) -> None:
+    each = resolve(path)
+    assert inspect.getdoc(each), f"{path} has no docstring"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """mkdocs.yml lists every page, once."""
+    listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("nav:")[1])
+    pages = sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+    assert sorted(listed) == pages
