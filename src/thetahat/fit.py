@@ -182,6 +182,8 @@ class Fit:
     @property
     def log_likelihood(self) -> float:
         """ℓ(θ̂) = Σ w log p, in nats: priors not included."""
+        if self.certificate.status == "certified maximum" and self.trace and not self.objective.priors:
+            return self.trace[-1][1]  # the last step's value is ℓ(θ̂) itself: no pass over the data is needed
         return self._once("log_likelihood", lambda: Objective(self.objective.terms).value(self.theta))
 
     @property

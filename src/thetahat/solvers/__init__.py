@@ -49,4 +49,16 @@ def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[i
     return diagnose(objective, solver, state), state.trace
 
 
-__all__ = ["LBFGS", "Certificate", "ClosedForm", "LinearProgramme", "Newton", "Solver", "Stochastic", "choose", "climb", "diagnose", "iterate"]
+__all__ = [
+    "LBFGS",
+    "Certificate",
+    "ClosedForm",
+    "LinearProgramme",
+    "Newton",
+    "Solver",
+    "Stochastic",
+    "choose",
+    "climb",
+    "diagnose",
+    "iterate",
+]

@@ -176,7 +176,6 @@ def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) ->
 def _boundary(objective: Objective, model: Regression) -> Certificate | None:
     """Hold at its boundary every constant that the data push there, refit the others, and say so."""
     found: dict[str, str] = {}
-    here = objective.value()
     for p in list(model.predictors):
         edge = p.spec.boundary
         if edge is None or not p.design.constant or objective.priors or len(objective.terms) != 1:
@@ -186,15 +185,13 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
         value = float(p.spec.link.inverse(theta[j]))
         if (math.isfinite(edge) and abs(value - edge) > 1e-3) or (not math.isfinite(edge) and abs(value) < 1e4):
             continue
-        far = theta.clone()
+        far, here = theta.clone(), objective.value()
         far[j] = FAR if edge > value else -FAR
-        there = objective.value(far)
-        if not there >= here - 1e-6:
+        if not objective.value(far) >= here - 1e-6:
             objective.theta = theta
             continue
         model.hold(p.parameter, float(p.spec.link.inverse(far[j])))
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {edge:g}"
-        here = there
     if not found:
         return None
     solver = Newton()
@@ -227,8 +224,8 @@ def _separated(model: Regression, objective: Objective, certificate: Certificate
     if family in ("Bernoulli", "Binomial", "Categorical", "Ordinal", "BetaBinomial"):
         what = f"the rows are {how} separated by {direction_text(named)}{sides}"
     else:
-        what = f"{len(rows)} rows are separated by {direction_text(named)} (all have y = 0 where it is above 0)"
-        named = {k: -v for k, v in named.items()} if float(sum(named.values())) < 0 else named
+        upward = direction_text({name: -value for name, value in named.items()})
+        what = f"{len(rows)} rows are separated by {upward} (all have y = 0 where it is above 0)"
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
     slopes = [n for n in named if n != "Intercept"]
     drop = f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
@@ -272,8 +269,9 @@ def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: C
                 grows = values[-1] - here
                 detail = (
                     f"the likelihood has no maximum that could be found: along {direction_text(named)} it never falls "
-                    f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that direction). A parameter runs to the end of its range: "
-                    "hold it (name=value), choose the simpler model, or put a prior on it (prior=th.priors.Normal(2.5))."
+                    f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that direction). "
+                    "A parameter runs to the end of its range: hold it (name=value), choose the simpler model, or put a prior on it "
+                    "(prior=th.priors.Normal(2.5))."
                 )
                 return replace(certificate, status="no maximum", directions=(named,), detail=detail, concave=False)
     objective.theta = theta

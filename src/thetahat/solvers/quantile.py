@@ -82,7 +82,11 @@ class LinearProgramme:
         return True
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        known: dict[str, Any] = {"size": objective.size, "rank": state.rank + objective.size - objective.model.predictors[0].size, "steps": 1}
+        known: dict[str, Any] = {
+            "size": objective.size,
+            "rank": state.rank + objective.size - objective.model.predictors[0].size,
+            "steps": 1,
+        }
         if state.perfect:
             detail = "the likelihood has no maximum: the fit is perfect, and the density grows without bound as scale → 0. Hold the scale (scale=value)."
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
@@ -90,7 +94,13 @@ class LinearProgramme:
             return Certificate(status="flat direction", detail="The columns are collinear.", **known)
         if state.gap > 1e-6:
             return Certificate(status="not converged", nats=state.gap, detail="The linear programme left a gap.", **known)
-        return Certificate(status="certified maximum", concave=True, nats=state.gap, detail="By a linear programme: the gap to its dual.", **known)
+        return Certificate(
+            status="certified maximum",
+            concave=True,
+            nats=state.gap,
+            detail="By a linear programme: the gap to its dual.",
+            **known,
+        )
 
 
 def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[np.ndarray, float, float]:
@@ -100,7 +110,9 @@ def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[n
     Z = X / scale
     from scipy.optimize import linprog  # takes long to load: only where it is needed
 
-    found = linprog(-y / size, A_eq=Z.T, b_eq=(1 - level) * (Z.T @ w), bounds=np.column_stack([np.zeros(len(y)), w]), method="highs")
+    found = linprog(
+        -y / size, A_eq=Z.T, b_eq=(1 - level) * (Z.T @ w), bounds=np.column_stack([np.zeros(len(y)), w]), method="highs"
+    )
     if found.x is None:
         return np.full(X.shape[1], np.nan), math.inf, math.inf
     beta = -found.eqlin.marginals * size / scale
