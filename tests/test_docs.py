@@ -23,7 +23,7 @@ import thetahat as th
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
-ROUNDING = re.compile(r"\d(\.\d+)?e-(0[6-9]|[1-9]\d)")
+ROUNDING = re.compile(r"\d(\.\d+)?e[-−](0[6-9]|[1-9]\d+)")
 LOOSE = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -62,7 +62,9 @@ def run(page: Path) -> None:
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
         if block.output is not None and not alike(block.output, printed.getvalue()):
-            pytest.fail(f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code prints\n{printed.getvalue()}")
+            pytest.fail(
+                f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code prints\n{printed.getvalue()}"
+            )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

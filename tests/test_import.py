@@ -16,7 +16,9 @@ HEAVY = """pandas pyarrow narwhals formulaic scipy rich tyro altair vl_convert j
 
 def _loaded_after(code: str) -> set[str]:
     """The modules that a fresh interpreter has after running code."""
-    out = subprocess.run([sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"], capture_output=True)
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"], capture_output=True
+    )
     assert out.returncode == 0, out.stderr.decode()
     return set(json.loads(out.stdout.splitlines()[-1]))
 

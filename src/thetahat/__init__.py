@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of one.
-_LATER = {"compare": "evaluation.compare", "load": "saving"} | {name: name for name in ("evaluation", "inference", "report", "sklearn")}
+_LATER = {"compare": "evaluation.compare", "load": "saving"} | {
+    name: name for name in ("evaluation", "inference", "report", "sklearn")
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,8 @@ def test_estimates_stand_under_their_own_names_in_whatever_order_the_parameters_
     def mixture(batch, winter, low, high):  # type: ignore[no-untyped-def]
         poisson = th.families.Poisson()
         return torch.logaddexp(
-            torch.log1p(-winter) + poisson.log_prob(batch["deaths"], low), torch.log(winter) + poisson.log_prob(batch["deaths"], high)
+            torch.log1p(-winter) + poisson.log_prob(batch["deaths"], low),
+            torch.log(winter) + poisson.log_prob(batch["deaths"], high),
         )
 
     fit = th.fit(mixture, DEATHS, weights="days")

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from .frame import Frame
     from .table import Encoder, Table
 
-_LATER = {"Encoder": "table", "Frame": "frame", "Table": "table"}  # they bring pandas, pyarrow and formulaic: loaded when asked for
+_LATER = {
+    "Encoder": "table",
+    "Frame": "frame",
+    "Table": "table",
+}  # they bring pandas, pyarrow and formulaic: loaded when asked for
 
 
 def __getattr__(name: str) -> Any:
