@@ -120,8 +120,14 @@ def concatenate(batches: list[Batch]) -> Batch:
     names = list(batches[0])
     counted, grouped = any(b.counted for b in batches), any(b._group is not None for b in batches)
     return Batch(
-        {name: torch.cat([b[name] for b in batches]) for name in names},
+        {name: _cat([b[name] for b in batches]) for name in names},
         count=torch.cat([b.count for b in batches]) if counted else None,
         group=torch.cat([b.group for b in batches]) if grouped else None,
         dims=len(batches[0].shape),
     )
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    """Joined along the terms, a matrix that lies column by column in memory as such again."""
+    by_column = parts[0].ndim == 2 and parts[0].stride(0) == 1
+    return torch.cat([p.T for p in parts], 1).T if by_column else torch.cat(parts)

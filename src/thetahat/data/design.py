@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ FUNCTIONS = {"np": np} | {
         "maximum",
     )
 }
+QUOTED = re.compile(r"`([^`]+)`|\bQ\(\s*(?:'([^']+)'|\"([^\"]+)\")\s*\)")
 CATEGORY = re.compile(r"^C\(\s*(`[^`]+`|[A-Za-z_][\w.]*)\s*\)$")
 
 
@@ -108,7 +110,7 @@ class Design:
         own = (["Intercept"] if self.intercept else []) + list(self.numeric) + list(self.dense_names)
         return own + [name for term in self.coded for name in term.names]
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """How many dense columns there are, the intercept not counted."""
         return len(self.numeric) + len(self.dense_names)
@@ -206,21 +208,17 @@ def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
 def is_categorical(column: pd.Series, name: str) -> bool:
     """Whether a column is a category (text, pandas category) rather than a number (0 and 1 for bool); any other is refused by name."""
     dtype = column.dtype
+    if dtype == np.dtype(object):
+        kinds = sorted({type(v).__name__ for v in column.dropna()})
+        if kinds in (["str"], []):
+            return True
+        if kinds == ["bool"]:
+            return False
+        raise WrongType(f"column {name!r} is of type object and holds {', '.join(kinds[:4])}. Make it numeric, or text throughout.")
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
-        if dtype == np.dtype(object) and not all(isinstance(v, str) for v in column.dropna()):
-            kinds = sorted({type(v).__name__ for v in column.dropna()})
-            raise WrongType(f"column {name!r} is of type object and mixes {', '.join(kinds)}. Make it numeric or text.")
         return True
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         return False
-    if dtype == np.dtype(object):
-        values = column.dropna()
-        kinds = sorted({type(v).__name__ for v in values})
-        if kinds == ["str"]:
-            return True
-        if kinds in (["bool"], []):
-            return False
-        raise WrongType(f"column {name!r} is of type object and holds {', '.join(kinds[:4])}. Make it numeric or text.")
     raise WrongType(f"column {name!r} is of type {dtype}, which is neither a number nor a category. Convert it first.")
 
 
@@ -326,8 +324,14 @@ def _expression_variables(expression: str, formula: str) -> set[str]:
             if factor.eval_method.value == "lookup":
                 found.add(str(factor.expr))
             elif factor.eval_method.value == "python":
-                read = get_expression_variables(str(factor.expr), {})
-                found |= {str(v).split(".")[0] for v in read if "value" in {r.value for r in v.roles}}
+                quoted = [next(filter(None, names)) for names in QUOTED.findall(str(factor.expr))]
+                found |= set(quoted)
+                for variable in get_expression_variables(QUOTED.sub("np.quoted", str(factor.expr)), {}):
+                    name, roles = str(variable), {role.value for role in variable.roles}
+                    if roles == {"callable"} and "." not in name and name not in {*FUNCTIONS, *TRANSFORMS}:
+                        raise BadFormula(f"{formula!r} calls {name}(…), which is not known. Known: {', '.join(FUNCTIONS)}, {', '.join(TRANSFORMS)}.")
+                    if "value" in roles:
+                        found.add(name.split(".")[0])
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise BadFormula(f"{expression!r} in {formula!r} cannot be read: {_first_line(error)}") from error
     return found - set(FUNCTIONS) - set(TRANSFORMS)

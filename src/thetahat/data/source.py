@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadWeights, EmptyData
-from .batch import Batch
+from .batch import Batch, concatenate
 
 BLOCK = 16384  # rows: 30 float64 columns of a block fit a core's second-level cache
 
@@ -94,7 +94,7 @@ class Thinned:
 
     def __init__(self, source: Source, keep: int):
         self.source, self.keep = source, keep
-        self._held: list[Batch] = []
+        self._held: Batch | None = None
 
     @property
     def size(self) -> int | None:
@@ -109,12 +109,17 @@ class Thinned:
         return self.source.units
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
-        if not self._held:
-            for batch in self.source.batches(model):
-                part = batch[: -(-len(batch) // self.keep)]
-                # a view would keep the whole block of a streamed file alive
-                self._held.append(part.map(torch.Tensor.clone) if getattr(self.source, "streamed", False) else part)
-        yield from self._held
+        if self._held is None:
+            self._held = concatenate(list(self._parts(model)))
+        for start in range(0, len(self._held), BLOCK):
+            yield self._held[start : start + BLOCK]
+
+    def _parts(self, model: Any) -> Iterator[Batch]:
+        """The first rows of each batch; of a streamed file copies, since a view would keep the whole block alive."""
+        streamed = getattr(self.source, "streamed", False)
+        for batch in self.source.batches(model):
+            part = batch[: -(-len(batch) // self.keep)]
+            yield part.map(torch.Tensor.clone) if streamed else part
 
 
 def check_count(count: Any) -> Tensor | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,11 +43,11 @@ class Predictor:
     slot: int
     start: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         return len(self.design.names)
 
-    @property
+    @cached_property
     def narrow(self) -> Tensor:
         """The coordinates in θ of the dense columns and the narrow categorical terms."""
         at = int(self.design.intercept) + self.design.columns
@@ -57,6 +58,7 @@ class Predictor:
             at += term.size
         return torch.tensor(index, dtype=torch.long)
 
+    @cached_property
     def terms(self) -> list[tuple[int, int, int]]:
         """(j, where its table starts in θ, its levels) of each categorical term."""
         at = self.start + int(self.design.intercept) + self.design.columns
@@ -73,7 +75,7 @@ class Predictor:
         if self.design.columns:
             dense = batch[f"x{self.slot}"] @ theta[at : at + self.design.columns]
             eta = dense + eta if self.design.intercept else dense
-        for j, first, levels in self.terms():
+        for j, first, levels in self.terms:
             table = torch.nn.functional.pad(theta[first : first + levels], (1, 0))
             part = table.index_select(0, batch[f"code{self.slot}.{j}"])
             value = batch.tensors.get(f"value{self.slot}.{j}")
@@ -92,7 +94,7 @@ class Predictor:
             at += 1
         if self.design.columns:
             out[at : at + self.design.columns] = batch[f"x{self.slot}"].T @ score
-        for j, first, levels in self.terms():
+        for j, first, levels in self.terms:
             value = batch.tensors.get(f"value{self.slot}.{j}")
             table = out.new_zeros(levels + 1)
             table.index_add_(0, batch[f"code{self.slot}.{j}"], score if value is None else score * value)
@@ -109,7 +111,7 @@ class Predictor:
             out[at : at + self.design.columns] = batch[f"x{self.slot}"].T
             at += self.design.columns
         out[at:].zero_()
-        for j, _, levels in self.terms():
+        for j, _, levels in self.terms:
             if levels > NARROW:
                 continue
             code, value = batch[f"code{self.slot}.{j}"], batch.tensors.get(f"value{self.slot}.{j}")
@@ -272,7 +274,7 @@ class Regression(Model):
         for p, s in zip(self.predictors, slopes, strict=True):
             s = s.expand(n)
             out[:, p.narrow] = (p.rows(batch, torch.float64) * s).T
-            for j, first, levels in p.terms():
+            for j, first, levels in p.terms:
                 if levels > NARROW:
                     code, value = batch[f"code{p.slot}.{j}"], batch.tensors.get(f"value{p.slot}.{j}")
                     hit = code > 0
@@ -318,7 +320,7 @@ class Regression(Model):
                 if p.slot not in made:
                     made[p.slot] = p.rows(batch, precision)
                 out.append(_Piece(j, self.layout.position[p.narrow], rows=made[p.slot]))
-            for t, first, levels in p.terms():
+            for t, first, levels in p.terms:
                 if levels <= NARROW:
                     continue
                 gone = self.layout.eliminated is not None and first == self.layout.eliminated.start
@@ -421,7 +423,7 @@ class _Layout:
 
 
 def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
-    wide = [(levels, first) for p in predictors for _, first, levels in p.terms() if levels > NARROW]
+    wide = [(levels, first) for p in predictors for _, first, levels in p.terms if levels > NARROW]
     levels, first = max(wide, default=(0, 0))
     kept = torch.cat([torch.arange(first), torch.arange(first + levels, size)])
     position = torch.full((size,), -1, dtype=torch.long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,18 +62,22 @@ def taylor(
 
 
 def scores(model: Any, batch: Batch) -> Tensor:
-    """∂ log p_i / ∂θ, (n, p): a forward-mode pass a coordinate of θ, or a backward pass a row, whichever are fewer."""
+    """∂ log p_i / ∂θ, (n, p)."""
     own = getattr(model, "scores", None)
     if own is not None:
         return own(batch)
-    free = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
-        log_prob = model.log_prob(batch).reshape(-1)
-        # d(Σ v_i log p_i)/dθ is linear in v: differentiating it in v gives a column of scores a coordinate of θ
-        v = torch.zeros_like(log_prob, requires_grad=True)
-        gradient = _flat(torch.autograd.grad(log_prob, free, v, create_graph=True, allow_unused=True), free)
+        return jacobian(model.log_prob(batch).reshape(-1), [p for p in model.parameters() if p.requires_grad])
+
+
+def jacobian(values: Tensor, free: Sequence[Tensor]) -> Tensor:
+    """∂ values_i / ∂θ, (n, p), of values (n,) that carry a graph: a pass a coordinate of θ."""
+    with torch.enable_grad():
+        # d(Σ v_i f_i)/dθ is linear in v: differentiating it in v gives a column a coordinate of θ
+        v = torch.zeros_like(values, requires_grad=True)
+        gradient = _flat(torch.autograd.grad(values, free, v, create_graph=True, allow_unused=True), free)
         columns = [torch.autograd.grad(g, v, retain_graph=True)[0] if g.requires_grad else torch.zeros_like(v) for g in gradient]
-    return torch.stack(columns, -1).detach() if columns else log_prob.new_zeros(len(log_prob), 0)
+    return torch.stack(columns, -1).detach() if columns else values.new_zeros(len(values), 0)
 
 
 def weighted(log_prob: Tensor, weight: Tensor) -> Tensor:

@@ -309,9 +309,9 @@ def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Ite
 
 def _predictor_items(fit: Any, predictor: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Line | Fold | Joint]:
     """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
-    first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms())
+    first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
     yield from _shortened(lines[predictor.start : first], "coefficients")
-    for (_, start, size), term in zip(predictor.terms(), predictor.design.coded, strict=True):
+    for (_, start, size), term in zip(predictor.terms, predictor.design.coded, strict=True):
         own = lines[start : start + size]
         if size > FOLD:
             yield _fold(term.term, own, "levels")

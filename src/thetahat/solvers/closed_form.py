@@ -58,7 +58,7 @@ def applies(objective: Objective) -> bool:
     ):
         return False
     mean = model.predictors[0]
-    if any(levels > NARROW for _, _, levels in mean.terms()) or mean.size > 2000 or mean.size == 0:
+    if any(levels > NARROW for _, _, levels in mean.terms) or mean.size > 2000 or mean.size == 0:
         return False
     return len(model.predictors) == 1 or model.predictors[1].design.constant
 

@@ -88,7 +88,10 @@ class LinearProgramme:
             "steps": 1,
         }
         if state.perfect:
-            detail = "the likelihood has no maximum: the fit is perfect, and the density grows without bound as scale → 0. Hold the scale (scale=value)."
+            detail = (
+                "the likelihood has no maximum: the fit is perfect, and the density grows without bound as scale → 0. "
+                "Hold the scale (scale=value)."
+            )
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
         if not math.isfinite(state.gap):
             return Certificate(status="flat direction", detail="The columns are collinear.", **known)

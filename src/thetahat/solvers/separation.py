@@ -86,7 +86,7 @@ def _placed(p: Predictor, batch: Batch, size: int) -> sparse.csr_matrix:
     if p.design.columns:
         parts.append(sparse.csr_matrix(batch[f"x{p.slot}"].numpy()))
         at += p.design.columns
-    for j, _, levels in p.terms():
+    for j, _, levels in p.terms:
         code = batch[f"code{p.slot}.{j}"].numpy()
         hit = np.flatnonzero(code)
         value = batch.tensors.get(f"value{p.slot}.{j}")
