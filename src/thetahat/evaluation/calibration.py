@@ -1,0 +1,198 @@
+"""Whether what the model says happens as often as it says.
+
+    calibration         rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval
+    pit                 u = F(y | x), a histogram: flat if every predictive distribution is right
+    calibration_error   Σ_b n_b/N · |observed_b − predicted_b| of probabilities, with a bootstrap interval
+
+Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference; Guo et al. (2017), On calibration
+of modern neural networks; Kumar, Liang and Ma (2019), Verified uncertainty calibration (the pivotal interval).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument
+from .residuals import residuals
+from .rows import batches, extras_of, family_of, mean_of, parameters_of, response_of
+
+
+def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+    """Predicted against observed means, by quantiles of the prediction.
+
+    Parameters
+    ----------
+    model : at θ̂, of a family with a mean
+    source : with the response
+    bins : so many, of equal numbers of observations; rows of one prediction stay together, so there may be fewer
+    level : of the intervals of what was observed: Wilson's for shares (Bernoulli, binomial), normal for means
+
+    Returns
+    -------
+    a row a bin: predicted, observed, low, high, n (observations; trials of a binomial)
+
+    Raises
+    ------
+    BadArgument : a family without a mean, or a level or a number of bins that cannot be
+    """
+    _check(bins, level)
+    parts = []
+    share = False
+    for batch in batches(source, model):
+        y, mean, count = response_of(model, batch), mean_of(model, batch), batch.count.to(torch.float64)
+        trials = extras_of(model, batch).get("trials")
+        share = trials is not None or family_of(model, "mean").support.name == "{0, 1}"
+        if trials is not None:
+            y, mean, count = y / trials, mean / trials, count * trials
+        parts.append(torch.stack([mean, y, count]).numpy())
+    predicted, observed, count = _seen(parts)
+    code = _binned(predicted, count, bins)
+    n = np.bincount(code, count)
+    p, o = (np.bincount(code, count * v) / n for v in (predicted, observed))
+    if share:
+        low, high = wilson(o * n, n, level)
+    else:
+        # the spread about the predictions: within a bin these differ, and that is no doubt about the observed mean
+        rest = observed - predicted
+        error = np.sqrt(np.bincount(code, count * (rest - (o - p)[code]) ** 2) / np.maximum(n - 1, 1) / n)
+        error[n <= 1] = np.nan
+        low, high = (o + s * ndtri((1 + level) / 2) * error for s in (-1, 1))
+    return pd.DataFrame({"predicted": p, "observed": o, "low": low, "high": high, "n": n})
+
+
+def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of a share, p̂ = successes / n.
+
+        (p̂ + z²/2n ± z·√(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)
+
+    >>> low, high = wilson(np.array([0.0]), np.array([10.0]))
+    >>> float(low[0]), round(float(high[0]), 6)
+    (0.0, 0.277533)
+    """
+    z2 = float(ndtri((1 + level) / 2)) ** 2
+    p = successes / n
+    half = np.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2)))
+    centre = p + z2 / (2 * n)
+    return np.maximum((centre - half) / (1 + z2 / n), 0.0), np.minimum((centre + half) / (1 + z2 / n), 1.0)
+
+
+def pit(model: Any, source: Batch | Source, *, bins: int = 20, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """The histogram of u = F(y | x), masses spread at random (`residuals`).
+
+    Returns
+    -------
+    a row a bin: left, right, count, expected, low, high: between which a count falls with probability `level` if the model is true
+
+    Raises
+    ------
+    BadArgument : a family without a cdf
+    """
+    _check(bins, level)
+    u = ndtr(residuals(model, source, "quantile", seed=seed))
+    count = np.concatenate([batch.count.to(torch.float64).numpy() for batch in batches(source, model)])
+    edges = np.linspace(0, 1, bins + 1)
+    found = np.histogram(u, edges, weights=count)[0]
+    n = float(count.sum())
+    low, high = binom.ppf((1 - level) / 2, round(n), 1 / bins), binom.ppf((1 + level) / 2, round(n), 1 / bins)
+    return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": found, "expected": n / bins, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """How far predicted probabilities are from what happened, on average, and between which values that lies.
+
+    Parameters
+    ----------
+    value : Σ_b n_b/N · |observed_b − predicted_b|, a share between 0 and 1
+    low, high : the pivotal bootstrap interval
+    level : of it
+    of : which probability: of the second category, or of the most probable one
+    bins : how many there were
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    of: str
+    bins: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), of {self.of}, {self.bins} bins"
+
+
+def calibration_error(
+    model: Any, source: Batch | Source, *, bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
+) -> CalibrationError:
+    """The expected calibration error, by bins of equal numbers.
+
+    Of two categories it is that of the second's probability; of more, that of the most probable category's: observed is whether it was
+    the one. The interval is pivotal, [2v − q_high, 2v − q_low] with the quantiles of resampled values, cut at 0 and 1: resampling adds noise
+    to every bin, and this takes off as much as it adds.
+
+    Raises
+    ------
+    BadArgument : the response is not a category
+    """
+    _check(bins, level)
+    family = family_of(model, "probabilities")
+    parts = []
+    of = "P(second category)"
+    for batch in batches(source, model):
+        y, count = response_of(model, batch), batch.count.to(torch.float64)
+        if family.support.name == "{0, 1}":
+            p, hit = mean_of(model, batch), y
+        elif hasattr(family, "probabilities"):
+            each = family.probabilities(*parameters_of(model, batch))
+            of = of if each.shape[-1] == 2 else "the most probable category"
+            p, top = (each[:, 1], None) if each.shape[-1] == 2 else each.max(-1)
+            hit = (y == (1 if top is None else top)).to(torch.float64)
+        else:
+            raise BadArgument(f"{family} does not describe a category, so no probability of one is off. See `calibration`.")
+        parts.append(torch.stack([p, hit, count]).numpy())
+    p, hit, count = _seen(parts)
+    code = _binned(p, count, bins)
+    rng = np.random.default_rng(seed)
+    n = round(float(count.sum()))
+
+    def error(c: np.ndarray) -> float:
+        return float(np.abs(np.bincount(code, c * (hit - p))).sum() / c.sum())
+
+    value = error(count)
+    drawn = np.array([error(rng.multinomial(n, count / count.sum())) for _ in range(draws)])
+    ends = 2 * value - np.quantile(drawn, [(1 + level) / 2, (1 - level) / 2])
+    low, high = np.clip(ends, 0.0, 1.0)
+    return CalibrationError(value, float(low), float(high), level, of, int(code.max()) + 1)
+
+
+def _seen(parts: list[np.ndarray]) -> np.ndarray:
+    """(3, n): predicted, observed, count of the rows that were observed."""
+    whole = np.concatenate(parts, 1)
+    return whole[:, whole[2] > 0]
+
+
+def _binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions together."""
+    order = np.argsort(predicted, kind="stable")
+    values, first = np.unique(predicted[order], return_index=True)
+    total = np.add.reduceat(count[order], first)
+    middle = np.cumsum(total) - total / 2
+    place = np.minimum((bins * middle / total.sum()).astype(np.int64), bins - 1)
+    return np.unique(place, return_inverse=True)[1].reshape(-1)[np.searchsorted(values, predicted)]
+
+
+def _check(bins: int, level: float) -> None:
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        raise BadArgument(f"bins={bins!r}. Accepted: a whole number of at least 1.")
+    if not (isinstance(level, (int, float)) and 0 < level < 1 and math.isfinite(level)):
+        raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")

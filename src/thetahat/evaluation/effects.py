@@ -1,0 +1,171 @@
+"""Average marginal effects on the mean: what a coefficient means where the link bends.
+
+    numbers      AME_x = 1/N · Σ_i c_i ∂E[y_i]/∂x_i
+    categories   AME_a = 1/N · Σ_i c_i (E[y_i | every row at level a] − E[y_i | every row at the reference])
+
+The data are encoded anew with x changed, so that x² , splines, interactions and offsets of x move with it. Errors by the delta method:
+∂AME/∂θ is the same combination of the gradients of the means, summed row by row.
+
+Source: Bartus (2005), Estimation of marginal effects using margeff, Stata Journal 5; Williams (2012), Using the margins command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.design import is_categorical, numeric_column
+from ..data.table import Table
+from ..errors import BadArgument, UnknownColumn
+from ..inference.covariance import project
+from ..inference.natural import own_places, standing
+from ..likelihood import Objective
+from ..models.regression import Regression
+from .rows import eta_of, extras_of, free_of, lacks, natural_at, with_slopes
+
+STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
+STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # f′(x) ≈ Σ w f(x + kh)/h, Abramowitz and Stegun 25.3.6
+
+Change = Callable[[pd.DataFrame], Iterator[tuple[pd.DataFrame, np.ndarray]]]  # rows, encoded anew, and the weight of each
+
+
+def effects(
+    objective: Objective, theta: Tensor, variables: Sequence[str] | None = None, *, kind: str = "observed"
+) -> pd.DataFrame:
+    """Average marginal effects of columns on E[y].
+
+    Parameters
+    ----------
+    objective, theta : θ̂, (p,)
+    variables : columns; None: all that the formulas read, those that are offsets alone left out
+    kind : the covariance of θ̂, one of "observed", "expected", "sandwich", "bootstrap"
+
+    Returns
+    -------
+    a row an effect (a number: its name; a category: name[level], against its first level); columns effect, standard_error, z, p_value.
+    Effects are per unit of the column, on the scale of the response as the formula writes it.
+
+    Raises
+    ------
+    BadArgument : the model is no regression on a table, or its family has no mean
+    UnknownColumn : a variable that no formula reads
+    """
+    model = objective.model
+    source = objective.terms[0].source
+    if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
+        raise BadArgument("marginal effects are of a formula fitted to a table: a model of one's own has no columns to change.")
+    if lacks(model.family, "expectation"):
+        raise BadArgument(f"{model.family} has no mean, on which an effect would be. Compare predict(what='probabilities').")
+    known = _columns(model)
+    for name in variables or ():
+        if name not in model.encoder.predictors:
+            raise UnknownColumn.named(name, known, where="effects")
+    with standing(objective, theta):
+        found = {}
+        for name in variables or known:
+            found.update(_changes(source, model, name))
+        values, gradients = _averages(source, model, found)
+        G = torch.zeros(len(found), objective.size, dtype=torch.float64)
+        G[:, own_places(objective)] = gradients
+        errors = project(objective, theta, G, kind).diagonal().clamp(min=0).sqrt()
+    z = (values / errors).numpy()
+    out = {"effect": values.numpy(), "standard_error": errors.numpy(), "z": z, "p_value": 2 * ndtr(-np.abs(z))}
+    return pd.DataFrame(out, index=pd.Index(list(found), name="variable"))
+
+
+def _columns(model: Regression) -> list[str]:
+    """The columns that the designs read, those of offsets alone left out, in the order of the formula."""
+    seen: dict[str, None] = {}
+    for design in model.encoder.designs:
+        seen |= dict.fromkeys(design.numeric)
+        if design.dense is not None:
+            seen |= dict.fromkeys(sorted(str(v) for v in design.dense.required_variables))
+        for term in design.coded:
+            seen |= dict.fromkeys([*(name for name, _, _ in term.factors), *term.numeric])
+    return [name for name in seen if name in model.encoder.predictors]
+
+
+# ---- the changes -------------------------------------------------------------------------------------------------------------
+
+
+def _changes(source: Table, model: Regression, name: str) -> dict[str, Change]:
+    """Label → how the rows are changed and weighed."""
+    coded = next((own for d in model.encoder.designs for t in d.coded for n, own, _ in t.factors if n == name), None)
+    levels = coded or _levels(source, model, name)
+    if levels is None:
+        return {name: _derivative(source, name)}
+    return {f"{name}[{level}]": _difference(name, levels[0], level) for level in levels[1:]}
+
+
+def _levels(source: Table, model: Regression, name: str) -> tuple[Any, ...] | None:
+    """The levels of a column that is a category, or that a formula takes as one (C(x, contr.sum)); None: it is a number."""
+    column = next(source.frames())[name]
+    written = False
+    for spec in (d.dense for d in model.encoder.designs if d.dense is not None):
+        kinds = {expression: state[0].value for expression, state in spec.encoder_state.items()}
+        for factor, read in spec.factor_variables.items():
+            written = written or (kinds.get(str(factor)) == "categorical" and name in {str(v) for v in read})
+    if not (written or column.dtype == bool or is_categorical(column, name)):
+        return None
+    seen = {v for frame in source.frames() for v in pd.unique(frame[name])}
+    declared = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(seen)
+    return tuple(v for v in declared if v in seen)
+
+
+def _difference(name: str, reference: Any, level: Any) -> Change:
+    def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        for value, sign in ((level, 1.0), (reference, -1.0)):
+            column = pd.Series([value] * len(frame), index=frame.index)
+            yield frame.assign(**{name: column.astype(frame[name].dtype)}), np.full(len(frame), sign)
+
+    return change
+
+
+def _derivative(source: Table, name: str) -> Change:
+    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain."""
+    values = np.concatenate([numeric_column(frame, name) for frame in source.frames()])
+    spread = float(values.std()) or abs(float(values.mean())) or 1.0
+
+    def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        x = numeric_column(frame, name)
+        h = np.where(x == 0, STEP * spread, np.minimum(STEP * spread, np.abs(x) / 4))
+        for k, w in STENCIL:
+            yield frame.assign(**{name: x + k * h}), w / h
+
+    return change
+
+
+# ---- the averages ------------------------------------------------------------------------------------------------------------
+
+
+def _averages(source: Table, model: Regression, changes: dict[str, Change]) -> tuple[Tensor, Tensor]:
+    """Σ c w E[y] / N for each change, and its gradient in θ, (m,) and (m, p)."""
+    values = torch.zeros(len(changes), dtype=torch.float64)
+    gradients = torch.zeros(len(changes), model.layout.size, dtype=torch.float64)
+    for frame in source.frames():
+        count = source.encoder.encode(frame).count.to(torch.float64)
+        for i, change in enumerate(changes.values()):
+            for rows, weight in change(frame):
+                batch = source.encoder.encode(rows, response=False)
+                value, gradient = _sum_of_means(model, batch, count * torch.from_numpy(weight))
+                values[i] += value
+                gradients[i] += gradient
+    return values / source.total, gradients / source.total
+
+
+def _sum_of_means(model: Regression, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ w E[y], and its gradient in θ, (p,)."""
+    extras = extras_of(model, batch)
+    eta = [e.detach() for e in eta_of(model, batch)]
+    mean, slopes = with_slopes(lambda *e: model.family.expectation(*natural_at(model.family, e), **extras), eta)
+    gradient = torch.zeros(model.layout.size, dtype=torch.float64)
+    for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
+        predictor.pull(batch, weight * s, gradient)
+    return (weight * mean).sum(), gradient

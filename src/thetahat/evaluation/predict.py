@@ -1,0 +1,360 @@
+"""Predictions with their intervals, and draws.
+
+    confidence   of the prediction itself: h(θ̂) ± z·√(∇h J⁻¹ ∇hᵀ) on the scale of the link, mapped back
+    prediction   of a new y: quantiles of draws y ~ p(· | θ), θ ~ N(θ̂, J⁻¹), so that both the noise and the doubt about θ are in them
+    plug-in      of a new y as if θ̂ were true: the family's own quantiles
+
+Source: Oehlert (1992), A note on the delta method; King, Tomz and Wittenberg (2000), Making the most of statistical analyses (the draws).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.special import ndtri
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument
+from ..families.base import Family, Parameter
+from ..inference.covariance import bread
+from ..inference.natural import own_places, standing
+from ..likelihood import Objective
+from ..models.base import set_theta
+from ..models.information import Factor
+from .rows import (
+    Function,
+    as_levels,
+    batches,
+    eta_of,
+    extras_of,
+    family_of,
+    free_of,
+    gradient_rows,
+    lacks,
+    levels_of,
+    mean_of,
+    natural_at,
+    parameters_of,
+    with_slopes,
+)
+
+KINDS = ("confidence", "prediction", "plug-in")
+DRAWS = 2000
+CELLS = 2**23  # numbers held at once: rows of gradients, draws of rows
+
+
+def predict(
+    objective: Objective,
+    theta: Tensor,
+    rows: Batch | Source,
+    what: str = "mean",
+    *,
+    level: float | None = None,
+    kind: str = "confidence",
+    seed: int = 0,
+) -> np.ndarray | pd.DataFrame:
+    """What the model at θ̂ says of each row.
+
+    Parameters
+    ----------
+    objective, theta : θ̂, (p,)
+    rows : new rows, or a source
+    what : "mean" (E[y], on the scale of the response as the formula writes it), "linear" (η of the first parameter), "quantile" (of y,
+        at `level`), "probabilities" (of each category), or the name of one of the family's parameters
+    level : of the interval, between 0 and 1; None: no interval. For "quantile": which one
+    kind : one of `KINDS`; the last two are of a new y, and take what="mean"
+    seed : of the draws
+
+    Returns
+    -------
+    (n,) values; with a level a data frame with columns value, low, high; for "probabilities" a data frame with a column a category
+
+    Raises
+    ------
+    BadArgument : an unknown name, a level outside (0, 1), or something that the family does not have
+    FlatDirection : an interval is asked for, and θ̂ has no covariance
+    """
+    model = objective.model
+    if kind not in KINDS:
+        raise BadArgument(f"predict kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
+    if level is not None and not 0 < level < 1:
+        raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")
+    with standing(objective, theta):
+        if what == "quantile":
+            return _quantiles(model, rows, level)
+        if what == "probabilities":
+            return _probabilities(objective, rows, level, kind)
+        if level is None:
+            return np.concatenate([_values(model, batch, what) for batch in batches(rows, model)])
+        if kind == "confidence":
+            return _confidence(objective, rows, what, level)
+        if what != "mean":
+            raise BadArgument(f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'.")
+        return _of_new(objective, theta, rows, level, kind, seed)
+
+
+def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
+    """Draws of y from the model as it stands: (rows,), or (n, rows) with n. Categories come as their levels.
+
+    Raises
+    ------
+    BadArgument : the model cannot draw, or n is no whole number above 0
+    """
+    if not hasattr(model, "sample"):
+        raise BadArgument(f"a {type(model).__name__} has no sample: it says log p alone.")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+        raise BadArgument(f"n={n!r}. Accepted: a whole number of at least 1, or None for one draw a row.")
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    with torch.no_grad():
+        for batch in batches(rows, model):
+            if hasattr(model, "family"):
+                extras_of(model, batch)  # says what is missing
+            parts.append(torch.stack([model.sample(batch, generator=generator) for _ in range(n or 1)]))
+    drawn = torch.cat(parts, 1)
+    return as_levels(model, (drawn[0] if n is None else drawn).cpu().numpy())
+
+
+# ---- values ------------------------------------------------------------------------------------------------------------------
+
+
+def _values(model: Any, batch: Batch, what: str) -> np.ndarray:
+    if not isinstance(getattr(model, "family", None), Family) and what == "mean" and hasattr(model, "mean"):
+        with torch.no_grad():
+            return model.mean(batch).cpu().numpy()
+    if what == "mean" and not lacks(family_of(model, "mean"), "expectation"):
+        return mean_of(model, batch).cpu().numpy()
+    target = _target(model, batch, what)
+    with torch.no_grad():
+        eta = eta_of(model, batch)
+        return target.back(target.forward(*eta), eta, True).to("cpu", torch.float64).numpy()
+
+
+def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndarray:
+    family = family_of(model, "quantile")
+    if level is None:
+        raise BadArgument("what='quantile' needs level: which quantile of y, such as level=0.9.")
+    if lacks(family, "quantile"):
+        raise BadArgument(f"{family} has no quantiles.")
+    parts = []
+    for batch in batches(rows, model):
+        q = torch.full((len(batch),), level, dtype=torch.float64)
+        parts.append(family.quantile(q, *parameters_of(model, batch), **extras_of(model, batch)).numpy())
+    return as_levels(model, np.concatenate(parts))
+
+
+def _probabilities(objective: Objective, rows: Batch | Source, level: float | None, kind: str) -> pd.DataFrame:
+    """A column a category; with a level value, low, high below each, each interval on the logit scale."""
+    model = objective.model
+    family = family_of(model, "probabilities")
+    if hasattr(family, "probabilities"):
+        of: Function = family.probabilities
+    elif family.support.name == "{0, 1}":
+
+        def of(mean: Tensor) -> Tensor:
+            return torch.stack([1 - mean, mean], -1)
+    else:
+        raise BadArgument(
+            f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a parameter's name."
+        )
+    if kind != "confidence":
+        raise BadArgument(f"kind={kind!r} is an interval of a new y, and a probability is none. Accepted: 'confidence'.")
+    found = torch.cat([of(*parameters_of(model, batch)) for batch in batches(rows, model)])
+    names = levels_of(model) or tuple(range(found.shape[-1]))
+    if level is None:
+        return pd.DataFrame(found.numpy(), columns=list(names))
+
+    def one(j: int) -> Callable[..., _Target]:
+        def forward(*eta: Tensor) -> Tensor:
+            p = of(*natural_at(family, eta))[..., j]
+            return torch.log(p) - torch.log1p(-p)
+
+        return lambda batch: _Target(forward, lambda t, eta, high: torch.sigmoid(t))
+
+    parts = [_intervals(objective, rows, one(j), level) for j in range(len(names))]
+    return pd.concat(parts, axis=1, keys=list(names))
+
+
+# ---- confidence --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A prediction as a number on a scale where its estimate is nearly normal, and the way back.
+
+    forward : (η_1, …, η_k) → t, (n,)
+    back : (t, η, whether t is an upper end) → the prediction
+    """
+
+    forward: Function
+    back: Callable[[Tensor, Sequence[Tensor], bool], Tensor]
+
+
+def _target(model: Any, batch: Batch, what: str) -> _Target:
+    family = family_of(model, f"{what!r} to predict")
+    names = list(family.parameters)
+    labels = {model.label(name): name for name in names} if hasattr(model, "label") else {}
+    if what == "linear":
+        return _Target(lambda *eta: eta[0], lambda t, eta, high: t)
+    if what in names or what in labels:
+        j = names.index(what if what in names else labels[what])
+        if len(eta_of(model, batch)) != len(names):
+            raise BadArgument(f"the network gives {family} one logit a category: take what='probabilities'.")
+        spec = family.parameters[names[j]]
+        return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, high))
+    if what != "mean":
+        raise BadArgument(
+            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities', {', '.join(map(repr, names))}."
+        )
+    if lacks(family, "expectation"):
+        raise BadArgument(
+            f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', {', '.join(map(repr, names))}."
+        )
+    return _mean(model, family, batch)
+
+
+def _mean(model: Any, family: Family, batch: Batch) -> _Target:
+    """On the link's scale where the mean is a function of one estimated parameter; else log, logit or as it is, by the family's support."""
+    extras = extras_of(model, batch)
+    specs = list(family.parameters.values())
+
+    def mean(*eta: Tensor) -> Tensor:
+        return family.expectation(*natural_at(family, eta), **extras)
+
+    with torch.no_grad():
+        value = mean(*eta_of(model, batch))
+    if value.ndim > 1:
+        return _Target(mean, lambda t, eta, high: t)
+    slopes = with_slopes(mean, eta_of(model, batch))[1]
+    places = free_of(model, range(len(slopes)))
+    moving = [j for j in places if bool((slopes[j] != 0).any())]
+    if len(moving) == 1:
+        j = moving[0]
+
+        def back(t: Tensor, eta: Sequence[Tensor], high: bool) -> Tensor:
+            parameters = family.natural(eta)
+            parameters[j] = _inverse(specs[j], t, high)
+            return family.expectation(*parameters, **extras)
+
+        return _Target(lambda *eta: eta[j], back)
+    low, high = family.support.low, family.support.high
+    if not math.isfinite(low):
+        return _Target(mean, lambda t, eta, high: t)
+    if not math.isfinite(high):
+        return _Target(lambda *eta: torch.log(mean(*eta) - low), lambda t, eta, high: low + torch.exp(t))
+    width = high - low
+    return _Target(
+        lambda *eta: torch.log(mean(*eta) - low) - torch.log(high - mean(*eta)),
+        lambda t, eta, high: low + width * torch.sigmoid(t),
+    )
+
+
+def _inverse(spec: Parameter, t: Tensor, high: bool) -> Tensor:
+    """The parameter of a linear predictor; where an interval of it leaves the link's range, the parameter's own end."""
+    value = spec.link.inverse(t)
+    a, b = torch.tensor([0.4, 0.6], dtype=torch.float64)
+    if math.isfinite(spec.range.low):
+        a, b = (spec.range.low + v * min(1.0, spec.range.high - spec.range.low) for v in (a, b))
+    rising = bool(spec.link(b) > spec.link(a))
+    return torch.where(spec.range.contains(value), value, spec.range.high if high == rising else spec.range.low)
+
+
+def _confidence(objective: Objective, rows: Batch | Source, what: str, level: float) -> pd.DataFrame:
+    model = objective.model
+    return _intervals(objective, rows, lambda batch: _target(model, batch, what), level)
+
+
+def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float) -> pd.DataFrame:
+    """t̂ ± z·√(∇t J⁻¹ ∇tᵀ), mapped back, row by row."""
+    model, factor = objective.model, bread(objective)
+    places = own_places(objective)
+    z = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+    parts = []
+    for batch in _cut(rows, model, objective.size):
+        target = target_of(batch)
+        eta = [e.detach() for e in eta_of(model, batch)]
+        t, slopes = with_slopes(target.forward, eta)
+        if t.ndim > 1:
+            raise BadArgument(f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out.")
+        G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
+        G[:, places] = gradient_rows(model, batch, slopes)
+        half = z * ((G * factor.solve(G.T.contiguous()).T).sum(1)).clamp(min=0).sqrt()
+        ends = torch.stack([target.back(t - half, eta, False), target.back(t + half, eta, True)])
+        parts.append(torch.stack([target.back(t, eta, True), ends.amin(0), ends.amax(0)], 1))
+    return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
+
+
+def _cut(rows: Batch | Source, model: Any, width: int) -> Iterator[Batch]:
+    """Batches of at most so many rows that (rows, width) fits."""
+    step = max(256, CELLS // max(width, 1))
+    for batch in batches(rows, model):
+        for start in range(0, len(batch), step):
+            yield batch[start : start + step]
+
+
+# ---- of a new y --------------------------------------------------------------------------------------------------------------
+
+
+def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: float, kind: str, seed: int) -> pd.DataFrame:
+    """Columns value (the mean; the median where there is none), low and high of a new y."""
+    model = objective.model
+    family = family_of(model, "new y to predict")
+    if lacks(family, "cdf"):
+        raise BadArgument(f"{family} describes a y without an order: it has no interval. Take what='probabilities'.")
+    q = torch.tensor([0.5, (1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = None if kind == "plug-in" else _draws(objective, theta, generator)
+    parts = []
+    for batch in _cut(rows, model, 1 if drawn is None else len(drawn)):
+        if drawn is None:
+            parameters, extras = parameters_of(model, batch), extras_of(model, batch)
+            found = torch.stack([family.quantile(v.expand(len(batch)), *parameters, **extras) for v in q])
+        else:
+            found = _simulated(model, batch, theta[own_places(objective)], drawn, q, generator)
+        if not lacks(family, "expectation") and levels_of(model) is None:
+            found[0] = mean_of(model, batch)
+        parts.append(found)
+    value, low, high = torch.cat(parts, 1).numpy()
+    return pd.DataFrame({"value": as_levels(model, value), "low": as_levels(model, low), "high": as_levels(model, high)})
+
+
+def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> Tensor:
+    """θ ~ N(θ̂, J⁻¹), (DRAWS, p) of the model's own θ."""
+    factor = bread(objective)
+    z = torch.randn(objective.size, DRAWS, dtype=torch.float64, generator=generator)
+    if isinstance(factor, Factor):
+        moved = factor.root(z)
+    else:
+        scale = factor.inverse_diagonal().sqrt()
+        moved = scale[:, None] * (torch.linalg.cholesky(factor.inverse() / scale / scale[:, None]) @ z)
+    return (theta[:, None] + moved).T[:, own_places(objective)]
+
+
+def _simulated(model: Any, batch: Batch, at: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:
+    """Quantiles (3, n) of y ~ p(· | θ_d) over the draws; a draw that leaves a parameter's range is left out."""
+    family, extras = model.family, extras_of(model, batch)
+    centre = parameters_of(model, batch)
+    columns: list[list[Tensor]] = []
+    with torch.no_grad():
+        for one in drawn:
+            set_theta(model, one)
+            columns.append(natural_at(family, eta_of(model, batch)))
+        set_theta(model, at)
+    parameters = [torch.stack(each) for each in zip(*columns, strict=True)]  # k of (DRAWS, n)
+    inside = torch.ones_like(parameters[0], dtype=torch.bool)
+    for value, spec in zip(parameters, family.parameters.values(), strict=False):
+        inside &= spec.range.contains(value)
+    parameters = [torch.where(inside, value, own) for value, own in zip(parameters, centre, strict=True)]
+    shape = parameters[0].shape
+    y = family.sample(*parameters, generator=generator, **{name: e.expand(shape) for name, e in extras.items()})
+    y = torch.where(inside, y, torch.nan)
+    method = "inverted_cdf" if family.measure == "mass" else "linear"
+    return torch.from_numpy(np.nanquantile(y.numpy(), q.numpy(), axis=0, method=method))  # type: ignore[call-overload]

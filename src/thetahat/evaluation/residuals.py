@@ -1,0 +1,225 @@
+"""Residuals and influence.
+
+    quantile   Φ⁻¹(u), u = F(y); where y has a mass, u is uniform between F(y−) and F(y): standard normal if the model is true
+    response   y − E[y]
+    pearson    (y − E[y]) / √Var[y]
+    deviance   sign(y − θ₁)·√(2(max log p(y | θ₁) − log p(y))), the maximum over the first parameter, which is at θ₁ = y
+
+A deviance residual is of the likelihood itself: of a normal it is (y − μ)/σ, a generalised linear model's own divided by √dispersion.
+
+Source: Dunn and Smyth (1996), Randomized quantile residuals; Cook (1977), Detection of influential observation in linear regression;
+Williams (1987), Generalized linear model diagnostics using the deviance and single case deletions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtri_exp
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument, FlatDirection
+from ..families.base import Family
+from ..families.censored import Censored, log_tail
+from ..inference.covariance import double
+from ..inference.natural import standing
+from ..likelihood import LogLikelihood, Objective
+from ..models.regression import Regression
+from .rows import batches, eta_of, extras_of, family_of, lacks, mean_of, parameters_of, response_of
+
+KINDS = ("quantile", "response", "pearson", "deviance")
+NEAR = 1e-4  # how far from θ₁ = y the saturated value is checked to be lower
+CELLS = 2**22  # entries of a block of gradient rows
+
+
+def residuals(model: Any, source: Batch | Source, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
+    """One residual a row.
+
+    Parameters
+    ----------
+    model : at θ̂
+    source : with the response
+    kind : one of `KINDS`
+    seed : of the uniform numbers that spread a mass
+
+    Returns
+    -------
+    (n,)
+
+    Raises
+    ------
+    BadArgument : an unknown kind, or a family without what it needs (a cdf, a mean, a variance, a first parameter that y estimates)
+    """
+    if kind not in KINDS:
+        raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
+    family_of(model, "residuals")
+    generator = torch.Generator().manual_seed(seed)
+    return np.concatenate([_of(model, batch, kind, generator) for batch in batches(source, model)])
+
+
+def _of(model: Any, batch: Batch, kind: str, generator: torch.Generator) -> np.ndarray:
+    family, y = model.family, response_of(model, batch)
+    if kind == "quantile":
+        v = torch.rand(len(y), dtype=torch.float64, generator=generator)
+        return quantile(family, y, v, parameters_of(model, batch), extras_of(model, batch))
+    if isinstance(family, Censored) and bool((batch.tensors.get("status", torch.zeros_like(y)) != 0).any()):
+        raise BadArgument(f"a {kind} residual of a censored row does not exist: y was not seen. Accepted: 'quantile'.")
+    if kind == "deviance":
+        return deviance(model, batch, y).numpy()
+    residual = y - mean_of(model, batch)
+    if kind == "response":
+        return residual.numpy()
+    if lacks(family, "variance"):
+        raise BadArgument(f"{family} has no variance, and a Pearson residual divides by it. Accepted: 'quantile', 'response'.")
+    return (residual / family.variance(*parameters_of(model, batch), **extras_of(model, batch)).sqrt()).numpy()
+
+
+# ---- quantile ----------------------------------------------------------------------------------------------------------------
+
+
+def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> np.ndarray:
+    """Φ⁻¹(F(y−) + v·p(y)), each (n,), from whichever tail has the digits: v spreads a mass, and does nothing to a density."""
+    if lacks(family, "cdf"):
+        raise BadArgument(f"{family} has no cdf: its y has no order, or none is known. There are no quantile residuals of it.")
+    with torch.no_grad():
+        log_below, log_mass, log_above = _split(family, y, theta, extras)
+        log_u = torch.logaddexp(log_below, torch.log(v) + log_mass)
+        log_rest = torch.logaddexp(log_above, torch.log1p(-v) + log_mass)
+    lower = ndtri_exp(log_u.clamp(max=0.0).numpy())
+    upper = -ndtri_exp(log_rest.clamp(max=0.0).numpy())
+    return np.where(log_u.numpy() < log_rest.numpy(), lower, upper)
+
+
+def _split(family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """log P(Y < what was seen), log P(what was seen), log P(Y > what was seen); the middle is −∞ where Y has a density there."""
+    if isinstance(family, Censored):
+        inner = family.inner(extras)
+        below, mass, above = _split(family.family, y, theta, inner)
+        if "status" not in extras:
+            return below, mass, above
+        status, upper = extras["status"], extras.get("upper", torch.full_like(y, torch.inf))
+        right, left, between = status == 1, status == -1, status == 2
+        beyond = log_tail(family.family, torch.where(between, upper, y), True, theta, inner)
+        below = torch.where(
+            left, -torch.inf, torch.where(right | between, log_tail(family.family, y, False, theta, inner), below)
+        )
+        above = torch.where(right, -torch.inf, torch.where(left | between, beyond, above))
+        return below, torch.where(status == 0, mass, family.log_prob(y, *theta, **extras)), above
+    above = log_tail(family, y, True, theta, extras)
+    if family.measure == "mass":
+        return log_tail(family, y - 1, False, theta, extras), family.log_prob(y, *theta, **extras), above
+    below = log_tail(family, y, False, theta, extras)
+    if family.measure == "density":
+        return below, torch.full_like(y, -torch.inf), above
+    atom = y == family.support.low
+    mass = torch.where(atom, family.log_prob(y, *theta, **extras), -torch.inf)
+    return torch.where(atom, -torch.inf, below), mass, above
+
+
+# ---- deviance ----------------------------------------------------------------------------------------------------------------
+
+
+def deviance(model: Any, batch: Batch, y: Tensor) -> Tensor:
+    """Signed square roots of twice what log p would gain if the first parameter fitted this row alone, (n,).
+
+    Raises
+    ------
+    BadArgument : log p is not largest at θ₁ = y (a shape, a rate, a beta's mean): there is no closed form to compare with
+    """
+    family = model.family
+    name, spec = next(iter(family.parameters.items()))
+    theta, extras = parameters_of(model, batch), extras_of(model, batch)
+    if name not in ("mean", "location") or hasattr(family, "probabilities"):
+        raise BadArgument(
+            f"a deviance residual compares with {name} = y, which {family} does not allow. Accepted: 'quantile', 'pearson'."
+        )
+    own = y / extras["trials"] if "trials" in extras else y
+    tiny = torch.finfo(torch.float64)
+    low, high = spec.range.low + tiny.tiny, spec.range.high - tiny.eps  # y = 0 of a Poisson: the limit of a vanishing mean
+
+    def log_p(first: Tensor) -> Tensor:
+        return family.log_prob(y, first.clamp(low, high), *theta[1:], **extras)
+
+    with torch.no_grad():
+        most = log_p(own)
+        step = NEAR * own.abs().clamp(min=NEAR)
+        if bool(((log_p(own + step) > most + 1e-12) | (log_p(own - step) > most + 1e-12)).any()):
+            raise BadArgument(
+                f"log p of {family} is not largest at {name} = y, so a deviance residual has no closed form. Accepted: 'quantile', 'pearson'."
+            )
+        fitted = family.log_prob_eta(y, *eta_of(model, batch), **extras)
+        return torch.sign(own - theta[0]) * (2 * (most - fitted)).clamp(min=0).sqrt()
+
+
+# ---- influence ---------------------------------------------------------------------------------------------------------------
+
+
+def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
+    """How much each row pulls at the coefficients of the first parameter.
+
+        leverage  h_i = tr(J_i J⁻¹)          cook  D_i = s_iᵀ J⁻¹ s_i / (p (1 − h_i)²)
+
+    J_i, J and s_i are the row's information, the whole (priors included) and the row's score, in the coefficients of the first parameter
+    (and of those that share its predictors, the logits of a categorical family); p is how many they are. A row counted c times is the
+    c of them together. Of a generalised linear model h_i is the diagonal of the hat matrix by the observed information, and Σ h_i = p.
+    D_i is Cook's distance after one Newton step, with the dispersion that maximises the likelihood.
+
+    Returns
+    -------
+    columns leverage and cook, a row a row
+
+    Raises
+    ------
+    BadArgument : the model has no linear predictors
+    FlatDirection : the information is singular
+    """
+    model = objective.model
+    if not isinstance(model, Regression) or len(objective.terms) != 1:
+        raise BadArgument(f"influence is of a regression, whose rows have predictors; the model is a {type(model).__name__}.")
+    with standing(objective, theta):
+        information = objective.taylor(order=2).information
+        assert information is not None
+        block = [j for j, p in enumerate(model.predictors) if j == 0 or p.spec.own_predictors]
+        free = torch.cat(
+            [torch.arange(model.predictors[j].start, model.predictors[j].start + model.predictors[j].size) for j in block]
+        )
+        factor = double(information).restrict(free).factor()
+        if factor is None:
+            raise FlatDirection("the information is singular: no row's leverage is defined. Read fit.certificate.")
+        term, parts = objective.terms[0], []
+        step = max(1, CELLS // (len(free) * len(block)))
+        for batch in batches(term.source, model):
+            for start in range(0, len(batch), step):
+                parts.append(_influence(term, model, batch[start : start + step], block, free, factor))
+    leverage, cook = torch.cat(parts, 1).numpy()
+    return pd.DataFrame({"leverage": leverage, "cook": cook})
+
+
+def _influence(term: LogLikelihood, model: Regression, batch: Batch, block: list[int], free: Tensor, factor: Any) -> Tensor:
+    """(2, n): h and D of one block of rows."""
+    n, one = len(batch), torch.ones(len(batch), dtype=torch.float64)
+    _, score, curvature = model.row_derivatives(batch)
+    weight = term.weight(batch)
+    w = one if weight is None else weight
+
+    def rows(slopes: dict[int, Tensor]) -> Tensor:
+        """∂/∂θ, (n, q), of a function with these slopes in the predictors."""
+        zero = torch.zeros(n, dtype=torch.float64)
+        full = [slopes.get(j, zero) for j in range(len(model.predictors))]
+        return model.gradient_rows(batch, full)[:, free]
+
+    X = {j: rows({j: one}) for j in block}
+    Z = {j: factor.solve(X[j].T.contiguous()).T for j in block}
+    leverage = torch.zeros(n, dtype=torch.float64)
+    for a in block:
+        for b in block:
+            leverage -= w * curvature[min(a, b), max(a, b)].expand(n) * (X[a] * Z[b]).sum(1)
+    s = rows({j: w * score[j].expand(n) for j in block})
+    pull = (s * factor.solve(s.T.contiguous()).T).sum(1)
+    return torch.stack([leverage, pull / (len(free) * (1 - leverage) ** 2)])

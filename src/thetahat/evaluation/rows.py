@@ -1,0 +1,150 @@
+"""What a model says of each row: its family, its linear predictors, and functions of them with their gradients in θ.
+
+    f_i = f(η_i1, …, η_ik),      ∂f_i/∂θ = Σ_j ∂f_i/∂η_ij · ∂η_ij/∂θ
+
+The first factor is by automatic differentiation of one small function; the second are rows of the design, or, for a network, its Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument
+from ..families.base import Family
+from ..models import Density
+from ..models.regression import Regression
+from ..models.taylor import jacobian
+
+Function = Callable[..., Tensor]
+
+
+def batches(rows: Batch | Source, model: Any) -> Iterator[Batch]:
+    """New rows are one batch; a source is read batch by batch."""
+    if isinstance(rows, Batch):
+        yield rows
+    else:
+        yield from rows.batches(model)
+
+
+def family_of(model: Any, what: str) -> Family:
+    """The family that the model gives each row.
+
+    Raises
+    ------
+    BadArgument : it has none (a likelihood of one's own)
+    """
+    family = getattr(model, "family", None)
+    if not isinstance(family, Family):
+        raise BadArgument(f"a {type(model).__name__} says log p alone: it has no family, and so no {what}.")
+    return family
+
+
+def lacks(family: Family, method: str) -> bool:
+    """Whether the family leaves out what the base class declares (cdf, expectation …)."""
+    return getattr(type(family), method) is getattr(Family, method)
+
+
+def extras_of(model: Any, batch: Batch) -> dict[str, Tensor]:
+    """What the family asks of each row besides y.
+
+    Raises
+    ------
+    BadArgument : something is needed, and the rows lack it
+    """
+    family = model.family
+    out = {name: batch[name] for name in family.extras if name in batch}
+    for name, default in family.extras.items():
+        if default is None and name not in out:
+            column = model.encoder.extras.get(name, name) if isinstance(model, Regression) else name
+            raise BadArgument(f"{family} needs {name} for these rows: the column {column!r} is not among them.")
+    return out
+
+
+def eta_of(model: Any, batch: Batch) -> list[Tensor]:
+    """The family's linear predictors, each (n,), with a graph to θ."""
+    eta = list(model.theta) if isinstance(model, Density) else model.eta(batch)
+    return [e.expand(len(batch)) for e in eta]
+
+
+def natural_at(family: Family, eta: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters on their own scales; the K logits of a classifier as they are."""
+    return family.natural(eta) if len(eta) == len(family.parameters) else list(eta)
+
+
+def parameters_of(model: Any, batch: Batch) -> list[Tensor]:
+    """The family's parameters at θ̂, each (n,)."""
+    with torch.no_grad():
+        return [v.expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
+
+
+def mean_of(model: Any, batch: Batch) -> Tensor:
+    """E[y | x] at θ̂, (n,), or (n, d) of a vector.
+
+    Raises
+    ------
+    BadArgument : the family has no mean
+    """
+    family = family_of(model, "mean")
+    if lacks(family, "expectation"):
+        raise BadArgument(f"{family} has no mean: its y is a category.")
+    with torch.no_grad():
+        return family.expectation(*parameters_of(model, batch), **extras_of(model, batch))
+
+
+def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """f(η), (n,), and ∂f/∂η_j, k tensors (n,): rows do not mix."""
+    with torch.enable_grad():
+        leaves = [e.detach().clone().requires_grad_() for e in eta]
+        value = function(*leaves)
+        if not value.requires_grad:
+            return value.detach(), [torch.zeros_like(e) for e in leaves]
+        found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    return value.detach(), [torch.zeros_like(e) if g is None else g for g, e in zip(found, leaves, strict=True)]
+
+
+def free_of(model: Any, values: Sequence[Any]) -> list[Any]:
+    """Of one value a parameter of the family, those of the parameters that are estimated."""
+    fixed = getattr(model, "fixed", {})
+    return list(values) if not fixed else [v for n, v in zip(model.family.parameters, values, strict=True) if n not in fixed]
+
+
+def gradient_rows(model: Any, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
+    """∂f_i/∂θ, (n, p), in the model's own θ, from ∂f_i/∂η_ij."""
+    if isinstance(model, Regression):
+        return model.gradient_rows(batch, free_of(model, slopes))
+    with torch.enable_grad():
+        values = torch.stack([s.detach() * e for s, e in zip(slopes, eta_of(model, batch), strict=True)]).sum(0)
+        return jacobian(values, [p for p in model.parameters() if p.requires_grad]).to(torch.float64)
+
+
+def levels_of(model: Any) -> tuple[Any, ...] | None:
+    """The levels that the codes of a categorical response stand for."""
+    return model.encoder.response.levels if isinstance(model, Regression) else None
+
+
+def as_levels(model: Any, codes: np.ndarray) -> np.ndarray:
+    """Codes as the levels that they stand for; numbers as they are."""
+    levels = levels_of(model)
+    return codes if levels is None else np.asarray(levels)[codes.astype(np.int64)]
+
+
+def response_of(model: Any, batch: Batch) -> Tensor:
+    """y, (n,).
+
+    Raises
+    ------
+    BadArgument : it is a vector
+    """
+    y = batch[getattr(model, "target", "y")]
+    if y.ndim != 1:
+        raise BadArgument(
+            f"the response of each row is a vector of shape {tuple(y.shape[1:])}: it has no residual, and no one bin."
+        )
+    return y.to(torch.float64)

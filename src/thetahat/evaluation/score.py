@@ -1,0 +1,329 @@
+"""A typed score: a log-likelihood that knows what kind of number it is.
+
+    total = Σ_i c_i · v_i,      v_i = log p(x_i | θ) + log |dt/dx|_i      in nats
+
+v_i is the log-density of what was observed (x), not of a transform of it (t): the log-determinant of the transform is in it. c_i is how
+often term i was observed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument, EmptyData, NotFinite
+from ..families.censored import Censored
+from ..models.taylor import weighted
+
+KINDS = ("exact", "lower bound", "estimate")
+MEASURES = ("density", "mass", "mixed")
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """log p of data under a model, one value a term, and what kind of number it is.
+
+    Parameters
+    ----------
+    per_observation : (n,) nats; −∞ where the model gives a term probability zero
+    count : (n,) how often each term was observed
+    kind : "exact", "lower bound" (log p is at least so large), "estimate" (unbiased)
+    measure : "density", "mass", or "mixed" (a density with atoms)
+    units : what a density is per
+    dimensions : how many numbers one observation holds
+    fingerprint : of the data
+    K : samples that the bound or the estimate is made of, or None
+    error : standard error of the total that comes from the model's own randomness, nats; 0 if it has none
+    log_determinant : how much of the total comes from the change of units, nats
+    atoms : (n,) where v_i is the log of a mass rather than of a density; None: not known
+    group : (n,) which independent unit each term belongs to; None: each is its own
+    weights : "raw", or "EMA" (an exponential moving average of the parameters)
+
+    >>> s = Score(torch.tensor([-1.0, -3.0]), units="y", fingerprint="…")
+    >>> s.total, s.mean, s.standard_error, round(s.bits, 6)
+    (-4.0, -2.0, 1.0, 2.88539)
+    >>> print(s)
+    −2 ± 1 nats per observation (n = 2, total −4): exact log density of y
+    """
+
+    per_observation: Tensor
+    count: Tensor = field(default=None)  # type: ignore[assignment]
+    kind: str = "exact"
+    measure: str = "density"
+    units: str = "y"
+    dimensions: int = 1
+    fingerprint: str = ""
+    K: int | None = None
+    error: float = 0.0
+    log_determinant: float = 0.0
+    atoms: Tensor | None = None
+    group: Tensor | None = None
+    weights: str = "raw"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadArgument(f"the kind of a score is {self.kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
+        if self.measure not in MEASURES:
+            raise BadArgument(f"the measure of a score is {self.measure!r}. Accepted: {', '.join(map(repr, MEASURES))}.")
+        if self.count is None:
+            object.__setattr__(self, "count", torch.ones_like(self.per_observation))
+
+    @property
+    def n(self) -> float:
+        """Σ c_i."""
+        return float(self.count.sum())
+
+    @property
+    def total(self) -> float:
+        """Σ c_i v_i, nats."""
+        return float(weighted(self.per_observation, self.count).sum())
+
+    @property
+    def mean(self) -> float:
+        """Nats an observation."""
+        return self.total / self.n
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, over independent units; NaN where it does not exist (one unit, or a term of probability zero)."""
+        return spread(self.per_observation, self.count, self.group) / self.n
+
+    @property
+    def impossible(self) -> int:
+        """How many terms that were observed have probability zero."""
+        return int(((self.per_observation == -math.inf) & (self.count > 0)).sum())
+
+    @property
+    def per_dimension(self) -> float:
+        """Nats a number: mean / dimensions."""
+        return self.mean / self.dimensions
+
+    @property
+    def bits(self) -> float:
+        """The code length of an observation: −mean / log 2. Smaller is better."""
+        return -self.mean / math.log(2)
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """−mean / (dimensions · log 2)."""
+        return self.bits / self.dimensions
+
+    @property
+    def described(self) -> str:
+        """The kind of number, in words: "lower bound (K = 16) of the log mass of y"."""
+        samples = "" if self.K is None else f" (K = {self.K})"
+        kind = "exact" if self.kind == "exact" else f"{self.kind}{samples} of the"
+        what = {"density": "log density", "mass": "log mass", "mixed": "log density (log mass at its atoms)"}[self.measure]
+        return f"{kind} {what} of {self.units}"
+
+    def __str__(self) -> str:
+        noise = f", of which {_short(self.error / self.n)} is the model's own noise" if self.error else ""
+        error = "" if math.isnan(self.standard_error) else f" ± {_short(self.standard_error)}"
+        text = f"{_short(self.mean)}{error} nats per observation (n = {self.n:g}, total {_short(self.total)}{noise}): {self.described}"
+        if self.dimensions > 1:
+            text += f"; {_short(self.bits_per_dimension)} bits per dimension"
+        if self.impossible:
+            first = int(torch.nonzero((self.per_observation == -math.inf) & (self.count > 0))[0, 0])
+            text += f"; {self.impossible} with probability zero, the first in row {first}"
+        return text + ("; EMA weights" if self.weights == "EMA" else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: no value of a single observation; None for what is not finite."""
+        numbers = {
+            "total": self.total,
+            "mean": self.mean,
+            "standard_error": self.standard_error,
+            "per_dimension": self.per_dimension,
+            "bits": self.bits,
+            "bits_per_dimension": self.bits_per_dimension,
+            "n": self.n,
+            "error": self.error,
+            "log_determinant": self.log_determinant,
+        }
+        return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {
+            "kind": self.kind,
+            "measure": self.measure,
+            "units": self.units,
+            "dimensions": self.dimensions,
+            "K": self.K,
+            "impossible": self.impossible,
+            "fingerprint": self.fingerprint,
+            "weights": self.weights,
+        }
+
+
+@torch.no_grad()
+def score(model: Any, source: Source, *, generator: torch.Generator | None = None) -> Score:
+    """log p of every term of a source, by one pass.
+
+    Parameters
+    ----------
+    model : says log_prob(batch); its `kind` and `measure` are the score's. A bound or an estimate that draws takes `generator=`
+    source : the data; its log-determinant, where it has one, is added to every density
+    generator : of a model that draws, so that two models can be scored on common draws
+
+    A model that draws is evaluated twice with independent draws: the value is the mean of both (a mean of bounds is a bound), and half
+    their difference measures its noise, error² = Σ c² (a − b)² / 4.
+
+    Returns
+    -------
+    Score
+
+    Raises
+    ------
+    NotFinite : log p of a term is NaN or +∞ (−∞ is reported, not refused)
+    EmptyData : nothing was observed
+
+    >>> from thetahat.data import Tensors
+    >>> from thetahat.families import Normal
+    >>> from thetahat.models import Density
+    >>> score(Density(Normal()), Tensors({"y": torch.zeros(3)})).mean
+    -0.918938...
+    """
+    target = getattr(source, "target", "y")
+    measure = getattr(model, "measure", "density")
+    parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    groups: list[Tensor] = []
+    variance, determinant, dimensions, row = 0.0, 0.0, 1, 0
+    with _evaluating(model):
+        for batch in source.batches(model):
+            value, noise = _log_prob(model, batch, generator)
+            atoms = _atoms(model, measure, batch)
+            change = _log_determinant(source, measure, batch, atoms)
+            value = value if change is None else value + change
+            count = batch.count.to("cpu", torch.float64).reshape(-1)
+            dimensions = _dimensions(batch, target)
+            if batch.grouped:
+                groups.append(batch.group.reshape(-1).cpu())
+            elif len(batch.shape) > 1:
+                groups.append((row + batch.group).reshape(-1).cpu())
+            _refuse_nan(value, count, sum(len(v) for v, _, _ in parts))
+            row += len(batch)
+            determinant += 0.0 if change is None else float(weighted(change, count).sum())
+            variance += float((count * noise).square().sum())
+            parts.append((value, count, atoms))
+    if not parts or not any(bool((count > 0).any()) for _, count, _ in parts):
+        raise EmptyData("there is nothing to score: the source yielded no terms, or every count is 0.")
+    unknown = any(a is None for _, _, a in parts)
+    return Score(
+        per_observation=torch.cat([v for v, _, _ in parts]),
+        count=torch.cat([c for _, c, _ in parts]),
+        kind=getattr(model, "kind", "exact"),
+        measure=measure,
+        units=getattr(source, "scored_in", source.units),
+        dimensions=dimensions,
+        fingerprint=source.fingerprint,
+        K=getattr(model, "K", None),
+        error=math.sqrt(variance),
+        log_determinant=determinant,
+        atoms=None if unknown else torch.cat([a for _, _, a in parts if a is not None]),
+        group=torch.cat(groups) if groups else None,
+        weights="EMA" if getattr(model, "weights", "raw") == "EMA" else "raw",
+    )
+
+
+def spread(values: Tensor, count: Tensor, group: Tensor | None = None) -> float:
+    """The standard error of Σ c v over independent units, (n,) each: a unit observed c times is c units.
+
+        Var Σ c v = N/(N − 1) · Σ c (v − v̄)²,        with groups  G/(G − 1) · Σ_g (Σ_{i in g} c (v − v̄))²
+
+    NaN with fewer than two units, or where a value that was observed is infinite.
+    """
+    seen = count > 0
+    v, c = values[seen], count[seen]
+    if not bool(torch.isfinite(v).all()):
+        return math.nan
+    n = float(c.sum())
+    deviation = v - (c * v).sum() / n
+    if group is None:
+        return math.sqrt(n / (n - 1) * float((c * deviation**2).sum())) if n > 1 else math.nan
+    codes = torch.unique(group[seen], return_inverse=True)[1]
+    sums = torch.zeros(int(codes.max()) + 1, dtype=v.dtype).index_add_(0, codes, c * deviation)
+    g = len(sums)
+    return math.sqrt(g / (g - 1) * float(sums.square().sum())) if g > 1 else math.nan
+
+
+# ---- the parts ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without dropout, and as it was afterwards."""
+    training = isinstance(model, nn.Module) and model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
+
+
+def _log_prob(model: Any, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """log p of every term, flat, float64; and the standard error of each that comes from the model's own draws."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if first is not None and first.device.type != "cpu":
+        batch = batch.to(first.device)
+    draws = "generator" in inspect.signature(model.log_prob).parameters
+    given: dict[str, Any] = {"generator": generator} if draws else {}
+    a, *rest = (model.log_prob(batch, **given).reshape(-1).to("cpu", torch.float64) for _ in range(2 if draws else 1))
+    if not rest:
+        return a, torch.zeros_like(a)
+    same = a == rest[0]  # both −∞ too, whose difference is none
+    return torch.where(same, a, (a + rest[0]) / 2), torch.where(same, 0.0, (a - rest[0]).abs() / 2)
+
+
+def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
+    """Which terms have a mass rather than a density; None where the model does not say."""
+    terms = int(torch.Size(batch.shape).numel())
+    if measure != "mixed":
+        return torch.full((terms,), measure == "mass")
+    family, y = getattr(model, "family", None), batch.tensors.get(getattr(model, "target", "y"))
+    if family is None or y is None:
+        return None
+    partly = batch.tensors.get("status") if isinstance(family, Censored) else None
+    inner = family.family if isinstance(family, Censored) else family
+    out = (y == inner.support.low) if inner.measure == "mixed" else torch.zeros_like(y, dtype=torch.bool)
+    return (out if partly is None else out | (partly != 0)).reshape(-1)
+
+
+def _log_determinant(source: Any, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:
+    """log |dt/dx| of each term that is a density; None where nothing is to be added."""
+    own = getattr(source, "log_determinant", None)
+    change = None if own is None or measure == "mass" else own(batch)
+    if change is None:
+        return None
+    change = change.reshape(-1).to(torch.float64)
+    if measure == "mixed" and atoms is None:
+        raise BadArgument(
+            f"the response is a transform ({source.units}), and the model does not say which of its terms are masses."
+        )
+    return change if atoms is None else torch.where(atoms, 0.0, change)
+
+
+def _dimensions(batch: Batch, target: str) -> int:
+    """How many numbers a term holds."""
+    scored = [batch[target]] if target in batch else list(batch.tensors.values())
+    return sum(int(torch.Size(t.shape[len(batch.shape) :]).numel()) for t in scored)
+
+
+def _refuse_nan(value: Tensor, count: Tensor, before: int) -> None:
+    bad = (torch.isnan(value) | (value == math.inf)) & (count > 0)
+    if bool(bad.any()):
+        at = int(torch.nonzero(bad)[0, 0])
+        raise NotFinite(
+            f"log p of term {before + at} is {float(value[at])}: a log-probability is a number or −∞ ({int(bad.sum())} such terms)."
+        )
+
+
+def _short(value: float) -> str:
+    return f"{value:.6g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}".replace("-", "−")
