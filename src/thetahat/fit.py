@@ -77,7 +77,7 @@ def fit(
 
     >>> frame = {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}
     >>> fit("y ~ x", frame).estimates.round(3).to_dict()
-    {'Intercept': 0.91, 'x': 1.077, 'scale': 0.1}
+    {'Intercept': 0.92, 'x': 1.07, 'scale': 0.104}
     """
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
