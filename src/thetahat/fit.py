@@ -319,7 +319,7 @@ class Fit:
         """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""
         from .evaluation import compare
 
-        return compare.compare({"this": self.score(data), "other": other.score(data)})
+        return compare.compare({"this": self, "other": other}, data)
 
     def predict(
         self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence"
