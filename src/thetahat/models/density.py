@@ -42,7 +42,7 @@ class Density(Model):
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales, each (n,)."""
         with torch.no_grad():
-            return [v.expand(len(batch)) for v in self.natural(self.theta)]
+            return [v.expand(len(batch)) for v in self.natural(self.theta.detach())]
 
     def mean(self, batch: Batch) -> Tensor:
         """E[y], for each row the same."""

@@ -207,8 +207,8 @@ class Regression(Model):
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales, each (n,)."""
-        with torch.no_grad():
-            return [t.expand(len(batch)) for t in self.family.natural(self.eta(batch))]
+        with torch.no_grad():  # detached besides: a view of a parameter says requires_grad even here
+            return [t.expand(len(batch)) for t in self.family.natural(self.eta(batch, self.coefficients.detach()))]
 
     def mean(self, batch: Batch) -> Tensor:
         """E[y | x], (n,)."""
