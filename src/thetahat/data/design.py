@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec
+from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import FormulaicError
+from formulaic.parser import DefaultFormulaParser
+from formulaic.parser.types import Token
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import get_expression_variables
 
@@ -152,9 +154,10 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     # categories are coded against a reference even where the intercept itself is not wanted
     coding = any(str(t) == "1" for t in terms)
     terms = [t for t in terms if str(t) != "1"]
-    required = sorted(
-        {v for t in terms for v in _variables(t, formula)} | {v for o in offsets for v in _expression_variables(o, formula)}
-    )
+    read = [_variables(t, formula, frame.columns) for t in terms] + [
+        _expression_variables(o, formula, frame.columns) for o in offsets
+    ]
+    required = sorted(set().union(*read))
     frame.require(required)
     first = next(iter(frame.blocks(required))) if required else pd.DataFrame(index=range(2))
     kinds = {name: is_categorical(first[name], name) for name in required}
@@ -174,12 +177,14 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     reduced = _reduced(terms, coding, sample, formula) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
-    entangled = {name for term in rest for name in _variables(term, formula) if kinds[name]}
+    entangled = {name for term in rest for name in _variables(term, formula, frame.columns) if kinds[name]}
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
     levels = _levels(frame, sorted({name for _, cats, _ in coded for name in cats}))
     dense, dense_names = _dense(dense_terms, coding, frame, sample, formula, kinds) if dense_terms else (None, ())
     offset = _dense_spec([f"I({o})" for o in offsets], False, frame, sample, formula, kinds) if offsets else None
+    if offset is not None and len(offset.column_names) != len(offsets):
+        raise WrongType(f"offset({', '.join(offsets)}) in {formula!r} is not one number a row: an offset is numeric.")
     return Design(
         formula=formula,
         intercept=intercept and coding,
@@ -199,7 +204,9 @@ def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
     ['Intercept', 'x', 'z']
     """
     shown = " + ".join([*names[:20], *(["…"] if len(names) > 20 else [])]) or "1"
-    return Design(formula=shown if intercept else f"{shown} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names))
+    return Design(
+        formula=shown if intercept else f"{shown} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names)
+    )
 
 
 # ---- columns -------------------------------------------------------------------------------------------------------------
@@ -214,7 +221,9 @@ def is_categorical(column: pd.Series, name: str) -> bool:
             return True
         if kinds == ["bool"]:
             return False
-        raise WrongType(f"column {name!r} is of type object and holds {', '.join(kinds[:4])}. Make it numeric, or text throughout.")
+        raise WrongType(
+            f"column {name!r} is of type object and holds {', '.join(kinds[:4])}. Make it numeric, or text throughout."
+        )
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
         return True
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
@@ -277,12 +286,14 @@ def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 def _parse(formula: str) -> tuple[list[Any], list[str]]:
     """The terms of a right-hand side, and the expressions inside offset(…)."""
+    if re.search(r"(^|[\s+*:(-])\.($|[\s+*:)-])", formula):
+        raise BadFormula(f"the formula {formula!r} has a '.' for all other columns, which is not known here: name the columns.")
     try:
         parsed = Formula(formula)
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise BadFormula(f"the formula {formula!r} cannot be read: {_first_line(error)}") from error
-    if not hasattr(parsed, "__iter__") or hasattr(parsed, "lhs"):
-        raise BadFormula(f"the formula {formula!r} is not a single right-hand side.")
+    if not isinstance(parsed, SimpleFormula):
+        raise BadFormula(f"{formula!r} is not a single right-hand side: ~ and | have no place in it.")
     terms, offsets = [], []
     for term in parsed:
         expression = str(term)
@@ -307,34 +318,43 @@ def _split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, t
     return tuple(categorical), tuple(numeric)
 
 
-def _variables(term: Any, formula: str) -> set[str]:
+def single_factor(expression: str) -> bool:
+    """Whether an expression is one column or one function of columns, with no operator of formulas around it."""
+    try:
+        tokens = list(DefaultFormulaParser(include_intercept=False).get_tokens(expression))
+    except FormulaicError as error:
+        raise BadFormula(f"{expression!r} cannot be read: {_first_line(error)}") from error
+    return len(tokens) == 1 and tokens[0].kind in (Token.Kind.NAME, Token.Kind.PYTHON)
+
+
+def _variables(term: Any, formula: str, columns: Collection[str]) -> set[str]:
     out: set[str] = set()
     for factor in term.factors:
         plain = factor.eval_method.value == "lookup"
-        out |= {str(factor.expr)} if plain else _expression_variables(str(factor.expr), formula)
+        out |= {str(factor.expr)} if plain else _expression_variables(str(factor.expr), formula, columns)
     return out
 
 
-def _expression_variables(expression: str, formula: str) -> set[str]:
+def _expression_variables(expression: str, formula: str, columns: Collection[str]) -> set[str]:
     """The columns that an expression reads: its names, less functions and formulaic's own transforms."""
     try:
-        parsed = Formula(expression)
-        found = {str(v) for v in parsed.required_variables}
-        for factor in {f for term in parsed for f in term.factors}:
-            if factor.eval_method.value == "lookup":
-                found.add(str(factor.expr))
-            elif factor.eval_method.value == "python":
-                quoted = [next(filter(None, names)) for names in QUOTED.findall(str(factor.expr))]
-                found |= set(quoted)
-                for variable in get_expression_variables(QUOTED.sub("np.quoted", str(factor.expr)), {}):
-                    name, roles = str(variable), {role.value for role in variable.roles}
-                    if roles == {"callable"} and "." not in name and name not in {*FUNCTIONS, *TRANSFORMS}:
-                        raise BadFormula(f"{formula!r} calls {name}(…), which is not known. Known: {', '.join(FUNCTIONS)}, {', '.join(TRANSFORMS)}.")
-                    if "value" in roles:
-                        found.add(name.split(".")[0])
-    except (FormulaicError, SyntaxError, ValueError) as error:
+        factors = {f for term in Formula(expression) for f in term.factors}
+        read = {str(f.expr): f.eval_method.value for f in factors}
+        found = {text for text, method in read.items() if method == "lookup"}
+        roles: dict[str, set[str]] = {}
+        for text in (text for text, method in read.items() if method == "python"):
+            found |= {next(filter(None, names)) for names in QUOTED.findall(text)}
+            for variable in get_expression_variables(QUOTED.sub("np.quoted", text), {}):
+                roles.setdefault(str(variable), set()).update(role.value for role in variable.roles)
+    except (AttributeError, FormulaicError, SyntaxError, ValueError) as error:
         raise BadFormula(f"{expression!r} in {formula!r} cannot be read: {_first_line(error)}") from error
-    return found - set(FUNCTIONS) - set(TRANSFORMS)
+    functions = {*FUNCTIONS, *TRANSFORMS}
+    for name, role in roles.items():
+        if role == {"callable"} and "." not in name and name not in functions:
+            raise BadFormula(f"{formula!r} calls {name}(…), which is not known. Known: {', '.join(sorted(functions))}.")
+        if ("value" in role or "." in name) and (name in columns or name.split(".")[0] not in functions):
+            found.add(name.split(".")[0])
+    return found
 
 
 def _first_line(error: Exception) -> str:
@@ -367,8 +387,8 @@ def _dense_spec(
     text = " + ".join(["1" if intercept else "0", *(_text(t) for t in terms)])
     spec = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
     spec = _fitted_spec(spec, sample, formula)
-    if spec.transform_state or any(kinds.get(v) for t in spec.formula for v in _variables(t, formula)):
-        own = [v for v in kinds if any(v in _variables(t, formula) for t in spec.formula)]
+    own = sorted(set().union(*(_variables(t, formula, frame.columns) for t in spec.formula)))
+    if spec.transform_state or any(kinds.get(v) for v in own):
         whole = frame.read(own)[own].dropna()
         fresh = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
         spec = _fitted_spec(fresh, whole, formula)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import BadWeights, EmptyData
 from .batch import Batch, concatenate
 
+ALL_ZERO = "all weights are zero: nothing is left to be made probable."
 BLOCK = 16384  # rows: 30 float64 columns of a block fit a core's second-level cache
 
 
@@ -122,20 +123,21 @@ class Thinned:
             yield part.map(torch.Tensor.clone) if streamed else part
 
 
-def check_count(count: Any) -> Tensor | None:
-    """Frequency weights as a float64 tensor, or the reason why they cannot be."""
+def check_count(count: Any, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:
+    """Frequency weights as a float64 tensor, or the reason why they cannot be.
+
+    row : names a row by its place in the data;  part : these are not all of them, and may all be zero
+    """
     if count is None:
         return None
     count = torch.as_tensor(count, dtype=torch.float64)
-    bad = ~torch.isfinite(count)
+    bad = ~(torch.isfinite(count) & (count >= 0))
     if bad.any():
-        row = int(torch.nonzero(bad)[0, 0])
-        raise BadWeights(f"the weight of row {row} is {float(count[row])}. Weights are finite and not negative.")
-    if (count < 0).any():
-        row = int(torch.nonzero(count < 0)[0, 0])
-        raise BadWeights(f"the weight of row {row} is {float(count[row])}. Weights count observations: none is negative.")
-    if not (count > 0).any():
-        raise BadWeights("all weights are zero: nothing is left to be made probable.")
+        at = int(torch.nonzero(bad)[0, 0])
+        value = "missing" if torch.isnan(count[at]) else f"{float(count[at]):g}"
+        raise BadWeights(f"the weight of row {row(at)} is {value}. Weights count observations: they are finite and not negative.")
+    if not part and not (count > 0).any():
+        raise BadWeights(ALL_ZERO)
     return count
 
 

@@ -23,11 +23,20 @@ import torch
 from formulaic import Formula, ModelSpec
 from torch import Tensor
 
-from ..errors import BadArgument, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
+from ..errors import BadArgument, BadFormula, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
 from .batch import Batch, concatenate
-from .design import Design, _expression_variables, _fitted_spec, evaluate, is_categorical, level_codes, numeric_column
+from .design import (
+    Design,
+    _expression_variables,
+    _fitted_spec,
+    evaluate,
+    is_categorical,
+    level_codes,
+    numeric_column,
+    single_factor,
+)
 from .frame import Frame
-from .source import BLOCK, Digest, check_count, joined
+from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
 
 if TYPE_CHECKING:
     from ..families.base import Family
@@ -82,7 +91,11 @@ def read_response(expression: str, frame: Frame, family: Family) -> Response:
     expression = expression.strip()
     plain = expression.strip("`")
     if plain not in frame.columns:
-        required = tuple(sorted(_expression_variables(expression, expression)))
+        if not single_factor(expression):
+            raise BadFormula(
+                f"the response {expression!r} is not one column or one function of columns. For arithmetic write I({expression})."
+            )
+        required = tuple(sorted(_expression_variables(expression, expression, frame.columns)))
         frame.require(required or [plain])
         block = next(iter(frame.blocks(list(required))))[list(required)].dropna()
         spec = ModelSpec(formula=Formula(f"0 + {expression}"), output="numpy", na_action="ignore")
@@ -99,12 +112,31 @@ def read_response(expression: str, frame: Frame, family: Family) -> Response:
         declared = list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else None
     order = [v for v in declared if v in seen] if declared else sorted(seen)
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
-    if categorical and not hasattr(family, "probabilities") and len(levels) > 2:
+    if not levels:
+        raise EmptyData(f"the response {plain!r} has no values: every row is missing.")
+    if categorical and not hasattr(family, "probabilities") and (len(levels) > 2 or family.support.name != "{0, 1}"):
+        shown = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
+        remedy = (
+            "convert the column"
+            if all(map(_reads_as_number, levels))
+            else "use family='bernoulli' (two levels), 'categorical' or 'ordinal'"
+        )
         raise OutOfSupport(
-            f"the response {plain!r} has {len(levels)} levels ({', '.join(map(repr, levels[:6]))} …), and {family} describes numbers. "
-            "Use family='categorical' or 'ordinal'."
+            f"the response {plain!r} is text of {len(levels)} level{'s' * (len(levels) != 1)} ({shown}), and {family} describes "
+            f"{family.support}: {remedy}."
         )
     return Response(expression, (plain,), levels=levels)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which rows of the data a block's rows are: those of `kept` (None: all), counted from `first`."""
+
+    first: int = 0
+    kept: np.ndarray | None = None
+
+    def row(self, i: int) -> int:
+        return self.first + (i if self.kept is None else int(np.flatnonzero(self.kept)[i]))
 
 
 @dataclass(frozen=True)
@@ -128,24 +160,24 @@ class Encoder:
         """The columns that a prediction reads."""
         return tuple(sorted({name for design in self.designs for name in design.required}))
 
-    def encode(self, frame: pd.DataFrame, *, response: bool = True, first_row: int = 0) -> Batch:
-        """Rows without missing values, as tensors."""
+    def encode(self, frame: pd.DataFrame, *, response: bool = True, place: Place = Place()) -> Batch:
+        """Rows without missing values, as tensors. `place` says which rows of the data they are."""
         tensors: dict[str, Tensor] = {}
         if response:
-            tensors["y"] = torch.from_numpy(_finite(self.response.values(frame), self.response.expression, first_row))
+            tensors["y"] = torch.from_numpy(_finite(self.response.values(frame), self.response.expression, place))
         for slot, design in enumerate(self.designs):
             dense = design.dense_columns(frame)
             if dense is not None:
-                _finite_rows(dense, design, first_row)
+                _finite_rows(dense, design, place)
                 tensors[f"x{slot}"] = torch.from_numpy(dense).T
             for j, term in enumerate(design.coded):
                 tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame))
                 value = term.value(frame)
                 if value is not None:
-                    tensors[f"value{slot}.{j}"] = torch.from_numpy(_finite(value, term.term, first_row))
+                    tensors[f"value{slot}.{j}"] = torch.from_numpy(_finite(value, term.term, place))
             offset = design.offsets(frame)
             if offset is not None:
-                tensors[f"offset{slot}"] = torch.from_numpy(_finite(offset, f"the offset of {design.formula!r}", first_row))
+                tensors[f"offset{slot}"] = torch.from_numpy(_finite(offset, f"the offset of {design.formula!r}", place))
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:
@@ -154,7 +186,7 @@ class Encoder:
                 tensors[name] = torch.full((len(frame),), float(column), dtype=torch.float64)
         count = None
         if response and self.weights:
-            count = check_count(numeric_column(frame, self.weights).copy())
+            count = check_count(numeric_column(frame, self.weights).copy(), place.row, part=True)
         if not tensors:
             tensors["rows"] = torch.zeros(len(frame), dtype=torch.float64)
         return Batch(tensors, count=count)
@@ -192,6 +224,8 @@ class Table:
             total += batch.total
         if self.rows == 0:
             raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
+        if not total > 0:
+            raise BadWeights(ALL_ZERO)
         self.total = total
 
     @property
@@ -246,10 +280,11 @@ class Table:
         first = 0
         parts = []
         for frame in self.frame.blocks(self.encoder.required):
-            complete, kept = self._complete(frame)
+            complete, kept = self._complete(frame, first)
+            place = Place(first, kept)
             self.dropped += len(frame) - len(complete)
-            batch = self.encoder.encode(complete, first_row=first)
-            self._check_support(batch, first, kept)
+            batch = self.encoder.encode(complete, place=place)
+            self._check_support(batch, place)
             self._take_fingerprint(complete, batch)
             first += len(frame)
             if not self.streamed:
@@ -273,35 +308,43 @@ class Table:
         for frame in self.frames():
             yield self.encoder.encode(frame)
 
-    def _complete(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray | None]:
+    def _complete(self, frame: pd.DataFrame, first: int = 0) -> tuple[pd.DataFrame, np.ndarray | None]:
         """The rows without a missing value, and which they are (None: all)."""
         missing: np.ndarray | None = None
         for name in self.encoder.required:
-            found = missing_rows(frame[name])
-            if found is not None:
-                if self.missing == "raise":
-                    row = int(np.flatnonzero(found)[0])
-                    raise NotFinite(
-                        f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'."
-                    )
-                missing = found if missing is None else missing | found
+            found = missing_rows(frame[name], first)
+            if found is None:
+                continue
+            row = first + int(np.flatnonzero(found)[0])
+            if name == self.encoder.weights:
+                raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
+            if self.missing == "raise":
+                raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+            missing = found if missing is None else missing | found
         return (frame, None) if missing is None else (frame.loc[~missing, list(self.encoder.required)], ~missing)
 
-    def _check_support(self, batch: Batch, first: int, kept: np.ndarray | None) -> None:
+    def _check_support(self, batch: Batch, place: Place) -> None:
         extras = {name: batch[name] for name in self.encoder.extras if name in batch}
         inside = self.family.in_support(batch["y"], **extras)
         if bool(inside.all()):
             return
         at = int(torch.nonzero(~inside)[0, 0])
-        row = first + (at if kept is None else int(np.flatnonzero(kept)[at]))
         with_extras = "".join(f", {k} = {float(v[at]):g}" for k, v in extras.items())
         raise OutOfSupport(
-            f"row {row}: {self.encoder.response.expression} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} gives "
-            f"probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
+            f"row {place.row(at)}: {self.encoder.response.expression} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} "
+            f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
         )
 
 
-def missing_rows(column: pd.Series) -> np.ndarray | None:
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def missing_rows(column: pd.Series, first: int = 0) -> np.ndarray | None:
     """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused.
 
     A float column without NaN or infinity is known by its sum, in one pass.
@@ -312,7 +355,7 @@ def missing_rows(column: pd.Series) -> np.ndarray | None:
             if np.isfinite(values.sum()):
                 return None
         found = np.isnan(values)
-        _finite(np.where(found, 0.0, values), f"column {column.name!r}", 0)
+        _finite(np.where(found, 0.0, values), f"column {column.name!r}", Place(first))
     elif column.dtype.kind in "iub" and not hasattr(column.dtype, "na_value"):
         return None
     else:
@@ -320,25 +363,25 @@ def missing_rows(column: pd.Series) -> np.ndarray | None:
     return found if found.any() else None
 
 
-def _finite(values: np.ndarray, what: str, first_row: int) -> np.ndarray:
+def _finite(values: np.ndarray, what: str, place: Place) -> np.ndarray:
     with np.errstate(all="ignore"):
         if values.size and not np.isfinite(values.sum()):
             bad = ~np.isfinite(values)
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
                 raise NotFinite(
-                    f"{what} is {values[row]} in row {first_row + row}. Every value must be finite ({int(bad.sum())} are not)."
+                    f"{what} is {values[row]} in row {place.row(row)}. Every value must be finite ({int(bad.sum())} are not)."
                 )
     return values if values.flags.writeable else values.copy()
 
 
-def _finite_rows(dense: np.ndarray, design: Design, first_row: int) -> None:
+def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
     made = dense[len(design.numeric) :]  # the numeric columns were checked as they were read
     for name, values in zip(design.dense_names, made, strict=True):
         with np.errstate(all="ignore"):
             finite = np.isfinite(values.sum())
         if not finite:
-            _finite(values, f"column {name!r}", first_row)
+            _finite(values, f"column {name!r}", place)
 
 
 def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
@@ -371,5 +414,5 @@ def numeric_tensors(frame: Frame) -> dict[str, Tensor]:
             )
         if is_categorical(block[name], name):
             raise WrongType(f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it out.")
-        out[name] = torch.from_numpy(_finite(numeric_column(block, name), f"column {name!r}", 0))
+        out[name] = torch.from_numpy(_finite(numeric_column(block, name), f"column {name!r}", Place()))
     return out

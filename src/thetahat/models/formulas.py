@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..data.design import Design, build
 from ..data.frame import Frame
 from ..data.table import Encoder, Table, read_response
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from .regression import Regression
+
+NUMBERS = (int, float, np.integer, np.floating)
 
 
 def regression(
@@ -39,12 +43,8 @@ def regression(
     left, right = _sides(formula)
     frame = Frame(data)
     response = read_response(left, frame, family)
-    if hasattr(family, "probabilities"):
-        if response.levels is None or len(response.levels) < 2:
-            only = response.levels[0] if response.levels else "no values"
-            raise BadArgument(f"the response {left!r} has one level only ({only!r}): there is nothing to tell apart.")
-        if getattr(family, "k", None) is None:
-            family = family.with_categories(len(response.levels))
+    if response.levels is not None:
+        family = _with_levels(family, left, response.levels)
     formulas, fixed, extras = _sorted_out(family, dict(parameters or {}), right)
     designs: list[Design] = []
     slots: dict[str, int] = {}
@@ -60,17 +60,33 @@ def regression(
     return Regression(family, encoder, slots, fixed), table
 
 
+def _with_levels(family: Family, response: str, levels: tuple[Any, ...]) -> Family:
+    """The family with as many categories as the response has levels."""
+    if len(levels) == 1:
+        raise BadArgument(f"the response {response!r} has one level only ({levels[0]!r}): there is nothing to tell apart.")
+    if not hasattr(family, "probabilities"):
+        return family
+    k = getattr(family, "k", None)
+    if k is not None and k != len(levels):
+        raise BadArgument(
+            f"{family} describes {k} categories, and the response {response!r} has {len(levels)}: {', '.join(map(repr, levels[:8]))}."
+        )
+    return family if k is not None else family.with_categories(len(levels))
+
+
 def _sides(formula: str) -> tuple[str, str]:
     if not isinstance(formula, str) or formula.count("~") != 1:
         raise BadFormula(f"the formula {formula!r} must be 'response ~ predictors'.")
     left, right = (side.strip() for side in formula.split("~"))
     if not left:
         raise BadFormula(f"the formula {formula!r} names no response before the ~.")
-    return left, right or "1"
+    if not right:
+        raise BadFormula(f"the formula {formula!r} names no predictors after the ~. For none of them write '{left} ~ 1'.")
+    return left, right
 
 
 def _sorted_out(
-    family: Family, given: dict[str, str | float | int], right: str
+    family: Family, given: dict[str, Any], right: str
 ) -> tuple[dict[str, str], dict[str, float], dict[str, str | float]]:
     """What is given for each name: a formula, a fixed value, or an extra column."""
     formulas: dict[str, str] = {}
@@ -80,8 +96,16 @@ def _sorted_out(
         if value is None:
             formulas[name] = right if j == 0 or spec.own_predictors else "1"
         elif isinstance(value, str):
-            formulas[name] = value.split("~")[-1].strip() or "1"
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            formulas[name] = _predictors(name, value)
+            if j == 0 and right != "1":
+                raise BadFormula(
+                    f"the formula gives {name} the predictors {right!r}, and {name}={value!r} gives it others. Give one of them."
+                )
+        elif isinstance(value, NUMBERS) and not isinstance(value, bool):
+            if j == 0 and right != "1":
+                raise BadFormula(
+                    f"the formula gives {name} the predictors {right!r}, and {name}={value} holds it. For the latter write '~ 1'."
+                )
             if not spec.range.low < value < spec.range.high:
                 raise BadArgument(f"{name}={value:g} is outside the range {spec.range} of {family}'s {name}.")
             fixed[name] = float(value)
@@ -92,11 +116,21 @@ def _sorted_out(
     extras: dict[str, str | float] = {}
     for name, default in family.extras.items():
         value = given.pop(name, None)
-        if value is not None:
-            extras[name] = value
+        if isinstance(value, str) or (isinstance(value, NUMBERS) and not isinstance(value, bool)):
+            extras[name] = value if isinstance(value, str) else float(value)
+        elif value is not None:
+            raise BadArgument(f"{name} is the name of a column, or one number for all rows; received {type(value).__name__}.")
         elif default is None:
             raise BadArgument(f"{family} needs {name}: the column that holds it, or a number ({name}='column').")
     if given:
         wanted = [*family.parameters, *family.extras]
         raise BadArgument(f"{family} has no parameter {next(iter(given))!r}. It has: {', '.join(wanted)}.")
     return formulas, fixed, extras
+
+
+def _predictors(name: str, text: str) -> str:
+    """The right-hand side that is given for a further parameter: '~ age', or 'age'."""
+    left, _, right = text.rpartition("~")
+    if left.strip():
+        raise BadFormula(f"{name}={text!r}: a parameter is given its predictors alone, '~ {right.strip()}'.")
+    return right.strip() or "1"
