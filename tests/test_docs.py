@@ -109,7 +109,7 @@ def public() -> dict[str, object]:
         names = getattr(package, "__all__", None) or [
             n for n, v in vars(package).items() if inspect.isclass(v) and v.__module__ == package.__name__
         ]
-        for name in names:
+        for name in [n for n in names if not n.startswith("_")]:
             each = getattr(package, name)
             if inspect.isclass(each) or inspect.isfunction(each):
                 found[f"{package.__name__}.{name}"] = each
