@@ -68,7 +68,7 @@ def predict(
     objective, theta : θ̂, (p,)
     rows : new rows, or a source
     what : "mean" (E[y], on the scale of the response as the formula writes it), "linear" (η of the first parameter), "quantile" (of y,
-        at `level`), "probabilities" (of each category), or the name of one of the family's parameters
+        at `level`), "probabilities" (of each category), or the name of one of the family's further parameters
     level : of the interval, between 0 and 1; None: no interval. For "quantile": which one
     kind : one of `KINDS`; the last two are of a new y, and take what="mean"
     seed : of the draws
@@ -167,7 +167,8 @@ def _probabilities(objective: Objective, rows: Batch | Source, level: float | No
         )
     if kind != "confidence":
         raise BadArgument(f"kind={kind!r} is an interval of a new y, and a probability is none. Accepted: 'confidence'.")
-    found = torch.cat([of(*parameters_of(model, batch)) for batch in batches(rows, model)])
+    with torch.no_grad():
+        found = torch.cat([of(*parameters_of(model, batch)) for batch in batches(rows, model)])
     names = levels_of(model) or tuple(range(found.shape[-1]))
     if level is None:
         return pd.DataFrame(found.numpy(), columns=list(names))
@@ -201,10 +202,11 @@ class _Target:
 def _target(model: Any, batch: Batch, what: str) -> _Target:
     family = family_of(model, f"{what!r} to predict")
     names = list(family.parameters)
+    other = ", ".join(repr(name) for name in names if name != "mean")
     labels = {model.label(name): name for name in names} if hasattr(model, "label") else {}
     if what == "linear":
         return _Target(lambda *eta: eta[0], lambda t, eta, high: t)
-    if what in names or what in labels:
+    if what != "mean" and (what in names or what in labels):
         j = names.index(what if what in names else labels[what])
         if len(eta_of(model, batch)) != len(names):
             raise BadArgument(f"the network gives {family} one logit a category: take what='probabilities'.")
@@ -212,7 +214,7 @@ def _target(model: Any, batch: Batch, what: str) -> _Target:
         return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, high))
     if what != "mean":
         raise BadArgument(
-            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities', {', '.join(map(repr, names))}."
+            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities'{', ' * bool(other)}{other}."
         )
     if lacks(family, "expectation"):
         raise BadArgument(
@@ -341,12 +343,12 @@ def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> T
 def _simulated(model: Any, batch: Batch, at: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:
     """Quantiles (3, n) of y ~ p(· | θ_d) over the draws; a draw that leaves a parameter's range is left out."""
     family, extras = model.family, extras_of(model, batch)
-    centre = parameters_of(model, batch)
+    centre = [v.clone() for v in parameters_of(model, batch)]  # a constant is a view of θ, which is about to change
     columns: list[list[Tensor]] = []
     with torch.no_grad():
         for one in drawn:
             set_theta(model, one)
-            columns.append(natural_at(family, eta_of(model, batch)))
+            columns.append([v.clone() for v in natural_at(family, eta_of(model, batch))])
         set_theta(model, at)
     parameters = [torch.stack(each) for each in zip(*columns, strict=True)]  # k of (DRAWS, n)
     inside = torch.ones_like(parameters[0], dtype=torch.bool)
