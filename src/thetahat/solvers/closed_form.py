@@ -25,7 +25,7 @@ from ..models.regression import NARROW, Predictor, Regression
 from ..models.taylor import Taylor
 from .certificate import Certificate
 
-REFINED = 4_000_000  # entries of X up to which residuals are formed in extended precision
+REFINED = 20_000_000  # n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
 RANK = 1e-13  # |R_jj| / ‖x_j‖ below this: column j is a combination of those before it
 
 
@@ -84,7 +84,7 @@ def solve(objective: Objective) -> LeastSquares:
     model = objective.model
     assert isinstance(model, Regression)
     mean = model.predictors[0]
-    whole = objective.rows is not None and objective.rows * mean.size <= REFINED
+    whole = objective.rows is not None and objective.rows * mean.size**2 <= REFINED
     parts = [_rows(mean, b) for b in objective.terms[0].source.batches()] if whole else None
     if parts is not None:
         X, y, w = (np.concatenate(p) for p in zip(*parts, strict=True))
