@@ -14,7 +14,14 @@ def shipped(name: str) -> Path:
 
     Parameters
     ----------
-    name : "ships": 34 classes of cargo ship, their months of service and the damages that waves did to them
+    name : one of
+
+        ships        34 classes of cargo ship, their months of service and the damages that waves did to them
+        orings       the O-rings of 23 flights of the space shuttle, and the temperature at the start
+        mites        European red mites on 150 apple leaves, counted
+        stackloss    21 days of a plant that oxidises ammonia
+        baseball     the American League of 1987: who beat whom how often
+        norris, misra1a    reference data of NIST, for linear and for nonlinear least squares
 
     Raises
     ------
