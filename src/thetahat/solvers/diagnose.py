@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..likelihood import Objective
 from ..likelihood.total import total
-from ..models.base import names_of
+from ..models.base import names_of, natural_of
 from ..models.information import Information
 from ..models.regression import Regression
 from .certificate import Certificate, direction_text
@@ -35,6 +35,20 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
     objective.theta = state.theta
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
         return certificate
+    value = state.trace[-1][1] if state.trace else objective.value()  # the last step's: not a pass more
+    if certificate.ok and not _finite(objective, value):
+        certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
+    if not certificate.ok and isinstance(objective.model, Regression):
+        extreme = _magnitudes(objective.model, objective)
+        if extreme:
+            return replace(certificate, status="not converged", detail=extreme)
+    certificate = _examined(objective, state, certificate)
+    if certificate.status == "boundary" and not _finite(objective, objective.value()):
+        certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
+    return certificate
+
+
+def _examined(objective: Objective, state: Any, certificate: Certificate) -> Certificate:
     model = objective.model
     if isinstance(model, Regression):
         at = _boundary(objective, model)
@@ -48,13 +62,35 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
     assert information is not None
     vectors = _weak_directions(information)
     flat = _flat(objective, model, vectors)
+    found = _separated(model, objective, certificate) if isinstance(model, Regression) else None
+    if found and flat:
+        return replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
+    if found:
+        return found
     if flat:
         return _flat_certificate(flat, certificate)
-    if isinstance(model, Regression):
-        found = _separated(model, objective, certificate)
-        if found:
-            return found
     return _recession(objective, vectors, state, certificate) or certificate
+
+
+def _finite(objective: Objective, value: float) -> bool:
+    """Whether the log-likelihood and every estimate are finite numbers."""
+    natural = natural_of(objective.model, objective.theta) if len(objective.terms) == 1 else objective.theta
+    return math.isfinite(value) and bool(torch.isfinite(natural).all())
+
+
+def _magnitudes(model: Regression, objective: Objective) -> str:
+    """The columns whose squares float64 cannot hold, and what to do about them."""
+    largest: dict[str, float] = {}
+    for batch in objective.terms[0].source.batches():
+        found = {model.encoder.response.expression: batch["y"]} if not model.family.support.integer else {}
+        for p in model.predictors:
+            dense = batch.tensors.get(f"x{p.slot}")
+            names = p.design.names[int(p.design.intercept) :]
+            found |= {name: dense[:, j] for j, name in enumerate(names[: p.design.columns])} if dense is not None else {}
+        for name, column in found.items():
+            largest[name] = max(largest.get(name, 0.0), float(column.abs().max()))
+    extreme = [f"{name} ({size:.0e})" for name, size in largest.items() if size > 1e150 or 0 < size < 1e-150]
+    return f"the squares of {', '.join(extreme)} are beyond float64: change the unit." if extreme else ""
 
 
 def _suspicious(state: Any) -> bool:
