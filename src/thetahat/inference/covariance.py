@@ -36,6 +36,7 @@ from ..models.taylor import scores
 from ..solvers import closed_form
 from .expected import expected
 from .natural import elementwise, jacobian, own_places, places, slopes, standing
+from .natural import natural as natural_of
 
 KINDS = ("observed", "expected", "sandwich", "cluster", "bootstrap")
 ILL = 1e-3  # a squared pivot below which J is an ill-conditioned matrix
@@ -62,7 +63,7 @@ def natural(objective: Objective, theta: Tensor, kind: str = "observed", cluster
     check(kind, clusters)
     with standing(objective, theta):
         if kind == "bootstrap":
-            return _spread_of(_draws(objective, theta, clusters))
+            return _spread_of(torch.stack([natural_of(objective, t) for t in _draws(objective, theta, clusters)]))
         return _between(objective, jacobian(objective, theta), kind, clusters)
 
 
@@ -86,10 +87,7 @@ def project(objective: Objective, theta: Tensor, G: Tensor, kind: str = "observe
     check(kind, clusters)
     with standing(objective, theta):
         if kind == "bootstrap":
-            from .bootstrap import refits
-
-            draws = refits(objective, theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)[0]
-            return _spread_of(draws @ G.T)
+            return _spread_of(_draws(objective, theta, clusters) @ G.T)
         return _between(objective, G, kind, clusters)
 
 
@@ -350,10 +348,9 @@ def _one_way(objective: Objective, B: Tensor, codes: np.ndarray) -> Tensor:
 
 
 def _draws(objective: Objective, theta: Tensor, clusters: Clusters) -> Tensor:
-    from .bootstrap import bootstrap
+    from .bootstrap import refits  # which clusters by what stands above
 
-    frame = bootstrap(objective, theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)
-    return torch.from_numpy(frame.to_numpy())
+    return refits(objective, theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)[0]
 
 
 def _spread_of(draws: Tensor) -> Tensor:

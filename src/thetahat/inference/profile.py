@@ -39,7 +39,7 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of
 from .covariance import Inverse, bread, double
 from .natural import coordinates, find, natural, one_thread, own_places, standing
-from .refit import Refits
+from .refit import HIGHER, Refits, higher
 
 CLOSE = 1e-5  # standard errors
 STEPS = 12
@@ -214,9 +214,11 @@ def _bend(objective: Objective, theta: Tensor, index: int) -> Tensor:
 def _endpoint(peak: Peak, root: float, start: Tensor) -> Endpoint:
     """θ at which r = root: jointly from `start`; else along the curve in shorter steps; else by refits."""
     found = _solve(peak, root, start)
+    if found is not None and not _direct(peak, found):
+        found = None
     if found is None:
         found, reached = _follow(peak, root)
-        if found is None:
+        if found is None or not _direct(peak, found):
             found = _refitted(peak, root, reached)
     if found is None:
         raise NotConverged(
@@ -224,6 +226,19 @@ def _endpoint(peak: Peak, root: float, start: Tensor) -> Endpoint:
             "has no constrained maximum that could be certified. Look at fit.profile(…) with a lower level, or use kind='bootstrap'."
         )
     return found
+
+
+def _direct(peak: Peak, end: Endpoint) -> bool:
+    """Whether no valley lies between θ̂ and the end, where log p is not known to be concave: three points of the chord are looked at.
+
+    ℓ on the chord is a lower bound of the profile. Below the level it shows nothing for certain, and the curve is followed instead.
+    """
+    if getattr(peak.objective.model, "concave", False) or end.theta is None:
+        return True
+    values = [peak.objective.value(peak.theta + t * (end.theta - peak.theta)) for t in (0.25, 0.5, 0.75)]
+    if max(values) > peak.value + HIGHER:
+        raise higher(peak.name, max(values) - peak.value)
+    return min(values) >= peak.value - 0.5 * end.root**2
 
 
 def _solve(peak: Peak, root: float, theta: Tensor) -> Endpoint | None:
@@ -292,15 +307,20 @@ def _refitted(peak: Peak, root: float, reached: Endpoint | None) -> Endpoint | N
     """The endpoint by constrained refits at trial values of ψ, where ψ is a coordinate of θ."""
     if peak.coordinate is None:
         return None
-    refits = Refits(peak.objective, peak.coordinate, peak.theta, peak.value, peak.error)
     known = None if reached is None or reached.theta is None else reached.theta
-    found = refits.root(root, known)
-    if found is None:
-        return None
-    psi, theta = found
-    if theta is None:
-        return Endpoint(peak.value_at(psi), None, root, "unbounded", 0.0, refits.passes)
-    return Endpoint(peak.value_at(psi), theta, root, "bracketed", refits.width, refits.passes)
+    out, passes = None, 0
+    for shrink in (1.0, 0.25, 0.0625):  # shorter strides where one has crossed a valley
+        refits = Refits(peak.objective, peak.coordinate, peak.theta, peak.value, peak.error)
+        found = refits.root(root, known, shrink * abs(root) * peak.error)
+        passes += refits.passes
+        if found is None:
+            break
+        psi, theta = found
+        status, error = ("unbounded", 0.0) if theta is None else ("bracketed", refits.width)
+        out = Endpoint(peak.value_at(psi), theta, root, status, error, passes)
+        if _direct(peak, out):
+            break
+    return out
 
 
 # ---- a curve -------------------------------------------------------------------------------------------------------------------

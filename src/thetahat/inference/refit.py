@@ -35,7 +35,7 @@ class Refits:
 
     def __init__(self, objective: Objective, index: int, theta: Tensor, value: float, error: float):
         self.objective, self.index, self.theta, self.value, self.error = objective, index, theta, value, error
-        self.known: list[tuple[float, Tensor]] = [(float(theta[index]), theta)]
+        self.known: dict[float, Tensor] = {float(theta[index]): theta}  # ψ → the constrained maximum there
         self.passes, self.width = 0, 0.0
 
     def at(self, psi: float, near: Tensor | None = None) -> tuple[Tensor | None, float]:
@@ -58,36 +58,32 @@ class Refits:
         self.passes += state.passes
         theta = restricted.lift(state.theta)
         if state.value > self.value + HIGHER:
-            name = (
-                names_of(self.objective.model)[self.index]
-                if self.index < len(names_of(self.objective.model))
-                else str(self.index)
-            )
-            raise NotConverged(
-                f"along the profile of {name!r} the objective is {state.value - self.value:.3g} nats higher than at the fit: "
-                "the fit is a local maximum. Fit again from other starts."
-            )
+            names = names_of(self.objective.model)
+            raise higher(names[self.index] if self.index < len(names) else str(self.index), state.value - self.value)
         if not solver.certificate(restricted, state).ok:
             return None, state.value
-        self.known.append((psi, theta))
+        self.known[psi] = theta
         return theta, state.value
 
     def _predicted(self, psi: float) -> Tensor:
         """θ on the line through the two nearest constrained maxima known."""
-        nearest = sorted(self.known, key=lambda k: abs(k[0] - psi))[:2]
+        nearest = sorted(self.known.items(), key=lambda k: abs(k[0] - psi))[:2]
         if len(nearest) < 2 or abs(psi - nearest[0][0]) > 4 * abs(nearest[1][0] - nearest[0][0]):
             return nearest[0][1].clone()
         (p0, t0), (p1, t1) = nearest
         return t0 + (psi - p0) / (p1 - p0) * (t1 - t0)
 
-    def root(self, root: float, reached: Tensor | None = None) -> tuple[float, Tensor | None] | None:
-        """ψ and θ with r(ψ) = root; (±∞, None) where the profile never falls so far; None where it cannot be told."""
+    def root(self, root: float, reached: Tensor | None, stride: float) -> tuple[float, Tensor | None] | None:
+        """ψ and θ with r(ψ) = root; (±∞, None) where the profile never falls so far; None where it cannot be told.
+
+        reached : a constrained maximum on the way, from where to seek (None: θ̂); stride : the first step of ψ, doubled until it is beyond
+        """
         sign, target = math.copysign(1.0, root), self.value - 0.5 * root * root
         inside = float(self.theta[self.index])
         if reached is not None:
-            self.known.append((float(reached[self.index]), reached))
+            self.known[float(reached[self.index])] = reached
             inside = float(reached[self.index])
-        outside = self._outside(inside, sign, abs(root) * self.error, target)
+        outside = self._outside(inside, sign, stride, target)
         if outside is None or math.isinf(outside[1]):
             return None if outside is None else (outside[1], None)
         inside, outer = outside
@@ -125,6 +121,14 @@ class Refits:
                 return inside, sign * math.inf
             inside, step, before = psi, 2 * step, value
         return inside, sign * math.inf
+
+
+def higher(name: str, nats: float) -> NotConverged:
+    """The error for a fit that its own profile shows to be a local maximum."""
+    return NotConverged(
+        f"along the profile of {name!r} the objective is {nats:.3g} nats higher than at the fit: the fit is a local maximum. "
+        "Fit again from other starts."
+    )
 
 
 class _Lost(Exception):
