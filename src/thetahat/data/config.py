@@ -165,7 +165,7 @@ def _spec(config: dict[str, Any] | None, columns: Sequence[str]) -> ModelSpec | 
         EncodedTermStructure(
             by_name[tuple(entry["term"])],
             [
-                ScopedTerm([ScopedFactor(EvaluatedFactor(factors[e], None), reduced) for e, reduced in scoped], scale=scale)  # type: ignore[arg-type]
+                ScopedTerm([ScopedFactor(EvaluatedFactor(factors[e], None), reduced) for e, reduced in scoped], scale=scale)
                 for scale, scoped in entry["scoped"]
             ],
             list(entry["columns"]),
@@ -177,7 +177,7 @@ def _spec(config: dict[str, Any] | None, columns: Sequence[str]) -> ModelSpec | 
         materializer="pandas",
         materializer_params={},
         ensure_full_rank=config["full_rank"],
-        na_action="ignore",  # type: ignore[arg-type]
+        na_action="ignore",
         output="numpy",
         structure=structure,
         transform_state=rich(config["transforms"]),

@@ -98,7 +98,8 @@ class Objective:
     def parameters(self) -> list[nn.Parameter]:
         """Every free parameter of every term, once."""
         seen: dict[int, nn.Parameter] = {}
-        for part in (*self.terms, *self.priors):
+        parts: list[LogLikelihood | LogPrior] = [*self.terms, *self.priors]
+        for part in parts:
             for p in part.model.parameters():
                 if p.requires_grad:
                     seen.setdefault(id(p), p)

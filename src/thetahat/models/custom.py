@@ -128,7 +128,8 @@ class Custom(Model):
         super().__init__()
         self.function, self.constraints, self.measure, self.target, self.concave = function, constraints, measure, target, concave
         self.__doc__ = function.__doc__
-        self.theta = nn.ParameterDict([(name, nn.Parameter(c.start())) for name, c in constraints.items()])  # of a dict it would sort
+        # pairs, because a ParameterDict sorts a dict by name, and θ is in the order of the constraints
+        self.theta = nn.ParameterDict([(name, nn.Parameter(c.start())) for name, c in constraints.items()])
 
     def values(self) -> dict[str, Tensor]:
         """The parameters on their natural scale, by name."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from .information import Information
@@ -36,9 +36,7 @@ class Taylor:
         return [self.value, self.gradient, *(self.information.tensors() if self.information is not None else [])]
 
 
-def taylor(
-    model: nn.Module, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64
-) -> Taylor:
+def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
     """Σ w log p of a batch, its gradient and its information in the model's own θ.
 
     The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
