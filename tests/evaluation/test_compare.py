@@ -73,7 +73,7 @@ def test_nested_fits_differ_by_half_the_deviance():
     assert list(c.scores) == ["large", "small"]
     assert c.pairs[0].difference == pytest.approx(c.scores["large"].total - c.scores["small"].total)
     assert "larger model gains" in str(c)
-    assert "larger model gains" not in str(compare({n: s for n, s in c.scores.items()}))
+    assert "larger model gains" not in str(compare(dict(c.scores)))
 
 
 def test_held_out_data_are_scored_as_each_fit_encodes_them():
@@ -211,7 +211,9 @@ def test_rows_that_were_dropped_are_named_as_the_reason():
 def test_other_counts_are_refused():
     assert "counted otherwise" in refused(of(-1.0, -2.0), of(-1.0, -2.0, count=torch.tensor([1.0, 2.0])))
     data = people()
-    message = refused(th.fit("claims ~ x", data, "poisson").score(), th.fit("claims ~ x", data, "poisson", weights="weight").score())
+    message = refused(
+        th.fit("claims ~ x", data, "poisson").score(), th.fit("claims ~ x", data, "poisson", weights="weight").score()
+    )
     assert "fingerprints" in message
 
 

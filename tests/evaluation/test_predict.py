@@ -132,7 +132,9 @@ def test_an_interval_that_leaves_the_link_ends_where_the_parameter_does():
     assert (wide["high"] == np.inf).any()
     assert (wide["low"] > 0).all()
     counts = {"x": np.linspace(0, 1, 8), "y": np.array([0.0, 1, 0, 1, 1, 0, 2, 1])}
-    narrow = th.fit("y ~ x", counts, th.families.Poisson(link="identity"), on_failure="return").predict({"x": np.array([0.0])}, level=0.9999)
+    narrow = th.fit("y ~ x", counts, th.families.Poisson(link="identity"), on_failure="return").predict(
+        {"x": np.array([0.0])}, level=0.9999
+    )
     assert narrow["low"].tolist() == [0.0]
 
 
@@ -192,7 +194,9 @@ def test_a_prediction_interval_has_the_noise_and_the_doubt():
     fit = th.fit("y ~ x", data)
     X, new = np.column_stack([np.ones(12), data["x"]]), np.array([1.0, 3.0])
     h = new @ np.linalg.inv(X.T @ X) @ new
-    big = fit.estimates["scale"] * (rng.normal(size=10**6) * np.exp(rng.normal(size=10**6) / np.sqrt(24)) + np.sqrt(h) * rng.normal(size=10**6))
+    big = fit.estimates["scale"] * (
+        rng.normal(size=10**6) * np.exp(rng.normal(size=10**6) / np.sqrt(24)) + np.sqrt(h) * rng.normal(size=10**6)
+    )
     ours = fit.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0]
     plug_in = fit.predict({"x": np.array([3.0])}, level=0.9, kind="plug-in").iloc[0]
     error = 4 * np.sqrt(0.05 * 0.95 / 2000) / (stats.norm.pdf(1.645) / big.std())
@@ -200,6 +204,20 @@ def test_a_prediction_interval_has_the_noise_and_the_doubt():
     assert ours["low"] == pytest.approx(ours["value"] + np.quantile(big, 0.05), abs=error)
     assert ours["high"] == pytest.approx(ours["value"] + np.quantile(big, 0.95), abs=error)
     assert ours["high"] - ours["low"] > 1.2 * (plug_in["high"] - plug_in["low"])
+
+
+def test_extras_and_every_parameter_are_drawn_with():
+    """A beta-binomial count stays within its trials, and its interval is wider than that of a binomial."""
+    rng = np.random.default_rng(0)
+    m = rng.integers(5, 12, 300).astype(float)
+    p = rng.beta(2.0, 3.0, 300)
+    data = DATA | {"m": m, "won": rng.binomial(m.astype(int), p).astype(float)}
+    new = {"x": np.zeros(2), "m": np.array([4.0, 200.0])}
+    wide, narrow = (
+        th.fit("won ~ x", data, f, trials="m").predict(new, level=0.9, kind="prediction") for f in ("beta_binomial", "binomial")
+    )
+    assert (wide["high"] <= new["m"]).all()
+    assert wide["high"][1] - wide["low"][1] > 2 * (narrow["high"][1] - narrow["low"][1])
 
 
 def test_the_model_is_left_at_its_maximum():

@@ -147,7 +147,11 @@ def test_the_same_numbers_have_one_fingerprint_wherever_they_are(tmp_path):
     fit = th.fit("y ~ x", data)
     streamed = th.fit("log(y) ~ x", Frame(path, memory=1))
     assert streamed.source.streamed
-    found = {fit.score().fingerprint, streamed.score().fingerprint, th.fit("y ~ x", pd.DataFrame(data).astype(int)).score().fingerprint}
+    found = {
+        fit.score().fingerprint,
+        streamed.score().fingerprint,
+        th.fit("y ~ x", pd.DataFrame(data).astype(int)).score().fingerprint,
+    }
     found.add(Tensors({"y": data["y"]}).fingerprint)
     assert len(found) == 1
     data["y"][17] += 1e-9
@@ -194,7 +198,10 @@ def test_a_model_that_draws_says_how_sure_it_is():
 
 def test_draws_are_common_to_two_models_that_are_given_one_generator():
     """Same seed, same noise: the difference of two bounds is that of their gaps."""
-    a, b = (score(Noisy("lower bound", gap=g, K=8), values(-1.0, -2.0), generator=torch.Generator().manual_seed(3)) for g in (0.5, 0.7))
+    a, b = (
+        score(Noisy("lower bound", gap=g, K=8), values(-1.0, -2.0), generator=torch.Generator().manual_seed(3))
+        for g in (0.5, 0.7)
+    )
     np.testing.assert_allclose(a.per_observation - b.per_observation, 0.2, rtol=1e-12)
     assert "lower bound (K = 8) of the log density of y" in str(a)
 

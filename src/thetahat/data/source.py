@@ -19,7 +19,11 @@ BLOCK = 16384  # rows: 30 float64 columns of a block fit a core's second-level c
 
 @runtime_checkable
 class Source(Protocol):
-    """Yields batches. A table or a tensor set ignores the model; rollouts are drawn from the model as it now stands."""
+    """Yields batches. A table or a tensor set ignores the model; rollouts are drawn from the model as it now stands.
+
+    A source whose batches hold a transform t = f(x) of what was observed may say `log_determinant(batch)`, log |dt/dx| of each term, and
+    `scored_in`, what a density is per once that has been added. A score adds it; a fit does not need it.
+    """
 
     @property
     def size(self) -> int | None:

@@ -26,6 +26,8 @@ from ..errors import BadArgument
 from .residuals import residuals
 from .rows import batches, extras_of, family_of, mean_of, parameters_of, response_of
 
+SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
+
 
 def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
     """Predicted against observed means, by quantiles of the prediction.
@@ -182,13 +184,16 @@ def _seen(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions together."""
+    """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions (to rounding) together."""
     order = np.argsort(predicted, kind="stable")
-    values, first = np.unique(predicted[order], return_index=True)
-    total = np.add.reduceat(count[order], first)
+    ordered = predicted[order]
+    new = np.diff(ordered, prepend=-np.inf) > SAME * np.abs(ordered).max()
+    total = np.add.reduceat(count[order], np.flatnonzero(new))
     middle = np.cumsum(total) - total / 2
     place = np.minimum((bins * middle / total.sum()).astype(np.int64), bins - 1)
-    return np.unique(place, return_inverse=True)[1].reshape(-1)[np.searchsorted(values, predicted)]
+    code = np.empty(len(order), dtype=np.int64)
+    code[order] = np.unique(place, return_inverse=True)[1].reshape(-1)[np.cumsum(new) - 1]
+    return code
 
 
 def _check(bins: int, level: float) -> None:

@@ -1,0 +1,177 @@
+"""Calibration: what is said against what happened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+import thetahat as th
+from thetahat.data import Tensors
+from thetahat.errors import BadArgument
+from thetahat.evaluation.calibration import calibration, calibration_error, pit, wilson
+from thetahat.models import Conditional
+
+from .models import Given, people
+
+DATA = people()
+
+
+class Said(torch.nn.Module):
+    """Logits that the rows bring with them."""
+
+    def forward(self, x):
+        return x
+
+
+def forecasts(p: np.ndarray, y: np.ndarray, count: np.ndarray | None = None) -> tuple[Conditional, Tensors]:
+    """Probabilities of 1 that were said, and what happened."""
+    x = torch.tensor(np.log(p / (1 - p)))
+    tensors = {"x": x, "y": torch.tensor(y, dtype=torch.float64)}
+    return Conditional(th.families.Bernoulli(), Said()), Tensors(tensors, count=None if count is None else torch.tensor(count))
+
+
+def test_wilsons_interval_is_statsmodels():
+    """proportion_confint(method="wilson"), at both ends too."""
+    k, n = np.array([0.0, 3.0, 17.0, 20.0]), np.array([5.0, 40.0, 20.0, 20.0])
+    np.testing.assert_allclose(wilson(k, n, 0.9), proportion_confint(k, n, alpha=0.1, method="wilson"), atol=1e-12)
+
+
+def test_bins_of_a_mean_are_those_of_numpy():
+    """300 distinct predictions in 10 bins of 30: means, and the error of residuals within a bin."""
+    fit = th.fit("normal ~ x + z", DATA)
+    table = calibration(fit.model, fit.source)
+    mean = fit.predict()
+    for i, rows in enumerate(np.split(np.argsort(mean), 10)):
+        y, m = DATA["normal"][rows], mean[rows]
+        half = stats.norm.ppf(0.975) * np.std(y - m, ddof=1) / np.sqrt(30)
+        expected = [m.mean(), y.mean(), y.mean() - half, y.mean() + half, 30]
+        np.testing.assert_allclose(table.iloc[i], expected, rtol=1e-9)
+
+
+def test_a_canonical_fit_is_calibrated_on_the_whole():
+    """Score equation of the intercept: Σ n·predicted = Σ n·observed; and a category's own bins match exactly."""
+    fit = th.fit("event ~ x + z", DATA, "bernoulli")
+    table = calibration(fit.model, fit.source, bins=7)
+    assert (table["n"] * table["predicted"]).sum() == pytest.approx((table["n"] * table["observed"]).sum())
+    by_region = th.fit("event ~ region", DATA, "bernoulli")
+    bins = calibration(by_region.model, by_region.source)
+    assert len(bins) == 3  # equal predictions stay together
+    np.testing.assert_allclose(bins["predicted"], bins["observed"], rtol=1e-6)
+    theirs = proportion_confint(bins["n"] * bins["observed"], bins["n"], method="wilson")
+    np.testing.assert_allclose(bins[["low", "high"]].T, theirs, rtol=1e-9)
+
+
+def test_a_binomial_is_a_share_of_its_trials():
+    rng = np.random.default_rng(0)
+    m = rng.integers(1, 9, 300).astype(float)
+    data = DATA | {"m": m, "won": rng.binomial(m.astype(int), 0.4).astype(float)}
+    fit = th.fit("won ~ region", data, "binomial", trials="m")
+    table = calibration(fit.model, fit.source)
+    assert table["n"].sum() == m.sum()
+    np.testing.assert_allclose(table["predicted"], table["observed"], rtol=1e-6)
+
+
+def test_frequency_weights_are_rows():
+    fit = th.fit("claims ~ x", DATA, "poisson", weights="weight")
+    repeated = Tensors(
+        {k: np.repeat(v.numpy(), DATA["weight"].astype(int), 0) for k, v in next(fit.source.batches()).tensors.items()}
+    )
+    np.testing.assert_allclose(calibration(fit.model, fit.source, bins=1), calibration(fit.model, repeated, bins=1), rtol=1e-10)
+    p, y = np.array([0.2, 0.7, 0.9]), np.array([0.0, 1.0, 0.0])
+    counted = calibration_error(*forecasts(p, y, np.array([1.0, 3.0, 2.0])), bins=3, draws=10)
+    rows = calibration_error(*forecasts(np.repeat(p, [1, 3, 2]), np.repeat(y, [1, 3, 2])), bins=3, draws=10)
+    assert counted.value == pytest.approx(rows.value)
+
+
+def test_rows_that_were_not_observed_take_no_part():
+    p, y = np.array([0.2, 0.7, 0.9, 0.5]), np.array([0.0, 1.0, 0.0, 1.0])
+    with_padding = forecasts(p, y, np.array([1.0, 1.0, 1.0, 0.0]))
+    without = forecasts(p[:3], y[:3])
+    np.testing.assert_allclose(calibration(*with_padding, bins=2), calibration(*without, bins=2))
+
+
+# ---- PIT --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_histogram_of_exact_quantiles_is_flat():
+    """y at the (i − ½)/1000 quantiles of the model: 50 in each of 20 bins."""
+    q = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    family = th.families.Gamma()
+    y = family.quantile(q, torch.tensor(2.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64))
+    table = pit(Given(family, (2.0, 0.5)), Tensors({"y": y}))
+    assert table["count"].tolist() == [50.0] * 20
+    assert table["expected"].tolist() == [50.0] * 20
+    assert (table["low"][0], table["high"][0]) == stats.binom(1000, 0.05).interval(0.95)
+
+
+def test_a_spread_that_is_too_small_shows_as_a_bowl():
+    """Overdispersed counts under a Poisson: both ends of the histogram leave the band; under their own family they do not."""
+    rng = np.random.default_rng(0)
+    y = torch.tensor(rng.negative_binomial(2, 0.2, 1500).astype(float))
+    wrong, right = (
+        pit(Given(f, p), Tensors({"y": y}), bins=10, level=0.999)
+        for f, p in ((th.families.Poisson(), (8.0,)), (th.families.NegativeBinomial(), (8.0, 0.5)))
+    )
+    assert (wrong["count"].iloc[[0, -1]] > wrong["high"].iloc[[0, -1]]).all()
+    assert ((right["count"] >= right["low"]) & (right["count"] <= right["high"])).all()
+
+
+# ---- calibration error ------------------------------------------------------------------------------------------------------
+
+
+def test_the_error_is_the_mean_distance_of_the_bins():
+    """Two bins by hand: 0.8 said and 0.5 happened, 0.1 said and 0.25 happened, of 4 rows each."""
+    p = np.array([0.8] * 4 + [0.1] * 4)
+    found = calibration_error(*forecasts(p, np.array([1.0, 0, 1, 0, 0, 0, 0, 1])), bins=2)
+    assert found.value == pytest.approx((0.3 + 0.15) / 2)
+    assert found.bins == 2
+    assert "of P(second category), 2 bins" in str(found)
+
+
+def test_true_probabilities_have_an_interval_that_begins_near_zero():
+    """y drawn from what was said; and from what was not: the interval then lies around the distance, ¼ on average."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, 4000)
+    honest = calibration_error(*forecasts(p, (rng.random(4000) < p).astype(float)), draws=200)
+    assert honest.low < 0.01
+    assert honest.value < 0.03
+    opposite = calibration_error(*forecasts(p, (rng.random(4000) < 0.5).astype(float)), draws=200)
+    assert opposite.low < 0.9 / 4 < opposite.high
+
+
+def test_of_many_categories_it_is_the_most_probable_that_is_judged():
+    """Guo et al.: confidence 0.6 and right 3 times of 4."""
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]] * 4, dtype=torch.float64))
+    model = Conditional(th.families.Categorical(3), Said())
+    found = calibration_error(model, Tensors({"x": logits, "y": torch.tensor([0.0, 0.0, 2.0, 0.0])}), draws=20)
+    assert found.value == pytest.approx(0.15)
+    assert found.of == "the most probable category"
+    two = Conditional(th.families.Categorical(2), Said())
+    found = calibration_error(
+        two, Tensors({"x": logits[:, :2] - logits[:, :1], "y": torch.tensor([0.0, 1.0, 0.0, 0.0])}), draws=20
+    )
+    assert found.value == pytest.approx(1 / 3 - 0.25)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: calibration(f.model, f.source, bins=0), "bins=0"),
+        (lambda f: calibration(f.model, f.source, level=1.0), "level=1.0"),
+        (lambda f: calibration_error(f.model, f.source), "does not describe a category"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(call, message):
+    with pytest.raises(BadArgument, match=message):
+        call(th.fit("claims ~ x", DATA, "poisson"))
+
+
+def test_a_category_has_no_mean_to_bin_and_no_order_for_a_histogram():
+    fit = th.fit("choice ~ x", DATA, "categorical")
+    with pytest.raises(BadArgument, match="no mean"):
+        calibration(fit.model, fit.source)
+    with pytest.raises(BadArgument, match="no cdf"):
+        pit(fit.model, fit.source)
