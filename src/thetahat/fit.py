@@ -22,7 +22,7 @@ from .families.base import Family
 from .likelihood import LogLikelihood, LogPrior, Objective
 from .likelihood.priors import Prior
 from .models import Regression
-from .models.base import names_of, natural_of
+from .models.base import names_of
 from .models.custom import Custom
 from .solvers import choose, climb
 from .solvers.certificate import Certificate
@@ -177,7 +177,9 @@ class Fit:
         """θ̂ on its natural scale, by name."""
         import pandas as pd
 
-        return pd.Series(natural_of(self.model, self.theta).numpy(), index=self.names, name="estimate")
+        from .inference.natural import natural
+
+        return pd.Series(natural(self.objective, self.theta).numpy(), index=self.names, name="estimate")
 
     @property
     def log_likelihood(self) -> float:
