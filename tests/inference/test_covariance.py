@@ -159,7 +159,7 @@ def test_the_expected_information_has_its_closed_form(family, response, entry, e
 def test_expected_and_observed_agree_on_a_large_sample_of_the_model_itself(family):
     """Bartlett's identity and the law of large numbers: both are E[−∂²ℓ] at the truth, to a few in √n."""
     rng = np.random.default_rng(0)
-    n = 16_000 if family != "tweedie" else 1500
+    n = 16_000 if family != "tweedie" else 500
     y = rng.poisson(1.5, n).astype(float)
     if family in ("gamma", "weibull", "normal"):
         y = np.abs(rng.normal(size=n)) + y
@@ -171,7 +171,7 @@ def test_expected_and_observed_agree_on_a_large_sample_of_the_model_itself(famil
         y = rng.poisson(rng.gamma(2.0, 1.0, n)).astype(float)
     first = th.fit("y ~ 1", {"y": y}, family)
     ours = th.fit("y ~ 1", {"y": _drawn(first)}, family)
-    assert_allclose(ours.standard_errors("expected"), ours.standard_errors(), rtol=0.06 if family != "tweedie" else 0.15)
+    assert_allclose(ours.standard_errors("expected"), ours.standard_errors(), rtol=0.06 if family != "tweedie" else 0.2)
 
 
 def _drawn(fit):

@@ -75,6 +75,11 @@ def bootstrap(
     ------
     BadArgument : an unknown kind, clusters that do not fit it, a model without `sample`
     NotConverged : no draw has a maximum
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> bootstrap(fit.objective, fit.theta, draws=3, kind="parametric").notna().all().to_dict()
+    {'Intercept': True, 'x': True}
     """
     found, failed, boundary = refits(objective, theta, draws, kind, clusters=clusters, seed=seed, workers=workers)
     values = torch.stack([natural(objective, t) for t in found])

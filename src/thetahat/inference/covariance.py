@@ -59,6 +59,11 @@ def natural(objective: Objective, theta: Tensor, kind: str = "observed", cluster
     ------
     BadArgument : an unknown kind, or clusters that do not fit it
     FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> natural(fit.objective, fit.theta, "sandwich").diagonal().sqrt().tolist()
+    [0.3014..., 0.0866...]
     """
     check(kind, clusters)
     with standing(objective, theta):

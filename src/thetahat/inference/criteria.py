@@ -32,6 +32,11 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
 
     Source: Akaike (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
     criterion of model fitting.
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> {name: round(value, 3) for name, value in criteria(fit.objective, fit.theta, fit.log_likelihood, 5).items()}
+    {'AIC': 21.157, 'AICc': 27.157, 'BIC': 20.376, 'TIC': 18.099}
     """
     return counted(objective.size, log_likelihood, observations) | {"TIC": -2 * log_likelihood + 2 * effective(objective, theta)}
 

@@ -38,6 +38,11 @@ def delta(
     BadArgument : the function asks for a name that no estimate has, or returns something else than tensors
 
     Source: Doob (1935), The limiting distributions of certain statistics; Oehlert (1992), A note on the delta method.
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> delta(fit.objective, fit.theta, lambda v: {"rate ratio": torch.exp(v["x"])}).round(4).to_dict("index")
+    {'rate ratio': {'estimate': 1.5571, 'standard_error': 0.2645}}
     """
     names, places = names_of(objective.model), own_places(objective)
     with torch.enable_grad():

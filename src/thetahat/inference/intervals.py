@@ -60,6 +60,11 @@ def intervals(
     BadArgument, FlatDirection, NotConverged
 
     Source: Pawitan (2001), In All Likelihood, ch. 2 and 9; Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 13.
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> intervals(fit.objective, fit.theta, 0.9, "profile", parameters=["x"]).round(3).to_dict("list")
+    {'low': [0.174], 'high': [0.738]}
     """
     if kind not in KINDS:
         raise BadArgument(f"kind {kind!r} of interval. Accepted: {', '.join(map(repr, KINDS))}.")

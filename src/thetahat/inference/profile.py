@@ -123,6 +123,12 @@ def endpoints(
     BadArgument : an unknown name or level; weights that are no frequencies
     FlatDirection : the information at θ̂ is singular
     NotConverged : an endpoint could not be found, or a higher maximum was
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> low, high = endpoints(fit.objective, fit.theta, parameters="x")["x"]
+    >>> round(low.value, 4), round(high.value, 4), low.status
+    (0.1249, 0.7983, 'solved')
     """
     radius = math.sqrt(float(chi2.ppf(_level(level), 1)))
     with standing(objective, theta), one_thread(_small(objective)):
@@ -151,6 +157,11 @@ def curve(objective: Objective, theta: Tensor, parameter: str, points: int = 21,
     -------
     columns value (natural scale), log_likelihood (nats, relative to the maximum) and root (r: a straight line where the likelihood is
     normal), by increasing value.
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> curve(fit.objective, fit.theta, "x", points=3, level=0.95).round(3).to_numpy().tolist()
+    [[0.125, -1.921, -1.96], [0.443, 0.0, 0.0], [0.798, -1.921, 1.96]]
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 3:
         raise BadArgument(f"points={points!r}: a whole number of at least 3 is needed.")
@@ -162,7 +173,7 @@ def curve(objective: Objective, theta: Tensor, parameter: str, points: int = 21,
         rows += [(p.value, -0.5 * p.root**2, p.root) for side in sides for p in side]
         out = pd.DataFrame(rows, columns=["value", "log_likelihood", "root"]).sort_values("value", ignore_index=True)
         at = int((out["root"] == 0).to_numpy().argmax())
-        out["root"] = out["root"].abs().where(out.index > at, -out["root"].abs())
+        out["root"] = out["root"].abs().where(out.index >= at, -out["root"].abs())
         return out
 
 

@@ -102,6 +102,11 @@ def test(
 
     Source: as above; Self and Liang (1987), Asymptotic properties of maximum likelihood estimators and likelihood ratio tests under
     nonstandard conditions, case 5.
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> print(test(fit.objective, fit.theta, "x = 0", "likelihood_ratio"))
+    x = 0: likelihood ratio, χ²(1) = 7.654, p = 0.0057
     """
     if kind not in KINDS:
         raise BadArgument(f"kind {kind!r} of test. Accepted: {', '.join(map(repr, KINDS))}.")
