@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import families
 from .data import Batch, Source, Tensors
-from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
+from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged, UnknownColumn, WrongType
 from .families.base import Family
 from .likelihood import LogLikelihood, LogPrior, Objective
 from .likelihood.priors import Prior
@@ -102,6 +102,10 @@ def fit(
     elif isinstance(model, nn.Module):
         if parameters:
             raise BadArgument(f"a model has no parameter {next(iter(parameters))!r} to be given here: give it to the model.")
+        if weights is not None and not isinstance(weights, str) and not callable(weights):
+            raise BadArgument(
+                f"weights= is a column's name or a function (batch, log_prob) → weights; received {type(weights).__name__}."
+            )
         built, source = model, _source(data, model, weights if isinstance(weights, str) else None)
         weighting = None if isinstance(weights, str) else weights
         call |= {"model": type(model).__name__, "weights": weights if isinstance(weights, str) else None}
@@ -110,7 +114,7 @@ def fit(
             f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
         )
     objective = Objective([LogLikelihood(built, source, weighting)])
-    for each in [prior] if isinstance(prior, Prior) else list(prior or []):
+    for each in _priors(prior):
         objective = objective + LogPrior(each, built)
     return maximize(objective, solver=solver, on_failure=on_failure, call=call)
 
@@ -134,6 +138,10 @@ def maximize(
     """
     if isinstance(objective, LogLikelihood):
         objective = Objective([objective])
+    if solver is not None and (isinstance(solver, type) or not all(hasattr(solver, step) for step in ("start", "step", "done"))):
+        raise BadArgument(
+            f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."
+        )
     solver = solver or choose(objective)
     certificate, trace = climb(objective, solver)
     result = Fit(objective, certificate, trace=trace, solver=solver, call=call)
@@ -439,6 +447,13 @@ def _need(data: Any, what: str) -> None:
         raise BadArgument(f"{what} needs data: fit(…, data).")
 
 
+def _priors(prior: Any) -> list[Prior]:
+    found = [prior] if isinstance(prior, Prior) else [] if prior is None else prior
+    if not isinstance(found, (list, tuple)) or not all(isinstance(each, Prior) for each in found):
+        raise BadArgument(f"prior={prior!r}. Accepted: a prior such as th.priors.Normal(2.5), or a list of them.")
+    return list(found)
+
+
 def _column_name(weights: Any) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
@@ -462,13 +477,19 @@ def _density(
         name: str = rest[0]
     else:
         array = np.asarray(data.detach() if isinstance(data, Tensor) else data)
+        if array.ndim == 0:
+            raise BadArgument(f"{family} is fitted to observations, an array of them; received {data!r}.")
         if array.ndim != 1:
             from .models.density import density
 
             if weights is not None:
-                raise BadArgument(f"weights={weights!r} names a column, and an array has none. Give a model and a Batch with counts.")
+                raise BadArgument(
+                    f"weights={weights!r} names a column, and an array has none. Give a model and a Batch with counts."
+                )
             if parameters:
-                raise BadArgument(f"{next(iter(parameters))}= cannot be given with an array of vectors: every parameter is a constant to be fitted.")
+                raise BadArgument(
+                    f"{next(iter(parameters))}= cannot be given with an array of vectors: every parameter is a constant to be fitted."
+                )
             return density(family, array)
         frame, name = Frame({"y": array}), "y"
     built, source = regression(f"`{name}` ~ 1", frame, family, parameters=parameters, weights=weights, missing=missing)
@@ -478,13 +499,17 @@ def _density(
 
 def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
     """A source from what a model is given: a Source, a Batch, a dict of tensors, or a table of numbers."""
+    if isinstance(data, (Source, Batch)) and weights is not None:
+        raise BadArgument(
+            f"weights={weights!r} names a column, and a {type(data).__name__} has its own counts: Batch(…, count=…)."
+        )
     if isinstance(data, Source):
         return data
     _need(data, "a model")
     if isinstance(data, Batch):
         return Tensors(data, target=getattr(model, "target", "y"))
     if isinstance(data, Mapping) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values()):
-        tensors = {k: torch.as_tensor(_writable(v)) for k, v in data.items()}
+        tensors = {k: _tensor(k, v) for k, v in data.items()}
         if isinstance(model, Custom):
             tensors = {k: v.to(torch.float64) if v.is_floating_point() else v for k, v in tensors.items()}
     else:
@@ -492,13 +517,22 @@ def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
         from .data.table import numeric_tensors
 
         tensors = numeric_tensors(Frame(data))
+    if weights is not None and weights not in tensors:
+        raise UnknownColumn.named(weights, tensors, where="weights=")
     count = None if weights is None else tensors.pop(weights)
     return Tensors(tensors, count=count, target=getattr(model, "target", "y"))
 
 
-def _writable(array: Any) -> Any:
-    """A column as pandas hands it out is read-only, and torch takes no such memory."""
-    return array.copy() if isinstance(array, np.ndarray) and not array.flags.writeable else array
+def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
+    """An array of one value or more a row. As pandas hands it out it is read-only, and torch takes no such memory: it is copied."""
+    if value.ndim == 0:
+        raise BadArgument(f"{name!r} is one number: give one value a row.")
+    try:
+        return torch.as_tensor(value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value)
+    except TypeError as error:
+        raise WrongType(
+            f"{name!r} is an array of type {value.dtype}, and a model reads numbers. Encode it, or leave it out."
+        ) from error
 
 
 def _failure(certificate: Certificate) -> str:

@@ -83,7 +83,7 @@ class Frame:
         if self.pandas is not None:
             return self.pandas
         try:
-            return _arrow_to_pandas(pa.parquet.read_table(self.path, columns=list(names)))
+            return _arrow_to_pandas(pa.parquet.read_table(self.path, columns=list(names), page_checksum_verification=True))
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
@@ -93,15 +93,15 @@ class Frame:
             yield self.read(names)
             return
         try:
-            with pa.parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False) as file:
+            with pa.parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=list(names)):
                     yield _arrow_to_pandas(pa.Table.from_batches([batch]))
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
     def _open(self, path: Path) -> None:
-        if not path.exists():
-            raise MalformedFile(f"there is no file {path}.")
+        if not path.is_file():
+            raise MalformedFile(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.")
         kind = "".join(path.suffixes[-2:]).lower()
         try:
             if kind.endswith((".parquet", ".pq")):
@@ -145,8 +145,10 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     try:
         native = nw.from_native(data, eager_only=True)
     except TypeError as error:
+        lazy = " Collect it first: data.collect()." if hasattr(data, "collect") else ""
         raise WrongType(
-            f"{type(data).__name__} is not a table. Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
+            f"{type(data).__name__} is not a table.{lazy} "
+            "Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
         ) from error
     return _arrow_to_pandas(native.to_arrow())
 

@@ -88,7 +88,7 @@ def get(family: str | Family) -> Family:
             return wrapper(get(family[len(name) + 1 : -1]))
         if isinstance(family, str) and family.startswith(f"{name}_"):
             return wrapper(get(family[len(name) + 1 :]))
-    if family not in registry:
+    if not isinstance(family, str) or family not in registry:
         import difflib
 
         near = difflib.get_close_matches(str(family), registry, n=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.source import Source, Thinned
-from ..errors import BadArgument
+from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
 from ..types import Weights
@@ -39,6 +39,11 @@ class LogLikelihood:
             return weight
         with torch.no_grad():
             own = self.weights(batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach())
+        if tuple(own.shape) != batch.shape:
+            name = getattr(self.weights, "__name__", None) or type(self.weights).__name__
+            raise BadWeights(
+                f"the weighting {name} gave the shape {tuple(own.shape)} for a batch of {batch.shape}: one weight a term."
+            )
         return own if weight is None else own * weight
 
     def taylor(self, order: int, precision: torch.dtype = torch.float64) -> Taylor:

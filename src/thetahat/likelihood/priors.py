@@ -31,8 +31,11 @@ class Prior:
     on: str | Sequence[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not (self.scale > 0 and math.isfinite(self.scale)):
-            raise BadArgument(f"a prior's scale is a positive number; received {self.scale}.")
+        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in (self.scale, self.location))
+        if not (numbers and self.scale > 0):
+            raise BadArgument(
+                f"a prior's scale is a positive number and its location a number; received {self.scale!r}, {self.location!r}."
+            )
 
     def log_density(self, z: Tensor) -> Tensor:
         """log density of the standardised coefficient z = (θ − location)/scale, less log scale."""

@@ -41,7 +41,10 @@ class Constraint:
 
     def start(self) -> Tensor:
         """The start, unconstrained."""
-        value = torch.as_tensor(self.value, dtype=torch.float64).detach().clone()
+        try:
+            value = torch.as_tensor(self.value, dtype=torch.float64).detach().clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadArgument(f"a parameter starts at a number or a tensor of numbers; received {self.value!r}.") from error
         theta = self.unconstrain(value)
         if not bool(torch.isfinite(theta).all()):
             raise BadArgument(f"the start {value.tolist()} does not satisfy the constraint {type(self).__name__.lower()}.")

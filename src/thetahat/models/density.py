@@ -109,6 +109,8 @@ def density(family: Family, array: Any) -> tuple[Density, Tensors]:
         raise NotFinite(f"row {row} is {y[row].tolist()}. Every value must be finite ({int((~finite).sum())} rows are not).")
     source = Tensors({"y": y})
     inside = family.in_support(y)
+    if inside.shape != y.shape[:1]:
+        raise BadArgument(f"{family} describes numbers, an array (n,); received one of shape {tuple(y.shape)}.")
     if not bool(inside.all()):
         row = int(torch.nonzero(~inside)[0, 0])
         raise OutOfSupport(

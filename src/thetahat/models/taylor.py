@@ -48,6 +48,9 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
     with torch.enable_grad():
         log_prob = model.log_prob(batch)
         value = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)  # of float32 models too
+        if not value.requires_grad:  # log p does not depend on θ
+            nothing = torch.zeros(sum(p.numel() for p in free), dtype=torch.float64)
+            return Taylor(value, nothing, Information(torch.diag(nothing)) if order > 1 else None)
         gradient = _flat(torch.autograd.grad(value, free, create_graph=order > 1, allow_unused=True), free)
         if order < 2:
             return Taylor(value.detach(), gradient.detach())

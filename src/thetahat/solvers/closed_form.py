@@ -80,11 +80,16 @@ def _rows(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def solve(objective: Objective) -> LeastSquares:
-    """Least squares of the mean's predictor, by QR."""
+    """Least squares of the mean's predictor, by QR; NaN where the columns are collinear, or too large or small to be squared."""
+    with np.errstate(all="ignore"):
+        return _solve(objective)
+
+
+def _solve(objective: Objective) -> LeastSquares:
     model = objective.model
     assert isinstance(model, Regression)
     mean = model.predictors[0]
-    whole = objective.rows is not None and objective.rows * mean.size**2 <= REFINED
+    whole = objective.rows is not None and (objective.rows * mean.size**2 <= REFINED or objective.rows < mean.size)
     parts = [_rows(mean, b) for b in objective.terms[0].source.batches()] if whole else None
     if parts is not None:
         X, y, w = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -98,8 +103,8 @@ def solve(objective: Objective) -> LeastSquares:
         response += float(y @ y)
         R = np.asarray(np.linalg.qr(np.vstack([R, np.column_stack([X, y])]), mode="r"))
     pivots = np.abs(np.diag(R)[:p]) / np.sqrt(np.maximum(norm, 1e-300))
-    if pivots.min() < RANK:
-        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
+    if not (pivots.min() >= RANK and np.isfinite(R).all()):
+        return _nothing(p, weight, response, pivots)
     from scipy.linalg import solve_triangular
 
     root = solve_triangular(R[:p, :p], np.eye(p))
@@ -108,16 +113,16 @@ def solve(objective: Objective) -> LeastSquares:
 
 
 def _refined(X: np.ndarray, y: np.ndarray, weight: float) -> LeastSquares:
-    scale = np.sqrt((X**2).sum(0))
+    scale = np.abs(X).max(0)
     p, response = X.shape[1], float(y @ y)
     if len(X) < p or not (scale > 0).all():
-        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, np.zeros(p))
-    scale = 2.0 ** np.round(np.log2(scale))  # a power of two scales without rounding
+        return _nothing(p, weight, response, np.zeros(p))
+    scale = 2.0 ** np.floor(np.log2(scale))  # a power of two scales without rounding
     Xs = X / scale
     Q, R = np.linalg.qr(Xs)
     pivots = np.abs(np.diag(R)) / np.sqrt((Xs**2).sum(0))
-    if pivots.min() < RANK:
-        return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
+    if not pivots.min() >= RANK:
+        return _nothing(p, weight, response, pivots)
     long = Xs.astype(np.longdouble)
     right = np.column_stack([y, np.zeros((len(y), p))])
     below = np.column_stack([np.zeros(p), -np.eye(p)])
@@ -131,6 +136,10 @@ def _refined(X: np.ndarray, y: np.ndarray, weight: float) -> LeastSquares:
         response,
         pivots,
     )
+
+
+def _nothing(p: int, weight: float, response: float, pivots: np.ndarray) -> LeastSquares:
+    return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
 
 
 def _augmented(Q: np.ndarray, R: np.ndarray, X: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +178,12 @@ class ClosedForm:
         found = solve(objective)
         theta = objective.theta
         before = objective.value()
-        if not np.isfinite(found.beta).all():
+        scaled = len(model.predictors) == 1 or 0 < found.squares < np.inf
+        if not (scaled and np.isfinite(found.beta).all() and np.isfinite(found.inverse).all()):
             return State(theta, None, found)
         theta[: len(found.beta)] = torch.from_numpy(found.beta)
         if len(model.predictors) == 2:
-            theta[-1] = 0.5 * np.log(found.squares / found.weight) if found.squares > 0 else -np.inf
+            theta[-1] = 0.5 * np.log(found.squares / found.weight)
         t = objective.taylor(theta, order=1)
         return State(theta, t, found, trace=((0, before, np.inf), (1, float(t.value), self._decrement(model, t, found))))
 
@@ -187,14 +197,17 @@ class ClosedForm:
         found, model = state.least_squares, objective.model
         assert isinstance(model, Regression)
         known: dict[str, Any] = {"size": objective.size, "steps": 1, "passes": 2}
-        if state.taylor is None:
-            return Certificate(status="flat direction", rank=int((found.pivots >= RANK).sum()), **known)
-        if len(model.predictors) == 2 and not found.squares > (64 * np.finfo(float).eps) ** 2 * max(found.response, 1e-300):
+        if not (np.isfinite(found.beta).all() and np.isfinite(found.inverse).all() and np.isfinite(found.squares)):
+            collinear = bool((found.pivots < RANK).any())
+            status = "flat direction" if collinear else "not converged"
+            return Certificate(status=status, rank=int((found.pivots >= RANK).sum()), **known)
+        if len(model.predictors) == 2 and not found.squares > (64 * np.finfo(float).eps) ** 2 * found.response:
             detail = (
                 "the likelihood has no maximum: the fit is perfect (every residual is zero to rounding), and the density grows without bound "
                 "as scale → 0. Hold the scale (scale=value), or leave columns out."
             )
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
+        assert state.taylor is not None
         decrement = self._decrement(model, state.taylor, found)
         return Certificate(
             status="certified maximum",

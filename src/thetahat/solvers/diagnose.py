@@ -38,14 +38,14 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
     value = state.trace[-1][1] if state.trace else objective.value()  # the last step's: not a pass more
     if certificate.ok and not _finite(objective, value):
         certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
-    if not certificate.ok and isinstance(objective.model, Regression):
-        extreme = _magnitudes(objective.model, objective)
-        if extreme:
-            return replace(certificate, status="not converged", detail=extreme)
+    begin = state.trace[0][1] if state.trace else 0.0
+    if not certificate.ok and not math.isfinite(begin):
+        return replace(certificate, status="not converged", detail=_impossible(objective, begin))
     certificate = _examined(objective, state, certificate)
     if certificate.status == "boundary" and not _finite(objective, objective.value()):
         certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
-    return certificate
+    extreme = "" if certificate.ok or not isinstance(objective.model, Regression) else _magnitudes(objective.model, objective)
+    return replace(certificate, status="not converged", detail=extreme) if extreme else certificate
 
 
 def _examined(objective: Objective, state: Any, certificate: Certificate) -> Certificate:
@@ -60,8 +60,9 @@ def _examined(objective: Objective, state: Any, certificate: Certificate) -> Cer
         return certificate
     information = objective.taylor(order=2).information
     assert information is not None
-    vectors = _weak_directions(information)
-    flat = _flat(objective, model, vectors)
+    weak, scale = _weak_directions(information)
+    vectors = weak / scale[:, None]
+    flat = _flat(objective, model, weak, scale)
     found = _separated(model, objective, certificate) if isinstance(model, Regression) else None
     if found and flat:
         return replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
@@ -76,6 +77,20 @@ def _finite(objective: Objective, value: float) -> bool:
     """Whether the log-likelihood and every estimate are finite numbers."""
     natural = natural_of(objective.model, objective.theta) if len(objective.terms) == 1 else objective.theta
     return math.isfinite(value) and bool(torch.isfinite(natural).all())
+
+
+def _impossible(objective: Objective, value: float) -> str:
+    """Which row makes the log-likelihood infinite or NaN where the climb began."""
+    seen, found = 0, ""
+    for batch in objective.terms[0].source.batches(objective.model):
+        with torch.no_grad():
+            log_prob = objective.model.log_prob(batch).reshape(len(batch), -1).sum(-1)
+        bad = torch.nonzero(~torch.isfinite(log_prob))
+        if len(bad):
+            found = f": row {seen + int(bad[0, 0])} has log p = {float(log_prob[bad[0, 0]]):g}"
+            break
+        seen += len(batch)
+    return f"the log-likelihood is {value:g} where the climb begins{found}. Begin where every row is possible."
 
 
 def _magnitudes(model: Regression, objective: Objective) -> str:
@@ -106,24 +121,25 @@ def _suspicious(state: Any) -> bool:
 # ---- flat directions ---------------------------------------------------------------------------------------------------------
 
 
-def _weak_directions(information: Information) -> Tensor:
-    """Columns: directions of θ in which the scaled information nearly vanishes, (p, r), weakest first."""
+def _weak_directions(information: Information) -> tuple[Tensor, Tensor]:
+    """Directions of scale·θ in which the scaled information nearly vanishes, columns (p, r), weakest first; and the scale, (p,)."""
     scale = information.diagonal().abs().sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     J = information.dense() / scale[:, None] / scale
     if not bool(torch.isfinite(J).all()):
-        return J.new_zeros(len(J), 0)
+        return J.new_zeros(len(J), 0), torch.ones_like(scale)
     values, vectors = torch.linalg.eigh(J)
     weak = vectors[:, values < max(SINGULAR, 1e-13 * len(J))]
     if weak.shape[1] == 0:
         weak = vectors[:, :1]
-    return weak / scale[:, None]
+    return weak, scale
 
 
-def _flat(objective: Objective, model: Any, vectors: Tensor) -> list[dict[str, float]]:
+def _flat(objective: Objective, model: Any, weak: Tensor, scale: Tensor) -> list[dict[str, float]]:
     """Those combinations of the weak directions that change no linear predictor (or, for other models, no log p), in echelon form."""
-    if vectors.shape[1] == 0:
+    if weak.shape[1] == 0:
         return []
+    vectors = weak / scale[:, None]
     source = objective.terms[0].source
     if isinstance(model, Regression):
         moved, size = _moved(model, source, vectors)
@@ -134,7 +150,7 @@ def _flat(objective: Objective, model: Any, vectors: Tensor) -> list[dict[str, f
         still = torch.eye(vectors.shape[1], dtype=vectors.dtype)[:, keep]
     if still.shape[1] == 0:
         return []
-    return [_named(model, v) for v in _echelon(vectors @ still)]
+    return [_named(model, v / scale) for v in _echelon(weak @ still)]
 
 
 def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, float]:
@@ -143,6 +159,7 @@ def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, flo
     scale = vectors.abs().max(0).values
 
     def of(batch: Any) -> Tensor:
+        batch = batch[batch.count > 0] if batch.counted else batch
         columns = []
         for p in model.predictors:
             none = p.eta(batch, torch.zeros_like(theta))
@@ -195,7 +212,7 @@ def _named(model: Any, v: Tensor) -> dict[str, float]:
 def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
     shown = "; ".join(direction_text(d) for d in flat[:4]) + (f" … ({len(flat)} in all)" if len(flat) > 4 else "")
     last = [max(d, key=lambda name: list(d).index(name)) for d in flat]
-    drop = ", ".join(dict.fromkeys(last))
+    drop = ", ".join(list(dict.fromkeys(last))[:8]) + (" …" if len(set(last)) > 8 else "")
     detail = (
         f"the data cannot tell some coefficients apart: the likelihood is constant along {shown}. "
         f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5))."

@@ -62,7 +62,9 @@ class LinearProgramme:
         parts = [columns(location, batch) for batch in objective.terms[0].source.batches()]
         X, y, w = (np.concatenate(part) for part in zip(*parts, strict=True))
         level = getattr(model.family, "level", 0.5)
-        pivots = np.abs(np.diag(np.linalg.qr(X, mode="r"))) / np.maximum(np.linalg.norm(X, axis=0)[: min(X.shape)], 1e-300)
+        X, y, w = X[w > 0], y[w > 0], w[w > 0]
+        unit = X / np.maximum(np.abs(X).max(0), 1e-300)
+        pivots = np.abs(np.diag(np.linalg.qr(unit, mode="r"))) / np.maximum(np.linalg.norm(unit, axis=0)[: min(X.shape)], 1e-300)
         rank = int((pivots > RANK).sum())
         if rank < X.shape[1]:
             return State(theta, rank=rank)
