@@ -1,0 +1,200 @@
+"""The commands' arguments, as dataclasses that tyro reads, and their help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
+
+Covariance = Literal["auto", "observed", "expected", "sandwich", "cluster", "bootstrap"]
+SavedFit = Annotated[Path, arg(metavar="FIT")]
+Data = Annotated[Path, arg(metavar="DATA")]
+
+CODES = """Exit codes:
+  0  certified, done
+  1  the likelihood has no maximum, or the solver did not converge
+  2  bad usage, or a model that cannot be built as asked
+  3  bad data, or a file that cannot be read
+  4  scores that no subtraction can compare"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """One strict JSON document on stdout, and nothing else there."""
+    traceback: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show where an error was raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Common):
+    formula: Positional[Annotated[str, arg(metavar="FORMULA")]]
+    """response ~ predictors: "y ~ x + C(region) + offset(log(n))"."""
+    data: Positional[Data]
+    """The rows: .csv, .csv.gz, .tsv or .parquet."""
+    family: Annotated[str, arg(metavar="NAME")] = "normal"
+    """Of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical, "censored(weibull)" …"""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
+    """A further parameter: predictors (dispersion="~ age"), a number to hold it at (df=4), or an extra's column (trials=n)."""
+    weights: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
+    """Frequency weights."""
+    prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE")] = ()
+    """On the slopes: normal:2.5 (ridge), student_t:2.5:df=4. normal:1:on=x* is on the coefficients that match."""
+    missing: Literal["drop", "raise"] = "drop"
+    """Rows with a missing value: dropped and counted, or an error."""
+    on_failure: Literal["raise", "return"] = "raise"
+    """Without a maximum: an error, or the fit as it stands with its certificate. The exit code is 1 in either case."""
+    covariance: Covariance = "auto"
+    """Of the standard errors. auto: from the observed information, or with --by from the clusters."""
+    by: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="COLUMN")] = ()
+    """That names the clusters; given twice, two-way."""
+    level: float = 0.95
+    """Of the intervals."""
+    save: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the fit, for score, compare, sample, report and th.load. No row of the data is in it."""
+    report: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write an HTML report that opens offline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Common):
+    fit: Positional[SavedFit]
+    """That fit --save wrote."""
+    data: Positional[Data]
+    """Rows with the response and the predictors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Common):
+    fits: Positional[Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]]
+    """Two or more that fit --save wrote."""
+    data: Data
+    """The rows on which they are scored, best held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Common):
+    fit: Positional[SavedFit]
+    """That fit --save wrote."""
+    data: Positional[Data]
+    """Rows with the predictors."""
+    draws: Annotated[int, arg(aliases=["-n"])] = 1
+    """Draws of the response a row."""
+    seed: int = 0
+    """Same seed, same draws."""
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
+    """A new .csv or .parquet, a column a draw; without it CSV on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Common):
+    fit: Positional[SavedFit]
+    """That fit --save wrote."""
+    data: Positional[Data]
+    """The rows that it was fitted to: other rows are refused."""
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
+    """The HTML file; without it the fit's name, ending in .html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tour(Common):
+    quick: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Fewer steps for the systems that climb stochastically."""
+    html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the table as HTML too."""
+
+
+Command = Fit | Score | Compare | Sample | Report | Tour
+
+# name → (arguments, one line, more)
+COMMANDS: dict[str, tuple[type[Any], str, str]] = {
+    "fit": (
+        Fit,
+        "Fit a model to the rows of a file, by maximum likelihood.",
+        """Prints the estimates, their errors, the log-likelihood and the certificate.
+
+Without a maximum it says why there is none, and exits with 1.
+
+Examples:
+  thetahat fit "y ~ x" data.csv
+  thetahat fit "claims ~ age + C(region) + offset(log(n))" claims.csv \\
+      --family negative_binomial --set dispersion="~ age" --by region
+  thetahat fit "passed ~ hours" exam.csv --family bernoulli --prior normal:2.5
+  thetahat fit "y ~ bs(x, df=5)" data.parquet --save y.thetahat --report y.html
+  thetahat fit "y ~ x" data.csv --json | jq .certificate.status""",
+    ),
+    "score": (
+        Score,
+        "The log-likelihood of rows under a saved fit.",
+        """A typed number: its kind, measure and units, and its error over the rows.
+
+Examples:
+  thetahat score y.thetahat new.csv
+  thetahat score y.thetahat new.csv --json | jq .mean""",
+    ),
+    "compare": (
+        Compare,
+        "Compare saved fits on the same rows, by paired differences.",
+        """Refuses, with the reason, a density against a mass, other rows, other units.
+
+Examples:
+  thetahat compare poisson.thetahat nb.thetahat --data held_out.csv""",
+    ),
+    "sample": (
+        Sample,
+        "Draw responses from a saved fit.",
+        """Examples:
+  thetahat sample y.thetahat new.csv -n 5 --seed 1 > draws.csv
+  thetahat sample y.thetahat new.csv -n 1000 -o draws.parquet""",
+    ),
+    "report": (
+        Report,
+        "Write the HTML report of a saved fit and its data.",
+        """Calibration, residuals and profiles need the rows that were fitted.
+
+Examples:
+  thetahat report y.thetahat data.csv -o y.html""",
+    ),
+    "tour": (
+        Tour,
+        "Fit every kind of system by the one principle.",
+        """Each stands beside what is known of its answer; exits with 1 if one differs.
+
+Examples:
+  thetahat tour
+  thetahat tour --quick --json""",
+    ),
+}
+
+_CONFIG = (FlagCreatePairsOff, OmitArgPrefixes)
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that the words name, with its arguments.
+
+    Raises
+    ------
+    SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
+    """
+    if words and words[0] in COMMANDS:
+        kind, line, more = COMMANDS[words[0]]
+        description = f"{line}\n\n{more}\n\n{CODES}"
+        parsed: Command = tyro.cli(kind, args=words[1:], prog=f"thetahat {words[0]}", description=description, config=_CONFIG)
+        return parsed
+    commands: Any = None
+    for name, (kind, line, _) in COMMANDS.items():
+        each: Any = Annotated.__class_getitem__((kind, subcommand(name, description=line, prefix_name=False)))  # type: ignore[attr-defined]
+        commands = each if commands is None else commands | each
+    description = (
+        "Maximum likelihood: maximise Σ w·log p(x | θ) + log p(θ) over θ.\n\n"
+        "Start with:\n"
+        '  thetahat fit "y ~ x" data.csv\n'
+        "  thetahat fit --help\n"
+        "  thetahat --version\n\n" + CODES
+    )
+    chosen: Command = tyro.cli(commands, args=list(words), prog="thetahat", description=description, config=_CONFIG)
+    return chosen

@@ -1,0 +1,319 @@
+"""What the commands do. Each reads, calls the library, and says what it found on a `Screen`; what is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
+from .arguments import Command, Compare, Fit, Report, Sample, Score, Tour
+
+DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
+
+
+class Screen:
+    """stdout for what was found, stderr for progress and errors; with --json one document on stdout."""
+
+    def __init__(self, as_json: bool):
+        from rich.console import Console
+
+        self.as_json = as_json
+        self.out, self.err = Console(file=sys.stdout), Console(file=sys.stderr, highlight=False)
+
+    def show(self, shown: Any, document: Any) -> None:
+        """The table for a reader, or the document for a program."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+        else:
+            self.out.print(shown)
+
+    def note(self, text: str) -> None:
+        self.err.print(text, style="dim", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """A progress indicator, on a terminal."""
+        if self.err.is_terminal:
+            with self.err.status(what):
+                yield
+        else:
+            yield
+
+    def fail(self, error: ThetahatError) -> None:
+        self.err.print(f"{type(error).__name__}: {error}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal)
+        if self.as_json:
+            found: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+            if isinstance(error, FitError) and error.certificate is not None:
+                found["certificate"] = error.certificate.to_dict()
+            self.show(None, {"error": found})
+
+
+def run(command: Command) -> int:
+    """Do it, and return the exit code; an error of the tree becomes a message."""
+    screen = Screen(command.json)
+    try:
+        return _DO[type(command)](command, screen)
+    except ThetahatError as error:
+        if command.traceback:
+            import traceback
+
+            traceback.print_exc()
+        screen.fail(error)
+        return code_of(error)
+
+
+def code_of(error: ThetahatError) -> int:
+    """1 no maximum, 2 usage or model, 3 data or file, 4 incomparable.
+
+    >>> code_of(BadSave("")), code_of(FitError("")), code_of(IncomparableScores("")), code_of(BadArgument(""))
+    (3, 1, 4, 2)
+    """
+    if isinstance(error, FitError):
+        return 1
+    if isinstance(error, IncomparableScores):
+        return 4
+    return 3 if isinstance(error, (DataError, BadSave)) else 2
+
+
+# ---- the commands ------------------------------------------------------------------------------------------------------------
+
+
+def _fit(command: Fit, screen: Screen) -> int:
+    outputs = [path for path in (command.save, command.report) if path is not None]
+    for path, endings in ((command.save, ()), (command.report, (".html", ".htm"))):
+        _may_write(path, [command.data], endings)
+    if len({p.resolve() for p in outputs}) < len(outputs):
+        raise BadArgument(f"--save and --report both name {outputs[0]}.")
+    if not 0 < command.level < 1:
+        raise BadArgument(f"--level {command.level:g}. Accepted: a number between 0 and 1, such as 0.95.")
+    priors = [_prior(text) for text in command.prior]
+    parameters = dict(_assigned(text) for text in command.set)
+    with screen.busy("fitting"):
+        from ..fit import fit
+
+        found = fit(
+            command.formula,
+            str(command.data),
+            command.family,
+            weights=command.weights,
+            prior=priors or None,
+            missing=command.missing,
+            on_failure=command.on_failure,
+            **parameters,
+        )
+        by = list(command.by) or None
+        kind = command.covariance if command.covariance != "auto" else "cluster" if by else "observed"
+        summary = found.summary(level=command.level, covariance=kind, by=by)
+    document = summary.to_dict()
+    if not command.json:
+        screen.show(summary, None)  # before the files: a disk that is full must not cost the answer
+    if command.save is not None:
+        document["saved"] = str(found.save(command.save))
+    if command.report is not None:
+        with screen.busy("writing the report"):
+            document["report"] = str(found.report(command.report))
+    if command.json:
+        screen.show(None, document)
+    for path in outputs:
+        screen.note(f"wrote {path}")
+    return 0 if found.certificate.ok else 1
+
+
+def _score(command: Score, screen: Screen) -> int:
+    from ..saving import load
+
+    with screen.busy("scoring"):
+        found = load(command.fit).score(str(command.data))
+    screen.show(_plain_table(_score_rows(found)), found.to_dict())
+    return 0
+
+
+def _compare(command: Compare, screen: Screen) -> int:
+    if len(command.fits) < 2:
+        raise BadArgument(f"compare takes two or more saved fits; received {len(command.fits)}.")
+    from ..data.frame import Frame
+    from ..evaluation.compare import compare
+    from ..saving import load
+
+    stems = [path.name.removesuffix(".thetahat") for path in command.fits]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in command.fits]
+    if len(set(names)) < len(names):
+        raise BadArgument(f"a fit stands twice: {', '.join(names)}.")
+    with screen.busy("scoring"):
+        fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
+        found = compare(fits, Frame(command.data))
+    screen.show(found, found.to_dict())
+    return 0
+
+
+def _sample(command: Sample, screen: Screen) -> int:
+    _may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
+    import pandas as pd
+
+    from ..saving import load
+
+    with screen.busy("drawing"):
+        found = load(command.fit)
+        drawn = found.sample(command.draws, str(command.data), seed=command.seed)
+    if drawn.dtype.kind == "f" and found.model.measure == "mass":
+        drawn = drawn.astype("int64")
+    frame = pd.DataFrame({f"draw_{j + 1}": draw for j, draw in enumerate(drawn)})
+    if command.out is not None:
+        from ..archive import aside
+
+        with aside(command.out) as part:
+            frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
+        screen.note(f"wrote {command.out}: {len(frame)} rows of {command.draws} draws")
+    if command.json:
+        document = {"seed": command.seed} | ({"out": str(command.out)} if command.out is not None else {"draws": drawn.tolist()})
+        screen.show(None, document)
+    elif command.out is None:
+        frame.to_csv(sys.stdout, index=False)
+    return 0
+
+
+def _report(command: Report, screen: Screen) -> int:
+    name = command.fit.name.removesuffix(".thetahat") + ".html"
+    out = command.out if command.out is not None else command.fit.with_name(name)
+    _may_write(out, [command.fit, command.data], (".html", ".htm"))
+    from ..saving import load
+
+    with screen.busy("writing the report"):
+        written = load(command.fit, str(command.data)).report(out)
+    if command.json:
+        screen.show(None, {"report": str(written)})
+    screen.note(f"wrote {written}")
+    return 0
+
+
+def _tour(command: Tour, screen: Screen) -> int:
+    _may_write(command.html, [], (".html", ".htm"))
+    from .. import tour
+
+    if command.json:
+        done = list(tour.rows(command.quick))
+        screen.show(None, {"rows": [row.to_dict() for row in done]})
+    else:
+        done = tour.show(command.quick, screen.out)
+    if command.html is not None:
+        import io
+
+        from rich.console import Console
+
+        from ..archive import aside
+
+        recorder = Console(record=True, width=110, file=io.StringIO())
+        recorder.print(tour.render(done))
+        with aside(command.html) as part:
+            part.write_text(recorder.export_html(), encoding="utf-8")
+        screen.note(f"wrote {command.html}")
+    return 1 if any(row.agrees is False for row in done) else 0
+
+
+_DO: dict[type, Any] = {Fit: _fit, Score: _score, Compare: _compare, Sample: _sample, Report: _report, Tour: _tour}
+
+
+# ---- words to values ---------------------------------------------------------------------------------------------------------
+
+
+def _assigned(text: str) -> tuple[str, Any]:
+    """--set name=value: a formula, a number, or a column."""
+    name, equals, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    if not (name and equals and value):
+        raise BadArgument(f"--set {text!r}. Accepted: NAME=VALUE, such as dispersion='~ age', df=4, trials=n.")
+    from ..fit import fit
+
+    if name in inspect.signature(fit).parameters:
+        raise BadArgument(f"--set {name}=… is no parameter of a family. Use --{name.replace('_', '-')}.")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
+
+
+def _prior(text: str) -> Any:
+    """--prior normal:2.5, student_t:2.5:df=4, normal:1:on=x*."""
+    from ..likelihood import priors
+
+    known = {"normal": priors.Normal, "student_t": priors.StudentT}
+    before, on, pattern = text.partition(":on=")  # last, since names of coefficients may hold colons
+    name, *rest = before.split(":")
+    accepted = f"Accepted: {', '.join(f'{n}:SCALE' for n in known)}, then :location=NUMBER, :df=NUMBER, and last :on=PATTERN."
+    if name not in known:
+        raise BadArgument(f"--prior {text!r} names {name!r}. {accepted}")
+    settings: dict[str, Any] = {"on": pattern} if on else {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        try:
+            settings[key if equals else "scale"] = float(value if equals else key)
+        except ValueError as error:
+            raise BadArgument(f"--prior {text!r}: {part!r} is no number. {accepted}") from error
+    wrong = [key for key in settings if key not in inspect.signature(known[name]).parameters]
+    if wrong:
+        raise BadArgument(f"--prior {text!r}: {name} has no {wrong[0]!r}. {accepted}")
+    return known[name](**settings)
+
+
+def _may_write(path: Path | None, inputs: Sequence[Path], endings: tuple[str, ...], *, new: bool = False) -> None:
+    """Refuse, before anything is computed, a path that would replace data or that cannot be written."""
+    if path is None:
+        return
+    if any(path.resolve() == each.resolve() for each in inputs):
+        raise BadArgument(f"{path} is read by this command: it is not written to.")
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise BadArgument(f"{path} cannot be written: " + ("it is a folder." if path.is_dir() else "there is no such folder."))
+    if endings and path.suffix.lower() not in endings:
+        raise BadArgument(f"{path} ends in {path.suffix or 'nothing'!r}. Accepted: {', '.join(endings)}.")
+    if path.exists() and (new or path.name.lower().endswith(DATA)):
+        raise BadArgument(f"{path} exists, and a file of data is not overwritten. Give another path, or remove it.")
+
+
+# ---- how it is shown -----------------------------------------------------------------------------------------------------------
+
+
+def _score_rows(score: Any) -> list[tuple[str, str]]:
+    from ..report.words import count, nats, number
+
+    rows = [
+        ("log-likelihood", f"{nats(score.total)} nats: {score.described}"),
+        ("observations", count(score.n)),
+        ("per observation", f"{number(score.mean, 6)} ± {number(score.standard_error, 3)} nats"),
+        ("", f"{number(score.bits, 6)} bits"),
+        ("fingerprint", score.fingerprint),
+    ]
+    return rows + ([("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else [])
+
+
+def _plain_table(rows: list[tuple[str, str]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(label, Text(text))
+    return table
+
+
+def finite(value: Any) -> Any:
+    """Plain values for strict JSON: tuples as lists, a number that is not finite as null.
+
+    >>> finite({"a": (1.0, float("nan"))})
+    {'a': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if hasattr(value, "item") and callable(value.item):
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
