@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Table
-from ..errors import ThetahatError
+from ..errors import FitError
 from ..models import Regression
 from ..models.custom import Constraint, Custom
 from ..solvers import DENSE
@@ -138,7 +138,7 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
             errors = fit.standard_errors(covariance, by=by).to_numpy()
             ends = fit.intervals(level, covariance=covariance, by=by)
             table = np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy()])
-        except ThetahatError as error:
+        except FitError as error:
             without = str(error)
     lines = _lines(fit, table)
     clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
