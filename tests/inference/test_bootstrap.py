@@ -71,14 +71,14 @@ def test_the_spread_of_the_draws_is_the_standard_error(kind):
 
 def test_the_bootstrap_covariance_is_the_draws(monkeypatch):
     """covariance("bootstrap") is the covariance of pairs drawn with seed 0; a delta method takes that of θ's draws."""
-    monkeypatch.setattr(covariance, "DRAWS", 60)
+    monkeypatch.setattr(covariance, "DRAWS", 25)
     fit = th.fit("z ~ x", DATA)
-    draws = fit.bootstrap(60)
+    draws = fit.bootstrap(25)
     assert_allclose(fit.covariance("bootstrap"), draws.cov(), rtol=1e-9)
     assert_allclose(fit.standard_errors("bootstrap"), draws.std(), rtol=1e-9)
     sums = fit.delta(lambda v: v["Intercept"] + v["x"], covariance="bootstrap")
     assert_allclose(sums["standard_error"].iloc[0], (draws["Intercept"] + draws["x"]).std(), rtol=1e-9)
-    clusters = fit.bootstrap(60, "cluster", by="g")
+    clusters = fit.bootstrap(25, "cluster", by="g")
     assert_allclose(fit.covariance("bootstrap", by="g"), clusters.cov(), rtol=1e-9)
 
 
@@ -87,8 +87,8 @@ def test_frequency_weights_are_drawn_as_observations():
     rows = DATA.head(120)
     weighted = th.fit("y ~ x", rows, "poisson", weights="c")
     repeated = th.fit("y ~ x", rows.loc[rows.index.repeat(rows["c"].astype(int))], "poisson")
-    assert_allclose(weighted.bootstrap(200).std(), repeated.bootstrap(200, seed=9).std(), rtol=0.25)
-    assert_allclose(weighted.bootstrap(100, "parametric").std(), weighted.standard_errors(), rtol=0.3)
+    assert_allclose(weighted.bootstrap(120).std(), repeated.bootstrap(120, seed=9).std(), rtol=0.3)
+    assert_allclose(weighted.bootstrap(80, "parametric").std(), weighted.standard_errors(), rtol=0.3)
 
 
 def test_a_model_of_one_s_own_is_bootstrapped_as_it_is():

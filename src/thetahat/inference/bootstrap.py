@@ -114,7 +114,8 @@ def refits(
     failed = sum(t is None for t, _ in results)
     if failed == draws:
         raise NotConverged(
-            f"none of the {draws} resamples has a maximum that could be certified: the bootstrap says nothing here."
+            f"none of the {draws} resamples has a maximum that could be certified: the bootstrap says nothing here. Where a category has "
+            "levels of few rows, a resample may lack one: kind='parametric' keeps every row."
         )
     if failed:
         warnings.warn(
