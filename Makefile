@@ -22,7 +22,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 
 docs: .venv/docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: .venv/dev
 	$(BIN)/ruff check --fix $(TREE)
@@ -36,7 +36,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[sklearn,rl]'
 	touch $@
 
 .venv/dev: .venv/installed

@@ -1,7 +1,7 @@
-"""README and docs: every block of Python runs, and prints what the page says that it prints.
+"""README and docs: every block of Python and every command runs, and prints what the page says that it prints.
 
-A page is one programme: its ```python blocks run in order, in one namespace, in an empty folder. A ```text block directly below a
-```python block is that block's output, to the character but for white space, "...", and numbers below 10⁻⁶, which are rounding.
+A page is one programme: its ```python and ```bash blocks run in order, in one namespace, in an empty folder. A ```text block directly
+below one is its output, to the character but for white space, "...", and numbers below 10⁻⁶, which are rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import re
+import shlex
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import thetahat as th
+from thetahat.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,22 +31,24 @@ LOOSE = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 @dataclass(frozen=True)
 class Block:
-    """A ```python block, and the ```text block directly below it if there is one."""
+    """A ```python or ```bash block, and the ```text block directly below it if there is one."""
 
     code: str
     line: int
     output: str | None
+    language: str = "python"
 
 
 def blocks(text: str) -> list[Block]:
-    """Every ```python block of a page, in order."""
+    """Every ```python and ```bash block of a page, in order."""
     fences = list(FENCE.finditer(text))
     out = []
     for i, fence in enumerate(fences):
-        if fence[1] == "python":
+        if fence[1] in ("python", "bash"):
             below = fences[i + 1] if i + 1 < len(fences) else None
             adjoins = below is not None and below[1] == "text" and not text[fence.end() : below.start()].strip()
-            out.append(Block(fence[2], text[: fence.start(2)].count("\n"), below[2] if below is not None and adjoins else None))
+            output = below[2] if below is not None and adjoins else None
+            out.append(Block(fence[2], text[: fence.start(2)].count("\n"), output, fence[1]))
     return out
 
 
@@ -53,14 +57,25 @@ def alike(said: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(said, printed, LOOSE)
 
 
+def command(lines: str) -> None:
+    """Run lines of `thetahat …`; one ends with 0, or with what a comment behind it says: `# exits with 1`."""
+    for line in lines.replace("\\\n", " ").strip().splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "thetahat", f"{line!r}: only thetahat is run here"
+        expected = re.search(r"# exits with (\d+)", line)
+        assert main(words[1:]) == (int(expected[1]) if expected else 0), line
+
+
 def run(page: Path) -> None:
     """Run a page; an error names the line of the page, a wrong output shows both."""
     namespace: dict[str, object] = {"__name__": f"page_{page.stem}"}
     for block in blocks(page.read_text(encoding="utf-8")):
-        code = compile("\n" * block.line + block.code, str(page), "exec", dont_inherit=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
+            if block.language == "bash":
+                command(block.code)
+            else:
+                exec(compile("\n" * block.line + block.code, str(page), "exec", dont_inherit=True), namespace)
         if block.output is not None and not alike(block.output, printed.getvalue()):
             pytest.fail(
                 f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code prints\n{printed.getvalue()}"
