@@ -57,9 +57,20 @@ def same_bits(fit, again, new):
         else:
             assert np.array_equal(np.asarray(statistic(again)), expected, equal_nan=True)
     if new is not None:
-        ours, theirs = fit._rows(new), again._rows(new)
-        for one, other in zip(fit.model.parameters_at(ours), again.model.parameters_at(theirs), strict=True):
+        for one, other in zip(fit.model.parameters_at(fit._rows(new)), again.model.parameters_at(again._rows(new)), strict=True):
             assert torch.equal(one, other)
+        asked = [lambda f: f.predict(new), lambda f: f.predict(new, level=0.9), lambda f: f.sample(3, new, seed=1)]
+        for ask in [*asked, lambda f: f.predict(new, "linear", level=0.9)]:
+            assert repr(said(ask, again)) == repr(said(ask, fit))
+
+
+def said(ask, fit):
+    """What a fit answers, every digit of it, or what it says instead."""
+    try:
+        found = ask(fit)
+    except th.errors.ThetahatError as error:
+        return type(error), str(error)
+    return np.asarray(found).tolist()
 
 
 # ---- round trips ---------------------------------------------------------------------------------------------------------------
@@ -172,6 +183,20 @@ def test_a_loaded_fit_can_be_saved_again_to_the_same_bytes(frame, tmp_path):
     fit = th.fit("y ~ x + g", frame)
     first = fit.save(tmp_path / "a.thetahat").read_bytes()
     assert th.load(tmp_path / "a.thetahat").save(tmp_path / "b.thetahat").read_bytes() == first
+
+
+def test_the_score_of_new_rows_is_that_of_the_fit(frame, tmp_path):
+    fit = th.fit("count ~ bs(x, df=4) + g", frame, "negative_binomial")
+    ours, theirs = fit.score(frame.head(30)), th.load(fit.save(tmp_path / "a.thetahat")).score(frame.head(30))
+    assert torch.equal(ours.per_observation, theirs.per_observation)
+    assert ours.to_dict() == theirs.to_dict()
+    interval = fit.predict(frame.head(3), level=0.9, kind="prediction")
+    assert th.load(tmp_path / "a.thetahat").predict(frame.head(3), level=0.9, kind="prediction").equals(interval)
+
+
+def test_a_wald_test_of_a_loaded_fit_is_that_of_the_fit(frame, tmp_path):
+    fit = th.fit("y ~ x + z", frame)
+    assert th.load(fit.save(tmp_path / "a.thetahat")).test("x = z") == fit.test("x = z")
 
 
 def test_the_summary_of_a_loaded_fit_is_that_of_the_fit(frame, tmp_path):

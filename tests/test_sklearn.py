@@ -16,8 +16,7 @@ import thetahat as th
 from thetahat.errors import BadArgument, BadWeights, FlatDirection, MissingExtra, NoMaximum, OutOfSupport
 from thetahat.sklearn import Classifier, Regressor
 
-ESTIMATORS = [Regressor(), Regressor("student_t"), Regressor("gamma"), Regressor(prior=1.0, fit_intercept=False)]
-ESTIMATORS += [Classifier(), Classifier(prior=None), Classifier("bernoulli")]
+ESTIMATORS = [Regressor(), Regressor("gamma"), Classifier(), Classifier("bernoulli")]
 
 
 # the checks' data hold aliased columns, separated classes and exact fits, of which the estimators warn
@@ -172,7 +171,7 @@ def test_a_thousand_columns_need_no_formula():
         (Regressor(on_failure="return"), [0, 1, 2], BadArgument, "Accepted: 'warn', 'raise'"),
         (Classifier("poisson"), [0, 1, 0], BadArgument, "Accepted: None, bernoulli, categorical"),
         (Classifier(), [1, 1, 1], BadArgument, "one class only"),
-        (Classifier(prior=-1.0), [0, 1, 0], BadArgument, "a positive number; received -1"),
+        (Classifier(prior=-1.0), [0, 1, 0], BadArgument, "a positive number.*; received -1"),
     ],
 )
 def test_bad_input_is_named(estimator, y, error, words):

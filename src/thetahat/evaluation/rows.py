@@ -81,7 +81,8 @@ def natural_at(family: Family, eta: Sequence[Tensor]) -> list[Tensor]:
 def parameters_of(model: Any, batch: Batch) -> list[Tensor]:
     """The family's parameters at θ̂, each (n,)."""
     with torch.no_grad():
-        return [v.expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
+        # a window of θ itself asks for a gradient even here
+        return [v.detach().expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
 
 
 def mean_of(model: Any, batch: Batch) -> Tensor:
