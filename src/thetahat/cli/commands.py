@@ -15,6 +15,9 @@ from .arguments import Command, Compare, Fit, Report, Sample, Score, Tour
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 
+# what messages advise, as it is written here
+_OPTIONS = {"prior=th.priors.Normal(2.5)": "--prior normal:2.5", 'on_failure="return"': "--on-failure return"}
+
 
 class Screen:
     """stdout for what was found, stderr for progress and errors; with --json one document on stdout."""
@@ -45,9 +48,12 @@ class Screen:
             yield
 
     def fail(self, error: ThetahatError) -> None:
-        self.err.print(f"{type(error).__name__}: {error}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal)
+        message = str(error)
+        for in_python, here in _OPTIONS.items():
+            message = message.replace(in_python, here)
+        self.err.print(f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal)
         if self.as_json:
-            found: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+            found: dict[str, Any] = {"type": type(error).__name__, "message": message}
             if isinstance(error, FitError) and error.certificate is not None:
                 found["certificate"] = error.certificate.to_dict()
             self.show(None, {"error": found})
