@@ -36,7 +36,7 @@ from ..models.base import names_of
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from .covariance import codes_of, sharing
-from .natural import natural, one_thread, parameter, standing
+from .natural import coordinates, natural, one_thread, parameter, standing
 
 KINDS = ("pairs", "parametric", "cluster")
 PATIENCE = 2.0  # seconds before a progress bar appears
@@ -260,10 +260,12 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
 
 
 def _at_boundary(objective: Objective, theta: Tensor, j: int) -> bool:
-    spec = parameter(objective, j) if j < len(names_of(objective.model)) and len(objective.terms) == 1 else None
-    if spec is None or spec.boundary is None:
+    estimates = coordinates(objective)
+    index = estimates.index(j) if j in estimates and len(objective.terms) == 1 else None
+    spec = None if index is None else parameter(objective, index)
+    if index is None or spec is None or spec.boundary is None:
         return False
-    value = float(natural(objective, theta)[j])
+    value = float(natural(objective, theta)[index])
     return abs(value - spec.boundary) < 1e-3 if np.isfinite(spec.boundary) else abs(value) > 1e4
 
 

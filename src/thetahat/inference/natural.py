@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
+from ..models.mixture import Mixture
 from ..models.regression import Regression
 
 
@@ -89,24 +91,38 @@ def elementwise(model: nn.Module) -> bool:
 
 def coordinates(objective: Objective) -> list[int | None]:
     """For each estimate, the coordinate of the objective's θ of which alone it is a function; None where there is none."""
-    model, own = objective.model, own_places(objective).tolist()
+    own = own_places(objective).tolist()
+    return [None if j is None else own[j] for j in _coordinates(objective.model)]
+
+
+def _coordinates(model: Any) -> list[int | None]:
+    out: list[int | None] = []
+    if isinstance(model, Mixture):
+        out += [None] * model.k
+        for component, place in zip(model.components, model.places, strict=True):
+            out += [None if j is None else place.start + j for j in _coordinates(component)]
+        return out
     if elementwise(model):
-        return list(own)
+        return list(range(sum(p.numel() for p in model.parameters() if p.requires_grad)))
     if not isinstance(model, Custom):
         return [None] * len(names_of(model))
-    out: list[int | None] = []
     at = 0
     for name, constraint in model.constraints.items():
         size = model.theta[name].numel()
         values = model.values()[name].numel()
-        out += own[at : at + size] if constraint.elementwise else [None] * values
+        out += range(at, at + size) if constraint.elementwise else [None] * values
         at += size
     return out
 
 
 def linear(objective: Objective) -> list[bool]:
     """For each estimate, whether it is its coordinate of θ itself, rather than a function of it."""
-    model = objective.model
+    return _linear(objective.model)
+
+
+def _linear(model: Any) -> list[bool]:
+    if isinstance(model, Mixture):
+        return [False] * model.k + [each for component in model.components for each in _linear(component)]
     if isinstance(model, Regression):
         return [not c for c in model.constants]
     if isinstance(model, Custom):
@@ -120,9 +136,24 @@ def linear(objective: Objective) -> list[bool]:
     return [getattr(model, "natural", None) is None] * len(names_of(model))
 
 
+def _innermost(model: Any, index: int) -> tuple[Any, int]:
+    """The component that has an estimate of a mixture, and its index there; of another model, itself. (A weight is the mixture's own.)"""
+    if not isinstance(model, Mixture) or index < model.k:
+        return model, index
+    index -= model.k
+    for component in model.components:
+        if index < len(names_of(component)):
+            return _innermost(component, index)
+        index -= len(names_of(component))
+    raise IndexError(index)
+
+
 def parameter(objective: Objective, index: int) -> Parameter | None:
     """The family's parameter of which an estimate is the natural value; None for coefficients and for models of one's own."""
-    model = objective.model
+    return _parameter(*_innermost(objective.model, index))
+
+
+def _parameter(model: Any, index: int) -> Parameter | None:
     if isinstance(model, Density):
         return list(model.family.parameters.values())[index]
     if isinstance(model, Regression) and model.constants[index]:
@@ -137,8 +168,9 @@ def unconstrained(objective: Objective, index: int, value: float) -> float:
     ------
     BadArgument : the value is outside the range
     """
-    model, v = objective.model, torch.tensor(float(value), dtype=torch.float64)
-    eta, spec = v, parameter(objective, index)
+    name, v = names_of(objective.model)[index], torch.tensor(float(value), dtype=torch.float64)
+    model, index = _innermost(objective.model, index)
+    eta, spec = v, _parameter(model, index)
     if isinstance(model, Custom):
         sizes = [c.constrain(model.theta[n].detach()).numel() for n, c in model.constraints.items()]
         at = next(k for k in range(len(sizes)) if index < sum(sizes[: k + 1]))
@@ -146,7 +178,7 @@ def unconstrained(objective: Objective, index: int, value: float) -> float:
     elif spec is not None:
         eta = spec.link(v) if spec.range.low <= value <= spec.range.high else v * torch.nan
     if torch.isnan(eta):
-        raise BadArgument(f"{value:g} is outside the range of {names_of(model)[index]}.")
+        raise BadArgument(f"{value:g} is outside the range of {name}.")
     return float(eta)
 
 
