@@ -355,6 +355,13 @@ class Fit:
 
         return residuals.residuals(self.model, self.source, kind, seed=seed)
 
+    def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+        """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted."""
+        from .evaluation import calibration
+
+        source = self.source if data is None else self._source_like(data)
+        return calibration.calibration(self.model, source, bins=bins, level=level)
+
     def influence(self) -> pd.DataFrame:
         """Of each row: leverage, and Cook's distance."""
         from .evaluation import residuals
@@ -423,10 +430,11 @@ class Fit:
         """New rows, encoded as the fit remembers; or the fit's own."""
         if data is None:
             return self.source
-        if isinstance(self.model, Regression):
+        encoder = getattr(self.model, "encoder", None)
+        if encoder is not None:
             from .data.table import new_rows
 
-            return new_rows(self.model.encoder, data)
+            return new_rows(encoder, data)
         return _source(data, self.model, None)
 
     def _source_like(self, data: Any) -> Source:
@@ -508,6 +516,10 @@ def _source(data: Any, model: nn.Module, weights: str | None) -> Source:
     _need(data, "a model")
     if isinstance(data, Batch):
         return Tensors(data, target=getattr(model, "target", "y"))
+    own = getattr(model, "source", None)
+    found = None if own is None else own(data, weights)
+    if found is not None:
+        return found
     if isinstance(data, Mapping) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values()):
         tensors = {k: _tensor(k, v) for k, v in data.items()}
         if isinstance(model, Custom):

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..data import Table
 from ..errors import FitError
-from ..models import Regression
+from ..models import Mixture, Regression
+from ..models.base import names_of
 from ..models.custom import Constraint, Custom
 from ..solvers import DENSE
 from .words import count, join, plural
@@ -194,6 +195,8 @@ def title(fit: Any) -> str:
         return f"{response} ~ {model.predictors[0].design.formula}"
     if isinstance(model, Custom):
         return f"{model.function.__name__}({', '.join(model.constraints)})"
+    if isinstance(model, Mixture):
+        return f"mixture of {plural(model.k, 'component')}"
     return type(model).__name__
 
 
@@ -210,6 +213,10 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
             yield name, f"held at {value:g}"
         for name, column in model.encoder.extras.items():
             yield name, f"column {column}" if isinstance(column, str) else f"{column:g}"
+    elif isinstance(model, Mixture):
+        kinds = [_component(c) for c in model.components]
+        for kind in dict.fromkeys(kinds):
+            yield "components", f"{kinds.count(kind)} of {kind}, a {_measure(model.measure)}"
     else:
         doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
         own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
@@ -221,6 +228,13 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
             yield "weights", getattr(term.weights, "__name__", None) or str(term.weights)
     for prior in fit.objective.priors:
         yield "prior", f"{_short(prior.prior)} on {plural(len(prior.prior.coordinates(prior.model)), 'coefficient')}"
+
+
+def _component(model: Any) -> str:
+    if isinstance(model, Regression):
+        response, first = model.encoder.response.expression, model.predictors[0].design.formula
+        return f"{response} ~ {first}, {_short(model.family)}"
+    return _short(getattr(model, "family", None) or type(model).__name__)
 
 
 def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
@@ -236,10 +250,17 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
             yield "weights", f"column {encoder.weights}, frequencies that sum to {count(source.total)}"
         if encoder.response.levels is not None:
             shown = [f"{code} = {level}" for code, level in enumerate(encoder.response.levels[:8])]
-            yield "response", f"{encoder.response.expression}: {', '.join(shown)}" + (" …" if len(encoder.response.levels) > 8 else "")
+            yield (
+                "response",
+                f"{encoder.response.expression}: {', '.join(shown)}" + (" …" if len(encoder.response.levels) > 8 else ""),
+            )
         return
     size = source.size
-    yield "data", f"{getattr(source, 'kind', type(source).__name__).lower()}, " + ("without an end" if size is None else plural(size, "row"))
+    yield (
+        "data",
+        f"{getattr(source, 'kind', type(source).__name__).lower()}, "
+        + ("without an end" if size is None else plural(size, "row")),
+    )
     if size is not None and fit.observations != size:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
@@ -280,13 +301,21 @@ def _lines(fit: Any, table: np.ndarray | None) -> list[Line]:
 
 def constants(fit: Any) -> list[bool]:
     """Which estimates live in a range of their own (a scale, a probability), where zero is no hypothesis."""
-    model = fit.model
+    return _constants(fit.model, len(fit.names))
+
+
+def _constants(model: Any, size: int) -> list[bool]:
+    if isinstance(model, Mixture):
+        own = (
+            _constants(c, len(names_of(c))) if isinstance(c, Regression) else [True] * len(names_of(c)) for c in model.components
+        )
+        return [True] * model.k + [each for part in own for each in part]
     if isinstance(model, Regression):
         return model.constants
     if isinstance(model, Custom):
         values = model.values()
         return [type(c) is not Constraint for name, c in model.constraints.items() for _ in range(values[name].numel())]
-    return [False] * len(fit.names)
+    return [False] * size
 
 
 def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Block]:
@@ -307,7 +336,9 @@ def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Ite
         yield Block("constants", "on their own scale", False, left)
 
 
-def _predictor_items(fit: Any, predictor: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Line | Fold | Joint]:
+def _predictor_items(
+    fit: Any, predictor: Any, lines: list[Line], covariance: str | None, by: Any
+) -> Iterator[Line | Fold | Joint]:
     """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
     first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
     yield from _shortened(lines[predictor.start : first], "coefficients")

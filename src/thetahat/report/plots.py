@@ -12,6 +12,8 @@ import pandas as pd
 import torch
 
 from ..errors import BadArgument
+from ..models import Regression
+from ..models.custom import Custom
 from .facts import Facts, Line, gather
 from .words import count
 
@@ -49,20 +51,36 @@ def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
     return styled(panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels))))
 
 
-def styled(chart: Any) -> Any:
+def styled(chart: Any, background: str = "white") -> Any:
     """The one theme: no frame, light grid, one colour and its contrast, legible type."""
     axis = {"labelColor": QUIET, "titleColor": INK, "gridColor": GRID, "domainColor": QUIET, "tickColor": QUIET, "tickSize": 4}
-    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8, "labelPadding": 4, "labelLimit": 170}
+    text = {
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelPadding": 4,
+        "labelLimit": 170,
+    }
     return chart.configure(
-        background=None,
+        background=background,
         font=FONT,
-        padding=4,
+        padding={"left": 16, "right": 16, "top": 4, "bottom": 4},  # labels are measured in another font than they are drawn in
         axis=alt.AxisConfig(**axis, **text),
         view=alt.ViewConfig(stroke=None),
         title=alt.TitleConfig(
-            anchor="start", fontSize=13, fontWeight=600, color=INK, subtitleColor=QUIET, subtitleFontSize=11, offset=10, frame="group"
+            anchor="start",
+            fontSize=13,
+            fontWeight=600,
+            color=INK,
+            subtitleColor=QUIET,
+            subtitleFontSize=11,
+            offset=10,
+            frame="group",
         ),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=QUIET, labelFontSize=11, symbolStrokeWidth=2, orient="top", title=None),
+        legend=alt.LegendConfig(
+            labelColor=INK, titleColor=QUIET, labelFontSize=11, symbolStrokeWidth=2, orient="top", title=None
+        ),
         concat=alt.CompositionConfig(spacing=32),
     )
 
@@ -82,7 +100,13 @@ def charted(facts: Facts) -> tuple[list[Line], str]:
     every = [item for block in facts.blocks for item in block.items if isinstance(item, Line)]
     lines = slopes or shown or every
     left = len(facts.lines) - len(lines[:NAMES])
-    note = "" if not left else f"{count(left)} more in the table" if lines is slopes and len(lines) <= NAMES else f"the first {NAMES}"
+    note = (
+        ""
+        if not left
+        else f"{count(left)} more in the table"
+        if lines is slopes and len(lines) <= NAMES
+        else f"the first {NAMES}"
+    )
     return lines[:NAMES], note
 
 
@@ -91,13 +115,20 @@ def estimates_of(facts: Facts) -> alt.Chart:
     if not lines:
         raise BadArgument("there is no estimate with a line of its own to draw: every one is folded.")
     data = pd.DataFrame(
-        {"name": [x.name for x in lines], "value": [x.estimate for x in lines], "low": [x.low for x in lines], "high": [x.high for x in lines]}
+        {
+            "name": [x.name for x in lines],
+            "value": [x.estimate for x in lines],
+            "low": [x.low for x in lines],
+            "high": [x.high for x in lines],
+        }
     )
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
     base = alt.Chart(data).encode(y=y)
     zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET, strokeDash=[3, 3]).encode(x=alt.X("zero:Q"))
-    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(x=alt.X("value:Q", title="estimate", scale=alt.Scale(zero=False)))
+    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
+        x=alt.X("value:Q", title="estimate", scale=alt.Scale(zero=False))
+    )
     layers: list[Any] = [zero] if any(block.tested for block in facts.blocks) else []
     if not facts.without:
         layers.append(base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"))
@@ -107,6 +138,22 @@ def estimates_of(facts: Facts) -> alt.Chart:
 
 
 # ---- calibration and residuals -------------------------------------------------------------------------------------------
+
+
+def calibration(fit: Any) -> list[alt.Chart]:
+    """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
+    data = fit.calibration()
+    data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
+    ends = [float(data[["predicted", "observed", "low"]].min().min()), float(data[["predicted", "observed", "high"]].max().max())]
+    line = alt.Chart(pd.DataFrame({"a": ends})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
+    base = alt.Chart(data).encode(
+        x=alt.X("predicted:Q", title="predicted mean", scale=alt.Scale(zero=False), axis=alt.Axis(grid=False, tickCount=6))
+    )
+    y = alt.Y("observed:Q", title="observed mean", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(y=alt.Y("low:Q", title="observed mean"), y2="high:Q")
+    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(y=y)
+    heading = titled("Calibration", f"{len(data)} bins of rows; on the line if the model is true")
+    return [alt.layer(line, rules, dots).properties(width=WIDTH, height=HEIGHT, title=heading)]
 
 
 def residuals(fit: Any) -> list[alt.Chart]:
@@ -126,14 +173,18 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> alt.Chart:
     low, high = data["fitted"].min(), data["fitted"].max()
     wide = low > 0 and high > 50 * low
     scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide)
-    x = alt.X("fitted:Q", title="fitted mean" + (" (log scale)" if wide else ""), scale=scale, axis=alt.Axis(grid=False, tickCount=5))
+    x = alt.X(
+        "fitted:Q", title="fitted mean" + (" (log scale)" if wide else ""), scale=scale, axis=alt.Axis(grid=False, tickCount=5)
+    )
     y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
     dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data))).encode(x=x, y=y)
     layers: list[Any] = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"), dots]
     if data["fitted"].nunique() >= 10:
         smooth = alt.Chart(data).transform_loess("fitted", "residual", bandwidth=0.6)
         layers.append(smooth.mark_line(color=SECOND, strokeWidth=2).encode(x=x, y=y))
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=titled("Residuals against fitted", note or "with a local smooth"))
+    return alt.layer(*layers).properties(
+        width=WIDTH, height=HEIGHT, title=titled("Residuals against fitted", note or "with a local smooth")
+    )
 
 
 def quantiles(values: np.ndarray) -> alt.Chart:
@@ -149,7 +200,68 @@ def quantiles(values: np.ndarray) -> alt.Chart:
     dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=0.7)
     x = alt.X("normal:Q", title="quantile of the standard normal", axis=alt.Axis(grid=False, tickCount=7))
     dots = dots.encode(x=x, y=alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7)))
-    return alt.layer(line, dots).properties(width=WIDTH, height=HEIGHT, title=titled("Residuals against the normal", "on the line if the model is true"))
+    return alt.layer(line, dots).properties(
+        width=WIDTH, height=HEIGHT, title=titled("Residuals against the normal", "on the line if the model is true")
+    )
+
+
+# ---- profile -------------------------------------------------------------------------------------------------------------
+
+
+def profile(fit: Any, facts: Facts | None = None) -> list[alt.Chart]:
+    """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald interval stands on."""
+    facts = gather(fit) if facts is None else facts
+    if facts.without:
+        raise BadArgument(f"there is no profile to draw. {facts.without}")
+    lines = [item for block in facts.blocks for item in block.items if isinstance(item, Line) and item.standard_error]
+    lines.sort(key=lambda line: (line.name.split(": ")[-1] == "Intercept", line.z is None))
+    return [profile_of(fit, line) for line in lines[:PROFILES]]
+
+
+def profile_of(fit: Any, line: Line) -> alt.Chart:
+    """One parameter's profile, relative to the maximum, in nats."""
+    curve = fit.profile(line.name)
+    link = link_of(fit, fit.names.index(line.name))
+    value = torch.tensor(curve["value"].to_numpy(dtype=float))
+    peak = torch.tensor(line.estimate, dtype=torch.float64, requires_grad=True)
+    slope = float(torch.autograd.grad(link(peak), peak)[0])
+    with torch.no_grad():
+        z = (link(value) - link(peak)) / (slope * (line.standard_error or math.nan))
+    kinds = ["profile", "quadratic"]
+    data = pd.DataFrame(
+        {"value": curve["value"].to_numpy(), kinds[0]: curve["log_likelihood"].to_numpy(), kinds[1]: (-0.5 * z**2).numpy()}
+    )
+    long = data.melt("value", var_name="curve", value_name="nats")
+    floor = float(data[kinds[0]].min())
+    x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=5))
+    y = alt.Y(
+        "nats:Q",
+        title="nats below the maximum",
+        scale=alt.Scale(domain=[1.15 * floor, 0], nice=False),
+        axis=alt.Axis(tickCount=5),
+    )
+    colour = alt.Color("curve:N", scale=alt.Scale(domain=kinds, range=[MAIN, SECOND]))
+    dash = alt.StrokeDash("curve:N", scale=alt.Scale(domain=kinds, range=[[1, 0], [5, 4]]))
+    curves = (
+        alt.Chart(long)
+        .mark_line(strokeWidth=2, clip=True, interpolate="monotone")
+        .encode(x=x, y=y, color=colour, strokeDash=dash)
+    )
+    return curves.properties(width=WIDTH - 80, height=HEIGHT - 50, title=titled(line.name))
+
+
+def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The map from the i-th estimate's natural scale to that on which Wald's interval is symmetric."""
+    model = fit.model
+    if isinstance(model, Regression) and model.constants[i]:
+        return next(p.spec.link for p in model.predictors if p.start == i)
+    if isinstance(model, Custom) and model.elementwise:
+        at = 0
+        for name, constraint in model.constraints.items():
+            at += model.theta[name].numel()
+            if i < at:
+                return constraint.unconstrain
+    return lambda value: value
 
 
 # ---- trace ---------------------------------------------------------------------------------------------------------------
@@ -163,7 +275,11 @@ def trace(fit: Any) -> list[alt.Chart]:
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
     data = pd.DataFrame(steps[keep, :3], columns=["step", "value", "decrement"])
     x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
-    mark = {"color": MAIN, "strokeWidth": 2, "point": alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False}
+    mark: dict[str, Any] = {
+        "color": MAIN,
+        "strokeWidth": 2,
+        "point": alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False,
+    }
     y = alt.Y("value:Q", title="nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
     climb = alt.Chart(data[np.isfinite(data["value"])]).mark_line(**mark).encode(x=x, y=y)
     panels = [climb.properties(width=WIDTH, height=HEIGHT, title=titled("The climb", "objective at each step"))]
@@ -171,7 +287,9 @@ def trace(fit: Any) -> list[alt.Chart]:
     if len(positive) > 1:
         y = alt.Y("decrement:Q", title="standard errors", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6))
         away = alt.Chart(positive).mark_line(**mark).encode(x=x, y=y)
-        panels.append(away.properties(width=WIDTH, height=HEIGHT, title=titled("Distance from the top", "Newton decrement λ, log scale")))
+        panels.append(
+            away.properties(width=WIDTH, height=HEIGHT, title=titled("Distance from the top", "Newton decrement λ, log scale"))
+        )
     return panels
 
 
@@ -201,6 +319,8 @@ def _opacity(n: int) -> float:
 
 CHARTS: dict[str, Callable[[Any], list[alt.Chart]]] = {
     "estimates": estimates,
+    "calibration": calibration,
     "residuals": residuals,
+    "profile": profile,
     "trace": trace,
 }

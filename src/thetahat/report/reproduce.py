@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 from typing import Any
 
-from .. import families
 from ..families.base import Family
 from ..families.config import to_config
 from ..families.links import Link
@@ -73,6 +72,7 @@ def command(fit: Any) -> str:
 def family(chosen: Family) -> str:
     """A family as an argument: its name where all its settings stand at their defaults, else the object.
 
+    >>> from thetahat import families
     >>> family(families.get("zero_inflated(poisson)")), family(families.Bernoulli(link="probit"))
     ('"zero_inflated(poisson)"', 'th.families.Bernoulli(link="probit")')
     """

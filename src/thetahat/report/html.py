@@ -1,0 +1,210 @@
+"""The HTML report: one file that opens offline. Charts are inline SVG; no script, no font and no picture comes from anywhere else."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+import vl_convert
+from markupsafe import Markup
+
+from ..errors import BadArgument, ThetahatError
+from . import plots, reproduce, words
+from .facts import Facts, Fold, Joint, Line, gather
+from .summary import cells
+
+PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
+PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The charts of one section, or the sentence that says why there are none."""
+
+    charts: tuple[Markup, ...] = ()
+    why: str = ""
+
+
+def write(fit: Any, path: Path) -> Path:
+    """Write the report of a fit to one HTML file, whole or not at all.
+
+    Parameters
+    ----------
+    path : of the file; one that stands there is replaced once the new one is complete
+
+    Returns
+    -------
+    path
+
+    Raises
+    ------
+    BadArgument : the folder does not exist, or the path is one
+    """
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
+        raise BadArgument(f"report({str(path)!r}): the path {reason}. Give the path of a file in a folder that exists.")
+    text = page(fit)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def page(fit: Any, level: float = 0.95) -> str:
+    """The report's HTML."""
+    facts = gather(fit, level=level)
+    number = iter(range(10**6))
+
+    def figures(draw: Callable[[], list[Any]]) -> Figures:
+        try:
+            return Figures(tuple(svg(chart, f"f{next(number)}-") for chart in draw()))
+        except ThetahatError as error:
+            return Figures(why=f"Not shown: {error}")
+
+    certificate = fit.certificate
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            facts=facts,
+            headline=headline(facts),
+            certificate=certificate,
+            verdict=words.verdict(certificate),
+            meaning=words.meaning(certificate),
+            advice=words.advice(certificate),
+            directions=words.directions(certificate),
+            separated=words.separated(certificate),
+            trace=figures(lambda: plots.trace(fit)),
+            estimates=figures(lambda: [plots.estimates_of(facts)]),
+            calibration=figures(lambda: plots.calibration(fit)),
+            residuals=figures(lambda: plots.residuals(fit)),
+            profiles=profiles(fit, facts, figures),
+            scores=scores(facts),
+            python=reproduce.python(fit),
+            command=reproduce.command(fit),
+            versions=versions(),
+            date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            palette=PALETTE,
+        )
+    )
+
+
+def fragment(facts: Facts) -> str:
+    """The summary as HTML for a notebook: a scoped block, without a page around it."""
+    return (
+        _environment()
+        .get_template("fragment.html")
+        .render(
+            facts=facts,
+            verdict=words.verdict(facts.certificate),
+            advice="" if facts.certificate.ok else words.advice(facts.certificate),
+            scores=scores(facts),
+        )
+    )
+
+
+def headline(facts: Facts) -> str:
+    """The report in one sentence."""
+    where = {
+        "certified maximum": f"at a certified {'global' if facts.certificate.concave else 'local'} maximum",
+        "boundary": "at the boundary of a parameter",
+        "stochastic": "reached by stochastic ascent, without a certificate",
+    }.get(facts.certificate.status, f"which is no estimate: {facts.certificate.status}")
+    each = f" ({words.number(facts.log_likelihood / facts.observations)} an observation)" if facts.observations > 0 else ""
+    return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
+
+
+def profiles(fit: Any, facts: Facts, figures: Callable[..., Figures]) -> Figures:
+    """Profile curves of the first few parameters, where their refits are affordable."""
+    if facts.without:
+        return Figures(why=f"Not shown: {facts.without}")
+    if facts.observations > PROFILE_ROWS:
+        why = "Not shown: each curve refits the model some twenty times, which is not done unasked on so many rows. "
+        return Figures(why=why + "fit.plot('profile') draws them.")
+    return figures(lambda: plots.profile(fit, facts))
+
+
+def scores(facts: Facts) -> list[tuple[str, str, str]]:
+    """(name, value, what it is) of each score."""
+    total, n = facts.log_likelihood, facts.observations
+    kind = "" if facts.kind == "exact" else f" ({facts.kind})"
+    measure = {"mixed": "density with atoms"}.get(facts.measure, facts.measure)
+    rows = [("log-likelihood", f"{words.nats(total)} nats", f"log {measure} of {facts.units}, summed{kind}; priors not included")]
+    if n > 0:
+        rows.append(("per observation", f"{words.number(total / n, 5)} nats", f"over {words.count(n)} observations"))
+        rows.append(("", f"{words.number(total / n / math.log(2), 5)} bits", "the same in bits"))
+    explained = {
+        "AIC": "−2ℓ + 2p: twice the expected loss on new data, if the model is nearly true",
+        "AICc": "AIC corrected for small samples",
+        "BIC": "−2ℓ + p log n: twice minus the log evidence, roughly",
+        "TIC": "−2ℓ + 2 tr(K J⁻¹): AIC without assuming that the model is true",
+    }
+    return rows + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
+
+
+def versions() -> str:
+    own = [
+        ("thetahat", version("thetahat")),
+        ("Python", platform.python_version()),
+        ("torch", torch.__version__),
+        ("numpy", np.__version__),
+    ]
+    return ", ".join(f"{name} {number}" for name, number in own)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def svg(chart: Any, prefix: str) -> Markup:
+    """A chart as an inline SVG that scales, its identifiers made unique by `prefix`; parsed and written anew, so that it is well-formed."""
+    root = ET.fromstring(vl_convert.vegalite_to_svg(plots.styled(chart, "transparent").to_dict()))
+    own = {}
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+        node.attrib = {name.rpartition("}")[2]: value for name, value in node.attrib.items()}
+        if "id" in node.attrib:
+            own[node.attrib["id"]] = node.attrib["id"] = prefix + node.attrib["id"]
+    for node in root.iter():
+        for name, value in node.attrib.items():
+            if "url(#" in value:
+                node.attrib[name] = re.sub(r"url\(#(.*?)\)", rf"url(#{prefix}\1)", value)
+    width = root.attrib.pop("width")
+    for name in ("height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"style": f"max-width:{width}px", "role": "img"}
+    return Markup(ET.tostring(root, encoding="unicode"))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
+    environment.filters |= {"cells": cells, "number": words.number, "probability": words.probability}
+    return environment

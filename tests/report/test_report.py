@@ -1,0 +1,147 @@
+"""The summary, the charts and the HTML report say what the fit says, and nothing that they were not given."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import thetahat as th
+from thetahat.errors import BadArgument
+from thetahat.report import html
+from thetahat.report.plots import CHARTS
+
+
+@pytest.fixture(scope="module")
+def ships() -> th.Fit:
+    return th.fit("incidents ~ type + built + period + offset(log(service))", th.data.shipped("ships"), "poisson")
+
+
+class _Page(HTMLParser):
+    """Counts tags, collects addresses and visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: dict[str, int] = {}
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.open.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def _read(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text())
+    return page
+
+
+def test_the_summary_holds_the_published_estimates_and_errors(ships: th.Fit) -> None:
+    """McCullagh and Nelder (1989), table 6.3: period 0.385 (0.118), type C −0.687 (0.329), built 1965-69 0.697 (0.150)."""
+    lines = {line.split()[0]: line.split()[1:3] for line in str(ships.summary()).splitlines() if "[T." in line}
+    assert lines["period[T.1975-79]"] == ["0.3845", "0.1183"]
+    assert lines["type[T.C]"] == ["−0.6874", "0.3290"]
+    assert lines["built[T.1965-69]"] == ["0.6971", "0.1496"]
+
+
+def test_the_summary_says_what_was_fitted_and_what_is_known_of_it(ships: th.Fit) -> None:
+    text = str(ships.summary())
+    assert "incidents ~ type + built + period + offset(log(service))" in text
+    assert "34 rows used, 0 dropped" in text
+    assert "Certified global maximum" in text
+    assert "−68.2808 nats" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_rows_dropped_for_missing_values_are_counted() -> None:
+    frame = {"y": [1.0, 2.0, np.nan, 4.0, 4.5, 7.0], "x": [0.0, 1.0, 2.0, np.nan, 4.0, 5.0]}
+    assert "4 rows used, 2 dropped" in str(th.fit("y ~ x", frame).summary())
+
+
+def test_a_constant_stands_on_its_natural_scale_without_a_meaningless_test() -> None:
+    frame = {"y": [1.0, 2.0, 2.5, 4.0, 4.5, 7.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
+    fit = th.fit("y ~ x", frame)
+    line = next(line for line in str(fit.summary()).splitlines() if line.strip().startswith("scale  "))
+    assert len(line.split()) == 5  # name, estimate, error, low, high: neither z nor p
+    assert float(line.split()[1]) == pytest.approx(fit.estimates["scale"], abs=1e-4)
+
+
+def test_a_category_of_many_levels_is_folded_to_a_line() -> None:
+    rng = np.random.default_rng(0)
+    agent = np.repeat([f"a{i:03d}" for i in range(150)], 4)
+    fit = th.fit("y ~ x + agent", {"x": rng.normal(size=600), "y": rng.poisson(3.0, 600) + 1, "agent": agent}, "poisson")
+    text = str(fit.summary())
+    assert "149 levels" in text
+    assert len(text.splitlines()) < 40
+
+
+@pytest.mark.parametrize("what", sorted(CHARTS))
+def test_every_chart_can_be_drawn(ships: th.Fit, what: str) -> None:
+    assert ships.plot(what).to_dict()["config"]["background"] == "white"
+
+
+def test_an_unknown_chart_is_refused_with_the_names(ships: th.Fit) -> None:
+    with pytest.raises(BadArgument, match="calibration"):
+        ships.plot("calibratoin")
+
+
+def test_the_report_opens_offline_and_has_its_charts(ships: th.Fit, tmp_path: Path) -> None:
+    page = _read(ships.report(tmp_path / "report.html"))
+    assert not [a for a in page.addresses if not a.startswith("#")]
+    assert "script" not in page.tags
+    assert page.tags["svg"] == 1 + 1 + 2 + 6 + 2  # estimates, calibration, residuals, profiles, the climb
+    text = " ".join(page.text)
+    assert "0.3845" in text
+    assert "th.fit(" in text
+    assert "thetahat fit" in text
+
+
+def test_what_the_user_named_is_escaped(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>"
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=30)
+    page = _read(th.fit(f"y ~ `{name}`", {name: x, "y": x + rng.normal(size=30)}).report(tmp_path / "r.html"))
+    assert "script" not in page.tags
+    assert any(name in text for text in page.text)
+
+
+def test_a_family_without_a_cdf_lacks_that_section_and_says_why(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = {"x": rng.normal(size=60), "y": rng.choice(["a", "b", "c"], 60)}
+    page = _read(th.fit("y ~ x", frame, "categorical").report(tmp_path / "r.html"))
+    assert any("Not shown" in text for text in page.text)
+
+
+def test_a_likelihood_of_ones_own_has_a_report(tmp_path: Path) -> None:
+    import torch
+
+    @th.model(rate=th.positive(1.0))
+    def exponential(batch, rate):  # type: ignore[no-untyped-def]
+        return torch.log(rate) - rate * batch["y"]
+
+    fit = th.fit(exponential, {"y": [0.5, 1.0, 2.5, 0.1]})
+    assert "Certified" in " ".join(_read(fit.report(tmp_path / "r.html")).text)
+
+
+def test_a_report_that_fails_half_way_leaves_the_old_one(ships: th.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("the old one")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(html.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ships.report(path)
+    assert path.read_text() == "the old one"
+    assert list(tmp_path.iterdir()) == [path]
