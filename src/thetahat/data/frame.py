@@ -47,7 +47,8 @@ class Frame:
             self.name = str(data)
             self._open(Path(data))
         else:
-            self.name = f"{type(data).__module__.split('.')[0]} {type(data).__name__}"
+            module = type(data).__module__.split(".")[0]
+            self.name = type(data).__name__ if module == "builtins" else f"{module} {type(data).__name__}"
             self.pandas = _to_pandas(data)
         if self.pandas is not None:
             twice = self.pandas.columns[self.pandas.columns.duplicated()]

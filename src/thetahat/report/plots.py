@@ -53,8 +53,15 @@ def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
 
 def styled(chart: Any, background: str = "white") -> Any:
     """The one theme: no frame, light grid, one colour and its contrast, legible type."""
-    axis = {"labelColor": QUIET, "titleColor": INK, "gridColor": GRID, "domainColor": QUIET, "tickColor": QUIET, "tickSize": 4}
-    text = {
+    axis: dict[str, Any] = {
+        "labelColor": QUIET,
+        "titleColor": INK,
+        "gridColor": GRID,
+        "domainColor": QUIET,
+        "tickColor": QUIET,
+        "tickSize": 4,
+    }
+    text: dict[str, Any] = {
         "labelFontSize": 11,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -88,7 +95,7 @@ def styled(chart: Any, background: str = "white") -> Any:
 # ---- estimates -----------------------------------------------------------------------------------------------------------
 
 
-def estimates(fit: Any) -> list[alt.Chart]:
+def estimates(fit: Any) -> list[Any]:
     """Dots with their intervals. Intercepts and constants, which have scales of their own, stand in the table alone."""
     return [estimates_of(gather(fit))]
 
@@ -110,7 +117,7 @@ def charted(facts: Facts) -> tuple[list[Line], str]:
     return lines[:NAMES], note
 
 
-def estimates_of(facts: Facts) -> alt.Chart:
+def estimates_of(facts: Facts) -> Any:
     lines, note = charted(facts)
     if not lines:
         raise BadArgument("there is no estimate with a line of its own to draw: every one is folded.")
@@ -140,7 +147,7 @@ def estimates_of(facts: Facts) -> alt.Chart:
 # ---- calibration and residuals -------------------------------------------------------------------------------------------
 
 
-def calibration(fit: Any) -> list[alt.Chart]:
+def calibration(fit: Any) -> list[Any]:
     """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
     data = fit.calibration()
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
@@ -156,7 +163,7 @@ def calibration(fit: Any) -> list[alt.Chart]:
     return [alt.layer(line, rules, dots).properties(width=WIDTH, height=HEIGHT, title=heading)]
 
 
-def residuals(fit: Any) -> list[alt.Chart]:
+def residuals(fit: Any) -> list[Any]:
     """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles."""
     values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
     panels = [quantiles(values)]
@@ -166,7 +173,7 @@ def residuals(fit: Any) -> list[alt.Chart]:
     return panels
 
 
-def against_fitted(fitted: np.ndarray, values: np.ndarray) -> alt.Chart:
+def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Any:
     """Residuals (n,) against fitted means (n,)."""
     keep, note = sampled(np.isfinite(fitted) & np.isfinite(values))
     data = pd.DataFrame({"fitted": fitted[keep], "residual": values[keep]})
@@ -187,7 +194,7 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> alt.Chart:
     )
 
 
-def quantiles(values: np.ndarray) -> alt.Chart:
+def quantiles(values: np.ndarray) -> Any:
     """Ordered residuals against the standard normal's quantiles: a straight line if the model is true."""
     found = np.sort(values[np.isfinite(values)])
     n = len(found)
@@ -208,7 +215,7 @@ def quantiles(values: np.ndarray) -> alt.Chart:
 # ---- profile -------------------------------------------------------------------------------------------------------------
 
 
-def profile(fit: Any, facts: Facts | None = None) -> list[alt.Chart]:
+def profile(fit: Any, facts: Facts | None = None) -> list[Any]:
     """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald interval stands on."""
     facts = gather(fit) if facts is None else facts
     if facts.without:
@@ -218,7 +225,7 @@ def profile(fit: Any, facts: Facts | None = None) -> list[alt.Chart]:
     return [profile_of(fit, line) for line in lines[:PROFILES]]
 
 
-def profile_of(fit: Any, line: Line) -> alt.Chart:
+def profile_of(fit: Any, line: Line) -> Any:
     """One parameter's profile, relative to the maximum, in nats."""
     curve = fit.profile(line.name)
     link = link_of(fit, fit.names.index(line.name))
@@ -267,7 +274,7 @@ def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
 # ---- trace ---------------------------------------------------------------------------------------------------------------
 
 
-def trace(fit: Any) -> list[alt.Chart]:
+def trace(fit: Any) -> list[Any]:
     """The objective at each step, and the Newton decrement where the solver has one."""
     if not fit.trace:
         raise BadArgument("this fit carries no trace: it was loaded, or solved in closed form.")
@@ -317,7 +324,7 @@ def _opacity(n: int) -> float:
     return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
 
 
-CHARTS: dict[str, Callable[[Any], list[alt.Chart]]] = {
+CHARTS: dict[str, Callable[[Any], list[Any]]] = {
     "estimates": estimates,
     "calibration": calibration,
     "residuals": residuals,
