@@ -10,6 +10,8 @@ from .preferences import Preferences
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
+from .tokenizers import BPE, Bytes, Characters
+from .tokens import Tokens, shards
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -28,4 +30,19 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".{_LATER[name]}", __name__), name)
 
 
-__all__ = ["Batch", "Encoder", "Frame", "Preferences", "Rollouts", "Source", "Table", "Tensors", "shipped"]
+__all__ = [
+    "BPE",
+    "Batch",
+    "Bytes",
+    "Characters",
+    "Encoder",
+    "Frame",
+    "Preferences",
+    "Rollouts",
+    "Source",
+    "Table",
+    "Tensors",
+    "Tokens",
+    "shards",
+    "shipped",
+]

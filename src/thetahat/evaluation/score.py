@@ -47,6 +47,7 @@ class Score:
     atoms : (n,) where v_i is the log of a mass rather than of a density; None: not known
     group : (n,) which independent unit each term belongs to; None: each is its own
     weights : "raw", or "EMA" (an exponential moving average of the parameters)
+    lengths : (n,) bytes of text that each term stands for; None where it is no text
 
     >>> s = Score(torch.tensor([-1.0, -3.0]), units="y", fingerprint="…")
     >>> s.total, s.mean, s.standard_error, round(s.bits, 6)
@@ -68,6 +69,7 @@ class Score:
     atoms: Tensor | None = None
     group: Tensor | None = None
     weights: str = "raw"
+    lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -118,6 +120,27 @@ class Score:
         return self.bits / self.dimensions
 
     @property
+    def perplexity(self) -> float:
+        """exp(−mean): as uncertain as a choice among so many equally probable."""
+        return math.exp(-self.mean)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """−total / (bytes · log 2): the code length of a byte of text, however it was cut into tokens; None where it is no text."""
+        return None if self.lengths is None else -self.total / (math.log(2) * float(weighted(self.lengths, self.count).sum()))
+
+    @property
+    def bits_per_byte_error(self) -> float | None:
+        """Its standard error over independent units (documents), as of a ratio Σ a / Σ b: that of Σ (a − r b), divided by Σ b.
+
+        Source: Cochran (1977), Sampling Techniques, 3rd ed., §6.4.
+        """
+        if self.lengths is None or self.bits_per_byte is None:
+            return None
+        residual = -self.per_observation / math.log(2) - self.bits_per_byte * self.lengths
+        return spread(residual, self.count, self.group) / float(weighted(self.lengths, self.count).sum())
+
+    @property
     def described(self) -> str:
         """The kind of number, in words: "lower bound (K = 16) of the log mass of y"."""
         samples = "" if self.K is None else f" (K = {self.K})"
@@ -131,6 +154,9 @@ class Score:
         text = f"{_short(self.mean)}{error} nats per observation (n = {self.n:g}, total {_short(self.total)}{noise}): {self.described}"
         if self.dimensions > 1:
             text += f"; {_short(self.bits_per_dimension)} bits per dimension"
+        if self.bits_per_byte is not None and self.bits_per_byte_error is not None:
+            error = "" if math.isnan(self.bits_per_byte_error) else f" ± {_short(self.bits_per_byte_error)}"
+            text += f"; {_short(self.bits_per_byte)}{error} bits per byte"
         if self.impossible:
             first = int(torch.nonzero((self.per_observation == -math.inf) & (self.count > 0))[0, 0])
             text += f"; {self.impossible} with probability zero, the first in row {first}"
@@ -149,6 +175,8 @@ class Score:
             "error": self.error,
             "log_determinant": self.log_determinant,
         }
+        if self.bits_per_byte is not None and self.bits_per_byte_error is not None:
+            numbers |= {"bits_per_byte": self.bits_per_byte, "bits_per_byte_error": self.bits_per_byte_error}
         return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {
             "kind": self.kind,
             "measure": self.measure,
@@ -193,6 +221,8 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
     measure = getattr(model, "measure", "density")
     parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
     groups: list[Tensor] = []
+    lengths: list[Tensor] = []
+    padded = bool(getattr(source, "padded", False))  # then what counts 0 is no observation, and its place depends on the layout
     variance, determinant, dimensions, row = 0.0, 0.0, 1, 0
     with _evaluating(model):
         for batch in source.batches(model):
@@ -202,10 +232,16 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
             value = value if change is None else value + change
             count = batch.count.to("cpu", torch.float64).reshape(-1)
             dimensions = _dimensions(batch, target)
+            seen = count > 0 if padded else slice(None)
             if batch.grouped:
-                groups.append(batch.group.reshape(-1).cpu())
+                groups.append(batch.group.reshape(-1).cpu()[seen])
             elif len(batch.shape) > 1:
-                groups.append((row + batch.group).reshape(-1).cpu())
+                groups.append((row + batch.group).reshape(-1).cpu()[seen])
+            own = source.bytes(batch) if hasattr(source, "bytes") else None
+            if own is not None:
+                lengths.append(own.reshape(-1)[seen])
+            value, noise, count = value[seen], noise[seen], count[seen]
+            atoms, change = (None if t is None else t[seen] for t in (atoms, change))
             _refuse_nan(value, count, sum(len(v) for v, _, _ in parts))
             row += len(batch)
             determinant += 0.0 if change is None else float(weighted(change, count).sum())
@@ -228,6 +264,7 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
         atoms=None if unknown else torch.cat([a for _, _, a in parts if a is not None]),
         group=torch.cat(groups) if groups else None,
         weights="EMA" if getattr(model, "weights", "raw") == "EMA" else "raw",
+        lengths=torch.cat(lengths) if lengths else None,
     )
 
 

@@ -1,5 +1,6 @@
 """p(data | θ): one readable file a model."""
 
+from .autoregressive import Autoregressive
 from .base import Model
 from .conditional import Conditional
 from .density import Density
@@ -7,4 +8,4 @@ from .policy import Policy
 from .preference import BradleyTerry
 from .regression import Regression
 
-__all__ = ["BradleyTerry", "Conditional", "Density", "Model", "Policy", "Regression"]
+__all__ = ["Autoregressive", "BradleyTerry", "Conditional", "Density", "Model", "Policy", "Regression"]

@@ -1,6 +1,7 @@
 """Minibatches: how a source is dealt out to the steps of a stochastic climb, and what of it is held out.
 
 rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
+with an epoch of its own  the source deals out every term once, in an order drawn from the climb's generator (windows of a text)
 read from a file        block by block; the rows within a block in a new order
 drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +48,20 @@ def whole(source: Source) -> Batch | None:
     return own if isinstance(own, Batch) else None
 
 
-def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generator, kept: dict[int, Batch]) -> list[Feed]:
-    """One feed a source; `kept` are the rows of a source, by its id, of which a part is held out."""
+def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generator, kept: dict[int, Batch | Source]) -> list[Feed]:
+    """One feed a source; `kept` is what is left of a source, by its id, of which a part is held out."""
     shared: dict[int, list[LogLikelihood]] = {}
     for term in terms:
         shared.setdefault(id(term.source), []).append(term)
     out = []
     for key, group in shared.items():
         source, model = group[0].source, group[0].model
-        rows = kept.get(key, whole(source))
+        left: Any = kept.get(key, source)
+        rows = left if isinstance(left, Batch) else whole(left)
         if drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
+        elif not isinstance(left, Batch) and hasattr(left, "epoch"):
+            out.append(Feed(group, _dealt(left, batch_size, generator), float(left.observations), left.size, False))
         elif rows is not None:
             out.append(Feed(group, _shuffled(rows, batch_size, generator), rows.total, len(rows), False))
         else:
@@ -87,9 +92,12 @@ def pieces(batch: Batch, many: int) -> Iterator[slice]:
 
 
 def held_out_nats(model: nn.Module, source: Source | Batch, prepare: object = None) -> tuple[float, float, float]:
-    """Mean log p of a term, its standard error (a table's rows, or the sequences of a (B, T) batch, are independent), and Σ count."""
+    """Mean log p of a term, its standard error, and Σ count.
+
+    Independent are the groups that a batch names (documents), else a table's rows, or the sequences of a (B, T) batch.
+    """
     values, counts, units = [], [], []
-    at = 0
+    at, named = 0, False
     for batch in Tensors(source).batches() if isinstance(source, Batch) else source.batches(model):
         batch = prepare(batch) if callable(prepare) else batch
         with torch.no_grad():
@@ -97,18 +105,22 @@ def held_out_nats(model: nn.Module, source: Source | Batch, prepare: object = No
         count = batch.count.to(torch.float64).cpu()
         values.append(torch.where(count == 0, 0.0, log_prob).reshape(-1))
         counts.append(count.reshape(-1))
-        units.append((at + torch.arange(len(batch))).reshape(-1, *[1] * (count.ndim - 1)).expand(count.shape).reshape(-1))
+        own = (at + torch.arange(len(batch))).reshape(-1, *[1] * (count.ndim - 1)).expand(count.shape)
+        named = named or batch.grouped
+        units.append((batch.group.cpu() if batch.grouped else own).reshape(-1))
         at += len(batch)
     x, c, unit = torch.cat(values), torch.cat(counts), torch.cat(units)
     n = float(c.sum())
     if n == 0:
         raise EmptyData("the held-out data count nothing.")
     mean = float((c * x).sum() / n)
-    if at == len(x):  # a count is so many independent rows
+    if at == len(x) and not named:  # a count is so many independent rows
         square, independent = float((c * (x - mean) ** 2).sum()), n
     else:
-        sums = torch.zeros(at, dtype=torch.float64).index_add_(0, unit, c * (x - mean))
-        square, independent = float((sums**2).sum()), float(at)
+        seen = c > 0
+        codes = torch.unique(unit[seen], return_inverse=True)[1]
+        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(0, codes, (c * (x - mean))[seen])
+        square, independent = float((sums**2).sum()), float(len(sums))
     error = (square * independent / max(independent - 1, 1e-300)) ** 0.5 / n if independent > 1 else float("nan")
     return mean, error, n
 
@@ -129,6 +141,12 @@ def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Gene
                 yield [block[part]]
         if empty:
             raise EmptyData("the source yielded no batches.")
+
+
+def _dealt(source: Any, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+    while True:
+        for batch in source.epoch(size, generator):
+            yield [batch]
 
 
 def _drawn(source: Source, model: nn.Module) -> Iterator[list[Batch]]:

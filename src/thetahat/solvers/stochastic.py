@@ -90,7 +90,7 @@ class Stochastic:
     decay : of the rate to 0 at the last step: "cosine", "linear"; or "constant"
     clip : the largest norm of ĝ; None: unbounded
     seed : of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
-    held_out : a fraction of the rows, where they are in memory; a source; None
+    held_out : a fraction of the rows, where they are in memory or the source knows how to split itself; a source; None
     keep : "best" leaves θ where the held-out nats were highest, "last" where the climb ended
     evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
     precision : of the arithmetic of a step; θ itself, its moments, and models with derivatives of their own keep theirs
@@ -146,11 +146,15 @@ class Stochastic:
         generator = torch.Generator().manual_seed(self.seed)
         parameters = objective.parameters()
         first = objective.terms[0]
-        kept: dict[int, Batch] = {}
+        kept: dict[int, Batch | Source] = {}
         held: tuple[LogLikelihood, Source | Batch] | None = None
         rows = whole(first.source)
         if isinstance(self.held_out, (int, float)):
-            if rows is not None:
+            own_split = getattr(first.source, "split", None)
+            if own_split is not None:
+                kept[id(first.source)], out = own_split(float(self.held_out), generator)
+                held = (first, out)
+            elif rows is not None:
                 kept[id(first.source)], out = split(rows, float(self.held_out), generator)
                 held = (first, out)
         elif self.held_out is not None:

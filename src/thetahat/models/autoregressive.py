@@ -1,0 +1,258 @@
+"""Autoregressive: a text is as probable as its tokens are, each given those before it. GPT's likelihood.
+
+With the features h and the output matrix W of a network, log p of one token needs no (B, T, V) tensor, only its logsumexp, which is gathered
+over blocks of the vocabulary; a block's logits are computed again when the gradient asks for them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import BadArgument, ModelError, OutOfSupport
+from ..networks.pretrained import Pretrained
+from .base import Model
+
+
+class Autoregressive(Model):
+    """p(x) = Π_t p(x_t | x_<t) of tokens.
+
+        log p(x_t | x_<t, θ) = f_θ(x_<t)_{x_t} − log Σ_v exp f_θ(x_<t)_v
+
+    Parameters
+    ----------
+    network : tokens (B, T) → logits (B, T, V): a `th.networks.Transformer`, any causal language model of transformers, or a module of one's
+        own (`nn.Embedding(V, V)` is the Markov chain of order one)
+    chunk : tokens of the vocabulary whose logits are held at once, where the network has features and an output matrix
+    inputs, target : the tensors of a batch, (B, T), that are read and scored
+
+    Terms are (B, T), in nats per token; those with count 0 (padding, context alone) are exactly 0.
+
+    Raises
+    ------
+    OutOfSupport : a token outside the vocabulary
+    ModelError : the network's output does not match the terms
+    BadArgument : rows hold several documents, and the network cannot keep them apart
+
+    Source: Shannon (1951), Prediction and entropy of printed English; Bengio et al. (2003), A neural probabilistic language model; Wijmans et
+    al. (2024), Cut your losses in large-vocabulary language models (blocks of the vocabulary).
+
+    >>> model = Autoregressive(nn.Embedding(5, 5))
+    >>> batch = Batch({"input": torch.tensor([[0, 1, 2]]), "target": torch.tensor([[1, 2, 3]])}, dims=2)
+    >>> tuple(model.log_prob(batch).shape), model.vocabulary
+    ((1, 3), 5)
+    """
+
+    measure = "mass"
+
+    def __init__(self, network: nn.Module, *, chunk: int = 8192, inputs: str = "input", target: str = "target"):
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise BadArgument(f"Autoregressive(network): network is {type(network).__name__}, not a torch.nn.Module.")
+        if chunk < 1:
+            raise BadArgument(f"chunk={chunk}. Accepted: 1 or more.")
+        foreign = hasattr(network, "get_output_embeddings") and hasattr(network, "config")
+        self.network: Any = Pretrained(network) if foreign else network
+        self.chunk, self.inputs, self.target = chunk, inputs, target
+        self._apart = isinstance(network, nn.Embedding) or "documents" in inspect.signature(self.network.forward).parameters
+        self._apart = self._apart and getattr(self.network, "masks", True)
+        self._headed = (
+            hasattr(self.network, "features") and hasattr(self.network, "lm_head") and getattr(self.network, "linear", True)
+        )
+
+    @property
+    def vocabulary(self) -> int | None:
+        """V, where the network says."""
+        own = getattr(self.network, "vocabulary", None)
+        return self.network.num_embeddings if own is None and isinstance(self.network, nn.Embedding) else own
+
+    # ---- p ---------------------------------------------------------------------------------------------------------------
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """log p of each token given those before it, (B, T); exactly 0 where the count is 0."""
+        x, y = batch[self.inputs], batch[self.target]
+        self._check(x, y)
+        given = self._documents(batch)
+        if self._headed:
+            head = self.network.lm_head
+            out = token_log_prob(self.network.features(x, *given), head.weight, getattr(head, "bias", None), y, self.chunk)
+        else:
+            logits = self.network(x, *given)
+            if tuple(logits.shape[:-1]) != batch.shape:
+                raise ModelError(f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}.")
+            out = torch.log_softmax(_wide(logits), -1).gather(-1, y[..., None])[..., 0]
+        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+
+    def _documents(self, batch: Batch) -> tuple[Tensor, ...]:
+        if "document" not in batch:
+            return ()
+        if not self._apart:
+            raise BadArgument(
+                f"the rows hold several documents, and {type(self.network).__name__} cannot keep them apart. Accepted: layout='padded', "
+                "mask=False, or a network whose forward takes documents (B, T)."
+            )
+        return () if isinstance(self.network, nn.Embedding) else (batch["document"],)
+
+    def _check(self, *tokens: Tensor) -> None:
+        """A token outside the vocabulary reads other memory on an accelerator, and fails without a name elsewhere."""
+        V = self.vocabulary
+        if V is None:
+            return
+        for each in tokens:
+            low, high = (int(v) for v in torch.aminmax(each))
+            if low < 0 or high >= V:
+                at = tuple(torch.nonzero((each < 0) | (each >= V))[0].tolist())
+                raise OutOfSupport(f"the token {int(each[at])} at {at} is outside the vocabulary 0 … {V - 1} of the network.")
+
+    # ---- draws -------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompt: Tensor,
+        length: int = 100,
+        *,
+        context: int | None = None,
+        temperature: float = 1.0,
+        top: int | None = None,
+        end: int | None = None,
+        cached: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Tokens that follow a prompt, each drawn given those before it.
+
+        Parameters
+        ----------
+        prompt : (B, T) or (T,) tokens, at least one; one document is drawn for each row
+        length : tokens to draw
+        context : the longest window that the network reads; when it is full, its first half is forgotten. None: no limit
+        temperature : p^(1/temperature), renormalised; 1 draws from the model, 0 takes the most probable token
+        top : only so many most probable tokens; None: all
+        end : the token that closes a document; what follows it is filled with it
+        cached : keep the keys and values of what was read, where the network can: the same draws, sooner
+
+        Returns
+        -------
+        (B, length) tokens
+
+        Raises
+        ------
+        BadArgument : no prompt, or a setting out of range
+        """
+        prompt = torch.as_tensor(prompt)
+        window = prompt[None] if prompt.ndim == 1 else prompt
+        if window.ndim != 2 or window.shape[1] < 1 or window.is_floating_point():
+            raise BadArgument(
+                f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape {tuple(prompt.shape)}."
+            )
+        if length < 0 or temperature < 0 or (top is not None and top < 1) or (context is not None and context < 2):
+            raise BadArgument(
+                f"length={length}, temperature={temperature}, top={top}, context={context}. Accepted: length and temperature of 0 or more, "
+                "top of 1 or more, context of 2 or more."
+            )
+        self._check(window)
+        training = self.training
+        self.eval()
+        try:
+            return self._drawn(
+                window if context is None else window[:, -context:], length, context, temperature, top, end, cached, generator
+            )
+        finally:
+            self.train(training)
+
+    def _drawn(
+        self,
+        window: Tensor,
+        length: int,
+        context: int | None,
+        temperature: float,
+        top: int | None,
+        end: int | None,
+        cached: bool,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        cached = cached and hasattr(self.network, "extend")
+        out, cache, unread = [window[:, :0]], None, window
+        over = torch.zeros(len(window), 1, dtype=torch.bool, device=window.device)
+        for _ in range(length):
+            if cached:
+                logits, cache = self.network.extend(unread, cache)
+            else:
+                logits = self.network(window)[:, -1]
+            token = _draw(_wide(logits), temperature, top, generator)
+            if end is not None:
+                token = torch.where(over, end, token)
+                over |= token == end
+            out.append(token)
+            window, unread = torch.cat([window, token], 1), token
+            if context is not None and window.shape[1] > context:
+                window = window[:, -(context // 2) :]
+                cache, unread = None, window
+            if bool(over.all()):
+                out.append(token.expand(-1, length - len(out) + 1))
+                break
+        return torch.cat(out, 1)
+
+
+def token_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, chunk: int = 8192) -> Tensor:
+    """log softmax(W h + b)_y without the logits of the whole vocabulary.
+
+        log p(y | h) = w_yᵀh + b_y − log Σ_k exp(l_k),      l_k = log Σ_{v in block k} exp(w_vᵀh + b_v)
+
+    Parameters
+    ----------
+    h : (…, D)
+    weight, bias : (V, D), and (V,) or None
+    y : (…,) tokens
+    chunk : tokens of a block; where V is no more, there is one block, and nothing is computed twice
+
+    Returns
+    -------
+    (…,) nats, float32 or better
+
+    >>> h, W, y = torch.randn(2, 3, 4), torch.randn(10, 4), torch.randint(10, (2, 3))
+    >>> whole = torch.log_softmax(h @ W.T, -1).gather(-1, y[..., None])[..., 0]
+    >>> bool(torch.allclose(token_log_prob(h, W, None, y, chunk=3), whole, atol=1e-5))
+    True
+    """
+    V = len(weight)
+    if chunk >= V:
+        normaliser, chosen = _block(h, weight, bias, y)
+        return chosen - normaliser
+    from torch.utils.checkpoint import checkpoint
+
+    normalisers, chosen = [], torch.zeros((), dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
+    biases: tuple[Tensor | None, ...] = (None,) * -(-V // chunk) if bias is None else bias.split(chunk)
+    for k, (W, b) in enumerate(zip(weight.split(chunk), biases, strict=True)):
+        normaliser, own = checkpoint(_block, h, W, b, y - k * chunk, use_reentrant=False, preserve_rng_state=False)
+        normalisers.append(normaliser)
+        chosen = chosen + own
+    return chosen - torch.logsumexp(torch.stack(normalisers), 0)
+
+
+def _block(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(log Σ_v exp(logit_v), logit_y or 0 where y lies in another block) of a block of the vocabulary."""
+    logits = _wide(F.linear(h, weight, bias))
+    inside = (y >= 0) & (y < len(weight))
+    own = logits.gather(-1, y.clamp(0, len(weight) - 1)[..., None])[..., 0]
+    return torch.logsumexp(logits, -1), torch.where(inside, own, torch.zeros_like(own))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """float32 or better: a logsumexp of bfloat16 is worth two digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _draw(logits: Tensor, temperature: float, top: int | None, generator: torch.Generator | None) -> Tensor:
+    """One token of each row, (B, 1)."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    if top is not None and top < logits.shape[-1]:
+        least = logits.topk(top, -1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator)

@@ -1,0 +1,288 @@
+"""The transformer: a decoder of tokens in one screen a part. Its weights are named as Llama's, and load there as they stand.
+
+    h⁰_t = E[x_t]
+    a    = h + W_o · attention(R W_q n(h), R W_k n(h), W_v n(h)),        R: rotation by position, n: RMSNorm
+    h'   = a + W_down (silu(W_gate n(a)) ∘ W_up n(a))                     or  a + W_down relu(W_up n(a))²
+    logits_t = W n(h^L_t)
+
+Source: Vaswani et al. (2017), Attention is all you need; Su et al. (2021), RoFormer; Zhang and Sennrich (2019), Root mean square layer
+normalization; Shazeer (2020), GLU variants improve transformer; So et al. (2021), Primer (relu²); Ainslie et al. (2023), GQA.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import BadArgument
+
+ACTIVATIONS = ("swiglu", "relu2")
+Cache = list[tuple[Tensor, Tensor]]  # of each layer the keys and values so far, (B, H, T, d)
+
+
+class RMSNorm(nn.Module):
+    """x / √(mean x² + ε) ∘ w, the mean in float32 or better."""
+
+    def __init__(self, width: int, epsilon: float, dtype: torch.dtype):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, dtype=dtype))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.rms_norm(x.to(wide), (x.shape[-1],), eps=self.epsilon).to(x.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / √d) v of each head, over the positions that the mask allows; fewer key than query heads share them."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, dtype: torch.dtype):
+        super().__init__()
+        self.size = width // heads
+        self.q_proj = _linear(width, width, dtype)
+        self.k_proj = _linear(width, kv_heads * self.size, dtype)
+        self.v_proj = _linear(width, kv_heads * self.size, dtype)
+        self.o_proj = _linear(width, width, dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        before: tuple[Tensor, Tensor] | None,
+        dropout: float,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        B, T, _ = x.shape
+        q, k, v = (w(x).view(B, T, -1, self.size).transpose(1, 2) for w in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = _rotated(q, *rotation), _rotated(k, *rotation)
+        if before is not None:
+            k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+        out = F.scaled_dot_product_attention(
+            q, k, v, mask, dropout, is_causal=mask is None and T > 1, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1)), (k, v)
+
+
+class Feedforward(nn.Module):
+    def __init__(self, width: int, hidden: int, activation: str, dtype: torch.dtype):
+        super().__init__()
+        if activation == "swiglu":
+            self.gate_proj = _linear(width, hidden, dtype)
+        self.up_proj = _linear(width, hidden, dtype)
+        self.down_proj = _linear(hidden, width, dtype)
+        self.gated = activation == "swiglu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up_proj(x)
+        return self.down_proj(F.silu(self.gate_proj(x)) * up if self.gated else F.relu(up).square())
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int, activation: str, epsilon: float, dtype: torch.dtype):
+        super().__init__()
+        self.self_attn = Attention(width, heads, kv_heads, dtype)
+        self.mlp = Feedforward(width, hidden, activation, dtype)
+        self.input_layernorm = RMSNorm(width, epsilon, dtype)
+        self.post_attention_layernorm = RMSNorm(width, epsilon, dtype)
+
+    def forward(
+        self,
+        h: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        before: tuple[Tensor, Tensor] | None,
+        dropout: float,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        out, kept = self.self_attn(self.input_layernorm(h), rotation, mask, before, dropout)
+        h = h + F.dropout(out, dropout, self.training)
+        return h + F.dropout(self.mlp(self.post_attention_layernorm(h)), dropout, self.training), kept
+
+
+class Transformer(nn.Module):
+    """Tokens (B, T) → logits of the next token (B, T, V).
+
+    Parameters
+    ----------
+    vocabulary : V
+    layers, width, heads : L, D, H; D is a multiple of 2H. Without layers it is a bigram model: logits are a function of the token alone
+    kv_heads : heads of keys and values, a divisor of H; None: H
+    hidden : width of the feed-forward part; None: 8D/3 up to a multiple of 16 for "swiglu", 4D for "relu2"
+    activation : "swiglu" (loads into transformers' LlamaForCausalLM), "relu2" (into its ArceeForCausalLM)
+    tied : one matrix is both the embedding and the output
+    dropout : of attention and of both residual branches, while training
+    theta : base of the rotary frequencies
+    epsilon : of RMSNorm
+    seed : of the weights, where no generator is given
+
+    Matrices are drawn with standard deviation 1/√columns, those that write to the residual stream begin at 0, so that every block begins as
+    the identity; a tied embedding has 1/√D, an untied one 1, and an untied output begins at 0 (all tokens equally probable).
+
+    >>> net = Transformer(65, layers=2, width=32, heads=4)
+    >>> tuple(net(torch.zeros(3, 7, dtype=torch.long)).shape), sum(p.numel() for p in net.parameters())
+    ((3, 7, 65), 30944)
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        layers: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        hidden: int | None = None,
+        activation: str = "swiglu",
+        tied: bool = False,
+        dropout: float = 0.0,
+        theta: float = 10000.0,
+        epsilon: float = 1e-5,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        if activation not in ACTIVATIONS:
+            raise BadArgument(f"activation={activation!r}. Accepted: {', '.join(map(repr, ACTIVATIONS))}.")
+        if min(vocabulary, width, heads, kv_heads) < 1 or layers < 0 or width % (2 * heads) or heads % kv_heads:
+            raise BadArgument(
+                f"vocabulary={vocabulary}, layers={layers}, width={width}, heads={heads}, kv_heads={kv_heads}. Accepted: positive, "
+                "width a multiple of 2 · heads, heads a multiple of kv_heads."
+            )
+        if not 0 <= dropout < 1:
+            raise BadArgument(f"dropout={dropout}. Accepted: a number in [0, 1).")
+        if hidden is None:
+            hidden = 4 * width if activation == "relu2" else 16 * math.ceil(8 * width / 48)
+        self.vocabulary, self.heads, self.kv_heads, self.hidden, self.activation = vocabulary, heads, kv_heads, hidden, activation
+        self.width, self.tied, self.dropout, self.theta, self.epsilon = width, tied, dropout, theta, epsilon
+        self.model = nn.ModuleDict(  # the name that Llama has for what lies below the output
+            {
+                "embed_tokens": torch.nn.utils.skip_init(nn.Embedding, vocabulary, width, dtype=dtype),
+                "layers": nn.ModuleList(Block(width, heads, kv_heads, hidden, activation, epsilon, dtype) for _ in range(layers)),
+                "norm": RMSNorm(width, epsilon, dtype),
+            }
+        )
+        self.lm_head = _linear(width, vocabulary, dtype)
+        if tied:
+            self.lm_head.weight = self.model["embed_tokens"].weight  # type: ignore[assignment]
+        self._draw(torch.Generator().manual_seed(seed) if generator is None else generator)
+
+    @torch.no_grad()
+    def _draw(self, generator: torch.Generator) -> None:
+        for name, p in self.named_parameters():
+            if p.ndim == 2:
+                zero = name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight"
+                spread = 1.0 if "embed_tokens" in name and not self.tied else p.shape[1] ** -0.5
+                p.copy_(torch.zeros(p.shape) if zero else torch.randn(p.shape, generator=generator) * spread)
+
+    # ---- the function ------------------------------------------------------------------------------------------------------
+
+    def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """n(h^L), (B, T, D): what the output matrix reads.
+
+        documents : (B, T); a position sees those before it of the same document alone. None: each row is one
+        """
+        mask = None
+        if documents is not None:
+            T = tokens.shape[1]
+            mask = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()
+            mask = (mask & (documents[:, :, None] == documents[:, None, :]))[:, None]
+        return self._run(tokens, mask, None)[0]
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        return self.lm_head(self.features(tokens, documents))
+
+    def extend(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
+        """Logits of the token after these, (B, V), and the keys and values with theirs: what came before is not read again."""
+        T, past = tokens.shape[1], 0 if not cache else cache[0][0].shape[2]
+        seen = torch.arange(past + T, device=tokens.device) <= past + torch.arange(T, device=tokens.device)[:, None]
+        h, kept = self._run(tokens, seen if past and T > 1 else None, cache)
+        return self.lm_head(h[:, -1]), kept
+
+    def _run(self, tokens: Tensor, mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Cache]:
+        h = self.model["embed_tokens"](tokens)
+        past = 0 if not cache else cache[0][0].shape[2]
+        rotation = self._rotation(past, tokens.shape[1], h)
+        kept: Cache = []
+        dropout = self.dropout if self.training else 0.0
+        blocks: Any = self.model["layers"]
+        for i, block in enumerate(blocks):
+            h, own = block(h, rotation, mask, cache[i] if cache else None, dropout)
+            kept.append(own)
+        return self.model["norm"](h), kept
+
+    def _rotation(self, past: int, T: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of position · θ^(−2j/d), (T, d): in float32 or better, whatever the arithmetic of the step."""
+        wide, d = torch.promote_types(like.dtype, torch.float32), self.width // self.heads
+        frequency = self.theta ** (-torch.arange(0, d, 2, device=like.device, dtype=wide) / d)
+        angle = torch.arange(past, past + T, device=like.device, dtype=wide)[:, None] * frequency
+        both = torch.cat([angle, angle], -1)
+        return both.cos().to(like.dtype), both.sin().to(like.dtype)
+
+    # ---- transformers ------------------------------------------------------------------------------------------------------
+
+    def llama(self, context: int = 2048) -> dict[str, Any]:
+        """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict is the same."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "intermediate_size": self.hidden,
+            "num_hidden_layers": len(self.model["layers"]),  # type: ignore[arg-type]
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "hidden_act": "silu" if self.activation == "swiglu" else "relu2",
+            "rms_norm_eps": self.epsilon,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.theta},
+            "max_position_embeddings": context,
+            "tie_word_embeddings": self.tied,
+        }
+
+    @classmethod
+    def from_llama(cls, llama: nn.Module) -> Transformer:
+        """The network of a transformers Llama (SmolLM2 and its kin), weights copied.
+
+        Raises
+        ------
+        BadArgument : it has parts that this network lacks (biases, scaled rotations, heads of another width)
+        """
+        c: Any = llama.config
+        rope = c.rope_parameters
+        lacks = {
+            "rope_parameters": rope.get("rope_type", "default") != "default",
+            "attention_bias": c.attention_bias,
+            "mlp_bias": c.mlp_bias,
+            "head_dim": (c.head_dim or c.hidden_size // c.num_attention_heads) != c.hidden_size // c.num_attention_heads,
+            "hidden_act": c.hidden_act not in ("silu", "relu2") or (c.hidden_act == "relu2") != (c.model_type == "arcee"),
+        }
+        for name, own in lacks.items():
+            if own:
+                raise BadArgument(f"the model's {name} is {getattr(c, name)!r}, which Transformer has not: fit the model itself.")
+        out = cls(
+            c.vocab_size,
+            layers=c.num_hidden_layers,
+            width=c.hidden_size,
+            heads=c.num_attention_heads,
+            kv_heads=c.num_key_value_heads,
+            hidden=c.intermediate_size,
+            activation="swiglu" if c.hidden_act == "silu" else "relu2",
+            tied=c.tie_word_embeddings,
+            theta=rope["rope_theta"],
+            epsilon=c.rms_norm_eps,
+            dtype=llama.get_input_embeddings().weight.dtype,  # type: ignore[operator]
+        )
+        out.load_state_dict(llama.state_dict())
+        return out
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair (x_j, x_{j + d/2}) turned by its angle."""
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+def _linear(columns: int, rows: int, dtype: torch.dtype) -> nn.Linear:
+    return torch.nn.utils.skip_init(nn.Linear, columns, rows, bias=False, dtype=dtype)
