@@ -183,7 +183,11 @@ class Newton:
             if float(d @ y) > 1e-10 * float(d.norm() * y.norm()):
                 new = replace(new, pairs=(*state.pairs, (d, y)))
         new = self._measured(new)
-        worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= 16 * EPS * (abs(new.value) + 1)
+        noise = 16 * EPS * (abs(new.value) + 1)
+        if new.factor is None:  # there is no decrement: the gradient tells, and what was gained
+            worse = _steepness(new) > 0.5 * _steepness(state) and abs(new.value - state.value) <= noise
+        else:
+            worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= noise
         return replace(new, stalled=state.stalled + 1 if worse else 0)
 
     def _refreshed(self, objective: Any, state: State) -> State:
@@ -198,17 +202,22 @@ class Newton:
             d = _solve(state, g)
             if float((d * state.scale).norm()) <= state.radius:
                 return d, 0.5 * float(g @ d)
+        elif _steepness(state) <= self.tolerance:
+            away = _upward(state)
+            if away is not None:
+                d = min(state.radius, 1.0) * away
+                return d, float(g @ d - 0.5 * (d @ state.information.multiply(d)))
         return self._damped(state, g)
 
     def _damped(self, state: State, g: Tensor) -> tuple[Tensor, float]:
         """(J + μS²) d = g with the smallest μ that makes the matrix positive definite and d no longer than the radius."""
         J, square = state.information, state.scale**2
-        low, mu, best = 0.0, 1e-3, None
+        low, mu, best = 0.0, 1e-10, None  # along a direction that J does not know, a small μ does not hold the others back
         for _ in range(60):
             factor = J.plus_diagonal(mu * square).factor()
             d = factor.solve(g) if factor is not None else None
             if d is None or not bool(torch.isfinite(d).all()):
-                low, mu = mu, 8 * mu
+                low, mu = mu, (100 if mu < 1e-3 else 8) * mu
                 continue
             length = float((d * state.scale).norm())
             if length <= state.radius:
@@ -231,7 +240,7 @@ class Newton:
     # ---- done ------------------------------------------------------------------------------------------------------------
 
     def done(self, objective: Any, state: State) -> bool:
-        if state.factor is None and float((state.taylor.gradient / state.scale).norm()) <= self.tolerance:
+        if state.factor is None and _steepness(state) <= self.tolerance and _upward(state) is None:
             return True  # stationary, with a singular information: the diagnosis tells which kind
         if state.borrowed and state.stalled < 2 and state.step < self.steps:
             return False
@@ -241,7 +250,7 @@ class Newton:
         """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
         known = {"size": objective.size, "steps": state.step, "passes": state.passes}
         if state.factor is None:
-            stationary = float((state.taylor.gradient / state.scale).norm()) <= self.tolerance
+            stationary = _steepness(state) <= (self.coarse if state.stalled >= 2 else self.tolerance)
             status = "stationary point" if stationary else "not converged"
             return Certificate(status=status, detail="The information is not positive definite.", **known)
         nats = 0.5 * state.decrement**2
@@ -250,6 +259,23 @@ class Newton:
             return Certificate(status="certified maximum", concave=bool(getattr(objective.model, "concave", False)), **known)
         why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
         return Certificate(status="not converged", detail=why, **known)
+
+
+def _steepness(state: State) -> float:
+    """The length of the gradient in the metric of the trust region: what is left of λ where J is singular."""
+    return float((state.taylor.gradient / state.scale).norm())
+
+
+def _upward(state: State) -> Tensor | None:
+    """At a stationary point: the direction, of unit length in the metric of the trust region, in which ℓ curves upward most, if it does."""
+    J = state.information.dense() / state.scale[:, None] / state.scale
+    if len(J) > 2000 or not bool(torch.isfinite(J).all()):
+        return None
+    values, vectors = torch.linalg.eigh(J)
+    if values[0] >= -1e-8:
+        return None
+    d = vectors[:, 0] / state.scale
+    return d if float(d @ state.taylor.gradient) >= 0 else -d
 
 
 def _scale(J: Information, before: Tensor | None) -> Tensor:

@@ -47,7 +47,7 @@ def separation(model: Regression, source: Source) -> Separation | None:
     Only families that know their recession cones (`Family.recession`) are examined.
     """
     inequality, owner, equality = [], [], []
-    seen = 0
+    seen = counted = 0
     for batch in source.batches():
         cone = model.family.recession(batch["y"], **model.extras(batch))
         if cone is None:
@@ -55,19 +55,19 @@ def separation(model: Regression, source: Source) -> Separation | None:
         A, pinned = cone
         used = np.asarray(batch.count > 0) if batch.counted else np.ones(len(batch), dtype=bool)
         for m in range(A.shape[1]):
-            rows = sum(
-                sparse.diags(A[:, m, j].numpy()) @ _placed(p, batch, model.layout.size)
-                for j, p in _free(model)
-                if bool((A[:, m, j] != 0).any())
-            )
+            rows = sparse.csr_matrix((len(batch), model.layout.size))
+            for j, p in _free(model):
+                if bool((A[:, m, j] != 0).any()):
+                    rows = rows + sparse.diags(A[:, m, j].numpy()) @ _placed(p, batch, model.layout.size)
             fixed = pinned[:, m].numpy()
             inequality.append(rows[used & ~fixed])
             owner.append(seen + np.flatnonzero(used & ~fixed))
             equality.append(rows[used & fixed])
         seen += len(batch)
+        counted += int(used.sum())
     if model.family.recession(batch["y"], **model.extras(batch)) is None:
         return None
-    return _solve(sparse.vstack(inequality).tocsr(), np.concatenate(owner), _distinct(sparse.vstack(equality).tocsr()), seen)
+    return _solve(sparse.vstack(inequality).tocsr(), np.concatenate(owner), _distinct(sparse.vstack(equality).tocsr()), counted)
 
 
 def _free(model: Regression) -> list[tuple[int, Predictor]]:
