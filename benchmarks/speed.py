@@ -28,7 +28,7 @@ BARS = {  # work → peer → the largest ratio ours/peer that was set as the ba
     "small logistic": {"statsmodels_summary": 1},
 }
 OWN_BAR = 1 / 10  # Student's t as a likelihood of one's own
-REPEATS = {"statsmodels": 2, "statsmodels_generic": 2, "glum": 3}
+REPEATS = {"statsmodels": 2, "statsmodels_generic": 2, "statsmodels_helped": 2, "glum": 3}
 
 
 def one(work: str, contestant: str, repeats: int) -> None:
