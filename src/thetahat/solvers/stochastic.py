@@ -8,8 +8,7 @@ ratio with n_s is exactly unbiased where every batch counts the same, else to O(
 
 Nothing is certified: what is known of the answer is the trend on held-out data, and its standard error.
 
-Source: Robbins and Monro (1951), A stochastic approximation method; Loshchilov and Hutter (2019), Decoupled weight decay regularization
-(AdamW; here without decay: a prior is stated, not hidden in the optimiser).
+Source: Robbins and Monro (1951), A stochastic approximation method. The optimisers: `optimisers.py`; checkpoints: `checkpoint.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,11 +28,12 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models.taylor import Taylor, taylor
+from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .minibatches import Feed, cast, feeds, flat, held_out_nats, pieces, split, whole
+from .optimisers import OPTIMISERS, averaged, optimisers
 
 DECAYS = ("constant", "linear", "cosine")
-OPTIMISERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class Evaluation:
 
 @dataclass
 class Work:
-    """What a climb carries along and changes in place: the optimiser with its moments, the order of the data, the best θ so far."""
+    """What a climb carries along and changes in place: the optimisers with their moments, the order of the data, the best θ so far."""
 
-    optimiser: torch.optim.Optimizer
+    optimisers: list[torch.optim.Optimizer]
     feeds: list[Feed]
     generator: torch.Generator
     held_out: tuple[LogLikelihood, Source | Batch] | None
     parameters: list[nn.Parameter]
+    average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
 
 
@@ -83,9 +85,10 @@ class Stochastic:
     steps : how many
     batch_size : rows (sequences, for terms (B, T)) a step; data drawn from the model come as they are drawn
     pieces : parts in which a batch is summed, to save memory; the step is the same
-    optimiser : "adamw" or "sgd", of torch.optim
+    optimiser : "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim
     learning_rate : of the first step after the warm-up
-    momentum : of "sgd"
+    momentum : of "sgd" and of "muon"
+    betas : of "adamw": how much of its two moments is kept from step to step
     warmup : steps over which the rate rises from 0
     decay : of the rate to 0 at the last step: "cosine", "linear"; or "constant"
     clip : the largest norm of ĝ; None: unbounded
@@ -93,6 +96,10 @@ class Stochastic:
     held_out : a fraction of the rows, where they are in memory or the source knows how to split itself; a source; None
     keep : "best" leaves θ where the held-out nats were highest, "last" where the climb ended
     evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
+    patience : the climb ends after so many looks in a row without a new best; None: never
+    average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself
+    checkpoint : a file to which the climb is written as it goes; where it is there, the climb goes on from it, bit for bit
+    checkpoint_every : steps between two; None: with every look
     precision : of the arithmetic of a step; θ itself, its moments, and models with derivatives of their own keep theirs
 
     The model is left in evaluation mode (no dropout).
@@ -107,6 +114,7 @@ class Stochastic:
     optimiser: str = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
     warmup: int = 0
     decay: str = "cosine"
     clip: float | None = None
@@ -114,6 +122,10 @@ class Stochastic:
     held_out: float | Source | None = 0.1
     keep: str = "best"
     evaluate_every: int | None = None
+    patience: int | None = None
+    average: float | None = None
+    checkpoint: str | Path | None = None
+    checkpoint_every: int | None = None
     precision: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
@@ -127,6 +139,15 @@ class Stochastic:
             raise BadArgument(f"learning_rate={self.learning_rate}, clip={self.clip}: both are positive.")
         if isinstance(self.held_out, (int, float)) and not 0 < self.held_out < 1:
             raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
+        if not all(0 <= b < 1 for b in (*self.betas, self.momentum, 0.0 if self.average is None else self.average)):
+            raise BadArgument(
+                f"betas={self.betas}, momentum={self.momentum}, average={self.average}. Accepted: numbers in [0, 1)."
+            )
+        if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
+            raise BadArgument(
+                f"evaluate_every={self.evaluate_every}, patience={self.patience}, checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
+                "more, or None."
+            )
         if not self.precision.is_floating_point:
             raise BadArgument(f"precision={self.precision}. Accepted: a floating type, torch.float32.")
 
@@ -162,13 +183,26 @@ class Stochastic:
         dealt = feeds(objective.terms, self.batch_size, generator, kept)
         if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
-        if self.optimiser == "adamw":
-            optimiser: torch.optim.Optimizer = torch.optim.AdamW(
-                parameters, lr=self.learning_rate, weight_decay=0.0, maximize=True
-            )
-        else:
-            optimiser = torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum, maximize=True)
-        return self._evaluated(State(Work(optimiser, dealt, generator, held, parameters)))
+        movers = optimisers(self.optimiser, objective, self.learning_rate, self.momentum, self.betas)
+        _label(objective, "raw")
+        state = State(Work(movers, dealt, generator, held, parameters))
+        if self.checkpoint is None:
+            return self._evaluated(objective, state)
+        checkpoints.check(objective)
+        if not Path(self.checkpoint).exists():
+            return self._evaluated(objective, state)
+        found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
+        state = replace(
+            state,
+            step=found["step"],
+            seen=found["seen"],
+            recent=tuple(found["recent"]),
+            evaluations=tuple(Evaluation(*e) for e in found["evaluations"]),
+            trace=tuple((int(n), mean, error) for n, mean, error in found["trace"]),
+        )
+        if self._over(state):
+            _label(objective, "raw" if self.average is None else "EMA")
+        return state
 
     # ---- step ------------------------------------------------------------------------------------------------------------
 
@@ -183,14 +217,14 @@ class Stochastic:
         value, g = float(found.value), found.gradient
         if not (math.isfinite(value) and bool(torch.isfinite(g).all())):
             return replace(state, failure=self._reason(objective, batches, state.step + 1, value))
-        if self.clip is not None:
-            g = g * min(1.0, self.clip / max(float(g.norm()), 1e-300))
+        scale = 1.0 if self.clip is None else min(1.0, self.clip / max(float(g.norm()), 1e-300))
         before = [p.detach().clone() for p in work.parameters]
-        for group in work.optimiser.param_groups:
-            group["lr"] = self.rate(state.step)
-        _set_gradients(work.parameters, g)
-        work.optimiser.step()
-        work.optimiser.zero_grad(set_to_none=True)
+        _set_gradients(work.parameters, g * -scale)  # the optimisers descend
+        for optimiser in work.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate(state.step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         if not all(bool(torch.isfinite(p).all()) for p in work.parameters):
             _restore(work.parameters, before)
             return replace(
@@ -198,8 +232,14 @@ class Stochastic:
             )
         seen = state.seen + sum(b.total for b in batches[0][1])
         state = replace(state, step=state.step + 1, seen=seen, recent=(*state.recent, value))
+        if self.average is not None:
+            work.average = averaged(work.average, work.parameters, self.average, state.step)
         every = self.evaluate_every or max(1, self.steps // 20)
-        return self._evaluated(state) if state.step % every == 0 or state.step == self.steps else state
+        if state.step % every == 0 or state.step == self.steps:
+            state = self._evaluated(objective, state)
+        if self.checkpoint is not None and (state.step % (self.checkpoint_every or every) == 0 or self._over(state)):
+            checkpoints.write(Path(self.checkpoint), self, objective, state)
+        return state
 
     def estimate(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]]) -> Taylor:
         """1/N of the objective and of its gradient, as the batches of one step estimate it; divided once."""
@@ -230,8 +270,24 @@ class Stochastic:
         assert out is not None
         return out
 
-    def _evaluated(self, state: State) -> State:
-        """With a look at the held-out data, if there are any, and a line in the trace."""
+    def _evaluated(self, objective: Objective, state: State) -> State:
+        """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is what is to be kept."""
+        work = state.work
+        raw = None if work.average is None else [p.detach().clone() for p in work.parameters]
+        if work.average is not None:
+            _restore(work.parameters, work.average)
+        state = self._looked(state)
+        if not self._over(state):
+            if raw is not None:
+                _restore(work.parameters, raw)
+            return state
+        if work.best is not None and work.held_out is not None:
+            _restore(work.parameters, work.best[0])
+            _restore(list(work.held_out[0].model.buffers()), work.best[1])
+        _label(objective, "raw" if raw is None else "EMA")
+        return state
+
+    def _looked(self, state: State) -> State:
         work = state.work
         if work.held_out is None:
             if not state.recent:
@@ -244,20 +300,21 @@ class Stochastic:
         with _arithmetic(term.model, self.precision) as prepare:
             look = Evaluation(state.step, *held_out_nats(term.model, source, prepare))
         best = max((e.mean for e in state.evaluations), default=-math.inf)
-        if self.keep == "best":
-            buffers = list(term.model.buffers())
-            if look.mean > best or work.best is None:
-                work.best = ([p.detach().clone() for p in work.parameters], [b.clone() for b in buffers])
-            if state.step == self.steps:
-                _restore(work.parameters, work.best[0])
-                _restore(buffers, work.best[1])
+        if self.keep == "best" and (look.mean > best or work.best is None):
+            work.best = ([p.detach().clone() for p in work.parameters], [b.clone() for b in term.model.buffers()])
         line = (state.step, look.mean, look.error)
         return replace(state, evaluations=(*state.evaluations, look), recent=(), trace=(*state.trace, line))
 
     # ---- done ------------------------------------------------------------------------------------------------------------
 
     def done(self, objective: Objective, state: State) -> bool:
-        return state.step >= self.steps or bool(state.failure)
+        return self._over(state) or bool(state.failure)
+
+    def _over(self, state: State) -> bool:
+        if state.step >= self.steps:
+            return True
+        looks = [e.mean for e in state.evaluations]
+        return self.patience is not None and bool(looks) and len(looks) - 1 - looks.index(max(looks)) >= self.patience
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
         """Status "stochastic", and the trend; "not converged" where a value ceased to be finite."""
@@ -313,6 +370,13 @@ def _set_gradients(parameters: list[nn.Parameter], g: Tensor) -> None:
     for p in parameters:
         p.grad = g[at : at + p.numel()].view_as(p).to(p.dtype)
         at += p.numel()
+
+
+def _label(objective: Objective, weights: str) -> None:
+    """Whether a model's θ is an average, for its scores. Not where `weights` is something of the model's own."""
+    for term in objective.terms:
+        if isinstance(getattr(term.model, "weights", ""), str):
+            term.model.weights = weights
 
 
 def _restore(into: list[Any], values: list[Tensor]) -> None:

@@ -1,0 +1,148 @@
+"""Checkpoints of a stochastic climb: all that the next step depends on, in one file; the file before it is never lost.
+
+A climb that was killed and goes on from its checkpoint is, bit for bit, the climb that was not: θ, the buffers, the moments of the optimisers,
+the average and the best θ, and the trace come from the file; the order of the data is dealt out anew from the seed up to the step where it
+stood, which leaves the generator where it was.
+
+The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a kill leaves the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument, BadSave
+from ..likelihood import Objective
+from .optimisers import restore, tensors_of
+
+FORMAT = "thetahat checkpoint, version 1"
+
+
+def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
+    """The state after a step, in place of the checkpoint before."""
+    from safetensors.torch import save
+
+    work = state.work
+    tensors = _numbered("theta", work.parameters) | _numbered("buffer", _buffers(objective)) | tensors_of(work.optimisers)
+    if work.average is not None:
+        tensors |= _numbered("average", work.average)
+    if work.best is not None:
+        tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
+    content = {
+        "step": state.step,
+        "seen": state.seen,
+        "recent": state.recent,
+        "evaluations": [dataclasses.astuple(e) for e in state.evaluations],
+        "trace": state.trace,
+        "of": identity(solver, objective),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    raw = save(tensors, {"format": FORMAT, "content": json.dumps(content)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(hashlib.blake2b(raw, digest_size=16).digest() + raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any]:
+    """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent, evaluations, trace.
+
+    Raises
+    ------
+    BadSave : the file is cut short or damaged, or it is of another model, other data or other settings
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    whole = path.read_bytes()
+    if hashlib.blake2b(whole[16:], digest_size=16).digest() != whole[:16]:
+        raise BadSave(f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were written.")
+    raw = whole[16:]
+    try:
+        size = int.from_bytes(raw[:8], "little")
+        metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
+        content, tensors = json.loads(metadata["content"]), load(raw)
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise BadSave(f"{str(path)!r} is no checkpoint.") from error
+    if metadata["format"] != FORMAT:
+        raise BadSave(f"{str(path)!r} is {metadata['format']!r}; this library reads {FORMAT!r}.")
+    for name, value in identity(solver, objective).items():
+        other = content["of"].get(name)
+        if json.loads(json.dumps(value)) != other:
+            raise BadSave(
+                f"the checkpoint {str(path)!r} is of another climb: its {name} is {_short(other)}, here it is {_short(value)}."
+            )
+    with torch.no_grad():
+        for name, into in (("theta", work.parameters), ("buffer", _buffers(objective))):
+            for p, value in zip(into, _of(tensors, name), strict=True):
+                p.copy_(value)
+    restore(work.optimisers, tensors)
+    device = work.parameters[0].device
+    average, best = ([t.to(device) for t in _of(tensors, name)] for name in ("average", "best.theta"))
+    work.average = average or None
+    work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
+    for _ in range(content["step"]):  # the draws of each step, in their order
+        torch.randint(2**62, (), generator=work.generator)
+        for feed in work.feeds:
+            next(feed.batches)
+    return content
+
+
+def identity(solver: Any, objective: Objective) -> dict[str, Any]:
+    """What has to be the same for a climb to go on: the settings, the shapes of θ, and the data."""
+    settings: dict[str, Any] = {
+        f.name: str(getattr(solver, f.name))
+        for f in dataclasses.fields(solver)
+        if f.name not in ("checkpoint", "checkpoint_every", "held_out")
+    }
+    held = solver.held_out
+    settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)
+    return settings | {
+        "shapes of θ": [list(p.shape) for p in objective.parameters()],
+        "data": [_known(t.source) for t in objective.terms],
+    }
+
+
+def check(objective: Objective) -> None:
+    """Data drawn from the model cannot be dealt out anew."""
+    if any(getattr(t.source, "drawn", False) for t in objective.terms):
+        raise BadArgument(
+            "checkpoint= needs data that do not depend on the model: those drawn from it cannot be dealt out again."
+        )
+
+
+def _known(source: Any) -> str | None:
+    return None if source.size is None else source.fingerprint
+
+
+def _buffers(objective: Objective) -> list[Tensor]:
+    seen = {id(b): b for t in objective.terms for b in t.model.buffers()}
+    return list(seen.values())
+
+
+def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:
+    return {f"{name}.{i:06}": t for i, t in enumerate(tensors)}
+
+
+def _of(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    return [tensors[key] for key in sorted(tensors) if key.rpartition(".")[0] == name]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "…"

@@ -1,0 +1,93 @@
+"""The optimisers of torch behind one name, and the average of θ over the steps.
+
+    adamw     moments of ĝ, coordinate by coordinate, without weight decay (a prior is stated, not hidden in the optimiser)
+    sgd       with momentum
+    muon      hidden matrices: momentum, made orthogonal (Newton and Schulz), at the rate that moves them as far as AdamW would; the rest
+              (embeddings, the output, norms, biases): adamw
+
+    θ̄_t = d_t θ̄_{t−1} + (1 − d_t) θ_t,      d_t = min(d, 1 − 1/t)
+
+so that θ̄ is the plain mean of θ_1 … θ_t until that has 1/(1 − d) steps, and forgets exponentially from there on.
+
+Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization; Jordan et al. (2024), Muon: an optimizer for hidden layers in neural
+networks; Liu et al. (2025), Muon is scalable for LLM training (the rate); Polyak and Juditsky (1992), Acceleration of stochastic approximation by
+averaging.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..likelihood import Objective
+
+OPTIMISERS = ("adamw", "sgd", "muon")
+
+
+def optimisers(
+    name: str, objective: Objective, rate: float, momentum: float, betas: tuple[float, float]
+) -> list[torch.optim.Optimizer]:
+    """Those that together move every parameter of the objective, each once. They minimise: they are handed −ĝ."""
+    parameters = objective.parameters()
+    if name == "sgd":
+        return [torch.optim.SGD(parameters, lr=rate, momentum=momentum)]
+    matrices = hidden(objective) if name == "muon" else []
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in parameters if id(p) not in chosen]
+    out: list[torch.optim.Optimizer] = []
+    if matrices:
+        out.append(torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        out.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0))
+    return out
+
+
+def hidden(objective: Objective) -> list[nn.Parameter]:
+    """Weights of linear maps between hidden layers: not a model's last linear map, and none that an embedding shares."""
+    out: dict[int, Any] = {}
+    for term in objective.terms:
+        modules = list(term.model.modules())
+        linear = [m for m in modules if isinstance(m, nn.Linear)]
+        looked_up = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
+        last = {id(linear[-1].weight)} if linear else set()
+        for m in linear:
+            if m.weight.requires_grad and id(m.weight) not in looked_up | last:
+                out[id(m.weight)] = m.weight
+    return list(out.values())
+
+
+@torch.no_grad()
+def averaged(average: list[Tensor] | None, parameters: list[nn.Parameter], decay: float, t: int) -> list[Tensor]:
+    """θ̄_t, in place."""
+    if average is None or t == 1:
+        return [p.detach().clone() for p in parameters]
+    torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(decay, 1 - 1 / t))
+    return average
+
+
+# ---- as plain values -----------------------------------------------------------------------------------------------------------
+
+
+def tensors_of(every: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The moments and counters of the optimisers, by name."""
+    out: dict[str, Tensor] = {}
+    for k, optimiser in enumerate(every):
+        for i, state in optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                if value is not None:
+                    out[f"optimiser.{k}.{i}.{name}"] = torch.as_tensor(value)
+    return out
+
+
+def restore(every: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """What `tensors_of` wrote, back in its place."""
+    for k, optimiser in enumerate(every):
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            head, _, rest = key.partition(f"optimiser.{k}.")
+            if not head and rest:
+                i, _, name = rest.partition(".")
+                state.setdefault(int(i), {})[name] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

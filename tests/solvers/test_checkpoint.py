@@ -1,0 +1,183 @@
+"""A climb that is killed and goes on is the climb that was not killed, to the last bit; and a checkpoint is never lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_iris
+
+import thetahat as th
+from thetahat.data import Rollouts, Tensors, Tokens
+from thetahat.errors import BadArgument, BadSave
+from thetahat.solvers import iterate
+
+X, Y = load_iris(return_X_y=True)
+TEXTS = [f"document {i} is of {i * i} and of {i**3}" for i in range(12)]
+
+
+class Killed(BaseException):
+    pass
+
+
+def classifier() -> th.Objective:
+    """With dropout, running statistics and two sources of batches."""
+    network = th.networks.mlp(4, (8,), 3)
+    layers = torch.nn.Sequential(torch.nn.BatchNorm1d(4), network[0], torch.nn.Dropout(0.3), network[1], network[2])
+    model = th.models.Conditional(th.families.Categorical(3), layers)
+    one, two = Tensors({"x": X, "y": Y}), Tensors({"x": X[::2], "y": Y[::2]})
+    return th.Objective([th.LogLikelihood(model, one), th.LogLikelihood(model, two)]) + th.LogPrior(th.priors.Normal(2.0), model)
+
+
+def gpt() -> th.Objective:
+    network = th.networks.Transformer(257, layers=1, width=16, heads=2, dropout=0.1)
+    return th.Objective([th.LogLikelihood(th.models.Autoregressive(network), Tokens(TEXTS, context=16))])
+
+
+SETTINGS = {
+    "adamw": {"optimiser": "adamw", "average": 0.8, "clip": 1.0},
+    "muon": {"optimiser": "muon", "learning_rate": 0.02, "keep": "last"},
+    "sgd": {"optimiser": "sgd", "warmup": 5, "pieces": 2},
+    "nothing held out": {"held_out": None},
+    "patient": {"learning_rate": 3.0, "patience": 2},
+}
+
+
+@pytest.mark.parametrize("build", [classifier, gpt])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_climb_killed_at_any_step_and_resumed_is_bit_identical(build, name, tmp_path):
+    """Killed after steps 1, 2, 7, 13 and 19 of 20, one after the other: θ, buffers, trace and certificate of the climb never killed."""
+    settings = {"steps": 20, "batch_size": 16, "held_out": 0.25, "evaluate_every": 3, "checkpoint_every": 2, "seed": 4}
+    settings |= SETTINGS[name]
+    torch.set_num_threads(1)
+    whole = build()
+    truth = th.maximize(whole, solver=th.Stochastic(**settings))
+    solver = th.Stochastic(checkpoint=tmp_path / "runs" / "last", **settings)
+    for at in (1, 2, 7, 13, 19):
+
+        def kill(state, at=at):
+            if state.step == at:
+                raise Killed
+
+        try:
+            iterate(solver, build(), kill)
+        except Killed:
+            continue
+    resumed = build()
+    steps = []
+    torch.rand(3)  # the global randomness takes no part
+    iterate(solver, resumed, lambda state: steps.append(state.step))
+    found = th.maximize(build(), solver=solver)  # a finished climb is not climbed again
+    assert steps[0] >= min(18, truth.certificate.steps)
+    for each, own in ((resumed, resumed.theta), (found.objective, found.theta)):
+        assert torch.equal(own, truth.theta)
+        for a, b in zip(each.model.buffers(), whole.model.buffers(), strict=True):
+            assert torch.equal(a, b)
+    assert str(found.certificate) == str(truth.certificate)
+    assert repr(found.trace) == repr(truth.trace)
+    assert found.score().weights == truth.score().weights
+
+
+SCRIPT = """
+import sys, torch, thetahat as th
+torch.set_num_threads(1)
+net = th.networks.mlp(4, (64,), 3)
+g = torch.Generator().manual_seed(0)
+data = {"x": torch.randn(512, 4, generator=g), "y": torch.randint(3, (512,), generator=g)}
+solver = th.Stochastic(steps=int(sys.argv[2]), batch_size=64, decay="constant", checkpoint=sys.argv[1] or None, checkpoint_every=1)
+fit = th.fit(th.models.Conditional(th.families.Categorical(3), net), data, solver=solver)
+torch.save(fit.theta, sys.argv[3])
+"""
+
+
+def test_a_process_killed_by_the_system_goes_on_where_its_last_checkpoint_was(tmp_path, monkeypatch):
+    """kill -9 while it writes a checkpoint a step; the process that goes on ends at the θ of one that was never killed."""
+    path = tmp_path / "last"
+    command = [sys.executable, "-c", SCRIPT, str(path), "400", str(tmp_path / "resumed")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment)
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "resumed").exists()
+    for where, result in ((path, "resumed"), ("", "whole")):
+        monkeypatch.setattr(sys, "argv", ["", str(where), "400", str(tmp_path / result)])
+        exec(compile(SCRIPT, "script", "exec"), {})
+    assert torch.equal(torch.load(tmp_path / "resumed"), torch.load(tmp_path / "whole"))
+
+
+# ---- what goes wrong ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    iterate(th.Stochastic(steps=3, checkpoint=tmp_path / "last", held_out=0.2), gpt())
+    return tmp_path / "last"
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
+    """The write fails half way: the error is the system's, the file is the one before, and nothing is left beside it."""
+    before = finished.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    solver = th.Stochastic(steps=5, checkpoint=finished.with_name("other"), checkpoint_every=2, held_out=0.2)
+    finished.with_name("other").write_bytes(before)
+    with pytest.raises(BadSave, match="its steps is '3', here it is '5'"):
+        iterate(solver, gpt())
+    finished.with_name("other").unlink()
+    good: list[bytes] = []
+
+    def after(state: object) -> None:
+        if state.step == 3:
+            good.append(solver.checkpoint.read_bytes())
+            monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        iterate(solver, gpt(), after)
+    monkeypatch.undo()
+    assert solver.checkpoint.read_bytes() == good[0]
+    assert sorted(p.name for p in finished.parent.iterdir()) == ["last", "other"]
+    iterate(solver, gpt())
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "other"])
+def test_a_damaged_checkpoint_is_refused(finished, harm):
+    raw = bytearray(finished.read_bytes())
+    if harm == "cut":
+        raw = raw[:-100]
+    elif harm == "changed":
+        raw[len(raw) // 2] ^= 1
+    else:
+        raw = bytearray(b"no checkpoint")
+    finished.write_bytes(raw)
+    with pytest.raises(BadSave, match="last"):
+        iterate(th.Stochastic(steps=3, checkpoint=finished, held_out=0.2), gpt())
+
+
+def test_a_checkpoint_of_another_climb_is_refused_by_what_differs(finished):
+    solver = th.Stochastic(steps=3, checkpoint=finished, held_out=0.2)
+    with pytest.raises(BadSave, match="its shapes of θ is"):
+        iterate(solver, classifier())
+    with pytest.raises(BadSave, match="its seed is '0', here it is '1'"):
+        iterate(th.Stochastic(steps=3, checkpoint=finished, held_out=0.2, seed=1), gpt())
+    other = gpt()
+    other.terms[0].source = Tokens([*TEXTS[1:], TEXTS[0]], context=16)
+    with pytest.raises(BadSave, match="its data is"):
+        iterate(solver, other)
+
+
+def test_data_drawn_from_the_model_cannot_be_dealt_out_again(tmp_path):
+    policy = th.models.Policy(th.networks.mlp(4, 4, 2))
+    with pytest.raises(BadArgument, match="do not depend on the model"):
+        th.fit(policy, Rollouts("CartPole-v1", episodes=2), solver=th.Stochastic(steps=2, checkpoint=tmp_path / "last"))
