@@ -16,7 +16,7 @@ from .families import loss
 from .fit import Fit, fit, maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
-from .solvers import LBFGS, Certificate, ClosedForm, Newton, Stochastic
+from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Stochastic
 
 if TYPE_CHECKING:
     from . import evaluation, inference, report, sklearn
@@ -43,6 +43,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "EM",
     "LBFGS",
     "Certificate",
     "ClosedForm",

@@ -33,14 +33,14 @@ from .inference.covariance import Inverse, bread
 from .inference.criteria import counted
 from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled
-from .models import Density, Regression
+from .models import Density, Mixture, Regression
 from .models.base import get_theta, set_theta
 from .models.custom import Custom
 from .models.information import Information
 from .models.taylor import Taylor
-from .solvers import DENSE, LBFGS, Certificate, ClosedForm, Newton
+from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton
 
-_SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS)}
+_SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM)}
 
 
 # ---- save --------------------------------------------------------------------------------------------------------------------
@@ -109,6 +109,10 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"kind": "regression", "fixed": plain(model.fixed), **config}, tensors
     if isinstance(model, Density):
         return {"kind": "density", "family": families.to_config(model.family)}, {}
+    if isinstance(model, Mixture) and all(isinstance(c, (Density, Regression)) for c in model.components):
+        parts = [_model_config(c) for c in model.components]
+        own = {f"component.{k}.{name}": t for k, (_, found) in enumerate(parts) for name, t in found.items()}
+        return {"kind": "mixture", "components": [part for part, _ in parts]}, own
     if isinstance(model, Custom):
         return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in model.state_dict().items()}
@@ -236,18 +240,10 @@ def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) 
 def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: nn.Module | None) -> nn.Module:
     """The model at θ̂: built again, or the one given once it is known to be the same."""
     kind = config["kind"]
-    if kind in ("regression", "density"):
+    if kind in ("regression", "density", "mixture"):
         if given is not None:
             raise BadArgument(f"{path} holds a {kind}, which needs no model: th.load({str(path)!r}).")
-        try:
-            family = families.from_config(config["family"])
-        except BadArgument as error:
-            raise BadSave(f"{path} holds a family that this library does not know: {error}") from error
-        if kind == "density":
-            built: nn.Module = Density(family)
-        else:
-            encoder = encoders.from_config(config["encoder"], tensors)
-            built = Regression(family, encoder, config["slots"], rich(config["fixed"]), density=config["density"])
+        built: nn.Module = _built(config, tensors, path)
         set_theta(built, tensors["theta"])
         return built
     name = config["name"]
@@ -281,6 +277,24 @@ def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given
     return given
 
 
+def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encoder: Any = None) -> nn.Module:
+    """A model that is no code, θ not yet set. `encoder`: the one that components of a mixture share."""
+    if config["kind"] == "mixture":
+        parts: list[Any] = []
+        for k, each in enumerate(config["components"]):
+            own = {name.removeprefix(f"component.{k}."): t for name, t in tensors.items() if name.startswith(f"component.{k}.")}
+            parts.append(_built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None))
+        return Mixture(parts)
+    try:
+        family = families.from_config(config["family"])
+    except BadArgument as error:
+        raise BadSave(f"{path} holds a family that this library does not know: {error}") from error
+    if config["kind"] == "density":
+        return Density(family)
+    encoder = encoder or encoders.from_config(config["encoder"], tensors)
+    return Regression(family, encoder, config["slots"], rich(config["fixed"]), density=config["density"])
+
+
 def _shown(parameters: Any) -> str:
     if isinstance(parameters, str):
         return f"none, it is a {parameters}"
@@ -289,7 +303,8 @@ def _shown(parameters: Any) -> str:
 
 def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Module, path: Path) -> Fit:
     memory = dataclasses.replace(Memory(**rich(content["data"])), path=str(path))
-    source = ForgottenTable(memory, model.encoder, model.family) if isinstance(model, Regression) else Forgotten(memory)
+    table = model if isinstance(model, Regression) else _regression_of(model)
+    source = Forgotten(memory) if table is None else ForgottenTable(memory, table.encoder, table.family)
     weights = None if content["weights"] is None else ForgottenWeights(memory, content["weights"])
     found = None
     if "value" in tensors:
@@ -309,6 +324,12 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Mod
     elif log_likelihood is not None and memory.total is not None:
         fit._kept["criteria"] = counted(objective.size, log_likelihood, memory.total)
     return fit
+
+
+def _regression_of(model: nn.Module) -> Regression | None:
+    """The first component of a mixture of regressions: it says how the table is read."""
+    parts = list(model.components) if isinstance(model, Mixture) else list[nn.Module]()
+    return next((c for c in parts if isinstance(c, Regression)), None)
 
 
 def _prior(config: dict[str, Any]) -> priors.Prior:
@@ -333,10 +354,11 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
         raise BadArgument(
             f"{path} was fitted with the weighting {weights.__name__}, which is code, and code is not saved: fit again."
         )
-    if isinstance(model, Regression):
+    table = model if isinstance(model, Regression) else _regression_of(model)
+    if table is not None:
         from .data import Frame
 
-        source: Any = Table(Frame(data), model.encoder, model.family, missing=memory.missing)
+        source: Any = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
     elif isinstance(model, Density):
         from .models.density import density
 

@@ -169,6 +169,13 @@ class Family:
         """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""
         return tuple(_middle(p.range) for p in self.parameters.values())
 
+    def maximum(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...] | None:
+        """The constant parameters that maximise Σ w log p(y | θ), where they have a formula; None where they have none.
+
+        On their own scale, in order. An end of a range (a scale of 0), or NaN, where the likelihood has no maximum.
+        """
+        return None
+
     @property
     def concave(self) -> bool:
         """Whether log p is concave in (η₁, …, η_k) for every y: then every stationary point is a global maximum."""
@@ -189,6 +196,11 @@ class Family:
         raise BadArgument(f"{self} does not describe a categorical response.")
 
     # ---- what follows ----------------------------------------------------------------------------------------------
+
+    @property
+    def length(self) -> int | None:
+        """How many components y has; None where it is one number."""
+        return None
 
     @property
     def parameters(self) -> dict[str, Parameter]:

@@ -71,6 +71,9 @@ class Bernoulli(Family):
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return (min(max(weighted_mean(y, weight), 0.01), 0.99),)
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return (weighted_mean(y, weight),)
+
     @property
     def concave(self) -> bool:
         return isinstance(self.parameters["mean"].link, (Logit, Probit, CLogLog))
@@ -176,6 +179,9 @@ class Binomial(Family):
     def start(self, y: Tensor, weight: Tensor, trials: Tensor) -> tuple[float, ...]:
         share = weighted_mean(y, weight) / max(weighted_mean(trials, weight), 1e-300)
         return (min(max(share, 0.01), 0.99),)
+
+    def maximum(self, y: Tensor, weight: Tensor, trials: Tensor) -> tuple[float, ...]:
+        return (weighted_mean(y, weight) / weighted_mean(trials, weight),)
 
     @property
     def concave(self) -> bool:

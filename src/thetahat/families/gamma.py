@@ -77,6 +77,9 @@ class Exponential(Family):
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return (weighted_mean(y, weight) or 1.0,)
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return (weighted_mean(y, weight),)
+
     @property
     def concave(self) -> bool:
         return isinstance(self.parameters["mean"].link, Log)

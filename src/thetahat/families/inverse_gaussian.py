@@ -120,6 +120,10 @@ class InverseGaussian(Family):
         mean = weighted_mean(y, weight)
         return mean, min(max(weighted_variance(y / mean, weight), 1e-4), 1e4) / mean
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        mean = weighted_mean(y, weight)
+        return mean, weighted_mean((y / mean - 1) ** 2 / y, weight)
+
 
 def _log_mills(x: Tensor) -> Tensor:
     """log of e^(x²/2)·Φ(−x), x ≥ 0; from 15 on by its asymptotic series, as the derivative of erfcx cancels there."""

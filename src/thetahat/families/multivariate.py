@@ -44,6 +44,10 @@ class MultivariateNormal(Family):
             raise BadArgument(f"dim is {self.dim}; a vector has 1 or more components.")
 
     @property
+    def length(self) -> int:
+        return self.dim
+
+    @property
     def parameters(self) -> dict[str, Parameter]:
         mean = Parameter(real, link=links.get(self.link or links.identity), own_predictors=True)
         diagonal, below = Parameter(positive, link=links.log), Parameter(real)
@@ -104,6 +108,18 @@ class MultivariateNormal(Family):
         factor = deviation[:, None] * factor
         return (*mean.tolist(), *(float(factor[i, j]) for i, j in self._entries()))
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        share = (weight / weight.sum())[:, None]
+        mean = (share * y).sum(0)
+        rest = share.sqrt() * (y - mean)
+        deviation = rest.square().sum(0).sqrt()
+        z = rest / deviation  # NaN where a component does not vary
+        factor, failed = torch.linalg.cholesky_ex(z.T @ z)
+        if int(failed) or not float(factor.diagonal().min()) > 1e-6:  # rounding decides below: the covariance is singular
+            factor = torch.full_like(factor, math.nan)
+        factor = deviation[:, None] * factor
+        return (*mean.tolist(), *(float(factor[i, j]) for i, j in self._entries()))
+
     @property
     def concave(self) -> bool:
         return False
@@ -135,6 +151,10 @@ class Dirichlet(Family):
     def __post_init__(self) -> None:
         if self.k < 2:
             raise BadArgument(f"k is {self.k}; a whole has 2 or more shares.")
+
+    @property
+    def length(self) -> int:
+        return self.k
 
     @property
     def parameters(self) -> dict[str, Parameter]:

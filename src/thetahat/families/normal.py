@@ -79,6 +79,9 @@ class Normal(Family):
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return weighted_mean(y, weight), math.sqrt(weighted_variance(y, weight)) or 1.0
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return weighted_mean(y, weight), math.sqrt(weighted_variance(y, weight))
+
 
 @dataclass(frozen=True)
 class LogNormal(Family):
@@ -130,3 +133,6 @@ class LogNormal(Family):
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return Normal().start(torch.log(y), weight)
+
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return Normal().maximum(torch.log(y), weight)

@@ -78,6 +78,9 @@ class Poisson(Family):
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return (max(weighted_mean(y, weight), 1e-3),)
 
+    def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        return (weighted_mean(y, weight),)
+
     @property
     def concave(self) -> bool:
         return isinstance(self.parameters["mean"].link, Log)

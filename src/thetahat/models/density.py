@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import Batch
+from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors
-from ..errors import BadArgument, NotFinite, OutOfSupport
+from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
 from ..families.base import Family
 from .base import Model
+from .information import Information
+from .taylor import Taylor, weighted
+
+CELLS = 2**22  # curvatures held at once
 
 
 class Density(Model):
@@ -36,8 +42,11 @@ class Density(Model):
         self.family, self.measure = family, family.measure
         self.theta = nn.Parameter(torch.zeros(len(family.parameters), dtype=torch.float64))
 
+    def extras(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: batch[name] for name in self.family.extras if name in batch}
+
     def log_prob(self, batch: Batch) -> Tensor:
-        return self.family.log_prob_eta(batch["y"], *[eta.expand(len(batch)) for eta in self.theta])
+        return self.family.log_prob_eta(batch["y"], *[eta.expand(len(batch)) for eta in self.theta], **self.extras(batch))
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales, each (n,)."""
@@ -46,19 +55,58 @@ class Density(Model):
 
     def mean(self, batch: Batch) -> Tensor:
         """E[y], for each row the same."""
-        return self.family.expectation(*self.parameters_at(batch))
+        return self.family.expectation(*self.parameters_at(batch), **self.extras(batch))
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
-        return self.family.sample(*self.parameters_at(batch), generator=generator)
+        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+
+    def taylor(
+        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
+        """Σ w log p, its gradient and its information: sums of the family's scores and curvatures."""
+        k = len(self.theta)
+        value, gradient, A = self.theta.new_zeros(()), torch.zeros_like(self.theta), self.theta.new_zeros(k, k)
+        step = max(256, CELLS // k**2)
+        with torch.no_grad():
+            for at in range(0, len(batch), step):
+                rows = batch[at : at + step]
+                log_p, score, curvature = self.family.derivatives(rows["y"], list(self.theta), self.extras(rows), order)
+                w = torch.ones(len(rows), dtype=torch.float64) if weight is None else weight[at : at + step]
+                value += weighted(log_p.expand(len(rows)), w).sum()
+                gradient += torch.stack([w @ s.expand(len(rows)) for s in score])
+                for (a, b), c in curvature.items():
+                    own = c if self.family.smooth else -score[a] * score[b]  # a kink's information: E[s sᵀ], as in Regression
+                    A[a, b] -= w @ own.expand(len(rows))
+        return Taylor(value, gradient, Information(A + A.triu(1).T) if order > 1 else None)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """∂ log p_i / ∂θ, (n, k)."""
+        _, score, _ = self.family.derivatives(batch["y"], list(self.theta.detach()), self.extras(batch), order=1)
+        return torch.stack([s.expand(len(batch)) for s in score], -1)
 
     def start(self, source: Source) -> Tensor:
         """The family's own start, on its links."""
-        batches = list(source.batches())
-        y, weight = torch.cat([b["y"] for b in batches]), torch.cat([b.count.to(torch.float64) for b in batches])
-        values = self.family.start(y, weight)
+        y, weight, extras = self._whole(source)
+        return self._eta(self.family.start(y, weight, **extras))
+
+    def closed_form(self, source: Source) -> Tensor | None:
+        """The maximum itself, where the family has a formula for it: not finite where there is none; None where there is no formula."""
+        y, weight, extras = self._whole(source)
+        values = self.family.maximum(y, weight, **extras)
+        return None if values is None else self._eta(values)
+
+    def _whole(self, source: Source) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        whole = concatenate(list(source.batches()))
+        return whole["y"], whole.count.to(torch.float64), self.extras(whole)
+
+    def _eta(self, values: Sequence[float]) -> Tensor:
         pairs = zip(self.family.parameters.values(), values, strict=True)
         return torch.stack([p.link(torch.tensor(v, dtype=torch.float64)) for p, v in pairs])
+
+    def source(self, data: Any, weights: str | None = None) -> Tensors:
+        """Rows of y as this model reads them (see `observed`)."""
+        return observed(data, [self.family], weights)
 
     @property
     def names(self) -> list[str]:
@@ -99,22 +147,84 @@ def density(family: Family, array: Any) -> tuple[Density, Tensors]:
     >>> source.size
     2
     """
-    values = np.asarray(array)
-    if values.dtype.kind not in "fiub":
-        raise BadArgument(f"{family} describes numbers; received an array of type {values.dtype}.")
-    y = torch.tensor(values, dtype=torch.float64)
+    return Density(family), observed(array, [family])
+
+
+def observed(data: Any, families: Sequence[Family], weights: str | None = None) -> Tensors:
+    """The rows that families without predictors describe.
+
+    Parameters
+    ----------
+    data : an array of y, (n,) or (n, d); or a table (whatever `data.Frame` reads): the columns that are named like a family's extras
+        (trials, status …) are those, `weights` the frequencies, and the others are y, the components of a vector in their order
+    families : one of which, at least, must describe each row
+
+    Raises
+    ------
+    BadArgument : y is a vector of another length, or there are columns too many
+    NotFinite, OutOfSupport : the first row that cannot be used
+
+    >>> from thetahat.families import Normal
+    >>> observed({"y": [0.0, 1.0], "times": [3, 2]}, [Normal()], "times").whole.total
+    5.0
+    """
+    arrays = isinstance(data, Mapping) and "y" in data and all(np.ndim(v) >= (2 if k == "y" else 1) for k, v in data.items())
+    if arrays:
+        tensors = {name: _numbers(values, families[0]) for name, values in data.items()}
+    elif hasattr(data, "columns") or isinstance(data, (str, Path, Mapping)):
+        from ..data.frame import Frame  # brings pandas
+        from ..data.table import numeric_tensors
+
+        tensors = _stacked(numeric_tensors(Frame(data)), families, weights)
+    else:
+        if weights is not None:
+            raise BadArgument(f"weights={weights!r} names a column, and an array has none. Give a table, or a Batch with counts.")
+        tensors = {"y": _numbers(data, families[0])}
+    if weights is not None and weights not in tensors:
+        raise UnknownColumn.named(weights, tensors, where="weights=")
+    count = None if weights is None else tensors.pop(weights)
+    _check(tensors, families)
+    return Tensors(tensors, count=count)
+
+
+def _numbers(values: Any, family: Family) -> Tensor:
+    array = np.asarray(values.detach() if isinstance(values, Tensor) else values)
+    if array.dtype.kind not in "fiub":
+        raise BadArgument(f"{family} describes numbers; received an array of type {array.dtype}.")
+    return torch.tensor(array, dtype=torch.float64)
+
+
+def _stacked(columns: dict[str, Tensor], families: Sequence[Family], weights: str | None) -> dict[str, Tensor]:
+    """The columns of a table, those that make up y as one tensor."""
+    other = {name for family in families for name in family.extras} | {weights}
+    mine = [name for name in columns if name not in other]
+    length = families[0].length
+    if len(mine) != (length or 1):
+        wanted = "one column" if length is None else f"vectors of {length} components"
+        raise BadArgument(
+            f"{families[0]} describes {wanted}, and the data have {', '.join(mine) or 'none'}. Pass those columns alone."
+        )
+    y = columns[mine[0]] if length is None else torch.stack([columns[name] for name in mine], -1)
+    return {"y": y} | {name: column for name, column in columns.items() if name not in mine}
+
+
+def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
+    y = tensors["y"]
     finite = torch.isfinite(y.reshape(len(y), -1)).all(-1)
     if not bool(finite.all()):
         row = int(torch.nonzero(~finite)[0, 0])
         raise NotFinite(f"row {row} is {y[row].tolist()}. Every value must be finite ({int((~finite).sum())} rows are not).")
-    source = Tensors({"y": y})
-    inside = family.in_support(y)
-    if inside.shape != y.shape[:1]:
-        raise BadArgument(f"{family} describes numbers, an array (n,); received one of shape {tuple(y.shape)}.")
+    inside = torch.zeros(len(y), dtype=torch.bool)
+    for family in families:
+        for name, default in family.extras.items():
+            if default is None and name not in tensors:
+                raise UnknownColumn.named(name, tensors, where=str(family))
+        inside = inside | family.in_support(y, **{name: tensors[name] for name in family.extras if name in tensors})
     if not bool(inside.all()):
         row = int(torch.nonzero(~inside)[0, 0])
+        named = " or ".join(dict.fromkeys(map(str, families)))
+        supports = " or ".join(dict.fromkeys(str(family.support) for family in families))
         raise OutOfSupport(
-            f"row {row}: {y[row].tolist()}, to which {family} gives probability zero. Its support is {family.support}. "
+            f"row {row}: {y[row].tolist()}, to which {named} gives probability zero. Its support is {supports}. "
             f"({int((~inside).sum())} such rows.)"
         )
-    return Density(family), source

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 
 from ..likelihood import Objective
+from ..models import Mixture
 from . import closed_form, quantile
 from .certificate import Certificate
 from .closed_form import ClosedForm
 from .diagnose import diagnose
+from .em import EM
 from .lbfgs import LBFGS
 from .loop import Solver, iterate
 from .minibatches import drawn
@@ -24,8 +26,8 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 
 
 def choose(objective: Objective) -> Any:
-    """Stochastic ascent where θ is not float64 (a network) or the data have no end; the closed form where there is one; Newton where the
-    information can be held and factored, L-BFGS where it cannot."""
+    """Stochastic ascent where θ is not float64 (a network) or the data have no end; the closed form where there is one; EM for a mixture;
+    Newton where the information can be held and factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
     if endless or any(p.dtype != torch.float64 for p in objective.parameters()):
         return Stochastic()
@@ -35,6 +37,8 @@ def choose(objective: Objective) -> Any:
         return LinearProgramme()
     layout = getattr(objective.model, "layout", None)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
+    if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
+        return EM()
     return Newton() if dense <= DENSE else LBFGS()
 
 
@@ -50,6 +54,7 @@ def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[i
 
 
 __all__ = [
+    "EM",
     "LBFGS",
     "Certificate",
     "ClosedForm",

@@ -56,7 +56,7 @@ def _examined(objective: Objective, state: Any, certificate: Certificate) -> Cer
             return at
     if certificate.ok and not _suspicious(state):
         return certificate
-    if certificate.status == "no maximum" or objective.priors or len(objective.terms) != 1 or objective.size > 5000:
+    if certificate.status == "no maximum" or certificate.directions or objective.priors or len(objective.terms) != 1 or objective.size > 5000:
         return certificate
     information = objective.taylor(order=2).information
     assert information is not None
@@ -206,7 +206,7 @@ def _echelon(V: Tensor) -> list[Tensor]:
 
 def _named(model: Any, v: Tensor) -> dict[str, float]:
     v = v / float(v.abs().max())
-    return {name: float(x) for name, x in zip(names_of(model), v, strict=True) if x != 0}
+    return {name: float(x) for name, x in zip(getattr(model, "coefficient_names", None) or names_of(model), v, strict=True) if x != 0}
 
 
 def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
