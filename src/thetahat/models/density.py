@@ -196,6 +196,8 @@ def _numbers(values: Any, family: Family) -> Tensor:
 
 def _stacked(columns: dict[str, Tensor], families: Sequence[Family], weights: str | None) -> dict[str, Tensor]:
     """The columns of a table, those that make up y as one tensor."""
+    if weights is not None and weights not in columns:
+        raise UnknownColumn.named(weights, columns, where="weights=")
     other = {name for family in families for name in family.extras} | {weights}
     mine = [name for name in columns if name not in other]
     length = families[0].length

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..likelihood import LogLikelihood, Objective, total
-from ..models.mixture import Mixture, Recounted, supports
+from ..models.mixture import Mixture, Recounted
+from ..models.partition import supports
 from ..models.regression import Regression
 from ..models.taylor import Taylor, weighted
 from . import closed_form

@@ -35,7 +35,8 @@ from ..data.source import Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.restricted import Restricted
-from ..models.mixture import Mixture, Recounted, partition
+from ..models.mixture import Mixture, Recounted
+from ..models.partition import partition
 from ..models.regression import _some_rows
 from .certificate import Certificate
 from .climbs import Maximum, distinct, leads_to, needless, starts_of, told_of
