@@ -26,6 +26,10 @@ from .stochastic import Stochastic
 
 SUSPICIOUS = 1e3
 SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked at
+PERFECT, PERFECT_AT = (
+    1e-12,
+    1e-10,
+)  # the width of a density at which a fit is perfect, against the size of y; and that size where all y are 0
 FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
 
 
@@ -50,27 +54,41 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
 
 def _examined(objective: Objective, state: Any, certificate: Certificate) -> Certificate:
     model = objective.model
-    if isinstance(model, Regression):
-        at = _boundary(objective, model)
-        if at:
-            return at
-    if certificate.ok and not _suspicious(state):
+    perfect = None if certificate.ok or certificate.status == "no maximum" else _perfect(objective)
+    if perfect:
+        return replace(certificate, status="no maximum", rows=perfect[0], detail=perfect[1], concave=False)
+    at = _boundary(objective, model) if isinstance(model, Regression) else None
+    if at and at.ok:
+        return at
+    if at:  # the others have no maximum there
+        certificate = at
+    elif certificate.ok and not _suspicious(state):
         return certificate
-    if certificate.status == "no maximum" or certificate.directions or objective.priors or len(objective.terms) != 1 or objective.size > 5000:
+    if certificate.status == "no maximum" or certificate.directions or len(objective.terms) != 1 or objective.size > 5000:
         return certificate
+    held = torch.zeros(objective.size, dtype=torch.bool)  # by a prior, which falls for ever in every direction
+    for prior in objective.priors:
+        held[prior.prior.coordinates(prior.model)] = True
     information = objective.taylor(order=2).information
     assert information is not None
     weak, scale = _weak_directions(information)
+    weak = weak[:, (weak[held].abs() < 1e-9).all(0)]
     vectors = weak / scale[:, None]
     flat = _flat(objective, model, weak, scale)
-    found = _separated(model, objective, certificate) if isinstance(model, Regression) else None
+    found = _separated(model, objective, certificate, held) if isinstance(model, Regression) else None
     if found and flat:
         return replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
     if found:
         return found
     if flat:
         return _flat_certificate(flat, certificate)
-    return _recession(objective, vectors, state, certificate) or certificate
+    recession = _recession(objective, vectors, state, certificate, held)
+    if recession is None and isinstance(model, Regression) and weak.shape[1] and getattr(state, "factor", state) is None:
+        near = direction_text(_named(model, vectors[:, 0]))
+        return replace(
+            certificate, detail=f"{certificate.detail} The columns are nearly collinear along {near}: centre them, or drop one."
+        )
+    return recession or certificate
 
 
 def _finite(objective: Objective, value: float) -> bool:
@@ -91,6 +109,33 @@ def _impossible(objective: Objective, value: float) -> str:
             break
         seen += len(batch)
     return f"the log-likelihood is {value:g} where the climb begins{found}. Begin where every row is possible."
+
+
+def _perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
+    """The rows whose density stands within 10⁻¹² of y, where residuals are rounding: the scale runs to 0 there."""
+    model, sizes, log_probs = objective.model, [], []
+    target = getattr(model, "target", "y")
+    if model.measure == "mass":
+        return None
+    for batch in objective.terms[0].source.batches(model):
+        y = batch.tensors.get(target)
+        if y is None or y.shape != batch.shape or len(batch.shape) != 1:
+            return None
+        with torch.no_grad():
+            log_probs.append(model.log_prob(batch))
+        sizes.append(y.abs().to(log_probs[-1].dtype))
+    size = torch.cat(sizes)
+    size = size.clamp(min=float(size.mean()) or PERFECT_AT)
+    rows = torch.nonzero(torch.cat(log_probs) > -torch.log(PERFECT * size)).reshape(-1).numpy()
+    if len(rows) == 0:
+        return None
+    kept = getattr(objective.terms[0].source, "kept", None)  # of a table with incomplete rows: which are complete
+    rows = rows if kept is None else kept.nonzero()[0][rows]
+    listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
+    return tuple(int(r) for r in rows), (
+        f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density grows without bound as the scale "
+        "→ 0. Hold the scale (scale=value), or leave columns out."
+    )
 
 
 def _magnitudes(model: Regression, objective: Objective) -> str:
@@ -206,7 +251,9 @@ def _echelon(V: Tensor) -> list[Tensor]:
 
 def _named(model: Any, v: Tensor) -> dict[str, float]:
     v = v / float(v.abs().max())
-    return {name: float(x) for name, x in zip(getattr(model, "coefficient_names", None) or names_of(model), v, strict=True) if x != 0}
+    return {
+        name: float(x) for name, x in zip(getattr(model, "coefficient_names", None) or names_of(model), v, strict=True) if x != 0
+    }
 
 
 def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
@@ -258,11 +305,11 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
 # ---- no maximum ----------------------------------------------------------------------------------------------------------------
 
 
-def _separated(model: Regression, objective: Objective, certificate: Certificate) -> Certificate | None:
+def _separated(model: Regression, objective: Objective, certificate: Certificate, held: Tensor) -> Certificate | None:
     from .separation import separation  # brings scipy.optimize, which takes long to load
 
     source = objective.terms[0].source
-    found = separation(model, source)
+    found = separation(model, source, held.numpy())
     if found is None:
         return None
     direction = torch.from_numpy(found.direction)
@@ -299,12 +346,12 @@ def _separated(model: Regression, objective: Objective, certificate: Certificate
     )
 
 
-def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: Certificate) -> Certificate | None:
+def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: Certificate, held: Tensor) -> Certificate | None:
     """A direction along which ℓ was seen never to fall, out to 64 times the size of θ: evidence, not proof, and called so."""
     theta, here = objective.theta, objective.value()
     noise = 1e-10 * (abs(here) + 1)
     candidates = [vectors[:, j] for j in range(vectors.shape[1])] + [
-        torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50))
+        torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50)) if not held[j]
     ]
     for v in candidates:
         for sign in (1.0, -1.0):

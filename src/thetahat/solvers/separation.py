@@ -41,10 +41,11 @@ class Separation:
     complete: bool  # every row separated: complete separation
 
 
-def separation(model: Regression, source: Source) -> Separation | None:
+def separation(model: Regression, source: Source, held: np.ndarray | None = None) -> Separation | None:
     """The separated rows, or None: then the likelihood of a concave family has a maximum.
 
-    Only families that know their recession cones (`Family.recession`) are examined.
+    Only families that know their recession cones (`Family.recession`) are examined. `held`, (p,), are coordinates of θ along which no
+    direction goes, since a prior holds them.
     """
     inequality, owner, equality = [], [], []
     seen = counted = 0
@@ -67,6 +68,8 @@ def separation(model: Regression, source: Source) -> Separation | None:
         counted += int(used.sum())
     if model.family.recession(batch["y"], **model.extras(batch)) is None:
         return None
+    if held is not None and held.any():
+        equality.append(sparse.eye(model.layout.size).tocsr()[np.flatnonzero(held)])
     return _solve(sparse.vstack(inequality).tocsr(), np.concatenate(owner), _distinct(sparse.vstack(equality).tocsr()), counted)
 
 
