@@ -390,3 +390,50 @@ def test_theta_stands_at_the_maximum_afterwards():
     ours.objective.theta = ours.theta + 1.0
     ours.covariance("sandwich")
     assert torch.equal(ours.objective.theta, ours.theta)
+
+
+@pytest.mark.parametrize(
+    ("family", "draw"),
+    [
+        ("gamma", lambda rng, n: rng.gamma(0.3, 2.0, n)),
+        ("inverse_gaussian", lambda rng, n: rng.wald(1.0, 2.0, n)),
+        ("beta", lambda rng, n: rng.beta(2.0, 3.0, n)),
+        ("student_t", lambda rng, n: rng.standard_t(3.0, n)),
+        ("lognormal", lambda rng, n: np.exp(rng.normal(size=n))),
+        ("gumbel", lambda rng, n: rng.gumbel(size=n)),
+        ("skew_normal", lambda rng, n: np.abs(rng.normal(size=n)) + 0.7 * rng.normal(size=n)),
+    ],
+)
+def test_two_roads_to_a_mean_over_a_density_agree(family, draw):
+    """By the trapezoidal rule in t, whose mass is checked, and over the quantile: different nodes, one integral."""
+    from thetahat.inference import quadrature
+
+    fit = th.fit(family, {"y": draw(np.random.default_rng(0), 200)})
+    (batch,) = fit.source.batches()
+    with torch.no_grad():
+        eta = [e[:1] for e in fit.model.eta(batch, fit.theta)]
+        rows = quadrature.Rows(fit.model.family, eta, {}, list(range(len(eta))))
+        zero, one, two = torch.zeros(1, dtype=torch.float64), rows.zeros(), rows.zeros()
+        assert len(quadrature._by_density(rows, zero, one)) == 0
+        quadrature._by_quantile(rows, torch.arange(1), zero, two)
+    size = [one[a, a].sqrt() for a in range(len(eta))]
+    for (a, b), value in one.items():
+        assert_allclose(value, two[a, b], rtol=1e-7, atol=1e-7 * float(size[a] * size[b]))
+
+
+def test_angles_and_truncated_densities_are_integrated_over_their_quantiles():
+    """A density that does not fall off, and one with an edge: E[s²] of the von Mises location is κ·A(κ) (Mardia and Jupp 2000, §5.3.2);
+    that of the truncated normal's mean Var(y)/σ⁴."""
+    from scipy.special import ive
+
+    y = np.random.default_rng(0).vonmises(0.3, 2.0, 100)
+    fit = th.fit("von_mises", {"y": y})
+    k = fit.estimates["concentration"]
+    (batch,) = fit.source.batches()
+    assert_allclose(outer_products(fit.model, batch)[0, 0], k * ive(1, k) / ive(0, k), rtol=1e-7)
+
+    z = np.abs(np.random.default_rng(0).normal(size=200)) + 0.5
+    cut = th.fit("y ~ 1", {"y": z}, "truncated(normal)", low=0.5, scale=1.0)
+    (batch,) = cut.source.batches()
+    variance = cut.model.family.variance(*cut.model.parameters_at(batch), **cut.model.extras(batch))
+    assert_allclose(outer_products(cut.model, batch)[0, 0], variance, rtol=1e-7)
