@@ -1,5 +1,7 @@
 """The summary, the charts and the HTML report say what the fit says, and nothing that they were not given."""
 
+import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -113,6 +115,72 @@ def test_what_the_user_named_is_escaped(tmp_path: Path) -> None:
     page = _read(th.fit(f"y ~ `{name}`", {name: x, "y": x + rng.normal(size=30)}).report(tmp_path / "r.html"))
     assert "script" not in page.tags
     assert any(name in text for text in page.text)
+
+
+def test_a_fit_without_a_maximum_names_the_direction_once_and_shows_no_error() -> None:
+    """x = 3.5 separates y = 0 from y = 1: every multiple of x − 3.5 is better than the last."""
+    frame = {"y": [0, 0, 0, 1, 1, 1], "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    fit = th.fit("y ~ x", frame, "bernoulli", on_failure="return")
+    text = str(fit.summary())
+    assert "No maximum" in text
+    assert text.count("separated by") == 1
+    assert "std. error" not in text
+    assert fit.summary().to_dict()["estimates"][1]["standard_error"] is None
+
+
+def test_the_report_of_no_estimate_judges_no_predictions(tmp_path: Path) -> None:
+    frame = {"y": [0, 0, 0, 1, 1, 1], "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    page = _read(th.fit("y ~ x", frame, "bernoulli", on_failure="return").report(tmp_path / "r.html"))
+    assert page.tags["svg"] == 2  # the climb alone
+    assert "which is no estimate" in " ".join(page.text)
+
+
+def test_stochastic_ascent_shows_its_trend_and_no_decrement(tmp_path: Path) -> None:
+    """The third number of its trace is a standard error in nats, not Newton's decrement: one chart, with a band."""
+    import torch
+
+    torch.manual_seed(0)
+    data = {"x": torch.randn(100, 1), "y": torch.randn(100)}
+    fit = th.fit(th.models.Conditional(th.families.Normal(), torch.nn.Linear(1, 2)), data, solver=th.Stochastic(steps=20))
+    drawn = fit.plot("trace").to_dict()
+    assert "decrement" not in str(drawn)
+    assert "nats a term" in str(drawn)
+    text = " ".join(_read(fit.report(tmp_path / "r.html")).text)
+    assert "Stochastic ascent, no certificate: held-out" in text
+
+
+def test_the_summary_for_json_is_strict_and_holds_every_level(ships: th.Fit) -> None:
+    found = json.loads(json.dumps(ships.summary(level=0.9).to_dict(), allow_nan=False))
+    assert [line["name"] for line in found["estimates"]] == ships.names
+    assert found["estimates"][-1]["low"] == pytest.approx(ships.intervals(0.9)["low"].iloc[-1])
+    assert found["log_likelihood"]["nats"] == pytest.approx(ships.log_likelihood)
+    assert {t["name"] for t in found["tests"]} == {"type", "built"}
+
+
+def test_the_terminal_and_the_notebook_say_what_the_text_says(ships: th.Fit) -> None:
+    from rich.console import Console
+
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(ships.summary())
+    assert [line.rstrip() for line in console.export_text().splitlines()] == str(ships.summary()).splitlines()
+    assert "0.3845" in ships.summary()._repr_html_()
+    assert "Certified global maximum" in ships.summary()._repr_html_()
+
+
+def test_a_parameter_at_its_boundary_is_named_with_the_simpler_model() -> None:
+    """Counts less spread than a Poisson's: the negative binomial's dispersion goes to 0."""
+    fit = th.fit("y ~ x", {"x": list(range(12)), "y": [1, 1, 2, 1, 2, 1, 2, 1, 2, 2, 1, 2]}, "negative_binomial")
+    assert "at its boundary, where the model is Poisson" in str(fit.summary())
+
+
+def test_a_column_that_needs_backticks_is_named_without_them() -> None:
+    fit = th.fit(th.families.get("normal"), {"a b": [1.0, 2.0, 4.0]})
+    assert str(fit.summary()).startswith("a b ~ 1")
+
+
+def test_a_report_into_no_folder_is_refused(ships: th.Fit, tmp_path: Path) -> None:
+    with pytest.raises(BadArgument, match="no folder"):
+        ships.report(tmp_path / "absent" / "r.html")
 
 
 def test_a_family_without_a_cdf_lacks_that_section_and_says_why(tmp_path: Path) -> None:

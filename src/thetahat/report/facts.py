@@ -156,7 +156,7 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
         observations=fit.observations,
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
-        units=fit.source.units,
+        units=_bare(fit.source.units),
         criteria={} if without else fit.criteria,
         certificate=fit.certificate,
     )
@@ -189,7 +189,7 @@ def title(fit: Any) -> str:
     """What was maximised, as its formula or its name."""
     model = fit.model
     if isinstance(model, Regression):
-        response = model.encoder.response.expression
+        response = _bare(model.encoder.response.expression)
         if model.density or not model.predictors:
             return f"{response} ~ 1"
         return f"{response} ~ {model.predictors[0].design.formula}"
@@ -210,7 +210,8 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
         for name, value in model.fixed.items():
-            yield name, f"held at {value:g}"
+            limit = fit.certificate.boundary.get(name)
+            yield name, f"held at {value:g}" if limit is None else f"at its boundary, where the model is {limit}"
         for name, column in model.encoder.extras.items():
             yield name, f"column {column}" if isinstance(column, str) else f"{column:g}"
     elif isinstance(model, Mixture):
@@ -232,7 +233,7 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
 
 def _component(model: Any) -> str:
     if isinstance(model, Regression):
-        response, first = model.encoder.response.expression, model.predictors[0].design.formula
+        response, first = _bare(model.encoder.response.expression), model.predictors[0].design.formula
         return f"{response} ~ {first}, {_short(model.family)}"
     return _short(getattr(model, "family", None) or type(model).__name__)
 
@@ -276,6 +277,11 @@ def _short(settings: Any) -> str:
             continue
         shown.append(f"{each.name}={_short(value) if dataclasses.is_dataclass(value) else value}")
     return type(settings).__name__ + (f"({', '.join(shown)})" if shown else "")
+
+
+def _bare(name: str) -> str:
+    """A column's name without the backticks of a formula."""
+    return name[1:-1] if name.count("`") == 2 and name[0] == name[-1] == "`" else name
 
 
 def _measure(measure: str) -> str:

@@ -83,6 +83,11 @@ def page(fit: Any, level: float = 0.95) -> str:
         except ThetahatError as error:
             return Figures(why=f"Not shown: {error}")
 
+    def judged(draw: Callable[[], list[Any]]) -> Figures:
+        return (
+            figures(draw) if certificate.ok else Figures(why="Not shown: there is no estimate whose predictions could be judged.")
+        )
+
     certificate = fit.certificate
     return (
         _environment()
@@ -93,13 +98,11 @@ def page(fit: Any, level: float = 0.95) -> str:
             certificate=certificate,
             verdict=words.verdict(certificate),
             meaning=words.meaning(certificate),
-            advice=words.advice(certificate),
-            directions=words.directions(certificate),
-            separated=words.separated(certificate),
+            explained=words.explained(certificate),
             trace=figures(lambda: plots.trace(fit)),
-            estimates=figures(lambda: [plots.estimates_of(facts)]),
-            calibration=figures(lambda: plots.calibration(fit)),
-            residuals=figures(lambda: plots.residuals(fit)),
+            estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
+            calibration=judged(lambda: plots.calibration(fit)),
+            residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),
             scores=scores(facts),
             python=reproduce.python(fit),
@@ -119,7 +122,7 @@ def fragment(facts: Facts) -> str:
         .render(
             facts=facts,
             verdict=words.verdict(facts.certificate),
-            advice="" if facts.certificate.ok else words.advice(facts.certificate),
+            explained=words.explained(facts.certificate),
             scores=scores(facts),
         )
     )
@@ -149,9 +152,10 @@ def profiles(fit: Any, facts: Facts, figures: Callable[..., Figures]) -> Figures
 def scores(facts: Facts) -> list[tuple[str, str, str]]:
     """(name, value, what it is) of each score."""
     total, n = facts.log_likelihood, facts.observations
+    without = "; the prior is not included" if any(label == "prior" for label, _ in facts.model) else ""
     kind = "" if facts.kind == "exact" else f" ({facts.kind})"
     measure = {"mixed": "density with atoms"}.get(facts.measure, facts.measure)
-    rows = [("log-likelihood", f"{words.nats(total)} nats", f"log {measure} of {facts.units}, summed{kind}; priors not included")]
+    rows = [("log-likelihood", f"{words.nats(total)} nats", f"log {measure} of {facts.units}, summed{kind}{without}")]
     if n > 0:
         rows.append(("per observation", f"{words.number(total / n, 5)} nats", f"over {words.count(n)} observations"))
         rows.append(("", f"{words.number(total / n / math.log(2), 5)} bits", "the same in bits"))
@@ -178,22 +182,27 @@ def versions() -> str:
 
 
 def svg(chart: Any, prefix: str) -> Markup:
-    """A chart as an inline SVG that scales, its identifiers made unique by `prefix`; parsed and written anew, so that it is well-formed."""
+    """A chart as an inline SVG of its own size that shrinks where it must.
+
+    It is parsed and written anew, so that it is well-formed; its identifiers are made unique by `prefix`; coordinates keep two decimals.
+    """
     root = ET.fromstring(vl_convert.vegalite_to_svg(plots.styled(chart, "transparent").to_dict()))
-    own = {}
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
-        node.attrib = {name.rpartition("}")[2]: value for name, value in node.attrib.items()}
+        kept = {
+            name.rpartition("}")[2]: value
+            for name, value in node.attrib.items()
+            if not name.startswith("aria-") and name != "role"
+        }
+        node.attrib = {
+            name: re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"url\(#", f"url(#{prefix}", value)) for name, value in kept.items()
+        }
         if "id" in node.attrib:
-            own[node.attrib["id"]] = node.attrib["id"] = prefix + node.attrib["id"]
-    for node in root.iter():
-        for name, value in node.attrib.items():
-            if "url(#" in value:
-                node.attrib[name] = re.sub(r"url\(#(.*?)\)", rf"url(#{prefix}\1)", value)
+            node.attrib["id"] = prefix + node.attrib["id"]
     width = root.attrib.pop("width")
     for name in ("height", "version"):
         root.attrib.pop(name, None)
-    root.attrib |= {"style": f"max-width:{width}px", "role": "img"}
+    root.attrib |= {"style": f"width:{width}px", "role": "img", "aria-label": " ".join(str(chart.title.text).split())}
     return Markup(ET.tostring(root, encoding="unicode"))
 
 

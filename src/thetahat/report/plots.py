@@ -15,7 +15,7 @@ from ..errors import BadArgument
 from ..models import Regression
 from ..models.custom import Custom
 from .facts import Facts, Line, gather
-from .words import count
+from .words import count, plural
 
 POINTS = 2000  # of a scatter
 SEED = 0  # of the draw that leaves the others out, and of randomised residuals
@@ -25,7 +25,7 @@ PROFILES = 6
 # Colours by their role: the HTML report finds them in the SVG by their value, and gives each its dark twin.
 INK, QUIET, GRID, MAIN, SECOND = "#1b1f24", "#68707b", "#e3e6ea", "#1f5fa8", "#c4561b"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-WIDTH, HEIGHT = 330, 230
+WIDTH, HEIGHT = 308, 220
 
 
 def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
@@ -68,6 +68,8 @@ def styled(chart: Any, background: str = "white") -> Any:
         "titlePadding": 8,
         "labelPadding": 4,
         "labelLimit": 170,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
     }
     return chart.configure(
         background=background,
@@ -107,13 +109,7 @@ def charted(facts: Facts) -> tuple[list[Line], str]:
     every = [item for block in facts.blocks for item in block.items if isinstance(item, Line)]
     lines = slopes or shown or every
     left = len(facts.lines) - len(lines[:NAMES])
-    note = (
-        ""
-        if not left
-        else f"{count(left)} more in the table"
-        if lines is slopes and len(lines) <= NAMES
-        else f"the first {NAMES}"
-    )
+    note = f"{plural(left, 'other')} not drawn" if left else ""
     return lines[:NAMES], note
 
 
@@ -141,7 +137,7 @@ def estimates_of(facts: Facts) -> Any:
         layers.append(base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"))
     subtitle = "" if facts.without else f"{100 * facts.level:g}% intervals"
     heading = titled("Estimates", "; ".join(part for part in (subtitle, note) if part))
-    return alt.layer(*layers, dots).properties(width=WIDTH - 90, height=max(60, 22 * len(lines)), title=heading)
+    return alt.layer(*layers, dots).properties(width=WIDTH - 60, height=max(60, 22 * len(lines)), title=heading)
 
 
 # ---- calibration and residuals -------------------------------------------------------------------------------------------
@@ -151,14 +147,19 @@ def calibration(fit: Any) -> list[Any]:
     """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
     data = fit.calibration()
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
+    skewed = data["predicted"].min() >= 0 and data["predicted"].max() > 8 * data["predicted"].median()
+    if skewed:
+        data["low"] = data["low"].clip(lower=0.0)
     ends = [float(data[["predicted", "observed", "low"]].min().min()), float(data[["predicted", "observed", "high"]].max().max())]
+    scale, note = alt.Scale(zero=False, type="sqrt" if skewed else "linear"), " (root scale)" if skewed else ""
+    x = alt.X("predicted:Q", title="predicted mean" + note, scale=scale, axis=alt.Axis(grid=False, tickCount=6))
     line = alt.Chart(pd.DataFrame({"a": ends})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
-    base = alt.Chart(data).encode(
-        x=alt.X("predicted:Q", title="predicted mean", scale=alt.Scale(zero=False), axis=alt.Axis(grid=False, tickCount=6))
+    base = alt.Chart(data).encode(x=x)
+    title, axis = "observed mean" + note, alt.Axis(tickCount=6)
+    rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(y=alt.Y("low:Q", title=title, scale=scale, axis=axis), y2="high:Q")
+    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
+        y=alt.Y("observed:Q", title=title, scale=scale, axis=axis)
     )
-    y = alt.Y("observed:Q", title="observed mean", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
-    rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(y=alt.Y("low:Q", title="observed mean"), y2="high:Q")
-    dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(y=y)
     heading = titled("Calibration", f"{len(data)} bins of rows; on the line if the model is true")
     return [alt.layer(line, rules, dots).properties(width=WIDTH, height=HEIGHT, title=heading)]
 
@@ -202,7 +203,7 @@ def quantiles(values: np.ndarray) -> Any:
     middle = np.linspace(0, n - 1, POINTS // 2).round().astype(int)
     keep = np.unique(np.concatenate([middle, np.arange(min(n, 100)), np.arange(max(0, n - 100), n)]))
     data = pd.DataFrame({"normal": normal[keep], "residual": found[keep]})
-    ends = float(max(abs(data.to_numpy()).max(), 1.0)) if n else 1.0
+    ends = float(data["normal"].max()) if n else 1.0
     line = alt.Chart(pd.DataFrame({"a": [-ends, ends]})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
     dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=0.7)
     x = alt.X("normal:Q", title="quantile of the standard normal", axis=alt.Axis(grid=False, tickCount=7))
@@ -254,7 +255,7 @@ def profile_of(fit: Any, line: Line) -> Any:
         .mark_line(strokeWidth=2, clip=True, interpolate="monotone")
         .encode(x=x, y=y, color=colour, strokeDash=dash)
     )
-    return curves.properties(width=WIDTH - 80, height=HEIGHT - 50, title=titled(line.name))
+    return curves.properties(width=WIDTH - 78, height=HEIGHT - 40, title=titled(line.name))
 
 
 def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -275,29 +276,39 @@ def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def trace(fit: Any) -> list[Any]:
-    """The objective at each step, and the Newton decrement where the solver has one."""
+    """The objective at each step, and the Newton decrement where the solver has one; nats a term with their error if stochastic."""
     if not fit.trace:
         raise BadArgument("this fit carries no trace: it was loaded, or solved in closed form.")
     steps = np.asarray(fit.trace, dtype=float)
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
-    data = pd.DataFrame(steps[keep, :3], columns=["step", "value", "decrement"])
-    x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
-    mark: dict[str, Any] = {
-        "color": MAIN,
-        "strokeWidth": 2,
-        "point": alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False,
-    }
-    y = alt.Y("value:Q", title="nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
-    climb = alt.Chart(data[np.isfinite(data["value"])]).mark_line(**mark).encode(x=x, y=y)
+    stochastic = fit.certificate.status == "stochastic"
+    data = pd.DataFrame(steps[keep, :3], columns=["step", "value", "error" if stochastic else "decrement"])
+    data = data[np.isfinite(data["value"])]
+    x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=7))
+    y = alt.Y("value:Q", title="nats a term" if stochastic else "nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    climb = _path(data).encode(x=x, y=y)
+    if stochastic:
+        data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
+        sure = data[np.isfinite(data["error"])]
+        band = alt.Chart(sure).mark_area(color=MAIN, opacity=0.2).encode(x=x, y=alt.Y("low:Q", title="nats a term"), y2="high:Q")
+        return [
+            alt.layer(band, climb).properties(
+                width=WIDTH, height=HEIGHT, title=titled("The climb", "a band of one standard error")
+            )
+        ]
     panels = [climb.properties(width=WIDTH, height=HEIGHT, title=titled("The climb", "objective at each step"))]
     positive = data[np.isfinite(data["decrement"]) & (data["decrement"] > 0)]
     if len(positive) > 1:
         y = alt.Y("decrement:Q", title="standard errors", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6))
-        away = alt.Chart(positive).mark_line(**mark).encode(x=x, y=y)
-        panels.append(
-            away.properties(width=WIDTH, height=HEIGHT, title=titled("Distance from the top", "Newton decrement λ, log scale"))
-        )
+        heading = titled("Distance from the top", "Newton decrement λ, log scale")
+        panels.append(_path(positive).encode(x=x, y=y).properties(width=WIDTH, height=HEIGHT, title=heading))
     return panels
+
+
+def _path(data: pd.DataFrame) -> alt.Chart:
+    """A line through the steps, with a dot at each where they are few."""
+    dots = alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False
+    return alt.Chart(data).mark_line(color=MAIN, strokeWidth=2, point=dots)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------

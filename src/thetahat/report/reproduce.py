@@ -9,6 +9,7 @@ from typing import Any
 from ..families.base import Family
 from ..families.config import to_config
 from ..families.links import Link
+from ..likelihood.priors import Normal, StudentT
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import choose
@@ -44,7 +45,8 @@ def python(fit: Any) -> str:
     if call.get("missing", "drop") != "drop":
         arguments.append(f"missing={_quoted(call['missing'])}")
     arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
-    parts = [first, data, *arguments, *_solver(fit)]
+    failed = [] if fit.certificate.ok else ['on_failure="return"']
+    parts = [first, data, *arguments, *_solver(fit), *failed]
     inside = ", ".join(parts)
     if len(inside) > 80:
         inside = "\n    " + ",\n    ".join(parts) + ",\n"
@@ -52,21 +54,41 @@ def python(fit: Any) -> str:
 
 
 def command(fit: Any) -> str:
-    """The command line; empty where there is none: a model of one's own, a prior, a family with settings, another solver."""
+    """The command line; empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a solver.
+
+    >>> from thetahat import fit, priors
+    >>> command(fit("y ~ x", {"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, "bernoulli", prior=priors.Normal(2.5)))
+    "thetahat fit 'y ~ x' data.csv --family bernoulli --prior normal:2.5"
+    """
     call = fit.call
-    if "formula" not in call or fit.objective.priors or _solver(fit):
+    priors = [_prior(prior.prior) for prior in fit.objective.priors]
+    if "formula" not in call or _solver(fit) or not all(priors):
         return ""
     named = family(fit.model.family).strip('"')
     if named.startswith("th."):
         return ""
     words = ["thetahat", "fit", call["formula"], str(call.get("data") or "data.csv"), "--family", named]
+    for name, value in (call.get("parameters") or {}).items():
+        words += ["--set", f"{name}={value}"]
     if call.get("weights"):
         words += ["--weights", call["weights"]]
+    for prior in priors:
+        words += ["--prior", prior]
     if call.get("missing", "drop") != "drop":
         words += ["--missing", call["missing"]]
-    for name, value in (call.get("parameters") or {}).items():
-        words += ["--parameter", f"{name}={value}"]
+    if not fit.certificate.ok:
+        words += ["--on-failure", "return"]
     return shlex.join(words)
+
+
+def _prior(prior: Any) -> str:
+    """A prior as the command takes it, normal:2.5:on=x*; empty if it cannot."""
+    names = {Normal: "normal", StudentT: "student_t"}
+    if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
+        return ""
+    settings = [(each.name, getattr(prior, each.name)) for each in dataclasses.fields(prior)]
+    rest = [f"{name}={value!r}" for name, value in settings if name in ("location", "df") and value != 0]
+    return ":".join([names[type(prior)], repr(prior.scale), *rest, *([f"on={prior.on}"] if prior.on is not None else [])])
 
 
 def family(chosen: Family) -> str:

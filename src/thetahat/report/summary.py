@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .facts import Block, Facts, Fold, Joint, Line, gather
-from .words import ABSENT, advice, directions, fixed, nats, number, places, probability, separated, statistic, verdict
+from .words import ABSENT, explained, fixed, nats, number, places, probability, statistic, verdict
 
 WIDTH = 100
 GAP = "   "
@@ -108,9 +108,8 @@ def _article(measure: str) -> str:
 def _certificate(facts: Facts, width: int) -> Iterator[Row]:
     c = facts.certificate
     yield from _wrapped(verdict(c), "good" if c.ok and c.status != "stochastic" else "" if c.ok else "bad", width)
-    for text in (c.detail, *(f"Direction: {d}" for d in directions(c)), separated(c), "" if c.ok else advice(c)):
-        if text:
-            yield from _wrapped(text, "", width)
+    for text in explained(c):
+        yield from _wrapped(text, "", width)
 
 
 def _wrapped(text: str, style: str, width: int) -> Iterator[Row]:

@@ -51,7 +51,9 @@ def nats(x: float) -> str:
     >>> nats(-12.889634222), nats(-1234567.891)
     ('−12.8896', '−1,234,567.89')
     """
-    return f"{x:,.{4 if abs(x) < 1e5 else 2}f}".replace("-", MINUS) if math.isfinite(x) else number(x)
+    if not math.isfinite(x) or abs(x) < 1e-3:
+        return number(x)
+    return f"{x:,.{4 if abs(x) < 1e5 else 2}f}".replace("-", MINUS)
 
 
 def probability(p: float | None) -> str:
@@ -127,7 +129,7 @@ def verdict(certificate: Certificate) -> str:
         "flat direction": "No single maximum: the data say nothing about some direction",
         "no maximum": "No maximum: the likelihood grows for ever along a direction",
         "not converged": "Not converged: nothing is certified",
-        "stochastic": "Stochastic ascent: no certificate",
+        "stochastic": "Stochastic ascent, no certificate",
     }.get(c.status, c.status.capitalize())
     parts = []
     if c.status in ("certified maximum", "boundary") and c.nats is not None and c.standard_errors is not None:
@@ -159,9 +161,9 @@ def meaning(certificate: Certificate) -> str:
         "have their usual meaning there; those of the others are the simpler model's.",
         "stationary point": "The gradient vanishes, but the information is not positive definite: θ̂ may be a saddle, or a maximum so flat "
         "that float64 cannot tell.",
-        "flat direction": "Along the direction below, every θ makes the data equally probable. Sums that do not move along it (predictions for "
+        "flat direction": "Along that direction, every θ makes the data equally probable. Sums that do not move along it (predictions for "
         "rows like those fitted, for one) are determined; the coefficients that take part in it are not.",
-        "no maximum": "Every larger multiple of the direction below makes the data more probable. The numbers shown are where the climb "
+        "no maximum": "Every larger multiple of that direction makes the data more probable. The numbers shown are where the climb "
         "stopped, not an estimate.",
         "not converged": "The solver stopped before it could show anything. The numbers are where it stood, not an estimate.",
         "stochastic": "θ was moved by noisy gradients on batches: the answer is judged by its log-likelihood on data held out, not by a proof.",
@@ -183,15 +185,19 @@ def advice(certificate: Certificate) -> str:
     }.get(certificate.status, "")
 
 
-def directions(certificate: Certificate) -> list[str]:
-    """The directions of a flat or unbounded likelihood, as they would be written."""
-    return [direction_text(d) for d in certificate.directions]
+def explained(certificate: Certificate, most: int = 8) -> list[str]:
+    """What stands below the verdict: the solver's own account where there is one, else directions, rows and what to do.
 
-
-def separated(certificate: Certificate, most: int = 8) -> str:
-    """Which rows are separated, if any are."""
-    rows: tuple[Any, ...] = certificate.rows
-    if not rows:
-        return ""
-    shown = ", ".join(str(r) for r in rows[:most]) + (", …" if len(rows) > most else "")
-    return f"{plural(len(rows), 'row')} separated: {shown} (counted from 0)."
+    >>> explained(Certificate("flat direction", directions=({"x": 1.0, "z": -1.0},)))
+    ['Direction: 1·x − 1·z.', 'Drop x or z, or put a prior on it (prior=th.priors.Normal(2.5)).']
+    """
+    c = certificate
+    out = [c.detail[:1].upper() + c.detail[1:]] if c.detail else []
+    if c.detail and c.status in ("flat direction", "no maximum"):
+        return out  # which names the direction, the rows and the way out
+    out += [f"Direction: {direction_text(d)}." for d in c.directions]
+    if c.rows:
+        rows: tuple[Any, ...] = c.rows
+        shown = ", ".join(str(r) for r in rows[:most]) + (", …" if len(rows) > most else "")
+        out.append(f"{plural(len(rows), 'row')} separated: {shown} (counted from 0).")
+    return out + ([advice(c)] if advice(c) else [])
