@@ -57,7 +57,7 @@ class Bytes:
         return np.array([1] * 256 + [0], dtype=np.int64)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(int(t) for t in tokens if int(t) < 256).decode("utf-8", errors="replace")

@@ -130,13 +130,15 @@ class Objective:
 
     def _places(self, model: nn.Module) -> Tensor | None:
         """Where a model's own flat θ lies in the whole one; None: it is the whole one, in order."""
+        every, of_model = self.parameters(), [p for p in model.parameters() if p.requires_grad]
+        if [id(p) for p in every] == [id(p) for p in of_model]:
+            return None
         start, at = {}, 0
-        for p in self.parameters():
+        for p in every:
             start[id(p)] = at
             at += p.numel()
-        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in model.parameters() if p.requires_grad]
-        places = torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
-        return None if len(places) == at and bool((places == torch.arange(at)).all()) else places
+        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in of_model]
+        return torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
 
     # ---- ℓ ---------------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ Source: Robbins and Monro (1951), A stochastic approximation method. The optimis
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -215,7 +217,7 @@ class Stochastic:
             torch.manual_seed(seed)  # of dropout
             found = self.estimate(objective, batches)
         value, g = float(found.value), found.gradient
-        if not (math.isfinite(value) and bool(torch.isfinite(g).all())):
+        if not (math.isfinite(value) and math.isfinite(float(torch.linalg.vector_norm(g, math.inf)))):
             return replace(state, failure=self._reason(objective, batches, state.step + 1, value))
         scale = 1.0 if self.clip is None else min(1.0, self.clip / max(float(g.norm()), 1e-300))
         before = [p.detach().clone() for p in work.parameters]
@@ -225,7 +227,7 @@ class Stochastic:
                 group["lr"] = self.rate(state.step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        if not all(bool(torch.isfinite(p).all()) for p in work.parameters):
+        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(list[Tensor](work.parameters), math.inf))).all()):
             _restore(work.parameters, before)
             return replace(
                 state, failure=f"step {state.step + 1}: θ left the finite numbers (learning rate {self.rate(state.step):.3g})."
@@ -246,16 +248,17 @@ class Stochastic:
         counts = [sum(b.total for b in drawn) for _, drawn in batches]
         of_pass = [n if feed.observations is None else feed.observations for (feed, _), n in zip(batches, counts, strict=True)]
         N = sum(of_pass)
-        zero = torch.zeros_like(objective.theta)
-        out = Taylor(zero.new_zeros((), dtype=torch.float64), zero)
+        parts = []
         for (feed, drawn), n, whole_count in zip(batches, counts, of_pass, strict=True):
             for term in feed.terms if n > 0 else []:
                 for batch in drawn:
-                    part = objective._spread(self._sum(term, batch), term.model)
-                    out = out + _scaled(part, whole_count / N / n)
+                    parts.append(_scaled(objective._spread(self._sum(term, batch), term.model), whole_count / N / n))
         for prior in objective.priors:
-            out = out + _scaled(objective._spread(prior.prior.taylor(prior.model, 1), prior.model), 1 / N)
-        return out
+            parts.append(_scaled(objective._spread(prior.prior.taylor(prior.model, 1), prior.model), 1 / N))
+        if not parts:  # batches that count nothing
+            zero = torch.zeros_like(objective.theta)
+            return Taylor(zero.new_zeros((), dtype=torch.float64), zero)
+        return functools.reduce(operator.add, parts)
 
     def _sum(self, term: LogLikelihood, batch: Batch) -> Taylor:
         """Σ count · w · log p of a batch and its gradient, piece by piece. A weighting sees the batch whole: it may compare its terms."""
