@@ -138,13 +138,14 @@ def formula(component: Any, source: Recounted) -> Tensor | None:
     return state.theta if solver.certificate(alone, state).ok else torch.full_like(state.theta, math.nan)
 
 
-def singular(model: Mixture, theta: Tensor) -> str:
+def singular(model: Mixture, theta: Tensor, n: Tensor) -> str:
+    """What has happened to the component whose maximum is not finite."""
     at = next(i for i, x in enumerate(theta.tolist()) if not math.isfinite(x))
     k = next((k for k, place in enumerate(model.places) if place.start <= at < place.stop), None)
     if k is None:
         return "A component has lost all its observations."
     how = "its covariance is singular" if torch.isnan(theta[at]) else f"{model.coefficient_names[at]} → {float(theta[at]):g}"
-    return f"Component {k} has collapsed on few observations: {how}."
+    return f"Component {k} has collapsed on {float(n[k]):.4g} observations: {how}."
 
 
 # ---- what a collapse is --------------------------------------------------------------------------------------------------------

@@ -183,6 +183,8 @@ class EM:
                 break
             leap = expect(objective, start.theta - 2 * alpha * r + alpha**2 * v, limits)
             passes += 1
+            if not leap.trouble and leap.value < two.value:
+                leap, passes = self.advance(objective, leap, limits), passes + 2  # a step of EM may mend a leap that went too far
             if leap.value >= two.value and not leap.trouble:
                 return leap, passes
             alpha = (alpha - 1) / 2
@@ -192,7 +194,7 @@ class EM:
         """One step of EM: M at the point's responsibilities, and E at the θ that comes of it. ℓ does not fall."""
         theta = self.maximised(objective, point)
         if not bool(torch.isfinite(theta).all()):
-            return replace(point, trouble=singular(objective.model, theta))
+            return replace(point, trouble=singular(objective.model, theta, point.n))
         return expect(objective, theta, limits)
 
     def maximised(self, objective: Objective, point: Point) -> Tensor:
@@ -208,7 +210,7 @@ class EM:
                     theta[place], free[place] = found, False
         if bool(torch.isfinite(theta).all()) and bool(free.any()):
             Q = Restricted(Complete(objective, point), theta, free)  # type: ignore[arg-type]
-            newton = Newton(steps=self.inner, tolerance=1e-2, begin=point.theta[free], thin_above=10**18, keep_above=10**18)
+            newton = Newton(steps=self.inner, tolerance=1e-8, begin=point.theta[free], thin_above=10**18, keep_above=10**18)
             theta = Q.lift(iterate(newton, Q).theta)
         return theta
 
@@ -245,7 +247,9 @@ class EM:
         return self._ended(replace(state, passes=state.passes + 2 * polished.passes), end)
 
     def _ended(self, state: State, end: Maximum) -> State:
-        return replace(state, point=None, found=(*state.found, end))
+        after = replace(state, point=None, found=(*state.found, end))
+        assert after.best is not None
+        return replace(after, trace=after.best.trace)
 
     # ---- done ------------------------------------------------------------------------------------------------------------
 
