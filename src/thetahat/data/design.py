@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec, SimpleFormula
-from formulaic.errors import FormulaicError
+from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.types import Token
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.variables import get_expression_variables
 
-from ..errors import BadFormula, DataError, UnknownColumn, UnknownLevel, WrongType
+from ..errors import BadFormula, DataError, UnknownLevel, WrongType
 from .frame import Frame
 
 FUNCTIONS = {"np": np} | {
@@ -154,7 +154,7 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     # categories are coded against a reference even where the intercept itself is not wanted
     coding = any(str(t) == "1" for t in terms)
     terms = [t for t in terms if str(t) != "1"]
-    read = [_variables(t, formula, frame.columns) for t in terms] + [
+    read = [variables(t, formula, frame.columns) for t in terms] + [
         _expression_variables(o, formula, frame.columns) for o in offsets
     ]
     required = sorted(set().union(*read))
@@ -177,7 +177,7 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
     reduced = _reduced(terms, coding, sample, formula) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
-    entangled = {name for term in rest for name in _variables(term, formula, frame.columns) if kinds[name]}
+    entangled = {name for term in rest for name in variables(term, formula, frame.columns) if kinds[name]}
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
     levels = _levels(frame, sorted({name for _, cats, _ in coded for name in cats}))
@@ -251,10 +251,9 @@ def level_codes(column: pd.Series, levels: Sequence[Any], name: str) -> np.ndarr
     unknown = codes < 0
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
-        shown = ", ".join(map(repr, levels[:8])) + (" …" if len(levels) > 8 else "")
-        raise UnknownLevel(
-            f"column {name!r} has the level {column.iloc[row]!r} (row {row}), which the fit has not seen. Seen: {shown}."
-        )
+        value, *seen = (v.item() if isinstance(v, np.generic) else v for v in (column.iloc[row], *levels[:8]))
+        shown = ", ".join(map(repr, seen)) + (" …" if len(levels) > 8 else "")
+        raise UnknownLevel(f"column {name!r} has the level {value!r} (row {row}), which the fit has not seen. Seen: {shown}.")
     return codes
 
 
@@ -318,42 +317,45 @@ def _split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, t
     return tuple(categorical), tuple(numeric)
 
 
-def single_factor(expression: str) -> bool:
-    """Whether an expression is one column or one function of columns, with no operator of formulas around it."""
+def single_term(expression: str) -> Any:
+    """The term of an expression that is one column or one function of columns, with no operator of formulas around it; else None."""
     try:
         tokens = list(DefaultFormulaParser(include_intercept=False).get_tokens(expression))
-    except FormulaicError as error:
+        single = len(tokens) == 1 and tokens[0].kind in (Token.Kind.NAME, Token.Kind.PYTHON)
+        return next(iter(Formula(f"0 + {expression}"))) if single else None
+    except (FormulaicError, SyntaxError, ValueError) as error:
         raise BadFormula(f"{expression!r} cannot be read: {_first_line(error)}") from error
-    return len(tokens) == 1 and tokens[0].kind in (Token.Kind.NAME, Token.Kind.PYTHON)
 
 
-def _variables(term: Any, formula: str, columns: Collection[str]) -> set[str]:
+def variables(term: Any, formula: str, columns: Collection[str]) -> set[str]:
+    """The columns that a term reads."""
     out: set[str] = set()
     for factor in term.factors:
-        plain = factor.eval_method.value == "lookup"
-        out |= {str(factor.expr)} if plain else _expression_variables(str(factor.expr), formula, columns)
+        expression = str(factor.expr)
+        if factor.eval_method.value == "lookup":
+            out.add(expression)
+        elif factor.eval_method.value == "python":
+            out |= _expression_variables(expression, formula, columns)
     return out
 
 
 def _expression_variables(expression: str, formula: str, columns: Collection[str]) -> set[str]:
-    """The columns that an expression reads: its names, less functions and formulaic's own transforms."""
+    """The columns that a Python expression reads: its names, less functions and formulaic's own transforms."""
     try:
-        factors = {f for term in Formula(expression) for f in term.factors}
-        read = {str(f.expr): f.eval_method.value for f in factors}
-        found = {text for text, method in read.items() if method == "lookup"}
-        roles: dict[str, set[str]] = {}
-        for text in (text for text, method in read.items() if method == "python"):
-            found |= {next(filter(None, names)) for names in QUOTED.findall(text)}
-            for variable in get_expression_variables(QUOTED.sub("np.quoted", text), {}):
-                roles.setdefault(str(variable), set()).update(role.value for role in variable.roles)
-    except (AttributeError, FormulaicError, SyntaxError, ValueError) as error:
+        read = get_expression_variables(QUOTED.sub("np.quoted", expression), {})
+    except (SyntaxError, ValueError) as error:
         raise BadFormula(f"{expression!r} in {formula!r} cannot be read: {_first_line(error)}") from error
+    found = {next(filter(None, names)) for names in QUOTED.findall(expression)}
     functions = {*FUNCTIONS, *TRANSFORMS}
+    roles: dict[str, set[str]] = {}
+    for variable in read:
+        roles.setdefault(str(variable), set()).update(role.value for role in variable.roles)
     for name, role in roles.items():
-        if role == {"callable"} and "." not in name and name not in functions:
+        first = name.split(".")[0]
+        if role == {"callable"} and name == first and name not in functions:
             raise BadFormula(f"{formula!r} calls {name}(…), which is not known. Known: {', '.join(sorted(functions))}.")
-        if ("value" in role or "." in name) and (name in columns or name.split(".")[0] not in functions):
-            found.add(name.split(".")[0])
+        if ("value" in role or name != first) and (first in columns or first not in functions):
+            found.add(first)
     return found
 
 
@@ -372,13 +374,28 @@ def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
     """formulaic's columns for these rows, (n, q), with the remembered state."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # formulaic warns of an unseen category; it comes out as missing and is refused below
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", DataMismatchWarning)  # an unseen category, which would come out as zeros
             made = spec.get_model_matrix(frame, context=FUNCTIONS)
-    except UnknownColumn:
-        raise
+    except DataMismatchWarning as warning:
+        raise _unknown_level(spec, frame, formula) from warning
     except Exception as error:  # the formula holds the user's own expressions: whatever they raise is about the formula
         raise BadFormula(f"{formula!r} cannot be evaluated on the data: {_first_line(error)}") from error
     return np.asarray(made, dtype=np.float64)
+
+
+def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> UnknownLevel:
+    """Which column and row has a level that the specification does not remember."""
+    for expression, (_, state) in spec.encoder_state.items():
+        levels = state.get("categories")
+        if levels is None:
+            continue
+        for name in _expression_variables(expression, formula, frame.columns):
+            try:
+                level_codes(frame[name], levels, name)
+            except UnknownLevel as error:
+                return error
+    return UnknownLevel(f"{formula!r} meets a level that the fit has not seen.")
 
 
 def _dense_spec(
@@ -387,7 +404,7 @@ def _dense_spec(
     text = " + ".join(["1" if intercept else "0", *(_text(t) for t in terms)])
     spec = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
     spec = _fitted_spec(spec, sample, formula)
-    own = sorted(set().union(*(_variables(t, formula, frame.columns) for t in spec.formula)))
+    own = sorted(set().union(*(variables(t, formula, frame.columns) for t in spec.formula)))
     if spec.transform_state or any(kinds.get(v) for v in own):
         whole = frame.read(own)[own].dropna()
         fresh = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
@@ -397,6 +414,8 @@ def _dense_spec(
 
 def _fitted_spec(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
     try:
+        declared = [name for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+        frame = frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared}) if declared else frame
         with np.errstate(all="ignore"):
             return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec
     except Exception as error:  # as above: the user's own expressions
@@ -411,7 +430,11 @@ def _dense(
 
 
 def _text(term: Any) -> str:
-    return str(term)
+    """A term as a formula writes it, so that it is read back as the same term: {x + z} is one factor."""
+    if isinstance(term, str):
+        return term
+    written = {"lookup": "`{}`", "python": "{{{}}}", "literal": "{}"}
+    return ":".join(written[factor.eval_method.value].format(factor.expr) for factor in term.factors)
 
 
 def _reduced(terms: Sequence[Any], intercept: bool, sample: pd.DataFrame, formula: str) -> dict[str, tuple[tuple[str, ...], ...]]:

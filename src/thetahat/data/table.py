@@ -27,13 +27,13 @@ from ..errors import BadArgument, BadFormula, BadWeights, DataError, EmptyData, 
 from .batch import Batch, concatenate
 from .design import (
     Design,
-    _expression_variables,
     _fitted_spec,
     evaluate,
     is_categorical,
     level_codes,
     numeric_column,
-    single_factor,
+    single_term,
+    variables,
 )
 from .frame import Frame
 from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
@@ -91,11 +91,12 @@ def read_response(expression: str, frame: Frame, family: Family) -> Response:
     expression = expression.strip()
     plain = expression.strip("`")
     if plain not in frame.columns:
-        if not single_factor(expression):
+        term = single_term(expression)
+        if term is None:
             raise BadFormula(
                 f"the response {expression!r} is not one column or one function of columns. For arithmetic write I({expression})."
             )
-        required = tuple(sorted(_expression_variables(expression, expression, frame.columns)))
+        required = tuple(sorted(variables(term, expression, frame.columns)))
         frame.require(required or [plain])
         block = next(iter(frame.blocks(list(required))))[list(required)].dropna()
         spec = ModelSpec(formula=Formula(f"0 + {expression}"), output="numpy", na_action="ignore")

@@ -28,6 +28,7 @@ from ..models.information import Factor, Information
 from ..models.taylor import Taylor
 from .certificate import Certificate
 
+CRAWL = 25  # steps without a decrement that have to gain a hundredth of a nat together
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -244,6 +245,9 @@ class Newton:
             return True  # stationary, with a singular information: the diagnosis tells which kind
         if state.borrowed and state.stalled < 2 and state.step < self.steps:
             return False
+        last = state.trace[-CRAWL:]
+        if len(last) == CRAWL and all(math.isinf(decrement) for _, _, decrement in last) and state.value - last[0][1] < 1e-2:
+            return True  # J is singular, and nothing is gained: columns that are nearly collinear, a singularity
         return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
 
     def certificate(self, objective: Any, state: State) -> Certificate:
