@@ -21,10 +21,10 @@ from .data.frame import Frame
 from .data.rollouts import returns
 from .data.shipped import shipped
 from .errors import MissingExtra
-from .families import Categorical, Normal
+from .families import Categorical, MultivariateNormal, Normal
 from .fit import Fit, fit
 from .likelihood.weights import RewardToGo
-from .models import Autoregressive, BradleyTerry, Conditional, Policy
+from .models import Autoregressive, BradleyTerry, Conditional, Mixture, Policy
 from .models.custom import model, positive
 from .networks import Transformer, mlp
 from .solvers import Stochastic
@@ -110,6 +110,12 @@ def _preferences(quick: bool) -> Row:
     found = fit(BradleyTerry(items=games.items), games)
     truth = _known("Milwaukee", found.estimates["Milwaukee"], 1.5814, "R BradleyTerry2", 5e-5)
     return _row(found, "Bradley–Terry ratings", "baseball, 273 games", "Σ w log σ(r_winner − r_loser)", truth)
+
+
+def _mixture(quick: bool) -> Row:
+    found = fit(Mixture(MultivariateNormal(2), 2), shipped("faithful"))
+    truth = _known("BIC", found.criteria["BIC"], 2322.192, "R mclust", 5e-4)
+    return _row(found, "mixture, by EM", "Old Faithful, 272 eruptions", "Σ log Σ_k π_k Normal(y | μ_k, Σ_k)", truth)
 
 
 def _classifier(quick: bool) -> Row:
@@ -203,6 +209,7 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "a likelihood of one's own": _custom,
     "Bradley–Terry ratings": _preferences,
     "GPT": _gpt,
+    "mixture, by EM": _mixture,
     "network classifier": _classifier,
     "REINFORCE": _reinforce,
 }
