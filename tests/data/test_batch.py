@@ -65,7 +65,7 @@ def test_a_batch_is_of_tensors_that_share_their_leading_shape(tensors, message):
 
 
 def test_a_tensor_that_is_not_there_is_named_with_its_nearest():
-    with pytest.raises(UnknownColumn, match="'yy'.*'y'"):
+    with pytest.raises(UnknownColumn, match=r"'yy'.*'y'"):
         batch()["yy"]
 
 

@@ -185,7 +185,7 @@ def test_an_unseen_level_is_named_with_its_row_and_column(formula):
     frame = table()
     encoder = Encoder(Response("y", ("y",)), (build(formula, Frame(frame)),))
     later = frame.iloc[:3].assign(a=["p", "q", "new"], k=[0, 1, 9])
-    with pytest.raises(UnknownLevel, match="'new' .row 2|9 .row 2"):
+    with pytest.raises(UnknownLevel, match=r"'new' .row 2|9 .row 2"):
         new_rows(encoder, later)
 
 

@@ -414,7 +414,7 @@ def _dense_spec(
 
 def _fitted_spec(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
     try:
-        declared = [name for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+        declared = [str(name) for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
         frame = frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared}) if declared else frame
         with np.errstate(all="ignore"):
             return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec

@@ -270,7 +270,11 @@ class Table:
         self.frame.require([name], where="the argument")
         if self.streamed:
             need = sorted({*self.encoder.required, name})
-            return np.concatenate([self._complete(block)[0][name].to_numpy() for block in self.frame.blocks(need)])
+            parts = []
+            for block in self.frame.blocks(need):
+                kept = self._complete(block)[1]
+                parts.append(block[name].to_numpy() if kept is None else block[name].to_numpy()[kept])
+            return np.concatenate(parts)
         column = self.frame.read([name])[name].to_numpy()
         return column if self.kept is None else column[self.kept]
 

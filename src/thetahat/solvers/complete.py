@@ -130,7 +130,7 @@ def formula(component: Any, source: Recounted) -> Tensor | None:
     own = getattr(component, "closed_form", None)
     if own is not None:
         return own(source)
-    alone = Objective([LogLikelihood(component, source)])  # type: ignore[arg-type]
+    alone = Objective([LogLikelihood(component, source)])
     if not isinstance(component, Regression) or not closed_form.applies(alone):
         return None
     solver = closed_form.ClosedForm()
