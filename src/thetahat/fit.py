@@ -319,11 +319,21 @@ class Fit:
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------------
 
-    def score(self, data: Any = None) -> Score:
-        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint."""
+    def score(self, data: Any = None, *, samples: int | None = None, seed: int = 0) -> Score:
+        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.
+
+        samples : K, draws an observation of a model whose value is a bound; None: as many as in the fit. More are tighter
+        seed : of those draws: the same for two models gives them common ones
+        """
         from .evaluation import score
 
-        return score.score(self.model, self.source if data is None else self._source_like(data))
+        model = self.model
+        if samples is not None:
+            if not hasattr(model, "tightened"):
+                raise BadArgument(f"samples={samples}: the score of {type(model).__name__} is not made of draws.")
+            model = model.tightened(samples)
+        generator = torch.Generator().manual_seed(seed)
+        return score.score(model, self.source if data is None else self._source_like(data), generator=generator)
 
     def compare(self, other: Fit, data: Any = None) -> Any:
         """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""
@@ -344,9 +354,17 @@ class Fit:
         return predict.predict(self.objective, self.theta, self._rows(data), what, level=level, kind=kind)
 
     def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
-        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows)."""
+        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows).
+
+        Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
+        """
         from .evaluation import predict
 
+        if hasattr(self.model, "draw"):
+            if data is not None:
+                raise BadArgument(f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n).")
+            with torch.no_grad():
+                return self.model.draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed)).cpu().numpy()
         return predict.sample(self.model, self._rows(data), n, seed=seed)
 
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
+from .images import Binarised, Images
 from .preferences import Preferences
 from .rollouts import Rollouts
 from .shipped import shipped
@@ -33,10 +34,12 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BPE",
     "Batch",
+    "Binarised",
     "Bytes",
     "Characters",
     "Encoder",
     "Frame",
+    "Images",
     "Preferences",
     "Rollouts",
     "Source",

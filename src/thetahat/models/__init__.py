@@ -2,6 +2,7 @@
 
 from .autoregressive import Autoregressive
 from .base import Model
+from .bound import Bound
 from .conditional import Conditional
 from .density import Density
 from .mixture import Mixture
@@ -9,4 +10,4 @@ from .policy import Policy
 from .preference import BradleyTerry
 from .regression import Regression
 
-__all__ = ["Autoregressive", "BradleyTerry", "Conditional", "Density", "Mixture", "Model", "Policy", "Regression"]
+__all__ = ["Autoregressive", "Bound", "BradleyTerry", "Conditional", "Density", "Mixture", "Model", "Policy", "Regression"]

@@ -9,6 +9,8 @@ better-explained road, each on its own:
     concave                                   every stationary point is a global maximum
     recession(source)                         directions along which log p never falls    → separation
     closed_form(source)                       the maximum itself
+    draw(n, generator)                        n new observations, (n, …), of a model without predictors
+    log_prob(batch, generator), K, tightened  a bound made of K draws (`bound.py`)
 """
 
 from __future__ import annotations
