@@ -15,7 +15,7 @@ better-explained road, each on its own:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
+
+
+def log_prob_of(model: Any, batch: Batch) -> Tensor:
+    """log p, (…) of batch.shape: a function of the model, so that it can be compiled."""
+    return model.log_prob(batch)
 
 
 def get_theta(model: nn.Module) -> Tensor:

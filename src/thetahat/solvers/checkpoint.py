@@ -21,17 +21,17 @@ from torch import Tensor
 
 from ..errors import BadArgument, BadSave
 from ..likelihood import Objective
+from . import sharded
 from .optimisers import restore, tensors_of
+from .processes import rank, together
 
-FORMAT = "thetahat checkpoint, version 1"
+FORMAT = "thetahat checkpoint, version 2"
 
 
 def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
-    """The state after a step, in place of the checkpoint before."""
-    from safetensors.torch import save
-
+    """The state after a step, in place of the checkpoint before. Of processes that share θ the first writes; shards write each their own."""
     work = state.work
-    tensors = _numbered("theta", work.parameters) | _numbered("buffer", _buffers(objective)) | tensors_of(work.optimisers)
+    tensors = _numbered("theta", work.engine.parameters) | _numbered("buffer", work.buffers) | tensors_of(work.optimisers)
     if work.average is not None:
         tensors |= _numbered("average", work.average)
     if work.best is not None:
@@ -39,11 +39,23 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
     content = {
         "step": state.step,
         "seen": state.seen,
-        "recent": state.recent,
+        "recent": work.recent,
         "evaluations": [dataclasses.astuple(e) for e in state.evaluations],
         "trace": state.trace,
+        "fitted": state.fitted,
         "of": identity(solver, objective),
     }
+    if work.engine.sharded:
+        sharded.write(path, tensors, content)
+        return
+    if rank() == 0:
+        _write(path, tensors, content)
+    together()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+    from safetensors.torch import save
+
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     raw = save(tensors, {"format": FORMAT, "content": json.dumps(content)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +71,52 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
         raise
 
 
-def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any]:
-    """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent, evaluations, trace.
+def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any] | None:
+    """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent, evaluations, trace. None: no file.
 
     Raises
     ------
     BadSave : the file is cut short or damaged, or it is of another model, other data or other settings
     """
+    if not path.exists():
+        return None
+    if work.engine.sharded != path.is_dir():
+        kinds = ("a file, of whole parameters", "a folder, of sharded ones")
+        raise BadSave(
+            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this climb needs {kinds[work.engine.sharded]} (distributed=…)."
+        )
+    if path.is_dir():
+        content = sharded.content(path)
+        if content is None:
+            return None
+    else:
+        content, tensors = _read(path)
+    for name, value in identity(solver, objective).items():
+        other = content["of"].get(name)
+        if json.loads(json.dumps(value)) != other:
+            raise BadSave(
+                f"the checkpoint {str(path)!r} is of another climb: its {name} is {_short(other)}, here it is {_short(value)}."
+            )
+    if path.is_dir():
+        tensors = sharded.read(path, _numbered("theta", work.engine.parameters), work.buffers, work.optimisers)
+    with torch.no_grad():
+        for name, into in (("theta", work.engine.parameters), ("buffer", work.buffers)):
+            for p, value in zip(into, _of(tensors, name), strict=True):
+                p.copy_(value)
+    restore(work.optimisers, tensors)
+    device = work.engine.device
+    average, best = ([t.to(device) for t in _of(tensors, name)] for name in ("average", "best.theta"))
+    work.average = average or None
+    work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
+    for _ in range(content["step"]):  # the draws of each step, in their order
+        torch.randint(2**62, (), generator=work.generator)
+        for feed in work.feeds:
+            next(feed.batches)
+    return content
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file holds, once it is known to be whole."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -81,26 +132,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
         raise BadSave(f"{str(path)!r} is no checkpoint.") from error
     if metadata["format"] != FORMAT:
         raise BadSave(f"{str(path)!r} is {metadata['format']!r}; this library reads {FORMAT!r}.")
-    for name, value in identity(solver, objective).items():
-        other = content["of"].get(name)
-        if json.loads(json.dumps(value)) != other:
-            raise BadSave(
-                f"the checkpoint {str(path)!r} is of another climb: its {name} is {_short(other)}, here it is {_short(value)}."
-            )
-    with torch.no_grad():
-        for name, into in (("theta", work.parameters), ("buffer", _buffers(objective))):
-            for p, value in zip(into, _of(tensors, name), strict=True):
-                p.copy_(value)
-    restore(work.optimisers, tensors)
-    device = work.parameters[0].device
-    average, best = ([t.to(device) for t in _of(tensors, name)] for name in ("average", "best.theta"))
-    work.average = average or None
-    work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
-    for _ in range(content["step"]):  # the draws of each step, in their order
-        torch.randint(2**62, (), generator=work.generator)
-        for feed in work.feeds:
-            next(feed.batches)
-    return content
+    return content, tensors
 
 
 def identity(solver: Any, objective: Objective) -> dict[str, Any]:
@@ -128,11 +160,6 @@ def check(objective: Objective) -> None:
 
 def _known(source: Any) -> str | None:
     return None if source.size is None else source.fingerprint
-
-
-def _buffers(objective: Objective) -> list[Tensor]:
-    seen = {id(b): b for t in objective.terms for b in t.model.buffers()}
-    return list(seen.values())
 
 
 def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ drawn from the model    a pass of `source.batches(model)` anew each step, whole:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..data.batch import Batch
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
+from .processes import everywhere, gathered, share, world
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Feed:
     """A source, the terms that share its batches, and the batches to come: a list a step.
 
     `observations` is Σ count of a pass, the N of the source; None where it is drawn from the model (then it is the batch's own) or not
-    known. `drawn`: from the model.
+    known. `drawn`: from the model. `replicated`: every process deals the same batches, of which each takes its share of the rows.
     """
 
     terms: list[LogLikelihood]
@@ -35,11 +36,20 @@ class Feed:
     observations: float | None
     rows: int | None
     drawn: bool
+    replicated: bool = True
 
 
 def drawn(source: Source) -> bool:
     """Whether the source draws from the model as it stands."""
     return bool(getattr(source, "drawn", False))
+
+
+def replicated(source: Source) -> bool:
+    """Whether every process holds the same data (then each takes its share of every batch), or each a part of them."""
+    if world() == 1 or drawn(source):
+        return True
+    known = everywhere(None if source.size is None else source.fingerprint)
+    return known[0] is not None and all(each == known[0] for each in known)
 
 
 def whole(source: Source) -> Batch | None:
@@ -53,21 +63,22 @@ def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generato
     shared: dict[int, list[LogLikelihood]] = {}
     for term in terms:
         shared.setdefault(id(term.source), []).append(term)
-    out = []
+    out: list[Feed] = []
     for key, group in shared.items():
         source, model = group[0].source, group[0].model
         left: Any = kept.get(key, source)
         rows = left if isinstance(left, Batch) else whole(left)
+        alike = replicated(source)
+        size = batch_size if alike else max(1, batch_size // world())
         if drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
         elif not isinstance(left, Batch) and hasattr(left, "epoch"):
-            out.append(Feed(group, _dealt(left, batch_size, generator), float(left.observations), left.size, False))
+            out.append(Feed(group, _dealt(left, size, generator), float(left.observations), left.size, False, alike))
         elif rows is not None:
-            out.append(Feed(group, _shuffled(rows, batch_size, generator), rows.total, len(rows), False))
+            out.append(Feed(group, _shuffled(rows, size, generator), rows.total, len(rows), False, alike))
         else:
-            out.append(
-                Feed(group, _streamed(source, model, batch_size, generator), _observations(source, model), source.size, False)
-            )
+            N = _observations(source, model)
+            out.append(Feed(group, _streamed(source, model, size, generator), N, source.size, False, alike))
     return out
 
 
@@ -91,30 +102,34 @@ def pieces(batch: Batch, many: int) -> Iterator[slice]:
     return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
-def held_out_nats(model: nn.Module, source: Source | Batch, prepare: object = None) -> tuple[float, float, float]:
-    """Mean log p of a term, its standard error, and Σ count.
+def held_out_nats(
+    log_prob: Callable[[Batch], Tensor], source: Source | Batch, model: Any = None, rows: int = 4096
+) -> tuple[float, float, float]:
+    """Mean log p of a term, its standard error, and Σ count. Each process scores its share of the rows.
 
     Independent are the groups that a batch names (documents), else a table's rows, or the sequences of a (B, T) batch.
+
+    rows : of a batch in memory that are scored at once
     """
     values, counts, units = [], [], []
     at, named = 0, False
-    for batch in Tensors(source).batches() if isinstance(source, Batch) else source.batches(model):
-        batch = prepare(batch) if callable(prepare) else batch
+    for whole in Tensors(source, block=rows).batches() if isinstance(source, Batch) else source.batches(model):
+        unit = whole.group.cpu() if whole.grouped else at + whole.group
+        batch, unit = share(whole), share(Batch({"unit": unit}, dims=len(whole.shape)))["unit"]
+        count = batch.count.to("cpu", torch.float64)
         with torch.no_grad():
-            log_prob = model.log_prob(batch).to(torch.float64).cpu()  # type: ignore[operator]
-        count = batch.count.to(torch.float64).cpu()
-        values.append(torch.where(count == 0, 0.0, log_prob).reshape(-1))
+            found = log_prob(batch).to("cpu", torch.float64)
+        values.append(torch.where(count == 0, 0.0, found).reshape(-1))
         counts.append(count.reshape(-1))
-        own = (at + torch.arange(len(batch))).reshape(-1, *[1] * (count.ndim - 1)).expand(count.shape)
-        named = named or batch.grouped
-        units.append((batch.group.cpu() if batch.grouped else own).reshape(-1))
-        at += len(batch)
-    x, c, unit = torch.cat(values), torch.cat(counts), torch.cat(units)
+        units.append(unit.reshape(-1))
+        named = named or whole.grouped or len(whole.shape) > 1
+        at += len(whole)
+    x, c, unit = gathered(torch.cat(values), torch.cat(counts), torch.cat(units))
     n = float(c.sum())
     if n == 0:
         raise EmptyData("the held-out data count nothing.")
     mean = float((c * x).sum() / n)
-    if at == len(x) and not named:  # a count is so many independent rows
+    if not named:  # a count is so many independent rows
         square, independent = float((c * (x - mean) ** 2).sum()), n
     else:
         seen = c > 0
@@ -157,15 +172,6 @@ def _drawn(source: Source, model: nn.Module) -> Iterator[list[Batch]]:
 def _observations(source: Source, model: nn.Module) -> float | None:
     """Σ count of a pass, or None where a pass has no end."""
     return None if source.size is None else sum(batch.total for batch in source.batches(model))
-
-
-def cast(batch: Batch, dtype: torch.dtype | None, device: torch.device) -> Batch:
-    """The batch where the model is, its floating tensors in the arithmetic of the step; counts stay as they are."""
-    moved = batch.to(device)
-    if dtype is None:
-        return moved
-    out = moved.to(dtype)
-    return out.with_count(moved.count) if moved.counted else out
 
 
 def flat(tensors: list[Tensor]) -> Tensor:

@@ -16,24 +16,22 @@ averaging.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..likelihood import Objective
-
 OPTIMISERS = ("adamw", "sgd", "muon")
 
 
 def optimisers(
-    name: str, objective: Objective, rate: float, momentum: float, betas: tuple[float, float]
+    name: str, parameters: list[Any], models: Sequence[nn.Module], rate: float, momentum: float, betas: tuple[float, float]
 ) -> list[torch.optim.Optimizer]:
-    """Those that together move every parameter of the objective, each once. They minimise: they are handed −ĝ."""
-    parameters = objective.parameters()
+    """Those that together move every parameter, each once. They minimise: they are handed −ĝ."""
     if name == "sgd":
         return [torch.optim.SGD(parameters, lr=rate, momentum=momentum)]
-    matrices = hidden(objective) if name == "muon" else []
+    matrices = hidden(models) if name == "muon" else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in parameters if id(p) not in chosen]
     out: list[torch.optim.Optimizer] = []
@@ -44,11 +42,11 @@ def optimisers(
     return out
 
 
-def hidden(objective: Objective) -> list[nn.Parameter]:
+def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:
     """Weights of linear maps between hidden layers: not a model's last linear map, and none that an embedding shares."""
     out: dict[int, Any] = {}
-    for term in objective.terms:
-        modules = list(term.model.modules())
+    for model in models:
+        modules = list(model.modules())
         linear = [m for m in modules if isinstance(m, nn.Linear)]
         looked_up = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
         last = {id(linear[-1].weight)} if linear else set()

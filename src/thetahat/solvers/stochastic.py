@@ -13,9 +13,7 @@ Source: Robbins and Monro (1951), A stochastic approximation method. The optimis
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,13 +27,15 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..models.taylor import Taylor, taylor
 from . import checkpoint as checkpoints
 from .certificate import Certificate
-from .minibatches import Feed, cast, feeds, flat, held_out_nats, pieces, split, whole
+from .engine import DISTRIBUTED, Engine
+from .minibatches import Feed, feeds, held_out_nats, split, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
+from .processes import rank
 
 DECAYS = ("constant", "linear", "cosine")
+FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,43 @@ class Evaluation:
 class Work:
     """What a climb carries along and changes in place: the optimisers with their moments, the order of the data, the best θ so far."""
 
+    engine: Engine
     optimisers: list[torch.optim.Optimizer]
     feeds: list[Feed]
     generator: torch.Generator
     held_out: tuple[LogLikelihood, Source | Batch] | None
-    parameters: list[nn.Parameter]
+    buffers: list[Tensor]
+    recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
     average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
 
 
 @dataclass(frozen=True)
 class State:
-    """Where the climb stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches."""
+    """Where the climb stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches.
+
+    fitted : the same of the batches, w·log p as it was maximised, whatever is held out
+    value, norm : of the last step: 1/N of the objective as its batch estimates it, and the norm of ĝ
+    """
 
     work: Work = field(repr=False)
     step: int = 0
     seen: float = 0.0  # Σ count over the batches of the first source
-    recent: tuple[float, ...] = ()  # the mean of each batch since the last line of the trace
     evaluations: tuple[Evaluation, ...] = ()
     trace: tuple[tuple[int, float, float], ...] = ()
+    fitted: tuple[tuple[int, float, float], ...] = ()
+    value: float = math.nan
+    norm: float = math.nan
     failure: str = ""
 
     @property
     def theta(self) -> Tensor:
-        return flat(list(self.work.parameters))
+        return self.work.engine.objective.theta
+
+    @property
+    def recent(self) -> tuple[float, ...]:
+        """The mean of each batch since the last look."""
+        return tuple(self.work.recent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +115,9 @@ class Stochastic:
     average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself
     checkpoint : a file to which the climb is written as it goes; where it is there, the climb goes on from it, bit for bit
     checkpoint_every : steps between two; None: with every look
-    precision : of the arithmetic of a step; θ itself, its moments, and models with derivatives of their own keep theirs
+    precision : torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's own
+    compile : the models by torch.compile (the first step takes long)
+    distributed : under torchrun, "ddp" (θ on every process) or "fsdp" (a shard of θ on each)
 
     The model is left in evaluation mode (no dropout).
 
@@ -128,13 +143,20 @@ class Stochastic:
     average: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_every: int | None = None
-    precision: torch.dtype = torch.float32
+    precision: torch.dtype | None = None
+    compile: bool = False
+    distributed: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "pieces"):
             if getattr(self, name) < 1:
                 raise BadArgument(f"{name}={getattr(self, name)}. Accepted: 1 or more.")
-        for name, accepted in (("optimiser", OPTIMISERS), ("decay", DECAYS), ("keep", ("best", "last"))):
+        for name, accepted in (
+            ("optimiser", OPTIMISERS),
+            ("decay", DECAYS),
+            ("keep", ("best", "last")),
+            ("distributed", DISTRIBUTED),
+        ):
             if getattr(self, name) not in accepted:
                 raise BadArgument(f"{name}={getattr(self, name)!r}. Accepted: {', '.join(map(repr, accepted))}.")
         if not self.learning_rate > 0 or (self.clip is not None and not self.clip > 0):
@@ -150,8 +172,8 @@ class Stochastic:
                 f"evaluate_every={self.evaluate_every}, patience={self.patience}, checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
                 "more, or None."
             )
-        if not self.precision.is_floating_point:
-            raise BadArgument(f"precision={self.precision}. Accepted: a floating type, torch.float32.")
+        if self.precision not in (None, torch.bfloat16):
+            raise BadArgument(f"precision={self.precision}. Accepted: None (θ's own), torch.bfloat16.")
 
     def rate(self, step: int) -> float:
         """The learning rate of the step after so many."""
@@ -167,7 +189,6 @@ class Stochastic:
         if not isinstance(objective, Objective):
             raise BadArgument(f"stochastic ascent climbs a whole objective; received {type(objective).__name__}.")
         generator = torch.Generator().manual_seed(self.seed)
-        parameters = objective.parameters()
         first = objective.terms[0]
         kept: dict[int, Batch | Source] = {}
         held: tuple[LogLikelihood, Source | Batch] | None = None
@@ -185,24 +206,22 @@ class Stochastic:
         dealt = feeds(objective.terms, self.batch_size, generator, kept)
         if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
-        movers = optimisers(self.optimiser, objective, self.learning_rate, self.momentum, self.betas)
+        engine = Engine(objective, self.pieces, self.precision, self.compile, self.distributed)
+        movers = optimisers(self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas)
         _label(objective, "raw")
-        state = State(Work(movers, dealt, generator, held, parameters))
+        state = State(Work(engine, movers, dealt, generator, held, list(engine.module.buffers())))
         if self.checkpoint is None:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
-        if not Path(self.checkpoint).exists():
-            return self._evaluated(objective, state)
         found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
-        state = replace(
-            state,
-            step=found["step"],
-            seen=found["seen"],
-            recent=tuple(found["recent"]),
-            evaluations=tuple(Evaluation(*e) for e in found["evaluations"]),
-            trace=tuple((int(n), mean, error) for n, mean, error in found["trace"]),
-        )
+        if found is None:
+            return self._evaluated(objective, state)
+        state.work.recent.extend(found["recent"])
+        trace, fitted = (tuple((int(n), mean, error) for n, mean, error in found[name]) for name in ("trace", "fitted"))
+        evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
+        state = replace(state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted)
         if self._over(state):
+            self._leave(objective, state)
             _label(objective, "raw" if self.average is None else "EMA")
         return state
 
@@ -211,31 +230,32 @@ class Stochastic:
     def step(self, objective: Objective, state: State) -> State:
         work = state.work
         seed = int(torch.randint(2**62, (), generator=work.generator))
-        devices = [work.parameters[0].device] if work.parameters[0].is_cuda else []
+        if any(feed.drawn for feed in work.feeds):
+            work.engine.training(False)  # data are drawn without dropout
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
-        with torch.random.fork_rng(devices=devices), _training(objective):
-            torch.manual_seed(seed)  # of dropout
-            found = self.estimate(objective, batches)
-        value, g = float(found.value), found.gradient
-        if not (math.isfinite(value) and math.isfinite(float(torch.linalg.vector_norm(g, math.inf)))):
-            return replace(state, failure=self._reason(objective, batches, state.step + 1, value))
-        scale = 1.0 if self.clip is None else min(1.0, self.clip / max(float(g.norm()), 1e-300))
-        before = [p.detach().clone() for p in work.parameters]
-        _set_gradients(work.parameters, g * -scale)  # the optimisers descend
+        work.engine.training(True)
+        with _seeded(seed + rank(), work.engine.device):  # of dropout, and of draws inside log p
+            value = work.engine.gradient(batches)
+        gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
+        norm = float(_whole(nn.utils.get_total_norm(gradients))) if gradients else 0.0
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            return self._failed(objective, state, self._reason(objective, batches, state, value))
+        rate = self.rate(state.step)
+        if self.clip is not None and norm > self.clip:
+            torch._foreach_mul_(gradients, self.clip / norm)
+        if rate * max(1.0, min(norm, self.clip or norm)) > torch.finfo(work.engine.dtype).max / FAR:
+            return self._failed(
+                objective, state, f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
+            )
         for optimiser in work.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.rate(state.step)
+                group["lr"] = rate
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(list[Tensor](work.parameters), math.inf))).all()):
-            _restore(work.parameters, before)
-            return replace(
-                state, failure=f"step {state.step + 1}: θ left the finite numbers (learning rate {self.rate(state.step):.3g})."
-            )
+        work.recent.append(value)
         seen = state.seen + sum(b.total for b in batches[0][1])
-        state = replace(state, step=state.step + 1, seen=seen, recent=(*state.recent, value))
+        state = replace(state, step=state.step + 1, seen=seen, value=value, norm=norm)
         if self.average is not None:
-            work.average = averaged(work.average, work.parameters, self.average, state.step)
+            work.average = averaged(work.average, work.engine.parameters, self.average, state.step)
         every = self.evaluate_every or max(1, self.steps // 20)
         if state.step % every == 0 or state.step == self.steps:
             state = self._evaluated(objective, state)
@@ -243,70 +263,53 @@ class Stochastic:
             checkpoints.write(Path(self.checkpoint), self, objective, state)
         return state
 
-    def estimate(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]]) -> Taylor:
-        """1/N of the objective and of its gradient, as the batches of one step estimate it; divided once."""
-        counts = [sum(b.total for b in drawn) for _, drawn in batches]
-        of_pass = [n if feed.observations is None else feed.observations for (feed, _), n in zip(batches, counts, strict=True)]
-        N = sum(of_pass)
-        parts = []
-        for (feed, drawn), n, whole_count in zip(batches, counts, of_pass, strict=True):
-            for term in feed.terms if n > 0 else []:
-                for batch in drawn:
-                    parts.append(_scaled(objective._spread(self._sum(term, batch), term.model), whole_count / N / n))
-        for prior in objective.priors:
-            parts.append(_scaled(objective._spread(prior.prior.taylor(prior.model, 1), prior.model), 1 / N))
-        if not parts:  # batches that count nothing
-            zero = torch.zeros_like(objective.theta)
-            return Taylor(zero.new_zeros((), dtype=torch.float64), zero)
-        return functools.reduce(operator.add, parts)
-
-    def _sum(self, term: LogLikelihood, batch: Batch) -> Taylor:
-        """Σ count · w · log p of a batch and its gradient, piece by piece. A weighting sees the batch whole: it may compare its terms."""
-        out: Taylor | None = None
-        with _arithmetic(term.model, self.precision) as prepare:
-            batch = prepare(batch)
-            weight = term.weight(batch)
-            for rows in pieces(batch, self.pieces):
-                piece = batch if self.pieces == 1 else batch[rows]
-                part = taylor(term.model, piece, None if weight is None else weight[rows], order=1)
-                out = part if out is None else out + part
-        assert out is not None
-        return out
-
     def _evaluated(self, objective: Objective, state: State) -> State:
         """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is what is to be kept."""
         work = state.work
-        raw = None if work.average is None else [p.detach().clone() for p in work.parameters]
+        parameters = work.engine.parameters
+        raw = None if work.average is None else [p.detach().clone() for p in parameters]
         if work.average is not None:
-            _restore(work.parameters, work.average)
+            _restore(parameters, work.average)
         state = self._looked(state)
         if not self._over(state):
             if raw is not None:
-                _restore(work.parameters, raw)
+                _restore(parameters, raw)
             return state
         if work.best is not None and work.held_out is not None:
-            _restore(work.parameters, work.best[0])
-            _restore(list(work.held_out[0].model.buffers()), work.best[1])
+            _restore(parameters, work.best[0])
+            _restore(work.buffers, work.best[1])
+        self._leave(objective, state)
         _label(objective, "raw" if raw is None else "EMA")
         return state
 
     def _looked(self, state: State) -> State:
-        work = state.work
+        work, engine = state.work, state.work.engine
+        x = torch.tensor(work.recent, dtype=torch.float64)
+        spread = float(x.std() / len(x) ** 0.5) if len(x) > 1 else math.nan
+        if len(x):
+            state = replace(state, fitted=(*state.fitted, (state.step, float(x.mean()), spread)))
+        work.recent.clear()
         if work.held_out is None:
-            if not state.recent:
-                return state
-            x = torch.tensor(state.recent, dtype=torch.float64)
-            error = float(x.std() / len(x) ** 0.5) if len(x) > 1 else math.nan
-            return replace(state, recent=(), trace=(*state.trace, (state.step, float(x.mean()), error)))
+            return replace(state, trace=state.fitted)
         term, source = work.held_out
-        term.model.eval()
-        with _arithmetic(term.model, self.precision) as prepare:
-            look = Evaluation(state.step, *held_out_nats(term.model, source, prepare))
+        engine.training(False)
+        with _seeded(self.seed + rank(), engine.device):  # every look with the same draws
+            found = held_out_nats(lambda b: engine.log_prob(term.model, b), source, term.model, max(4 * self.batch_size, 256))
+        now = Evaluation(state.step, *found)
         best = max((e.mean for e in state.evaluations), default=-math.inf)
-        if self.keep == "best" and (look.mean > best or work.best is None):
-            work.best = ([p.detach().clone() for p in work.parameters], [b.clone() for b in term.model.buffers()])
-        line = (state.step, look.mean, look.error)
-        return replace(state, evaluations=(*state.evaluations, look), recent=(), trace=(*state.trace, line))
+        if self.keep == "best" and (now.mean > best or work.best is None):
+            work.best = ([p.detach().clone() for p in engine.parameters], [b.clone() for b in work.buffers])
+        line = (state.step, now.mean, now.error)
+        return replace(state, evaluations=(*state.evaluations, now), trace=(*state.trace, line))
+
+    def _failed(self, objective: Objective, state: State, why: str) -> State:
+        self._leave(objective, state)
+        return replace(state, failure=why)
+
+    def _leave(self, objective: Objective, state: State) -> None:
+        """The model in evaluation mode, at the climb's θ."""
+        state.work.engine.training(False)
+        state.work.engine.leave()
 
     # ---- done ------------------------------------------------------------------------------------------------------------
 
@@ -344,35 +347,38 @@ class Stochastic:
         )
         return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
 
-    def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], step: int, value: float) -> str:
+    def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> str:
         """What was not finite in a step: the first term whose log p is not, or the gradient."""
+        step = state.step + 1
         for feed, drawn in batches:
             for term in feed.terms:
                 for batch in drawn:
-                    with torch.no_grad(), _arithmetic(term.model, self.precision) as prepare:
-                        ready = prepare(batch)
-                        log_prob = term.model.log_prob(ready)
-                        bad = ~torch.isfinite(log_prob) & (ready.count > 0)
+                    log_prob = state.work.engine.log_prob(term.model, batch).cpu()
+                    bad = ~torch.isfinite(log_prob) & (batch.count.cpu() > 0)
                     if bool(bad.any()):
                         at = torch.nonzero(bad)[0].tolist()
                         where = at[0] if len(at) == 1 else tuple(at)
                         what = f"log p is {float(log_prob[tuple(at)])} for {int(bad.sum())} of {bad.numel()} terms of the batch"
-                        return f"step {step}: {what} (the first: term {where})."
+                        return f"step {step}: {what} (the first: term {where}).{_not_finite(batch)}"
         return f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite."
 
 
 # ---- θ, in place -----------------------------------------------------------------------------------------------------------
 
 
-def _scaled(part: Taylor, by: float) -> Taylor:
-    return Taylor(part.value.to(torch.float64) * by, part.gradient * by)
+def _whole(t: Tensor) -> Tensor:
+    """A number that is sharded over processes, gathered."""
+    return t.full_tensor() if hasattr(t, "full_tensor") else t
 
 
-def _set_gradients(parameters: list[nn.Parameter], g: Tensor) -> None:
-    at = 0
-    for p in parameters:
-        p.grad = g[at : at + p.numel()].view_as(p).to(p.dtype)
-        at += p.numel()
+def _not_finite(batch: Batch) -> str:
+    """Which of the data are no numbers, if any."""
+    for name, t in batch.tensors.items():
+        bad = ~torch.isfinite(t) if t.is_floating_point() else torch.zeros(())
+        if bool(bad.any()):
+            at = torch.nonzero(bad)[0].tolist()
+            return f" The data hold {float(t[tuple(at)])} in {name!r} at {at} of that batch ({int(bad.sum())} such values)."
+    return ""
 
 
 def _label(objective: Objective, weights: str) -> None:
@@ -389,35 +395,16 @@ def _restore(into: list[Any], values: list[Tensor]) -> None:
 
 
 @contextmanager
-def _training(objective: Objective) -> Iterator[None]:
-    """Training mode for a step; evaluation mode after it, so that data are drawn without dropout."""
-    models = [t.model for t in objective.terms]
-    for model in models:
-        model.train()
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's own randomness from a seed, and as it was afterwards."""
+    if device.type != "cpu":
+        with torch.random.fork_rng(devices=[device]):
+            torch.manual_seed(seed)
+            yield
+        return
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
-        for model in models:
-            model.eval()
-
-
-@contextmanager
-def _arithmetic(model: nn.Module, dtype: torch.dtype) -> Iterator[Any]:
-    """The model's floating tensors in the arithmetic of the step, for as long as it lasts; yields what does the same to a batch.
-
-    θ is kept in its own precision: small updates are not lost to the coarser one. A model with a `taylor` of its own keeps its own.
-    """
-    first = next(model.parameters(), None)
-    device = torch.device("cpu") if first is None else first.device
-    own = getattr(model, "taylor", None) is not None
-    other = [] if own else [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != dtype]
-    kept = [t.data for t in other]
-    for t in other:
-        t.data = t.data.to(dtype)
-    try:
-        yield lambda batch: cast(batch, None if own else dtype, device)
-    finally:
-        for t, data in zip(other, kept, strict=True):
-            now, t.data = t.data, data
-            if not isinstance(t, nn.Parameter):
-                t.copy_(now)  # running statistics have moved
+        torch.set_rng_state(before)

@@ -1,0 +1,238 @@
+"""The gradient of one step: forward and backward, over the pieces of a batch and over the processes of torch.distributed.
+
+    −ĝ = −(1/N) Σ_s (N_s/n_s) Σ_{i in the batch of s} w_i ∇log p(x_i | θ)  −  (1/N) ∇log p(θ)        left in `.grad`: optimisers descend
+
+    one process    a backward pass a piece; gradients add up in place
+    "ddp"          every process holds θ and takes its share of the rows of each batch; torch's DistributedDataParallel adds the gradients
+    "fsdp"         every process holds its shard of θ, of the gradient and of the moments; torch's fully_shard gathers a block when it is used
+
+Sums over terms and counts are global and divide once, so the step is that of one process with the whole batch, to rounding.
+
+Source: Li et al. (2020), PyTorch Distributed: experiences on accelerating data parallel training; Zhao et al. (2023), PyTorch FSDP:
+experiences on scaling fully sharded data parallel.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import BadArgument
+from ..likelihood import LogLikelihood, Objective
+from ..models.base import log_prob_of
+from ..models.taylor import taylor, weighted
+from .minibatches import Feed, pieces
+from .processes import rank, share, summed, world
+
+DISTRIBUTED = ("ddp", "fsdp")
+
+
+class Models(nn.Module):
+    """The models of an objective as one module, so that what torch wraps is one: (which, batch) → log p, several at a time."""
+
+    def __init__(self, models: Sequence[nn.Module], compiled: bool):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
+
+    def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+        return [self._log_prob(self.models[i], batch) for i, batch in asked]
+
+
+class Engine:
+    """What a climb differentiates with.
+
+    Parameters
+    ----------
+    objective : whose gradient is estimated
+    parts : pieces in which a batch is summed
+    precision : torch.bfloat16 for products of matrices (torch's autocast); None: θ's own
+    compiled : by torch.compile
+    distributed : "ddp" or "fsdp", with more than one process
+    """
+
+    def __init__(self, objective: Objective, parts: int, precision: torch.dtype | None, compiled: bool, distributed: str):
+        self.objective, self.parts, self.precision = objective, parts, precision
+        self.models: list[Any] = list({id(t.model): t.model for t in objective.terms}.values())
+        self.place = {id(m): i for i, m in enumerate(self.models)}
+        self.sharded = world() > 1 and distributed == "fsdp"
+        self.module: nn.Module = Models(self.models, compiled)
+        self.parameters = objective.parameters()
+        first = self.parameters[0] if self.parameters else torch.zeros(())
+        self.device, self.dtype = first.device, first.dtype
+        if self.sharded:
+            self.module, self.models, self.parameters = _sharded(self.module, objective)
+        elif world() > 1 and any(p.requires_grad for p in self.module.parameters()):
+            self.module = nn.parallel.DistributedDataParallel(self.module, find_unused_parameters=True)
+
+    # ---- one step --------------------------------------------------------------------------------------------------------
+
+    def gradient(self, drawn: Sequence[tuple[Feed, Sequence[Batch]]]) -> float:
+        """1/N of the objective as the batches of one step estimate it; −1/N of its gradient is left in `.grad`."""
+        for p in self.parameters:
+            p.grad = None
+        counts = [sum(b.total for b in batches) for _, batches in drawn]
+        whole = [n if feed.observations is None else feed.observations for (feed, _), n in zip(drawn, counts, strict=True)]
+        if world() > 1 and not all(feed.replicated for feed, _ in drawn):
+            both = summed(*(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m)))
+            counts, whole = both[::2], both[1::2]
+        N = sum(whole)
+        value = 0.0
+        rounds: list[list[tuple[LogLikelihood, Batch, Tensor | None, float]]] = [[] for _ in range(self.parts)]
+        for (feed, batches), n, m in zip(drawn, counts, whole, strict=True):
+            if n == 0:
+                continue
+            scale = m / N / n
+            for term in feed.terms:
+                for batch in batches:
+                    value += self._planned(term, batch, scale, feed.replicated, rounds)
+        rounds = [each for each in rounds if each]
+        for at, each in enumerate(rounds):
+            with self._together(at == len(rounds) - 1):
+                value += self._round(each)
+        if world() > 1:
+            (value,) = summed(value)
+        for prior in self.objective.priors:
+            part = prior.prior.taylor(prior.model, 1)
+            value += float(part.value) / N
+            self._add(prior.model, part.gradient / -N)
+        return value
+
+    def _planned(self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Any]]) -> float:
+        """What of a batch is to be summed in which round; a model with derivatives of its own is summed at once, its value returned.
+
+        A weighting sees the batch whole: it may compare its terms.
+        """
+        own = getattr(term.model, "taylor", None) is not None
+        batch = self.prepare(batch, None if own else self.dtype)
+        split = self.parts > 1 or (replicated and world() > 1)
+        weight = None
+        if own:
+            weight = term.weight(batch)
+        elif split and term.weights is not None:
+            weight = term.weight(batch, self.log_prob(term.model, batch))
+        elif split and batch.counted:
+            weight = batch.count
+        if replicated and world() > 1:
+            weight = None if weight is None else share(Batch({"w": weight}, dims=weight.ndim))["w"]
+            batch, was = share(batch), len(batch)
+            if was <= rank():
+                weight = torch.zeros(batch.shape)
+        if own:
+            part = taylor(term.model, batch, weight, order=1)
+            self._add(term.model, part.gradient * -scale, together=True)
+            return float(part.value) * scale
+        for into, rows in zip(rounds, pieces(batch, self.parts), strict=False):
+            piece = batch if self.parts == 1 else batch[rows]
+            w = None if weight is None else weight if self.parts == 1 else weight[rows]
+            into.append((term, piece, w, scale) if split else (term, piece, None, scale))
+        return 0.0
+
+    def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> float:
+        with self.arithmetic():
+            found = self.module([(self.place[id(term.model)], batch) for term, batch, _, _ in each])
+        total: Any = 0.0
+        for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
+            if weight is None and (batch.counted or term.weights is not None):
+                weight = term.weight(batch, log_prob)
+            sum_ = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)
+            total = total + sum_ * scale
+        if total.requires_grad:
+            (total * -world()).backward()  # torch takes the mean over processes, and here it is a sum
+        return float(total.detach())
+
+    def _add(self, model: nn.Module, g: Tensor, together: bool = False) -> None:
+        """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows alone."""
+        if together and world() > 1:
+            torch.distributed.all_reduce(g)
+        at = 0
+        for p, moved in self._own(model):
+            part = g[at : at + p.numel()].view(p.shape).to(p.dtype)
+            at += p.numel()
+            if self.sharded:
+                from torch.distributed.tensor import distribute_tensor
+
+                part = distribute_tensor(part, moved.device_mesh, moved.placements)
+            moved.grad = part if moved.grad is None else moved.grad + part
+
+    def _own(self, model: nn.Module) -> Iterator[tuple[nn.Parameter, Any]]:
+        """A model's free parameters, each with the one that is moved: itself, or its shard."""
+        moved = dict(zip(map(id, self.objective.parameters()), self.parameters, strict=True))
+        return ((p, moved[id(p)]) for p in model.parameters() if p.requires_grad)
+
+    # ---- the surroundings of a pass ----------------------------------------------------------------------------------------
+
+    def log_prob(self, model: nn.Module, batch: Batch) -> Tensor:
+        """log p without a gradient, as a look at held-out data needs it."""
+        batch = self.prepare(batch, None if getattr(model, "taylor", None) is not None else self.dtype)
+        module = self.module.module if isinstance(self.module, nn.parallel.DistributedDataParallel) else self.module
+        with torch.no_grad(), self.arithmetic():
+            return module([(self.place[id(model)], batch)])[0]
+
+    def prepare(self, batch: Batch, dtype: torch.dtype | None) -> Batch:
+        """The batch where θ is, its floating tensors in θ's precision; counts stay as they are."""
+        moved = batch if self.device.type == "cpu" else batch.to(self.device)
+        if dtype is None or all(t.dtype == dtype or not t.is_floating_point() for t in moved.tensors.values()):
+            return moved
+        out = moved.to(dtype)
+        return out.with_count(moved.count) if moved.counted else out
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.precision is None else torch.autocast(self.device.type, self.precision)
+
+    @contextmanager
+    def _together(self, last: bool) -> Iterator[None]:
+        """Gradients are added over processes with the last piece alone."""
+        if isinstance(self.module, nn.parallel.DistributedDataParallel) and not last:
+            with self.module.no_sync():
+                yield
+        else:
+            if self.sharded:
+                self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
+            yield
+
+    def training(self, on: bool) -> None:
+        if self.module.training != on:
+            self.module.train(on)
+        for model in {id(t.model): t.model for t in self.objective.terms}.values():
+            if model.training != on:
+                model.train(on)
+
+    def leave(self) -> None:
+        """The objective's own θ is where the climb is, whole on every process."""
+        if self.sharded:
+            with torch.no_grad():
+                for p, moved in zip(self.objective.parameters(), self.parameters, strict=True):
+                    p.copy_(moved.full_tensor())  # type: ignore[attr-defined]
+                for own, copied in zip({id(t.model): t.model for t in self.objective.terms}.values(), self.models, strict=True):
+                    for b, now in zip(own.buffers(), copied.buffers(), strict=True):
+                        b.copy_(now)
+
+
+def _alone(feed: Feed, n: float, m: float) -> tuple[float, float]:
+    """A replicated feed's counts are known to every process, which is to add them once."""
+    return (n / world(), m / world()) if feed.replicated else (n, m)
+
+
+def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[Any], list[Any]]:
+    """A copy of the models whose parameters are sharded, block by block: each module of a ModuleList, then what is left."""
+    from torch.distributed.fsdp import fully_shard
+
+    if any(getattr(t.model, "taylor", None) is not None for t in objective.terms):
+        raise BadArgument("distributed='fsdp' is for networks: a model with derivatives of its own is small. Accepted: 'ddp'.")
+    places = {id(p): i for i, p in enumerate(module.parameters())}
+    order = [places[id(p)] for p in objective.parameters()]
+    copied: Any = copy.deepcopy(module)
+    for block in [m for each in copied.models.modules() if isinstance(each, nn.ModuleList) for m in each]:
+        if any(p.requires_grad for p in block.parameters()):
+            fully_shard(block)
+    fully_shard(copied)
+    every = list(copied.parameters())
+    return copied, list(copied.models), [every[i] for i in order]

@@ -1,0 +1,85 @@
+"""Checkpoints of a climb whose θ lies in shards on many processes: each writes its own, through torch.distributed.checkpoint.
+
+    PATH/step-000100/      the shards, and content.json
+    PATH/latest            the name of the folder that is whole: written aside, then renamed, once every process is done
+
+A kill at any time leaves the folder that `latest` names. Any number of processes may go on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadSave
+from .processes import rank, together
+
+
+def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+    """The tensors, sharded or whole, and what else there is, as the newest folder; the older ones go."""
+    import torch.distributed.checkpoint as dcp
+
+    folder = path / f"step-{content['step']:09}"
+    if rank() == 0:
+        path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    together()
+    dcp.save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
+    if rank() == 0:
+        (folder / "content.json").write_text(json.dumps(content), encoding="utf-8")
+        aside = path / "latest.part"
+        aside.write_text(folder.name, encoding="utf-8")
+        os.replace(aside, path / "latest")
+        for old in path.glob("step-*"):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+    together()
+
+
+def content(path: Path) -> dict[str, Any] | None:
+    """What the newest whole folder says beside its tensors; None where there is none yet."""
+    if not (path / "latest").is_file():
+        return None
+    folder = path / (path / "latest").read_text(encoding="utf-8")
+    try:
+        found: dict[str, Any] = json.loads((folder / "content.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadSave(f"the checkpoint {str(folder)!r} is damaged or cut short: {error}") from error
+    return found
+
+
+def read(path: Path, theta: dict[str, Any], buffers: list[Tensor], optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The tensors of the newest whole folder, each laid out over the processes as θ is now.
+
+    Raises
+    ------
+    BadSave : a shard is missing or cut short
+    """
+    import torch.distributed.checkpoint as dcp
+
+    folder = path / (path / "latest").read_text(encoding="utf-8")
+    reader = dcp.FileSystemReader(folder)
+    like = {f"optimiser.{k}.{i}": p for k, o in enumerate(optimisers) for i, p in enumerate(_of(o))}
+    try:
+        into: dict[str, Any] = {}
+        for name, known in reader.read_metadata().state_dict_metadata.items():
+            head, _, number = name.rpartition(".")
+            own = (
+                like.get(head) if name.startswith("optimiser") else theta.get(f"theta.{number}") if "buffer" not in head else None
+            )
+            same = own is not None and tuple(own.shape) == tuple(known.size)  # type: ignore[union-attr]
+            into[name] = torch.zeros_like(own) if same else torch.zeros(known.size, dtype=known.properties.dtype)  # type: ignore
+        dcp.load(into, storage_reader=reader)
+    except (OSError, EOFError, ValueError, RuntimeError, dcp.CheckpointException) as error:
+        raise BadSave(f"the checkpoint {str(folder)!r} is damaged or cut short: {error}") from error
+    return into
+
+
+def _of(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
