@@ -15,6 +15,7 @@ experiences on scaling fully sharded data parallel.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -70,7 +71,7 @@ class Engine:
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
         elif world() > 1 and any(p.requires_grad for p in self.module.parameters()):
-            self.module = nn.parallel.DistributedDataParallel(self.module, find_unused_parameters=True)
+            self.module = nn.parallel.DistributedDataParallel(self.module)
 
     # ---- one step --------------------------------------------------------------------------------------------------------
 
@@ -129,14 +130,19 @@ class Engine:
             part = taylor(term.model, batch, weight, order=1)
             self._add(term.model, part.gradient * -scale, together=True)
             return float(part.value) * scale
+        if self.parts == 1:
+            rounds[0].append((term, batch, weight, scale))
+            return 0.0
         for into, rows in zip(rounds, pieces(batch, self.parts), strict=False):
-            piece = batch if self.parts == 1 else batch[rows]
-            w = None if weight is None else weight if self.parts == 1 else weight[rows]
-            into.append((term, piece, w, scale) if split else (term, piece, None, scale))
+            into.append((term, batch[rows], None if weight is None else weight[rows], scale))
+        for into in rounds[len(batch) :] if world() > 1 else []:  # as many rounds on every process
+            into.append((term, batch[:1], torch.zeros_like(batch[:1].count), scale))
         return 0.0
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> float:
-        with self.arithmetic():
+        with self.arithmetic(), warnings.catch_warnings():
+            if self.sharded:  # of keys and values that a block hands out for a cache: nobody changes them in place
+                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
             found = self.module([(self.place[id(term.model)], batch) for term, batch, _, _ in each])
         total: Any = 0.0
         for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
@@ -230,9 +236,10 @@ def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[A
     places = {id(p): i for i, p in enumerate(module.parameters())}
     order = [places[id(p)] for p in objective.parameters()]
     copied: Any = copy.deepcopy(module)
-    for block in [m for each in copied.models.modules() if isinstance(each, nn.ModuleList) for m in each]:
+    lists = [m for model in copied.models for m in model.modules() if isinstance(m, nn.ModuleList)]
+    for block in [m for each in reversed(lists) for m in each]:  # inner ones first
         if any(p.requires_grad for p in block.parameters()):
             fully_shard(block)
-    fully_shard(copied)
+    fully_shard(copied, reshard_after_forward=True)  # a look at an average must not leave its θ gathered for the next step
     every = list(copied.parameters())
     return copied, list(copied.models), [every[i] for i in order]
