@@ -5,14 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import maps
 from .batch import Batch
 from .images import Binarised, Images
+from .noised import Noised
 from .preferences import Preferences
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
 from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
+from .transformed import Transformed
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -40,12 +43,15 @@ __all__ = [
     "Encoder",
     "Frame",
     "Images",
+    "Noised",
     "Preferences",
     "Rollouts",
     "Source",
     "Table",
     "Tensors",
     "Tokens",
+    "Transformed",
+    "maps",
     "shards",
     "shipped",
 ]

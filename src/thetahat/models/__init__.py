@@ -5,9 +5,27 @@ from .base import Model
 from .bound import Bound
 from .conditional import Conditional
 from .density import Density
+from .diffusion import Diffusion
+from .dequantised import Dequantised
+from .flow import Flow
+from .fully_visible import FullyVisible
 from .mixture import Mixture
 from .policy import Policy
 from .preference import BradleyTerry
 from .regression import Regression
 
-__all__ = ["Autoregressive", "Bound", "BradleyTerry", "Conditional", "Density", "Mixture", "Model", "Policy", "Regression"]
+__all__ = [
+    "Autoregressive",
+    "Bound",
+    "BradleyTerry",
+    "Conditional",
+    "Density",
+    "Dequantised",
+    "Diffusion",
+    "Flow",
+    "FullyVisible",
+    "Mixture",
+    "Model",
+    "Policy",
+    "Regression",
+]

@@ -67,7 +67,8 @@ class Mixture(Model):
         super().__init__()
         built = _built(components, k)
         self.components = nn.ModuleList(built)
-        self.logits = nn.Parameter(torch.zeros(len(built) - 1, dtype=torch.float64))
+        first = next((p for c in built for p in c.parameters()), None)  # of networks in their precision
+        self.logits = nn.Parameter(torch.zeros(len(built) - 1, dtype=torch.float64 if first is None else first.dtype))
         self.measure = built[0].measure
         self.alike = [next(j for j, other in enumerate(built) if _alike(other, each)) for each in built]
 
@@ -256,7 +257,9 @@ class Mixture(Model):
         return Table(Frame(data), self.encoder, found[0])
 
     def start(self, source: Source) -> Tensor:
-        """θ of one partition of the rows, from which to climb without EM; canonical."""
+        """θ of one partition of the rows, from which to climb without EM; canonical. As it is, where a component does not say where to begin."""
+        if not all(hasattr(c, "start") for c in self.components):
+            return get_theta(self)
         held = partition(self, list(source.batches()), torch.Generator().manual_seed(0))
         return self.canonical(self.begin(source, held))
 

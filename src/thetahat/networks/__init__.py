@@ -1,7 +1,10 @@
 """Functions with parameters: no likelihood in here."""
 
+from .masked import MaskedMLP
+from .denoiser import Denoiser
 from .mlp import mlp
+from .pixels import PixelTransformer
 from .pretrained import Pretrained
 from .transformer import Transformer
 
-__all__ = ["Pretrained", "Transformer", "mlp"]
+__all__ = ["Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Transformer", "mlp"]

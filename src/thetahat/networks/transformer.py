@@ -204,9 +204,12 @@ class Transformer(nn.Module):
         return self.lm_head(h[:, -1]), kept
 
     def _run(self, tokens: Tensor, mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Cache]:
-        h = self.model["embed_tokens"](tokens)
+        return self.through(self.model["embed_tokens"](tokens), mask, cache)
+
+    def through(self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values."""
         past = 0 if not cache else cache[0][0].shape[2]
-        rotation = self._rotation(past, tokens.shape[1], h)
+        rotation = self._rotation(past, h.shape[1], h)
         kept: Cache = []
         dropout = self.dropout if self.training else 0.0
         blocks: Any = self.model["layers"]

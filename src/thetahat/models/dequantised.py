@@ -1,0 +1,133 @@
+"""Dequantised: the mass of whole numbers, from a density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import maps as _maps
+from ..data.batch import Batch
+from ..data.maps import Logit, Map
+from ..errors import BadArgument, ModelError, OutOfSupport
+from .bound import Bound, log_mean_exp
+
+EDGE = 1e-7  # how near a draw comes to the ends of its cell, where a logit is infinite: less of the cell than a float32 resolves
+HELD = 2**22  # numbers of draws that are held at once
+ROUNDS = 100
+
+
+class Dequantised(Bound):
+    """P(y) of whole numbers y, from a density of what they might have been before they were rounded down.
+
+        P(y) = ∫_{[0,1)^d} p(y + u) du  ≥  exp E log (1/K) Σ_k p(y + u_k),      u_k uniform on [0, 1)^d
+
+    It is a mass, so a flow stands in one table with models of whole numbers.
+
+    Parameters
+    ----------
+    density : a model of x = y + u in [0, levels)^d, such as a `Flow` or a mixture
+    levels : y is one of 0 … levels − 1; None: any whole number
+    K : draws an observation: the bound is tighter for more
+    maps : of x, before the density sees it: "logit" (of x/levels, to all real numbers), or maps of `th.data.maps` whose constants are known
+    target : the tensor that is scored, (n,) or (n, d)
+
+    A density that leaves some of its mass outside the levels has a P that sums to less than 1, which is the price of the score; with "logit" there
+    is none outside.
+
+    Raises
+    ------
+    OutOfSupport : y is not one of the levels
+    BadArgument : the model given is no density
+
+    Source: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, §3.1 (K = 1); Hoogeboom, Cohen and Tomczak
+    (2020), Learning discrete distributions by dequantization (several draws).
+
+    >>> from thetahat.families import Normal
+    >>> from thetahat.models import Density
+    >>> model = Dequantised(Density(Normal()), K=1000)  # the mass of [0, 1) is 0.3413
+    >>> model.log_prob(Batch({"y": torch.zeros(1)}), torch.Generator().manual_seed(0)).exp().round(decimals=2)
+    tensor([0.3400], dtype=torch.float64, grad_fn=<RoundBackward1>)
+    """
+
+    measure = "mass"
+
+    def __init__(
+        self, density: nn.Module, levels: int | None = None, K: int = 1, *, maps: Sequence[str | Map] = (), target: str = "y"
+    ):
+        super().__init__()
+        if not isinstance(density, nn.Module) or getattr(density, "measure", "density") != "density":
+            raise BadArgument(f"Dequantised(density): {type(density).__name__} is no model of a density.")
+        if getattr(density, "kind", "exact") != "exact":
+            raise BadArgument(
+                f"Dequantised(density): log p of {type(density).__name__} is not exact, and a bound of a bound is not kept."
+            )
+        if levels is not None and levels < 2:
+            raise BadArgument(f"levels={levels}. Accepted: 2 or more, or None.")
+        if K < 1:
+            raise BadArgument(f"K={K}. Accepted: 1 or more draws an observation.")
+        if "logit" in maps and levels is None:
+            raise BadArgument("maps=['logit']: without levels there is no upper end. Accepted: levels=256.")
+        self.density: Any = density
+        self.levels, self.K, self.target = levels, K, target
+        self.maps = _maps.named([Logit(0.0, float(levels or 1)) if each == "logit" else each for each in maps])
+
+    # ---- p ---------------------------------------------------------------------------------------------------------------
+
+    def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The bound, (n,), of K draws from the generator, or from torch's own."""
+        y = batch[self.target]
+        self._check(y)
+        y = y.to(torch.float64)  # 255 + u has no digits to spare in float32
+        others = {name: t for name, t in batch.tensors.items() if name != self.target}
+
+        def log_density(k: int) -> Tensor:
+            u = torch.rand((k, *y.shape), dtype=torch.float64, device=y.device, generator=generator)
+            x = (y + u.clamp(EDGE, 1 - EDGE)).reshape(k * len(y), *y.shape[1:])
+            t, change = _maps.forward(self.maps, x)
+            repeated = {name: other.repeat(k, *[1] * (other.ndim - 1)) for name, other in others.items()}
+            return (self.density.log_prob(Batch({self.target: t, **repeated})) + change).reshape(k, len(y))
+
+        return log_mean_exp(log_density, self.K, HELD // max(y.numel(), 1))
+
+    def _check(self, y: Tensor) -> None:
+        bad = torch.zeros_like(y, dtype=torch.bool) if not y.is_floating_point() else y != torch.floor(y)
+        if self.levels is not None:
+            bad = bad | (y < 0) | (y > self.levels - 1)
+        if bool(bad.any()):
+            at = torch.nonzero(bad)[0].tolist()
+            kind = "a whole number" if self.levels is None else f"a whole number 0 … {self.levels - 1} (levels={self.levels})"
+            raise OutOfSupport(
+                f"{self.target!r} is {float(y[tuple(at)]):g} at {at}, and not {kind} ({int(bad.sum())} such values)."
+            )
+
+    # ---- draws -------------------------------------------------------------------------------------------------------------
+
+    def _density_draws(self, n: int, generator: torch.Generator | None) -> Tensor:
+        own = getattr(self.density, "draw", None)
+        if own is not None:
+            return own(n, generator=generator)
+        return self.density.sample(Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator)
+
+    @torch.no_grad()
+    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n observations of whole numbers, (n, d): the density's draws, rounded down; those outside the levels are drawn again."""
+        parts: list[Tensor] = []
+        for _ in range(ROUNDS):
+            wanted = n - sum(map(len, parts))
+            if wanted == 0:
+                break
+            t = self._density_draws(wanted, generator).to(torch.float64)
+            y = torch.floor(_maps.inverse(self.maps, t)[0])
+            if self.levels is not None:
+                outside = (y < 0) | (y > self.levels - 1)
+                y = y[~outside.reshape(len(y), -1).any(-1)]
+            parts.append(y)
+        drawn = torch.cat(parts) if parts else torch.zeros(0)
+        if len(drawn) < n:
+            raise ModelError(
+                f"of {ROUNDS} rounds of draws {len(drawn)} of {n} lie within 0 … {(self.levels or 1) - 1}: fit longer."
+            )
+        return drawn if self.levels is None else drawn.to(torch.uint8 if self.levels <= 256 else torch.int64)
