@@ -17,6 +17,7 @@ from .inverse_gaussian import InverseGaussian
 from .laplace import AsymmetricLaplace, Laplace
 from .logistic import Gumbel, HyperbolicSecant, Logistic
 from .losses import loss
+from .mixture_of import MixtureOf
 from .multivariate import Dirichlet, MultivariateNormal
 from .negative_binomial import Geometric, NegativeBinomial, NegativeBinomial1
 from .normal import LogNormal, Normal
@@ -68,6 +69,7 @@ wrappers: dict[str, type[Wrapper]] = {
     "truncated": Truncated,
     "zero_inflated": ZeroInflated,
     "hurdle": Hurdle,
+    "mixture_of": MixtureOf,
 }
 
 
