@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,10 +50,8 @@ def resumed(solver: th.Stochastic) -> tuple:
         if state.step == 8:
             raise Killed
 
-    try:
+    with suppress(Killed):
         iterate(solver, gpt(), kill)
-    except Killed:
-        pass
     return climbed(solver)
 
 

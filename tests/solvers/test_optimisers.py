@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shutil import which
+
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -117,6 +119,18 @@ def test_bfloat16_steers_and_theta_keeps_its_precision():
         found[precision] = fit.score().mean
     assert found[None] > -1.5
     assert found[torch.bfloat16] == pytest.approx(found[None], abs=0.1)
+
+
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # of torch's compiler, about its own code
+def test_compiled_steps_are_the_same_steps():
+    """θ after five steps: to float32's rounding."""
+    found = []
+    for compiled in (False, True):
+        whole = objective()
+        iterate(th.Stochastic(steps=5, batch_size=50, held_out=None, compile=compiled), whole)
+        found.append(whole.theta)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"betas": (0.9, 1.0)}, {"average": 1.0}, {"patience": 0}, {"optimiser": "lion"}])

@@ -76,7 +76,8 @@ class Autoregressive(Model):
     def log_prob(self, batch: Batch) -> Tensor:
         """log p of each token given those before it, (B, T); exactly 0 where the count is 0."""
         x, y = batch[self.inputs], batch[self.target]
-        self._check(x, y)
+        if not torch.compiler.is_compiling():
+            self.check(batch)
         given = self._documents(batch)
         if self._headed:
             head = self.network.lm_head
@@ -98,8 +99,11 @@ class Autoregressive(Model):
             )
         return () if isinstance(self.network, nn.Embedding) else (batch["document"],)
 
-    def _check(self, *tokens: Tensor) -> None:
+    def check(self, batch: Batch) -> None:
         """A token outside the vocabulary reads other memory on an accelerator, and fails without a name elsewhere."""
+        self._inside(batch[self.inputs], batch[self.target])
+
+    def _inside(self, *tokens: Tensor) -> None:
         V = self.vocabulary
         if V is None:
             return
@@ -155,7 +159,7 @@ class Autoregressive(Model):
                 f"length={length}, temperature={temperature}, top={top}, context={context}. Accepted: length and temperature of 0 or more, "
                 "top of 1 or more, context of 2 or more."
             )
-        self._check(window)
+        self._inside(window)
         training = self.training
         self.eval()
         try:

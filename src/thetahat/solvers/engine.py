@@ -42,8 +42,12 @@ class Models(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
         self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
+        self._checks: list[Any] = [getattr(m, "check", None) if compiled else None for m in models]  # what a compiled log p leaves out
 
     def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+        for i, batch in asked:
+            if self._checks[i] is not None:
+                self._checks[i](batch)
         return [self._log_prob(self.models[i], batch) for i, batch in asked]
 
 
