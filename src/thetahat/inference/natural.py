@@ -25,6 +25,7 @@ from ..models.custom import Constraint, Custom
 from ..models.density import Density
 from ..models.mixture import Mixture
 from ..models.regression import Regression
+from ..models.tempered import Tempered
 
 
 @contextmanager
@@ -158,7 +159,7 @@ def _parameter(model: Any, index: int) -> Parameter | None:
         return list(model.family.parameters.values())[index]
     if isinstance(model, Regression) and model.constants[index]:
         return next(p.spec for p in model.predictors if p.start == index)
-    return None
+    return model.spec if isinstance(model, Tempered) else None
 
 
 def unconstrained(objective: Objective, index: int, value: float) -> float:

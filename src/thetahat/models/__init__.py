@@ -13,6 +13,7 @@ from .mixture import Mixture
 from .policy import Policy
 from .preference import BradleyTerry
 from .regression import Regression
+from .tempered import Tempered
 
 __all__ = [
     "Autoregressive",
@@ -28,4 +29,5 @@ __all__ = [
     "Model",
     "Policy",
     "Regression",
+    "Tempered",
 ]

@@ -7,7 +7,7 @@ better-explained road, each on its own:
     start(source)                             a θ from which to climb
     names, natural(theta)                     what θ is called, and θ seen through its constraints
     concave                                   every stationary point is a global maximum
-    recession(source)                         directions along which log p never falls    → separation
+    recession(source)                         (status, direction, why) where it can prove that there is no one maximum; or None
     closed_form(source)                       the maximum itself
     draw(n, generator)                        n new observations, (n, …), of a model without predictors
     log_prob(batch, generator), K, tightened  a bound made of K draws (`bound.py`)

@@ -54,6 +54,12 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
 
 def _examined(objective: Objective, state: Any, certificate: Certificate) -> Certificate:
     model = objective.model
+    own = None if objective.priors or len(objective.terms) != 1 else getattr(model, "recession", None)
+    known = None if own is None else own(objective.terms[0].source)
+    if known is not None:  # the model can prove it
+        status, direction, detail = known
+        lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
+        return replace(lost, nats=None, standard_errors=None)
     perfect = None if certificate.ok or certificate.status == "no maximum" else _perfect(objective)
     if perfect:
         return replace(certificate, status="no maximum", rows=perfect[0], detail=perfect[1], concave=False)
