@@ -5,14 +5,16 @@ from .base import Model
 from .bound import Bound
 from .conditional import Conditional
 from .density import Density
-from .diffusion import Diffusion
 from .dequantised import Dequantised
+from .diffusion import Diffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .mixture import Mixture
 from .policy import Policy
 from .preference import BradleyTerry
+from .probability_flow import ProbabilityFlow
 from .regression import Regression
+from .schedule import Schedule
 from .tempered import Tempered
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "Mixture",
     "Model",
     "Policy",
+    "ProbabilityFlow",
     "Regression",
+    "Schedule",
     "Tempered",
 ]

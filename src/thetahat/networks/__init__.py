@@ -1,7 +1,7 @@
 """Functions with parameters: no likelihood in here."""
 
-from .masked import MaskedMLP
 from .denoiser import Denoiser
+from .masked import MaskedMLP
 from .mlp import mlp
 from .pixels import PixelTransformer
 from .pretrained import Pretrained

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .noise import MinSNR, Simple
 from .returns import RewardToGo
 
 registry: dict[str, Any] = {
+    "min_snr": MinSNR,
     "reward_to_go": RewardToGo,
+    "simple": Simple,
 }
 
-__all__ = ["RewardToGo", "registry"]
+__all__ = ["MinSNR", "RewardToGo", "Simple", "registry"]
