@@ -117,7 +117,7 @@ class Standardise(Map):
 
     Parameters
     ----------
-    mean, scale : m and s, (d,); None: learnt
+    mean, scale : m and s, (d,), or one for every column; None: learnt
 
     >>> Standardise(torch.tensor(1.0), torch.tensor(2.0)).forward(torch.tensor([3.0]))
     tensor([1.])
@@ -149,7 +149,7 @@ class Standardise(Map):
         return mean + scale * t
 
     def log_determinant(self, t: Tensor) -> Tensor:
-        return -torch.log(self._known()[1]).sum().expand(len(t))
+        return -torch.log(self._known()[1]).expand(t.shape[1:]).sum().expand(len(t))  # one scale may be that of every column
 
     def __str__(self) -> str:
         return "standardise"
