@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import maps
+from .augmented import Augmented, Shifts
 from .batch import Batch
 from .images import Binarised, Images
 from .noised import Noised
@@ -35,6 +36,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Augmented",
     "BPE",
     "Batch",
     "Binarised",
@@ -46,6 +48,7 @@ __all__ = [
     "Noised",
     "Preferences",
     "Rollouts",
+    "Shifts",
     "Source",
     "Table",
     "Tensors",

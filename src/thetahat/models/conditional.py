@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
+from ..networks import Standardise
 from .base import Model
 
 
@@ -111,4 +112,9 @@ class Conditional(Model):
 
 
 def _affine(network: nn.Module) -> bool:
-    return isinstance(network, nn.Linear) or (isinstance(network, nn.Sequential) and len(network) == 1 and _affine(network[0]))
+    """Whether it is one affine map, of columns as they are or standardised."""
+    layers = list(network) if isinstance(network, nn.Sequential) else [network]
+    moved = [layer for layer in layers if not isinstance(layer, Standardise)]
+    if len(moved) == 1 and isinstance(moved[0], nn.Sequential):
+        return _affine(moved[0])
+    return len(moved) == 1 and isinstance(moved[0], nn.Linear)
