@@ -96,6 +96,12 @@ def test_a_fit_of_counts_finds_the_normal_that_was_rounded() -> None:
     assert score.total == pytest.approx(exact(y, mean, math.exp(log_scale)).sum(), abs=5)
 
 
+def test_a_bound_made_of_draws_is_not_given_to_newton() -> None:
+    """Its θ may be float64: what decides is that its value is not the same twice."""
+    objective = th.Objective([th.LogLikelihood(Dequantised(normal(0, 1)), th.data.Tensors({"y": torch.zeros(3)}))])
+    assert isinstance(th.solvers.choose(objective), th.Stochastic)
+
+
 def test_draws_are_whole_numbers_with_the_masses() -> None:
     """The normal cdf, 5 sigma of 20,000 draws."""
     y = Dequantised(normal(1.3, 0.7)).draw(20_000, generator=seeded()).numpy()

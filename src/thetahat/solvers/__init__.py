@@ -26,10 +26,11 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 
 
 def choose(objective: Objective) -> Any:
-    """Stochastic ascent where θ is not float64 (a network) or the data have no end; the closed form where there is one; EM for a mixture;
-    Newton where the information can be held and factored, L-BFGS where it cannot."""
+    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; the closed form where there is one;
+    EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
-    if endless or any(p.dtype != torch.float64 for p in objective.parameters()):
+    noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
+    if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):
         return Stochastic()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
