@@ -31,6 +31,7 @@ from .types import Weights
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .evaluation.calibration_error import CalibrationError
     from .evaluation.score import Score
     from .inference.tests import Test
     from .solvers.loop import Solver
@@ -379,6 +380,18 @@ class Fit:
 
         source = self.source if data is None else self._source_like(data)
         return calibration.calibration(self.model, source, bins=bins, level=level)
+
+    def calibration_error(
+        self, data: Any = None, *, of: str = "top", bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
+    ) -> CalibrationError:
+        """How far a classifier's probabilities are from what happened, root mean square, with an interval. None: the data fitted.
+
+        of : "top", the most probable category's probability; "classes", each category's
+        """
+        from .evaluation import calibration_error
+
+        source = self.source if data is None else self._source_like(data)
+        return calibration_error.calibration_error(self.model, source, of=of, bins=bins, level=level, draws=draws, seed=seed)
 
     def influence(self) -> pd.DataFrame:
         """Of each row: leverage, and Cook's distance."""

@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 import thetahat as th
 from thetahat.data import Tensors
 from thetahat.errors import BadArgument
-from thetahat.evaluation.calibration import calibration, calibration_error, pit, wilson
+from thetahat.evaluation.calibration import calibration, pit, wilson
 from thetahat.models import Conditional
 
 from .models import Given, people
@@ -80,10 +80,6 @@ def test_frequency_weights_are_rows():
         {k: np.repeat(v.numpy(), DATA["weight"].astype(int), 0) for k, v in next(fit.source.batches()).tensors.items()}
     )
     np.testing.assert_allclose(calibration(fit.model, fit.source, bins=1), calibration(fit.model, repeated, bins=1), rtol=1e-10)
-    p, y = np.array([0.2, 0.7, 0.9]), np.array([0.0, 1.0, 0.0])
-    counted = calibration_error(*forecasts(p, y, np.array([1.0, 3.0, 2.0])), bins=3, draws=10)
-    rows = calibration_error(*forecasts(np.repeat(p, [1, 3, 2]), np.repeat(y, [1, 3, 2])), bins=3, draws=10)
-    assert counted.value == pytest.approx(rows.value)
 
 
 def test_rows_that_were_not_observed_take_no_part():
@@ -119,41 +115,7 @@ def test_a_spread_that_is_too_small_shows_as_a_bowl():
     assert ((right["count"] >= right["low"]) & (right["count"] <= right["high"])).all()
 
 
-# ---- calibration error ------------------------------------------------------------------------------------------------------
-
-
-def test_the_error_is_the_mean_distance_of_the_bins():
-    """Two bins by hand: 0.8 said and 0.5 happened, 0.1 said and 0.25 happened, of 4 rows each."""
-    p = np.array([0.8] * 4 + [0.1] * 4)
-    found = calibration_error(*forecasts(p, np.array([1.0, 0, 1, 0, 0, 0, 0, 1])), bins=2)
-    assert found.value == pytest.approx((0.3 + 0.15) / 2)
-    assert found.bins == 2
-    assert "of P(second category), 2 bins" in str(found)
-
-
-def test_true_probabilities_have_an_interval_that_begins_near_zero():
-    """y drawn from what was said; and from what was not: the interval then lies around the distance, ¼ on average."""
-    rng = np.random.default_rng(0)
-    p = rng.uniform(0.05, 0.95, 4000)
-    honest = calibration_error(*forecasts(p, (rng.random(4000) < p).astype(float)), draws=200)
-    assert honest.low < 0.01
-    assert honest.value < 0.03
-    opposite = calibration_error(*forecasts(p, (rng.random(4000) < 0.5).astype(float)), draws=200)
-    assert opposite.low < 0.9 / 4 < opposite.high
-
-
-def test_of_many_categories_it_is_the_most_probable_that_is_judged():
-    """Guo et al.: confidence 0.6 and right 3 times of 4."""
-    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]] * 4, dtype=torch.float64))
-    model = Conditional(th.families.Categorical(3), Said())
-    found = calibration_error(model, Tensors({"x": logits, "y": torch.tensor([0.0, 0.0, 2.0, 0.0])}), draws=20)
-    assert found.value == pytest.approx(0.15)
-    assert found.of == "the most probable category"
-    two = Conditional(th.families.Categorical(2), Said())
-    found = calibration_error(
-        two, Tensors({"x": logits[:, :2] - logits[:, :1], "y": torch.tensor([0.0, 1.0, 0.0, 0.0])}), draws=20
-    )
-    assert found.value == pytest.approx(1 / 3 - 0.25)
+# ---- what cannot be ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,7 +123,6 @@ def test_of_many_categories_it_is_the_most_probable_that_is_judged():
     [
         (lambda f: calibration(f.model, f.source, bins=0), "bins=0"),
         (lambda f: calibration(f.model, f.source, level=1.0), "level=1.0"),
-        (lambda f: calibration_error(f.model, f.source), "does not describe a category"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(call, message):

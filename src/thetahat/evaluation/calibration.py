@@ -1,17 +1,14 @@
 """Whether what the model says happens as often as it says.
 
-    calibration         rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval
-    pit                 u = F(y | x), a histogram: flat if every predictive distribution is right
-    calibration_error   Σ_b n_b/N · |observed_b − predicted_b| of probabilities, with a bootstrap interval
+    calibration   rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval
+    pit           u = F(y | x), a histogram: flat if every predictive distribution is right
 
-Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference; Guo et al. (2017), On calibration
-of modern neural networks; Kumar, Liang and Ma (2019), Verified uncertainty calibration (the pivotal interval).
+Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from .residuals import residuals
-from .rows import batches, extras_of, family_of, mean_of, parameters_of, response_of
+from .rows import batches, extras_of, family_of, mean_of, response_of
 
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 
@@ -47,7 +44,7 @@ def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: fl
     ------
     BadArgument : a family without a mean, or a level or a number of bins that cannot be
     """
-    _check(bins, level)
+    check(bins, level)
     parts = []
     share = False
     for batch in batches(source, model):
@@ -58,7 +55,7 @@ def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: fl
             y, mean, count = y / trials, mean / trials, count * trials
         parts.append(torch.stack([mean, y, count]).numpy())
     predicted, observed, count = _seen(parts)
-    code = _binned(predicted, count, bins)
+    code = binned(predicted, count, bins)
     n = np.bincount(code, count)
     p, o = (np.bincount(code, count * v) / n for v in (predicted, observed))
     if share:
@@ -99,7 +96,7 @@ def pit(model: Any, source: Batch | Source, *, bins: int = 20, level: float = 0.
     ------
     BadArgument : a family without a cdf
     """
-    _check(bins, level)
+    check(bins, level)
     u = ndtr(residuals(model, source, "quantile", seed=seed))
     count = np.concatenate([batch.count.to(torch.float64).numpy() for batch in batches(source, model)])
     edges = np.linspace(0, 1, bins + 1)
@@ -109,81 +106,18 @@ def pit(model: Any, source: Batch | Source, *, bins: int = 20, level: float = 0.
     return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": found, "expected": n / bins, "low": low, "high": high})
 
 
-@dataclass(frozen=True)
-class CalibrationError:
-    """How far predicted probabilities are from what happened, on average, and between which values that lies.
-
-    Parameters
-    ----------
-    value : Σ_b n_b/N · |observed_b − predicted_b|, a share between 0 and 1
-    low, high : the pivotal bootstrap interval
-    level : of it
-    of : which probability: of the second category, or of the most probable one
-    bins : how many there were
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-    of: str
-    bins: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), of {self.of}, {self.bins} bins"
-
-
-def calibration_error(
-    model: Any, source: Batch | Source, *, bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
-) -> CalibrationError:
-    """The expected calibration error, by bins of equal numbers.
-
-    Of two categories it is that of the second's probability; of more, that of the most probable category's: observed is whether it was
-    the one. The interval is pivotal, [2v − q_high, 2v − q_low] with the quantiles of resampled values, cut at 0 and 1: resampling adds noise
-    to every bin, and this takes off as much as it adds.
-
-    Raises
-    ------
-    BadArgument : the response is not a category
-    """
-    _check(bins, level)
-    family = family_of(model, "probabilities")
-    parts = []
-    of = "P(second category)"
-    for batch in batches(source, model):
-        y, count = response_of(model, batch), batch.count.to(torch.float64)
-        if family.support.name == "{0, 1}":
-            p, hit = mean_of(model, batch), y
-        elif hasattr(family, "probabilities"):
-            each = family.probabilities(*parameters_of(model, batch))
-            of = of if each.shape[-1] == 2 else "the most probable category"
-            p, top = (each[:, 1], None) if each.shape[-1] == 2 else each.max(-1)
-            hit = (y == (1 if top is None else top)).to(torch.float64)
-        else:
-            raise BadArgument(f"{family} does not describe a category, so no probability of one is off. See `calibration`.")
-        parts.append(torch.stack([p, hit, count]).numpy())
-    p, hit, count = _seen(parts)
-    code = _binned(p, count, bins)
-    rng = np.random.default_rng(seed)
-    n = round(float(count.sum()))
-
-    def error(c: np.ndarray) -> float:
-        return float(np.abs(np.bincount(code, c * (hit - p))).sum() / c.sum())
-
-    value = error(count)
-    drawn = np.array([error(rng.multinomial(n, count / count.sum())) for _ in range(draws)])
-    ends = 2 * value - np.quantile(drawn, [(1 + level) / 2, (1 - level) / 2])
-    low, high = np.clip(ends, 0.0, 1.0)
-    return CalibrationError(value, float(low), float(high), level, of, int(code.max()) + 1)
-
-
 def _seen(parts: list[np.ndarray]) -> np.ndarray:
     """(3, n): predicted, observed, count of the rows that were observed."""
     whole = np.concatenate(parts, 1)
-    return whole[:, whole[2] > 0]
+    return whole[:, seen(whole[2])]
 
 
-def _binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
+def seen(count: np.ndarray) -> np.ndarray:
+    """Which rows were observed."""
+    return count > 0
+
+
+def binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
     """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions (to rounding) together."""
     order = np.argsort(predicted, kind="stable")
     ordered = predicted[order]
@@ -196,7 +130,7 @@ def _binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
     return code
 
 
-def _check(bins: int, level: float) -> None:
+def check(bins: int, level: float) -> None:
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
         raise BadArgument(f"bins={bins!r}. Accepted: a whole number of at least 1.")
     if not (isinstance(level, (int, float)) and 0 < level < 1 and math.isfinite(level)):
