@@ -218,6 +218,10 @@ class Family:
         """log p(y | η), η the linear predictors. Override where going through θ would lose digits."""
         return self.log_prob(y, *self.natural(eta), **extras)
 
+    def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
+        """log p(y | η), all of η in one tensor, (…, k), as a network hands it out. Override where taking it apart costs time."""
+        return self.log_prob_eta(y, *outputs.unbind(-1), **extras)
+
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument
@@ -61,6 +62,16 @@ class Categorical(Family):
         logits = self._logits(eta)
         code, inside = _code(self.support, y)
         return torch.where(inside, _chosen(logits, code) - torch.logsumexp(logits, 0), -torch.inf)
+
+    def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
+        k = _known(self, self.k)
+        if outputs.shape[-1] != k or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
+            return super().log_prob_outputs(y, outputs, **extras)
+        low, high = torch.aminmax(y)
+        if low < 0 or high >= k:
+            return super().log_prob_outputs(y, outputs, **extras)
+        flat = F.cross_entropy(outputs.reshape(-1, k), y.reshape(-1).long(), reduction="none")  # all k logits, every y one of the codes
+        return -flat.view(y.shape)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -49,32 +49,37 @@ class Conditional(Model):
         self.family, self.network, self.target = family, network, target
         self.inputs = inputs if isinstance(inputs, str) else tuple(inputs)
         self.measure = family.measure
+        self._k = 0  # how many parameters the family has, once it was asked
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
-    def eta(self, batch: Batch) -> list[Tensor]:
-        """The family's linear predictors of each row, k tensors of `batch.shape`."""
+    def outputs(self, batch: Batch) -> Tensor:
+        """The family's linear predictors of each row, (…, k); of a Categorical also its logits, one more."""
         x = batch[self.inputs] if isinstance(self.inputs, str) else torch.stack([batch[name] for name in self.inputs], -1)
         first = next(self.network.parameters(), None)
         if first is not None and x.is_floating_point():
             x = x.to(first.dtype)
         out = self.network(x)
-        k = len(self.family.parameters)
+        k = self._k = self._k or len(self.family.parameters)
         if k == 1 and tuple(out.shape) == batch.shape:
-            return [out]
+            return out[..., None]
         wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
         if tuple(out.shape[:-1]) != batch.shape or out.shape[-1] not in wanted:
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, and {self.family} has the "
                 f"parameters {', '.join(self.family.parameters)}. Accepted: {' or '.join(str((*batch.shape, w)) for w in wanted)}."
             )
-        return list(out.unbind(-1))
+        return out
+
+    def eta(self, batch: Batch) -> list[Tensor]:
+        """The same, k tensors of `batch.shape`."""
+        return list(self.outputs(batch).unbind(-1))
 
     def extras(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in self.family.extras if name in batch}
 
     def log_prob(self, batch: Batch) -> Tensor:
-        return self.family.log_prob_eta(batch[self.target], *self.eta(batch), **self.extras(batch))
+        return self.family.log_prob_outputs(batch[self.target], self.outputs(batch), **self.extras(batch))
 
     # ---- what it predicts ------------------------------------------------------------------------------------------------
 

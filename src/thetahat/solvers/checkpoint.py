@@ -109,7 +109,6 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     work.average = average or None
     work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
     for _ in range(content["step"]):  # the draws of each step, in their order
-        torch.randint(2**62, (), generator=work.generator)
         for feed in work.feeds:
             next(feed.batches)
     return content

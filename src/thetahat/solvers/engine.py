@@ -148,15 +148,19 @@ class Engine:
             if self.sharded:  # of keys and values that a block hands out for a cache: nobody changes them in place
                 warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
             found = self.module([(self.place[id(term.model)], batch) for term, batch, _, _ in each])
-        total: Any = 0.0
+        value, outputs, slopes = 0.0, [], []
         for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
             if weight is None and (batch.counted or term.weights is not None):
                 weight = term.weight(batch, log_prob)
-            sum_ = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)
-            total = total + sum_ * scale
-        if total.requires_grad:
-            (total * -world()).backward()  # torch takes the mean over processes, and here it is a sum
-        return float(total.detach())
+            lp = log_prob.detach()
+            value += scale * float((lp if weight is None else weighted(lp, weight)).sum(dtype=torch.float64))
+            if log_prob.requires_grad:
+                by = -scale * world()  # torch takes the mean over processes, and here it is a sum
+                outputs.append(log_prob)
+                slopes.append(torch.full_like(lp, by) if weight is None else (by * weight).to(lp.dtype))
+        if outputs:
+            torch.autograd.backward(outputs, slopes)
+        return value
 
     def _add(self, model: nn.Module, g: Tensor, together: bool = False) -> None:
         """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows alone."""

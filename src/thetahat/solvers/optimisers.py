@@ -30,7 +30,7 @@ def optimisers(
 ) -> list[torch.optim.Optimizer]:
     """Those that together move every parameter, each once. They minimise: they are handed −ĝ."""
     if name == "sgd":
-        return [torch.optim.SGD(parameters, lr=rate, momentum=momentum)]
+        return [torch.optim.SGD(parameters, lr=rate, momentum=momentum, fused=_fusable(parameters))]
     matrices = hidden(models) if name == "muon" else []
     chosen = {id(p) for p in matrices}
     rest = [p for p in parameters if id(p) not in chosen]
@@ -38,8 +38,13 @@ def optimisers(
     if matrices:
         out.append(torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
     if rest:
-        out.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0))
+        out.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0, fused=_fusable(rest)))
     return out
+
+
+def _fusable(parameters: list[Any]) -> bool:
+    """Whether torch has one kernel for all of a step: it has none for shards."""
+    return all(type(p) is nn.Parameter and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:

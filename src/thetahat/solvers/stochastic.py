@@ -229,15 +229,14 @@ class Stochastic:
 
     def step(self, objective: Objective, state: State) -> State:
         work = state.work
-        seed = int(torch.randint(2**62, (), generator=work.generator))
         if any(feed.drawn for feed in work.feeds):
             work.engine.training(False)  # data are drawn without dropout
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
         work.engine.training(True)
-        with _seeded(seed + rank(), work.engine.device):  # of dropout, and of draws inside log p
+        with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p
             value = work.engine.gradient(batches)
         gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
-        norm = float(_whole(nn.utils.get_total_norm(gradients))) if gradients else 0.0
+        norm = float(_norm(gradients)) if gradients else 0.0
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(objective, state, self._reason(objective, batches, state, value))
         rate = self.rate(state.step)
@@ -293,7 +292,7 @@ class Stochastic:
             return replace(state, trace=state.fitted)
         term, source = work.held_out
         engine.training(False)
-        with _seeded(self.seed + rank(), engine.device):  # every look with the same draws
+        with _seeded(self._seed(-1), engine.device):  # every look with the same draws
             found = held_out_nats(lambda b: engine.log_prob(term.model, b), source, term.model, max(4 * self.batch_size, 256))
         now = Evaluation(state.step, *found)
         best = max((e.mean for e in state.evaluations), default=-math.inf)
@@ -301,6 +300,10 @@ class Stochastic:
             work.best = ([p.detach().clone() for p in engine.parameters], [b.clone() for b in work.buffers])
         line = (state.step, now.mean, now.error)
         return replace(state, evaluations=(*state.evaluations, now), trace=(*state.trace, line))
+
+    def _seed(self, step: int) -> int:
+        """Of what a step draws besides the order of the data: another for every step and process."""
+        return ((self.seed & 0xFFFF) << 48 | (step + 1) << 12 | rank()) & 0x7FFF_FFFF_FFFF_FFFF
 
     def _failed(self, objective: Objective, state: State, why: str) -> State:
         self._leave(objective, state)
@@ -366,9 +369,11 @@ class Stochastic:
 # ---- θ, in place -----------------------------------------------------------------------------------------------------------
 
 
-def _whole(t: Tensor) -> Tensor:
-    """A number that is sharded over processes, gathered."""
-    return t.full_tensor() if hasattr(t, "full_tensor") else t
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """√ of the sum of squares of all of them; of shards, over all processes."""
+    if hasattr(tensors[0], "full_tensor"):
+        return nn.utils.get_total_norm(tensors).full_tensor()  # type: ignore[attr-defined]
+    return torch.stack(torch._foreach_norm(tensors)).norm()
 
 
 def _not_finite(batch: Batch) -> str:

@@ -1,0 +1,83 @@
+"""Steps per second of `Stochastic` beside a bare training loop written by hand in torch: the same network, data, optimiser and order of batches.
+
+    python benchmarks/steps.py            small, medium, convolutional, GPT; ratio ours / bare, bar 0.97
+
+The bare loop is what a user would write: permute, index, forward, cross-entropy, backward, AdamW (foreach, as torch chooses), zero_grad; no
+check of what is finite, no clipping, no trace. Both are taken in turns, several times; the median of the paired ratios is reported.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import thetahat as th
+
+
+def bare(network: nn.Module, x: Tensor, y: Tensor, steps: int, size: int) -> float:
+    """Seconds."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    network.train()
+    begun, done = time.perf_counter(), 0
+    while True:
+        for part in torch.randperm(len(y), generator=generator).split(size):
+            logits = network(x[part])
+            loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y[part].reshape(-1))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            done += 1
+            if done == steps:
+                return time.perf_counter() - begun
+
+
+def ours(model: nn.Module, names: tuple[str, str], x: Tensor, y: Tensor, steps: int, size: int) -> float:
+    batch = th.data.Batch(dict(zip(names, (x, y), strict=True)), dims=y.ndim)
+    objective = th.Objective([th.LogLikelihood(model, th.data.Tensors(batch))])
+    solver = th.Stochastic(steps=steps, batch_size=size, learning_rate=1e-3, decay="constant", held_out=None, keep="last")
+    begun = time.perf_counter()
+    th.solvers.iterate(solver, objective)
+    return time.perf_counter() - begun
+
+
+def compared(name: str, network: nn.Module, wrap: Callable[[nn.Module], nn.Module], names, x, y, steps: int, size: int, times: int):
+    ratios, speeds = [], []
+    for k in range(times + 1):
+        first, second = copy.deepcopy(network), wrap(copy.deepcopy(network))
+        if k % 2:
+            us, them = ours(second, names, x, y, steps, size), bare(first, x, y, steps, size)
+        else:
+            them, us = bare(first, x, y, steps, size), ours(second, names, x, y, steps, size)
+        if k:  # the first warms up
+            ratios.append(them / us)
+            speeds.append((steps / us, steps / them))
+    same = max(float((a - b).abs().max()) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    ratio = statistics.median(ratios)
+    our, bares = (statistics.median(s[i] for s in speeds) for i in (0, 1))
+    print(f"| {name} | {our:.0f} | {bares:.0f} | {ratio:.3f} | {'met' if ratio >= 0.97 else 'MISSED'} | {same:.1e} |", flush=True)
+
+
+def main(times: int = 7) -> None:
+    torch.set_num_threads(2)
+    g = torch.Generator().manual_seed(0)
+    classes = lambda network: th.models.Conditional(th.families.Categorical(10), network)  # noqa: E731
+    print("| network | thetahat, steps/s | bare loop, steps/s | ratio | bar 0.97 | largest difference of θ |\n|---|---|---|---|---|---|")
+    x, y = torch.randn(4000, 20, generator=g), torch.randint(10, (4000,), generator=g)
+    compared("small: 20-64-10, batch 128", th.networks.mlp(20, 64, 10), classes, ("x", "y"), x, y, 600, 128, times)
+    x, y = torch.randn(4000, 784, generator=g), torch.randint(10, (4000,), generator=g)
+    compared("medium: 784-512-512-10, batch 128", th.networks.mlp(784, (512, 512), 10), classes, ("x", "y"), x, y, 100, 128, times)
+    x, y = torch.randint(65, (400, 64), generator=g), torch.randint(65, (400, 64), generator=g)
+    network = th.networks.Transformer(65, layers=4, width=128, heads=4)
+    compared("GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.models.Autoregressive, ("input", "target"), x, y, 40, 12, times)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
