@@ -1,0 +1,53 @@
+"""Data of which everything is known: the best denoisers, the densities, and the paths of the probability flow in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
+FACTOR = torch.tensor([[0.8, 0.0, 0.0], [0.5, 0.4, 0.0], [-0.3, 0.2, 1.1]], dtype=torch.float64)
+
+
+class Gaussian(nn.Module):
+    """x ~ N(m, C):  ε̂ = σ (α²C + σ²I)⁻¹ (z − αm),  x̂ = (z − σε̂)/α,  v̂ = αε̂ − σx̂."""
+
+    def __init__(self, mean: Tensor = MEAN, factor: Tensor = FACTOR, predict: str = "epsilon"):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("C", factor @ factor.T)
+        self.predict, self.dimensions = predict, len(mean)
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        a2, s2 = torch.sigmoid(log_snr)[:, None], torch.sigmoid(-log_snr)[:, None]
+        eigen, Q = torch.linalg.eigh(self.C)
+        centred = (z - a2.sqrt() * self.mean) @ Q
+        epsilon = s2.sqrt() * (centred / (a2 * eigen + s2)) @ Q.T
+        if self.predict == "epsilon":
+            return epsilon
+        x = self.mean + a2.sqrt() * (centred * eigen / (a2 * eigen + s2)) @ Q.T
+        return a2.sqrt() * epsilon - s2.sqrt() * x
+
+    def log_prob(self, y: Tensor, extra: float = 0.0) -> Tensor:
+        """log N(y; m, C + extra·I)."""
+        C = self.C + extra * torch.eye(len(self.mean), dtype=torch.float64)
+        return torch.distributions.MultivariateNormal(self.mean, C).log_prob(y)
+
+    def flow(self, z: Tensor, low: float, high: float) -> Tensor:
+        """z_0 of z_1 along the probability flow: each eigenvector's coordinate keeps its quantile."""
+        eigen, Q = torch.linalg.eigh(self.C)
+        first, last = (torch.sigmoid(torch.tensor(each, dtype=torch.float64)) for each in (low, high))
+        sd = [(a2 * eigen + 1 - a2).sqrt() for a2 in (first, last)]
+        return last.sqrt() * self.mean + (((z - first.sqrt() * self.mean) @ Q) / sd[0] * sd[1]) @ Q.T
+
+
+class Independent(nn.Module):
+    """Pixels that are independent with probabilities p (d, L): the best logits for predict="levels" are log p, whatever z."""
+
+    def __init__(self, p: Tensor):
+        super().__init__()
+        self.register_buffer("log_p", p.log())
+        self.dimensions = len(p)
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        return self.log_p.expand(len(z), -1, -1)
