@@ -77,10 +77,14 @@ def main() -> None:
     right = tempered.predict(test, "probabilities").to_numpy().argmax(1) == test["y"].numpy()
     lowest, highest = wilson(np.array([float(right.sum())]), np.array([float(len(right))]))
     share = right.mean()
-    print(f"{where} accuracy {100 * share:.2f} % ({100 * lowest[0]:.2f} to {100 * highest[0]:.2f}), {(~right).sum()} of {len(right)} wrong")
+    print(
+        f"{where} accuracy {100 * share:.2f} % ({100 * lowest[0]:.2f} to {100 * highest[0]:.2f}), {(~right).sum()} of {len(right)} wrong"
+    )
     for name, fit in (("as fitted", classifier), ("tempered", tempered)):
         score = fit.score(test)
-        print(f"{where} nats, {name}: {-score.mean:.4f} ± {score.standard_error:.4f} lost an image; calibration error {fit.calibration_error(test)}")
+        print(
+            f"{where} nats, {name}: {-score.mean:.4f} ± {score.standard_error:.4f} lost an image; calibration error {fit.calibration_error(test)}"
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@ from sklearn.datasets import load_iris
 import thetahat as th
 from thetahat.data import Batch
 from thetahat.errors import BadArgument, ModelError
+from thetahat.models.base import set_theta
+from thetahat.models.density import density
+from thetahat.models.formulas import regression
+
+from ..families.examples import EXAMPLES
+from ..families.probability import draw, eta_of
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +117,79 @@ def test_a_network_of_the_wrong_width_is_named():
         model.log_prob(Batch({"x": torch.zeros(5, 2), "y": torch.zeros(5)}))
     with pytest.raises(BadArgument, match="family is str"):
         th.models.Conditional("normal", linear(2, 2))
+
+
+# ---- every family ----------------------------------------------------------------------------------------------------------------
+
+N = 40
+CASES = [pytest.param(*case, id=f"{name}-{i}") for name, cases in EXAMPLES.items() for i, case in enumerate(cases)]
+
+
+def table(family, parameters, extras):
+    """Two predictors, a response drawn from the family at its example, and its extras."""
+    rng = np.random.default_rng(0)
+    y = draw(family, parameters, extras, N).numpy()
+    return {"y": y, "x": rng.normal(size=N), "z": rng.normal(size=N)} | {name: np.full(N, v) for name, v in extras.items()}
+
+
+@pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
+def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, parameters, extras):
+    """η_j = b_j + W_j x of every parameter, read off one network, and by the formula's designs: at the same θ, row by row."""
+    data = table(family, parameters, extras)
+    batch = Batch({name: torch.tensor(v) for name, v in data.items()})
+    k, generator = len(family.parameters), torch.Generator().manual_seed(1)
+    bias = torch.stack(eta_of(family, parameters))
+    net = linear(2, k)
+    with torch.no_grad():
+        net[0].bias.copy_(bias)
+        net[0].weight.copy_(0.05 * torch.randn(k, 2, generator=generator, dtype=torch.float64))
+    model = th.models.Conditional(family, net, inputs=["x", "z"])
+    if family.length is not None:  # a vector: no formula says it, a density does
+        with torch.no_grad():
+            net[0].weight.zero_()
+        other, source = density(family, data["y"])
+        set_theta(other, bias)
+    else:
+        if hasattr(family, "probabilities"):  # every category must occur, or the formula knows fewer
+            data["y"] = (np.arange(N) % (family.support.high + 1)).astype(float)
+            batch = Batch({name: torch.tensor(v) for name, v in data.items()})
+        first, *rest = family.parameters
+        further = {name: "~ x + z" for name in rest if not family.parameters[name].own_predictors} | {name: name for name in extras}
+        other, source = regression("y ~ x + z", data, family, parameters=further)
+        theta = []
+        for j, name in enumerate(family.parameters):
+            p = next(p for p in other.predictors if p.parameter == name)
+            theta += ([net[0].bias[j : j + 1]] if p.design.intercept else []) + [net[0].weight[j]]
+            if not p.design.intercept:
+                with torch.no_grad():
+                    net[0].bias[j] = 0.0
+        set_theta(other, torch.cat(theta).detach())
+    expected = torch.cat([other.log_prob(b) for b in source.batches()]).detach()
+    torch.testing.assert_close(model.log_prob(batch).detach(), expected, rtol=1e-10, atol=1e-10)
+    assert model.measure == other.measure
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [
+        ("gamma", (2.0, 0.3)),
+        ("negative_binomial", (4.0, 0.5)),
+        ("beta", (0.3, 8.0)),
+        ("weibull", (2.0, 1.5)),
+        ("logistic", (0.3, 1.0)),
+        ("zero_inflated_poisson", (4.0, 0.3)),
+    ],
+)
+def test_newton_over_a_linear_network_is_the_formula_for_several_parameters(family, parameters):
+    """Both parameters linear in x and z: the maximum of the formula to 1e-6 nats."""
+    family = th.families.get(family)
+    rng = np.random.default_rng(2)
+    n = 300
+    x, z = rng.normal(size=n), rng.normal(size=n)
+    first, second = (e + c * torch.tensor(x) for e, c in zip(eta_of(family, parameters), (0.3, -0.2), strict=True))
+    y = family.sample(*family.natural([first, second]), generator=torch.Generator().manual_seed(0)).numpy()
+    data = {"x": x, "z": z, "y": y}
+    formula = th.fit("y ~ x + z", data, family, **{list(family.parameters)[1]: "~ x + z"})
+    fit = th.fit(th.models.Conditional(family, linear(2, 2), inputs=["x", "z"]), data)
+    assert fit.certificate.status == "certified maximum"
+    assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)

@@ -70,8 +70,9 @@ class Categorical(Family):
         low, high = torch.aminmax(y)
         if low < 0 or high >= k:
             return super().log_prob_outputs(y, outputs, **extras)
-        flat = F.cross_entropy(outputs.reshape(-1, k), y.reshape(-1).long(), reduction="none")  # all k logits, every y one of the codes
-        return -flat.view(y.shape)
+        if y.ndim == 1:  # all k logits, every y one of the codes
+            return -F.cross_entropy(outputs, y.long(), reduction="none")
+        return -F.cross_entropy(outputs.reshape(-1, k), y.reshape(-1).long(), reduction="none").view(y.shape)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -42,7 +42,9 @@ class Models(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
         self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
-        self._checks: list[Any] = [getattr(m, "check", None) if compiled else None for m in models]  # what a compiled log p leaves out
+        self._checks: list[Any] = [
+            getattr(m, "check", None) if compiled else None for m in models
+        ]  # what a compiled log p leaves out
 
     def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
         for i, batch in asked:
@@ -144,9 +146,7 @@ class Engine:
         return 0.0
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> float:
-        with self.arithmetic(), warnings.catch_warnings():
-            if self.sharded:  # of keys and values that a block hands out for a cache: nobody changes them in place
-                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+        with self.arithmetic(), _calm() if self.sharded else nullcontext():
             found = self.module([(self.place[id(term.model)], batch) for term, batch, _, _ in each])
         value, outputs, slopes = 0.0, [], []
         for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
@@ -228,6 +228,14 @@ class Engine:
                 for own, copied in zip({id(t.model): t.model for t in self.objective.terms}.values(), self.models, strict=True):
                     for b, now in zip(own.buffers(), copied.buffers(), strict=True):
                         b.copy_(now)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without torch's warning of views that a block hands out: keys and values for a cache, which nobody changes in place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+        yield
 
 
 def _alone(feed: Feed, n: float, m: float) -> tuple[float, float]:
