@@ -154,7 +154,9 @@ def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, paramete
             data["y"] = (np.arange(N) % (family.support.high + 1)).astype(float)
             batch = Batch({name: torch.tensor(v) for name, v in data.items()})
         first, *rest = family.parameters
-        further = {name: "~ x + z" for name in rest if not family.parameters[name].own_predictors} | {name: name for name in extras}
+        further = {name: "~ x + z" for name in rest if not family.parameters[name].own_predictors} | {
+            name: name for name in extras
+        }
         other, source = regression("y ~ x + z", data, family, parameters=further)
         theta = []
         for j, name in enumerate(family.parameters):
