@@ -153,7 +153,7 @@ def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, paramete
         if hasattr(family, "probabilities"):  # every category must occur, or the formula knows fewer
             data["y"] = (np.arange(N) % (family.support.high + 1)).astype(float)
             batch = Batch({name: torch.tensor(v) for name, v in data.items()})
-        first, *rest = family.parameters
+        rest = list(family.parameters)[1:]
         further = {name: "~ x + z" for name in rest if not family.parameters[name].own_predictors} | {
             name: name for name in extras
         }
