@@ -75,14 +75,15 @@ class Tempered(Conditional):
         """θ → T."""
         return torch.exp(theta)
 
-    def logits(self, batch: Batch) -> list[Tensor]:
-        """The classifier's own η, float64, each of `batch.shape`."""
+    def logits(self, batch: Batch) -> Tensor:
+        """The classifier's own η, float64, (…, k)."""
         with torch.no_grad():
-            return [e.detach().to(torch.float64).expand(batch.shape) for e in self.inner.eta(batch)]
+            eta = [e.detach().to(torch.float64).expand(batch.shape) for e in self.inner.eta(batch)]
+        return torch.stack(eta, -1)
 
-    def eta(self, batch: Batch) -> list[Tensor]:
-        beta = torch.exp(-self.log_temperature)
-        return [e * beta for e in self.logits(batch)]
+    def outputs(self, batch: Batch) -> Tensor:
+        """η / T, (…, k)."""
+        return self.logits(batch) * torch.exp(-self.log_temperature)
 
     def train(self, mode: bool = True) -> Tempered:
         super().train(mode)
@@ -126,8 +127,8 @@ class Tempered(Conditional):
         for batch in source.batches(self):
             seen = batch.count.to(torch.float64) * torch.ones(batch.shape, dtype=torch.float64)
             eta = self.logits(batch)
-            binary = len(eta) == len(self.family.parameters)  # log-odds against the first category, whose own is 0
-            logits = torch.stack([torch.zeros_like(eta[0]), *eta] if binary else eta, -1)
+            odds = eta.shape[-1] == len(self.family.parameters)  # log-odds against the first category, whose own is 0
+            logits = torch.nn.functional.pad(eta, (1, 0)) if odds else eta
             chosen = logits.gather(-1, batch[self.target].long()[..., None])[..., 0]
             right = right and bool((chosen == logits.amax(-1))[seen > 0].all())
             told = told or bool((logits.amax(-1) > logits.amin(-1))[seen > 0].any())
