@@ -13,12 +13,13 @@ import torch
 import thetahat as th
 from thetahat.data import Batch, Images, Noised, Tensors
 from thetahat.errors import BadArgument, ModelError
+from thetahat.evaluation.score import score as scored
 from thetahat.models import Diffusion
 from thetahat.models.schedule import Cosine, Linear
 from thetahat.networks import Denoiser
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gaussian import MEAN, Gaussian, Independent  # noqa: E402
+from gaussian import MEAN, Gaussian, Independent
 
 Y = torch.tensor([[0.5, -1.0, 0.2], [0.0, 0.0, 0.0], [2.0, 1.0, -1.5]], dtype=torch.float64)
 P = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.9, 0.05]], dtype=torch.float64)
@@ -29,7 +30,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def repeated(model: Diffusion, y: torch.Tensor, n: int, seed: int = 0) -> tuple[float, float]:
-    """The mean of n bounds of one observation at times drawn within even parts of [0, 1]; a standard error that is too large rather than too small."""
+    """The mean of n bounds of one observation at times within even parts of [0, 1]; a standard error that is rather too large."""
     t = (torch.arange(n) + torch.rand(n, generator=seeded(seed), dtype=torch.float64)) / n
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -223,7 +224,7 @@ def test_min_snr_is_hang_et_al_in_terms_of_x():
 
 
 def test_what_is_held_out_is_scored_by_the_bound_whatever_the_weights():
-    """Noised gives times to the terms that are fitted: the trace of the batches is Σ w log p, the held-out figure the score's own, 5 standard errors."""
+    """Noised gives times to the terms that are fitted: the trace of the batches is Σ w log p, what is held out is scored, 5 standard errors."""
     y = torch.randn(200, 3, generator=seeded())
     held = Tensors({"y": torch.randn(100, 3, generator=seeded(1))})
     model = Diffusion(Denoiser(3, width=16, blocks=1), predict="epsilon", K=32)
@@ -252,6 +253,17 @@ def test_every_term_of_noised_data_comes_once_an_epoch_with_a_new_time():
         assert sorted(torch.cat([b["y"][:, 0] for b in epoch]).tolist()) == list(range(10))
     assert not torch.equal(one[0]["t"], two[0]["t"])
     assert source.fingerprint == source.source.fingerprint
+
+
+def test_noised_data_are_scored_in_the_units_of_the_data():
+    """The log-determinant of a transform is in the score, with times or without: a network that starts at 0, common draws."""
+    y = torch.randn(20, 2, generator=seeded(), dtype=torch.float64) * 5
+    source = th.data.Transformed(y.numpy(), "standardise")
+    model = Diffusion(Denoiser(2, width=8, blocks=1))
+    a, b = (scored(model, s, generator=seeded()) for s in (source, Noised(source)))
+    assert a.total == b.total
+    assert a.log_determinant == b.log_determinant != 0
+    assert a.units == b.units
 
 
 def test_binary_images_drawn_anew_can_be_noised():
@@ -365,7 +377,7 @@ def test_a_weight_without_a_time_and_a_schedule_upside_down_are_refused():
         th.weights.Simple(Linear(8.0, -8.0))(Batch({"y": torch.zeros(3)}), torch.zeros(3))
     with pytest.raises(BadArgument, match="falls from high to low"):
         Linear(-3.0, 3.0)
-    with pytest.raises(BadArgument, match="model.schedule"):
+    with pytest.raises(BadArgument, match=r"model\.schedule"):
         th.weights.Simple("cosine")
     with pytest.raises(BadArgument, match="gamma=0"):
         th.weights.MinSNR(Linear(8.0, -8.0), gamma=0)

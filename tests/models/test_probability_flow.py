@@ -21,7 +21,7 @@ from thetahat.models.schedule import Cosine, Linear
 from thetahat.networks import Denoiser, mlp
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gaussian import Gaussian  # noqa: E402
+from gaussian import Gaussian
 
 Y = torch.tensor([[0.5, -1.0, 0.2], [0.0, 0.0, 0.0], [2.0, 1.0, -1.5]], dtype=torch.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from thetahat.models.samplers import solve
 from thetahat.models.schedule import Cosine, Linear
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gaussian import MEAN, Gaussian, Independent  # noqa: E402
+from gaussian import MEAN, Gaussian, Independent
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -30,7 +31,7 @@ def test_deterministic_samplers_reach_the_probability_flow_at_their_order(method
     z = torch.randn(20, 3, generator=seeded(), dtype=torch.float64)
     exact = network.flow(z, -8.0, 8.0)
     errors = [float((solve(model, z, steps=n, method=method) - exact).abs().max()) for n in (200, 400, 800)]
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2**order, rel=0.1)
 
 

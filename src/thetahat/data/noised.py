@@ -65,6 +65,12 @@ class Noised:
     def target(self) -> str:
         return getattr(self.source, "target", "y")
 
+    def __getattr__(self, name: str) -> Any:
+        """What else a score or a model asks of the data."""
+        if name in ("log_determinant", "scored_in", "levels", "shape"):
+            return getattr(self.source, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def batches(self, model: Any = None) -> Iterator[Batch]:
         """One pass, its times fixed by the seed."""
         generator = torch.Generator().manual_seed(self.seed)

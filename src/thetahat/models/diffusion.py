@@ -25,7 +25,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from .bound import Bound
 from .samplers import sample
-from .schedule import SCHEDULES, Schedule
+from .schedule import SCHEDULES, Cosine, Linear, Schedule
 
 PREDICTIONS = ("epsilon", "v", "levels")
 HELD = 2**25  # numbers of a (rows, d, levels) tensor that are held at once
@@ -52,7 +52,8 @@ class Diffusion(Bound):
     levels : L, of whole numbers; None: a density of real vectors
     predict : "epsilon": ε̂ (n, d). "v": v̂ (n, d), v = αε − σx, so that ε̂ = αv̂ + σz. "levels": logits a (n, d·L), to which what z itself
         says of its pixel is added: x̂ = Σ_l x(l) softmax_l(a_l − (z − αx(l))²/2σ²)
-    schedule : "linear", "cosine", or a `Schedule`; its ends are learned if it says so, which is right for the unweighted bound alone
+    schedule : "linear", "cosine", or a `Schedule`, whose ends may be learned, without weights. None: linear for real vectors, where there is as much
+        to learn at every λ; for levels the cosine about λ = log(L − 1), midway from the picture as a whole to single levels
     K : draws of (t, ε) an observation
     shift, scale : of real vectors, numbers or (d,)
     dimensions : d, for draws; None: the network's own `dimensions`
@@ -81,7 +82,7 @@ class Diffusion(Bound):
         *,
         levels: int | None = None,
         predict: str = "v",
-        schedule: str | Schedule = "cosine",
+        schedule: str | Schedule | None = None,
         K: int = 1,
         shift: float | Tensor = 0.0,
         scale: float | Tensor = 1.0,
@@ -101,6 +102,8 @@ class Diffusion(Bound):
         if not callable(network):
             raise BadArgument(f"Diffusion(network): received {type(network).__name__}, not a torch.nn.Module.")
         self.network, self.levels, self.predict, self.K = network, levels, predict, K
+        if schedule is None:
+            schedule = Linear() if levels is None else Cosine(shift=math.log(levels - 1))
         self.schedule = SCHEDULES[schedule]() if isinstance(schedule, str) else schedule
         # z_0/α_0 lies nearest to another level with probability Φ(−4) on each side
         self.schedule.settle(10.0 if levels is None else 2 * math.log(4 * (levels - 1)))
