@@ -53,11 +53,20 @@ def write(fit: Any, path: Path) -> Path:
     ------
     BadArgument : the folder does not exist, or the path is one
     """
+    return written(page(fit), path)
+
+
+def written(text: str, path: Path) -> Path:
+    """The text in one file, whole or not at all.
+
+    Raises
+    ------
+    BadArgument : the folder does not exist, or the path is one
+    """
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
         raise BadArgument(f"report({str(path)!r}): the path {reason}. Give the path of a file in a folder that exists.")
-    text = page(fit)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -90,7 +99,7 @@ def page(fit: Any, level: float = 0.95) -> str:
 
     certificate = fit.certificate
     return (
-        _environment()
+        environment()
         .get_template("template.html")
         .render(
             facts=facts,
@@ -117,7 +126,7 @@ def page(fit: Any, level: float = 0.95) -> str:
 def fragment(facts: Facts) -> str:
     """The summary as HTML for a notebook: a scoped block, without a page around it."""
     return (
-        _environment()
+        environment()
         .get_template("fragment.html")
         .render(
             facts=facts,
@@ -206,14 +215,14 @@ def svg(chart: Any, prefix: str) -> Markup:
     return Markup(ET.tostring(root, encoding="unicode"))
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    out = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
-    environment.filters |= {"cells": cells, "number": words.number, "probability": words.probability}
-    return environment
+    out.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
+    out.filters |= {"cells": cells, "number": words.number, "probability": words.probability}
+    return out
