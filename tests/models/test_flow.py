@@ -149,6 +149,8 @@ def test_what_a_flow_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         Flow.spline(2, context=2)
     with pytest.raises(BadArgument, match="bins=0"):
         Flow.spline(2, bins=0)
+    with pytest.raises(BadArgument, match="activation='sine'"):
+        Flow.affine(2, activation="sine")
     with pytest.raises(BadArgument, match="flow is str"):
         Flow("NSF")
     conditioned = Flow.affine(1, context=1, inputs="x")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument, MissingExtra, ModelError
+from ..networks.mlp import ACTIVATIONS
 from .base import Model
 
 
@@ -58,6 +59,7 @@ class Flow(Model):
         transforms: int = 3,
         hidden: Sequence[int] = (64, 64),
         bins: int = 8,
+        activation: str = "relu",
         seed: int = 0,
         inputs: str | Sequence[str] | None = None,
     ) -> Self:
@@ -68,6 +70,7 @@ class Flow(Model):
         features : d
         context : columns of x, with `inputs`
         transforms, hidden, bins : maps in a row, the widths of their networks, pieces of a spline
+        activation : of the networks: "relu", "gelu", "silu", or "tanh", which stays bounded far from the data (small tables)
         seed : of the weights
         inputs : as of `Flow`
 
@@ -76,7 +79,8 @@ class Flow(Model):
         >>> Flow.spline(2, bins=4).draw(3, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([3, 2])
         """
-        made = _made("NSF", seed, features=features, context=context, transforms=transforms, hidden_features=hidden, bins=bins)
+        sizes = {"features": features, "context": context, "transforms": transforms, "hidden_features": hidden, "bins": bins}
+        made = _made("NSF", seed, activation, **sizes)
         return cls(made, inputs=_conditioned(inputs, context))
 
     @classmethod
@@ -87,6 +91,7 @@ class Flow(Model):
         context: int = 0,
         transforms: int = 3,
         hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
         seed: int = 0,
         inputs: str | Sequence[str] | None = None,
     ) -> Self:
@@ -94,14 +99,15 @@ class Flow(Model):
 
         Parameters
         ----------
-        features, context, transforms, hidden, seed, inputs : as of `spline`
+        features, context, transforms, hidden, activation, seed, inputs : as of `spline`
 
         Source: Papamakarios, Pavlakou and Murray (2017), Masked autoregressive flow for density estimation.
 
         >>> Flow.affine(2, context=1, inputs="x").inputs
         'x'
         """
-        made = _made("MAF", seed, features=features, context=context, transforms=transforms, hidden_features=hidden)
+        sizes = {"features": features, "context": context, "transforms": transforms, "hidden_features": hidden}
+        made = _made("MAF", seed, activation, **sizes)
         return cls(made, inputs=_conditioned(inputs, context))
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
@@ -162,7 +168,7 @@ def _conditioned(inputs: str | Sequence[str] | None, context: int) -> str | Sequ
     return inputs
 
 
-def _made(name: str, seed: int, **settings: Any) -> nn.Module:
+def _made(name: str, seed: int, activation: str, **settings: Any) -> nn.Module:
     try:
         from zuko import flows
     except ImportError as error:
@@ -170,8 +176,10 @@ def _made(name: str, seed: int, **settings: Any) -> nn.Module:
     small = [key for key in ("features", "transforms", "bins") if settings.get(key, 1) < 1]
     if small:
         raise BadArgument(f"{small[0]}={settings[small[0]]}. Accepted: 1 or more.")
+    if activation not in ACTIVATIONS:
+        raise BadArgument(f"activation={activation!r}. Accepted: {', '.join(map(repr, ACTIVATIONS))}.")
     with _randomness(torch.Generator().manual_seed(seed)):
-        return getattr(flows, name)(**settings)
+        return getattr(flows, name)(activation=ACTIVATIONS[activation], **settings)
 
 
 @contextmanager
