@@ -25,7 +25,7 @@ PIXEL = th.families.Categorical(L)
 
 
 def diffusion(predict: str) -> th.models.Diffusion:
-    network = th.networks.Denoiser(64, 64 * L if predict == "levels" else 64, width=256, blocks=2, dropout=0.3)
+    network = th.networks.UNet((8, 8), L if predict == "levels" else 1, channels=(32, 64))
     return th.models.Diffusion(network, levels=L, predict=predict)
 
 
@@ -40,9 +40,13 @@ def flow() -> th.models.Dequantised:
 
 
 Build = Callable[[], torch.nn.Module]
-DIFFUSION = {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "average": 0.999, "warmup": 100}
+DIFFUSION = {"steps": 1000, "batch_size": 64, "learning_rate": 3e-3, "average": 0.99, "warmup": 30}
 MODELS: dict[str, tuple[Build, dict[str, object]]] = {
     "diffusion, levels": (lambda: diffusion("levels"), DIFFUSION),
+    "diffusion, perceptron": (
+        lambda: th.models.Diffusion(th.networks.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"),
+        {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "average": 0.999, "warmup": 100},
+    ),
     "diffusion, v": (lambda: diffusion("v"), DIFFUSION),
     "autoregressive: transformer": (
         lambda: th.models.FullyVisible(PIXEL, th.networks.PixelTransformer((8, 8), levels=L)),

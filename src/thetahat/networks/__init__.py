@@ -8,5 +8,6 @@ from .pixels import PixelTransformer
 from .pretrained import Pretrained
 from .standardise import Standardise
 from .transformer import Transformer
+from .unet import UNet
 
-__all__ = ["ConvNet", "Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Standardise", "Transformer", "mlp"]
+__all__ = ["ConvNet", "Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Standardise", "Transformer", "UNet", "mlp"]
