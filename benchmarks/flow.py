@@ -3,8 +3,8 @@
     python benchmarks/flow.py [--groups mean error worst] [--folds 5] [--components 5] [--starts 3]
 
 Breast cancer, Wisconsin (569 cell samples; it comes with scikit-learn): of ten features of the nuclei in an image the mean, the standard error
-and the worst value, three groups of columns. Left out are the two features with zeros (concavity, concave points), which have an atom and no density. In
-each fold
+and the worst value, three groups of columns. Left out are the two features with zeros (concavity, concave points), which have an atom and no
+density. In each fold
 
     mixture           normals with full covariances by EM, their number by BIC, of the rows as they are
     mixture of logs   the same of log x

@@ -47,7 +47,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(chain: str) -> None:
 
 def test_one_scale_for_all_columns_is_counted_for_each() -> None:
     """t = (x − 1)/2 of three columns: log |det| = −3 log 2."""
-    one = maps.Standardise(torch.tensor(1.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
+    one = maps.Standardise(1.0, 2.0)
     torch.testing.assert_close(one.log_determinant(ROWS), torch.full((40,), -3 * math.log(2), dtype=torch.float64))
     torch.testing.assert_close(one.log_determinant(ROWS[:, 0]), torch.full((40,), -math.log(2), dtype=torch.float64))
 

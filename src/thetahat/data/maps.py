@@ -119,12 +119,12 @@ class Standardise(Map):
     ----------
     mean, scale : m and s, (d,), or one for every column; None: learnt
 
-    >>> Standardise(torch.tensor(1.0), torch.tensor(2.0)).forward(torch.tensor([3.0]))
-    tensor([1.])
+    >>> Standardise(1.0, 2.0).forward(torch.tensor([3.0])).item()
+    1.0
     """
 
-    mean: Tensor | None = field(default=None, repr=False)
-    scale: Tensor | None = field(default=None, repr=False)
+    mean: Tensor | float | None = field(default=None, repr=False)
+    scale: Tensor | float | None = field(default=None, repr=False)
 
     def learnt(self, x: Tensor, count: Tensor) -> Self:
         mean, covariance = _moments(x, count)
@@ -138,7 +138,7 @@ class Standardise(Map):
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.scale is None:
             raise BadArgument("this map has learnt no scale: use Standardise().learnt(x, count), or th.data.Transformed.")
-        return self.mean, self.scale
+        return torch.as_tensor(self.mean, dtype=torch.float64), torch.as_tensor(self.scale, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, scale = self._known()
