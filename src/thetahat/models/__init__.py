@@ -16,8 +16,10 @@ from .probability_flow import ProbabilityFlow
 from .regression import Regression
 from .schedule import Schedule
 from .tempered import Tempered
+from .vae import VAE
 
 __all__ = [
+    "VAE",
     "Autoregressive",
     "Bound",
     "BradleyTerry",
