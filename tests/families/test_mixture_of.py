@@ -76,6 +76,21 @@ def test_copies_with_lines_of_their_own_are_a_mixture_of_regressions():
     assert fit.log_likelihood == pytest.approx(best.log_likelihood, abs=1e-6)
 
 
+def test_a_formula_with_the_family_by_name_is_a_mixture_of_regressions_that_can_be_saved(tmp_path):
+    """EM over models.mixture.regressions; the first parameter of every copy has the formula's predictors."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-2, 2, 200)
+    y = np.where(rng.random(200) < 0.4, 1 + 2 * x, -1 - x) + 0.3 * rng.normal(size=200)
+    data = {"x": x, "y": y}
+    best = th.fit(*th.models.mixture.regressions("y ~ x", data, 2), solver=th.EM(starts=5))
+    fit = th.fit("y ~ x", data, family="mixture_of(normal)")
+    assert fit.certificate.status == "certified maximum"
+    assert fit.log_likelihood == pytest.approx(best.log_likelihood, abs=1e-6)
+    assert {"mean_0: x", "mean_1: x", "scale_0", "logit_1"} <= set(fit.estimates.index)
+    again = th.load(fit.save(tmp_path / "mixture.thetahat"))
+    assert again.estimates.equals(fit.estimates)
+
+
 class Lines(torch.nn.Module):
     """Two lines with constant scales and shares, η (n, 5), begun near the truth."""
 
