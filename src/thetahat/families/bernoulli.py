@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -43,6 +44,16 @@ class Bernoulli(Family):
         link = self.parameters["mean"].link
         value = torch.where(y > 0.5, link.log_inverse(eta), link.log1m_inverse(eta))
         return torch.where(binary.contains(y), value, -torch.inf)
+
+    def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
+        plain = outputs.shape[-1] == 1 and y.shape == outputs.shape[:-1] and isinstance(self.parameters["mean"].link, Logit)
+        if not plain or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
+            return super().log_prob_outputs(y, outputs, **extras)
+        low, high = torch.aminmax(y)
+        if low < 0 or high > 1:
+            return super().log_prob_outputs(y, outputs, **extras)
+        eta = outputs[..., 0]  # every y is 0 or 1
+        return -F.binary_cross_entropy_with_logits(eta, y.to(eta.dtype), reduction="none")
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -41,6 +41,7 @@ class VAE(Bound):
     estimator : of the gradient where K > 1: "iwae", that of the bound as it stands, or "doubly reparameterised", whose encoder's part does not
         drown in noise as K grows. Both are unbiased, and the value is the same
     target : the tensor that is scored, (n, d)
+    dimensions : d; None: as the first batch has it, and as many as the decoder gives before there was one
 
     Raises
     ------
@@ -65,6 +66,7 @@ class VAE(Bound):
         K: int = 1,
         estimator: str = "iwae",
         target: str = "y",
+        dimensions: int | None = None,
     ):
         super().__init__()
         family = Bernoulli() if family is None else family
@@ -82,7 +84,7 @@ class VAE(Bound):
         if estimator not in ESTIMATORS:
             raise BadArgument(f"estimator={estimator!r}. Accepted: {', '.join(map(repr, ESTIMATORS))}.")
         self.encoder, self.decoder, self.family, self.target = encoder, decoder, family, target
-        self.latent, self.K, self.estimator = latent, K, estimator
+        self.latent, self.K, self.estimator, self.dimensions = latent, K, estimator, dimensions
         self.measure = family.measure
 
     # ---- the bound -------------------------------------------------------------------------------------------------------
@@ -160,6 +162,7 @@ class VAE(Bound):
         y = batch[self.target]
         if y.ndim != 2:
             raise ModelError(f"{self.target!r} has the shape {tuple(y.shape)}. A VAE scores vectors or flat images, (n, d).")
+        self.dimensions = y.shape[1] if self.dimensions is None else self.dimensions
         return y.to(self.dtype) if y.is_floating_point() else y
 
     def _posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,8 +181,9 @@ class VAE(Bound):
 
         Parameters
         ----------
-        d : how many components y is known to have; None: as many as the decoder gives
+        d : how many components y has; None: those of the batches before, or as many as the decoder gives
         """
+        d = self.dimensions if d is None else d
         out = self.decoder(z)
         k = len(self.family.parameters)
         wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
