@@ -1,6 +1,6 @@
 """8 × 8 digits of 17 levels: a diffusion model beside a flow, a VAE, a mixture and models of one pixel after another, in one table.
 
-    python benchmarks/diffusion.py [--quick] [--picture docs/diffusion.svg]
+    python benchmarks/diffusion.py [--quick] [--picture docs/diffusion.png]
 
 scikit-learn's digits, the first 1400 to fit, the other 397 to score. Every model is fitted by `th.fit`; nothing of the held-out images decides when
 a climb ends: a tenth of the 1400 is held out for that. Seconds are of the process's CPU time, one thread. `--quick` tries it with few steps.
@@ -80,7 +80,8 @@ def picture(fit: th.Fit, images: torch.Tensor, path: Path) -> None:
             for j in range(64)
         ]
     )
-    at = {"x": alt.X("x:O", axis=None), "y": alt.Y("y:O", axis=None)}
+    apart = {"x": alt.Scale(domain=list(range(90))), "y": alt.Scale(domain=list(range(36)))}  # a gap between two digits
+    at = {"x": alt.X("x:O", axis=None, scale=apart["x"]), "y": alt.Y("y:O", axis=None, scale=apart["y"])}
     colour = alt.Color("level:Q", scale=alt.Scale(scheme="greys"), legend=None)
     alt.Chart(pixels).mark_rect().encode(**at, color=colour).properties(width=540, height=210).save(str(path))
 
