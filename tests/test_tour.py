@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import math
@@ -41,11 +42,34 @@ def test_every_climb_gains(done):
 
 def test_the_stochastic_systems_learn_and_claim_no_certificate(done):
     """The classifier is far above chance (−2.303 nats) on images that it has not seen; the pole stands longer."""
-    classifier, reinforce = done[-2:]
+    named = {row.system: row for row in done}
+    classifier, reinforce = named["network classifier"], named["REINFORCE"]
     assert classifier.after > -0.5
     assert reinforce.after > 2 * reinforce.before
     for row in (classifier, reinforce):
         assert row.certificate.startswith("stochastic")
+
+
+def test_the_models_of_digits_stand_in_one_true_table(done):
+    """Masses of the same 397 images by six models, three of them lower bounds: all far better than 17 levels at random."""
+    comparison = tour.digits.compared(done)
+    assert set(comparison.scores) == set(tour.digits.SYSTEMS)
+    for name, score in comparison.scores.items():
+        assert score.measure == "mass"
+        assert score.n == 397
+        assert score.bits_per_dimension < 3.6 < math.log2(17)
+        assert (score.kind == "lower bound") == (name in ("flow", "VAE", "diffusion")), name
+        assert score.kind == "exact" or score.K > 1
+
+
+def test_the_page_opens_offline_and_has_every_row(done, tmp_path):
+    text = tour.page.write(done, tmp_path / "tour.html").read_text(encoding="utf-8")
+    for row in done:
+        assert html.escape(row.system) in text.replace("&#39;", "&#x27;")
+    for name in tour.digits.SYSTEMS:
+        assert text.count(name) >= 2  # a row of the tour, and one of the comparison
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
 
 
 def test_the_table_shows_every_row_and_json_takes_it(done):
@@ -63,7 +87,7 @@ def test_a_system_whose_extra_is_missing_says_so(monkeypatch):
         raise MissingExtra.named("gymnasium", "rl")
 
     begun: list[str] = []
-    monkeypatch.setattr(tour, "SYSTEMS", {"linear regression": tour._linear, "REINFORCE": absent})
+    monkeypatch.setattr(tour, "SYSTEMS", {"linear regression": tour.tables.linear, "REINFORCE": absent})
     first, second = tour.rows(begin=begun.append)
     assert begun == ["linear regression", "REINFORCE"]
     assert first.agrees

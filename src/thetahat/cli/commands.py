@@ -207,16 +207,9 @@ def _tour(command: Tour, screen: Screen) -> int:
     else:
         done = tour.show(command.quick, screen.out)
     if command.html is not None:
-        import io
+        from ..tour import page
 
-        from rich.console import Console
-
-        from ..archive import aside
-
-        recorder = Console(record=True, width=110, file=io.StringIO())
-        recorder.print(tour.render(done))
-        with aside(command.html) as part:
-            part.write_text(recorder.export_html(), encoding="utf-8")
+        page.write(done, command.html)
         screen.note(f"wrote {command.html}")
     return 1 if any(row.agrees is False for row in done) else 0
 

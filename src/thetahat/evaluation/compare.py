@@ -161,8 +161,9 @@ class Comparison:
             cells += ["" if math.isnan(row[c]) else f"{row[c]:.2f}" for c in ("difference_error", "z")]
             shown.add_row(str(name), row["rank"], *(cell.replace("-", "−") for cell in cells), row["kind"])
         yield shown
-        for pair in self.pairs:
-            if pair.relation != "=":
+        few = len(self.scores) < 4
+        for pair in self.pairs:  # of many, those with the first: the table has room for no more
+            if pair.relation != "=" and (few or self.best in (pair.better, pair.worse)):
                 yield Text(str(pair), style="dim")
         for name, score in self.scores.items():
             if score.impossible:

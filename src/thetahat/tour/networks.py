@@ -1,0 +1,101 @@
+"""Systems whose p is a network, climbed stochastically: a classifier, a small GPT, a policy."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+
+import torch
+
+from ..data import Characters, Rollouts, Tensors, Tokens
+from ..data.rollouts import returns
+from ..errors import MissingExtra
+from ..families import Categorical
+from ..fit import fit
+from ..likelihood.weights import RewardToGo
+from ..models import Autoregressive, Conditional, Policy
+from ..networks import Transformer, mlp
+from ..solvers import Stochastic
+from .row import Row
+
+
+def classifier(quick: bool) -> Row:
+    try:
+        digits = import_module("sklearn.datasets").load_digits()
+    except ImportError as error:
+        raise MissingExtra.named("scikit-learn", "sklearn") from error
+    x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    train, test = slice(0, 1400), slice(1400, None)
+    classifier = Conditional(Categorical(10), mlp(64, 64, 10, seed=0))
+    solver = Stochastic(
+        steps=150 if quick else 1000, batch_size=128, learning_rate=1e-2, held_out=Tensors({"x": x[test], "y": y[test]})
+    )
+    found = fit(classifier, {"x": x[train], "y": y[train]}, solver=solver)
+    assert found.certificate.trend is not None
+    right = (classifier.probabilities(Tensors({"x": x[test]}).whole).argmax(-1) == y[test]).double().mean()
+    return Row(
+        "network classifier",
+        "digits, 1400 images",
+        "Σ log Categorical(y | f_θ(x))",
+        "nats a held-out image",
+        *found.certificate.trend[:2],
+        f"stochastic: held out, {found.certificate.trend[1]:.3f} ± {found.certificate.trend[2]:.3f} nats",
+        f"chance is −log 10 = {-math.log(10):.3f} nats and 10 % right; found {100 * float(right):.1f} % right",
+    )
+
+
+def gpt(quick: bool) -> Row:
+    topics = import_module("pydoc_data.topics").topics  # Python's own documentation, in every Python
+    texts = [topics[name] for name in sorted(topics)]
+    alphabet = Characters.of(*texts)
+    train, held_out = Tokens(texts, alphabet, context=64).split(0.05)
+    network = Transformer(alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0)
+    solver = Stochastic(
+        steps=60 if quick else 180, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, decay="linear", held_out=held_out,
+        evaluate_every=60 if quick else 180,
+    )  # fmt: skip
+    found = fit(Autoregressive(network), train, solver=solver)
+    assert found.certificate.trend is not None
+    first, after, error = found.certificate.trend
+    counted = _bigrams(train, held_out)
+    return Row(
+        "GPT",
+        f"Python's documentation, {train.documents} documents",
+        "Σ log p(x_t | x_<t)",
+        "nats a held-out character",
+        first,
+        after,
+        f"stochastic: held out, {after:.3f} ± {error:.3f} nats",
+        f"bigrams by counting: {counted:.3f} nats; {network.vocabulary} characters at random: {-math.log(network.vocabulary):.3f}",
+    )
+
+
+def _bigrams(train: Tokens, held_out: Tokens) -> float:
+    """Nats a held-out character of a Markov chain whose transitions were counted, each once more than it was seen (Laplace)."""
+    V = train.vocabulary
+    seen, new = (torch.zeros(V, V, dtype=torch.float64) for _ in range(2))
+    for into, source in ((seen, train), (new, held_out)):
+        for batch in source.batches():
+            pair = batch["input"] * V + batch["target"]
+            into.view(-1).index_add_(0, pair.reshape(-1), batch.count.reshape(-1).double())
+    return float((new * torch.log((seen + 1) / (seen.sum(1, keepdim=True) + V))).sum() / new.sum())
+
+
+def reinforce(quick: bool) -> Row:
+    policy = Policy(mlp(4, 32, 2, "tanh", seed=0))
+    rollouts = Rollouts("CartPole-v1", episodes=16, seed=0)
+    before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
+    solver = Stochastic(steps=15 if quick else 40, learning_rate=0.02, decay="constant")
+    fit(policy, rollouts, weights=RewardToGo(0.99, normalise=True), solver=solver)
+    after = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
+    return Row(
+        "REINFORCE",
+        "CartPole-v1, its own rollouts",
+        "Σ (return − baseline) log π(a | s)",
+        "greedy return, 20 episodes",
+        before,
+        after,
+        f"stochastic: {solver.steps} steps on data drawn from the model",
+        f"195 is the mark of CartPole-v0, 500 the most there is; found {after:.0f}",
+        None if quick else after >= 195,
+    )

@@ -1,0 +1,56 @@
+"""A row of the tour: one system, what was maximised, what is known of the answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation.score import Score
+from ..fit import Fit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system of the tour.
+
+    Parameters
+    ----------
+    system, data : what was fitted, to what
+    maximised : the sum, as a formula
+    kind : what `before` and `after` are: nats of the data fitted, nats a held-out term, a return
+    before, after : at the start of the climb, and at θ̂; None if the system could not run
+    certificate : what is known of θ̂; or the extra that the system needs
+    truth : what is known of the answer from elsewhere, and what was found
+    agrees : whether the two agree to the digits given; None where nothing is known beforehand
+    score : of held-out data, where the system stands in a comparison with others
+    drawn : draws from the model, (n, d), where they can be looked at
+    """
+
+    system: str
+    data: str
+    maximised: str
+    kind: str
+    before: float | None
+    after: float | None
+    certificate: str
+    truth: str
+    agrees: bool | None = None
+    score: Score | None = dataclasses.field(default=None, compare=False, repr=False)
+    drawn: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("score", "drawn")}
+        return known | ({} if self.score is None else {"score": self.score.to_dict()})
+
+
+def of_fit(found: Fit, system: str, data: str, maximised: str, truth: tuple[str, bool]) -> Row:
+    return Row(system, data, maximised, "nats", found.trace[0][1], found.log_likelihood, str(found.certificate), *truth)
+
+
+def known(what: str, found: float, known: float, whence: str, within: float) -> tuple[str, bool]:
+    """What is known and what was found, to the digits of what is known; and whether they agree."""
+    digits = max(1, math.floor(1e-9 - math.log10(within)))
+    return f"{what} {known:.{digits}f} ({whence}); found {found:.{digits}f}", bool(abs(found - known) <= within)
