@@ -47,12 +47,24 @@ def test_draws_have_the_mean_and_the_covariance_of_the_data(method, steps):
     assert ((torch.cov(x.T) - network.C).abs() < (0.02 + 5 * (2 / n) ** 0.5) * sd[:, None] * sd).all()
 
 
-def test_ancestral_steps_keep_the_marginals_where_nothing_is_known_of_x():
-    """White data, x ~ N(0, I): z is N(0, I) at every time, and one step keeps it so whatever its size (4 standard errors)."""
+def white_variance(model: Diffusion, steps: int) -> float:
+    """Of z_0 after ancestral steps for x ~ N(0, I), where x̂ = αz: var_s = α_s² ((1 − c)/α_t + cα_t)² var_t + σ_s² c."""
+    grid = model.schedule.log_snr(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    variance = 1.0
+    for t, s in itertools.pairwise(grid):
+        c, a_t, a_s = 1 - torch.exp(t - s), torch.sigmoid(t).sqrt(), torch.sigmoid(s).sqrt()
+        variance = float((a_s * ((1 - c) / a_t + c * a_t)) ** 2 * variance + torch.sigmoid(-s) * c)
+    return variance
+
+
+def test_ancestral_steps_have_the_variance_that_the_formula_gives():
+    """White data, in closed form for any number of steps (4 standard errors); the marginal's own, 1, is reached as 1/steps."""
     model = Diffusion(Gaussian(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)), predict="epsilon")
     z = torch.randn(20_000, 2, generator=seeded(), dtype=torch.float64)
-    out = solve(model, z, steps=150, method="ancestral", generator=seeded(1))
-    assert float(out.var()) == pytest.approx(1, abs=4 * (2 / 4e4) ** 0.5 + 0.005)
+    out = solve(model, z, steps=20, method="ancestral", generator=seeded(1))
+    assert float(out.var()) == pytest.approx(white_variance(model, 20), rel=4 * (2 / 4e4) ** 0.5)
+    gaps = [1 - white_variance(model, n) for n in (500, 1000)]
+    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["ancestral", "ddim", "heun"])
