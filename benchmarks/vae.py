@@ -1,9 +1,9 @@
 """Dynamically binarised MNIST: nats a test image of a VAE fitted in ten minutes on two cores, by importance sampling with K = 1000.
 
-    python benchmarks/vae.py path/to/mnist [--steps 16000] [--threads 2] [--validate] [--picture docs/vae.png]
+    python benchmarks/vae.py path/to/mnist [--steps 12000] [--threads 2] [--validate] [--picture docs/vae.png]
 
 The folder holds the four IDX files (also .gz). Every pixel of every image is drawn anew each epoch with its grey level as probability; the test set
-is drawn once, from a seed. The recipe was chosen with `--validate`, which never opens the test files: the last 5,000 training images take their
+is drawn once, from a seed. A recipe is chosen with `--validate`, which never opens the test files: the last 5,000 training images take their
 place. Where pythae can be imported its VAE is fitted beside it for as many seconds, with its own networks, optimiser and loop at their defaults, to
 pixels that are drawn anew in the same way; both are scored on the same images by the same draws' number.
 """
@@ -102,7 +102,7 @@ def peer(grey: th.data.Images, seconds: float, latent: int) -> tuple[th.models.V
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--width", type=int, default=500)

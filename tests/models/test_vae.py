@@ -194,8 +194,8 @@ def test_a_linear_vae_climbs_to_probabilistic_pca() -> None:
     assert bound.error / bound.n < 1e-3
 
 
-def test_a_climb_goes_on_bit_for_bit(tmp_path: object) -> None:
-    """The same seed gives the same θ: the draws come from the step's own seed."""
+def test_the_same_seed_gives_the_same_theta() -> None:
+    """Bit for bit, whatever was drawn in between: the draws come from the step's own seed."""
     y = (torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
 
     def climbed() -> Tensor:
