@@ -30,9 +30,12 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(type(solver).__name__, total=getattr(solver, "steps", None), nats="")
     begun, shown = time.monotonic(), False
+    before: float | None = None  # terms seen before this climb went on from its checkpoint
 
     def callback(state: Any) -> None:
-        nonlocal shown
+        nonlocal shown, before
+        if before is None:
+            before = getattr(state, "seen", 0.0)
         if not shown and time.monotonic() - begun > DELAY:
             bar.start()
             shown = True
@@ -40,7 +43,7 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
             bar.update(
                 task,
                 completed=getattr(state, "step", 0),
-                nats=f"{state.trace[-1][1]:.5g} nats" if getattr(state, "trace", ()) else "",
+                nats=said(state, time.monotonic() - begun, before),
             )
 
     try:
@@ -48,3 +51,21 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
     finally:
         if shown:
             bar.stop()
+
+
+def said(state: Any, seconds: float, before: float = 0.0) -> str:
+    """The last line of the trace with its error, and terms a second (those `before` not counted) where the state counts them.
+
+    >>> from types import SimpleNamespace
+    >>> said(SimpleNamespace(trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0), 2.0)
+    '-1.5 ± 0.25 nats held out, 1,500 terms/s'
+    """
+    trace, seen = getattr(state, "trace", ()), getattr(state, "seen", 0.0) - before
+    parts = []
+    if trace:
+        _, nats, error = trace[-1]
+        spread = f" ± {error:.2g}" if getattr(state, "evaluations", ()) and error == error else ""
+        parts.append(f"{nats:.5g}{spread} nats" + (" held out" if getattr(state, "evaluations", ()) else ""))
+    if seen > 0 and seconds > 0:
+        parts.append(f"{seen / seconds:,.0f} terms/s")
+    return ", ".join(parts)
