@@ -7,7 +7,7 @@ table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .evaluation.calibration_error import CalibrationError
     from .evaluation.score import Score
     from .inference.tests import Test
+    from .runs import Run
     from .solvers.loop import Solver
 
 
@@ -47,6 +48,7 @@ def fit(
     missing: str = "drop",
     solver: Solver | None = None,
     on_failure: str = "raise",
+    run: str | Path | None = None,
     **parameters: str | float,
 ) -> Fit:
     """Maximise Σ_i w_i · log p(x_i | θ) + log p(θ) over θ.
@@ -62,6 +64,7 @@ def fit(
     missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
     solver : None chooses by what the model offers and by size
     on_failure : "raise", or "return" the fit as it stands with its certificate
+    run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.runs`)
     parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
         (trials="n")
 
@@ -117,7 +120,7 @@ def fit(
     objective = Objective([LogLikelihood(built, source, weighting)])
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
-    return maximize(objective, solver=solver, on_failure=on_failure, call=call)
+    return maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
 
 
 def maximize(
@@ -126,8 +129,12 @@ def maximize(
     solver: Solver | None = None,
     on_failure: str = "raise",
     call: Mapping[str, Any] | None = None,
+    run: str | Path | Run | None = None,
+    watch: Callable[[Any], None] | None = None,
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
+
+    run : as of `fit`;  watch : called with every state of the climb
 
     Returns
     -------
@@ -144,8 +151,19 @@ def maximize(
             f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."
         )
     solver = solver or choose(objective)
-    certificate, trace = climb(objective, solver)
+    if run is not None:
+        from . import runs
+
+        run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
+        solver = run.solver
+    try:
+        certificate, trace = climb(objective, solver, run, watch)
+    finally:
+        if run is not None:
+            run.close()
     result = Fit(objective, certificate, trace=trace, solver=solver, call=call)
+    if run is not None and certificate.ok:
+        run.finish(result)
     if not certificate.ok and on_failure == "raise":
         kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(certificate.status, NotConverged)
         raise kind(f"{_failure(certificate)}", certificate, result)

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
+from .common import Common
+from .systems import SYSTEMS, System
+
 Covariance = Literal["auto", "observed", "expected", "sandwich", "cluster", "bootstrap"]
 SavedFit = Annotated[Path, arg(metavar="FIT")]
 Data = Annotated[Path, arg(metavar="DATA")]
@@ -20,14 +23,6 @@ CODES = """Exit codes:
   2  bad usage, or a model that cannot be built as asked
   3  bad data, or a file that cannot be read
   4  scores that no subtraction can compare"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
-    """One strict JSON document on stdout, and nothing else there."""
-    traceback: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show where an error was raised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +58,15 @@ class Fit(Common):
 @dataclass(frozen=True, kw_only=True)
 class Score(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote."""
+    """That fit --save wrote, or the folder of a run."""
     data: Positional[Data]
-    """Rows with the response and the predictors."""
+    """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows."""
+    labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Of images, for the run of a classifier."""
+    samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
+    """Draws an observation, where the score is a bound made of them: more are tighter."""
+    seed: int = 0
+    """Of those draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +80,27 @@ class Compare(Common):
 @dataclass(frozen=True, kw_only=True)
 class Sample(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote."""
-    data: Positional[Data]
-    """Rows with the predictors."""
+    """That fit --save wrote, or the folder of a run."""
+    data: Positional[Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")]] = None
+    """Rows with the predictors; nothing for a run."""
     draws: Annotated[int, arg(aliases=["-n"])] = 1
-    """Draws of the response a row."""
+    """Draws of the response a row; of a run so many images, rows, or texts."""
+    prompt: Annotated[str, arg(metavar="TEXT")] = "\n"
+    """What a language model goes on from."""
+    length: int = 300
+    """Tokens that it draws."""
+    temperature: float = 1.0
+    """1: as the model says; 0: always the most probable token."""
     seed: int = 0
     """Same seed, same draws."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
-    """A new .csv or .parquet, a column a draw; without it CSV on stdout."""
+    """A new .csv or .parquet, a column a draw; without it CSV on stdout. Of images a .png or .npy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote."""
+    """That fit --save wrote. (A run has its report.html.)"""
     data: Positional[Data]
     """The rows that it was fitted to: other rows are refused."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
@@ -108,7 +115,7 @@ class Tour(Common):
     """Write the table as HTML too."""
 
 
-Command = Fit | Score | Compare | Sample | Report | Tour
+Command = Fit | System | Score | Compare | Sample | Report | Tour
 
 # name → (arguments, one line, more)
 COMMANDS: dict[str, tuple[type[Any], str, str]] = {
@@ -118,6 +125,13 @@ COMMANDS: dict[str, tuple[type[Any], str, str]] = {
         """Prints the estimates, their errors, the log-likelihood and the certificate.
 
 Without a maximum it says why there is none, and exits with 1.
+
+Networks, each with a --help of its own:
+  thetahat fit gpt CORPUS              a language model
+  thetahat fit classifier IMAGES LABELS
+  thetahat fit vae IMAGES              a variational autoencoder
+  thetahat fit flow TABLE              a normalising flow
+  thetahat fit diffusion IMAGES
 
 Examples:
   thetahat fit "y ~ x" data.csv
@@ -134,6 +148,7 @@ Examples:
 
 Examples:
   thetahat score y.thetahat new.csv
+  thetahat score runs/vae t10k-images-idx3-ubyte.gz --samples 100
   thetahat score y.thetahat new.csv --json | jq .mean""",
     ),
     "compare": (
@@ -149,7 +164,9 @@ Examples:
         "Draw responses from a saved fit.",
         """Examples:
   thetahat sample y.thetahat new.csv -n 5 --seed 1 > draws.csv
-  thetahat sample y.thetahat new.csv -n 1000 -o draws.parquet""",
+  thetahat sample y.thetahat new.csv -n 1000 -o draws.parquet
+  thetahat sample runs/shakespeare --prompt "ROMEO:" --length 300
+  thetahat sample runs/vae -n 64 -o digits.png""",
     ),
     "report": (
         Report,
@@ -180,6 +197,13 @@ def parse(words: Sequence[str]) -> Command:
     ------
     SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
     """
+    if len(words) > 1 and words[0] == "fit" and words[1] in SYSTEMS:
+        system, line, more = SYSTEMS[words[1]]
+        description = f"{line}\n\n{more}\n\n{CODES}"
+        found: Command = tyro.cli(
+            system, args=words[2:], prog=f"thetahat fit {words[1]}", description=description, config=_CONFIG
+        )
+        return found
     if words and words[0] in COMMANDS:
         kind, line, more = COMMANDS[words[0]]
         description = f"{line}\n\n{more}\n\n{CODES}"

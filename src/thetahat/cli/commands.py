@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
 from .arguments import Command, Compare, Fit, Report, Sample, Score, Tour
+from .systems import System, again, free
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 
@@ -63,7 +65,8 @@ def run(command: Command) -> int:
     """Do it, and return the exit code; an error of the tree becomes a message."""
     screen = Screen(command.json)
     try:
-        return _DO[type(command)](command, screen)
+        do: Any = _climb if isinstance(command, System) else _DO[type(command)]
+        return do(command, screen)
     except ThetahatError as error:
         if command.traceback:
             import traceback
@@ -130,11 +133,69 @@ def _fit(command: Fit, screen: Screen) -> int:
     return 0 if found.certificate.ok else 1
 
 
+def _climb(command: System, screen: Screen) -> int:
+    """fit gpt, classifier, vae, flow, diffusion: a run."""
+    from ..fit import Objective, maximize
+    from ..likelihood import LogLikelihood
+    from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run
+
+    folder = command.run if command.run is not None else free(command.name)
+    begun = (folder / CONFIG).exists()
+    if command.resume and not begun:
+        raise BadArgument(
+            f"--resume: {folder} is no run. Without it a new one is begun." if command.run else "--resume needs --run FOLDER."
+        )
+    if begun and not command.resume:
+        raise BadArgument(f"{folder} is a run already. Give --resume to go on with it, or another --run.")
+    with screen.busy("reading"):
+        sizes, source = command.read()
+        model = command.model(sizes)
+    objective = Objective([LogLikelihood(model, source)])
+    record = Run(folder, objective, command.solver(), command.about(sizes))
+    if begun and (folder / CHECKPOINT).exists():
+        screen.note(f"going on with {folder}")
+    count = sum(p.numel() for p in model.parameters())
+    screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
+    said = _Lines(screen)
+    found = maximize(objective, solver=record.solver, run=record, on_failure="return", watch=said)
+    summary = found.summary()
+    screen.show(summary, summary.to_dict() | {"run": str(folder)})
+    if found.certificate.ok:
+        screen.note(f"wrote {folder / FIT}, {folder / REPORT}")
+    return 0 if found.certificate.ok else 1
+
+
+class _Lines:
+    """A line a look, where stderr is no terminal and has no bar: a log that shows that the climb is alive."""
+
+    def __init__(self, screen: Screen):
+        self.screen, self.looks, self.begun, self.before = screen, 0, time.monotonic(), 0.0
+
+    def __call__(self, state: Any) -> None:
+        from ..solvers.progress import said
+
+        if not self.looks:
+            self.before = state.seen
+        if len(state.trace) > self.looks and not self.screen.err.is_terminal:
+            self.screen.note(f"step {state.step}: {said(state, time.monotonic() - self.begun, self.before)}")
+        self.looks = len(state.trace)
+
+
 def _score(command: Score, screen: Screen) -> int:
     from ..saving import load
 
     with screen.busy("scoring"):
-        found = load(command.fit).score(str(command.data))
+        if command.fit.is_dir():
+            system, sizes, fit = again(command.fit)
+            if command.labels is not None:
+                if not hasattr(system, "labelled"):
+                    raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
+                data = system.labelled(command.data, command.labels)
+            else:
+                data = system.other(command.data, sizes)
+            found = fit.score(data, samples=command.samples, seed=command.seed)
+        else:
+            found = load(command.fit).score(str(command.data), samples=command.samples, seed=command.seed)
     screen.show(_plain_table(_score_rows(found)), found.to_dict())
     return 0
 
@@ -158,6 +219,10 @@ def _compare(command: Compare, screen: Screen) -> int:
 
 
 def _sample(command: Sample, screen: Screen) -> int:
+    if command.fit.is_dir():
+        return _drawn(command, screen)
+    if command.data is None:
+        raise BadArgument(f"sample {command.fit} needs DATA: the rows for which responses are drawn.")
     _may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
     import pandas as pd
 
@@ -181,6 +246,69 @@ def _sample(command: Sample, screen: Screen) -> int:
     elif command.out is None:
         frame.to_csv(sys.stdout, index=False)
     return 0
+
+
+def _drawn(command: Sample, screen: Screen) -> int:
+    """Draws from a run: text on stdout, images to a .png or .npy, rows as a table."""
+    import torch
+
+    if command.data is not None:
+        raise BadArgument(f"{command.fit} is a run: it is sampled without DATA.")
+    system, sizes, fit = again(command.fit)
+    if system.name == "classifier":
+        raise BadArgument(f"{command.fit} is the run of a classifier, which draws labels of images and no images.")
+    if system.name == "gpt":
+        tokenizer = system.alphabet(sizes)  # type: ignore[attr-defined]
+        prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
+        generator = torch.Generator().manual_seed(command.seed)
+        settings = {"context": system.context, "temperature": command.temperature, "end": tokenizer.end}  # type: ignore[attr-defined]
+        drawn = fit.model.sample(prompt, command.length, generator=generator, **settings)
+        texts = [command.prompt + tokenizer.decode(row) for row in drawn]
+        if command.json:
+            screen.show(None, {"seed": command.seed, "texts": texts})
+        else:
+            sys.stdout.write("\n\n".join(texts) + "\n")
+        return 0
+    _may_write(command.out, [command.fit], (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"), new=True)
+    with screen.busy("drawing"):
+        drawn = fit.sample(command.draws, seed=command.seed)
+    if system.name == "flow":
+        import pandas as pd
+
+        from ..archive import aside
+
+        rows = drawn * sizes["scale"] + sizes["shift"]
+        frame = pd.DataFrame(rows, columns=sizes["columns"])
+        if command.out is None:
+            frame.to_csv(sys.stdout, index=False)
+            return 0
+        with aside(command.out) as part:
+            frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
+    else:
+        if command.out is None:
+            raise BadArgument("images need a file: -o draws.png, or -o draws.npy.")
+        _images(drawn.reshape(-1, *sizes["shape"]), sizes["levels"], command.out)
+    screen.note(f"wrote {command.out}: {len(drawn)} draws")
+    if command.json:
+        screen.show(None, {"seed": command.seed, "out": str(command.out)})
+    return 0
+
+
+def _images(images: Any, levels: int, out: Path) -> None:
+    """(n, H, W) or (n, C, H, W) as an array, or as one picture."""
+    import numpy as np
+
+    from ..archive import aside
+
+    with aside(out) as part:
+        if out.suffix == ".npy":
+            with part.open("wb") as file:
+                np.save(file, images)
+            return
+        from ..report.pictures import png, tiled
+
+        sheet, times = tiled(images.reshape(len(images), -1), images.shape[1:], levels), max(1, 56 // images.shape[-1])
+        part.write_bytes(png(np.ascontiguousarray(sheet.repeat(times, 0).repeat(times, 1))))  # small ones large enough to see
 
 
 def _report(command: Report, screen: Screen) -> int:
@@ -284,8 +412,15 @@ def _score_rows(score: Any) -> list[tuple[str, str]]:
         ("observations", count(score.n)),
         ("per observation", f"{number(score.mean, 6)} ± {number(score.standard_error, 3)} nats"),
         ("", f"{number(score.bits, 6)} bits"),
-        ("fingerprint", score.fingerprint),
     ]
+    if score.dimensions > 1:
+        rows.append(("per dimension", f"{number(score.bits_per_dimension, 6)} bits, of {count(score.dimensions)}"))
+    if score.bits_per_byte is not None:
+        rows.append(("per byte", f"{number(score.bits_per_byte, 6)} ± {number(score.bits_per_byte_error, 3)} bits"))
+        rows.append(("perplexity", number(score.perplexity, 6)))
+    if score.error:
+        rows.append(("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'"))
+    rows.append(("fingerprint", score.fingerprint))
     return rows + ([("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else [])
 
 

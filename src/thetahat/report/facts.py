@@ -21,6 +21,8 @@ from ..models.custom import Constraint, Custom
 from ..solvers import DENSE
 from .words import count, join, plural
 
+LARGE = 1000  # values of a network's θ up to which it is shown like any other
+TENSORS = 6  # of a network, with a line each
 FOLD = 24  # levels of a category, or entries of a tensor, up to which each has a line of its own
 LINES = 60  # lines of one block
 
@@ -141,19 +143,20 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
             table = np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy()])
         except FitError as error:
             without = str(error)
-    lines = _lines(fit, table)
+    network = is_network(fit)
+    lines = [] if network else _lines(fit, table)
     clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
     return Facts(
         title=title(fit),
         model=tuple(describe_model(fit)),
         data=tuple(describe_data(fit)),
-        blocks=tuple(_blocks(fit, lines, None if table is None else covariance, by)),
+        blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, None if table is None else covariance, by)),
         lines=tuple(lines),
         level=level,
         errors="" if table is None else _KINDS.get(covariance, covariance) + clustered,
         without=without,
-        log_likelihood=fit.log_likelihood,
-        observations=fit.observations,
+        log_likelihood=math.nan if network else fit.log_likelihood,
+        observations=math.nan if network else fit.observations,
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
         units=_bare(fit.source.units),
@@ -262,7 +265,7 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
         f"{getattr(source, 'kind', type(source).__name__).lower()}, "
         + ("without an end" if size is None else plural(size, "row")),
     )
-    if size is not None and fit.observations != size:
+    if size is not None and not is_network(fit) and fit.observations != size:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
 
@@ -322,6 +325,22 @@ def _constants(model: Any, size: int) -> list[bool]:
         values = model.values()
         return [type(c) is not Constraint for name, c in model.constraints.items() for _ in range(values[name].numel())]
     return [False] * size
+
+
+def is_network(fit: Any) -> bool:
+    """Whether θ is so large, and climbed stochastically, that neither its entries nor another pass over the data are wanted unasked."""
+    return fit.certificate.status in ("stochastic", "not converged") and len(fit.theta) > LARGE
+
+
+def _tensors(fit: Any) -> tuple[Block, ...]:
+    """A network's θ: how many values, and between which they lie, tensor by tensor."""
+    every = [(name, p.detach()) for name, p in fit.model.named_parameters() if p.requires_grad]
+    shown = [Fold(name, p.numel(), float(p.min()), float(p.max()), "values") for name, p in every]
+    if len(shown) > TENSORS:
+        rest = shown[TENSORS:]
+        size, low, high = sum(f.size for f in rest), min(f.low for f in rest), max(f.high for f in rest)
+        shown = [*shown[:TENSORS], Fold(f"{len(rest)} tensors more", size, low, high, "values")]
+    return (Block("θ", f"{count(len(fit.theta))} values in {plural(len(every), 'tensor')}", False, tuple(shown)),)
 
 
 def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Block]:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import jinja2
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from markupsafe import Markup
 
 from ..errors import BadArgument, ThetahatError
 from . import plots, reproduce, words
-from .facts import Facts, Fold, Joint, Line, gather
+from .facts import Facts, Fold, Joint, Line, gather, is_network
+from .pictures import grid
 from .summary import cells
 
 PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
@@ -114,6 +116,8 @@ def page(fit: Any, level: float = 0.95) -> str:
             residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),
             scores=scores(facts),
+            network=is_network(fit),
+            draws=draws(fit, figures),
             python=reproduce.python(fit),
             command=reproduce.command(fit),
             versions=versions(),
@@ -121,6 +125,14 @@ def page(fit: Any, level: float = 0.95) -> str:
             palette=PALETTE,
         )
     )
+
+
+def draws(fit: Any, figures: Callable[..., Figures]) -> Figures:
+    """Images drawn from the model, where it draws images."""
+    shape, levels = getattr(fit.source, "shape", None), getattr(fit.source, "levels", None)
+    if not hasattr(fit.model, "draw") or shape is None or len(shape) != 2 or levels is None:
+        return Figures()
+    return figures(lambda: [grid(fit.sample(20), shape, levels, columns=10).properties(title=alt.Title("drawn from the model"))])
 
 
 def fragment(facts: Facts) -> str:
@@ -144,6 +156,9 @@ def headline(facts: Facts) -> str:
         "boundary": "at the boundary of a parameter",
         "stochastic": "reached by stochastic ascent, without a certificate",
     }.get(facts.certificate.status, f"which is no estimate: {facts.certificate.status}")
+    if math.isnan(facts.log_likelihood):
+        said = words.held_out(facts.certificate)
+        return f"On data held out it reached {said}, {where}." if said else f"A network, {where}."
     each = f" ({words.number(facts.log_likelihood / facts.observations)} an observation)" if facts.observations > 0 else ""
     return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
 
@@ -161,6 +176,13 @@ def profiles(fit: Any, facts: Facts, figures: Callable[..., Figures]) -> Figures
 def scores(facts: Facts) -> list[tuple[str, str, str]]:
     """(name, value, what it is) of each score."""
     total, n = facts.log_likelihood, facts.observations
+    if math.isnan(total):
+        said = words.held_out(facts.certificate)
+        return (
+            [("held out", said, f"log {facts.measure} of {facts.units}" + ("" if facts.kind == "exact" else f", a {facts.kind}"))]
+            if said
+            else []
+        )
     without = "; the prior is not included" if any(label == "prior" for label, _ in facts.model) else ""
     kind = "" if facts.kind == "exact" else f" ({facts.kind})"
     measure = {"mixed": "density with atoms"}.get(facts.measure, facts.measure)

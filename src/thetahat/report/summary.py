@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .facts import Block, Facts, Fold, Joint, Line, gather
-from .words import ABSENT, explained, fixed, nats, number, places, probability, statistic, verdict
+from .words import ABSENT, explained, fixed, held_out, nats, number, places, probability, statistic, verdict
 
 WIDTH = 100
 GAP = "   "
@@ -82,7 +83,7 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
         yield from _wrapped(facts.without, "dim", width)
     else:
         yield from _wrapped(f"Standard errors: {facts.errors}. Intervals: Wald, on the scale of the link.", "dim", width)
-    if any(block.folded for block in facts.blocks):
+    if facts.lines and any(block.folded for block in facts.blocks):
         yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
     yield [("", "")]
     yield from _scores(facts)
@@ -91,6 +92,10 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
 
 
 def _scores(facts: Facts) -> Iterator[Row]:
+    if math.isnan(facts.log_likelihood):  # of a network: no pass over the data is made unasked
+        said = held_out(facts.certificate)
+        yield [("held out  ", "label"), (said, "")] if said else [("fit.score(data) gives its score.", "dim")]
+        return
     each = f", {number(facts.log_likelihood / facts.observations)} an observation" if facts.observations > 0 else ""
     what = f"  ({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
     yield [("log-likelihood  ", "label"), (f"{nats(facts.log_likelihood)} nats", ""), (what, "dim")]

@@ -201,3 +201,11 @@ def explained(certificate: Certificate, most: int = 8) -> list[str]:
         shown = ", ".join(str(r) for r in rows[:most]) + (", …" if len(rows) > most else "")
         out.append(f"{plural(len(rows), 'row')} separated: {shown} (counted from 0).")
     return out + ([advice(c)] if advice(c) else [])
+
+
+def held_out(certificate: Any) -> str:
+    """What a stochastic climb reached on data held out; empty where none were."""
+    if certificate.trend is None:
+        return ""
+    first, best, error = certificate.trend
+    return f"{number(best, 5)} ± {number(error, 2)} nats a term, from {number(first, 5)} at the start"

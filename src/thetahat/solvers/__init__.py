@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,14 +44,22 @@ def choose(objective: Objective) -> Any:
     return Newton() if dense <= DENSE else LBFGS()
 
 
-def climb(objective: Objective, solver: Any) -> tuple[Certificate, tuple[tuple[int, float, float], ...]]:
-    """Start where the model suggests, iterate, and find out what the answer is worth."""
+def climb(
+    objective: Objective, solver: Any, *watch: Callable[[Any], None] | None
+) -> tuple[Certificate, tuple[tuple[int, float, float], ...]]:
+    """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state."""
     term = objective.terms[0]
     begin = getattr(objective.model, "start", None)
     if begin is not None and len(objective.terms) == 1:
         objective.theta = begin(term.source)
-    with progress(solver) as callback:
-        state = iterate(solver, objective, callback)
+    with progress(solver) as shown:
+        watching = [each for each in (shown, *watch) if each is not None]
+
+        def callback(state: Any) -> None:
+            for each in watching:
+                each(state)
+
+        state = iterate(solver, objective, callback if watching else None)
     return diagnose(objective, solver, state), state.trace
 
 

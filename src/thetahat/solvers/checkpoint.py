@@ -58,17 +58,18 @@ def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> N
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     raw = save(tensors, {"format": FORMAT, "content": json.dumps(content)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             file.write(hashlib.blake2b(raw, digest_size=16).digest() + raw)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError:
+    except OSError as error:
         aside.unlink(missing_ok=True)
-        raise
+        left = "The one before it is whole: the same call goes on from there." if path.exists() else "None was written before."
+        raise BadSave(f"the checkpoint {str(path)!r} cannot be written: {error.strerror or error}. {left}") from error
 
 
 def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any] | None:

@@ -15,12 +15,13 @@ from typing import Any
 from torch import nn
 
 from ..data import Images
+from ..data.maps import Standardise
 from ..errors import MissingExtra
 from ..evaluation.compare import Comparison, compare
 from ..families import Categorical
 from ..fit import Fit, fit
 from ..models import VAE, Dequantised, Diffusion, Flow, FullyVisible, Mixture
-from ..networks import Denoiser, MaskedMLP, PixelTransformer, mlp
+from ..networks import MaskedMLP, PixelTransformer, UNet, mlp
 from ..solvers import Stochastic
 from .row import Row
 
@@ -43,20 +44,21 @@ def images() -> tuple[Images, Images]:
 
 
 def regressions(quick: bool) -> Row:
-    model = FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=()))
-    solver = _steps(quick, 300, batch_size=128, learning_rate=0.03)
-    return _row("regressions, pixel by pixel", "Σ_i Σ_j log Categorical(y_j | a_j + B_j y_<j)", model, solver, quick)
+    model = FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=(), levels=LEVELS))
+    solver = _steps(quick, 600, batch_size=128, learning_rate=3e-3 if not quick else 2e-2)
+    return _row("regressions, pixel by pixel", "Σ_i Σ_j log Categorical(y_j | a_j + B_j·y_<j)", model, solver, quick)
 
 
 def mixture(quick: bool) -> Row:
-    parts = [FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=None, seed=k)) for k in range(10 if quick else 20)]
-    solver = _steps(quick, 160, batch_size=256, learning_rate=0.1)
+    parts = [FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=None, seed=k)) for k in range(10)]
+    solver = _steps(quick, 300, batch_size=128, learning_rate=0.1)
     return _row("mixture of images", "Σ log Σ_k π_k Π_j Categorical(y_j | a_kj)", Mixture(parts), solver, quick)
 
 
 def flow(quick: bool) -> Row:
-    model = Dequantised(Flow.spline(PIXELS, transforms=2 if quick else 3, hidden=(128,)), levels=LEVELS, maps=["logit"])
-    solver = _steps(quick, 600, batch_size=128, learning_rate=2e-3)
+    bent = Flow.affine(PIXELS, transforms=5, hidden=(128,))
+    model = Dequantised(bent, levels=LEVELS, maps=["logit", Standardise(0.0, 2.5)])
+    solver = _steps(quick, 400, batch_size=128, learning_rate=3e-3)
     return _row("flow", "Σ log ∫ p(y + u) du,  p(x) = N(f(x))·|f′(x)|", model, solver, quick, samples=4 if quick else 16)
 
 
@@ -69,15 +71,14 @@ def vae(quick: bool) -> Row:
 
 
 def diffusion(quick: bool) -> Row:
-    network = Denoiser(PIXELS, PIXELS * LEVELS, width=256, blocks=2, dropout=0.3)
-    model = Diffusion(network, levels=LEVELS, predict="levels")
-    solver = _steps(quick, 1500, batch_size=128, learning_rate=1e-3, average=0.99 if quick else 0.998, warmup=40)
+    model = Diffusion(UNet(SHAPE, LEVELS, channels=(12, 24)), levels=LEVELS, predict="levels")
+    solver = _steps(quick, 480, batch_size=64, learning_rate=0.01, average=0.95 if quick else 0.98)
     return _row("diffusion", "Σ log p(y | noise undone), bounded below", model, solver, quick, samples=8 if quick else 64)
 
 
 def transformer(quick: bool) -> Row:
-    network = PixelTransformer(SHAPE, levels=LEVELS, layers=2 if quick else 3, width=64 if quick else 96)
-    solver = _steps(quick, 400, batch_size=32, learning_rate=3e-3, warmup=20)
+    network = PixelTransformer(SHAPE, levels=LEVELS, layers=2, width=64)
+    solver = _steps(quick, 200, batch_size=64, optimiser="muon", learning_rate=0.01)
     return _row("transformer, pixel by pixel", "Σ_i Σ_j log p(y_j | y_<j)", FullyVisible(GREY, network), solver, quick)
 
 

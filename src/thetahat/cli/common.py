@@ -1,0 +1,16 @@
+"""What every command takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """One strict JSON document on stdout, and nothing else there."""
+    traceback: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show where an error was raised."""
