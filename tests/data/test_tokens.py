@@ -228,7 +228,7 @@ def test_what_is_no_text_is_refused_by_name(tmp_path):
         Tokens(file("image.bin", b"a\0b"))
     with pytest.raises(MalformedFile, match="line 2"):
         Tokens(file("x.jsonl", b'{"text": "a"}\n{"txt": "b"}\n'))
-    with pytest.raises(BadArgument, match="neither a file nor a folder"):
+    with pytest.raises(MalformedFile, match="neither a file nor a folder"):
         Tokens("to be or not to be")
     with pytest.raises(EmptyData, match="list of texts"):
         Tokens([])

@@ -125,7 +125,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
-    """The write fails half way: the error is the system's, the file is the one before, and nothing is left beside it."""
+    """The write fails half way: the error says so, the file is the one before, and nothing is left beside it."""
     before = finished.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
             good.append(solver.checkpoint.read_bytes())
             monkeypatch.setattr("os.fsync", full)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BadSave, match=r"cannot be written: No space left on device\. The one before it is whole"):
         iterate(solver, gpt(), after)
     monkeypatch.undo()
     assert solver.checkpoint.read_bytes() == good[0]

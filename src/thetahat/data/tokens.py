@@ -317,7 +317,7 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
     if isinstance(data, (str, Path)):
         path = Path(data)
         if not path.exists():
-            raise BadArgument(f"{str(data)!r} is neither a file nor a folder. A text itself goes in a list: Tokens([text]).")
+            raise MalformedFile(f"{str(data)!r} is neither a file nor a folder. A text itself goes in a list: Tokens([text]).")
         files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
         if not files:
             raise EmptyData(f"the folder {str(path)!r} holds no files.")

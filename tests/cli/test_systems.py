@@ -1,0 +1,199 @@
+"""`thetahat fit gpt, classifier, vae, flow, diffusion`: a run, then its draws and its score, without a line of Python; and bad input by name."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import thetahat as th
+from thetahat.cli import main
+from thetahat.cli.systems import SYSTEMS, again
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    digits = load_digits()
+    np.save(folder / "digits.npy", digits.images[:300].astype("uint8"))
+    np.save(folder / "labels.npy", digits.target[:300])
+    (folder / "text.txt").write_text("\n".join(f"line {i}, whose square is {i * i}" for i in range(60)), encoding="utf-8")
+    g = np.random.default_rng(0)
+    x = g.normal(3, 2, 200)
+    pd.DataFrame({"a": x, "b": x + g.normal(0, 0.5, 200)}).to_csv(folder / "rows.csv", index=False)
+    return folder
+
+
+SMALL = {
+    "gpt": "{d}/text.txt --context 32 --layers 1 --width 16 --heads 2 --steps 12",
+    "classifier": "{d}/digits.npy {d}/labels.npy --levels 17 --channels 4 8 --steps 12",
+    "vae": "{d}/digits.npy --levels 17 --width 16 --latent 2 --steps 12",
+    "flow": "{d}/rows.csv --transforms 1 --width 8 --steps 12",
+    "diffusion": "{d}/digits.npy --levels 17 --channels 4 --steps 12",
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(data, tmp_path_factory):
+    """A run of every system."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, words in SMALL.items():
+        assert main(["fit", name, *words.format(d=data).split(), "--run", str(folder / name), "--seed", "3"]) == 0
+    return folder
+
+
+def test_every_system_is_tried():
+    assert set(SMALL) == set(SYSTEMS)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_is_rebuilt_from_its_folder_alone(fitted, name):
+    """Its model, without its data or a line of code: the parameters are those that the climb left."""
+    system, _, fit = again(fitted / name)
+    assert system.name == name
+    assert fit.certificate.status == "stochastic"
+    assert all(bool(torch.isfinite(p).all()) for p in fit.model.parameters())
+    assert (fitted / name / "report.html").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "known"),
+    [
+        ("gpt", "{d}/text.txt", lambda s: s["bits_per_byte"] > 0),
+        ("classifier", "{d}/digits.npy --labels {d}/labels.npy", lambda s: s["kind"] == "exact"),
+        ("vae", "{d}/digits.npy --samples 7", lambda s: (s["kind"], s["K"], s["dimensions"]) == ("lower bound", 7, 64)),
+        ("flow", "{d}/rows.csv", lambda s: (s["measure"], s["units"], s["dimensions"]) == ("density", "y", 2)),
+        ("diffusion", "{d}/digits.npy", lambda s: s["kind"] == "lower bound"),
+    ],
+)
+def test_a_run_scores_other_data(fitted, data, capsys, name, more, known):
+    capsys.readouterr()
+    assert main(["score", str(fitted / name), *more.format(d=data).split(), "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)
+    assert math.isfinite(score["mean"])
+    assert known(score)
+
+
+def test_the_score_of_a_flow_is_in_the_units_of_its_table(fitted, data, capsys):
+    """log p of the rows themselves: standardised they are denser by log of the scales."""
+    capsys.readouterr()
+    main(["score", str(fitted / "flow"), str(data / "rows.csv"), "--json"])
+    said = json.loads(capsys.readouterr().out)["mean"]
+    _, sizes, fit = again(fitted / "flow")
+    x = torch.tensor(pd.read_csv(data / "rows.csv").to_numpy())
+    shift, scale = torch.tensor(sizes["shift"]), torch.tensor(sizes["scale"])
+    inside = fit.model.log_prob(th.data.Batch({"y": ((x - shift) / scale).float()})).detach().double().mean() - scale.log().sum()
+    assert said == pytest.approx(float(inside), abs=1e-5)
+
+
+def test_a_run_is_sampled(fitted, tmp_path, capsys):
+    capsys.readouterr()
+    words = ["sample", str(fitted / "gpt"), "--prompt", "line 1", "--length", "9", "-n", "2", "--seed", "5", "--json"]
+    assert main(words) == 0
+    texts = json.loads(capsys.readouterr().out)["texts"]
+    assert len(texts) == 2
+    assert all(text.startswith("line 1") and len(text) == 15 for text in texts)
+    assert main(["sample", str(fitted / "flow"), "-n", "4", "-o", str(tmp_path / "new.csv")]) == 0
+    drawn = pd.read_csv(tmp_path / "new.csv")
+    assert list(drawn.columns) == ["a", "b"]
+    assert len(drawn) == 4
+    for name in ("vae", "diffusion"):
+        assert main(["sample", str(fitted / name), "-n", "3", "-o", str(tmp_path / f"{name}.npy")]) == 0
+        images = np.load(tmp_path / f"{name}.npy")
+        assert images.shape == (3, 8, 8)
+        assert images.min() >= 0
+        assert images.max() <= 16
+    assert main(["sample", str(fitted / "vae"), "-n", "3", "-o", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_gone_on_with_only_if_asked(fitted, data, capsys):
+    words = ["fit", "gpt", *SMALL["gpt"].format(d=data).split(), "--run", str(fitted / "gpt"), "--seed", "3"]
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert main([*words[:-1], "4", "--resume"]) == 3
+    assert "holds another climb" in capsys.readouterr().err
+    assert main(["fit", "flow", str(data / "rows.csv"), "--resume"]) == 2
+    assert main(["fit", "flow", str(data / "rows.csv"), "--run", str(fitted / "none"), "--resume"]) == 2
+
+
+def harmed(folder, what: str) -> str:
+    """A file of bad data, by what is wrong with it."""
+    path = folder / f"{what}.bad"
+    if what == "empty text":
+        path.write_text("")
+    elif what == "binary text":
+        path.write_bytes(bytes(range(256)) * 4)
+    elif what == "out of range":
+        path = path.with_suffix(".npy")
+        np.save(path, np.full((4, 8, 8), 17, dtype=np.uint8))
+    elif what == "no images":
+        path = path.with_suffix(".npy")
+        np.save(path, np.zeros((0, 8, 8), dtype=np.uint8))
+    elif what == "cut short":
+        path.write_bytes(b"\0\0\x08\x03" + (5).to_bytes(4, "big") + (8).to_bytes(4, "big") * 2 + b"\0" * 100)
+    elif what == "words":
+        path = path.with_suffix(".csv")
+        path.write_text("a,b\n1,2\n3,x\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("system", "what", "code", "said"),
+    [
+        ("gpt", "empty text", 3, "empty"),
+        ("gpt", "binary text", 3, "UTF-8"),
+        ("gpt", "not there", 3, "not there"),
+        ("vae", "out of range", 3, "0 … 16"),
+        ("diffusion", "no images", 3, "no images"),
+        ("vae", "cut short", 3, "cut short"),
+        ("flow", "words", 3, "b"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_left_behind(tmp_path, capsys, system, what, code, said):
+    levels = ["--levels", "17"] if system in ("vae", "diffusion") else []
+    assert main(["fit", system, harmed(tmp_path, what), *levels, "--steps", "2", "--run", str(tmp_path / "run")]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_and_labels_that_do_not_match_are_refused(data, tmp_path, capsys):
+    np.save(tmp_path / "few.npy", np.zeros(5, dtype=int))
+    words = [
+        "fit",
+        "classifier",
+        str(data / "digits.npy"),
+        str(tmp_path / "few.npy"),
+        "--levels",
+        "17",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    assert main(words) == 2
+    assert "5 labels" in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsys):
+    for words, said in [
+        (["sample", str(fitted / "classifier")], "draws labels"),
+        (["sample", str(fitted / "vae")], "images need a file"),
+        (["sample", str(fitted / "vae"), str(data / "digits.npy")], "without DATA"),
+        (["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")], "which has none"),
+        (["score", str(fitted / "gpt"), str(data / "text.txt"), "--samples", "5"], "not made of draws"),
+    ]:
+        assert main(words) == 2, words
+        assert said in capsys.readouterr().err
+    (tmp_path / "other.txt").write_text("Ω is no character of that text")
+    assert main(["score", str(fitted / "gpt"), str(tmp_path / "other.txt")]) == 3
+    assert "'Ω'" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["sample", str(tmp_path / "empty")]) == 3
+    assert "is no run" in capsys.readouterr().err
