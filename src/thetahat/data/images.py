@@ -29,7 +29,6 @@ class Images(Tensors):
     data : an array (n, H, W) or (n, C, H, W); a list of arrays of one shape; an IDX file (MNIST's, also .gz), a .npy file, or a folder of
         pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H, W))
     levels : how many values a pixel may have
-    name : of what is scored, in place of "y"
 
     Raises
     ------
