@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -165,6 +166,18 @@ def test_the_certificate_is_the_held_out_trend_and_the_model_that_it_speaks_of(i
     assert (mean, se, terms) == (pytest.approx(best, rel=1e-6), pytest.approx(error, rel=1e-5), 30)
     assert "30 terms" in certificate.detail
     assert not fit.model.training
+
+
+def test_a_weighted_climb_tells_what_was_climbed_beside_the_log_likelihood(iris):
+    """Weights of 2: the objective is twice the log-likelihood of the batches, and the held-out figure is the log-likelihood itself."""
+    X, y = iris
+    solver = th.Stochastic(steps=30, batch_size=150, evaluate_every=1, learning_rate=0.1, held_out=Tensors({"x": X, "y": y}))
+    fit = th.fit(
+        classifier(4), Tensors({"x": X, "y": y}), weights=lambda batch, log_prob: torch.full_like(log_prob, 2.0), solver=solver
+    )
+    found = re.search(r"weighted, and no log-likelihood: mean w·log p .* from (\S+) to (\S+) nats", fit.certificate.detail)
+    assert float(found[1]) == pytest.approx(2 * fit.trace[0][1], rel=1e-3)
+    assert float(found[2]) == pytest.approx(2 * fit.trace[-2][1], rel=1e-3)
 
 
 def test_the_best_look_is_kept_and_the_last_if_asked(iris):

@@ -348,6 +348,10 @@ class Stochastic:
         said += (
             f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
         )
+        weighted = any(t.weights is not None for t in objective.terms)
+        if weighted and len(state.fitted) > 1:
+            climbed = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
+            said += f" What was climbed is weighted, and no log-likelihood: {climbed}."
         return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
 
     def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> str:
