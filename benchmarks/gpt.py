@@ -4,8 +4,8 @@
 
 The recipe (nanoGPT's README, "I only have a macbook"): 4 layers, 128 wide, 4 heads, context 64, batch 12, 2000 steps of AdamW; written out here
 in plain torch, its evaluations left out of its time. With fewer `--recipe-steps` its time is theirs, scaled to 2000, and no loss is quoted.
-`--seconds` gives the climb that time instead. Both are scored alike: every character of the last 10 % of the text. The climb's context, batch and rate
-were chosen on the last tenth of the training text, which the final climb then learns from too.
+`--seconds` gives the climb that time instead. Both are scored alike: every character of the last 10 % of the text. The climb's context, batch
+and rate were chosen on the last tenth of the training text, which the final climb then learns from too.
 """
 
 from __future__ import annotations
