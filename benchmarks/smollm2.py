@@ -36,7 +36,9 @@ def main() -> None:
     tokenizer = th.data.BPE(AutoTokenizer.from_pretrained(folder, gguf_file=name), end="<|endoftext|>")
     tokens = th.data.Tokens(TEXTS, tokenizer, context=64, layout="padded")
     batch = next(iter(tokens.batches()))
-    print("| precision | network | largest difference of log p(token), nats | of values down to | bar 1e-5 |\n|---|---|---|---|---|")
+    print(
+        "| precision | network | largest difference of log p(token), nats | of values down to | bar 1e-5 |\n|---|---|---|---|---|"
+    )
     for dtype in (torch.float32, torch.float64):
         llama = llama.to(dtype)
         with torch.no_grad():

@@ -48,7 +48,9 @@ def ours(model: nn.Module, names: tuple[str, str], x: Tensor, y: Tensor, steps: 
     return time.perf_counter() - begun
 
 
-def compared(name: str, network: nn.Module, wrap: Callable[[nn.Module], nn.Module], names, x, y, steps: int, size: int, times: int):
+def compared(
+    name: str, network: nn.Module, wrap: Callable[[nn.Module], nn.Module], names, x, y, steps: int, size: int, times: int
+):
     ratios, speeds = [], []
     for k in range(times + 1):
         first, second = copy.deepcopy(network), wrap(copy.deepcopy(network))
@@ -69,14 +71,20 @@ def main(times: int = 7) -> None:
     torch.set_num_threads(2)
     g = torch.Generator().manual_seed(0)
     classes = lambda network: th.models.Conditional(th.families.Categorical(10), network)  # noqa: E731
-    print("| network | thetahat, steps/s | bare loop, steps/s | ratio | bar 0.97 | largest difference of θ |\n|---|---|---|---|---|---|")
+    print(
+        "| network | thetahat, steps/s | bare loop, steps/s | ratio | bar 0.97 | largest difference of θ |\n|---|---|---|---|---|---|"
+    )
     x, y = torch.randn(4000, 20, generator=g), torch.randint(10, (4000,), generator=g)
     compared("small: 20-64-10, batch 128", th.networks.mlp(20, 64, 10), classes, ("x", "y"), x, y, 600, 128, times)
     x, y = torch.randn(4000, 784, generator=g), torch.randint(10, (4000,), generator=g)
-    compared("medium: 784-512-512-10, batch 128", th.networks.mlp(784, (512, 512), 10), classes, ("x", "y"), x, y, 100, 128, times)
+    compared(
+        "medium: 784-512-512-10, batch 128", th.networks.mlp(784, (512, 512), 10), classes, ("x", "y"), x, y, 100, 128, times
+    )
     x, y = torch.randint(65, (400, 64), generator=g), torch.randint(65, (400, 64), generator=g)
     network = th.networks.Transformer(65, layers=4, width=128, heads=4)
-    compared("GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.models.Autoregressive, ("input", "target"), x, y, 40, 12, times)
+    compared(
+        "GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.models.Autoregressive, ("input", "target"), x, y, 40, 12, times
+    )
 
 
 if __name__ == "__main__":
