@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import thetahat as th
 from thetahat.cli import main
+from thetahat.cli.arguments import COMMANDS, parse
 from thetahat.cli.systems import SYSTEMS, again
 
 
@@ -49,6 +51,20 @@ def fitted(data, tmp_path_factory):
 
 def test_every_system_is_tried():
     assert set(SMALL) == set(SYSTEMS)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_example_of_the_help_is_understood(name, capsys):
+    """Each is parsed as the shell would hand it over; and the help fits a terminal."""
+    kind, _, more = SYSTEMS[name]
+    for line in more.splitlines():
+        if line.startswith("  thetahat"):
+            words = shlex.split(line)
+            assert isinstance(parse(words[1:]), kind if words[1] == "fit" else COMMANDS[words[1]][0])
+    assert main(["fit", name, "--help"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown[1:])) <= 80
+    assert any("Exit codes" in line for line in shown)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -126,12 +126,12 @@ COMMANDS: dict[str, tuple[type[Any], str, str]] = {
 
 Without a maximum it says why there is none, and exits with 1.
 
-Networks, each with a --help of its own:
-  thetahat fit gpt CORPUS              a language model
-  thetahat fit classifier IMAGES LABELS
-  thetahat fit vae IMAGES              a variational autoencoder
-  thetahat fit flow TABLE              a normalising flow
-  thetahat fit diffusion IMAGES
+Networks, each with a --help of its own (thetahat fit gpt --help):
+  gpt CORPUS                 a language model
+  classifier IMAGES LABELS   a convolutional network
+  vae IMAGES                 a variational autoencoder
+  flow TABLE                 a normalising flow
+  diffusion IMAGES           a diffusion model
 
 Examples:
   thetahat fit "y ~ x" data.csv

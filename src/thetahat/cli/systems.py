@@ -342,8 +342,8 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
         Classifier,
         "Fit a convolutional classifier to images and their labels.",
         """Examples:
-  thetahat fit classifier train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz --run runs/mnist
-  thetahat score runs/mnist t10k-images-idx3-ubyte.gz --labels t10k-labels-idx1-ubyte.gz""",
+  thetahat fit classifier images.npy labels.npy --run runs/digits
+  thetahat score runs/digits others.npy --labels their-labels.npy""",
     ),
     "vae": (
         VAE,
