@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from .base import Derivatives, Family, Parameter, Support, categories, real
 
+_NONE = -(2**62)
 _UNCOUNTED = Support("the codes 0, 1, …", 0.0, integer=True, closed=(True, False))
 
 
@@ -67,12 +68,14 @@ class Categorical(Family):
         k = _known(self, self.k)
         if outputs.shape[-1] != k or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
             return super().log_prob_outputs(y, outputs, **extras)
-        low, high = torch.aminmax(y)
-        if low < 0 or high >= k:
+        if y.device.type != "cpu":  # elsewhere a code that is none reads other memory
+            low, high = torch.aminmax(y)
+            if low < 0 or high >= k:
+                return super().log_prob_outputs(y, outputs, **extras)
+        try:
+            return _cross(outputs, y) if y.ndim == 1 else _cross(outputs.reshape(-1, k), y.reshape(-1)).view(y.shape)
+        except IndexError:  # some y is no code, and impossible
             return super().log_prob_outputs(y, outputs, **extras)
-        if y.ndim == 1:  # all k logits, every y one of the codes
-            return -F.cross_entropy(outputs, y.long(), reduction="none")
-        return -F.cross_entropy(outputs.reshape(-1, k), y.reshape(-1).long(), reduction="none").view(y.shape)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
@@ -121,6 +124,11 @@ class Categorical(Family):
             raise BadArgument(f"{self} takes {k - 1} log-odds against category 0, or {k} logits; it was given {len(eta)}.")
         given = list(torch.broadcast_tensors(*eta))
         return torch.stack(given if len(eta) == k else [torch.zeros_like(given[0]), *given])
+
+
+def _cross(logits: Tensor, y: Tensor) -> Tensor:
+    """log p(y) of whole logits, (n, k) and (n,): one kernel forwards and one back. No code is passed over (torch's default is −100)."""
+    return -F.cross_entropy(logits, y.long(), reduction="none", ignore_index=_NONE)
 
 
 def _code(support: Support, y: Tensor) -> tuple[Tensor, Tensor]:

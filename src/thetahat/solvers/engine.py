@@ -68,6 +68,7 @@ class Engine:
     def __init__(self, objective: Objective, parts: int, precision: torch.dtype | None, compiled: bool, distributed: str):
         self.objective, self.parts, self.precision = objective, parts, precision
         self.models: list[Any] = list({id(t.model): t.model for t in objective.terms}.values())
+        self.own = list(self.models)  # the objective's, of which "fsdp" climbs copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
         self.sharded = world() > 1 and distributed == "fsdp"
         self.module: nn.Module = Models(self.models, compiled)
@@ -102,6 +103,9 @@ class Engine:
                     value += self._planned(term, batch, scale, feed.replicated, rounds)
         rounds = [each for each in rounds if each]
         for at, each in enumerate(rounds):
+            if world() == 1:
+                value += self._round(each)
+                continue
             with self._together(at == len(rounds) - 1):
                 value += self._round(each)
         if world() > 1:
@@ -146,8 +150,12 @@ class Engine:
         return 0.0
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> float:
-        with self.arithmetic(), _calm() if self.sharded else nullcontext():
-            found = self.module([(self.place[id(term.model)], batch) for term, batch, _, _ in each])
+        asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
+        if self.precision is None and not self.sharded:
+            found = self.module(asked)
+        else:
+            with self.arithmetic(), _calm() if self.sharded else nullcontext():
+                found = self.module(asked)
         value, outputs, slopes = 0.0, [], []
         for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
             if weight is None and (batch.counted or term.weights is not None):
@@ -213,11 +221,9 @@ class Engine:
             yield
 
     def training(self, on: bool) -> None:
-        if self.module.training != on:
-            self.module.train(on)
-        for model in {id(t.model): t.model for t in self.objective.terms}.values():
-            if model.training != on:
-                model.train(on)
+        for module in (self.module, *self.own):
+            if module.training != on:
+                module.train(on)
 
     def leave(self) -> None:
         """The objective's own θ is where the climb is, whole on every process."""

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ..data.batch import Batch
 
+AVAILABLE = torch.distributed.is_available()
+
 
 def world() -> int:
     """How many processes climb together."""
-    on = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if on else 1
+    return torch.distributed.get_world_size() if AVAILABLE and torch.distributed.is_initialized() else 1
 
 
 def rank() -> int:

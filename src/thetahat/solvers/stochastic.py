@@ -377,7 +377,7 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     """√ of the sum of squares of all of them; of shards, over all processes."""
     if hasattr(tensors[0], "full_tensor"):
         return nn.utils.get_total_norm(tensors).full_tensor()  # type: ignore[attr-defined]
-    return torch.stack(torch._foreach_norm(tensors)).norm()
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
 def _not_finite(batch: Batch) -> str:
