@@ -113,8 +113,12 @@ class Run:
         if state.failure:
             line["failure"] = state.failure
         self.looks, self.seen, self.at = len(state.evaluations), state.seen, now
-        self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self.lines.flush()
+        try:
+            self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self.lines.flush()
+        except OSError as error:
+            where = self.folder / METRICS
+            raise BadSave(f"{where} cannot be written: {error.strerror or error}. The checkpoint beside it is whole.") from error
         for name in ("nats", "held_out", "rate", "norm", "terms_per_second"):
             if line.get(name) is not None:
                 self.writer.add_scalar(name, line[name], state.step)

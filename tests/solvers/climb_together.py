@@ -56,7 +56,7 @@ def resumed(solver: th.Stochastic) -> tuple:
 
 
 def line(part: slice) -> th.Objective:
-    """A regression with derivatives of its own, and a network that weighs its rows, on one part of the rows; of all rows at every step."""
+    """A network in float64 and a prior, on one part of the rows."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(90, 2, generator=g, dtype=torch.float64)
     y = x.sum(1) + torch.randn(90, generator=g, dtype=torch.float64)

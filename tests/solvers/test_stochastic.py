@@ -12,9 +12,10 @@ from sklearn.datasets import load_iris
 
 import thetahat as th
 from thetahat.data import Batch, Rollouts, Tensors
+from thetahat.data.batch import split
 from thetahat.errors import BadArgument, NotConverged
 from thetahat.solvers import choose, iterate
-from thetahat.solvers.minibatches import feeds, held_out_nats, pieces, split
+from thetahat.solvers.minibatches import feeds, held_out_nats, pieces
 
 EXACT = {"held_out": None}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
-from .batch import Batch
+from .batch import Batch, split
 from .source import Tensors
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
@@ -83,14 +83,8 @@ class Augmented:
             yield batch
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Augmented, Tensors]:
-        """(what is left, augmented; what is held out, as it was observed)."""
-        many = round(fraction * self.size)
-        if not 0 < many < self.size:
-            raise BadArgument(
-                f"held_out={fraction:g} of {self.size} rows holds out {many}. Give another fraction, a source, or None."
-            )
-        order = torch.randperm(self.size, generator=generator)
-        left, out = (Tensors(self.source.whole[rows.sort().values], target=self.target) for rows in (order[many:], order[:many]))
+        """(what is left, augmented; what is held out, as it was observed). Rows of one group stay together."""
+        left, out = (Tensors(rows, target=self.target) for rows in split(self.source.whole, fraction, generator))
         return Augmented(left, self.change, self.inputs), out
 
 

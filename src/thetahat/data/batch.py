@@ -127,6 +127,20 @@ def concatenate(batches: list[Batch]) -> Batch:
     )
 
 
+def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Batch, Batch]:
+    """(what is left, what is held out): about `fraction` of the units, each whole (a row, or all rows of a group)."""
+    unit = batch.group.reshape(len(batch), -1)[:, 0]
+    ids, position = torch.unique(unit, return_inverse=True)
+    many = round(fraction * len(ids))
+    if not 0 < many < len(ids):
+        raise BadArgument(
+            f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None."
+        )
+    out = torch.zeros(len(ids), dtype=torch.bool)
+    out[torch.randperm(len(ids), generator=generator)[:many]] = True
+    return batch[~out[position]], batch[out[position]]
+
+
 def _cat(parts: list[Tensor]) -> Tensor:
     """Joined along the terms, a matrix that lies column by column in memory as such again."""
     by_column = parts[0].ndim == 2 and parts[0].stride(0) == 1

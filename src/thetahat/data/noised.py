@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import BadArgument
-from .batch import Batch
+from .batch import Batch, split
 from .source import Source, Tensors
 
 
@@ -93,17 +93,8 @@ class Noised:
         if own is not None:
             left, out = own(fraction, generator)
             return Noised(left, self.seed), out
-        rows: Batch = self.source.whole  # type: ignore[attr-defined]
-        ids, position = torch.unique(rows.group.reshape(len(rows), -1)[:, 0], return_inverse=True)
-        many = round(fraction * len(ids))
-        if not 0 < many < len(ids):
-            raise BadArgument(
-                f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None."
-            )
-        held = torch.zeros(len(ids), dtype=torch.bool)
-        held[torch.randperm(len(ids), generator=generator)[:many]] = True
-        held = held[position]
-        return Noised(Tensors(rows[~held], target=self.target), self.seed), Tensors(rows[held], target=self.target)
+        kept, held = split(self.source.whole, fraction, generator)  # type: ignore[attr-defined]
+        return Noised(Tensors(kept, target=self.target), self.seed), Tensors(held, target=self.target)
 
 
 def _timed(batch: Batch, generator: torch.Generator, shuffled: bool = False) -> Batch:

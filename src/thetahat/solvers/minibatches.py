@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.source import Source, Tensors
-from ..errors import BadArgument, EmptyData
+from ..errors import EmptyData
 from ..likelihood import LogLikelihood
 from .processes import everywhere, gathered, share, world
 
@@ -80,20 +80,6 @@ def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generato
             N = _observations(source, model)
             out.append(Feed(group, _streamed(source, model, size, generator), N, source.size, False, alike))
     return out
-
-
-def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Batch, Batch]:
-    """(what is left, what is held out): about `fraction` of the units, each whole (a row, or all rows of a group)."""
-    unit = batch.group.reshape(len(batch), -1)[:, 0]
-    ids, position = torch.unique(unit, return_inverse=True)
-    many = round(fraction * len(ids))
-    if not 0 < many < len(ids):
-        raise BadArgument(
-            f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None."
-        )
-    out = torch.zeros(len(ids), dtype=torch.bool)
-    out[torch.randperm(len(ids), generator=generator)[:many]] = True
-    return batch[~out[position]], batch[out[position]]
 
 
 def pieces(batch: Batch, many: int) -> Iterator[slice]:

@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import Batch
+from ..data.batch import Batch, split
 from ..data.source import Source
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .engine import DISTRIBUTED, Engine
-from .minibatches import Feed, feeds, held_out_nats, split, whole
+from .minibatches import Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .processes import rank
 
