@@ -19,7 +19,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,7 @@ class Run:
     folder : runs/NAME; made if it is not there
     objective, solver : of the climb; `run.solver` is the same with a checkpoint in the folder
     about : plain values that config.json keeps besides (how the command line was called)
+    measure : what else is to be measured at each look (greedy returns of a policy, in environments of their own): name → number
 
     Raises
     ------
@@ -52,7 +53,14 @@ class Run:
     BadSave : the folder holds another climb; the message names what differs
     """
 
-    def __init__(self, folder: str | Path, objective: Objective, solver: Any, about: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        objective: Objective,
+        solver: Any,
+        about: Mapping[str, Any] | None = None,
+        measure: Callable[[], Mapping[str, float]] | None = None,
+    ):
         self.folder = Path(folder)
         if not isinstance(solver, Stochastic):
             raise BadArgument(f"run={str(folder)!r} records a stochastic climb; the solver is {type(solver).__name__}.")
@@ -61,7 +69,8 @@ class Run:
         self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
         self.every = max(1, solver.steps // LINES)
         self.writer: Any = None
-        self.looks, self.seen, self.before, self.begun, self.at = 0, 0.0, 0.0, 0.0, 0.0
+        self.measure = measure
+        self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
         self._open(config(objective, self.solver, about))
 
     def _open(self, wanted: dict[str, Any]) -> None:
@@ -94,8 +103,8 @@ class Run:
         if self.writer is None:
             self._begin(state)
             return
-        looked = len(state.evaluations) > self.looks
-        if not (looked or state.failure or state.step % self.every == 0 or state.step == self.solver.steps):
+        evaluated, looked = len(state.evaluations) > self.looks, len(state.fitted) > self.fitted
+        if not (evaluated or looked or state.failure or state.step % self.every == 0 or state.step == self.solver.steps):
             return
         now = time.perf_counter()
         line = {
@@ -107,21 +116,30 @@ class Run:
             "terms_per_second": _plain((state.seen - self.seen) / (now - self.at)) if now > self.at else None,
             "seconds": round(self.before + now - self.begun, 3),
         }
-        if looked:
+        if evaluated:
             last = state.evaluations[-1]
             line |= {"held_out": _plain(last.mean), "held_out_error": _plain(last.error)}
+        line |= {name: _plain(float(value)) for name, value in self._measured(state, looked).items()}
         if state.failure:
             line["failure"] = state.failure
-        self.looks, self.seen, self.at = len(state.evaluations), state.seen, now
+        self.looks, self.fitted, self.seen, self.at = len(state.evaluations), len(state.fitted), state.seen, now
         try:
             self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             self.lines.flush()
         except OSError as error:
             where = self.folder / METRICS
             raise BadSave(f"{where} cannot be written: {error.strerror or error}. The checkpoint beside it is whole.") from error
-        for name in ("nats", "held_out", "rate", "norm", "terms_per_second"):
-            if line.get(name) is not None:
-                self.writer.add_scalar(name, line[name], state.step)
+        for name, value in line.items():
+            if isinstance(value, float) and name not in ("seconds", "terms", "held_out_error"):
+                self.writer.add_scalar(name, value, state.step)
+
+    def _measured(self, state: Any, looked: bool) -> dict[str, float]:
+        """What the sources say of what they drew (returns, rewards); at a look, what `measure` finds."""
+        found: dict[str, float] = {}
+        for feed in state.work.feeds:
+            own = getattr(feed.terms[0].source, "measured", None)
+            found |= own() if own is not None else {}
+        return found | (self.measure() if looked and self.measure is not None else {})
 
     def _begin(self, state: Any) -> None:
         """Metrics go on after the step where the climb does: lines of steps that a kill undid are dropped."""
@@ -131,7 +149,7 @@ class Run:
         self.lines = path.open("a", encoding="utf-8")
         self.writer = _writer(self.folder, state.step)
         self.before = kept[-1]["seconds"] if kept else 0.0
-        self.looks, self.seen = len(state.evaluations), state.seen
+        self.looks, self.fitted, self.seen = len(state.evaluations), len(state.fitted), state.seen
         self.begun = self.at = time.perf_counter()
 
     def close(self) -> None:

@@ -177,7 +177,30 @@ def test_a_checkpoint_of_another_climb_is_refused_by_what_differs(finished):
         iterate(solver, other)
 
 
-def test_data_drawn_from_the_model_cannot_be_dealt_out_again(tmp_path):
-    policy = th.models.Policy(th.networks.mlp(4, 4, 2))
-    with pytest.raises(BadArgument, match="do not depend on the model"):
-        th.fit(policy, Rollouts("CartPole-v1", episodes=2), solver=th.Stochastic(steps=2, checkpoint=tmp_path / "last"))
+def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
+    """Each pass begins anew and is dealt out once, so the source's generator is all that its next draw depends on."""
+
+    def climb(path, steps):
+        policy = th.models.Policy(th.networks.mlp(4, 4, 2, seed=0))
+        solver = th.Stochastic(steps=6, learning_rate=0.05, decay="constant", evaluate_every=2, checkpoint=path)
+        rollouts = Rollouts("CartPole-v1", 2, seed=3)
+        objective = th.Objective([th.LogLikelihood(policy, rollouts, th.weights.RewardToGo())])
+        state = solver.start(objective)
+        while state.step < steps:
+            state = solver.step(objective, state)
+        return objective.theta, rollouts.played
+
+    whole = climb(tmp_path / "whole", 6)
+    climb(tmp_path / "killed", 5)
+    again = climb(tmp_path / "killed", 6)
+    assert torch.equal(whole[0], again[0])
+    assert whole[1] == again[1]
+
+
+def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
+    class Drawn(Tensors):
+        drawn = True
+
+    source = Drawn({"y": torch.zeros(3, 1)})
+    with pytest.raises(BadArgument, match="restore"):
+        th.fit(th.models.Flow.affine(1), source, solver=th.Stochastic(steps=2, checkpoint=tmp_path / "last"))

@@ -1,52 +1,75 @@
-"""Rollouts: whole episodes of an environment, played by the model as it now stands."""
+"""Rollouts: what an environment does with the actions of the model as it now stands."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, MissingExtra
+from ..errors import BadArgument
 from .batch import Batch
+from .environments import Environments, Transition
 
 
 class Actor(Protocol):
-    """Chooses an action for each state."""
+    """Chooses an action for each state, as the environment takes it."""
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Tensor: ...
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Any: ...
+
+
+class Player(Protocol):
+    """Chooses an action for each state, as it is recorded, and says how probable it was."""
+
+    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]: ...
+
+    def sent(self, action: Tensor) -> Any: ...
+
+
+Advantage = Callable[[Batch], tuple[Tensor, Tensor]]
+LEARNT = ("state", "action", "log_prob", "advantage", "return")  # what a step on rows reads
 
 
 class Rollouts:
-    """Episodes of an environment, as a source that draws from the model.
+    """What an environment does with the actions of a policy, as a source that draws from the model.
 
-    Each pass plays `episodes` whole episodes anew and yields them as one batch of terms (B, T), B the episodes, T the longest:
+    Each pass plays B copies side by side and yields one batch of terms (B, T):
 
-        state (B, T, …)   action (B, T)   reward (B, T)   step (B, T)   terminated, truncated (B, T), at the last step of an episode
+        state (B, T, …)   action (B, T, …)   reward (B, T)   next (B, T, …)   terminated, truncated (B, T)   step (B, T)
+        log_prob (B, T): log π(a | s) of the policy that played;    with `advantage`: advantage (B, T), return (B, T)
 
-    The count is 1 on steps that were played and 0 on the padding after an episode's end. `terminated`: the environment has ended,
-    nothing can follow; `truncated`: it was only cut off at its limit of steps, and rewards would have followed.
+    `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit of steps, and rewards would
+    have followed from the state `next`. The count is 0 on what is no transition: padding after an episode's end, and the steps in which a
+    copy does nothing but begin anew.
 
     Parameters
     ----------
-    environment : a name that gymnasium knows ("CartPole-v1"); discrete actions
-    episodes : B, played side by side
-    seed : of the environments and the actions. The passes go on in one random sequence: a new Rollouts begins it again
+    environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment
+    copies : B
+    length : T, steps of each copy a pass; episodes go on from pass to pass. None: one whole episode of each copy, begun anew
+    advantage : what makes advantages and returns of a pass, as it is drawn (`weights.GAE(value)`)
+    epochs, batch_size : deal each pass out so many times, in random order, as terms (n,), n of them a step (PPO). None: whole, once
+    seed : of the environments, the actions and the order. The passes go on in one random sequence: a new Rollouts begins it again
     greedy : play the most probable action instead of drawing one
     settings : handed to the environment
+
+    The policy that plays is the model of the first term on this source. A climb that goes on from a checkpoint draws what the one that was
+    never killed would have drawn where each pass begins anew and is dealt out once; with `length` or `epochs` it begins with a new pass.
 
     Raises
     ------
     MissingExtra : gymnasium is not installed
-    BadArgument : an environment that is not known, or whose actions are not discrete
+    BadArgument : an environment that is not known
+    NotFinite, DataError : the environment gives what is not finite, or not of the shape it promised
 
-    Source: Sutton and Barto (2018), Reinforcement Learning: An Introduction, 2nd ed., §3.3; Towers et al. (2024), Gymnasium.
+    Source: Sutton and Barto (2018), Reinforcement Learning: An Introduction, 2nd ed., §3.3; Schulman et al. (2017), Proximal policy
+    optimization algorithms.
 
-    >>> Rollouts("CartPole-v1", episodes=8).size is None
-    True
+    >>> Rollouts("CartPole-v1", 8).actions
+    Discrete(2)
     """
 
     drawn = True  # every pass is drawn from the model as it then stands: solvers must not keep or split it
@@ -54,63 +77,164 @@ class Rollouts:
     units = "action"
 
     def __init__(
-        self, environment: str, episodes: int = 16, *, seed: int = 0, greedy: bool = False, settings: dict[str, Any] | None = None
+        self,
+        environment: str | Callable[..., Any],
+        copies: int = 16,
+        *,
+        length: int | None = None,
+        advantage: Advantage | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        greedy: bool = False,
+        settings: dict[str, Any] | None = None,
     ):
-        try:
-            import gymnasium
-        except ImportError as error:
-            raise MissingExtra.named("gymnasium", "rl") from error
-        if episodes < 1:
-            raise BadArgument(f"episodes={episodes}. Accepted: 1 or more.")
-        try:
-            self.environment = gymnasium.make_vec(environment, num_envs=episodes, **(settings or {}))
-        except gymnasium.error.Error as error:
-            raise BadArgument(f"gymnasium cannot make {environment!r}: {error}") from error
-        if not isinstance(self.environment.single_action_space, gymnasium.spaces.Discrete):
-            raise BadArgument(
-                f"{environment} takes actions of {self.environment.single_action_space}; only discrete ones can be played here."
-            )
-        self.name, self.episodes, self.seed, self.greedy = environment, episodes, seed, greedy
+        for name, value in (("length", length), ("epochs", epochs), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise BadArgument(f"{name}={value}. Accepted: 1 or more, or None.")
+        if batch_size is not None and epochs is None:
+            raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
+        self.environments = Environments(environment, copies, settings)
+        self.name, self.copies, self.length, self.advantage = self.environments.name, copies, length, advantage
+        self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
         self.generator = torch.Generator().manual_seed(seed)
+        self.played, self.under_way = 0, False
+        self._return, self._finished = np.zeros(copies), list[float]()
+
+    @property
+    def actions(self) -> Any:
+        """The space of one copy's actions."""
+        return self.environments.actions
 
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        return hashlib.blake2b(f"{self.name}/{self.episodes}/{self.seed}/{self.greedy}".encode(), digest_size=8).hexdigest()
+        how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}"
+        return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
-    def batches(self, model: Actor | None = None) -> Iterator[Batch]:
-        if model is None or not hasattr(model, "act"):
-            raise BadArgument("rollouts are played by a model: it must have act(state, generator).")
-        yield self._play(model)
+    # ---- what a climb takes --------------------------------------------------------------------------------------------------
 
-    def _play(self, model: Actor) -> Batch:
-        """One episode in each environment. An environment that has ended goes on by itself until all have: what it does is left out."""
-        seed = int(torch.randint(2**31 - 1, (), generator=self.generator))
-        state, _ = self.environment.reset(seed=seed)
-        playing = np.ones(self.episodes, dtype=bool)
-        rows: list[dict[str, np.ndarray]] = []
-        while playing.any():
-            action = model.act(torch.from_numpy(np.asarray(state)), self.generator, greedy=self.greedy).cpu().numpy()
-            following, reward, terminated, truncated, _ = self.environment.step(action)
-            row = {"state": state, "action": action, "reward": np.asarray(reward, dtype=np.float64)}
-            row |= {"terminated": terminated & playing, "truncated": truncated & playing, "count": playing.copy()}
-            rows.append({name: np.array(value) for name, value in row.items()})
-            playing &= ~(terminated | truncated)
-            state = following
-        whole = {name: torch.from_numpy(np.stack([row[name] for row in rows], 1)) for name in rows[0]}
-        played = whole.pop("count")
-        tensors = {name: _padded(tensor, played) for name, tensor in whole.items()}
-        tensors["step"] = torch.arange(played.shape[1]).expand(played.shape)
-        return Batch(tensors, count=played.to(torch.float64), dims=2)
+    def batches(self, model: Player | None = None) -> Iterator[Batch]:
+        """One pass, (B, T)."""
+        if model is None or not hasattr(model, "play"):
+            raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
+        yield self._drawn(model)
+
+    def dealt(self, model: Player) -> Iterator[Batch]:
+        """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
+        while True:
+            (whole,) = self.batches(model)
+            if self.epochs is None:
+                yield whole
+                continue
+            rows = _rows(whole)
+            for _ in range(self.epochs):
+                if self.batch_size is None or self.batch_size >= len(rows):
+                    yield rows
+                    continue
+                for part in torch.randperm(len(rows), generator=self.generator).split(self.batch_size):
+                    yield rows[part]
+
+    def state(self) -> dict[str, Tensor]:
+        return {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.generator.set_state(tensors["generator"])
+        self.played, self.under_way = int(tensors["played"]), False
+
+    def measured(self) -> dict[str, float]:
+        """What was played since it was last asked: the mean return of the episodes that ended, which the policy played as it learnt."""
+        found = {"played": float(self.played)}
+        if self._finished:
+            found |= {"training_return": float(np.mean(self._finished)), "training_episodes": float(len(self._finished))}
+        self._finished.clear()
+        return found
+
+    # ---- play ----------------------------------------------------------------------------------------------------------------
+
+    def _drawn(self, model: Player) -> Batch:
+        if self.length is None or not self.under_way:
+            self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
+            self._return[:], self.under_way = 0, True
+        taken: list[tuple[Transition, Tensor, Tensor]] = []
+        playing, ended = np.ones(self.copies, dtype=bool), np.zeros(self.copies, dtype=bool)
+        while playing.any() if self.length is None else len(taken) < self.length:
+            state = torch.from_numpy(self.environments.state)
+            action, log_prob = model.play(state, self.generator, greedy=self.greedy)
+            now = self.environments.step(model.sent(action))
+            if self.length is None:
+                now.count, ended = playing.copy(), now.ended & playing
+                playing &= ~ended
+            else:
+                ended = now.ended
+            self._count(now, ended)
+            taken.append((now, action, log_prob))
+        return self._batch(taken)
+
+    def _count(self, now: Transition, ended: np.ndarray) -> None:
+        self.played += int(now.count.sum())
+        self._return += now.reward * now.count
+        if ended.any():
+            self._finished.extend(self._return[ended].tolist())
+            self._return[ended] = 0
+
+    def _batch(self, taken: list[tuple[Transition, Tensor, Tensor]]) -> Batch:
+        count = torch.from_numpy(np.stack([now.count for now, _, _ in taken], 1))
+        tensors = {
+            name: torch.from_numpy(np.stack([getattr(now, name) for now, _, _ in taken], 1))
+            for name in ("state", "reward", "next", "terminated", "truncated")
+        }
+        tensors |= {"action": torch.stack([a for _, a, _ in taken], 1), "log_prob": torch.stack([p for _, _, p in taken], 1)}
+        if not bool(count.all()):
+            tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
+        tensors["step"] = torch.arange(count.shape[1]).expand(count.shape)
+        batch = Batch(tensors, count=count.to(torch.float64), dims=2)
+        if self.advantage is not None:
+            batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
+        return batch
 
 
-def returns(model: Actor, environment: str, episodes: int = 16, *, seed: int = 0, greedy: bool = True) -> Tensor:
-    """The undiscounted return of each of so many episodes played by the model, (episodes,)."""
-    batch = next(Rollouts(environment, episodes, seed=seed, greedy=greedy).batches(model))
-    return (batch["reward"] * batch.count).sum(1)
+def returns(
+    model: Actor,
+    environment: str | Callable[..., Any],
+    episodes: int = 16,
+    *,
+    seed: int = 0,
+    greedy: bool = True,
+    **settings: Any,
+) -> Tensor:
+    """The undiscounted return of each of so many whole episodes that the model plays in environments of their own, (episodes,).
+
+    >>> import thetahat as th
+    >>> returns(th.models.Policy(th.networks.mlp(4, 8, 2)), "CartPole-v1", 3, max_episode_steps=5).tolist()
+    [5.0, 5.0, 5.0]
+    """
+    environments = Environments(environment, episodes, settings)
+    generator = torch.Generator().manual_seed(seed)
+    environments.reset(seed)
+    training = bool(getattr(model, "training", False))
+    if training:
+        model.train(False)  # type: ignore[attr-defined]
+    total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
+    while playing.any():
+        now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
+        total += now.reward * playing
+        playing &= ~now.ended
+    if training:
+        model.train(True)  # type: ignore[attr-defined]
+    environments.close()
+    return torch.from_numpy(total)
+
+
+def _rows(whole: Batch) -> Batch:
+    """The transitions of a pass as terms (n,), with what a step reads, in the precision of the states."""
+    played = whole.count > 0
+    wide = whole["state"].dtype if whole["state"].is_floating_point() else torch.float32
+    kept = {name: whole[name][played] for name in LEARNT if name in whole}
+    return Batch({name: t.to(wide) if t.is_floating_point() else t for name, t in kept.items()})
 
 
 def _padded(values: Tensor, played: Tensor) -> Tensor:
     """values, 0 where nothing was played."""
     keep = played.reshape(*played.shape, *[1] * (values.ndim - 2))
-    return torch.where(keep, values, torch.zeros_like(values))
+    return torch.where(keep, values, torch.zeros((), dtype=values.dtype))

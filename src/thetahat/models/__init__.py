@@ -10,7 +10,7 @@ from .diffusion import Diffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .mixture import Mixture
-from .policy import Policy
+from .policy import Policy, Value
 from .preference import BradleyTerry
 from .probability_flow import ProbabilityFlow
 from .regression import Regression
@@ -36,4 +36,5 @@ __all__ = [
     "Regression",
     "Schedule",
     "Tempered",
+    "Value",
 ]

@@ -1,31 +1,37 @@
-"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE climbs."""
+"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE, A2C and PPO climb."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
-from ..families.categorical import Categorical
+from .actions import Actions, Discrete, actions_of
 from .base import Model
 
 
 class Policy(Model):
-    """A distribution over discrete actions.
+    """A distribution over actions.
 
-        log π(a | s) = log softmax(f_θ(s))_a
+        log π(a | s)
 
     The gradient of Σ_t w_t log π(a_t | s_t), w_t a return less a baseline and held fixed, is the policy gradient: with
-    `weights.RewardToGo`, maximising this likelihood on rollouts of the policy itself is REINFORCE.
+    `weights.RewardToGo`, maximising this likelihood on rollouts of the policy itself is REINFORCE; with `weights.Advantage`, A2C; with
+    `weights.Clipped`, PPO.
 
     Parameters
     ----------
-    network : s (…, d) → logits of the K actions, (…, K)
+    network : s (…, d) → parameters of the distribution (…, K)
+    actions : what is chosen: an action space of gymnasium (`rollouts.actions`) or a distribution of `models.actions`; None: one of K
 
     Raises
     ------
     ModelError : the network's output does not match the terms
+    BadArgument : an action space that is not supported
 
     Source: Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
 
@@ -35,35 +41,108 @@ class Policy(Model):
     (3, 7)
     """
 
-    measure = "mass"
     target = "action"
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, actions: Any = None):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise BadArgument(f"Policy(network): network is {type(network).__name__}, not a torch.nn.Module.")
         self.network = network
+        self.actions: Actions | None = actions if actions is None or hasattr(actions, "outputs") else actions_of(actions)
+
+    @property
+    def measure(self) -> str:
+        return "mass" if self.actions is None else self.actions.measure
+
+    def parameters_of(self, state: Tensor) -> tuple[Actions, Tensor]:
+        """The distribution of the action at each state, and its parameters, (…, K)."""
+        f = self.network(_as(self.network, state))
+        return (Discrete(f.shape[-1]) if self.actions is None else self.actions), f
 
     def logits(self, state: Tensor) -> Tensor:
         """f_θ(s), (…, K)."""
-        first = next(self.network.parameters(), None)
-        return self.network(state.to(first.dtype) if first is not None and state.is_floating_point() else state)
+        return self.parameters_of(state)[1]
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log π(a | s) of each term, (n,) or (B, T); exactly 0 where the count is 0 (padding)."""
-        logits = self.logits(batch["state"])
-        if tuple(logits.shape[:-1]) != batch.shape or logits.shape[-1] < 2:
+        actions, f = self.parameters_of(batch["state"])
+        fits = f.shape[-1] >= 2 if self.actions is None else f.shape[-1] == actions.outputs
+        if tuple(f.shape[:-1]) != batch.shape or not fits:
+            wanted = "K), K actions, 2 or more" if self.actions is None else f"{actions.outputs})"
             raise ModelError(
-                f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}. "
-                f"Accepted: {(*batch.shape, 'K')}, K actions, 2 or more."
+                f"the network gives a tensor of shape {tuple(f.shape)} for terms of shape {batch.shape}. "
+                f"Accepted: ({', '.join(map(str, batch.shape))}, {wanted}."
             )
-        out = Categorical(logits.shape[-1]).log_prob_eta(batch["action"], *logits.unbind(-1))
+        out = actions.log_prob(f, batch["action"])
         return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Tensor:
-        """An action for each state, (n,): drawn from π, or (greedy) its most probable one."""
-        with torch.no_grad():
-            logits = self.logits(state)
-        if greedy:
-            return logits.argmax(-1)
-        return torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[..., 0]
+    # ---- play --------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]:
+        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode."""
+        actions, f = self.parameters_of(state)
+        action = actions.mode(f) if greedy else actions.draw(f, generator)
+        return action, actions.log_prob(f, action)
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        """Recorded actions as an environment takes them."""
+        return action.cpu().numpy() if self.actions is None else self.actions.sent(action)
+
+    @torch.no_grad()
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> np.ndarray:
+        """Actions as an environment takes them, (n, …): drawn from π, or (greedy) its mode."""
+        actions, f = self.parameters_of(state)
+        return self.sent(actions.mode(f) if greedy else actions.draw(f, generator))
+
+
+class Value(Model):
+    """What is still to come, given what is seen: a Normal whose mean is the value function.
+
+        log p(G | s) = log Normal(G | V_θ(s), σ²)
+
+    Fitted beside a policy on the same rollouts: `LogLikelihood(policy, rollouts, weights) + LogLikelihood(value, rollouts)`. σ weighs the two
+    where they share parameters; the gradient is that of −(G − V)²/2σ².
+
+    Parameters
+    ----------
+    network : s (…, d) → V (…) or (…, 1)
+    scale : σ
+
+    Reads "state" and "return", what `Rollouts` makes of rewards with `advantage=`.
+
+    >>> value = Value(nn.Linear(4, 1))
+    >>> tuple(value.of(torch.zeros(3, 7, 4)).shape)
+    (3, 7)
+    """
+
+    target = "return"
+
+    def __init__(self, network: nn.Module, scale: float = 1.0):
+        super().__init__()
+        if not scale > 0:
+            raise BadArgument(f"scale={scale}. Accepted: a positive number.")
+        self.network, self.scale = network, scale
+
+    def of(self, state: Tensor) -> Tensor:
+        """V(s), (…)."""
+        V = self.network(_as(self.network, state))
+        return V.squeeze(-1) if V.ndim and V.shape[-1] == 1 else V
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        V = self.of(batch["state"])
+        if tuple(V.shape) != batch.shape:
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(V.shape)} for terms of shape {batch.shape}: one value each."
+            )
+        z = (batch["return"] - V) / self.scale
+        out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
+        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+
+
+def _as(network: nn.Module, state: Tensor) -> Tensor:
+    """States in the precision of a network; numbers of states as they are."""
+    if not state.is_floating_point():
+        return state
+    first = next(network.parameters(), None)
+    return state if first is None or first.dtype == state.dtype else state.to(first.dtype)

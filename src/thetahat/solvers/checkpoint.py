@@ -2,7 +2,8 @@
 
 A climb that was killed and goes on from its checkpoint is, bit for bit, the climb that was not: θ, the buffers, the moments of the optimisers,
 the average and the best θ, and the trace come from the file; the order of the data is dealt out anew from the seed up to the step where it
-stood, which leaves the generator where it was.
+stood, which leaves the generator where it was. A source that draws from the model says with `state()` what its next draw depends on, tensors
+by name, and takes them back with `restore(tensors)`; whether that makes its draws those of a climb that was not killed is said by the source.
 
 The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a kill leaves the one before.
 """
@@ -36,6 +37,9 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
         tensors |= _numbered("average", work.average)
     if work.best is not None:
         tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
+    for k, feed in enumerate(work.feeds):
+        if feed.drawn:
+            tensors |= {f"source.{k}.{name}": t for name, t in feed.terms[0].source.state().items()}  # type: ignore[attr-defined]
     content = {
         "step": state.step,
         "seen": state.seen,
@@ -111,7 +115,12 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
     for _ in range(content["step"]):  # the draws of each step, in their order
         for feed in work.feeds:
-            next(feed.batches)
+            if not feed.drawn:
+                next(feed.batches)
+    for k, feed in enumerate(work.feeds):
+        if feed.drawn:
+            head = f"source.{k}."
+            feed.terms[0].source.restore({name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)})
     return content
 
 
@@ -151,11 +160,13 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
 
 
 def check(objective: Objective) -> None:
-    """Data drawn from the model cannot be dealt out anew."""
-    if any(getattr(t.source, "drawn", False) for t in objective.terms):
-        raise BadArgument(
-            "checkpoint= needs data that do not depend on the model: those drawn from it cannot be dealt out again."
-        )
+    """Data drawn from the model cannot be dealt out anew: their source has to say what its next draw depends on."""
+    for term in objective.terms:
+        if getattr(term.source, "drawn", False) and not hasattr(term.source, "restore"):
+            raise BadArgument(
+                f"checkpoint= needs data that can be dealt out again: {type(term.source).__name__} draws them from the model, and has no "
+                "state() and restore(tensors)."
+            )
 
 
 def _known(source: Any) -> str | None:

@@ -3,7 +3,8 @@
 rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
 with an epoch of its own  the source deals out every term once, in an order drawn from the climb's generator (windows of a text)
 read from a file        block by block; the rows within a block in a new order
-drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ
+drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ. A source that deals what it has
+                        drawn out to several steps (PPO's epochs, a replay) has an endless `dealt(model)`, a batch a step
 """
 
 from __future__ import annotations
@@ -150,7 +151,10 @@ def _dealt(source: Any, size: int, generator: torch.Generator) -> Iterator[list[
             yield [batch]
 
 
-def _drawn(source: Source, model: nn.Module) -> Iterator[list[Batch]]:
+def _drawn(source: Any, model: nn.Module) -> Iterator[list[Batch]]:
+    if getattr(source, "dealt", None) is not None:
+        for batch in source.dealt(model):
+            yield [batch]
     while True:
         yield list(source.batches(model))
 

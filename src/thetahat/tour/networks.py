@@ -87,7 +87,7 @@ def _bigrams(train: Tokens, held_out: Tokens) -> float:
 
 def reinforce(quick: bool) -> Row:
     policy = Policy(mlp(4, 32, 2, "tanh", seed=0))
-    rollouts = Rollouts("CartPole-v1", episodes=16, seed=0)
+    rollouts = Rollouts("CartPole-v1", 16, seed=0)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
     solver = Stochastic(steps=15 if quick else 40, learning_rate=0.02, decay="constant")
     fit(policy, rollouts, weights=RewardToGo(0.99, normalise=True), solver=solver)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .advantage import GAE, Advantage, Clipped
 from .noise import MinSNR, Simple
 from .returns import RewardToGo
 
 registry: dict[str, Any] = {
+    "advantage": Advantage,
+    "clipped": Clipped,
     "min_snr": MinSNR,
     "reward_to_go": RewardToGo,
     "simple": Simple,
 }
 
-__all__ = ["MinSNR", "RewardToGo", "Simple", "registry"]
+__all__ = ["GAE", "Advantage", "Clipped", "MinSNR", "RewardToGo", "Simple", "registry"]

@@ -1,0 +1,132 @@
+"""What a policy chooses: the distribution of an action whose parameters a network gives, for each kind of action space.
+
+    Discrete         π(a) = softmax(f)_a                                  f (…, K)
+    MultiDiscrete    π(a) = Π_j softmax(f_j)_{a_j}                        f (…, Σ K_j)
+    SquashedNormal   a = c + h ∘ tanh u,  u ~ Normal(m, e^s)              f = (m, s), (…, 2k);   c, h: middle and half-width of the box
+
+What is recorded of a squashed action is u: at the edge of the box tanh has no inverse in finite precision. Its density is that of a,
+
+    log π(a) = Σ_j log Normal(u_j | m_j, e^{s_j}) − log h_j − log(1 − tanh² u_j)
+
+Source: Haarnoja et al. (2018), Soft actor-critic, appendix C (the squashed normal).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import BadArgument
+
+
+class Discrete:
+    """One of K actions, from K logits."""
+
+    measure = "mass"
+
+    def __init__(self, K: int):
+        self.K = self.outputs = K
+
+    def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
+        """log π(a), (…)."""
+        return torch.log_softmax(f, -1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.multinomial(torch.softmax(f, -1), 1, generator=generator).squeeze(-1)
+
+    def mode(self, f: Tensor) -> Tensor:
+        return f.argmax(-1)
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        """As the environment takes it."""
+        return action.cpu().numpy()
+
+
+class MultiDiscrete:
+    """k actions at once, one of K_j each, independent given the state."""
+
+    measure = "mass"
+
+    def __init__(self, sizes: Any):
+        self.sizes = [int(K) for K in sizes]
+        self.outputs = sum(self.sizes)
+
+    def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
+        each = [Discrete(part.shape[-1]).log_prob(part, action[..., j]) for j, part in enumerate(f.split(self.sizes, -1))]
+        return torch.stack(each).sum(0)
+
+    def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.stack([Discrete(p.shape[-1]).draw(p, generator) for p in f.split(self.sizes, -1)], -1)
+
+    def mode(self, f: Tensor) -> Tensor:
+        return torch.stack([p.argmax(-1) for p in f.split(self.sizes, -1)], -1)
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        return action.cpu().numpy()
+
+
+class SquashedNormal:
+    """k numbers in a box; the recorded action is u, (…, k).
+
+    >>> box = SquashedNormal([-2.0], [2.0])
+    >>> u = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None]
+    >>> a = 2 * torch.tanh(u[:, 0])
+    >>> p = box.log_prob(torch.zeros(2, dtype=torch.float64).expand(len(u), 2), u).exp()
+    >>> round(torch.trapezoid(p, a).item(), 4)
+    1.0
+    """
+
+    measure = "density"
+
+    def __init__(self, low: Any, high: Any):
+        self.low, self.high = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (low, high))
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
+            raise BadArgument(f"actions between {self.low} and {self.high}. Accepted: a box with finite edges, low < high.")
+        self.shape = np.asarray(low).shape
+        self.outputs = 2 * len(self.low)
+
+    def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
+        m, s = f.chunk(2, -1)
+        z = (action - m) * torch.exp(-s)
+        half = torch.as_tensor((self.high - self.low) / 2, dtype=f.dtype, device=f.device)
+        slope = 2 * (math.log(2) - action - F.softplus(-2 * action))  # log(1 − tanh² u)
+        return (-0.5 * z.square() - s - 0.5 * math.log(2 * math.pi) - torch.log(half) - slope).sum(-1)
+
+    def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
+        m, s = f.chunk(2, -1)
+        return m + torch.exp(s) * torch.randn(m.shape, generator=generator, dtype=m.dtype, device=m.device)
+
+    def mode(self, f: Tensor) -> Tensor:
+        return f.chunk(2, -1)[0]
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        a = np.clip(middle + half * np.tanh(action.cpu().double().numpy()), self.low, self.high)
+        return a.reshape(*a.shape[:-1], *self.shape).astype(np.float32)
+
+
+Actions = Discrete | MultiDiscrete | SquashedNormal
+
+
+def actions_of(space: Any) -> Actions:
+    """The distribution for a space of gymnasium.
+
+    Raises
+    ------
+    BadArgument : a space that no distribution here covers
+    """
+    kind = type(space).__name__
+    if kind == "Discrete" and int(space.start) == 0:
+        return Discrete(int(space.n))
+    if kind == "MultiDiscrete" and np.asarray(space.nvec).ndim == 1 and not np.any(getattr(space, "start", 0)):
+        return MultiDiscrete(space.nvec)
+    if kind == "Box" and np.isfinite(space.low).all() and np.isfinite(space.high).all() and space.dtype.kind == "f":
+        return SquashedNormal(space.low, space.high)
+    raise BadArgument(
+        f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0, a Box of floats with finite edges."
+    )
