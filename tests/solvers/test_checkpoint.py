@@ -203,4 +203,4 @@ def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
 
     source = Drawn({"y": torch.zeros(3, 1)})
     with pytest.raises(BadArgument, match="restore"):
-        th.fit(th.models.Flow.affine(1), source, solver=th.Stochastic(steps=2, checkpoint=tmp_path / "last"))
+        th.fit(th.models.Flow.affine(1), source, solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"))

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from .batch import Batch
 from .environments import Environments, Transition
+from .source import evaluating
 
 
 class Actor(Protocol):
@@ -118,7 +119,11 @@ class Rollouts:
         """One pass, (B, T)."""
         if model is None or not hasattr(model, "play"):
             raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
-        yield self._drawn(model)
+        with evaluating(model):
+            batch = self._drawn(model)
+            if self.advantage is not None:
+                batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
+        yield batch
 
     def dealt(self, model: Player) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
@@ -188,10 +193,7 @@ class Rollouts:
         if not bool(count.all()):
             tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
         tensors["step"] = torch.arange(count.shape[1]).expand(count.shape)
-        batch = Batch(tensors, count=count.to(torch.float64), dims=2)
-        if self.advantage is not None:
-            batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
-        return batch
+        return Batch(tensors, count=count.to(torch.float64), dims=2)
 
 
 def returns(
@@ -212,16 +214,12 @@ def returns(
     environments = Environments(environment, episodes, settings)
     generator = torch.Generator().manual_seed(seed)
     environments.reset(seed)
-    training = bool(getattr(model, "training", False))
-    if training:
-        model.train(False)  # type: ignore[attr-defined]
     total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
-    while playing.any():
-        now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
-        total += now.reward * playing
-        playing &= ~now.ended
-    if training:
-        model.train(True)  # type: ignore[attr-defined]
+    with evaluating(model):
+        while playing.any():
+            now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
+            total += now.reward * playing
+            playing &= ~now.ended
     environments.close()
     return torch.from_numpy(total)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -125,6 +126,22 @@ class Thinned:
         for batch in self.source.batches(model):
             part = batch[: -(-len(batch) // self.keep)]
             yield part.map(torch.Tensor.clone) if streamed else part
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A model in evaluation mode (no dropout) while data are drawn from it, and then as it was.
+
+    A source with `drawn = True` draws within it.
+    """
+    was = bool(getattr(model, "training", False))
+    if was:
+        model.train(False)
+    try:
+        yield
+    finally:
+        if was:
+            model.train(True)
 
 
 def check_count(count: Any, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:

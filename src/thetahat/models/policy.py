@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class Value(Model):
     Reads "state" and "return", what `Rollouts` makes of rewards with `advantage=`.
 
     >>> value = Value(nn.Linear(4, 1))
-    >>> tuple(value.of(torch.zeros(3, 7, 4)).shape)
+    >>> tuple(value.of(torch.zeros(3, 7, 4), (3, 7)).shape)
     (3, 7)
     """
 
@@ -124,18 +125,17 @@ class Value(Model):
             raise BadArgument(f"scale={scale}. Accepted: a positive number.")
         self.network, self.scale = network, scale
 
-    def of(self, state: Tensor) -> Tensor:
-        """V(s), (…)."""
+    def of(self, state: Tensor, shape: Sequence[int]) -> Tensor:
+        """V(s) of states that lie in a tensor of this leading shape."""
         V = self.network(_as(self.network, state))
-        return V.squeeze(-1) if V.ndim and V.shape[-1] == 1 else V
+        if tuple(V.shape) not in (tuple(shape), (*shape, 1)):
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one value each."
+            )
+        return V.reshape(tuple(shape))
 
     def log_prob(self, batch: Batch) -> Tensor:
-        V = self.of(batch["state"])
-        if tuple(V.shape) != batch.shape:
-            raise ModelError(
-                f"the network gives a tensor of shape {tuple(V.shape)} for terms of shape {batch.shape}: one value each."
-            )
-        z = (batch["return"] - V) / self.scale
+        z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
         out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
         return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
 

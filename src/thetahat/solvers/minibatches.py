@@ -4,7 +4,8 @@ rows in memory          a new order each epoch, cut into batches: without replac
 with an epoch of its own  the source deals out every term once, in an order drawn from the climb's generator (windows of a text)
 read from a file        block by block; the rows within a block in a new order
 drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ. A source that deals what it has
-                        drawn out to several steps (PPO's epochs, a replay) has an endless `dealt(model)`, a batch a step
+                        drawn out to several steps (PPO's epochs, a replay) has an endless `dealt(model)`, a batch a step, and itself
+                        draws with the model in evaluation mode (`data.source.evaluating`)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.source import Source, Tensors
+from ..data.source import Source, Tensors, evaluating
 from ..errors import EmptyData
 from ..likelihood import LogLikelihood
 from .processes import everywhere, gathered, share, world
@@ -156,7 +157,9 @@ def _drawn(source: Any, model: nn.Module) -> Iterator[list[Batch]]:
         for batch in source.dealt(model):
             yield [batch]
     while True:
-        yield list(source.batches(model))
+        with evaluating(model):
+            found = list(source.batches(model))
+        yield found
 
 
 def _observations(source: Source, model: nn.Module) -> float | None:

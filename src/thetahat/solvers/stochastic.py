@@ -229,8 +229,6 @@ class Stochastic:
 
     def step(self, objective: Objective, state: State) -> State:
         work = state.work
-        if any(feed.drawn for feed in work.feeds):
-            work.engine.training(False)  # data are drawn without dropout
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
         work.engine.training(True)
         with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...data.batch import Batch
+from ...data.source import evaluating
 from ...errors import BadArgument
 
 
@@ -28,7 +29,7 @@ class GAE:
 
     Parameters
     ----------
-    value : a `models.Value`: V(s) = value.of(s)
+    value : a `models.Value`: V(s) = value.of(s, shape)
     discount : γ in [0, 1]
     trace : λ in [0, 1]; 1: returns less V; 0: one step
     normalise : A less its mean, by its standard deviation, both over all of the pass
@@ -49,18 +50,21 @@ class GAE:
         if not hasattr(self.value, "of"):
             raise BadArgument(f"GAE(value): received {type(self.value).__name__}. Accepted: a models.Value.")
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), evaluating(self.value):
+            return self._of(batch)
+
+    def _of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         played, terminated = (batch.count > 0).numpy(), batch["terminated"].numpy()
         ended = terminated | batch["truncated"].numpy()
-        V = self.value.of(batch["state"]).double().numpy()
+        V = self.value.of(batch["state"], batch.shape).double().numpy()
         beyond = np.zeros_like(V)
         beyond[:, :-1] = V[:, 1:]
         last = ended.copy()
         last[:, -1] = True
         if played.shape[1] > 1:
             last[:, :-1] |= played[:, :-1] & ~played[:, 1:]
-        beyond[last] = self.value.of(batch["next"][torch.from_numpy(last)]).double().numpy()
+        beyond[last] = self.value.of(batch["next"][torch.from_numpy(last)], (int(last.sum()),)).double().numpy()
         delta = np.where(played, batch["reward"].numpy() + self.discount * np.where(terminated, 0.0, beyond) - V, 0.0)
         keep = self.discount * self.trace * (played & ~ended)
         A, ahead = np.empty_like(delta), np.zeros(len(delta))
