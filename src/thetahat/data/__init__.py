@@ -10,10 +10,12 @@ from .augmented import Augmented, Shifts
 from .batch import Batch
 from .images import Binarised, Images
 from .noised import Noised
+from .pairs import Pair, Pairs
 from .preferences import Preferences
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
+from .token_pairs import TokenPairs
 from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
 from .transformed import Transformed
@@ -46,12 +48,15 @@ __all__ = [
     "Frame",
     "Images",
     "Noised",
+    "Pair",
+    "Pairs",
     "Preferences",
     "Rollouts",
     "Shifts",
     "Source",
     "Table",
     "Tensors",
+    "TokenPairs",
     "Tokens",
     "Transformed",
     "maps",
