@@ -59,7 +59,7 @@ def test_a_llama_with_parts_that_the_network_lacks_is_refused_by_their_name():
         Transformer.from_llama(transformers.LlamaForCausalLM(config))
 
 
-@pytest.mark.parametrize("more", [{}, {"kv_heads": 1, "activation": "relu2"}])
+@pytest.mark.parametrize("more", [{}, {"kv_heads": 1, "activation": "relu2"}, {"ngrams": (7, 4000)}])
 def test_reading_in_parts_with_a_cache_is_reading_at_once(more):
     net = drawn(**more)
     with torch.no_grad():
@@ -70,6 +70,24 @@ def test_reading_in_parts_with_a_cache_is_reading_at_once(more):
                 logits, cache = net.extend(TOKENS[:, at : at + n], cache)
                 at += n
                 torch.testing.assert_close(logits, whole[:, at - 1], rtol=1e-9, atol=1e-10)
+
+
+def test_ngrams_are_numbered_apart_and_stay_within_their_document():
+    """Enough rows: every pair of tokens has its own. Two documents in a row are read as each alone."""
+    net = drawn(ngrams=(10_000, 50))
+    V = net.vocabulary
+    pairs = torch.cartesian_prod(torch.arange(V), torch.arange(V))
+    seen = []
+    net.ngrams[0].register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    with torch.no_grad():
+        net(pairs)
+        packed = net(TOKENS[:1], torch.tensor([[0] * 4 + [1] * 7]))
+        alone = torch.cat([net(TOKENS[:1, :4]), net(TOKENS[:1, 4:])], 1)
+    assert len(torch.unique(seen[0][:, 1])) == V * V
+    assert len(torch.unique(seen[0])) == V * V + V  # and each token as the first of a row
+    torch.testing.assert_close(packed, alone, rtol=1e-9, atol=1e-10)
+    with pytest.raises(BadArgument, match="no Llama"):
+        net.llama()
 
 
 def test_no_token_sees_what_follows_it_or_another_document():

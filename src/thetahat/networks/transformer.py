@@ -1,17 +1,19 @@
 """The transformer: a decoder of tokens in one screen a part. Its weights are named as Llama's, and load there as they stand.
 
-    h⁰_t = E[x_t]
+    h⁰_t = E[x_t]                                                        (+ E₂[x_{t−1} x_t] + E₃[x_{t−2} x_{t−1} x_t] …)
     a    = h + W_o · attention(R W_q n(h), R W_k n(h), W_v n(h)),        R: rotation by position, n: RMSNorm
     h'   = a + W_down (silu(W_gate n(a)) ∘ W_up n(a))                     or  a + W_down relu(W_up n(a))²
     logits_t = W n(h^L_t)
 
 Source: Vaswani et al. (2017), Attention is all you need; Su et al. (2021), RoFormer; Zhang and Sennrich (2019), Root mean square layer
-normalization; Shazeer (2020), GLU variants improve transformer; So et al. (2021), Primer (relu²); Ainslie et al. (2023), GQA.
+normalization; Shazeer (2020), GLU variants improve transformer; So et al. (2021), Primer (relu²); Ainslie et al. (2023), GQA; Huang et al.
+(2025), Over-tokenized transformer (embeddings of n-grams, by a hash).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from ..errors import BadArgument
 
 ACTIVATIONS = ("swiglu", "relu2")
 Cache = list[tuple[Tensor, Tensor]]  # of each layer the keys and values so far, (B, H, T, d)
+Read = tuple[Cache, Tensor]  # and the last tokens, (B, n − 1), of which the next n-grams begin
 
 
 class RMSNorm(nn.Module):
@@ -114,6 +117,8 @@ class Transformer(nn.Module):
     activation : "swiglu" (loads into transformers' LlamaForCausalLM), "relu2" (into its ArceeForCausalLM)
     tied : one matrix is both the embedding and the output
     dropout : of attention and of both residual branches, while training
+    ngrams : rows of E₂, E₃, …: what the last two, three … tokens are together, read at the first layer for next to nothing. Where there are
+        fewer rows than n-grams, a hash makes some share one. An n-gram stays within its row and its document
     theta : base of the rotary frequencies
     epsilon : of RMSNorm
     seed : of the weights, where no generator is given
@@ -138,6 +143,7 @@ class Transformer(nn.Module):
         activation: str = "swiglu",
         tied: bool = False,
         dropout: float = 0.0,
+        ngrams: Sequence[int] = (),
         theta: float = 10000.0,
         epsilon: float = 1e-5,
         seed: int = 0,
@@ -155,6 +161,8 @@ class Transformer(nn.Module):
             )
         if not 0 <= dropout < 1:
             raise BadArgument(f"dropout={dropout}. Accepted: a number in [0, 1).")
+        if any(rows < 1 for rows in ngrams):
+            raise BadArgument(f"ngrams={tuple(ngrams)}. Accepted: rows of 1 or more.")
         if hidden is None:
             hidden = 4 * width if activation == "relu2" else 16 * math.ceil(8 * width / 48)
         self.vocabulary, self.heads, self.kv_heads, self.hidden, self.activation = vocabulary, heads, kv_heads, hidden, activation
@@ -166,6 +174,7 @@ class Transformer(nn.Module):
                 "norm": RMSNorm(width, epsilon, dtype),
             }
         )
+        self.ngrams = nn.ModuleList(torch.nn.utils.skip_init(nn.Embedding, rows, width, dtype=dtype) for rows in ngrams)
         self.lm_head = _linear(width, vocabulary, dtype)
         if tied:
             self.lm_head.weight = self.model["embed_tokens"].weight  # type: ignore[assignment]
@@ -176,7 +185,7 @@ class Transformer(nn.Module):
         for name, p in self.named_parameters():
             if p.ndim == 2:
                 zero = name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight"
-                spread = 1.0 if "embed_tokens" in name and not self.tied else p.shape[1] ** -0.5
+                spread = 1.0 if "embed_tokens" in name and not self.tied else 0.5 if "ngrams" in name else p.shape[1] ** -0.5
                 p.copy_(torch.zeros(p.shape) if zero else torch.randn(p.shape, generator=generator) * spread)
 
     # ---- the function ------------------------------------------------------------------------------------------------------
@@ -191,20 +200,34 @@ class Transformer(nn.Module):
             T = tokens.shape[1]
             mask = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()
             mask = (mask & (documents[:, :, None] == documents[:, None, :]))[:, None]
-        return self._run(tokens, mask, None)[0]
+        return self.through(self._embedded(tokens, documents), mask)[0]
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         return self.lm_head(self.features(tokens, documents))
 
-    def extend(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """Logits of the token after these, (B, V), and the keys and values with theirs: what came before is not read again."""
-        T, past = tokens.shape[1], 0 if not cache else cache[0][0].shape[2]
+    def extend(self, tokens: Tensor, cache: Read | None) -> tuple[Tensor, Read]:
+        """Logits of the token after these, (B, V), and what was read: what came before is not read again."""
+        T, (kept, last) = tokens.shape[1], cache or ([], tokens[:, :0])
+        past = kept[0][0].shape[2] if kept else 0
         seen = torch.arange(past + T, device=tokens.device) <= past + torch.arange(T, device=tokens.device)[:, None]
-        h, kept = self._run(tokens, seen if past and T > 1 else None, cache)
-        return self.lm_head(h[:, -1]), kept
+        window = torch.cat([last, tokens], 1)
+        h, kept = self.through(self._embedded(window)[:, last.shape[1] :], seen if past and T > 1 else None, kept)
+        n = len(self.ngrams)
+        return self.lm_head(h[:, -1]), (kept, window[:, -n:] if n else last)
 
-    def _run(self, tokens: Tensor, mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Cache]:
-        return self.through(self.model["embed_tokens"](tokens), mask, cache)
+    def _embedded(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """h⁰, (B, T, D)."""
+        h, code, before, T = self.model["embed_tokens"](tokens), tokens, self.vocabulary + 1, tokens.shape[1]
+        tables: Any = self.ngrams
+        for k, table in enumerate(tables, start=1):
+            earlier = F.pad(tokens, (k, 0), value=self.vocabulary)[:, :T]  # V: there was none
+            if documents is not None:
+                same = documents == F.pad(documents, (k, 0), value=-1)[:, :T]
+                earlier = torch.where(same, earlier, self.vocabulary)
+            code = code * before + earlier
+            rows = table.num_embeddings
+            h = h + table(code if rows >= before ** (k + 1) else (code * 2654435761 >> 7) % rows)
+        return h
 
     def through(self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values."""
@@ -229,7 +252,16 @@ class Transformer(nn.Module):
     # ---- transformers ------------------------------------------------------------------------------------------------------
 
     def llama(self, context: int = 2048) -> dict[str, Any]:
-        """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict is the same."""
+        """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict is the same.
+
+        Raises
+        ------
+        BadArgument : it has embeddings of n-grams, which Llama has not
+        """
+        if len(self.ngrams):
+            raise BadArgument(
+                f"a network with ngrams={tuple(t.num_embeddings for t in self.ngrams)} is no Llama. Accepted: ngrams=()."
+            )
         return {
             "vocab_size": self.vocabulary,
             "hidden_size": self.width,
