@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .evaluation.calibration_error import CalibrationError
+    from .evaluation.excess import Excess
     from .evaluation.score import Score
     from .inference.tests import Test
     from .runs import Run
@@ -353,6 +354,12 @@ class Fit:
             model = model.tightened(samples)
         generator = torch.Generator().manual_seed(seed)
         return score.score(model, self.source if data is None else self._source_like(data), generator=generator)
+
+    def excess(self) -> Excess:
+        """KL(data ‖ fit), how far the fit is from the best possible, where the entropy of its data can be told; else why it cannot."""
+        from .evaluation import excess
+
+        return excess.excess(self.model, self.source)
 
     def compare(self, other: Fit, data: Any = None) -> Any:
         """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""

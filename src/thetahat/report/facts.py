@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..data import Table
-from ..errors import FitError
+from ..errors import FitError, ThetahatError
+from ..evaluation.excess import Excess, excess
 from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
@@ -99,6 +100,7 @@ class Facts:
     units: str
     criteria: dict[str, float]
     certificate: Any
+    excess: Any = None  # how far from the best possible, where that can be told
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: every estimate, folded or not; a number that is not finite is null."""
@@ -118,6 +120,7 @@ class Facts:
                 "observations": _finite(self.observations),
             },
             "criteria": {name: _finite(value) for name, value in self.criteria.items()},
+            "excess": None if self.excess is None else self.excess.to_dict(),
             "certificate": _plain(self.certificate.to_dict()),
         }
 
@@ -162,7 +165,19 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
         units=_bare(fit.source.units),
         criteria={} if without else fit.criteria,
         certificate=fit.certificate,
+        excess=None if without else _excess(fit),
     )
+
+
+def _excess(fit: Any) -> Excess | None:
+    """How far the fit is from the best possible; None where that cannot be told."""
+    term = fit.objective.terms[0]
+    if len(fit.objective.terms) > 1 or term.weights is not None:
+        return None
+    try:
+        return excess(fit.model, fit.source)
+    except ThetahatError:  # it says why, to who asks: fit.excess()
+        return None
 
 
 _KINDS = {

@@ -87,6 +87,8 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
         yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
     yield [("", "")]
     yield from _scores(facts)
+    if facts.excess is not None:
+        yield from _wrapped(str(facts.excess), "dim", width)
     yield [("", "")]
     yield from _certificate(facts, width)
 
