@@ -11,7 +11,7 @@ Shapes: y (n,), every parameter and every η (n,) or broadcastable to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -161,6 +161,12 @@ class Family:
         """The smallest y with P(Y ≤ y | θ) ≥ q."""
         raise self._lacks("quantile")
 
+    def log_power_integral(self, beta: float, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        """log ∫ p(y | θ)^(1 + β) dy, a sum for a mass; ∞ where it diverges. Override where there is a formula."""
+        from .power import log_power_integral  # at the call: it reads this file
+
+        return log_power_integral(self, beta, parameters, extras)
+
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
         """Row by row: whether y has positive probability for some parameters. Override where the extras bound it (trials)."""
         return self.support.contains(y)
@@ -180,6 +186,10 @@ class Family:
     def concave(self) -> bool:
         """Whether log p is concave in (η₁, …, η_k) for every y: then every stationary point is a global maximum."""
         return False
+
+    def concave_with(self, held: Container[str]) -> bool:
+        """Whether log p is concave in the η of the other parameters where those named are held."""
+        return self.concave
 
     def recession(self, y: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor] | None:
         """The directions d of (η₁, …, η_k) along which log p(y | η + t·d) never falls, t → ∞: a cone a row, for separation.

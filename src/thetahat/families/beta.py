@@ -106,10 +106,21 @@ class Beta(Family):
         lower, upper = (lambda y, tail=tail: torch.exp(tail(y, mean, precision)) for tail in (self.log_cdf, self.log_survival))
         return invert_cdf(lower, q, 0.0, 1.0, upper)
 
+    def log_power_integral(self, beta: float, mean: Tensor, precision: Tensor) -> Tensor:
+        first, second = mean * precision, (1 - mean) * precision
+        a, b = first + beta * (first - 1), second + beta * (second - 1)
+        finite = (a > 0) & (b > 0)
+        inside = _log_beta(torch.where(finite, a, 1.0), torch.where(finite, b, 1.0))
+        return torch.where(finite, inside - (1 + beta) * _log_beta(first, second), math.inf)
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         mean = min(max(weighted_mean(y, weight), 1e-10), 1 - 1e-10)
         variance = weighted_variance(y, weight)
         return mean, min(max(mean * (1 - mean) / variance - 1, 0.1), 1e4) if variance > 0 else 1e4
+
+
+def _log_beta(a: Tensor, b: Tensor) -> Tensor:
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
 
 def _logs(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,9 @@ class Exponential(Family):
     def quantile(self, q: Tensor, mean: Tensor) -> Tensor:
         return -mean * torch.log1p(-q)
 
+    def log_power_integral(self, beta: float, mean: Tensor) -> Tensor:
+        return -beta * torch.log(mean) - math.log1p(beta)
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return (weighted_mean(y, weight) or 1.0,)
 
@@ -168,6 +171,17 @@ class Gamma(Family):
         shape = 1 / dispersion
         lower, upper = (lambda x, tail=tail: torch.exp(log_gammainc(shape, x)[tail]) for tail in (0, 1))
         return mean * dispersion * invert_cdf(lower, q, 0.0, math.inf, upper)
+
+    def log_power_integral(self, beta: float, mean: Tensor, dispersion: Tensor) -> Tensor:
+        # Γ(a) / (Γ(k)^(1+β) s^β (1+β)^a), k the shape, s = μ/k the scale, a = k + β(k − 1), Stirling's terms collected; ∞ where a ≤ 0
+        shape = 1 / dispersion
+        a = shape + beta * (shape - 1)
+        finite = a > 0
+        a = torch.where(finite, a, 1.0)
+        share = torch.where(finite, beta / ((1 + beta) * shape), 0.0)
+        value = (1 + beta) / 2 * torch.log(shape) + a * torch.log1p(-share) + beta - 0.5 * torch.log(a)
+        value = value + stirling(a) - (1 + beta) * stirling(shape) - beta * (LOG_ROOT_2PI + torch.log(mean))
+        return torch.where(finite, value, math.inf)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         mean = weighted_mean(y, weight)

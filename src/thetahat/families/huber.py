@@ -108,6 +108,12 @@ class Huber(Family):
         size = self._upper_quantile(torch.minimum(q, 1 - q))
         return location + scale * torch.where(q < 0.5, -size, size)
 
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        c, power = self.threshold, 1 + beta
+        middle = math.sqrt(2 * math.pi / power) * math.erf(c * math.sqrt(power / 2))
+        tails = 2 / (c * power) * math.exp(-power * c * c / 2)
+        return math.log(middle + tails) - power * math.log(sum(self._parts)) - beta * torch.log(scale) + 0 * location
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
         return centre, 1.4 * spread

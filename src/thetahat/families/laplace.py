@@ -64,6 +64,9 @@ class Laplace(Family):
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         return location + scale * torch.where(q < 0.5, torch.log(2 * q), -torch.log(2 * (1 - q)))
 
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        return -beta * torch.log(2 * scale) - math.log1p(beta) + 0 * location
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
         return centre, spread / math.log(2)
@@ -135,6 +138,10 @@ class AsymmetricLaplace(Family):
         level = self.level
         below, above = torch.log(q / level) / (1 - level), -torch.log((1 - q) / (1 - level)) / level
         return location + scale * torch.where(q < level, below, above)
+
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        q = self.level
+        return beta * (math.log(q) + math.log1p(-q) - torch.log(scale)) - math.log1p(beta) + 0 * location
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         _, spread = median_and_spread(y, weight)

@@ -64,6 +64,9 @@ class Logistic(Family):
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         return location + scale * torch.logit(q)
 
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        return 2 * math.lgamma(1 + beta) - math.lgamma(2 + 2 * beta) - beta * torch.log(scale) + 0 * location
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
         return centre, spread / math.log(3)
@@ -119,6 +122,10 @@ class HyperbolicSecant(Family):
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         z = torch.log(torch.tan(math.pi / 2 * torch.minimum(q, 1 - q)))
         return location + scale * torch.where(q < 0.5, z, -z)
+
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        beta_half = math.lgamma(0.5) + math.lgamma((1 + beta) / 2) - math.lgamma(1 + beta / 2)  # log ∫ cosh^(−1−β) z dz
+        return beta_half - (1 + beta) * math.log(math.pi) - beta * torch.log(scale) + 0 * location
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
@@ -182,6 +189,9 @@ class Gumbel(Family):
 
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         return location - scale * torch.log(-torch.log(q))
+
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        return math.lgamma(1 + beta) - (1 + beta) * math.log1p(beta) - beta * torch.log(scale) + 0 * location
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,11 +76,18 @@ class Normal(Family):
     def quantile(self, q: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return mean + scale * ndtri(q)
 
+    def log_power_integral(self, beta: float, mean: Tensor, scale: Tensor) -> Tensor:
+        return -beta * (LOG_ROOT_2PI + torch.log(scale)) - 0.5 * math.log1p(beta) + 0 * mean
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return weighted_mean(y, weight), math.sqrt(weighted_variance(y, weight)) or 1.0
 
     def maximum(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return weighted_mean(y, weight), math.sqrt(weighted_variance(y, weight))
+
+    def concave_with(self, held: Container[str]) -> bool:
+        """A parabola in μ, the scale given."""
+        return "scale" in held and self.link is None
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,10 @@ class LogNormal(Family):
 
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         return torch.exp(location + scale * ndtri(q))
+
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
+        tilt = (beta * scale) ** 2 / (2 * (1 + beta)) - beta * location  # of y^(−β) under the normal of log y
+        return Normal().log_power_integral(beta, location, scale) + tilt
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         return Normal().start(torch.log(y), weight)

@@ -116,6 +116,14 @@ class StudentT(Family):
 
         return location + scale * invert_cdf(lower, q, -math.inf, math.inf, lambda z: lower(-z))
 
+    def log_power_integral(self, beta: float, location: Tensor, scale: Tensor, df: Tensor) -> Tensor:
+        # c^(1+β) σ^(−β) √(νπ) Γ(a)/Γ(a + ½), c the constant of the density and a = (ν(1 + β) + β)/2
+        df = _finite(df, df)[0]
+        a = (df * (1 + beta) + beta) / 2
+        log_c = log_gamma_half_step(df / 2) - LOG_ROOT_2PI
+        ratio = 0.5 * torch.log(df * math.pi / a) - log_gamma_half_step(a)
+        return (1 + beta) * log_c + ratio - beta * torch.log(scale) + 0 * location
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
         return centre, 1.4 * spread, 6.0

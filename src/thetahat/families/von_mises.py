@@ -86,6 +86,10 @@ class VonMises(Family):
 
         return location + invert_cdf(lower, q, -math.pi, math.pi, lambda angle: lower(-angle))
 
+    def log_power_integral(self, beta: float, location: Tensor, concentration: Tensor) -> Tensor:
+        whole = _log_i0e((1 + beta) * concentration) - (1 + beta) * _log_i0e(concentration)
+        return whole - beta * math.log(2 * math.pi) + 0 * location
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         # the mean direction and resultant length R̄, and Banerjee et al. (2005), eq. 4.4, for κ(R̄)
         cosine, sine = (float((weight * f(y)).sum() / weight.sum()) for f in (torch.cos, torch.sin))

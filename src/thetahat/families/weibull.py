@@ -106,6 +106,11 @@ class Weibull(Family):
     def quantile(self, q: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return scale * (-torch.log1p(-q)) ** (1 / shape)
 
+    def log_power_integral(self, beta: float, scale: Tensor, shape: Tensor) -> Tensor:
+        a = 1 + beta - beta / shape  # (k/λ)^β Γ(a) (1 + β)^(−a)
+        value = beta * torch.log(shape / scale) + torch.lgamma(torch.where(a > 0, a, 1.0)) - a * math.log1p(beta)
+        return torch.where(a > 0, value, math.inf)
+
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         mean, deviation = _log_moments(y, weight)  # log y has mean log λ − γ/k (γ Euler's) and deviation π/(k√6)
         shape = math.pi / math.sqrt(6) / min(max(deviation, 1e-2), 1e2)
@@ -174,6 +179,11 @@ class LogLogistic(Family):
 
     def quantile(self, q: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return scale * (q / (1 - q)) ** (1 / shape)
+
+    def log_power_integral(self, beta: float, scale: Tensor, shape: Tensor) -> Tensor:
+        below, above = 1 + beta - beta / shape, 1 + beta + beta / shape  # (k/α)^β B(1 + β − β/k, 1 + β + β/k)
+        value = torch.lgamma(torch.where(below > 0, below, 1.0)) + torch.lgamma(above) - math.lgamma(2 + 2 * beta)
+        return torch.where(below > 0, value + beta * torch.log(shape / scale), math.inf)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         mean, deviation = _log_moments(y, weight)  # log y is logistic, of deviation π/(k√3)

@@ -1,15 +1,8 @@
 """Means over y of products of scores, E[s_a s_b], row by row: sums for a mass, integrals for a density.
 
-A density is integrated in a coordinate t in which it falls off exponentially at both ends, where the trapezoidal rule converges faster
-than any power of its step:
-
-    y = c + b·sinh t      on the real line
-    y = low + e^(c + bt)                         on a half-line
-    y = low + (high − low)·σ(c + bt)             on an interval
-
-c and b from the mean and the variance, or the quartiles where those do not exist. Steps are halved, row by row, until ∫ p dy is 1 and
-E[s²] no longer moves. Rows that do not settle (a density with an edge, an angle), and families with kinks, are integrated over the quantile instead:
-∫₀¹ s sᵀ(Q(u)) du, u = Φ(z), by the same rule in z.
+A density is integrated in the coordinate t of `families.nodes`, in which it falls off exponentially at both ends. Steps are halved, row
+by row, until ∫ p dy is 1 and E[s²] no longer moves. Rows that do not settle (a density with an edge, an angle), and families with kinks,
+are integrated over the quantile instead: ∫₀¹ s sᵀ(Q(u)) du, u = Φ(z), by the same rule in z.
 
 Source: Trefethen and Weideman (2014), The exponentially convergent trapezoidal rule, SIAM Review 56.
 """
@@ -17,67 +10,19 @@ Source: Trefethen and Weideman (2014), The exponentially convergent trapezoidal 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from ..errors import BadArgument
-from ..families.base import Family
+from ..families.nodes import BLOCK, REACH, Pairs, Rows, inside_of, mapping, needs_quantile, range_of, reach, scale_of
 
-BLOCK = 2**18  # (row, y) pairs evaluated at once
-TAIL = 40.0  # nats below its peak at which a density in t is cut off
 STEPS, MOST = 64, 8192  # nodes of the first rule, and of the last
 MASS, CHANGE = (
     1e-9,
     1e-6,
 )  # what ∫ p may miss, and by what E[s²] may change when the step is halved (its own error is the square of that)
-REACH = 8.0  # of the rule in z: P(|Z| > 8) is 10⁻¹⁵
 STEP, KINKED = 1 / 8, 1 / 512  # its step; across a kink the rule converges but as the square of it
-
-Pairs = dict[tuple[int, int], Tensor]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of linear predictors and extras, each (n,), and the parameters (by position) whose scores are wanted."""
-
-    family: Family
-    eta: list[Tensor]
-    extras: dict[str, Tensor]
-    free: list[int]
-
-    def __len__(self) -> int:
-        return len(self.eta[0])
-
-    def take(self, rows: Tensor) -> Rows:
-        return Rows(self.family, [e[rows] for e in self.eta], {n: v[rows] for n, v in self.extras.items()}, self.free)
-
-    def of(self, name: str, q: Tensor | None = None) -> Tensor:
-        """A quantity of the family, (n,): "expectation", "variance"; "quantile" at q, (n, m)."""
-        theta = self.family.natural(self.eta)
-        if q is None:
-            return getattr(self.family, name)(*theta, **self.extras).expand(len(self))
-        wide = {n: v[:, None].expand(q.shape) for n, v in self.extras.items()}
-        return getattr(self.family, name)(q, *[t[:, None].expand(q.shape) for t in theta], **wide)
-
-    def scores(self, y: Tensor, order: int = 1) -> tuple[Tensor, list[Tensor]]:
-        """log p and ∂ log p/∂η_a at y (n, m); order 0: log p alone."""
-
-        def spread(t: Tensor) -> Tensor:
-            return t[:, None].expand(y.shape).reshape(-1)
-
-        eta, extras = [spread(e) for e in self.eta], {n: spread(v) for n, v in self.extras.items()}
-        if order == 0:
-            return self.family.log_prob_eta(y.reshape(-1), *eta, **extras).view(y.shape), []
-        log_p, score, _ = self.family.derivatives(y.reshape(-1), eta, extras, 1)
-        return log_p.expand(y.numel()).view(y.shape), [score[j].expand(y.numel()).view(y.shape) for j in self.free]
-
-    def zeros(self) -> Pairs:
-        k = range(len(self.free))
-        return {(a, b): torch.zeros(len(self), dtype=torch.float64) for a in k for b in k if a <= b}
 
 
 def mean(rows: Rows) -> Pairs:
@@ -91,7 +36,7 @@ def mean(rows: Rows) -> Pairs:
     if measure == "mass":
         if math.isfinite(support.low) and math.isfinite(support.high):
             return _sum(rows, torch.full_like(rows.eta[0], support.low), int(support.high - support.low) + 1)
-        return _sum(rows, *_reach(rows))
+        return _sum(rows, *reach(rows))
     out, at_zero = rows.zeros(), torch.zeros(len(rows), dtype=torch.float64)
     if measure == "mixed":
         log_p, s = rows.scores(torch.zeros(len(rows), 1, dtype=torch.float64))
@@ -113,15 +58,6 @@ def _add(out: Pairs, s: list[Tensor], weight: Tensor) -> None:
 # ---- masses ----------------------------------------------------------------------------------------------------------------------
 
 
-def _reach(rows: Rows) -> tuple[Tensor, int]:
-    """Where each row's sum begins, and how many counts the widest needs: twice as far from the median as the 10⁻¹⁰ quantiles are."""
-    _has_quantile(rows)
-    q = torch.tensor([1e-10, 0.5, 1 - 1e-10], dtype=torch.float64).expand(len(rows), 3)
-    low, middle, high = rows.of("quantile", q).unbind(1)
-    first = (middle - 2 * (middle - low) - 4).clamp(min=rows.family.support.low)
-    return first, int((middle + 2 * (high - middle) + 16 - first).max()) + 1
-
-
 def _sum(rows: Rows, low: Tensor, n: int) -> Pairs:
     out, width = rows.zeros(), max(1, BLOCK // len(rows))
     for start in range(0, n, width):
@@ -131,20 +67,13 @@ def _sum(rows: Rows, low: Tensor, n: int) -> Pairs:
     return out
 
 
-def _has_quantile(rows: Rows) -> None:
-    if type(rows.family).quantile is Family.quantile:
-        raise BadArgument(f"{rows.family} has no quantile, by which an expectation could be taken. Use covariance='observed'.")
-
-
 # ---- densities, in t -------------------------------------------------------------------------------------------------------------
-
-Map = Callable[[Tensor], tuple[Tensor, Tensor]]  # t (n, m) → y and log dy/dt
 
 
 def _by_density(rows: Rows, at_zero: Tensor, out: Pairs) -> Tensor:
     """Add the integrals of the rows that settle to `out`; which rows do not."""
-    center, width = _scale(rows)
-    low, high, falls = _range(rows, center, width)
+    center, width = scale_of(rows)
+    low, high, falls = range_of(rows, center, width)
     left, before, m = torch.nonzero(falls).reshape(-1), None, STEPS
     while len(left) and m <= MOST:
         now, mass = rows.take(left).zeros(), torch.zeros(len(left), dtype=torch.float64)
@@ -153,7 +82,7 @@ def _by_density(rows: Rows, at_zero: Tensor, out: Pairs) -> Tensor:
             some = rows.take(own)
             h = (high[own] - low[own]) / m
             t = low[own, None] + h[:, None] * (torch.arange(m, dtype=torch.float64) + 0.5)
-            y, jacobian = _map(some.family, center[own, None], width[own, None])(t)
+            y, jacobian = mapping(some.family, center[own, None], width[own, None])(t)
             log_p, s = some.scores(y)
             weight = torch.exp((log_p + jacobian).nan_to_num(nan=-torch.inf)) * h[:, None]
             piece = some.zeros()
@@ -172,76 +101,12 @@ def _by_density(rows: Rows, at_zero: Tensor, out: Pairs) -> Tensor:
     return torch.cat([left, torch.nonzero(~falls).reshape(-1)])
 
 
-def _scale(rows: Rows) -> tuple[Tensor, Tensor]:
-    """c and b of each row: any that put the bulk of the density at t of order 1 will do."""
-    support, family = rows.family.support, rows.family
-    try:
-        middle, spread = rows.of("expectation"), rows.of("variance").sqrt()
-    except BadArgument:
-        middle = spread = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    if not bool((torch.isfinite(middle) & torch.isfinite(spread)).all()) and type(family).quantile is not Family.quantile:
-        quartiles = rows.of("quantile", torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64).expand(len(rows), 3))
-        bad = ~(torch.isfinite(middle) & torch.isfinite(spread))
-        middle = torch.where(bad, quartiles[:, 1], middle)
-        spread = torch.where(bad, (quartiles[:, 2] - quartiles[:, 0]) / 1.35, spread)
-    if math.isfinite(support.low) and math.isfinite(support.high):
-        share = (middle - support.low) / (support.high - support.low)
-        return torch.logit(share), spread / (support.high - support.low) / (share * (1 - share))
-    if math.isfinite(support.low):
-        return torch.log(middle - support.low), torch.log1p((spread / (middle - support.low)) ** 2).sqrt()
-    return middle, spread
-
-
-def _map(family: Family, center: Tensor, width: Tensor) -> Map:
-    low, high = family.support.low, family.support.high
-
-    def line(t: Tensor) -> tuple[Tensor, Tensor]:
-        return center + width * torch.sinh(t), torch.log(width) + torch.log(torch.cosh(t))
-
-    def half(t: Tensor) -> tuple[Tensor, Tensor]:
-        x = center + width * t
-        return low + torch.exp(x), torch.log(width) + x
-
-    def interval(t: Tensor) -> tuple[Tensor, Tensor]:
-        x = center + width * t
-        slope = torch.nn.functional.logsigmoid(x) + torch.nn.functional.logsigmoid(-x)
-        return low + (high - low) * torch.sigmoid(x), math.log(high - low) + torch.log(width) + slope
-
-    return line if not math.isfinite(low) else half if not math.isfinite(high) else interval
-
-
-def _range(rows: Rows, center: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row's t beyond which the density in t is more than TAIL nats below its peak, and whether it falls so far (an angle's does not)."""
-    far = [2.0**k * f for k in range(-2, 11) for f in (1.0, 1.5)]
-    grid = torch.tensor([-x for x in reversed(far)] + [0.0] + far, dtype=torch.float64)
-    if not math.isfinite(rows.family.support.low):
-        grid = grid[grid.abs() <= 300]  # sinh t is to stay finite
-    value = torch.empty(len(rows), len(grid), dtype=torch.float64)
-    for part in torch.arange(len(rows)).split(max(1, BLOCK // len(grid))):
-        y, jacobian = _map(rows.family, center[part, None], width[part, None])(grid.expand(len(part), -1))
-        inside = rows.family.support.contains(y)
-        inner = torch.where(
-            inside, y, center[part, None] if not math.isfinite(rows.family.support.low) else _somewhere(rows.family)
-        )
-        log_p, _ = rows.take(part).scores(inner, order=0)
-        value[part] = torch.where(inside, log_p + jacobian, -torch.inf).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
-    near = value >= value.max(1, keepdim=True).values - TAIL
-    first = (near.int().argmax(1) - 1).clamp(min=0)
-    last = (len(grid) - near.flip(1).int().argmax(1)).clamp(max=len(grid) - 1)
-    return grid[first], grid[last], ~near[:, 0] & ~near[:, -1]
-
-
-def _somewhere(family: Family) -> float:
-    low, high = family.support.low, family.support.high
-    return (low + high) / 2 if math.isfinite(high) else low + 1.0
-
-
 # ---- densities, over the quantile ------------------------------------------------------------------------------------------------
 
 
 def _by_quantile(rows: Rows, at: Tensor, at_zero: Tensor, out: Pairs) -> None:
     """∫ s sᵀ(Q(u)) du over the rows, added to `out` at their places `at`."""
-    _has_quantile(rows)
+    needs_quantile(rows)
     support = rows.family.support
     step = STEP if rows.family.smooth else KINKED
     z = torch.arange(-REACH + step / 2, REACH, step, dtype=torch.float64)  # midpoints: a kink at the median is not a node
@@ -249,14 +114,9 @@ def _by_quantile(rows: Rows, at: Tensor, at_zero: Tensor, out: Pairs) -> None:
     for part in torch.arange(len(rows)).split(max(1, BLOCK // len(z))):
         some, rest = rows.take(part), 1 - at_zero[part, None]
         y = some.of("quantile", at_zero[part, None] + rest * u)
-        y = y.clamp(_inside(support.low, 1.0), _inside(support.high, -1.0))  # a quantile may round to the end of the support
+        y = y.clamp(inside_of(support.low, 1.0), inside_of(support.high, -1.0))  # a quantile may round to the end of the support
         _, s = some.scores(y)
         piece = some.zeros()
         _add(piece, s, weight * rest)
         for ab, value in piece.items():
             out[ab][at[part]] += value
-
-
-def _inside(end: float, towards: float) -> float:
-    """The representable number next to an end of the support, on its inner side."""
-    return end if math.isinf(end) else max(math.nextafter(end, towards * math.inf), 2.3e-308 if end == 0 else -math.inf)
