@@ -123,7 +123,7 @@ def test_pairs_that_cannot_be_used_are_named():
 
 
 def test_a_model_that_cannot_be_built_is_refused():
-    with pytest.raises(BadArgument, match="one of the two"):
+    with pytest.raises(BadArgument, match="one of the three"):
         BradleyTerry()
     with pytest.raises(ModelError, match="one number each"):
         BradleyTerry(torch.nn.Linear(2, 3)).log_prob(Batch({"winner": torch.zeros(4, 2), "loser": torch.zeros(4, 2)}))

@@ -2,6 +2,7 @@
 
 from .convnet import ConvNet
 from .denoiser import Denoiser
+from .embedding import embedded
 from .masked import MaskedMLP
 from .mlp import mlp
 from .pixels import PixelTransformer
@@ -10,4 +11,4 @@ from .standardise import Standardise
 from .transformer import Transformer
 from .unet import UNet
 
-__all__ = ["ConvNet", "Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Standardise", "Transformer", "UNet", "mlp"]
+__all__ = ["ConvNet", "Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Standardise", "Transformer", "UNet", "embedded", "mlp"]

@@ -21,6 +21,7 @@ def shipped(name: str) -> Path:
         mites        European red mites on 150 apple leaves, counted
         stackloss    21 days of a plant that oxidises ammonia
         baseball     the American League of 1987: who beat whom how often
+        pudding      six brands of chocolate pudding, tasted in pairs: which was liked better, or neither
         faithful     272 eruptions of a geyser: how long, and how long until the next
         norris, misra1a    reference data of NIST, for linear and for nonlinear least squares
 
