@@ -418,6 +418,20 @@ class Fit:
         source = self.source if data is None else self._source_like(data)
         return calibration_error.calibration_error(self.model, source, of=of, bins=bins, level=level, draws=draws, seed=seed)
 
+    def ratings(self, *, level: float = 0.95, covariance: str = "observed") -> pd.DataFrame:
+        """The items of a Bradley–Terry fit, the best first: ratings and errors relative to their mean, on Elo's scale too, and ranks with
+        intervals."""
+        from .evaluation import ratings
+
+        return ratings.ratings(self.objective, self.theta, level=level, covariance=covariance)
+
+    def rewards(self, features: Any, against: Any = None, *, covariance: str = "observed") -> pd.DataFrame:
+        """The rewards of answers, (n, d) features, by a Bradley–Terry fit that is linear in them, with standard errors; or their advantage
+        over others, and the probability of being preferred."""
+        from .evaluation import ratings
+
+        return ratings.rewards(self.objective, self.theta, features, against, covariance=covariance)
+
     def influence(self) -> pd.DataFrame:
         """Of each row: leverage, and Cook's distance."""
         from .evaluation import residuals
