@@ -315,7 +315,7 @@ class BradleyTerry(Model):
         return ", ".join(names[:6]) + (f", … ({len(names)} items)" if len(names) > 6 else "")
 
 
-_UNHELD = "ratings are known up to a constant alone. Fix the first (reference=True), or give a prior that holds them all (prior=th.priors.Normal(2.5))."
+_UNHELD = "ratings are known up to a constant alone. Fix the first (reference=True), or give a prior on all (prior=th.priors.Normal(2.5))."
 
 
 def _named(given: int | Sequence[Any] | None, what: str) -> list[Any] | None:

@@ -1,0 +1,110 @@
+"""Ratings and ranks of a Bradley–Terry fit; rewards with errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import thetahat as th
+from thetahat.data import Preferences, shipped
+from thetahat.errors import BadArgument
+from thetahat.models import BradleyTerry
+
+
+def pudding(items: list[str] | None = None) -> th.Fit:
+    tastings = Preferences("winner", "loser", "count", tie="tie", data=shipped("pudding"), items=items)
+    return th.fit(BradleyTerry(items=tastings.items, ties="davidson"), tastings)
+
+
+def test_ratings_relative_to_their_mean_are_those_of_plackettluce():
+    """R, PlackettLuce 0.4.3, summary(mod, ref = NULL) of Davidson's puddings: estimates, of seven iterations, to 3e-4; standard errors."""
+    printed = {
+        "brand 1": (-0.176581, 0.121949),
+        "brand 2": (0.043664, 0.121818),
+        "brand 3": (-0.023617, 0.126823),
+        "brand 4": (-0.001295, 0.122003),
+        "brand 5": (-0.042726, 0.127054),
+        "brand 6": (0.200555, 0.126594),
+    }
+    table = pudding().ratings()
+    for name, (estimate, error) in printed.items():
+        assert table.rating[name] == pytest.approx(estimate, abs=3e-4)
+        assert table.standard_error[name] == pytest.approx(error, abs=3e-5)
+    assert list(table.index[:2]) == ["brand 6", "brand 2"]
+    assert list(table["rank"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_ratings_do_not_depend_on_which_item_is_fixed():
+    one, other = (
+        pudding([f"brand {i}" for i in order]).ratings().sort_index() for order in ((1, 2, 3, 4, 5, 6), (5, 3, 6, 1, 2, 4))
+    )
+    np.testing.assert_allclose(one.to_numpy(dtype=float), other.to_numpy(dtype=float), rtol=1e-6)
+
+
+def test_four_hundred_points_of_elo_are_odds_of_ten_to_one():
+    """a beats b ten times in eleven: log 10 between them, 400 points, half of them on either side of 1500; Var(log-odds) = 1/10 + 1/1."""
+    games = Preferences(["a", "b"], ["b", "a"], [10, 1])
+    table = th.fit(BradleyTerry(items=games.items), games).ratings()
+    np.testing.assert_allclose(table.elo, [1700, 1300], rtol=1e-9)
+    np.testing.assert_allclose(table.elo_error, 400 / np.log(10) * np.sqrt(1.1) / 2, rtol=1e-6)
+
+
+def test_ranks_are_told_as_far_as_the_games_tell_them():
+    """Between c and d nothing is known; a has beaten them a hundred times, b a hundred times."""
+    rows = [
+        ("a", "b", 90),
+        ("b", "a", 10),
+        ("b", "c", 90),
+        ("c", "b", 10),
+        ("b", "d", 90),
+        ("d", "b", 10),
+        ("c", "d", 5),
+        ("d", "c", 5),
+    ]
+    winner, loser, count = zip(*rows, strict=True)
+    games = Preferences(winner, loser, count)
+    table = th.fit(BradleyTerry(items=games.items), games).ratings().loc[["a", "b", "c", "d"]]
+    assert table.low.tolist() == [1, 2, 3, 3]
+    assert table.high.tolist() == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize("items", [[0.0, 0.0, 0.0, 0.0], [0.6, 0.3, 0.0, -0.9]], ids=["all alike", "different"])
+def test_intervals_of_ranks_hold_the_true_rank_as_often_as_they_say(items):
+    """120 tournaments at a level of 0.8: each item's interval has its true places in it (every place that its equals share)."""
+    r = torch.tensor(items, dtype=torch.float64)
+    a, b = torch.triu_indices(4, 4, 1)
+    rng = torch.Generator().manual_seed(1)
+    right = torch.zeros(4)
+    for _ in range(120):
+        won = torch.binomial(torch.full((6,), 30.0, dtype=torch.float64), torch.sigmoid(r[a] - r[b]), generator=rng)
+        games = Preferences(
+            [*a.tolist(), *b.tolist()], [*b.tolist(), *a.tolist()], torch.cat([won, 30 - won]), items=[0, 1, 2, 3]
+        )
+        table = th.fit(BradleyTerry(items=games.items), games).ratings(level=0.8).sort_index()
+        best, worst = 1 + (r[None] > r[:, None]).sum(1), 4 - (r[None] < r[:, None]).sum(1)
+        right += (torch.tensor(table.low.to_numpy()) <= best) & (torch.tensor(table.high.to_numpy()) >= worst)
+    assert float(right.min()) / 120 >= 0.8 - 2 * (0.8 * 0.2 / 120) ** 0.5
+
+
+def test_the_error_of_a_reward_is_that_of_the_delta_method():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), rng.normal(size=(60, 2))
+    pairs = Preferences(x, y, features=["length", "please"])
+    fit = th.fit(BradleyTerry(features=pairs.features), pairs)
+    found = fit.rewards([[2.0, -1.0]], against=[[0.5, 1.0]])
+    told = fit.delta(lambda v: 1.5 * v["length"] - 2 * v["please"])
+    assert found.reward[0] == pytest.approx(told.estimate.iloc[0])
+    assert found.standard_error[0] == pytest.approx(told.standard_error.iloc[0])
+    assert found.probability[0] == pytest.approx(1 / (1 + np.exp(-found.reward[0])))
+
+
+def test_what_has_no_ratings_is_refused():
+    fit = th.fit("y ~ x", {"y": [1.0, 2.0, 2.5], "x": [0.0, 1.0, 2.0]})
+    with pytest.raises(BadArgument, match="no table of rated items"):
+        fit.ratings()
+    with pytest.raises(BadArgument, match="no linear reward"):
+        fit.rewards([[1.0]])
+    pairs = Preferences([[1.0], [0.0], [2.0]], [[0.0], [1.0], [0.0]])
+    with pytest.raises(BadArgument, match=r"shape \(1, 2\)\. Accepted: \(n, 1\)"):
+        th.fit(BradleyTerry(features=1), pairs).rewards([[1.0, 2.0]])
