@@ -8,6 +8,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverge
 from .families.base import Family
 from .likelihood import LogLikelihood, LogPrior, Objective
 from .likelihood.priors import Prior
+from .likelihood.weights import Importance
 from .models import Regression
 from .models.base import names_of
 from .models.custom import Custom
@@ -60,7 +62,8 @@ def fit(
         made by `@th.model`
     data : a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a `Batch`
     family : of the response, for a formula: a name ("poisson") or an object
-    weights : a column of frequency weights; or, for a model, a weighting (batch, log_prob) → weights
+    weights : a column of frequency weights; a weighting of rows by their density elsewhere, `weights.Importance`; or, for a model, any
+        weighting (batch, log_prob) → weights
     prior : one or several priors on coefficients
     missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
     solver : None chooses by what the model offers and by size
@@ -89,6 +92,9 @@ def fit(
     if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
         model = families.get(model)
     weighting: Weights | None = None
+    if isinstance(weights, Importance):
+        _need(data, "a weighted likelihood")
+        data = weights.attach(data)
     built: nn.Module
     source: Source
     call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
@@ -96,9 +102,12 @@ def fit(
         from .models.formulas import regression
 
         _need(data, "a formula")
+        carried: tuple[str, ...] = ()
+        if isinstance(weights, Importance):
+            carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
         chosen = families.get(family)
-        built, source = regression(model, data, chosen, parameters=parameters, weights=column, missing=missing)
+        built, source = regression(model, data, chosen, parameters=parameters, weights=column, carried=carried, missing=missing)
         call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
     elif isinstance(model, Family):
         _need(data, f"{model}")
@@ -514,7 +523,8 @@ class Fit:
         from .data.frame import Frame
         from .data.table import Table
 
-        return Table(Frame(data), self.model.encoder, self.model.family)
+        # a score is of rows as they are, whatever they weighed in the fit
+        return Table(Frame(data), replace(self.model.encoder, carried=()), self.model.family)
 
 
 # ---- data from what the user has -------------------------------------------------------------------------------------------
@@ -535,7 +545,9 @@ def _priors(prior: Any) -> list[Prior]:
 def _column_name(weights: Any) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
-    raise BadArgument(f"with a formula, weights is the name of a column; received {type(weights).__name__}.")
+    raise BadArgument(
+        f"with a formula, weights is the name of a column, or th.weights.Importance(…); with a family, a column; received {type(weights).__name__}."
+    )
 
 
 def _density(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..families.base import Family
 
 
+RESERVED = re.compile(r"y|rows|x\d+|offset\d+|(code|value)\d+\.\d+")  # names of an encoder's own tensors
 OBSERVED = ("status", "upper")  # extras that say what was seen of y, rather than under which conditions
 
 # t = f(y), one-to-one: log |dt/dy| as a function of t. A density of t times |dt/dy| is one of y.
@@ -148,12 +149,14 @@ class Encoder:
     designs: tuple[Design, ...]
     extras: Mapping[str, str | float] = field(default_factory=dict)
     weights: str | None = None
+    carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that a fit reads."""
         wanted = set(self.predictors) | set(self.response.required)
         wanted |= {v for v in self.extras.values() if isinstance(v, str)} | ({self.weights} if self.weights else set())
+        wanted |= set(self.carried)
         return tuple(sorted(wanted))
 
     @property
@@ -185,6 +188,10 @@ class Encoder:
                     tensors[name] = torch.from_numpy(numeric_column(frame, column).copy())
             else:
                 tensors[name] = torch.full((len(frame),), float(column), dtype=torch.float64)
+        for name in self.carried if response else ():
+            if name in tensors or RESERVED.match(name):
+                raise BadArgument(f"a column of weights cannot be called {name!r} here: rename it.")
+            tensors[name] = torch.from_numpy(_finite(numeric_column(frame, name), f"column {name!r}", place))
         count = None
         if response and self.weights:
             count = check_count(numeric_column(frame, self.weights).copy(), place.row, part=True)
@@ -321,7 +328,7 @@ class Table:
             if found is None:
                 continue
             row = first + int(np.flatnonzero(found)[0])
-            if name == self.encoder.weights:
+            if name == self.encoder.weights or name in self.encoder.carried:
                 raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
             if self.missing == "raise":
                 raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")

@@ -24,7 +24,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
-from ..inference.covariance import bread
+from ..inference.covariance import bread, refuse_importance
 from ..inference.natural import own_places, standing
 from ..likelihood import Objective
 from ..models.base import set_theta
@@ -276,6 +276,7 @@ def _confidence(objective: Objective, rows: Batch | Source, what: str, level: fl
 
 def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float) -> pd.DataFrame:
     """t̂ ± z·√(∇t J⁻¹ ∇tᵀ), mapped back, row by row."""
+    refuse_importance(objective, "observed")
     model, factor = objective.model, bread(objective)
     places = own_places(objective)
     z = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
@@ -330,6 +331,7 @@ def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: fl
 
 def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> Tensor:
     """θ ~ N(θ̂, J⁻¹), (DRAWS, p) of the model's own θ."""
+    refuse_importance(objective, "observed")
     factor = bread(objective)
     z = torch.randn(objective.size, DRAWS, dtype=torch.float64, generator=generator)
     if isinstance(factor, Factor):

@@ -31,6 +31,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..errors import BadArgument, FlatDirection
 from ..likelihood import Information, LogLikelihood, Objective, total
+from ..likelihood.weights import Importance
 from ..models.information import Factor
 from ..models.taylor import scores
 from ..solvers import closed_form
@@ -82,6 +83,7 @@ def variances(objective: Objective, theta: Tensor, kind: str = "observed", clust
 
 def of_theta(objective: Objective, theta: Tensor, kind: str) -> Tensor:
     """diag V, (p,), on θ's own scale, for the kinds "observed", "expected", "sandwich"."""
+    refuse_importance(objective, kind)
     with standing(objective, theta):
         factor = bread(objective, kind)
         return _sandwich_diagonal(factor, meat(objective)) if kind == "sandwich" else factor.inverse_diagonal()
@@ -107,6 +109,22 @@ def check(kind: str, clusters: Clusters) -> None:
     most = 2 if kind == "cluster" else 1
     if clusters is not None and len(clusters) > most:
         raise BadArgument(f"by names {len(clusters)} columns; the kind {kind!r} clusters by at most {most}.")
+
+
+def importance(objective: Objective) -> bool:
+    """Whether rows weigh what they would in another population: J⁻¹, for which a weight is a count, is then no covariance."""
+    weightings = [term.weights for term in objective.terms]
+    return any(
+        isinstance(w, Importance) or getattr(w, "__name__", "").startswith("importance: ") for w in weightings
+    )  # or a saved fit's
+
+
+def refuse_importance(objective: Objective, kind: str) -> None:
+    if kind in ("observed", "expected") and importance(objective):
+        raise BadArgument(
+            f"the rows have importance weights, which are no counts: the {kind} information says nothing of the error. Where a covariance can "
+            "be chosen, choose 'sandwich'."
+        )
 
 
 # ---- bread -------------------------------------------------------------------------------------------------------------------
@@ -155,6 +173,7 @@ def double(J: Information) -> Information:
 
 
 def _between(objective: Objective, G: Tensor, kind: str, clusters: Clusters) -> Tensor:
+    refuse_importance(objective, kind)
     factor = bread(objective, kind)
     B = factor.solve(G.T.to(torch.float64).contiguous())  # (p, m)
     if kind in ("observed", "expected"):

@@ -24,6 +24,7 @@ def regression(
     *,
     parameters: Mapping[str, str | float | int] | None = None,
     weights: str | None = None,
+    carried: tuple[str, ...] = (),
     missing: str = "drop",
 ) -> tuple[Regression, Table]:
     """The model and the source that a formula names.
@@ -35,6 +36,7 @@ def regression(
     parameters : for each further parameter, "~ its own formula" or a number at which it is held; for each of the family's extras
         (trials, status …) the column that holds it, or a number
     weights : a column of frequency weights
+    carried : columns that a weighting of the fit reads
 
     Raises
     ------
@@ -55,7 +57,7 @@ def regression(
             written[key] = len(designs)
             designs.append(build(text, frame, intercept=key[1]))
         slots[name] = written[key]
-    encoder = Encoder(response, tuple(designs), extras, weights)
+    encoder = Encoder(response, tuple(designs), extras, weights, carried)
     table = Table(frame, encoder, family, missing=missing)
     return Regression(family, encoder, slots, fixed), table
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..data import Table
 from ..errors import FitError, ThetahatError
 from ..evaluation.excess import Excess, excess
+from ..inference.covariance import importance
 from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
@@ -138,6 +139,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
     Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
     """
     without = why_not(fit)
+    weighed = importance(fit.objective)
+    covariance = "sandwich" if weighed and covariance == "observed" else covariance
     table = None
     if not without:
         try:
@@ -163,7 +166,7 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
         units=_bare(fit.source.units),
-        criteria={} if without else fit.criteria,
+        criteria={} if without else {name: value for name, value in fit.criteria.items() if name == "TIC" or not weighed},
         certificate=fit.certificate,
         excess=None if without else _excess(fit),
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from .advantage import GAE, Advantage, Clipped
+from .importance import Importance
 from .noise import MinSNR, Simple
 from .returns import RewardToGo
 
 registry: dict[str, Any] = {
     "advantage": Advantage,
     "clipped": Clipped,
+    "importance": Importance,
     "min_snr": MinSNR,
     "reward_to_go": RewardToGo,
     "simple": Simple,
 }
 
-__all__ = ["GAE", "Advantage", "Clipped", "MinSNR", "RewardToGo", "Simple", "registry"]
+__all__ = ["GAE", "Advantage", "Clipped", "Importance", "MinSNR", "RewardToGo", "Simple", "registry"]
