@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .evaluation.calibration_error import CalibrationError
     from .evaluation.excess import Excess
     from .evaluation.score import Score
+    from .evaluation.surprise import Surprise
     from .inference.tests import Test
     from .runs import Run
     from .solvers.loop import Solver
@@ -363,6 +364,16 @@ class Fit:
             model = model.tightened(samples)
         generator = torch.Generator().manual_seed(seed)
         return score.score(model, self.source if data is None else self._source_like(data), generator=generator)
+
+    def surprise(self, new: Any, reference: Any, *, level: float = 0.1, samples: int | None = None, seed: int = 0) -> Surprise:
+        """Which new rows the fit finds surprising beside reference rows that it has not seen: conformal p-values, a test, flagged rows.
+
+        level : the expected share of flags that are false
+        samples, seed : as of `score`
+        """
+        from .evaluation import surprise
+
+        return surprise.surprise(self, reference, new, level=level, samples=samples, seed=seed)
 
     def excess(self) -> Excess:
         """KL(data ‖ fit), how far the fit is from the best possible, where the entropy of its data can be told; else why it cannot."""
