@@ -24,6 +24,7 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..models import BradleyTerry
 from .calibration import binned, check, seen
 from .rows import batches, family_of, lacks, mean_of, parameters_of, response_of
 
@@ -80,7 +81,8 @@ def calibration_error(
 
     Parameters
     ----------
-    model : at θ̂, of a category or of {0, 1}
+    model : at θ̂, of a category or of {0, 1}; or of preferences, where a category is an outcome of the pair ("top" alone: which of the
+        two is called first is arbitrary; of a pair with equal odds, half of each is what happened)
     source : with the response
     of : "top", the most probable category (of two, the second's probability); "classes", each category's, every category alike:
         Δ² is then the mean over categories
@@ -96,7 +98,7 @@ def calibration_error(
     check(bins, level)
     if of not in OF:
         raise BadArgument(f"of={of!r}. Accepted: {', '.join(map(repr, OF))}.")
-    said, hit, count = _forecasts(model, source, of)
+    said, hit, count = _judged(model, source, of) if isinstance(model, BradleyTerry) else _forecasts(model, source, of)
     name = "each category" if of == "classes" else "P(second category)" if said.shape[1] == 1 else "the most probable category"
     if of == "top" and said.shape[1] > 1:
         top = said.argmax(1, keepdims=True)
@@ -138,6 +140,23 @@ def _forecasts(model: Any, source: Batch | Source, of: str) -> tuple[np.ndarray,
         hit = (y[:, None] == np.arange(p.shape[1])).astype(np.float64)
         if p.shape[1] == 2:
             p, hit = p[:, 1:], hit[:, 1:]
+        parts.append((p, hit, batch.count.double().numpy()))
+    said, hit, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+    kept = seen(count)
+    return said[kept], hit[kept], count[kept]
+
+
+def _judged(model: BradleyTerry, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of pairs: winner, neither, loser, (n, 3)."""
+    if of != "top":
+        raise BadArgument(f"of={of!r}: the outcomes of a pair have no order of their own. Accepted: 'top'.")
+    parts = []
+    for batch in batches(source, model):
+        p = model.probabilities(batch).double().numpy()
+        tie = np.asarray(batch["tie"]) if "tie" in batch else np.zeros(len(p), dtype=bool)
+        hit = np.stack([~tie, tie, np.zeros_like(tie)], 1).astype(np.float64)
+        even = (p[:, 0] == p[:, 2]) & ~tie
+        hit[even] = [0.5, 0.0, 0.5]
         parts.append((p, hit, batch.count.double().numpy()))
     said, hit, count = (np.concatenate(each) for each in zip(*parts, strict=True))
     kept = seen(count)
