@@ -16,7 +16,7 @@ from .families import loss
 from .fit import Fit, fit, maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
-from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Stochastic
+from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stochastic
 
 if TYPE_CHECKING:
     from . import evaluation, inference, report, sklearn
@@ -52,6 +52,7 @@ __all__ = [
     "LogPrior",
     "Newton",
     "Objective",
+    "Proximal",
     "Stochastic",
     "compare",
     "data",

@@ -16,7 +16,8 @@ ThetahatError
 ├── FitError                          the maximisation failed; carries the certificate and the fit as it stands
 │   ├── NoMaximum                     the likelihood has no maximum (separation, a recession direction, density → ∞)
 │   ├── FlatDirection                 a direction along which the data say nothing (aliased columns)
-│   └── NotConverged                  the solver stopped before it could certify anything
+│   ├── NotConverged                  the solver stopped before it could certify anything
+│   └── NoCurvature                   what is asked needs curvature, and a prior has a kink
 ├── IncomparableScores                two scores that no subtraction can compare
 ├── BadSave                           a saved fit that is damaged, tampered with or of another version
 └── MissingExtra (also an ImportError)  an optional dependency is needed; names the extra
@@ -108,6 +109,10 @@ class FlatDirection(FitError):
 
 class NotConverged(FitError):
     """The solver stopped before anything could be certified."""
+
+
+class NoCurvature(FitError):
+    """Standard errors or evidence are asked of a maximum at which the objective has a kink in place of a curvature."""
 
 
 class IncomparableScores(ThetahatError):

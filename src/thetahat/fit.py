@@ -347,7 +347,29 @@ class Fit:
             "criteria", lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations)
         )
 
+    @property
+    def evidence(self) -> float:
+        """log ∫ p(data | θ) p(θ) dθ, nats: the probability of the data under the priors, by Laplace's approximation at θ̂."""
+        from .inference import evidence
+
+        return self._once("evidence", lambda: evidence.evidence(self.objective, self.theta))
+
     # ---- evaluation ----------------------------------------------------------------------------------------------------------
+
+    def choose_prior(
+        self, candidates: Sequence[Prior | Sequence[Prior] | None], by: str = "held out", *, folds: int = 10, seed: int = 0
+    ) -> Any:
+        """The fit with each of several priors, and which of them the data ask for: a table, and the chosen fit.
+
+        by : "held out" (nats of rows that the fit has not seen), "one standard error" (the least scale that is as good to within its error),
+            "evidence" (the probability of the data under each prior)
+        """
+        from .evaluation import prior_choice
+
+        chosen = prior_choice.choose(self.objective, self.theta, candidates, by, folds=folds, seed=seed)
+        objective = Objective(self.objective.terms, [LogPrior(each, self.model) for each in chosen.prior])
+        chosen.fit = maximize(objective, call=self.call)
+        return chosen
 
     def score(self, data: Any = None, *, samples: int | None = None, seed: int = 0) -> Score:
         """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.

@@ -38,9 +38,9 @@ from .models.base import get_theta, set_theta
 from .models.custom import Custom
 from .models.information import Information
 from .models.taylor import Taylor
-from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton
+from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal
 
-_SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM)}
+_SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM, Proximal)}
 
 
 # ---- save --------------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "solver": _solver_config(fit.solver),
         "call": plain({k: str(v) if isinstance(v, Path) else v for k, v in fit.call.items()}, "the call"),
         "log_likelihood": _known(fit, "log_likelihood"),
-        "criteria": plain(fit.criteria) if "A" in tensors and fit.certificate.ok else None,
+        "criteria": plain(fit.criteria) if "A" in tensors and fit.certificate.ok and not fit.objective.kinked else None,
         "data": plain(dataclasses.asdict(_memory(fit))),
     }, tensors
 
@@ -321,7 +321,7 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Mod
         fit._kept["log_likelihood"] = log_likelihood
     if content["criteria"] is not None:
         fit._kept["criteria"] = rich(content["criteria"])
-    elif log_likelihood is not None and memory.total is not None:
+    elif log_likelihood is not None and memory.total is not None and not objective.kinked:
         fit._kept["criteria"] = counted(objective.size, log_likelihood, memory.total)
     return fit
 

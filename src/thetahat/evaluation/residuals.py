@@ -24,10 +24,10 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
-from ..errors import BadArgument, FlatDirection
+from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..families.base import Family
 from ..families.censored import Censored, log_tail
-from ..inference.covariance import double
+from ..inference.covariance import KINKED, double
 from ..inference.natural import standing
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
@@ -178,10 +178,13 @@ def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
     ------
     BadArgument : the model has no linear predictors
     FlatDirection : the information is singular
+    NoCurvature : a prior has a kink
     """
     model = objective.model
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         raise BadArgument(f"influence is of a regression, whose rows have predictors; the model is a {type(model).__name__}.")
+    if objective.kinked:
+        raise NoCurvature(KINKED)
     with standing(objective, theta):
         information = objective.taylor(order=2).information
         assert information is not None

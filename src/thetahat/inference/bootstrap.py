@@ -35,6 +35,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models.base import names_of
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
+from ..solvers.proximal import Proximal
 from .covariance import codes_of, sharing
 from .natural import coordinates, natural, one_thread, parameter, standing
 
@@ -249,6 +250,10 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
     A draw fails where Newton cannot certify its end, or where some standard error has grown a thousandfold more than at θ̂ (separation).
     A constant of the family that runs to its own boundary is an estimate, not a failure: the simpler model is what that draw asks for.
     """
+    if objective.kinked:
+        proximal = Proximal(begin=theta, tolerance=1e-6)
+        end = iterate(proximal, objective)
+        return (end.theta if proximal.certificate(objective, end).ok else None), False
     solver = Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
     state = iterate(solver, objective)
     if state.factor is None or not solver.certificate(objective, state).ok:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..errors import BadArgument, FlatDirection
+from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..likelihood import Information, LogLikelihood, Objective, total
 from ..likelihood.weights import Importance
 from ..models.information import Factor
@@ -43,6 +43,11 @@ KINDS = ("observed", "expected", "sandwich", "cluster", "bootstrap")
 ILL = 1e-3  # a squared pivot below which J is an ill-conditioned matrix
 SINGULAR = 1e-13  # a smaller squared pivot of the scaled information is exact collinearity: its inverse is rounding error
 DRAWS = 999  # of a bootstrap covariance
+KINKED = (
+    "a prior has a kink at zero, where its density has no curvature, so that the maximum has no standard errors, no Wald intervals and tests, "
+    "and no profile. fit.bootstrap() shows how the estimates vary; for errors, fit the coefficients that are not zero to other rows, or use a "
+    "smooth prior such as th.priors.Normal."
+)
 
 Clusters = Sequence[np.ndarray] | None
 
@@ -60,6 +65,7 @@ def natural(objective: Objective, theta: Tensor, kind: str = "observed", cluster
     ------
     BadArgument : an unknown kind, or clusters that do not fit it
     FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
+    NoCurvature : a prior has a kink
 
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
@@ -151,6 +157,8 @@ def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
 
     A normal linear model whose J is ill-conditioned gets J⁻¹ by QR of its columns instead, whose error is that of X and not of XᵀX.
     """
+    if objective.kinked:
+        raise NoCurvature(KINKED)
     J = expected(objective) if kind == "expected" else objective.taylor(order=2).information
     assert J is not None
     factor = double(J).factor()

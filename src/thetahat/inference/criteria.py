@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import FitError
+from ..errors import FitError, NoCurvature
 from ..likelihood import Objective
 from ..models.information import Factor
 from .covariance import bread, meat, reduced
@@ -30,6 +30,10 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
     name → value. AICc is ∞ where n ≤ p + 1; TIC is NaN where the information is singular. J is the information of the objective and K
     the sum of squared scores (`covariance`): TIC is AIC where the model is true, and stays right where it is not.
 
+    Raises
+    ------
+    NoCurvature : a prior has a kink
+
     Source: Akaike (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
     criterion of model fitting.
 
@@ -38,6 +42,11 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
     >>> {name: round(value, 3) for name, value in criteria(fit.objective, fit.theta, fit.log_likelihood, 5).items()}
     {'AIC': 21.157, 'AICc': 27.157, 'BIC': 20.376, 'TIC': 18.099}
     """
+    if objective.kinked:
+        raise NoCurvature(
+            "AIC, BIC and TIC count the parameters of a maximum of the likelihood, and under a prior with a kink it is not known how many that "
+            "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
+        )
     return counted(objective.size, log_likelihood, observations) | {"TIC": -2 * log_likelihood + 2 * effective(objective, theta)}
 
 

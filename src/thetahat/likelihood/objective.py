@@ -185,6 +185,35 @@ class Objective:
             J = Information(A)
         return Taylor(part.value, gradient, J)
 
+    @property
+    def concave(self) -> bool:
+        """Whether the whole is concave in θ: every log p and every prior is, and no weighting can turn a term over."""
+        terms = all(bool(getattr(t.model, "concave", False)) and t.weights is None for t in self.terms)
+        return terms and all(p.prior.concave for p in self.priors)
+
+    @property
+    def kinked(self) -> bool:
+        """Whether a prior has a kink, so that the whole has no derivative where a coefficient stands on it."""
+        return any(p.prior.kink > 0 for p in self.priors)
+
+    def kinks(self) -> tuple[Tensor, Tensor]:
+        """λ and m, (p,), of the part −Σ_j λ_j |θ_j − m_j| that has no derivative; λ_j = 0 where there is none."""
+        weight, center = torch.zeros(self.size, dtype=torch.float64), torch.zeros(self.size, dtype=torch.float64)
+        for each in self.priors:
+            prior, places = each.prior, self._places(each.model)
+            if prior.kink == 0:
+                continue
+            at = prior.coordinates(each.model)
+            at = at if places is None else places[at]
+            if bool(((weight[at] > 0) & (center[at] != prior.location)).any()):
+                raise BadArgument(
+                    f"two priors have their kinks at different places of one coefficient, {prior.location:g} and another: name with on= the "
+                    "coefficients of each."
+                )
+            weight[at] += prior.kink / prior.scale
+            center[at] = prior.location
+        return weight, center
+
     # ---- the data ----------------------------------------------------------------------------------------------------------
 
     @property

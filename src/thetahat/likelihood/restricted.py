@@ -37,6 +37,14 @@ class Restricted:
     def rows(self) -> int | None:
         return self.whole.rows
 
+    @property
+    def concave(self) -> bool:
+        return self.whole.concave
+
+    @property
+    def kinked(self) -> bool:
+        return self.whole.kinked
+
     def lift(self, phi: Tensor) -> Tensor:
         """θ of φ."""
         if self.free is not None:

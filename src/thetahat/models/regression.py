@@ -393,7 +393,7 @@ class Regression(Model):
 
     @property
     def concave(self) -> bool:
-        return self.family.concave
+        return self.family.concave_with(self.fixed)
 
     def start(self, source: Source) -> Tensor:
         """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for."""

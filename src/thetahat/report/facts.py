@@ -196,6 +196,8 @@ def why_not(fit: Any) -> str:
     """Why a fit has no standard errors; empty if it has."""
     if fit.certificate.status not in ("certified maximum", "boundary"):
         return "Standard errors belong to a certified maximum, and this is none."
+    if fit.objective.kinked:
+        return "No standard errors: under a prior with a kink the maximum has no curvature at zero. fit.bootstrap() shows how the estimates vary."
     layout = getattr(fit.model, "layout", None)
     size = layout.kept if layout is not None and len(fit.objective.terms) == 1 else len(fit.theta)
     if size > DENSE:

@@ -149,6 +149,16 @@ def meaning(certificate: Certificate) -> str:
         "The distances are those of the quadratic model at θ̂: λ = √(gᵀJ⁻¹g) standard errors, from the gradient g and the information J "
         "of the whole data, and λ²/2 nats."
     )
+    if c.status == "certified maximum" and c.zeros is not None:
+        return (
+            (
+                "The objective is concave in θ, so no other θ has more of it. "
+                if c.concave
+                else "No θ nearby has more of the objective. "
+            )
+            + "The prior has a kink: a coefficient stands exactly there where the data's slope is less than the prior's on either side. The "
+            "distances are what the quadratic model of the rest says is left."
+        )
     if c.status == "certified maximum" and c.concave:
         return "log p is concave in θ, so no other θ makes these data more probable. " + decrement
     if c.status == "certified maximum":

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models import Mixture
 from . import closed_form, quantile
@@ -19,6 +20,7 @@ from .loop import Solver, iterate
 from .minibatches import drawn
 from .newton import Newton
 from .progress import progress
+from .proximal import Proximal
 from .quantile import LinearProgramme
 from .stochastic import Stochastic
 
@@ -28,11 +30,22 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 
 def choose(objective: Objective) -> Any:
     """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; the closed form where there is one;
-    EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
+    proximal Newton where a prior has a kink; EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
     noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
     if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):
         return Stochastic()
+    if objective.kinked and isinstance(objective.model, Mixture):
+        raise BadArgument(
+            "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use th.priors.Normal."
+        )
+    if objective.kinked:
+        if objective.size > DENSE:
+            raise BadArgument(
+                f"a prior with a kink on a model of {objective.size} parameters: Proximal factors their information, and no more than {DENSE} "
+                "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no exact zeros."
+            )
+        return Proximal()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
     if quantile.applies(objective):
@@ -70,6 +83,8 @@ __all__ = [
     "ClosedForm",
     "LinearProgramme",
     "Newton",
+    "Proximal",
+    "Restarts",
     "Solver",
     "Stochastic",
     "choose",

@@ -42,6 +42,7 @@ class Certificate:
     detail : one sentence more
     steps, passes : iterations, and passes over the data
     trend : for stochastic ascent: held-out nats per term (first, best, standard error)
+    zeros : how many coefficients stand exactly where their prior has its kink
     """
 
     status: str
@@ -57,6 +58,7 @@ class Certificate:
     steps: int = 0
     passes: int = 0
     trend: tuple[float, float, float] | None = None
+    zeros: int | None = None
 
     @property
     def ok(self) -> bool:

@@ -38,7 +38,8 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
     certificate = solver.certificate(objective, state)
     objective.theta = state.theta
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
-        return certificate
+        kinked = "A prior's kink was climbed by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
+        return replace(certificate, detail=f"{certificate.detail} {kinked}".strip())
     value = state.trace[-1][1] if state.trace else objective.value()  # the last step's: not a pass more
     if certificate.ok and not _finite(objective, value):
         certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -113,6 +113,7 @@ class EM:
     tolerance: float = 1e-8
     thin_above: int = 20_000
     begin: Tensor | None = field(default=None, repr=False)
+    smooth: ClassVar[bool] = True  # goes by curvature alone
 
     def __post_init__(self) -> None:
         for name in ("starts", "cycles", "inner"):

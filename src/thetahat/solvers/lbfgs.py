@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class LBFGS:
     tolerance: float = 1e-6
     memory: int = 30
     steps: int = 2000
+    smooth: ClassVar[bool] = True  # goes by curvature alone
 
     def start(self, objective: Any) -> State:
         theta = objective.theta
@@ -91,7 +92,7 @@ class LBFGS:
         }
         if state.decrement > max(self.tolerance, 1e-3):
             return Certificate(status="not converged", detail=f"Stopped after {state.step} steps.", **known)
-        concave = bool(getattr(objective.model, "concave", False))
+        concave = bool(getattr(objective, "concave", False))
         status = "certified maximum" if concave else "stationary point"
         return Certificate(
             status=status, concave=concave, detail="The decrement is that of the approximate information.", **known

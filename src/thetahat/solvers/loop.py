@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..errors import BadArgument
 from .certificate import Certificate
 
 
@@ -25,7 +26,15 @@ class Solver(Protocol):
 
 
 def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None = None) -> Any:
-    """start, step until done; leaves the objective's θ at the state's. `callback(state)` sees every state (progress, traces)."""
+    """start, step until done; leaves the objective's θ at the state's. `callback(state)` sees every state (progress, traces).
+
+    A solver that goes by curvature alone says so (`smooth`), and is refused an objective whose prior has a kink: it would stop anywhere.
+    """
+    if getattr(solver, "smooth", False) and getattr(objective, "kinked", False):
+        raise BadArgument(
+            f"{type(solver).__name__} needs derivatives, and a prior has a kink where a coefficient is zero. Use solver=th.Proximal() "
+            "(which is chosen by itself), or a smooth prior such as th.priors.Normal."
+        )
     state = solver.start(objective)
     if callback is not None:
         callback(state)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -79,6 +79,7 @@ class Newton:
     thin_above: int = 20_000
     coarse: float = 1e-2
     begin: Tensor | None = field(default=None, repr=False)
+    smooth: ClassVar[bool] = True  # goes by curvature alone
 
     # ---- start -----------------------------------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Newton:
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
         if state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse):
-            return Certificate(status="certified maximum", concave=bool(getattr(objective.model, "concave", False)), **known)
+            return Certificate(status="certified maximum", concave=bool(getattr(objective, "concave", False)), **known)
         why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
         return Certificate(status="not converged", detail=why, **known)
 
