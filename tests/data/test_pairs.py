@@ -6,10 +6,11 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from thetahat.data import Bytes, Characters, Pairs, TokenPairs
+from thetahat.data import Bytes, Characters, Pairs, TokenPairs, Words
 from thetahat.errors import (
     BadArgument,
     DataError,
@@ -162,3 +163,36 @@ def test_a_pair_longer_than_the_context_is_refused_by_name_dropped_or_cut() -> N
     assert torch.equal(cut.whole["chosen"][1, :4], cut.whole["rejected"][1, :4]), "for both answers alike"
     with pytest.raises(EmptyData, match="none of the 3"):
         TokenPairs(rows, Bytes(), 2, overlong="cut")
+
+
+# ---- features of text ----------------------------------------------------------------------------------------------------------
+
+
+def test_words_are_counted_whatever_their_case_and_length_is_in_hundreds() -> None:
+    words = Words(["i'm", "sorry", "?"])
+    found = words(["I’m sorry, I'M not", "Why? What? " + "so " * 98])
+    assert words.names == ["word i'm", "word sorry", "word ?", "length"]
+    np.testing.assert_allclose(found, [[np.log(3), np.log(2), 0, 0.04], [0, 0, np.log(3), 1.0]])
+
+
+def test_the_frequent_words_are_those_that_the_most_answers_have() -> None:
+    pairs = Pairs([ROW | {"chosen": "yes yes yes", "rejected": "no thanks"}, ROW | {"chosen": "no", "rejected": "no!"}])
+    assert Words.of(pairs, 2).words[0] == "no"
+    with pytest.raises(EmptyData, match="no words"):
+        Words.of(["1 2", "..."])
+    with pytest.raises(BadArgument, match="twice"):
+        Words(["a", "a"])
+
+
+def test_pairs_described_by_features_keep_their_prompts_ties_and_margins() -> None:
+    rows = [ROW | {"chosen": "yes", "prompt": p, "tie": p == "b", "margin": 0.5} for p in "aba"]
+    described = Pairs(rows).described(Words(["yes"]))
+    assert described.features == ["word yes", "length"]
+    assert described.whole.group.tolist() == [0, 1, 0]
+    assert described.whole["tie"].tolist() == [False, True, False]
+    assert described.whole["margin"].tolist() == [0.5] * 3
+    np.testing.assert_allclose(described.whole["winner"][0], [np.log(2), 0.01])
+    lengths = Pairs(rows).described(lambda texts: [[len(text)] for text in texts], names=["characters"])
+    assert lengths.whole["loser"].tolist() == [[4.0]] * 3
+    with pytest.raises(WrongType, match="row 0 holds token ids"):
+        Pairs([{"prompt": [1], "chosen": [2], "rejected": [3]}]).described(Words(["a"]))

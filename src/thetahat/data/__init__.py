@@ -12,6 +12,7 @@ from .images import Binarised, Images
 from .noised import Noised
 from .pairs import Pair, Pairs
 from .preferences import Preferences
+from .replay import Replay
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
@@ -19,6 +20,7 @@ from .token_pairs import TokenPairs
 from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
 from .transformed import Transformed
+from .words import Words
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -51,6 +53,7 @@ __all__ = [
     "Pair",
     "Pairs",
     "Preferences",
+    "Replay",
     "Rollouts",
     "Shifts",
     "Source",
@@ -59,6 +62,7 @@ __all__ = [
     "TokenPairs",
     "Tokens",
     "Transformed",
+    "Words",
     "maps",
     "shards",
     "shipped",

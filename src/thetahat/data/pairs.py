@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, NotFinite, UnknownColumn, WrongType
+from .preferences import Preferences
 
 FIELDS = ("prompt", "chosen", "rejected", "margin", "tie")
 TURN = "\n\nAssistant:"
@@ -107,6 +109,26 @@ class Pairs(Sequence[Pair]):
     def take(self, index: Sequence[int]) -> Pairs:
         """The pairs at these places."""
         return self._of([self._pairs[i] for i in index])
+
+    def described(self, features: Callable[[list[str]], Any], names: Sequence[str] | None = None) -> Preferences:
+        """The pairs by features of their answers, as a source for `BradleyTerry(features=…)`; its group is the prompt (or opening).
+
+        Parameters
+        ----------
+        features : texts of n answers → (n, d), such as `Words`
+        names : of the d features; None: `features.names`, where it has them
+        """
+        for pair in self._pairs:
+            if not (isinstance(pair.chosen, str) and isinstance(pair.rejected, str)):
+                raise WrongType(f"{pair.where} holds token ids: features are of text.")
+        chosen, rejected = (
+            np.asarray(features([str(getattr(p, which)) for p in self._pairs]), dtype=np.float64)
+            for which in ("chosen", "rejected")
+        )
+        tie = [bool(p.tie) for p in self._pairs] if any(p.tie for p in self._pairs) else None
+        margin = [p.margin or 0.0 for p in self._pairs] if any(p.margin for p in self._pairs) else None
+        known = names if names is not None else getattr(features, "names", None)
+        return Preferences(chosen, rejected, group=self.group, tie=tie, margin=margin, features=known)
 
     def _of(self, pairs: list[Pair]) -> Pairs:
         if not pairs:
