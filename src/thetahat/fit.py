@@ -474,6 +474,13 @@ class Fit:
 
         return ratings.rewards(self.objective, self.theta, features, against, covariance=covariance)
 
+    def judge(self, pairs: Any = None, *, level: float = 0.95) -> Judgement:
+        """How well a Bradley–Terry fit judges pairs: accuracy, nats and calibration error, with intervals. None: those fitted."""
+        from .evaluation import judge
+
+        source = self.source if pairs is None else self._source_like(pairs)
+        return judge.judge(self.model, source, level=level)
+
     def influence(self) -> pd.DataFrame:
         """Of each row: leverage, and Cook's distance."""
         from .evaluation import residuals
