@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .evaluation.calibration_error import CalibrationError
+    from .evaluation.judge import Judgement
     from .evaluation.excess import Excess
     from .evaluation.score import Score
     from .evaluation.surprise import Surprise
