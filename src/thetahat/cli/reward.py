@@ -1,0 +1,217 @@
+"""`thetahat fit reward PAIRS`: ratings of items from a table of who was preferred to whom, or a reward model of text from pairs of answers.
+
+PAIRS.csv, .parquet          winner, loser[, tie, first, count]: Bradley–Terry ratings, and ranks with intervals
+PAIRS.jsonl, .jsonl.gz       chosen, rejected[, prompt, margin]: a reward that is linear in the frequent words and the length of an
+                             answer, or in the features of a language model; judged on prompts that it has not seen
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadArgument, MissingExtra
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..data import Pairs, Preferences
+    from ..evaluation.judge import Judgement
+    from ..fit import Fit
+
+SCALES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the prior on coefficients, among which the pairs choose
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What was found: it prints itself.
+
+    Parameters
+    ----------
+    fit : the fit
+    table : a row an item (`Fit.ratings`), or a row a coefficient: estimate, standard_error, z
+    judgement : of pairs held out; None for ratings of items
+    note : what was left out, and which prior was chosen
+    """
+
+    fit: Fit
+    table: pd.DataFrame
+    judgement: Judgement | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        shown = _items(self.table) if self.judgement is None else _strongest(self.table)
+        return "\n\n".join(str(part) for part in (shown, self.judgement, self.note, self.fit.certificate) if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        out: dict[str, Any] = {
+            "table": self.table.reset_index().to_dict("records"),
+            "certificate": self.fit.certificate.to_dict(),
+            "note": self.note,
+        }
+        j = self.judgement
+        if j is not None:
+            c = j.calibration
+            out["held_out"] = {
+                "pairs": j.pairs,
+                "accuracy": {"value": j.accuracy, "low": j.low, "high": j.high},
+                "level": j.level,
+            }
+            out["held_out"] |= {"score": j.score.to_dict(), "calibration_error": {"value": c.value, "low": c.low, "high": c.high}}
+        return out
+
+
+def reward(
+    pairs: str | Path,
+    *,
+    network: str | Path | None = None,
+    context: int = 512,
+    words: int = 100,
+    held_out: float = 0.2,
+    prior: float | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Rated:
+    """Ratings of items, or a reward model of text: by what the file holds.
+
+    Parameters
+    ----------
+    pairs : a table of items (.csv, .parquet), or lines of JSON with chosen and rejected answers (.jsonl, .jsonl.gz)
+    network : the folder of a causal language model of transformers: the reward is linear in its mean hidden state over the answer, and in
+        the answer's length. None: in the words
+    context : tokens that the network sees; longer prompts lose their beginning
+    words : how many words are counted
+    held_out : fraction of the prompts on which the reward is judged
+    prior : scale of the normal prior on ratings, or on coefficients other than the length's; None: none on ratings, and on coefficients the
+        one of `SCALES` that pairs held out of the fit find most probable
+    level : of the intervals
+    seed : of what is held out
+
+    Identical answers, and answers that do not fit in the context, are left out and counted.
+
+    Raises
+    ------
+    DataError : pairs that cannot be used, by line or row;  NoMaximum : an item that never lost, by name, and no prior
+    """
+    path = Path(pairs)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _text(path, network, context, words, held_out, prior, level, seed)
+    if network is not None:
+        raise BadArgument(
+            f"{path.name} is a table of items, for which there is no network. Accepted with one: .jsonl of answers."
+        )
+    return _table(path, prior, level)
+
+
+def _table(path: Path, prior: float | None, level: float) -> Rated:
+    from ..data.frame import Frame
+    from ..data.preferences import Preferences
+    from ..fit import fit
+    from ..likelihood.priors import Normal
+    from ..models import BradleyTerry
+
+    frame = Frame(str(path))
+    named: dict[str, Any] = {name: name for name in ("tie", "first", "count") if name in frame.columns}
+    games = Preferences("winner", "loser", named.pop("count", None), data=frame, **named)
+    assert games.items is not None
+    tied = "tie" in games.whole and bool(games.whole["tie"].any())
+    model = BradleyTerry(items=games.items, ties="davidson" if tied else None, first="first" in named, reference=prior is None)
+    found = fit(model, games, prior=None if prior is None else Normal(prior))
+    extra = [name for name in found.names if name in ("first", "log_ties")]
+    note = "".join(f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra)
+    return Rated(found, found.ratings(level=level), note=note.strip())
+
+
+def _text(
+    path: Path, network: Any, context: int, words: int, held_out: float, prior: float | None, level: float, seed: int
+) -> Rated:
+    from ..data import Pairs, Words
+    from ..fit import fit
+    from ..likelihood.priors import Normal
+    from ..models import BradleyTerry
+
+    pairs = Pairs(path, identical="drop")
+    train, test = pairs.split(held_out, seed=seed)
+    left = [f"{len(pairs.dropped)} pairs of identical answers"] if pairs.dropped else []
+    if network is None:
+        counted = Words.of(train, words)
+        fitted, judged = train.described(counted), test.described(counted)
+    else:
+        fitted, judged, gone = _embedded(train, test, Path(network), context)
+        left += [f"{gone} pairs that do not fit in {context} tokens"] if gone else []
+    assert fitted.features is not None
+    on = [name for name in fitted.features if name != "length"]
+    scales = SCALES if prior is None else (prior,)
+    found = fit(BradleyTerry(features=fitted.features), fitted, prior=Normal(scales[-1], on=on))
+    note = f"left out: {'; '.join(left)}\n" if left else ""
+    if prior is None:
+        choice = found.choose_prior([Normal(scale, on=on) for scale in scales], folds=5, seed=seed)
+        found, note = choice.fit, note + f"prior: Normal({choice.scale:g}) on all but the length, by pairs held out"
+    return Rated(found, _coefficients(found), found.judge(judged, level=level), note.strip())
+
+
+def _coefficients(found: Fit) -> pd.DataFrame:
+    import pandas as pd
+
+    error = found.standard_errors()
+    table = pd.DataFrame({"estimate": found.estimates, "standard_error": error, "z": found.estimates / error})
+    return table.rename_axis("feature").sort_values("z", ascending=False)
+
+
+def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Preferences, Preferences, int]:
+    """Both parts by the mean hidden state over each answer, in units of its spread among the pairs fitted, and by length."""
+    import numpy as np
+
+    from ..data import BPE, Preferences, TokenPairs
+    from ..networks import Pretrained, embedded
+
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra.named("transformers", "llm") from error
+    if not folder.is_dir():
+        raise BadArgument(f"{folder} is no folder of a language model.")
+    llama = Pretrained(AutoModelForCausalLM.from_pretrained(folder, local_files_only=True))
+    own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = BPE(own, end=own.eos_token)
+    parts, gone = [], 0
+    for pairs in (train, test):
+        tokens = TokenPairs(pairs, tokenizer, context, overlong="cut")
+        gone += len(tokens.dropped)
+        length = [tokens.whole[f"{w}_mask"].sum(1, keepdim=True).double().numpy() / 100 for w in ("chosen", "rejected")]
+        parts.append((*(h.numpy() for h in embedded(llama, tokens, "mean")), *length, tokens.whole.group.numpy()))
+    scale = np.std(parts[0][0] - parts[0][1], axis=0)
+    names = [*(f"h{i}" for i in range(len(scale))), "length"]
+    sides = [
+        Preferences(np.hstack([c / scale, lc]), np.hstack([r / scale, lr]), group=group, features=names)
+        for c, r, lc, lr, group in parts
+    ]
+    return sides[0], sides[1], gone
+
+
+def _items(table: pd.DataFrame) -> str:
+    """rating ± error, Elo ± error, rank (low to high)."""
+    import pandas as pd
+
+    shown = pd.DataFrame(
+        {
+            "rating": [f"{r:.3f} ± {e:.3f}" for r, e in zip(table.rating, table.standard_error, strict=True)],
+            "Elo": [f"{r:.0f} ± {e:.0f}" for r, e in zip(table.elo, table.elo_error, strict=True)],
+            "rank": [f"{r} ({a} to {b})" for r, a, b in zip(table["rank"], table.low, table.high, strict=True)],
+        },
+        index=table.index.rename(None),
+    )
+    return shown.to_string()
+
+
+def _strongest(table: pd.DataFrame, many: int = 8) -> str:
+    """What speaks most for an answer, and what most against."""
+    shown = table if len(table) <= 2 * many else table.iloc[[*range(many), *range(-many, 0)]]
+    cut = (
+        ""
+        if len(table) <= 2 * many
+        else f"\n(of {len(table)} features: the {many} that speak most surely for an answer, and against)"
+    )
+    return shown.rename_axis(None).to_string(float_format="{:.3f}".format) + cut

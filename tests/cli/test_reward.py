@@ -1,0 +1,82 @@
+"""The logic of `thetahat fit reward`: ratings of a table's items, and rewards of text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thetahat.cli.reward import reward
+from thetahat.data import BPE, shipped
+from thetahat.errors import BadArgument, NoMaximum
+
+
+def answers(path: Path, n: int = 120) -> Path:
+    """Answers of which those with a "please", and longer ones, tend to be preferred."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(n):
+        one, other = (["please"] * int(rng.integers(0, 3)) + ["so"] * int(rng.integers(1, 30)) for _ in range(2))
+        better = (one.count("please") - other.count("please")) + 0.1 * (len(one) - len(other)) + rng.logistic() > 0
+        chosen, rejected = (one, other) if better else (other, one)
+        row = {"prompt": f"Question {i // 2}", "chosen": " ".join(chosen), "rejected": " ".join(rejected)}
+        lines.append(json.dumps(row))
+    lines.append(json.dumps({"prompt": "Question 0", "chosen": "so", "rejected": "so"}))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_table_of_items_is_rated():
+    """The shipped puddings: brand 6 first, no rank certain, and the tie parameter of PlackettLuce."""
+    found = reward(shipped("pudding"))
+    text = str(found)
+    assert "brand 6   0.201 ± 0.127  1535 ± 22  1 (1 to 6)" in text
+    assert "log_ties: -0.2919 ± 0.0825" in text
+    document = found.to_dict()
+    json.dumps(document, allow_nan=False)
+    assert next(row["item"] for row in document["table"]) == "brand 6"
+
+
+def test_an_unbeaten_item_is_named_and_rated_under_a_prior(tmp_path: Path):
+    table = tmp_path / "games.csv"
+    table.write_text("winner,loser,first\na,b,a\nb,c,c\nc,b,c\n", encoding="utf-8")
+    with pytest.raises(NoMaximum, match="'a' never lost"):
+        reward(table)
+    found = reward(table, prior=1.0)
+    assert "first: " in found.note
+    assert next(iter(found.table.index)) == "a"
+
+
+def test_answers_are_rewarded_by_words_and_length_and_judged_on_other_prompts(tmp_path: Path):
+    found = reward(answers(tmp_path / "answers.jsonl"), words=2, held_out=0.25)
+    assert found.judgement is not None
+    assert found.judgement.low > 0.5
+    assert found.table.estimate["word please"] > 0
+    assert found.table.estimate["length"] > 0
+    assert "left out: 1 pairs of identical answers" in found.note
+    assert "prior: Normal(" in found.note
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert "accuracy" in str(found)
+
+
+def test_a_language_model_gives_features(tmp_path: Path):
+    """A random Llama of sixteen numbers: its features, and the length, from a folder as transformers saves it."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=270, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    own = BPE.train(["so please Question"], vocabulary=270)._own
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(tmp_path / "llama")
+    found = reward(answers(tmp_path / "answers.jsonl", 60), network=tmp_path / "llama", context=32, prior=0.1)
+    assert sorted(found.table.index) == sorted([*(f"h{i}" for i in range(16)), "length"])
+    assert "that do not fit in 32 tokens" in found.note
+
+
+def test_what_cannot_be_rewarded_is_refused(tmp_path: Path):
+    with pytest.raises(BadArgument, match="table of items"):
+        reward(shipped("pudding"), network=tmp_path)
+    with pytest.raises(BadArgument, match="no folder of a language model"):
+        reward(answers(tmp_path / "answers.jsonl", 20), network=tmp_path / "none")
