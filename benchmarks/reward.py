@@ -71,7 +71,7 @@ class Half:
     def rows(self, which: np.ndarray) -> Half:
         return Half(self.chosen[which], self.rejected[which], self.length[:, which], self.opening[which])
 
-    def pairs(self, columns: slice | None, scale: np.ndarray | None = None) -> th.data.Preferences:
+    def pairs(self, columns: slice | None, scale: Any = None) -> th.data.Preferences:
         """Features h0 … of the network, in units of `scale`, and the answer's length in units of 100 tokens; None: the length alone."""
         chosen, rejected = (self.length[i][:, None] / 100.0 for i in (0, 1))
         names = ["length"]
@@ -166,7 +166,19 @@ def main() -> None:
             f"- {name}: the standard error of r(chosen) − r(rejected) of a pair judged is {rewards.standard_error.median():.2f} (median), "
             f"beside a spread of those differences of {rewards.reward.std():.2f}; {beyond} of {len(rewards)} differ from 0 by more than 1.96 errors."
         )
+    for kind in KINDS:
+        print(words(chosen.preferences, kind))
     print("\n" + "\n".join(notes))
+
+
+def words(folder: str | Path, kind: str) -> str:
+    """All pairs of a kind, by the 200 words that the most answers have and by length: what more pairs are worth, and less of a model."""
+    train, test = th.data.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening").split(0.3, seed=SEED)
+    counted = th.data.Words.of(train, 200)
+    pairs = train.described(counted)
+    first = th.fit(th.models.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="word *"))
+    choice = first.choose_prior([th.priors.Normal(s, on="word *") for s in (0.02, 0.05, 0.1, 0.2, 0.5)], folds=5)
+    return line(f"{kind}: all pairs, 200 words, prior {choice.scale:g}", len(train), choice.fit.judge(test.described(counted)))
 
 
 def _length(what: str, fit: th.Fit, tested: dict[str, Any]) -> str:
