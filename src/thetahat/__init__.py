@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import data, errors, families, likelihood, models, networks, solvers
 from .families import loss
 from .fit import Fit, fit, maximize
-from .likelihood import LogLikelihood, LogPrior, Objective, priors, weights
+from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
 from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stochastic
 
@@ -47,6 +47,7 @@ __all__ = [
     "LBFGS",
     "Certificate",
     "ClosedForm",
+    "DensityPower",
     "Fit",
     "LogLikelihood",
     "LogPrior",
@@ -54,6 +55,7 @@ __all__ = [
     "Objective",
     "Proximal",
     "Stochastic",
+    "Trimmed",
     "compare",
     "data",
     "errors",

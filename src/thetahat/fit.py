@@ -20,13 +20,14 @@ from . import families
 from .data import Batch, Source, Tensors
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged, UnknownColumn, WrongType
 from .families.base import Family
-from .likelihood import LogLikelihood, LogPrior, Objective
+from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
+from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance
 from .models import Regression
 from .models.base import names_of
 from .models.custom import Custom
-from .solvers import choose, climb
+from .solvers import Stochastic, choose, climb
 from .solvers.certificate import Certificate
 from .types import Weights
 
@@ -51,6 +52,7 @@ def fit(
     weights: str | Weights | None = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    robust: DensityPower | Trimmed | str | None = None,
     solver: Solver | None = None,
     on_failure: str = "raise",
     run: str | Path | None = None,
@@ -68,6 +70,8 @@ def fit(
         weighting (batch, log_prob) → weights
     prior : one or several priors on coefficients
     missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
+    robust : None; or what is maximised instead of the log-likelihood where some rows may come from elsewhere: `DensityPower(0.5)`,
+        `Trimmed(0.75)`, or their names, "density_power:0.5"
     solver : None chooses by what the model offers and by size
     on_failure : "raise", or "return" the fit as it stands with its certificate
     run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.runs`)
@@ -129,7 +133,13 @@ def fit(
         raise BadArgument(
             f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
         )
-    objective = Objective([LogLikelihood(built, source, weighting)])
+    setting = get_robust(robust)
+    if setting is not None and weighting is not None:
+        raise BadArgument("robust= gives every row its weight; a weighting besides cannot be had.")
+    term = LogLikelihood(built, source, weighting) if setting is None else setting.of(built, source)
+    if setting is not None:
+        call["robust"] = str(setting)
+    objective = Objective([term])
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
     return maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
@@ -163,6 +173,9 @@ def maximize(
             f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."
         )
     solver = solver or choose(objective)
+    robust = [term.robust for term in objective.terms if term.robust is not None]
+    if robust and isinstance(solver, Stochastic):
+        raise BadArgument(f"{robust[0]} is not maximised by Stochastic, which climbs log p of batches. Leave the solver out.")
     if run is not None:
         from . import runs
 
@@ -222,10 +235,39 @@ class Fit:
 
     @property
     def log_likelihood(self) -> float:
-        """ℓ(θ̂) = Σ w log p, in nats: priors not included."""
+        """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something else: `maximised`."""
+        if self.robust is not None:
+            plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
+            return self._once("log_likelihood", lambda: Objective(plain).value(self.theta))
         if self.certificate.status == "certified maximum" and self.trace and not self.objective.priors:
             return self.trace[-1][1]  # the last step's value is ℓ(θ̂) itself: no pass over the data is needed
         return self._once("log_likelihood", lambda: Objective(self.objective.terms).value(self.theta))
+
+    @property
+    def robust(self) -> DensityPower | Trimmed | None:
+        """What was maximised in the place of the log-likelihood."""
+        return self.objective.terms[0].robust
+
+    @property
+    def maximised(self) -> float:
+        """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors included."""
+        return self._once("maximised", lambda: self.objective.value(self.theta))
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The rows that a trimmed fit kept, numbered as in the data from 0."""
+        from .evaluation import outliers
+
+        return self._once("kept", lambda: outliers.kept(self.objective, self.theta))
+
+    def outliers(self, most: int | None = 10) -> pd.DataFrame:
+        """The rows that the fit finds least probable, worst first: columns weight (in the fit), surprise (−log p, nats), observed, expected.
+
+        most : how many; None: all rows
+        """
+        from .evaluation import outliers
+
+        return outliers.outliers(self.objective, self.theta, most)
 
     @property
     def observations(self) -> float:
@@ -239,31 +281,33 @@ class Fit:
 
     # ---- inference -----------------------------------------------------------------------------------------------------------
 
-    def covariance(self, kind: str = "observed", *, by: str | Sequence[str] | None = None) -> pd.DataFrame:
+    def covariance(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.DataFrame:
         """The covariance of the estimates.
 
         Parameters
         ----------
         kind : "observed" (J⁻¹), "expected" (Fisher's), "sandwich" (J⁻¹ K J⁻¹), "cluster" (K summed within `by`; two columns: two-way),
-            "bootstrap"
+            "bootstrap"; None: "observed", but "sandwich" where J⁻¹ is no covariance (a robust fit, importance weights)
         by : the column, or two columns, that name the clusters
         """
         import pandas as pd
 
         from .inference import covariance
 
+        kind = self._covariance(kind)
         matrix = self._once(
             ("covariance", kind, by if by is None or isinstance(by, str) else tuple(by)),
             lambda: covariance.natural(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
         )
         return pd.DataFrame(matrix.numpy(), index=self.names, columns=self.names)
 
-    def standard_errors(self, kind: str = "observed", *, by: str | Sequence[str] | None = None) -> pd.Series:
+    def standard_errors(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.Series:
         """The square roots of the covariance's diagonal (which alone is computed where a category has thousands of levels)."""
         import pandas as pd
 
         from .inference import covariance
 
+        kind = self._covariance(kind)
         variance = self._once(
             ("variance", kind, by if by is None or isinstance(by, str) else tuple(by)),
             lambda: covariance.variances(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
@@ -276,7 +320,7 @@ class Fit:
         kind: str = "wald",
         *,
         parameters: str | Sequence[str] | None = None,
-        covariance: str = "observed",
+        covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         draws: int = 999,
         seed: int = 0,
@@ -295,7 +339,7 @@ class Fit:
             level,
             kind,
             parameters=wanted,
-            covariance=covariance,
+            covariance=self._covariance(covariance) if kind == "wald" else covariance or "observed",
             clusters=self._clusters(by),
             draws=draws,
             seed=seed,
@@ -322,7 +366,7 @@ class Fit:
         hypothesis: str | Sequence[str],
         kind: str = "wald",
         *,
-        covariance: str = "observed",
+        covariance: str | None = None,
         by: str | Sequence[str] | None = None,
     ) -> Test:
         """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z = 1".
@@ -331,17 +375,23 @@ class Fit:
         """
         from .inference import tests
 
-        return tests.test(self.objective, self.theta, hypothesis, kind, covariance=covariance, clusters=self._clusters(by))
+        own = self._covariance(covariance) if kind == "wald" else covariance or "observed"
+        return tests.test(self.objective, self.theta, hypothesis, kind, covariance=own, clusters=self._clusters(by))
 
-    def delta(self, function: Any, *, covariance: str = "observed") -> pd.DataFrame:
+    def delta(self, function: Any, *, covariance: str | None = None) -> pd.DataFrame:
         """Functions of the estimates by the delta method: `function(dict of name → tensor) → tensor or dict`. Columns estimate, standard_error."""
         from .inference import delta
 
-        return delta.delta(self.objective, self.theta, function, kind=covariance)
+        return delta.delta(self.objective, self.theta, function, kind=self._covariance(covariance))
 
     @property
     def criteria(self) -> dict[str, float]:
         """AIC, AICc, BIC and TIC (Takeuchi's: the trace of K J⁻¹ in place of the number of parameters)."""
+        if self.robust is not None:
+            raise BadArgument(
+                f"AIC, BIC and TIC belong to the maximum of a likelihood, and {self.robust} maximised something else. Compare by rows held out: "
+                "fit.score(data)."
+            )
         from .inference import criteria
 
         return self._once(
@@ -366,10 +416,11 @@ class Fit:
             "evidence" (the probability of the data under each prior)
         """
         from .evaluation import prior_choice
+        from .inference.bootstrap import copied
 
-        chosen = prior_choice.choose(self.objective, self.theta, candidates, by, folds=folds, seed=seed)
-        objective = Objective(self.objective.terms, [LogPrior(each, self.model) for each in chosen.prior])
-        chosen.fit = maximize(objective, call=self.call)
+        own = copied(self.objective)  # the chosen fit has a θ of its own
+        chosen = prior_choice.choose(own, self.theta, candidates, by, folds=folds, seed=seed)
+        chosen.fit = maximize(Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior]), call=self.call)
         return chosen
 
     def score(self, data: Any = None, *, samples: int | None = None, seed: int = 0) -> Score:
@@ -488,15 +539,15 @@ class Fit:
 
         return residuals.influence(self.objective, self.theta)
 
-    def effects(self, variables: Sequence[str] | None = None, *, covariance: str = "observed") -> pd.DataFrame:
+    def effects(self, variables: Sequence[str] | None = None, *, covariance: str | None = None) -> pd.DataFrame:
         """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for categories, with errors."""
         from .evaluation import effects
 
-        return effects.effects(self.objective, self.theta, variables, kind=covariance)
+        return effects.effects(self.objective, self.theta, variables, kind=self._covariance(covariance))
 
     # ---- report --------------------------------------------------------------------------------------------------------------
 
-    def summary(self, *, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Any:
+    def summary(self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Any:
         """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a notebook."""
         from .report import summary
 
@@ -536,6 +587,12 @@ class Fit:
             self._kept[key] = compute()
         return self._kept[key]
 
+    def _covariance(self, kind: str | None) -> str:
+        """The kind that was asked for, or the default."""
+        from .inference import covariance
+
+        return covariance.default(self.objective) if kind is None else kind
+
     def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
         if by is None:
             return None
@@ -564,6 +621,8 @@ class Fit:
         from .data.frame import Frame
         from .data.table import Table
 
+        if self.model.density and isinstance(data, (np.ndarray, Tensor, list)):  # as `fit` takes it
+            data = {self.model.encoder.response.required[0]: data}
         # a score is of rows as they are, whatever they weighed in the fit
         return Table(Frame(data), replace(self.model.encoder, carried=()), self.model.family)
 

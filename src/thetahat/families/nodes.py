@@ -71,13 +71,13 @@ class Rows:
         return {(a, b): torch.zeros(len(self), dtype=torch.float64) for a in k for b in k if a <= b}
 
 
-def reach(rows: Rows) -> tuple[Tensor, int]:
-    """Where each row's sum begins, and how many counts the widest needs: twice as far from the median as the 10⁻¹⁰ quantiles are."""
+def reach(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Where each row's sum begins, and over how many counts it goes: twice as far from the median as the 10⁻¹⁰ quantiles are."""
     needs_quantile(rows)
     q = torch.tensor([1e-10, 0.5, 1 - 1e-10], dtype=torch.float64).expand(len(rows), 3)
     low, middle, high = rows.of("quantile", q).unbind(1)
     first = (middle - 2 * (middle - low) - 4).clamp(min=rows.family.support.low)
-    return first, int((middle + 2 * (high - middle) + 16 - first).max()) + 1
+    return first, torch.floor(middle + 2 * (high - middle) + 16 - first) + 1
 
 
 def needs_quantile(rows: Rows) -> None:
@@ -127,7 +127,7 @@ def mapping(family: Family, center: Tensor, width: Tensor) -> Map:
 
 
 def range_of(rows: Rows, center: Tensor, width: Tensor, power: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row's t beyond which p^power, as a density in t, is more than TAIL nats below its peak; and whether it falls so far (an angle's does not)."""
+    """Each row's t beyond which p^power, a density in t, is more than TAIL nats below its peak; and whether it falls so far (an angle's does not)."""
     far = [2.0**k * f for k in range(-2, 11) for f in (1.0, 1.5)]
     grid = torch.tensor([-x for x in reversed(far)] + [0.0] + far, dtype=torch.float64)
     if not math.isfinite(rows.family.support.low):

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.special import ndtr
 
 from ..errors import BadArgument
-from .base import Family
-from .nodes import REACH, Rows, inside_of, mapping, range_of, reach, scale_of
+from .base import Family, _gradient
+from .nodes import BLOCK, REACH, Rows, inside_of, mapping, range_of, reach, scale_of
 
 STEPS, MOST = 64, 4096  # nodes of the first rule, and of the last
 SETTLED = 1e-10  # by what the logarithm may change when the step is halved: its own error is then the square of that
 STEP = 1 / 32  # of the rule in z
+WIDE = 1024  # counts of a row beyond which a mass is so wide that every k-th does: it then spans 25 standard deviations
 
 
 def log_power_integral(family: Family, beta: float, parameters: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
@@ -40,13 +41,32 @@ def log_power_integral(family: Family, beta: float, parameters: Sequence[Tensor]
     True
     """
     wide = torch.broadcast_tensors(*parameters, *(v.to(torch.float64) for v in extras.values()))
-    theta, own = wide[: len(parameters)], dict(zip(extras, wide[len(parameters) :], strict=True))
+    theta, k = wide[: len(parameters)], len(parameters)
+    # rows that are alike are integrated once, with derivatives; each row's own value is its second-order expansion, exact where it stands
+    table, back = torch.unique(torch.stack([t.detach() for t in wide]), dim=1, return_inverse=True)
+    given = dict(zip(extras, table[k:], strict=True))
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in theta)):
+        return _integral(family, beta, list(table[:k]), given)[back]
+    with torch.enable_grad():
+        leaves = [t.clone().requires_grad_() for t in table[:k]]
+        value = _integral(family, beta, leaves, given)
+        first = _gradient(value.sum(), leaves, create_graph=True)
+        second = [_gradient(g.sum(), leaves, create_graph=False) for g in first]
+    step = [t - t.detach() for t in theta]
+    out = value.detach()[back]
+    for a in range(k):
+        bend = sum(second[a][b].detach()[back] * step[b] for b in range(k))
+        out = out + step[a] * (first[a].detach()[back] + 0.5 * bend)
+    return out
+
+
+def _integral(family: Family, beta: float, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
     with torch.no_grad():
         eta = [p.link(t.detach()) for p, t in zip(family.parameters.values(), theta, strict=True)]
-        y, log_weight = _nodes(Rows(family, eta, own, []), beta)
-    value = _log_sum(family, beta, y, log_weight, theta, own)
+        y, log_weight = _nodes(Rows(family, eta, dict(extras), []), beta)
+    value = _log_sum(family, beta, y, log_weight, theta, extras)
     if family.measure == "mixed":
-        value = torch.logaddexp(value, (1 + beta) * family.log_prob(torch.zeros_like(theta[0]), *theta, **own))
+        value = torch.logaddexp(value, (1 + beta) * family.log_prob(torch.zeros_like(theta[0]), *theta, **extras))
     return value
 
 
@@ -64,19 +84,33 @@ def _log_sum(
 
 def _nodes(rows: Rows, beta: float) -> tuple[Tensor, Tensor]:
     """y and log w, (n, m), of a rule that has settled."""
-    family, support = rows.family, rows.family.support
+    family = rows.family
     if family.measure == "mass":
-        finite = math.isfinite(support.low) and math.isfinite(support.high)
-        low, n = (torch.full_like(rows.eta[0], support.low), int(support.high - support.low) + 1) if finite else reach(rows)
-        y = low[:, None] + torch.arange(n, dtype=low.dtype)
-        inside = _inside(rows, y)
-        return torch.where(inside, y, low[:, None]), torch.where(inside, 0.0, -math.inf)
+        return _counts(rows)
     found = _by_density(rows, beta)
     if found is None and type(family).quantile is not Family.quantile:
         found = _by_quantile(rows, beta)
     if found is None:
         raise BadArgument(f"∫ p^{1 + beta:g} dy of {family} could not be found numerically, and it has no formula.")
     return found
+
+
+def _counts(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Every count that matters; of a wide mass that begins above the support's end every k-th, k times (the trapezoidal rule)."""
+    support = rows.family.support
+    if math.isfinite(support.low) and math.isfinite(support.high):
+        low, length = torch.full_like(rows.eta[0], support.low), torch.full_like(rows.eta[0], support.high - support.low + 1)
+    else:
+        low, length = reach(rows)
+    stride = torch.where(low > support.low, torch.ceil(length / WIDE), 1.0)
+    n = int((length / stride).max()) + 1
+    if n * len(low) > MOST * BLOCK // STEPS:
+        raise BadArgument(
+            f"∑ p^(1 + β) of {rows.family} runs over {n} counts in each of {len(low)} rows: more than are added up."
+        )
+    y = low[:, None] + stride[:, None] * torch.arange(n, dtype=low.dtype)
+    inside = _inside(rows, y)
+    return torch.where(inside, y, low[:, None]), torch.where(inside, torch.log(stride)[:, None], -math.inf)
 
 
 def _by_density(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:

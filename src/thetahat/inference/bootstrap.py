@@ -31,7 +31,7 @@ from ..data.batch import Batch
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
-from ..likelihood import LogLikelihood, LogPrior, Objective
+from ..likelihood import LogLikelihood, LogPrior, Objective, Trimmed
 from ..models.base import names_of
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
@@ -134,6 +134,10 @@ def _check(objective: Objective, kind: str, draws: int, clusters: Any, workers: 
         raise BadArgument(f"draws={draws!r}: a whole number of at least 2 is needed.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise BadArgument(f"workers={workers!r}: a whole number of at least 1 is needed.")
+    if any(isinstance(t.robust, Trimmed) for t in objective.terms):
+        raise BadArgument(
+            "a resample counts its rows, and Trimmed keeps or leaves out whole ones: it has no bootstrap. th.DensityPower has one."
+        )
     if (kind == "cluster") != bool(clusters):
         what = (
             "needs by: the column that names the clusters"
@@ -199,7 +203,7 @@ def _recounted(objective: Objective, rng: np.random.Generator, codes: np.ndarray
             clusters = int(codes.max()) + 1
             drawn = count * rng.multinomial(clusters, np.full(clusters, 1 / clusters))[codes]
         recounted = Recounted(source, torch.from_numpy(np.asarray(drawn, dtype=np.float64)))
-        terms += [LogLikelihood(t.model, recounted, t.weights) for t in group]
+        terms += [t.over(recounted) for t in group]
     return Objective(terms, objective.priors)
 
 
@@ -228,7 +232,7 @@ def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
         for name, tensor in {**batch.tensors, target: drawn.to(batch[target].dtype)}.items():
             parts.setdefault(name, []).append(tensor)
     source = Tensors({name: torch.cat(tensors) for name, tensors in parts.items()}, target=target)
-    return Objective([LogLikelihood(term.model, source, term.weights)], objective.priors)
+    return Objective([term.over(source)], objective.priors)
 
 
 # ---- refits ------------------------------------------------------------------------------------------------------------------
@@ -289,7 +293,7 @@ def _run(objective: Objective, once: Callable[[Objective, int], Refitted], draws
         return
     copies: SimpleQueue[Objective] = SimpleQueue()
     for _ in range(workers):
-        copies.put(_copy(objective))
+        copies.put(copied(objective))
 
     def task(d: int) -> Refitted:
         own = copies.get()
@@ -302,14 +306,14 @@ def _run(objective: Objective, once: Callable[[Objective, int], Refitted], draws
         yield from pool.map(task, range(draws))
 
 
-def _copy(objective: Objective) -> Objective:
+def copied(objective: Objective) -> Objective:
     """The same objective with parameters of its own, shared between terms as they were; sources, encoders and weights are not copied."""
     memo: dict[int, Any] = {}
     for model in [t.model for t in objective.terms] + [p.model for p in objective.priors]:
         encoder = getattr(model, "encoder", None)
         if encoder is not None:
             memo |= {id(part): part for part in (encoder, *encoder.designs)}
-    terms = [LogLikelihood(copy.deepcopy(t.model, memo), t.source, t.weights) for t in objective.terms]
+    terms = [t.over(t.source, copy.deepcopy(t.model, memo)) for t in objective.terms]
     return Objective(terms, [LogPrior(p.prior, copy.deepcopy(p.model, memo)) for p in objective.priors])
 
 

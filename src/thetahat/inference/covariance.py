@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..errors import BadArgument, FlatDirection, NoCurvature
-from ..likelihood import Information, LogLikelihood, Objective, total
+from ..likelihood import Information, LogLikelihood, Objective, Trimmed, total
 from ..likelihood.weights import Importance
 from ..models.information import Factor
 from ..models.taylor import scores
@@ -125,7 +125,27 @@ def importance(objective: Objective) -> bool:
     )  # or a saved fit's
 
 
+def default(objective: Objective) -> str:
+    """The kind of covariance where none is asked for: "observed", but "sandwich" where J⁻¹ is none."""
+    robust = any(term.robust is not None for term in objective.terms)
+    return "sandwich" if robust or importance(objective) else "observed"
+
+
+def refuse_robust(objective: Objective, kind: str) -> None:
+    robust = next((term.robust for term in objective.terms if term.robust is not None), None)
+    if isinstance(robust, Trimmed) and robust.keep < 1:
+        raise NoCurvature(
+            f"{robust}: which rows are kept depends on the rows themselves, and no information of those kept alone says how the estimates vary. "
+            "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
+        )
+    if robust is not None and kind in ("observed", "expected"):
+        raise BadArgument(
+            f"{robust} maximises no likelihood, so that the {kind} information is no inverse covariance. Use 'sandwich'."
+        )
+
+
 def refuse_importance(objective: Objective, kind: str) -> None:
+    refuse_robust(objective, kind)
     if kind in ("observed", "expected") and importance(objective):
         raise BadArgument(
             f"the rows have importance weights, which are no counts: the {kind} information says nothing of the error. Where a covariance can "
@@ -244,7 +264,7 @@ def meat(objective: Objective) -> Information:
     out: Information | None = None
     for terms in sharing(objective):
         term = terms[0]
-        outer = getattr(term.model, "outer", None)
+        outer = getattr(term.scored, "outer", None)
         first = next(iter(term.source.batches(term.model)))
         if first.grouped:
             U = _sums(objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy())
@@ -290,7 +310,7 @@ def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) 
     """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further indices of a term (time)."""
     out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
     for term in terms:
-        s = scores(term.model, batch).to(torch.float64)
+        s = scores(term.scored, batch).to(torch.float64)
         weight = term.weight(batch)
         if weight is not None:
             s = s * weight.reshape(-1, 1)

@@ -189,6 +189,10 @@ def _level(level: float) -> float:
 
 def _peaks(objective: Objective, theta: Tensor, wanted: Sequence[int]) -> list[Peak]:
     """One factorisation of J at θ̂, one solve for all the wanted directions."""
+    if any(t.robust is not None for t in objective.terms):
+        raise BadArgument(
+            "a robust fit maximises no likelihood, and has no χ² profile. Use kind='wald' with covariance='sandwich'."
+        )
     if any(t.weights is not None for t in objective.terms):
         raise BadArgument(
             "the terms are weighted, and a weighted log-likelihood has no χ² profile. Use kind='wald' with covariance='sandwich'."

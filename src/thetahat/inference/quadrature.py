@@ -36,7 +36,8 @@ def mean(rows: Rows) -> Pairs:
     if measure == "mass":
         if math.isfinite(support.low) and math.isfinite(support.high):
             return _sum(rows, torch.full_like(rows.eta[0], support.low), int(support.high - support.low) + 1)
-        return _sum(rows, *reach(rows))
+        first, length = reach(rows)
+        return _sum(rows, first, int(length.max()))
     out, at_zero = rows.zeros(), torch.zeros(len(rows), dtype=torch.float64)
     if measure == "mixed":
         log_p, s = rows.scores(torch.zeros(len(rows), 1, dtype=torch.float64))

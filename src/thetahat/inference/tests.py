@@ -111,6 +111,8 @@ def test(
     if kind not in KINDS:
         raise BadArgument(f"kind {kind!r} of test. Accepted: {', '.join(map(repr, KINDS))}.")
     check(covariance, clusters)
+    if kind != "wald" and any(t.robust is not None for t in objective.terms):
+        raise BadArgument(f"a robust fit maximises no likelihood, and has no χ² {kind}. Use kind='wald', covariance='sandwich'.")
     if kind != "wald" and any(t.weights is not None for t in objective.terms):
         raise BadArgument(
             f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', covariance='sandwich'."

@@ -4,6 +4,18 @@ from ..models.information import Information
 from ..models.taylor import Taylor
 from . import priors, weights
 from .objective import LogLikelihood, LogPrior, Objective
+from .robust import DensityPower, Trimmed
 from .total import total
 
-__all__ = ["Information", "LogLikelihood", "LogPrior", "Objective", "Taylor", "priors", "total", "weights"]
+__all__ = [
+    "DensityPower",
+    "Information",
+    "LogLikelihood",
+    "LogPrior",
+    "Objective",
+    "Taylor",
+    "Trimmed",
+    "priors",
+    "total",
+    "weights",
+]

@@ -32,6 +32,17 @@ class LogLikelihood:
         self.model: Any = model
         self.source, self.weights = source, weights
 
+    robust: Any = None  # what is maximised in the place of the log-likelihood: a setting of `robust`
+
+    @property
+    def scored(self) -> Any:
+        """The model whose values, scores and curvatures are the term's: a robust term maximises something else than its log p."""
+        return self.model
+
+    def over(self, source: Source, model: nn.Module | None = None) -> LogLikelihood:
+        """The same term on other data, or of another copy of the model."""
+        return LogLikelihood(self.model if model is None else model, source, self.weights)
+
     def weight(self, batch: Batch, log_prob: Tensor | None = None) -> Tensor | None:
         """count · w, detached; None if it is 1 throughout."""
         weight = batch.count.to(torch.float64) if batch.counted else None
@@ -50,12 +61,12 @@ class LogLikelihood:
         """The term at its model's θ, in that model's own coordinates. One pass over the source."""
 
         def of(batch: Batch) -> Taylor:
-            return taylor(self.model, batch, self.weight(batch), order, precision)
+            return taylor(self.scored, batch, self.weight(batch), order, precision)
 
         return total(of, self.source, self.model)
 
     def thinned(self, keep: int) -> LogLikelihood:
-        return LogLikelihood(self.model, Thinned(self.source, keep), self.weights)
+        return self.over(Thinned(self.source, keep))
 
     def __add__(self, other: Any) -> Objective:
         return Objective([self]) + other
@@ -188,7 +199,7 @@ class Objective:
     @property
     def concave(self) -> bool:
         """Whether the whole is concave in θ: every log p and every prior is, and no weighting can turn a term over."""
-        terms = all(bool(getattr(t.model, "concave", False)) and t.weights is None for t in self.terms)
+        terms = all(bool(getattr(t.scored, "concave", False)) and t.weights is None for t in self.terms)
         return terms and all(p.prior.concave for p in self.priors)
 
     @property

@@ -16,12 +16,13 @@ import numpy as np
 from ..data import Table
 from ..errors import FitError, ThetahatError
 from ..evaluation.excess import Excess, excess
-from ..inference.covariance import importance
+from ..inference.covariance import default, importance
+from ..likelihood import DensityPower
 from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
 from ..solvers import DENSE
-from .words import count, join, plural
+from .words import count, join, number, plural
 
 LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each
@@ -126,7 +127,7 @@ class Facts:
         }
 
 
-def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None) -> Facts:
+def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Facts:
     """Everything that a report says of a fit, asked of its methods once.
 
     Parameters
@@ -140,7 +141,7 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
     """
     without = why_not(fit)
     weighed = importance(fit.objective)
-    covariance = "sandwich" if weighed and covariance == "observed" else covariance
+    covariance = default(fit.objective) if covariance in (None, "observed") else covariance
     table = None
     if not without:
         try:
@@ -166,7 +167,9 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
         units=_bare(fit.source.units),
-        criteria={} if without else {name: value for name, value in fit.criteria.items() if name == "TIC" or not weighed},
+        criteria={}
+        if without or fit.robust is not None
+        else {name: value for name, value in fit.criteria.items() if name == "TIC" or not weighed},
         certificate=fit.certificate,
         excess=None if without else _excess(fit),
     )
@@ -175,7 +178,7 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str = "observed", by: s
 def _excess(fit: Any) -> Excess | None:
     """How far the fit is from the best possible; None where that cannot be told."""
     term = fit.objective.terms[0]
-    if len(fit.objective.terms) > 1 or term.weights is not None:
+    if len(fit.objective.terms) > 1 or term.weights is not None or term.robust is not None:
         return None
     try:
         return excess(fit.model, fit.source)
@@ -250,8 +253,19 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     for term in fit.objective.terms:
         if term.weights is not None:
             yield "weights", getattr(term.weights, "__name__", None) or str(term.weights)
+    if fit.robust is not None:
+        yield "maximised", _robust(fit)
     for prior in fit.objective.priors:
         yield "prior", f"{_short(prior.prior)} on {plural(len(prior.prior.coordinates(prior.model)), 'coefficient')}"
+
+
+def _robust(fit: Any) -> str:
+    """What a robust fit maximised, and its value."""
+    if isinstance(fit.robust, DensityPower):
+        return f"Σ H_β of the density power divergence, β = {fit.robust.beta:g}, in the place of the log-likelihood: {number(fit.maximised, 6)}"
+    n = int(fit.source.size)
+    what = "the rows within the cut-off" if fit.robust.reweight is not None else "the most probable rows"
+    return f"log p of {what}, {plural(len(fit.kept), 'row')} of {count(n)}: {number(fit.maximised, 6)} nats"
 
 
 def _component(model: Any) -> str:
@@ -348,8 +362,12 @@ def _constants(model: Any, size: int) -> list[bool]:
 
 
 def is_network(fit: Any) -> bool:
-    """Whether θ is so large, and climbed stochastically, that neither its entries nor another pass over the data are wanted unasked."""
-    return fit.certificate.status in ("stochastic", "not converged") and len(fit.theta) > LARGE
+    """Whether θ is so large, and climbed stochastically, that neither its entries nor another pass over the data are wanted unasked.
+
+    So it is where the data were drawn from the model: another pass would play again.
+    """
+    drawn = any(getattr(term.source, "drawn", False) for term in fit.objective.terms)
+    return drawn or (fit.certificate.status in ("stochastic", "not converged") and len(fit.theta) > LARGE)
 
 
 def _tensors(fit: Any) -> tuple[Block, ...]:

@@ -42,7 +42,7 @@ class Summary:
     BadArgument : as `Fit.covariance` and `Fit.intervals` do
     """
 
-    def __init__(self, fit: Any, level: float = 0.95, covariance: str = "observed", by: str | Sequence[str] | None = None):
+    def __init__(self, fit: Any, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None):
         self.facts = gather(fit, level=level, covariance=covariance, by=by)
 
     def __str__(self) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from ..errors import BadArgument
-from ..likelihood import Objective
+from ..likelihood import DensityPower, Objective, Trimmed
 from ..models import Mixture
 from . import closed_form, quantile
 from .certificate import Certificate
 from .closed_form import ClosedForm
+from .concentration import Concentration
 from .diagnose import diagnose
 from .em import EM
 from .lbfgs import LBFGS
@@ -22,6 +23,7 @@ from .newton import Newton
 from .progress import progress
 from .proximal import Proximal
 from .quantile import LinearProgramme
+from .restarts import Restarts
 from .stochastic import Stochastic
 
 QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
@@ -46,6 +48,11 @@ def choose(objective: Objective) -> Any:
                 "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no exact zeros."
             )
         return Proximal()
+    robust = objective.terms[0].robust if len(objective.terms) == 1 else None
+    if isinstance(robust, Trimmed):
+        return Concentration(starts=robust.starts, seed=robust.seed)
+    if isinstance(robust, DensityPower):
+        return Restarts()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
     if quantile.applies(objective):
@@ -81,6 +88,7 @@ __all__ = [
     "LBFGS",
     "Certificate",
     "ClosedForm",
+    "Concentration",
     "LinearProgramme",
     "Newton",
     "Proximal",

@@ -49,6 +49,7 @@ def applies(objective: Objective) -> bool:
         or len(objective.terms) != 1
         or objective.priors
         or objective.terms[0].weights is not None
+        or objective.terms[0].robust is not None
     ):
         return False
     if (

@@ -41,7 +41,8 @@ class State:
 def applies(objective: Objective) -> bool:
     """Whether the likelihood is Laplace with predictors for the location alone."""
     model = objective.model
-    return isinstance(model, Regression) and isinstance(model.family, (Laplace, AsymmetricLaplace)) and len(objective.terms) == 1
+    kinked = isinstance(model, Regression) and isinstance(model.family, (Laplace, AsymmetricLaplace))
+    return kinked and len(objective.terms) == 1 and objective.terms[0].robust is None
 
 
 @dataclass(frozen=True, kw_only=True)
