@@ -14,11 +14,15 @@ from .policy import Policy, Value
 from .preference import BradleyTerry
 from .probability_flow import ProbabilityFlow
 from .regression import Regression
+from .return_distribution import C51, IQN, QRDQN
 from .schedule import Schedule
 from .tempered import Tempered
 from .vae import VAE
 
 __all__ = [
+    "C51",
+    "IQN",
+    "QRDQN",
     "VAE",
     "Autoregressive",
     "Bound",
