@@ -72,7 +72,7 @@ class _Linear(BaseEstimator):
             if self.on_failure == "raise" or error.fit is None:
                 raise
             warnings.warn(f"{error} (on_failure='raise' makes this an error.)", ConvergenceWarning, stacklevel=4)
-            if error.certificate.status == "flat direction" and self.solver is None:
+            if error.certificate.status == "flat direction" and self.solver is None and not objective.kinked:
                 # aliased columns: Newton's method finds one of the maxima, and all of them predict alike on rows like those fitted
                 return maximize(objective, solver=Newton(), on_failure="return", call=call)
             fit: Fit = error.fit

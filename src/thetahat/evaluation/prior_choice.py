@@ -21,7 +21,8 @@ from ..inference.natural import one_thread, standing
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..models.base import get_theta, set_theta
-from ..solvers import Certificate, choose as solver_for, climb
+from ..solvers import Certificate, climb
+from ..solvers import choose as solver_for
 from .score import score, spread
 
 BY = ("held out", "one standard error", "evidence")
@@ -67,9 +68,13 @@ class Choice:
         return self.prior[0].scale
 
     def __str__(self) -> str:
-        shown = self.table.copy()
+        shown = self.table.dropna(axis="columns", how="all")
+        if (shown["maximum"] == "certified maximum").all():
+            shown = shown.drop(columns="maximum")
+        if "zeros" in shown:
+            shown = shown.assign(zeros=["—" if pd.isna(z) else str(z) for z in shown["zeros"]])
         shown.insert(0, "", ["→" if i == self.best else "" for i in range(len(shown))])
-        digits = {name: "{:.4f}".format for name in ("held_out", "error", "difference", "difference_error")}
+        digits = dict.fromkeys(("held_out", "error", "difference", "difference_error"), "{:.4f}".format)
         text = shown.to_string(formatters={**digits, "evidence": "{:.2f}".format}, na_rep="—")
         how = {"evidence": "by the evidence", "held out": f"by rows held out ({self.folds} parts)"}.get(
             self.by, f"by rows held out ({self.folds} parts): the least scale within one standard error of the best"
@@ -141,11 +146,13 @@ def _checked(objective: Objective, candidates: Any, by: str, folds: int) -> list
         raise BadArgument(
             f"candidates={candidates!r}: a list of priors, such as [th.priors.Normal(s) for s in (0.1, 1.0, 10.0)]."
         )
-    tried = [() if c is None else (c,) if isinstance(c, Prior) else tuple(c) for c in candidates]
-    for priors in tried:
-        for each in priors:
+    tried: list[Priors] = []
+    for candidate in candidates:
+        several = candidate if isinstance(candidate, (list, tuple)) else [] if candidate is None else [candidate]
+        tried.append(tuple(several))
+        for each in several:
             if not isinstance(each, Prior):
-                raise BadArgument(f"candidates hold {each!r}: each is a prior, several priors, or None.")
+                raise BadArgument(f"candidates hold {each!r}: each is a prior, a list of priors, or None.")
             each.coordinates(objective.model)
     size = objective.rows
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2 or size is None or folds > size:
@@ -263,7 +270,7 @@ def _best(table: pd.DataFrame, tried: list[Priors], by: str) -> int:
         for i, priors in enumerate(tried)
         if usable[i]
         and [type(each) for each in priors] == kind
-        and -table["difference"].iloc[i] <= table["difference_error"].iloc[i] + 0.0
+        and -table["difference"].iloc[i] <= table["difference_error"].iloc[i]
     ]
     return min(near, key=lambda i: tried[i][0].scale)
 
