@@ -203,7 +203,7 @@ class TwoSample:
     new: int
 
     def __str__(self) -> str:
-        gain = f"{self.gain:.4g}".replace("-", "−")
+        gain = f"{self.gain:.4f}".replace("-", "−")
         return (
             f"{self.reference} reference and {self.new} new rows, by logistic regression on {self.predictors}\n"
             f"held out: {gain} nats a row above guessing, {self.accuracy:.1%} right of one half each; p = {self.p_value:.3g} "
