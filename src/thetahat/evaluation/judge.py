@@ -81,8 +81,9 @@ def judge(model: Any, source: Source, *, level: float = 0.95, bins: int = 10, se
     check(bins, level)
     if not isinstance(model, BradleyTerry):
         raise BadArgument(f"a {type(model).__name__} does not say which of two is preferred. Accepted: BradleyTerry.")
-    batch = concatenate(list(source.batches(model)))
-    p = model.probabilities(batch).to(torch.float64)
+    batches = list(source.batches(model))
+    p = torch.cat([model.probabilities(batch).to("cpu", torch.float64) for batch in batches])
+    batch = concatenate(batches)
     right = (p[:, 0] > p[:, 2]).double() + 0.5 * (p[:, 0] == p[:, 2]).double()
     count = batch.count.to(torch.float64)
     decided = torch.where(batch["tie"].bool(), 0.0, count) if "tie" in batch else count

@@ -36,7 +36,8 @@ class BradleyTerry(Model):
 
     Parameters
     ----------
-    scorer : a module that gives the rating r of each item from its features, (n, …) → (n,) or (n, 1)
+    scorer : a module that gives the rating r of each item from its features, (n, …) → (n,) or (n, 1); or, of `TokenPairs`, from tokens
+        (n, T) and lengths (n,), as `networks.Reward` does
     items : in place of a scorer: a rating of its own for each item. Their number, or their names (`Preferences.items`)
     features : in place of a scorer: r = x·β. Their number, or their names (`Preferences.features`)
     ties : None, "davidson" (θ has log ν, "log_ties") or "rao_kupper" (log m, "log_threshold")
@@ -113,12 +114,16 @@ class BradleyTerry(Model):
         assert self.scorer is not None
         known = next(self.scorer.parameters(), None)
         r = self.scorer(item.to(known.dtype) if known is not None and item.is_floating_point() else item)
-        r = r.squeeze(-1) if r.ndim > 1 and r.shape[-1] == 1 else r
-        if r.ndim != 1 or len(r) != len(item):
-            raise ModelError(
-                f"the scorer gives a tensor of shape {tuple(r.shape)} for {len(item)} items. It must give one number each."
-            )
-        return r
+        return _one_each(r, len(item))
+
+    def _texts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """r of the chosen and of the rejected texts of `TokenPairs`, in one pass, no wider than the longest."""
+        assert self.scorer is not None
+        length = torch.cat([batch["chosen_length"], batch["rejected_length"]])
+        tokens = torch.cat([batch["chosen"], batch["rejected"]])[:, : int(length.max())]
+        n = len(batch)
+        r = _one_each(self.scorer(tokens, length), 2 * n)
+        return r[:n], r[n:]
 
     def every_rating(self) -> Tensor:
         """r of every item of a table, (k,), the reference's 0 in its place."""
@@ -126,7 +131,11 @@ class BradleyTerry(Model):
 
     def difference(self, batch: Batch) -> Tensor:
         """d, (n,)."""
-        d = self.rating(batch["winner"]) - self.rating(batch["loser"])
+        if "winner" in batch or self.scorer is None:
+            d = self.rating(batch["winner"]) - self.rating(batch["loser"])
+        else:
+            chosen, rejected = self._texts(batch)
+            d = chosen - rejected
         return d + self.advantage * self._order(batch) if self.first else d
 
     def log_prob(self, batch: Batch) -> Tensor:
@@ -137,7 +146,7 @@ class BradleyTerry(Model):
         with torch.no_grad():
             d = self.difference(batch)
             z = self.log_ties if self.ties is not None else None
-            plain = Batch({"winner": batch["winner"]})
+            plain = Batch({"d": d})
             win, loss = (torch.exp(self._of(plain, each, z)) for each in (d, -d))
             return torch.stack([win, (1 - win - loss).clamp(min=0) if self.ties is not None else 0 * win, loss], -1)
 
@@ -316,6 +325,13 @@ class BradleyTerry(Model):
 
 
 _UNHELD = "ratings are known up to a constant alone. Fix the first (reference=True), or give a prior on all (prior=th.priors.Normal(2.5))."
+
+
+def _one_each(r: Tensor, n: int) -> Tensor:
+    r = r.squeeze(-1) if r.ndim > 1 and r.shape[-1] == 1 else r
+    if r.shape != (n,):
+        raise ModelError(f"the scorer gives a tensor of shape {tuple(r.shape)} for {n} items. It must give one number each.")
+    return r
 
 
 def _named(given: int | Sequence[Any] | None, what: str) -> list[Any] | None:

@@ -7,8 +7,21 @@ from .masked import MaskedMLP
 from .mlp import mlp
 from .pixels import PixelTransformer
 from .pretrained import Pretrained
+from .reward import Reward
 from .standardise import Standardise
 from .transformer import Transformer
 from .unet import UNet
 
-__all__ = ["ConvNet", "Denoiser", "MaskedMLP", "PixelTransformer", "Pretrained", "Standardise", "Transformer", "UNet", "embedded", "mlp"]
+__all__ = [
+    "ConvNet",
+    "Denoiser",
+    "MaskedMLP",
+    "PixelTransformer",
+    "Pretrained",
+    "Reward",
+    "Standardise",
+    "Transformer",
+    "UNet",
+    "embedded",
+    "mlp",
+]
