@@ -196,6 +196,8 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
         "BIC": "−2ℓ + p log n: twice minus the log evidence, roughly",
         "TIC": "−2ℓ + 2 tr(K J⁻¹): AIC without assuming that the model is true",
     }
+    if facts.excess is not None:
+        rows.append(("from the best", f"{words.number(facts.excess.value, 3)} nats an observation", str(facts.excess)))
     return rows + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
 
 
