@@ -13,6 +13,7 @@ from .mixture import Mixture
 from .policy import Policy, Value
 from .preference import BradleyTerry
 from .probability_flow import ProbabilityFlow
+from .ranking import PlackettLuce
 from .regression import Regression
 from .return_distribution import C51, IQN, QRDQN
 from .schedule import Schedule
@@ -35,6 +36,7 @@ __all__ = [
     "FullyVisible",
     "Mixture",
     "Model",
+    "PlackettLuce",
     "Policy",
     "ProbabilityFlow",
     "Regression",
