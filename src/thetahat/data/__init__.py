@@ -13,6 +13,7 @@ from .noised import Noised
 from .pairs import Pair, Pairs
 from .preferences import Preferences
 from .replay import Replay
+from .rankings import Rankings
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
