@@ -55,6 +55,7 @@ __all__ = [
     "Pairs",
     "Preferences",
     "Replay",
+    "Rankings",
     "Rollouts",
     "Shifts",
     "Source",
