@@ -70,6 +70,7 @@ class Run:
         self.every = max(1, solver.steps // LINES)
         self.writer: Any = None
         self.measure = measure
+        self.measured: dict[str, float] = {}
         self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
         self._open(config(objective, self.solver, about))
 
@@ -119,7 +120,8 @@ class Run:
         if evaluated:
             last = state.evaluations[-1]
             line |= {"held_out": _plain(last.mean), "held_out_error": _plain(last.error)}
-        line |= {name: _plain(float(value)) for name, value in self._measured(state, looked).items()}
+        self.measured = {name: float(value) for name, value in self._measured(state, looked).items()}
+        line |= {name: _plain(value) for name, value in self.measured.items()}
         if state.failure:
             line["failure"] = state.failure
         self.looks, self.fitted, self.seen, self.at = len(state.evaluations), len(state.fitted), state.seen, now
@@ -159,10 +161,11 @@ class Run:
             self.writer.close()
 
     def finish(self, fit: Any) -> None:
-        """The fit and its report, beside the rest."""
+        """The fit (of several terms that of the first one's model), and the report, beside the rest."""
         if rank() == 0:
-            if len(fit.objective.terms) == 1:
-                fit.save(self.folder / FIT)
+            terms = fit.objective.terms
+            first = type(fit)(Objective(terms[:1]), fit.certificate, trace=fit.trace, solver=fit.solver, call=fit.call)
+            (fit if len(terms) == 1 else first).save(self.folder / FIT)
             fit.report(self.folder / REPORT)
 
 

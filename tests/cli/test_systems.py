@@ -37,6 +37,7 @@ SMALL = {
     "vae": "{d}/digits.npy --levels 17 --width 16 --latent 2 --steps 12",
     "flow": "{d}/rows.csv --transforms 1 --width 8 --steps 12",
     "diffusion": "{d}/digits.npy --levels 17 --channels 4 --steps 12",
+    "policy": "--env CartPole-v1 --copies 4 --length 8 --epochs 2 --width 8 --episodes 2 --steps 12",
 }
 
 
@@ -128,6 +129,51 @@ def test_a_run_is_sampled(fitted, tmp_path, capsys):
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
+    """Whole greedy episodes for `play` and for each look; those of the play that was learnt from under a name of their own."""
+    assert main(["play", str(fitted / "policy"), "-n", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["episodes"], found["greedy"]) == (5, True)
+    assert found["lowest"] <= found["mean"] <= found["highest"]
+    lines = [json.loads(line) for line in (fitted / "policy" / "metrics.jsonl").read_text().splitlines()]
+    assert sum("greedy_return" in line for line in lines) == 12
+    assert "training_return" in lines[-1]
+    assert 0 < lines[-1]["played"] <= 6 * 4 * 8  # six passes, less the steps that only begin anew
+
+
+@pytest.mark.parametrize("method", ["a2c", "reinforce"])
+def test_the_other_weights_are_a_word(tmp_path, capsys, method):
+    words = ["fit", "policy", "--method", method, "--copies", "2", "--length", "8", "--steps", "2", "--episodes", "1", "--json"]
+    assert main([*words, "--run", str(tmp_path / "r")]) == 0
+    assert json.loads(capsys.readouterr().out)["certificate"]["status"] == "stochastic"
+
+
+def test_environments_that_cannot_be_learnt_are_refused(tmp_path, capsys):
+    for name, said in (("NoSuch-v0", "NoSuch"), ("CliffWalking-v1", "")):
+        code = main(
+            [
+                "fit",
+                "policy",
+                "--env",
+                name,
+                "--steps",
+                "1",
+                "--copies",
+                "1",
+                "--length",
+                "4",
+                "--method",
+                "a2c",
+                "--run",
+                str(tmp_path / name),
+                "--episodes",
+                "1",
+            ]
+        )
+        assert code == (2 if said else 0)
+        assert said in capsys.readouterr().err
+
+
 def test_a_run_is_gone_on_with_only_if_asked(fitted, data, capsys):
     words = ["fit", "gpt", *SMALL["gpt"].format(d=data).split(), "--run", str(fitted / "gpt"), "--seed", "3"]
     assert main(words) == 2
@@ -204,6 +250,9 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["sample", str(fitted / "vae"), str(data / "digits.npy")], "without DATA"),
         (["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")], "which has none"),
         (["score", str(fitted / "gpt"), str(data / "text.txt"), "--samples", "5"], "not made of draws"),
+        (["sample", str(fitted / "policy")], "thetahat play"),
+        (["score", str(fitted / "policy"), str(data / "rows.csv")], "thetahat play"),
+        (["play", str(fitted / "vae")], "plays nothing"),
     ]:
         assert main(words) == 2, words
         assert said in capsys.readouterr().err

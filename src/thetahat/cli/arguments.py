@@ -98,6 +98,18 @@ class Sample(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Play(Common):
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The folder of a policy's run."""
+    episodes: Annotated[int, arg(aliases=["-n"])] = 100
+    """Whole episodes, each in an environment of its own."""
+    seed: int = 0
+    """Of the environments, and of the actions with --draw."""
+    draw: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Draw actions from the policy; without it the most probable one is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Common):
     fit: Positional[SavedFit]
     """That fit --save wrote. (A run has its report.html.)"""
@@ -115,7 +127,7 @@ class Tour(Common):
     """Write the table as HTML too."""
 
 
-Command = Fit | System | Score | Compare | Sample | Report | Tour
+Command = Fit | System | Score | Compare | Sample | Play | Report | Tour
 
 # name → (arguments, one line, more)
 COMMANDS: dict[str, tuple[type[Any], str, str]] = {
@@ -132,6 +144,7 @@ Networks, each with a --help of its own (thetahat fit gpt --help):
   vae IMAGES                 a variational autoencoder
   flow TABLE                 a normalising flow
   diffusion IMAGES           a diffusion model
+  policy --env NAME          a policy, by PPO, A2C or REINFORCE
 
 Examples:
   thetahat fit "y ~ x" data.csv
@@ -167,6 +180,13 @@ Examples:
   thetahat sample y.thetahat new.csv -n 1000 -o draws.parquet
   thetahat sample runs/shakespeare --prompt "ROMEO:" --length 300
   thetahat sample runs/vae -n 64 -o digits.png""",
+    ),
+    "play": (
+        Play,
+        "Let the policy of a run play, and say what it earns.",
+        """Examples:
+  thetahat play runs/cartpole
+  thetahat play runs/cartpole -n 1000 --seed 1 --json | jq .mean""",
     ),
     "report": (
         Report,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
-from .arguments import Command, Compare, Fit, Report, Sample, Score, Tour
+from .arguments import Command, Compare, Fit, Play, Report, Sample, Score, Tour
 from .systems import System, again, free
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
@@ -134,9 +134,8 @@ def _fit(command: Fit, screen: Screen) -> int:
 
 
 def _climb(command: System, screen: Screen) -> int:
-    """fit gpt, classifier, vae, flow, diffusion: a run."""
-    from ..fit import Objective, maximize
-    from ..likelihood import LogLikelihood
+    """fit gpt, policy and the other systems: a run."""
+    from ..fit import maximize
     from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run
 
     folder = command.run if command.run is not None else free(command.name)
@@ -150,13 +149,13 @@ def _climb(command: System, screen: Screen) -> int:
     with screen.busy("reading"):
         sizes, source = command.read()
         model = command.model(sizes)
-    objective = Objective([LogLikelihood(model, source)])
-    record = Run(folder, objective, command.solver(), command.about(sizes))
+    objective = command.objective(model, source, sizes)
+    record = Run(folder, objective, command.solver(), command.about(sizes), lambda: command.measure(model))
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
-    said = _Lines(screen)
+    said = _Lines(screen, record)
     found = maximize(objective, solver=record.solver, run=record, on_failure="return", watch=said)
     summary = found.summary()
     screen.show(summary, summary.to_dict() | {"run": str(folder)})
@@ -168,8 +167,8 @@ def _climb(command: System, screen: Screen) -> int:
 class _Lines:
     """A line a look, where stderr is no terminal and has no bar: a log that shows that the climb is alive."""
 
-    def __init__(self, screen: Screen):
-        self.screen, self.looks, self.begun, self.before = screen, 0, time.monotonic(), 0.0
+    def __init__(self, screen: Screen, record: Any):
+        self.screen, self.record, self.looks, self.begun, self.before = screen, record, 0, time.monotonic(), 0.0
 
     def __call__(self, state: Any) -> None:
         from ..solvers.progress import said
@@ -177,7 +176,12 @@ class _Lines:
         if not self.looks:
             self.before = state.seen
         if len(state.trace) > self.looks and not self.screen.err.is_terminal:
-            self.screen.note(f"step {state.step}: {said(state, time.monotonic() - self.begun, self.before)}")
+            found, told = self.record.measured, ""
+            for name, value in found.items():
+                if not name.endswith("_error"):
+                    error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
+                    told += f", {name.replace('_', ' ')} {value:.5g}{error}"
+            self.screen.note(f"step {state.step}: {said(state, time.monotonic() - self.begun, self.before)}{told}")
         self.looks = len(state.trace)
 
 
@@ -255,8 +259,8 @@ def _drawn(command: Sample, screen: Screen) -> int:
     if command.data is not None:
         raise BadArgument(f"{command.fit} is a run: it is sampled without DATA.")
     system, sizes, fit = again(command.fit)
-    if system.name == "classifier":
-        raise BadArgument(f"{command.fit} is the run of a classifier, which draws labels of images and no images.")
+    if system.draws_nothing:
+        raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
     if system.name == "gpt":
         tokenizer = system.alphabet(sizes)  # type: ignore[attr-defined]
         prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
@@ -311,6 +315,29 @@ def _images(images: Any, levels: int, out: Path) -> None:
         part.write_bytes(png(np.ascontiguousarray(sheet.repeat(times, 0).repeat(times, 1))))  # small ones large enough to see
 
 
+def _play(command: Play, screen: Screen) -> int:
+    if command.episodes < 1:
+        raise BadArgument(f"--episodes {command.episodes}. Accepted: 1 or more.")
+    from ..data.rollouts import returns
+
+    system, _, fit = again(command.run)
+    if system.name != "policy":
+        raise BadArgument(f"{command.run} is the run of a {system.name}, which plays nothing.")
+    with screen.busy("playing"):
+        found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)  # type: ignore[attr-defined]
+    error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
+    low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
+    document = {"environment": system.env, "episodes": len(found), "greedy": not command.draw, "mean": float(found.mean())}  # type: ignore[attr-defined]
+    document |= {"standard_error": error, "lowest": low, "median": middle, "highest": high}
+    rows = [
+        ("return", f"{found.mean():.5g} ± {error:.2g}"),
+        ("lowest, median, highest", f"{low:.5g}, {middle:.5g}, {high:.5g}"),
+        ("played", f"{len(found)} whole episodes of {system.env}, {'drawn' if command.draw else 'greedy'}"),  # type: ignore[attr-defined]
+    ]
+    screen.show(_plain_table(rows), document)
+    return 0
+
+
 def _report(command: Report, screen: Screen) -> int:
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
@@ -342,7 +369,15 @@ def _tour(command: Tour, screen: Screen) -> int:
     return 1 if any(row.agrees is False for row in done) else 0
 
 
-_DO: dict[type, Any] = {Fit: _fit, Score: _score, Compare: _compare, Sample: _sample, Report: _report, Tour: _tour}
+_DO: dict[type, Any] = {
+    Fit: _fit,
+    Score: _score,
+    Compare: _compare,
+    Sample: _sample,
+    Play: _play,
+    Report: _report,
+    Tour: _tour,
+}
 
 
 # ---- words to values ---------------------------------------------------------------------------------------------------------

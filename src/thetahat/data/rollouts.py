@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class Rollouts:
         self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
-        self._return, self._finished = np.zeros(copies), list[float]()
+        self._return, self._finished = np.zeros(copies), deque[float](maxlen=100)
 
     @property
     def actions(self) -> Any:
@@ -148,12 +149,9 @@ class Rollouts:
         self.played, self.under_way = int(tensors["played"]), False
 
     def measured(self) -> dict[str, float]:
-        """What was played since it was last asked: the mean return of the episodes that ended, which the policy played as it learnt."""
+        """Steps played so far, and the mean return of the last hundred episodes that ended, which the policy played as it learnt."""
         found = {"played": float(self.played)}
-        if self._finished:
-            found |= {"training_return": float(np.mean(self._finished)), "training_episodes": float(len(self._finished))}
-        self._finished.clear()
-        return found
+        return found | ({"training_return": float(np.mean(self._finished))} if self._finished else {})
 
     # ---- play ----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,250 @@
+"""`thetahat fit gpt | classifier | vae | flow | diffusion`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from tyro.conf import Positional, arg
+
+from ..errors import BadArgument
+from .system import Sizes, System
+
+# ---- text --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPT(System):
+    name: ClassVar[str] = "gpt"
+    corpus: Positional[Annotated[Path, arg(metavar="CORPUS")]]
+    """A text file, a folder of them, a .jsonl of documents, or a folder of token shards."""
+    tokenizer: Literal["bytes", "characters"] = "characters"
+    """What a token is."""
+    context: int = 128
+    """Tokens that a prediction sees."""
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    steps: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 0.015
+    """Of hidden matrices, by Muon; the rest is moved by AdamW."""
+
+    def read(self) -> tuple[Sizes, Any]:
+        from ..data import Tokens
+
+        tokens = Tokens(self.corpus, self.tokenizer, context=self.context)
+        assert tokens.tokenizer is not None
+        return {"tokenizer": tokens.tokenizer.to_config(), "vocabulary": tokens.vocabulary}, tokens
+
+    def model(self, sizes: Sizes) -> Any:
+        from ..models import Autoregressive
+        from ..networks import Transformer
+
+        layers, width, heads = self.layers, self.width, self.heads
+        network = Transformer(sizes["vocabulary"], layers=layers, width=width, heads=heads, activation="relu2", seed=self.seed)
+        return Autoregressive(network)
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        from ..data import Tokens
+
+        return Tokens(path, self.alphabet(sizes), context=self.context)
+
+    def solver(self) -> Any:
+        return dataclasses.replace(super().solver(), optimiser="muon", momentum=0.95, betas=(0.9, 0.95), decay="linear")
+
+    @staticmethod
+    def alphabet(sizes: Sizes) -> Any:
+        from ..data.tokenizers import from_config
+
+        return from_config(sizes["tokenizer"])
+
+
+# ---- images ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfImages(System):
+    """What models of images share."""
+
+    images: Positional[Annotated[Path, arg(metavar="IMAGES")]]
+    """An IDX file (MNIST's, also .gz), a .npy array (n, H, W), or a folder of pictures."""
+    levels: int = 256
+    """Values that a pixel may have, 0 … levels − 1."""
+
+    def _images(self, path: Path) -> Any:
+        from ..data import Images
+
+        return Images(path, levels=self.levels)
+
+    def read(self) -> tuple[Sizes, Any]:
+        found = self.other(self.images, {})
+        return {"shape": list(found.shape), "levels": found.levels}, found
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        return self._images(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAE(OfImages):
+    name: ClassVar[str] = "vae"
+    binarise: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Black and white pixels, drawn anew each epoch with their grey level as probability."""
+    latent: int = 32
+    """Components of z."""
+    width: int = 500
+    """Of the two hidden layers of encoder and decoder."""
+    K: int = 1
+    """Draws inside the logarithm of the bound (IWAE)."""
+    steps: int = 5000
+    learning_rate: float = 2e-3
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        found = self._images(path)
+        return found.binarised(self.seed) if self.binarise else found
+
+    def model(self, sizes: Sizes) -> Any:
+        from math import prod
+
+        from .. import models
+        from ..families import Bernoulli, Categorical
+        from ..networks import mlp
+
+        d, levels = prod(sizes["shape"]), sizes["levels"]
+        family, outputs = (Bernoulli(), d) if levels == 2 else (Categorical(levels), d * levels)
+        encoder = mlp(d, (self.width, self.width), 2 * self.latent, seed=self.seed)
+        decoder = mlp(self.latent, (self.width, self.width), outputs, seed=self.seed + 1)
+        return models.VAE(encoder, decoder, family, latent=self.latent, K=self.K, dimensions=d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion(OfImages):
+    name: ClassVar[str] = "diffusion"
+    channels: tuple[int, ...] = (24, 48)
+    """Of the U-net, at each size of the image."""
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    average: float | None = 0.99
+
+    def model(self, sizes: Sizes) -> Any:
+        from .. import models
+        from ..networks import UNet
+
+        network = UNet(tuple(sizes["shape"]), sizes["levels"], channels=self.channels, seed=self.seed)
+        return models.Diffusion(network, levels=sizes["levels"], predict="levels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(OfImages):
+    name: ClassVar[str] = "classifier"
+    draws_nothing: ClassVar[str] = "which draws labels of images and no images"
+    labels: Positional[Annotated[Path, arg(metavar="LABELS")]]
+    """Their classes 0, 1, …: an IDX file, or a .npy array (n,)."""
+    channels: tuple[int, ...] = (16, 32, 64)
+    """Of the convolutions."""
+    shift: int = 1
+    """Images are moved at random by up to so many pixels in fitting."""
+    steps: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 0.01
+
+    def read(self) -> tuple[Sizes, Any]:
+        from ..data import Augmented, Shifts, Tensors
+
+        x, y = self._images(self.images), _labels(self.labels)
+        rows = self._joined(x, y)
+        sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
+        return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
+
+    def _joined(self, x: Any, y: Any) -> dict[str, Any]:
+        if len(y) != x.size:
+            raise BadArgument(f"{self.labels} has {len(y)} labels, and {self.images} {x.size} images.")
+        return {"x": x.whole["y"], "y": y}
+
+    def model(self, sizes: Sizes) -> Any:
+        from ..families import Categorical
+        from ..models import Conditional
+        from ..networks import ConvNet
+
+        network = ConvNet(sizes["shape"], sizes["classes"], self.channels, levels=sizes["levels"], seed=self.seed)
+        return Conditional(Categorical(sizes["classes"]), network)
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        raise BadArgument("a classifier is scored on images and their labels: thetahat score RUN IMAGES --labels LABELS.")
+
+    def labelled(self, images: Path, labels: Path) -> Any:
+        from ..data import Tensors
+
+        return Tensors(dataclasses.replace(self, images=images, labels=labels)._joined(self._images(images), _labels(labels)))
+
+
+def _labels(path: Path) -> Any:
+    import torch
+
+    from ..data.images import read
+
+    found = read(path)
+    if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:
+        raise BadArgument(
+            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers 0, 1, …, (n,)."
+        )
+    return torch.from_numpy(found.astype("int64"))
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow(System):
+    name: ClassVar[str] = "flow"
+    data: Positional[Annotated[Path, arg(metavar="TABLE")]]
+    """Rows of numbers: .csv, .tsv or .parquet."""
+    columns: tuple[str, ...] = ()
+    """Those whose joint density is wanted; none named: all."""
+    kind: Literal["spline", "affine"] = "spline"
+    """How a component is bent."""
+    transforms: int = 3
+    """Maps in a row."""
+    width: int = 64
+    """Of their networks' two hidden layers."""
+    learning_rate: float = 2e-3
+
+    def read(self) -> tuple[Sizes, Any]:
+        from ..data import Transformed
+
+        names, rows = self._rows(self.data, list(self.columns))
+        source = Transformed(rows, "standardise")
+        learnt: Any = source.maps[0]
+        return {"columns": names, "shift": learnt.mean.tolist(), "scale": learnt.scale.tolist()}, source
+
+    def _rows(self, path: Path, columns: list[str]) -> tuple[list[str], Any]:
+        import torch
+
+        from ..data.frame import Frame
+        from ..data.table import numeric_tensors
+        from ..errors import UnknownColumn
+
+        found = numeric_tensors(Frame(path))
+        for name in columns:
+            if name not in found:
+                raise UnknownColumn.named(name, found, where="--columns")
+        names = columns or list(found)
+        return names, torch.stack([found[name].double() for name in names], -1)
+
+    def model(self, sizes: Sizes) -> Any:
+        from .. import models
+
+        make = models.Flow.spline if self.kind == "spline" else models.Flow.affine
+        return make(len(sizes["columns"]), transforms=self.transforms, hidden=(self.width, self.width), seed=self.seed)
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        import torch
+
+        from ..data import Transformed
+        from ..data.maps import Standardise
+
+        shift, scale = (torch.tensor(sizes[name], dtype=torch.float64) for name in ("shift", "scale"))
+        return Transformed(self._rows(path, sizes["columns"])[1], Standardise(shift, scale))

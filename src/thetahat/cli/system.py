@@ -1,0 +1,102 @@
+"""What every `thetahat fit SYSTEM` has: what it reads, the model that it makes of it, and how it climbs.
+
+A system is its settings. `read` makes the data, and the sizes that the model takes from them; `model` needs the sizes alone, so that a run
+can be sampled and scored where its data are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from tyro.conf import arg
+
+from .common import Common
+
+Sizes = dict[str, Any]
+Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class System(Common):
+    """What every climb has."""
+
+    name: ClassVar[str]
+    draws_nothing: ClassVar[str] = ""
+    """Why `thetahat sample` has nothing to draw, where it has not."""
+    steps: int = 2000
+    """Steps of the climb."""
+    batch_size: int = 128
+    """Rows a step."""
+    learning_rate: float = 1e-3
+    """Of the first step after the warm-up; a cosine takes it to 0."""
+    held_out: float = 0.1
+    """Fraction of the rows that is held out: θ is left where they were most probable."""
+    average: float | None = None
+    """Decay of an exponential average of θ, which then takes its place."""
+    seed: int = 0
+    """Of the network, of the order of the data, and of what is held out."""
+    run: Folder = None
+    """Configuration, metrics, TensorBoard files, checkpoint, fit and report."""
+    resume: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Go on with the run, bit for bit, from its last checkpoint."""
+
+    def read(self) -> tuple[Sizes, Any]:
+        """The sizes of the model, and the data."""
+        raise NotImplementedError
+
+    def model(self, sizes: Sizes) -> Any:
+        raise NotImplementedError
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        """Other data, as the model reads them."""
+        raise NotImplementedError
+
+    def solver(self) -> Any:
+        from ..solvers import Stochastic
+
+        return Stochastic(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            held_out=self.held_out,
+            average=self.average,
+            seed=self.seed,
+            warmup=min(50, self.steps // 10),
+        )
+
+    def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
+        """What is climbed."""
+        from ..likelihood import LogLikelihood, Objective
+
+        return Objective([LogLikelihood(model, source)])
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """What else is to be known at each look, by name."""
+        return {}
+
+    def about(self, sizes: Sizes) -> dict[str, Any]:
+        """Plain values from which `again` makes the system again."""
+        own = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("json", "traceback", "run", "resume")
+        }
+        return {
+            "system": self.name,
+            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in own.items()},
+            "sizes": sizes,
+        }
+
+    @classmethod
+    def again(cls, settings: Mapping[str, Any]) -> Self:
+        paths = {f.name for f in dataclasses.fields(cls) if "Path" in str(f.type)}
+        given: Any = {}
+        for name, value in settings.items():
+            given[name] = (
+                Path(value) if name in paths and value is not None else tuple(value) if isinstance(value, list) else value
+            )
+        return cls(**given)
