@@ -1,0 +1,181 @@
+"""CartPole-v1: PPO through `fit` beside Stable-Baselines3's, at identical settings and at settings of our own.
+
+    python benchmarks/policy.py --sb3 PYTHON [--seeds 10] [--results FILE]
+
+PYTHON is an interpreter that has stable-baselines3 (which may ask for another gymnasium, hence not this one). Identical settings are those that
+RL Zoo tuned for it: 8 environments, 32 steps each, 20 epochs of batches of 256, γ 0.98, λ 0.8, Adam at a rate falling from 1e-3, norms clipped at
+0.5, two 64 × 64 tanh networks, 100,000 steps; the clip range is 0.2 throughout for both. Steps a second: everything that learning does, nothing
+of the evaluation. Time to 490: seconds of learning until twenty greedy episodes, in environments of their own, looked at every 2,048 steps, first
+return 490 on average. Greedy return: of twenty such episodes at the end. Training returns are not used for anything. One thread each; seconds are
+of CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ENVIRONMENT, EPISODES, LOOK, MARK = "CartPole-v1", 20, 2048, 490.0
+IDENTICAL = {"copies": 8, "length": 32, "epochs": 20, "rate": 1e-3, "discount": 0.98, "trace": 0.8, "total": 100_000}
+OWN = {"copies": 32, "length": 32, "epochs": 8, "rate": 3e-3, "discount": 0.98, "trace": 0.9, "total": 50_000}
+
+
+def ours(
+    seed: int, copies: int, length: int, epochs: int, rate: float, discount: float, trace: float, total: int
+) -> dict[str, Any]:
+    import torch
+
+    import thetahat as th
+    from thetahat.data.rollouts import returns
+
+    torch.set_num_threads(1)
+    policy = th.models.Policy(th.networks.mlp(4, (64, 64), 2, "tanh", seed=seed))
+    value = th.models.Value(th.networks.mlp(4, (64, 64), 1, "tanh", seed=seed + 1000))
+    with torch.no_grad():
+        policy.network[-1].weight.mul_(0.01)  # all actions equally probable at the start, as there
+    advantage = th.weights.GAE(value, discount, trace, normalise=True)
+    rollouts = th.data.Rollouts(ENVIRONMENT, copies, length=length, advantage=advantage, epochs=epochs, batch_size=256, seed=seed)
+    objective = th.LogLikelihood(policy, rollouts, th.weights.Clipped(0.2)) + th.LogLikelihood(value, rollouts)
+    passes = total // (copies * length)
+    steps = epochs * -(-copies * length // 256)
+    solver = th.Stochastic(steps=steps * passes, learning_rate=rate, decay="linear", clip=0.5)
+    state, spent, reached, greedy = solver.start(objective), 0.0, None, 0.0
+    for i in range(passes):
+        begun = time.process_time()
+        for _ in range(steps):
+            state = solver.step(objective, state)
+        spent += time.process_time() - begun
+        if (i + 1) * copies * length % LOOK == 0 or i + 1 == passes:
+            greedy = float(returns(policy, ENVIRONMENT, EPISODES, seed=10_000 + seed).mean())
+            if greedy >= MARK and reached is None:
+                reached = (spent, rollouts.played)
+    return {"seconds": spent, "steps": rollouts.played, "reached": reached, "greedy": greedy}
+
+
+def peer(seed: int, total: int) -> dict[str, Any]:
+    """Stable-Baselines3's PPO, in this interpreter."""
+    import gymnasium
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+    single = gymnasium.make(ENVIRONMENT)
+    spent = {"begun": 0.0, "looking": 0.0, "last": 0.0}
+    found: dict[str, Any] = {"reached": None}
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps % LOOK == 0 or self.num_timesteps >= total:
+                self.look()
+            return True
+
+        def look(self) -> None:
+            begun = time.process_time()
+            sums = []
+            for k in range(EPISODES):
+                shown, _ = single.reset(seed=(10_000 + seed) * EPISODES + k)
+                over, whole = False, 0.0
+                while not over:
+                    action, _ = self.model.predict(shown, deterministic=True)
+                    shown, reward, terminated, truncated, _ = single.step(int(action))
+                    whole, over = whole + float(reward), terminated or truncated
+                sums.append(whole)
+            found["greedy"] = float(np.mean(sums))
+            if found["greedy"] >= MARK and found["reached"] is None:
+                found["reached"] = (begun - spent["begun"] - spent["looking"], self.num_timesteps)
+            spent["looking"] += time.process_time() - begun
+
+    model = PPO(
+        "MlpPolicy", make_vec_env(ENVIRONMENT, n_envs=8, seed=seed), n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
+        learning_rate=lambda left: 1e-3 * left, clip_range=0.2, ent_coef=0.0, seed=seed, device="cpu",
+    )  # fmt: skip
+    spent["begun"] = time.process_time()
+    model.learn(total, callback=Look())
+    whole = time.process_time() - spent["begun"] - spent["looking"]
+    return found | {"seconds": whole, "steps": model.num_timesteps}
+
+
+def of_peer(python: str, seed: int, total: int) -> dict[str, Any]:
+    folder = str(Path(__file__).parent)
+    call = f"import sys, json; sys.path.insert(0, {folder!r}); import policy; print(json.dumps(policy.peer({seed}, {total})))"
+    said = subprocess.run([python, "-W", "ignore", "-c", call], check=True, capture_output=True, text=True).stdout
+    return json.loads(said.splitlines()[-1])
+
+
+def middle(values: list[float]) -> tuple[float, float, float]:
+    """The interquartile mean over seeds, and its 95 % bootstrap interval (Agarwal et al. 2021, Deep RL at the edge of the statistical precipice)."""
+    g, x = np.random.default_rng(0), np.array(values)
+
+    def iqm(v: np.ndarray) -> float:
+        cut = len(v) // 4
+        return float(np.sort(v)[cut : len(v) - cut].mean())
+
+    drawn = [iqm(g.choice(x, len(x))) for _ in range(2000)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return iqm(x), float(low), float(high)
+
+
+def row(name: str, runs: list[dict[str, Any]]) -> str:
+    rate = np.median([r["steps"] / r["seconds"] for r in runs])
+    reached = [r["reached"] for r in runs if r["reached"] is not None]
+    when = f"{np.median([s for s, _ in reached]):.2f} s, {np.median([n for _, n in reached]):.0f} steps ({len(reached)} of {len(runs)})"
+    iqm, low, high = middle([r["greedy"] for r in runs])
+    seconds = np.median([r["seconds"] for r in runs])
+    return f"| {name} | {rate:,.0f} | {when if reached else 'never'} | {iqm:.1f} ({low:.1f} to {high:.1f}) | {seconds:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sb3", metavar="PYTHON")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--peer-seeds", type=int, default=5)
+    parser.add_argument("--results", type=Path)
+    given = parser.parse_args()
+    kinds: dict[str, list[dict[str, Any]]] = {"thetahat, its own settings": [], "thetahat, identical settings": []}
+    if given.sb3:
+        kinds["Stable-Baselines3"] = []
+    for seed in range(given.seeds):  # in turn, so that a machine whose speed moves is fair to all
+        kinds["thetahat, its own settings"].append(ours(seed, **OWN))
+        if seed < given.peer_seeds:
+            kinds["thetahat, identical settings"].append(ours(seed, **IDENTICAL))
+            if given.sb3:
+                kinds["Stable-Baselines3"].append(of_peer(given.sb3, seed, IDENTICAL["total"]))
+        print({name: runs[-1] for name, runs in kinds.items() if runs}, flush=True)
+    lines = [
+        "# CartPole-v1: PPO, one thread, seconds of CPU",
+        "",
+        f"{given.seeds} seeds of our own settings, {given.peer_seeds} of the identical ones; medians; greedy return of {EPISODES} episodes "
+        "at the end: interquartile mean over seeds, 95 % bootstrap interval.",
+        "",
+        f"| | steps a second | to a greedy return of {MARK:.0f} | greedy return | seconds |",
+        "|---|---|---|---|---|",
+        *[row(name, runs) for name, runs in kinds.items()],
+    ]
+    if given.sb3:
+        pace = [
+            (a["steps"] / a["seconds"]) / (b["steps"] / b["seconds"])
+            for a, b in zip(kinds["thetahat, identical settings"], kinds["Stable-Baselines3"], strict=True)
+        ]
+        soon = [r["reached"][0] for r in kinds["thetahat, its own settings"] if r["reached"]]
+        late = [r["reached"][0] for r in kinds["Stable-Baselines3"] if r["reached"]]
+        lines += [
+            "",
+            f"At identical settings {np.median(pace):.2f} times the steps a second (pairs of runs: {', '.join(f'{p:.2f}' for p in pace)}).",
+        ]
+        if soon and late:
+            lines += [f"To {MARK:.0f} at our own settings in 1/{np.median(late) / np.median(soon):.1f} of its time."]
+    print("\n".join(lines))
+    if given.results is not None:
+        given.results.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
