@@ -1,0 +1,135 @@
+"""Environments: a transition means the same under each of gymnasium's ways to begin anew; and what an environment does wrong is named."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+import thetahat as th
+from thetahat.data import Rollouts
+from thetahat.data.environments import Environments
+from thetahat.data.rollouts import returns
+from thetahat.errors import BadArgument, DataError, NotFinite
+
+
+class Counter(gymnasium.Env):
+    """Shows (episode, t); pays t; terminates after 3 steps in even episodes, and is cut off after 2 in odd ones."""
+
+    observation_space = spaces.Box(-100, 100, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    episode = -1
+
+    def __init__(self, fault: str = ""):
+        self.fault = fault
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self._shown(), {}
+
+    def step(self, action):
+        self.t += 1
+        even = self.episode % 2 == 0
+        reward = float("nan") if self.fault == "reward" and self.t == 2 else float(self.t)
+        return self._shown(), reward, even and self.t == 3, not even and self.t == 2, {}
+
+    def _shown(self):
+        return np.array([self.episode, np.inf if self.fault == "state" and self.t == 2 else self.t], dtype=np.float32)
+
+
+gymnasium.register("Counter-v0", entry_point=lambda fault="": Counter(fault))
+
+
+def transitions(mode, steps=16):
+    """(state, next, reward, terminated, truncated) of the first copy's transitions, in order."""
+    environments = Environments("Counter-v0", 2, {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}})
+    environments.reset(seed=0)
+    found = []
+    for _ in range(steps):
+        now = environments.step(np.zeros(2, dtype=int))
+        if now.count[0]:
+            found.append((*now.state[0], *now.next[0], now.reward[0], bool(now.terminated[0]), bool(now.truncated[0])))
+    environments.close()
+    return found
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_transitions_are_the_same_whoever_begins_anew(mode):
+    """Episode e: t → t + 1 pays t + 1; even ones terminate at 3, odd ones are cut off at 2: written out."""
+    wanted = []
+    for e in range(8):
+        last = 3 if e % 2 == 0 else 2
+        wanted += [(e, t, e, t + 1, t + 1, e % 2 == 0 and t + 1 == last, e % 2 == 1 and t + 1 == last) for t in range(last)]
+    found = transitions(mode)
+    assert len(found) == (12 if mode == AutoresetMode.NEXT_STEP else 16)
+    assert [tuple(map(float, row)) for row in found] == [tuple(map(float, row)) for row in wanted[: len(found)]]
+
+
+def test_whole_episodes_end_where_they_end_in_every_mode():
+    policy = th.models.Policy(torch.nn.Linear(2, 2))
+    for mode in AutoresetMode:
+        settings = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}}
+        batch = next(Rollouts("Counter-v0", 2, settings=settings).batches(policy))
+        assert batch["reward"].tolist() == [[1, 2, 3]] * 2
+        assert batch["terminated"].tolist() == [[False, False, True]] * 2
+        assert returns(policy, "Counter-v0", 2, **settings).tolist() == [6, 6]
+
+
+def test_segments_go_on_from_pass_to_pass():
+    rollouts = Rollouts(Counter, 1, length=4)
+    policy = th.models.Policy(torch.nn.Linear(2, 2))
+    first, second = next(rollouts.batches(policy)), next(rollouts.batches(policy))
+    assert first["next"][0].tolist() == [[0, 1], [0, 2], [0, 3], [0, 0]]  # the fourth step only begins anew: no transition
+    assert first.count[0].tolist() == [1, 1, 1, 0]
+    assert second["state"][0, 0].tolist() == [1, 0]
+    assert rollouts.played == 3 + int(second.count.sum())
+    assert rollouts.measured()["training_return"] == np.mean([6, 3])
+
+
+@pytest.mark.parametrize(("fault", "said"), [("reward", "the reward nan in copy 0 after 2 steps"), ("state", "the state inf")])
+def test_what_is_not_finite_is_named(fault, said):
+    with pytest.raises(NotFinite, match=said):
+        returns(th.models.Policy(torch.nn.Linear(2, 2)), "Counter-v0", 1, fault=fault)
+
+
+def test_a_state_of_another_shape_is_named(monkeypatch):
+    environments = Environments("CartPole-v1", 2)
+    environments.reset(seed=0)
+    real = environments.vector.step
+    monkeypatch.setattr(environments.vector, "step", lambda action: (real(action)[0][:, :3], *real(action)[1:]))
+    with pytest.raises(DataError, match=r"a state of shape \(2, 3\) after 1 steps; it promises \(2, 4\)"):
+        environments.step(np.array([0, 1]))
+
+
+def test_states_that_are_no_arrays_are_refused():
+    class Words(Counter):
+        observation_space = spaces.Text(5)
+
+    with pytest.raises(BadArgument, match="Accepted: Box, Discrete"):
+        Environments(Words)
+
+
+def test_actions_of_every_space_are_played_and_their_density_is_right():
+    """Pendulum's squashed normal beside torch's TransformedDistribution; a multi-discrete action beside independent categoricals."""
+    rollouts = Rollouts("Pendulum-v1", 2, length=3)
+    policy = th.models.Policy(th.networks.mlp(3, 8, 2), rollouts.actions)
+    batch = next(rollouts.batches(policy))
+    m, s = policy.network(batch["state"]).chunk(2, -1)
+    base = torch.distributions.Normal(m, s.exp())
+    squashed = torch.distributions.TransformedDistribution(
+        base, [torch.distributions.TanhTransform(), torch.distributions.AffineTransform(0.0, 2.0)]
+    )
+    wanted = squashed.log_prob(2 * torch.tanh(batch["action"]))[..., 0]
+    torch.testing.assert_close(policy.log_prob(batch), wanted, atol=1e-4, rtol=1e-4)
+    assert np.abs(policy.sent(torch.tensor([[50.0], [-50.0]]))).tolist() == [[2.0], [2.0]]
+    many = th.models.Policy(torch.nn.Linear(2, 5), spaces.MultiDiscrete([2, 3]))
+    state, action = torch.randn(4, 2), torch.tensor([[0, 2], [1, 1], [1, 0], [0, 0]])
+    logits = many.network(state)
+    parts = [torch.distributions.Categorical(logits=logits[:, a:b]) for a, b in ((0, 2), (2, 5))]
+    wanted = parts[0].log_prob(action[:, 0]) + parts[1].log_prob(action[:, 1])
+    torch.testing.assert_close(many.log_prob(th.data.Batch({"state": state, "action": action})), wanted)
+    assert many.act(state, torch.Generator().manual_seed(0)).shape == (4, 2)
