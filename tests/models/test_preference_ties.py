@@ -273,3 +273,15 @@ def test_columns_of_pairs_that_cannot_be_used_are_named():
         Preferences(["a"], ["b"], margin=[1.0, 2.0])
     with pytest.raises(ModelError, match="which item was first"):
         BradleyTerry(items=2, first=True).log_prob(Preferences(["a"], ["b"]).whole)
+
+
+def test_robust_errors_are_of_independent_prompts():
+    """Each pair twice under one prompt: the sandwich is that of the pairs once, where the inverse information claims √2 less."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 60, 2))
+    once = Preferences(x, y)
+    twice = Preferences(np.repeat(x, 2, 0), np.repeat(y, 2, 0), group=np.repeat(np.arange(60), 2))
+    one, other = (th.fit(BradleyTerry(features=2), pairs) for pairs in (once, twice))
+    np.testing.assert_allclose(other.estimates, one.estimates, rtol=1e-8)
+    np.testing.assert_allclose(other.standard_errors("sandwich"), one.standard_errors("sandwich"), rtol=1e-8)
+    np.testing.assert_allclose(other.standard_errors(), one.standard_errors() / np.sqrt(2), rtol=1e-8)
