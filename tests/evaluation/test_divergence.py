@@ -274,6 +274,17 @@ def test_conditional_entropy_of_numbers():
     assert abs(found.value - truth) < 4 * found.standard_error < 0.15
 
 
+def test_conditional_entropy_within_groups():
+    """y of spread 1 in one group and 4 in the other, text or codes: the mean of ½ log 2πe and of that plus log 4, within four errors."""
+    rng = np.random.default_rng(1)
+    group = rng.choice(["a", "b"], 1500)
+    y = rng.normal(size=1500) * np.where(group == "a", 1.0, 4.0)
+    found, truth = entropy(y, given=group), 0.5 * math.log(2 * math.pi * math.e) + (group == "b").mean() * math.log(4)
+    assert abs(found.value - truth) < 4 * found.standard_error < 0.2
+    assert "of its group" in found.method
+    assert entropy(y, given=(group == "a").astype(int)).value == pytest.approx(found.value, rel=1e-12)
+
+
 def test_divergence_of_two_samples():
     """Wang, Kulkarni and Verdú's estimator: N(1, 1) from N(0, 1) is ½, and 0 from itself, each within three of its errors."""
     rng = np.random.default_rng(1)
@@ -299,7 +310,8 @@ def test_rounded_numbers_have_no_entropy_from_a_sample():
         (lambda: entropy(np.array([0.1, math.nan, *np.linspace(1, 2, 20)])), NotFinite, "row 1"),
         (lambda: entropy([1, 2], method="bayes"), BadArgument, "Accepted: 'plug_in'"),
         (lambda: entropy([1, 2, 1], given=[1, 2]), BadArgument, "2 rows"),
-        (lambda: entropy(np.random.default_rng(0).normal(size=20), given=[0, 1] * 10), BadArgument, "is discrete"),
+        (lambda: entropy([0, 1] * 10, given=np.random.default_rng(0).normal(size=20)), BadArgument, "is discrete"),
+        (lambda: entropy(np.random.default_rng(0).normal(size=20), given=[0, 1] * 10), BadArgument, "10 rows"),
         (lambda: kl(np.arange(9.0), ("normal", (0.0, 1.0))), BadArgument, "fit.excess"),
         (lambda: cross_entropy([1.0], "normal"), BadArgument, "no distribution"),
     ],
@@ -351,6 +363,18 @@ def test_the_excess_of_a_density_is_its_divergence():
     assert abs(found.value - truth) < 3 * found.standard_error
     assert found.standard_error < found.entropy_error
     assert "nats a row from the best possible" in " ".join(str(th.fit("normal", y).summary()).split())
+
+
+def test_a_density_given_groups_has_an_excess():
+    """Spread 1 and 4 in two groups: one scale for both is KL away by the normal's formula; a scale of each group is not."""
+    rng = np.random.default_rng(2)
+    g = np.arange(3000) % 2
+    data = {"y": rng.normal(size=3000) * np.where(g, 4.0, 1.0), "g": g.astype(str)}
+    both = math.sqrt((1 + 16) / 2)
+    truth = np.mean([kl(("normal", (0.0, s)), ("normal", (0.0, both))).value for s in (1.0, 4.0)])
+    one, each = th.fit("y ~ g", data).excess(), th.fit("y ~ g", data, scale="~ g").excess()
+    assert abs(one.value - truth) < 4 * one.standard_error < 0.2
+    assert abs(each.value) < 3 * each.standard_error
 
 
 def test_no_excess_is_claimed_where_the_entropy_is_not_known():

@@ -90,7 +90,7 @@ def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any =
     Parameters
     ----------
     p : a distribution or a sample
-    given : x, as many rows: H(y | x) = H(x, y) − H(x), both discrete or both continuous
+    given : x, as many rows: H(y | x) = H(x, y) − H(x), both discrete or both continuous; or Σ_g n_g/n · H(y in group g), x discrete alone
     method : of a sample: "plug_in", H of the shares observed; "miller_madow", that plus (values − 1) / 2n, which it lacks on average;
         "neighbours", of a density. None: the second for what is discrete, the third for numbers of which none repeats
     data : the rows at which a fit with predictors is asked; the mean over them is the answer
@@ -123,15 +123,13 @@ def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any =
     n = len(y) if count is None else float(count.sum())
     discrete = [_discrete(each, method, name, n) for each, name in ((y, "the sample"), (x, "given")) if each is not None]
     what = "entropy" if x is None else "conditional entropy"
-    if len(set(discrete)) > 1:
-        raise BadArgument(
-            "of the sample and what is given one is discrete and the other has a density: that is not estimated here."
-        )
+    if discrete == [True, False]:
+        raise BadArgument("the sample is discrete and what is given has a density: that is not estimated here. Fit a classifier.")
     if discrete[0]:
         return _shares(y, x, count, method or "miller_madow", what)
     if count is not None:
         raise BadArgument("rows with counts of their own repeat, and of a density none would: the neighbours have no say.")
-    return _by_neighbours(y, x, what)
+    return _by_neighbours(y, x, what, grouped=discrete == [False, True])
 
 
 def cross_entropy(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -> Nats:
@@ -408,6 +406,8 @@ def _sample(p: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _discrete(x: np.ndarray, method: str | None, what: str, n: float) -> bool:
+    if x.dtype.kind != "f" and what == "given":
+        return True
     if method is not None:
         return method != "neighbours"
     if x.dtype.kind != "f":
@@ -451,12 +451,13 @@ def _shares(y: np.ndarray, x: np.ndarray | None, count: np.ndarray | None, metho
     return Nats(value, math.sqrt(variance), method_said, what)
 
 
-def _by_neighbours(y: np.ndarray, x: np.ndarray | None, what: str) -> Nats:
+def _by_neighbours(y: np.ndarray, x: np.ndarray | None, what: str, *, grouped: bool) -> Nats:
     own = neighbours.columns(y, "the sample")
     n, d = own.shape
     method = f"{neighbours.K} nearest neighbours of {n} rows"
-    if x is None:
-        local = neighbours.local_entropy(own)
+    if x is None or grouped:
+        local = neighbours.local_entropy(own) if x is None else neighbours.local_within(own, codes(x), "the sample")
+        method += "" if x is None else ", each among those of its group"
         return Nats(float(local.mean()), math.sqrt(local.var(ddof=1) / n + neighbours.noise(n, d)), method, what)
     given = np.asarray(x, dtype=np.float64).reshape(n, -1)
     neighbours.columns(np.hstack([given, own]), "the sample with what is given")

@@ -6,7 +6,8 @@ Where predictors repeat and the response is discrete, H(data) is known of these 
 model that makes them most probable (the saturated model), so that no model of the same predictors is more than the excess better, here. Part of
 it is chance: had the fitted model made the data, 2n·excess would be about χ² with as many degrees of freedom as the saturated model has more.
 
-Where the response has a density and there are no predictors, H(data) is estimated by the distances of neighbours, and the two are paired.
+Where the response has a density, and there are no predictors or they are shared by twenty rows and more, H(data) is estimated by the distances of
+neighbours, and the two are paired.
 
 Source: Nelder and Wedderburn (1972), Generalized linear models (the deviance, 2n·excess); `neighbours`.
 """
@@ -120,15 +121,14 @@ def excess(model: Any, source: Source) -> Excess:
     measure = getattr(model, "measure", "density")
     if measure == "mass":
         return _saturated(model, source, whole, target)
-    if measure == "density" and len(whole.tensors) == 1 and not whole.counted and not whole.grouped:
-        return _by_neighbours(model, source, whole[target].numpy())
-    raise BadArgument("the entropy of a density given predictors is not estimated.")
+    if measure == "density" and not whole.counted and not whole.grouped:
+        return _by_neighbours(model, source, whole[target].numpy(), _predictors(whole, target))
+    raise BadArgument("rows with counts or groups of their own repeat, or the density has atoms: its entropy is not estimated.")
 
 
 def _saturated(model: Any, source: Source, whole: Batch, target: str) -> Excess:
     found = score(model, source)
-    keys = [t.reshape(len(whole), -1).numpy() for name, t in whole.tensors.items() if name != target]
-    given = codes(np.hstack([np.zeros((len(whole), 1)), *keys]))
+    given = _predictors(whole, target)
     both = codes(np.stack([given, codes(whole[target].numpy())], 1))
     c = found.count.numpy()
     n, cells, groups = found.n, np.bincount(both, c), np.bincount(given, c)
@@ -146,15 +146,25 @@ def _saturated(model: Any, source: Source, whole: Batch, target: str) -> Excess:
     return Excess(max(-found.mean - entropy, 0.0), 0.0, entropy, 0.0, chance, True, int(n))
 
 
-def _by_neighbours(model: Any, source: Source, y: np.ndarray) -> Excess:
+def _predictors(whole: Batch, target: str) -> np.ndarray:
+    """Which of the distinct rows of predictors each row has, (n,)."""
+    keys = [t.reshape(len(whole), -1).numpy() for name, t in whole.tensors.items() if name != target]
+    return codes(np.hstack([np.zeros((len(whole), 1)), *keys]))
+
+
+def _by_neighbours(model: Any, source: Source, y: np.ndarray, given: np.ndarray) -> Excess:
     y = neighbours.columns(y, "the response")
     n, d = y.shape
     if d > 2:
         raise BadArgument(f"the response has {d} columns: the bias of the estimate would not be small beside the excess.")
+    if n < neighbours.GROUP * (given.max() + 1):
+        raise BadArgument(
+            f"{n} rows have {given.max() + 1} distinct rows of predictors, too few of each for distances within them."
+        )
     found = score(model, source)
     if found.log_determinant:
         raise BadArgument(f"the response is a transform, {source.units}, and the entropy would be that of {found.units}.")
-    local, noise = neighbours.local_entropy(y), neighbours.noise(n, d)
+    local, noise = neighbours.local_within(y, given, "the response"), neighbours.noise(n, d)
     apart = -found.per_observation.numpy() - local
     variance = local.var(ddof=1) / n + noise
     paired = apart.var(ddof=1) / n + noise

@@ -25,6 +25,7 @@ from ..errors import BadArgument, NotFinite
 K = 3  # neighbours: of more the bias is larger, of fewer the noise
 # n·Var of the mean of d·log ε on a torus, where log p is constant: the noise that neighbours share. thousands of simulations of 300 points each
 SHARED = {1: 0.61, 2: 0.63, 3: 0.62, 4: 0.66, 5: 0.66}
+GROUP = 20  # rows that share their predictors, of which an entropy is told
 GROUPS = 20  # of the jackknife
 
 
@@ -65,6 +66,24 @@ def local_entropy(x: np.ndarray) -> np.ndarray:
     (n, d), scale = x.shape, x.std(0)
     diameter = 2 * _distance(x / scale, x / scale, own=True)
     return digamma(n) - digamma(K) + d * np.log(diameter) + np.log(scale).sum()
+
+
+def local_within(x: np.ndarray, group: np.ndarray, what: str) -> np.ndarray:
+    """The same among the rows of each group, (n,): their mean is the entropy given the group.
+
+    Raises
+    ------
+    BadArgument : a group of fewer than `GROUP` rows, or one whose rows do not vary
+    """
+    out = np.empty(len(x))
+    for g in np.unique(group):
+        own = group == g
+        if own.sum() < GROUP:
+            raise BadArgument(f"a group of {what} has {int(own.sum())} rows: distances within it need {GROUP} or more.")
+        if not (x[own].std(0) > 0).all():
+            raise BadArgument(f"{what} does not vary within a group: it has no density there.")
+        out[own] = local_entropy(x[own])
+    return out
 
 
 def noise(n: int, d: int) -> float:
