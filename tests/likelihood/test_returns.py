@@ -105,6 +105,25 @@ def test_the_baseline_of_other_episodes_adds_no_bias():
     torch.testing.assert_close(found, tiny.gradient(policy, 1.0), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("weighting", [th.weights.Advantage(), th.weights.Clipped(0.2)])
+def test_advantages_give_the_policy_gradient_whatever_the_value_function(weighting):
+    """A2C's weight, and PPO's at its first step (ratio 1), with λ = 1 and a V that is wrong: expectation over all trajectories, to 1e-10."""
+    tiny = Tiny()
+    policy = tiny.policy()
+    batch, p = tiny.trajectories(policy)
+    last = torch.zeros(batch.shape, dtype=torch.bool)
+    last[torch.arange(len(batch)), (batch.count.sum(1) - 1).long()] = True
+    batch.tensors |= {"terminated": last, "truncated": torch.zeros_like(last), "next": torch.zeros_like(batch["state"])}
+    wrong = torch.nn.Linear(2, 1, dtype=torch.float64)
+    batch.tensors["advantage"], _ = th.weights.GAE(th.models.Value(wrong), discount=1.0, trace=1.0)(batch)
+    batch.tensors["log_prob"] = log_prob = policy.log_prob(batch).detach()
+    plain = th.weights.RewardToGo(1.0, baseline=None)(batch, log_prob)
+    weight = weighting(batch, log_prob)
+    assert float((weight - plain).abs().max()) > 0.1
+    found = taylor(policy, batch, weight * batch.count * p[:, None], order=1).gradient
+    torch.testing.assert_close(found, tiny.gradient(policy, 1.0), rtol=0, atol=1e-10)
+
+
 def test_the_return_is_its_sum_written_out():
     """G_t = Σ γ^{t'−t} r_t' by a double loop, on random rewards."""
     r = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
