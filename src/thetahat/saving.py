@@ -31,7 +31,7 @@ from .errors import BadArgument, BadSave, DataError, FitError
 from .fit import Fit, _source
 from .inference.covariance import Inverse, bread
 from .inference.criteria import counted
-from .likelihood import LogLikelihood, LogPrior, Objective, priors
+from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled
 from .models import Density, Mixture, Regression
 from .models.base import get_theta, set_theta
@@ -87,16 +87,20 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if fit.trace:
         tensors["trace"] = torch.tensor([[float(v) for v in row] for row in fit.trace], dtype=torch.float64)
     term = fit.objective.terms[0]
+    counts = (
+        not fit.objective.kinked and term.robust is None
+    )  # whether the parameters of a maximum of the likelihood can be counted
     weights = None if term.weights is None else getattr(term.weights, "__name__", None) or str(term.weights)
     return {
         "model": model,
         "priors": [_prior_config(p) for p in fit.objective.priors],
         "weights": weights,
+        "robust": _robust_config(term.robust),
         "certificate": plain(fit.certificate.to_dict(), "the certificate"),
         "solver": _solver_config(fit.solver),
         "call": plain({k: str(v) if isinstance(v, Path) else v for k, v in fit.call.items()}, "the call"),
         "log_likelihood": _known(fit, "log_likelihood"),
-        "criteria": plain(fit.criteria) if "A" in tensors and fit.certificate.ok and not fit.objective.kinked else None,
+        "criteria": plain(fit.criteria) if counts and "A" in tensors and fit.certificate.ok else None,
         "data": plain(dataclasses.asdict(_memory(fit))),
     }, tensors
 
@@ -113,6 +117,8 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         parts = [_model_config(c) for c in model.components]
         own = {f"component.{k}.{name}": t for k, (_, found) in enumerate(parts) for name, t in found.items()}
         return {"kind": "mixture", "components": [part for part, _ in parts]}, own
+    if type(model) in RATED and model.scorer is None:
+        return {"kind": "preference", "of": type(model).__name__, "settings": plain(model.to_config())}, {}
     if isinstance(model, Custom):
         return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in model.state_dict().items()}
@@ -187,6 +193,10 @@ def _prior_config(term: LogPrior) -> dict[str, Any]:
     }
 
 
+def _robust_config(robust: DensityPower | Trimmed | None) -> dict[str, Any] | None:
+    return None if robust is None else {"robust": type(robust).__name__, "settings": plain(dataclasses.asdict(robust))}
+
+
 def _solver_config(solver: Any) -> dict[str, Any] | None:
     if type(solver).__name__ not in _SOLVERS:
         return None
@@ -240,7 +250,7 @@ def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) 
 def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: nn.Module | None) -> nn.Module:
     """The model at θ̂: built again, or the one given once it is known to be the same."""
     kind = config["kind"]
-    if kind in ("regression", "density", "mixture"):
+    if kind in ("regression", "density", "mixture", "preference"):
         if given is not None:
             raise BadArgument(f"{path} holds a {kind}, which needs no model: th.load({str(path)!r}).")
         built: nn.Module = _built(config, tensors, path)
@@ -285,6 +295,8 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
             own = {name.removeprefix(f"component.{k}."): t for name, t in tensors.items() if name.startswith(f"component.{k}.")}
             parts.append(_built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None))
         return Mixture(parts)
+    if config["kind"] == "preference":
+        return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(config["settings"])
     try:
         family = families.from_config(config["family"])
     except BadArgument as error:
@@ -314,7 +326,9 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Mod
     known = [LogPrior(_prior(p), model) for p in content["priors"]]
     certificate = rich(content["certificate"])
     trace = tuple((int(row[0]), *row[1:]) for row in tensors["trace"].tolist()) if "trace" in tensors else ()
-    objective = Recalled(LogLikelihood(model, source, weights), known, memory, get_theta(model), found, tensors.get("inverse"))
+    robust = _robust(content.get("robust"))
+    term = LogLikelihood(model, source, weights) if robust is None else robust.of(model, source)
+    objective = Recalled(term, known, memory, get_theta(model), found, tensors.get("inverse"))
     fit = Fit(objective, Certificate(**certificate), trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
     log_likelihood = rich(content["log_likelihood"])
     if log_likelihood is not None:
@@ -338,6 +352,15 @@ def _prior(config: dict[str, Any]) -> priors.Prior:
     if not known:
         raise BadSave(f"the file holds a prior {config['prior']!r}, which this library does not know.")
     return kind(**rich(config["settings"]))
+
+
+def _robust(config: dict[str, Any] | None) -> DensityPower | Trimmed | None:
+    if config is None:
+        return None
+    kinds: dict[str, type[DensityPower] | type[Trimmed]] = {c.__name__: c for c in (DensityPower, Trimmed)}
+    if config.get("robust") not in kinds:
+        raise BadSave(f"the file holds a robust setting {config.get('robust')!r}, which this library does not know.")
+    return kinds[config["robust"]](**rich(config["settings"]))
 
 
 def _solver(config: dict[str, Any] | None) -> Any:
@@ -370,7 +393,7 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
             f"these are other data than {path} was fitted to: {source.size} rows of fingerprint {source.fingerprint}, and there {memory.size} of "
             f"{memory.fingerprint}. For other data: fit.predict(data), fit.score(data)."
         )
-    objective = Objective([LogLikelihood(model, source)], recalled.priors)
+    objective = Objective([recalled.terms[0].over(source, model)], recalled.priors)
     if recalled.found is not None:
         there, here = float(recalled.found.value), objective.value(fit.theta)
         if not abs(there - here) <= 1e-8 * (1 + abs(there)):

@@ -388,3 +388,32 @@ def test_a_likelihood_of_ones_own_is_trimmed_too():
     fit = th.fit(waits, {"y": y}, robust=th.Trimmed(0.75, starts=20))
     assert fit.kept.tolist() == [0, 1, 2, 3, 4, 5]
     assert fit.estimates["m"] == pytest.approx(y[:6].mean(), rel=1e-7)
+
+
+@pytest.mark.parametrize("robust", [th.DensityPower(0.5), th.Trimmed(0.6)], ids=str)
+def test_a_saved_robust_fit_is_the_same_fit(robust, tmp_path):
+    """Estimates and certificate without the data; with them, whatever the fit says of them."""
+    fit = th.fit("calls ~ year", PHONES, robust=robust)
+    path = fit.save(tmp_path / "phones.thetahat")
+    alone, whole = th.load(path), th.load(path, data=PHONES)
+    for again in (alone, whole):
+        assert again.estimates.equals(fit.estimates)
+        assert str(again.certificate) == str(fit.certificate)
+        assert again.robust == robust
+    with pytest.raises(BadArgument, match="AIC"):
+        _ = alone.criteria
+    assert whole.outliers().equals(fit.outliers())
+    assert whole.maximised == pytest.approx(fit.maximised)
+    if isinstance(robust, th.DensityPower):
+        assert whole.standard_errors().equals(fit.standard_errors())
+
+
+def test_intervals_of_predictions_are_the_sandwichs():
+    """Var(a + 60b) = xᵀVx with V the covariance of the estimates; the mean's link is the identity."""
+    fit = th.fit("calls ~ year", PHONES, robust=th.DensityPower(0.5))
+    x = np.array([1.0, 60.0])
+    half = 1.959964 * math.sqrt(x @ fit.covariance().to_numpy()[:2, :2] @ x)
+    found = fit.predict({"year": [60.0]}, level=0.95).iloc[0]
+    assert found["high"] - found["value"] == pytest.approx(half, rel=1e-6)
+    wide = fit.predict({"year": [60.0]}, level=0.95, kind="prediction").iloc[0]
+    assert wide["high"] - wide["low"] > 2 * half

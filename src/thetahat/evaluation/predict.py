@@ -24,7 +24,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
-from ..inference.covariance import bread, refuse_importance
+from ..inference.covariance import bread, default, meat, refuse_importance
 from ..inference.natural import own_places, standing
 from ..likelihood import Objective
 from ..models.base import set_theta
@@ -275,9 +275,11 @@ def _confidence(objective: Objective, rows: Batch | Source, what: str, level: fl
 
 
 def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float) -> pd.DataFrame:
-    """t̂ ± z·√(∇t J⁻¹ ∇tᵀ), mapped back, row by row."""
-    refuse_importance(objective, "observed")
+    """t̂ ± z·√(∇t V ∇tᵀ), V = J⁻¹ or, of a robust fit, the sandwich, mapped back, row by row."""
+    kind = default(objective)
+    refuse_importance(objective, kind)
     model, factor = objective.model, bread(objective)
+    K = meat(objective).dense() if kind == "sandwich" else None
     places = own_places(objective)
     z = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
     parts = []
@@ -289,7 +291,8 @@ def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[
             raise BadArgument(f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out.")
         G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
         G[:, places] = gradient_rows(model, batch, slopes)
-        half = z * ((G * factor.solve(G.T.contiguous()).T).sum(1)).clamp(min=0).sqrt()
+        B = factor.solve(G.T.contiguous())
+        half = z * ((G.T if K is None else K @ B) * B).sum(0).clamp(min=0).sqrt()
         ends = torch.stack([target.back(t - half, eta, False), target.back(t + half, eta, True)])
         parts.append(torch.stack([target.back(t, eta, True), ends.amin(0), ends.amax(0)], 1))
     return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
@@ -330,11 +333,16 @@ def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: fl
 
 
 def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> Tensor:
-    """θ ~ N(θ̂, J⁻¹), (DRAWS, p) of the model's own θ."""
-    refuse_importance(objective, "observed")
+    """θ ~ N(θ̂, V), (DRAWS, p) of the model's own θ, V = J⁻¹ or, of a robust fit, the sandwich."""
+    kind = default(objective)
+    refuse_importance(objective, kind)
     factor = bread(objective)
     z = torch.randn(objective.size, DRAWS, dtype=torch.float64, generator=generator)
-    if isinstance(factor, Factor):
+    if kind == "sandwich":
+        B = factor.inverse()
+        values, vectors = torch.linalg.eigh(B @ meat(objective).dense() @ B)  # K of few rows may be singular
+        moved = vectors @ (values.clamp(min=0).sqrt()[:, None] * z)
+    elif isinstance(factor, Factor):
         moved = factor.root(z)
     else:
         scale = factor.inverse_diagonal().sqrt()

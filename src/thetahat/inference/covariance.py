@@ -126,9 +126,8 @@ def importance(objective: Objective) -> bool:
 
 
 def default(objective: Objective) -> str:
-    """The kind of covariance where none is asked for: "observed", but "sandwich" where J⁻¹ is none."""
-    robust = any(term.robust is not None for term in objective.terms)
-    return "sandwich" if robust or importance(objective) else "observed"
+    """The kind of covariance where none is asked for: "observed", but "sandwich" of a robust fit, where J⁻¹ is none."""
+    return "sandwich" if any(term.robust is not None for term in objective.terms) else "observed"
 
 
 def refuse_robust(objective: Objective, kind: str) -> None:

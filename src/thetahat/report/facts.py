@@ -141,7 +141,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
     """
     without = why_not(fit)
     weighed = importance(fit.objective)
-    covariance = default(fit.objective) if covariance in (None, "observed") else covariance
+    if covariance in (None, "observed"):
+        covariance = "sandwich" if weighed else default(fit.objective)
     table = None
     if not without:
         try:

@@ -20,6 +20,7 @@ def shipped(name: str) -> Path:
         orings       the O-rings of 23 flights of the space shuttle, and the temperature at the start
         mites        European red mites on 150 apple leaves, counted
         stackloss    21 days of a plant that oxidises ammonia
+        phones       telephone calls from Belgium, 1950 to 1973; in six years minutes were counted in their place
         baseball     the American League of 1987: who beat whom how often
         pudding      six brands of chocolate pudding, tasted in pairs: which was liked better, or neither
         faithful     272 eruptions of a geyser: how long, and how long until the next
