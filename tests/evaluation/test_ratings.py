@@ -71,12 +71,12 @@ def test_ranks_are_told_as_far_as_the_games_tell_them():
 
 @pytest.mark.parametrize("items", [[0.0, 0.0, 0.0, 0.0], [0.6, 0.3, 0.0, -0.9]], ids=["all alike", "different"])
 def test_intervals_of_ranks_hold_the_true_rank_as_often_as_they_say(items):
-    """120 tournaments at a level of 0.8: each item's interval has its true places in it (every place that its equals share)."""
+    """60 tournaments at a level of 0.8: each item's interval has its true places in it (every place that its equals share)."""
     r = torch.tensor(items, dtype=torch.float64)
     a, b = torch.triu_indices(4, 4, 1)
     rng = torch.Generator().manual_seed(1)
     right = torch.zeros(4)
-    for _ in range(120):
+    for _ in range(60):
         won = torch.binomial(torch.full((6,), 30.0, dtype=torch.float64), torch.sigmoid(r[a] - r[b]), generator=rng)
         games = Preferences(
             [*a.tolist(), *b.tolist()], [*b.tolist(), *a.tolist()], torch.cat([won, 30 - won]), items=[0, 1, 2, 3]
@@ -84,7 +84,7 @@ def test_intervals_of_ranks_hold_the_true_rank_as_often_as_they_say(items):
         table = th.fit(BradleyTerry(items=games.items), games).ratings(level=0.8).sort_index()
         best, worst = 1 + (r[None] > r[:, None]).sum(1), 4 - (r[None] < r[:, None]).sum(1)
         right += (torch.tensor(table.low.to_numpy()) <= best) & (torch.tensor(table.high.to_numpy()) >= worst)
-    assert float(right.min()) / 120 >= 0.8 - 2 * (0.8 * 0.2 / 120) ** 0.5
+    assert float(right.min()) / 60 >= 0.8 - 2 * (0.8 * 0.2 / 60) ** 0.5
 
 
 def test_the_error_of_a_reward_is_that_of_the_delta_method():
@@ -108,3 +108,28 @@ def test_what_has_no_ratings_is_refused():
     pairs = Preferences([[1.0], [0.0], [2.0]], [[0.0], [1.0], [0.0]])
     with pytest.raises(BadArgument, match=r"shape \(1, 2\)\. Accepted: \(n, 1\)"):
         th.fit(BradleyTerry(features=1), pairs).rewards([[1.0, 2.0]])
+
+
+@pytest.mark.parametrize("what", ["ties", "rankings", "features"])
+def test_ratings_and_rewards_are_saved_and_loaded(what, tmp_path):
+    """Without their data, to the last bit: estimates, ratings and their errors; and new pairs are judged alike."""
+    if what == "ties":
+        fit = pudding()
+        told = lambda f: f.ratings()  # noqa: E731
+    elif what == "rankings":
+        races = th.data.Rankings([[3, 1, 2], [1, 2], [2, 3, 1], [1, 3]])
+        fit = th.fit(th.models.PlackettLuce(races.items), races)
+        told = lambda f: f.ratings()  # noqa: E731
+    else:
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(2, 30, 2))
+        pairs = Preferences(x, y, features=["a", "b"])
+        fit = th.fit(BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(1.0))
+        told = lambda f: f.rewards(x, against=y)  # noqa: E731
+    fit.save(tmp_path / "fit.thetahat")
+    again = th.load(tmp_path / "fit.thetahat")
+    assert again.estimates.equals(fit.estimates)
+    assert told(again).equals(told(fit))
+    assert str(again.certificate) == str(fit.certificate)
+    new = fit.source if what != "features" else Preferences([[1.0, 2.0]], [[0.0, 1.0]])
+    assert again.score(new).total == fit.score(new).total

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from scipy.sparse import coo_array
@@ -242,6 +242,20 @@ class BradleyTerry(Model):
             ]
         )
         return Taylor(value.detach(), gradient, Information((J + J.T) / 2))
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values from which `from_config` makes a model without a scorer again, θ at its start."""
+        kind = {"items": self.items} if self.items is not None else {"features": self.features}
+        return {"ties": self.ties, "first": self.first, "reference": self.items is None or self.reference} | kind
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The model that `to_config` wrote down.
+
+        >>> BradleyTerry.from_config(BradleyTerry(items=["a", "b"], ties="davidson").to_config()).names
+        ['b', 'log_ties']
+        """
+        return cls(**config)
 
     # ---- what is known of the maximum ------------------------------------------------------------------------------------
 

@@ -39,6 +39,10 @@ class PlackettLuce(BradleyTerry):
     def __init__(self, items: int | Sequence[Any], *, reference: bool = True):
         super().__init__(items=items, reference=reference)
 
+    def to_config(self) -> dict[str, Any]:
+        """Plain values from which `from_config` makes the model again."""
+        return {"items": self.items, "reference": self.reference}
+
     def log_prob(self, batch: Batch) -> Tensor:
         if "order" not in batch:
             return super().log_prob(batch)
