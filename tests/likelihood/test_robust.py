@@ -250,6 +250,22 @@ def test_stack_loss_has_the_subset_and_the_outliers_of_robustbase():
     assert sorted(four.outliers(4).index + 1) == [1, 3, 4, 21]
 
 
+def test_stack_loss_is_the_best_of_all_subsets():
+    """All 203,490 subsets of 13 of the 21 days, by their normal equations."""
+    data = _columns(STACKLOSS)
+    y, columns = data["loss"] - data["loss"].mean(), [data[k] for k in ("air_flow", "water_temperature", "acid")]
+    X = np.column_stack([np.ones(21)] + [(c - c.mean()) / c.std() for c in columns])
+    subsets = np.array(list(itertools.combinations(range(21), 13)))
+    mask = np.zeros((len(subsets), 21))
+    np.put_along_axis(mask, subsets, 1.0, 1)
+    M = (mask @ (X[:, :, None] * X[:, None, :]).reshape(21, 16)).reshape(-1, 4, 4)
+    b = mask @ (X * y[:, None])
+    squares = mask @ y**2 - (b * np.linalg.solve(M, b[..., None])[..., 0]).sum(1)
+    fit = th.fit(STACK, STACKLOSS, robust=th.Trimmed(13 / 21))
+    assert fit.kept.tolist() == subsets[squares.argmin()].tolist()
+    assert fit.estimates["scale"] ** 2 * 13 == pytest.approx(squares.min(), rel=1e-9)
+
+
 def test_twenty_numbers_have_the_location_of_robustbase():
     """The same file, ltsReg(y20): least trimmed squares of a location, reweighted: 44.6; of keep = 1: 33.0."""
     y20 = [2, 3, 4, 8, 12, 22, 28, 29, 33, 34, 38, 40, 41, 47, 48, 50, 51, 54, 56, 59]
