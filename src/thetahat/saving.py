@@ -33,13 +33,14 @@ from .inference.covariance import Inverse, bread
 from .inference.criteria import counted
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled
-from .models import Density, Mixture, Regression
+from .models import BradleyTerry, Density, Mixture, PlackettLuce, Regression
 from .models.base import get_theta, set_theta
 from .models.custom import Custom
 from .models.information import Information
 from .models.taylor import Taylor
 from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal
 
+RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
 _SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM, Proximal)}
 
 
@@ -296,7 +297,7 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
             parts.append(_built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None))
         return Mixture(parts)
     if config["kind"] == "preference":
-        return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(config["settings"])
+        return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(rich(config["settings"]))
     try:
         family = families.from_config(config["family"])
     except BadArgument as error:
