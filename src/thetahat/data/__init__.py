@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import maps
 from .augmented import Augmented, Shifts
 from .batch import Batch
+from .finite import FiniteMDP
 from .images import Binarised, Images
 from .noised import Noised
 from .pairs import Pair, Pairs
@@ -48,6 +49,7 @@ __all__ = [
     "Bytes",
     "Characters",
     "Encoder",
+    "FiniteMDP",
     "Frame",
     "Images",
     "Noised",
