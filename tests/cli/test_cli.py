@@ -225,6 +225,51 @@ def test_score_is_the_fits_own(run):
     assert "exact log mass of claims" in out
 
 
+def test_rows_that_surprise_a_fit_are_flagged_beside_a_reference(run, folder):
+    """One count of a thousand among forty rows like the others."""
+    rows = pd.read_csv(folder / "whole.csv")
+    odd = rows.tail(12).reset_index(drop=True)
+    odd.loc[5, "claims"] = 1000
+    odd.to_csv(folder / "odd.csv", index=False)
+    words = ["score", "negative_binomial.thetahat", "odd.csv", "--against", "whole.csv"]
+    code, out, _ = run(*words, "--level", "0.2", "--json")
+    found = strict(out)
+    assert (code, found["flagged"]) == (0, [5])
+    assert found["difference"] < 0
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "reference" in out
+    assert max(map(len, out.splitlines())) <= 80
+    code, _, err = run("score", "negative_binomial.thetahat", "odd.csv", "--against", "none.csv")
+    assert code == 3
+    assert "none.csv" in err
+
+
+def test_ratings_are_a_command_and_columns_that_are_not_read_are_named(run, folder):
+    games = th.data.shipped("baseball")
+    code, out, _ = run("fit", "reward", games, "--count", "games", "--save", "league.thetahat", "--report", "league.html")
+    assert code == 0
+    assert "Milwaukee" in out.splitlines()[1]
+    assert th.load(folder / "league.thetahat").certificate.ok
+    assert (folder / "league.html").stat().st_size > 5000
+    code, out, _ = run("fit", "reward", games)
+    assert "columns that were not read: games" in out
+    code, _, err = run("fit", "reward", games, "--network", "folder")
+    assert code == 2
+    assert "a table of items" in err
+
+
+def test_a_robust_fit_is_a_word(run):
+    formula, data = "loss ~ air_flow + water_temperature + acid", th.data.shipped("stackloss")
+    code, out, _ = run("fit", formula, data, "--robust", "density_power:0.5", "--json")
+    assert code == 0
+    found = th.fit(formula, data, robust=th.DensityPower(0.5))
+    assert strict(out)["log_likelihood"]["nats"] == pytest.approx(found.log_likelihood, abs=1e-9)
+    code, _, err = run("fit", formula, data, "--robust", "median")
+    assert code == 2
+    assert "trimmed:0.75" in err
+
+
 def test_compare_names_fits_by_their_files(run):
     code, out, _ = run("compare", "poisson.thetahat", "negative_binomial.thetahat", "--data", "whole.csv", "--json")
     found = strict(out)

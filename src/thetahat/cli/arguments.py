@@ -39,6 +39,8 @@ class Fit(Common):
     """Frequency weights."""
     prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE")] = ()
     """On the slopes: normal:2.5 (ridge), student_t:2.5:df=4. normal:1:on=x* is on the coefficients that match."""
+    robust: Annotated[str | None, arg(metavar="NAME:VALUE", help_behavior_hint="")] = None
+    """Where some rows may come from elsewhere: density_power:0.5, or trimmed:0.75 (the share of rows kept)."""
     missing: Literal["drop", "raise"] = "drop"
     """Rows with a missing value: dropped and counted, or an error."""
     on_failure: Literal["raise", "return"] = "raise"
@@ -56,6 +58,32 @@ class Fit(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reward(Common):
+    pairs: Positional[Annotated[Path, arg(metavar="PAIRS")]]
+    """A table with columns winner, loser[, tie, first, count], or a .jsonl of chosen and rejected answers."""
+    count: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
+    """Of a table: how often each row was observed; without it "count", where there is one."""
+    network: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """A causal language model of transformers: the reward reads its hidden states; without it words and length."""
+    context: int = 512
+    """Tokens that the network sees; longer prompts lose their beginning."""
+    words: int = 100
+    """How many words are counted, without a network."""
+    held_out: float = 0.2
+    """Fraction of the prompts on which a reward of text is judged."""
+    prior: Annotated[float | None, arg(metavar="SCALE", help_behavior_hint="")] = None
+    """Of a normal prior. Without it: none on ratings; of text the one that held-out pairs find most probable."""
+    level: float = 0.95
+    """Of the intervals."""
+    seed: int = 0
+    """Of what is held out."""
+    save: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the fit."""
+    report: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write an HTML report that opens offline."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score(Common):
     fit: Positional[SavedFit]
     """That fit --save wrote, or the folder of a run."""
@@ -63,6 +91,10 @@ class Score(Common):
     """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Of images, for the run of a classifier."""
+    against: Annotated[Path | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    """Rows of which nothing is wrong, unseen by the fit: says which rows of DATA surprise it, beside them."""
+    level: float = 0.1
+    """Of --against: the share of false flags that is expected at most."""
     samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """Draws an observation, where the score is a bound made of them: more are tighter."""
     seed: int = 0
@@ -127,7 +159,7 @@ class Tour(Common):
     """Write the table as HTML too."""
 
 
-Command = Fit | System | Score | Compare | Sample | Play | Report | Tour
+Command = Fit | Reward | System | Score | Compare | Sample | Play | Report | Tour
 
 # name → (arguments, one line, more)
 COMMANDS: dict[str, tuple[type[Any], str, str]] = {
@@ -146,6 +178,9 @@ Networks, each with a --help of its own (thetahat fit gpt --help):
   diffusion IMAGES           a diffusion model
   policy --env NAME          a policy, by PPO, A2C or REINFORCE
 
+And ratings of items, or a reward model of text:
+  reward PAIRS               who was preferred to whom
+
 Examples:
   thetahat fit "y ~ x" data.csv
   thetahat fit "claims ~ age + C(region) + offset(log(n))" claims.csv \\
@@ -162,6 +197,7 @@ Examples:
 Examples:
   thetahat score y.thetahat new.csv
   thetahat score runs/vae t10k-images-idx3-ubyte.gz --samples 100
+  thetahat score y.thetahat new.csv --against last-year.csv
   thetahat score y.thetahat new.csv --json | jq .mean""",
     ),
     "compare": (
@@ -207,6 +243,20 @@ Examples:
     ),
 }
 
+# what follows `fit` in place of a formula: the systems, and what needs no run
+FITS: dict[str, tuple[type[Any], str, str]] = SYSTEMS | {
+    "reward": (
+        Reward,
+        "Fit ratings of items, or a reward model of text, to preferences.",
+        """Prints ratings with errors and ranks with intervals; of a reward its accuracy,
+nats and calibration on prompts that it has not seen.
+
+Examples:
+  thetahat fit reward games.csv --count games
+  thetahat fit reward pairs.jsonl.gz --words 200 --report reward.html""",
+    ),
+}
+
 _CONFIG = (FlagCreatePairsOff, OmitArgPrefixes)
 
 
@@ -217,8 +267,8 @@ def parse(words: Sequence[str]) -> Command:
     ------
     SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
     """
-    if len(words) > 1 and words[0] == "fit" and words[1] in SYSTEMS:
-        system, line, more = SYSTEMS[words[1]]
+    if len(words) > 1 and words[0] == "fit" and words[1] in FITS:
+        system, line, more = FITS[words[1]]
         description = f"{line}\n\n{more}\n\n{CODES}"
         found: Command = tyro.cli(
             system, args=words[2:], prog=f"thetahat fit {words[1]}", description=description, config=_CONFIG

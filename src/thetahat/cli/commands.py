@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
-from .arguments import Command, Compare, Fit, Play, Report, Sample, Score, Tour
+from .arguments import Command, Compare, Fit, Play, Report, Reward, Sample, Score, Tour
 from .systems import System, again, free
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
@@ -112,6 +112,7 @@ def _fit(command: Fit, screen: Screen) -> int:
             weights=command.weights,
             prior=priors or None,
             missing=command.missing,
+            robust=command.robust,
             on_failure=command.on_failure,
             **parameters,
         )
@@ -131,6 +132,31 @@ def _fit(command: Fit, screen: Screen) -> int:
     for path in outputs:
         screen.note(f"wrote {path}")
     return 0 if found.certificate.ok else 1
+
+
+def _reward(command: Reward, screen: Screen) -> int:
+    for path, endings in ((command.save, ()), (command.report, (".html", ".htm"))):
+        _may_write(path, [command.pairs], endings)
+    from .reward import reward
+
+    with screen.busy("fitting"):
+        found = reward(
+            command.pairs,
+            count=command.count,
+            network=command.network,
+            context=command.context,
+            words=command.words,
+            held_out=command.held_out,
+            prior=command.prior,
+            level=command.level,
+            seed=command.seed,
+        )
+    screen.show(_plain_text(str(found)), found.to_dict())
+    for path, write in ((command.save, found.fit.save), (command.report, found.fit.report)):
+        if path is not None:
+            write(path)
+            screen.note(f"wrote {path}")
+    return 0 if found.fit.certificate.ok else 1
 
 
 def _climb(command: System, screen: Screen) -> int:
@@ -191,16 +217,24 @@ def _score(command: Score, screen: Screen) -> int:
     with screen.busy("scoring"):
         if command.fit.is_dir():
             system, sizes, fit = again(command.fit)
-            if command.labels is not None:
-                if not hasattr(system, "labelled"):
-                    raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
-                data = system.labelled(command.data, command.labels)
-            else:
-                data = system.other(command.data, sizes)
-            found = fit.score(data, samples=command.samples, seed=command.seed)
+            if command.labels is not None and not hasattr(system, "labelled"):
+                raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
+            if command.labels is not None and command.against is not None:
+                raise BadArgument("--against takes no --labels: the labels of the reference are not those of the data.")
+            data = (
+                system.labelled(command.data, command.labels) if command.labels is not None else system.other(command.data, sizes)
+            )  # type: ignore[attr-defined]
+            beside = None if command.against is None else system.other(command.against, sizes)
         else:
-            found = load(command.fit).score(str(command.data), samples=command.samples, seed=command.seed)
-    screen.show(_plain_table(_score_rows(found)), found.to_dict())
+            fit, data = load(command.fit), str(command.data)
+            beside = None if command.against is None else str(command.against)
+        if beside is not None:
+            from ..evaluation.surprise import surprise
+
+            found: Any = surprise(fit, beside, data, level=command.level, samples=command.samples, seed=command.seed)
+        else:
+            found = fit.score(data, samples=command.samples, seed=command.seed)
+    screen.show(found if beside is not None else _plain_table(_score_rows(found)), found.to_dict())
     return 0
 
 
@@ -371,6 +405,7 @@ def _tour(command: Tour, screen: Screen) -> int:
 
 _DO: dict[type, Any] = {
     Fit: _fit,
+    Reward: _reward,
     Score: _score,
     Compare: _compare,
     Sample: _sample,
@@ -457,6 +492,12 @@ def _score_rows(score: Any) -> list[tuple[str, str]]:
         rows.append(("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'"))
     rows.append(("fingerprint", score.fingerprint))
     return rows + ([("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else [])
+
+
+def _plain_text(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)
 
 
 def _plain_table(rows: list[tuple[str, str]]) -> Any:

@@ -66,6 +66,7 @@ class Rated:
 def reward(
     pairs: str | Path,
     *,
+    count: str | None = None,
     network: str | Path | None = None,
     context: int = 512,
     words: int = 100,
@@ -79,6 +80,7 @@ def reward(
     Parameters
     ----------
     pairs : a table of items (.csv, .parquet), or lines of JSON with chosen and rejected answers (.jsonl, .jsonl.gz)
+    count : the column that says how often each row of a table was observed; None: "count", where there is one
     network : the folder of a causal language model of transformers: the reward is linear in its mean hidden state over the answer, and in
         the answer's length. None: in the words
     context : tokens that the network sees; longer prompts lose their beginning
@@ -97,15 +99,17 @@ def reward(
     """
     path = Path(pairs)
     if path.name.endswith((".jsonl", ".jsonl.gz")):
+        if count is not None:
+            raise BadArgument(f"count={count!r} is a column of a table of items, and {path.name} holds answers.")
         return _text(path, network, context, words, held_out, prior, level, seed)
     if network is not None:
         raise BadArgument(
             f"{path.name} is a table of items, for which there is no network. Accepted with one: .jsonl of answers."
         )
-    return _table(path, prior, level)
+    return _table(path, count, prior, level)
 
 
-def _table(path: Path, prior: float | None, level: float) -> Rated:
+def _table(path: Path, count: str | None, prior: float | None, level: float) -> Rated:
     from ..data.frame import Frame
     from ..data.preferences import Preferences
     from ..fit import fit
@@ -113,14 +117,17 @@ def _table(path: Path, prior: float | None, level: float) -> Rated:
     from ..models import BradleyTerry
 
     frame = Frame(str(path))
-    named: dict[str, Any] = {name: name for name in ("tie", "first", "count") if name in frame.columns}
-    games = Preferences("winner", "loser", named.pop("count", None), data=frame, **named)
+    named: dict[str, Any] = {name: name for name in ("tie", "first") if name in frame.columns}
+    count = count or ("count" if "count" in frame.columns else None)
+    games = Preferences("winner", "loser", count, data=frame, **named)
+    unread = [name for name in frame.columns if name not in ("winner", "loser", count, *named)]
     assert games.items is not None
     tied = "tie" in games.whole and bool(games.whole["tie"].any())
     model = BradleyTerry(items=games.items, ties="davidson" if tied else None, first="first" in named, reference=prior is None)
     found = fit(model, games, prior=None if prior is None else Normal(prior))
     extra = [name for name in found.names if name in ("first", "log_ties")]
     note = "".join(f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra)
+    note += f"columns that were not read: {', '.join(unread)}" if unread else ""
     return Rated(found, found.ratings(level=level), note=note.strip())
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -266,6 +264,9 @@ class BradleyTerry(Model):
 
         Source: Ford (1957), Solution of a ranking problem from binary comparisons.
         """
+        from scipy.sparse import coo_array  # here: `import thetahat` stays near `import torch`
+        from scipy.sparse.csgraph import connected_components
+
         if self.items is None:
             return None
         over, under, tied, decided = self._wins(source)
