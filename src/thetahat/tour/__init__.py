@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MissingExtra
-from . import digits, networks, page, tables
+from . import digits, networks, page, preferences, priors, shift, tables
 from .row import Row
 
 SYSTEMS: dict[str, Callable[[bool], Row]] = {
@@ -23,10 +23,15 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "a likelihood of one's own": tables.custom,
     "Bradley–Terry ratings": tables.preferences,
     "mixture, by EM": tables.mixture,
+    **priors.SYSTEMS,
+    **shift.SYSTEMS,
+    **preferences.SYSTEMS,
     "network classifier": networks.classifier,
     "GPT": networks.gpt,
     "REINFORCE": networks.reinforce,
-} | digits.SYSTEMS
+    "PPO, with a value function": networks.ppo,
+    **digits.SYSTEMS,
+}
 
 
 def rows(quick: bool = False, *, begin: Callable[[str], None] | None = None) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -37,7 +38,10 @@ def divergence(quick: bool) -> Row:
     m = found.estimates["Intercept"]
     least = cross_entropy(leaf, ("poisson", float(np.exp(m)))).value - entropy(leaf, method="plug_in").value
     truth = known("divergence", found.excess().value, least, "cross-entropy − entropy", 1e-6)
-    return of_fit(found, "least divergence", "mites on 150 leaves", "−n·(H(data) + KL(data ‖ Poisson(μ)))", truth)
+    row = of_fit(found, "least divergence", "mites on 150 leaves", "−n·(H(data) + KL(data ‖ Poisson(μ)))", truth)
+    return dataclasses.replace(
+        row, before=-len(leaf) * cross_entropy(leaf, ("poisson", 1.0)).value
+    )  # the climb begins at the top
 
 
 SYSTEMS: dict[str, Callable[[bool], Row]] = {"covariate shift": covariate_shift, "least divergence": divergence}
