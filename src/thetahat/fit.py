@@ -287,7 +287,7 @@ class Fit:
         Parameters
         ----------
         kind : "observed" (J⁻¹), "expected" (Fisher's), "sandwich" (J⁻¹ K J⁻¹), "cluster" (K summed within `by`; two columns: two-way),
-            "bootstrap"; None: "observed", but "sandwich" where J⁻¹ is no covariance (a robust fit, importance weights)
+            "bootstrap"; None: "observed", but "sandwich" of a robust fit
         by : the column, or two columns, that name the clusters
         """
         import pandas as pd
@@ -403,6 +403,8 @@ class Fit:
         """log ∫ p(data | θ) p(θ) dθ, nats: the probability of the data under the priors, by Laplace's approximation at θ̂."""
         from .inference import evidence
 
+        if self.robust is not None:
+            raise BadArgument(f"the evidence is an integral of the likelihood, and {self.robust} maximised something else.")
         return self._once("evidence", lambda: evidence.evidence(self.objective, self.theta))
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------------
@@ -535,6 +537,10 @@ class Fit:
 
     def influence(self) -> pd.DataFrame:
         """Of each row: leverage, and Cook's distance."""
+        if self.robust is not None:
+            raise BadArgument(
+                f"leverage and Cook's distance are those of maximum likelihood. What each row weighs under {self.robust}: fit.outliers(None)."
+            )
         from .evaluation import residuals
 
         return residuals.influence(self.objective, self.theta)

@@ -186,6 +186,9 @@ def test_a_robust_fit_does_not_call_itself_a_likelihood():
         lambda: fit.intervals(kind="profile"),
         lambda: fit.test("year = 0", "likelihood_ratio"),
         lambda: fit.kept,
+        lambda: fit.evidence,
+        lambda: fit.influence(),
+        lambda: th.fit("calls ~ year", PHONES, robust=th.DensityPower(), prior=th.priors.Laplace(1.0)),
         lambda: th.fit("calls ~ year", PHONES, robust=th.DensityPower(), solver=th.Stochastic(steps=1)),
     ):
         with pytest.raises(BadArgument):
@@ -416,6 +419,7 @@ def test_a_saved_robust_fit_is_the_same_fit(robust, tmp_path):
         assert again.estimates.equals(fit.estimates)
         assert str(again.certificate) == str(fit.certificate)
         assert again.robust == robust
+        assert "maximised" in str(again.summary())
     with pytest.raises(BadArgument, match="AIC"):
         _ = alone.criteria
     assert whole.outliers().equals(fit.outliers())

@@ -138,7 +138,7 @@ def choose(
 def _checked(objective: Objective, candidates: Any, by: str, folds: int) -> list[Priors]:
     if by not in BY:
         raise BadArgument(f"by={by!r}. Accepted: {', '.join(map(repr, BY))}.")
-    if len(objective.terms) != 1 or objective.terms[0].weights is not None:
+    if len(objective.terms) != 1 or objective.terms[0].weights is not None or objective.terms[0].robust is not None:
         raise BadArgument(
             "a prior is chosen for an objective of one log-likelihood without a weighting: its rows are what is held out."
         )

@@ -237,6 +237,8 @@ class TrimmedTerm(LogLikelihood):
         self.held: Tensor | None = None
         if source.size is None:
             raise BadArgument("Trimmed ranks all rows, and these data have no end.")
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            raise BadArgument("Trimmed ranks all rows, and of several processes each has a part of them. Fit in one process.")
 
     def over(self, source: Source, model: nn.Module | None = None) -> LogLikelihood:
         return TrimmedTerm(self.model if model is None else model, source, self.robust)

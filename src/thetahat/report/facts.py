@@ -18,6 +18,7 @@ from ..errors import FitError, ThetahatError
 from ..evaluation.excess import Excess, excess
 from ..inference.covariance import default, importance
 from ..likelihood import DensityPower
+from ..likelihood.recalled import Recalled
 from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
@@ -202,6 +203,8 @@ def why_not(fit: Any) -> str:
         return "Standard errors belong to a certified maximum, and this is none."
     if fit.objective.kinked:
         return "No standard errors: under a prior with a kink the maximum has no curvature at zero. fit.bootstrap() shows how the estimates vary."
+    if fit.robust is not None and isinstance(fit.objective, Recalled):
+        return "The standard errors of a robust fit need the rows that were fitted: th.load(path, data=…)."
     layout = getattr(fit.model, "layout", None)
     size = layout.kept if layout is not None and len(fit.objective.terms) == 1 else len(fit.theta)
     if size > DENSE:
@@ -265,8 +268,10 @@ def _robust(fit: Any) -> str:
     if isinstance(fit.robust, DensityPower):
         return f"Σ H_β of the density power divergence, β = {fit.robust.beta:g}, in the place of the log-likelihood: {number(fit.maximised, 6)}"
     n = int(fit.source.size)
-    what = "the rows within the cut-off" if fit.robust.reweight is not None else "the most probable rows"
-    return f"log p of {what}, {plural(len(fit.kept), 'row')} of {count(n)}: {number(fit.maximised, 6)} nats"
+    what = f"log p of the {count(fit.robust.rows(n))} most probable of {plural(n, 'row')}"
+    if fit.robust.reweight is not None:
+        what += ", and then of all within the cut-off"
+    return f"{what}: {number(fit.maximised, 6)} nats"
 
 
 def _component(model: Any) -> str:

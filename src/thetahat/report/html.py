@@ -156,6 +156,8 @@ def headline(facts: Facts) -> str:
         "boundary": "at the boundary of a parameter",
         "stochastic": "reached by stochastic ascent, without a certificate",
     }.get(facts.certificate.status, f"which is no estimate: {facts.certificate.status}")
+    if any(label == "maximised" for label, _ in facts.model):
+        where += " of a robust sum in its place"
     if math.isnan(facts.log_likelihood):
         said = words.held_out(facts.certificate)
         return f"On data held out it reached {said}, {where}." if said else f"A network, {where}."

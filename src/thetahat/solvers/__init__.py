@@ -37,6 +37,13 @@ def choose(objective: Objective) -> Any:
     noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
     if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):
         return Stochastic()
+    robust = objective.terms[0].robust if len(objective.terms) == 1 else None
+    if robust is not None and objective.kinked:
+        raise BadArgument(f"{robust} has many maxima, and takes no prior with a kink. Use th.priors.Normal.")
+    if isinstance(robust, Trimmed):
+        return Concentration(starts=robust.starts, seed=robust.seed)
+    if isinstance(robust, DensityPower):
+        return Restarts()
     if objective.kinked and isinstance(objective.model, Mixture):
         raise BadArgument(
             "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use th.priors.Normal."
@@ -48,11 +55,6 @@ def choose(objective: Objective) -> Any:
                 "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no exact zeros."
             )
         return Proximal()
-    robust = objective.terms[0].robust if len(objective.terms) == 1 else None
-    if isinstance(robust, Trimmed):
-        return Concentration(starts=robust.starts, seed=robust.seed)
-    if isinstance(robust, DensityPower):
-        return Restarts()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
         return ClosedForm()
     if quantile.applies(objective):
