@@ -110,6 +110,13 @@ def test_a_weighting_and_a_kink_have_no_evidence():
         _ = fit.evidence
 
 
+def test_a_robust_fit_has_no_evidence():
+    data = {"y": [1.0, 2.0, 2.5, 40.0], "x": [0.0, 1.0, 2.0, 3.0]}
+    fit = th.fit("y ~ x - 1", data, scale=1.0, prior=th.priors.Normal(1.0), robust=th.DensityPower(0.5))
+    with pytest.raises(BadArgument, match="robust"):
+        evidence(fit.objective, fit.theta)
+
+
 def test_a_saddle_has_no_volume():
     """Student's t around 0 and data beyond: between the two maxima the information is negative."""
     data = {"y": [0.0] * 3, "x": [1.0] * 3}

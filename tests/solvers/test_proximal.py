@@ -100,7 +100,10 @@ def test_logistic_lasso_is_that_of_scikit_learn(diabetes, C):
 
 # ---- the subgradient condition -----------------------------------------------------------------------------------------------
 
-FAMILIES = {"poisson": lambda eta, r: r.poisson(np.exp(0.3 * eta.clip(-6, 6))), "bernoulli": lambda eta, r: 1.0 * (r.random(len(eta)) < 0.5)}
+FAMILIES = {
+    "poisson": lambda eta, r: r.poisson(np.exp(0.3 * eta.clip(-6, 6))),
+    "bernoulli": lambda eta, r: 1.0 * (r.random(len(eta)) < 0.5),
+}
 FAMILIES["normal"] = lambda eta, r: eta + r.normal(size=len(eta))
 FAMILIES["student_t"] = lambda eta, r: eta + r.standard_t(3, size=len(eta))
 

@@ -181,7 +181,7 @@ def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tupl
     out: list[tuple[Certificate, Tensor]] = []
     first = get_theta(term.model)
     for priors in tried:
-        own = Objective([LogLikelihood(term.model, source)], [LogPrior(each, term.model) for each in priors])
+        own = Objective([term.over(source)], [LogPrior(each, term.model) for each in priors])
         solver = solver_for(own)
         own.theta = first
         if out and out[-1][0].status == "certified maximum" and hasattr(solver, "begin"):
@@ -200,7 +200,13 @@ def _evidences(
     reference = min(left, key=len)
     out = []
     for objective, names, certificate, theta in zip(objectives, left, certificates, at, strict=True):
-        if names != reference or not certificate.ok or objective.kinked or len(names) == objective.size:
+        if (
+            term.robust is not None
+            or names != reference
+            or not certificate.ok
+            or objective.kinked
+            or len(names) == objective.size
+        ):
             out.append(math.nan)
             continue
         try:

@@ -53,9 +53,9 @@ def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> floa
             "a prior has a kink at zero, and the evidence by Laplace's approximation needs the curvature there, which it lacks. Choose its "
             "scale by rows held out: fit.choose_prior([…], by='held out')."
         )
-    if any(t.weights is not None for t in objective.terms):
+    if any(t.weights is not None or t.robust is not None for t in objective.terms):
         raise BadArgument(
-            "the terms are weighted by a function, so that the objective is no log-probability of data: it has no evidence."
+            "the terms are weighted by a function, or robust, so that the objective is no log-probability of data: it has no evidence."
         )
     missing = unheld(objective)
     if missing and not flat:

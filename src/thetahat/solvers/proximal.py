@@ -34,7 +34,7 @@ from ..models.taylor import Taylor
 from .certificate import Certificate, direction_text
 
 EPS = torch.finfo(torch.float64).eps
-CYCLES = 1000  # of coordinate descent and a linear system each
+CYCLES = 100  # of coordinate descent and a linear system each
 SWEEPS = 5  # of coordinate descent in a cycle
 TIED = 1e-7  # |g_j| = λ_j, relatively
 SINGULAR = 1e-11  # a squared pivot of the scaled J below which a direction is flat
@@ -121,6 +121,8 @@ class Proximal:
         known = {"size": objective.size, "steps": state.step, "passes": state.passes, "zeros": int(zero.sum())}
         if not (state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse)):
             why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
+            if objective.rows is not None and int((~zero).sum()) >= objective.rows:
+                why += " As many coefficients are free as there are rows: hold the family's scale (scale=value), or use a prior of smaller scale."
             return Certificate(status="not converged", detail=why, **known)
         told = (
             f"{int(zero.sum())} of {int((weight > 0).sum())} penalised coefficients {'is' if int(zero.sum()) == 1 else 'are'} exactly "
@@ -247,13 +249,14 @@ def _maximum(J: Tensor, b: Tensor, weight: Tensor, u: Tensor) -> Tensor:
     diagonal = A.diagonal()
     close = 1e-10 * np.sqrt(diagonal) + 64 * EPS * (np.abs(b.numpy()) + lam)
     for _ in range(CYCLES):
+        before = x.copy()
         moving = np.flatnonzero((x != 0) | (np.abs(r) > lam))
         for _ in range(SWEEPS):
             if not _swept(A, r, x, lam, moving):
                 break
         r = _faced(J, b, weight, x, r)
         miss = np.where(x != 0, np.abs(r - lam * np.sign(x)), np.maximum(np.abs(r) - lam, 0))
-        if (miss <= close).all():
+        if (miss <= close).all() or np.array_equal(x, before):
             break
     return torch.from_numpy(x)
 
