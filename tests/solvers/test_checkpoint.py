@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -204,3 +205,32 @@ def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
     source = Drawn({"y": torch.zeros(3, 1)})
     with pytest.raises(BadArgument, match="restore"):
         th.fit(th.models.Flow.affine(1), source, solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"))
+
+
+def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_is_back(tmp_path):
+    """A streamed Parquet file is taken away after its first epoch: the checkpoint is whole, and leads where the undisturbed climb went."""
+    from thetahat.data.frame import Frame
+    from thetahat.errors import MalformedFile
+    from thetahat.models.formulas import regression
+
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(0)).double().numpy()
+    pd.DataFrame({"x": x, "y": x**2}).to_parquet(tmp_path / "rows.parquet", row_group_size=500)
+
+    def climb(path, lost_after=None):
+        frame = Frame(tmp_path / "rows.parquet", memory=1)
+        model, source = regression("y ~ x", frame, th.families.get("normal"), parameters={}, weights=None, missing="drop")
+        assert source.streamed
+        solver = th.Stochastic(steps=90, batch_size=64, held_out=None, checkpoint=path, checkpoint_every=10)
+        objective = th.Objective([th.LogLikelihood(model, source)])
+        state = solver.start(objective)
+        while not solver.done(objective, state):
+            state = solver.step(objective, state)
+            if state.step == lost_after:
+                (tmp_path / "rows.parquet").rename(tmp_path / "gone")
+        return objective.theta
+
+    whole = climb(tmp_path / "whole")
+    with pytest.raises(MalformedFile, match=r"rows\.parquet"):
+        climb(tmp_path / "lost", lost_after=20)
+    (tmp_path / "gone").rename(tmp_path / "rows.parquet")
+    assert torch.equal(climb(tmp_path / "lost"), whole)
