@@ -126,12 +126,12 @@ def test_the_two_sample_test_finds_a_shift_and_a_spread():
 
 
 def test_the_two_sample_test_has_its_size():
-    """Of 18 pairs of samples of one population, at 1/10, where 9 permutations are exact: at most 5 (P = 0.994); p is spread over (0, 1]."""
+    """Of 14 pairs of samples of one population, at 1/10, where 9 permutations are exact: at most 4 (P = 0.991); p is spread over (0, 1]."""
     rng = np.random.default_rng(5)
     p = np.array(
-        [two_sample({"x": rng.normal(size=25)}, {"x": rng.normal(size=15)}, permutations=9, seed=k).p_value for k in range(18)]
+        [two_sample({"x": rng.normal(size=25)}, {"x": rng.normal(size=15)}, permutations=9, seed=k).p_value for k in range(14)]
     )
-    assert (p <= 0.1).sum() <= 5
+    assert (p <= 0.1).sum() <= 4
     assert 0.3 < p.mean() < 0.8
 
 
