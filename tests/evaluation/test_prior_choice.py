@@ -128,9 +128,9 @@ def test_groups_are_held_out_whole():
 
 def test_a_transformed_response_is_scored_in_its_own_units(frame):
     """log p(y) = log p(log y) − log y, as `Fit.score` has it."""
-    data = frame.assign(y=np.exp(frame["y"])).iloc[:15]
-    found = th.fit("log(y) ~ x0", data).choose_prior([Normal(1.0)], folds=15).table["held_out"].iloc[0]
-    one = [th.fit("log(y) ~ x0", data.drop(i), prior=Normal(1.0)).score(data.iloc[[i]]).total for i in range(15)]
+    data = frame.assign(y=np.exp(frame["y"])).iloc[:8]
+    found = th.fit("log(y) ~ x0", data).choose_prior([Normal(1.0)], folds=8).table["held_out"].iloc[0]
+    one = [th.fit("log(y) ~ x0", data.drop(i), prior=Normal(1.0)).score(data.iloc[[i]]).total for i in range(8)]
     assert found == pytest.approx(np.mean(one), rel=1e-8)
 
 

@@ -41,6 +41,20 @@ def test_an_elastic_net_runs_from_normal_to_laplace(mix):
     np.testing.assert_allclose(found, known, atol=2e-7)
 
 
+@pytest.mark.parametrize("name", priors.registry)
+def test_every_prior_is_a_density_and_says_truly_whether_it_is_log_concave(name):
+    """∫ p(θ) dθ = 1; second differences of log p are nowhere positive if and only if it is concave; κ is half the jump of its slope at 0."""
+    prior = priors.registry[name](0.7, 0.2)
+    sides = [integrate.quad(lambda t, s=s: density(prior, 0.2 + s * t), 0, np.inf)[0] for s in (1, -1)]
+    assert sum(sides) == pytest.approx(1, abs=1e-7)
+    log_p = prior.log_density(torch.linspace(-30, 30, 1201, dtype=torch.float64))
+    bends = log_p[2:] - 2 * log_p[1:-1] + log_p[:-2]
+    assert bool((bends <= 1e-12).all()) == prior.concave
+    step = 1e-7
+    there = prior.log_density(torch.tensor([-step, 0.0, step], dtype=torch.float64))
+    assert float(2 * there[1] - there[0] - there[2]) / step / 2 == pytest.approx(prior.kink, abs=1e-6)
+
+
 def test_laplace_is_scipys():
     theta = torch.linspace(-3, 3, 13, dtype=torch.float64)
     found = priors.Laplace(0.7, 0.2).log_density((theta - 0.2) / 0.7) - np.log(0.7)

@@ -187,6 +187,40 @@ def test_a_large_enough_penalty_leaves_the_intercept_alone(diabetes):
     assert fit.estimates["Intercept"] == pytest.approx(y.mean(), rel=1e-5)
 
 
+def test_levels_of_a_wide_category_are_chosen_among():
+    """80 levels, whose block of the information is kept apart for Newton: the lasso of their dummies, by scikit-learn."""
+    r = np.random.default_rng(6)
+    g = r.integers(0, 80, 800)
+    frame = pd.DataFrame({"g": np.char.add("g", np.char.zfill(g.astype(str), 2)), "x": r.normal(size=800)})
+    frame["y"] = 0.5 * frame["x"] + 2.0 * (g == 7) - 3.0 * (g == 33) + r.normal(size=800)
+    fit = th.fit("y ~ x + g", frame, scale=1.0, prior=th.priors.Laplace(1 / (800 * 0.005)))
+    dummies = pd.get_dummies(frame[["g"]], drop_first=True).to_numpy(float)
+    known = Lasso(alpha=0.005, tol=1e-14, max_iter=100_000).fit(np.column_stack([frame["x"], dummies]), frame["y"])
+    np.testing.assert_allclose(fit.estimates.iloc[1:], known.coef_, rtol=0, atol=1e-9)
+    assert fit.certificate.zeros == (known.coef_ == 0).sum() > 40
+
+
+def test_two_models_in_one_objective_have_the_lassos_that_each_has_alone(diabetes):
+    """Terms without a parameter in common are climbed together; each model's prior is on its own coefficients."""
+    X, y = diabetes
+    formula, frame = columns(X, y)
+    other = frame.assign(y=(y > 150) * 1.0)
+    parts = [
+        (th.models.formulas.regression(formula, frame, th.families.Normal(), parameters={"scale": 54.0}), th.priors.Laplace(2.0)),
+        (th.models.formulas.regression(formula, other, th.families.Bernoulli()), th.priors.ElasticNet(0.05, mix=0.8)),
+    ]
+    objective = th.Objective([])
+    for (model, source), prior in parts:
+        objective = objective + th.LogLikelihood(model, source) + th.LogPrior(prior, model)
+    both = th.maximize(objective)
+    alone = [
+        th.fit(formula, frame, scale=54.0, prior=parts[0][1]).theta,
+        th.fit(formula, other, "bernoulli", prior=parts[1][1]).theta,
+    ]
+    np.testing.assert_allclose(both.theta, torch.cat(alone), rtol=1e-8, atol=1e-9)
+    assert both.certificate.zeros == sum(int((theta == 0).sum()) for theta in alone)
+
+
 # ---- what is refused, and said -------------------------------------------------------------------------------------------------
 
 
@@ -305,3 +339,21 @@ def test_a_bootstrap_of_a_lasso_refits_lassos(diabetes):
     count = rng.multinomial(60, np.full(60, 1 / 60))
     repeated = th.fit(formula, frame.loc[frame.index.repeat(count)], scale=54.0, prior=th.priors.Laplace(2.0))
     np.testing.assert_allclose(draws.iloc[0], repeated.estimates, rtol=1e-6, atol=1e-6)
+
+
+def test_an_estimator_of_scikit_learns_interface_is_a_lasso(diabetes):
+    """The same zeros and coefficients as LogisticRegression's; of columns that are the same it warns, and predicts all the same."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    from thetahat.sklearn import Classifier, Regressor
+
+    X, y = diabetes
+    found = Classifier(prior=th.priors.Laplace(0.02)).fit(X, y > 150)
+    formula, frame = columns(X, (y > 150) * 1.0)
+    known = th.fit(formula, frame, "bernoulli", prior=th.priors.Laplace(0.02))
+    np.testing.assert_allclose(found.coef_.ravel(), known.estimates.iloc[1:], atol=1e-10)
+    twice = np.column_stack([X[:, 2], X[:, 3], X[:, 2]])
+    with pytest.warns(ConvergenceWarning, match="not one point"):
+        alike = Regressor(prior=th.priors.Laplace(5.0)).fit(twice, y)
+    single = Regressor(prior=th.priors.Laplace(5.0)).fit(X[:, 2:4], y)
+    np.testing.assert_allclose(alike.predict(twice), single.predict(X[:, 2:4]), rtol=1e-6)

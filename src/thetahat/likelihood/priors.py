@@ -189,6 +189,9 @@ class ElasticNet(Prior):
         return 0.5 * math.log(2 * math.pi / b) + float(scaled.log())
 
 
+registry: dict[str, type[Prior]] = {"normal": Normal, "student_t": StudentT, "laplace": Laplace, "elastic_net": ElasticNet}
+
+
 def _size(z: Tensor) -> Tensor:
     """|z|, with the slope 0 at 0 and no curvature. (The second derivative of torch.abs loads torch's compiler: seconds.)"""
     return z * z.detach().sign()
