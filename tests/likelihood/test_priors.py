@@ -100,6 +100,19 @@ def test_the_expansion_is_that_of_the_whole_density(prior):
     close(bend, torch.tensor([0, 1, 1, 0], dtype=torch.float64) * (1 - prior.kink) / 0.25)
 
 
+def test_the_covariance_under_a_normal_prior_is_the_posteriors():
+    """(XᵀX/σ² + I/s²)⁻¹, and the posterior mean; with the sandwich, only the likelihood's scores are squared."""
+    r = np.random.default_rng(3)
+    X = r.normal(size=(30, 2))
+    y = X @ [1.0, -0.5] + r.normal(size=30)
+    fit = th.fit("y ~ a + b - 1", {"a": X[:, 0], "b": X[:, 1], "y": y}, scale=0.9, prior=priors.Normal(0.4))
+    V = np.linalg.inv(X.T @ X / 0.9**2 + np.eye(2) / 0.4**2)
+    np.testing.assert_allclose(fit.covariance(), V, rtol=1e-11)
+    np.testing.assert_allclose(fit.estimates, V @ X.T @ y / 0.9**2, rtol=1e-11)
+    scores = X * ((y - X @ fit.estimates.to_numpy()) / 0.9**2)[:, None]
+    np.testing.assert_allclose(fit.covariance("sandwich"), V @ scores.T @ scores @ V, rtol=1e-10)
+
+
 def test_an_objective_knows_its_kinks():
     """λ adds where two priors have their kink at the same place."""
     model, source = regression("y ~ x + z", DATA, th.families.Normal())
