@@ -42,7 +42,7 @@ def test_the_environment_pays_what_the_table_says():
 
 
 def test_what_is_no_process_is_refused():
-    with pytest.raises(BadArgument, match="state 0, action 0: the probabilities sum to 0.5"):
+    with pytest.raises(BadArgument, match=r"state 0, action 0: the probabilities sum to 0\.5"):
         FiniteMDP([[[(0.5, 0.0, None)]]])
     with pytest.raises(BadArgument, match="leads to 1"):
         FiniteMDP([[[(1.0, 0.0, 1)]]])
