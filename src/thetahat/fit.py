@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .evaluation.calibration_error import CalibrationError
-    from .evaluation.judge import Judgement
     from .evaluation.excess import Excess
+    from .evaluation.judge import Judgement
     from .evaluation.score import Score
     from .evaluation.surprise import Surprise
     from .inference.tests import Test
