@@ -15,7 +15,7 @@ from torch.special import ndtr
 
 from ..errors import BadArgument
 from .base import Family, _gradient
-from .nodes import BLOCK, REACH, Rows, inside_of, mapping, range_of, reach, scale_of
+from .nodes import BLOCK, REACH, TAIL, Rows, inside_of, mapping, range_of, reach, scale_of
 
 STEPS, MOST = 64, 4096  # nodes of the first rule, and of the last
 SETTLED = 1e-10  # by what the logarithm may change when the step is halved: its own error is then the square of that
@@ -101,7 +101,7 @@ def _counts(rows: Rows) -> tuple[Tensor, Tensor]:
     if math.isfinite(support.low) and math.isfinite(support.high):
         low, length = torch.full_like(rows.eta[0], support.low), torch.full_like(rows.eta[0], support.high - support.low + 1)
     else:
-        low, length = reach(rows)
+        low, length = _span(rows)
     stride = torch.where(low > support.low, torch.ceil(length / WIDE), 1.0)
     n = int((length / stride).max()) + 1
     if n * len(low) > MOST * BLOCK // STEPS:
@@ -111,6 +111,28 @@ def _counts(rows: Rows) -> tuple[Tensor, Tensor]:
     y = low[:, None] + stride[:, None] * torch.arange(n, dtype=low.dtype)
     inside = _inside(rows, y)
     return torch.where(inside, y, low[:, None]), torch.where(inside, torch.log(stride)[:, None], -math.inf)
+
+
+def _span(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Where each row's sum begins and over how many counts it goes: from the mean outwards until p is TAIL nats below what it is there."""
+    try:
+        middle, spread = torch.floor(rows.of("expectation")), rows.of("variance").sqrt()
+    except BadArgument:
+        return reach(rows)
+    peak = rows.scores(middle[:, None], order=0)[0][:, 0]
+    if not bool((torch.isfinite(middle) & torch.isfinite(spread) & torch.isfinite(peak)).all()):
+        return reach(rows)
+    low, ends = rows.family.support.low, []
+    for sign in (-1.0, 1.0):
+        half = torch.ceil(8 * spread + 16)
+        for _ in range(40):
+            y = (middle + sign * half).clamp(min=low)
+            near = (rows.scores(y[:, None], order=0)[0][:, 0] > peak - TAIL) & (y > low)
+            if not bool(near.any()):
+                break
+            half = torch.where(near, 2 * half, half)
+        ends.append(y)
+    return ends[0], ends[1] - ends[0] + 1
 
 
 def _by_density(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:

@@ -29,6 +29,7 @@ from .newton import Newton
 
 KEPT = (0.5, 0.75)  # of the trimmed fits from which to climb
 EACH = 2  # of the best maxima of each
+PATIENCE = 40  # steps of a climb once another has come to a maximum
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Restarts:
 
     def step(self, objective: Objective, state: State) -> State:
         """The climb from the next start."""
-        solver = replace(self.newton, begin=state.starts[len(state.found)])
+        known = any(m.certificate.ok for m in state.found)  # then a climb that crawls is left earlier
+        steps = min(self.newton.steps, PATIENCE) if known else self.newton.steps
+        solver = replace(self.newton, begin=state.starts[len(state.found)], steps=steps)
         newton = iterate(solver, objective)
         certificate = solver.certificate(objective, newton)
         if certificate.ok and not math.isfinite(newton.value):
