@@ -16,72 +16,22 @@ Source: Kullback and Leibler (1951), On information and sufficiency; Cover and T
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from .. import families
-from ..data.batch import Batch, concatenate
-from ..data.source import Source, Tensors
+from ..data.batch import concatenate
+from ..data.source import Source
 from ..errors import BadArgument, EmptyData
-from ..families.base import Family
-from ..families.censored import Censored
-from ..inference import quadrature
 from . import neighbours
-from .kl_forms import closed_form, vector_entropy
-from .rows import batches, eta_of, extras_of
+from .expectations import Nats, expected, is_distribution, model_and_source
 from .score import score
 
 DRAWS = 20_000
 METHODS = ("plug_in", "miller_madow", "neighbours")
-
-
-@dataclass(frozen=True)
-class Nats:
-    """A number of nats, its standard error, and how it was found.
-
-    Parameters
-    ----------
-    value : nats an observation
-    standard_error : 0 where the value is exact; NaN where it is not known
-    method : how it was found, in words
-    what : the quantity
-    units : what a density is per; empty where it does not matter
-
-    >>> print(Nats(math.log(2), 0.0, "a sum", "entropy"))
-    entropy 0.693147 nats (1 bits): a sum
-    """
-
-    value: float
-    standard_error: float
-    method: str
-    what: str
-    units: str = ""
-
-    @property
-    def bits(self) -> float:
-        """value / log 2."""
-        return self.value / math.log(2)
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __str__(self) -> str:
-        error = f" ± {self.standard_error:.2g}" if self.standard_error > 0 else ""
-        per = f" per {self.units}" if self.units else ""
-        numbers = f"{self.value:.6g}{error} nats{per} ({self.bits:.4g} bits)".replace("-", "−")
-        return f"{self.what} {numbers}: {self.method}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        error = self.standard_error if math.isfinite(self.standard_error) else None
-        value = self.value if math.isfinite(self.value) else None
-        return {"what": self.what, "nats": value, "standard_error": error, "method": self.method, "units": self.units}
 
 
 def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any = None, draws: int = DRAWS, seed: int = 0) -> Nats:
@@ -112,8 +62,8 @@ def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any =
     >>> print(entropy(["a", "b", "a", "b"], method="plug_in"))
     entropy 0.693147 ± 0.18 nats (1 bits): the shares of 2 values in 4 rows
     """
-    if _is_distribution(p):
-        return replace(_expected(p, None, data, draws, seed), what="entropy")
+    if is_distribution(p):
+        return replace(expected(p, None, data, draws, seed), what="entropy")
     if method not in (None, *METHODS):
         raise BadArgument(f"method={method!r}. Accepted: {', '.join(map(repr, METHODS))}, None.")
     y, count = _sample(p)
@@ -148,9 +98,9 @@ def cross_entropy(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed:
     >>> print(cross_entropy(("bernoulli", (0.5,)), ("bernoulli", (0.25,))))
     cross-entropy 0.836988 nats (1.208 bits): a sum
     """
-    if _is_distribution(p):
-        return replace(_expected(p, q, data, draws, seed, own=False), what="cross-entropy")
-    found = q.score(p) if hasattr(q, "score") else score(*_model_and_source(q, p))
+    if is_distribution(p):
+        return replace(expected(p, q, data, draws, seed, own=False), what="cross-entropy")
+    found = q.score(p) if hasattr(q, "score") else score(*model_and_source(q, p))
     method = f"the mean of {found.n:g} rows" + ("" if found.kind == "exact" else f", by a {found.kind} of the log-likelihood")
     return Nats(-found.mean, found.standard_error, method, "cross-entropy", "" if found.measure == "mass" else found.units)
 
@@ -176,9 +126,9 @@ def kl(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -
     >>> print(kl(("normal", (0.0, 1.0)), ("laplace", (0.0, 1.0))))
     KL 0.0720932 nats (0.104 bits): an integral
     """
-    kinds = _is_distribution(p), _is_distribution(q)
+    kinds = is_distribution(p), is_distribution(q)
     if kinds == (True, True):
-        return replace(_expected(p, q, data, draws, seed), what="KL")
+        return replace(expected(p, q, data, draws, seed), what="KL")
     if kinds == (False, False):
         x, y = (neighbours.columns(_sample(each)[0], name) for each, name in ((p, "p"), (q, "q")))
         if x.shape[1] != y.shape[1]:
@@ -189,204 +139,6 @@ def kl(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -
         "of KL(p ‖ q) one is a sample and the other a distribution. How far a fit is from the best possible: fit.excess(), or "
         "cross_entropy(sample, fit) less entropy(sample)."
     )
-
-
-# ---- of distributions --------------------------------------------------------------------------------------------------------
-
-
-def _is_distribution(p: Any) -> bool:
-    named = isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], (str, Family)) and not isinstance(p[1], str)
-    return named or hasattr(p, "log_prob") or hasattr(p, "model")
-
-
-def _model_and_source(q: Any, data: Any) -> tuple[Any, Source]:
-    """What a score takes: a model as it is, or a family at its parameters; a Source, or an array as one."""
-    source = data if isinstance(data, Source) else Tensors({"y": torch.as_tensor(np.asarray(data), dtype=torch.float64)})
-    if not _is_distribution(q):
-        raise BadArgument(f"a {type(q).__name__} is no distribution. Accepted: (family, parameters), a fit, a model.")
-    return (_Given(*_named(q)) if isinstance(q, tuple) else q), source
-
-
-class _Given:
-    """A family at given parameters, as a model: nothing of it is estimated."""
-
-    kind = "exact"
-
-    def __init__(self, family: Family, values: list[Tensor], extras: dict[str, Tensor]):
-        self.family, self.values, self.own, self.measure = family, values, extras, family.measure
-
-    def log_prob(self, batch: Batch) -> Tensor:
-        n = len(batch)
-        inside = self.family.in_support(batch["y"], **{name: v.expand(n) for name, v in self.own.items()})
-        values = [v.expand(n) for v in self.values]
-        log_p = self.family.log_prob(batch["y"], *values, **{name: v.expand(n) for name, v in self.own.items()})
-        return torch.where(inside, log_p, -torch.inf)
-
-
-def _named(p: tuple[Any, Any]) -> tuple[Family, list[Tensor], dict[str, Tensor]]:
-    """The family, its parameters and its extras, each (n,)."""
-    family, given = families.get(p[0]), p[1]
-    names = list(family.parameters)
-    if not isinstance(given, Mapping):
-        given = [given] if np.ndim(given) == 0 else given
-        if len(given) != len(names):
-            raise BadArgument(f"{family} has the parameters {', '.join(names)}; received {len(given)}.")
-        given = dict(zip(names, given, strict=True))
-    wanted = [*names, *(name for name, default in family.extras.items() if default is None)]
-    unknown = [name for name in given if name not in (*names, *family.extras)]
-    missing = [name for name in wanted if name not in given]
-    if unknown or missing:
-        raise BadArgument(f"{family} takes {', '.join(wanted)}; received {', '.join(map(str, given)) or 'none'}.")
-    tensors = {name: torch.as_tensor(v, dtype=torch.float64).reshape(-1) for name, v in given.items()}
-    tensors |= {
-        name: torch.tensor([d], dtype=torch.float64) for name, d in family.extras.items() if d is not None and name not in given
-    }
-    n = max(len(t) for t in tensors.values())
-    for name, spec in family.parameters.items():
-        if not bool(spec.range.contains(tensors[name]).all()):
-            raise BadArgument(f"{name}={tensors[name].tolist()[0]:g} is outside the range {spec.range} of {family}'s {name}.")
-    tensors = {name: t.expand(n) for name, t in tensors.items()}
-    return family, [tensors[name] for name in names], {name: tensors[name] for name in family.extras}
-
-
-def _rows(p: Any, data: Any) -> tuple[Family, list[Tensor], dict[str, Tensor]] | None:
-    """The family of a distribution with its parameters, row by row; None of a model that has none, or is a mixture of several."""
-    if isinstance(p, tuple):
-        return _named(p)
-    model = getattr(p, "model", p)
-    if not isinstance(getattr(model, "family", None), Family) or not (hasattr(model, "eta") or hasattr(model, "theta")):
-        return None
-    parts = []
-    with torch.no_grad():
-        for batch in batches(_asked(model, data), model):
-            eta = [e.detach().expand(len(batch)).to(torch.float64) for e in eta_of(model, batch)]
-            if len(eta) != len(model.family.parameters):  # the K logits of a classifier: of which the family has K − 1
-                eta = [e - eta[0] for e in eta[1:]]
-            parts.append((eta, {n: v.expand(len(batch)) for n, v in extras_of(model, batch).items()}))
-    eta = [torch.cat(each) for each in zip(*(e for e, _ in parts), strict=True)]
-    extras = {name: torch.cat([x[name] for _, x in parts]) for name in parts[0][1]}
-    return model.family, model.family.natural(eta), extras
-
-
-def _asked(model: Any, data: Any) -> Batch | Source:
-    """The rows at which a model is asked; one row of nothing, where it has no predictors."""
-    if isinstance(data, (Batch, Source)):
-        return data
-    encoder = getattr(model, "encoder", None)
-    if encoder is not None and data is not None:
-        from ..data.table import new_rows
-
-        return new_rows(encoder, data)
-    if data is not None:
-        return Batch({name: torch.as_tensor(np.asarray(values)) for name, values in dict(data).items()})
-    if encoder is not None and encoder.predictors:
-        raise BadArgument(f"{model.family} has the predictors {', '.join(encoder.predictors)}: at which rows? Give data=.")
-    return Batch({"rows": torch.zeros(1, dtype=torch.float64)})
-
-
-def _expected(p: Any, q: Any, data: Any, draws: int, seed: int, *, own: bool = True) -> Nats:
-    """E_p[log p − log q]; without `own` E_p[−log q]; without q E_p[−log p]."""
-    for each in (p, q):
-        if each is not None and not _is_distribution(each):
-            raise BadArgument(f"a {type(each).__name__} is no distribution. Accepted: (family, parameters), a fit, a model.")
-    first, second = _rows(p, data), None if q is None else _rows(q, data)
-    measures = {_measure(each) for each in (p, q) if each is not None}
-    if len(measures) > 1:
-        raise BadArgument(f"one distribution is a {measures.pop()} and the other a {measures.pop()}: they share no event.")
-    if first is None or (q is not None and second is None):
-        return _by_draws(p, q, draws, seed, own)
-    family, values, extras = first
-    if isinstance(family, Censored):
-        raise BadArgument(f"{family} says how a row was seen besides what y is: take the divergence of {family.family}.")
-    if second is not None and len(second[1][0]) != len(values[0]):
-        n = max(len(values[0]), len(second[1][0]))
-        values, extras = [v.expand(n) for v in values], {k: v.expand(n) for k, v in extras.items()}
-        second = second[0], [v.expand(n) for v in second[1]], {k: v.expand(n) for k, v in second[2].items()}
-    if second is not None and family.length != second[0].length:
-        raise BadArgument(f"{family} and {second[0]} describe vectors of other lengths.")
-    form = None if second is None or not own else closed_form(family, values, second[0], second[1], extras)
-    if form is not None:
-        return _over_rows(form, "a formula")
-    if family.length is None:
-        contrast = _Contrast.between(family, values, extras, second, own)
-        return _over_rows(quadrature.mean(contrast)[0, 1], "a sum" if family.measure == "mass" else "an integral")
-    of_p = vector_entropy(family, values)
-    apart = None if second is None else closed_form(family, values, second[0], second[1], extras)
-    if of_p is not None and second is None:
-        return _over_rows(of_p, "a formula")
-    if of_p is not None and apart is not None:
-        return _over_rows(of_p + apart, "a formula")
-    return _by_draws(p, q, draws, seed, own)
-
-
-def _measure(p: Any) -> str:
-    return families.get(p[0]).measure if isinstance(p, tuple) else getattr(getattr(p, "model", p), "measure", "density")
-
-
-def _over_rows(values: Tensor, method: str) -> Nats:
-    n = len(values)
-    if n == 1:
-        return Nats(float(values[0]), 0.0, method, "")
-    return Nats(float(values.mean()), float(values.std()) / math.sqrt(n), f"{method}, the mean over {n} rows", "")
-
-
-@dataclass(frozen=True)
-class _Contrast(quadrature.Rows):
-    """Rows whose "scores" are 1 and log p − log q: the rule that integrates products of scores then gives E_p[log p − log q]."""
-
-    other: tuple[Family, list[Tensor], dict[str, Tensor]] | None = None
-    own: bool = True
-
-    @classmethod
-    def between(cls, family: Family, values: Sequence[Tensor], extras: dict[str, Tensor], other: Any, own: bool) -> _Contrast:
-        eta = [spec.link(v).contiguous() for spec, v in zip(family.parameters.values(), values, strict=True)]
-        if other is not None:
-            links = other[0].parameters.values()
-            other = other[0], [s.link(v).contiguous() for s, v in zip(links, other[1], strict=True)], other[2]
-        return cls(family, eta, extras, [0, 1], other, own)
-
-    def take(self, rows: Tensor) -> _Contrast:
-        other = self.other and (self.other[0], [e[rows] for e in self.other[1]], {n: v[rows] for n, v in self.other[2].items()})
-        some = super().take(rows)
-        return _Contrast(some.family, some.eta, some.extras, [0, 1], other, self.own)
-
-    def scores(self, y: Tensor, order: int = 1) -> tuple[Tensor, list[Tensor]]:
-        log_p, _ = super().scores(y, 0)
-        if order == 0:
-            return log_p, []
-        if self.other is None:
-            return log_p, [torch.ones_like(log_p), -log_p]
-        q, eta, extras = self.other
-        log_q, _ = quadrature.Rows(q, eta, extras, []).scores(y, 0)
-        log_q = torch.where(q.support.contains(y), log_q, -torch.inf)
-        return log_p, [torch.ones_like(log_p), (log_p if self.own else 0.0) - log_q]
-
-
-def _by_draws(p: Any, q: Any, draws: int, seed: int, own: bool) -> Nats:
-    generator = torch.Generator().manual_seed(seed)
-    models = [_model_and_source(each, np.zeros(1))[0] for each in (p, q) if each is not None]
-    models = [getattr(m, "model", m) for m in models]
-    for model in models:
-        if getattr(model, "kind", "exact") != "exact":
-            raise BadArgument(
-                f"log p of a {type(model).__name__} is known by a {model.kind} only, and so is no divergence of it."
-            )
-        if getattr(getattr(model, "encoder", None), "predictors", ()):
-            raise BadArgument(f"a {type(model).__name__} with predictors cannot be drawn from without rows.")
-    y = _draw(models[0], draws, generator)
-    with torch.no_grad():
-        log_p, *rest = (m.log_prob(Batch({getattr(m, "target", "y"): y})).to(torch.float64) for m in models)
-    value = -log_p if not rest else (log_p if own else 0.0) - rest[0]
-    return Nats(float(value.mean()), float(value.std()) / math.sqrt(draws), f"{draws:,} draws", "")
-
-
-def _draw(model: Any, n: int, generator: torch.Generator) -> Tensor:
-    with torch.no_grad():
-        if hasattr(model, "draw"):
-            return model.draw(n, generator=generator)
-        if isinstance(model, _Given):
-            return model.family.sample(*[v.expand(n) for v in model.values], generator=generator)
-        return model.sample(Batch({"y": torch.zeros(n, dtype=torch.float64)}), generator=generator)
 
 
 # ---- of samples --------------------------------------------------------------------------------------------------------------
