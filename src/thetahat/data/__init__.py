@@ -9,12 +9,13 @@ from . import maps
 from .augmented import Augmented, Shifts
 from .batch import Batch
 from .finite import FiniteMDP
+from .generations import Generations
 from .images import Binarised, Images
 from .noised import Noised
 from .pairs import Pair, Pairs
 from .preferences import Preferences
-from .replay import Replay
 from .rankings import Rankings
+from .replay import Replay
 from .rollouts import Rollouts
 from .shipped import shipped
 from .source import Source, Tensors
@@ -51,6 +52,7 @@ __all__ = [
     "Encoder",
     "FiniteMDP",
     "Frame",
+    "Generations",
     "Images",
     "Noised",
     "Pair",

@@ -7,6 +7,7 @@ from .conditional import Conditional
 from .density import Density
 from .dequantised import Dequantised
 from .diffusion import Diffusion
+from .dpo import DPO
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .mixture import Mixture
@@ -21,6 +22,7 @@ from .tempered import Tempered
 from .vae import VAE
 
 __all__ = [
+    "DPO",
     "C51",
     "IQN",
     "QRDQN",

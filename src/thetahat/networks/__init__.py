@@ -3,6 +3,7 @@
 from .convnet import ConvNet
 from .denoiser import Denoiser
 from .embedding import embedded
+from .lora import adapt, merge
 from .masked import MaskedMLP
 from .mlp import mlp
 from .pixels import PixelTransformer
@@ -13,6 +14,8 @@ from .transformer import Transformer
 from .unet import UNet
 
 __all__ = [
+    "adapt",
+    "merge",
     "ConvNet",
     "Denoiser",
     "MaskedMLP",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .advantage import GAE, Advantage, Clipped
+from .generations import RLOO, GroupRelative, Penalised, kl_estimate
 from .importance import Importance
 from .noise import MinSNR, Simple
 from .returns import RewardToGo
@@ -14,8 +15,22 @@ registry: dict[str, Any] = {
     "clipped": Clipped,
     "importance": Importance,
     "min_snr": MinSNR,
+    "penalised": Penalised,
     "reward_to_go": RewardToGo,
     "simple": Simple,
 }
 
-__all__ = ["GAE", "Advantage", "Clipped", "Importance", "MinSNR", "RewardToGo", "Simple", "registry"]
+__all__ = [
+    "GAE",
+    "RLOO",
+    "Advantage",
+    "Clipped",
+    "GroupRelative",
+    "Importance",
+    "MinSNR",
+    "Penalised",
+    "RewardToGo",
+    "Simple",
+    "kl_estimate",
+    "registry",
+]

@@ -1,0 +1,106 @@
+"""LoRA: what a fitted network learns further is a low-rank change of some of its matrices; the network itself stays as it is.
+
+    W x  →  W x + (α/k) B A x,      A (k, in), B (out, k) = 0 at the start
+
+Source: Hu et al. (2022), LoRA: low-rank adaptation of large language models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import BadArgument
+
+
+class Adapted(nn.Module):
+    """A linear map with a low-rank change."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
+        super().__init__()
+        self.linear, self.scale, self.on = linear, alpha / rank, True
+        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        spread = torch.randn(rank, linear.in_features, generator=generator) / math.sqrt(linear.in_features)
+        self.A = nn.Parameter(spread.to(**like))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.linear(x)
+        return out + self.scale * F.linear(F.linear(x, self.A), self.B) if self.on else out
+
+
+def adapt(
+    network: nn.Module, rank: int = 8, alpha: float | None = None, targets: Sequence[str] = ("q_proj", "v_proj"), seed: int = 0
+) -> nn.Module:
+    """The network, changed in place: its linear maps of these names have adapters, and nothing else of it is free.
+
+    Parameters
+    ----------
+    network : any module; Transformer and transformers' models name their maps q_proj, k_proj, v_proj, o_proj, up_proj, down_proj
+    rank : k
+    alpha : α; None: 2k
+    targets : last parts of the names of the maps
+    seed : of A
+
+    Returns
+    -------
+    The network itself.
+
+    Raises
+    ------
+    BadArgument : no linear map has such a name
+
+    >>> from .transformer import Transformer
+    >>> net = adapt(Transformer(10, layers=1, width=8, heads=1), rank=2)
+    >>> sum(p.numel() for p in net.parameters() if p.requires_grad)
+    64
+    """
+    if rank < 1:
+        raise BadArgument(f"rank={rank}. Accepted: 1 or more.")
+    found = [name for name, m in network.named_modules() if isinstance(m, nn.Linear) and name.rpartition(".")[2] in targets]
+    if not found:
+        every = sorted({name.rpartition(".")[2] for name, m in network.named_modules() if isinstance(m, nn.Linear)})
+        raise BadArgument(f"targets={tuple(targets)}: no linear map has such a name. There are: {', '.join(every) or 'none'}.")
+    network.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name in found:
+        parent, _, last = name.rpartition(".")
+        holder: Any = network.get_submodule(parent)
+        setattr(holder, last, Adapted(getattr(holder, last), rank, 2.0 * rank if alpha is None else alpha, generator))
+    return network
+
+
+def adapted_by(network: nn.Module) -> list[Adapted]:
+    """The adapters of a network."""
+    return [m for m in network.modules() if isinstance(m, Adapted)]
+
+
+@contextmanager
+def without(network: nn.Module) -> Iterator[None]:
+    """The network as it was before it was adapted."""
+    adapters = adapted_by(network)
+    was = [m.on for m in adapters]
+    for m in adapters:
+        m.on = False
+    try:
+        yield
+    finally:
+        for m, on in zip(adapters, was, strict=True):
+            m.on = on
+
+
+@torch.no_grad()
+def merge(network: nn.Module) -> nn.Module:
+    """The network with its changes written into its matrices, and no adapters."""
+    for name, m in list(network.named_modules()):
+        if isinstance(m, Adapted):
+            m.linear.weight += m.scale * m.B @ m.A
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, m.linear)
+    return network

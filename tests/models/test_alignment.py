@@ -1,0 +1,325 @@
+"""RLHF and DPO on a toy language whose sentences can all be written out: the optimum π_ref e^{r/β}/Z is known, and every method reaches it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import logsigmoid
+
+import thetahat as th
+from thetahat.data import Generations, TokenPairs
+from thetahat.errors import BadArgument, DataError, EmptyData, NotFinite
+from thetahat.likelihood.weights import RLOO, Advantage, Clipped, GroupRelative, Penalised, kl_estimate
+from thetahat.models import DPO, Autoregressive
+
+V, END, BOS, LENGTH, BETA = (
+    4,
+    0,
+    3,
+    3,
+    0.5,
+)  # words 1 and 2; a sentence has at most three tokens, the last of which may be its end
+
+
+class Tree(nn.Module):
+    """Free logits for every beginning of a sentence, words and end alone: it can be any distribution of sentences."""
+
+    def __init__(self, seed):
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.table = nn.Parameter(0.5 * torch.randn(V**LENGTH, V - 1, generator=g, dtype=torch.float64))
+
+    def forward(self, tokens):
+        place = torch.zeros(tokens.shape, dtype=torch.long)
+        code = torch.zeros(len(tokens), dtype=torch.long)
+        for t in range(tokens.shape[1]):
+            code = code * V + tokens[:, t]
+            place[:, t] = (code + 7 * t) % V**LENGTH if t else 0
+        logits = self.table[place]
+        return torch.cat([logits, torch.full((*tokens.shape, 1), -torch.inf, dtype=logits.dtype)], -1)  # BOS is never drawn
+
+
+def sentences():
+    """Every answer: words, then the end; or LENGTH words, cut off."""
+    out = []
+    for n in range(LENGTH):
+        out += [(*words, END) for words in itertools.product((1, 2), repeat=n)]
+    return [torch.tensor(s) for s in out + list(itertools.product((1, 2), repeat=LENGTH))]
+
+
+def worth(answer):
+    """Word 1 is good, word 2 after word 1 better; an answer that is cut off is bad."""
+    a = answer.tolist()
+    return 0.4 * a.count(1) + sum(x == 1 and y == 2 for x, y in itertools.pairwise(a)) - (0.0 if a[-1] == END else 0.5)
+
+
+EVERY = sentences()
+R = torch.tensor([worth(a) for a in EVERY], dtype=torch.float64)
+
+
+def reward(prompts, answers):
+    return torch.tensor([worth(a) for a in answers])
+
+
+def log_probs(model):
+    """log π of every sentence, (n,)."""
+    from thetahat.data.generations import _laid_out
+
+    tensors, count = _laid_out([torch.tensor([BOS])] * len(EVERY), EVERY)
+    return model.log_prob(th.data.Batch(tensors, count=count, dims=2)).sum(1)
+
+
+def optimum(reference):
+    """log of π_ref e^{r/β}/Z."""
+    with torch.no_grad():
+        return torch.log_softmax(log_probs(reference) + R / BETA, 0)
+
+
+@pytest.fixture
+def both():
+    policy, reference = Autoregressive(Tree(1)), Autoregressive(Tree(1))
+    return policy, reference
+
+
+def test_the_sentences_are_all_there_are(both):
+    assert float(log_probs(both[0]).detach().exp().sum()) == pytest.approx(1, abs=1e-12)
+
+
+METHODS = {
+    "REINFORCE": (RLOO(across=True), Advantage(), {"kl": BETA}),
+    "RLOO": (RLOO(), Advantage(), {"kl": BETA}),
+    "GRPO": (GroupRelative(by_std=False, by_length=False), Advantage(), {"kl": BETA}),
+    "PPO": (RLOO(), Clipped(0.2), {"kl": BETA, "epochs": 2, "batch_size": 128}),
+    "KL beside the reward, k2": (RLOO(), Penalised(Advantage(), BETA, "k2"), {}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_reaches_the_closed_form_optimum(both, method):
+    """KL(π ‖ π*) starts at 0.9 nats and ends below 0.01."""
+    policy, reference = both
+    advantage, weights, more = METHODS[method]
+    best = optimum(reference)
+    draws = Generations([[BOS]], reward, length=LENGTH, end=END, group=256, advantage=advantage, reference=reference, **more)
+    with torch.no_grad():
+        before = float((log_probs(policy).exp() * (log_probs(policy) - best)).sum())
+    th.fit(policy, draws, weights=weights, solver=th.Stochastic(steps=150, learning_rate=0.1, decay="linear"))
+    with torch.no_grad():
+        now = log_probs(policy)
+    assert before > 0.3
+    assert float((now.exp() * (now - best)).sum()) < 0.01
+
+
+def test_the_expected_step_is_the_gradient_of_the_reward_less_the_divergence(both):
+    """All pairs of sentences, each as often as it is drawn, RLOO: the weighted likelihood's gradient to 1e-10."""
+    policy, reference = both
+    reference.network.table.data += 0.3
+    reference.network.table.data[:, 0] -= 0.5
+    lp, ref = log_probs(policy), log_probs(reference).detach()
+    p = lp.exp()
+    (wanted,) = torch.autograd.grad((p * (R - BETA * (lp - ref))).sum(), policy.network.table, retain_graph=True)
+    total = R - BETA * (lp.detach() - ref)
+    n = len(EVERY)
+    pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    A = RLOO()(total[pairs], torch.ones(len(pairs), 2))
+    weight = (p.detach()[pairs].prod(1, keepdim=True) * A / 2).reshape(-1)
+    (found,) = torch.autograd.grad((weight * lp[pairs.reshape(-1)]).sum(), policy.network.table)
+    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_each_estimate_of_the_divergence_has_the_gradient_that_it_is_said_to_have(estimator):
+    """Expectations over all five outcomes: k1's gradient is 0, k2's that of KL(π ‖ π_ref), k3's that of KL(π_ref ‖ π)."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, generator=g, dtype=torch.float64, requires_grad=True)
+    lp, ref = torch.log_softmax(logits, 0), torch.log_softmax(torch.randn(5, generator=g, dtype=torch.float64), 0)
+    p = lp.detach().exp()
+    forward, reverse = (ref.exp() * (ref - lp)).sum(), (lp.exp() * (lp - ref)).sum()
+    if estimator != "k2":
+        assert float((p * kl_estimate(lp, ref, estimator)).sum().detach()) == pytest.approx(float(reverse.detach()), abs=1e-12)
+    (found,) = torch.autograd.grad((p * kl_estimate(lp, ref, estimator)).sum(), logits, retain_graph=True)
+    wanted = {"k1": 0 * reverse, "k2": reverse, "k3": forward}[estimator]
+    (slope,) = torch.autograd.grad(wanted, logits, retain_graph=True)
+    torch.testing.assert_close(found, slope, atol=1e-12, rtol=0)
+    weight = Penalised(lambda batch, log_prob: torch.zeros_like(log_prob), 2.0, estimator)
+    w = weight(th.data.Batch({"reference": ref}), lp.detach())
+    (weighted,) = torch.autograd.grad((p * w * lp).sum(), logits)
+    torch.testing.assert_close(weighted, -2.0 * slope, atol=1e-12, rtol=0)
+
+
+def test_ends_and_cuts_are_apart_and_the_mask_is_one(both):
+    """The end counts as a term, what fills a row up does not; log π, the reference and every mean see the same tokens."""
+    policy, reference = both
+    draws = Generations([[BOS], [BOS, 1]], reward, length=2, end=END, group=40, reference=reference, kl=0.1, truncated=-5.0)
+    batch = next(draws.batches(policy))
+    last = batch.count.cumsum(1) == batch.count.sum(1, keepdim=True)
+    first_last = last & (last.cumsum(1) == 1)
+    assert torch.equal(batch["ended"], first_last & (batch["target"] == END))
+    cut = ~batch["ended"].any(1)
+    assert bool((batch.count[cut].sum(1) == 2).all())
+    assert bool((batch["return"][cut].amin(1) < -4).all())
+    for name in ("log_prob", "reference", "return", "advantage"):
+        assert bool((batch[name][batch.count == 0] == 0).all()), name
+    assert torch.equal(batch["log_prob"], batch["reference"])  # the policy has not moved: every ratio is exactly 1
+    assert torch.equal(Clipped()(batch, policy.log_prob(batch).detach()), batch["advantage"])
+    found = draws.measured()
+    assert found["kl"] == 0
+    assert found["truncated"] == pytest.approx(float(cut.double().mean()))
+    assert found["length"] == pytest.approx(float(batch.count.sum() / len(batch)))
+
+
+def test_grpos_divisions_can_be_left_out():
+    value, length = torch.tensor([[1.0, 0.0, 2.0, 1.0]]), torch.tensor([[1.0, 2.0, 4.0, 1.0]])
+    plain = GroupRelative(by_std=False, by_length=False)(value, length)
+    torch.testing.assert_close(plain, RLOO()(value, length) * 3 / 4)
+    torch.testing.assert_close(GroupRelative(by_length=False)(value, length), plain / value.std())
+    torch.testing.assert_close(GroupRelative(by_std=False)(value, length), plain * 2 / length)
+    assert GroupRelative()(torch.ones(1, 3), torch.ones(1, 3)).tolist() == [[0, 0, 0]]
+
+
+def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path):
+    def climb(path, steps):
+        policy = Autoregressive(Tree(1))
+        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO())
+        solver = th.Stochastic(steps=6, evaluate_every=2, checkpoint=path)
+        objective = th.Objective([th.LogLikelihood(policy, draws, Advantage())])
+        state = solver.start(objective)
+        while state.step < steps:
+            state = solver.step(objective, state)
+        return objective.theta
+
+    whole = climb(tmp_path / "whole", 6)
+    climb(tmp_path / "killed", 5)
+    assert torch.equal(climb(tmp_path / "killed", 6), whole)
+
+
+def test_what_cannot_be_generated_or_rewarded_is_named(both):
+    policy = both[0]
+
+    def draws(reward=reward, **more):
+        return next(Generations([[BOS]], reward, **({"length": 2, "end": END} | more)).batches(policy))
+
+    with pytest.raises(EmptyData, match="no prompts"):
+        Generations([], reward, length=2)
+    with pytest.raises(BadArgument, match="prompt 1 has the shape"):
+        Generations([[BOS], []], reward, length=2)
+    with pytest.raises(BadArgument, match="prompt 0 has 3 tokens, and with an answer of 2 more than context=4"):
+        Generations([[BOS, 1, 2]], reward, length=2, context=4)
+    with pytest.raises(BadArgument, match="length=0"):
+        Generations([[BOS]], reward, length=0)
+    with pytest.raises(BadArgument, match="reference="):
+        Generations([[BOS]], reward, length=2, kl=0.1)
+    with pytest.raises(DataError, match=r"shape \(1,\) for 4 answers"):
+        draws(lambda prompts, answers: torch.zeros(1))
+    with pytest.raises(NotFinite, match="the reward of answer 2 is nan"):
+        draws(lambda prompts, answers: torch.tensor([0.0, 1.0, torch.nan, 1.0]))
+    with pytest.raises(BadArgument, match="two or more"):
+        draws(group=1, advantage=RLOO())
+
+
+def test_a_constant_reward_is_said_to_teach_nothing_and_the_checkpoint_is_kept(both, tmp_path):
+    source = Generations([[BOS]], lambda prompts, answers: torch.full((len(answers),), 0.25), length=2, end=END, advantage=RLOO())
+    solver = th.Stochastic(steps=100, checkpoint=tmp_path / "last", checkpoint_every=5)
+    with pytest.raises(DataError, match=r"0\.25 for every answer of 20 passes in a row"):
+        th.fit(both[0], source, weights=Advantage(), solver=solver)
+    assert (tmp_path / "last").exists()
+
+
+# ---- DPO -------------------------------------------------------------------------------------------------------------------
+
+
+def preferences():
+    """Every ordered pair of sentences, as often as a judge of reward r prefers the first: infinitely many judgements."""
+    pairs = [(a, b) for a in range(len(EVERY)) for b in range(len(EVERY)) if a != b]
+    rows = [{"prompt": [BOS], "chosen": EVERY[a].tolist(), "rejected": EVERY[b].tolist()} for a, b in pairs]
+    source = TokenPairs(rows, context=8)
+    count = torch.stack([torch.sigmoid(R[a] - R[b]) for a, b in pairs])
+    return th.data.Tensors(source.whole.with_count(count), target="preference")
+
+
+def test_dpo_reaches_the_same_optimum(both):
+    """Judges prefer a to b with probability σ(r_a − r_b), here with every pair: log π of every sentence is that of π_ref e^{r/β}/Z, to 1e-3."""
+    policy, reference = both
+    model = DPO(policy, reference, beta=BETA)
+    th.fit(model, preferences(), solver=th.LBFGS(), on_failure="return")
+    torch.testing.assert_close(log_probs(policy).detach(), optimum(reference), atol=1e-3, rtol=0)
+
+
+def test_dpo_is_the_published_loss():
+    """−log σ(β(log π(a)/π_ref(a) − log π(b)/π_ref(b))), each sum of log p over the answer's own tokens, one pair and one token at a time."""
+    g = torch.Generator().manual_seed(2)
+    policy, reference = (
+        Autoregressive(th.networks.Transformer(11, layers=1, width=16, heads=2, generator=g, dtype=torch.float64))
+        for _ in range(2)
+    )
+    with torch.no_grad():
+        for p in (*policy.parameters(), *reference.parameters()):
+            p.add_(0.3 * torch.randn(p.shape, generator=g, dtype=torch.float64))
+    rows = [
+        {"prompt": [1, 2, 3], "chosen": [4, 5, 0], "rejected": [6, 0]},
+        {"prompt": [7], "chosen": [8, 0], "rejected": [9, 10, 4, 0]},
+    ]
+    pairs = TokenPairs(rows, context=8)
+
+    def answer(model, prompt, tokens):
+        logits = torch.log_softmax(model.network(torch.tensor([prompt + tokens])), -1)[0]
+        return sum(logits[len(prompt) - 1 + t, token] for t, token in enumerate(tokens))
+
+    wanted = []
+    for row in rows:
+        ratio = [answer(policy, row["prompt"], row[w]) - answer(reference, row["prompt"], row[w]) for w in ("chosen", "rejected")]
+        wanted.append(logsigmoid(0.1 * (ratio[0] - ratio[1])))
+    model = DPO(policy, reference, beta=0.1)
+    torch.testing.assert_close(model.log_prob(pairs.whole), torch.stack(wanted), atol=1e-10, rtol=0)
+    known = model.referenced(pairs)
+    torch.testing.assert_close(model.log_prob(known.whole), torch.stack(wanted), atol=1e-10, rtol=0)
+    flipped = DPO(policy, reference, beta=0.1, noise=0.1).log_prob(pairs.whole).exp()
+    torch.testing.assert_close(flipped, 0.9 * torch.stack(wanted).exp() + 0.1 * (1 - torch.stack(wanted).exp()))
+
+
+def test_the_reference_stays_in_evaluation_mode_and_does_not_move(both):
+    policy, reference = both
+    model = DPO(policy, reference)
+    model.train()
+    assert policy.training
+    assert not reference.training
+    before = reference.network.table.detach().clone()
+    th.fit(model, preferences(), solver=th.Stochastic(steps=3, held_out=None))
+    assert torch.equal(reference.network.table, before)
+    assert not reference.network.table.requires_grad
+
+
+def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_written_in():
+    tokens = torch.randint(11, (2, 5), generator=torch.Generator().manual_seed(0))
+    net = th.networks.Transformer(11, layers=2, width=16, heads=2)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1)
+        plain = net(tokens)
+        th.networks.adapt(net, rank=2, targets=("q_proj", "v_proj", "up_proj"))
+        assert torch.equal(net(tokens), plain)
+        for name, p in net.named_parameters():
+            assert p.requires_grad == name.endswith((".A", ".B"))
+            if name.endswith(".B"):
+                p.add_(0.05)
+        changed = net(tokens)
+        assert not torch.allclose(changed, plain)
+        model = DPO(Autoregressive(net), beta=0.5)
+        pairs = TokenPairs([{"prompt": [1, 2], "chosen": [3, 4], "rejected": [5]}], context=8)
+        own = Autoregressive(th.networks.Transformer(11, layers=2, width=16, heads=2))
+        for p in own.parameters():
+            p.add_(0.1)
+        for found, wanted in zip(
+            model.of_reference(pairs.whole), DPO(own, Autoregressive(net))._answers(own, pairs.whole), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(th.networks.merge(net)(tokens), changed)
+    with pytest.raises(BadArgument, match="adapt"):
+        DPO(own)
+    with pytest.raises(BadArgument, match="There are"):
+        th.networks.adapt(own, targets=("query",))
+    with pytest.raises(BadArgument, match="the policy itself"):
+        DPO(own, own)
