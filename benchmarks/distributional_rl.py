@@ -21,8 +21,8 @@ from policy import middle
 EPISODES, ATOMS, DISCOUNT = 100, 51, 0.99
 #             states, actions, low, high, transitions in all, a step, published level
 SETTINGS: dict[str, tuple[int, int, float, float, int, int, float]] = {
-    "CartPole-v1": (4, 2, 0.0, 100.0, 30_000, 3, 500.0),
-    "Acrobot-v1": (6, 3, -100.0, 0.0, 80_000, 4, -80.0),
+    "CartPole-v1": (4, 2, 0.0, 100.0, 48_000, 3, 500.0),
+    "Acrobot-v1": (6, 3, -100.0, 0.0, 50_000, 5, -80.0),
 }
 
 
@@ -36,7 +36,16 @@ def run(environment: str, seed: int) -> dict[str, Any]:
     d, actions, low, high, total, every, _ = SETTINGS[environment]
     model = th.models.C51(th.networks.mlp(d, (128, 64), actions * ATOMS, "relu", seed=seed), low, high, ATOMS)
     replay = th.data.Replay(
-        environment, 4, every=every, batch_size=64, steps=3, discount=DISCOUNT, refresh=15, explore=(1.0, 0.05, 8000), seed=seed
+        environment,
+        4,
+        capacity=100_000,
+        every=every,
+        batch_size=64,
+        steps=3,
+        discount=DISCOUNT,
+        refresh=15,
+        explore=(1.0, 0.05, 8000),
+        seed=seed,
     )
     steps = (total - replay.warmup) // every
     begun = time.process_time()
