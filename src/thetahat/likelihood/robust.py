@@ -184,7 +184,7 @@ class Trimmed:
     for large data sets.
 
     >>> Trimmed(0.5).rows(21), round(Trimmed(0.5).consistency, 3)
-    (11, 2.646)
+    (11, 2.648)
     """
 
     keep: float = 0.75
