@@ -280,6 +280,26 @@ def test_dpo_is_the_published_loss():
     torch.testing.assert_close(flipped, 0.9 * torch.stack(wanted).exp() + 0.1 * (1 - torch.stack(wanted).exp()))
 
 
+def test_the_loss_of_a_batch_is_trls():
+    """1.0086963: DPOTrainer._compute_loss of trl 1.16.0 (transformers 5, float32) on these ids, with LlamaForCausalLM and these weights."""
+
+    def filled(k):
+        net = th.networks.Transformer(11, layers=2, width=16, heads=2, hidden=48, epsilon=1e-5)
+        with torch.no_grad():
+            for name, p in sorted(net.named_parameters()):
+                wave = 0.4 * torch.sin(k * torch.arange(p.numel(), dtype=torch.float64) + len(name))
+                p.copy_(wave.view_as(p) + (1.0 if "norm" in name else 0.0))
+        return Autoregressive(net)
+
+    rows = [
+        {"prompt": [1, 2, 3], "chosen": [4, 5, 9], "rejected": [6, 9]},
+        {"prompt": [7], "chosen": [8, 9], "rejected": [1, 4, 2, 9]},
+        {"prompt": [2, 2], "chosen": [3, 3, 3, 9], "rejected": [5, 6, 7, 9]},
+    ]
+    found = DPO(filled(1.3), filled(1.7), beta=0.5).log_prob(TokenPairs(rows, context=8).whole)
+    assert -float(found.detach().mean()) == pytest.approx(1.0086963, abs=1e-6)
+
+
 def test_the_reference_stays_in_evaluation_mode_and_does_not_move(both):
     policy, reference = both
     model = DPO(policy, reference)

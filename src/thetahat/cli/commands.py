@@ -438,7 +438,7 @@ def _prior(text: str) -> Any:
     """--prior normal:2.5, student_t:2.5:df=4, normal:1:on=x*."""
     from ..likelihood import priors
 
-    known = {"normal": priors.Normal, "student_t": priors.StudentT}
+    known = priors.registry
     before, on, pattern = text.partition(":on=")  # last, since names of coefficients may hold colons
     name, *rest = before.split(":")
     accepted = f"Accepted: {', '.join(f'{n}:SCALE' for n in known)}, then :location=NUMBER, :df=NUMBER, and last :on=PATTERN."

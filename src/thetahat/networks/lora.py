@@ -25,14 +25,18 @@ class Adapted(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
         self.linear, self.scale, self.on = linear, alpha / rank, True
-        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        # never bfloat16: the steps of a climb would be lost in its three digits
+        like = {"dtype": torch.promote_types(linear.weight.dtype, torch.float32), "device": linear.weight.device}
         spread = torch.randn(rank, linear.in_features, generator=generator) / math.sqrt(linear.in_features)
         self.A = nn.Parameter(spread.to(**like))
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.linear(x)
-        return out + self.scale * F.linear(F.linear(x, self.A), self.B) if self.on else out
+        if not self.on:
+            return out
+        change = F.linear(F.linear(x.to(self.A.dtype), self.A), self.B)
+        return out + (self.scale * change).to(out.dtype)
 
 
 def adapt(
@@ -100,7 +104,7 @@ def merge(network: nn.Module) -> nn.Module:
     """The network with its changes written into its matrices, and no adapters."""
     for name, m in list(network.named_modules()):
         if isinstance(m, Adapted):
-            m.linear.weight += m.scale * m.B @ m.A
+            m.linear.weight += (m.scale * m.B @ m.A).to(m.linear.weight.dtype)
             parent, _, last = name.rpartition(".")
             setattr(network.get_submodule(parent), last, m.linear)
     return network

@@ -83,11 +83,11 @@ def command(fit: Any) -> str:
 
 def _prior(prior: Any) -> str:
     """A prior as the command takes it, normal:2.5:on=x*; empty if it cannot."""
-    names = {Normal: "normal", StudentT: "student_t"}
+    names = {kind: name for name, kind in priors.registry.items()}
     if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
         return ""
     settings = [(each.name, getattr(prior, each.name)) for each in dataclasses.fields(prior)]
-    rest = [f"{name}={value!r}" for name, value in settings if name in ("location", "df") and value != 0]
+    rest = [f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0]
     return ":".join([names[type(prior)], repr(prior.scale), *rest, *([f"on={prior.on}"] if prior.on is not None else [])])
 
 
