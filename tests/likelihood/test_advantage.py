@@ -142,7 +142,7 @@ def test_the_first_step_on_fresh_rollouts_has_a_ratio_of_exactly_one():
 
 def test_what_a_weighting_lacks_is_named():
     bare = Batch({"advantage": torch.zeros(2)})
-    with pytest.raises(BadArgument, match="weights.GAE"):
+    with pytest.raises(BadArgument, match=r"weights\.GAE"):
         Advantage()(Batch({"y": torch.zeros(2)}), torch.zeros(2))
     with pytest.raises(BadArgument, match="log π of the policy that played"):
         Clipped()(bare, torch.zeros(2))

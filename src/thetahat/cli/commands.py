@@ -221,9 +221,9 @@ def _score(command: Score, screen: Screen) -> int:
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
                 raise BadArgument("--against takes no --labels: the labels of the reference are not those of the data.")
-            data = (
-                system.labelled(command.data, command.labels) if command.labels is not None else system.other(command.data, sizes)
-            )  # type: ignore[attr-defined]
+            labelled: Any = getattr(system, "labelled", None)
+            labels = command.labels
+            data = system.other(command.data, sizes) if labels is None else labelled(command.data, labels)
             beside = None if command.against is None else system.other(command.against, sizes)
         else:
             fit, data = load(command.fit), str(command.data)

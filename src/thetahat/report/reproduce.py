@@ -9,7 +9,7 @@ from typing import Any
 from ..families.base import Family
 from ..families.config import to_config
 from ..families.links import Link
-from ..likelihood.priors import Normal, StudentT
+from ..likelihood import priors
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import choose

@@ -39,7 +39,8 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
         tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
     for k, feed in enumerate(work.feeds):
         if feed.drawn:
-            tensors |= {f"source.{k}.{name}": t for name, t in feed.terms[0].source.state().items()}  # type: ignore[attr-defined]
+            source: Any = feed.terms[0].source
+            tensors |= {f"source.{k}.{name}": t for name, t in source.state().items()}
     content = {
         "step": state.step,
         "seen": state.seen,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MissingExtra
-from . import digits, networks, page, preferences, priors, shift, tables
+from . import alignment, digits, networks, page, preferences, priors, returns, robust, shift, tables
 from .row import Row
 
 SYSTEMS: dict[str, Callable[[bool], Row]] = {
@@ -24,12 +24,15 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "Bradley–Terry ratings": tables.preferences,
     "mixture, by EM": tables.mixture,
     **priors.SYSTEMS,
+    **robust.SYSTEMS,
     **shift.SYSTEMS,
     **preferences.SYSTEMS,
     "network classifier": networks.classifier,
     "GPT": networks.gpt,
     "REINFORCE": networks.reinforce,
     "PPO, with a value function": networks.ppo,
+    **returns.SYSTEMS,
+    **alignment.SYSTEMS,
     **digits.SYSTEMS,
 }
 

@@ -124,6 +124,6 @@ class Penalised:
         if "reference" not in batch:
             raise BadArgument("Penalised measures from a reference, and the batch has none: data.Generations(…, reference=…).")
         d = log_prob - batch["reference"]
-        slope: Any = {"k1": torch.ones_like, "k2": lambda t: t, "k3": lambda t: -torch.expm1(-t)}[self.estimator](d)  # type: ignore[operator]
+        slope: Any = {"k1": torch.ones_like, "k2": lambda t: t, "k3": lambda t: -torch.expm1(-t)}[self.estimator](d)
         scale = batch.total / len(batch) if len(batch.shape) > 1 else 1.0  # as the advantages: a mean over answers
         return self.weighting(batch, log_prob) - self.beta * scale * slope
