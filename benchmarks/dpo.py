@@ -73,9 +73,10 @@ def main() -> None:
     right = (chosen > rejected).double()
     share, spread = float(right.mean()), float(right.std()) / len(right) ** 0.5
     lines = [
-        "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on 200 pairs of hh-rlhf, helpful",
+        "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on pairs of hh-rlhf, helpful",
         "",
-        f"One thread, {seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch {torch.__version__}. ± over pairs; the gain is "
+        f"{train.size} pairs fitted and {held_out.size} held out (of {TRAIN} and {HELD_OUT} drawn: the others have answers that do not fit in "
+        f"{CONTEXT} tokens). One thread, {seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch {torch.__version__}. ± over pairs; the gain is "
         "paired.",
         "",
         "| | nats a pair | ± |",
@@ -83,9 +84,9 @@ def main() -> None:
         f"| held out, before (a coin) | {before.mean:.4f} | {before.standard_error:.4f} |",
         f"| held out, after | {after.mean:.4f} | {after.standard_error:.4f} |",
         f"| gain | {float(gain.mean()):+.4f} | {error:.4f} |",
-        f"| the 200 pairs themselves, after | {fitted.mean:.4f} | {fitted.standard_error:.4f} |",
+        f"| the pairs themselves, after | {fitted.mean:.4f} | {fitted.standard_error:.4f} |",
         "",
-        f"Held out, the preferred answer has the higher reward in {100 * share:.0f} of 100 pairs (± {100 * spread:.0f}).",
+        f"Held out, the preferred answer has the higher reward in {100 * share:.0f} % of the pairs (± {100 * spread:.0f}).",
     ]
     print("\n".join(lines), "\n", fit.certificate)
     if given.results is not None:
