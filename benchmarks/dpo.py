@@ -76,8 +76,8 @@ def main() -> None:
         "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on pairs of hh-rlhf, helpful",
         "",
         f"{train.size} pairs fitted and {held_out.size} held out (of {TRAIN} and {HELD_OUT} drawn: the others have answers that do not fit in "
-        f"{CONTEXT} tokens). One thread, {seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch {torch.__version__}. ± over pairs; the gain is "
-        "paired.",
+        f"{CONTEXT} tokens). One thread, {seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch "
+        f"{torch.__version__}. ± over pairs; the gain is paired.",
         "",
         "| | nats a pair | ± |",
         "|---|---|---|",

@@ -12,7 +12,9 @@ text, which the final climb then learns from too.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import statistics
 import time
 from pathlib import Path
 
@@ -99,7 +101,7 @@ SETTINGS = {"optimiser": "muon", "learning_rate": 0.01, "momentum": 0.95, "betas
 
 
 def climb(tokens: th.data.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
-    """The model, its steps and seconds: as many steps as the time allows, judged by the first ten after a warm-up."""
+    """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a warm-up."""
     model = th.models.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
     objective = th.Objective([th.LogLikelihood(model, tokens)])
     if steps is None:
@@ -111,7 +113,10 @@ def climb(tokens: th.data.Tokens, batch_size: int, seconds: float | None, steps:
             th.Objective([th.LogLikelihood(trial, tokens)]),
             lambda state: stamps.append(time.perf_counter()),
         )
-        steps = max(20, int(0.97 * seconds / ((stamps[-1] - stamps[5]) / 20)))
+        step = statistics.median(
+            b - a for a, b in itertools.pairwise(stamps[5:])
+        )  # the first ones are slow, and a machine may stall
+        steps = max(20, int(0.97 * seconds / step))
     begun = time.perf_counter()
     iterate(th.Stochastic(steps=steps, batch_size=batch_size, held_out=None, **SETTINGS), objective)
     return model, steps, time.perf_counter() - begun

@@ -122,7 +122,7 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"kind": "preference", "of": type(model).__name__, "settings": plain(model.to_config())}, {}
     if isinstance(model, Custom):
         return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
-    state = {f"model.{name}": t.detach().cpu() for name, t in model.state_dict().items()}
+    state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained}, state
 
@@ -134,7 +134,14 @@ def _constraints(model: Custom) -> list[list[Any]]:
 
 
 def _shapes(model: nn.Module) -> dict[str, list[int]]:
-    return {name: list(t.shape) for name, t in model.state_dict().items()}
+    return {name: list(t.shape) for name, t in _state(model).items()}
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers; of a model that keeps what is free alone, those of its parameters that are moved."""
+    free = {name for name, p in model.named_parameters() if p.requires_grad}
+    every = model.state_dict()
+    return {n: t for n, t in every.items() if n in free} if getattr(model, "keeps", "all") == "free" else every
 
 
 def _second_order(fit: Fit) -> dict[str, Tensor]:
@@ -282,7 +289,7 @@ def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given
             f"{path} holds a fit of a {name} whose tensor {first!r} has the shape {config['shapes'].get(first)}; that of the model given has "
             f"{shapes.get(first)} ({len(differ)} tensors differ)."
         )
-    given.load_state_dict({n: tensors[f"model.{n}"] for n in shapes})
+    given.load_state_dict({n: tensors[f"model.{n}"] for n in shapes}, strict=getattr(given, "keeps", "all") == "all")
     for parameter_name, parameter in given.named_parameters():
         parameter.requires_grad_(parameter_name in config["trained"])
     return given

@@ -28,7 +28,27 @@ def data(tmp_path_factory):
     g = np.random.default_rng(0)
     x = g.normal(3, 2, 200)
     pd.DataFrame({"a": x, "b": x + g.normal(0, 0.5, 200)}).to_csv(folder / "rows.csv", index=False)
+    pairs = [{"prompt": f"what is {i}", "chosen": f"{i} {i + 1}", "rejected": "no"} for i in range(20)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    language_model(folder / "llama")
     return folder
+
+
+def language_model(folder):
+    """A tiny Llama and its tokenizer, as transformers keeps them."""
+    import transformers
+
+    own = th.data.BPE.train(["what is 1 2 3 no"], vocabulary=270)._own
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=270,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 SMALL = {
@@ -37,6 +57,7 @@ SMALL = {
     "vae": "{d}/digits.npy --levels 17 --width 16 --latent 2 --steps 12",
     "flow": "{d}/rows.csv --transforms 1 --width 8 --steps 12",
     "diffusion": "{d}/digits.npy --levels 17 --channels 4 --steps 12",
+    "align": "{d}/pairs.jsonl --network {d}/llama --context 16 --steps 12",
     "policy": "--env CartPole-v1 --copies 4 --length 8 --epochs 2 --width 8 --episodes 2 --steps 12",
 }
 
@@ -61,7 +82,7 @@ def test_every_example_of_the_help_is_understood(name, capsys):
     for line in more.splitlines():
         if line.startswith("  thetahat"):
             words = shlex.split(line)
-            assert isinstance(parse(words[1:]), kind if words[1] == "fit" else COMMANDS[words[1]][0])
+            assert isinstance(parse(words[1:]), kind if words[1] in ("fit", "align") else COMMANDS[words[1]][0])
     assert main(["fit", name, "--help"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown[1:])) <= 80
@@ -86,6 +107,7 @@ def test_a_run_is_rebuilt_from_its_folder_alone(fitted, name):
         ("vae", "{d}/digits.npy --samples 7", lambda s: (s["kind"], s["K"], s["dimensions"]) == ("lower bound", 7, 64)),
         ("flow", "{d}/rows.csv", lambda s: (s["measure"], s["units"], s["dimensions"]) == ("density", "y", 2)),
         ("diffusion", "{d}/digits.npy", lambda s: s["kind"] == "lower bound"),
+        ("align", "{d}/pairs.jsonl", lambda s: s["mean"] > -0.6931),
     ],
 )
 def test_a_run_scores_other_data(fitted, data, capsys, name, more, known):
@@ -251,6 +273,7 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")], "which has none"),
         (["score", str(fitted / "gpt"), str(data / "text.txt"), "--samples", "5"], "not made of draws"),
         (["sample", str(fitted / "policy")], "thetahat play"),
+        (["sample", str(fitted / "align")], "draws no text"),
         (["score", str(fitted / "policy"), str(data / "rows.csv")], "thetahat play"),
         (["play", str(fitted / "vae")], "plays nothing"),
     ]:

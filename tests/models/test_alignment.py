@@ -180,20 +180,33 @@ def test_grpos_divisions_can_be_left_out():
     assert GroupRelative()(torch.ones(1, 3), torch.ones(1, 3)).tolist() == [[0, 0, 0]]
 
 
-def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("killed", [3, 4, 5, 6])
+@pytest.mark.parametrize("dealt", [{}, {"epochs": 2, "batch_size": 3}], ids=["a pass a step", "a pass in parts"])
+def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, dealt, killed):
+    """Between passes and in the middle of one, whose answers are of a policy that is gone and cannot be drawn again."""
+
     def climb(path, steps):
         policy = Autoregressive(Tree(1))
-        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO())
-        solver = th.Stochastic(steps=6, evaluate_every=2, checkpoint=path)
-        objective = th.Objective([th.LogLikelihood(policy, draws, Advantage())])
+        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO(), **dealt)
+        solver = th.Stochastic(steps=8, evaluate_every=1, checkpoint=path)
+        objective = th.Objective([th.LogLikelihood(policy, draws, Clipped(0.2))])
         state = solver.start(objective)
         while state.step < steps:
             state = solver.step(objective, state)
         return objective.theta
 
-    whole = climb(tmp_path / "whole", 6)
-    climb(tmp_path / "killed", 5)
-    assert torch.equal(climb(tmp_path / "killed", 6), whole)
+    whole = climb(tmp_path / "whole", 8)
+    climb(tmp_path / "killed", killed)
+    assert torch.equal(climb(tmp_path / "killed", 8), whole)
+
+
+def test_another_climb_begins_with_a_pass_of_its_own():
+    """What is left of a pass is another policy's: the first batch of a climb has ratio 1."""
+    draws = Generations([[BOS]], reward, length=2, end=END, group=8, advantage=RLOO(), epochs=2, batch_size=4)
+    next(draws.dealt(Autoregressive(Tree(1))))
+    other = Autoregressive(Tree(2))
+    batch = next(draws.dealt(other))
+    assert torch.equal(batch["log_prob"], other.log_prob(batch).detach())
 
 
 def test_what_cannot_be_generated_or_rewarded_is_named(both):

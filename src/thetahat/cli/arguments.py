@@ -177,6 +177,7 @@ Networks, each with a --help of its own (thetahat fit gpt --help):
   flow TABLE                 a normalising flow
   diffusion IMAGES           a diffusion model
   policy --env NAME          a policy, by PPO, A2C or REINFORCE
+  align PAIRS                a language model's adapters, by DPO (also: thetahat align)
 
 And ratings of items, or a reward model of text:
   reward PAIRS               who was preferred to whom
@@ -267,6 +268,8 @@ def parse(words: Sequence[str]) -> Command:
     ------
     SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
     """
+    if words and words[0] == "align":  # `fit align` under the name that it is looked for
+        words = ["fit", *words]
     if len(words) > 1 and words[0] == "fit" and words[1] in FITS:
         system, line, more = FITS[words[1]]
         description = f"{line}\n\n{more}\n\n{CODES}"

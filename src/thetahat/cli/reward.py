@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument, MissingExtra
+from ..errors import BadArgument
+from .align import language_model, tokenizer_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,18 +172,11 @@ def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Pr
     """Both parts by the mean hidden state over each answer, in units of its spread among the pairs fitted, and by length."""
     import numpy as np
 
-    from ..data import BPE, Preferences, TokenPairs
+    from ..data import Preferences, TokenPairs
     from ..networks import Pretrained, embedded
 
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingExtra.named("transformers", "llm") from error
-    if not folder.is_dir():
-        raise BadArgument(f"{folder} is no folder of a language model.")
-    llama = Pretrained(AutoModelForCausalLM.from_pretrained(folder, local_files_only=True))
-    own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer = BPE(own, end=own.eos_token)
+    llama = Pretrained(language_model(folder))
+    tokenizer = tokenizer_of(folder)
     parts, gone = [], 0
     for pairs in (train, test):
         tokens = TokenPairs(pairs, tokenizer, context, overlong="cut")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadSave
+from .align import Align
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
 from .policies import Policy
 from .system import Sizes, System
@@ -46,6 +47,13 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
         """Examples:
   thetahat fit policy --env CartPole-v1 --run runs/cartpole
   thetahat play runs/cartpole --episodes 100""",
+    ),
+    "align": (
+        Align,
+        "Fit a language model's adapters to preferences between answers, by DPO.",
+        """Examples:
+  thetahat align pairs.jsonl.gz --network smollm2 --run runs/smollm2
+  thetahat score runs/smollm2 other-pairs.jsonl""",
     ),
     "diffusion": (
         Diffusion,

@@ -120,6 +120,9 @@ class Generations:
         self.generator = torch.Generator().manual_seed(seed)
         self.at = self.constant = 0
         self._last: float | None = None
+        self._pass: Batch | None = None
+        self._left: list[Tensor] = []  # rows of the pass under way, a step each
+        self._restored = False
         self._recent: dict[str, deque[float]] = {}
         if reference is not None:
             reference.requires_grad_(False)
@@ -143,22 +146,44 @@ class Generations:
 
     def dealt(self, model: Any) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
+        if not self._restored:  # what another climb left was drawn from another policy
+            self._left = []
+        self._restored = False
         while True:
-            (whole,) = self.batches(model)
-            if self.epochs is None:
-                yield _levelled(whole)
-                continue
-            for _ in range(self.epochs):
-                order = torch.randperm(len(whole), generator=self.generator)
-                for part in order.split(self.batch_size or len(whole)):
-                    yield _levelled(whole[part])
+            if not self._left:
+                (self._pass,) = self.batches(model)
+                self._left = self._order(self._pass)
+            whole = self._pass
+            assert whole is not None
+            part = self._left.pop(0)
+            yield _levelled(whole if self.epochs is None else whole[part])
+
+    def _order(self, whole: Batch) -> list[Tensor]:
+        """The rows of each step that a pass is used for."""
+        n = len(whole)
+        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)] or [torch.arange(n)]
+        return [part for order in orders for part in order.split(self.batch_size or n)]
 
     def state(self) -> dict[str, Tensor]:
-        return {"generator": self.generator.get_state(), "at": torch.tensor(self.at)}
+        """What the next batches depend on; of a pass that is being dealt out, what is left of it."""
+        known = {"generator": self.generator.get_state(), "at": torch.tensor(self.at), "constant": torch.tensor(self.constant)}
+        if self._last is not None:
+            known["last"] = torch.tensor(self._last, dtype=torch.float64)
+        if self._pass is not None and self._left:
+            known |= {f"pass.{name}": t for name, t in self._pass.tensors.items()}
+            known |= {"count": self._pass.count, "group": self._pass.group, "left": torch.cat(self._left)}
+            known["sizes"] = torch.tensor([len(part) for part in self._left])
+        return {name: t.contiguous().clone() for name, t in known.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])
-        self.at = int(tensors["at"])
+        self.at, self.constant = int(tensors["at"]), int(tensors["constant"])
+        self._last = float(tensors["last"]) if "last" in tensors else None
+        self._pass, self._left, self._restored = None, [], True
+        if "left" in tensors:
+            whole = {name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")}
+            self._pass = Batch(whole, count=tensors["count"], group=tensors["group"], dims=2)
+            self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
         """Means over the last hundred passes' answers: reward, KL to the reference (nats an answer), length, and the share cut off."""
