@@ -171,7 +171,7 @@ def test_the_other_weights_are_a_word(tmp_path, capsys, method):
 
 
 def test_environments_that_cannot_be_learnt_are_refused(tmp_path, capsys):
-    for name, said in (("NoSuch-v0", "NoSuch"), ("CliffWalking-v1", "")):
+    for name, said in (("NoSuch-v0", "NoSuch"), ("FrozenLake-v1", "")):
         code = main(
             [
                 "fit",

@@ -79,6 +79,15 @@ def test_whole_episodes_end_where_they_end_in_every_mode():
         assert returns(policy, "Counter-v0", 2, **settings).tolist() == [6, 6]
 
 
+def test_an_episode_that_does_not_end_is_an_error_and_not_a_wait(monkeypatch):
+    monkeypatch.setattr("thetahat.data.rollouts.LONGEST", 5)
+    policy = th.models.Policy(torch.nn.Linear(4, 2))
+    with pytest.raises(DataError, match=r"CartPole-v1 has not ended after 5 steps.*max_episode_steps"):
+        returns(policy, "CartPole-v1", 2)
+    with pytest.raises(DataError, match="has not ended"):
+        next(Rollouts("CartPole-v1", 2).batches(policy))
+
+
 def test_segments_go_on_from_pass_to_pass():
     rollouts = Rollouts(Counter, 1, length=4)
     policy = th.models.Policy(torch.nn.Linear(2, 2))

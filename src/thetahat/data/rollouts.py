@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, DataError
 from .batch import Batch
 from .environments import Environments, Transition
 from .source import evaluating
@@ -32,6 +32,7 @@ class Player(Protocol):
 
 
 Advantage = Callable[[Batch], tuple[Tensor, Tensor]]
+LONGEST = 30_000  # steps of a whole episode
 LEARNT = ("state", "action", "log_prob", "advantage", "return")  # what a step on rows reads
 
 
@@ -162,6 +163,8 @@ class Rollouts:
         taken: list[tuple[Transition, Tensor, Tensor]] = []
         playing, ended = np.ones(self.copies, dtype=bool), np.zeros(self.copies, dtype=bool)
         while playing.any() if self.length is None else len(taken) < self.length:
+            if self.length is None:
+                _endless(self.environments)
             state = torch.from_numpy(self.environments.state)
             action, log_prob = model.play(state, self.generator, greedy=self.greedy)
             now = self.environments.step(model.sent(action))
@@ -215,11 +218,20 @@ def returns(
     total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
     with evaluating(model):
         while playing.any():
+            _endless(environments)
             now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
             total += now.reward * playing
             playing &= ~now.ended
     environments.close()
     return torch.from_numpy(total)
+
+
+def _endless(environments: Environments) -> None:
+    """A policy that walks into a wall for ever is an error, not a wait."""
+    if environments.steps >= LONGEST:
+        raise DataError(
+            f"an episode of {environments.name} has not ended after {LONGEST:,} steps: give it a limit, max_episode_steps=… among its settings."
+        )
 
 
 def _rows(whole: Batch) -> Batch:
