@@ -28,7 +28,7 @@ from .data import Table
 from .data import config as encoders
 from .data.plain import plain, rich
 from .errors import BadArgument, BadSave, DataError, FitError
-from .fit import Fit, _source
+from .fit import Fit
 from .inference.covariance import Inverse, bread
 from .inference.criteria import counted
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
@@ -36,6 +36,7 @@ from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Me
 from .models import BradleyTerry, Density, Mixture, PlackettLuce, Regression
 from .models.base import get_theta, set_theta
 from .models.custom import Custom
+from .models.given import source_of
 from .models.information import Information
 from .models.taylor import Taylor
 from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal
@@ -395,7 +396,7 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
 
         source = density(model.family, data)[1]
     else:
-        source = _source(data, model, memory.weights)
+        source = source_of(data, model, memory.weights)
     if source.fingerprint != memory.fingerprint:
         raise DataError(
             f"these are other data than {path} was fitted to: {source.size} rows of fingerprint {source.fingerprint}, and there {memory.size} of "

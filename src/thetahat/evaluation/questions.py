@@ -1,0 +1,196 @@
+"""What evaluation can be asked of a fit: scores of other data, predictions, draws, residuals, calibration, outliers. Each is computed when
+it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Batch, Source
+from ..errors import BadArgument
+from ..inference.questions import Inference
+from ..models import Regression
+from ..models.given import source_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .calibration_error import CalibrationError
+    from .excess import Excess
+    from .judge import Judgement
+    from .score import Score
+    from .surprise import Surprise
+
+
+class Evaluation(Inference):
+    """How good the fit is, and what it says of data."""
+
+    def score(self, data: Any = None, *, samples: int | None = None, seed: int = 0) -> Score:
+        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.
+
+        samples : K, draws an observation of a model whose value is a bound; None: as many as in the fit. More are tighter
+        seed : of those draws: the same for two models gives them common ones
+        """
+        from . import score
+
+        model = self.model
+        if samples is not None:
+            if not hasattr(model, "tightened"):
+                raise BadArgument(f"samples={samples}: the score of {type(model).__name__} is not made of draws.")
+            model = model.tightened(samples)
+        generator = torch.Generator().manual_seed(seed)
+        return score.score(model, self.source if data is None else self._source_like(data), generator=generator)
+
+    def surprise(self, new: Any, reference: Any, *, level: float = 0.1, samples: int | None = None, seed: int = 0) -> Surprise:
+        """Which new rows the fit finds surprising beside reference rows that it has not seen: conformal p-values, a test, flagged rows.
+
+        level : the expected share of flags that are false
+        samples, seed : as of `score`
+        """
+        from . import surprise
+
+        return surprise.surprise(self, reference, new, level=level, samples=samples, seed=seed)
+
+    def excess(self) -> Excess:
+        """KL(data ‖ fit), how far the fit is from the best possible, where the entropy of its data can be told; else why it cannot."""
+        from . import excess
+
+        return excess.excess(self.model, self.source)
+
+    def compare(self, other: Inference, data: Any = None) -> Any:
+        """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""
+        from . import compare
+
+        return compare.compare({"this": self, "other": other}, data)
+
+    def predict(
+        self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence"
+    ) -> np.ndarray | pd.DataFrame:
+        """Predictions for new rows, or for those fitted.
+
+        what : "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a parameter's name
+        level : with it, a data frame with columns value, low, high; kind "confidence" (of the prediction), "prediction" (of a new y)
+        """
+        from . import predict
+
+        return predict.predict(self.objective, self.theta, self._rows(data), what, level=level, kind=kind)
+
+    def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
+        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows).
+
+        Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
+        """
+        from . import predict
+
+        if hasattr(self.model, "draw"):
+            if data is not None:
+                raise BadArgument(f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n).")
+            with torch.no_grad():
+                return self.model.draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed)).cpu().numpy()
+        return predict.sample(self.model, self._rows(data), n, seed=seed)
+
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
+        """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response", "pearson", "deviance"."""
+        from . import residuals
+
+        return residuals.residuals(self.model, self.source, kind, seed=seed)
+
+    def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+        """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted."""
+        from . import calibration
+
+        source = self.source if data is None else self._source_like(data)
+        return calibration.calibration(self.model, source, bins=bins, level=level)
+
+    def calibration_error(
+        self, data: Any = None, *, of: str = "top", bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
+    ) -> CalibrationError:
+        """How far a classifier's probabilities are from what happened, root mean square, with an interval. None: the data fitted.
+
+        of : "top", the most probable category's probability; "classes", each category's
+        """
+        from . import calibration_error
+
+        source = self.source if data is None else self._source_like(data)
+        return calibration_error.calibration_error(self.model, source, of=of, bins=bins, level=level, draws=draws, seed=seed)
+
+    def outliers(self, most: int | None = 10) -> pd.DataFrame:
+        """The rows that the fit finds least probable, worst first: columns weight (in the fit), surprise (−log p, nats), observed, expected.
+
+        most : how many; None: all rows
+        """
+        from . import outliers
+
+        return outliers.outliers(self.objective, self.theta, most)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The rows that a trimmed fit kept, numbered as in the data from 0."""
+        from . import outliers
+
+        return self._once("kept", lambda: outliers.kept(self.objective, self.theta))
+
+    def influence(self) -> pd.DataFrame:
+        """Of each row: leverage, and Cook's distance."""
+        if self.robust is not None:
+            raise BadArgument(
+                f"leverage and Cook's distance are those of maximum likelihood. What each row weighs under {self.robust}: fit.outliers(None)."
+            )
+        from . import residuals
+
+        return residuals.influence(self.objective, self.theta)
+
+    def effects(self, variables: Sequence[str] | None = None, *, covariance: str | None = None) -> pd.DataFrame:
+        """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for categories, with errors."""
+        from . import effects
+
+        return effects.effects(self.objective, self.theta, variables, kind=self._covariance(covariance))
+
+    def ratings(self, *, level: float = 0.95, covariance: str = "observed") -> pd.DataFrame:
+        """The items of a Bradley–Terry fit, the best first: ratings and errors relative to their mean, on Elo's scale too, and ranks with
+        intervals."""
+        from . import ratings
+
+        return ratings.ratings(self.objective, self.theta, level=level, covariance=covariance)
+
+    def rewards(self, features: Any, against: Any = None, *, covariance: str = "observed") -> pd.DataFrame:
+        """The rewards of answers, (n, d) features, by a Bradley–Terry fit that is linear in them, with standard errors; or their advantage
+        over others, and the probability of being preferred."""
+        from . import ratings
+
+        return ratings.rewards(self.objective, self.theta, features, against, covariance=covariance)
+
+    def judge(self, pairs: Any = None, *, level: float = 0.95) -> Judgement:
+        """How well a Bradley–Terry fit judges pairs: accuracy, nats and calibration error, with intervals. None: those fitted."""
+        from . import judge
+
+        source = self.source if pairs is None else self._source_like(pairs)
+        return judge.judge(self.model, source, level=level)
+
+    def _rows(self, data: Any) -> Batch | Source:
+        """New rows, encoded as the fit remembers; or the fit's own."""
+        if data is None:
+            return self.source
+        encoder = getattr(self.model, "encoder", None)
+        if encoder is not None:
+            from ..data.table import new_rows
+
+            return new_rows(encoder, data)
+        return source_of(data, self.model, None)
+
+    def _source_like(self, data: Any) -> Source:
+        """Other data, encoded as the fit remembers, response included."""
+        if isinstance(data, Source) or not isinstance(self.model, Regression):
+            return source_of(data, self.model, None)
+        from ..data.frame import Frame
+        from ..data.table import Table
+
+        if self.model.density and isinstance(data, (np.ndarray, Tensor, list)):  # as `fit` takes it
+            data = {self.model.encoder.response.required[0]: data}
+        # a score is of rows as they are, whatever they weighed in the fit
+        return Table(Frame(data), replace(self.model.encoder, carried=()), self.model.family)
