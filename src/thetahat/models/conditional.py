@@ -60,7 +60,9 @@ class Conditional(Model):
         if first is not None and x.is_floating_point():
             x = x.to(first.dtype)
         out = self.network(x)
-        k = self._k = self._k or len(self.family.parameters)
+        if not self._k:
+            self._k = len(self.family.parameters)
+        k = self._k
         if k == 1 and tuple(out.shape) == batch.shape:
             return out[..., None]
         wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)

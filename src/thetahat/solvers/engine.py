@@ -70,14 +70,15 @@ class Engine:
         self.models: list[Any] = list({id(t.model): t.model for t in objective.terms}.values())
         self.own = list(self.models)  # the objective's, of which "fsdp" climbs copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
-        self.sharded = world() > 1 and distributed == "fsdp"
+        self.many = world()  # processes that climb together
+        self.sharded = self.many > 1 and distributed == "fsdp"
         self.module: nn.Module = Models(self.models, compiled)
         self.parameters = objective.parameters()
         first = self.parameters[0] if self.parameters else torch.zeros(())
         self.device, self.dtype = first.device, first.dtype
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
-        elif world() > 1 and any(p.requires_grad for p in self.module.parameters()):
+        elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
             self.module = nn.parallel.DistributedDataParallel(self.module)
 
     # ---- one step --------------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Engine:
             p.grad = None
         counts = [sum(b.total for b in batches) for _, batches in drawn]
         whole = [n if feed.observations is None else feed.observations for (feed, _), n in zip(drawn, counts, strict=True)]
-        if world() > 1 and not all(feed.replicated for feed, _ in drawn):
+        if self.many > 1 and not all(feed.replicated for feed, _ in drawn):
             both = summed(*(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m)))
             counts, whole = both[::2], both[1::2]
         N = sum(whole)
@@ -103,12 +104,12 @@ class Engine:
                     value += self._planned(term, batch, scale, feed.replicated, rounds)
         rounds = [each for each in rounds if each]
         for at, each in enumerate(rounds):
-            if world() == 1:
+            if self.many == 1:
                 value += self._round(each)
                 continue
             with self._together(at == len(rounds) - 1):
                 value += self._round(each)
-        if world() > 1:
+        if self.many > 1:
             (value,) = summed(value)
         for prior in self.objective.priors:
             part = prior.prior.taylor(prior.model, 1)
@@ -123,7 +124,7 @@ class Engine:
         """
         own = getattr(term.model, "taylor", None) is not None
         batch = self.prepare(batch, None if own else self.dtype)
-        split = self.parts > 1 or (replicated and world() > 1)
+        split = self.parts > 1 or (replicated and self.many > 1)
         weight = None
         if own:
             weight = term.weight(batch)
@@ -131,7 +132,7 @@ class Engine:
             weight = term.weight(batch, self.log_prob(term.model, batch))
         elif split and batch.counted:
             weight = batch.count
-        if replicated and world() > 1:
+        if replicated and self.many > 1:
             weight = None if weight is None else share(Batch({"w": weight}, dims=weight.ndim))["w"]
             batch, was = share(batch), len(batch)
             if was <= rank():
@@ -145,7 +146,7 @@ class Engine:
             return 0.0
         for into, rows in zip(rounds, pieces(batch, self.parts), strict=False):
             into.append((term, batch[rows], None if weight is None else weight[rows], scale))
-        for into in rounds[len(batch) :] if world() > 1 else []:  # as many rounds on every process
+        for into in rounds[len(batch) :] if self.many > 1 else []:  # as many rounds on every process
             into.append((term, batch[:1], torch.zeros_like(batch[:1].count), scale))
         return 0.0
 
@@ -172,7 +173,7 @@ class Engine:
 
     def _add(self, model: nn.Module, g: Tensor, together: bool = False) -> None:
         """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows alone."""
-        if together and world() > 1:
+        if together and self.many > 1:
             torch.distributed.all_reduce(g)
         at = 0
         for p, moved in self._own(model):

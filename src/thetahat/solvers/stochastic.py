@@ -234,7 +234,7 @@ class Stochastic:
         with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p
             value = work.engine.gradient(batches)
         gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
-        norm = float(_norm(gradients)) if gradients else 0.0
+        norm = _norm(gradients) if gradients else 0.0
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(objective, state, self._reason(objective, batches, state, value))
         rate = self.rate(state.step)
@@ -371,11 +371,12 @@ class Stochastic:
 # ---- θ, in place -----------------------------------------------------------------------------------------------------------
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
+def _norm(tensors: list[Tensor]) -> float:
     """√ of the sum of squares of all of them; of shards, over all processes."""
     if hasattr(tensors[0], "full_tensor"):
-        return nn.utils.get_total_norm(tensors).full_tensor()  # type: ignore[attr-defined]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        return float(nn.utils.get_total_norm(tensors).full_tensor())  # type: ignore[attr-defined]
+    norms = torch._foreach_norm(tensors)
+    return math.hypot(*norms) if norms[0].device.type == "cpu" else float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _not_finite(batch: Batch) -> str:
