@@ -8,9 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thetahat.cli.reward import reward
+from thetahat.cli.arguments import Reward
+from thetahat.cli.reward import Rated
+from thetahat.cli.reward import reward as rated
 from thetahat.data import BPE, shipped
 from thetahat.errors import BadArgument, NoMaximum
+
+
+def reward(pairs: Path, **settings: object) -> Rated:
+    return rated(Reward(pairs=pairs, **settings))  # type: ignore[arg-type]
 
 
 def answers(path: Path, n: int = 120) -> Path:

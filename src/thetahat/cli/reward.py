@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument
 from .align import language_model, tokenizer_of
+from .arguments import Reward
+from .screen import Screen, may_write, plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,100 +66,87 @@ class Rated:
         return out
 
 
-def reward(
-    pairs: str | Path,
-    *,
-    count: str | None = None,
-    network: str | Path | None = None,
-    context: int = 512,
-    words: int = 100,
-    held_out: float = 0.2,
-    prior: float | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Rated:
+def rated(command: Reward, screen: Screen) -> int:
+    for path, endings in ((command.save, ()), (command.report, (".html", ".htm"))):
+        may_write(path, [command.pairs], endings)
+    with screen.busy("fitting"):
+        found = reward(command)
+    screen.show(plain_text(str(found)), found.to_dict())
+    for path, write in ((command.save, found.fit.save), (command.report, found.fit.report)):
+        if path is not None:
+            write(path)
+            screen.note(f"wrote {path}")
+    return 0 if found.fit.certificate.ok else 1
+
+
+def reward(asked: Reward) -> Rated:
     """Ratings of items, or a reward model of text: by what the file holds.
 
-    Parameters
-    ----------
-    pairs : a table of items (.csv, .parquet), or lines of JSON with chosen and rejected answers (.jsonl, .jsonl.gz)
-    count : the column that says how often each row of a table was observed; None: "count", where there is one
-    network : the folder of a causal language model of transformers: the reward is linear in its mean hidden state over the answer, and in
-        the answer's length. None: in the words
-    context : tokens that the network sees; longer prompts lose their beginning
-    words : how many words are counted
-    held_out : fraction of the prompts on which the reward is judged
-    prior : scale of the normal prior on ratings, or on coefficients other than the length's; None: none on ratings, and on coefficients the
-        one of `SCALES` that pairs held out of the fit find most probable
-    level : of the intervals
-    seed : of what is held out
-
-    Identical answers, and answers that do not fit in the context, are left out and counted.
+    Without a prior there is none on ratings; on coefficients other than the length's it is the one of `SCALES` that pairs held out of the
+    fit find most probable. Identical answers, and answers that do not fit in the context, are left out and counted.
 
     Raises
     ------
     DataError : pairs that cannot be used, by line or row;  NoMaximum : an item that never lost, by name, and no prior
     """
-    path = Path(pairs)
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        if count is not None:
-            raise BadArgument(f"count={count!r} is a column of a table of items, and {path.name} holds answers.")
-        return _text(path, network, context, words, held_out, prior, level, seed)
-    if network is not None:
-        raise BadArgument(
-            f"{path.name} is a table of items, for which there is no network. Accepted with one: .jsonl of answers."
-        )
-    return _table(path, count, prior, level)
+    name = asked.pairs.name
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        if asked.count is not None:
+            raise BadArgument(f"--count {asked.count} is a column of a table of items, and {name} holds answers.")
+        return _text(asked)
+    if asked.network is not None:
+        raise BadArgument(f"{name} is a table of items, for which there is no network. Accepted with one: .jsonl of answers.")
+    return _table(asked)
 
 
-def _table(path: Path, count: str | None, prior: float | None, level: float) -> Rated:
+def _table(asked: Reward) -> Rated:
     from ..data.frame import Frame
     from ..data.preferences import Preferences
     from ..fit import fit
     from ..likelihood.priors import Normal
     from ..models import BradleyTerry
 
-    frame = Frame(str(path))
+    frame = Frame(str(asked.pairs))
     named: dict[str, Any] = {name: name for name in ("tie", "first") if name in frame.columns}
-    count = count or ("count" if "count" in frame.columns else None)
+    count = asked.count or ("count" if "count" in frame.columns else None)
     games = Preferences("winner", "loser", count, data=frame, **named)
     unread = [name for name in frame.columns if name not in ("winner", "loser", count, *named)]
     assert games.items is not None
     tied = "tie" in games.whole and bool(games.whole["tie"].any())
-    model = BradleyTerry(items=games.items, ties="davidson" if tied else None, first="first" in named, reference=prior is None)
-    found = fit(model, games, prior=None if prior is None else Normal(prior))
+    model = BradleyTerry(
+        items=games.items, ties="davidson" if tied else None, first="first" in named, reference=asked.prior is None
+    )
+    found = fit(model, games, prior=None if asked.prior is None else Normal(asked.prior))
     extra = [name for name in found.names if name in ("first", "log_ties")]
     note = "".join(f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra)
     note += f"columns that were not read: {', '.join(unread)}" if unread else ""
-    return Rated(found, found.ratings(level=level), note=note.strip())
+    return Rated(found, found.ratings(level=asked.level), note=note.strip())
 
 
-def _text(
-    path: Path, network: Any, context: int, words: int, held_out: float, prior: float | None, level: float, seed: int
-) -> Rated:
+def _text(asked: Reward) -> Rated:
     from ..data import Pairs, Words
     from ..fit import fit
     from ..likelihood.priors import Normal
     from ..models import BradleyTerry
 
-    pairs = Pairs(path, identical="drop")
-    train, test = pairs.split(held_out, seed=seed)
+    pairs = Pairs(asked.pairs, identical="drop")
+    train, test = pairs.split(asked.held_out, seed=asked.seed)
     left = [f"{len(pairs.dropped)} pairs of identical answers"] if pairs.dropped else []
-    if network is None:
-        counted = Words.of(train, words)
+    if asked.network is None:
+        counted = Words.of(train, asked.words)
         fitted, judged = train.described(counted), test.described(counted)
     else:
-        fitted, judged, gone = _embedded(train, test, Path(network), context)
-        left += [f"{gone} pairs that do not fit in {context} tokens"] if gone else []
+        fitted, judged, gone = _embedded(train, test, asked.network, asked.context)
+        left += [f"{gone} pairs that do not fit in {asked.context} tokens"] if gone else []
     assert fitted.features is not None
     on = [name for name in fitted.features if name != "length"]
-    scales = SCALES if prior is None else (prior,)
+    scales = SCALES if asked.prior is None else (asked.prior,)
     found = fit(BradleyTerry(features=fitted.features), fitted, prior=Normal(scales[-1], on=on))
     note = f"left out: {'; '.join(left)}\n" if left else ""
-    if prior is None:
-        choice = found.choose_prior([Normal(scale, on=on) for scale in scales], folds=5, seed=seed)
+    if asked.prior is None:
+        choice = found.choose_prior([Normal(scale, on=on) for scale in scales], folds=5, seed=asked.seed)
         found, note = choice.fit, note + f"prior: Normal({choice.scale:g}) on all but the length, by pairs held out"
-    return Rated(found, _coefficients(found), found.judge(judged, level=level), note.strip())
+    return Rated(found, _coefficients(found), found.judge(judged, level=asked.level), note.strip())
 
 
 def _coefficients(found: Fit) -> pd.DataFrame:

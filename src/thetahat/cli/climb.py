@@ -1,0 +1,62 @@
+"""`thetahat fit gpt | policy | …` and `thetahat align`: a climb that a folder records, runs/NAME, and from which it goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..errors import BadArgument
+from .screen import Screen
+from .systems import System, free
+
+
+def climb(command: System, screen: Screen) -> int:
+    """fit gpt, policy and the other systems: a run."""
+    from ..fit import maximize
+    from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run
+
+    folder = command.run if command.run is not None else free(command.name)
+    begun = (folder / CONFIG).exists()
+    if command.resume and not begun:
+        raise BadArgument(
+            f"--resume: {folder} is no run. Without it a new one is begun." if command.run else "--resume needs --run FOLDER."
+        )
+    if begun and not command.resume:
+        raise BadArgument(f"{folder} is a run already. Give --resume to go on with it, or another --run.")
+    with screen.busy("reading"):
+        sizes, source = command.read()
+        model = command.model(sizes)
+    objective = command.objective(model, source, sizes)
+    record = Run(folder, objective, command.solver(), command.about(sizes), lambda: command.measure(model))
+    if begun and (folder / CHECKPOINT).exists():
+        screen.note(f"going on with {folder}")
+    count = sum(p.numel() for p in model.parameters())
+    screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
+    said = Lines(screen, record)
+    found = maximize(objective, solver=record.solver, run=record, on_failure="return", watch=said)
+    summary = found.summary()
+    screen.show(summary, summary.to_dict() | {"run": str(folder)})
+    if found.certificate.ok:
+        screen.note(f"wrote {folder / FIT}, {folder / REPORT}")
+    return 0 if found.certificate.ok else 1
+
+
+class Lines:
+    """A line a look, where stderr is no terminal and has no bar: a log that shows that the climb is alive."""
+
+    def __init__(self, screen: Screen, record: Any):
+        self.screen, self.record, self.looks, self.begun, self.before = screen, record, 0, time.monotonic(), 0.0
+
+    def __call__(self, state: Any) -> None:
+        from ..solvers.progress import said
+
+        if not self.looks:
+            self.before = state.seen
+        if len(state.trace) > self.looks and not self.screen.err.is_terminal:
+            found, told = self.record.measured, ""
+            for name, value in found.items():
+                if not name.endswith("_error"):
+                    error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
+                    told += f", {name.replace('_', ' ')} {value:.5g}{error}"
+            self.screen.note(f"step {state.step}: {said(state, time.monotonic() - self.begun, self.before)}{told}")
+        self.looks = len(state.trace)

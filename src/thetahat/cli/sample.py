@@ -1,0 +1,128 @@
+"""`thetahat sample`: draws from a saved fit, or from a run; and `thetahat play`, of a policy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadArgument
+from .arguments import Play, Sample
+from .screen import Screen, may_write, plain_table
+from .systems import again
+
+
+def sample(command: Sample, screen: Screen) -> int:
+    if command.fit.is_dir():
+        return _drawn(command, screen)
+    if command.data is None:
+        raise BadArgument(f"sample {command.fit} needs DATA: the rows for which responses are drawn.")
+    may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
+    import pandas as pd
+
+    from ..saving import load
+
+    with screen.busy("drawing"):
+        found = load(command.fit)
+        drawn = found.sample(command.draws, str(command.data), seed=command.seed)
+    if drawn.dtype.kind == "f" and found.model.measure == "mass":
+        drawn = drawn.astype("int64")
+    frame = pd.DataFrame({f"draw_{j + 1}": draw for j, draw in enumerate(drawn)})
+    if command.out is not None:
+        from ..archive import aside
+
+        with aside(command.out) as part:
+            frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
+        screen.note(f"wrote {command.out}: {len(frame)} rows of {command.draws} draws")
+    if command.json:
+        document = {"seed": command.seed} | ({"out": str(command.out)} if command.out is not None else {"draws": drawn.tolist()})
+        screen.show(None, document)
+    elif command.out is None:
+        frame.to_csv(sys.stdout, index=False)
+    return 0
+
+
+def _drawn(command: Sample, screen: Screen) -> int:
+    """Draws from a run: text on stdout, images to a .png or .npy, rows as a table."""
+    import torch
+
+    if command.data is not None:
+        raise BadArgument(f"{command.fit} is a run: it is sampled without DATA.")
+    system, sizes, fit = again(command.fit)
+    if system.draws_nothing:
+        raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
+    if system.name == "gpt":
+        tokenizer = system.alphabet(sizes)  # type: ignore[attr-defined]
+        prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
+        generator = torch.Generator().manual_seed(command.seed)
+        settings = {"context": system.context, "temperature": command.temperature, "end": tokenizer.end}  # type: ignore[attr-defined]
+        drawn = fit.model.sample(prompt, command.length, generator=generator, **settings)
+        texts = [command.prompt + tokenizer.decode(row) for row in drawn]
+        if command.json:
+            screen.show(None, {"seed": command.seed, "texts": texts})
+        else:
+            sys.stdout.write("\n\n".join(texts) + "\n")
+        return 0
+    may_write(command.out, [command.fit], (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"), new=True)
+    with screen.busy("drawing"):
+        drawn = fit.sample(command.draws, seed=command.seed)
+    if system.name == "flow":
+        import pandas as pd
+
+        from ..archive import aside
+
+        rows = drawn * sizes["scale"] + sizes["shift"]
+        frame = pd.DataFrame(rows, columns=sizes["columns"])
+        if command.out is None:
+            frame.to_csv(sys.stdout, index=False)
+            return 0
+        with aside(command.out) as part:
+            frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
+    else:
+        if command.out is None:
+            raise BadArgument("images need a file: -o draws.png, or -o draws.npy.")
+        _images(drawn.reshape(-1, *sizes["shape"]), sizes["levels"], command.out)
+    screen.note(f"wrote {command.out}: {len(drawn)} draws")
+    if command.json:
+        screen.show(None, {"seed": command.seed, "out": str(command.out)})
+    return 0
+
+
+def _images(images: Any, levels: int, out: Path) -> None:
+    """(n, H, W) or (n, C, H, W) as an array, or as one picture."""
+    import numpy as np
+
+    from ..archive import aside
+
+    with aside(out) as part:
+        if out.suffix == ".npy":
+            with part.open("wb") as file:
+                np.save(file, images)
+            return
+        from ..report.pictures import png, tiled
+
+        sheet, times = tiled(images.reshape(len(images), -1), images.shape[1:], levels), max(1, 56 // images.shape[-1])
+        part.write_bytes(png(np.ascontiguousarray(sheet.repeat(times, 0).repeat(times, 1))))  # small ones large enough to see
+
+
+def play(command: Play, screen: Screen) -> int:
+    if command.episodes < 1:
+        raise BadArgument(f"--episodes {command.episodes}. Accepted: 1 or more.")
+    from ..data.rollouts import returns
+
+    system, _, fit = again(command.run)
+    if system.name != "policy":
+        raise BadArgument(f"{command.run} is the run of a {system.name}, which plays nothing.")
+    with screen.busy("playing"):
+        found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)  # type: ignore[attr-defined]
+    error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
+    low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
+    document = {"environment": system.env, "episodes": len(found), "greedy": not command.draw, "mean": float(found.mean())}  # type: ignore[attr-defined]
+    document |= {"standard_error": error, "lowest": low, "median": middle, "highest": high}
+    rows = [
+        ("return", f"{found.mean():.5g} ± {error:.2g}"),
+        ("lowest, median, highest", f"{low:.5g}, {middle:.5g}, {high:.5g}"),
+        ("played", f"{len(found)} whole episodes of {system.env}, {'drawn' if command.draw else 'greedy'}"),  # type: ignore[attr-defined]
+    ]
+    screen.show(plain_table(rows), document)
+    return 0

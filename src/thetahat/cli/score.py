@@ -1,0 +1,75 @@
+"""`thetahat score` and `thetahat compare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BadArgument
+from .arguments import Compare, Score
+from .screen import Screen, plain_table
+from .systems import again
+
+
+def score(command: Score, screen: Screen) -> int:
+    from ..saving import load
+
+    with screen.busy("scoring"):
+        if command.fit.is_dir():
+            system, sizes, fit = again(command.fit)
+            if command.labels is not None and not hasattr(system, "labelled"):
+                raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
+            if command.labels is not None and command.against is not None:
+                raise BadArgument("--against takes no --labels: the labels of the reference are not those of the data.")
+            labelled: Any = getattr(system, "labelled", None)
+            labels = command.labels
+            data = system.other(command.data, sizes) if labels is None else labelled(command.data, labels)
+            beside = None if command.against is None else system.other(command.against, sizes)
+        else:
+            fit, data = load(command.fit), str(command.data)
+            beside = None if command.against is None else str(command.against)
+        if beside is not None:
+            from ..evaluation.surprise import surprise
+
+            found: Any = surprise(fit, beside, data, level=command.level, samples=command.samples, seed=command.seed)
+        else:
+            found = fit.score(data, samples=command.samples, seed=command.seed)
+    screen.show(found if beside is not None else plain_table(_score_rows(found)), found.to_dict())
+    return 0
+
+
+def compare(command: Compare, screen: Screen) -> int:
+    if len(command.fits) < 2:
+        raise BadArgument(f"compare takes two or more saved fits; received {len(command.fits)}.")
+    from ..data.frame import Frame
+    from ..evaluation.compare import compare as compared
+    from ..saving import load
+
+    stems = [path.name.removesuffix(".thetahat") for path in command.fits]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in command.fits]
+    if len(set(names)) < len(names):
+        raise BadArgument(f"a fit stands twice: {', '.join(names)}.")
+    with screen.busy("scoring"):
+        fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
+        found = compared(fits, Frame(command.data))
+    screen.show(found, found.to_dict())
+    return 0
+
+
+def _score_rows(score: Any) -> list[tuple[str, str]]:
+    from ..report.words import count, nats, number
+
+    rows = [
+        ("log-likelihood", f"{nats(score.total)} nats: {score.described}"),
+        ("observations", count(score.n)),
+        ("per observation", f"{number(score.mean, 6)} ± {number(score.standard_error, 3)} nats"),
+        ("", f"{number(score.bits, 6)} bits"),
+    ]
+    if score.dimensions > 1:
+        rows.append(("per dimension", f"{number(score.bits_per_dimension, 6)} bits, of {count(score.dimensions)}"))
+    if score.bits_per_byte is not None:
+        rows.append(("per byte", f"{number(score.bits_per_byte, 6)} ± {number(score.bits_per_byte_error, 3)} bits"))
+        rows.append(("perplexity", number(score.perplexity, 6)))
+    if score.error:
+        rows.append(("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'"))
+    rows.append(("fingerprint", score.fingerprint))
+    return rows + ([("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else [])
