@@ -273,7 +273,6 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")], "which has none"),
         (["score", str(fitted / "gpt"), str(data / "text.txt"), "--samples", "5"], "not made of draws"),
         (["sample", str(fitted / "policy")], "thetahat play"),
-        (["sample", str(fitted / "align")], "draws no text"),
         (["score", str(fitted / "policy"), str(data / "rows.csv")], "thetahat play"),
         (["play", str(fitted / "vae")], "plays nothing"),
     ]:

@@ -177,7 +177,7 @@ Networks, each with a --help of its own (thetahat fit gpt --help):
   flow TABLE                 a normalising flow
   diffusion IMAGES           a diffusion model
   policy --env NAME          a policy, by PPO, A2C or REINFORCE
-  align PAIRS                a language model's adapters, by DPO
+  align PAIRS                a language model's adapters, by DPO or RLHF
 
 And ratings of items, or a reward model of text:
   reward PAIRS               who was preferred to whom

@@ -54,6 +54,9 @@ class GPT(System):
 
         return Tokens(path, self.alphabet(sizes), context=self.context)
 
+    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None]:
+        return model, self.alphabet(sizes), self.context
+
     def solver(self) -> Any:
         return dataclasses.replace(super().solver(), optimiser="muon", momentum=0.95, betas=(0.9, 0.95), decay="linear")
 

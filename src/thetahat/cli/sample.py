@@ -51,12 +51,13 @@ def _drawn(command: Sample, screen: Screen) -> int:
     system, sizes, fit = again(command.fit)
     if system.draws_nothing:
         raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
-    if system.name == "gpt":
-        tokenizer = system.alphabet(sizes)  # type: ignore[attr-defined]
+    spoken = system.language(fit.model, sizes)
+    if spoken is not None:
+        model, tokenizer, context = spoken
         prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
         generator = torch.Generator().manual_seed(command.seed)
-        settings = {"context": system.context, "temperature": command.temperature, "end": tokenizer.end}  # type: ignore[attr-defined]
-        drawn = fit.model.sample(prompt, command.length, generator=generator, **settings)
+        settings = {"context": context, "temperature": command.temperature, "end": tokenizer.end}
+        drawn = model.sample(prompt, command.length, generator=generator, **settings)
         texts = [command.prompt + tokenizer.decode(row) for row in drawn]
         if command.json:
             screen.show(None, {"seed": command.seed, "texts": texts})

@@ -7,6 +7,7 @@ can be sampled and scored where its data are not.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(defau
 
 
 @dataclass(frozen=True, kw_only=True)
-class System(Common):
+class System(Common, ABC):
     """What every climb has."""
 
     name: ClassVar[str]
@@ -44,16 +45,20 @@ class System(Common):
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
     """Go on with the run, bit for bit, from its last checkpoint."""
 
+    @abstractmethod
     def read(self) -> tuple[Sizes, Any]:
         """The sizes of the model, and the data."""
-        raise NotImplementedError
 
-    def model(self, sizes: Sizes) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def model(self, sizes: Sizes) -> Any: ...
 
+    @abstractmethod
     def other(self, path: Path, sizes: Sizes) -> Any:
         """Other data, as the model reads them."""
-        raise NotImplementedError
+
+    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
+        """(language model, tokenizer, context) of what `thetahat sample` draws text from; None: it draws something else."""
+        return None
 
     def solver(self) -> Any:
         from ..solvers import Stochastic

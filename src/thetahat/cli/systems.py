@@ -50,10 +50,13 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
     ),
     "align": (
         Align,
-        "Fit a language model's adapters to preferences between answers, by DPO.",
+        "Fit a language model's adapters to preferences between answers, by DPO or RLHF.",
         """Examples:
   thetahat align pairs.jsonl.gz --network smollm2 --run runs/smollm2
-  thetahat score runs/smollm2 other-pairs.jsonl""",
+  thetahat score runs/smollm2 other-pairs.jsonl
+  thetahat fit reward pairs.jsonl --words 200 --save r.thetahat
+  thetahat align pairs.jsonl --network smollm2 --method rloo --reward r.thetahat
+  thetahat sample runs/align --prompt 'Human: how are you?'""",
     ),
     "diffusion": (
         Diffusion,

@@ -44,7 +44,8 @@ class Generations:
     group : G
     prompts_per_step : prompts a pass; None: all
     advantage : (R (P, G), their lengths (P, G)) → (P, G): `weights.RLOO()`, `weights.GroupRelative()`
-    reference : an Autoregressive that stays as it is;  kl : β ≥ 0, in units of reward a nat
+    reference : an Autoregressive that stays as it is; "base", the policy without its adapters (`networks.adapt`)
+    kl : β ≥ 0, in units of reward a nat
     truncated : the reward of every answer that was cut off, in place of its own; None: its own
     context : tokens of prompt and answer together that the network can read; None: any number
     epochs, batch_size : deal each pass out so many times, so many answers a step (PPO). None: whole, once
@@ -124,7 +125,7 @@ class Generations:
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
         self._recent: dict[str, deque[float]] = {}
-        if reference is not None:
+        if reference not in (None, "base"):
             reference.requires_grad_(False)
 
     @property
@@ -207,8 +208,7 @@ class Generations:
         reward = self._rewards(prompts, answers, cut)
         penalty = torch.zeros_like(reward)
         if self.reference is not None:
-            with evaluating(self.reference):
-                batch.tensors["reference"] = self.reference.log_prob(batch).to(log_prob.dtype)
+            batch.tensors["reference"] = self._of_reference(model, batch).to(log_prob.dtype)
             penalty = (log_prob - batch["reference"]).sum(1).to(reward.dtype)
         R = reward - self.kl * penalty
         A = R if self.advantage is None else self.advantage(R.view(-1, self.group), lengths.view(-1, self.group)).reshape(-1)
@@ -220,6 +220,13 @@ class Generations:
         for name, values in now.items():
             self._recent.setdefault(name, deque(maxlen=100)).append(float(values.double().mean()))
         return batch
+
+    def _of_reference(self, model: Any, batch: Batch) -> Tensor:
+        """log π_ref of each token, (B, T)."""
+        if self.reference == "base":
+            return model.base_log_prob(batch)
+        with evaluating(self.reference):
+            return self.reference.log_prob(batch)
 
     def _answers(self, model: Any, prompts: list[Tensor]) -> list[Tensor]:
         """One to each prompt; prompts of one length are answered together."""

@@ -8,6 +8,7 @@ map. Shapes: x and t (n,), or (n, d) with the columns along the last axis.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -19,7 +20,7 @@ from torch import Tensor
 from ..errors import BadArgument, DataError, OutOfSupport
 
 
-class Map:
+class Map(ABC):
     """t = f(x), one-to-one: `forward`, `inverse`, and `log_determinant(t)` = log |det ∂t/∂x| of each row, as a function of t."""
 
     def learnt(self, x: Tensor, count: Tensor) -> Self:
@@ -28,15 +29,16 @@ class Map:
 
     def refuse(self, x: Tensor) -> None:
         """The first row outside the domain is an OutOfSupport."""
+        return
 
-    def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
 
-    def inverse(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def inverse(self, t: Tensor) -> Tensor: ...
 
-    def log_determinant(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def log_determinant(self, t: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError, OutOfSupport
+from ..networks.lora import adapted_by, without
 from ..networks.pretrained import Pretrained
-from .base import Model
+from .base import Model, unpadded
 
 
 class Autoregressive(Model):
@@ -87,7 +88,19 @@ class Autoregressive(Model):
             if tuple(logits.shape[:-1]) != batch.shape:
                 raise ModelError(f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}.")
             out = torch.log_softmax(_wide(logits), -1).gather(-1, y[..., None])[..., 0]
-        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+        return unpadded(out, batch)
+
+    def base_log_prob(self, batch: Batch) -> Tensor:
+        """log p of each token by the network without its adapters (`networks.adapt`), (B, T).
+
+        Raises
+        ------
+        BadArgument : it has none: there is nothing to leave out
+        """
+        if not adapted_by(self.network):
+            raise BadArgument("the network has no adapters to be left out: networks.adapt(network), or give another reference.")
+        with without(self.network):
+            return self.log_prob(batch)
 
     def _documents(self, batch: Batch) -> tuple[Tensor, ...]:
         if "document" not in batch:

@@ -15,6 +15,7 @@ better-explained road, each on its own:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -23,17 +24,29 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """p(data | θ). A subclass says `log_prob(batch)`, of `batch.shape`, in nats."""
 
     measure: str = "density"
     kind: ClassVar[str] = "exact"
+    keeps: str = "all"  # of a saved fit; "free": what was moved alone, where the rest is given again with the network
 
-    def log_prob(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def log_prob(self, batch: Batch) -> Tensor: ...
 
     def forward(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
+
+
+def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
+    """log p, exactly 0 where the count is 0: padding has no say, whatever it holds."""
+    return torch.where(batch.count == 0, torch.zeros_like(log_prob), log_prob) if batch.counted else log_prob
+
+
+def applied(network: nn.Module, state: Tensor) -> Tensor:
+    """A network of states, these in its precision; of numbered states as they are."""
+    first = next(network.parameters(), None) if state.is_floating_point() else None
+    return network(state if first is None or first.dtype == state.dtype else state.to(first.dtype))
 
 
 def log_prob_of(model: Any, batch: Batch) -> Tensor:

@@ -48,7 +48,7 @@ class DPO(Model):
 
     measure = "mass"
     target = "preference"
-    keeps = "free"  # of a saved fit: what was moved; the rest is given again with the network
+    keeps = "free"
 
     def __init__(self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1, noise: float = 0.0):
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from .actions import Actions, Discrete, actions_of
-from .base import Model
+from .base import Model, applied, unpadded
 
 
 class Policy(Model):
@@ -57,7 +57,7 @@ class Policy(Model):
 
     def parameters_of(self, state: Tensor) -> tuple[Actions, Tensor]:
         """The distribution of the action at each state, and its parameters, (…, K)."""
-        f = self.network(_as(self.network, state))
+        f = applied(self.network, state)
         return (Discrete(f.shape[-1]) if self.actions is None else self.actions), f
 
     def logits(self, state: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Policy(Model):
                 f"Accepted: ({', '.join(map(str, batch.shape))}, {wanted}."
             )
         out = actions.log_prob(f, batch["action"])
-        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+        return unpadded(out, batch)
 
     # ---- play --------------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Value(Model):
 
     def of(self, state: Tensor, shape: Sequence[int]) -> Tensor:
         """V(s) of states that lie in a tensor of this leading shape."""
-        V = self.network(_as(self.network, state))
+        V = applied(self.network, state)
         if tuple(V.shape) not in (tuple(shape), (*shape, 1)):
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one value each."
@@ -137,12 +137,4 @@ class Value(Model):
     def log_prob(self, batch: Batch) -> Tensor:
         z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
         out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
-        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
-
-
-def _as(network: nn.Module, state: Tensor) -> Tensor:
-    """States in the precision of a network; numbers of states as they are."""
-    if not state.is_floating_point():
-        return state
-    first = next(network.parameters(), None)
-    return state if first is None or first.dtype == state.dtype else state.to(first.dtype)
+        return unpadded(out, batch)

@@ -12,6 +12,7 @@ Distributional reinforcement learning with quantile regression; Dabney, Ostrovsk
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,8 +22,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
-from .base import Model
-from .policy import _as
+from .base import Model, applied, unpadded
 
 
 class ReturnDistribution(Model):
@@ -42,10 +42,11 @@ class ReturnDistribution(Model):
             raise BadArgument(f"risk={risk}. Accepted: a level in (0, 1], or None for the mean.")
         self.network, self.risk = network, risk
 
+    @abstractmethod
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """(returns, their masses), (…, A, K) each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def projected(
         self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
     ) -> Tensor:
@@ -57,7 +58,6 @@ class ReturnDistribution(Model):
         following : (n, …), the state then; nothing is to come from it where `terminated`, (n,)
         action : (n,), taken there; None: the one that this model takes
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def q(self, state: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class C51(ReturnDistribution):
 
     def logits(self, state: Tensor) -> Tensor:
         """f(s), (…, A, K)."""
-        f = self.network(_as(self.network, state))
+        f = applied(self.network, state)
         return self._arranged(f, tuple(f.shape[:-1]), len(self.atoms))
 
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,9 +139,9 @@ class C51(ReturnDistribution):
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Σ_k m_k log p_k(s, a) of each term, (n,); the target m (n, K)."""
-        f = self._arranged(self.network(_as(self.network, batch["state"])), batch.shape, len(self.atoms))
+        f = self._arranged(applied(self.network, batch["state"]), batch.shape, len(self.atoms))
         out = (batch["target"] * torch.log_softmax(_of_action(f, batch["action"]), -1)).sum(-1)
-        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+        return unpadded(out, batch)
 
     @torch.no_grad()
     def projected(
@@ -179,8 +179,7 @@ class Quantiles(ReturnDistribution):
     def _composite(self, batch: Batch, theta: Tensor, tau: Tensor) -> Tensor:
         """Σ_k (1/M) Σ_j log p(y_j | θ_k, τ_k), (n,): θ (n, N), τ (n, N) or (N,), y the target, (n, M)."""
         each = log_quantile(batch["target"].unsqueeze(-2), theta.unsqueeze(-1), tau.unsqueeze(-1), self.kappa)
-        out = each.mean(-1).sum(-1)
-        return torch.where(batch.count == 0, torch.zeros_like(out), out) if batch.counted else out
+        return unpadded(each.mean(-1).sum(-1), batch)
 
 
 class QRDQN(Quantiles):
@@ -218,13 +217,13 @@ class QRDQN(Quantiles):
         self.register_buffer("tau", midpoints(levels))
 
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        f = self.network(_as(self.network, state))
+        f = applied(self.network, state)
         values = self._arranged(f, tuple(f.shape[:-1]), self.levels)
         return values, torch.full_like(values, 1 / self.levels)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """The log-likelihood of the target's samples (n, M), summed over levels, (n,)."""
-        f = self._arranged(self.network(_as(self.network, batch["state"])), batch.shape, self.levels)
+        f = self._arranged(applied(self.network, batch["state"]), batch.shape, self.levels)
         return self._composite(batch, _of_action(f, batch["action"]), self.tau.to(f.dtype))
 
 
@@ -289,7 +288,7 @@ class IQN(Quantiles):
 
     def quantiles(self, state: Tensor, tau: Tensor) -> Tensor:
         """θ_τ(s, a), (…, A, N), at levels (…, N) or (N,)."""
-        psi = self.network(_as(self.network, state))
+        psi = applied(self.network, state)
         if psi.shape[-1] != self.embedding.out_features:
             raise ModelError(f"features have {psi.shape[-1]} columns; width={self.embedding.out_features}.")
         phi = F.relu(self.embedding(torch.cos(tau.to(psi.dtype)[..., None] * self.harmonics.to(psi.dtype))))  # (…, N, width)

@@ -11,6 +11,7 @@ probabilistic models, eq. 17 (the cosine schedule; its log-SNR: Kingma and Gao, 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import BadArgument
 
 
-class Schedule(nn.Module):
+class Schedule(nn.Module, ABC):
     """λ_t, a falling function of t in [0, 1]. A subclass says `log_snr(t)` and `fall(t)` = −dλ/dt > 0.
 
     Parameters
@@ -54,13 +55,13 @@ class Schedule(nn.Module):
         """λ_1, ()."""
         return torch.tensor(self._low, dtype=torch.float64) if self.ends is None else self.ends[1]
 
+    @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
         """λ_t, of t's shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fall(self, t: Tensor) -> Tensor:
         """−dλ/dt, of t's shape."""
-        raise NotImplementedError
 
 
 class Linear(Schedule):
