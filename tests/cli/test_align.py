@@ -28,7 +28,13 @@ def data(tmp_path_factory):
     for i in range(300):
         one, other = sentence(), sentence()
         better = one.count("please") - other.count("please") + 0.5 * g.logistic() > 0
-        lines.append({"prompt": f"{WORDS[i % 3]} {WORDS[i // 3 % 3]} ", "chosen": one if better else other, "rejected": other if better else one})
+        lines.append(
+            {
+                "prompt": f"{WORDS[i % 3]} {WORDS[i // 3 % 3]} ",
+                "chosen": one if better else other,
+                "rejected": other if better else one,
+            }
+        )
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     shape = "--context 24 --layers 1 --width 32 --heads 2 --steps 150".split()
     assert main(["fit", "gpt", str(folder / "text.txt"), *shape, "--run", str(folder / "gpt")]) == 0

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import thetahat as th
 from thetahat.cli import main
-from thetahat.cli.arguments import COMMANDS, parse
+from thetahat.cli.arguments import COMMANDS, Reward, parse
 from thetahat.cli.systems import SYSTEMS, again
 
 
@@ -82,7 +82,8 @@ def test_every_example_of_the_help_is_understood(name, capsys):
     for line in more.splitlines():
         if line.startswith("  thetahat"):
             words = shlex.split(line)
-            assert isinstance(parse(words[1:]), kind if words[1] in ("fit", "align") else COMMANDS[words[1]][0])
+            expected = kind if name in words[1:3] else Reward if words[2] == "reward" else COMMANDS[words[1]][0]
+            assert isinstance(parse(words[1:]), expected)
     assert main(["fit", name, "--help"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown[1:])) <= 80
