@@ -48,6 +48,8 @@ class Policy(System):
     """Weight of a bonus for entropy."""
     width: int = 64
     """Of the two hidden layers of policy and value function."""
+    normalise: Annotated[bool, arg(help_behavior_hint="")] = False
+    """States by their mean and standard deviation in all play so far; held as they are in evaluation."""
     episodes: int = 20
     """Whole greedy episodes, in environments of their own, played at each look; they decide nothing."""
 
@@ -62,6 +64,8 @@ class Policy(System):
             raise BadArgument(
                 f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, or numbered states."
             )
+        if self.normalise and shown.levels is not None:
+            raise BadArgument(f"--normalise: the states of {self.env} are numbered, and have no scale.")
         inputs = shown.levels if shown.levels is not None else shown.shape[0]
         return {"inputs": inputs, "numbered": shown.levels is not None, "outputs": self._actions(shown.actions).outputs}, None
 
@@ -71,14 +75,18 @@ class Policy(System):
 
         return actions_of(space)
 
-    def _network(self, sizes: Sizes, outputs: int, seed: int) -> Any:
+    def _network(self, sizes: Sizes, outputs: int, seed: int, beside: Any = None) -> Any:
+        """beside : a network whose normaliser this one takes too"""
         from torch import nn
 
-        from ..networks import mlp
+        from ..networks import Normaliser, mlp
 
-        if not sizes["numbered"]:
-            return mlp(sizes["inputs"], (self.width, self.width), outputs, "tanh", seed=seed)
-        return nn.Embedding(sizes["inputs"], outputs)
+        if sizes["numbered"]:
+            return nn.Embedding(sizes["inputs"], outputs)
+        network = mlp(sizes["inputs"], (self.width, self.width), outputs, "tanh", seed=seed)
+        if not self.normalise:
+            return network
+        return nn.Sequential(Normaliser(sizes["inputs"]) if beside is None else beside[0], *network)
 
     def model(self, sizes: Sizes) -> Any:
         import torch
@@ -104,7 +112,7 @@ class Policy(System):
         if self.method == "reinforce":
             rollouts = Rollouts(self.env, self.copies, seed=self.seed)
             return Objective([LogLikelihood(model, rollouts, weights.RewardToGo(self.discount, normalise=True))])
-        value = models.Value(self._network(sizes, 1, self.seed + 1))
+        value = models.Value(self._network(sizes, 1, self.seed + 1, model.network))
         own = {"epochs": self.epochs, "batch_size": self.batch_size} if self.method == "ppo" else {}
         advantage = weights.GAE(value, self.discount, self.trace, normalise=True)
         rollouts = Rollouts(self.env, self.copies, length=self.length, advantage=advantage, seed=self.seed, **own)  # type: ignore[arg-type]

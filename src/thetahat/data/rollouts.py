@@ -59,7 +59,8 @@ class Rollouts:
     greedy : play the most probable action instead of drawing one
     settings : handed to the environment
 
-    The policy that plays is the model of the first term on this source. A climb that goes on from a checkpoint draws what the one that was
+    The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has one, sees the states of a pass when
+    the next one begins. A climb that goes on from a checkpoint draws what the one that was
     never killed would have drawn where each pass begins anew and is dealt out once; with `length` or `epochs` it begins with a new pass.
 
     Raises
@@ -103,6 +104,7 @@ class Rollouts:
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
         self._return, self._finished = np.zeros(copies), deque[float](maxlen=100)
+        self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
 
     @property
     def actions(self) -> Any:
@@ -122,6 +124,7 @@ class Rollouts:
         if model is None or not hasattr(model, "play"):
             raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
         with evaluating(model):
+            self._observed(model)
             batch = self._drawn(model)
             if self.advantage is not None:
                 batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
@@ -143,11 +146,12 @@ class Rollouts:
                     yield rows[part]
 
     def state(self) -> dict[str, Tensor]:
-        return {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
+        known = {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
+        return known | ({} if self._seen is None else {"seen": self._seen})
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])
-        self.played, self.under_way = int(tensors["played"]), False
+        self.played, self.under_way, self._seen = int(tensors["played"]), False, tensors.get("seen")
 
     def measured(self) -> dict[str, float]:
         """Steps played so far, and the mean return of the last hundred episodes that ended, which the policy played as it learnt."""
@@ -155,6 +159,13 @@ class Rollouts:
         return found | ({"training_return": float(np.mean(self._finished))} if self._finished else {})
 
     # ---- play ----------------------------------------------------------------------------------------------------------------
+
+    def _observed(self, model: Any) -> None:
+        """Normalisers are shown the states of the last pass."""
+        if self._seen is not None:
+            for layer in _normalisers(model):
+                layer.observe(self._seen)
+        self._seen = None
 
     def _drawn(self, model: Player) -> Batch:
         if self.length is None or not self.under_way:
@@ -175,7 +186,10 @@ class Rollouts:
                 ended = now.ended
             self._count(now, ended)
             taken.append((now, action, log_prob))
-        return self._batch(taken)
+        batch = self._batch(taken)
+        if _normalisers(model):
+            self._seen = batch["state"][batch.count > 0]
+        return batch
 
     def _count(self, now: Transition, ended: np.ndarray) -> None:
         self.played += int(now.count.sum())
@@ -224,6 +238,11 @@ def returns(
             playing &= ~now.ended
     environments.close()
     return torch.from_numpy(total)
+
+
+def _normalisers(model: Any) -> list[Any]:
+    """The layers of a policy that are shown what was played."""
+    return [layer for layer in model.modules() if hasattr(layer, "observe")] if hasattr(model, "modules") else []
 
 
 def _endless(environments: Environments) -> None:

@@ -6,6 +6,7 @@ from .embedding import embedded
 from .lora import adapt, merge
 from .masked import MaskedMLP
 from .mlp import mlp
+from .normaliser import Normaliser
 from .pixels import PixelTransformer
 from .pretrained import Pretrained
 from .reward import Reward
@@ -19,6 +20,7 @@ __all__ = [
     "ConvNet",
     "Denoiser",
     "MaskedMLP",
+    "Normaliser",
     "PixelTransformer",
     "Pretrained",
     "Reward",
