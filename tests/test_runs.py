@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,3 +142,22 @@ def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoin
     last = runs.metrics(tmp_path / "r")[-1]
     assert "failure" in last
     assert (tmp_path / "r" / runs.CHECKPOINT).exists() == (caught.value.certificate.steps > 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_disk_that_is_full_for_metrics_is_named_and_the_climb_goes_on_later(done, tmp_path):
+    """The error says which file; the checkpoint is whole, and the same call then ends where the climb that had room ended."""
+    whole, fit = done
+
+    def watch(state):
+        if state.step == 6:
+            run.lines.close()
+            run.lines = Path("/dev/full").open("w")  # noqa: SIM115
+
+    asked = objective()
+    run = runs.Run(tmp_path / "full", asked, SOLVER)
+    with pytest.raises(BadSave, match=r"metrics\.jsonl cannot be written: No space left"):
+        th.maximize(asked, solver=SOLVER, run=run, watch=watch)
+    again = th.maximize(objective(), solver=SOLVER, run=tmp_path / "full")
+    assert torch.equal(again.theta, fit.theta)
+    assert [line["step"] for line in runs.metrics(tmp_path / "full")] == [line["step"] for line in runs.metrics(whole)]

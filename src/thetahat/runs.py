@@ -13,6 +13,7 @@ Everything is written aside and renamed, or appended a whole line at a time. Of 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -157,8 +158,9 @@ class Run:
     def close(self) -> None:
         """The files of the climb, closed; also after an error."""
         if self.writer is not None:
-            self.lines.close()
-            self.writer.close()
+            for file in (self.lines, self.writer):
+                with contextlib.suppress(OSError):  # every line was flushed: what fails here was said when it was written
+                    file.close()
 
     def finish(self, fit: Any) -> None:
         """The fit (of several terms that of the first one's model), and the report, beside the rest."""

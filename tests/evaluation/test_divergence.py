@@ -224,6 +224,9 @@ def test_what_a_bound_knows_is_no_divergence():
     class Bound(th.models.Model):
         kind = "lower bound"
 
+        def log_prob(self, batch: th.data.Batch) -> torch.Tensor:
+            return torch.zeros(batch.shape)
+
     with pytest.raises(BadArgument, match="lower bound only"):
         entropy(Bound())
 

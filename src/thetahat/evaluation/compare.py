@@ -148,13 +148,11 @@ class Comparison:
             f"{_capital(first.measure)} of {first.units}, {first.n:g} observations, nats per observation; differences are totals"
         )
         shown = Table(box=None, pad_edge=False)
-        for column, side in (
-            ("", "left"),
-            ("rank", "left"),
-            *((c, "right") for c in ("nats", "bits/dim", "difference", "±", "z")),
-        ):
-            shown.add_column(column, justify=side, no_wrap=True)  # type: ignore[arg-type]
-        shown.add_column("kind")
+        shown.add_column("", overflow="fold")  # names and kinds break where a terminal is narrow, numbers never
+        shown.add_column("rank", no_wrap=True)
+        for column in ("nats", "bits/dim", "difference", "±", "z"):
+            shown.add_column(column, justify="right", no_wrap=True)
+        shown.add_column("kind", min_width=8)
         for name, row in self.table.iterrows():
             mark = "" if row["relation"] == "=" else f"{row['relation']} "
             cells = [f"{row['nats']:.5f}", f"{row['bits_per_dimension']:.4f}", f"{mark}{row['difference']:.3f}"]

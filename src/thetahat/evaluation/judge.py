@@ -41,11 +41,12 @@ class Judgement:
     calibration: CalibrationError
 
     def __str__(self) -> str:
-        c = self.calibration
+        c, error = self.calibration, self.score.standard_error
+        known = "one group: no error is known" if math.isnan(error) else f"± {error:.4f}"
         return (
             f"{self.pairs:g} pairs of {self.units} groups, {100 * self.level:g} % intervals\n"
             f"accuracy            {self.accuracy:.3f}   ({self.low:.3f} to {self.high:.3f})\n"
-            f"nats a pair        {self.score.mean:.4f}   (± {self.score.standard_error:.4f}; a coin's {-math.log(2):.4f})\n"
+            f"nats a pair        {self.score.mean:.4f}   ({known}; a coin's {-math.log(2):.4f})\n"
             f"calibration error   {c.value:.3f}   ({c.low:.3f} to {c.high:.3f}), root mean square"
         )
 
