@@ -33,6 +33,7 @@ def run(command: Command) -> int:
 def code_of(error: ThetahatError) -> int:
     """1 no maximum, 2 usage or model, 3 data or file, 4 incomparable.
 
+    >>> from thetahat.errors import BadArgument
     >>> code_of(BadSave("")), code_of(FitError("")), code_of(IncomparableScores("")), code_of(BadArgument(""))
     (3, 1, 4, 2)
     """
