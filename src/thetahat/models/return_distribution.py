@@ -112,7 +112,7 @@ class C51(ReturnDistribution):
 
     >>> model = C51(nn.Linear(4, 2 * 5), 0.0, 10.0, atoms=5)
     >>> reward, discount = torch.tensor([1.0]), torch.tensor([0.5])
-    >>> model.projected(reward, discount, torch.zeros(1, 4), torch.tensor([True])).tolist()
+    >>> model.projected(reward, discount, torch.zeros(1, 4), torch.tensor([True])).round(decimals=3).tolist()
     [[0.6000000238418579, 0.4000000059604645, 0.0, 0.0, 0.0]]
     """
 
