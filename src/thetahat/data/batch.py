@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -75,7 +76,7 @@ class Batch(Mapping[str, Tensor]):
     @property
     def total(self) -> float:
         """Σ count: the number by which a mean over terms divides."""
-        return float(self._count.sum()) if self._count is not None else float(torch.Size(self.shape).numel())
+        return float(self._count.sum()) if self._count is not None else float(math.prod(self.shape))
 
     @property
     def grouped(self) -> bool:

@@ -68,7 +68,7 @@ class Categorical(Family):
         k = _known(self, self.k)
         if outputs.shape[-1] != k or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
             return super().log_prob_outputs(y, outputs, **extras)
-        if y.device.type != "cpu":  # elsewhere a code that is none reads other memory
+        if not y.is_cpu:  # elsewhere a code that is none reads other memory
             low, high = torch.aminmax(y)
             if low < 0 or high >= k:
                 return super().log_prob_outputs(y, outputs, **extras)
@@ -128,7 +128,7 @@ class Categorical(Family):
 
 def _cross(logits: Tensor, y: Tensor) -> Tensor:
     """log p(y) of whole logits, (n, k) and (n,): one kernel forwards and one back. No code is passed over (torch's default is −100)."""
-    return -F.cross_entropy(logits, y.long(), reduction="none", ignore_index=_NONE)
+    return -F.cross_entropy(logits, y if y.dtype == torch.long else y.long(), reduction="none", ignore_index=_NONE)
 
 
 def _code(support: Support, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,10 +43,21 @@ def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
     return torch.where(batch.count == 0, torch.zeros_like(log_prob), log_prob) if batch.counted else log_prob
 
 
-def applied(network: nn.Module, state: Tensor) -> Tensor:
-    """A network of states, these in its precision; of numbered states as they are."""
-    first = next(network.parameters(), None) if state.is_floating_point() else None
-    return network(state if first is None or first.dtype == state.dtype else state.to(first.dtype))
+def applied(network: nn.Module, x: Tensor) -> Tensor:
+    """A network of real numbers, these in its precision; of codes as they are."""
+    first = _first_parameter(network) if x.is_floating_point() else None
+    return network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
+
+
+def _first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """`next(module.parameters(), None)`, without four generators: it is asked at every step."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        if child is not None and (found := _first_parameter(child)) is not None:
+            return found
+    return None
 
 
 def log_prob_of(model: Any, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..networks import Standardise
-from .base import Model
+from .base import Model, applied
 
 
 class Conditional(Model):
@@ -56,17 +56,14 @@ class Conditional(Model):
     def outputs(self, batch: Batch) -> Tensor:
         """The family's linear predictors of each row, (…, k); of a Categorical also its logits, one more."""
         x = batch[self.inputs] if isinstance(self.inputs, str) else torch.stack([batch[name] for name in self.inputs], -1)
-        first = next(self.network.parameters(), None)
-        if first is not None and x.is_floating_point():
-            x = x.to(first.dtype)
-        out = self.network(x)
+        out = applied(self.network, x)
         if not self._k:
             self._k = len(self.family.parameters)
         k = self._k
-        if k == 1 and tuple(out.shape) == batch.shape:
+        if k == 1 and out.shape == batch.shape:
             return out[..., None]
         wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
-        if tuple(out.shape[:-1]) != batch.shape or out.shape[-1] not in wanted:
+        if out.shape[:-1] != batch.shape or out.shape[-1] not in wanted:
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, and {self.family} has the "
                 f"parameters {', '.join(self.family.parameters)}. Accepted: {' or '.join(str((*batch.shape, w)) for w in wanted)}."

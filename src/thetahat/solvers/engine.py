@@ -41,6 +41,7 @@ class Models(nn.Module):
     def __init__(self, models: Sequence[nn.Module], compiled: bool):
         super().__init__()
         self.models = nn.ModuleList(models)
+        self._each = tuple(models)  # the same, found faster than in a ModuleList
         self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
         self._checks: list[Any] = [
             getattr(m, "check", None) if compiled else None for m in models
@@ -50,7 +51,7 @@ class Models(nn.Module):
         for i, batch in asked:
             if self._checks[i] is not None:
                 self._checks[i](batch)
-        return [self._log_prob(self.models[i], batch) for i, batch in asked]
+        return [self._log_prob(self._each[i], batch) for i, batch in asked]
 
 
 class Engine:
