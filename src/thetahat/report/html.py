@@ -250,5 +250,5 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     out.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
-    out.filters |= {"cells": cells, "number": words.number, "probability": words.probability}
+    out.filters |= {"cells": cells, "number": words.number, "probability": words.probability, "minuses": words.minuses}
     return out

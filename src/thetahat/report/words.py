@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ def number(x: float | None, digits: int = 4) -> str:
         return f"{x:.{digits - 1}e}".replace("-", MINUS)
     places = max(0, digits - 1 - math.floor(math.log10(abs(x))))
     return f"{x:,.{places}f}".replace("-", MINUS)
+
+
+def minuses(text: str) -> str:
+    """Every sign of a number in a text as a minus; dashes within words and dates stay.
+
+    >>> minuses("slope -0.2322, 5.1e-26 nats, hh-rlhf, CartPole-v1, 1965-69")
+    'slope −0.2322, 5.1e−26 nats, hh-rlhf, CartPole-v1, 1965-69'
+    """
+    return re.sub(r"(?<![\w)])-(?=[\d.])|(?<=\de)-(?=\d)", MINUS, text)
 
 
 def count(x: float) -> str:

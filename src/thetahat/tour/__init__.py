@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MissingExtra
+from ..report.words import minuses
 from . import alignment, digits, networks, page, preferences, priors, returns, robust, shift, tables
 from .row import Row
 
@@ -68,7 +69,7 @@ def render(done: Iterable[Row]) -> Table:
     for heading in ("system, and what is maximised", "before → after", "what is known of the answer"):
         table.add_column(heading, overflow="fold")
     for row in done:
-        change = "" if row.before is None or row.after is None else f"{row.before:.5g} → {row.after:.5g}\n[dim]{row.kind}[/]"
+        change = f"{row.change}\n[dim]{row.kind}[/]" if row.change else ""
         mark = {True: "[green]✓[/] ", False: "[red]✗[/] ", None: ""}[row.agrees]
         system = f"[bold]{row.system}[/]\n[dim]{row.data}[/]\n{_plain(row.maximised)}"
         table.add_row(system, change, f"{_plain(row.certificate)}\n{mark}{_plain(row.truth)}")
@@ -99,4 +100,4 @@ __all__ = ["SYSTEMS", "Row", "digits", "networks", "page", "render", "rows", "sh
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    return minuses(text).replace("[", r"\[")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..evaluation.score import Score
 from ..fit import Fit
+from ..report.words import minuses
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Row:
     agrees: bool | None = None
     score: Score | None = dataclasses.field(default=None, compare=False, repr=False)
     drawn: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def change(self) -> str:
+        """
+        >>> Row("linear regression", "36 rows", "Σ log Normal", "nats", -261.334, -45.6466, "", "").change
+        '−261.33 → −45.647'
+        """
+        if self.before is None or self.after is None:
+            return ""
+        return minuses(f"{self.before:.5g} → {self.after:.5g}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
