@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from . import families
+from . import families, runs
 from .data import Source
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .evaluation.questions import Evaluation
@@ -28,7 +28,6 @@ from .solvers.certificate import Certificate
 from .types import Weights
 
 if TYPE_CHECKING:
-    from .runs import Run
     from .solvers.loop import Solver
 
 
@@ -102,7 +101,7 @@ def maximize(
     solver: Solver | None = None,
     on_failure: str = "raise",
     call: Mapping[str, Any] | None = None,
-    run: str | Path | Run | None = None,
+    run: str | Path | runs.Run | None = None,
     watch: Callable[[Any], None] | None = None,
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
@@ -128,8 +127,6 @@ def maximize(
     if robust and isinstance(solver, Stochastic):
         raise BadArgument(f"{robust[0]} is not maximised by Stochastic, which climbs log p of batches. Leave the solver out.")
     if run is not None:
-        from . import runs
-
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
     try:
@@ -137,7 +134,8 @@ def maximize(
     finally:
         if run is not None:
             run.close()
-    result = Fit(objective, certificate, trace=trace, solver=solver, call=call)
+    measured = () if run is None else runs.measured(run.folder)
+    result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
     if run is not None and certificate.ok:
         run.finish(result)
     if not certificate.ok and on_failure == "raise":

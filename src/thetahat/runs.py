@@ -36,6 +36,18 @@ from .solvers.processes import rank
 
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
 LINES = 200  # of metrics, at least, besides one a look
+OWN = (
+    "step",
+    "nats",
+    "rate",
+    "norm",
+    "terms",
+    "terms_per_second",
+    "seconds",
+    "held_out",
+    "held_out_error",
+    "failure",
+)  # in every run
 
 
 class Run:
@@ -212,6 +224,12 @@ def metrics(folder: str | Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return out
+
+
+def measured(folder: str | Path) -> list[dict[str, float]]:
+    """What a run measured besides (returns, rewards), at each step where it did."""
+    lines = ({name: v for name, v in line.items() if name == "step" or name not in OWN} for line in metrics(folder))
+    return [line for line in lines if len(line) > 1]
 
 
 class _Nothing:

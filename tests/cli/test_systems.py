@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 
 import numpy as np
@@ -16,6 +17,7 @@ import thetahat as th
 from thetahat.cli import main
 from thetahat.cli.arguments import COMMANDS, Reward, parse
 from thetahat.cli.systems import SYSTEMS, again
+from thetahat.report.words import number
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,21 @@ def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
     assert sum("greedy_return" in line for line in lines) == 12
     assert "training_return" in lines[-1]
     assert 0 < lines[-1]["played"] <= 6 * 4 * 8  # six passes, less the steps that only begin anew
+
+
+def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
+    """The last of its returns, both kinds, θ of policy and value function apart, and the command that makes it again."""
+    words = [*"fit policy --env CartPole-v1 --copies 4 --length 8 --epochs 2 --width 8 --episodes 3 --steps 12".split(), "--run"]
+    assert main([*words, str(tmp_path / "r")]) == 0
+    shown, last = capsys.readouterr().out, json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert re.search(rf"greedy return\s+{number(last['greedy_return'])} ± {number(last['greedy_return_error'], 2)}\n", shown)
+    assert re.search(rf"training return\s+{number(last['training_return'])}\n", shown)
+    assert "θ of Policy, 130 values in 6 tensors" in shown
+    assert "θ of Value, 121 values in 6 tensors" in shown
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "steps played" in page
+    assert "training return" in page
+    assert f"<code>thetahat {' '.join(words)} {tmp_path / 'r'}</code>" in page
 
 
 @pytest.mark.parametrize("method", ["a2c", "reinforce"])

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .arguments import parse
         from .commands import run
 
-        code = run(parse(words))
+        code = run(parse(words), words)
         sys.stdout.flush()
         return code
     except SystemExit as error:  # tyro's: 0 for --help, 2 for usage

@@ -33,7 +33,9 @@ def climb(command: System, screen: Screen) -> int:
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
     said = Lines(screen, record)
-    found = maximize(objective, solver=record.solver, run=record, on_failure="return", watch=said)
+    found = maximize(
+        objective, solver=record.solver, run=record, on_failure="return", watch=said, call={"command": screen.command}
+    )
     summary = found.summary()
     screen.show(summary, summary.to_dict() | {"run": str(folder)})
     if found.certificate.ok:

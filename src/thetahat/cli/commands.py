@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BadSave, DataError, FitError, IncomparableScores, ThetahatError
@@ -15,9 +16,9 @@ from .screen import Screen, may_write
 from .systems import System
 
 
-def run(command: Command) -> int:
-    """Do it, and return the exit code; an error of the tree becomes a message."""
-    screen = Screen(command.json)
+def run(command: Command, words: Sequence[str] = ()) -> int:
+    """Do it (`words`: how it was called), and return the exit code; an error of the tree becomes a message."""
+    screen = Screen(command.json, words)
     try:
         do: Any = climb if isinstance(command, System) else _DO[type(command)]
         return do(command, screen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ _OPTIONS = {"prior=th.priors.Normal(2.5)": "--prior normal:2.5", 'on_failure="re
 class Screen:
     """stdout for what was found, stderr for progress and errors; with --json one document on stdout."""
 
-    def __init__(self, as_json: bool):
+    def __init__(self, as_json: bool, words: Sequence[str] = ()):
         from rich.console import Console
 
         self.as_json = as_json
+        self.command = shlex.join(["thetahat", *(word for word in words if word != "--resume")])  # by which a run is made again
         self.out, self.err = Console(file=sys.stdout), Console(file=sys.stderr, highlight=False)
 
     def show(self, shown: Any, document: Any) -> None:

@@ -197,7 +197,7 @@ class Replay:
         """What was played since it was last asked: the mean return of the episodes that ended, exploring as they did."""
         found = {"played": float(self.played), "explore": self.epsilon}
         if self._finished:
-            found |= {"training_return": float(np.mean(self._finished)), "training_episodes": float(len(self._finished))}
+            found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
         return found
 

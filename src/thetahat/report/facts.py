@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,8 @@ class Fold:
     kind: str = "levels"
 
     def __str__(self) -> str:
-        from .words import number
-
+        if self.size == 1:
+            return f"{self.name}: {number(self.low, 3)}"
         return f"{self.name}: {count(self.size)} {self.kind}, from {number(self.low, 3)} to {number(self.high, 3)}"
 
 
@@ -85,6 +85,18 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a run measured along its climb, as it was last: a return, a reward; and its standard error where it has one."""
+
+    name: str
+    value: float
+    error: float | None = None
+
+    def __str__(self) -> str:
+        return f"{number(self.value)}" + ("" if self.error is None else f" ± {number(self.error, 2)}")
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is said of a fit, in the order in which it is said."""
 
@@ -104,6 +116,7 @@ class Facts:
     criteria: dict[str, float]
     certificate: Any
     excess: Any = None  # how far from the best possible, where that can be told
+    measured: tuple[Measured, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: every estimate, folded or not; a number that is not finite is null."""
@@ -124,6 +137,7 @@ class Facts:
             },
             "criteria": {name: _finite(value) for name, value in self.criteria.items()},
             "excess": None if self.excess is None else self.excess.to_dict(),
+            "measured": {each.name: {"value": _finite(each.value), "error": _finite(each.error)} for each in self.measured},
             "certificate": _plain(self.certificate.to_dict()),
         }
 
@@ -174,7 +188,18 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
         else {name: value for name, value in fit.criteria.items() if name == "TIC" or not weighed},
         certificate=fit.certificate,
         excess=None if without else _excess(fit),
+        measured=tuple(_measured(fit.measured)),
     )
+
+
+def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
+    """The last of each, those with an error first: they were measured apart from the climb."""
+    last: dict[str, float] = {}
+    for line in lines:
+        last |= line
+    names = [name for name in last if name != "step" and not name.endswith("_error")]
+    for name in sorted(names, key=lambda name: f"{name}_error" not in last):
+        yield Measured(name.replace("_", " "), last[name], last.get(f"{name}_error"))
 
 
 def _excess(fit: Any) -> Excess | None:
@@ -253,7 +278,8 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
         own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
         yield "model", f"{own}, a {_measure(getattr(model, 'measure', 'density'))}" + (f": {doc[0]}" if doc else "")
     for term in fit.objective.terms[1:]:
-        yield "further term", f"{type(term.model).__name__} on {term.source.units}"
+        where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
+        yield "further term", f"{type(term.model).__name__}, on {where}"
     for term in fit.objective.terms:
         if term.weights is not None:
             yield "weights", getattr(term.weights, "__name__", None) or str(term.weights)
@@ -300,11 +326,11 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
             )
         return
     size = source.size
-    yield (
-        "data",
-        f"{getattr(source, 'kind', type(source).__name__).lower()}, "
-        + ("without an end" if size is None else plural(size, "row")),
-    )
+    kind = getattr(source, "kind", type(source).__name__).lower()
+    if getattr(source, "drawn", False):
+        yield "data", kind + (f" of {source.name}" if hasattr(source, "name") else "") + ", drawn from the model as it climbed"
+        return
+    yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
     if size is not None and not is_network(fit) and fit.observations != size:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
@@ -377,14 +403,21 @@ def is_network(fit: Any) -> bool:
 
 
 def _tensors(fit: Any) -> tuple[Block, ...]:
-    """A network's θ: how many values, and between which they lie, tensor by tensor."""
-    every = [(name, p.detach()) for name, p in fit.model.named_parameters() if p.requires_grad]
+    """A network's θ: how many values, and between which they lie, tensor by tensor; of each term's model."""
+    models = list({id(term.model): term.model for term in fit.objective.terms}.values())
+    return tuple(_tensors_of(model, "θ" if len(models) == 1 else f"θ of {type(model).__name__}") for model in models)
+
+
+def _tensors_of(model: Any, title: str) -> Block:
+    every = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     shown = [Fold(name, p.numel(), float(p.min()), float(p.max()), "values") for name, p in every]
     if len(shown) > TENSORS:
         rest = shown[TENSORS:]
         size, low, high = sum(f.size for f in rest), min(f.low for f in rest), max(f.high for f in rest)
         shown = [*shown[:TENSORS], Fold(f"{len(rest)} tensors more", size, low, high, "values")]
-    return (Block("θ", f"{count(len(fit.theta))} values in {plural(len(every), 'tensor')}", False, tuple(shown)),)
+    return Block(
+        title, f"{count(sum(p.numel() for _, p in every))} values in {plural(len(every), 'tensor')}", False, tuple(shown)
+    )
 
 
 def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Block]:

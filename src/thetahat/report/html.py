@@ -110,7 +110,7 @@ def page(fit: Any, level: float = 0.95) -> str:
             verdict=words.verdict(certificate),
             meaning=words.meaning(certificate),
             explained=words.explained(certificate),
-            trace=figures(lambda: plots.trace(fit)),
+            trace=figures(lambda: [*plots.measured(fit), *plots.trace(fit)]),
             estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
             calibration=judged(lambda: plots.calibration(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
@@ -160,7 +160,10 @@ def headline(facts: Facts) -> str:
         where += " of a robust sum in its place"
     if math.isnan(facts.log_likelihood):
         said = words.held_out(facts.certificate)
-        return f"On data held out it reached {said}, {where}." if said else f"A network, {where}."
+        if said:
+            return f"On data held out it reached {said}, {where}."
+        found = words.join([f"{each.name} {each}" for each in facts.measured])
+        return f"At the end: {found}; {where}." if found else f"A network, {where}."
     each = f" ({words.number(facts.log_likelihood / facts.observations)} an observation)" if facts.observations > 0 else ""
     return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
 
@@ -180,11 +183,9 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
     total, n = facts.log_likelihood, facts.observations
     if math.isnan(total):
         said = words.held_out(facts.certificate)
-        return (
-            [("held out", said, f"log {facts.measure} of {facts.units}" + ("" if facts.kind == "exact" else f", a {facts.kind}"))]
-            if said
-            else []
-        )
+        what = f"log {facts.measure} of {facts.units}" + ("" if facts.kind == "exact" else f", a {facts.kind}")
+        own = [(each.name, str(each), "measured along the climb, as it was last") for each in facts.measured]
+        return own + ([("held out", said, what)] if said else [])
     without = "; the prior is not included" if any(label == "prior" for label, _ in facts.model) else ""
     kind = "" if facts.kind == "exact" else f" ({facts.kind})"
     measure = {"mixed": "density with atoms"}.get(facts.measure, facts.measure)

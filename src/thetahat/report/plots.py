@@ -305,6 +305,41 @@ def trace(fit: Any) -> list[Any]:
     return panels
 
 
+def measured(fit: Any) -> list[Any]:
+    """What a run measured along its climb, a panel a quantity: training and greedy returns share one, and are named."""
+    lines = pd.DataFrame(list(fit.measured))
+    x = "played" if "played" in lines else "step"
+    panels: dict[str, list[str]] = {}
+    for name in lines.columns:
+        if name not in ("step", x) and not name.endswith("_error") and lines[name].nunique() > 1:
+            panels.setdefault(name.rpartition("_")[2], []).append(name)
+    return [_measured(lines, x, quantity, names) for quantity, names in panels.items()]
+
+
+def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> Any:
+    """(x, value) of each name, with a band of one standard error where it has one."""
+    parts = []
+    for name in names:
+        found = lines[[x, name]].rename(columns={x: "x", name: "value"}).assign(name=name.replace("_", " "))
+        found["error"] = lines.get(f"{name}_error", math.nan)
+        found = found[np.isfinite(found["value"].astype(float))]
+        parts.append(found.iloc[np.unique(np.linspace(0, len(found) - 1, min(len(found), POINTS)).round().astype(int))])
+    data = pd.concat(parts)
+    data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
+    shown = [name.replace("_", " ") for name in names]
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1, columnPadding=24) if len(shown) > 1 else None
+    colour = alt.Color("name:N", scale=alt.Scale(domain=shown, range=[MAIN, SECOND, QUIET]), legend=legend)
+    across = alt.X("x:Q", title="steps played" if x == "played" else "step", axis=alt.Axis(grid=False, tickCount=5))
+    y = alt.Y("value:Q", title=quantity, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    layers: list[Any] = [alt.Chart(data).mark_line(strokeWidth=2).encode(x=across, y=y, color=colour)]
+    sure = data[np.isfinite(data["error"].astype(float))]
+    if len(sure):
+        band = alt.Chart(sure).mark_area(opacity=0.2)
+        layers.insert(0, band.encode(x=across, y=alt.Y("low:Q", title=quantity), y2="high:Q", color=colour))
+    heading = titled(quantity.capitalize(), "a band of one standard error" if len(sure) else "")
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
+
+
 def _path(data: pd.DataFrame) -> alt.Chart:
     """A line through the steps, with a dot at each where they are few."""
     dots = alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False

@@ -25,6 +25,8 @@ def python(fit: Any) -> str:
     fit = th.fit("y ~ x", data)
     """
     call = fit.call
+    if call.get("command"):
+        return ""  # it was a command that put the objective together
     data = _quoted(str(call["data"])) if call.get("data") else "data"
     arguments = []
     if "formula" in call:
@@ -36,7 +38,7 @@ def python(fit: Any) -> str:
     elif call:
         first = fit.model.function.__name__ if isinstance(fit.model, Custom) else "model"
     else:
-        return f"import thetahat as th\n\nfit = th.maximize({', '.join(['objective', *_solver(fit)])})"
+        return _python("maximize", ["objective", *_solver(fit)])
     if call.get("weights"):
         arguments.append(f"weights={_quoted(call['weights'])}")
     priors = [written(prior.prior, "th.priors.") for prior in fit.objective.priors]
@@ -46,21 +48,28 @@ def python(fit: Any) -> str:
         arguments.append(f"missing={_quoted(call['missing'])}")
     arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
     failed = [] if fit.certificate.ok else ['on_failure="return"']
-    parts = [first, data, *arguments, *_solver(fit), *failed]
+    return _python("fit", [first, data, *arguments, *_solver(fit), *failed])
+
+
+def _python(called: str, parts: list[str]) -> str:
     inside = ", ".join(parts)
     if len(inside) > 80:
         inside = "\n    " + ",\n    ".join(parts) + ",\n"
-    return f"import thetahat as th\n\nfit = th.fit({inside})"
+    return f"import thetahat as th\n\nfit = th.{called}({inside})"
 
 
 def command(fit: Any) -> str:
-    """The command line; empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a solver.
+    """The command line that was given, or that would do the same.
+
+    Empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a solver.
 
     >>> from thetahat import fit, priors
     >>> command(fit("y ~ x", {"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, "bernoulli", prior=priors.Normal(2.5)))
     "thetahat fit 'y ~ x' data.csv --family bernoulli --prior normal:2.5"
     """
     call = fit.call
+    if call.get("command"):
+        return call["command"]
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
     if "formula" not in call or _solver(fit) or not all(priors):
         return ""

@@ -94,9 +94,15 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
 
 
 def _scores(facts: Facts) -> Iterator[Row]:
+    wide = max((len(found.name) for found in facts.measured), default=0)
+    for found in facts.measured:
+        yield [(f"{found.name:<{wide}}{GAP}", "label"), (str(found), "")]
     if math.isnan(facts.log_likelihood):  # of a network: no pass over the data is made unasked
         said = held_out(facts.certificate)
-        yield [("held out  ", "label"), (said, "")] if said else [("fit.score(data) gives its score.", "dim")]
+        if said:
+            yield [("held out  ", "label"), (said, "")]
+        elif not facts.measured:
+            yield [("fit.score(data) gives its score.", "dim")]
         return
     each = f", {number(facts.log_likelihood / facts.observations)} an observation" if facts.observations > 0 else ""
     what = f"  ({facts.kind} {_article(facts.measure)} of {facts.units}{each})"

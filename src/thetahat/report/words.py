@@ -186,7 +186,9 @@ def meaning(certificate: Certificate) -> str:
         "no maximum": "Every larger multiple of that direction makes the data more probable. The numbers shown are where the climb "
         "stopped, not an estimate.",
         "not converged": "The solver stopped before it could show anything. The numbers are where it stood, not an estimate.",
-        "stochastic": "θ was moved by noisy gradients on batches: the answer is judged by its log-likelihood on data held out, not by a proof.",
+        "stochastic": "θ was moved by noisy gradients on batches: the answer is judged by its log-likelihood on data held out, not by a proof."
+        if c.trend is not None
+        else "θ was moved by noisy gradients on batches: the answer is judged by what it does, not by a proof.",
     }.get(c.status, "")
 
 
@@ -201,7 +203,9 @@ def advice(certificate: Certificate) -> str:
         "no maximum": f"Put a prior on the coefficients (prior=th.priors.Normal(2.5)), drop {those}, or merge levels that hold one outcome only.",
         "not converged": "Look at the trace, rescale columns of very different size, allow more steps (solver=th.Newton(steps=1000)), "
         "or start elsewhere.",
-        "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier.",
+        "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier."
+        if certificate.trend is not None
+        else "Judge it by what it is for, in data or play of its own: what was climbed, weighted anew at every pass, need not rise.",
     }.get(certificate.status, "")
 
 
@@ -212,7 +216,7 @@ def explained(certificate: Certificate, most: int = 8) -> list[str]:
     ['Direction: 1·x − 1·z.', 'Drop x or z, or put a prior on it (prior=th.priors.Normal(2.5)).']
     """
     c = certificate
-    out = [c.detail[:1].upper() + c.detail[1:]] if c.detail else []
+    out = [minuses(c.detail[:1].upper() + c.detail[1:])] if c.detail else []
     if c.detail and c.status in ("flat direction", "no maximum"):
         return out  # which names the direction, the rows and the way out
     out += [f"Direction: {direction_text(d)}." for d in c.directions]

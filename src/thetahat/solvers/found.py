@@ -22,12 +22,14 @@ class Found:
         trace: Sequence[tuple[int, float, float]] = (),
         solver: Any = None,
         call: Mapping[str, Any] | None = None,
+        measured: Sequence[Mapping[str, float]] = (),
     ):
         self.objective, self.certificate, self.solver = objective, certificate, solver
         self.model = objective.model
         self.theta = objective.theta
         self.trace = tuple(trace)
         self.call = dict(call or {})
+        self.measured = tuple(measured)  # by a run, along the climb: {"step": …, "greedy_return": …}
         self._kept: dict[Any, Any] = {}
 
     @property
