@@ -13,6 +13,7 @@ from thetahat.cli.reward import Rated
 from thetahat.cli.reward import reward as rated
 from thetahat.data import BPE, shipped
 from thetahat.errors import BadArgument, NoMaximum
+from thetahat.report.words import number
 
 
 def reward(pairs: Path, **settings: object) -> Rated:
@@ -65,6 +66,20 @@ def test_answers_are_rewarded_by_words_and_length_and_judged_on_other_prompts(tm
     assert "prior: Normal(" in found.note
     json.dumps(found.to_dict(), allow_nan=False)
     assert "accuracy" in str(found)
+
+
+def test_answers_of_one_length_say_nothing_of_length_and_the_report_says_how_good_the_reward_is(tmp_path: Path):
+    """Without a prior on it, the length would be a flat direction that nobody could leave out."""
+    rows = [{"prompt": f"q{i}", "chosen": f"good {w}", "rejected": f"bad {w}"} for i, w in enumerate(["a", "b", "c", "d"] * 8)]
+    rows += [{"prompt": f"p{i}", "chosen": "bad e", "rejected": "good e"} for i in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    found = reward(tmp_path / "pairs.jsonl", prior=1.0)
+    assert found.table.estimate["length"] == pytest.approx(0, abs=1e-12)
+    assert found.table.standard_error["length"] == pytest.approx(1.0)  # the prior's
+    assert "length: no two answers" in found.note
+    page = found.fit.report(tmp_path / "reward.html").read_text(encoding="utf-8")
+    assert found.judgement is not None
+    assert f"{number(found.judgement.accuracy)} ({number(found.judgement.low)} to {number(found.judgement.high)})" in page
 
 
 def test_a_language_model_gives_features(tmp_path: Path):

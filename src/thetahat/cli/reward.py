@@ -139,14 +139,29 @@ def _text(asked: Reward) -> Rated:
         fitted, judged, gone = _embedded(train, test, asked.network, asked.context)
         left += [f"{gone} pairs that do not fit in {asked.context} tokens"] if gone else []
     assert fitted.features is not None
-    on = [name for name in fitted.features if name != "length"]
+    differs = bool((fitted.whole["winner"][:, -1] != fitted.whole["loser"][:, -1]).any())
+    on = [name for name in fitted.features if name != "length" or not differs]
     scales = SCALES if asked.prior is None else (asked.prior,)
     found = fit(BradleyTerry(features=fitted.features), fitted, prior=Normal(scales[-1], on=on))
     note = f"left out: {'; '.join(left)}\n" if left else ""
+    note += "" if differs else "length: no two answers of a pair differ in it, so that only the prior speaks of it\n"
     if asked.prior is None:
         choice = found.choose_prior([Normal(scale, on=on) for scale in scales], folds=5, seed=asked.seed)
-        found, note = choice.fit, note + f"prior: Normal({choice.scale:g}) on all but the length, by pairs held out"
-    return Rated(found, _coefficients(found), found.judge(judged, level=asked.level), note.strip())
+        found, note = (
+            choice.fit,
+            note + f"prior: Normal({choice.scale:g}) on all{' but the length' if differs else ''}, by pairs held out",
+        )
+    judgement = found.judge(judged, level=asked.level)
+    found.measured = (_measured(judgement),)
+    return Rated(found, _coefficients(found), judgement, note.strip())
+
+
+def _measured(j: Judgement) -> dict[str, float]:
+    """What the report says of pairs held out."""
+    known = {"accuracy": j.accuracy, "accuracy_low": j.low, "accuracy_high": j.high}
+    known |= {"nats_a_pair": j.score.mean, "nats_a_pair_error": j.score.standard_error}
+    c = j.calibration
+    return known | {"miscalibration": c.value, "miscalibration_low": c.low, "miscalibration_high": c.high}
 
 
 def _coefficients(found: Fit) -> pd.DataFrame:

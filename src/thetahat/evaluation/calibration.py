@@ -45,12 +45,13 @@ def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: fl
     BadArgument : a family without a mean, or a level or a number of bins that cannot be
     """
     check(bins, level)
+    family = family_of(model, "mean")
     parts = []
     share = False
     for batch in batches(source, model):
         y, mean, count = response_of(model, batch), mean_of(model, batch), batch.count.to(torch.float64)
         trials = extras_of(model, batch).get("trials")
-        share = trials is not None or family_of(model, "mean").support.name == "{0, 1}"
+        share = trials is not None or family.support.name == "{0, 1}"
         if trials is not None:
             y, mean, count = y / trials, mean / trials, count * trials
         parts.append(torch.stack([mean, y, count]).numpy())

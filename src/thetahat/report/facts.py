@@ -29,6 +29,7 @@ LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each
 FOLD = 24  # levels of a category, or entries of a tensor, up to which each has a line of its own
 LINES = 60  # lines of one block
+NAMED = 4  # coefficients that a prior names one by one
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run measured along its climb, as it was last: a return, a reward; and its standard error where it has one."""
+    """What was measured besides: a return, a reward; with a standard error or an interval where it has one. `where`: on what."""
 
     name: str
     value: float
+    where: str
     error: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
-        return f"{number(self.value)}" + ("" if self.error is None else f" ± {number(self.error, 2)}")
+        interval = "" if self.low is None else f" ({number(self.low)} to {number(self.high)})"
+        return number(self.value) + ("" if self.error is None else f" ± {number(self.error, 2)}") + interval
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,9 @@ class Facts:
             },
             "criteria": {name: _finite(value) for name, value in self.criteria.items()},
             "excess": None if self.excess is None else self.excess.to_dict(),
-            "measured": {each.name: {"value": _finite(each.value), "error": _finite(each.error)} for each in self.measured},
+            "measured": {
+                m.name: {k: _finite(v) for k, v in vars(m).items() if k != "name" and v is not None} for m in self.measured
+            },
             "certificate": _plain(self.certificate.to_dict()),
         }
 
@@ -192,14 +199,18 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
     )
 
 
+BESIDE = ("_error", "_low", "_high")  # what stands beside a quantity that was measured: its standard error, its interval
+
+
 def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
-    """The last of each, those with an error first: they were measured apart from the climb."""
+    """The last of each, those whose error is known first: they were measured apart from the climb."""
     last: dict[str, float] = {}
     for line in lines:
         last |= line
-    names = [name for name in last if name != "step" and not name.endswith("_error")]
-    for name in sorted(names, key=lambda name: f"{name}_error" not in last):
-        yield Measured(name.replace("_", " "), last[name], last.get(f"{name}_error"))
+    where = "along the climb, as it was last" if "step" in last else "on data held out"
+    names = [name for name in last if name != "step" and not name.endswith(BESIDE)]
+    for name in sorted(names, key=lambda name: not any(name + end in last for end in BESIDE)):
+        yield Measured(name.replace("_", " "), last[name], where, *(last.get(name + end) for end in BESIDE))
 
 
 def _excess(fit: Any) -> Excess | None:
@@ -286,7 +297,9 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     if fit.robust is not None:
         yield "maximised", _robust(fit)
     for prior in fit.objective.priors:
-        yield "prior", f"{_short(prior.prior)} on {plural(len(prior.prior.coordinates(prior.model)), 'coefficient')}"
+        own, on = prior.prior, getattr(prior.prior, "on", None)
+        shown = _short(dataclasses.replace(own, on=None) if isinstance(on, (list, tuple)) and len(on) > NAMED else own)
+        yield "prior", f"{shown} on {plural(len(own.coordinates(prior.model)), 'coefficient')}"
 
 
 def _robust(fit: Any) -> str:

@@ -181,10 +181,10 @@ def profiles(fit: Any, facts: Facts, figures: Callable[..., Figures]) -> Figures
 def scores(facts: Facts) -> list[tuple[str, str, str]]:
     """(name, value, what it is) of each score."""
     total, n = facts.log_likelihood, facts.observations
+    own = [(each.name, str(each), each.where) for each in facts.measured]
     if math.isnan(total):
         said = words.held_out(facts.certificate)
         what = f"log {facts.measure} of {facts.units}" + ("" if facts.kind == "exact" else f", a {facts.kind}")
-        own = [(each.name, str(each), "measured along the climb, as it was last") for each in facts.measured]
         return own + ([("held out", said, what)] if said else [])
     without = "; the prior is not included" if any(label == "prior" for label, _ in facts.model) else ""
     kind = "" if facts.kind == "exact" else f" ({facts.kind})"
@@ -201,7 +201,7 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
     }
     if facts.excess is not None:
         rows.append(("from the best", f"{words.number(facts.excess.value, 3)} nats an observation", str(facts.excess)))
-    return rows + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
+    return own + rows + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
 
 
 def versions() -> str:

@@ -14,7 +14,7 @@ import torch
 from ..errors import BadArgument
 from ..models import Regression
 from ..models.custom import Custom
-from .facts import Facts, Line, gather
+from .facts import BESIDE, Facts, Line, gather
 from .words import count, plural
 
 POINTS = 2000  # of a scatter
@@ -307,11 +307,11 @@ def trace(fit: Any) -> list[Any]:
 
 def measured(fit: Any) -> list[Any]:
     """What a run measured along its climb, a panel a quantity: training and greedy returns share one, and are named."""
-    lines = pd.DataFrame(list(fit.measured))
+    lines = pd.DataFrame([line for line in fit.measured if "step" in line])
     x = "played" if "played" in lines else "step"
     panels: dict[str, list[str]] = {}
     for name in lines.columns:
-        if name not in ("step", x) and not name.endswith("_error") and lines[name].nunique() > 1:
+        if name not in ("step", x) and not name.endswith(BESIDE) and lines[name].nunique() > 1:
             panels.setdefault(name.rpartition("_")[2], []).append(name)
     return [_measured(lines, x, quantity, names) for quantity, names in panels.items()]
 
