@@ -83,6 +83,8 @@ def fit(
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     built, source, weighting, call = _built(model, data, family, weights, parameters, missing)
+    if isinstance(weighting, Importance):
+        weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
     setting = get_robust(robust)
     if setting is not None and weighting is not None:
         raise BadArgument("robust= gives every row its weight; a weighting besides cannot be had.")

@@ -181,6 +181,15 @@ def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
     assert f"<code>thetahat {' '.join(words)} {tmp_path / 'r'}</code>" in page
 
 
+@pytest.mark.parametrize(("option", "value"), [("--discount", "0.5"), ("--method", "a2c"), ("--copies", "2"), ("--epsilon", "0.3")])
+def test_a_run_does_not_go_on_with_other_weights_or_other_play(fitted, capsys, option, value):
+    """What data are drawn from the model, and how they weigh, is what was asked for when the run began."""
+    words = ["fit", "policy", *SMALL["policy"].split(), "--run", str(fitted / "policy"), "--resume"]
+    words = [w for i, w in enumerate(words) if option not in (w, words[i - 1])]
+    assert main([*words, option, value]) == 3
+    assert f"{option} was " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["a2c", "reinforce"])
 def test_the_other_weights_are_a_word(tmp_path, capsys, method):
     words = ["fit", "policy", "--method", method, "--copies", "2", "--length", "8", "--steps", "2", "--episodes", "1", "--json"]
@@ -220,7 +229,9 @@ def test_a_run_is_gone_on_with_only_if_asked(fitted, data, capsys):
     assert "--resume" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
     assert main([*words[:-1], "4", "--resume"]) == 3
-    assert "holds another climb" in capsys.readouterr().err
+    assert "--seed was 3 when" in capsys.readouterr().err
+    assert main(["fit", "flow", str(data / "rows.csv"), "--run", str(fitted / "gpt"), "--resume"]) == 3
+    assert "is the run of a gpt" in capsys.readouterr().err
     assert main(["fit", "flow", str(data / "rows.csv"), "--resume"]) == 2
     assert main(["fit", "flow", str(data / "rows.csv"), "--run", str(fitted / "none"), "--resume"]) == 2
 

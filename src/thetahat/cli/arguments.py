@@ -22,7 +22,9 @@ CODES = """Exit codes:
   1  the likelihood has no maximum, or the solver did not converge
   2  bad usage, or a model that cannot be built as asked
   3  bad data, or a file that cannot be read
-  4  scores that no subtraction can compare"""
+  4  scores that no subtraction can compare
+ 70  an error of thetahat itself: please report it
+130  interrupted"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Sample(Common):
     seed: int = 0
     """Same seed, same draws."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
-    """A new .csv or .parquet, a column a draw; without it CSV on stdout. Of images a .png or .npy."""
+    """A new .csv or .parquet, a column a draw; without it CSV on stdout. Of images a .png or .npy, of text a .txt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,7 @@ Examples:
   thetahat fit "y ~ bs(x, df=5)" data.parquet --save y.thetahat --report y.html
   thetahat fit "y ~ x" data.csv --json | jq .certificate.status""",
     ),
+    "align": SYSTEMS["align"],
     "score": (
         Score,
         "The log-likelihood of rows under a saved fit.",
@@ -268,8 +271,6 @@ def parse(words: Sequence[str]) -> Command:
     ------
     SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
     """
-    if words and words[0] == "align":  # `fit align` under the name that it is looked for
-        words = ["fit", *words]
     if len(words) > 1 and words[0] == "fit" and words[1] in FITS:
         system, line, more = FITS[words[1]]
         description = f"{line}\n\n{more}\n\n{CODES}"

@@ -13,7 +13,7 @@ from .systems import System, free
 def climb(command: System, screen: Screen) -> int:
     """fit gpt, policy and the other systems: a run."""
     from ..fit import maximize
-    from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run
+    from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run, read
 
     folder = command.run if command.run is not None else free(command.name)
     begun = (folder / CONFIG).exists()
@@ -23,6 +23,8 @@ def climb(command: System, screen: Screen) -> int:
         )
     if begun and not command.resume:
         raise BadArgument(f"{folder} is a run already. Give --resume to go on with it, or another --run.")
+    if begun:
+        command.continues(folder, read(folder)["about"])
     with screen.busy("reading"):
         sizes, source = command.read()
         model = command.model(sizes)
@@ -33,9 +35,12 @@ def climb(command: System, screen: Screen) -> int:
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
     said = Lines(screen, record)
-    found = maximize(
-        objective, solver=record.solver, run=record, on_failure="return", watch=said, call={"command": screen.command}
-    )
+    settings: dict[str, Any] = {"run": record, "watch": said, "call": {"command": screen.command}}
+    try:
+        found = maximize(objective, solver=record.solver, on_failure="return", **settings)
+    except KeyboardInterrupt:
+        screen.note(f"to go on: {screen.command} --resume" + ("" if command.run is not None else f" --run {folder}"))
+        raise
     summary = found.summary()
     screen.show(summary, summary.to_dict() | {"run": str(folder)})
     if found.certificate.ok:
@@ -59,6 +64,6 @@ class Lines:
             for name, value in found.items():
                 if not name.endswith("_error"):
                     error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
-                    told += f", {name.replace('_', ' ')} {value:.5g}{error}"
-            self.screen.note(f"step {state.step}: {said(state, time.monotonic() - self.begun, self.before)}{told}")
+                    told += f"{name.replace('_', ' ')} {value:.5g}{error}, "
+            self.screen.note(f"step {state.step}: {told}{said(state, time.monotonic() - self.begun, self.before)}")
         self.looks = len(state.trace)

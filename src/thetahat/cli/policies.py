@@ -59,6 +59,8 @@ class Policy(System):
         for name in ("total", "copies", "length", "epochs", "batch_size", "episodes", "width"):
             if getattr(self, name) < 1:
                 raise BadArgument(f"--{name.replace('_', '-')} {getattr(self, name)}. Accepted: 1 or more.")
+        if self.held_out:
+            raise BadArgument(f"--held-out {self.held_out:g}: each pass of play is new, and none of it can be held out.")
         shown = Environments(self.env, 1)
         if shown.levels is None and len(shown.shape) != 1:
             raise BadArgument(

@@ -129,6 +129,8 @@ def _text(asked: Reward) -> Rated:
     from ..likelihood.priors import Normal
     from ..models import BradleyTerry
 
+    if not 0 < asked.held_out < 1 or asked.words < 1:
+        raise BadArgument(f"--held-out {asked.held_out:g}, --words {asked.words}. Accepted: a fraction in (0, 1), and 1 or more.")
     pairs = Pairs(asked.pairs, identical="drop")
     train, test = pairs.split(asked.held_out, seed=asked.seed)
     left = [f"{len(pairs.dropped)} pairs of identical answers"] if pairs.dropped else []

@@ -48,20 +48,32 @@ def _drawn(command: Sample, screen: Screen) -> int:
 
     if command.data is not None:
         raise BadArgument(f"{command.fit} is a run: it is sampled without DATA.")
+    if command.draws < 1:
+        raise BadArgument(f"-n {command.draws}. Accepted: 1 or more.")
     system, sizes, fit = again(command.fit)
     if system.draws_nothing:
         raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
     spoken = system.language(fit.model, sizes)
     if spoken is not None:
         model, tokenizer, context = spoken
+        may_write(command.out, [command.fit], (".txt",), new=True)
+        if not command.prompt:
+            raise BadArgument("--prompt is empty. Give a character at least, that a language model can go on from.")
         prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
         generator = torch.Generator().manual_seed(command.seed)
         settings = {"context": context, "temperature": command.temperature, "end": tokenizer.end}
         drawn = model.sample(prompt, command.length, generator=generator, **settings)
         texts = [command.prompt + tokenizer.decode(row) for row in drawn]
+        if command.out is not None:
+            from ..archive import aside
+
+            with aside(command.out) as part:
+                part.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+            screen.note(f"wrote {command.out}: {len(texts)} texts")
         if command.json:
-            screen.show(None, {"seed": command.seed, "texts": texts})
-        else:
+            where = {"texts": texts} if command.out is None else {"out": str(command.out)}
+            screen.show(None, {"seed": command.seed} | where)
+        elif command.out is None:
             sys.stdout.write("\n\n".join(texts) + "\n")
         return 0
     may_write(command.out, [command.fit], (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"), new=True)

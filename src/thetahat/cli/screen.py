@@ -50,7 +50,9 @@ class Screen:
     def fail(self, error: ThetahatError) -> None:
         message = str(error)
         for in_python, here in _OPTIONS.items():
-            message = message.replace(in_python, here)
+            message = message.replace(
+                in_python, here.replace("normal:", "") if self.command.startswith("thetahat fit reward") else here
+            )
         self.err.print(f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal)
         if self.as_json:
             found: dict[str, Any] = {"type": type(error).__name__, "message": message}

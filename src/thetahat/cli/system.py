@@ -7,6 +7,7 @@ can be sampled and scored where its data are not.
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from tyro.conf import arg
 
+from ..errors import BadSave
 from .common import Common
 
 Sizes = dict[str, Any]
@@ -83,18 +85,34 @@ class System(Common, ABC):
         """What else is to be known at each look, by name."""
         return {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, in plain values."""
+        asked = (f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume"))
+        return {name: str(v) if isinstance(v := getattr(self, name), Path) else v for name in asked}
+
     def about(self, sizes: Sizes) -> dict[str, Any]:
         """Plain values from which `again` makes the system again."""
-        own = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in ("json", "traceback", "run", "resume")
-        }
-        return {
-            "system": self.name,
-            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in own.items()},
-            "sizes": sizes,
-        }
+        return {"system": self.name, "settings": self.settings, "sizes": sizes}
+
+    def continues(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Nothing, where what is asked for is what the run of a folder was asked for.
+
+        Raises
+        ------
+        BadSave : it was another system, or another setting of it; the message names the option
+        """
+        if about.get("system") != self.name:
+            raise BadSave(
+                f"{folder} is the run of a {about.get('system') or 'climb in Python'}, and here a {self.name} is asked for."
+            )
+        for name, value in json.loads(json.dumps(self.settings)).items():
+            was = about["settings"].get(name, value)
+            if was != value:
+                option = f"--{name.replace('_', '-')}"
+                raise BadSave(
+                    f"{option} was {was} when {folder} began, and is {value} here. A run goes on as it began: ask for the same."
+                )
 
     @classmethod
     def again(cls, settings: Mapping[str, Any]) -> Self:

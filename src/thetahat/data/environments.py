@@ -57,7 +57,7 @@ class Environments:
     ------
     MissingExtra : gymnasium is not installed
     BadArgument : an environment that is not known, or whose states are not arrays of numbers
-    NotFinite, DataError : along the way, a state or reward that is not finite or not of the promised shape
+    NotFinite, DataError : along the way, a state or reward that is not finite or not of the promised shape; an error of its own
 
     >>> poles = Environments("CartPole-v1", 2)
     >>> poles.reset(seed=0).shape, poles.step(np.array([0, 1])).reward.tolist()
@@ -78,8 +78,9 @@ class Environments:
                 self.vector: Any = gymnasium.make_vec(environment, num_envs=copies, **given)
             else:
                 self.vector = gymnasium.vector.SyncVectorEnv([lambda: environment(**given) for _ in range(copies)])
-        except gymnasium.error.Error as error:
-            raise BadArgument(f"gymnasium cannot make {environment!r}: {error}") from error
+        except Exception as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
+            said = str(error) if isinstance(error, gymnasium.error.Error) else f"{type(error).__name__}: {error}"
+            raise BadArgument(f"gymnasium cannot make {environment!r}: {said}") from error
         space = self.vector.single_observation_space
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
             raise BadArgument(f"{self.name} shows states of {space}. Accepted: Box, Discrete.")
@@ -93,7 +94,8 @@ class Environments:
 
     def reset(self, seed: int) -> Array:
         """New episodes in all copies: their first states, (B, …)."""
-        self.state, _ = self.vector.reset(seed=seed)
+        self.steps = 0
+        self.state, _ = self._done(self.vector.reset, seed=seed)
         self.state = self._checked(self.state, "state")
         self.over, self.steps = np.zeros(self.copies, dtype=bool), 0
         return self.state
@@ -102,9 +104,9 @@ class Environments:
         """What the actions, (B,) or (B, k), led to."""
         before, over = self.state, self.over
         if not (self._next or self._same) and over.any():
-            before = self._checked(self.vector.reset(options={"reset_mask": over})[0], "state")
+            before = self._checked(self._done(self.vector.reset, options={"reset_mask": over})[0], "state")
             over = np.zeros_like(over)
-        shown, reward, terminated, truncated, info = self.vector.step(action)
+        shown, reward, terminated, truncated, info = self._done(self.vector.step, action)
         self.steps += 1
         shown = self._checked(shown, "state")
         reward = self._checked(np.asarray(reward, dtype=np.float64), "reward")
@@ -119,6 +121,16 @@ class Environments:
         count = ~over if self._next else np.ones(self.copies, dtype=bool)
         return Transition(before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count)
 
+    def _done(self, what: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+        """What the environment's own code does; what it raises is said to be its own."""
+        try:
+            return what(*given, **settings)
+        except Exception as error:
+            states = "" if self.levels is not None else f" It promises states of shape {self.shape}."
+            raise DataError(
+                f"{self.name} failed after {self.steps} steps of {self.copies} copies: {type(error).__name__}: {error}.{states}"
+            ) from error
+
     def _checked(self, values: Any, what: str) -> Array:
         shape = (self.copies, *(self.shape if what == "state" else ()))
         values = np.asarray(values)
@@ -129,7 +141,8 @@ class Environments:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise NotFinite(
-                f"{self.name} gave the {what} {values[at]} in copy {at[0]} after {self.steps} steps (entry {at[1:]})."
+                f"{self.name} gave the {what} {values[at]} in copy {at[0]} after {self.steps} steps"
+                + (f" (entry {', '.join(map(str, at[1:]))})." if at[1:] else ".")
             )
         return values
 

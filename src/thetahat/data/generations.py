@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
 from .batch import Batch
-from .source import digest, evaluating
+from .source import digest, evaluating, told
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
@@ -102,7 +103,7 @@ class Generations:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
-        if kl < 0 or (kl > 0 and reference is None):
+        if not 0 <= kl < math.inf or (kl > 0 and reference is None):
             raise BadArgument(f"kl={kl}: 0 or more, and with more than 0 a reference= from which it is measured.")
         self.prompts = [torch.as_tensor(p, dtype=torch.long) for p in prompts]
         if not self.prompts:
@@ -131,7 +132,8 @@ class Generations:
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        how = f"{self.length}/{self.end}/{self.group}/{self.each}/{self.kl}/{self.epochs}/{self.batch_size}/{self.seed}"
+        known = (self.length, self.end, self.group, self.each, self.kl, self.epochs, self.batch_size, self.seed, self.truncated)
+        how = "/".join(map(str, (*known, told(self.advantage))))
         return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
 
     # ---- what a climb takes --------------------------------------------------------------------------------------------------
@@ -241,7 +243,11 @@ class Generations:
         return [out[i] for i in range(len(prompts))]
 
     def _rewards(self, prompts: list[Tensor], answers: list[Tensor], cut: Tensor) -> Tensor:
-        reward = torch.as_tensor(self.reward(prompts, answers), dtype=torch.float64).detach()
+        given = self.reward(prompts, answers)
+        try:
+            reward = torch.as_tensor(given, dtype=torch.float64).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the reward gave {str(given)[:60]!r} for {len(answers)} answers: one number each.") from error
         if tuple(reward.shape) != (len(answers),):
             raise DataError(f"the reward gave the shape {tuple(reward.shape)} for {len(answers)} answers: one number each.")
         if not bool(torch.isfinite(reward).all()):

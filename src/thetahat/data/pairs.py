@@ -76,7 +76,10 @@ class Pairs(Sequence[Pair]):
         self.by, self.dropped = by, same
         self._pairs = [p for p in read if p.chosen != p.rejected]
         if not self._pairs:
-            raise EmptyData("there are no pairs." if not read else f"all {len(read)} pairs are of identical answers.")
+            what = str(data) if isinstance(data, (str, Path)) else "what was given"
+            raise EmptyData(
+                f"{what} holds no pairs." if not read else f"every pair of {what} ({len(read)}) is of identical answers."
+            )
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -100,9 +103,11 @@ class Pairs(Sequence[Pair]):
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Pairs, Pairs]:
         """(what is left, about `fraction` of the prompts): no prompt has pairs in both."""
         group, G = self.group, self.groups
-        many = round(fraction * G)
+        many = round(fraction * G) if 0 < fraction < 1 else 0
         if not 0 < many < G:
-            raise BadArgument(f"fraction={fraction:g} of {G} prompts puts aside {many}. Give another fraction.")
+            raise BadArgument(
+                f"fraction={fraction:g} of {G} prompts puts aside {many}. Accepted: in (0, 1), some on either side."
+            )
         aside = set(torch.randperm(G, generator=torch.Generator().manual_seed(seed))[:many].tolist())
         return tuple(self._of([p for p, g in zip(self, group, strict=True) if (g in aside) == there]) for there in (False, True))  # type: ignore[return-value]
 

@@ -88,7 +88,7 @@ class Preferences(Tensors):
         if "margin" in given:
             tensors["margin"] = _numbers(given["margin"], "margin")
         units = torch.from_numpy(np.unique(given["group"].astype(str), return_inverse=True)[1]) if "group" in given else None
-        counts = check_count(np.array(given["count"], dtype=np.float64)) if "count" in given else None
+        counts = check_count(_numbers(given["count"], "count", finite=False)) if "count" in given else None
         super().__init__(Batch(tensors, count=counts, group=units), target="preference", block=block)
 
     @classmethod
@@ -172,12 +172,15 @@ def _names(given: Sequence[str] | None, d: int) -> list[str]:
     return names
 
 
-def _numbers(values: np.ndarray, what: str, accepted: tuple[float, ...] | None = None) -> Tensor:
-    """A column of finite numbers, float64; of those accepted alone."""
+def _numbers(values: np.ndarray, what: str, accepted: tuple[float, ...] | None = None, finite: bool = True) -> Tensor:
+    """A column of numbers, float64; finite ones, of those accepted alone."""
     try:
         out = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{what} holds {values.tolist()[0]!r}. Accepted: numbers.") from error
+        row = next(i for i, value in enumerate(values.tolist()) if not _number(value))
+        raise DataError(f"{what} is {values.tolist()[row]!r} in row {row}. Accepted: numbers.") from error
+    if accepted is None and not finite:
+        return torch.from_numpy(out)
     bad = ~np.isfinite(out) if accepted is None else ~np.isin(out, accepted)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -212,6 +215,14 @@ def _columns(frame: Frame, names: str | Sequence[str], what: str) -> np.ndarray:
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _features(values: np.ndarray, what: str) -> Tensor:

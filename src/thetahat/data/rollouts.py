@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import BadArgument, DataError
 from .batch import Batch
 from .environments import Environments, Transition
-from .source import evaluating
+from .source import evaluating, told
 
 
 class Actor(Protocol):
@@ -114,7 +114,7 @@ class Rollouts:
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}"
+        how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     # ---- what a climb takes --------------------------------------------------------------------------------------------------

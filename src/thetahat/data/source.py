@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,3 +208,17 @@ def _digest(tensor: Tensor) -> str:
     one = Digest()
     one.update(tensor)
     return one.hexdigest()
+
+
+def told(settings: Any) -> str | None:
+    """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is fitted again must be the same.
+
+    >>> from thetahat.likelihood.weights import Clipped
+    >>> told(Clipped(0.1)), told(len)
+    ('Clipped(epsilon=0.1, entropy=0.0)', 'len')
+    """
+    if not dataclasses.is_dataclass(settings):
+        return None if settings is None else getattr(settings, "__name__", type(settings).__name__)
+    values = ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings))
+    shown = [f"{name}={v!r}" for name, v in values if isinstance(v, (bool, int, float, str, list, tuple))]
+    return f"{type(settings).__name__}({', '.join(shown)})"

@@ -348,7 +348,9 @@ def _log_determinant(source: Any, measure: str, batch: Batch, atoms: Tensor | No
 
 
 def _dimensions(batch: Batch, target: str) -> int:
-    """How many numbers a term holds."""
+    """How many numbers a term holds; 1 where an outcome is scored that the batch tells by its order (which of two was preferred)."""
+    if target not in ("y", *batch):
+        return 1
     scored = [batch[target]] if target in batch else list(batch.tensors.values())
     return sum(int(torch.Size(t.shape[len(batch.shape) :]).numel()) for t in scored)
 

@@ -30,12 +30,12 @@ from ..data.table import Table, new_rows
 from ..errors import BadArgument, BadWeights, NoMaximum, NotConverged
 from ..families import Bernoulli
 from ..likelihood import LogLikelihood, LogPrior, Objective, priors
+from ..likelihood.weights.importance import FEW
 from ..models import Regression
 from ..models.formulas import regression
 from ..solvers import Certificate, Newton, choose, climb, iterate
 
 STREAM = 0x2B1  # another stream than that of data drawn with the same seed, on which permutations must not depend
-FEW = 10  # effective rows, below which no mean of them is known to a third of its spread, nor their own number
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ over blocks of the vocabulary; a block's logits are computed again when the grad
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -167,7 +168,12 @@ class Autoregressive(Model):
             raise BadArgument(
                 f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape {tuple(prompt.shape)}."
             )
-        if length < 0 or temperature < 0 or (top is not None and top < 1) or (context is not None and context < 2):
+        if (
+            length < 0
+            or not 0 <= temperature < math.inf
+            or (top is not None and top < 1)
+            or (context is not None and context < 2)
+        ):
             raise BadArgument(
                 f"length={length}, temperature={temperature}, top={top}, context={context}. Accepted: length and temperature of 0 or more, "
                 "top of 1 or more, context of 2 or more."

@@ -6,7 +6,9 @@ A category of many levels, or a network's weight, is one `Fold`, so that the rep
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from ..evaluation.excess import Excess, excess
 from ..inference.covariance import default, importance
 from ..likelihood import DensityPower
 from ..likelihood.recalled import Recalled
+from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
@@ -29,6 +32,7 @@ LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each
 FOLD = 24  # levels of a category, or entries of a tensor, up to which each has a line of its own
 LINES = 60  # lines of one block
+LONG = 32  # characters of a tensor's name
 NAMED = 4  # coefficients that a prior names one by one
 
 
@@ -293,7 +297,11 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
         yield "further term", f"{type(term.model).__name__}, on {where}"
     for term in fit.objective.terms:
         if term.weights is not None:
-            yield "weights", getattr(term.weights, "__name__", None) or str(term.weights)
+            told = getattr(term.weights, "__name__", None) or str(term.weights)
+            if isinstance(term.weights, Importance) and term.source.size is not None:
+                worth, rows = term.weights.effective(term.source)
+                told += f", by which {plural(rows, 'row')} weigh like {number(worth)}"
+            yield "weights", told
     if fit.robust is not None:
         yield "maximised", _robust(fit)
     for prior in fit.objective.priors:
@@ -423,6 +431,10 @@ def _tensors(fit: Any) -> tuple[Block, ...]:
 
 def _tensors_of(model: Any, title: str) -> Block:
     every = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    if max((len(name) for name, _ in every), default=0) > LONG:  # what all names begin with is left out, up to a dot
+        parts = [name.split(".") for name, _ in every]
+        shared = sum(itertools.accumulate((len(set(each)) == 1 for each in zip(*parts, strict=False)), operator.mul))
+        every = [(".".join(part[shared:]), p) for part, (_, p) in zip(parts, every, strict=True)]
     shown = [Fold(name, p.numel(), float(p.min()), float(p.max()), "values") for name, p in every]
     if len(shown) > TENSORS:
         rest = shown[TENSORS:]

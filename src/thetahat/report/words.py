@@ -146,7 +146,8 @@ def verdict(certificate: Certificate) -> str:
         parts.append(f"at most {number(c.nats, 2)} nats below the top, {number(c.standard_errors, 2)} standard errors away")
     if c.trend is not None:
         first, best, error = c.trend
-        parts.append(f"held-out {number(first)} → {number(best)} nats a term (standard error {number(error, 2)})")
+        known = f" (standard error {number(error, 2)})" if math.isfinite(error) else ""
+        parts.append(f"held-out {number(first)} → {number(best)} nats a term{known}")
     parts += [f"{parameter} is at its boundary, where the model is {limit}" for parameter, limit in c.boundary.items()]
     took = work(c)
     return head + (": " if parts else "") + "; ".join(parts) + (f" ({took})" if took else "") + "."
@@ -194,6 +195,8 @@ def meaning(certificate: Certificate) -> str:
 
 def advice(certificate: Certificate) -> str:
     """What to do if the answer is not certified; empty if it is."""
+    if certificate.advice:
+        return certificate.advice
     named = sorted({name for direction in certificate.directions for name in direction if name != "Intercept"})
     those = join(named[:4], " or ") if 0 < len(named) <= 4 else "one of the columns that take part"
     return {
@@ -232,4 +235,6 @@ def held_out(certificate: Any) -> str:
     if certificate.trend is None:
         return ""
     first, best, error = certificate.trend
-    return f"{number(best, 5)} ± {number(error, 2)} nats a term, from {number(first, 5)} at the start"
+    known = f" ± {number(error, 2)}" if math.isfinite(error) else ""
+    unknown = "" if known else " (one group of terms: its error is not known)"
+    return f"{number(best, 5)}{known} nats a term, from {number(first, 5)} at the start{unknown}"

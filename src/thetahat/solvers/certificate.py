@@ -43,6 +43,7 @@ class Certificate:
     steps, passes : iterations, and passes over the data
     trend : for stochastic ascent: held-out nats per term (first, best, standard error)
     zeros : how many coefficients stand exactly where their prior has its kink
+    advice : what to do, where the solver knows better than its status says
     """
 
     status: str
@@ -59,6 +60,7 @@ class Certificate:
     passes: int = 0
     trend: tuple[float, float, float] | None = None
     zeros: int | None = None
+    advice: str = ""
 
     @property
     def ok(self) -> bool:

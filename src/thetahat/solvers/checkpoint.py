@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.source import told
 from ..errors import BadArgument, BadSave
 from ..likelihood import Objective
 from . import sharded
@@ -146,7 +147,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def identity(solver: Any, objective: Objective) -> dict[str, Any]:
-    """What has to be the same for a climb to go on: the settings, the shapes of θ, and the data."""
+    """What has to be the same for a climb to go on: the settings, the shapes of θ, the data, the weights, the priors."""
     settings: dict[str, Any] = {
         f.name: str(getattr(solver, f.name))
         for f in dataclasses.fields(solver)
@@ -157,6 +158,8 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
     return settings | {
         "shapes of θ": [list(p.shape) for p in objective.parameters()],
         "data": [_known(t.source) for t in objective.terms],
+        "weights": [told(t.weights) for t in objective.terms],
+        "priors": [told(prior.prior) for prior in objective.priors],
     }
 
 
@@ -171,7 +174,7 @@ def check(objective: Objective) -> None:
 
 
 def _known(source: Any) -> str | None:
-    return None if source.size is None else source.fingerprint
+    return None if source.size is None and not getattr(source, "drawn", False) else source.fingerprint
 
 
 def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:

@@ -328,10 +328,12 @@ class Stochastic:
         epochs = state.seen / rows if rows else 0.0
         known: dict[str, Any] = {"size": objective.size, "steps": state.step, "passes": math.ceil(epochs)}
         if state.failure:
-            return Certificate(status="not converged", detail=f"{state.failure} The model is left at the last finite θ.", **known)
+            advice = "Look at the data of that step; lower the learning rate, or bound the steps (clip=1.0)."
+            left = f"{state.failure} The model is left at the last finite θ."
+            return Certificate(status="not converged", detail=left, advice=advice, **known)
         of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
         of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
-        said = f"{state.step} steps of {self.optimiser} {of}."
+        said = f"{state.step} step{'s' * (state.step != 1)} of {self.optimiser} {of}."
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
@@ -341,7 +343,8 @@ class Stochastic:
             return Certificate(status="stochastic", detail=said, **known)
         first, last = state.evaluations[0], state.evaluations[-1]
         best = max(state.evaluations, key=lambda e: e.mean)
-        said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g} ± {best.error:.2g} at best"
+        error = f" ± {best.error:.2g}" if math.isfinite(best.error) else ""
+        said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g}{error} at best"
         said += (
             f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
         )

@@ -11,6 +11,7 @@ policy optimization algorithms; Pardo et al. (2018), Time limits in reinforcemen
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,10 @@ class Advantage:
 
     entropy: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.entropy < math.inf:
+            raise BadArgument(f"entropy={self.entropy}. Accepted: a number of 0 or more.")
+
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         w = _advantage(batch, self)
         return w - self.entropy * log_prob if self.entropy else w
@@ -124,7 +129,7 @@ class Clipped:
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0 or self.entropy < 0:
+        if not self.epsilon > 0 or not 0 <= self.entropy < math.inf:
             raise BadArgument(f"epsilon={self.epsilon}, entropy={self.entropy}. Accepted: epsilon > 0, entropy of 0 or more.")
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:

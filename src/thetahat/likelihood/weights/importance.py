@@ -14,6 +14,7 @@ from ...data.source import Source
 from ...errors import BadArgument, BadWeights
 
 COLUMN = "importance"
+FEW = 10  # effective rows, below which no mean of them is known to a third of its spread, nor their own number
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class Importance:
 
     Raises
     ------
-    BadWeights : a weight that is negative or not finite
+    BadWeights : a weight that is negative or not finite; weights so unequal that a few rows would decide (`check`, before a fit)
 
     Source: Shimodaira (2000), Improving predictive inference under covariate shift by weighting the log-likelihood function, eq. 3.2.
 
@@ -84,6 +85,34 @@ class Importance:
 
         frame = Frame(data)
         return frame.read(frame.columns).assign(**{COLUMN: weights})
+
+    def effective(self, source: Source) -> tuple[float, float]:
+        """((Σ w)² / Σ w², Σ count): how many unweighted rows the weighted ones are worth, and how many they are. One pass.
+
+        Source: Kong (1992), A note on importance sampling using standardized weights.
+        """
+        total = square = rows = 0.0
+        for batch in source.batches():
+            w = self(batch, batch.count).to(torch.float64)
+            total += float((batch.count * w).sum())
+            square += float((batch.count * w * w).sum())
+            rows += batch.total
+        return (total**2 / square if square > 0 else 0.0), rows
+
+    def check(self, source: Source, p: int) -> None:
+        """Nothing, where the rows are worth enough of them to carry a fit of p parameters.
+
+        Raises
+        ------
+        BadWeights : they are worth fewer than max(10, 2(p + 1)), and less than half of what they would be unweighted
+        """
+        worth, rows = self.effective(source)
+        least = max(FEW, 2 * (p + 1))
+        if worth < min(least, rows / 2):
+            raise BadWeights(
+                f"{self}: the {rows:g} rows weigh like {worth:.1f} of them, and {least} are wanted for {p} parameters. A few rows would "
+                "decide alone: gather rows where the weights are large, or temper them (power=0.5)."
+            )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if self.column not in batch:
