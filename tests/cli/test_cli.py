@@ -336,10 +336,9 @@ def test_every_example_of_the_help_is_understood(name):
 
     lines = COMMANDS[name][2].replace("\\\n", " ").splitlines()
     examples = [shlex.split(line.split("|")[0].split(" > ")[0]) for line in lines if line.startswith("  thetahat")]
-    assert examples
-    for words in examples:
-        assert words[:2] == ["thetahat", name]
-        assert isinstance(parse(words[1:]), COMMANDS[name][0])
+    assert any(words[1] == name for words in examples)
+    for words in examples:  # those of others, what comes before or after
+        assert isinstance(parse(words[1:]), COMMANDS[name][0] if words[1] == name else object)
 
 
 # ---- as a process --------------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_pairs_that_cannot_be_used_name_their_line_and_field(tmp_path: Path) -> 
 def test_identical_pairs_are_dropped_when_asked_and_said(tmp_path: Path) -> None:
     pairs = Pairs([ROW, ROW | {"rejected": "4"}, ROW | {"prompt": "3+1="}], identical="drop")
     assert (len(pairs), pairs.dropped) == (2, ["row 1"])
-    with pytest.raises(EmptyData, match="all 1 pairs"):
+    with pytest.raises(EmptyData, match="is of identical answers"):
         Pairs([ROW | {"rejected": "4"}], identical="drop")
 
 

@@ -132,3 +132,14 @@ def test_a_saved_fit_remembers_that_its_weights_are_no_counts(tmp_path):
 def test_weights_that_cannot_be_are_refused(weights, data, error, message):
     with pytest.raises(error, match=message):
         th.fit("y ~ x", {"x": [0.0, 1.0, 2.0], "y": [0.0, 1.5, 1.0]} | data, weights=weights())
+
+
+def test_weights_that_leave_the_fit_to_a_few_rows_are_refused():
+    """(Σ w)² / Σ w² of three heavy rows among sixty, by hand; as many even rows are no fewer than they are."""
+    data = moved(60)
+    w = np.where(np.arange(60) < 3, [50.0, 40.0, 30.0] * 20, 1e-3)
+    with pytest.raises(BadWeights, match=rf"weigh like {w.sum() ** 2 / (w**2).sum():.1f} of them, and 10 are wanted for 3 parameters"):
+        th.fit("y ~ x", data | {"w": w}, weights=Importance("w"))
+    few = {name: column[:6] for name, column in data.items()} | {"w": np.ones(6)}
+    summary = str(th.fit("y ~ x", few, weights=Importance("w")).summary())
+    assert "6 rows weigh like 6.000" in summary

@@ -143,6 +143,41 @@ def test_weights_are_zero_on_padding_carry_no_gradient_and_have_unit_spread_if_a
     assert float(weight[count == 1].std(correction=0)) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("discount", "reward"), [(0.99, 1.0), (1.0, 0.1), (0.99, -1.0)])
+def test_equal_episodes_say_nothing(discount, reward):
+    """A policy that always gets the most there is: what is left of the returns is rounding, and is not blown up to unit spread."""
+    batch = Batch({"reward": torch.full((16, 200), reward, dtype=torch.float64)}, dims=2)
+    assert bool((th.weights.RewardToGo(discount, normalise=True)(batch, torch.zeros(16, 200)) == 0).all())
+    for G in (3, 6, 7, 12):
+        R = torch.full((1, G), 0.7, dtype=torch.float64)
+        assert bool((th.weights.GroupRelative(by_length=False)(R, torch.ones(1, G)) == 0).all())
+
+
+def test_equal_advantages_say_nothing():
+    """Of V = 0.3 everywhere and rewards of 0.1 that end at once: A = −0.2 for every action, less its mean 0."""
+
+    class Level:
+        def of(self, state, shape):
+            return torch.full(shape, 0.3)
+
+    every = torch.ones(8, 5, dtype=torch.bool)
+    tensors = {"reward": torch.full((8, 5), 0.1), "terminated": every, "truncated": ~every}
+    batch = Batch(tensors | {"state": torch.zeros(8, 5, 2), "next": torch.zeros(8, 5, 2)}, dims=2)
+    A, _ = th.weights.GAE(Level(), normalise=True)(batch)
+    assert bool((A == 0).all())
+
+
+@pytest.mark.parametrize("from_start", [False, True])
+def test_returns_end_with_their_episode(from_start):
+    """Two episodes in one row weigh as in rows of their own."""
+    r = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]], dtype=torch.float64)
+    end = torch.tensor([[False, True, False, False, True]])
+    weighting = th.weights.RewardToGo(0.5, baseline=None, from_start=from_start)
+    whole = weighting(Batch({"reward": r, "terminated": end, "truncated": torch.zeros_like(end)}, dims=2), torch.zeros(1, 5))
+    apart = [weighting(Batch({"reward": part}, dims=2), torch.zeros(part.shape)) for part in (r[:, :2], r[:, 2:])]
+    assert torch.equal(whole, torch.cat(apart, 1))
+
+
 def test_what_cannot_be_weighted_is_refused():
     with pytest.raises(BadArgument, match=r"discount=1\.5"):
         th.weights.RewardToGo(1.5)

@@ -38,7 +38,7 @@ class System(Common, ABC):
     """Of the first step after the warm-up; a cosine takes it to 0."""
     held_out: float = 0.1
     """Fraction of the rows that is held out: θ is left where they were most probable."""
-    average: float | None = None
+    average: Annotated[float | None, arg(metavar="D", help_behavior_hint="")] = None
     """Decay of an exponential average of θ, which then takes its place."""
     seed: int = 0
     """Of the network, of the order of the data, and of what is held out."""

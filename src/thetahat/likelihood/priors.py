@@ -109,6 +109,11 @@ class StudentT(Prior):
     df: float = field(default=4.0, kw_only=True)
     concave: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.df < math.inf:
+            raise BadArgument(f"df={self.df}. Accepted: a positive number.")
+
     def log_density(self, z: Tensor) -> Tensor:
         half = (self.df + 1) / 2
         constant = math.lgamma(half) - math.lgamma(self.df / 2) - 0.5 * math.log(self.df * math.pi)

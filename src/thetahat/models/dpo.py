@@ -36,7 +36,8 @@ class DPO(Model):
     Reads the tensors of `data.TokenPairs`; where a batch has "chosen_reference" and "rejected_reference" (`referenced`), log π_ref is not
     computed again.
 
-    Source: Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy preferences.
+    Source: Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy preferences, for
+    labels that are turned round with probability ε; there log σ is mixed, here the probabilities are, which is the likelihood of such labels.
 
     >>> from thetahat.data import Bytes
     >>> policy, reference = (Autoregressive(torch.nn.Embedding(257, 257)) for _ in range(2))

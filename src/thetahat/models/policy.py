@@ -81,7 +81,7 @@ class Policy(Model):
 
     @torch.no_grad()
     def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]:
-        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode."""
+        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode (of a squashed normal: its median)."""
         actions, f = self.parameters_of(state)
         action = actions.mode(f) if greedy else actions.draw(f, generator)
         return action, actions.log_prob(f, action)

@@ -22,6 +22,7 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...data.source import evaluating
 from ...errors import BadArgument
+from .returns import ROUNDING
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class GAE:
         if self.normalise:
             own = A[played]
             spread = own.std()
-            A = np.where(played, (A - own.mean()) / (spread if spread > 0 else 1.0), 0.0)
+            same = spread <= ROUNDING * max(np.abs(G).max(), np.abs(V[played]).max())
+            A = np.where(played & (not same), (A - own.mean()) / (1.0 if same else spread), 0.0)
         return torch.from_numpy(A), torch.from_numpy(G)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...data.batch import Batch
 from ...errors import BadArgument
+from .returns import ROUNDING
 from ...types import Weights
 
 
@@ -66,7 +67,8 @@ class GroupRelative:
         A = R - R.mean(1, keepdim=True)
         if self.by_std:
             spread = R.std(1, keepdim=True)
-            A = torch.where(spread > 0, A / spread.clamp(min=1e-300), torch.zeros_like(A))
+            same = spread <= ROUNDING * R.abs().amax(1, keepdim=True)
+            A = torch.where(same, 0.0, A / torch.where(same, 1.0, spread))
         return A * (lengths.mean() / lengths) if self.by_length else A
 
 
@@ -80,7 +82,8 @@ def kl_estimate(log_prob: Tensor, reference: Tensor, estimator: str = "k1") -> T
         k2 = d²/2                       biased;               its gradient is that of KL(π ‖ π_ref)
         k3 = e^{−d} − 1 + d             unbiased, positive;   its gradient is that of KL(π_ref ‖ π)
 
-    (the gradients of the estimates at draws held fixed, in expectation over them).
+    (the gradients of the estimates at draws held fixed, in expectation over them). A draw is what log p is of: of a sequence's log p the
+    divergence is the sequence's, of a token's it is that token's, given those before it as they were drawn.
 
     >>> kl_estimate(torch.tensor(-1.0), torch.tensor(-1.5), "k3").item() > 0
     True
@@ -106,6 +109,9 @@ class Penalised:
     weighting : (batch, log_prob) → weights
     beta : β ≥ 0
     estimator : "k2", for the gradient of KL(π ‖ π_ref); "k3" (GRPO's), for that of KL(π_ref ‖ π); "k1" does nothing in expectation
+
+    Terms are tokens, so the divergence is each token's, given those before it: what a token does to the divergence of later ones is left out,
+    as GRPO leaves it out. The divergence of whole answers belongs in the reward: `data.Generations(…, kl=β)`.
 
     Reads "reference" of the batch.
     """

@@ -11,11 +11,16 @@ from ...data.batch import Batch
 from ...errors import BadArgument
 
 
+ROUNDING = 1e-9  # a spread of less than so much of the values themselves is the rounding of equal ones, and nothing to be divided by
+
+
 @dataclass(frozen=True)
 class RewardToGo:
     """REINFORCE's weight: the rewards that follow an action, less what other episodes had at the same step.
 
         w_it = γ^{s·t} · (G_it − b_it) / c,      G_it = Σ_{t'≥t} γ^{t'−t} r_it',      b_it = Σ_{j≠i} G_jt / (B − 1)
+
+    The sum goes to the end of the episode that (i, t) is in; where several stand in one row, the t of γ^{s·t} counts from the beginning of each.
 
     E Σ_it w_it ∇log π(a_it | s_it) = B ∇E[Σ_t γᵗ r_t] exactly for γ = 1, or with from_start (s = 1) for every γ: the baseline
     leaves the episode's own return out, so it is independent of its actions and adds no bias. Without from_start (s = 0, as
@@ -52,24 +57,33 @@ class RewardToGo:
         if len(batch.shape) != 2:
             raise BadArgument(f"RewardToGo needs episodes in order, terms (B, T); the batch has terms of shape {batch.shape}.")
         played = (batch.count > 0).to(torch.float64)
-        returns = self.returns(batch["reward"].detach() * played)
+        ended = batch["terminated"] | batch["truncated"] if "terminated" in batch else torch.zeros(batch.shape, dtype=torch.bool)
+        returns = self.returns(batch["reward"].detach() * played, ended)
         weight = returns
         if self.baseline == "mean" and len(returns) > 1:
             weight = (returns - (returns.sum(0) - returns) / (len(returns) - 1)) * played
         if self.normalise:
             mean = weight.sum() / played.sum()
             spread = ((weight - mean) ** 2 * played).sum().div(played.sum()).sqrt()
-            weight = weight / spread if float(spread) > 0 else weight
+            same = float(spread) <= ROUNDING * float(returns.abs().max())
+            weight = torch.zeros_like(weight) if same else weight / spread
         if self.from_start and self.discount < 1:
-            weight = weight * self.discount ** torch.arange(weight.shape[1], dtype=torch.float64, device=weight.device)
+            weight = weight * self.discount ** _since(ended)
         return weight
 
-    def returns(self, reward: Tensor) -> Tensor:
-        """G, (B, T)."""
-        if self.discount == 1:
-            return reward.flip(1).cumsum(1).flip(1)
+    def returns(self, reward: Tensor, ended: Tensor | None = None) -> Tensor:
+        """G, (B, T). `ended`: with this term an episode was over; None: a row is one episode."""
         out, ahead = torch.empty_like(reward), reward.new_zeros(len(reward))
+        keep = torch.full_like(reward, self.discount) if ended is None else self.discount * (~ended).to(reward.dtype)
         for t in range(reward.shape[1] - 1, -1, -1):
-            ahead = reward[:, t] + self.discount * ahead
+            ahead = reward[:, t] + keep[:, t] * ahead
             out[:, t] = ahead
         return out
+
+
+def _since(ended: Tensor) -> Tensor:
+    """(B, T) how many terms of its episode came before each."""
+    t = torch.arange(ended.shape[1]).expand(ended.shape)
+    began = torch.zeros_like(t)
+    began[:, 1:] = torch.where(ended[:, :-1], t[:, 1:], 0).cummax(1).values
+    return (t - began).to(torch.float64)
