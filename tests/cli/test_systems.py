@@ -154,6 +154,14 @@ def test_a_run_is_sampled(fitted, tmp_path, capsys):
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_text_is_written_to_a_file(fitted, tmp_path, capsys):
+    words = ["sample", str(fitted / "gpt"), "--prompt", "line", "--length", "5", "-n", "2"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert main([*words, "-o", str(tmp_path / "x.txt")]) == 0
+    assert (tmp_path / "x.txt").read_text() == shown
+
+
 def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
     """Whole greedy episodes for `play` and for each look; those of the play that was learnt from under a name of their own."""
     assert main(["play", str(fitted / "policy"), "-n", "5", "--json"]) == 0
@@ -304,6 +312,13 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["sample", str(fitted / "policy")], "thetahat play"),
         (["score", str(fitted / "policy"), str(data / "rows.csv")], "thetahat play"),
         (["play", str(fitted / "vae")], "plays nothing"),
+        (["sample", str(fitted / "gpt"), "-n", "0"], "-n 0"),
+        (["sample", str(fitted / "gpt"), "--prompt", ""], "--prompt is empty"),
+        (["sample", str(fitted / "gpt"), "--prompt", "l", "--temperature", "nan"], "temperature=nan"),
+        (["sample", str(fitted / "gpt"), "-o", str(tmp_path / "no" / "x.txt")], "no"),
+        (["fit", "policy", "--env", "no_such_module:X-v0", "--run", str(tmp_path / "p")], "no_such_module"),
+        (["fit", "policy", "--held-out", "0.3", "--run", str(tmp_path / "p")], "--held-out 0.3"),
+        (["fit", "policy", "--entropy", "nan", "--run", str(tmp_path / "p")], "entropy=nan"),
     ]:
         assert main(words) == 2, words
         assert said in capsys.readouterr().err

@@ -114,6 +114,38 @@ def test_a_state_of_another_shape_is_named(monkeypatch):
         environments.step(np.array([0, 1]))
 
 
+class Faulty(Counter):
+    """Raises, or shows a state of another shape, after two steps; or pays in words."""
+
+    def step(self, action):
+        state, reward, *rest = super().step(action)
+        if self.fault == "raises" and self.t == 2:
+            raise RuntimeError("boom")
+        return np.zeros(3, np.float32) if self.fault == "shape" and self.t == 2 else state, "x" if self.fault == "word" else reward, *rest
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("raises", r"Faulty failed after 1 steps of 1 copies: RuntimeError: boom. It promises states of shape \(2,\)"),
+        ("shape", "Faulty failed after 1 steps"),
+        ("word", "Faulty failed after 0 steps .*'x'"),
+    ],
+)
+def test_what_an_environment_raises_is_said_to_be_its_own(fault, said):
+    environments = Environments(Faulty, 1, {"fault": fault})
+    environments.reset(seed=0)
+    with pytest.raises(DataError, match=said):
+        for _ in range(3):
+            environments.step(np.zeros(1, dtype=int))
+
+
+def test_an_environment_that_cannot_be_made_is_named():
+    for name in ("NoSuch-v0", "no_such_module:X-v0", lambda: 1 / 0):
+        with pytest.raises(BadArgument, match=r"gymnasium cannot make"):
+            Environments(name)
+
+
 def test_states_that_are_no_arrays_are_refused():
     class Words(Counter):
         observation_space = spaces.Text(5)

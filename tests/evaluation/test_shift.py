@@ -102,6 +102,7 @@ def test_too_few_effective_rows_are_refused():
     [
         (lambda: density_ratio({"x": [1.0, 2.0]}, {"z": [1.0]}), BadArgument, "share no column"),
         (lambda: density_ratio(table(0, 1, 9, 0), table(0, 1, 9, 1), "z"), UnknownColumn, "'z'"),
+        (lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x - 1"), BadArgument, "leaves the intercept out"),
         (lambda: density_ratio({"x": [1.0, None] * 9}, {"x": [1.0, 2.0] * 9}), DataError, "missing in row 1"),
         (lambda: two_sample(table(0, 1, 9, 0), table(0, 1, 9, 1), folds=1), BadArgument, "2 folds or more"),
         (lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x").mean([1.0]), BadArgument, "99 rows"),
