@@ -189,7 +189,9 @@ def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
     assert f"<code>thetahat {' '.join(words)} {tmp_path / 'r'}</code>" in page
 
 
-@pytest.mark.parametrize(("option", "value"), [("--discount", "0.5"), ("--method", "a2c"), ("--copies", "2"), ("--epsilon", "0.3")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--discount", "0.5"), ("--method", "a2c"), ("--copies", "2"), ("--epsilon", "0.3")]
+)
 def test_a_run_does_not_go_on_with_other_weights_or_other_play(fitted, capsys, option, value):
     """What data are drawn from the model, and how they weigh, is what was asked for when the run began."""
     words = ["fit", "policy", *SMALL["policy"].split(), "--seed", "3", "--run", str(fitted / "policy"), "--resume"]

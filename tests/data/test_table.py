@@ -205,3 +205,14 @@ def test_blocks_of_a_table_are_the_table(table):
     assert max(map(len, blocks)) == 617
     for name in source.whole:
         assert torch.equal(torch.cat([b[name] for b in blocks]), source.whole[name])
+
+
+def test_a_word_among_numbers_is_named_by_its_row(tmp_path):
+    """A file of numbers with one word in it is no categorical response."""
+    lines = ["y,x", *(f"{i}.5,{i}" for i in range(30))]
+    lines[1 + 17] = "oops,17"
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        OutOfSupport, match=r"the response 'y' is 'oops' in row 17, and a number elsewhere \(1 of its 30 values are words\)"
+    ):
+        th.fit("y ~ x", tmp_path / "rows.csv")

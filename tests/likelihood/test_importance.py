@@ -138,7 +138,9 @@ def test_weights_that_leave_the_fit_to_a_few_rows_are_refused():
     """(Σ w)² / Σ w² of three heavy rows among sixty, by hand; as many even rows are no fewer than they are."""
     data = moved(60)
     w = np.where(np.arange(60) < 3, [50.0, 40.0, 30.0] * 20, 1e-3)
-    with pytest.raises(BadWeights, match=rf"weigh like {w.sum() ** 2 / (w**2).sum():.1f} of them, and 10 are wanted for 3 parameters"):
+    with pytest.raises(
+        BadWeights, match=rf"weigh like {w.sum() ** 2 / (w**2).sum():.1f} of them, and 10 are wanted for 3 parameters"
+    ):
         th.fit("y ~ x", data | {"w": w}, weights=Importance("w"))
     few = {name: column[:6] for name, column in data.items()} | {"w": np.ones(6)}
     summary = str(th.fit("y ~ x", few, weights=Importance("w")).summary())

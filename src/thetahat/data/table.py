@@ -87,6 +87,14 @@ class Response:
         return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
+def _rows(frame: Frame, column: str) -> Iterator[tuple[int, Any]]:
+    """(row, value) of a column, in order."""
+    row = 0
+    for block in frame.blocks([column]):
+        yield from enumerate(block[column], row)
+        row += len(block)
+
+
 def read_response(expression: str, frame: Frame, family: Family) -> Response:
     """Read a left-hand side against the data. A categorical response (or any response of a categorical family) becomes codes."""
     expression = expression.strip()
@@ -117,6 +125,13 @@ def read_response(expression: str, frame: Frame, family: Family) -> Response:
     if not levels:
         raise EmptyData(f"the response {plain!r} has no values: every row is missing.")
     if categorical and not hasattr(family, "probabilities") and (len(levels) > 2 or family.support.name != "{0, 1}"):
+        words = {v for v in levels if not _reads_as_number(v)}
+        if 0 < len(words) < len(levels) / 2:
+            row, value = next(found for found in _rows(frame, plain) if found[1] in words)
+            raise OutOfSupport(
+                f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of its {len(levels)} values are "
+                "words). Mend those rows, or leave them empty: empty ones are dropped and counted."
+            )
         shown = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
         remedy = (
             "convert the column"

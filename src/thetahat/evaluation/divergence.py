@@ -194,7 +194,9 @@ def _shares(y: np.ndarray, x: np.ndarray | None, count: np.ndarray | None, metho
     surprise = np.log(groups[given[seen]]) - np.log(cells[both[seen]])
     value = float((c[seen] * surprise).sum() / n)
     spare = int((cells > 0).sum() - (groups > 0).sum())
-    second = spare / (2 * n**2)  # of uniform shares the first-order variance is, on average, that of the truth and twice this; of others less
+    second = spare / (
+        2 * n**2
+    )  # of uniform shares the first-order variance is, on average, that of the truth and twice this; of others less
     variance = max(float((c[seen] * (surprise - value) ** 2).sum() / n**2) - second, second)
     values = int((cells > 0).sum())
     method_said = f"the shares of {values} {'values' if x is None else 'pairs'} in {n:g} rows"

@@ -177,7 +177,9 @@ def _labelled(reference: Any, new: Any, predictors: str | None) -> tuple[Regress
     parts = [frame.read(frame.columns)[shared].assign(**{label: float(t)}) for t, frame in enumerate(frames)]
     model, table = regression(f"{label} ~ {predictors}", pd.concat(parts, ignore_index=True), Bernoulli(), missing="raise")
     if "Intercept" not in model.coefficient_names:
-        raise BadArgument(f"{predictors!r} leaves the intercept out, which takes up how many rows of either table there are. Leave it in.")
+        raise BadArgument(
+            f"{predictors!r} leaves the intercept out, which takes up how many rows of either table there are. Leave it in."
+        )
     return model, table, len(parts[0]), len(parts[1]), predictors
 
 

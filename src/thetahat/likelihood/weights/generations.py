@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...data.batch import Batch
 from ...errors import BadArgument
-from .returns import ROUNDING
 from ...types import Weights
+from .returns import ROUNDING
 
 
 @dataclass(frozen=True)

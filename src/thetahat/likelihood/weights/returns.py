@@ -10,8 +10,9 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...errors import BadArgument
 
-
-ROUNDING = 1e-9  # a spread of less than so much of the values themselves is the rounding of equal ones, and nothing to be divided by
+ROUNDING = (
+    1e-9  # a spread of less than so much of the values themselves is the rounding of equal ones, and nothing to be divided by
+)
 
 
 @dataclass(frozen=True)
