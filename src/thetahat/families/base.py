@@ -11,6 +11,7 @@ Shapes: y (n,), every parameter and every η (n,) or broadcastable to it.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -258,6 +259,23 @@ class Family:
 
     def _lacks(self, what: str) -> BadArgument:
         return BadArgument(f"{self} has no {what}.")
+
+
+class Tailed(Family):
+    """A family whose two tails are found together: the smaller by its own series or fraction, the larger as its complement."""
+
+    @abstractmethod
+    def tails(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor]:
+        """log P(Y ≤ y | θ) and log P(Y > y | θ)."""
+
+    def cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return torch.exp(self.tails(y, *parameters, **extras)[0])
+
+    def log_cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.tails(y, *parameters, **extras)[0]
+
+    def log_survival(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
+        return self.tails(y, *parameters, **extras)[1]
 
 
 def _gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, binary, counts, positive, unit, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, binary, counts, positive, unit, weighted_mean, weighted_variance
 from .links import CLogLog, Logit, Probit
 from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum
 
@@ -95,7 +95,7 @@ class Bernoulli(Family):
 
 
 @dataclass(frozen=True)
-class Binomial(Family):
+class Binomial(Tailed):
     """The number of successes in m independent trials.
 
         log p(y | μ) = log m! − log y! − log (m − y)! + y·log μ + (m − y)·log(1 − μ)
@@ -157,16 +157,7 @@ class Binomial(Family):
     def variance(self, mean: Tensor, trials: Tensor) -> Tensor:
         return trials * mean * (1 - mean)
 
-    def cdf(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, trials))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
-        return self._tails(y, mean, trials)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, trials: Tensor) -> Tensor:
-        return self._tails(y, mean, trials)[1]
-
-    def _tails(self, y: Tensor, mean: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
+    def tails(self, y: Tensor, mean: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         """P(Y ≤ y) = I_{1−μ}(m − y, y + 1): the smaller tail from its fraction, the larger from its complement."""
         y, mean, m = torch.broadcast_tensors(torch.floor(y), mean, trials.to(mean.dtype))
         below, all_of_it = y < 0, y >= m

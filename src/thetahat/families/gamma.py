@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, nonnegatives, positive, positives, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, nonnegatives, positive, positives, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI, log_gammainc, stirling, stirling_jets
 from .links import Log
 from .special import invert_cdf, log1mexp, log_gamma_sample
@@ -89,7 +89,7 @@ class Exponential(Family):
 
 
 @dataclass(frozen=True)
-class Gamma(Family):
+class Gamma(Tailed):
     """Positive amounts whose standard deviation is proportional to their mean: claims, durations, concentrations.
 
         log p(y | μ, φ) = −(u − 1 − log u)/φ − ½ log(2πφ) − δ(1/φ) − log y,      u = y/μ
@@ -153,16 +153,7 @@ class Gamma(Family):
     def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
         return dispersion * mean**2
 
-    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, dispersion))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion)[1]
-
-    def _tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+    def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
         finite = y < math.inf
         x = torch.where(finite, torch.where(finite, y, 0.0) / (mean * dispersion), y)  # y = ∞ has no derivative of its quotient
         return log_gammainc(1 / dispersion, x)

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.special import erfcx
 
 from . import links
-from .base import Derivatives, Family, Parameter, positive, positives, weighted_mean, weighted_variance
+from .base import Derivatives, Parameter, Tailed, positive, positives, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI
 from .special import invert_cdf, log1mexp, log_ndtr, polynomial
 
 
 @dataclass(frozen=True)
-class InverseGaussian(Family):
+class InverseGaussian(Tailed):
     """The time at which a Brownian motion with drift first reaches a level.
 
         log p(y | μ, φ) = −½ log(2πφ) − (3/2)·log y − (y/μ − 1)² / 2φy
@@ -83,16 +83,7 @@ class InverseGaussian(Family):
     def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
         return dispersion * mean**3
 
-    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, dispersion))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion)[1]
-
-    def _tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+    def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
         """log P(Y ≤ y) and log P(Y > y): Φ(a) + e^(2/φμ)·Φ(−b) and its complement, a, b = (y/μ ∓ 1)/√(φy).
 
         As 2/φμ = (b² − a²)/2, the second term is e^(−a²/2)·M(b), M(b) = e^(b²/2)·Φ(−b), and nothing overflows.
@@ -113,7 +104,7 @@ class InverseGaussian(Family):
         return log_cdf, torch.where(inside, log_survival, torch.where(y > 0, -math.inf, 0.0))
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        lower, upper = (lambda y, tail=tail: torch.exp(self._tails(y, mean, dispersion)[tail]) for tail in (0, 1))
+        lower, upper = (lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion)[tail]) for tail in (0, 1))
         return invert_cdf(lower, q, 0.0, math.inf, upper)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, counts, positive, weighted_mean, weighted_variance
 from .links import Log
 from .special import bennett, beta_fraction, count_quantile, log1mexp, log_factorial, log_rising
 
 
 @dataclass(frozen=True)
-class NegativeBinomial(Family):
+class NegativeBinomial(Tailed):
     """Counts whose variance grows with the square of their mean (NB2).
 
         log p(y | μ, α) = lgamma(y + 1/α) − lgamma(1/α) − lgamma(y + 1) − (1/α)·log(1 + αμ) + y·log(αμ / (1 + αμ))
@@ -78,14 +78,8 @@ class NegativeBinomial(Family):
     def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
         return mean + dispersion * mean**2
 
-    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, dispersion))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return _tails(y, mean, dispersion)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return _tails(y, mean, dispersion)[1]
+    def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+        return _tails(y, mean, dispersion)
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
         q, mean, dispersion = torch.broadcast_tensors(q, mean, dispersion)
@@ -100,7 +94,7 @@ class NegativeBinomial(Family):
 
 
 @dataclass(frozen=True)
-class NegativeBinomial1(Family):
+class NegativeBinomial1(Tailed):
     """Counts whose variance is a multiple of their mean (NB1).
 
         log p(y | μ, α) = lgamma(y + μ/α) − lgamma(μ/α) − lgamma(y + 1) − (μ/α)·log(1 + α) + y·log(α / (1 + α))
@@ -140,14 +134,8 @@ class NegativeBinomial1(Family):
     def variance(self, mean: Tensor, dispersion: Tensor) -> Tensor:
         return mean * (1 + dispersion)
 
-    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, dispersion))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return _tails(y, mean, dispersion / mean)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return _tails(y, mean, dispersion / mean)[1]
+    def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
+        return _tails(y, mean, dispersion / mean)
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
         return NegativeBinomial().quantile(q, mean, dispersion / mean)

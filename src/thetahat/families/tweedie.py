@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Family, Parameter, Range, nonnegatives, positive, weighted_mean, weighted_variance
+from .base import Parameter, Range, Tailed, nonnegatives, positive, weighted_mean, weighted_variance
 from .incomplete import DEPTH, by_rows, jet, log_gammainc, moments, stirling_jets, stirling_value
 from .special import invert_cdf, log1mexp, log_gamma_sample
 
 
 @dataclass(frozen=True)
-class Tweedie(Family):
+class Tweedie(Tailed):
     """The sum of a Poisson number of gamma amounts: insurance totals, rainfall, catches.
 
         P(0 | μ, φ, p) = exp(−λ),      λ = μ^(2−p) / φ(2 − p)
@@ -79,17 +79,8 @@ class Tweedie(Family):
     def variance(self, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
         return dispersion * mean**power
 
-    def cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
-        return torch.exp(self.log_cdf(y, mean, dispersion, power))
-
-    def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion, power)[0]
-
-    def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
-        return self._tails(y, mean, dispersion, power)[1]
-
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
-        lower, upper = (lambda y, tail=tail: torch.exp(self._tails(y, mean, dispersion, power)[tail]) for tail in (0, 1))
+        lower, upper = (lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion, power)[tail]) for tail in (0, 1))
         rate = self._compound(mean, dispersion, power)[0]
         some = q > torch.exp(-rate)
         return torch.where(some, invert_cdf(lower, torch.where(some, q, 0.0), 0.0, math.inf, upper), 0.0)
@@ -99,7 +90,7 @@ class Tweedie(Family):
         rate = mean ** (2 - power) / (dispersion * (2 - power))
         return rate, (2 - power) / (power - 1), dispersion * (power - 1) * mean ** (power - 1)
 
-    def _tails(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """log P(Y ≤ y), P(Y ≤ y) = e^(−λ) + Σ_{j≥1} Poisson(j; λ)·P(jA, y/scale), and its complement: Q for P, and no atom."""
         y, mean, dispersion, power = torch.broadcast_tensors(y, mean, dispersion, power)
         some = (y > 0) & (y < math.inf)

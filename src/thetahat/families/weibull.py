@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +32,34 @@ def _log_moments(y: Tensor, weight: Tensor) -> tuple[float, float]:
     return weighted_mean(log_y, weight), math.sqrt(weighted_variance(log_y, weight))
 
 
+class _Power(Family):
+    """y = scale · e^(w/k) with w of a density without parameters: log p(y) = log k − log y + log p(w),  w = k·log(y/scale)."""
+
+    scale = Parameter(positive, link=links.log)
+    shape = Parameter(positive, link=links.log)
+    support = positives
+
+    def log_prob(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
+        return self._log_prob(y, torch.log(scale), torch.log(shape))
+
+    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
+        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
+
+    def _log_prob(self, y: Tensor, log_scale: Tensor, log_shape: Tensor) -> Tensor:
+        log_y = _log(y)
+        log_density = self._log_density(torch.exp(log_shape) * (log_y - log_scale))
+        return torch.where(y > 0, log_shape - log_y + log_density, -math.inf)
+
+    @abstractmethod
+    def _log_density(self, w: Tensor) -> Tensor:
+        """log p(w)."""
+
+    def _w(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
+        return shape * (_log(torch.where(y < math.inf, y, 1.0)) - torch.log(scale))
+
+
 @dataclass(frozen=True)
-class Weibull(Family):
+class Weibull(_Power):
     """Times to failure, of a hazard that is a power of time.
 
         log p(y | λ, k) = log k − log y + w − e^w,      w = k·log(y/λ)
@@ -50,20 +77,8 @@ class Weibull(Family):
     -1.922067
     """
 
-    scale = Parameter(positive, link=links.log)
-    shape = Parameter(positive, link=links.log)
-    support = positives
-
-    def log_prob(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
-        return self._log_prob(y, torch.log(scale), torch.log(shape))
-
-    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
-
-    def _log_prob(self, y: Tensor, log_scale: Tensor, log_shape: Tensor) -> Tensor:
-        log_y = _log(y)
-        w = torch.exp(log_shape) * (log_y - log_scale)
-        return torch.where(y > 0, log_shape - log_y + w - torch.exp(w), -math.inf)
+    def _log_density(self, w: Tensor) -> Tensor:
+        return w - torch.exp(w)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
@@ -100,9 +115,6 @@ class Weibull(Family):
     def log_survival(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return _at_ends(y, -torch.exp(self._w(y, scale, shape)), 0.0, -math.inf)
 
-    def _w(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
-        return shape * (_log(torch.where(y < math.inf, y, 1.0)) - torch.log(scale))
-
     def quantile(self, q: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return scale * (-torch.log1p(-q)) ** (1 / shape)
 
@@ -118,7 +130,7 @@ class Weibull(Family):
 
 
 @dataclass(frozen=True)
-class LogLogistic(Family):
+class LogLogistic(_Power):
     """Survival times whose odds of having ended are a power of time.
 
         log p(y | α, k) = log k − log y + log σ(w) + log σ(−w),      w = k·log(y/α),  σ(w) = 1/(1 + e^(−w))
@@ -136,20 +148,8 @@ class LogLogistic(Family):
     -2.170527
     """
 
-    scale = Parameter(positive, link=links.log)
-    shape = Parameter(positive, link=links.log)
-    support = positives
-
-    def log_prob(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
-        return self._log_prob(y, torch.log(scale), torch.log(shape))
-
-    def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
-
-    def _log_prob(self, y: Tensor, log_scale: Tensor, log_shape: Tensor) -> Tensor:
-        log_y = _log(y)
-        w = torch.exp(log_shape) * (log_y - log_scale)
-        return torch.where(y > 0, log_shape - log_y + logsigmoid(w) + logsigmoid(-w), -math.inf)
+    def _log_density(self, w: Tensor) -> Tensor:
+        return logsigmoid(w) + logsigmoid(-w)
 
     def sample(self, scale: Tensor, shape: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         scale, shape = torch.broadcast_tensors(scale, shape)
@@ -173,9 +173,6 @@ class LogLogistic(Family):
 
     def log_survival(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return _at_ends(y, logsigmoid(-self._w(y, scale, shape)), 0.0, -math.inf)
-
-    def _w(self, y: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
-        return shape * (_log(torch.where(y < math.inf, y, 1.0)) - torch.log(scale))
 
     def quantile(self, q: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return scale * (q / (1 - q)) ** (1 / shape)
