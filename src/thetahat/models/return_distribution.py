@@ -28,8 +28,8 @@ from .base import Model, applied, unpadded
 class ReturnDistribution(Model):
     """A distribution over finitely many returns for each action; `act` takes the action with the best of them.
 
-    A subclass says `distribution(state)`, `log_prob(batch)` and `projected(…)`. `risk` is None (actions are valued by the mean of their
-    return) or a level α (by its mean in the worst α of cases), both where it acts and in the action that the target follows.
+    A subclass says `distribution(state)` and `log_prob(batch)`, and with `masses` what the latter takes. `risk` is None (actions are valued by
+    the mean of their return) or a level α (by its mean in the worst α of cases), both where it acts and in the action that the target follows.
     """
 
     target = "target"
@@ -46,7 +46,11 @@ class ReturnDistribution(Model):
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """(returns, their masses), (…, A, K) each."""
 
-    @abstractmethod
+    def masses(self, returns: Tensor, mass: Tensor) -> Tensor:
+        """What `log_prob` takes for its target, (n, K), of returns (n, K) and their masses: here the returns themselves."""
+        return returns
+
+    @torch.no_grad()
     def projected(
         self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
     ) -> Tensor:
@@ -58,6 +62,13 @@ class ReturnDistribution(Model):
         following : (n, …), the state then; nothing is to come from it where `terminated`, (n,)
         action : (n,), taken there; None: the one that this model takes
         """
+        values, mass = self.distribution(following)
+        if action is None:
+            worth = (mass * values).sum(-1) if self.risk is None else self.worth(following)
+            action = worth.argmax(-1)
+        kept = torch.where(terminated, torch.zeros_like(discount), discount).to(values.dtype)
+        returns = reward.to(values.dtype)[..., None] + kept[..., None] * _of_action(values, action)
+        return self.masses(returns, _of_action(mass, action))
 
     @torch.no_grad()
     def q(self, state: Tensor) -> Tensor:
@@ -143,15 +154,9 @@ class C51(ReturnDistribution):
         out = (batch["target"] * torch.log_softmax(_of_action(f, batch["action"]), -1)).sum(-1)
         return unpadded(out, batch)
 
-    @torch.no_grad()
-    def projected(
-        self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
-    ) -> Tensor:
-        z, mass = self.distribution(following)
-        taken = self.worth(following).argmax(-1) if action is None else action
-        kept = torch.where(terminated, torch.zeros_like(discount), discount).to(mass.dtype)
-        returns = reward.to(mass.dtype)[..., None] + kept[..., None] * z[..., 0, :]
-        return project(returns, _of_action(mass, taken), self.low, self.high, len(self.atoms))
+    def masses(self, returns: Tensor, mass: Tensor) -> Tensor:
+        """m, (n, K): the masses of the returns projected on the atoms."""
+        return project(returns, mass, self.low, self.high, len(self.atoms))
 
 
 class Quantiles(ReturnDistribution):
@@ -166,15 +171,6 @@ class Quantiles(ReturnDistribution):
         if not 0 <= kappa < math.inf:
             raise BadArgument(f"kappa={kappa}. Accepted: 0 (the check loss itself) or a positive number.")
         self.levels, self.kappa = levels, float(kappa)
-
-    @torch.no_grad()
-    def projected(
-        self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
-    ) -> Tensor:
-        values, _ = self.distribution(following)
-        taken = self.worth(following).argmax(-1) if action is None else action
-        kept = torch.where(terminated, torch.zeros_like(discount), discount).to(values.dtype)
-        return reward.to(values.dtype)[..., None] + kept[..., None] * _of_action(values, taken)
 
     def _composite(self, batch: Batch, theta: Tensor, tau: Tensor) -> Tensor:
         """Σ_k (1/M) Σ_j log p(y_j | θ_k, τ_k), (n,): θ (n, N), τ (n, N) or (N,), y the target, (n, M)."""
