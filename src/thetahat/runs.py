@@ -82,6 +82,7 @@ class Run:
         self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
         self.every = max(1, solver.steps // LINES)
         self.writer: Any = None
+        self.made = False  # the folder, by this call
         self.measure = measure
         self.measured: dict[str, float] = {}
         self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
@@ -105,6 +106,7 @@ class Run:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 _written(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
+                self.made = True
             except OSError as error:
                 raise BadArgument(f"run={str(self.folder)!r} cannot be written: {error.strerror or error}.") from error
 
@@ -168,7 +170,10 @@ class Run:
         self.begun = self.at = time.perf_counter()
 
     def close(self) -> None:
-        """The files of the climb, closed; also after an error."""
+        """The files of the climb, closed; also after an error. A climb that did not begin leaves no folder behind that it made."""
+        if self.writer is None and self.made and os.listdir(self.folder) == [CONFIG]:
+            (self.folder / CONFIG).unlink()
+            self.folder.rmdir()
         if self.writer is not None:
             for file in (self.lines, self.writer):
                 with contextlib.suppress(OSError):  # every line was flushed: what fails here was said when it was written

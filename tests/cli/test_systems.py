@@ -288,6 +288,25 @@ def test_bad_input_is_named_and_nothing_is_left_behind(tmp_path, capsys, system,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_climb_that_cannot_begin_leaves_no_run_behind(data, tmp_path, capsys):
+    """So that the same --run can be given again, with what was wrong put right."""
+    words = ["fit", "flow", str(data / "rows.csv"), "--steps", "2", "--run", str(tmp_path / "run")]
+    assert main([*words, "--held-out", "1e-9"]) == 2
+    assert "holds out 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(words) == 0
+
+
+def test_a_constant_column_and_a_single_class_are_named(data, tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{i},1" for i in range(20)), encoding="utf-8")
+    assert main(["fit", "flow", str(tmp_path / "rows.csv"), "--run", str(tmp_path / "run")]) == 3
+    assert "column 'b' of" in capsys.readouterr().err
+    np.save(tmp_path / "zeros.npy", np.zeros(300, dtype=int))
+    words = ["fit", "classifier", str(data / "digits.npy"), str(tmp_path / "zeros.npy"), "--levels", "17"]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 2
+    assert "one class only" in capsys.readouterr().err
+
+
 def test_images_and_labels_that_do_not_match_are_refused(data, tmp_path, capsys):
     np.save(tmp_path / "few.npy", np.zeros(5, dtype=int))
     words = [

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import BadArgument
+from ..errors import BadArgument, DataError, UnknownColumn
 from .system import Sizes, System
 
 # ---- text --------------------------------------------------------------------------------------------------------------------
@@ -161,6 +161,8 @@ class Classifier(OfImages):
 
         x, y = self._images(self.images), _labels(self.labels)
         rows = self._joined(x, y)
+        if int(y.max()) < 1:
+            raise BadArgument(f"{self.labels} holds one class only, 0: there is nothing to be told apart.")
         sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
         return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
 
@@ -221,6 +223,11 @@ class Flow(System):
         from ..data import Transformed
 
         names, rows = self._rows(self.data, list(self.columns))
+        for name, constant, value in zip(names, (rows == rows[0]).all(0).tolist(), rows[0].tolist(), strict=True):
+            if constant:
+                raise DataError(
+                    f"column {name!r} of {self.data} is {value:g} in every row: it has no scale. Leave it out (--columns)."
+                )
         source = Transformed(rows, "standardise")
         learnt: Any = source.maps[0]
         return {"columns": names, "shift": learnt.mean.tolist(), "scale": learnt.scale.tolist()}, source
@@ -230,7 +237,6 @@ class Flow(System):
 
         from ..data.frame import Frame
         from ..data.table import numeric_tensors
-        from ..errors import UnknownColumn
 
         found = numeric_tensors(Frame(path))
         for name in columns:
