@@ -234,3 +234,22 @@ def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_i
         climb(tmp_path / "lost", lost_after=20)
     (tmp_path / "gone").rename(tmp_path / "rows.parquet")
     assert torch.equal(climb(tmp_path / "lost"), whole)
+
+
+@pytest.mark.parametrize(
+    ("family", "activation", "shift", "differs"),
+    [("gumbel", "relu", 0.0, "models"), ("normal", "tanh", 0.0, "models"), ("normal", "relu", 1.0, "data")],
+)
+def test_a_checkpoint_of_another_family_network_or_x_is_refused(tmp_path, family, activation, shift, differs):
+    """The shapes of θ and the responses are the same; what is climbed is not."""
+
+    def climb(family="normal", activation="relu", shift=0.0):
+        g = torch.Generator().manual_seed(0)
+        x, y = torch.randn(40, 3, generator=g), torch.randn(40, generator=g)
+        model = th.models.Conditional(th.families.get(family), th.networks.mlp(3, 4, 2, activation, seed=0))
+        return th.fit(model, Tensors({"x": x + shift, "y": y}), solver=th.Stochastic(steps=4, checkpoint=tmp_path / "c"))
+
+    climb()
+    with pytest.raises(BadSave, match=f"its {differs} is"):
+        climb(family, activation, shift)
+    climb()

@@ -32,6 +32,8 @@ def climb(command: System, screen: Screen) -> int:
     record = Run(folder, objective, command.solver(), command.about(sizes), lambda: command.measure(model))
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
+    elif begun:
+        screen.note(f"{folder} holds no checkpoint: the climb begins again")
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
     said = Lines(screen, record)

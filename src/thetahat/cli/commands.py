@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import BadSave, DataError, FitError, IncomparableScores, ThetahatError
+from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
 from .arguments import Command, Compare, Fit, Play, Report, Reward, Sample, Score, Tour
 from .climb import climb
 from .formula import fit_formula
@@ -46,6 +46,8 @@ def code_of(error: ThetahatError) -> int:
 
 
 def report(command: Report, screen: Screen) -> int:
+    if command.fit.is_dir():
+        raise BadArgument(f"{command.fit} is the folder of a run, which has its report: {command.fit / 'report.html'}.")
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
     may_write(out, [command.fit, command.data], (".html", ".htm"))

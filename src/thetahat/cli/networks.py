@@ -82,7 +82,12 @@ class OfImages(System):
     def _images(self, path: Path) -> Any:
         from ..data import Images
 
-        return Images(path, levels=self.levels)
+        found = Images(path, levels=self.levels)
+        if len(found.shape) == 3 and found.shape[2] in (1, 3, 4) and found.shape[0] not in (1, 3, 4):
+            raise BadArgument(
+                f"{path} holds images of shape {found.shape}: their channels come last. Give x.transpose(0, 3, 1, 2)."
+            )
+        return found
 
     def read(self) -> tuple[Sizes, Any]:
         found = self.other(self.images, {})
@@ -161,8 +166,11 @@ class Classifier(OfImages):
 
         x, y = self._images(self.images), _labels(self.labels)
         rows = self._joined(x, y)
-        if int(y.max()) < 1:
-            raise BadArgument(f"{self.labels} holds one class only, 0: there is nothing to be told apart.")
+        distinct, most = len(y.unique()), int(y.max())
+        if distinct < 2:
+            raise BadArgument(f"{self.labels} holds one class only, {most}: there is nothing to be told apart.")
+        if most >= 100 + 10 * distinct:
+            raise BadArgument(f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, ….")
         sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
         return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
 
@@ -238,10 +246,13 @@ class Flow(System):
         from ..data.frame import Frame
         from ..data.table import numeric_tensors
 
-        found = numeric_tensors(Frame(path))
+        frame = Frame(path)
         for name in columns:
-            if name not in found:
-                raise UnknownColumn.named(name, found, where="--columns")
+            if name not in frame.columns:
+                raise UnknownColumn.named(name, frame.columns, where="--columns")
+            if columns.count(name) > 1:
+                raise BadArgument(f"--columns names {name!r} twice.")
+        found = numeric_tensors(frame, columns)
         names = columns or list(found)
         return names, torch.stack([found[name].double() for name in names], -1)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadArgument
+from ..errors import BadArgument, ThetahatError
 from .arguments import Play, Sample
 from .screen import Screen, may_write, plain_table
 from .systems import again
@@ -59,7 +59,11 @@ def _drawn(command: Sample, screen: Screen) -> int:
         may_write(command.out, [command.fit], (".txt",), new=True)
         if not command.prompt:
             raise BadArgument("--prompt is empty. Give a character at least, that a language model can go on from.")
-        prompt = torch.from_numpy(tokenizer.encode(command.prompt)).expand(command.draws, -1)
+        try:
+            begun = tokenizer.encode(command.prompt)
+        except ThetahatError as error:
+            raise BadArgument(f"--prompt {command.prompt!r} cannot be read: {error}") from error
+        prompt = torch.from_numpy(begun).expand(command.draws, -1)
         generator = torch.Generator().manual_seed(command.seed)
         settings = {"context": context, "temperature": command.temperature, "end": tokenizer.end}
         drawn = model.sample(prompt, command.length, generator=generator, **settings)

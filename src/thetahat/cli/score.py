@@ -40,6 +40,12 @@ def score(command: Score, screen: Screen) -> int:
 def compare(command: Compare, screen: Screen) -> int:
     if len(command.fits) < 2:
         raise BadArgument(f"compare takes two or more saved fits; received {len(command.fits)}.")
+    for path in command.fits:
+        if path.is_dir():
+            raise BadArgument(
+                f"{path} is the folder of a run; compare takes what fit --save wrote. Runs are scored one by one (thetahat score RUN DATA), "
+                "and compared in Python: th.compare({name: score, …})."
+            )
     from ..data.frame import Frame
     from ..evaluation.compare import compare as compared
     from ..saving import load

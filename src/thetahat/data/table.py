@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -429,11 +429,12 @@ def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
     return replace(encoder, weights=weights[0] if weights else None).encode(block, response=response)
 
 
-def numeric_tensors(frame: Frame) -> dict[str, Tensor]:
-    """Every column as a float64 tensor, for a model that reads columns by name. A missing value is refused by name."""
-    block = frame.read(frame.columns)
+def numeric_tensors(frame: Frame, columns: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Columns (all, without a choice) as float64 tensors, for a model that reads them by name. A missing value is refused by name."""
+    chosen = list(columns) or list(frame.columns)
+    block = frame.read(chosen)
     out = {}
-    for name in frame.columns:
+    for name in chosen:
         found = missing_rows(block[name])
         if found is not None:
             raise NotFinite(

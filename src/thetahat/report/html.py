@@ -161,7 +161,7 @@ def headline(facts: Facts) -> str:
     if math.isnan(facts.log_likelihood):
         said = words.held_out(facts.certificate)
         if said:
-            return f"On data held out it reached {said}, {where}."
+            return f"On data held out it reached {said}, {where.removeprefix('reached ')}."
         found = words.join([f"{each.name} {each}" for each in facts.measured])
         return f"At the end: {found}; {where}." if found else f"A network, {where}."
     each = f" ({words.number(facts.log_likelihood / facts.observations)} an observation)" if facts.observations > 0 else ""

@@ -86,21 +86,21 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
     if facts.lines and any(block.folded for block in facts.blocks):
         yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
     yield [("", "")]
-    yield from _scores(facts)
+    yield from _scores(facts, width)
     if facts.excess is not None:
         yield from _wrapped(str(facts.excess), "dim", width)
     yield [("", "")]
     yield from _certificate(facts, width)
 
 
-def _scores(facts: Facts) -> Iterator[Row]:
+def _scores(facts: Facts, width: int) -> Iterator[Row]:
     wide = max((len(found.name) for found in facts.measured), default=0)
     for found in facts.measured:
         yield [(f"{found.name:<{wide}}{GAP}", "label"), (str(found), "")]
     if math.isnan(facts.log_likelihood):  # of a network: no pass over the data is made unasked
         said = held_out(facts.certificate)
         if said:
-            yield [("held out  ", "label"), (said, "")]
+            yield from _labelled("held out", f"{said}: log {_article(facts.measure)} of {facts.units}", width)
         elif not facts.measured:
             yield [("fit.score(data) gives its score.", "dim")]
         return

@@ -14,16 +14,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..data.source import told
+from ..data.source import digest, told
 from ..errors import BadArgument, BadSave
 from ..likelihood import Objective
 from . import sharded
+from .minibatches import whole
 from .optimisers import restore, tensors_of
 from .processes import rank, together
 
@@ -49,7 +51,7 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
         "evaluations": [dataclasses.astuple(e) for e in state.evaluations],
         "trace": state.trace,
         "fitted": state.fitted,
-        "of": identity(solver, objective),
+        "of": work.identity,
     }
     if work.engine.sharded:
         sharded.write(path, tensors, content)
@@ -98,7 +100,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
             return None
     else:
         content, tensors = _read(path)
-    for name, value in identity(solver, objective).items():
+    for name, value in work.identity.items():
         other = content["of"].get(name)
         if json.loads(json.dumps(value)) != other:
             raise BadSave(
@@ -157,6 +159,7 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
     settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)
     return settings | {
         "shapes of θ": [list(p.shape) for p in objective.parameters()],
+        "models": [_structure(t.model) for t in objective.terms],
         "data": [_known(t.source) for t in objective.terms],
         "weights": [told(t.weights) for t in objective.terms],
         "priors": [told(prior.prior) for prior in objective.priors],
@@ -174,7 +177,17 @@ def check(objective: Objective) -> None:
 
 
 def _known(source: Any) -> str | None:
+    """A digest of all that is read, predictors included, where it is in memory; else of what is scored."""
+    rows = whole(source)
+    if rows is not None:
+        return digest(*rows.tensors.values(), *([rows.count] if rows.counted else []))
     return None if source.size is None and not getattr(source, "drawn", False) else source.fingerprint
+
+
+def _structure(model: Any) -> str:
+    """A digest of a model's layers and family, without the values of its parameters."""
+    said = f"{model!r} {getattr(model, 'family', '')}"
+    return type(model).__name__ + " " + hashlib.blake2b(re.sub("0x[0-9a-f]+", "", said).encode(), digest_size=8).hexdigest()
 
 
 def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:

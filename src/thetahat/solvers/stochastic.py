@@ -59,6 +59,7 @@ class Work:
     recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
     average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
+    identity: dict[str, Any] = field(default_factory=dict)  # what a checkpoint is of
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,10 @@ class Stochastic:
     distributed: str = "ddp"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "pieces"):
-            if getattr(self, name) < 1:
-                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: 1 or more.")
+        for name, least in (("steps", 1), ("batch_size", 1), ("pieces", 1), ("warmup", 0), ("seed", None)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+                raise BadArgument(f"{name}={value!r}. Accepted: {'a whole number' if least is None else f'{least} or more'}.")
         for name, accepted in (
             ("optimiser", OPTIMISERS),
             ("decay", DECAYS),
@@ -157,14 +159,16 @@ class Stochastic:
         ):
             if getattr(self, name) not in accepted:
                 raise BadArgument(f"{name}={getattr(self, name)!r}. Accepted: {', '.join(map(repr, accepted))}.")
-        if not self.learning_rate > 0 or (self.clip is not None and not self.clip > 0):
-            raise BadArgument(f"learning_rate={self.learning_rate}, clip={self.clip}: both are positive.")
-        if isinstance(self.held_out, (int, float)) and not 0 < self.held_out < 1:
+        if not self.learning_rate > 0:
+            raise BadArgument(f"learning_rate={self.learning_rate}. Accepted: a positive number.")
+        if self.clip is not None and not self.clip > 0:
+            raise BadArgument(f"clip={self.clip}. Accepted: a positive number, or None.")
+        held = self.held_out
+        if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or hasattr(held, "batches")):
             raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
-        if not all(0 <= b < 1 for b in (*self.betas, self.momentum, 0.0 if self.average is None else self.average)):
-            raise BadArgument(
-                f"betas={self.betas}, momentum={self.momentum}, average={self.average}. Accepted: numbers in [0, 1)."
-            )
+        for name, given in (("betas", self.betas), ("momentum", (self.momentum,)), ("average", (self.average or 0.0,))):
+            if not all(0 <= b < 1 for b in given):
+                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: in [0, 1).")
         if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
             raise BadArgument(
                 f"evaluate_every={self.evaluate_every}, patience={self.patience}, checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
@@ -212,6 +216,7 @@ class Stochastic:
         if self.checkpoint is None:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
+        state.work.identity = checkpoints.identity(self, objective)
         found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
         if found is None:
             return self._evaluated(objective, state)
