@@ -18,8 +18,9 @@ from torch import Tensor
 from . import families
 from .data.batch import Batch
 from .data.design import Design, from_columns
+from .data.response import Response
 from .data.source import Tensors, check_count
-from .data.table import Encoder, Response
+from .data.table import Encoder
 from .errors import BadArgument, FitError, MissingExtra, OutOfSupport
 from .families.base import Family
 from .fit import Fit, maximize

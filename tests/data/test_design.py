@@ -8,7 +8,8 @@ from formulaic import model_matrix
 
 from thetahat.data.design import FUNCTIONS, build, stack
 from thetahat.data.frame import Frame
-from thetahat.data.table import Encoder, Response, new_rows
+from thetahat.data.response import Response
+from thetahat.data.table import Encoder, new_rows
 from thetahat.errors import UnknownLevel
 from thetahat.families import Parameter
 from thetahat.models.regression import Predictor

@@ -27,7 +27,8 @@ from torch import Tensor
 from ..errors import BadArgument, BadFormula, BadSave
 from .design import FUNCTIONS, Coded, Design
 from .plain import plain, rich
-from .table import Encoder, Response
+from .response import Response
+from .table import Encoder
 
 _CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
 _CALLED = {name for name in (*FUNCTIONS, *TRANSFORMS) if name not in ("np", "contr")}

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..data.design import Design, build
 from ..data.frame import Frame
-from ..data.table import Encoder, Table, read_response
+from ..data.response import read_response
+from ..data.table import Encoder, Table
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from .regression import Regression
