@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
-from .base import Support
+from .base import Derivatives, Support
 from .censored import LogProb, Wrapper, log_between, somewhere
 from .links import Log
 from .poisson import Poisson
@@ -96,6 +96,22 @@ class Truncated(Wrapper):
     def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
         inner = self.inner(extras)
         return self._log_prob(y, lambda v: self.family.log_prob_eta(v, *eta, **inner), self.natural(eta), extras)
+
+    def derivatives(
+        self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
+    ) -> Derivatives:
+        """Where the lowest count alone is cut off, by the chain rule from those of the family inside: log p₀(y) − log(1 − p₀(0))."""
+        s, given = self.family.support, extras or {}
+        only = s.integer and s.closed[0] and self.high >= s.high and "low" not in given and "high" not in given
+        if not only or math.floor(max(self.low, s.low - 1)) != s.low or not bool((y > s.low).all()):
+            return super().derivatives(y, eta, extras, order)
+        value, score, curvature = self.family.derivatives(y, eta, given, order)
+        cut, first, second = self.family.derivatives(torch.full_like(y, s.low), eta, given, order)
+        cut = cut.clamp(max=-1e-300)
+        odds = 1 / torch.expm1(-cut)  # p₀(0) / (1 − p₀(0)), whose own derivative in log p₀(0) is odds·(1 + odds)
+        scores = [a + odds * b for a, b in zip(score, first, strict=True)]
+        seconds = {(a, b): c + odds * (second[a, b] + (1 + odds) * first[a] * first[b]) for (a, b), c in curvature.items()}
+        return value - log1mexp(cut), scores, seconds
 
     def _log_p(self, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> LogProb:
         return lambda v: self.family.log_prob(v, *theta, **self.inner(extras))
