@@ -13,7 +13,8 @@ from torch.nn.functional import softplus
 from . import links
 from .base import Derivatives, Family, Parameter, Tailed, binary, counts, positive, unit, weighted_mean, weighted_variance
 from .links import CLogLog, Logit, Probit
-from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum
+from .negative_binomial import log_nb2
+from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum, many
 
 
 @dataclass(frozen=True)
@@ -232,11 +233,17 @@ class BetaBinomial(Family):
 
     def _log_prob(self, y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
         inside = self.in_support(y, trials)
-        y = torch.where(inside, y, 0.0)
-        value = _log_choose(trials, y) - log_rising(trials, dispersion)
-        for count, log_share in ((y, log_mean), (trials - y, log1m_mean)):
+        large = inside & many(trials, log_mean, log1m_mean, torch.log(dispersion))
+        small, m = torch.where(inside & ~large, y, 0.0), torch.where(large, 0.0, trials)
+        value = _log_choose(m, small) - log_rising(m, dispersion)
+        for count, log_share in ((small, log_mean), (m - small, log1m_mean)):
             log_share = torch.where(count > 0, log_share, 0.0)  # Σ over no k is 0, whatever the share
             value = value + count * log_share + log_rising(count, dispersion * torch.exp(-log_share))
+        if bool(large.any()):
+            # rows that are not large are evaluated where nothing overflows, and dropped
+            y, m, dispersion = (torch.where(large, t, 1.0) for t in (y, trials, dispersion))
+            log_mean, log1m_mean = (torch.where(large, t, -1.0) for t in (log_mean, log1m_mean))
+            value = torch.where(large, _of_many(y, log_mean, log1m_mean, dispersion, m), value)
         return torch.where(inside, value, -torch.inf)
 
     def sample(self, mean: Tensor, dispersion: Tensor, *, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -278,6 +285,15 @@ class BetaBinomial(Family):
 
     def recession(self, y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         return _one_sided(y, trials, 2)
+
+
+def _of_many(y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+    """The beta-binomial mass as NB(y)·NB(m − y)/NB(m), means mμ, m(1 − μ), m and dispersions ρ/μ, ρ/(1 − μ), ρ, whose powers cancel:
+    for many trials each is of the size of the answer, where the logarithms of the products have that of m·log m."""
+    log_m, log_rho = torch.log(trials.clamp(min=1.0)), torch.log(dispersion)
+    successes = log_nb2(y, log_m + log_mean, log_rho - log_mean)
+    failures = log_nb2(trials - y, log_m + log1m_mean, log_rho - log1m_mean)
+    return successes + failures - log_nb2(trials, log_m, log_rho)
 
 
 def _log_choose(m: Tensor, y: Tensor) -> Tensor:

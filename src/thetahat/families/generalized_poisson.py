@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from . import links
 from .base import Family, Parameter, counts, positive, weighted_mean, weighted_variance
-from .special import count_quantile, log1mexp, log_sum, log_sum_above
+from .special import count_quantile, log1mexp, log_poisson, log_sum, log_sum_above, many
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,19 @@ class GeneralizedPoisson(Family):
     def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
         inside = counts.contains(y)
         y = torch.where(inside, y, 0.0)
-        log_rate = log_mean - softplus(log_mean + log_dispersion, threshold=40.0)
-        ay = torch.exp(log_dispersion) * y
-        value = y * log_rate + (y - 1) * torch.log1p(ay) - torch.lgamma(y + 1) - torch.exp(log_rate) * (1 + ay)
-        return torch.where(inside, value, -torch.inf)
+        minus_log_p = softplus(log_mean + log_dispersion, threshold=40.0)
+        log_rate = log_mean - minus_log_p
+        large = many(y, log_mean, log_dispersion)
+        small, ay = torch.where(large, 0.0, y), torch.exp(log_dispersion) * y
+        # Poisson's mass of the mean m = μ(1 + αy)/(1 + αμ), less log(1 + αy)
+        log_m = log_rate + torch.log1p(ay)
+        value = small * log_m - torch.lgamma(small + 1) - torch.exp(log_m)
+        if bool(large.any()):
+            # rows that are not large are evaluated where nothing overflows, and dropped
+            gap = torch.exp(log_rate) - y * torch.exp(-minus_log_p)  # m − y = (μ − y)/(1 + αμ)
+            y, mean, gap = (torch.where(large, v, at) for v, at in ((y, 1.0), (torch.exp(log_m), 1.0), (gap, 0.0)))
+            value = torch.where(large, log_poisson(y, mean, gap), value)
+        return torch.where(inside, value - torch.log1p(ay), -torch.inf)
 
     def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Generation after generation, each individual with Poisson(λ) children, until none is born."""

@@ -12,7 +12,19 @@ from torch.nn.functional import softplus
 from . import links
 from .base import Derivatives, Family, Parameter, Tailed, counts, positive, weighted_mean, weighted_variance
 from .links import Log
-from .special import bennett, beta_fraction, count_quantile, log1mexp, log_factorial, log_rising
+from .special import (
+    LOG_ROOT_2PI,
+    MANY,
+    bennett,
+    beta_fraction,
+    count_quantile,
+    log1mexp,
+    log1p_remainder,
+    log_factorial,
+    log_rising,
+    many,
+    stirling_error,
+)
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,15 @@ class NegativeBinomial(Tailed):
     measure = "mass"
 
     def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        return _log_prob(y, torch.log(mean), torch.log(dispersion))
+        return log_nb2(y, torch.log(mean), torch.log(dispersion))
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return _log_prob(y, self.parameters["mean"].link.log_inverse(eta[0]), eta[1])
+        return log_nb2(y, self.parameters["mean"].link.log_inverse(eta[0]), eta[1])
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:
-        if not isinstance(self.parameters["mean"].link, Log):
+        if not isinstance(self.parameters["mean"].link, Log) or bool((y > MANY).any()):
             return super().derivatives(y, eta, extras, order)
         log_mean, log_dispersion = (e.detach() for e in eta)
         x = torch.exp((log_mean + log_dispersion).clamp(max=600.0))
@@ -119,11 +131,11 @@ class NegativeBinomial1(Tailed):
 
     def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
         log_mean = torch.log(mean)
-        return _log_prob(y, log_mean, torch.log(dispersion) - log_mean)
+        return log_nb2(y, log_mean, torch.log(dispersion) - log_mean)
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
         log_mean = self.parameters["mean"].link.log_inverse(eta[0])
-        return _log_prob(y, log_mean, eta[1] - log_mean)
+        return log_nb2(y, log_mean, eta[1] - log_mean)
 
     def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return NegativeBinomial().sample(mean, dispersion / mean, generator=generator)
@@ -173,13 +185,13 @@ class Geometric(Family):
     def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
         inside = counts.contains(y)
         y = torch.where(inside, y, 0.0)
-        return torch.where(inside, torch.xlogy(y, mean) - (y + 1) * torch.log1p(mean), -torch.inf)
+        return torch.where(inside, -torch.where(y > 0, y * torch.log1p(1 / mean), 0.0) - torch.log1p(mean), -torch.inf)
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
         log_mean = self.parameters["mean"].link.log_inverse(eta[0])
         inside = counts.contains(y)
         y = torch.where(inside, y, 0.0)
-        return torch.where(inside, y * log_mean - (y + 1) * softplus(log_mean, threshold=40.0), -torch.inf)
+        return torch.where(inside, _geometric(y, log_mean), -torch.inf)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
@@ -188,8 +200,7 @@ class Geometric(Family):
             return super().derivatives(y, eta, extras, order)
         log_mean = eta[0].detach()
         q, p = torch.sigmoid(log_mean), torch.sigmoid(-log_mean)
-        value = y * log_mean - (y + 1) * softplus(log_mean, threshold=40.0)
-        return value, [y * p - q], {(0, 0): -(y + 1) * q * p} if order > 1 else {}
+        return _geometric(y, log_mean), [y * p - q], {(0, 0): -(y + 1) * q * p} if order > 1 else {}
 
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         u = 1 - torch.rand(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
@@ -230,17 +241,47 @@ class Geometric(Family):
         return _zeros_recede(y, 1)
 
 
-def _log_prob(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
+def _geometric(y: Tensor, log_mean: Tensor) -> Tensor:
+    """y·log(μ/(1 + μ)) − log(1 + μ), the two logarithms of the first term in one: for a large μ they cancel."""
+    return -y * softplus(-log_mean, threshold=40.0) - softplus(log_mean, threshold=40.0)
+
+
+def log_nb2(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
     """NB2, with (1/α)·log(1 + αμ) = μ·(p + q·χ(αμ)), q = αμ/(1 + αμ) = 1 − p: nothing cancels as α → 0."""
     inside = counts.contains(y)
-    y = torch.where(inside, y, 0.0)
+    large = inside & many(y, log_mean, log_dispersion)
+    small = torch.where(inside & ~large, y, 0.0)
     log_odds = log_mean + log_dispersion
     minus_log_p = softplus(log_odds, threshold=40.0)
     x = torch.exp(log_odds.clamp(max=200.0))
     # exp, not sigmoid, whose gradient s(1 − s) loses its digits near s = 1; the bound keeps the gradient's powers of αμ finite
-    rate = torch.exp(log_mean - minus_log_p) * (1 + x * bennett(x))
-    rising = log_rising(y, torch.exp(log_dispersion)) - log_factorial(y)
-    return torch.where(inside, rising + y * (log_mean - minus_log_p) - rate, -torch.inf)
+    mean_p = torch.exp(log_mean - minus_log_p)
+    rising = log_rising(small, torch.exp(log_dispersion)) - log_factorial(small)
+    value = rising + small * (log_mean - minus_log_p) - mean_p * (1 + x * bennett(x))
+    if bool(large.any()):
+        # rows that are not large are evaluated where nothing overflows, and dropped
+        log_mean, log_dispersion = (torch.where(large, e, 0.0) for e in (log_mean, log_dispersion))
+        value = torch.where(large, _of_many(torch.where(large, y, 2.0 * MANY), log_mean, log_dispersion), value)
+    return torch.where(inside, value, -torch.inf)
+
+
+def _of_many(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
+    """NB2 for large y, whose terms have the size of the answer and not of y (Loader's saddle-point form), s Stirling's error:
+
+    log p = −½ log 2πy − ½ log(1 + αy) + s(y + 1/α) − s(1/α) − s(y) − δ²·(h(δ/y)/y + α·h(−αδ)),    δ = (μ − y)/(1 + αμ)
+    """
+    minus_log_p = softplus(log_mean + log_dispersion, threshold=40.0)
+    mean_p = torch.exp(log_mean - minus_log_p)
+    gap = mean_p - y * torch.exp(-minus_log_p)
+    dispersion = torch.exp(log_dispersion)
+    ay = dispersion * y
+    # 1 + δ/y = αμ(1 + αy)/(αy(1 + αμ)) and 1 − αδ = (1 + αy)/(1 + αμ)
+    left = log1p_remainder(gap / y, torch.log(mean_p / y) + torch.log1p(ay))
+    right = log1p_remainder(-dispersion * gap, torch.log1p(ay) - minus_log_p)
+    inverse = dispersion / (1 + ay)
+    corrections = stirling_error(1 / inverse, inverse) - stirling_error(torch.exp(-log_dispersion), dispersion)
+    shape = corrections - stirling_error(y, 1 / y) - 0.5 * torch.log1p(ay)
+    return shape - LOG_ROOT_2PI - 0.5 * torch.log(y) - gap * (gap / y * left + dispersion * gap * right)
 
 
 def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor]:

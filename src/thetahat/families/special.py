@@ -227,12 +227,71 @@ def bennett(u: Tensor) -> Tensor:
     return torch.where(small, series, ((1 + 1 / b) * torch.log1p(b) - 1) / b)
 
 
+def log1p_remainder(u: Tensor, log1p_u: Tensor | None = None) -> Tensor:
+    """(u − log(1 + u)) / u² = ½ − u/3 + u²/4 − …, for u > −1; smooth at 0, where the closed form is 0/0.
+
+    log1p_u : log(1 + u), where the caller knows it better than from u (u near −1)
+
+    >>> log1p_remainder(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    tensor([0.5000, 0.3069], dtype=torch.float64)
+    """
+    small = u.abs() < 0.1
+    s, b = torch.where(small, u, 0.0), torch.where(small, 1.0, u)
+    series = polynomial(s, [(-1) ** k / (k + 2) for k in range(18)])
+    log = torch.log1p(b) if log1p_u is None else torch.where(small, math.log(2), log1p_u)
+    return torch.where(small, series, (b - log) / (b * b))
+
+
+MANY = 1024  # counts beyond which a mass is written by its deviance: y·log μ − μ − log y! subtracts numbers of the size y·log y
+
+
+def many(y: Tensor, *eta: Tensor) -> Tensor:
+    """The rows whose mass is to be written by its deviance: large counts, and logarithms of parameters short of overflow."""
+    out = (y > MANY) & torch.isfinite(y)
+    for e in eta:
+        out = out & (e.abs() < 60)
+    return out
+
+
+def log_poisson(y: Tensor, mean: Tensor, gap: Tensor | None = None) -> Tensor:
+    """log of the Poisson mass for large y, in which nothing of the size of y is subtracted (Loader's saddle-point form).
+
+        log p(y | μ) = −½ log 2πy − s(y) − δ²·h(δ/y)/y,      δ = μ − y,   h(u) = (u − log(1 + u))/u²,   s Stirling's series
+
+    gap : δ, where the caller knows it better than as a difference
+
+    Source: Loader (2000), Fast and accurate computation of binomial probabilities.
+
+    >>> round(log_poisson(torch.tensor(2000.0, dtype=torch.float64), torch.tensor(2000.0, dtype=torch.float64)).item(), 6)
+    -4.719431
+    """
+    gap = mean - y if gap is None else gap
+    u = gap / y
+    deviance = gap * u * log1p_remainder(u, torch.log(mean / y))
+    return -LOG_ROOT_2PI - 0.5 * torch.log(y) - _stirling(1 / y) - deviance
+
+
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
 
 def _stirling(inverse: Tensor) -> Tensor:
     """lgamma(z) − (z − ½)·log z + z − ½ log 2π at z = 1/inverse ≥ 10, to 3e-17."""
     return inverse * polynomial(inverse * inverse, _STIRLING)
+
+
+def stirling_error(z: Tensor, inverse: Tensor) -> Tensor:
+    """lgamma(z) − (z − ½)·log z + z − ½ log 2π for every z > 0, given 1/z besides, which may be 0 (z = ∞).
+
+    >>> round(stirling_error(*torch.tensor([1.0, 1.0], dtype=torch.float64)).item(), 12)      # 1 − ½ log 2π
+    0.081061466795
+    """
+    large = inverse <= 0.1
+    inside = torch.where(large, 1.0, z)
+    up = inside + 10  # lgamma is carried ten steps up, where the series holds
+    total = (inside - 0.5) * torch.log1p(10 / inside) - 10 + _stirling(1 / up) + torch.log(up / inside)
+    for j in range(1, 10):
+        total = total - torch.log1p((j - 10) / up)
+    return torch.where(large, _stirling(torch.where(large, inverse, 0.1)), total)
 
 
 def log_rising(y: Tensor, a: Tensor) -> Tensor:
