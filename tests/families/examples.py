@@ -18,6 +18,9 @@ EXAMPLES = {
     "generalized_poisson": [(f.GeneralizedPoisson(), p, {}) for p in ((2.5, 0.3), (30.0, 0.01), (3.0, 1e-9))],
     "categorical": [(f.Categorical(2), (0.4,), {}), (f.Categorical(4), (0.3, -1.2, 2.0), {})],
     "ordinal": [(f.Ordinal(4, link=link), (0.5, -1.0, 0.2, 1.5), {}) for link in ("logit", "probit", "cloglog")],
+    "discretised_logistic": [
+        (f.DiscretisedLogistic(levels), p, {}) for levels, p in ((2, (0.3, 0.7)), (17, (-0.8, 0.2)), (256, (1.1, 0.05)))
+    ],
     "student_t": [(f.StudentT(), p, {}) for p in ((0.3, 1.7, 4.0), (-4.0, 0.2, 0.7), (0.3, 1.7, 1e6))],
     "laplace": [(f.Laplace(), (0.3, 1.7), {})],
     "asymmetric_laplace": [(f.AsymmetricLaplace(level), (0.3, 1.7), {}) for level in (0.05, 0.5, 0.9)],

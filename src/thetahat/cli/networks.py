@@ -105,7 +105,7 @@ class VAE(OfImages):
     latent: int = 32
     """Components of z."""
     width: int = 500
-    """Of the two hidden layers of encoder and decoder."""
+    """Of the encoder's two hidden layers, and of the decoder's where pixels are black or white."""
     K: int = 1
     """Draws inside the logarithm of the bound (IWAE)."""
     steps: int = 5000
@@ -116,17 +116,10 @@ class VAE(OfImages):
         return found.binarised(self.seed) if self.binarise else found
 
     def model(self, sizes: Sizes) -> Any:
-        from math import prod
+        from ..models import VAE
 
-        from .. import models
-        from ..families import Bernoulli, Categorical
-        from ..networks import mlp
-
-        d, levels = prod(sizes["shape"]), sizes["levels"]
-        family, outputs = (Bernoulli(), d) if levels == 2 else (Categorical(levels), d * levels)
-        encoder = mlp(d, (self.width, self.width), 2 * self.latent, seed=self.seed)
-        decoder = mlp(self.latent, (self.width, self.width), outputs, seed=self.seed + 1)
-        return models.VAE(encoder, decoder, family, latent=self.latent, K=self.K, dimensions=d)
+        shape, levels = sizes["shape"], sizes["levels"]
+        return VAE.images(shape, levels, latent=self.latent, width=self.width, K=self.K, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +170,7 @@ class Classifier(OfImages):
     def _joined(self, x: Any, y: Any) -> dict[str, Any]:
         if len(y) != x.size:
             raise BadArgument(f"{self.labels} has {len(y)} labels, and {self.images} {x.size} images.")
-        return {"x": x.whole["y"], "y": y}
+        return {"x": x.whole.tensors["y"], "y": y}
 
     def model(self, sizes: Sizes) -> Any:
         from ..families import Categorical

@@ -73,11 +73,11 @@ class Augmented:
         """Every row once, in an order and with changes that the generator draws."""
         for rows in torch.randperm(self.size, generator=generator).split(batch_size):
             batch = self.source.whole[rows]
-            changed = self.change(batch[self.inputs], generator)
-            if changed.shape != batch[self.inputs].shape:
+            inputs = batch[self.inputs]
+            changed = self.change(inputs, generator)
+            if changed.shape != inputs.shape:
                 raise BadArgument(
-                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape {tuple(batch[self.inputs].shape)}: they stay as "
-                    "they were."
+                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape {tuple(inputs.shape)}: they stay as they were."
                 )
             batch.tensors[self.inputs] = changed
             yield batch

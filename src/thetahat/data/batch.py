@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..errors import BadArgument, UnknownColumn
 
+NARROW = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32})
+
 
 class Batch(Mapping[str, Tensor]):
     """What was observed: named tensors of leading shape `batch.shape`, one entry a term of the sum.
@@ -20,6 +22,9 @@ class Batch(Mapping[str, Tensor]):
     count : how often each term was observed, of `shape` (1; a frequency weight; 0 = padding). None: once each
     group : which independent unit each term belongs to, of `shape`. None: its first index
     dims : how many leading dimensions the terms have (1 for a table; 2 for (B, T) tokens)
+
+    `batch[name]` of whole numbers is int64, in however few bits `batch.tensors` holds them: arithmetic and comparisons in uint8 wrap round
+    (255 + 1 is 0, and y < 256 is false of every y).
 
     >>> batch = Batch({"x": torch.arange(6.0).reshape(3, 2), "y": torch.zeros(3)})
     >>> batch.shape, batch[1:]["x"].tolist(), float(batch.total)
@@ -43,7 +48,8 @@ class Batch(Mapping[str, Tensor]):
         if isinstance(key, str):
             if key not in self.tensors:
                 raise UnknownColumn.named(key, self.tensors, where="the model")
-            return self.tensors[key]
+            found = self.tensors[key]
+            return found.to(torch.int64) if found.dtype in NARROW else found
         new = object.__new__(Batch)  # slicing a checked batch needs no second check: it happens once a block
         new.tensors = {name: tensor[key] for name, tensor in self.tensors.items()}
         new._count = None if self._count is None else self._count[key]
@@ -121,7 +127,7 @@ def concatenate(batches: list[Batch]) -> Batch:
     names = list(batches[0])
     counted, grouped = any(b.counted for b in batches), any(b._group is not None for b in batches)
     return Batch(
-        {name: _cat([b[name] for b in batches]) for name in names},
+        {name: _cat([b.tensors[name] for b in batches]) for name in names},
         count=torch.cat([b.count for b in batches]) if counted else None,
         group=torch.cat([b.group for b in batches]) if grouped else None,
         dims=len(batches[0].shape),

@@ -59,7 +59,7 @@ class Images(Tensors):
 
     def take(self, rows: Any) -> Images:
         """Some of the images: a slice, or their indices."""
-        return Images(self.whole["y"][rows].reshape(-1, *self.shape).numpy(), self.levels)
+        return Images(self.whole[rows].tensors["y"].reshape(-1, *self.shape).numpy(), self.levels)
 
     def binarised(self, seed: int = 0) -> Binarised:
         """Black and white images, drawn anew each time (see `Binarised`)."""
@@ -108,9 +108,9 @@ class Binarised:
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Every image once, in an order and with pixels that the generator draws."""
-        y = self.images.whole["y"]
-        for part in torch.randperm(len(y), generator=generator).split(batch_size):
-            yield Batch({"y": self._draw(y[part], generator)})
+        rows = self.images.whole
+        for part in torch.randperm(len(rows), generator=generator).split(batch_size):
+            yield Batch({"y": self._draw(rows[part].tensors["y"], generator)})
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Binarised, Binarised]:
         """(what is left, what is held out) of the grey images; what is held out is then fixed."""
@@ -129,7 +129,7 @@ class Binarised:
 
     def _fixed(self) -> Tensors:
         if self._drawn is None:
-            y = self._draw(self.images.whole["y"], torch.Generator().manual_seed(self.seed))
+            y = self._draw(self.images.whole.tensors["y"], torch.Generator().manual_seed(self.seed))
             self._drawn = Tensors(Batch({"y": y}), block=self.block)
         return self._drawn
 

@@ -84,7 +84,8 @@ class Tensors:
     @property
     def fingerprint(self) -> str:
         if self._fingerprint is None:
-            scored = [self.whole[self.target]] if self.target in self.whole else list(self.whole.values())
+            held = self.whole.tensors
+            scored = [held[self.target]] if self.target in held else list(held.values())
             self._fingerprint = digest(*scored, *([self.whole.count] if self.whole.counted else []))
         return self._fingerprint
 

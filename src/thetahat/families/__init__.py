@@ -10,6 +10,7 @@ from .beta import Beta
 from .categorical import Categorical
 from .censored import Censored, Wrapper
 from .config import from_config, to_config
+from .discretised_logistic import DiscretisedLogistic
 from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
 from .huber import Huber
@@ -44,6 +45,7 @@ registry: dict[str, type[Family]] = {
     "generalized_poisson": GeneralizedPoisson,
     "categorical": Categorical,
     "ordinal": Ordinal,
+    "discretised_logistic": DiscretisedLogistic,
     "student_t": StudentT,
     "laplace": Laplace,
     "asymmetric_laplace": AsymmetricLaplace,

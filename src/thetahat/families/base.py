@@ -231,7 +231,7 @@ class Family:
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
         """log p(y | η), all of η in one tensor, (…, k), as a network hands it out. Override where taking it apart costs time."""
-        return self.log_prob_eta(y, *outputs.unbind(-1), **extras)
+        return self.log_prob_eta(floating(y, outputs), *outputs.unbind(-1), **extras)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
@@ -276,6 +276,11 @@ class Tailed(Family):
 
     def log_survival(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         return self.tails(y, *parameters, **extras)[1]
+
+
+def floating(y: Tensor, like: Tensor) -> Tensor:
+    """Whole numbers and booleans in the precision of `like`: a family computes with real numbers (log Γ of an int64 is float32)."""
+    return y if y.is_floating_point() else y.to(like.dtype)
 
 
 def _gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> list[Tensor]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..errors import ModelError
 
 
 class Model(nn.Module, ABC):
@@ -44,9 +45,29 @@ def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
 
 
 def applied(network: nn.Module, x: Tensor) -> Tensor:
-    """A network of real numbers, these in its precision; of codes as they are."""
-    first = _first_parameter(network) if x.is_floating_point() else None
-    return network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
+    """A network of real numbers, these in its precision; of codes (embeddings) and of levels (`ConvNet`) as they are.
+
+    Raises
+    ------
+    ModelError : whole numbers, and the network reads real ones
+    """
+    if x.is_floating_point() or _of_numbers(network):
+        first = _first_parameter(network)
+        return network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
+    try:
+        return network(x)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{type(network).__name__} fails on inputs of type {x.dtype} and shape {tuple(x.shape)}: {error}. Where it reads real numbers, "
+            "give it floating ones (x.float())."
+        ) from error
+
+
+def _of_numbers(network: nn.Module) -> bool:
+    """Whether the first layer is an affine map of torch's own, which takes no whole numbers."""
+    while isinstance(network, nn.Sequential) and len(network):
+        network = next((layer for layer in network if any(True for _ in layer.parameters())), network[0])
+    return isinstance(network, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def _first_parameter(module: nn.Module) -> nn.Parameter | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
-from ..families.base import Family
+from ..families.base import Family, floating
 from .base import Model
 from .information import Information
 from .taylor import Taylor, weighted
@@ -46,7 +46,9 @@ class Density(Model):
         return {name: batch[name] for name in self.family.extras if name in batch}
 
     def log_prob(self, batch: Batch) -> Tensor:
-        return self.family.log_prob_eta(batch["y"], *[eta.expand(len(batch)) for eta in self.theta], **self.extras(batch))
+        return self.family.log_prob_eta(
+            self._observed(batch), *[eta.expand(len(batch)) for eta in self.theta], **self.extras(batch)
+        )
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales, each (n,)."""
@@ -71,7 +73,9 @@ class Density(Model):
         with torch.no_grad():
             for at in range(0, len(batch), step):
                 rows = batch[at : at + step]
-                log_p, score, curvature = self.family.derivatives(rows["y"], list(self.theta), self.extras(rows), order)
+                log_p, score, curvature = self.family.derivatives(
+                    self._observed(rows), list(self.theta), self.extras(rows), order
+                )
                 w = torch.ones(len(rows), dtype=torch.float64) if weight is None else weight[at : at + step]
                 value += weighted(log_p.expand(len(rows)), w).sum()
                 gradient += torch.stack([w @ s.expand(len(rows)) for s in score])
@@ -82,7 +86,7 @@ class Density(Model):
 
     def scores(self, batch: Batch) -> Tensor:
         """∂ log p_i / ∂θ, (n, k)."""
-        _, score, _ = self.family.derivatives(batch["y"], list(self.theta.detach()), self.extras(batch), order=1)
+        _, score, _ = self.family.derivatives(self._observed(batch), list(self.theta.detach()), self.extras(batch), order=1)
         return torch.stack([s.expand(len(batch)) for s in score], -1)
 
     def start(self, source: Source) -> Tensor:
@@ -98,7 +102,10 @@ class Density(Model):
 
     def _whole(self, source: Source) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         whole = concatenate(list(source.batches()))
-        return whole["y"], whole.count.to(torch.float64), self.extras(whole)
+        return self._observed(whole), whole.count.to(torch.float64), self.extras(whole)
+
+    def _observed(self, batch: Batch) -> Tensor:
+        return floating(batch["y"], self.theta)
 
     def _eta(self, values: Sequence[float]) -> Tensor:
         pairs = zip(self.family.parameters.values(), values, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument, ModelError
-from ..families.base import Family
+from ..families.base import Family, floating
 from ..families.bernoulli import Bernoulli
+from ..families.discretised_logistic import DiscretisedLogistic
+from ..families.mixture_of import MixtureOf
 from .bound import Bound, log_mean_exp
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
@@ -32,7 +34,8 @@ class VAE(Bound):
 
     Parameters
     ----------
-    encoder : y (n, d), as numbers of θ's own precision → (n, 2·latent), m and then log s
+    encoder : y (n, d), as numbers of θ's own precision → (n, 2·latent), m and then log s. Of a family whose support is finite, 0 … L − 1, it
+        reads y/(L − 1), between 0 and 1
     decoder : z (m, latent) → η of the family, (m, d·k), the k of a component beside each other; or a tuple of k tensors that broadcast to
         (m, d), so that a scale shared by all is a parameter of the decoder. A Categorical(k) may be given k logits or k − 1
     family : p(y_j | η_j) of each component j = 1 … d, independent given z
@@ -86,6 +89,48 @@ class VAE(Bound):
         self.encoder, self.decoder, self.family, self.target = encoder, decoder, family, target
         self.latent, self.K, self.estimator, self.dimensions = latent, K, estimator, dimensions
         self.measure = family.measure
+
+    @classmethod
+    def images(
+        cls,
+        shape: Sequence[int],
+        levels: int = 256,
+        *,
+        latent: int = 32,
+        width: int = 500,
+        components: int = 3,
+        K: int = 1,
+        estimator: str = "iwae",
+        seed: int = 0,
+    ) -> Self:
+        """The usual VAE of images of that shape, drawn from a seed.
+
+        Black and white pixels (levels=2) are Bernoulli, and both networks perceptrons. Of more levels a pixel is a mixture of discretised
+        logistics, its decoder convolutional (`LogisticDecoder`): neither the networks nor the memory of a step grow with the levels.
+
+        Parameters
+        ----------
+        shape, levels : as `Images` has them
+        latent : numbers of z
+        width : of the two hidden layers of a perceptron
+        components : of a pixel's mixture
+        K, estimator : as of `VAE`
+        seed : of the weights
+
+        >>> model = VAE.images((3, 32, 32), 256)
+        >>> str(model.family), sum(p.numel() for p in model.decoder.parameters()) < 1e6
+        ('MixtureOf(family=DiscretisedLogistic(levels=256), k=3)', True)
+        """
+        from ..networks import LogisticDecoder, mlp
+
+        d = math.prod(shape)
+        encoder = mlp(d, (width, width), 2 * latent, seed=seed)
+        settings: dict[str, Any] = {"latent": latent, "K": K, "estimator": estimator, "dimensions": d}
+        if levels == 2:
+            return cls(encoder, mlp(latent, (width, width), d, seed=seed + 1), Bernoulli(), **settings)
+        one = DiscretisedLogistic(levels)
+        decoder = LogisticDecoder(shape, latent, components, seed=seed + 1)
+        return cls(encoder, decoder, one if components == 1 else MixtureOf(one, components), **settings)
 
     # ---- the bound -------------------------------------------------------------------------------------------------------
 
@@ -143,7 +188,7 @@ class VAE(Bound):
         if isinstance(eta, Tensor):
             terms = self.family.log_prob_outputs(y, eta)
         else:
-            terms = self.family.log_prob_eta(y, *eta)
+            terms = self.family.log_prob_eta(floating(y, eta[0]), *eta)
         return terms.sum(-1).view(K, n)
 
     def _noise(self, k: int, m: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -165,8 +210,14 @@ class VAE(Bound):
         self.dimensions = y.shape[1] if self.dimensions is None else self.dimensions
         return y.to(self.dtype) if y.is_floating_point() else y
 
+    def _scaled(self, y: Tensor) -> Tensor:
+        """What the encoder reads."""
+        low, high = self.family.support.low, self.family.support.high
+        x = y.to(self.dtype)
+        return (x - low) / (high - low) if math.isfinite(low) and math.isfinite(high) else x
+
     def _posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.encoder(y.to(self.dtype))
+        out = self.encoder(self._scaled(y))
         if not isinstance(out, Tensor) or tuple(out.shape) != (len(y), 2 * self.latent):
             given = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ModelError(

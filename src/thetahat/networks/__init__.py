@@ -1,6 +1,7 @@
 """Functions with parameters: no likelihood in here."""
 
 from .convnet import ConvNet
+from .decoder import LogisticDecoder
 from .denoiser import Denoiser
 from .embedding import embedded
 from .lora import adapt, merge
@@ -19,6 +20,7 @@ __all__ = [
     "merge",
     "ConvNet",
     "Denoiser",
+    "LogisticDecoder",
     "MaskedMLP",
     "Normaliser",
     "PixelTransformer",
