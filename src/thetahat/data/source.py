@@ -136,14 +136,14 @@ def evaluating(model: Any) -> Iterator[None]:
 
     A source with `drawn = True` draws within it.
     """
-    was = bool(getattr(model, "training", False))
+    was = [m for m in model.modules() if m.training] if bool(getattr(model, "training", False)) else []
     if was:
         model.train(False)
     try:
         yield
     finally:
-        if was:
-            model.train(True)
+        for module in was:
+            module.training = True
 
 
 def check_count(count: Any, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:

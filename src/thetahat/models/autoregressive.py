@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError, OutOfSupport
+from ..networks.causality import SMALL, first_peek
 from ..networks.lora import adapted_by, without
 from ..networks.pretrained import Pretrained
 from .base import Model, unpadded
+
+SHORT = 128  # tokens on which a large network is tried
 
 
 class Autoregressive(Model):
@@ -38,7 +41,8 @@ class Autoregressive(Model):
     Raises
     ------
     OutOfSupport : a token outside the vocabulary
-    ModelError : the network's output does not match the terms
+    ModelError : the network's output does not match the terms; it sees the future: on the first batch it is tried whether its output at a
+        position changes with a later token (`networks.causality`), or whether the batch gives it the very token that it is to predict
     BadArgument : rows hold several documents, and the network cannot keep them apart
 
     Source: Shannon (1951), Prediction and entropy of printed English; Bengio et al. (2003), A neural probabilistic language model; Wijmans et
@@ -61,6 +65,7 @@ class Autoregressive(Model):
         foreign = hasattr(network, "get_output_embeddings") and hasattr(network, "config")
         self.network: Any = Pretrained(network) if foreign else network
         self.chunk, self.inputs, self.target = chunk, inputs, target
+        self._tried = False
         self._apart = isinstance(network, nn.Embedding) or "documents" in inspect.signature(self.network.forward).parameters
         self._apart = self._apart and getattr(self.network, "masks", True)
         self._headed = (
@@ -116,6 +121,49 @@ class Autoregressive(Model):
     def check(self, batch: Batch) -> None:
         """A token outside the vocabulary reads other memory on an accelerator, and fails without a name elsewhere."""
         self._inside(batch[self.inputs], batch[self.target])
+        if not self._tried:
+            self._tried = self._causal(batch)
+
+    # ---- no position sees the future -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _causal(self, batch: Batch) -> bool:
+        """Refuse a network that sees the future. False: nothing could be tried on this batch."""
+        x, y = batch[self.inputs], batch[self.target]
+        if x.ndim != 2 or x.shape[1] < 2 or x.is_meta or any(hasattr(p, "full_tensor") for p in self.network.parameters()):
+            return False  # of a shard no copy can be made: a score of the whole network tries it
+        shown = (x == y).all() & ~(x[:, 1:] == y[:, :-1]).all()
+        if bool(shown) and x.shape == y.shape:
+            raise ModelError(
+                f"{self.target!r} is {self.inputs!r}, so that each position is shown the token that it is to predict. Accepted: the tokens after "
+                f"them: {self.inputs}=tokens[:, :-1], {self.target}=tokens[:, 1:]."
+            )
+        own = x[:1]
+        if sum(p.numel() for p in self.network.parameters()) > SMALL and hasattr(self.network, "extend"):
+            own = own[:, :SHORT]
+        other = self._exchanged(own)
+        if other is None:
+            return False
+        documents = tuple(d[:1, : own.shape[1]] for d in self._documents(batch))
+        found = first_peek(
+            self.network, own, other, *documents, rows=max(len(x), 2), method="features" if self._headed else "forward"
+        )
+        if found is not None:
+            raise ModelError(
+                f"the network sees the future: its output at position {found[0]}, which is to predict token {found[0] + 1}, changes with the token "
+                f"at position {found[1]} or a later one, so that Π p(x_t | x_<t) is no probability. Accepted: a network whose output at t depends "
+                "on the tokens up to t alone (a causal mask)."
+            )
+        return True
+
+    def _exchanged(self, tokens: Tensor) -> Tensor | None:
+        """Another token at every position; None where no other is known."""
+        V = self.vocabulary
+        if V is not None and V > 1:
+            away = torch.randint(V - 1, tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens.device)
+            return (tokens + 1 + away) % V
+        low, high = torch.aminmax(tokens)
+        return None if bool(low == high) else torch.where(tokens == low, high, low)
 
     def _inside(self, *tokens: Tensor) -> None:
         V = self.vocabulary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
+from ..networks.causality import first_peek
 from .base import Model
-
-PROBES = 128  # places at which a network is tried: all, of images up to that size
 
 
 class FullyVisible(Model):
@@ -77,7 +75,7 @@ class FullyVisible(Model):
 
     def _eta(self, y: Tensor) -> list[Tensor]:
         """The linear predictors of each pixel, k tensors (n, d)."""
-        out = self._read(self.network, y)
+        out = _Read(self.network)(y)
         k = len(self.family.parameters)
         wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
         if out.ndim != 3 or out.shape[:2] != y.shape or out.shape[2] not in wanted:
@@ -86,10 +84,6 @@ class FullyVisible(Model):
                 f"parameters. Accepted: {' or '.join(str((*y.shape, w)) for w in wanted)}."
             )
         return list(out.unbind(-1))
-
-    def _read(self, network: Any, y: Tensor) -> Tensor:
-        first = next(network.parameters(), None)
-        return network(y if first is None else y.to(first.dtype))
 
     # ---- no pixel sees itself --------------------------------------------------------------------------------------------
 
@@ -103,18 +97,10 @@ class FullyVisible(Model):
         low, high = y.min(), y.max()
         if bool(low == high):
             return False
-        d = y.shape[1]
-        at = torch.linspace(0, d - 1, min(d, PROBES), device=y.device).round().long().unique()
         own = y[:1]
-        other = torch.where(own == low, high, low)
-        place = torch.arange(d, device=y.device)
-        changed = torch.where(place >= at[:, None], other, own)
-        out = self._read(_redrawn(self.network), torch.cat([own, changed]))
-        moved = (out[1:] - out[:1]).reshape(len(at), d, -1).abs().amax(-1) > 1e-4 * out.abs().amax().clamp(min=1e-30)
-        peeks = moved & (place <= at[:, None])
-        if bool(peeks.any()):
-            pixel = int(torch.nonzero(peeks.any(0))[0, 0])
-            seen = int(at[torch.nonzero(peeks[:, pixel])[-1, 0]])
+        found = first_peek(_Read(self.network), own, torch.where(own == low, high, low), rows=max(len(y), 2), own=True)
+        if found is not None:
+            pixel, seen = found
             raise ModelError(
                 f"the network peeks: its output for pixel {pixel} changes with pixel {seen if seen > pixel else pixel} or a later one. "
                 f"η_j may depend on the pixels before j alone, or Σ p(y) is not 1."
@@ -144,12 +130,13 @@ class FullyVisible(Model):
         return self.draw(len(batch), generator=generator)
 
 
-def _redrawn(network: nn.Module) -> nn.Module:
-    """A copy of the network, in evaluation mode, each weight moved by a random amount of the size that weights have."""
-    out = copy.deepcopy(network).eval()
-    generator = torch.Generator().manual_seed(0)
-    for p in out.parameters():
-        if p.is_floating_point():
-            spread = p.shape[-1] ** -0.5 if p.ndim > 1 else 0.3
-            p.add_((torch.randn(p.shape, generator=generator) * spread).to(p))
-    return out
+class _Read(nn.Module):
+    """A network of pixels in the precision of its weights."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, y: Tensor) -> Tensor:
+        first = next(self.network.parameters(), None)
+        return self.network(y if first is None else y.to(first.dtype))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadArgument
+from ..errors import BadArgument, ModelError
 
 
 class Pretrained(nn.Module):
@@ -16,6 +16,10 @@ class Pretrained(nn.Module):
     Parameters
     ----------
     own : AutoModelForCausalLM.from_pretrained(…), or one built from a configuration
+
+    Raises
+    ------
+    ModelError : it sees the future: a position's hidden state changes with a later token
 
     `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is never held whole); `masks`
     whether documents in one row can be kept apart.
@@ -68,6 +72,12 @@ class Pretrained(nn.Module):
         tokens = torch.tensor([[1, 2, 3, 4]], device=device) % self.vocabulary
         try:
             h = self.features(tokens)
+            later = self.features((tokens + torch.tensor([0, 0, 1, 1], device=device)) % self.vocabulary)
+            if self.vocabulary > 1 and not torch.allclose(h[:, :2], later[:, :2], rtol=1e-3, atol=1e-4):
+                raise ModelError(
+                    f"{type(self.own).__name__} sees the future: its hidden state at position 1 or before changes with the tokens at positions 2 "
+                    "and 3. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
+                )
             linear = torch.allclose(self.lm_head(h), self.forward(tokens), rtol=1e-3, atol=1e-4)
             try:
                 packed = self.features(tokens, torch.tensor([[0, 0, 1, 1]], device=device))
