@@ -106,13 +106,13 @@ def test_a_run_of_another_climb_is_refused_by_what_differs(done, build, solver, 
 def test_folders_that_are_no_runs_are_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
-    with pytest.raises(BadArgument, match="no run, and it is not empty"):
+    with pytest.raises(BadArgument, match="not a run, and it is not empty"):
         th.maximize(objective(), solver=SOLVER, run=tmp_path / "mine")
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(BadArgument, match="no run"):
+    with pytest.raises(BadArgument, match="not a run"):
         th.maximize(objective(), solver=SOLVER, run=tmp_path / "file")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    with pytest.raises(BadSave, match="is no run"):
+    with pytest.raises(BadSave, match="is not a run"):
         runs.read(tmp_path / "mine")
     (tmp_path / "mine" / runs.CONFIG).write_text(json.dumps([1]))
     with pytest.raises(BadSave, match="not the configuration"):

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +19,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .errors import BadArgument, BadSave
+from .errors import BadArgument, BadSave, NotWritten
+from .files import replacing, usable
 
 FORMAT, VERSION = "thetahat fit", 1
 HEADER = 90_000_000  # bytes of JSON; a safetensors header may have 100 million
@@ -30,42 +28,26 @@ _CHECKSUM = re.compile(rb'.{8}\{"__metadata__":\{"thetahat fit":"\{\\"checksum\\
 _ZERO = "0" * 32
 
 
-@contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it is renamed to `path` at the end, so that a crash leaves the old file or the new, never half.
-
-    Raises
-    ------
-    BadArgument : the path cannot be written
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.touch(exist_ok=False)  # a folder that is missing, or may not be written to, is known at once
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise BadArgument(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], library: str) -> None:
     """Write the file. Another file than one of this format is not overwritten.
 
     Raises
     ------
-    BadArgument
+    BadArgument : another file is there, or the path is not one of a file
+    NotWritten : the disk is full
     """
+    path = usable(path)
     if path.exists() and not is_ours(path):
         raise BadArgument(f"{path} exists and is no saved fit: it is not overwritten. Give another path, or remove it.")
     whole = {"checksum": _ZERO, "version": VERSION, "library": library, "fit": content}
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if len(text.encode()) > HEADER:
         raise BadArgument(f"the names in the fit take {len(text.encode()) >> 20} MB, more than the header of a file can hold.")
-    with aside(path) as part:
-        safetensors.torch.save_file(_apart(tensors), str(part), metadata={FORMAT: text})
+    with replacing(path) as part:
+        try:
+            safetensors.torch.save_file(_apart(tensors), str(part), metadata={FORMAT: text})
+        except safetensors.SafetensorError as error:  # a full disk, among others: it is no OSError
+            raise NotWritten.of(path, OSError(str(error))) from error
         with part.open("rb+") as file:
             header = _header(file)
             place = _CHECKSUM.match(header)
@@ -82,7 +64,7 @@ def read(path: Path, library: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ------
     BadSave : no such file, no file of this format, one of another version, cut short or changed
     """
-    if not path.is_file():
+    if not usable(path).is_file():
         raise BadSave(f"there is no file {path}.")
     try:
         with safetensors.safe_open(str(path), "pt") as file:

@@ -1,4 +1,4 @@
-"""Every exception that the library raises on purpose. This module imports nothing.
+"""Every exception that the library raises on purpose. This module imports nothing of the library.
 
 ThetahatError
 ├── DataError (also a ValueError)     what was observed cannot be used
@@ -19,13 +19,16 @@ ThetahatError
 │   ├── NotConverged                  the solver stopped before it could certify anything
 │   └── NoCurvature                   what is asked needs curvature, and a prior has a kink
 ├── IncomparableScores                two scores that no subtraction can compare
-├── BadSave                           a saved fit that is damaged, tampered with or of another version
+├── BadSave                           a saved fit, a run or a checkpoint that is damaged, or of another version
+│   └── NotWritten (also an OSError)  a file cannot be written: the disk is full, or fails
 └── MissingExtra (also an ImportError)  an optional dependency is needed; names the extra
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -98,6 +101,25 @@ class FitError(ThetahatError):
         self.certificate = certificate
         self.fit = fit
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes (multiprocessing, joblib): with its certificate, and with its fit where that can be pickled.
+
+        The fit travels as bytes of its own, so that a fit that the other process cannot read does not hide the error.
+        """
+        try:
+            packed = None if self.fit is None else pickle.dumps(self.fit)
+        except Exception:  # a model made in a function, an open file: whatever a user's fit may hold
+            packed = None
+        return _unpickled, (type(self), str(self), self.certificate, packed)
+
+
+def _unpickled(kind: type[FitError], message: str, certificate: Any, packed: bytes | None) -> FitError:
+    try:
+        fit = None if packed is None else pickle.loads(packed)
+    except Exception:  # as above: its classes are not to be had here
+        fit = None
+    return kind(message, certificate, fit)
+
 
 class NoMaximum(FitError):
     """The likelihood has no maximum: it grows for ever along a direction."""
@@ -120,7 +142,17 @@ class IncomparableScores(ThetahatError):
 
 
 class BadSave(ThetahatError):
-    """A saved fit that is damaged, tampered with, or of another version."""
+    """A saved fit, a run or a checkpoint that is damaged, or of another version."""
+
+
+class NotWritten(BadSave, OSError):
+    """A file cannot be written. What stood in its place is as it was."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError, more: str = "") -> NotWritten:
+        reason = error.strerror or str(error) or type(error).__name__
+        kept = "The file that was there is unchanged." if os.path.exists(path) else "Nothing was written."
+        return cls(f"{os.fspath(path)} cannot be written: {reason}. {more or kept}")
 
 
 class MissingExtra(ThetahatError, ImportError):

@@ -29,9 +29,9 @@ def sample(command: Sample, screen: Screen) -> int:
         drawn = drawn.astype("int64")
     frame = pd.DataFrame({f"draw_{j + 1}": draw for j, draw in enumerate(drawn)})
     if command.out is not None:
-        from ..archive import aside
+        from ..files import replacing
 
-        with aside(command.out) as part:
+        with replacing(command.out) as part:
             frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
         screen.note(f"wrote {command.out}: {len(frame)} rows of {command.draws} draws")
     if command.json:
@@ -69,9 +69,9 @@ def _drawn(command: Sample, screen: Screen) -> int:
         drawn = model.sample(prompt, command.length, generator=generator, **settings)
         texts = [command.prompt + tokenizer.decode(row) for row in drawn]
         if command.out is not None:
-            from ..archive import aside
+            from ..files import replacing
 
-            with aside(command.out) as part:
+            with replacing(command.out) as part:
                 part.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
             screen.note(f"wrote {command.out}: {len(texts)} texts")
         if command.json:
@@ -86,14 +86,14 @@ def _drawn(command: Sample, screen: Screen) -> int:
     if system.name == "flow":
         import pandas as pd
 
-        from ..archive import aside
+        from ..files import replacing
 
         rows = drawn * sizes["scale"] + sizes["shift"]
         frame = pd.DataFrame(rows, columns=sizes["columns"])
         if command.out is None:
             frame.to_csv(sys.stdout, index=False)
             return 0
-        with aside(command.out) as part:
+        with replacing(command.out) as part:
             frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
     else:
         if command.out is None:
@@ -109,9 +109,9 @@ def _images(images: Any, levels: int, out: Path) -> None:
     """(n, H, W) or (n, C, H, W) as an array, or as one picture."""
     import numpy as np
 
-    from ..archive import aside
+    from ..files import replacing
 
-    with aside(out) as part:
+    with replacing(out) as part:
         if out.suffix == ".npy":
             with part.open("wb") as file:
                 np.save(file, images)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import vl_convert
 from markupsafe import Markup
 
 from ..errors import BadArgument, ThetahatError
+from ..files import usable, write_text
 from . import plots, reproduce, words
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -64,23 +63,13 @@ def written(text: str, path: Path) -> Path:
     Raises
     ------
     BadArgument : the folder does not exist, or the path is one
+    NotWritten : the disk is full
     """
-    path = Path(path)
+    path = usable(path)
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
         raise BadArgument(f"report({str(path)!r}): the path {reason}. Give the path of a file in a folder that exists.")
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-    return path
+    return write_text(path, text)
 
 
 def page(fit: Any, level: float = 0.95) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ import torch
 from torch import Tensor
 
 from ..data.source import digest, told
-from ..errors import BadArgument, BadSave
+from ..errors import BadArgument, BadSave, NotWritten
+from ..files import replacing
 from ..likelihood import Objective
 from . import sharded
 from .minibatches import whole
-from .optimisers import restore, tensors_of
+from .optimisers import like, restore, tensors_of
 from .processes import rank, together
 
 FORMAT = "thetahat checkpoint, version 2"
@@ -66,18 +66,16 @@ def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> N
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     raw = save(tensors, {"format": FORMAT, "content": json.dumps(content)})
-    aside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(hashlib.blake2b(raw, digest_size=16).digest() + raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
+        with replacing(path, alone=True) as part, part.open("wb") as file:
+            file.write(hashlib.blake2b(raw, digest_size=16).digest())
+            file.write(raw)
+    except (OSError, BadArgument) as error:
         left = "The one before it is whole: the same call goes on from there." if path.exists() else "None was written before."
-        raise BadSave(f"the checkpoint {str(path)!r} cannot be written: {error.strerror or error}. {left}") from error
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        said = getattr(reason, "strerror", None) or reason
+        raise NotWritten(f"the checkpoint {str(path)!r} cannot be written: {said}. {left}") from error
 
 
 def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any] | None:
@@ -114,9 +112,10 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
                 p.copy_(value)
     restore(work.optimisers, tensors)
     device = work.engine.device
-    average, best = ([t.to(device) for t in _of(tensors, name)] for name in ("average", "best.theta"))
+    parameters = work.engine.parameters
+    average, best = (_laid([t.to(device) for t in _of(tensors, name)], parameters) for name in ("average", "best.theta"))
     work.average = average or None
-    work.best = (best, [t.to(device) for t in _of(tensors, "best.buffer")]) if best else None
+    work.best = (best, _laid([t.to(device) for t in _of(tensors, "best.buffer")], work.buffers)) if best else None
     for _ in range(content["step"]):  # the draws of each step, in their order
         for feed in work.feeds:
             if not feed.drawn:
@@ -192,6 +191,11 @@ def _structure(model: Any) -> str:
 
 def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:
     return {f"{name}.{i:06}": t for i, t in enumerate(tensors)}
+
+
+def _laid(values: list[Tensor], places: list[Any]) -> list[Tensor]:
+    """The values in the layout of what they stand for; none stay none."""
+    return [like(place, value) for place, value in zip(places, values, strict=True)] if values else []
 
 
 def _of(tensors: dict[str, Tensor], name: str) -> list[Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from ..errors import BadArgument
 from .certificate import Certificate
+from .interrupts import deferred, leave
 
 
 class Solver(Protocol):
@@ -28,6 +30,8 @@ class Solver(Protocol):
 def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None = None) -> Any:
     """start, step until done; leaves the objective's θ at the state's. `callback(state)` sees every state (progress, traces).
 
+    A solver with a checkpoint writes it when Ctrl-C or SIGTERM ends the process: after the step under way, at most one step is lost.
+
     A solver that goes by curvature alone says so (`smooth`), and is refused an objective whose prior has a kink: it would stop anywhere.
     """
     if getattr(solver, "smooth", False) and getattr(objective, "kinked", False):
@@ -38,9 +42,15 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
     state = solver.start(objective)
     if callback is not None:
         callback(state)
-    while not solver.done(objective, state):
-        state = solver.step(objective, state)
-        if callback is not None:
-            callback(state)
+    checkpoint = getattr(solver, "checkpoint", None)
+    with nullcontext(lambda: 0) if checkpoint is None else deferred() as interrupted:
+        while not solver.done(objective, state):
+            state = solver.step(objective, state)
+            if callback is not None:
+                callback(state)
+            number = interrupted()
+            if number:
+                solver.write(objective, state)
+                leave(number, state.step, checkpoint)
     objective.theta = state.theta
     return state

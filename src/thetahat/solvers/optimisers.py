@@ -85,12 +85,24 @@ def tensors_of(every: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
 
 
 def restore(every: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """What `tensors_of` wrote, back in its place."""
+    """What `tensors_of` wrote, back in its place.
+
+    A file holds tensors row by row; a moment takes the strides of its parameter (a convolution's may have its channels last), since the
+    fused kernels go through both in the order of memory.
+    """
     for k, optimiser in enumerate(every):
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
         state: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():
             head, _, rest = key.partition(f"optimiser.{k}.")
             if not head and rest:
                 i, _, name = rest.partition(".")
-                state.setdefault(int(i), {})[name] = value
+                state.setdefault(int(i), {})[name] = like(parameters[int(i)], value)
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def like(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value, laid out in memory as the parameter is, where the shapes are the same."""
+    if value.shape != parameter.shape or value.stride() == parameter.stride() or type(value) is not Tensor:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -9,7 +9,6 @@ A kill at any time leaves the folder that `latest` names. Any number of processe
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadSave
+from ..errors import BadSave, NotWritten
+from ..files import write_text
 from .processes import rank, together
 
 
@@ -30,12 +30,14 @@ def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> No
         path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     together()
-    dcp.save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
+    try:
+        dcp.save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
+    except (OSError, dcp.CheckpointException) as error:
+        left = "The one before it is whole: the same call goes on from there." if (path / "latest").exists() else ""
+        raise NotWritten.of(folder, OSError(str(error)), left) from error
     if rank() == 0:
-        (folder / "content.json").write_text(json.dumps(content), encoding="utf-8")
-        aside = path / "latest.part"
-        aside.write_text(folder.name, encoding="utf-8")
-        os.replace(aside, path / "latest")
+        write_text(folder / "content.json", json.dumps(content))
+        write_text(path / "latest", folder.name, alone=True)
         for old in path.glob("step-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)

@@ -261,8 +261,13 @@ class Stochastic:
         if state.step % every == 0 or state.step == self.steps:
             state = self._evaluated(objective, state)
         if self.checkpoint is not None and (state.step % (self.checkpoint_every or every) == 0 or self._over(state)):
-            checkpoints.write(Path(self.checkpoint), self, objective, state)
+            self.write(objective, state)
         return state
+
+    def write(self, objective: Objective, state: State) -> None:
+        """The checkpoint, as it is after a step."""
+        assert self.checkpoint is not None
+        checkpoints.write(Path(self.checkpoint), self, objective, state)
 
     def _evaluated(self, objective: Objective, state: State) -> State:
         """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is what is to be kept."""
