@@ -16,7 +16,7 @@ from tests.families.examples import EXAMPLES
 from thetahat import archive
 from thetahat.data.config import check_expression
 from thetahat.data.plain import plain, rich
-from thetahat.errors import BadArgument, BadFormula, BadSave, DataError, FitError
+from thetahat.errors import BadArgument, BadFormula, BadSave, DataError, FitError, NotWritten
 
 
 @pytest.fixture(scope="module")
@@ -463,7 +463,7 @@ def test_a_crash_while_saving_leaves_the_old_file(frame, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(BadArgument, match="cannot be written: No space left"):
+    with pytest.raises(NotWritten, match="cannot be written: No space left"):
         th.fit("y ~ z", frame).save(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

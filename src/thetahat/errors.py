@@ -1,4 +1,4 @@
-"""Every exception that the library raises on purpose. This module imports nothing of the library.
+"""Every exception that the library raises on purpose. This module imports `printable` alone.
 
 ThetahatError
 ├── DataError (also a ValueError)     what was observed cannot be used
@@ -32,9 +32,17 @@ import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from .printable import printable
+
 
 class ThetahatError(Exception):
-    """The root: `except ThetahatError` catches every error that the library raises on purpose."""
+    """The root: `except ThetahatError` catches every error that the library raises on purpose.
+
+    Messages quote names and cells of the data; control characters in them are shown by their number.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DataError(ThetahatError, ValueError):
@@ -110,7 +118,7 @@ class FitError(ThetahatError):
             packed = None if self.fit is None else pickle.dumps(self.fit)
         except Exception:  # a model made in a function, an open file: whatever a user's fit may hold
             packed = None
-        return _unpickled, (type(self), str(self), self.certificate, packed)
+        return _unpickled, (type(self), super().__str__(), self.certificate, packed)
 
 
 def _unpickled(kind: type[FitError], message: str, certificate: Any, packed: bytes | None) -> FitError:

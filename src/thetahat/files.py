@@ -15,7 +15,15 @@ from pathlib import Path
 from .errors import BadArgument, NotWritten, ThetahatError
 
 PART = ".part"  # how the name of an unfinished file ends
-_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # not of the disk
+_PATHS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+)  # not of the disk
 
 
 @contextmanager

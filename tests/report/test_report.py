@@ -10,7 +10,6 @@ import pytest
 
 import thetahat as th
 from thetahat.errors import BadArgument
-from thetahat.report import html
 from thetahat.report.plots import CHARTS
 
 
@@ -208,7 +207,7 @@ def test_a_report_that_fails_half_way_leaves_the_old_one(ships: th.Fit, tmp_path
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(html.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         ships.report(path)
     assert path.read_text() == "the old one"

@@ -7,9 +7,12 @@ Tables go to stdout, progress and errors to stderr. With --json stdout holds one
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,29 +35,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without θ shows ?, and does not stop the command
-    if words in (["--version"], ["-V"]):
-        from .. import __version__
-
-        print(f"thetahat {__version__}")
-        return 0
     try:
-        from .arguments import parse
-        from .commands import run
-
-        code = run(parse(words), words)
+        code = _done(words)
         sys.stdout.flush()
         return code
-    except SystemExit as error:  # tyro's: 0 for --help, 2 for usage
-        return error.code if isinstance(error.code, int) else 2
     except BrokenPipeError:  # `thetahat … | head` has seen enough
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return 141
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except OSError as error:  # the system's: a disk that is full or fails, a file that may not be read
+        where = "standard output" if error.filename is None else repr(error.filename)[:80]
+        _silence(sys.stdout)
+        _say(f"{where}: {error.strerror or error}.")
+        return 3
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted")
         return 130
     except Exception:
         import traceback
 
         traceback.print_exc()
         return 70
+
+
+def _done(words: list[str]) -> int:
+    """Do what the words ask for."""
+    if words in (["--version"], ["-V"]):
+        from .. import __version__
+
+        print(f"thetahat {__version__}")
+        return 0
+    from .arguments import parse
+    from .commands import run
+
+    try:
+        with _usage("--json" in words):
+            command = parse(words)
+        return run(command, words)
+    except SystemExit as error:  # 0 after --help, 2 for bad usage, 143 after SIGTERM
+        return error.code if isinstance(error.code, int) else 2
+
+
+@contextlib.contextmanager
+def _usage(as_json: bool) -> Iterator[None]:
+    """With --json, a usage error is a JSON document on stdout too; the text of it goes to stderr as ever."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        if as_json and error.code not in (0, None):
+            from .screen import Screen
+
+            plain = " ".join(re.sub(r"[╭╮╰╯│─]+", " ", re.sub(r"\x1b\[[\d;]*m", "", said.getvalue())).split())
+            Screen(True).show(None, {"error": {"type": "Usage", "message": plain}})
+        raise
+    finally:
+        _say(said.getvalue(), end="")
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """To stderr, where that can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _silence(stream: Any) -> None:
+    """What is left of a stream that cannot be written goes nowhere, so that the process ends without a second error."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -17,7 +17,7 @@ from .systems import System
 
 
 def run(command: Command, words: Sequence[str] = ()) -> int:
-    """Do it (`words`: how it was called), and return the exit code; an error of the tree becomes a message."""
+    """Do it (`words`: how it was called), and return the exit code; an error of the tree, or of a file, becomes a message."""
     screen = Screen(command.json, words)
     try:
         do: Any = climb if isinstance(command, System) else _DO[type(command)]
@@ -29,6 +29,11 @@ def run(command: Command, words: Sequence[str] = ()) -> int:
             traceback.print_exc()
         screen.fail(error)
         return code_of(error)
+    except OSError as error:
+        if error.filename is None:  # of a stream: `main` knows what to do
+            raise
+        screen.fail(DataError(f"{str(error.filename)[:80]!r}: {error.strerror}."))
+        return 3
 
 
 def code_of(error: ThetahatError) -> int:

@@ -6,11 +6,12 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, FitError, ThetahatError
+from ..printable import console, in_json
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 
@@ -22,21 +23,20 @@ class Screen:
     """stdout for what was found, stderr for progress and errors; with --json one document on stdout."""
 
     def __init__(self, as_json: bool, words: Sequence[str] = ()):
-        from rich.console import Console
-
         self.as_json = as_json
         self.command = shlex.join(["thetahat", *(word for word in words if word != "--resume")])  # by which a run is made again
-        self.out, self.err = Console(file=sys.stdout), Console(file=sys.stderr, highlight=False)
+        self.out, self.err = console(file=sys.stdout), console(file=sys.stderr, highlight=False)
 
     def show(self, shown: Any, document: Any) -> None:
         """The table for a reader, or the document for a program."""
         if self.as_json:
-            sys.stdout.write(json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+            sys.stdout.write(in_json(json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=2)) + "\n")
         else:
             self.out.print(shown)
 
     def note(self, text: str) -> None:
-        self.err.print(text, style="dim", markup=False, soft_wrap=True)
+        with suppress(OSError):  # a log on a full disk does not end a run
+            self.err.print(text, style="dim", markup=False, soft_wrap=True)
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
@@ -53,7 +53,10 @@ class Screen:
             message = message.replace(
                 in_python, here.replace("normal:", "") if self.command.startswith("thetahat fit reward") else here
             )
-        self.err.print(f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal)
+        with suppress(OSError):
+            self.err.print(
+                f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal
+            )
         if self.as_json:
             found: dict[str, Any] = {"type": type(error).__name__, "message": message}
             if isinstance(error, FitError) and error.certificate is not None:

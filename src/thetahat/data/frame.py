@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, WrongType
+from ..files import usable
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
 STREAM_ROWS = 131072
@@ -45,7 +46,7 @@ class Frame:
             return
         if isinstance(data, (str, Path)):
             self.name = str(data)
-            self._open(Path(data))
+            self._open(usable(data))
         else:
             module = type(data).__module__.split(".")[0]
             self.name = type(data).__name__ if module == "builtins" else f"{module} {type(data).__name__}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, EmptyData, MalformedFile, MissingExtra, NotFinite, OutOfSupport, WrongType
+from ..files import usable
 from .batch import Batch
 from .source import Tensors
 
@@ -144,7 +145,7 @@ def read(path: str | Path) -> np.ndarray:
     ------
     EmptyData, MalformedFile, BadArgument
     """
-    path = Path(path)
+    path = usable(path)
     if path.is_dir():
         return _stacked([_picture(p) for p in pictures(path)], [p.name for p in pictures(path)])
     if not path.is_file():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, NotFinite, UnknownColumn, WrongType
+from ..files import usable
 from .preferences import Preferences
 
 FIELDS = ("prompt", "chosen", "rejected", "margin", "tie")
@@ -155,13 +156,13 @@ class Pairs(Sequence[Pair]):
 def _rows(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(where, row) of every pair."""
     if isinstance(data, (str, Path)):
-        yield from _lines(Path(data))
+        yield from _lines(usable(data))
         return
     if not isinstance(data, Sequence):
         raise BadArgument(f"pairs are read from a .jsonl file, several, or a list of dicts; received {type(data).__name__}.")
     for i, each in enumerate(data):
         if isinstance(each, (str, Path)):
-            yield from _lines(Path(each))
+            yield from _lines(usable(each))
         elif isinstance(each, Mapping):
             yield f"row {i}", each
         else:

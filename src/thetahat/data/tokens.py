@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, EmptyData, MalformedFile, UnknownLevel
+from ..files import usable
 from .batch import Batch
 from .source import Digest, joined
 from .tokenizers import Tokenizer, from_config, named
@@ -114,7 +115,7 @@ class Tokens:
         mask: bool = True,
     ):
         self.tokenizer: Tokenizer | None
-        folder = Path(data) if isinstance(data, (str, Path)) else None
+        folder = usable(data) if isinstance(data, (str, Path)) else None
         if folder is not None and (folder / HEADER).is_file():
             self.stream, self.starts, self.tokenizer = _open(folder)
         elif _are_ids(data):
@@ -315,7 +316,7 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
     EmptyData : no file, no text, or an empty one;  MalformedFile : not UTF-8, or binary
     """
     if isinstance(data, (str, Path)):
-        path = Path(data)
+        path = usable(data)
         if not path.exists():
             raise MalformedFile(f"{str(data)!r} is neither a file nor a folder. A text itself goes in a list: Tokens([text]).")
         files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
@@ -421,7 +422,7 @@ def shards(data: Any, folder: str | Path, tokenizer: str | Tokenizer = "bytes", 
     -------
     Path
     """
-    own, folder = named(tokenizer), Path(folder)
+    own, folder = named(tokenizer), usable(folder)
     if (folder / HEADER).exists():
         raise BadArgument(f"{str(folder)!r} holds shards already.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, IncomparableScores
 from ..models.taylor import weighted
+from ..printable import console, printable
 from .score import Score, spread
 
 
@@ -132,11 +134,9 @@ class Comparison:
         return pd.DataFrame(rows, index=pd.Index(list(self.scores), name="name"))
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=110, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self)
+        own = console(width=110, no_color=True, highlight=False)
+        with own.capture() as capture:
+            own.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
@@ -171,7 +171,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         notes = [str(p) for p in self.pairs if p.relation != "="] + ([self.note] if self.note else [])
-        return str(self.table.to_html(float_format="{:.5g}".format)) + "".join(f"<p>{line}</p>" for line in notes)
+        return str(self.table.to_html(float_format="{:.5g}".format)) + "".join(
+            f"<p>{escape(printable(line))}</p>" for line in notes
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

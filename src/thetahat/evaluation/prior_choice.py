@@ -21,6 +21,7 @@ from ..inference.natural import one_thread, standing
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..models.base import get_theta, set_theta
+from ..printable import printable
 from ..solvers import Certificate, climb
 from ..solvers import choose as solver_for
 from .score import score, spread
@@ -80,7 +81,7 @@ class Choice:
             self.by, f"by rows held out ({self.folds} parts): the least scale within one standard error of the best"
         )
         note = f"\nNo prior is on {', '.join(self.flat)}: the evidence is up to a constant." if self.flat else ""
-        return f"{text}\n\nChosen {how}: {_called(self.prior)}.{note}"
+        return printable(f"{text}\n\nChosen {how}: {_called(self.prior)}.{note}")
 
     __repr__ = __str__
 

@@ -22,6 +22,7 @@ import torch
 from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
+from ..printable import console
 from .score import Score
 
 SHOWN = 10  # flagged rows in print
@@ -67,11 +68,9 @@ class Surprise:
         return float(1 - rank.mean() / (2 * len(self.reference)))
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=110, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self)
+        own = console(width=110, no_color=True, highlight=False)
+        with own.capture() as capture:
+            own.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:

@@ -29,6 +29,7 @@ from ..errors import BadArgument, FlatDirection, NotConverged
 from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
+from ..printable import printable
 from ..solvers.diagnose import FAR
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
@@ -66,7 +67,8 @@ class Test:
     def __str__(self) -> str:
         p = f"p = {self.p_value:.4f}" if self.p_value >= 1e-4 else f"p = {self.p_value:.1e}"
         shown = f"z = {self.statistic:.4g}" if self.df is None else f"χ²({self.df}) = {self.statistic:.4g}"
-        return f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}" + (f" ({self.note})" if self.note else "")
+        note = f" ({self.note})" if self.note else ""
+        return printable(f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}{note}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from ..errors import BadArgument, ThetahatError
 from ..files import usable, write_text
+from ..printable import everywhere, printable
 from . import plots, reproduce, words
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -211,7 +212,7 @@ def svg(chart: Any, prefix: str) -> Markup:
 
     It is parsed and written anew, so that it is well-formed; its identifiers are made unique by `prefix`; coordinates keep two decimals.
     """
-    root = ET.fromstring(vl_convert.vegalite_to_svg(plots.styled(chart, "transparent").to_dict()))
+    root = ET.fromstring(vl_convert.vegalite_to_svg(everywhere(plots.styled(chart, "transparent").to_dict())))
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
         kept = {
@@ -238,6 +239,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     out.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
     out.filters |= {"cells": cells, "number": words.number, "probability": words.probability, "minuses": words.minuses}

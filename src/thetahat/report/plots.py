@@ -14,6 +14,7 @@ import torch
 from ..errors import BadArgument
 from ..models import Regression
 from ..models.custom import Custom
+from ..printable import printable
 from .facts import BESIDE, Facts, Line, gather
 from .words import count, plural
 
@@ -119,7 +120,7 @@ def estimates_of(facts: Facts) -> Any:
         raise BadArgument("there is no estimate with a line of its own to draw: every one is folded.")
     data = pd.DataFrame(
         {
-            "name": [x.name for x in lines],
+            "name": [printable(x.name) for x in lines],
             "value": [x.estimate for x in lines],
             "low": [x.low for x in lines],
             "high": [x.high for x in lines],
@@ -350,6 +351,7 @@ def _path(data: pd.DataFrame) -> alt.Chart:
 
 
 def titled(text: str, subtitle: str = "") -> alt.TitleParams:
+    text, subtitle = printable(text), printable(subtitle)
     return alt.TitleParams(text, subtitle=subtitle) if subtitle else alt.TitleParams(text)
 
 

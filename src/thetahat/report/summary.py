@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..printable import everywhere
 from .facts import Block, Facts, Fold, Joint, Line, gather
 from .words import ABSENT, explained, fixed, held_out, nats, number, places, probability, statistic, verdict
 
@@ -69,6 +70,7 @@ class Summary:
 
 def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
     """The rows of the summary, each a list of spans."""
+    facts = everywhere(facts)
     yield from _wrapped(facts.title, "title", width)
     for label, text in (*facts.model, *facts.data):
         yield from _labelled(label, text, width)

@@ -13,6 +13,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..printable import printable
+
 STATUSES = {
     "certified maximum": "the gradient vanishes and the information is positive definite",
     "boundary": "the maximum lies at the boundary of a parameter, where the family becomes a simpler one",
@@ -69,7 +71,7 @@ class Certificate:
 
     def __str__(self) -> str:
         if self.status == "stochastic":
-            return f"stochastic: no certificate. {self.detail}".strip()
+            return printable(f"stochastic: no certificate. {self.detail}".strip())
         parts = [
             self.status if self.status != "certified maximum" else f"certified {'global' if self.concave else 'local'} maximum"
         ]
@@ -79,7 +81,7 @@ class Certificate:
             parts.append(f"{_number(self.nats)} nats below the top, {_number(self.standard_errors)} standard errors away")
         for parameter, limit in self.boundary.items():
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")
-        return "; ".join(parts) + (f". {self.detail}" if self.detail else "")
+        return printable("; ".join(parts) + (f". {self.detail}" if self.detail else ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..data.source import digest, told
 from ..errors import BadArgument, BadSave, NotWritten
-from ..files import replacing
+from ..files import replacing, usable
 from ..likelihood import Objective
 from . import sharded
 from .minibatches import whole
@@ -85,7 +85,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     ------
     BadSave : the file is cut short or damaged, or it is of another model, other data or other settings
     """
-    if not path.exists():
+    if not usable(path).exists():
         return None
     if work.engine.sharded != path.is_dir():
         kinds = ("a file, of whole parameters", "a folder, of sharded ones")
