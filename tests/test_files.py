@@ -103,7 +103,7 @@ READERS = {
 @pytest.mark.parametrize("path", BAD, ids=["NUL", "long name", "long path"])
 def test_a_name_that_no_file_can_have_is_an_error_of_the_library(fit, tmp_path, monkeypatch, name, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ThetahatError, match="NUL|too long"):
+    with pytest.raises(ThetahatError, match=r"NUL|too long"):
         READERS[name](fit, path)
     assert not list(tmp_path.iterdir())
 
