@@ -195,3 +195,34 @@ def test_newton_over_a_linear_network_is_the_formula_for_several_parameters(fami
     fit = th.fit(th.models.Conditional(family, linear(2, 2), inputs=["x", "z"]), data)
     assert fit.certificate.status == "certified maximum"
     assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "y", "said"),
+    [
+        (
+            th.families.Categorical(3),
+            torch.eye(3)[[0, 1, 2, 0]].long(),
+            r"shape \(4, 3\).*Accepted: \(4,\). Of one-hot rows: y.argmax\(-1\)",
+        ),
+        (th.families.Categorical(3), torch.eye(3)[[0, 1, 2, 0]], r"one-hot rows: y.argmax\(-1\)"),
+        (th.families.Categorical(3), torch.zeros(4, 1).long(), r"shape \(4, 1\).*y\[..., 0\] is such"),
+        (
+            th.families.Normal(),
+            torch.zeros(4, 1),
+            r"shape \(4, 1\), and Normal\(\) describes one number a row.*y\[..., 0\] is such",
+        ),
+        (th.families.Poisson(), torch.zeros(4, 2), r"shape \(4, 2\)"),
+        (th.families.MultivariateNormal(2), torch.zeros(4, 3), r"shape \(4, 3\).*a vector of 2 a row. Accepted: \(4, 2\)"),
+        (th.families.MultivariateNormal(2), torch.zeros(4), r"shape \(4,\).*Accepted: \(4, 2\)"),
+    ],
+)
+def test_a_response_of_another_shape_is_refused_and_not_broadcast(family, y, said):
+    """(n, 1) against (n,) would be n² terms."""
+    k = len(family.parameters)
+    model = th.models.Conditional(family, torch.nn.Linear(2, k))
+    with pytest.raises(ModelError, match=said):
+        model.log_prob(Batch({"x": torch.zeros(4, 2), "y": y}))
+    if not hasattr(family, "probabilities"):
+        with pytest.raises(ModelError, match=said):
+            th.models.Density(family).log_prob(Batch({"y": y}))

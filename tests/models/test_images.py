@@ -192,3 +192,22 @@ def test_a_likelihood_of_ones_own_reads_whole_numbers_that_do_not_wrap(dtype):
     assert (-batch["y"]).tolist() == [0, -100, -127]
     assert bool((batch["y"] < 2**40).all())
     assert batch.tensors["y"].dtype == dtype, "and is held in its own bits"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(40) % 3 + 1, "holds the classes 1 … 3, and no 0. Number them from 0: labels − 1."),
+        (np.eye(3, dtype=int)[np.arange(40) % 3], "Of one-hot rows: labels.argmax(1)."),
+        ((np.arange(40) % 3)[:, None], "Give labels[:, 0]."),
+        (np.arange(40) % 3 - 1, "Labels are whole numbers 0, 1, …"),
+        ((np.arange(40) % 3).astype(float), "type float64. Labels are whole numbers 0, 1, …"),
+    ],
+)
+def test_labels_of_another_kind_are_refused_by_the_command(labels, said, tmp_path, capsys):
+    """What scikit-learn, Keras and MATLAB have for labels, and what is meant by them here."""
+    np.save(tmp_path / "images.npy", pixels(17, shape=(8, 8)))
+    np.save(tmp_path / "labels.npy", labels)
+    words = ["fit", "classifier", str(tmp_path / "images.npy"), str(tmp_path / "labels.npy"), "--run", str(tmp_path / "run")]
+    assert main(words) != 0
+    assert said in " ".join(capsys.readouterr().err.split())

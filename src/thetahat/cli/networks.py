@@ -82,12 +82,7 @@ class OfImages(System):
     def _images(self, path: Path) -> Any:
         from ..data import Images
 
-        found = Images(path, levels=self.levels)
-        if len(found.shape) == 3 and found.shape[2] in (1, 3, 4) and found.shape[0] not in (1, 3, 4):
-            raise BadArgument(
-                f"{path} holds images of shape {found.shape}: their channels come last. Give x.transpose(0, 3, 1, 2)."
-            )
-        return found
+        return Images(path, levels=self.levels)
 
     def read(self) -> tuple[Sizes, Any]:
         found = self.other(self.images, {})
@@ -162,6 +157,8 @@ class Classifier(OfImages):
         distinct, most = len(y.unique()), int(y.max())
         if distinct < 2:
             raise BadArgument(f"{self.labels} holds one class only, {most}: there is nothing to be told apart.")
+        if distinct == most and int(y.min()) == 1:
+            raise BadArgument(f"{self.labels} holds the classes 1 … {most}, and no 0. Number them from 0: labels − 1.")
         if most >= 100 + 10 * distinct:
             raise BadArgument(f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, ….")
         sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
@@ -196,8 +193,9 @@ def _labels(path: Path) -> Any:
 
     found = read(path)
     if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:
+        hint = "" if found.ndim != 2 else " Of one-hot rows: labels.argmax(1)." if found.shape[1] > 1 else " Give labels[:, 0]."
         raise BadArgument(
-            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers 0, 1, …, (n,)."
+            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers 0, 1, …, (n,).{hint}"
         )
     return torch.from_numpy(found.astype("int64"))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from .batch import Batch, split
+from .images import check_shape
 from .source import Tensors
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
@@ -115,6 +116,7 @@ class Shifts:
             )
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        check_shape(x, self.shape, "Shifts moves")
         channels = self.shape[0] if len(self.shape) == 3 else 1
         H, W = self.shape[-2:]
         images = x.reshape(len(x), channels, H, W)

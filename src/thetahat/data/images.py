@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..files import usable
 from .batch import Batch
 from .source import Tensors
 
+CHANNELS = (1, 3, 4)  # of grey and of coloured pictures, and with transparency
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
@@ -28,12 +30,13 @@ class Images(Tensors):
     Parameters
     ----------
     data : an array (n, H, W) or (n, C, H, W); a list of arrays of one shape; an IDX file (MNIST's, also .gz), a .npy file, or a folder of
-        pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H, W))
+        pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H, W); grey ones of 16 bits have levels=65536)
     levels : how many values a pixel may have
 
     Raises
     ------
-    BadArgument : images of different shapes; an array of another number of dimensions
+    BadArgument : images of different shapes; an array of another number of dimensions, or whose channels come last; pictures that are read
+        with a loss: transparent ones, animations, colours of 16 bits
     OutOfSupport, NotFinite, WrongType : the first pixel that is not one of the levels
     EmptyData, MalformedFile : nothing there, or a file that cannot be read
 
@@ -50,6 +53,11 @@ class Images(Tensors):
             raise BadArgument(f"images are (n, H, W) or (n, C, H, W); received an array of shape {array.shape}.")
         if array.size == 0:
             raise EmptyData(f"there are no images: the array has the shape {array.shape}.")
+        if array.ndim == 4 and array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
+            raise BadArgument(
+                f"{data if isinstance(data, (str, Path)) else 'the array'} holds images of shape {array.shape[1:]}: their channels come last. "
+                "Give x.transpose(0, 3, 1, 2)."
+            )
         self.levels, self.shape = levels, tuple(int(s) for s in array.shape[1:])
         super().__init__(Batch({"y": torch.from_numpy(_levelled(array, levels).reshape(len(array), -1))}), block=4096)
 
@@ -135,6 +143,23 @@ class Binarised:
         return self._drawn
 
 
+def check_shape(x: Tensor, shape: Sequence[int], who: str) -> None:
+    """Images (n, …) come flat, or in their shape (C, H, W), or (H, W) of one channel: the same pixels in another order are another image.
+
+    Raises
+    ------
+    BadArgument
+    """
+    full = (1, *shape) if len(shape) == 2 else tuple(shape)
+    accepted = [(math.prod(full),), full, *([full[1:]] if full[0] == 1 else [])]
+    if tuple(x.shape[1:]) not in accepted:
+        last = " Channels come first: x.permute(0, 3, 1, 2)." if tuple(x.shape[1:]) == (*full[1:], full[0]) else ""
+        raise BadArgument(
+            f"{who} images of shape {tuple(shape)}; received a batch of shape {tuple(x.shape)}. Accepted: "
+            f"{' or '.join(str(('n', *each)) for each in accepted)}.{last}"
+        )
+
+
 # ---- reading -----------------------------------------------------------------------------------------------------------------
 
 
@@ -188,10 +213,29 @@ def _picture(path: Path) -> np.ndarray:
         raise MissingExtra.named("pillow", "images") from error
     try:
         with Image.open(path) as image:
-            array = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "I") else "RGB"))
+            _refuse_losses(image, path)
+            deep = image.mode == "I" or image.mode.startswith("I;")  # more than 8 bits, which convert("L") would cut at 255
+            array = np.asarray(image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise MalformedFile(f"{path} is no picture that can be read: {error}") from error
     return array if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _refuse_losses(image: Any, path: Path) -> None:
+    """What pillow would drop without a word."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadArgument(f"{path} is an animation of {image.n_frames} pictures. Accepted: one picture a file.")
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise BadArgument(
+            f"{path} has transparent pixels, whose colour depends on what lies behind. Lay it on a background first."
+        )
+    if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
+        with path.open("rb") as file:
+            bits = file.read(25)[24]  # of the header, which is the first part of every PNG
+        if bits == 16:
+            raise BadArgument(
+                f"{path} has 16 bits a colour, of which pillow reads 8. Accepted: 8 bits a colour, or grey of 16 bits."
+            )
 
 
 def _stacked(data: Any, names: Sequence[str] | None = None) -> np.ndarray:

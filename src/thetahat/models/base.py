@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import ModelError
+from ..families.base import Family
 
 
 class Model(nn.Module, ABC):
@@ -42,6 +43,28 @@ class Model(nn.Module, ABC):
 def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
     """log p, exactly 0 where the count is 0: padding has no say, whatever it holds."""
     return torch.where(batch.count == 0, torch.zeros_like(log_prob), log_prob) if batch.counted else log_prob
+
+
+def response(batch: Batch, name: str, family: Family) -> Tensor:
+    """y, (…) of batch.shape, or (…, d) of a family of vectors: a column too many would be broadcast against the rows.
+
+    Raises
+    ------
+    ModelError
+    """
+    y, d = batch[name], family.length
+    wanted = batch.shape if d is None else (*batch.shape, d)
+    if y.shape == wanted:
+        return y
+    hint = ""
+    if y.ndim == len(wanted) + 1 and y.shape[-1] == 1:
+        hint = f" {name}[..., 0] is such."
+    elif y.ndim == len(wanted) + 1 and hasattr(family, "probabilities"):
+        hint = f" Of one-hot rows: {name}.argmax(-1)."
+    raise ModelError(
+        f"{name!r} has the shape {tuple(y.shape)}, and {family} describes {'one number' if d is None else f'a vector of {d}'} a row. "
+        f"Accepted: {tuple(wanted)}.{hint}"
+    )
 
 
 def applied(network: nn.Module, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..networks import Standardise
-from .base import Model, applied
+from .base import Model, applied, response
 
 
 class Conditional(Model):
@@ -78,7 +78,7 @@ class Conditional(Model):
         return {name: batch[name] for name in self.family.extras if name in batch}
 
     def log_prob(self, batch: Batch) -> Tensor:
-        return self.family.log_prob_outputs(batch[self.target], self.outputs(batch), **self.extras(batch))
+        return self.family.log_prob_outputs(response(batch, self.target, self.family), self.outputs(batch), **self.extras(batch))
 
     # ---- what it predicts ------------------------------------------------------------------------------------------------
 

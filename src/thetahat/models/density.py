@@ -14,7 +14,7 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
 from ..families.base import Family, floating
-from .base import Model
+from .base import Model, response
 from .information import Information
 from .taylor import Taylor, weighted
 
@@ -105,7 +105,7 @@ class Density(Model):
         return self._observed(whole), whole.count.to(torch.float64), self.extras(whole)
 
     def _observed(self, batch: Batch) -> Tensor:
-        return floating(batch["y"], self.theta)
+        return floating(response(batch, "y", self.family), self.theta)
 
     def _eta(self, values: Sequence[float]) -> Tensor:
         pairs = zip(self.family.parameters.values(), values, strict=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..data.images import check_shape
 from ..errors import BadArgument
 
 
@@ -30,7 +31,7 @@ class ConvNet(nn.Module):
     seed : of the weights, where no generator is given
     generator : the randomness, in place of a seed; torch's global one is never touched
 
-    x is (n, C·H·W), flat, or (n, *shape), or (n, C, H, W).
+    x is (n, C·H·W), flat, or (n, *shape), or (n, C, H, W): channels, where there are any, come first.
 
     Raises
     ------
@@ -78,10 +79,7 @@ class ConvNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on processors
 
     def forward(self, x: Tensor) -> Tensor:
-        if x[0].numel() != math.prod(self.shape):
-            raise BadArgument(
-                f"the network reads images of shape {self.shape}, flat or not; received a batch of shape {tuple(x.shape)}."
-            )
+        check_shape(x, self.shape, "the network reads")
         x = x.reshape(-1, *self.shape)
         if not x.is_floating_point():
             x = x.to(self.head.weight.dtype) / (self.levels - 1)
