@@ -39,6 +39,7 @@ def fit(
     weights: str | Weights | None = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    trusted: bool = False,
     robust: DensityPower | Trimmed | str | None = None,
     solver: Solver | None = None,
     on_failure: str = "raise",
@@ -57,6 +58,8 @@ def fit(
         weighting (batch, log_prob) → weights
     prior : one or several priors on coefficients
     missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
+    trusted : a formula may hold columns, arithmetic, comparisons and known functions; with True any Python expression, which is run as
+        code. For formulas that you wrote yourself; never for one from a file, a form or a message
     robust : None; or what is maximised instead of the log-likelihood where some rows may come from elsewhere: `DensityPower(0.5)`,
         `Trimmed(0.75)`, or their names, "density_power:0.5"
     solver : None chooses by what the model offers and by size
@@ -82,7 +85,7 @@ def fit(
     """
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
-    built, source, weighting, call = _built(model, data, family, weights, parameters, missing)
+    built, source, weighting, call = _built(model, data, family, weights, parameters, missing, trusted)
     if isinstance(weighting, Importance):
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
     setting = get_robust(robust)
@@ -206,7 +209,7 @@ class Fit(Evaluation):
 
 
 def _built(
-    model: Any, data: Any, family: str | Family, weights: Any, parameters: dict[str, Any], missing: str
+    model: Any, data: Any, family: str | Family, weights: Any, parameters: dict[str, Any], missing: str, trusted: bool
 ) -> tuple[nn.Module, Source, Weights | None, dict[str, Any]]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
@@ -227,8 +230,11 @@ def _built(
             carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
         chosen = families.get(family)
-        built, source = regression(model, data, chosen, parameters=parameters, weights=column, carried=carried, missing=missing)
+        built, source = regression(
+            model, data, chosen, parameters=parameters, weights=column, carried=carried, missing=missing, trusted=trusted
+        )
         call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
+        call |= {"trusted": True} if trusted else {}
     elif isinstance(model, Family):
         need(data, f"{model}")
         built, source = density_of(model, data, _column_name(weights), parameters, missing)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from formulaic import model_matrix
 
-from thetahat.data.design import FUNCTIONS, build, stack
+from thetahat.data.design import build, stack
+from thetahat.data.expressions import FUNCTIONS
 from thetahat.data.frame import Frame
 from thetahat.data.response import Response
 from thetahat.data.table import Encoder, new_rows
@@ -99,7 +100,7 @@ FORMULAS = [
     "log(abs(`two words`)) + `two words`:a",
     "where(x > 0, x, 0)",
     "maximum(x, z)",
-    "x.clip(-1, 1)",
+    "np.clip(x, -1, 1)",
 ]
 
 

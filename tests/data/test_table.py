@@ -8,7 +8,7 @@ import torch
 import thetahat as th
 from thetahat.data.batch import concatenate
 from thetahat.data.frame import Frame
-from thetahat.data.table import missing_rows
+from thetahat.data.selection import missing_rows
 from thetahat.errors import BadWeights, EmptyData, NotFinite, OutOfSupport
 from thetahat.models.formulas import regression
 
@@ -106,10 +106,13 @@ def test_a_streamed_table_hands_out_columns_of_the_rows_it_used(table, path):
     np.testing.assert_array_equal(streamed.column("wide"), memory.column("wide"))
 
 
-def test_numeric_columns_of_a_data_frame_are_not_copied():
+def test_numeric_columns_of_a_data_frame_are_copied_once():
+    """The tensors are windows of the table's own copy: neither of the user's memory, nor of a second copy."""
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(1000, 3)), columns=["y", "x", "z"])
     _, source = regression("y ~ x + z", frame, th.families.Normal())
-    assert source.whole["x0"].data_ptr() == frame["x"].to_numpy().__array_interface__["data"][0]
+    address = source.whole["x0"].data_ptr()
+    assert address != frame["x"].to_numpy().__array_interface__["data"][0]
+    assert address == source.frame.read(["x"])["x"].to_numpy().__array_interface__["data"][0]
 
 
 def bad_row(table, **columns):

@@ -3,129 +3,28 @@
 Kept are levels, contrasts, spline knots, centres, scales; no row. A dense term is kept as formulaic holds it: its factors, the state
 of its transforms, and which columns it makes, so that nothing is fitted again and new rows are encoded to the same bits.
 
-A formula holds expressions, and an expression is code. `check_expression` lets through columns, numbers, arithmetic, comparisons, and calls
-of the functions that formulas know (`FUNCTIONS`, formulaic's transforms and contrasts, numpy's ufuncs); everything else is refused,
-when a fit is saved and again when it is loaded. A file can therefore name no other function.
+A formula holds expressions, and an expression is code: `expressions.check_expression` is asked when a fit is saved and again when it is loaded.
+A file can therefore name no function but those that formulas know.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from formulaic import ModelSpec, SimpleFormula
 from formulaic.materializers.base import EncodedTermStructure
 from formulaic.materializers.types import EvaluatedFactor, ScopedFactor, ScopedTerm
 from formulaic.parser.types import Factor, Term
-from formulaic.transforms import TRANSFORMS, ContrastsRegistry
-from formulaic.utils.code import sanitize_variable_names
 from torch import Tensor
 
 from ..errors import BadArgument, BadFormula, BadSave
-from .design import FUNCTIONS, Coded, Design
+from .design import Coded, Design
+from .expressions import Columns, check_expression, column
 from .plain import plain, rich
 from .response import Response
 from .table import Encoder
-
-_CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
-_CALLED = {name for name in (*FUNCTIONS, *TRANSFORMS) if name not in ("np", "contr")}
-_SYNTAX = (
-    *(ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Call, ast.keyword, ast.Attribute, ast.List, ast.Tuple, ast.Dict),
-    *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop),
-)
-
-
-# ---- expressions ---------------------------------------------------------------------------------------------------------
-
-
-def check_expression(expression: str, columns: Sequence[str]) -> None:
-    """Refuse an expression of anything but columns, numbers, arithmetic, comparisons, and the functions that formulas know.
-
-    Raises
-    ------
-    BadFormula : names the part that is refused
-
-    >>> check_expression("bs(log(x), df=4, knots=None)", ["x"])
-    >>> check_expression("__import__('os').system('ls')", ["x"])
-    Traceback (most recent call last):
-    thetahat.errors.BadFormula: "__import__('os').system('ls')" calls __import__('os').system, which is none of the functions that formulas know.
-    """
-    aliases: dict[str, str] = {}
-    try:
-        tree = ast.parse(sanitize_variable_names(expression, {}, aliases), mode="eval")
-        _Reader(expression, {*columns, *aliases, *_CONTRASTS}).visit(tree)
-    except (SyntaxError, RecursionError, ValueError) as error:
-        if isinstance(error, BadFormula):
-            raise
-        raise BadFormula(f"{expression!r} cannot be read: {error}") from error
-
-
-class _Reader(ast.NodeVisitor):
-    """Walks an expression and refuses what it does not know."""
-
-    def __init__(self, expression: str, names: set[str]):
-        self.expression, self.names = expression, names
-
-    def refuse(self, node: ast.AST) -> None:
-        raise BadFormula(f"{self.expression!r} holds {ast.unparse(node)!r}, which a saved formula may not.")
-
-    def generic_visit(self, node: ast.AST) -> None:
-        if not isinstance(node, _SYNTAX):
-            self.refuse(node)
-        super().generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        if not _is_function(node.func):
-            raise BadFormula(
-                f"{self.expression!r} calls {ast.unparse(node.func)}, which is none of the functions that formulas know."
-            )
-        for part in (*node.args, *node.keywords):
-            self.visit(part)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if node.id not in self.names:
-            self.refuse(node)
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        """contr.sum, not called; a constant of numpy."""
-        if ast.unparse(node) not in ("np.pi", "np.e", "np.nan", "np.inf") and not (
-            _is_function(node) and ast.unparse(node).startswith("contr.")
-        ):
-            self.refuse(node)
-
-    def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg is None or node.arg == "out":  # a ufunc would write there
-            self.refuse(node.value)
-        self.visit(node.value)
-
-    def visit_BinOp(self, node: ast.BinOp) -> None:
-        for part in (node.left, node.right):
-            if isinstance(part, (ast.List, ast.Tuple)) or (
-                isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes))
-            ):
-                self.refuse(node)  # 'a' * 10**9
-        if isinstance(node.op, (ast.Pow, ast.LShift)) and not any(isinstance(n, ast.Name) for n in ast.walk(node)):
-            small = [
-                isinstance(n, ast.Constant) and isinstance(n.value, (int, float)) and abs(n.value) <= 100
-                for n in (node.left, node.right)
-            ]
-            if not all(small):
-                self.refuse(node)  # a tower of powers of whole numbers never ends
-        self.generic_visit(node)
-
-
-def _is_function(node: ast.expr) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id in _CALLED
-    if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)) or node.attr.startswith("_"):
-        return False
-    if node.value.id == "np":
-        return node.attr in FUNCTIONS or isinstance(getattr(np, node.attr, None), np.ufunc)
-    return node.value.id == "contr" and hasattr(ContrastsRegistry, node.attr)
-
 
 # ---- formulaic's specifications ----------------------------------------------------------------------------------------------
 
@@ -175,7 +74,7 @@ def _spec(config: dict[str, Any] | None, columns: Sequence[str]) -> ModelSpec | 
     ]
     return ModelSpec(
         formula=formula,
-        materializer="pandas",
+        materializer=Columns.REGISTER_NAME,
         materializer_params={},
         ensure_full_rank=config["full_rank"],
         na_action="ignore",
@@ -190,7 +89,7 @@ def _check_factors(formula: Any, columns: Sequence[str]) -> None:
     for factor in {f for term in formula for f in term.factors}:
         if factor.eval_method is Factor.EvalMethod.PYTHON:
             check_expression(str(factor.expr), columns)
-        elif factor.eval_method is Factor.EvalMethod.LOOKUP and factor.expr not in columns:
+        elif factor.eval_method is Factor.EvalMethod.LOOKUP and column(str(factor.expr)) not in columns:
             raise BadFormula(f"a formula looks up {factor.expr!r}, which is none of its columns ({', '.join(columns)}).")
 
 
@@ -205,7 +104,7 @@ def to_config(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     BadArgument, BadFormula : a level or an expression that cannot be saved, by name
     """
     tensors = {
-        f"encoder.{slot}.{j}.index": torch.from_numpy(term.index)
+        f"encoder.{slot}.{j}.cells": torch.from_numpy(term.cells)
         for slot, d in enumerate(encoder.designs)
         for j, term in enumerate(d.coded)
     }
@@ -285,7 +184,7 @@ def _design(config: dict[str, Any], slot: int, tensors: Mapping[str, Tensor]) ->
                 tuple((name, tuple(rich(levels)), drop) for name, levels, drop in term["factors"]),
                 tuple(term["numeric"]),
                 tuple(term["names"]),
-                tensors[f"encoder.{slot}.{j}.index"].numpy(),
+                tensors[f"encoder.{slot}.{j}.cells"].numpy(),
             )
             for j, term in enumerate(config["coded"])
         ),

@@ -9,46 +9,25 @@ code 0 and contributes nothing.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec, SimpleFormula
-from formulaic.errors import DataMismatchWarning, FormulaicError
-from formulaic.parser import DefaultFormulaParser
-from formulaic.parser.types import Token
-from formulaic.transforms import TRANSFORMS
-from formulaic.utils.variables import get_expression_variables
+from formulaic import ModelSpec, SimpleFormula
+from formulaic.errors import DataMismatchWarning
+from formulaic.parser.types import Factor, Term
 
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
+from .columns import is_categorical, level_codes, numeric_column, stray_cells
+from .expressions import FUNCTIONS, Columns, column, columns_read, first_line, shown, width, written
+from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
 
-FUNCTIONS = {"np": np} | {
-    name: getattr(np, name)
-    for name in (
-        "log",
-        "log1p",
-        "log2",
-        "log10",
-        "exp",
-        "expm1",
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "abs",
-        "where",
-        "minimum",
-        "maximum",
-    )
-}
-QUOTED = re.compile(r"`([^`]+)`|\bQ\(\s*(?:'([^']+)'|\"([^\"]+)\")\s*\)")
-CATEGORY = re.compile(r"^C\(\s*(`[^`]+`|[A-Za-z_][\w.]*)\s*\)$")
+BYTES = 4 * 2**30  # that the dense columns of a design may take
 
 
 @dataclass(frozen=True)
@@ -62,24 +41,34 @@ class Coded:
     factors: tuple[tuple[str, tuple[Any, ...], bool], ...]
     numeric: tuple[str, ...]
     names: tuple[str, ...]
-    index: np.ndarray = field(repr=False, compare=False)  # product code → 1 + position in names, 0: reference
+    cells: np.ndarray = field(repr=False, compare=False)  # the product code of each name, rising
 
     @property
     def size(self) -> int:
         return len(self.names)
 
-    def codes(self, frame: pd.DataFrame) -> np.ndarray:
-        product = np.zeros(len(frame), dtype=np.int64)
-        for column, levels, _ in self.factors:
-            product = product * len(levels) + level_codes(frame[column], levels, column)
-        return self.index[product]
+    def codes(self, frame: pd.DataFrame, known: dict[str, np.ndarray]) -> np.ndarray:
+        """1 + the position in `names` of each row's levels, 0 for the reference.
+
+        known : the codes of columns that other terms have read
+        """
+        for name, levels, _ in self.factors:
+            if name not in known:
+                known[name] = level_codes(frame[name], levels, name)
+        product = _product(known, self.factors, len(frame))
+        if not self.size:
+            return np.zeros(len(frame), dtype=np.int64)
+        if int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size:  # without a gap, as of one column
+            return np.clip(product - (int(self.cells[0]) - 1), 0, None)
+        at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
+        return np.where(self.cells[at] == product, at + 1, 0)
 
     def value(self, frame: pd.DataFrame) -> np.ndarray | None:
         if not self.numeric:
             return None
         out = numeric_column(frame, self.numeric[0]).copy()
-        for column in self.numeric[1:]:
-            out *= numeric_column(frame, column)
+        for name in self.numeric[1:]:
+            out *= numeric_column(frame, name)
         return out
 
 
@@ -106,11 +95,12 @@ class Design:
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """One name a coefficient, in the order of β."""
-        own = (["Intercept"] if self.intercept else []) + list(self.numeric) + list(self.dense_names)
-        return own + [name for term in self.coded for name in term.names]
+        """One name a coefficient, in the order of β. The constant is "(Intercept)" where a column is called Intercept."""
+        own = [*self.numeric, *self.dense_names, *(name for term in self.coded for name in term.names)]
+        constant = "(Intercept)" if "Intercept" in own else "Intercept"
+        return [constant, *own] if self.intercept else own
 
     @cached_property
     def columns(self) -> int:
@@ -135,7 +125,7 @@ class Design:
 
     @property
     def dense_has_intercept(self) -> bool:
-        return self.dense is not None and "Intercept" in self.dense.column_names
+        return self.dense is not None and self.dense.column_names[:1] == ("Intercept",)
 
     def offsets(self, frame: pd.DataFrame) -> np.ndarray | None:
         if self.offset is None:
@@ -143,28 +133,23 @@ class Design:
         return evaluate(self.offset, frame, self.formula).sum(axis=1)
 
 
-def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
-    """Read a right-hand side against the data: which columns it needs, which levels they have, what its transforms must remember.
+def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) -> Design:
+    """What a right-hand side needs of the rows that are fitted: which levels its columns have, what its transforms must remember.
 
     Raises
     ------
     BadFormula, UnknownColumn, WrongType
     """
-    terms, offsets = _parse(formula)
-    # categories are coded against a reference even where the intercept itself is not wanted
-    coding = any(str(t) == "1" for t in terms)
-    terms = [t for t in terms if str(t) != "1"]
-    read = [variables(t, formula, frame.columns) for t in terms] + [
-        _expression_variables(o, formula, frame.columns) for o in offsets
-    ]
-    required = sorted(set().union(*read))
-    frame.require(required)
-    first = next(iter(frame.blocks(required))) if required else pd.DataFrame(index=range(2))
+    if isinstance(predictors, str):
+        predictors = read(predictors, rows)
+    formula, terms, offsets = predictors.formula, list(predictors.terms), predictors.offsets
+    required = list(predictors.required)
+    first = next(iter(rows.blocks(required))) if required else pd.DataFrame(index=range(2))
     kinds = {name: is_categorical(first[name], name) for name in required}
 
     plain, coded, rest = [], [], []
     for term in terms:
-        categorical, numeric = _split(term, kinds)
+        categorical, numeric = split(term, kinds)
         if categorical is None:
             rest.append(term)
         elif categorical:
@@ -173,25 +158,26 @@ def build(formula: str, frame: Frame, *, intercept: bool = True) -> Design:
             plain.append(numeric[0])
         else:
             rest.append(term)
+    levels = _levels(rows, sorted(_categories(terms, kinds)))
+    _refuse_stray_cells(terms, first, levels, rows)
     sample = _sample(first, required) if coded or rest or offsets else first
-    reduced = _reduced(terms, coding, sample, formula) if coded else {}
+    reduced = _reduced(terms, predictors.coding, sample, formula) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
-    entangled = {name for term in rest for name in variables(term, formula, frame.columns) if kinds[name]}
+    entangled = {name for term in rest for name in variables(term, formula, rows.columns, trusted=True) if kinds[name]}
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
-    levels = _levels(frame, sorted({name for _, cats, _ in coded for name in cats}))
-    dense, dense_names = _dense(dense_terms, coding, frame, sample, formula, kinds) if dense_terms else (None, ())
-    offset = _dense_spec([f"I({o})" for o in offsets], False, frame, sample, formula, kinds) if offsets else None
-    if offset is not None and len(offset.column_names) != len(offsets):
-        raise WrongType(f"offset({', '.join(offsets)}) in {formula!r} is not one number a row: an offset is numeric.")
+    _check_bytes(formula, dense_terms, {name: len(own) for name, own in levels.items()}, rows.size)
+    dense, dense_names = _dense(dense_terms, predictors.coding, rows, sample, formula, kinds) if dense_terms else (None, ())
+    offset = _offset(offsets, rows, sample, formula, kinds) if offsets else None
+    cells = _cells(rows, [cats for _, cats, _ in coded], levels, formula)
     return Design(
         formula=formula,
-        intercept=intercept and coding,
+        intercept=intercept and predictors.coding,
         numeric=tuple(plain),
         dense=dense,
         dense_names=dense_names,
-        coded=tuple(_coded(t, cats, nums, levels, reduced[str(t)][0], frame) for t, cats, nums in coded),
+        coded=tuple(_coded(t, cats, nums, levels, reduced[str(t)][0], cells) for t, cats, nums in coded),
         offset=offset,
         required=tuple(required),
     )
@@ -203,58 +189,13 @@ def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
     >>> from_columns(["x", "z"]).names
     ['Intercept', 'x', 'z']
     """
-    shown = " + ".join([*names[:20], *(["…"] if len(names) > 20 else [])]) or "1"
+    formula = " + ".join([*names[:20], *(["…"] if len(names) > 20 else [])]) or "1"
     return Design(
-        formula=shown if intercept else f"{shown} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names)
+        formula=formula if intercept else f"{formula} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names)
     )
 
 
-# ---- columns -------------------------------------------------------------------------------------------------------------
-
-
-def is_categorical(column: pd.Series, name: str) -> bool:
-    """Whether a column is a category (text, pandas category) rather than a number (0 and 1 for bool); any other is refused by name."""
-    dtype = column.dtype
-    if dtype == np.dtype(object):
-        kinds = sorted({type(v).__name__ for v in column.dropna()})
-        if kinds in (["str"], []):
-            return True
-        if kinds == ["bool"]:
-            return False
-        raise WrongType(
-            f"column {name!r} is of type object and holds {', '.join(kinds[:4])}. Make it numeric, or text throughout."
-        )
-    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
-        return True
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        return False
-    raise WrongType(f"column {name!r} is of type {dtype}, which is neither a number nor a category. Convert it first.")
-
-
-def numeric_column(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """The column as float64, without a copy where it already is; missing values become NaN."""
-    column = frame[name]
-    try:
-        return column.to_numpy(dtype=np.float64, na_value=np.nan) if column.dtype != np.float64 else column.to_numpy()
-    except (TypeError, ValueError) as error:
-        raise WrongType(f"column {name!r} is of type {column.dtype} and cannot be read as numbers: {error}") from error
-
-
-def level_codes(column: pd.Series, levels: Sequence[Any], name: str) -> np.ndarray:
-    """The position of each row's level among `levels`; a level that is not among them is an error."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        own, codes = column.cat.categories, column.cat.codes.to_numpy()
-        where = pd.Index(levels).get_indexer(own)
-        codes = np.append(where, -1)[codes]
-    else:
-        codes = pd.Index(levels).get_indexer(pd.Index(column))
-    unknown = codes < 0
-    if unknown.any():
-        row = int(np.flatnonzero(unknown)[0])
-        value, *seen = (v.item() if isinstance(v, np.generic) else v for v in (column.iloc[row], *levels[:8]))
-        shown = ", ".join(map(repr, seen)) + (" …" if len(levels) > 8 else "")
-        raise UnknownLevel(f"column {name!r} has the level {value!r} (row {row}), which the fit has not seen. Seen: {shown}.")
-    return codes
+# ---- memory --------------------------------------------------------------------------------------------------------------------
 
 
 class _Window:
@@ -280,94 +221,25 @@ def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(columns)
 
 
-# ---- formulas ------------------------------------------------------------------------------------------------------------
-
-
-def _parse(formula: str) -> tuple[list[Any], list[str]]:
-    """The terms of a right-hand side, and the expressions inside offset(…)."""
-    if re.search(r"(^|[\s+*:(-])\.($|[\s+*:)-])", formula):
-        raise BadFormula(f"the formula {formula!r} has a '.' for all other columns, which is not known here: name the columns.")
-    try:
-        parsed = Formula(formula)
-    except (FormulaicError, SyntaxError, ValueError) as error:
-        raise BadFormula(f"the formula {formula!r} cannot be read: {_first_line(error)}") from error
-    if not isinstance(parsed, SimpleFormula):
-        raise BadFormula(f"{formula!r} is not a single right-hand side: ~ and | have no place in it.")
-    terms, offsets = [], []
-    for term in parsed:
-        expression = str(term)
-        if expression.startswith("offset(") and expression.endswith(")") and len(list(term.factors)) == 1:
-            offsets.append(expression[len("offset(") : -1])
-        else:
-            terms.append(term)
-    return terms, offsets
-
-
-def _split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """(categorical columns, numeric columns) of a term that is a plain product of columns; (None, ()) of any other."""
-    categorical: list[str] = []
-    numeric: list[str] = []
-    for factor in term.factors:
-        expression = str(factor.expr)
-        explicit = CATEGORY.match(expression)
-        name = (explicit.group(1) if explicit else expression).strip("`")
-        if name not in kinds:
-            return None, ()
-        (categorical if explicit or kinds[name] else numeric).append(name)
-    return tuple(categorical), tuple(numeric)
-
-
-def single_term(expression: str) -> Any:
-    """The term of an expression that is one column or one function of columns, with no operator of formulas around it; else None."""
-    try:
-        tokens = list(DefaultFormulaParser(include_intercept=False).get_tokens(expression))
-        single = len(tokens) == 1 and tokens[0].kind in (Token.Kind.NAME, Token.Kind.PYTHON)
-        return next(iter(Formula(f"0 + {expression}"))) if single else None
-    except (FormulaicError, SyntaxError, ValueError) as error:
-        raise BadFormula(f"{expression!r} cannot be read: {_first_line(error)}") from error
-
-
-def variables(term: Any, formula: str, columns: Collection[str]) -> set[str]:
-    """The columns that a term reads."""
-    out: set[str] = set()
-    for factor in term.factors:
-        expression = str(factor.expr)
-        if factor.eval_method.value == "lookup":
-            out.add(expression)
-        elif factor.eval_method.value == "python":
-            out |= _expression_variables(expression, formula, columns)
-    return out
-
-
-def _expression_variables(expression: str, formula: str, columns: Collection[str]) -> set[str]:
-    """The columns that a Python expression reads: its names, less functions and formulaic's own transforms."""
-    try:
-        read = get_expression_variables(QUOTED.sub("np.quoted", expression), {})
-    except (SyntaxError, ValueError) as error:
-        raise BadFormula(f"{expression!r} in {formula!r} cannot be read: {_first_line(error)}") from error
-    found = {next(filter(None, names)) for names in QUOTED.findall(expression)}
-    functions = {*FUNCTIONS, *TRANSFORMS}
-    roles: dict[str, set[str]] = {}
-    for variable in read:
-        roles.setdefault(str(variable), set()).update(role.value for role in variable.roles)
-    for name, role in roles.items():
-        first = name.split(".")[0]
-        if role == {"callable"} and name == first and name not in functions:
-            raise BadFormula(f"{formula!r} calls {name}(…), which is not known. Known: {', '.join(sorted(functions))}.")
-        if ("value" in role or name != first) and (first in columns or first not in functions):
-            found.add(first)
-    return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+# ---- what formulaic makes ----------------------------------------------------------------------------------------------------
 
 
 def _sample(block: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
-    """The first complete rows: enough to learn structure from."""
-    head = block.iloc[:1000][list(required)]
-    complete = head.dropna()
-    return complete if len(complete) else head
+    """The first rows: enough to learn structure from."""
+    return block.iloc[:1000][list(required)]
+
+
+def specification(terms: Sequence[Any], intercept: bool) -> ModelSpec:
+    """formulaic's specification of terms, not fitted yet. It is made of the terms themselves: as text they would have to be read again."""
+    one = [Term([Factor("1", eval_method="literal")])] if intercept else []
+    return ModelSpec(
+        formula=SimpleFormula([*one, *terms]), materializer=Columns, output="numpy", na_action="ignore", ensure_full_rank=True
+    )
+
+
+def expression_term(expression: str) -> Any:
+    """A Python expression as a term."""
+    return Term([Factor(expression, eval_method="python")])
 
 
 def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
@@ -379,9 +251,43 @@ def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
             made = spec.get_model_matrix(frame, context=FUNCTIONS)
     except DataMismatchWarning as warning:
         raise _unknown_level(spec, frame, formula) from warning
+    except DataError:
+        raise
     except Exception as error:  # the formula holds the user's own expressions: whatever they raise is about the formula
-        raise BadFormula(f"{formula!r} cannot be evaluated on the data: {_first_line(error)}") from error
+        raise _not_evaluated(spec, frame, formula, error) from error
+    if np.iscomplexobj(made):
+        raise BadFormula(f"{formula!r} is a complex number for some rows: a predictor is real.")
     return np.asarray(made, dtype=np.float64)
+
+
+def fitted(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
+    """The specification with what its transforms and categories must remember of these rows."""
+    try:
+        declared = [str(name) for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+        frame = frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared}) if declared else frame
+        with np.errstate(all="ignore"):
+            return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec
+    except DataError:
+        raise
+    except Exception as error:  # as above: the user's own expressions
+        raise _not_evaluated(spec, frame, formula, error) from error
+
+
+def _not_evaluated(spec: ModelSpec, frame: pd.DataFrame, formula: str, error: Exception) -> Exception:
+    """What to raise where formulaic failed: of a column, by its name; of text that is computed with, by the cell."""
+    cause = error.__cause__
+    if isinstance(cause, DataError):
+        return cause
+    for expression in expressions(spec.formula) if isinstance(cause or error, (TypeError, ValueError)) else ():
+        for name in sorted(columns_read(expression, formula, frame.columns, trusted=True) & set(map(str, frame.columns))):
+            if is_categorical(frame[name], name) and len(frame):
+                odd = stray_cells(tuple(frame[name].dropna().unique()))
+                row, value = next(((i, v) for i, v in frame[name].items() if v in odd), (frame.index[0], frame[name].iloc[0]))
+                return BadFormula(
+                    f"{written(expression)} in {formula!r} computes with column {name!r}, which is text: row {row} is {value!r}. "
+                    f"Make it numbers; if it is a category, write C({name})."
+                )
+    return BadFormula(f"{formula!r} cannot be evaluated on the data: {written(first_line(error))}")
 
 
 def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> UnknownLevel:
@@ -390,7 +296,7 @@ def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> Unknow
         levels = state.get("categories")
         if levels is None:
             continue
-        for name in _expression_variables(expression, formula, frame.columns):
+        for name in columns_read(expression, formula, frame.columns, trusted=True):
             try:
                 level_codes(frame[name], levels, name)
             except UnknownLevel as error:
@@ -398,70 +304,70 @@ def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> Unknow
     return UnknownLevel(f"{formula!r} meets a level that the fit has not seen.")
 
 
-def _dense_spec(
-    terms: Sequence[Any], intercept: bool, frame: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
-) -> ModelSpec:
-    text = " + ".join(["1" if intercept else "0", *(_text(t) for t in terms)])
-    spec = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
-    spec = _fitted_spec(spec, sample, formula)
-    own = sorted(set().union(*(variables(t, formula, frame.columns) for t in spec.formula)))
-    if spec.transform_state or any(kinds.get(v) for v in own):
-        whole = frame.read(own)[own].dropna()
-        fresh = ModelSpec(formula=Formula(text), output="numpy", na_action="ignore", ensure_full_rank=True)
-        spec = _fitted_spec(fresh, whole, formula)
+def _dense(
+    terms: Sequence[Any], intercept: bool, rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    spec = fitted(specification(terms, intercept), sample, formula)
+    own = sorted(set().union(*(variables(t, formula, rows.columns, trusted=True) for t in terms)))
+    remembered = spec.transform_state or any(state for _, state in spec.encoder_state.values())
+    if remembered or any(kinds.get(v) for v in own):
+        spec = fitted(specification(terms, intercept), rows.read(own)[own], formula)
+    return spec, tuple(map(shown, spec.column_names[1:] if intercept else spec.column_names))
+
+
+def _offset(offsets: Sequence[str], rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]) -> ModelSpec:
+    for offset in offsets:
+        if kinds.get(column(offset.strip())):
+            raise WrongType(f"offset({shown(offset)}) in {formula!r}: the column is not a number, and an offset is.")
+    terms = [expression_term(f"I({offset})") for offset in offsets]
+    spec = _dense(terms, False, rows, sample, formula, kinds)[0]
+    if len(spec.column_names) != len(offsets):
+        raise WrongType(f"offset({shown(', '.join(offsets))}) in {formula!r} is not one number a row: an offset is numeric.")
     return spec
 
 
-def _fitted_spec(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
-    try:
-        declared = [str(name) for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
-        frame = frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared}) if declared else frame
-        with np.errstate(all="ignore"):
-            return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec
-    except Exception as error:  # as above: the user's own expressions
-        raise BadFormula(f"{formula!r} cannot be evaluated on the data: {_first_line(error)}") from error
-
-
-def _dense(
-    terms: Sequence[Any], intercept: bool, frame: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
-) -> tuple[ModelSpec, tuple[str, ...]]:
-    spec = _dense_spec(terms, intercept, frame, sample, formula, kinds)
-    return spec, tuple(name for name in spec.column_names if name != "Intercept")
-
-
-def _text(term: Any) -> str:
-    """A term as a formula writes it, so that it is read back as the same term: {x + z} is one factor."""
-    if isinstance(term, str):
-        return term
-    written = {"lookup": "`{}`", "python": "{{{}}}", "literal": "{}"}
-    return ":".join(written[factor.eval_method.value].format(factor.expr) for factor in term.factors)
-
-
 def _reduced(terms: Sequence[Any], intercept: bool, sample: pd.DataFrame, formula: str) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """For each term, the factors whose reference level is dropped: formulaic's rank reduction, learnt on a few rows."""
-    spec = ModelSpec(
-        formula=Formula(" + ".join(["1" if intercept else "0", *map(_text, terms)])), output="numpy", na_action="ignore"
-    )
-    structure = _fitted_spec(spec, sample, formula).structure or []
-    found = {}
-    for entry in structure:
-        found[str(entry.term)] = tuple(
-            tuple(str(f.factor.expr) for f in scoped.factors if f.reduced) for scoped in entry.scoped_terms
-        )
+    """For each term, the factors whose reference level is dropped: formulaic's rank reduction, without the columns themselves."""
+    spec = specification(terms, intercept)
+    materializer = Columns(sample, context=FUNCTIONS)
+    try:
+        with np.errstate(all="ignore"):
+            for factor in {f for term in spec.formula for f in term.factors}:
+                materializer._evaluate_factor(factor, spec, set())
+    except DataError:
+        raise
+    except Exception as error:
+        raise _not_evaluated(spec, sample, formula, error) from error
+    return {
+        str(term): tuple(tuple(str(f.factor.expr) for f in scoped.factors if f.reduced) for scoped in scoped_terms)
+        for term, scoped_terms in materializer._get_scoped_terms(spec.formula)
+    }
+
+
+# ---- levels ------------------------------------------------------------------------------------------------------------------
+
+
+def _categories(terms: Sequence[Any], kinds: Mapping[str, bool]) -> set[str]:
+    """The columns that terms take as categories, by their type or as C(column)."""
+    found = set()
+    for factor in (f for term in terms for f in term.factors):
+        name, explicit = column_of(factor)
+        if name is not None and (explicit or kinds.get(name)):
+            found.add(name)
     return found
 
 
-def _levels(frame: Frame, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+def _levels(rows: Frame, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Every level of each categorical column: a pass over those columns alone. Declared categories keep their declared order."""
     seen: dict[str, dict[Any, None]] = {name: {} for name in names}
     declared: dict[str, list[Any]] = {}
-    for block in frame.blocks(list(names)) if names else ():
+    for block in rows.blocks(list(names)) if names else ():
         for name in names:
             column = block[name]
             if isinstance(column.dtype, pd.CategoricalDtype):
                 present = np.unique(column.cat.codes.to_numpy())
                 seen[name].update(dict.fromkeys(column.cat.categories[present[present >= 0]]))
-                if column.cat.ordered or not frame.streamed(names):
+                if column.cat.ordered or not rows.streamed(names):
                     declared[name] = list(column.cat.categories)
             else:
                 seen[name].update(dict.fromkeys(pd.unique(column.dropna())))
@@ -477,35 +383,88 @@ def _levels(frame: Frame, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return out
 
 
+def _refuse_stray_cells(terms: Sequence[Any], first: pd.DataFrame, levels: Mapping[str, tuple[Any, ...]], rows: Frame) -> None:
+    """Refuse a column of text that is numbers but for a few cells: as a category it would have a coefficient a number."""
+    bare = {name for term in terms for name, explicit in map(column_of, term.factors) if name is not None and not explicit}
+    for name in sorted(bare & set(levels)):
+        odd = set() if isinstance(first[name].dtype, pd.CategoricalDtype) else stray_cells(levels[name])
+        if odd:
+            row, value = next((i, v) for block in rows.blocks([name]) for i, v in block[name].items() if v in odd)
+            raise WrongType(
+                f"column {name!r} is text that is meant as numbers: {value!r} in row {row} does not read as one ({len(odd)} of its "
+                f"{len(levels[name])} different values do not). Correct those cells, or leave them empty (empty ones are dropped and counted); "
+                f"if the column is a category, write C({name})."
+            )
+
+
+def _product(codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, tuple[Any, ...], bool]], n: int) -> np.ndarray:
+    """The number of each row's combination of levels, (n,), as if all combinations were counted."""
+    product = np.zeros(n, dtype=np.int64)
+    for name, levels, _ in factors:
+        product = product * len(levels) + codes[name]
+    return product
+
+
 def _coded(
     term: Any,
     categorical: tuple[str, ...],
     numeric: tuple[str, ...],
     levels: dict[str, tuple[Any, ...]],
     reduced: tuple[str, ...],
-    frame: Frame,
+    cells: Mapping[tuple[str, ...], np.ndarray],
 ) -> Coded:
     """The table of a categorical term: its combinations of levels that occur, less those at a reference level."""
-    expression = {}  # column → the factor as the formula writes it: a or C(a)
-    for factor in term.factors:
-        explicit = CATEGORY.match(str(factor.expr))
-        expression[(explicit.group(1) if explicit else str(factor.expr)).strip("`")] = str(factor.expr)
+    expression = {
+        str(column_of(factor)[0]): str(factor.expr) for factor in term.factors
+    }  # column → a or C(a), as the formula has it
     factors = tuple((name, levels[name], expression[name] in reduced) for name in categorical)
-    shape = [len(own) for _, own, _ in factors]
-    seen = np.full(int(np.prod(shape)), len(factors) == 1)
-    for block in frame.blocks(list(categorical)) if len(factors) > 1 else ():
-        block = block[list(categorical)].dropna()
-        product = np.zeros(len(block), dtype=np.int64)
-        for name, own, _ in factors:
-            product = product * len(own) + level_codes(block[name], own, name)
-        seen[np.unique(product)] = True
-    index = np.zeros(len(seen), dtype=np.int64)
-    names: list[str] = []
-    for cell in np.flatnonzero(seen):
-        at = dict(zip(categorical, np.unravel_index(cell, shape), strict=True))
-        if any(drop and at[name] == 0 for name, _, drop in factors):
-            continue
-        index[cell] = 1 + len(names)
-        shown = {name: f"{expression[name]}[{'T.' if drop else ''}{own[at[name]]}]" for name, own, drop in factors}
-        names.append(":".join(shown.get(name, name) for name in expression))
-    return Coded(str(term), factors, numeric, tuple(names), index)
+    seen = cells[categorical]
+    at = dict(zip(categorical, np.unravel_index(seen, [len(own) for _, own, _ in factors]), strict=True))
+    keep = np.ones(len(seen), dtype=bool)
+    for name, _, drop in factors:
+        keep &= ~(drop & (at[name] == 0))
+    shown_levels = {
+        name: [f"{shown(expression[name])}[{'T.' if drop else ''}{level}]" for level in own] for name, own, drop in factors
+    }
+    parts = [
+        [shown_levels[name][i] for i in at[name][keep].tolist()] if name in shown_levels else [name] * int(keep.sum())
+        for name in expression
+    ]
+    names = tuple(map(":".join, zip(*parts, strict=True)))
+    return Coded(shown(str(term)), factors, numeric, names, seen[keep])
+
+
+def _cells(
+    rows: Frame, terms: Sequence[tuple[str, ...]], levels: Mapping[str, tuple[Any, ...]], formula: str
+) -> dict[tuple[str, ...], np.ndarray]:
+    """For each tuple of categorical columns the combinations of levels that occur, by number: one pass over the rows for all of them."""
+    out = {names: np.arange(len(levels[names[0]])) if len(names) == 1 else np.zeros(0, dtype=np.int64) for names in terms}
+    wide = [names for names in out if len(names) > 1]
+    for names in wide:
+        if float(np.prod([float(len(levels[n])) for n in names])) > 2.0**62:
+            raise BadFormula(
+                f"the interaction {':'.join(names)} of {formula!r} has more than 2**62 combinations of levels. Make it one column of text."
+            )
+    used = sorted({name for names in wide for name in names})
+    for block in rows.blocks(used) if wide else ():
+        codes = {name: level_codes(block[name], levels[name], name) for name in used}
+        for names in wide:
+            factors = [(name, levels[name], False) for name in names]
+            out[names] = np.union1d(out[names], _product(codes, factors, len(block)))
+    return out
+
+
+def _check_bytes(formula: str, terms: Sequence[Any], levels: Mapping[str, int], n: int) -> None:
+    """Refuse dense columns that would not fit, before they are made."""
+    columns = 0.0
+    for term in terms:
+        own = 1.0
+        for factor in term.factors:
+            name, _ = column_of(factor)
+            own *= levels.get(str(name), 1) if name is not None else width(str(factor.expr))
+        columns += own
+    if 8 * n * columns > BYTES:
+        raise BadFormula(
+            f"{formula!r} makes {columns:,.0f} columns of {n:,} rows, {8 * n * columns / 2**30:,.1f} GiB; {BYTES / 2**30:.0f} GiB are accepted. "
+            "An interaction with its margins, a*b, needs no columns: only a code a row. Else combine the levels into one column of text."
+        )

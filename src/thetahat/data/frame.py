@@ -7,11 +7,12 @@ than `memory` is read block by block, again at each pass, and never held.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -22,6 +23,7 @@ from ..files import usable
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
 STREAM_ROWS = 131072
+_QUADRUPLE = {np.dtype(np.longdouble)} - {np.dtype(np.float64)}  # which pandas holds but does not compute with
 
 
 class Frame:
@@ -31,6 +33,8 @@ class Frame:
     ----------
     data : dict of columns, pandas / polars / Arrow table, or the path of a .csv, .csv.gz or .parquet file
     memory : a Parquet file whose columns need more bytes than this is streamed
+
+    Inside, rows are numbered from 0, whatever the user's own index is; that is `index`, of a pandas table, else None.
     """
 
     def __init__(self, data: Any, *, memory: int = MEMORY):
@@ -40,9 +44,10 @@ class Frame:
         self._size: int
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
+        self.index: pd.Index | None = None
+        self._own: pd.DataFrame | None = None
         if isinstance(data, Frame):
-            self.path, self.pandas, self.name, self.memory = data.path, data.pandas, data.name, data.memory
-            self._columns, self._size = data._columns, data._size
+            self.__dict__ |= data.__dict__
             return
         if isinstance(data, (str, Path)):
             self.name = str(data)
@@ -51,13 +56,21 @@ class Frame:
             module = type(data).__module__.split(".")[0]
             self.name = type(data).__name__ if module == "builtins" else f"{module} {type(data).__name__}"
             self.pandas = _to_pandas(data)
+            self.index = self.pandas.index if isinstance(data, (pd.DataFrame, pd.Series)) else None
         if self.pandas is not None:
             twice = self.pandas.columns[self.pandas.columns.duplicated()]
             if len(twice):
                 raise DataError(f"the column {twice[0]!r} stands twice in the data. Rename one of them.")
             self._columns, self._size = tuple(str(c) for c in self.pandas.columns), len(self.pandas)
-            if list(self._columns) != list(self.pandas.columns):
-                self.pandas = self.pandas.set_axis(list(self._columns), axis=1)
+            repeated = pd.Index(self._columns)[pd.Index(self._columns).duplicated()]
+            if len(repeated):
+                raise DataError(f"two columns of the data are called {repeated[0]!r} as text. Rename one of them.")
+            # a shallow copy: what is done to the user's own frame later is not seen here
+            self.pandas = self.pandas.copy(deep=False)
+            quadruple = [n for n, t in zip(self.pandas.columns, self.pandas.dtypes, strict=True) if t in _QUADRUPLE]
+            self.pandas = self.pandas.astype(dict.fromkeys(quadruple, np.float64)) if quadruple else self.pandas
+            self.pandas.columns = pd.Index(list(self._columns))
+            self.pandas.index = pd.RangeIndex(self._size)
         if self._size == 0:
             raise EmptyData(f"{self.name} has no rows.")
 
@@ -80,8 +93,17 @@ class Frame:
             return False
         return 8 * len(names) * self._size > self.memory
 
+    def owning(self, names: Sequence[str]) -> Frame:
+        """The same rows, these columns copied: nothing that is done to the user's arrays later changes them."""
+        out = Frame(self)
+        if self.pandas is not None and self.path is None and self._own is None:
+            out._own = self.pandas[list(names)].copy()
+        return out
+
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """At least these columns, whole: what is in memory is handed out as it is, since a selection would be a copy."""
+        if self._own is not None and all(name in self._own for name in names):
+            return self._own
         if self.pandas is not None:
             return self.pandas
         try:
@@ -96,8 +118,12 @@ class Frame:
             return
         try:
             with pa.parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True) as file:
+                first = 0
                 for batch in file.iter_batches(batch_size=rows, columns=list(names)):
-                    yield _arrow_to_pandas(pa.Table.from_batches([batch]))
+                    block = _arrow_to_pandas(pa.Table.from_batches([batch]))
+                    block.index = pd.RangeIndex(first, first + len(block))
+                    first += len(block)
+                    yield block
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
@@ -137,13 +163,12 @@ def _delimiter(path: Path) -> str:
 def _to_pandas(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
+    if isinstance(data, pd.Series):  # one row of a table: frame.iloc[0]
+        return data.to_frame().T.infer_objects()
     if isinstance(data, pa.Table):
         return _arrow_to_pandas(data)
     if isinstance(data, Mapping):
-        try:
-            return pd.DataFrame({k: _detach(v) for k, v in data.items()})
-        except ValueError as error:
-            raise DataError(f"the columns of the dict do not make a table: {error}") from error
+        return _from_dict(data)
     try:
         native = nw.from_native(data, eager_only=True)
     except TypeError as error:
@@ -152,7 +177,49 @@ def _to_pandas(data: Any) -> pd.DataFrame:
             f"{type(data).__name__} is not a table.{lazy} "
             "Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
         ) from error
-    return _arrow_to_pandas(native.to_arrow())
+    # the categories of a polars column are in the order of a cache of the process: they have no order that could be meant
+    unordered = [name for name, dtype in native.schema.items() if dtype == nw.Categorical]
+    native = native.with_columns(*[nw.col(name).cast(nw.String) for name in unordered])
+    try:
+        frame = _arrow_to_pandas(native.to_arrow())
+    except pa.ArrowException as error:
+        raise WrongType(f"column {_unreadable(native)} cannot be read as numbers or text: {error}. Convert it first.") from error
+    return frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
+
+
+def _unreadable(native: Any) -> str:
+    """The first column that Arrow cannot hold, and its type."""
+    for name, dtype in native.schema.items():
+        try:
+            native.select(name).to_arrow()
+        except pa.ArrowException:
+            return f"{name!r} of type {dtype}"
+    return "of the data"
+
+
+def _from_dict(data: Mapping[Any, Any]) -> pd.DataFrame:
+    """A dict of columns; a dict of single values is one row."""
+    columns = {name: _detach(value) for name, value in data.items()}
+    single = [name for name, value in columns.items() if _dimensions(value) == 0]
+    if single and len(single) < len(columns):
+        long = next(name for name in columns if name not in single)
+        raise DataError(
+            f"column {single[0]!r} of the dict is one value ({columns[single[0]]!r}) and {long!r} is a list of them. Give one value a row, or "
+            "one value of every column for a single row."
+        )
+    deep = next((name for name, value in columns.items() if _dimensions(value) > 1), None)
+    if deep is not None:
+        raise DataError(f"column {deep!r} of the dict has the shape {np.shape(columns[deep])}: a column is one value a row.")
+    try:
+        return pd.DataFrame({name: [value] for name, value in columns.items()} if single else columns)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the columns of the dict do not make a table: {error}") from error
+
+
+def _dimensions(value: Any) -> int:
+    if hasattr(value, "ndim"):
+        return int(value.ndim)
+    return 0 if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else 1
 
 
 def _detach(value: Any) -> Any:
@@ -160,4 +227,9 @@ def _detach(value: Any) -> Any:
 
 
 def _arrow_to_pandas(table: pa.Table) -> pd.DataFrame:
-    return table.to_pandas(split_blocks=True, self_destruct=False, strings_to_categorical=False)
+    """Whole numbers with nulls stay whole: as floats they would lose digits beyond 2**53."""
+    whole = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    nulls = any(c.type in whole and c.null_count for c in table.columns)
+    return table.to_pandas(
+        split_blocks=True, self_destruct=False, strings_to_categorical=False, types_mapper=whole.get if nulls else None
+    )

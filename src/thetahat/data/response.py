@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from formulaic import Formula, ModelSpec
+from formulaic import ModelSpec
 from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
-from .design import _fitted_spec, evaluate, is_categorical, level_codes, numeric_column, single_term, variables
+from .columns import is_categorical, level_codes, numeric_column, reads_as_number
+from .design import evaluate, fitted, specification
+from .expressions import column, unquote, written
+from .formula import check, expressions, single_term, variables
 from .frame import Frame
+from .selection import Selection
 
 if TYPE_CHECKING:
     from ..families.base import Family
@@ -46,15 +50,14 @@ class Response:
     def values(self, frame: pd.DataFrame) -> np.ndarray:
         if self.spec is not None:
             return evaluate(self.spec, frame, self.expression)[:, 0]
-        column = frame[self.required[0]]
         if self.levels is not None:
-            return level_codes(column, self.levels, self.required[0]).astype(np.float64)
+            return level_codes(frame[self.required[0]], self.levels, self.required[0]).astype(np.float64)
         return numeric_column(frame, self.required[0])
 
     @property
     def transform(self) -> str | None:
         """The one-to-one function of one column that the expression is ("log" of "log(y)"), or None."""
-        found = TRANSFORMED.match(self.expression)
+        found = TRANSFORMED.match(unquote(self.expression).strip())
         return None if self.spec is None or found is None else found.group(1)
 
     @property
@@ -63,29 +66,63 @@ class Response:
         return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
-def _rows(frame: Frame, column: str) -> Iterator[tuple[int, Any]]:
+def _rows(frame: Frame, name: str) -> Iterator[tuple[int, Any]]:
     """(row, value) of a column, in order."""
     row = 0
-    for block in frame.blocks([column]):
-        yield from enumerate(block[column], row)
+    for block in frame.blocks([name]):
+        yield from enumerate(block[name], row)
         row += len(block)
 
 
-def read_response(expression: str, frame: Frame, family: Family) -> Response:
-    """Read a left-hand side against the data. A categorical response (or any response of a categorical family) becomes codes."""
-    expression = expression.strip()
-    plain = expression.strip("`")
-    if plain not in frame.columns:
-        term = single_term(expression)
-        if term is None:
-            raise BadFormula(
-                f"the response {expression!r} is not one column or one function of columns. For arithmetic write I({expression})."
-            )
-        required = tuple(sorted(variables(term, expression, frame.columns)))
-        frame.require(required or [plain])
-        block = next(iter(frame.blocks(list(required))))[list(required)].dropna()
-        spec = ModelSpec(formula=Formula(f"0 + {expression}"), output="numpy", na_action="ignore")
-        return Response(expression, required, spec=_fitted_spec(spec, block.iloc[:1000], expression))
+@dataclass(frozen=True)
+class Left:
+    """A left-hand side that has been read, before any row has been.
+
+    Parameters
+    ----------
+    expression : as the user wrote it
+    term : formulaic's, where it is an expression; None: it is a column
+    required : the columns that it reads
+    """
+
+    expression: str
+    term: Any
+    required: tuple[str, ...]
+
+
+def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
+    """Read a left-hand side against the columns that there are. Nothing in it has been evaluated.
+
+    trusted : as of `formula.read`
+
+    Raises
+    ------
+    BadFormula, UnknownColumn
+    """
+    text, code = written(expression).strip(), unquote(expression).strip()
+    plain = column(code)
+    if plain in frame.columns:
+        return Left(plain, None, (plain,))
+    term = single_term(code)
+    if term is None:
+        raise BadFormula(f"the response {text!r} is not one column or one function of columns. For arithmetic write I({text}).")
+    required = tuple(sorted(variables(term, text, frame.columns, trusted=trusted)))
+    frame.require(required or [plain])
+    if not trusted:
+        check(list(expressions([term])), required)
+    return Left(text, term, required)
+
+
+def read_response(left: Left, rows: Selection, family: Family) -> Response:
+    """The response of the rows that are used. A categorical one (or any response of a categorical family) becomes codes."""
+    frame: Frame = rows
+    expression, plain = left.expression, left.required[0]
+    if left.term is not None:
+        block = next(iter(frame.blocks(left.required)))
+        spec = fitted(specification([left.term], False), block.iloc[:1000][list(left.required)], expression)
+        if spec.transform_state:
+            spec = fitted(specification([left.term], False), frame.read(left.required)[list(left.required)], expression)
+        return Response(expression, left.required, spec=spec)
     block = next(iter(frame.blocks([plain])))
     categorical = is_categorical(block[plain], plain)
     if not (categorical or hasattr(family, "probabilities")):
@@ -93,37 +130,29 @@ def read_response(expression: str, frame: Frame, family: Family) -> Response:
     seen: dict[Any, None] = {}
     declared: list[Any] | None = None
     for block in frame.blocks([plain]):
-        column = block[plain]
-        seen.update(dict.fromkeys(pd.unique(column.dropna())))
-        declared = list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else None
+        values = block[plain]
+        seen.update(dict.fromkeys(pd.unique(values.dropna())))
+        declared = list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else None
     order = [v for v in declared if v in seen] if declared else sorted(seen)
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
     if not levels:
         raise EmptyData(f"the response {plain!r} has no values: every row is missing.")
     if categorical and not hasattr(family, "probabilities") and (len(levels) > 2 or family.support.name != "{0, 1}"):
-        words = {v for v in levels if not _reads_as_number(v)}
+        words = {v for v in levels if not reads_as_number(v)}
         if 0 < len(words) < len(levels) / 2:
-            row, value = next(found for found in _rows(frame, plain) if found[1] in words)
+            row, value = next(found for found in _rows(rows.whole, plain) if found[1] in words)
             raise OutOfSupport(
                 f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of its {len(levels)} values are "
                 "words). Mend those rows, or leave them empty: empty ones are dropped and counted."
             )
-        shown = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
+        some = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
         remedy = (
             "convert the column"
-            if all(map(_reads_as_number, levels))
+            if all(map(reads_as_number, levels))
             else "use family='bernoulli' (two levels), 'categorical' or 'ordinal'"
         )
         raise OutOfSupport(
-            f"the response {plain!r} is text of {len(levels)} level{'s' * (len(levels) != 1)} ({shown}), and {family} describes "
+            f"the response {plain!r} is text of {len(levels)} level{'s' * (len(levels) != 1)} ({some}), and {family} describes "
             f"{family.support}: {remedy}."
         )
     return Response(expression, (plain,), levels=levels)
-
-
-def _reads_as_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from ..errors import BadArgument, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
 from .batch import Batch, concatenate
-from .design import Design, is_categorical, numeric_column
+from .columns import is_categorical, numeric_column
+from .design import Design
 from .frame import Frame
 from .response import LOG_SLOPES, Response
+from .selection import Alignment, Selection, missing_rows
 from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class Encoder:
         wanted |= set(self.carried)
         return tuple(sorted(wanted))
 
+    def select(self, frame: Frame, missing: str = "drop") -> Selection:
+        """The rows of a frame that a fit uses."""
+        return Selection(frame, self.required, weights=self.weights, carried=self.carried, missing=missing)
+
     @property
     def predictors(self) -> tuple[str, ...]:
         """The columns that a prediction reads."""
@@ -75,13 +81,14 @@ class Encoder:
         tensors: dict[str, Tensor] = {}
         if response:
             tensors["y"] = torch.from_numpy(_finite(self.response.values(frame), self.response.expression, place))
+        known: dict[str, np.ndarray] = {}
         for slot, design in enumerate(self.designs):
             dense = design.dense_columns(frame)
             if dense is not None:
                 _finite_rows(dense, design, place)
                 tensors[f"x{slot}"] = torch.from_numpy(dense).T
             for j, term in enumerate(design.coded):
-                tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame))
+                tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame, known))
                 value = term.value(frame)
                 if value is not None:
                     tensors[f"value{slot}.{j}"] = torch.from_numpy(_finite(value, term.term, place))
@@ -121,22 +128,20 @@ class Table:
     """
 
     def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int | None = None):
-        if missing not in ("drop", "raise"):
-            raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
-        self.frame, self.encoder, self.family, self.missing = frame, encoder, family, missing
+        rows = frame if isinstance(frame, Selection) else encoder.select(frame, missing)
+        self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
-        frame.require(encoder.required, where="the fit")
         self.streamed = frame.streamed(encoder.required)
         self.whole: Batch | None = None
-        self.kept: np.ndarray | None = None  # in memory: the rows that are complete, None for all of them
+        self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
         self._digests: dict[str, Digest] = {}
         total = 0.0
         for batch in self._survey():
             self.rows += len(batch)
             total += batch.total
-        if self.rows == 0:
+        if self.rows == 0 and self.dropped == frame.size:
             raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
         if not total > 0:
             raise BadWeights(ALL_ZERO)
@@ -170,8 +175,12 @@ class Table:
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The rows that the fit used, as columns, block by block (marginal effects encode them anew)."""
-        for frame in self.frame.blocks(self.encoder.required):
-            yield self._complete(frame)[0]
+        yield from self.frame.blocks(self.encoder.required)
+
+    @property
+    def alignment(self) -> Alignment:
+        """Where the rows that the fit used stand among those that it was given."""
+        return Alignment(self.frame.size, self.kept, self.frame.index)
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         for large in [self.whole] if self.whole is not None else self._read():
@@ -180,15 +189,11 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """A column of the rows that the fit used (clusters, plots)."""
-        self.frame.require([name], where="the argument")
+        whole = self.frame.whole
+        whole.require([name], where="the argument")
         if self.streamed:
-            need = sorted({*self.encoder.required, name})
-            parts = []
-            for block in self.frame.blocks(need):
-                kept = self._complete(block)[1]
-                parts.append(block[name].to_numpy() if kept is None else block[name].to_numpy()[kept])
-            return np.concatenate(parts)
-        column = self.frame.read([name])[name].to_numpy()
+            return np.concatenate([block[name].to_numpy() for block in self.frame.blocks([name])])
+        column = whole.read([name])[name].to_numpy()
         return column if self.kept is None else column[self.kept]
 
     # ---- reading -------------------------------------------------------------------------------------------------------
@@ -196,19 +201,24 @@ class Table:
     def _survey(self) -> Iterator[Batch]:
         """The first pass: check every row, and keep the tensors if they fit in memory."""
         first = 0
-        parts = []
-        for frame in self.frame.blocks(self.encoder.required):
-            complete, kept = self._complete(frame, first)
+        parts, masks = [], []
+        for frame in (
+            self.frame.whole.blocks(self.encoder.required) if self.streamed else [Frame.read(self.frame, self.encoder.required)]
+        ):
+            kept, dropped = self.frame.used(frame)
             place = Place(first, kept)
-            self.dropped += len(frame) - len(complete)
+            self.dropped += dropped
+            masks.append(np.ones(len(frame), dtype=bool) if kept is None else kept)
+            complete = frame if kept is None else frame.loc[kept, list(self.encoder.required)]
             batch = self.encoder.encode(complete, place=place)
             self._check_support(batch, place)
             self._take_fingerprint(complete, batch)
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)
-                self.kept = kept
             yield batch
+        mask = np.concatenate(masks)
+        self.kept = None if mask.all() else mask
         if parts:
             self.whole = concatenate(parts)
 
@@ -226,21 +236,6 @@ class Table:
         for frame in self.frames():
             yield self.encoder.encode(frame)
 
-    def _complete(self, frame: pd.DataFrame, first: int = 0) -> tuple[pd.DataFrame, np.ndarray | None]:
-        """The rows without a missing value, and which they are (None: all)."""
-        missing: np.ndarray | None = None
-        for name in self.encoder.required:
-            found = missing_rows(frame[name], first)
-            if found is None:
-                continue
-            row = first + int(np.flatnonzero(found)[0])
-            if name == self.encoder.weights or name in self.encoder.carried:
-                raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
-            if self.missing == "raise":
-                raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
-            missing = found if missing is None else missing | found
-        return (frame, None) if missing is None else (frame.loc[~missing, list(self.encoder.required)], ~missing)
-
     def _check_support(self, batch: Batch, place: Place) -> None:
         extras = {name: batch[name] for name in self.encoder.extras if name in batch}
         inside = self.family.in_support(batch["y"], **extras)
@@ -252,25 +247,6 @@ class Table:
             f"row {place.row(at)}: {self.encoder.response.expression} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} "
             f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
         )
-
-
-def missing_rows(column: pd.Series, first: int = 0) -> np.ndarray | None:
-    """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused.
-
-    A float column without NaN or infinity is known by its sum, in one pass.
-    """
-    if column.dtype == np.float64:
-        values = column.to_numpy()
-        with np.errstate(all="ignore"):
-            if np.isfinite(values.sum()):
-                return None
-        found = np.isnan(values)
-        _finite(np.where(found, 0.0, values), f"column {column.name!r}", Place(first))
-    elif column.dtype.kind in "iub" and not hasattr(column.dtype, "na_value"):
-        return None
-    else:
-        found = column.isna().to_numpy()
-    return found if found.any() else None
 
 
 def _finite(values: np.ndarray, what: str, place: Place) -> np.ndarray:
@@ -296,6 +272,15 @@ def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
 
 def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
     """Rows that the fit has not seen, by the encodings that it remembers. A missing predictor is an error: nothing is dropped."""
+    batch, alignment = aligned_rows(encoder, data, response=response)
+    if alignment.kept is not None:
+        row = int(np.flatnonzero(~alignment.kept)[0])
+        raise DataError(f"row {row} has a missing value in a column that the model reads: every row is needed here.")
+    return batch
+
+
+def aligned_rows(encoder: Encoder, data: Any, *, response: bool = False) -> tuple[Batch, Alignment]:
+    """The rows of new data that are complete in what the model reads, and where they stand among all."""
     frame = Frame(data)
     names = [*encoder.predictors, *(encoder.response.required if response else ())]
     extras = [v for v in encoder.extras.values() if isinstance(v, str) and v in frame.columns]
@@ -303,13 +288,17 @@ def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
     frame.require(names, where="the model")
     needed = sorted({*names, *extras, *weights})
     block = frame.read(needed)
+    missing = np.zeros(frame.size, dtype=bool)
     for name in needed:
         found = missing_rows(block[name])
         if found is not None:
-            raise DataError(
-                f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}: there is no prediction without it."
-            )
-    return replace(encoder, weights=weights[0] if weights else None).encode(block, response=response)
+            missing |= found
+    if missing.all() and needed:
+        raise DataError(f"every row has a missing value in {', '.join(needed)}: there is nothing to predict from.")
+    kept = ~missing if missing.any() else None
+    block = block if kept is None else block.loc[kept, needed]
+    batch = replace(encoder, weights=weights[0] if weights else None).encode(block, response=response, place=Place(0, kept))
+    return batch, Alignment(frame.size, kept, frame.index)
 
 
 def numeric_tensors(frame: Frame, columns: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.design import is_categorical, numeric_column
+from ..data.columns import is_categorical, numeric_column
+from ..data.expressions import column as column_called
 from ..data.table import Table
 from ..errors import BadArgument, UnknownColumn
 from ..inference.covariance import project
@@ -86,7 +87,7 @@ def _columns(model: Regression) -> list[str]:
     for design in model.encoder.designs:
         seen |= dict.fromkeys(design.numeric)
         if design.dense is not None:
-            seen |= dict.fromkeys(sorted(str(v) for v in design.dense.required_variables))
+            seen |= dict.fromkeys(sorted(column_called(str(v)) for v in design.dense.required_variables))
         for term in design.coded:
             seen |= dict.fromkeys([*(name for name, _, _ in term.factors), *term.numeric])
     return [name for name in seen if name in model.encoder.predictors]
@@ -111,7 +112,7 @@ def _levels(source: Table, model: Regression, name: str) -> tuple[Any, ...] | No
     for spec in (d.dense for d in model.encoder.designs if d.dense is not None):
         kinds = {expression: state[0].value for expression, state in spec.encoder_state.items()}
         for factor, read in spec.factor_variables.items():
-            written = written or (kinds.get(str(factor)) == "categorical" and name in {str(v) for v in read})
+            written = written or (kinds.get(str(factor)) == "categorical" and name in {column_called(str(v)) for v in read})
     if not (written or column.dtype == bool or is_categorical(column, name)):
         return None
     seen = {v for frame in source.frames() for v in pd.unique(frame[name])}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.table import Table
+from ..data.selection import Alignment
 from ..errors import BadArgument
 from ..inference.natural import standing
 from ..likelihood import LogLikelihood, Objective
@@ -25,8 +27,8 @@ def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.D
 
     Returns
     -------
-    a row each, named by its number in the data, from 0: weight (in the fit: of the density power p^β over the largest, of a trimmed fit 1
-    or 0, else the row's own), surprise (nats), and of a regression observed and expected, y and E[y]
+    a row each, under its label in the index of a pandas table, else its number in the data from 0: weight (in the fit: of the density
+    power p^β over the largest, of a trimmed fit 1 or 0, else the row's own), surprise (nats), and of a regression observed and expected, y and E[y]
 
     Raises
     ------
@@ -59,7 +61,7 @@ def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.D
 
 
 def kept(objective: Objective, theta: Tensor) -> np.ndarray:
-    """The numbers of the rows that a trimmed fit kept.
+    """The rows that a trimmed fit kept: their labels in the index of a pandas table, else their numbers from 0.
 
     Raises
     ------
@@ -71,14 +73,21 @@ def kept(objective: Objective, theta: Tensor) -> np.ndarray:
             "every row was kept: robust=th.Trimmed(keep) leaves some out. How much each weighs: fit.outliers(None)."
         )
     with standing(objective, theta):
-        return rows_of(term)[term.kept().numpy()]
+        return rows_of(term)[term.kept().numpy()].to_numpy()
 
 
-def rows_of(term: LogLikelihood) -> np.ndarray:
-    """The number of each row that was fitted, in the data as they were given."""
-    complete = getattr(term.source, "kept", None) if isinstance(term.source, Table) else None  # of a table with incomplete rows
-    n = sum(len(batch) for batch in term.source.batches(term.model))
-    return np.arange(n) if complete is None else np.flatnonzero(np.asarray(complete))
+def alignment_of(source: Any) -> Alignment:
+    """Where the rows of a source stand among those that were given; of another source than a table, its rows are those."""
+    own = getattr(source, "alignment", None)
+    return own if own is not None else Alignment(source.size or 0)
+
+
+def rows_of(term: LogLikelihood) -> pd.Index:
+    """The label of each row that was fitted: of a pandas table's index, else its number in the data from 0."""
+    alignment = alignment_of(term.source)
+    if alignment.size:
+        return alignment.rows
+    return pd.RangeIndex(sum(len(batch) for batch in term.source.batches(term.model)))
 
 
 def _weights(term: LogLikelihood) -> np.ndarray:

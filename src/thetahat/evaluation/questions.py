@@ -20,6 +20,7 @@ from ..models.given import source_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..data.selection import Alignment
     from .calibration_error import CalibrationError
     from .excess import Excess
     from .judge import Judgement
@@ -70,18 +71,22 @@ class Evaluation(Inference):
 
     def predict(
         self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence"
-    ) -> np.ndarray | pd.DataFrame:
-        """Predictions for new rows, or for those fitted.
+    ) -> np.ndarray | pd.Series | pd.DataFrame:
+        """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN where a value is missing.
+
+        Of a pandas table a Series (or a data frame) with the table's index; else an array (or a data frame with row numbers). A row that the
+        fit left out because its response is missing, or its weight 0, is NaN too.
 
         what : "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a parameter's name
         level : with it, a data frame with columns value, low, high; kind "confidence" (of the prediction), "prediction" (of a new y)
         """
         from . import predict
 
-        return predict.predict(self.objective, self.theta, self._rows(data), what, level=level, kind=kind)
+        rows, alignment = self._aligned(data)
+        return alignment(predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind))
 
     def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
-        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows).
+        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows), NaN as in `predict`.
 
         Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
         """
@@ -92,13 +97,19 @@ class Evaluation(Inference):
                 raise BadArgument(f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n).")
             with torch.no_grad():
                 return self.model.draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed)).cpu().numpy()
-        return predict.sample(self.model, self._rows(data), n, seed=seed)
+        rows, alignment = self._aligned(data)
+        drawn = predict.sample(self.model, rows, n, seed=seed)
+        return alignment(drawn) if n is None else np.moveaxis(alignment(np.moveaxis(drawn, 1, 0)), 0, 1)
 
-    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
-        """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response", "pearson", "deviance"."""
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series:
+        """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response", "pearson", "deviance".
+
+        One for each row that was given, in its order and with its index, as `predict` does: NaN where the fit left the row out.
+        """
         from . import residuals
+        from .outliers import alignment_of
 
-        return residuals.residuals(self.model, self.source, kind, seed=seed)
+        return alignment_of(self.source)(residuals.residuals(self.model, self.source, kind, seed=seed))
 
     def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
         """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted."""
@@ -130,20 +141,21 @@ class Evaluation(Inference):
 
     @property
     def kept(self) -> np.ndarray:
-        """The rows that a trimmed fit kept, numbered as in the data from 0."""
+        """The rows that a trimmed fit kept: their labels in the index of a pandas table, else their numbers from 0."""
         from . import outliers
 
         return self._once("kept", lambda: outliers.kept(self.objective, self.theta))
 
     def influence(self) -> pd.DataFrame:
-        """Of each row: leverage, and Cook's distance."""
+        """Of each row that was given: leverage, and Cook's distance; NaN where the fit left the row out."""
         if self.robust is not None:
             raise BadArgument(
                 f"leverage and Cook's distance are those of maximum likelihood. What each row weighs under {self.robust}: fit.outliers(None)."
             )
         from . import residuals
+        from .outliers import alignment_of
 
-        return residuals.influence(self.objective, self.theta)
+        return alignment_of(self.source)(residuals.influence(self.objective, self.theta))
 
     def effects(self, variables: Sequence[str] | None = None, *, covariance: str | None = None) -> pd.DataFrame:
         """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for categories, with errors."""
@@ -174,14 +186,21 @@ class Evaluation(Inference):
 
     def _rows(self, data: Any) -> Batch | Source:
         """New rows, encoded as the fit remembers; or the fit's own."""
+        return self._aligned(data)[0]
+
+    def _aligned(self, data: Any) -> tuple[Batch | Source, Alignment]:
+        """New rows, encoded as the fit remembers, or the fit's own; and where they stand among those that were given."""
+        from .outliers import alignment_of
+
         if data is None:
-            return self.source
+            return self.source, alignment_of(self.source)
         encoder = getattr(self.model, "encoder", None)
         if encoder is not None:
-            from ..data.table import new_rows
+            from ..data.table import aligned_rows
 
-            return new_rows(encoder, data)
-        return source_of(data, self.model, None)
+            return aligned_rows(encoder, data)
+        source = source_of(data, self.model, None)
+        return source, alignment_of(source)
 
     def _source_like(self, data: Any) -> Source:
         """Other data, encoded as the fit remembers, response included."""

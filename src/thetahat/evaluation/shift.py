@@ -176,7 +176,7 @@ def _labelled(reference: Any, new: Any, predictors: str | None) -> tuple[Regress
         label += "_"
     parts = [frame.read(frame.columns)[shared].assign(**{label: float(t)}) for t, frame in enumerate(frames)]
     model, table = regression(f"{label} ~ {predictors}", pd.concat(parts, ignore_index=True), Bernoulli(), missing="raise")
-    if "Intercept" not in model.coefficient_names:
+    if not model.predictors[0].design.intercept:
         raise BadArgument(
             f"{predictors!r} leaves the intercept out, which takes up how many rows of either table there are. Leave it in."
         )

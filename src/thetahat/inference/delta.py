@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..likelihood import Objective
-from ..models.base import names_of, natural_of
+from ..models.base import names_of, natural_of, place_of
 from .covariance import project
 from .natural import own_places, unknown
 
@@ -48,7 +48,7 @@ def delta(
     with torch.enable_grad():
         leaf = theta.clone().requires_grad_()
         values = natural_of(objective.model, leaf[places])
-        labels, flat = _outputs(_call(function, dict(zip(names, values, strict=True))))
+        labels, flat = _outputs(_call(function, _Values(zip(names, values, strict=True))))
         rows = [torch.autograd.grad(v, leaf, retain_graph=True, allow_unused=True)[0] if v.requires_grad else None for v in flat]
     F = torch.stack([torch.zeros_like(theta) if r is None else r for r in rows]).to(torch.float64)
     V = project(objective, theta, F, kind)
@@ -56,6 +56,16 @@ def delta(
     out = pd.DataFrame(table, index=pd.Index(labels))
     out.attrs["covariance"] = V.numpy()
     return out
+
+
+class _Values(dict[str, Tensor]):
+    """Estimates by name; columns in a name may be in backticks or not."""
+
+    def __missing__(self, name: str) -> Tensor:
+        at = place_of(name, list(self)) if isinstance(name, str) else None
+        if at is None:
+            raise unknown(str(name), list(self))
+        return list(self.values())[at]
 
 
 def _call(function: Callable[[dict[str, Tensor]], Any], values: dict[str, Tensor]) -> Any:

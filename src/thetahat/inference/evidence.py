@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..likelihood import Objective
+from ..models.base import coefficient_names
 from ..models.information import Factor
 from .covariance import SINGULAR, double
 from .natural import standing
@@ -80,7 +81,7 @@ def unheld(objective: Objective) -> list[str]:
     names = [f"θ[{j}]" for j in range(objective.size)]
     for model in [t.model for t in objective.terms] + [p.model for p in objective.priors]:
         places = objective._places(model)
-        own = getattr(model, "coefficient_names", None) or [n for n, p in model.named_parameters() for _ in range(p.numel())]
+        own = coefficient_names(model)
         for at, name in zip(range(objective.size) if places is None else places.tolist(), own, strict=False):
             names[at] = name
     for each in objective.priors:

@@ -6,7 +6,8 @@
     product      = factor {("*" | "/") factor}
     factor       = number | name | "`" name "`" | "(" sum ")"
 
-A name is that of an estimate, whatever is in it: "C(region)[T.b]", "x:z". Names are matched as they stand, the longest first.
+A name is that of an estimate, whatever is in it: "C(region)[T.b]", "x:z". Names are matched as they stand, the longest first; columns in
+them may be in backticks, as formulas write them.
 """
 
 from __future__ import annotations
@@ -103,18 +104,14 @@ class _Parser:
             if text[i].isspace():
                 i += 1
                 continue
-            if text[i] == "`":
+            found = next(((n, end) for n in longest if n and (end := self._end(n, i)) is not None), None)
+            if found is None and text[i] == "`":
                 end = text.find("`", i + 1)
-                if end < 0:
-                    raise self._error("a backtick is not closed")
-                self.tokens.append(("name", self._known(text[i + 1 : end])))
-                i = end + 1
-                continue
-            name = next((n for n in longest if n and text.startswith(n, i) and self._whole(n, i)), None)
+                raise self._error("a backtick is not closed") if end < 0 else self._unknown(text[i + 1 : end])
             number = NUMBER.match(text, i)
-            if name is not None:
-                self.tokens.append(("name", name))
-                i += len(name)
+            if found is not None:
+                self.tokens.append(("name", found[0]))
+                i = found[1]
             elif number:
                 self.tokens.append(("number", number.group()))
                 i = number.end()
@@ -125,15 +122,21 @@ class _Parser:
                 word = WORD.match(text, i)
                 raise self._unknown(word.group() if word else text[i])
 
-    def _whole(self, name: str, i: int) -> bool:
-        """Whether a name that matches at i ends there: 'x' is not found in 'xy', nor in '2x' of another name."""
-        after = self.text[i + len(name) : i + len(name) + 1]
-        return not (_wordy(name[-1]) and _wordy(after))
+    def _end(self, name: str, i: int) -> int | None:
+        """Where a name that stands at i ends; None: it does not stand there. 'x' is not found in 'xy'.
 
-    def _known(self, name: str) -> str:
-        if name not in self.names:
-            raise self._unknown(name)
-        return name
+        Columns may be in backticks, as a formula writes them, or not: "`site name`[T.b]" is "site name[T.b]". They are closed within the name.
+        """
+        text, quotes = self.text, 0
+        for character in name.replace("`", ""):
+            while text[i : i + 1] == "`":
+                i, quotes = i + 1, quotes + 1
+            if text[i : i + 1] != character:
+                return None
+            i += 1
+        while text[i : i + 1] == "`" and quotes % 2:
+            i, quotes = i + 1, quotes + 1
+        return i if quotes % 2 == 0 and not (_wordy(name[-1]) and _wordy(text[i : i + 1])) else None
 
     def _unknown(self, name: str) -> BadArgument:
         return unknown(name, self.names, f"the hypothesis {self.text!r}: ")

@@ -20,7 +20,7 @@ from ..errors import BadArgument
 from ..families.base import Parameter
 from ..families.links import Identity
 from ..likelihood import Objective
-from ..models.base import names_of, natural_of
+from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
 from ..models.mixture import Mixture
@@ -195,9 +195,10 @@ def find(objective: Objective, names: str | Sequence[str] | None) -> list[int]:
         return list(range(len(known)))
     out = []
     for name in [names] if isinstance(names, str) else names:
-        if name not in known:
+        at = place_of(name, known)
+        if at is None:
             raise unknown(name, known)
-        out.append(known.index(name))
+        out.append(at)
     return out
 
 

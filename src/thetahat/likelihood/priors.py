@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadArgument, UnknownColumn
+from ..models.base import coefficient_names, place_of
 from ..models.information import Information
 from ..models.taylor import Taylor
 
@@ -57,18 +58,20 @@ class Prior:
 
     def coordinates(self, model: nn.Module) -> Tensor:
         """Which coordinates of θ it is on."""
-        names = list(
-            getattr(model, "coefficient_names", None) or [n for n, p in model.named_parameters() for _ in range(p.numel())]
-        )
+        names = coefficient_names(model)
         if self.on is None:
             free = getattr(model, "slopes", None)
             keep = [bool(b) for b in free] if free is not None else [True] * len(names)
         else:
             patterns = [self.on] if isinstance(self.on, str) else list(self.on)
+            keep = [False] * len(names)
             for pattern in patterns:
-                if not any(fnmatch.fnmatchcase(n, pattern) or n == pattern for n in names):
+                one = place_of(pattern, names)
+                found = [i for i, n in enumerate(names) if fnmatch.fnmatchcase(n, pattern)] if one is None else [one]
+                if not found:
                     raise UnknownColumn.named(pattern, names, where="the prior")
-            keep = [any(fnmatch.fnmatchcase(n, p) or n == p for p in patterns) for n in names]
+                for i in found:
+                    keep[i] = True
         return torch.nonzero(torch.tensor(keep)).reshape(-1)
 
     def taylor(self, model: nn.Module, order: int = 2) -> Taylor:

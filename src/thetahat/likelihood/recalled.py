@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.frame import Frame
+from ..data.selection import Selection
 from ..data.table import Encoder, Table
 from ..errors import BadArgument
 from ..families.base import Family
@@ -62,11 +62,13 @@ class Memory:
         )
 
 
-class ForgottenFrame(Frame):
+class ForgottenFrame(Selection):
     """A data frame of which the name, the columns that were read, and the number of rows are known."""
 
     def __init__(self, memory: Memory, columns: Sequence[str]):
         self.memory_of, self.path, self.pandas, self.name = memory, None, None, memory.name
+        self.index = self._own = None
+        self.whole = self
         self._columns, self._size = tuple(columns), (memory.size or 0) + memory.dropped
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,9 @@ better-explained road, each on its own:
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -126,15 +128,57 @@ def set_theta(model: nn.Module, theta: Tensor) -> None:
 
 
 def names_of(model: nn.Module) -> list[str]:
-    """One name an entry of natural(θ)."""
+    """One name an entry of natural(θ), no two alike: of several that would be, the second is "name (2)"."""
     own = getattr(model, "names", None)
-    if own is not None:
-        return list(own)
+    return unique(own if own is not None else _parameter_names(model))
+
+
+def coefficient_names(model: nn.Module) -> list[str]:
+    """One name a coordinate of θ, as priors name it; no two alike."""
+    own = getattr(model, "coefficient_names", None)
+    return unique(own if own is not None else _parameter_names(model))
+
+
+def _parameter_names(model: nn.Module) -> list[str]:
     out = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             out += [name] if parameter.numel() == 1 else [f"{name}[{i}]" for i in range(parameter.numel())]
     return out
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The same names, those that stand a second time numbered.
+
+    >>> unique(["x", "z", "x", "x (2)"])
+    ['x', 'z', 'x (3)', 'x (2)']
+    """
+    names = list(names)
+    taken = set(names)
+    if len(taken) == len(names):
+        return names
+    seen: set[str] = set()
+    out = []
+    for name in names:
+        new = name
+        if name in seen:
+            new = next(f"{name} ({k})" for k in itertools.count(2) if f"{name} ({k})" not in taken)
+            taken.add(new)
+        seen.add(new)
+        out.append(new)
+    return out
+
+
+def place_of(name: str, names: Sequence[str]) -> int | None:
+    """Which of the names is meant, None: none. Backticks, in which formulas quote columns, may be there or not.
+
+    >>> place_of("`site name`[T.b]", ["x", "site name[T.b]"]), place_of("log(site name)", ["log(`site name`)"])
+    (1, 0)
+    """
+    if name in names:
+        return list(names).index(name)
+    bare = [i for i, known in enumerate(names) if known.replace("`", "") == name.replace("`", "")]
+    return bare[0] if len(bare) == 1 else None
 
 
 def natural_of(model: nn.Module, theta: Tensor) -> Tensor:

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..data.design import Design, build
+from ..data.expressions import unquote, written
+from ..data.formula import read
 from ..data.frame import Frame
-from ..data.response import read_response
+from ..data.response import read_left, read_response
+from ..data.selection import Selection
 from ..data.table import Encoder, Table
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
@@ -27,6 +30,7 @@ def regression(
     weights: str | None = None,
     carried: tuple[str, ...] = (),
     missing: str = "drop",
+    trusted: bool = False,
 ) -> tuple[Regression, Table]:
     """The model and the source that a formula names.
 
@@ -38,6 +42,8 @@ def regression(
         (trials, status …) the column that holds it, or a number
     weights : a column of frequency weights
     carried : columns that a weighting of the fit reads
+    missing : "drop" rows with a missing value, or "raise"
+    trusted : whether the formulas may hold any Python expression (`data.expressions`)
 
     Raises
     ------
@@ -45,21 +51,30 @@ def regression(
     """
     left, right = _sides(formula)
     frame = Frame(data)
-    response = read_response(left, frame, family)
-    if response.levels is not None:
-        family = _with_levels(family, left, response.levels)
-    formulas, fixed, extras = _sorted_out(family, dict(parameters or {}), right)
+    response = read_left(left, frame, trusted=trusted)
+    given = dict(parameters or {})
+    if not hasattr(family, "probabilities"):
+        _sorted_out(family, dict(given), right)  # what cannot be is refused before a row is read
+    texts = [right, "1", *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras)]
+    predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
+    needed = {*response.required, *(name for p in predictors.values() for name in p.required), *carried}
+    needed |= {v for n, v in given.items() if isinstance(v, str) and n in family.extras} | ({weights} if weights else set())
+    rows = Selection(frame, sorted(needed), weights=weights, carried=carried, missing=missing)
+    found = read_response(response, rows, family)
+    if found.levels is not None:
+        family = _with_levels(family, found.expression, found.levels)
+    formulas, fixed, extras = _sorted_out(family, given, right)
     designs: list[Design] = []
     slots: dict[str, int] = {}
-    written: dict[tuple[str, bool], int] = {}
+    built: dict[tuple[str, bool], int] = {}
     for name, text in formulas.items():
         key = (text, family.parameters[name].intercept)
-        if key not in written:
-            written[key] = len(designs)
-            designs.append(build(text, frame, intercept=key[1]))
-        slots[name] = written[key]
-    encoder = Encoder(response, tuple(designs), extras, weights, carried)
-    table = Table(frame, encoder, family, missing=missing)
+        if key not in built:
+            built[key] = len(designs)
+            designs.append(build(predictors[text], rows, intercept=key[1]))
+        slots[name] = built[key]
+    encoder = Encoder(found, tuple(designs), extras, weights, carried)
+    table = Table(rows, encoder, family)
     return Regression(family, encoder, slots, fixed), table
 
 
@@ -78,13 +93,21 @@ def _with_levels(family: Family, response: str, levels: tuple[Any, ...]) -> Fami
 
 
 def _sides(formula: str) -> tuple[str, str]:
-    if not isinstance(formula, str) or formula.count("~") != 1:
+    """Left and right of the ~, quoted columns under their aliases: a name may hold a ~ itself."""
+    code = unquote(formula) if isinstance(formula, str) else ""
+    depth, at = 0, []
+    for i, character in enumerate(code):
+        depth += (character in "([{") - (character in ")]}")
+        at += [i] if character == "~" and depth == 0 else []
+    if len(at) != 1:
         raise BadFormula(f"the formula {formula!r} must be 'response ~ predictors'.")
-    left, right = (side.strip() for side in formula.split("~"))
+    left, right = code[: at[0]].strip(), code[at[0] + 1 :].strip()
     if not left:
         raise BadFormula(f"the formula {formula!r} names no response before the ~.")
     if not right:
-        raise BadFormula(f"the formula {formula!r} names no predictors after the ~. For none of them write '{left} ~ 1'.")
+        raise BadFormula(
+            f"the formula {formula!r} names no predictors after the ~. For none of them write '{written(left)} ~ 1'."
+        )
     return left, right
 
 
@@ -102,12 +125,12 @@ def _sorted_out(
             formulas[name] = _predictors(name, value)
             if j == 0 and right != "1":
                 raise BadFormula(
-                    f"the formula gives {name} the predictors {right!r}, and {name}={value!r} gives it others. Give one of them."
+                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value!r} gives it others. Give one of them."
                 )
         elif isinstance(value, NUMBERS) and not isinstance(value, bool):
             if j == 0 and right != "1":
                 raise BadFormula(
-                    f"the formula gives {name} the predictors {right!r}, and {name}={value} holds it. For the latter write '~ 1'."
+                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value} holds it. For the latter write '~ 1'."
                 )
             if not spec.range.low < value < spec.range.high:
                 raise BadArgument(f"{name}={value:g} is outside the range {spec.range} of {family}'s {name}.")
@@ -133,7 +156,7 @@ def _sorted_out(
 
 def _predictors(name: str, text: str) -> str:
     """The right-hand side that is given for a further parameter: '~ age', or 'age'."""
-    left, _, right = text.rpartition("~")
+    left, _, right = unquote(text).rpartition("~")
     if left.strip():
-        raise BadFormula(f"{name}={text!r}: a parameter is given its predictors alone, '~ {right.strip()}'.")
+        raise BadFormula(f"{name}={text!r}: a parameter is given its predictors alone, '~ {written(right.strip())}'.")
     return right.strip() or "1"

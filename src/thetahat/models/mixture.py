@@ -28,7 +28,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
-from .base import Model, get_theta, names_of, natural_of
+from .base import Model, coefficient_names, get_theta, names_of, natural_of
 from .density import Density, observed
 from .information import Information
 from .partition import partition
@@ -201,7 +201,7 @@ class Mixture(Model):
     @property
     def coefficient_names(self) -> list[str]:
         """One name a coordinate of θ, as priors name it: logit[k] is a_k = log π_k/π_0."""
-        own = self._of_components(lambda c: getattr(c, "coefficient_names", None) or names_of(c))
+        own = self._of_components(coefficient_names)
         return [f"logit[{k}]" for k in range(1, self.k)] + own
 
     def _of_components(self, names: Any) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..families.base import Family, Parameter
-from .base import Model, set_theta
+from .base import Model, set_theta, unique
 from .information import Information
 from .taylor import Taylor
 
@@ -340,17 +340,24 @@ class Regression(Model):
 
     @property
     def names(self) -> list[str]:
-        """One name a coefficient. The first parameter's stand alone; a constant has its parameter's name."""
-        out = []
-        for j, p in enumerate(self.predictors):
-            label = self.label(p.parameter)
-            if self._is_natural(j):
-                out.append(label)
-            elif j == 0 and not p.spec.own_predictors:
-                out += p.design.names
-            else:
-                out += [f"{label}: {name}" for name in p.design.names]
-        return out
+        """One name a coefficient, no two alike. The first parameter's stand alone; a constant has its parameter's name.
+
+        A coefficient of the first parameter that would have another's name is written with its parameter, as those of the others are:
+        of y ~ scale, "mean: scale" is the column's and "scale" the family's.
+        """
+        labels = [self.label(p.parameter) for p in self.predictors]
+        parts = [
+            [label] if self._is_natural(j) else p.design.names if self._alone(j) else [f"{label}: {n}" for n in p.design.names]
+            for j, (label, p) in enumerate(zip(labels, self.predictors, strict=True))
+        ]
+        if self.predictors and self._alone(0):
+            others = {name for part in parts[1:] for name in part}
+            parts[0] = [f"{labels[0]}: {name}" if name in others else name for name in parts[0]]
+        return unique(name for part in parts for name in part)
+
+    def _alone(self, j: int) -> bool:
+        """Whether the coefficients of predictor j are called by their columns alone."""
+        return j == 0 and not self.predictors[0].spec.own_predictors and not self._is_natural(0)
 
     @property
     def coefficient_names(self) -> list[str]:

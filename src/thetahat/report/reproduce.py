@@ -46,6 +46,7 @@ def python(fit: Any) -> str:
         arguments.append(f"prior={priors[0] if len(priors) == 1 else '[' + ', '.join(priors) + ']'}")
     if call.get("missing", "drop") != "drop":
         arguments.append(f"missing={_quoted(call['missing'])}")
+    arguments += ["trusted=True"] if call.get("trusted") else []
     arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
     failed = [] if fit.certificate.ok else ['on_failure="return"']
     return _python("fit", [first, data, *arguments, *_solver(fit), *failed])
@@ -71,7 +72,7 @@ def command(fit: Any) -> str:
     if call.get("command"):
         return call["command"]
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
-    if "formula" not in call or _solver(fit) or not all(priors):
+    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors):
         return ""
     named = family(fit.model.family).strip('"')
     if named.startswith("th."):

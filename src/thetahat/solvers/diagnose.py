@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..likelihood import Objective
 from ..likelihood.total import total
-from ..models.base import names_of, natural_of
+from ..models.base import coefficient_names, natural_of
 from ..models.information import Information
 from ..models.regression import Regression
 from .certificate import Certificate, direction_text
@@ -258,9 +258,7 @@ def _echelon(V: Tensor) -> list[Tensor]:
 
 def _named(model: Any, v: Tensor) -> dict[str, float]:
     v = v / float(v.abs().max())
-    return {
-        name: float(x) for name, x in zip(getattr(model, "coefficient_names", None) or names_of(model), v, strict=True) if x != 0
-    }
+    return {name: float(x) for name, x in zip(coefficient_names(model), v, strict=True) if x != 0}
 
 
 def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:

@@ -1,0 +1,159 @@
+"""Selection: the rows of a frame that a fit uses, and what is computed of them put back in the user's own order.
+
+A row is used if it is complete in the columns that the fit reads, and its weight is not 0. Levels, knots, centres and scales are those of
+these rows alone: a level that stands only in rows that were dropped would be a column without a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
+from .columns import numeric_column
+from .frame import STREAM_ROWS, Frame
+from .source import ALL_ZERO
+
+
+class Selection(Frame):
+    """The rows of a frame that are complete in some columns.
+
+    Parameters
+    ----------
+    frame : all rows
+    required : the columns that must not be missing
+    weights : the column of frequency weights: a row of weight 0 is left out
+    carried : columns of weights that must not be missing
+    missing : "drop", or "raise" where a row is incomplete
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        required: Sequence[str],
+        *,
+        weights: str | None = None,
+        carried: Sequence[str] = (),
+        missing: str = "drop",
+    ):
+        if missing not in ("drop", "raise"):
+            raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
+        frame.require(required, where="the fit")
+        super().__init__(frame.owning(required))
+        self.required, self.weights, self.carried, self.missing = tuple(sorted(required)), weights, tuple(carried), missing
+        self.whole = frame
+        self._held: pd.DataFrame | None = None  # in memory: the rows that are used
+
+    def used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
+        """Which rows of a block are used (None: all), and how many are not because a value is missing."""
+        first = int(block.index[0]) if len(block) else 0
+        missing: np.ndarray | None = None
+        for name in self.required:
+            found = missing_rows(block[name], first)
+            if found is None:
+                continue
+            row = first + int(np.flatnonzero(found)[0])
+            if name == self.weights or name in self.carried:
+                raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
+            if self.missing == "raise":
+                raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+            missing = found if missing is None else missing | found
+        dropped = 0 if missing is None else int(missing.sum())
+        if self.weights is not None:
+            zero = numeric_column(block, self.weights) == 0
+            if zero.any():
+                missing = zero if missing is None else missing | zero
+        return (None, 0) if missing is None else (~missing, dropped)
+
+    def blocks(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of the rows that are used, block by block."""
+        if not self.streamed(self.required):
+            yield self.read(names)
+            return
+        need = sorted({*names, *self.required})
+        for block in super().blocks(need, rows):
+            kept, _ = self.used(block)
+            yield block if kept is None else block.loc[kept]
+
+    def read(self, names: Sequence[str]) -> pd.DataFrame:
+        """At least these columns of the rows that are used, whole."""
+        if self.streamed(self.required):
+            return pd.concat([block[list(names)] for block in self.blocks(names)])
+        if self._held is None:
+            block = super().read(self.required)
+            kept, dropped = self.used(block)
+            if kept is not None and not kept.any():
+                if dropped < len(kept):
+                    raise BadWeights(ALL_ZERO)
+                raise EmptyData(f"all {dropped} rows of {self.name} have a missing value in {', '.join(self.required)}.")
+            self._held = block if kept is None else block.loc[kept, list(self.required)]
+        return self._held
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the rows that were used stand among those that were given.
+
+    Parameters
+    ----------
+    size : how many rows were given
+    kept : which of them were used, (size,), None: all
+    index : the index of a pandas table; None: there was none
+    """
+
+    size: int
+    kept: np.ndarray | None = None
+    index: pd.Index | None = None
+
+    @property
+    def rows(self) -> pd.Index:
+        """The label of each row that was used: of the user's index, else its number from 0."""
+        own = pd.RangeIndex(self.size) if self.index is None else self.index
+        return own if self.kept is None else own[self.kept]
+
+    def __call__(self, found: Any) -> Any:
+        """One value (or one row of a frame) for each row that was given, NaN where it was not used.
+
+        An array stays an array; of a pandas table it becomes a Series with the table's index. A frame has that index, else row numbers.
+        """
+        if self.kept is None and self.index is None:
+            return found
+        if isinstance(found, pd.DataFrame):
+            out = found if self.kept is None else found.set_axis(np.flatnonzero(self.kept)).reindex(pd.RangeIndex(self.size))
+            out = out.set_axis(pd.RangeIndex(self.size) if self.index is None else self.index)
+            out.attrs |= found.attrs
+            return out
+        if self.kept is not None:
+            kind = found.dtype if found.dtype.kind == "f" else np.float64 if found.dtype.kind in "iub" else object
+            whole = np.full((self.size, *found.shape[1:]), np.nan, dtype=kind)
+            whole[self.kept] = found
+            found = whole
+        return found if self.index is None or found.ndim != 1 else pd.Series(found, index=self.index)
+
+
+def missing_rows(column: pd.Series, first: int = 0) -> np.ndarray | None:
+    """Which rows are missing (NaN or null), or None if none is. Infinity is not missing: it is refused.
+
+    A float column without NaN or infinity is known by its sum, in one pass.
+    """
+    if column.dtype == np.float64:
+        values = column.to_numpy()
+        with np.errstate(all="ignore"):
+            if np.isfinite(values.sum()):
+                return None
+        found = np.isnan(values)
+        bad = np.isinf(values)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise NotFinite(
+                f"column {column.name!r} is {values[row]} in row {first + row}. Every value must be finite ({int(bad.sum())} are not)."
+            )
+    elif isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub":
+        return None
+    else:
+        found = column.isna().to_numpy()
+    return found if found.any() else None
