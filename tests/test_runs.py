@@ -135,7 +135,7 @@ def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoin
     solver = th.Stochastic(steps=50, batch_size=4, held_out=None, checkpoint_every=1)
     rows = th.data.Tensors({"x": x, "y": y})
     with pytest.raises(
-        th.errors.NotConverged, match=r"step \d+: log p is nan .* The data hold nan in 'x' at \[\d, 1\]"
+        th.errors.NotConverged, match=r"step \d+: log p is nan .* The data hold nan in 'x' in row 37 of the data, column 1"
     ) as caught:
         th.fit(model, rows, solver=solver, run=tmp_path / "r")
     assert torch.isfinite(caught.value.fit.theta).all()

@@ -167,5 +167,5 @@ def test_a_model_of_transformers_is_a_network(kind):
 
 
 def test_what_is_no_language_model_is_refused():
-    with pytest.raises(BadArgument, match="no causal language model"):
+    with pytest.raises(BadArgument, match="not a causal language model"):
         Pretrained(torch.nn.Linear(2, 2))

@@ -75,7 +75,7 @@ def _first(peeks: Tensor, at: Tensor) -> tuple[int, int] | None:
 def _trials(network: nn.Module, method: str, small: bool) -> Iterator[Callable[..., Any]]:
     """The network with weights of a trial, in evaluation mode; then, where that has no finite outputs, as it stands."""
     if small:
-        yield getattr(_redrawn(network), method)
+        yield getattr(redrawn(network), method)
     else:
         weights = _zeros_redrawn(network)
 
@@ -92,7 +92,7 @@ def _trials(network: nn.Module, method: str, small: bool) -> Iterator[Callable[.
     yield standing
 
 
-def _redrawn(network: nn.Module) -> nn.Module:
+def redrawn(network: nn.Module) -> nn.Module:
     """A copy of the network, in evaluation mode, each weight moved by a random amount of the size that weights have."""
     out = copy.deepcopy(network).eval()
     generator = torch.Generator().manual_seed(0)

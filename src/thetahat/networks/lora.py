@@ -58,7 +58,8 @@ def adapt(
 
     Raises
     ------
-    BadArgument : no linear map has such a name
+    BadArgument : no linear map has such a name; or one shares its matrix with another layer (an output tied to the embedding): a change of the
+        one, once merged, would be a change of the other
 
     >>> from .transformer import Transformer
     >>> net = adapt(Transformer(10, layers=1, width=8, heads=1), rank=2)
@@ -71,6 +72,14 @@ def adapt(
     if not found:
         every = sorted({name.rpartition(".")[2] for name, m in network.named_modules() if isinstance(m, nn.Linear)})
         raise BadArgument(f"targets={tuple(targets)}: no linear map has such a name. There are: {', '.join(every) or 'none'}.")
+    for name in found:
+        weight = network.get_submodule(name).weight
+        others = [n for n, p in network.named_parameters(remove_duplicate=False) if p is weight and n != f"{name}.weight"]
+        if others:
+            raise BadArgument(
+                f"targets={tuple(targets)}: the matrix of {name!r} is also {others[0]!r} (they are tied), and a change of the one would change the "
+                "other. Accepted: targets whose matrices are their own, or a network that is not tied."
+            )
     network.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in found:
@@ -101,7 +110,18 @@ def without(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merge(network: nn.Module) -> nn.Module:
-    """The network with its changes written into its matrices, and no adapters."""
+    """The network with its changes written into its matrices, and no adapters.
+
+    Raises
+    ------
+    BadArgument : a matrix with a change is another layer's too (it was tied after the adapters were made)
+    """
+    every = [id(p) for _, p in network.named_parameters(remove_duplicate=False)]
+    for name, m in list(network.named_modules()):
+        if isinstance(m, Adapted) and every.count(id(m.linear.weight)) > 1:
+            raise BadArgument(
+                f"the matrix of {name!r} is tied to another layer's, which the change would move too: untie it first."
+            )
     for name, m in list(network.named_modules()):
         if isinstance(m, Adapted):
             m.linear.weight += (m.scale * m.B @ m.A).to(m.linear.weight.dtype)

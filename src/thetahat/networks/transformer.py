@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import BadArgument
+from ..errors import BadArgument, ModelError
 
 ACTIVATIONS = ("swiglu", "relu2")
+LLAMAS = ("llama", "arcee", "mistral")  # types of transformers' models that compute this network's function
 Cache = list[tuple[Tensor, Tensor]]  # of each layer the keys and values so far, (B, H, T, d)
 Read = tuple[Cache, Tensor]  # and the last tokens, (B, n − 1), of which the next n-grams begin
 
@@ -278,20 +279,28 @@ class Transformer(nn.Module):
 
     @classmethod
     def from_llama(cls, llama: nn.Module) -> Transformer:
-        """The network of a transformers Llama (SmolLM2 and its kin), weights copied.
+        """The network of a transformers Llama, Arcee, or Mistral without a window (SmolLM2 and its kin), weights copied.
 
         Raises
         ------
-        BadArgument : it has parts that this network lacks (biases, scaled rotations, heads of another width)
+        ModelError : a model of another type; its logits are not those of the copy; or (BadArgument) it has parts that this network lacks
+            (biases, scaled rotations, heads of another width)
         """
-        c: Any = llama.config
+        c: Any = getattr(llama, "config", None)
+        kind = getattr(c, "model_type", None)
+        if kind not in LLAMAS:
+            raise ModelError(
+                f"a {type(llama).__name__} of the type {kind!r} is not a Llama. Accepted: models of the types {', '.join(LLAMAS)}; any other "
+                "causal language model of transformers is a network as it stands (networks.Pretrained)."
+            )
         rope = c.rope_parameters
         lacks = {
             "rope_parameters": rope.get("rope_type", "default") != "default",
-            "attention_bias": c.attention_bias,
-            "mlp_bias": c.mlp_bias,
+            "attention_bias": getattr(c, "attention_bias", False),
+            "mlp_bias": getattr(c, "mlp_bias", False),
             "head_dim": (c.head_dim or c.hidden_size // c.num_attention_heads) != c.hidden_size // c.num_attention_heads,
-            "hidden_act": c.hidden_act not in ("silu", "relu2") or (c.hidden_act == "relu2") != (c.model_type == "arcee"),
+            "hidden_act": c.hidden_act not in ("silu", "relu2") or (c.hidden_act == "relu2") != (kind == "arcee"),
+            "sliding_window": getattr(c, "sliding_window", None) is not None,
         }
         for name, own in lacks.items():
             if own:
@@ -308,9 +317,36 @@ class Transformer(nn.Module):
             theta=rope["rope_theta"],
             epsilon=c.rms_norm_eps,
             dtype=llama.get_input_embeddings().weight.dtype,  # type: ignore[operator]
-        )
-        out.load_state_dict(llama.state_dict())
+        ).to(llama.get_input_embeddings().weight.device)  # type: ignore[operator]
+        try:
+            out.load_state_dict(llama.state_dict())
+        except RuntimeError as error:
+            raise ModelError(f"the tensors of the {type(llama).__name__} are not those of a Llama: {error}") from error
+        _compared(out, llama)
         return out
+
+
+@torch.no_grad()
+def _compared(network: Transformer, llama: nn.Module) -> None:
+    """Refuse a copy that computes other logits than the model that it was made of."""
+    weight = network.lm_head.weight
+    tokens = torch.randint(network.vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(weight.device)
+    modes = {m: m.training for m in llama.modules()}
+    llama.eval()
+    try:
+        theirs = llama(input_ids=tokens, use_cache=False).logits
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+    network.eval()
+    ours = network(tokens)
+    network.train()
+    apart = float((ours - theirs).abs().max() / theirs.abs().max())
+    if not apart <= (1e-4 if weight.dtype in (torch.float32, torch.float64) else 5e-2):
+        raise ModelError(
+            f"the logits of the copy differ from those of the {type(llama).__name__} by {apart:.2g} of the largest: it computes another function. "
+            "Fit the model itself (networks.Pretrained)."
+        )
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -117,9 +117,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     work.average = average or None
     work.best = (best, _laid([t.to(device) for t in _of(tensors, "best.buffer")], work.buffers)) if best else None
     for _ in range(content["step"]):  # the draws of each step, in their order
-        for feed in work.feeds:
-            if not feed.drawn:
-                next(feed.batches)
+        work.statistics.saw([(feed, next(feed.batches)) for feed in work.feeds if not feed.drawn])
     for k, feed in enumerate(work.feeds):
         if feed.drawn:
             head = f"source.{k}."

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import Batch
+from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors, evaluating
-from ..errors import EmptyData
+from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
 from .processes import everywhere, gathered, share, world
 
@@ -60,8 +60,18 @@ def whole(source: Source) -> Batch | None:
     return own if isinstance(own, Batch) else None
 
 
-def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generator, kept: dict[int, Batch | Source]) -> list[Feed]:
-    """One feed a source; `kept` is what is left of a source, by its id, of which a part is held out."""
+def feeds(
+    terms: list[LogLikelihood],
+    batch_size: int,
+    generator: torch.Generator,
+    kept: dict[int, Batch | Source],
+    least: int = 1,
+) -> list[Feed]:
+    """One feed a source.
+
+    kept : what is left of a source, by its id, of which a part is held out
+    least : rows of a batch; a last batch of fewer joins the one before it
+    """
     shared: dict[int, list[LogLikelihood]] = {}
     for term in terms:
         shared.setdefault(id(term.source), []).append(term)
@@ -75,12 +85,12 @@ def feeds(terms: list[LogLikelihood], batch_size: int, generator: torch.Generato
         if drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
         elif not isinstance(left, Batch) and hasattr(left, "epoch"):
-            out.append(Feed(group, _dealt(left, size, generator), float(left.observations), left.size, False, alike))
+            out.append(Feed(group, _dealt(left, size, generator, least), float(left.observations), left.size, False, alike))
         elif rows is not None:
-            out.append(Feed(group, _shuffled(rows, size, generator), rows.total, len(rows), False, alike))
+            out.append(Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike))
         else:
             N = _observations(source, model)
-            out.append(Feed(group, _streamed(source, model, size, generator), N, source.size, False, alike))
+            out.append(Feed(group, _streamed(source, model, size, generator, least), N, source.size, False, alike))
     return out
 
 
@@ -128,27 +138,44 @@ def held_out_nats(
     return mean, error, n
 
 
-def _shuffled(rows: Batch, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+def _shuffled(rows: Batch, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
     while True:
         order = torch.randperm(len(rows), generator=generator)
-        for part in order.split(size):
-            yield [rows[part]]
+        for batch in _joined((rows[part] for part in order.split(size)), least):
+            yield [batch]
 
 
-def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+def _joined(batches: Iterator[Batch], least: int) -> Iterator[Batch]:
+    """A last batch of fewer rows than `least` with the one before it."""
+    if least == 1:
+        yield from batches
+        return
+    held = None
+    for batch in batches:
+        if held is not None and len(batch) >= least:
+            yield held
+        held = batch if held is None or len(batch) >= least else concatenate([held, batch])
+    if held is not None:
+        if len(held) < least:
+            raise BadArgument(f"a batch has {len(held)} rows, and batch norm needs {least}: the variance of fewer is not known.")
+        yield held
+
+
+def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
     while True:
         empty = True
         for block in source.batches(model):
             empty = False
-            for part in torch.randperm(len(block), generator=generator).split(size):
-                yield [block[part]]
+            order = torch.randperm(len(block), generator=generator)
+            for batch in _joined((block[part] for part in order.split(size)), least):
+                yield [batch]
         if empty:
             raise EmptyData("the source yielded no batches.")
 
 
-def _dealt(source: Any, size: int, generator: torch.Generator) -> Iterator[list[Batch]]:
+def _dealt(source: Any, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
     while True:
-        for batch in source.epoch(size, generator):
+        for batch in _joined(source.epoch(size, generator), least):
             yield [batch]
 
 

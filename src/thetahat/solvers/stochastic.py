@@ -22,15 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, split
-from ..data.source import Source
+from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .engine import DISTRIBUTED, Engine
+from .failing import LOWER, Failure, comparable, failure_of
 from .minibatches import Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .processes import rank
+from .statistics import Statistics, least_rows
 
 DECAYS = ("constant", "linear", "cosine")
 FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
@@ -56,6 +58,7 @@ class Work:
     generator: torch.Generator
     held_out: tuple[LogLikelihood, Source | Batch] | None
     buffers: list[Tensor]
+    statistics: Statistics
     recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
     average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
@@ -79,6 +82,7 @@ class State:
     value: float = math.nan
     norm: float = math.nan
     failure: str = ""
+    advice: str = ""  # what to do about the failure
 
     @property
     def theta(self) -> Tensor:
@@ -111,7 +115,8 @@ class Stochastic:
     keep : "best" leaves θ where the held-out nats were highest, "last" where the climb ended
     evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
     patience : the climb ends after so many looks in a row without a new best; None: never
-    average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself
+    average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself. The statistics of batch
+        norm are then those of θ̄ itself, computed anew from the batches of the last steps (`statistics.py`)
     checkpoint : a file to which the climb is written as it goes; where it is there, the climb goes on from it, bit for bit
     checkpoint_every : steps between two; None: with every look
     precision : torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's own
@@ -206,13 +211,15 @@ class Stochastic:
                 held = (first, out)
         elif self.held_out is not None:
             held = (first, self.held_out)
-        dealt = feeds(objective.terms, self.batch_size, generator, kept)
+        least = max(least_rows(term.model, self.batch_size, self.pieces) for term in objective.terms)
+        dealt = feeds(objective.terms, self.batch_size, generator, kept, least)
         if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
         engine = Engine(objective, self.pieces, self.precision, self.compile, self.distributed)
         movers = optimisers(self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas)
         _label(objective, "raw")
-        state = State(Work(engine, movers, dealt, generator, held, list(engine.module.buffers())))
+        statistics = Statistics(engine.module if self.average is not None else nn.Module())
+        state = State(Work(engine, movers, dealt, generator, held, list(engine.module.buffers()), statistics))
         if self.checkpoint is None:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
@@ -225,7 +232,7 @@ class Stochastic:
         evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
         state = replace(state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted)
         if self._over(state):
-            self._leave(objective, state)
+            self._leave(state)
             _label(objective, "raw" if self.average is None else "EMA")
         return state
 
@@ -234,20 +241,20 @@ class Stochastic:
     def step(self, objective: Objective, state: State) -> State:
         work = state.work
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
+        work.statistics.saw(batches)
         work.engine.training(True)
         with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p
             value = work.engine.gradient(batches)
         gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
         norm = _norm(gradients) if gradients else 0.0
         if not (math.isfinite(value) and math.isfinite(norm)):
-            return self._failed(objective, state, self._reason(objective, batches, state, value))
+            return self._failed(state, self._reason(batches, state, value))
         rate = self.rate(state.step)
         if self.clip is not None and norm > self.clip:
             torch._foreach_mul_(gradients, self.clip / norm)
         if rate * max(1.0, min(norm, self.clip or norm)) > torch.finfo(work.engine.dtype).max / FAR:
-            return self._failed(
-                objective, state, f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
-            )
+            why = f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
+            return self._failed(state, Failure(why, LOWER))
         for optimiser in work.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -273,18 +280,23 @@ class Stochastic:
         """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is what is to be kept."""
         work = state.work
         parameters = work.engine.parameters
-        raw = None if work.average is None else [p.detach().clone() for p in parameters]
+        raw = None if work.average is None else ([p.detach().clone() for p in parameters], [b.clone() for b in work.buffers])
         if work.average is not None:
             _restore(parameters, work.average)
+            with _seeded(self._seed(-2), work.engine.device):
+                work.statistics.recompute(work.engine)
         state = self._looked(state)
+        if state.failure:
+            return state
         if not self._over(state):
             if raw is not None:
-                _restore(parameters, raw)
+                _restore(parameters, raw[0])
+                _restore(work.buffers, raw[1])
             return state
         if work.best is not None and work.held_out is not None:
             _restore(parameters, work.best[0])
             _restore(work.buffers, work.best[1])
-        self._leave(objective, state)
+        self._leave(state)
         _label(objective, "raw" if raw is None else "EMA")
         return state
 
@@ -301,6 +313,10 @@ class Stochastic:
         engine.training(False)
         with _seeded(self._seed(-1), engine.device):  # every look with the same draws
             found = held_out_nats(lambda b: engine.log_prob(term.model, b), source, term.model, max(4 * self.batch_size, 256))
+        if not comparable(found[0]) or (found[0] == -math.inf and not state.evaluations):
+            failure = self._held_out_failure(state, term, source, found[0])
+            if failure is not None:
+                return self._failed(state, failure)
         now = Evaluation(state.step, *found)
         best = max((e.mean for e in state.evaluations), default=-math.inf)
         if self.keep == "best" and (now.mean > best or work.best is None):
@@ -312,11 +328,11 @@ class Stochastic:
         """Of what a step draws besides the order of the data: another for every step and process."""
         return ((self.seed & 0xFFFF) << 48 | (step + 1) << 12 | rank()) & 0x7FFF_FFFF_FFFF_FFFF
 
-    def _failed(self, objective: Objective, state: State, why: str) -> State:
-        self._leave(objective, state)
-        return replace(state, failure=why)
+    def _failed(self, state: State, failure: Failure) -> State:
+        self._leave(state)
+        return replace(state, failure=failure.why, advice=failure.advice)
 
-    def _leave(self, objective: Objective, state: State) -> None:
+    def _leave(self, state: State) -> None:
         """The model in evaluation mode, at the climb's θ."""
         state.work.engine.training(False)
         state.work.engine.leave()
@@ -338,12 +354,13 @@ class Stochastic:
         epochs = state.seen / rows if rows else 0.0
         known: dict[str, Any] = {"size": objective.size, "steps": state.step, "passes": math.ceil(epochs)}
         if state.failure:
-            advice = "Look at the data of that step; lower the learning rate, or bound the steps (clip=1.0)."
             left = f"{state.failure} The model is left at the last finite θ."
-            return Certificate(status="not converged", detail=left, advice=advice, **known)
+            return Certificate(status="not converged", detail=left, advice=state.advice, **known)
         of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
         of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
         said = f"{state.step} step{'s' * (state.step != 1)} of {self.optimiser} {of}."
+        if state.step < self.steps:
+            said += f" Ended before its {self.steps} steps: {self.patience} evaluations in a row were no better than the best (patience)."
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
@@ -358,26 +375,37 @@ class Stochastic:
         said += (
             f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
         )
+        if best is first and state.step:
+            kept = "θ is where it began" if self.keep == "best" else "θ is worse than where it began"
+            said += f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
         weighted = any(t.weights is not None for t in objective.terms)
         if weighted and len(state.fitted) > 1:
             climbed = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
             said += f" What was climbed is weighted, and no log-likelihood: {climbed}."
         return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
 
-    def _reason(self, objective: Objective, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> str:
+    def _reason(self, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> Failure:
         """What was not finite in a step: the first term whose log p is not, or the gradient."""
-        step = state.step + 1
-        for feed, drawn in batches:
-            for term in feed.terms:
-                for batch in drawn:
-                    log_prob = state.work.engine.log_prob(term.model, batch).cpu()
-                    bad = ~torch.isfinite(log_prob) & (batch.count.cpu() > 0)
-                    if bool(bad.any()):
-                        at = torch.nonzero(bad)[0].tolist()
-                        where = at[0] if len(at) == 1 else tuple(at)
-                        what = f"log p is {float(log_prob[tuple(at)])} for {int(bad.sum())} of {bad.numel()} terms of the batch"
-                        return f"step {step}: {what} (the first: term {where}).{_not_finite(batch)}"
-        return f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite."
+        step, engine = state.step + 1, state.work.engine
+        with _seeded(self._seed(state.step), engine.device):  # the draws of the step
+            for feed, drawn in batches:
+                for term in feed.terms:
+                    for batch in drawn:
+                        found = failure_of(engine.log_prob(term.model, batch), batch, term)
+                        if found is not None:
+                            return Failure(f"step {step}: {found.why}", found.advice)
+        return Failure(f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite.", LOWER)
+
+    def _held_out_failure(self, state: State, term: LogLikelihood, source: Source | Batch, mean: float) -> Failure | None:
+        """Why the mean over held-out rows is no number; or which of them are impossible, whatever θ. None: −∞ is the model's own verdict."""
+        engine, head = state.work.engine, f"held-out data after {state.step} step{'s' * (state.step != 1)}: "
+        of, passed = (term.source, Tensors(source)) if isinstance(source, Batch) else (source, source)
+        with _seeded(self._seed(-1), engine.device):
+            for batch in passed.batches(term.model):
+                found = failure_of(engine.log_prob(term.model, batch), batch, term, of)
+                if found is not None and (not comparable(mean) or found.advice != LOWER):
+                    return Failure(head + found.why, found.advice)
+        return None if comparable(mean) else Failure(f"{head}their mean log p is {mean}.", LOWER)
 
 
 # ---- θ, in place -----------------------------------------------------------------------------------------------------------
@@ -389,16 +417,6 @@ def _norm(tensors: list[Tensor]) -> float:
         return float(nn.utils.get_total_norm(tensors).full_tensor())  # type: ignore[attr-defined]
     norms = torch._foreach_norm(tensors)
     return math.hypot(*norms) if norms[0].device.type == "cpu" else float(torch.linalg.vector_norm(torch.stack(norms)))
-
-
-def _not_finite(batch: Batch) -> str:
-    """Which of the data are no numbers, if any."""
-    for name, t in batch.tensors.items():
-        bad = ~torch.isfinite(t) if t.is_floating_point() else torch.zeros(())
-        if bool(bad.any()):
-            at = torch.nonzero(bad)[0].tolist()
-            return f" The data hold {float(t[tuple(at)])} in {name!r} at {at} of that batch ({int(bad.sum())} such values)."
-    return ""
 
 
 def _label(objective: Objective, weights: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...data.source import evaluating
 from ...errors import BadArgument
-from .returns import ROUNDING
+from .returns import ROUNDING, bounded
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Clipped:
     epsilon : ε > 0
     entropy : c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
 
-    Reads "advantage" and "log_prob" of the batch.
+    Reads "advantage" and "log_prob" of the batch. A weight beyond the numbers of its type (ρ = e^{89} in float32) is the largest of them.
 
     Source: Schulman et al. (2017), Proximal policy optimization algorithms, eq. 7.
 
@@ -140,10 +140,10 @@ class Clipped:
             raise BadArgument(
                 "Clipped needs the log π of the policy that played, 'log_prob', in the batch: data.Rollouts gives it."
             )
-        ratio = torch.exp(log_prob - batch["log_prob"])
+        ratio = bounded(torch.exp(log_prob - batch["log_prob"]))
         clipped = ((A > 0) & (ratio > 1 + self.epsilon)) | ((A < 0) & (ratio < 1 - self.epsilon))
-        w = torch.where(clipped, torch.zeros_like(A), ratio * A)
-        return w - self.entropy * ratio * log_prob if self.entropy else w
+        w = torch.where(clipped, 0.0, bounded(ratio * A))
+        return bounded(w - self.entropy * torch.where(ratio == 0, 0.0, ratio * log_prob)) if self.entropy else w
 
 
 def _advantage(batch: Batch, of: Any) -> Tensor:

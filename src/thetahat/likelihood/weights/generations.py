@@ -15,7 +15,7 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...errors import BadArgument
 from ...types import Weights
-from .returns import ROUNDING
+from .returns import ROUNDING, bounded
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def kl_estimate(log_prob: Tensor, reference: Tensor, estimator: str = "k1") -> T
     if estimator == "k1":
         return d
     if estimator == "k2":
-        return 0.5 * d.square()
+        return bounded(0.5 * d.square())
     if estimator == "k3":
-        return torch.expm1(-d) + d
+        return bounded(bounded(torch.expm1(-d)) + d)
     raise BadArgument(f"estimator={estimator!r}. Accepted: {', '.join(map(repr, ESTIMATORS))}.")
 
 
@@ -130,6 +130,6 @@ class Penalised:
         if "reference" not in batch:
             raise BadArgument("Penalised measures from a reference, and the batch has none: data.Generations(…, reference=…).")
         d = log_prob - batch["reference"]
-        slope: Any = {"k1": torch.ones_like, "k2": lambda t: t, "k3": lambda t: -torch.expm1(-t)}[self.estimator](d)
+        slope: Any = {"k1": torch.ones_like, "k2": lambda t: t, "k3": lambda t: -bounded(torch.expm1(-t))}[self.estimator](d)
         scale = batch.total / len(batch) if len(batch.shape) > 1 else 1.0  # as the advantages: a mean over answers
-        return self.weighting(batch, log_prob) - self.beta * scale * slope
+        return bounded(self.weighting(batch, log_prob) - bounded(self.beta * scale * slope))

@@ -82,6 +82,12 @@ class RewardToGo:
         return out
 
 
+def bounded(weight: Tensor) -> Tensor:
+    """The weight, and where it is beyond the numbers of its type, their largest: 0 · ∞ and ∞ − ∞ are not numbers."""
+    most = torch.finfo(weight.dtype).max
+    return weight.clamp(-most, most)
+
+
 def _since(ended: Tensor) -> Tensor:
     """(B, T) how many terms of its episode came before each."""
     t = torch.arange(ended.shape[1]).expand(ended.shape)
