@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..memory import reserve
 from .base import Derivatives, Family, Parameter, Support, categories, real
 
 _NONE = -(2**62)
+BLOCK = 16384  # rows of a table that are read at once
 _UNCOUNTED = Support("the codes 0, 1, …", 0.0, integer=True, closed=(True, False))
 
 
@@ -51,7 +54,7 @@ class Categorical(Family):
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        return {f"logit_{j}": Parameter(real, own_predictors=True) for j in range(1, _known(self, self.k))}
+        return dict(_log_odds(_known(self, self.k)))
 
     def with_categories(self, k: int) -> Categorical:
         return replace(self, k=k)
@@ -66,6 +69,8 @@ class Categorical(Family):
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
         k = _known(self, self.k)
+        if outputs.shape[-1] == k - 1:  # beside the 0 of category 0
+            outputs = F.pad(outputs, (1, 0))
         if outputs.shape[-1] != k or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
             return super().log_prob_outputs(y, outputs, **extras)
         if not y.is_cpu:  # elsewhere a code that is none reads other memory
@@ -80,6 +85,7 @@ class Categorical(Family):
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:
+        self._affordable(len(y), order)
         logits = self._logits([e.detach() for e in eta])
         first = len(logits) - len(eta)  # 1: η_0 is 0 and has no derivative; 0: all k logits are given
         log_p = torch.log_softmax(logits, 0)
@@ -102,6 +108,8 @@ class Categorical(Family):
         return drawn.reshape(p.shape[:-1]).to(p.dtype)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
+        for order in (0, 1):  # before the first step what the last one needs
+            self._affordable(min(len(y), BLOCK), order)
         count = _counts(y, weight, _known(self, self.k))
         return tuple(float(c) for c in torch.log(count[1:] / count[0]))
 
@@ -112,10 +120,22 @@ class Categorical(Family):
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
         # with y = c the chosen logit must outrun every other: d_c − d_j ≥ 0 for j ≠ c, d_0 = 0
         k, code = _known(self, self.k), y.long()
+        self._affordable(len(y), 0)
         d = torch.eye(k, dtype=torch.float64, device=y.device)
         gaps = d[:, None, :] - d[None, :, :]  # (c, j, parameter)
         others = torch.stack([gaps[c][torch.arange(k, device=y.device) != c] for c in range(k)])[..., 1:]  # (c, k − 1, k − 1)
         return others[code], torch.zeros(len(y), k - 1, dtype=torch.bool, device=y.device)
+
+    def _affordable(self, n: int, order: int) -> None:
+        """Whether a table of n rows can be held: the order of its derivatives, or 0 for the directions that separation is looked for in."""
+        k = _known(self, self.k)
+        pairs = 0.5 * k**2 * (8 * n + 500)  # a tensor for each pair of log-odds
+        held = {0: 8 * k**2 * (n + k), 1: 48 * n * k, 2: 48 * n * k + pairs}[order]
+        instead = (
+            "Join rare categories; or fit a network, which holds the logits of a batch alone: "
+            f"th.models.Conditional(Categorical({k}), nn.Linear(columns, {k})) with th.Stochastic()."
+        )
+        reserve(held, f"{self} of {n:,} rows", instead)
 
     def _logits(self, eta: Sequence[Tensor]) -> Tensor:
         """The k logits, (k, …): those given, or 0 before the k − 1 given."""
@@ -124,6 +144,12 @@ class Categorical(Family):
             raise BadArgument(f"{self} takes {k - 1} log-odds against category 0, or {k} logits; it was given {len(eta)}.")
         given = list(torch.broadcast_tensors(*eta))
         return torch.stack(given if len(eta) == k else [torch.zeros_like(given[0]), *given])
+
+
+@lru_cache(maxsize=16)
+def _log_odds(k: int) -> dict[str, Parameter]:
+    """Made once: of thousands of categories it is asked for thousands of times."""
+    return {f"logit_{j}": Parameter(real, own_predictors=True) for j in range(1, k)}
 
 
 def _cross(logits: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..memory import reserve
 from .information import Information
 
 
@@ -54,6 +55,10 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
         gradient = _flat(torch.autograd.grad(value, free, create_graph=order > 1, allow_unused=True), free)
         if order < 2:
             return Taylor(value.detach(), gradient.detach())
+        p = len(gradient)
+        reserve(
+            24.0 * p**2, f"the information of {p:,} parameters", "Use th.Stochastic() or th.LBFGS(), which hold gradients alone."
+        )
         rows = []
         for g in gradient:
             row = torch.autograd.grad(g, free, retain_graph=True, allow_unused=True) if g.requires_grad else [None] * len(free)
