@@ -15,6 +15,7 @@ from torch import nn
 
 from . import families, runs
 from .data import Source
+from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .evaluation.questions import Evaluation
 from .families.base import Family
@@ -85,6 +86,7 @@ def fit(
     """
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
+    check_defaults()
     built, source, weighting, call = _built(model, data, family, weights, parameters, missing, trusted)
     if isinstance(weighting, Importance):
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
@@ -123,6 +125,9 @@ def maximize(
     """
     if isinstance(objective, LogLikelihood):
         objective = Objective([objective])
+    check_defaults()
+    for term in objective.terms:
+        check_values(term.model)
     if solver is not None and (isinstance(solver, type) or not all(hasattr(solver, step) for step in ("start", "step", "done"))):
         raise BadArgument(
             f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."

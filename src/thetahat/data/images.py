@@ -133,7 +133,7 @@ class Binarised:
         return left, out
 
     def _draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        u = torch.rand(y.shape, generator=generator)
+        u = torch.rand(y.shape, generator=generator, dtype=torch.float32)
         return (u < y.to(torch.float32) / (self.images.levels - 1)).to(torch.uint8)
 
     def _fixed(self) -> Tensors:

@@ -101,7 +101,7 @@ def _timed(batch: Batch, generator: torch.Generator, shuffled: bool = False) -> 
     """The batch with "t", (n,); `shuffled` where its order is not random."""
     n = len(batch)
     place = torch.randperm(n, generator=generator) if shuffled else torch.arange(n)
-    t = (torch.rand((), generator=generator) + place / n) % 1
+    t = (torch.rand((), generator=generator, dtype=torch.float32) + place.to(torch.float32) / n) % 1
     return Batch(
         {**batch.tensors, "t": t},
         count=batch.count if batch.counted else None,

@@ -178,8 +178,22 @@ def _made(name: str, seed: int, activation: str, **settings: Any) -> nn.Module:
         raise BadArgument(f"{small[0]}={settings[small[0]]}. Accepted: 1 or more.")
     if activation not in ACTIVATIONS:
         raise BadArgument(f"activation={activation!r}. Accepted: {', '.join(map(repr, ACTIVATIONS))}.")
-    with _randomness(torch.Generator().manual_seed(seed)):
+    with _randomness(torch.Generator().manual_seed(seed)), _in_float32():
         return getattr(flows, name)(activation=ACTIVATIONS[activation], **settings)
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """torch's default precision, in which zuko makes its weights, as it is where nobody has changed it."""
+    before = torch.get_default_dtype()
+    if before == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Schedule(nn.Module, ABC):
             raise BadArgument(f"low={self._low}: λ falls from {high:.4g} at t = 0, so that low is below it.")
         self._high = high if self._high is None else self._high
         if self.learned and self.ends is None:
-            self.ends = nn.Parameter(torch.tensor([self._high, self._low]))
+            self.ends = nn.Parameter(torch.tensor([self._high, self._low], dtype=torch.float32))
 
     @property
     def high(self) -> Tensor:

@@ -74,7 +74,7 @@ class ConvNet(nn.Module):
         generator = torch.Generator().manual_seed(seed) if generator is None else generator
         widths = [self.shape[0], *channels]
         self.stages = nn.Sequential(*(_stage(a, b, generator) for a, b in itertools.pairwise(widths)))
-        self.head = torch.nn.utils.skip_init(nn.Linear, widths[-1] * rows * columns, outputs)
+        self.head = torch.nn.utils.skip_init(nn.Linear, widths[-1] * rows * columns, outputs, dtype=torch.float32)
         _draw(self.head, self.head.in_features, generator)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on processors
 
@@ -89,9 +89,9 @@ class ConvNet(nn.Module):
 
 def _stage(inputs: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
     """The maximum before the norm, which then has a quarter of the work."""
-    kernel = torch.nn.utils.skip_init(nn.Conv2d, inputs, outputs, 3, padding=1, bias=False)
+    kernel = torch.nn.utils.skip_init(nn.Conv2d, inputs, outputs, 3, padding=1, bias=False, dtype=torch.float32)
     _draw(kernel, 9 * inputs, generator)
-    return nn.Sequential(kernel, nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(kernel, nn.MaxPool2d(2), nn.BatchNorm2d(outputs, dtype=torch.float32), nn.ReLU())
 
 
 def _draw(layer: nn.Module, d: int, generator: torch.Generator) -> None:

@@ -70,8 +70,8 @@ class LogisticDecoder(nn.Module):
         """Locations spread over −1 … 1, scales that overlap, equal weights: every level is possible before the first step."""
         k = self.components
         centre = (2 * torch.arange(k, dtype=torch.float32) + 1) / k - 1
-        own = torch.stack([centre, torch.full((k,), -math.log(2 * k))], -1).reshape(-1)
-        own = torch.cat([own, torch.zeros(k - 1)])
+        own = torch.stack([centre, torch.full((k,), -math.log(2 * k), dtype=torch.float32)], -1).reshape(-1)
+        own = torch.cat([own, torch.zeros(k - 1, dtype=torch.float32)])
         return own[:, None, None].repeat(self.colours, 1, 1, 1).expand(-1, -1, self.rows, self.columns).contiguous()
 
     def forward(self, z: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ class Transformer(nn.Module):
             if p.ndim == 2:
                 zero = name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight"
                 spread = 1.0 if "embed_tokens" in name and not self.tied else 0.5 if "ngrams" in name else p.shape[1] ** -0.5
-                p.copy_(torch.zeros(p.shape) if zero else torch.randn(p.shape, generator=generator) * spread)
+                p.copy_(torch.zeros(p.shape) if zero else torch.randn(p.shape, generator=generator, dtype=torch.float32) * spread)
 
     # ---- the function ------------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class UNet(nn.Module):
         width = 2 * channels[0]
         self.level = _Level(64, width, g, torch.float32)
         self.into = _conv(self.colours, channels[0], 3, g)
-        self.place = nn.Parameter(torch.zeros(channels[0], self.rows, self.columns))
+        self.place = nn.Parameter(torch.zeros(channels[0], self.rows, self.columns, dtype=torch.float32))
         *outer, inner = channels
 
         def stack(c: int, many: int) -> nn.ModuleList:
@@ -130,7 +130,8 @@ def _through(blocks: nn.Module, h: Tensor, e: Tensor) -> Tensor:
 
 def _conv(inputs: int, outputs: int, size: int, g: torch.Generator, *, stride: int = 1, zero: bool = False) -> nn.Conv2d:
     """Uniform on ±1/√(inputs · size²), or zero; the image keeps its size, or is halved."""
-    conv = torch.nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, stride=stride, padding=size // 2 if stride == 1 else 0)
+    padding = size // 2 if stride == 1 else 0
+    conv = torch.nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, stride=stride, padding=padding, dtype=torch.float32)
     with torch.no_grad():
         for p in conv.parameters():
             bound = 1 / math.sqrt(inputs * size**2)
