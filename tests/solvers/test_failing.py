@@ -104,6 +104,29 @@ def test_outputs_that_are_not_finite_are_not_blamed_on_the_data():
     assert "Lower the learning rate" in error.certificate.advice
 
 
+@pytest.mark.parametrize("solver", [th.Newton(), th.LBFGS()], ids=["Newton", "LBFGS"])
+def test_the_solvers_of_all_rows_name_them_too(solver):
+    """−1 is no count, 3 of 1 … 3 is no code of three classes, and NaN no number."""
+    values, bad, missing = x().double(), torch.ones(N), x().double()
+    bad[7], missing[11, 1] = -1, math.nan
+    one = mlp(2, (), 1, dtype=torch.float64)
+    for model, data, said in (
+        (Conditional(Poisson(), one), {"x": values, "y": bad}, r"'y' is -1 in row 7 of the data, outside Poisson\(\)'s support"),
+        (
+            Conditional(Categorical(3), mlp(2, (), 3, dtype=torch.float64)),
+            {"x": values, "y": torch.arange(N) % 3 + 1},
+            "numbered from 0",
+        ),
+        (
+            Conditional(Poisson(), one),
+            {"x": missing, "y": torch.ones(N)},
+            "The data hold nan in 'x' in row 11 of the data, column 1",
+        ),
+    ):
+        with pytest.raises(NotConverged, match=said):
+            th.fit(model, data, solver=solver)
+
+
 def test_images_are_fitted_to_the_end_where_nothing_is_wrong():
     images = Images(np.random.default_rng(0).integers(0, 8, (40, 2, 3)), levels=8)
     fit = th.fit(Diffusion(Denoiser(6, width=8, blocks=1), levels=8), images, solver=th.Stochastic(steps=5, batch_size=8))

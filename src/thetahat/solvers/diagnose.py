@@ -20,6 +20,7 @@ from ..models.base import coefficient_names, natural_of
 from ..models.information import Information
 from ..models.regression import Regression
 from .certificate import Certificate, direction_text
+from .failing import cause
 from .loop import iterate
 from .newton import Newton
 from .stochastic import Stochastic
@@ -113,6 +114,7 @@ def _impossible(objective: Objective, value: float) -> str:
         bad = torch.nonzero(~torch.isfinite(log_prob))
         if len(bad):
             found = f": row {seen + int(bad[0, 0])} has log p = {float(log_prob[bad[0, 0]]):g}"
+            found += cause(objective.terms[0], batch, int(bad[0, 0]))
             break
         seen += len(batch)
     return f"the log-likelihood is {value:g} where the climb begins{found}. Begin where every row is possible."

@@ -47,6 +47,13 @@ def failure_of(log_prob: Tensor, batch: Batch, term: LogLikelihood, source: Sour
     return Failure(f"{what} The data of that row are finite and possible: it is the model's outputs that are not.", LOWER)
 
 
+def cause(term: LogLikelihood, batch: Batch, i: int) -> str:
+    """What of the data of row i of a batch makes its log p infinite or NaN, whatever θ; nothing, where it is none of them."""
+    where = _where(term.source, batch, i)
+    found = _not_finite(batch, i, where) or _outside(term.model, batch, i, where)
+    return f" ({found.rstrip('.')})" if found else ""
+
+
 def _where(source: Any, batch: Batch, i: int) -> str:
     """The row of the data that is row i of a batch, where the data are in memory."""
     rows = source if isinstance(source, Batch) else whole(source)
