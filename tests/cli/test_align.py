@@ -58,8 +58,11 @@ def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
     reward = ["--reward", str(data / "reward.thetahat"), "--length", "12", "--batch-size", "32", "--beta", "0.05"]
     assert align(data, method, "--method", method, *reward, "--steps", "60", "--learning-rate", "0.03") == 0
     found = rewards(data / method)
-    assert found[-1]["reward"] > found[0]["reward"] + 0.1
-    assert found[-1]["kl"] > found[0]["kl"]
+    first, last = (
+        {name: np.mean([line[name] for line in some]) for name in ("reward", "kl")} for some in (found[:3], found[-10:])
+    )
+    assert last["reward"] > first["reward"] + 0.1  # a line is one pass of 32 answers: one alone is noise
+    assert last["kl"] > first["kl"]
     capsys.readouterr()
     draw = ["--prompt", "so ", "--length", "12", "-n", "200", "--json"]
     said = {}

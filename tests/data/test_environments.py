@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -175,3 +177,93 @@ def test_actions_of_every_space_are_played_and_their_density_is_right():
     wanted = parts[0].log_prob(action[:, 0]) + parts[1].log_prob(action[:, 1])
     torch.testing.assert_close(many.log_prob(th.data.Batch({"state": state, "action": action})), wanted)
     assert many.act(state, torch.Generator().manual_seed(0)).shape == (4, 2)
+
+
+# ---- spaces ------------------------------------------------------------------------------------------------------------------
+
+
+def made(observations, actions, shown=lambda t: 0, taken=None):
+    """An environment of these spaces that shows `shown(t)`, and appends the actions that it is given to `taken`."""
+
+    class Made(gymnasium.Env):
+        observation_space, action_space = observations, actions
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return shown(0), {}
+
+        def step(self, action):
+            assert self.action_space.contains(action), action
+            if taken is not None:
+                taken.append(action)
+            self.t += 1
+            return shown(self.t), 1.0, False, self.t >= 5, {}
+
+    return Made
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [(np.uint8, np.float32), (np.int16, np.float32), (np.int32, np.float64), (np.int64, np.float64)]
+)
+def test_whole_numbers_of_a_box_are_numbers_to_a_network(dtype, wide):
+    make = made(spaces.Box(0, 100, (2,), dtype), spaces.Discrete(2), lambda t: np.array([t, 10 * t], dtype))
+    policy = th.models.Policy(th.networks.mlp(2, 4, 2))
+    batch = next(Rollouts(make, 2).batches(policy))
+    assert batch["state"].numpy().dtype == wide
+    assert batch["state"][0].tolist() == [[t, 10 * t] for t in range(5)]
+    replay = th.data.Replay(make, 2, warmup=10, batch_size=4)
+    assert next(replay.dealt(th.models.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))["state"].dtype.is_floating_point
+    assert returns(policy, make, 2).tolist() == [5, 5]
+
+
+def test_a_discrete_space_that_begins_elsewhere_is_numbered_from_zero():
+    """States 3, 4, 5 are rows 0, 1, 2 of a table; actions 1 and 2 of the environment are the outputs 0 and 1 of a network."""
+    taken: list[int] = []
+    make = made(spaces.Discrete(3, start=3), spaces.Discrete(2, start=1), lambda t: 3 + t % 3, taken)
+    rollouts = Rollouts(make, 1)
+    policy = th.models.Policy(torch.nn.Embedding(3, 2), rollouts.actions)
+    batch = next(rollouts.batches(policy))
+    assert batch["state"][0].tolist() == [0, 1, 2, 0, 1]
+    assert [int(a) for a in taken] == [a + 1 for a in batch["action"][0].tolist()]
+    taken.clear()
+    model = th.models.QRDQN(torch.nn.Embedding(3, 2 * 4), levels=4)
+    with torch.no_grad():
+        model.network.weight.copy_(torch.tensor([[0.0] * 4 + [1.0] * 4] * 3))  # the second action is the better one
+    assert returns(model, make, 1).tolist() == [5]
+    assert [int(a) for a in taken] == [2] * 5
+    replay = th.data.Replay(make, 1, warmup=5, explore=(0.0, 0.0, 1), batch_size=4)
+    assert next(replay.dealt(model))["action"].tolist() == [1] * 4
+
+
+def test_several_discrete_actions_that_begin_elsewhere_are_numbered_from_zero():
+    taken: list[Any] = []
+    make = made(spaces.Discrete(1), spaces.MultiDiscrete([2, 3], start=[5, -1]), taken=taken)
+    rollouts = Rollouts(make, 1)
+    batch = next(rollouts.batches(th.models.Policy(torch.nn.Embedding(1, 5), rollouts.actions)))
+    assert [list(a) for a in taken] == (batch["action"][0].numpy() + [5, -1]).tolist()
+
+
+def test_a_state_or_an_action_that_is_none_of_a_space_is_named():
+    with pytest.raises(DataError, match=r"the state 7 in copy 0 .* 3 … 5"):
+        Environments(made(spaces.Discrete(3, start=3), spaces.Discrete(2), lambda t: 7)).reset(seed=0)
+    environments = Environments(made(spaces.Discrete(1), spaces.Discrete(2)))
+    environments.reset(seed=0)
+    with pytest.raises(BadArgument, match=r"action 2 was chosen in copy 0; .* 0 … 1"):
+        environments.step(np.array([2]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_actions_lie_within_their_box_in_its_own_numbers(dtype):
+    """float32(0.1) = 0.10000000149… is more than 0.1: `contains` of the environment's own space is asked at both ends."""
+    box = spaces.Box(np.array([-0.3, 0.1], dtype), np.array([0.1, 0.7], dtype), dtype=dtype)
+    actions = th.models.Policy(torch.nn.Identity(), box).actions
+    for u in (-40.0, 0.0, 0.3, 40.0):
+        sent = actions.sent(torch.full((1, 2), u))
+        assert sent.dtype == dtype
+        assert box.contains(sent[0])
+    rough = th.models.actions.SquashedNormal([-0.1], [0.1])
+    assert rough.sent(torch.tensor([[-40.0]])).item() >= -0.1
+    assert rough.sent(torch.tensor([[40.0]])).item() <= 0.1
+    played = next(Rollouts(made(spaces.Discrete(1), box), 1).batches(th.models.Policy(torch.nn.Embedding(1, 4), box)))
+    assert played["action"].shape == (1, 5, 2)

@@ -150,7 +150,7 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
 
 
 def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
-    """θ, the memory, the frozen copy and the counts are those of the climb that was not killed; the episodes under way are new."""
+    """θ, the memory, the frozen copy, the counts and the episodes under way are those of the climb that was not killed."""
 
     def climb(source: Replay, steps: int, **settings: Any) -> th.models.C51:
         model = th.models.C51(torch.nn.Linear(4, 2 * 5), 0.0, 50.0, 5)
@@ -170,13 +170,13 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
     fresh = source()
     fresh.restore(whole.state())
     assert (fresh.played, fresh.written, fresh.taken, fresh.epsilon) == (whole.played, whole.written, whole.taken, whole.epsilon)
-    for name in ("state", "next", "action", "reward", "terminated", "count"):
+    for name in ("state", "next", "action", "reward", "terminated", "ended", "count"):
         np.testing.assert_array_equal(fresh.memory[name], whole.memory[name])
     held = {name: t.clone() for name, t in whole.frozen.state_dict().items()}
     fresh.taken = 36  # between refreshes: the frozen copy is the one that was saved, not the model's
     batch = next(fresh.dealt(model))
     assert all(torch.equal(t, held[name]) for name, t in fresh.frozen.state_dict().items())
-    assert bool(fresh.memory["ended"][(whole.written - 1) % whole.rows].all())
+    assert not bool(fresh.memory["ended"][(whole.written - 1) % whole.rows].all())
     assert torch.allclose(batch["target"].sum(-1), torch.ones(16))
 
 
@@ -191,7 +191,7 @@ def test_a_model_that_does_not_suit_is_named():
         next(replay().dealt(th.models.Policy(torch.nn.Linear(1, 2))))
     with pytest.raises(BadArgument, match="values 3 actions; Counter has 2"):
         next(replay().dealt(th.models.QRDQN(torch.nn.Linear(1, 12), levels=4)))
-    with pytest.raises(BadArgument, match="Discrete, from 0"):
+    with pytest.raises(BadArgument, match="Accepted: Discrete"):
         Replay("Pendulum-v1")
     for wrong in ({"discount": 1.5}, {"every": 0}, {"steps": 0}, {"capacity": 2, "steps": 3}, {"explore": (2.0, 0.1, 10)}):
         with pytest.raises(BadArgument, match=next(iter(wrong))):

@@ -233,12 +233,74 @@ def test_what_cannot_be_generated_or_rewarded_is_named(both):
         draws(group=1, advantage=RLOO())
 
 
-def test_a_constant_reward_is_said_to_teach_nothing_and_the_checkpoint_is_kept(both, tmp_path):
+def test_a_reward_that_never_varies_ends_as_a_fit_that_says_so(both, tmp_path):
     source = Generations([[BOS]], lambda prompts, answers: torch.full((len(answers),), 0.25), length=2, end=END, advantage=RLOO())
     solver = th.Stochastic(steps=100, checkpoint=tmp_path / "last", checkpoint_every=5)
-    with pytest.raises(DataError, match=r"0\.25 for every answer of 20 passes in a row"):
-        th.fit(both[0], source, weights=Advantage(), solver=solver)
+    fit = th.fit(both[0], source, weights=Advantage(), solver=solver)
+    assert fit.certificate.status == "stochastic"
+    assert fit.certificate.steps == 20
+    assert "0.25 for every answer of the last 20 passes: it never varied, so that nothing was learnt" in fit.certificate.detail
     assert (tmp_path / "last").exists()
+    again = th.fit(both[0], source, weights=Advantage(), solver=solver)  # finished there too: no further pass is drawn
+    assert again.certificate.steps == 20
+
+
+def test_a_solved_task_ends_as_a_fit_that_says_so(both):
+    """One answer alone is rewarded: once it is always given, every reward is 1."""
+    policy, best = both[0], torch.tensor([1, 2, END])
+
+    def right(prompts, answers):
+        return torch.tensor([float(len(a) == 3 and bool((a == best).all())) for a in answers])
+
+    source = Generations([[BOS], [BOS]], right, length=LENGTH, end=END, group=32, prompts_per_step=1, advantage=RLOO())
+    fit = th.fit(policy, source, weights=Advantage(), solver=th.Stochastic(steps=2000, learning_rate=0.3, decay="constant"))
+    assert fit.certificate.steps < 2000
+    assert "The reward was 1 for every answer of the last 20 passes: the task is solved" in fit.certificate.detail
+    assert "Ended before its 2000 steps" in fit.certificate.detail
+
+
+def test_training_goes_on_while_a_prompt_still_varies(both):
+    """Of 30 prompts, one a pass, the last alone is not solved: 29 passes in a row have equal rewards, and are not the end."""
+    prompts = [[BOS]] * 29 + [[BOS, 1]]
+
+    def reward(asked, answers):
+        return torch.tensor([1.0 if len(p) == 1 else float(a[0] == 2) for p, a in zip(asked, answers, strict=True)])
+
+    source = Generations(prompts, reward, length=1, group=16, prompts_per_step=1, advantage=RLOO())
+    fit = th.fit(both[0], source, weights=Advantage(), solver=th.Stochastic(steps=70, learning_rate=1e-9))
+    assert fit.certificate.steps == 70
+    assert "The reward was" not in fit.certificate.detail
+
+
+def test_with_a_divergence_from_a_reference_a_constant_reward_still_teaches(both):
+    """E r − β KL at constant r is largest at the reference: training goes there, and the certificate names the constant reward."""
+    policy, reference = both
+    with torch.no_grad():
+        policy.network.table.add_(torch.randn(policy.network.table.shape, generator=torch.Generator().manual_seed(3)))
+    draws = Generations(
+        [[BOS]], lambda p, a: torch.ones(len(a)), length=LENGTH, end=END, group=64, advantage=RLOO(), reference=reference, kl=1.0
+    )
+    fit = th.fit(policy, draws, weights=Advantage(), solver=th.Stochastic(steps=60, learning_rate=0.1))
+    assert fit.certificate.steps == 60
+    assert "The reward was 1 for every answer" in fit.certificate.detail
+    with torch.no_grad():
+        now, then = log_probs(fit.model), log_probs(reference)
+    assert float((now.exp() * (now - then)).sum()) < 0.05
+
+
+def test_what_is_measured_of_generations_is_the_last_pass_and_no_average(both):
+    policy = both[0]
+    pays = iter(float(i) for i in range(100))
+
+    def reward(prompts, answers):
+        now = next(pays)
+        return torch.tensor([now + 0.5 * (i % 2) for i in range(len(answers))])
+
+    source = Generations([[BOS]], reward, length=2, end=END, group=4, advantage=RLOO())
+    for k in range(5):
+        batch = next(source.batches(policy))
+        assert source.measured()["reward"] == k + 0.25
+        assert source.measured()["length"] == pytest.approx(float(batch.count.sum() / len(batch)))
 
 
 # ---- DPO -------------------------------------------------------------------------------------------------------------------
@@ -313,16 +375,51 @@ def test_the_loss_of_a_batch_is_trls():
     assert -float(found.detach().mean()) == pytest.approx(1.0086963, abs=1e-6)
 
 
-def test_the_reference_stays_in_evaluation_mode_and_does_not_move(both):
+def state_of(module):
+    """Values, modes and which parameters are free: all that a module's owner can see of it."""
+    values = {name: t.clone() for name, t in module.state_dict().items()}
+    return values, [m.training for m in module.modules()], [p.requires_grad for p in module.parameters()]
+
+
+def same(a, b):
+    return a[1:] == b[1:] and all(torch.equal(a[0][name], b[0][name]) for name in a[0])
+
+
+def test_the_reference_is_a_frozen_copy_and_what_was_given_stays_as_it_is(both):
     policy, reference = both
+    reference.network.eval()  # a mode of a part alone, which is to stay
+    before, pairs = state_of(reference), TokenPairs([{"prompt": [BOS], "chosen": [1, END], "rejected": [2, END]}], context=8)
     model = DPO(policy, reference)
     model.train()
+    kept = model.reference
     assert policy.training
-    assert not reference.training
-    before = reference.network.table.detach().clone()
+    assert not kept.training
+    assert not any(p.requires_grad for p in kept.parameters())
+    names = set(pairs.whole)
+    assert set(model.referenced(pairs).whole) == names | {"chosen_reference", "rejected_reference"}
+    assert set(pairs.whole) == names
     th.fit(model, preferences(), solver=th.Stochastic(steps=3, held_out=None))
-    assert torch.equal(reference.network.table, before)
-    assert not reference.network.table.requires_grad
+    draws = Generations([[BOS]], reward, length=2, end=END, reference=reference, kl=0.1, advantage=RLOO())
+    next(draws.batches(policy))
+    policy.sample(torch.tensor([[BOS]]), 2)
+    assert same(before, state_of(reference))
+    with torch.no_grad():
+        reference.network.table.add_(1e3)  # nor does what its owner does to it later change what was fitted
+    assert torch.equal(model.reference.network.table, before[0]["network.table"])
+    assert torch.equal(draws.reference.network.table, before[0]["network.table"])
+
+
+def test_a_reward_leaves_the_network_that_was_given_as_it_is():
+    net = th.networks.Transformer(11, layers=1, width=16, heads=2)
+    net.model["norm"].eval()
+    before = state_of(net)
+    frozen = th.networks.Reward(net, frozen=True)
+    pairs = TokenPairs([{"prompt": [1, 2], "chosen": [3, 4], "rejected": [5]}], context=8)
+    th.networks.embedded(net, pairs)
+    assert same(before, state_of(net))
+    assert [name for name, p in frozen.named_parameters() if p.requires_grad] == ["head.weight"]
+    th.networks.Reward(net, in_place=True)
+    assert not net.lm_head.weight.requires_grad  # handed over: its output is no part of the reward
 
 
 def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_written_in():

@@ -200,7 +200,7 @@ def tokenizer_of(folder: Path) -> Any:
     except ImportError as error:
         raise MissingExtra.named("transformers", "llm") from error
     own = _read(AutoTokenizer, folder, "tokenizer")
-    return BPE(own, end=own.eos_token)
+    return BPE(own, end=own.eos_token, special=True)  # pairs of a chat are written by its template
 
 
 def _read(kind: Any, folder: Path, what: str) -> Any:

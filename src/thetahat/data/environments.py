@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadArgument, DataError, MissingExtra, NotFinite
+from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
+from . import snapshot
 
 Array = np.ndarray
 
@@ -51,12 +52,13 @@ class Environments:
     copies : B
     settings : handed to gymnasium.make_vec (to the function)
 
-    `state` is what the copies now show, (B, …); `actions` the space of one copy's actions.
+    `state` is what the copies now show, (B, …): of a Box numbers, floating whatever the Box's type; of a Discrete 0 … S − 1. `actions` is the
+    space of one copy's actions as they are given here: a Discrete space that begins elsewhere is numbered from 0.
 
     Raises
     ------
     MissingExtra : gymnasium is not installed
-    BadArgument : an environment that is not known, or whose states are not arrays of numbers
+    BadArgument : an environment that is not known, or whose states are not arrays of numbers; an action that it lacks
     NotFinite, DataError : along the way, a state or reward that is not finite or not of the promised shape; an error of its own
 
     >>> poles = Environments("CartPole-v1", 2)
@@ -84,8 +86,11 @@ class Environments:
         space = self.vector.single_observation_space
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
             raise BadArgument(f"{self.name} shows states of {space}. Accepted: Box, Discrete.")
-        self.copies, self.actions, self.shape = copies, self.vector.single_action_space, tuple(space.shape or ())
+        self.copies, self.shape = copies, tuple(space.shape or ())
+        self.actions, self.offset, self.sizes = _from_zero(self.vector.single_action_space)
         self.levels = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
+        self._first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        self._wide = _wide(space.dtype) if self.levels is None else np.dtype(np.int64)
         modes = gymnasium.vector.AutoresetMode
         self.mode = self.vector.metadata.get("autoreset_mode", modes.NEXT_STEP)
         self._next, self._same = self.mode == modes.NEXT_STEP, self.mode == modes.SAME_STEP
@@ -106,7 +111,7 @@ class Environments:
         if not (self._next or self._same) and over.any():
             before = self._checked(self._done(self.vector.reset, options={"reset_mask": over})[0], "state")
             over = np.zeros_like(over)
-        shown, reward, terminated, truncated, info = self._done(self.vector.step, action)
+        shown, reward, terminated, truncated, info = self._done(self.vector.step, self._sent(action))
         self.steps += 1
         shown = self._checked(shown, "state")
         reward = self._checked(np.asarray(reward, dtype=np.float64), "reward")
@@ -121,6 +126,20 @@ class Environments:
         count = ~over if self._next else np.ones(self.copies, dtype=bool)
         return Transition(before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count)
 
+    def _sent(self, action: Array) -> Array:
+        """Actions as the environment numbers them."""
+        if self.sizes is None:
+            return action
+        action = np.asarray(action)
+        bad = (action < 0) | (action >= self.sizes)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            most = int(np.broadcast_to(self.sizes, action.shape)[at]) - 1
+            raise BadArgument(
+                f"action {action[at]} was chosen in copy {at[0]}; {self.name} has the actions 0 … {most}: give the policy's network as many outputs."
+            )
+        return action + self.offset
+
     def _done(self, what: Callable[..., Any], *given: Any, **settings: Any) -> Any:
         """What the environment's own code does; what it raises is said to be its own."""
         try:
@@ -134,6 +153,17 @@ class Environments:
     def _checked(self, values: Any, what: str) -> Array:
         shape = (self.copies, *(self.shape if what == "state" else ()))
         values = np.asarray(values)
+        if what == "state" and values.dtype != self._wide and values.dtype.kind in "biuf":
+            values = values.astype(self._wide)
+        if what == "state" and self.levels is not None and values.dtype.kind in "iu" and values.shape == shape:
+            values = values - self._first
+            bad = (values < 0) | (values >= self.levels)
+            if bad.any():
+                i = int(np.argmax(bad))
+                raise DataError(
+                    f"{self.name} gave the state {values[i] + self._first} in copy {i} after {self.steps} steps; it promises "
+                    f"{self._first} … {self._first + self.levels - 1}."
+                )
         if values.shape != shape:
             raise DataError(
                 f"{self.name} gave a {what} of shape {values.shape} after {self.steps} steps; it promises {shape} ({self.copies} copies)."
@@ -146,5 +176,47 @@ class Environments:
             )
         return values
 
+    # ---- checkpoints ---------------------------------------------------------------------------------------------------------
+
+    def kept(self) -> Array:
+        """What the copies and their random numbers stand at, as bytes.
+
+        Raises
+        ------
+        snapshot.Opaque : part of it cannot be read (a simulator in C, a process); the message names it
+        """
+        return np.frombuffer(snapshot.taken(self), dtype=np.uint8)
+
+    def restore(self, kept: Array) -> None:
+        """Stand where `kept` was taken.
+
+        Raises
+        ------
+        BadSave : it was taken of another environment
+        """
+        name = self.name
+        self.reset(seed=0)  # what an environment makes when it begins is there
+        try:
+            snapshot.given_back(self, kept.tobytes())
+        except (snapshot.Other, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise BadSave(f"the checkpoint holds another environment than this {name}: {error}.") from error
+
     def close(self) -> None:
         self.vector.close()
+
+
+def _from_zero(space: Any) -> tuple[Any, Any, Any]:
+    """(the space with actions from 0, what is added to them for the environment, how many there are); (space, 0, None) of any other."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(space.n), int(space.start), int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec), np.asarray(getattr(space, "start", 0)), np.asarray(space.nvec)
+    return space, 0, None
+
+
+def _wide(dtype: Any) -> Any:
+    """The floating type of a Box's numbers: its own; of whole numbers one that has them all (float32 up to 16 bits)."""
+    kind = np.dtype(dtype)
+    return kind if kind.kind == "f" else np.dtype(np.float32 if kind.itemsize <= 2 or kind.kind == "b" else np.float64)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from .source import digest, evaluating, told
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
-CONSTANT = 20  # passes in a row whose rewards are all the same, after which there is nothing to learn
+CONSTANT = 20  # passes in a row whose rewards are all the same, at least, after which there is nothing to learn
 
 
 class Generations:
@@ -45,7 +44,7 @@ class Generations:
     group : G
     prompts_per_step : prompts a pass; None: all
     advantage : (R (P, G), their lengths (P, G)) → (P, G): `weights.RLOO()`, `weights.GroupRelative()`
-    reference : an Autoregressive that stays as it is; "base", the policy without its adapters (`networks.adapt`)
+    reference : an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters (`networks.adapt`)
     kl : β ≥ 0, in units of reward a nat
     truncated : the reward of every answer that was cut off, in place of its own; None: its own
     context : tokens of prompt and answer together that the network can read; None: any number
@@ -57,7 +56,10 @@ class Generations:
     Raises
     ------
     BadArgument : a prompt without a token or longer than the context leaves room for
-    DataError, NotFinite : rewards of another shape, or not finite; or the same for all answers of many passes: there is nothing to learn
+    DataError, NotFinite : rewards of another shape, or not finite
+
+    Once every answer of many passes, to every prompt, has the same reward, there is nothing more to learn: without a reference, training ends
+    there (`finished`), and the fit says so.
 
     Source: Ziegler et al. (2019), Fine-tuning language models from human preferences; Ahmadian et al. (2024), Back to basics.
 
@@ -121,13 +123,14 @@ class Generations:
         self.each = min(prompts_per_step or len(self.prompts), len(self.prompts))
         self.generator = torch.Generator().manual_seed(seed)
         self.at = self.constant = 0
+        self.varied = False  # whether two answers ever had different rewards
         self._last: float | None = None
         self._pass: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
-        self._recent: dict[str, deque[float]] = {}
+        self._now: dict[str, float] = {}
         if reference not in (None, "base"):
-            reference.requires_grad_(False)
+            self.reference = copy.deepcopy(reference).requires_grad_(False)
 
     @property
     def fingerprint(self) -> str:
@@ -169,7 +172,9 @@ class Generations:
 
     def state(self) -> dict[str, Tensor]:
         """What the next batches depend on; of a pass that is being dealt out, what is left of it."""
-        known = {"generator": self.generator.get_state(), "at": torch.tensor(self.at), "constant": torch.tensor(self.constant)}
+        counts = torch.tensor([self.at, self.constant, self.varied])
+        known = {"generator": self.generator.get_state(), "counts": counts}
+        known |= {f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()}
         if self._last is not None:
             known["last"] = torch.tensor(self._last, dtype=torch.float64)
         if self._pass is not None and self._left:
@@ -180,7 +185,9 @@ class Generations:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])
-        self.at, self.constant = int(tensors["at"]), int(tensors["constant"])
+        self.at, self.constant, varied = tensors["counts"].tolist()
+        self.varied = bool(varied)
+        self._now = {name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")}
         self._last = float(tensors["last"]) if "last" in tensors else None
         self._pass, self._left, self._restored = None, [], True
         if "left" in tensors:
@@ -189,8 +196,25 @@ class Generations:
             self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
-        """Means over the last hundred passes' answers: reward, KL to the reference (nats an answer), length, and the share cut off."""
-        return {name: float(np.mean(values)) for name, values in self._recent.items()}
+        """Means over the answers of the last pass: reward, KL to the reference (nats an answer), length, and the share cut off."""
+        return dict(self._now)
+
+    @property
+    def remark(self) -> str:
+        """A sentence for the certificate, once all rewards have been the same for many passes, over all prompts twice at least."""
+        if self.constant < max(CONSTANT, 2 * math.ceil(len(self.prompts) / self.each)):
+            return ""
+        why = (
+            "the task is solved, or all answers are alike"
+            if self.varied
+            else "it never varied, so that nothing was learnt from it"
+        )
+        return f"The reward was {self._last:g} for every answer of the last {self.constant} passes: {why}."
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more can be learnt: all rewards are the same, and there is no divergence from a reference to be learnt from."""
+        return bool(self.remark) and self.reference is None
 
     # ---- draw ----------------------------------------------------------------------------------------------------------------
 
@@ -219,8 +243,7 @@ class Generations:
         now = {"reward": reward, "length": lengths, "truncated": cut.double()} | (
             {"kl": penalty} if self.reference is not None else {}
         )
-        for name, values in now.items():
-            self._recent.setdefault(name, deque(maxlen=100)).append(float(values.double().mean()))
+        self._now = {name: float(values.double().mean()) for name, values in now.items()}
         return batch
 
     def _of_reference(self, model: Any, batch: Batch) -> Tensor:
@@ -255,12 +278,10 @@ class Generations:
             raise NotFinite(f"the reward of answer {i} is {float(reward[i])} (tokens {answers[i].tolist()[:20]}).")
         if self.truncated is not None:
             reward = torch.where(cut, torch.tensor(self.truncated, dtype=reward.dtype), reward)
-        same = bool((reward == reward[0]).all()) and float(reward[0]) == (self._last if self.constant else float(reward[0]))
-        self.constant, self._last = (self.constant + 1 if same else 0), float(reward[0])
-        if self.constant >= CONSTANT:
-            raise DataError(
-                f"the reward was {self._last:g} for every answer of {CONSTANT} passes in a row: there is nothing to learn from it."
-            )
+        same = bool((reward == reward[0]).all())
+        self.varied = self.varied or not same or self._last not in (None, float(reward[0]))
+        self.constant = self.constant + 1 if same and self._last in (None, float(reward[0])) else int(same)
+        self._last = float(reward[0])
         return reward
 
 

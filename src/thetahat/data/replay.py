@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import BadArgument, BadSave
 from .batch import Batch
 from .environments import Environments, Transition
-from .rollouts import Actor
+from .rollouts import Actor, again, under_way
 from .source import evaluating
 
 Array = np.ndarray
@@ -60,8 +60,9 @@ class Replay:
     seed : of the environments, the actions and the minibatches
     settings : handed to the environment
 
-    A climb that goes on from a checkpoint has what was remembered, the frozen copy and the randomness of the one that was killed; episodes
-    under way are not kept: new ones begin.
+    Training that goes on from a checkpoint is bit for bit what it would have been: what is remembered, the frozen copy, the random numbers and the
+    environments as they stand are kept. Where the state of an environment cannot be read (a simulator in C, processes of their own), that cannot
+    be promised: episodes then begin anew, and a warning says so and why.
 
     Raises
     ------
@@ -116,8 +117,8 @@ class Replay:
             raise BadArgument(f"explore={explore}. Accepted: two probabilities, and a number of transitions.")
         self.environments = Environments(environment, copies, settings)
         space = self.environments.actions
-        if type(space).__name__ != "Discrete" or int(space.start) != 0:
-            raise BadArgument(f"{self.environments.name} has actions of {space}. Accepted: Discrete, from 0.")
+        if type(space).__name__ != "Discrete":
+            raise BadArgument(f"{self.environments.name} has actions of {space}. Accepted: Discrete.")
         self.name, self.copies, self.actions = self.environments.name, copies, int(space.n)
         self.rows, self.warmup, self.every, self.batch_size = capacity // copies, warmup, every, batch_size
         self.steps, self.discount, self.refresh, self.explore = steps, discount, refresh, explore
@@ -171,7 +172,9 @@ class Replay:
         target = {} if self.frozen is None else {f"target.{name}": t for name, t in self.frozen.state_dict().items()}
         counts = torch.tensor([self.played, self.written, self.taken])
         made = torch.tensor(list(bytes.fromhex(self.fingerprint)), dtype=torch.uint8)
-        return {"generator": self.generator.get_state(), "counts": counts, "fingerprint": made} | kept | target
+        played = {"return": torch.from_numpy(self._return.copy()), "finished": torch.tensor(self._finished, dtype=torch.float64)}
+        known = {"generator": self.generator.get_state(), "counts": counts, "fingerprint": made}
+        return known | kept | target | played | (under_way(self.environments) if self._under_way else {})
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` gave.
@@ -182,7 +185,9 @@ class Replay:
         """
         if bytes(tensors["fingerprint"].tolist()).hex() != self.fingerprint:
             raise BadSave(f"the checkpoint remembers another replay than this one of {self.name}: its settings are others.")
+        self._under_way = again(self.environments, tensors)
         self.generator.set_state(tensors["generator"])
+        self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
         self.played, self.written, self.taken = tensors["counts"].tolist()
         self.memory = {}
         for name in KEPT:
@@ -191,7 +196,6 @@ class Replay:
                 self.memory[name] = np.zeros((self.rows, *past.shape[1:]), dtype=past.dtype)
                 self.memory[name][: len(past)] = past
         self._remembered = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
-        self._under_way = False
 
     def measured(self) -> dict[str, float]:
         """What was played since it was last asked: the mean return of the episodes that ended, exploring as they did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import BadArgument, DataError
 from .batch import Batch
 from .environments import Environments, Transition
+from .snapshot import Opaque
 from .source import evaluating, told
 
 
@@ -60,8 +61,11 @@ class Rollouts:
     settings : handed to the environment
 
     The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has one, sees the states of a pass when
-    the next one begins. A climb that goes on from a checkpoint draws what the one that was
-    never killed would have drawn where each pass begins anew and is dealt out once; with `length` or `epochs` it begins with a new pass.
+    the next one begins.
+
+    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept, and with `length` the environments
+    as they stand (attributes, random numbers, limits of steps). Where the state of an environment cannot be read (a simulator in C, processes of
+    their own), that cannot be promised: episodes then begin anew, and a warning says so and why.
 
     Raises
     ------
@@ -103,7 +107,10 @@ class Rollouts:
         self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
-        self._return, self._finished = np.zeros(copies), deque[float](maxlen=100)
+        self._return, self._finished = np.zeros(copies), list[float]()
+        self._rows: Batch | None = None
+        self._left: list[Tensor] = []  # rows of the pass under way, a step each
+        self._restored = False
         self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
 
     @property
@@ -132,31 +139,63 @@ class Rollouts:
 
     def dealt(self, model: Player) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
+        if not self._restored:  # what other training left was drawn from another policy
+            self._left = []
+        self._restored = False
         while True:
+            if self._left:
+                assert self._rows is not None
+                yield self._rows[self._left.pop(0)]
+                continue
             (whole,) = self.batches(model)
             if self.epochs is None:
                 yield whole
                 continue
-            rows = _rows(whole)
-            for _ in range(self.epochs):
-                if self.batch_size is None or self.batch_size >= len(rows):
-                    yield rows
-                    continue
-                for part in torch.randperm(len(rows), generator=self.generator).split(self.batch_size):
-                    yield rows[part]
+            self._rows = _rows(whole)
+            self._left = self._order(len(self._rows))
+
+    def _order(self, n: int) -> list[Tensor]:
+        """The rows of each step that a pass of n transitions is used for."""
+        if self.batch_size is None or self.batch_size >= n:
+            return [torch.arange(n)] * (self.epochs or 0)
+        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)]
+        return [part for order in orders for part in order.split(self.batch_size)]
 
     def state(self) -> dict[str, Tensor]:
+        """What the next batches depend on."""
         known = {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
-        return known | ({} if self._seen is None else {"seen": self._seen})
+        known |= {"return": torch.from_numpy(self._return.copy()), "finished": torch.tensor(self._finished, dtype=torch.float64)}
+        if self._seen is not None:
+            known["seen"] = self._seen
+        if self._left:
+            assert self._rows is not None
+            known |= {f"pass.{name}": t for name, t in self._rows.tensors.items()}
+            known |= {"left": torch.cat(self._left), "sizes": torch.tensor([len(part) for part in self._left])}
+        return known | (under_way(self.environments) if self.under_way and self.length is not None else {})
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Stand where `state` was taken; with new episodes, and a warning, where those under way could not be kept.
+
+        Raises
+        ------
+        BadSave : it was taken of another environment
+        """
+        self.under_way = again(self.environments, tensors)
         self.generator.set_state(tensors["generator"])
-        self.played, self.under_way, self._seen = int(tensors["played"]), False, tensors.get("seen")
+        self.played, self._seen = int(tensors["played"]), tensors.get("seen")
+        self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
+        self._rows, self._left, self._restored = None, [], True
+        if "left" in tensors:
+            self._rows = Batch({name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")})
+            self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
-        """Steps played so far, and the mean return of the last hundred episodes that ended, which the policy played as it learnt."""
+        """Steps played so far, and the mean return of the episodes that ended since it was last asked, which the policy played as it learnt."""
         found = {"played": float(self.played)}
-        return found | ({"training_return": float(np.mean(self._finished))} if self._finished else {})
+        if self._finished:
+            found["training_return"] = float(np.mean(self._finished))
+        self._finished.clear()
+        return found
 
     # ---- play ----------------------------------------------------------------------------------------------------------------
 
@@ -238,6 +277,29 @@ def returns(
             playing &= ~now.ended
     environments.close()
     return torch.from_numpy(total)
+
+
+def under_way(environments: Environments) -> dict[str, Tensor]:
+    """Episodes under way as tensors of a checkpoint; the reason, where they cannot be kept."""
+    try:
+        return {"environments": torch.from_numpy(environments.kept().copy())}
+    except Opaque as error:
+        return {"opaque": torch.tensor(list(str(error).encode()), dtype=torch.uint8)}
+
+
+def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
+    """Whether the episodes that a checkpoint kept go on; a warning where there were some and they could not be kept."""
+    if "environments" in tensors:
+        environments.restore(tensors["environments"].numpy())
+        return True
+    if "opaque" in tensors:
+        why = bytes(tensors["opaque"].tolist()).decode()
+        warnings.warn(
+            f"the episodes of {environments.name} that were under way could not be kept ({why}, whose state cannot be read): new ones begin, and "
+            "training goes on from the checkpoint, but not as it would have without the interruption.",
+            stacklevel=2,
+        )
+    return False
 
 
 def _normalisers(model: Any) -> list[Any]:

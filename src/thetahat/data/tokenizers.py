@@ -7,13 +7,14 @@ whatever the tokenizer: so nats per token become bits per byte, which do not dep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..errors import BadArgument, EmptyData, MissingExtra, UnknownLevel
+from ..errors import BadArgument, DataError, EmptyData, MissingExtra, UnknownLevel, WrongType
 
 
 @runtime_checkable
@@ -37,7 +38,7 @@ class Tokenizer(Protocol):
         """The tokens of a text, (n,)."""
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text; what is no valid UTF-8 (a character cut in two) becomes U+FFFD."""
+        """The text; what is not valid UTF-8 (a character cut in two) becomes U+FFFD. UnknownLevel: a token outside 0 … V − 1."""
 
     def to_config(self) -> dict[str, Any]:
         """Plain values, from which `from_config` makes the tokenizer again."""
@@ -57,10 +58,10 @@ class Bytes:
         return np.array([1] * 256 + [0], dtype=np.int64)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)
+        return np.frombuffer(_written(text).encode("utf-8"), dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return bytes(int(t) for t in tokens if int(t) < 256).decode("utf-8", errors="replace")
+        return bytes(t for t in known(tokens, self.vocabulary) if t != self.end).decode("utf-8", errors="replace")
 
     def to_config(self) -> dict[str, Any]:
         return {"kind": "bytes"}
@@ -109,7 +110,7 @@ class Characters:
         return np.array([len(c.encode("utf-8")) for c in self.alphabet], dtype=np.int64)
 
     def encode(self, text: str) -> np.ndarray:
-        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        codes = np.frombuffer(_written(text).encode("utf-32-le"), dtype=np.uint32)
         tokens = np.where(codes < len(self._table), self._table[np.minimum(codes, len(self._table) - 1)], -1)
         if (tokens < 0).any():
             at = int(np.argmax(tokens < 0))
@@ -117,7 +118,7 @@ class Characters:
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return "".join(self.alphabet[int(t)] for t in tokens)
+        return "".join(self.alphabet[t] for t in known(tokens, self.vocabulary))
 
     def to_config(self) -> dict[str, Any]:
         return {"kind": "characters", "alphabet": self.alphabet}
@@ -130,9 +131,12 @@ class BPE:
     ----------
     tokenizer : a tokenizers.Tokenizer that works on bytes (GPT-2's and its kin), the path of its JSON file, or a tokenizer of transformers
     end : the token that closes a document, by its text; None: the tokenizer's only special token, if it has just one
+    special : what the spelling of a special token ("<|im_start|>") in a text is: True, that token, as a chat template means it (it stands for
+        no bytes of text); False, its characters; None: a text with one is refused, since it cannot be known
 
     Raises
     ------
+    DataError : a text spells a special token, and `special` does not say what is meant
     BadArgument : the tokenizer does not work on bytes, or changes the text before it cuts it: bits per byte would not be known
     MissingExtra : the package is not installed
 
@@ -144,7 +148,7 @@ class BPE:
     ('lowest naïf', 12)
     """
 
-    def __init__(self, tokenizer: Any, *, end: str | None = None):
+    def __init__(self, tokenizer: Any, *, end: str | None = None, special: bool | None = None):
         package = _package()
         if isinstance(tokenizer, (str, Path)):
             tokenizer = package.Tokenizer.from_file(str(tokenizer))
@@ -158,16 +162,17 @@ class BPE:
                 "the tokenizer does not cut the bytes of the text as they stand. Accepted: byte-level BPE without a normalizer."
             )
         tokenizer = package.Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its settings
-        tokenizer.encode_special_tokens = True  # "<end>" in a text is five characters, and no end
-        self._own = tokenizer
-        special = sorted(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
+        tokenizer.encode_special_tokens = not special  # the package's word for: "<end>" in a text is five characters
+        self._own, self.special = tokenizer, special
+        names = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        self._spelled = re.compile("|".join(re.escape(t) for t in sorted(names.values(), key=len, reverse=True)) or r"(?!)")
         if end is None:
-            self.end: int | None = special[0] if len(special) == 1 else None
+            self.end: int | None = next(iter(names)) if len(names) == 1 else None
         else:
             self.end = tokenizer.token_to_id(end)
             if self.end is None:
                 raise BadArgument(f"end={end!r} is no token of the tokenizer.")
-        self.lengths = self._lengths(set(special))
+        self.lengths = self._lengths(set(names))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int = 4096) -> BPE:
@@ -183,20 +188,27 @@ class BPE:
             vocab_size=vocabulary, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
         )
         own.train_from_iterator(texts, trainer)
-        return cls(own)
+        return cls(own, special=False)  # its <end> is of this library's making: in a text it is five characters
 
     @property
     def vocabulary(self) -> int:
         return len(self.lengths)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._own.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        found = None if self.special is not None else self._spelled.search(_written(text))
+        if found is not None:
+            raise DataError(
+                f"the text spells the special token {found.group()!r} (at {found.start()}: {text[found.start() :][:40]!r}). Say what is meant: "
+                "BPE(…, special=True), that token; special=False, its characters."
+            )
+        return np.array(self._own.encode(_written(text), add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return str(self._own.decode([int(t) for t in tokens], skip_special_tokens=True))
+        return str(self._own.decode(known(tokens, self.vocabulary), skip_special_tokens=True))
 
     def to_config(self) -> dict[str, Any]:
-        return {"kind": "bpe", "json": self._own.to_str(), "end": None if self.end is None else self._own.id_to_token(self.end)}
+        end = None if self.end is None else self._own.id_to_token(self.end)
+        return {"kind": "bpe", "json": self._own.to_str(), "end": end, "special": self.special}
 
     def _lengths(self, special: set[int]) -> np.ndarray:
         """A byte-level token is written with one character a byte; a special token stands for no text."""
@@ -206,6 +218,37 @@ class BPE:
         for token, i in own.items():
             out[i] = 0 if i in special else len(token.encode("utf-8")) if i in added else len(token)
         return out
+
+
+def known(tokens: Iterable[int], vocabulary: int) -> list[int]:
+    """The tokens as numbers.
+
+    Raises
+    ------
+    UnknownLevel : one outside 0 … V − 1, or that is not a whole number
+
+    >>> known(np.array([0, 2]), 3)
+    [0, 2]
+    """
+    out = []
+    for i, t in enumerate(tokens):
+        if int(t) != t or not 0 <= t < vocabulary:
+            raise UnknownLevel(f"the token {t} at {i} is not one of 0 … {vocabulary - 1}, and has no text.")
+        out.append(int(t))
+    return out
+
+
+def _written(text: str) -> str:
+    """A text that can be written in UTF-8."""
+    if not isinstance(text, str):
+        raise WrongType(f"a tokenizer encodes text; received a {type(text).__name__}, {str(text)[:40]!r}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text holds half of a character, U+{ord(text[error.start]):04X} at {error.start}, which UTF-8 cannot write."
+        ) from error
+    return text
 
 
 def _package() -> Any:
@@ -228,7 +271,7 @@ def from_config(config: dict[str, Any]) -> Tokenizer:
     if kind == "characters":
         return Characters(config["alphabet"])
     if kind == "bpe":
-        return BPE(_package().Tokenizer.from_str(config["json"]), end=config["end"])
+        return BPE(_package().Tokenizer.from_str(config["json"]), end=config["end"], special=config.get("special"))
     raise BadArgument(f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe.")
 
 

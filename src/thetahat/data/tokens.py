@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, EmptyData, MalformedFile, UnknownLevel
+from ..errors import BadArgument, EmptyData, MalformedFile, UnknownColumn, UnknownLevel
 from ..files import usable
 from .batch import Batch
 from .source import Digest, joined
@@ -33,6 +33,7 @@ LAYOUTS = ("stream", "padded", "packed")
 TERMS = 8192  # terms of a block when all are scored: enough to keep a core busy, little enough to hold their logits
 BLOCK = 2000  # terms of one long text that are taken as one independent unit: far beyond the reach of one window
 HEADER = "tokens.json"
+TEXT = "text"  # the column, or the field of a line, that holds a document
 
 
 class Stream:
@@ -81,7 +82,7 @@ class Tokens:
     Parameters
     ----------
     data : a folder or a file of UTF-8 text (each file a document; of .jsonl each line's "text"); a folder that `shards` wrote (mapped, never
-        loaded whole); a list of texts; token ids, (n,), or a list of such documents
+        loaded whole); a list of texts, or a table with a column "text" (or one column alone); token ids, (n,), or a list of such documents
     tokenizer : "bytes", "characters" (of these texts), or a tokenizer; of ids None will do (then bits per byte are not known)
     context : T, terms of a row
     layout : "stream", "padded", "packed"
@@ -95,7 +96,7 @@ class Tokens:
 
     Raises
     ------
-    EmptyData, MalformedFile, UnknownLevel, BadArgument
+    EmptyData, MalformedFile, UnknownLevel, BadArgument; UnknownColumn (a table without a column of texts)
 
     >>> tokens = Tokens(["to be", "or not"], context=8, layout="padded")
     >>> tokens.documents, tokens.size, [tuple(b["input"].shape) for b in tokens.batches()]
@@ -106,7 +107,7 @@ class Tokens:
 
     def __init__(
         self,
-        data: str | Path | Tensor | np.ndarray | Sequence[Any],
+        data: Any,
         tokenizer: str | Tokenizer | None = "bytes",
         *,
         context: int = 256,
@@ -325,7 +326,7 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
         for file in files:
             yield from _read_file(file)
         return
-    texts = list(data)
+    texts = _texts(data)
     if not texts:
         raise EmptyData("the list of texts is empty.")
     for i, text in enumerate(texts):
@@ -334,6 +335,20 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
         if not text:
             raise EmptyData(f"document {i} is empty.")
         yield f"document {i}", text
+
+
+def _texts(data: Any) -> list[Any]:
+    """The documents of a list, a column, or a table with a column of texts."""
+    columns = list(data) if isinstance(data, Mapping) else getattr(data, "columns", None)
+    if columns is None:
+        try:
+            return list(data)
+        except TypeError as error:
+            raise BadArgument(f"data is a {type(data).__name__}. Accepted: a path, a list of texts, token ids.") from error
+    names = [str(name) for name in columns]
+    if TEXT not in names and len(names) != 1:
+        raise UnknownColumn(f"a table of texts has them in a column {TEXT!r}, or has one column; this has: {', '.join(names)}.")
+    return list(data[TEXT] if TEXT in names else data[next(iter(columns))])
 
 
 def _read_file(file: Path) -> Iterator[tuple[str, str]]:
@@ -349,7 +364,13 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
     if file.suffix != ".jsonl":
         yield file.name, text
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    empty = True
+    for number, line in enumerate(
+        text.removeprefix("\ufeff").split("\n"), 1
+    ):  # and at nothing else: U+2028 is a character of a string
+        if not line.strip():
+            continue
+        empty = False
         try:
             own = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError) as error:
@@ -357,9 +378,13 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
         if not isinstance(own, str) or not own:
             raise MalformedFile(f"{str(file)!r}, line {number}: its 'text' is {own!r}, and no text.")
         yield f"{file.name}:{number}", own
+    if empty:
+        raise EmptyData(f"the file {str(file)!r} has blank lines alone.")
 
 
 def _are_ids(data: Any) -> bool:
+    if isinstance(data, np.ndarray) and data.dtype.kind in "UO":
+        return False  # of texts
     return isinstance(data, (Tensor, np.ndarray)) or (
         isinstance(data, (list, tuple)) and len(data) > 0 and isinstance(data[0], (Tensor, np.ndarray, int))
     )

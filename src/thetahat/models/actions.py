@@ -73,6 +73,11 @@ class MultiDiscrete:
 class SquashedNormal:
     """k numbers in a box; the recorded action is u, (…, k).
 
+    Parameters
+    ----------
+    low, high : edges, (k,) or of the action's shape
+    dtype : of the actions that are sent, which lie within the edges in that type's own numbers (float32(0.1) is more than 0.1)
+
     >>> box = SquashedNormal([-2.0], [2.0])
     >>> u = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None]
     >>> a = 2 * torch.tanh(u[:, 0])
@@ -83,12 +88,14 @@ class SquashedNormal:
 
     measure = "density"
 
-    def __init__(self, low: Any, high: Any):
+    def __init__(self, low: Any, high: Any, dtype: Any = np.float32):
         self.low, self.high = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (low, high))
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
             raise BadArgument(f"actions between {self.low} and {self.high}. Accepted: a box with finite edges, low < high.")
         self.shape = np.asarray(low).shape
         self.outputs = 2 * len(self.low)
+        self.dtype = np.dtype(dtype)
+        self._edges = _within(self.low, self.high, self.dtype)
 
     def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
         m, s = f.chunk(2, -1)
@@ -106,8 +113,15 @@ class SquashedNormal:
 
     def sent(self, action: Tensor) -> np.ndarray:
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        a = np.clip(middle + half * np.tanh(action.cpu().double().numpy()), self.low, self.high)
-        return a.reshape(*a.shape[:-1], *self.shape).astype(np.float32)
+        a = np.clip((middle + half * np.tanh(action.cpu().double().numpy())).astype(self.dtype), *self._edges)
+        return a.reshape(*a.shape[:-1], *self.shape)
+
+
+def _within(low: np.ndarray, high: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest numbers of a type that lie between two edges."""
+    a, b = low.astype(dtype), high.astype(dtype)
+    a = np.where(a.astype(np.float64) < low, np.nextafter(a, dtype.type(np.inf)), a)
+    return a, np.where(b.astype(np.float64) > high, np.nextafter(b, dtype.type(-np.inf)), b)
 
 
 Actions = Discrete | MultiDiscrete | SquashedNormal
@@ -126,7 +140,8 @@ def actions_of(space: Any) -> Actions:
     if kind == "MultiDiscrete" and np.asarray(space.nvec).ndim == 1 and not np.any(getattr(space, "start", 0)):
         return MultiDiscrete(space.nvec)
     if kind == "Box" and np.isfinite(space.low).all() and np.isfinite(space.high).all() and space.dtype.kind == "f":
-        return SquashedNormal(space.low, space.high)
+        return SquashedNormal(space.low, space.high, space.dtype)
     raise BadArgument(
-        f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0, a Box of floats with finite edges."
+        f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0 (Rollouts(…).actions does, whatever the "
+        "environment's), a Box of floats with finite edges."
     )

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.source import evaluating
 from ..errors import BadArgument, ModelError, OutOfSupport
 from ..networks.causality import SMALL, first_peek
 from ..networks.lora import adapted_by, without
@@ -227,14 +228,10 @@ class Autoregressive(Model):
                 "top of 1 or more, context of 2 or more."
             )
         self._inside(window)
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self._drawn(
                 window if context is None else window[:, -context:], length, context, temperature, top, end, cached, generator
             )
-        finally:
-            self.train(training)
 
     def _drawn(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ class DPO(Model):
     Parameters
     ----------
     policy : π, an `Autoregressive`
-    reference : π_ref, which stays as it is and is never in training; None: the policy without its adapters (`networks.adapt`)
+    reference : π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters (`networks.adapt`)
     beta : β > 0, in units of reward a nat
     noise : ε in [0, ½)
 
@@ -65,10 +66,8 @@ class DPO(Model):
             )
         if reference is policy:
             raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
-        self.policy, self.reference, self.beta, self.noise = policy, reference, beta, noise
-        if reference is not None:
-            reference.requires_grad_(False)
-            reference.train(False)
+        self.policy, self.beta, self.noise = policy, beta, noise
+        self.reference = None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
 
     def train(self, mode: bool = True) -> Self:
         """The reference stays in evaluation mode."""
@@ -112,8 +111,10 @@ class DPO(Model):
         return torch.logaddexp(keep + logsigmoid(d), turn + logsigmoid(-d))
 
     def referenced(self, pairs: TokenPairs) -> TokenPairs:
-        """The pairs with log π_ref of their answers, computed once."""
+        """Pairs with log π_ref of their answers besides, computed once; those given stay as they are."""
         found = [self.of_reference(batch) for batch in pairs.batches()]
+        out = copy.copy(pairs)
+        out.whole = pairs.whole[...]
         for i, name in enumerate(("chosen_reference", "rejected_reference")):
-            pairs.whole.tensors[name] = torch.cat([each[i] for each in found])
-        return pairs
+            out.whole.tensors[name] = torch.cat([each[i] for each in found])
+        return out

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.source import evaluating
 from ..data.token_pairs import TokenPairs
 from ..errors import BadArgument
 
@@ -47,15 +48,11 @@ def embedded(
     mask = torch.cat([batch["chosen_mask"], batch["rejected_mask"]])
     length = torch.cat([batch["chosen_length"], batch["rejected_length"]])
     parts, order = [], _alike(length, tokens)
-    training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         for rows in order:
             T = int(length[rows].max())
             h = network.features(ids[rows, :T]).to(torch.float64)
             parts.append(torch.cat([_pooled(each, h, mask[rows, :T], length[rows]) for each in how], -1))
-    finally:
-        network.train(training)
     out = torch.cat(parts)[torch.argsort(torch.cat(order))]
     return out[: len(batch)], out[len(batch) :]
 

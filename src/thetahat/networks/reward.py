@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ class Reward(nn.Module):
     ----------
     network : a causal language model with `features(tokens (B, T)) → (B, T, D)`: `Transformer`, `Pretrained`
     frozen : the network stays as it is, and w alone is fitted
+    in_place : False keeps a copy of the network, and the one given stays as it is; True takes the one given, and freezes what is not moved of
+        it: for networks of which memory cannot hold two
 
     w begins at 0: every preference has probability ½ then. The network's output matrix is no part of the reward, and is not moved unless
     it is the embedding too. For `BradleyTerry(Reward(network))` on `TokenPairs`.
@@ -29,10 +32,11 @@ class Reward(nn.Module):
     [0.0, 0.0]
     """
 
-    def __init__(self, network: Any, *, frozen: bool = False):
+    def __init__(self, network: Any, *, frozen: bool = False, in_place: bool = False):
         super().__init__()
         if not hasattr(network, "features"):
             raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
+        network = network if in_place else copy.deepcopy(network)
         self.network: Any = network
         output = getattr(network, "lm_head", None)
         if output is not None and (frozen or _alone(network, output.weight)):

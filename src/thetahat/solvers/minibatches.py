@@ -40,6 +40,16 @@ class Feed:
     drawn: bool
     replicated: bool = True
 
+    @property
+    def remark(self) -> str:
+        """What the source says of the data that it drew, for the certificate."""
+        return str(getattr(self.terms[0].source, "remark", ""))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more can be learnt from what the source draws."""
+        return bool(getattr(self.terms[0].source, "finished", False))
+
 
 def drawn(source: Source) -> bool:
     """Whether the source draws from the model as it stands."""

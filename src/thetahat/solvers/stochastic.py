@@ -265,7 +265,7 @@ class Stochastic:
         if self.average is not None:
             work.average = averaged(work.average, work.engine.parameters, self.average, state.step)
         every = self.evaluate_every or max(1, self.steps // 20)
-        if state.step % every == 0 or state.step == self.steps:
+        if state.step % every == 0 or self._over(state):
             state = self._evaluated(objective, state)
         if self.checkpoint is not None and (state.step % (self.checkpoint_every or every) == 0 or self._over(state)):
             self.write(objective, state)
@@ -343,7 +343,7 @@ class Stochastic:
         return self._over(state) or bool(state.failure)
 
     def _over(self, state: State) -> bool:
-        if state.step >= self.steps:
+        if state.step >= self.steps or any(feed.finished for feed in state.work.feeds):
             return True
         looks = [e.mean for e in state.evaluations]
         return self.patience is not None and bool(looks) and len(looks) - 1 - looks.index(max(looks)) >= self.patience
@@ -359,8 +359,16 @@ class Stochastic:
         of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
         of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
         said = f"{state.step} step{'s' * (state.step != 1)} of {self.optimiser} {of}."
-        if state.step < self.steps:
+        remarks = [feed.remark for feed in state.work.feeds if feed.remark]
+        if any(feed.finished for feed in state.work.feeds):
+            said += (
+                f" Ended before its {self.steps} steps: there is nothing more to learn from the data."
+                if state.step < self.steps
+                else ""
+            )
+        elif state.step < self.steps:
             said += f" Ended before its {self.steps} steps: {self.patience} evaluations in a row were no better than the best (patience)."
+        said = " ".join([said, *remarks])
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
