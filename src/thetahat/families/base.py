@@ -5,15 +5,20 @@ row with respect to each parameter's linear predictor η come from automatic dif
 family of k parameters is fitted by the same Newton as a one-parameter GLM. A hand-written `derivatives` is a speed-up
 only, and a test holds it to the automatic one.
 
+A parameter outside its range makes every y impossible: log p = −∞, moments, distribution functions and quantiles NaN, and no draw.
+`Family` sees to that for each subclass, whose methods are called with parameters in their range only (see `ranges`).
+
 Shapes: y (n,), every parameter and every η (n,) or broadcastable to it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -22,23 +27,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from . import links
 from .links import Link
-
-
-@dataclass(frozen=True)
-class Range:
-    """The open interval (low, high) in which a parameter lives."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def contains(self, value: Tensor) -> Tensor:
-        return (value > self.low) & (value < self.high)
-
-    def __str__(self) -> str:
-        return f"({self.low:g}, {self.high:g})"
-
-
-real, positive, unit = Range(), Range(0.0, math.inf), Range(0.0, 1.0)
+from .ranges import Limits, Range, guarded, limits, nonnegative, positive, probability, real, unit  # noqa: F401 (re-exported)
 
 
 @dataclass(frozen=True)
@@ -61,6 +50,15 @@ class Parameter:
     limit: str = ""
     intercept: bool = True
     own_predictors: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """The linear predictors that the link maps into the range.
+
+        >>> Parameter(unit, link=links.log).limits.low, Parameter(unit, link=links.log).limits.high
+        (-inf, 0.0)
+        """
+        return limits(self.range, self.link)
 
 
 @dataclass(frozen=True)
@@ -125,6 +123,9 @@ class Family:
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
         cls._parameters = own or cls._parameters
+        for name, method in guarded.items():
+            if name in vars(cls):
+                setattr(cls, name, method(vars(cls)[name]))
 
     # ---- what a family must say ------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class Family:
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
         """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""
-        return tuple(_middle(p.range) for p in self.parameters.values())
+        return tuple(p.range.middle for p in self.parameters.values())
 
     def maximum(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...] | None:
         """The constant parameters that maximise Σ w log p(y | θ), where they have a formula; None where they have none.
@@ -221,12 +222,38 @@ class Family:
         first = next(iter(self._parameters))
         return {n: replace(p, link=links.get(self.link)) if n == first else p for n, p in self._parameters.items()}
 
+    @cached_property
+    def _limits(self) -> tuple[Limits, ...] | None:
+        """Of each parameter, the η that its link maps into its range; None where every link maps every η there."""
+        found = tuple(p.limits for p in self.parameters.values())
+        return found if any(each.finite for each in found) else None
+
+    @cached_property
+    def _ranges(self) -> tuple[Limits, ...]:
+        """Of each parameter, its range: the limits of the identity."""
+        return tuple(limits(p.range, links.identity) for p in self.parameters.values())
+
+    def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
+        """Which y have probability 0 where parameter j stands at a closed end of its range, at the high one or the low one.
+
+        A mean at its end makes one y certain: 0 or, at the high end, the largest. Other parameters only make the family a simpler one.
+        """
+        if j > 0:
+            return torch.zeros_like(y, dtype=torch.bool)
+        return y != (self.support.high if high else self.support.low)
+
     def natural(self, eta: Sequence[Tensor]) -> list[Tensor]:
-        """θ_j = g_j⁻¹(η_j)."""
+        """θ_j = g_j⁻¹(η_j); NaN or outside its range where the link does not map η_j into it."""
+        if self._limits is not None:
+            eta = [limit.rounded(e) for limit, e in zip(self._limits, eta, strict=True)]
         return [p.link.inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)]
 
+    @guarded["log_prob_eta"]
     def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
         """log p(y | η), η the linear predictors. Override where going through θ would lose digits."""
+        if self._limits is None:  # every link leads into the range: what sees to the rest has nothing to do
+            log_prob: Callable[..., Tensor] = getattr(type(self).log_prob, "__wrapped__", type(self).log_prob)
+            return log_prob(self, y, *self.natural(eta), **extras)
         return self.log_prob(y, *self.natural(eta), **extras)
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
@@ -251,6 +278,10 @@ class Family:
             for a in range(len(leaves) if order > 1 else 0):
                 row = _gradient(score[a].sum(), leaves[a:], create_graph=False)
                 curvature.update({(a, a + j): second for j, second in enumerate(row)})
+            if curvature and self._limits is not None:
+                # at the end of a range y is certain whatever the other parameters: only the slope along η itself is left
+                inside = functools.reduce(torch.logical_and, (~m.at_end(e) for m, e in zip(self._limits, leaves, strict=False)))
+                curvature = {ab: torch.where(inside, c, 0.0) for ab, c in curvature.items()}
         return value.detach(), [s.detach() for s in score], curvature
 
     def __str__(self) -> str:
@@ -289,12 +320,6 @@ def _gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> li
         return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(value, leaves, create_graph=create_graph, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
-
-
-def _middle(r: Range) -> float:
-    if math.isfinite(r.low) and math.isfinite(r.high):
-        return (r.low + r.high) / 2
-    return r.low + 1.0 if math.isfinite(r.low) else 0.0
 
 
 def weighted_mean(y: Tensor, weight: Tensor) -> float:

@@ -11,10 +11,23 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, Tailed, binary, counts, positive, unit, weighted_mean, weighted_variance
-from .links import CLogLog, Logit, Probit
+from .base import (
+    Derivatives,
+    Family,
+    Parameter,
+    Tailed,
+    binary,
+    counts,
+    nonnegative,
+    probability,
+    weighted_mean,
+    weighted_variance,
+)
+from .links import CLogLog, Identity, Link, Log, Logit, LogLog, Probit
 from .negative_binomial import log_nb2
 from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum, many
+
+_CONCAVE: tuple[type[Link], ...] = (Logit, Probit, CLogLog, LogLog, Log, Identity)  # log μ(η) and log(1 − μ(η)) both are
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class Bernoulli(Family):
 
     Parameters
     ----------
-    mean : 0 < μ < 1, link logit; probit, cloglog and cauchit by `link=`
+    mean : 0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
 
     Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., ch. 4.
 
@@ -33,7 +46,7 @@ class Bernoulli(Family):
     -1.386294
     """
 
-    mean = Parameter(unit, link=links.logit)
+    mean = Parameter(probability, link=links.logit)
     support = binary
     measure = "mass"
 
@@ -43,7 +56,11 @@ class Bernoulli(Family):
 
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        value = torch.where(y > 0.5, link.log_inverse(eta), link.log1m_inverse(eta))
+        success = y > 0.5
+        # the side that was not observed is looked at in the middle: at the end of the range its slope is infinite
+        middle = self.parameters["mean"].limits.middle
+        one, none = torch.where(success, eta, middle), torch.where(success, middle, eta)
+        value = torch.where(success, link.log_inverse(one), link.log1m_inverse(none))
         return torch.where(binary.contains(y), value, -torch.inf)
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
@@ -88,7 +105,7 @@ class Bernoulli(Family):
 
     @property
     def concave(self) -> bool:
-        return isinstance(self.parameters["mean"].link, (Logit, Probit, CLogLog))
+        return isinstance(self.parameters["mean"].link, _CONCAVE)
 
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
         sign = torch.where(y > 0.5, 1.0, -1.0).to(torch.float64)
@@ -105,7 +122,7 @@ class Binomial(Tailed):
 
     Parameters
     ----------
-    mean : 0 < μ < 1, the probability of success, link logit; probit, cloglog and cauchit by `link=`
+    mean : 0 ≤ μ ≤ 1, the probability of success, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
     trials : m, one number a row, known
 
     Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §4.2.
@@ -114,7 +131,7 @@ class Binomial(Tailed):
     -0.980829
     """
 
-    mean = Parameter(unit, link=links.logit)
+    mean = Parameter(probability, link=links.logit)
     support = counts
     measure = "mass"
     extras = {"trials": None}
@@ -133,9 +150,9 @@ class Binomial(Tailed):
         y = torch.where(inside, y, 0.0)
         failures = trials - y
         # a side without observations is looked at where it is finite: 0 · ∞ would be NaN
-        value = y * link.log_inverse(torch.where(y > 0, eta, 0.0)) + failures * link.log1m_inverse(
-            torch.where(failures > 0, eta, 0.0)
-        )
+        middle = self.parameters["mean"].limits.middle
+        value = y * link.log_inverse(torch.where(y > 0, eta, middle))
+        value = value + failures * link.log1m_inverse(torch.where(failures > 0, eta, middle))
         return torch.where(inside, _log_choose(trials, y) + value, -torch.inf)
 
     def derivatives(
@@ -188,7 +205,10 @@ class Binomial(Tailed):
 
     @property
     def concave(self) -> bool:
-        return isinstance(self.parameters["mean"].link, (Logit, Probit, CLogLog))
+        return isinstance(self.parameters["mean"].link, _CONCAVE)
+
+    def impossible(self, y: Tensor, j: int, high: bool, trials: Tensor) -> Tensor:
+        return y != (trials if high else 0)
 
     def recession(self, y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         return _one_sided(y, trials, 1)
@@ -204,7 +224,7 @@ class BetaBinomial(Family):
 
     Parameters
     ----------
-    mean : 0 < μ < 1, link logit; probit, cloglog and cauchit by `link=`
+    mean : 0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
     dispersion : ρ > 0, link log
     trials : m, one number a row, known
 
@@ -215,8 +235,8 @@ class BetaBinomial(Family):
     -1.098612
     """
 
-    mean = Parameter(unit, link=links.logit)
-    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Binomial")
+    mean = Parameter(probability, link=links.logit)
+    dispersion = Parameter(nonnegative, link=links.log, boundary=0.0, limit="Binomial")
     support = counts
     measure = "mass"
     extras = {"trials": None}
@@ -282,6 +302,9 @@ class BetaBinomial(Family):
         excess = weighted_variance(y - trials * mean, weight) / max(m * mean * (1 - mean), 1e-300) - 1
         correlation = min(max(excess / max(m - 1, 1.0), 0.02), 0.8)
         return mean, correlation / (1 - correlation)
+
+    def impossible(self, y: Tensor, j: int, high: bool, trials: Tensor) -> Tensor:
+        return Binomial().impossible(y, j, high, trials) if j == 0 else super().impossible(y, j, high)
 
     def recession(self, y: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         return _one_sided(y, trials, 2)

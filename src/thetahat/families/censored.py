@@ -74,6 +74,10 @@ class Wrapper(Family):
     def with_categories(self, k: int) -> Family:
         return replace(self, family=self.family.with_categories(k))
 
+    def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
+        """Nothing is known: the limit of log p holds."""
+        return torch.zeros_like(y, dtype=torch.bool)
+
     def inner(self, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The extras that belong to the family inside."""
         return {name: value for name, value in extras.items() if name in self.family.extras}

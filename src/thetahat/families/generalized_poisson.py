@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Family, Parameter, counts, positive, weighted_mean, weighted_variance
+from .base import Family, Parameter, counts, nonnegative, weighted_mean, weighted_variance
 from .special import count_quantile, log1mexp, log_poisson, log_sum, log_sum_above, many
 
 
@@ -24,7 +24,7 @@ class GeneralizedPoisson(Family):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
     dispersion : α > 0, link log
 
     Source: Consul and Famoye (1992), Generalized Poisson regression model, Comm. Statist. Theory Methods 21, eq. 2.1.
@@ -33,8 +33,8 @@ class GeneralizedPoisson(Family):
     -2.459178
     """
 
-    mean = Parameter(positive, link=links.log)
-    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Poisson")
+    mean = Parameter(nonnegative, link=links.log)
+    dispersion = Parameter(nonnegative, link=links.log, boundary=0.0, limit="Poisson")
     support = counts
     measure = "mass"
 

@@ -66,6 +66,9 @@ class MixtureOf(Wrapper):
         out = {f"{name}_{j}": replace(p, own_predictors=i == 0) for j in range(self.k) for i, (name, p) in enumerate(own)}
         return out | {f"logit_{j}": Parameter(real) for j in range(1, self.k)}
 
+    def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
+        return torch.zeros_like(y, dtype=torch.bool)  # another copy may give y
+
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
     def split(self, parameters: Sequence[Tensor]) -> tuple[list[Sequence[Tensor]], Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, Tailed, counts, positive, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, counts, nonnegative, weighted_mean, weighted_variance
 from .links import Log
 from .special import (
     LOG_ROOT_2PI,
@@ -37,7 +37,7 @@ class NegativeBinomial(Tailed):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
     dispersion : α > 0, link log
 
     Source: Hilbe (2011), Negative Binomial Regression, 2nd ed., eq. 8.2.
@@ -46,8 +46,8 @@ class NegativeBinomial(Tailed):
     -2.0794...
     """
 
-    mean = Parameter(positive, link=links.log)
-    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Poisson")
+    mean = Parameter(nonnegative, link=links.log)
+    dispersion = Parameter(nonnegative, link=links.log, boundary=0.0, limit="Poisson")
     support = counts
     measure = "mass"
 
@@ -115,7 +115,7 @@ class NegativeBinomial1(Tailed):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
     dispersion : α > 0, link log
 
     Source: Cameron and Trivedi (1986), Econometric models based on count data, J. Appl. Econometrics 1, eq. 2.8.
@@ -124,8 +124,8 @@ class NegativeBinomial1(Tailed):
     -2.0794...
     """
 
-    mean = Parameter(positive, link=links.log)
-    dispersion = Parameter(positive, link=links.log, boundary=0.0, limit="Poisson")
+    mean = Parameter(nonnegative, link=links.log)
+    dispersion = Parameter(nonnegative, link=links.log, boundary=0.0, limit="Poisson")
     support = counts
     measure = "mass"
 
@@ -170,7 +170,7 @@ class Geometric(Family):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
 
     Source: Johnson, Kemp and Kotz (2005), Univariate Discrete Distributions, 3rd ed., §5.2.
 
@@ -178,7 +178,7 @@ class Geometric(Family):
     -2.079442
     """
 
-    mean = Parameter(positive, link=links.log)
+    mean = Parameter(nonnegative, link=links.log)
     support = counts
     measure = "mass"
 

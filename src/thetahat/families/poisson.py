@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, counts, positive, weighted_mean
+from .base import Derivatives, Family, Parameter, counts, nonnegative, weighted_mean
 from .incomplete import log_gammainc
-from .links import Log
+from .links import Identity, Log, Softplus, Sqrt
 from .special import count_quantile, log_factorial
 
 
@@ -25,7 +25,7 @@ class Poisson(Family):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
 
     Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §6.2.
 
@@ -33,7 +33,7 @@ class Poisson(Family):
     -1.712318
     """
 
-    mean = Parameter(positive, link=links.log)
+    mean = Parameter(nonnegative, link=links.log)
     support = counts
     measure = "mass"
 
@@ -42,7 +42,8 @@ class Poisson(Family):
 
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        value = y * link.log_inverse(eta) - link.inverse(eta) - log_factorial(y)
+        seen = torch.where(y > 0, eta, self.parameters["mean"].limits.middle)  # 0 · log 0 is 0
+        value = y * link.log_inverse(seen) - link.inverse(eta) - log_factorial(y)
         return torch.where(counts.contains(y), value, -torch.inf)
 
     def derivatives(
@@ -83,7 +84,7 @@ class Poisson(Family):
 
     @property
     def concave(self) -> bool:
-        return isinstance(self.parameters["mean"].link, Log)
+        return isinstance(self.parameters["mean"].link, (Log, Identity, Sqrt, Softplus))
 
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
         # y = 0 is ever more probable as η → −∞; y > 0 pins η

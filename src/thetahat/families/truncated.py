@@ -90,6 +90,12 @@ class Truncated(Wrapper):
         value = log_p(torch.where(inside, y, somewhere(self.family.support)))
         return torch.where(inside, value - self._log_between(low, high, log_p, theta, extras), -torch.inf)
 
+    def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
+        """All but the first y of the window where the mean is at its low end, all but the last where it is at its high end."""
+        low, top = self.window(extras)
+        certain = torch.floor(top) if high else torch.floor(low) + 1
+        return (y != certain) & self.family.impossible(y, j, high, **self.inner(extras))
+
     def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         return self._log_prob(y, self._log_p(parameters, extras), parameters, extras)
 
@@ -103,7 +109,7 @@ class Truncated(Wrapper):
         """Where the lowest count alone is cut off, by the chain rule from those of the family inside: log p₀(y) − log(1 − p₀(0))."""
         s, given = self.family.support, extras or {}
         only = s.integer and s.closed[0] and self.high >= s.high and "low" not in given and "high" not in given
-        if not only or math.floor(max(self.low, s.low - 1)) != s.low or not bool((y > s.low).all()):
+        if self._limits is not None or not only or math.floor(max(self.low, s.low - 1)) != s.low or not bool((y > s.low).all()):
             return super().derivatives(y, eta, extras, order)
         value, score, curvature = self.family.derivatives(y, eta, given, order)
         cut, first, second = self.family.derivatives(torch.full_like(y, s.low), eta, given, order)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Parameter, Range, Tailed, nonnegatives, positive, weighted_mean, weighted_variance
+from .base import Parameter, Range, Tailed, nonnegative, nonnegatives, positive, weighted_mean, weighted_variance
 from .incomplete import DEPTH, by_rows, jet, log_gammainc, moments, stirling_jets, stirling_value
 from .special import invert_cdf, log1mexp, log_gamma_sample
 
@@ -28,7 +28,7 @@ class Tweedie(Tailed):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ ≥ 0, link log
     dispersion : φ > 0, link log
     power : 1 < p < 2, link logit on (1, 2)
 
@@ -38,7 +38,7 @@ class Tweedie(Tailed):
     -5.656854
     """
 
-    mean = Parameter(positive, link=links.log)
+    mean = Parameter(nonnegative, link=links.log)
     dispersion = Parameter(positive, link=links.log)
     power = Parameter(Range(1.0, 2.0), link=links.Scaled(1.0, 2.0), boundary=2.0, limit="Gamma")
     support = nonnegatives

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.special import i0e
 
 from . import links
-from .base import Family, Parameter, Support, positive, real
+from .base import Family, Parameter, Support, nonnegative, real
 from .special import invert_cdf, polynomial
 
 angles = Support("the angles in radians, taken modulo 2π")
@@ -40,7 +40,7 @@ class VonMises(Family):
     """
 
     location = Parameter(real)
-    concentration = Parameter(positive, link=links.log, boundary=0.0, limit="uniform on the circle")
+    concentration = Parameter(nonnegative, link=links.log, boundary=0.0, limit="uniform on the circle")
     support = angles
 
     def log_prob(self, y: Tensor, location: Tensor, concentration: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
-from .base import Derivatives, Family, Parameter, Support, unit, weighted_mean
+from .base import Derivatives, Family, Parameter, Support, probability, weighted_mean
 from .censored import LogProb, Wrapper, log_tail, somewhere
 from .truncated import Truncated
 
@@ -75,6 +75,9 @@ class _Zeros(Wrapper):
         """P(the row came from the family inside), where y = 0."""
         return torch.exp(log_posterior)
 
+    def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
+        return (y != 0) & self.positive.impossible(y, j, high, **extras)
+
     def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
         *theta, share = torch.broadcast_tensors(*parameters)
         y = self.positive.sample(*theta, generator=generator, **extras)
@@ -131,7 +134,7 @@ class ZeroInflated(_Zeros):
     -1.045541
     """
 
-    inflation = Parameter(unit, link=links.logit, boundary=0.0)
+    inflation = Parameter(probability, link=links.logit, boundary=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,7 +187,7 @@ class Hurdle(_Zeros):
     -1.449121
     """
 
-    zero = Parameter(unit, link=links.logit)
+    zero = Parameter(probability, link=links.logit)
 
     def __post_init__(self) -> None:
         super().__post_init__()
