@@ -13,6 +13,7 @@ from torch.special import erfcx
 from . import links
 from .base import Derivatives, Parameter, Tailed, positive, positives, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI
+from .ranges import positive_or_infinite
 from .special import invert_cdf, log1mexp, log_ndtr, polynomial
 
 
@@ -26,7 +27,7 @@ class InverseGaussian(Tailed):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean : μ > 0, link log. μ = ∞ is Lévy's distribution, which a link such as inverse can reach.
     dispersion : φ > 0, in the inverse of y's unit; link log
 
     Source: Tweedie (1957), Statistical Properties of Inverse Gaussian Distributions I, Ann. Math. Statist. 28. The distribution
@@ -36,7 +37,7 @@ class InverseGaussian(Tailed):
     -2.303617
     """
 
-    mean = Parameter(positive, link=links.log)
+    mean = Parameter(positive_or_infinite, link=links.log)
     dispersion = Parameter(positive, link=links.log)
     support = positives
 
@@ -49,7 +50,10 @@ class InverseGaussian(Tailed):
     def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
         inside = torch.where(y > 0, y, 1.0)
         log_y = torch.log(inside)
-        deviance = torch.expm1(log_y - log_mean) ** 2 * torch.exp(-log_dispersion) / inside
+        z = log_y - log_mean
+        small = z < -0.7  # the slope of expm1 is formed as 1 + expm1, which loses e^z there
+        excess = torch.where(small, torch.exp(z) - 1, torch.expm1(torch.where(small, 0.0, z)))  # y/μ − 1
+        deviance = excess**2 * torch.exp(-log_dispersion) / inside
         return torch.where(y > 0, -LOG_ROOT_2PI - 0.5 * (log_dispersion + 3 * log_y + deviance), -math.inf)
 
     def derivatives(

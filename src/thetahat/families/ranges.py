@@ -48,6 +48,7 @@ class Range:
 
 
 real, positive, unit = Range(), Range(0.0, math.inf), Range(0.0, 1.0)
+positive_or_infinite = Range(0.0, math.inf, (False, True))
 nonnegative, probability = Range(0.0, math.inf, (True, False)), Range(0.0, 1.0, (True, True))
 
 
@@ -132,9 +133,9 @@ def limits(range: Range, link: Link) -> Limits:
         side = at if link.increasing else 1 - at  # of the range
         edge = (range.low, range.high)[side]
         value = float(link.inverse(torch.tensor(end, dtype=torch.float64))) if math.isfinite(end) else math.inf
-        reached = math.isfinite(edge) and abs(value - edge) <= 1e-12 * (1 + abs(edge))
+        reached = value == edge or (math.isfinite(edge) and abs(value - edge) <= 1e-12 * (1 + abs(edge)))
         closed.append(math.isfinite(end) and (range.closed[side] if reached else math.isfinite(value)))
-        ends.append((1 if side else -1) if reached else 0)
+        ends.append((1 if side else -1) if reached and math.isfinite(edge) else 0)
     a, b = max(range.low, link.image[0]), min(range.high, link.image[1])
     middle = float(link(torch.tensor(Range(a, b).middle, dtype=torch.float64)))
     return Limits(low, high, (closed[0], closed[1]), (ends[0], ends[1]), middle)

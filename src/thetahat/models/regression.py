@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ from .information import Information
 from .taylor import Taylor
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from ..data.design import Design
     from ..data.table import Encoder
 
@@ -99,6 +102,29 @@ class Predictor:
             table = out.new_zeros(levels + 1)
             table.index_add_(0, batch[f"code{self.slot}.{j}"], score if value is None else score * value)
             out[first : first + levels] = table[1:]
+
+    def placed(self, batch: Batch, size: int) -> sparse.csr_matrix:
+        """The rows of all columns, (n, p), sparse, each column in its place in θ, which has p = `size` coordinates."""
+        from scipy import sparse  # takes long to load: only where it is needed
+
+        n, at = len(batch), self.start
+        parts = [sparse.csr_matrix((n, at))] if at else []
+        if self.design.intercept:
+            parts.append(sparse.csr_matrix(np.ones((n, 1))))
+            at += 1
+        if self.design.columns:
+            parts.append(sparse.csr_matrix(batch[f"x{self.slot}"].numpy()))
+            at += self.design.columns
+        for j, _, levels in self.terms:
+            code = batch[f"code{self.slot}.{j}"].numpy()
+            hit = np.flatnonzero(code)
+            value = batch.tensors.get(f"value{self.slot}.{j}")
+            data = np.ones(len(hit)) if value is None else value.numpy()[hit]
+            parts.append(sparse.csr_matrix((data, (hit, code[hit] - 1)), shape=(n, levels)))
+            at += levels
+        if at < size:
+            parts.append(sparse.csr_matrix((n, size - at)))
+        return sparse.hstack(parts).tocsr()
 
     def rows(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """The narrow columns written out, (m, n): a row a column."""
@@ -402,11 +428,15 @@ class Regression(Model):
     def concave(self) -> bool:
         return self.family.concave_with(self.fixed)
 
-    def start(self, source: Source) -> Tensor:
-        """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for."""
+    def begin(self, source: Source) -> tuple[float, ...]:
+        """Constant parameters of the family, on their own scales, from which a fit may begin."""
         batch = _some_rows(source)
-        weight = batch.count.to(torch.float64)
-        weight = weight if bool((weight > 0).any()) else torch.ones_like(weight)
+        return self.family.start(batch["y"], _weight(batch), **self.extras(batch))
+
+    def start(self, source: Source) -> Tensor:
+        """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for; in the domain."""
+        batch = _some_rows(source)
+        weight = _weight(batch)
         values = self.family.start(batch["y"], weight, **self.extras(batch))
         offset = batch.tensors.get(f"offset{self.predictors[0].slot}") if self.predictors else None
         shift = 0.0 if offset is None else float((offset * weight).sum() / weight.sum())
@@ -416,7 +446,17 @@ class Regression(Model):
             if p.design.intercept:
                 eta = p.spec.link(torch.tensor(float(natural[p.parameter]), dtype=torch.float64))
                 theta[p.start] = eta - (shift if j == 0 else 0.0)
-        return theta
+        if not any(p.spec.limits.finite for p in self.predictors):
+            return theta
+        from .domain import domain_of, interior  # brings scipy, which takes long to load
+
+        domain = domain_of(self, source)
+        return theta if domain is None else interior(domain, theta, source)
+
+
+def _weight(batch: Batch) -> Tensor:
+    weight = batch.count.to(torch.float64)
+    return weight if bool((weight > 0).any()) else torch.ones_like(weight)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import torch
 from ..errors import BadArgument
 from ..likelihood import DensityPower, Objective, Trimmed
 from ..models import Mixture
-from . import closed_form, quantile
+from . import closed_form, interior_point, quantile
 from .certificate import Certificate
 from .closed_form import ClosedForm
 from .concentration import Concentration
 from .diagnose import diagnose
 from .em import EM
+from .interior_point import InteriorPoint
 from .lbfgs import LBFGS
 from .loop import Solver, iterate
 from .minibatches import drawn
@@ -32,11 +33,13 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 
 def choose(objective: Objective) -> Any:
     """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; the closed form where there is one;
-    proximal Newton where a prior has a kink; EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
+    an interior point where a link bounds the linear predictors; proximal Newton where a prior has a kink; EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
     noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
     if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):
         return Stochastic()
+    if interior_point.applies(objective):
+        return InteriorPoint()
     robust = objective.terms[0].robust if len(objective.terms) == 1 else None
     if robust is not None and objective.kinked:
         raise BadArgument(f"{robust} has many maxima, and takes no prior with a kink. Use th.priors.Normal.")
@@ -91,6 +94,7 @@ __all__ = [
     "Certificate",
     "ClosedForm",
     "Concentration",
+    "InteriorPoint",
     "LinearProgramme",
     "Newton",
     "Proximal",

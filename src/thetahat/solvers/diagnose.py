@@ -21,6 +21,8 @@ from ..models.information import Information
 from ..models.regression import Regression
 from .certificate import Certificate, direction_text
 from .failing import cause
+from . import interior_point
+from .interior_point import InteriorPoint
 from .loop import iterate
 from .newton import Newton
 from .stochastic import Stochastic
@@ -301,7 +303,7 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {edge:g}"
     if not found:
         return None
-    solver = Newton()
+    solver: Newton | InteriorPoint = InteriorPoint() if interior_point.applies(objective) else Newton()
     state = iterate(solver, objective)
     certificate = solver.certificate(objective, state)
     if not certificate.ok:

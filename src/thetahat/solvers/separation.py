@@ -18,11 +18,13 @@ algorithms for detecting separated data in binary logistic regression models.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
@@ -53,13 +55,13 @@ def separation(model: Regression, source: Source, held: np.ndarray | None = None
         cone = model.family.recession(batch["y"], **model.extras(batch))
         if cone is None:
             return None
-        A, pinned = cone
+        A, pinned = _on_links(model, *cone)
         used = np.asarray(batch.count > 0) if batch.counted else np.ones(len(batch), dtype=bool)
         for m in range(A.shape[1]):
             rows = sparse.csr_matrix((len(batch), model.layout.size))
             for j, p in _free(model):
                 if bool((A[:, m, j] != 0).any()):
-                    rows = rows + sparse.diags(A[:, m, j].numpy()) @ _placed(p, batch, model.layout.size)
+                    rows = rows + sparse.diags(A[:, m, j].numpy()) @ p.placed(batch, model.layout.size)
             fixed = pinned[:, m].numpy()
             inequality.append(rows[used & ~fixed])
             owner.append(seen + np.flatnonzero(used & ~fixed))
@@ -79,26 +81,17 @@ def _free(model: Regression) -> list[tuple[int, Predictor]]:
     return [(place[p.parameter], p) for p in model.predictors]
 
 
-def _placed(p: Predictor, batch: Batch, size: int) -> sparse.csr_matrix:
-    """The rows of a predictor's columns, (n, p), sparse, each in its place in θ."""
-    n, at = len(batch), p.start
-    parts = [sparse.csr_matrix((n, at))] if at else []
-    if p.design.intercept:
-        parts.append(sparse.csr_matrix(np.ones((n, 1))))
-        at += 1
-    if p.design.columns:
-        parts.append(sparse.csr_matrix(batch[f"x{p.slot}"].numpy()))
-        at += p.design.columns
-    for j, _, levels in p.terms:
-        code = batch[f"code{p.slot}.{j}"].numpy()
-        hit = np.flatnonzero(code)
-        value = batch.tensors.get(f"value{p.slot}.{j}")
-        data = np.ones(len(hit)) if value is None else value.numpy()[hit]
-        parts.append(sparse.csr_matrix((data, (hit, code[hit] - 1)), shape=(n, levels)))
-        at += levels
-    if at < size:
-        parts.append(sparse.csr_matrix((n, size - at)))
-    return sparse.hstack(parts).tocsr()
+def _on_links(model: Regression, A: Tensor, pinned: Tensor) -> tuple[Tensor, Tensor]:
+    """The cones of the means' directions as those of η: turned where a link falls, and closed towards an end that η may not pass."""
+    A, pinned = A.clone(), pinned.clone()
+    for j, p in _free(model):
+        limits = p.spec.limits
+        A[:, :, j] *= 1.0 if p.spec.link.increasing else -1.0
+        if math.isfinite(limits.low):
+            pinned |= A[:, :, j] < 0
+        if math.isfinite(limits.high):
+            pinned |= A[:, :, j] > 0
+    return A, pinned
 
 
 def _distinct(rows: sparse.csr_matrix) -> sparse.csr_matrix:
