@@ -17,7 +17,7 @@ ThetahatError
 │   ├── NoMaximum                     the likelihood has no maximum (separation, a recession direction, density → ∞)
 │   ├── FlatDirection                 a direction along which the data say nothing (aliased columns)
 │   ├── NotConverged                  the solver stopped before it could certify anything
-│   └── NoCurvature                   what is asked needs curvature, and a prior has a kink
+│   └── NoCurvature                   what is asked needs curvature, and a prior has a kink or the maximum lies on an edge
 ├── IncomparableScores                two scores that no subtraction can compare
 ├── BadSave                           a saved fit, a run or a checkpoint that is damaged, or of another version
 │   └── NotWritten (also an OSError)  a file cannot be written: the disk is full, or fails

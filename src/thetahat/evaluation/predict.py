@@ -262,11 +262,7 @@ def _mean(model: Any, family: Family, batch: Batch) -> _Target:
 def _inverse(spec: Parameter, t: Tensor, high: bool) -> Tensor:
     """The parameter of a linear predictor; where an interval of it leaves the link's range, the parameter's own end."""
     value = spec.link.inverse(t)
-    a, b = torch.tensor([0.4, 0.6], dtype=torch.float64)
-    if math.isfinite(spec.range.low):
-        a, b = (spec.range.low + v * min(1.0, spec.range.high - spec.range.low) for v in (a, b))
-    rising = bool(spec.link(b) > spec.link(a))
-    return torch.where(spec.range.contains(value), value, spec.range.high if high == rising else spec.range.low)
+    return torch.where(spec.range.contains(value), value, spec.range.high if high == spec.link.increasing else spec.range.low)
 
 
 def _confidence(objective: Objective, rows: Batch | Source, what: str, level: float) -> pd.DataFrame:
@@ -362,11 +358,15 @@ def _simulated(model: Any, batch: Batch, at: Tensor, drawn: Tensor, q: Tensor, g
         set_theta(model, at)
     parameters = [torch.stack(each) for each in zip(*columns, strict=True)]  # k of (DRAWS, n)
     inside = torch.ones_like(parameters[0], dtype=torch.bool)
-    for value, spec in zip(parameters, family.parameters.values(), strict=False):
-        inside &= spec.range.contains(value)
-    parameters = [torch.where(inside, value, own) for value, own in zip(parameters, centre, strict=True)]
+    specs = list(family.parameters.values())
+    for value, own, spec in zip(parameters, centre, specs, strict=False):
+        inside &= spec.range.contains(value) & spec.range.contains(own)
+    middles = [spec.range.middle for spec in specs] or [0.0] * len(parameters)
+    parameters = [torch.where(inside, value, middle) for value, middle in zip(parameters, middles, strict=True)]
     shape = parameters[0].shape
     y = family.sample(*parameters, generator=generator, **{name: e.expand(shape) for name, e in extras.items()})
-    y = torch.where(inside, y, torch.nan)
+    known = inside.any(0)
+    y = torch.where(inside | ~known, y, torch.nan)
     method = "inverted_cdf" if family.measure == "mass" else "linear"
-    return torch.from_numpy(np.nanquantile(y.numpy(), q.numpy(), axis=0, method=method))  # type: ignore[call-overload]
+    found = torch.from_numpy(np.nanquantile(y.numpy(), q.numpy(), axis=0, method=method))  # type: ignore[call-overload]
+    return torch.where(known, found, torch.nan)

@@ -243,10 +243,15 @@ class Family:
         return y != (self.support.high if high else self.support.low)
 
     def natural(self, eta: Sequence[Tensor]) -> list[Tensor]:
-        """θ_j = g_j⁻¹(η_j); NaN or outside its range where the link does not map η_j into it."""
-        if self._limits is not None:
-            eta = [limit.rounded(e) for limit, e in zip(self._limits, eta, strict=True)]
-        return [p.link.inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)]
+        """θ_j = g_j⁻¹(η_j); NaN where the link does not map η_j into the range."""
+        if self._limits is None:
+            return [p.link.inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)]
+        out = []
+        for p, limit, e in zip(self.parameters.values(), self._limits, eta, strict=True):
+            bad = limit.outside(e)
+            value = p.link.inverse(torch.where(bad, limit.middle, limit.rounded(e)))
+            out.append(torch.where(bad, torch.nan, value) if limit.finite else p.link.inverse(e))
+        return out
 
     @guarded["log_prob_eta"]
     def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ from ..families.censored import Censored
 from ..likelihood import LogLikelihood, LogPrior, Objective, Trimmed
 from ..models.base import names_of
 from ..solvers.loop import iterate
+from ..solvers import interior_point
+from ..solvers.interior_point import InteriorPoint
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
 from .covariance import codes_of, sharing
@@ -258,10 +260,13 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
         proximal = Proximal(begin=theta, tolerance=1e-6)
         end = iterate(proximal, objective)
         return (end.theta if proximal.certificate(objective, end).ok else None), False
-    solver = Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
+    bounded = interior_point.applies(objective)
+    solver: Any = InteriorPoint(tolerance=1e-6) if bounded else Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
     state = iterate(solver, objective)
     if state.factor is None or not solver.certificate(objective, state).ok:
         return None, False
+    if bounded and len(state.held):
+        return state.theta, False
     grown = state.factor.inverse_diagonal().clamp(min=0).sqrt() * torch.maximum(state.scale, scale)
     away = grown >= RUNAWAY * growth
     edges = [_at_boundary(objective, state.theta, int(j)) for j in torch.nonzero(away).reshape(-1)]

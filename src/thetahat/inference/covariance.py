@@ -34,7 +34,7 @@ from ..likelihood import Information, LogLikelihood, Objective, Trimmed, total
 from ..likelihood.weights import Importance
 from ..models.information import Factor
 from ..models.taylor import scores
-from ..solvers import closed_form
+from ..solvers import closed_form, interior_point
 from .expected import expected
 from .natural import elementwise, jacobian, own_places, places, slopes, standing
 from .natural import natural as natural_of
@@ -47,6 +47,10 @@ KINKED = (
     "a prior has a kink at zero, where its density has no curvature, so that the maximum has no standard errors, no Wald intervals and tests, "
     "and no profile. fit.bootstrap() shows how the estimates vary; for errors, fit the coefficients that are not zero to other rows, or use a "
     "smooth prior such as th.priors.Normal."
+)
+EDGE = (
+    "On that edge the estimates are not normal, however many rows there are: the maximum has no standard errors, no Wald intervals and tests. "
+    "fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the range (log, logit) has no edge."
 )
 
 Clusters = Sequence[np.ndarray] | None
@@ -65,7 +69,7 @@ def natural(objective: Objective, theta: Tensor, kind: str = "observed", cluster
     ------
     BadArgument : an unknown kind, or clusters that do not fit it
     FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
-    NoCurvature : a prior has a kink
+    NoCurvature : a prior has a kink, or the maximum lies on the edge of its parameters' ranges
 
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
@@ -178,6 +182,9 @@ def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
     """
     if objective.kinked:
         raise NoCurvature(KINKED)
+    edge = interior_point.edge(objective)
+    if edge:
+        raise NoCurvature(f"{edge} {EDGE}")
     J = expected(objective) if kind == "expected" else objective.taylor(order=2).information
     assert J is not None
     factor = double(J).factor()

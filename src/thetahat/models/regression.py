@@ -210,6 +210,11 @@ class Regression(Model):
         self._lay_out()
         set_theta(self, torch.cat([theta[: gone.start], theta[gone.start + gone.size :]]))
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a linear predictor may leave the range of its parameter, so that the θ that are possible have an edge."""
+        return any(p.spec.limits.finite for p in self.predictors)
+
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
     def eta(self, batch: Batch, theta: Tensor | None = None) -> list[Tensor]:
@@ -273,6 +278,8 @@ class Regression(Model):
         gradient = torch.empty(self.layout.size, dtype=torch.float64)
         for predictor, s in zip(self.predictors, score, strict=True):
             predictor.pull(batch, (s if weight is None else s * weight).expand(n), gradient)
+        if weight is not None and self.bounded:
+            value = torch.where(weight == 0, 0.0, value)  # a row that does not count may be impossible: 0 · ∞
         total = value.sum() if weight is None else torch.dot(value, weight)
         if order < 2:
             return Taylor(total, gradient)
@@ -446,7 +453,7 @@ class Regression(Model):
             if p.design.intercept:
                 eta = p.spec.link(torch.tensor(float(natural[p.parameter]), dtype=torch.float64))
                 theta[p.start] = eta - (shift if j == 0 else 0.0)
-        if not any(p.spec.limits.finite for p in self.predictors):
+        if not self.bounded:
             return theta
         from .domain import domain_of, interior  # brings scipy, which takes long to load
 

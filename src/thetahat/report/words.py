@@ -179,7 +179,10 @@ def meaning(certificate: Certificate) -> str:
         )
     return {
         "boundary": "The likelihood rises up to the end of a parameter's range. Standard errors and intervals of that parameter do not "
-        "have their usual meaning there; those of the others are the simpler model's.",
+        "have their usual meaning there; those of the others are the simpler model's."
+        if c.boundary
+        else "The likelihood rises up to the edge of the coefficients that give every row parameters in their ranges: the multipliers say "
+        "by how much, in nats for each unit of the linear predictor. On the edge the estimates have no standard errors.",
         "stationary point": "The gradient vanishes, but the information is not positive definite: θ̂ may be a saddle, or a maximum so flat "
         "that float64 cannot tell.",
         "flat direction": "Along that direction, every θ makes the data equally probable. Sums that do not move along it (predictions for "

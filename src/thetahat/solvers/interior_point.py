@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.source import Source
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
@@ -40,13 +41,17 @@ from .newton import State as NewtonState
 
 BARRIER = (1.0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10)  # μ, in nats
 BLOCKED = 8  # evaluations outside in one run of Newton, after which an edge is in the way
+ADVICE = (
+    "Report that the fit lies on the edge. fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the "
+    "range (log for a positive mean, logit for a probability) has no edge."
+)
 NEAR = 1e-8  # of the typical slack: a constraint that is met
 HOLDS = 1e-7  # a multiplier's pull, in standard errors, below which its constraint does not hold the maximum
 
 
 def applies(objective: Any) -> bool:
     """Whether some linear predictor of a regression may leave the range of its parameter."""
-    return any(isinstance(t.model, Regression) and any(p.spec.limits.finite for p in t.model.predictors) for t in objective.terms)
+    return any(isinstance(t.model, Regression) and t.model.bounded for t in objective.terms)
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,9 @@ class InteriorPoint:
         found = replace(state.found, size=objective.size, steps=state.steps, passes=state.passes, concave=objective.concave)
         if len(state.held) == 0:
             return replace(found, rank=objective.size)
-        detail, rows = self._edge(objective, state)
-        return replace(found, status="boundary", rank=objective.size - len(state.held), rows=rows, detail=detail)
+        assert state.domain is not None
+        detail = _told(state.domain, state.held, state.multipliers, objective.terms[0].source)
+        return replace(found, status="boundary", rank=objective.size - len(state.held), detail=detail, advice=ADVICE)
 
     # ---- the three stages ------------------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ class InteriorPoint:
         assert domain is not None
         tried: set[tuple[int, ...]] = set()
         while True:
-            held = self._holding(objective, domain, theta, near)
+            held = _holding(objective, domain, theta, near)
             face = _Face.of(domain, theta, held)
             if not domain.contains(face.origin):
                 near = near | (domain.closed & (domain.slack(face.origin) < 0))
@@ -171,7 +177,7 @@ class InteriorPoint:
             theta = face.origin + face.basis @ newton.theta
             state = self._counted(replace(state, theta=theta), newton)
             found = self._found(objective, newton)
-            multipliers = self._multipliers(objective, domain, theta, face.held)
+            multipliers = _multipliers(objective, domain, theta, face.held)
             if found.ok and math.isfinite(newton.value) and bool((multipliers > 0).all()):
                 return self._finished(replace(state, held=face.held, multipliers=multipliers), newton, found, face)
             near = domain.closed & (domain.slack(theta) <= 1e3 * NEAR * domain.typical)
@@ -214,50 +220,6 @@ class InteriorPoint:
             scale = torch.maximum(scale, ((face.basis * state.begun[:, None]) ** 2).sum(0).sqrt())
         factor = newton.factor if len(newton.theta) else Information(torch.eye(0, dtype=torch.float64)).factor()
         return replace(state, newton=newton, found=found, scale=scale, factor=factor, ended=True)
-
-    def _holding(self, objective: Objective, domain: Domain, theta: Tensor, near: np.ndarray) -> np.ndarray:
-        """Of the constraints near by, those with positive multipliers: min ‖∇ℓ + Cᵀλ‖ over λ ≥ 0, in standard errors."""
-        from scipy.optimize import nnls
-
-        which = np.flatnonzero(near)
-        if len(which) == 0:
-            return which
-        t = objective.taylor(theta, order=2)
-        assert t.information is not None
-        if not bool(torch.isfinite(t.gradient).all()):
-            return which[:0]
-        unit = _root_diagonal(t.information).numpy()
-        rows = domain.rows_of(which) / unit
-        size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
-        pull, _ = nnls((rows / size[:, None]).T, -t.gradient.numpy() / unit, maxiter=30 * len(which) + 1000)
-        return which[pull > HOLDS]
-
-    def _multipliers(self, objective: Objective, domain: Domain, theta: Tensor, held: np.ndarray) -> np.ndarray:
-        """λ of the constraints that hold θ: the least-squares solution of C_Wᵀ λ = −∇ℓ."""
-        if len(held) == 0:
-            return np.zeros(0)
-        t = objective.taylor(theta, order=2)
-        assert t.information is not None
-        unit = _root_diagonal(t.information).numpy()
-        return np.linalg.lstsq((domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None)[0]
-
-    def _edge(self, objective: Objective, state: State) -> tuple[str, tuple[int, ...]]:
-        """Which rows stand at the edge, and what holds them, in words; and those rows."""
-        domain, source = state.domain, objective.terms[0].source
-        assert domain is not None
-        met = domain.slack(state.theta) <= NEAR * domain.typical
-        rows = np.unique(user_rows(source, domain.row[met]))
-        held = user_rows(source, domain.row[state.held])
-        parts = [
-            f"{domain.what[k]} at row {row} (multiplier {m:.4g})"
-            for k, row, m in zip(state.held[:5], held, state.multipliers, strict=False)
-        ]
-        more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-        return (
-            f"It lies on the edge of the coefficients that give every row parameters in their range, held there by {', '.join(parts)}{more}. "
-            "There it has no standard errors.",
-            tuple(int(r) for r in rows),
-        )
 
 
 class Inside:
@@ -326,6 +288,56 @@ class _Face:
         rank = int((values > 1e-10 * values[0]).sum())
         move = right[:rank].T @ ((left.T @ -domain.slack(theta)[held])[:rank] / values[:rank])
         return cls(held, theta + torch.from_numpy(move / unit), torch.from_numpy((right[rank:] / unit).T.copy()))
+
+
+def _holding(objective: Objective, domain: Domain, theta: Tensor, near: np.ndarray) -> np.ndarray:
+    """Of the constraints near by, those with positive multipliers: min ‖∇ℓ + Cᵀλ‖ over λ ≥ 0, in standard errors."""
+    from scipy.optimize import nnls
+
+    which = np.flatnonzero(near)
+    if len(which) == 0:
+        return which
+    t = objective.taylor(theta, order=2)
+    assert t.information is not None
+    if not bool(torch.isfinite(t.gradient).all()):
+        return which[:0]
+    unit = _root_diagonal(t.information).numpy()
+    rows = domain.rows_of(which) / unit
+    size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+    pull, _ = nnls((rows / size[:, None]).T, -t.gradient.numpy() / unit, maxiter=30 * len(which) + 1000)
+    return which[pull > HOLDS]
+
+
+def _multipliers(objective: Objective, domain: Domain, theta: Tensor, held: np.ndarray) -> np.ndarray:
+    """λ of the constraints that hold θ: the least-squares solution of C_Wᵀ λ = −∇ℓ."""
+    if len(held) == 0:
+        return np.zeros(0)
+    t = objective.taylor(theta, order=2)
+    assert t.information is not None
+    unit = _root_diagonal(t.information).numpy()
+    return np.linalg.lstsq((domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None)[0]
+
+
+def _told(domain: Domain, held: np.ndarray, multipliers: np.ndarray, source: Source) -> str:
+    """What holds the maximum on the edge, in words."""
+    rows = user_rows(source, domain.row[held])
+    parts = [f"{domain.what[k]} at row {row} (multiplier {m:.4g})" for k, row, m in zip(held[:5], rows, multipliers, strict=False)]
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    return (
+        f"The maximum lies on the edge of the coefficients that give every row parameters in their ranges, held there by {', '.join(parts)}{more}."
+    )
+
+
+def edge(objective: Objective) -> str:
+    """What holds the objective's θ on the edge of its domain, in words; "" if nothing does."""
+    if not applies(objective) or len(objective.terms) != 1:
+        return ""
+    term, theta = objective.terms[0], objective.theta
+    domain = domain_of(term.model, term.source)
+    if domain is None:
+        return ""
+    held = _holding(objective, domain, theta, domain.closed & (domain.slack(theta) <= NEAR * domain.typical))
+    return _told(domain, held, _multipliers(objective, domain, theta, held), term.source) if len(held) else ""
 
 
 def _root_diagonal(information: Information) -> Tensor:
