@@ -59,7 +59,9 @@ def test_a_mean_of_zero_with_a_count_of_zero_is_certain():
     assert fit.log_likelihood == pytest.approx(stats.poisson.logpmf([0, 1, 2, 4, 5, 9], 1.4 * np.arange(6)).sum())
 
 
-@pytest.mark.parametrize("family", ["gamma", "exponential", "inverse_gaussian", "negative_binomial", "tweedie", "poisson", "geometric"])
+@pytest.mark.parametrize(
+    "family", ["gamma", "exponential", "inverse_gaussian", "negative_binomial", "tweedie", "poisson", "geometric"]
+)
 def test_without_an_intercept_a_start_is_found(family):
     """Proportional means: closed forms mean(y/x) for gamma and exponential, Σy/Σx for Poisson; else ℓ beats its neighbours."""
     x = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])
@@ -73,13 +75,13 @@ def test_without_an_intercept_a_start_is_found(family):
 
 def test_the_row_that_no_coefficient_moves_out_of_reach_is_named():
     """A gamma mean of 0·b is 0 at row 2, whatever b."""
-    with pytest.raises(DataError, match="row 2.*mean"):
+    with pytest.raises(DataError, match=r"row 2.*mean"):
         th.fit("y ~ 0 + x", {"y": [1.0, 2, 3, 4], "x": [1.0, 2, 0, 4]}, family=F.Gamma(link="identity"))
 
 
 def test_rows_that_no_coefficients_satisfy_together_are_named():
     """b > 0 by row 0 and b < 0 by row 1."""
-    with pytest.raises(DataError, match="rows [012, ]*1[, 2]* cannot all satisfy mean ≥ 0"):
+    with pytest.raises(DataError, match=r"rows [012, ]*1[, 2]* cannot all satisfy mean ≥ 0"):
         th.fit("y ~ 0 + x", {"y": [1.0, 2, 3], "x": [1.0, -2, 0.5]}, family=F.Gamma(link="identity"))
 
 
@@ -128,7 +130,9 @@ def drawn(family, rng):
     else:
         m = np.clip(2 + 2 * X[:, 0], 0.05, None)
         counts = {"poisson": rng.poisson(m), "geometric": rng.geometric(1 / (1 + m)) - 1}
-        y = counts.get(family, rng.poisson(m * rng.gamma(1.0, 1.0, n)) if family == "negative_binomial" else m * rng.gamma(2, 0.5, n))
+        y = counts.get(
+            family, rng.poisson(m * rng.gamma(1.0, 1.0, n)) if family == "negative_binomial" else m * rng.gamma(2, 0.5, n)
+        )
     return X, np.asarray(y, float), t
 
 

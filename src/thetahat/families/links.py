@@ -252,7 +252,7 @@ class Power(Link):
     image = (0.0, math.inf)
 
     @property
-    def increasing(self) -> bool:  # type: ignore[override]
+    def increasing(self) -> bool:
         return self.exponent > 0
 
     def __call__(self, value: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class Scaled(Link):
     high: float
 
     @property
-    def image(self) -> tuple[float, float]:  # type: ignore[override]
+    def image(self) -> tuple[float, float]:
         return self.low, self.high
 
     def __call__(self, value: Tensor) -> Tensor:
@@ -332,7 +332,7 @@ class Above(Link):
     low: float
 
     @property
-    def image(self) -> tuple[float, float]:  # type: ignore[override]
+    def image(self) -> tuple[float, float]:
         return self.low, math.inf
 
     def __call__(self, value: Tensor) -> Tensor:

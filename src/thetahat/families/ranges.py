@@ -114,7 +114,9 @@ class Limits:
         """v, and the end itself where v is beyond it by rounding alone."""
         if not self.finite or not any(self.closed):
             return v
-        return torch.where(self.outside(v), v, v.clamp(*(e if c else None for e, c in zip((self.low, self.high), self.closed, strict=True))))
+        return torch.where(
+            self.outside(v), v, v.clamp(*(e if c else None for e, c in zip((self.low, self.high), self.closed, strict=True)))
+        )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -208,8 +210,10 @@ def _unknown(method: Callable[..., Tensor], of_y: bool) -> Callable[..., Tensor]
         if not any(each.finite for each in ranges):
             return method(self, *args, **kwargs)
         values, extras = _split(self, args[of_y:], kwargs)
-        values, lost = _enclosed(self, None, values, ranges, extras)
-        out = method(self, *args[:of_y], *values, **extras)
+        moved, lost = _enclosed(self, None, values, ranges, extras)
+        if not of_y:  # a moment at an end of the range is that of the end
+            moved = [torch.where(limit.beyond(v), m, v) for v, m, limit in zip(values, moved, ranges, strict=False)]
+        out = method(self, *args[:of_y], *moved, **extras)
         if lost is None or not bool(lost.any()):
             return out
         return torch.where(lost[(...,) + (None,) * (out.ndim - lost.ndim)] if lost.ndim else lost, torch.nan, out)

@@ -33,9 +33,9 @@ from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
 from ..likelihood import LogLikelihood, LogPrior, Objective, Trimmed
 from ..models.base import names_of
-from ..solvers.loop import iterate
 from ..solvers import interior_point
 from ..solvers.interior_point import InteriorPoint
+from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
 from .covariance import codes_of, sharing

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from ..data.source import Source
@@ -58,14 +57,13 @@ class Domain:
 
     def rows_of(self, which: np.ndarray) -> np.ndarray:
         """Those rows of C, dense."""
-        rows = self.C[which]
-        return np.asarray(rows.todense()) if sparse.issparse(rows) else rows
+        return _dense(self.C[which])
 
     def gram(self, weight: np.ndarray) -> np.ndarray:
         """Cᵀ diag(w) C, (p, p)."""
-        if sparse.issparse(self.C):
-            return np.asarray((self.C.T @ sparse.diags(weight) @ self.C).todense())
-        return self.C.T @ (self.C * weight[:, None])
+        if isinstance(self.C, np.ndarray):
+            return self.C.T @ (self.C * weight[:, None])
+        return _dense(self.C.T @ self.C.multiply(weight[:, None]).tocsr())
 
 
 def domain_of(model: Regression, source: Source) -> Domain | None:
@@ -78,6 +76,8 @@ def domain_of(model: Regression, source: Source) -> Domain | None:
     bounded = [p for p in model.predictors if p.spec.limits.finite]
     if not bounded:
         return None
+    from scipy import sparse  # takes long to load: only where it is needed
+
     values = dict(zip(model.family.parameters, model.begin(source), strict=True))
     C, d, row, what, closed, typical = [], [], [], [], [], []
     seen = 0
@@ -104,9 +104,13 @@ def domain_of(model: Regression, source: Source) -> Domain | None:
                 typical.append(np.full(int(used.sum()), begin if begin > 0 else 1.0))
         seen += len(batch)
     whole = sparse.vstack(C).tocsr()
-    whole = whole if whole.nnz < DENSE * np.prod(whole.shape) else np.asarray(whole.todense())
+    whole = whole if whole.nnz < DENSE * np.prod(whole.shape) else _dense(whole)
     found = Domain(whole, *(np.concatenate(part) for part in (d, row, what, closed, typical)))
     return _moving(found, source)
+
+
+def _dense(rows: Any) -> np.ndarray:
+    return rows if isinstance(rows, np.ndarray) else np.asarray(rows.todense())
 
 
 def _words(parameter: str, spec: Any, end: int, eta: float, sign: float) -> str:
@@ -118,7 +122,7 @@ def _words(parameter: str, spec: Any, end: int, eta: float, sign: float) -> str:
 
 def _moving(domain: Domain, source: Source) -> Domain:
     """Without the constraints that no θ changes (a row whose columns are all zero), once they are seen to hold."""
-    size = np.asarray(abs(domain.C).max(axis=1).todense()).reshape(-1) if sparse.issparse(domain.C) else np.abs(domain.C).max(1, initial=0)
+    size = _dense(abs(domain.C).max(axis=1)).reshape(-1) if domain.C.shape[1] else np.zeros(len(domain.d))
     still = size == 0
     if not still.any():
         return domain
@@ -178,10 +182,11 @@ def interior(domain: Domain, theta: Tensor, source: Source) -> Tensor:
 
 def _roomiest(domain: Domain, pinned: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """The largest least slack t against the typical one, the θ that has it, and the constraints that bind it."""
-    from scipy.optimize import linprog  # takes long to load: only where it is needed
+    from scipy import sparse
+    from scipy.optimize import linprog
 
     C = sparse.csr_matrix(domain.C)
-    unit = np.maximum(np.asarray(abs(C).max(axis=0).todense()).reshape(-1), 1e-300)
+    unit = np.maximum(_dense(abs(C).max(axis=0)).reshape(-1), 1e-300)
     C = C @ sparse.diags(1 / unit)
     p, free = C.shape[1], ~pinned
     found = linprog(

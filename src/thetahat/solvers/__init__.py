@@ -32,8 +32,9 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 
 
 def choose(objective: Objective) -> Any:
-    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; the closed form where there is one;
-    an interior point where a link bounds the linear predictors; proximal Newton where a prior has a kink; EM for a mixture; Newton where the information can be held and factored, L-BFGS where it cannot."""
+    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; an interior point where a
+    link bounds the linear predictors; the closed form where there is one; proximal Newton where a prior has a kink; EM for a mixture;
+    Newton where the information can be held and factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
     noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
     if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):

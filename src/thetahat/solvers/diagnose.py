@@ -19,9 +19,9 @@ from ..likelihood.total import total
 from ..models.base import coefficient_names, natural_of
 from ..models.information import Information
 from ..models.regression import Regression
+from . import interior_point
 from .certificate import Certificate, direction_text
 from .failing import cause
-from . import interior_point
 from .interior_point import InteriorPoint
 from .loop import iterate
 from .newton import Newton

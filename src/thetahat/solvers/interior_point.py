@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -173,7 +173,9 @@ class InteriorPoint:
                 return state
             tried.add(tuple(face.held))
             inside = Inside(objective, domain, 0.0)
-            newton = self._newton(Restricted(inside, face.origin, face.basis), torch.zeros(face.basis.shape[1], dtype=torch.float64))
+            newton = self._newton(
+                Restricted(cast(Any, inside), face.origin, face.basis), torch.zeros(face.basis.shape[1], dtype=torch.float64)
+            )
             theta = face.origin + face.basis @ newton.theta
             state = self._counted(replace(state, theta=theta), newton)
             found = self._found(objective, newton)
@@ -198,7 +200,7 @@ class InteriorPoint:
             keep_above=10**18,
             float32_above=10**18,
         )
-        inside = objective.whole if isinstance(objective, Restricted) else objective
+        inside: Any = objective.whole if isinstance(objective, Restricted) else objective
         state = solver.start(objective)
         while math.isfinite(state.value) and not solver.done(objective, state) and not inside.blocked:
             state = solver.step(objective, state)
@@ -212,7 +214,9 @@ class InteriorPoint:
 
     def _counted(self, state: State, newton: NewtonState) -> State:
         steps, passes = state.steps + newton.step, state.passes + newton.passes
-        return replace(state, steps=steps, passes=passes, value=newton.value, trace=(*state.trace, (steps, newton.value, newton.decrement)))
+        return replace(
+            state, steps=steps, passes=passes, value=newton.value, trace=(*state.trace, (steps, newton.value, newton.decrement))
+        )
 
     def _finished(self, state: State, newton: NewtonState, found: Certificate, face: _Face | None = None) -> State:
         scale = newton.scale
@@ -321,11 +325,11 @@ def _multipliers(objective: Objective, domain: Domain, theta: Tensor, held: np.n
 def _told(domain: Domain, held: np.ndarray, multipliers: np.ndarray, source: Source) -> str:
     """What holds the maximum on the edge, in words."""
     rows = user_rows(source, domain.row[held])
-    parts = [f"{domain.what[k]} at row {row} (multiplier {m:.4g})" for k, row, m in zip(held[:5], rows, multipliers, strict=False)]
+    parts = [
+        f"{domain.what[k]} at row {row} (multiplier {m:.4g})" for k, row, m in zip(held[:5], rows, multipliers, strict=False)
+    ]
     more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-    return (
-        f"The maximum lies on the edge of the coefficients that give every row parameters in their ranges, held there by {', '.join(parts)}{more}."
-    )
+    return f"The maximum lies on the edge of the coefficients that give every row parameters in their ranges, held there by {', '.join(parts)}{more}."
 
 
 def edge(objective: Objective) -> str:

@@ -26,7 +26,6 @@ from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
 
-from ..data.batch import Batch
 from ..data.source import Source
 from ..models.regression import Predictor, Regression
 
