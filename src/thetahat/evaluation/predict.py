@@ -211,7 +211,7 @@ def _target(model: Any, batch: Batch, what: str) -> _Target:
         if len(eta_of(model, batch)) != len(names):
             raise BadArgument(f"the network gives {family} one logit a category: take what='probabilities'.")
         spec = family.parameters[names[j]]
-        return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, high))
+        return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, eta[j], high))
     if what != "mean":
         raise BadArgument(
             f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities'{', ' * bool(other)}{other}."
@@ -243,7 +243,7 @@ def _mean(model: Any, family: Family, batch: Batch) -> _Target:
 
         def back(t: Tensor, eta: Sequence[Tensor], high: bool) -> Tensor:
             parameters = family.natural(eta)
-            parameters[j] = _inverse(specs[j], t, high)
+            parameters[j] = _inverse(specs[j], t, eta[j], high)
             return family.expectation(*parameters, **extras)
 
         return _Target(lambda *eta: eta[j], back)
@@ -259,10 +259,11 @@ def _mean(model: Any, family: Family, batch: Batch) -> _Target:
     )
 
 
-def _inverse(spec: Parameter, t: Tensor, high: bool) -> Tensor:
-    """The parameter of a linear predictor; where an interval of it leaves the link's range, the parameter's own end."""
+def _inverse(spec: Parameter, t: Tensor, eta: Tensor, high: bool) -> Tensor:
+    """The parameter of a linear predictor; where an interval of it leaves the link's range, the parameter's own end; NaN where η̂ does."""
     value = spec.link.inverse(t)
-    return torch.where(spec.range.contains(value), value, spec.range.high if high == spec.link.increasing else spec.range.low)
+    value = torch.where(spec.range.contains(value), value, spec.range.high if high == spec.link.increasing else spec.range.low)
+    return torch.where(spec.limits.outside(eta), torch.nan, value)
 
 
 def _confidence(objective: Objective, rows: Batch | Source, what: str, level: float) -> pd.DataFrame:
