@@ -140,7 +140,7 @@ def maximize(
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
     try:
-        certificate, trace = climb(objective, solver, run, watch)
+        objective, certificate, trace = climb(objective, solver, run, watch)
     finally:
         if run is not None:
             run.close()
@@ -170,9 +170,8 @@ class Fit(Evaluation):
             "evidence" (the probability of the data under each prior)
         """
         from .evaluation import prior_choice
-        from .inference.bootstrap import copied
 
-        own = copied(self.objective)  # the chosen fit has a θ of its own
+        own = self.objective
         chosen = prior_choice.choose(own, self.theta, candidates, by, folds=folds, seed=seed)
         chosen.fit = maximize(Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior]), call=self.call)
         return chosen

@@ -83,7 +83,6 @@ def save(fit: Fit, path: str | Path) -> Path:
 def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if len(fit.objective.terms) != 1:
         raise BadArgument(f"a fit of {len(fit.objective.terms)} terms is not saved: save its models' state_dict() instead.")
-    fit.objective.theta = fit.theta
     model, own = _model_config(fit.model)
     tensors = {**({} if model["kind"] == "module" else {"theta": fit.theta}), **own, **_second_order(fit)}
     if fit.trace:
@@ -166,8 +165,8 @@ def _second_order(fit: Fit) -> dict[str, Tensor]:
 
 def _known(fit: Fit, what: str) -> Any:
     """A number that is known, or can be had by a pass over data that end; None of a stochastic fit that was not asked for it."""
-    if what in fit._kept:
-        return plain(fit._kept[what])
+    if what in fit._cache:
+        return plain(fit._cache[what])
     if fit.certificate.status == "stochastic" or fit.source.size is None:
         return None
     return plain(getattr(fit, what))
@@ -341,11 +340,11 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Mod
     fit = Fit(objective, Certificate(**certificate), trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
     log_likelihood = rich(content["log_likelihood"])
     if log_likelihood is not None:
-        fit._kept["log_likelihood"] = log_likelihood
+        fit._cache["log_likelihood"] = log_likelihood
     if content["criteria"] is not None:
-        fit._kept["criteria"] = rich(content["criteria"])
+        fit._cache["criteria"] = rich(content["criteria"])
     elif log_likelihood is not None and memory.total is not None and not objective.kinked:
-        fit._kept["criteria"] = counted(objective.size, log_likelihood, memory.total)
+        fit._cache["criteria"] = counted(objective.size, log_likelihood, memory.total)
     return fit
 
 

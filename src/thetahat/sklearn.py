@@ -88,9 +88,8 @@ class _Linear(BaseEstimator):
         return Batch(tensors, count=count)
 
     def _new(self, X: Any) -> Batch:
-        """New rows, checked against those that were fitted, with the model at θ̂."""
+        """New rows, checked against those that were fitted."""
         check_is_fitted(self)
-        self.fit_.objective.theta = self.fit_.theta
         return self._batch(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:

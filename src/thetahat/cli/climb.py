@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -29,7 +30,8 @@ def climb(command: System, screen: Screen) -> int:
         sizes, source = command.read()
         model = command.model(sizes)
     objective = command.objective(model, source, sizes)
-    record = Run(folder, objective, command.solver(), command.about(sizes), lambda: command.measure(model))
+    solver = dataclasses.replace(command.solver(), in_place=True)  # the command made the models, and nobody else has them
+    record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model))
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     elif begun:

@@ -95,6 +95,9 @@ class Design:
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Design:
+        return self  # it does not change, and may be large
+
     @cached_property
     def names(self) -> list[str]:
         """One name a coefficient, in the order of β. The constant is "(Intercept)" where a column is called Intercept."""

@@ -179,9 +179,14 @@ class Digest:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=8)
         self._rows, self._rest = 0, ""
+        self._done: str | None = None  # of one that was pickled, which no hash of hashlib's can be
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_done": self.hexdigest()}
 
     def update(self, tensor: Tensor) -> None:
         """The next rows."""
+        assert self._done is None
         values = tensor.detach().cpu()
         for start in range(0, len(values), BLOCK):
             self._hash.update(values[start : start + BLOCK].to(torch.float64).contiguous().numpy().tobytes())
@@ -189,6 +194,8 @@ class Digest:
         self._rest = str(tuple(values.shape[1:]))
 
     def hexdigest(self) -> str:
+        if self._done is not None:
+            return self._done
         whole = self._hash.copy()
         whole.update(f"{self._rows}, {self._rest}".encode())
         return whole.hexdigest()

@@ -59,6 +59,9 @@ class Encoder:
     weights: str | None = None
     carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        return self  # it does not change, and may be large
+
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that a fit reads."""

@@ -26,7 +26,7 @@ from ..data.expressions import column as column_called
 from ..data.table import Table
 from ..errors import BadArgument, UnknownColumn
 from ..inference.covariance import project
-from ..inference.natural import own_places, standing
+from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
 from .rows import eta_of, extras_of, free_of, lacks, natural_at, with_slopes
@@ -58,6 +58,7 @@ def effects(
     BadArgument : the model is no regression on a table, or its family has no mean
     UnknownColumn : a variable that no formula reads
     """
+    objective = objective.at(theta)
     model = objective.model
     source = objective.terms[0].source
     if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
@@ -68,14 +69,13 @@ def effects(
     for name in variables or ():
         if name not in model.encoder.predictors:
             raise UnknownColumn.named(name, known, where="effects")
-    with standing(objective, theta):
-        found = {}
-        for name in variables or known:
-            found.update(_changes(source, model, name))
-        values, gradients = _averages(source, model, found)
-        G = torch.zeros(len(found), objective.size, dtype=torch.float64)
-        G[:, own_places(objective)] = gradients
-        errors = project(objective, theta, G, kind).diagonal().clamp(min=0).sqrt()
+    found = {}
+    for name in variables or known:
+        found.update(_changes(source, model, name))
+    values, gradients = _averages(source, model, found)
+    G = torch.zeros(len(found), objective.size, dtype=torch.float64)
+    G[:, own_places(objective)] = gradients
+    errors = project(objective, theta, G, kind).diagonal().clamp(min=0).sqrt()
     z = (values / errors).numpy()
     out = {"effect": values.numpy(), "standard_error": errors.numpy(), "z": z, "p_value": 2 * ndtr(-np.abs(z))}
     return pd.DataFrame(out, index=pd.Index(list(found), name="variable"))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..data.selection import Alignment
 from ..errors import BadArgument
-from ..inference.natural import standing
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.robust import TrimmedTerm, log_probs
 from ..models.regression import Regression
@@ -42,8 +41,9 @@ def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.D
     """
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise BadArgument(f"most={most!r}: how many rows, a whole number of at least 1; None: all.")
+    objective = objective.at(theta)
     term = objective.terms[0]
-    with standing(objective, theta), torch.no_grad():
+    with torch.no_grad():
         surprise = -log_probs(term).numpy()
         columns = {"weight": _weights(term), "surprise": surprise}
         if isinstance(term.model, Regression) and "y" in next(iter(term.source.batches(term.model))):
@@ -67,13 +67,13 @@ def kept(objective: Objective, theta: Tensor) -> np.ndarray:
     ------
     BadArgument : the fit was not trimmed
     """
+    objective = objective.at(theta)
     term = objective.terms[0]
     if not isinstance(term, TrimmedTerm):
         raise BadArgument(
             "every row was kept: robust=th.Trimmed(keep) leaves some out. How much each weighs: fit.outliers(None)."
         )
-    with standing(objective, theta):
-        return rows_of(term)[term.kept().numpy()].to_numpy()
+    return rows_of(term)[term.kept().numpy()].to_numpy()
 
 
 def alignment_of(source: Any) -> Alignment:

@@ -25,9 +25,8 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
 from ..inference.covariance import bread, default, meat, refuse_importance
-from ..inference.natural import own_places, standing
+from ..inference.natural import own_places
 from ..likelihood import Objective
-from ..models.base import set_theta
 from ..models.information import Factor
 from .rows import (
     Function,
@@ -87,18 +86,18 @@ def predict(
         raise BadArgument(f"predict kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
     if level is not None and not 0 < level < 1:
         raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")
-    with standing(objective, theta):
-        if what == "quantile":
-            return _quantiles(model, rows, level)
-        if what == "probabilities":
-            return _probabilities(objective, rows, level, kind)
-        if level is None:
-            return np.concatenate([_values(model, batch, what) for batch in batches(rows, model)])
-        if kind == "confidence":
-            return _confidence(objective, rows, what, level)
-        if what != "mean":
-            raise BadArgument(f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'.")
-        return _of_new(objective, theta, rows, level, kind, seed)
+    objective = objective.at(theta)
+    if what == "quantile":
+        return _quantiles(model, rows, level)
+    if what == "probabilities":
+        return _probabilities(objective, rows, level, kind)
+    if level is None:
+        return np.concatenate([_values(model, batch, what) for batch in batches(rows, model)])
+    if kind == "confidence":
+        return _confidence(objective, rows, what, level)
+    if what != "mean":
+        raise BadArgument(f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'.")
+    return _of_new(objective, theta, rows, level, kind, seed)
 
 
 def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
@@ -321,7 +320,7 @@ def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: fl
             parameters, extras = parameters_of(model, batch), extras_of(model, batch)
             found = torch.stack([family.quantile(v.expand(len(batch)), *parameters, **extras) for v in q])
         else:
-            found = _simulated(model, batch, theta[own_places(objective)], drawn, q, generator)
+            found = _simulated(objective, batch, theta, drawn, q, generator)
         if not lacks(family, "expectation") and levels_of(model) is None:
             found[0] = mean_of(model, batch)
         parts.append(found)
@@ -330,7 +329,7 @@ def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: fl
 
 
 def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> Tensor:
-    """θ ~ N(θ̂, V), (DRAWS, p) of the model's own θ, V = J⁻¹ or, of a robust fit, the sandwich."""
+    """θ ~ N(θ̂, V), (DRAWS, p), V = J⁻¹ or, of a robust fit, the sandwich."""
     kind = default(objective)
     refuse_importance(objective, kind)
     factor = bread(objective)
@@ -344,19 +343,18 @@ def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> T
     else:
         scale = factor.inverse_diagonal().sqrt()
         moved = scale[:, None] * (torch.linalg.cholesky(factor.inverse() / scale / scale[:, None]) @ z)
-    return (theta[:, None] + moved).T[:, own_places(objective)]
+    return (theta[:, None] + moved).T
 
 
-def _simulated(model: Any, batch: Batch, at: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:
+def _simulated(objective: Objective, batch: Batch, theta: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:
     """Quantiles (3, n) of y ~ p(· | θ_d) over the draws; a draw that leaves a parameter's range is left out."""
-    family, extras = model.family, extras_of(model, batch)
-    centre = [v.clone() for v in parameters_of(model, batch)]  # a constant is a view of θ, which is about to change
+    family, extras = objective.model.family, extras_of(objective.model, batch)
+    centre = parameters_of(objective.model, batch)
     columns: list[list[Tensor]] = []
     with torch.no_grad():
         for one in drawn:
-            set_theta(model, one)
-            columns.append([v.clone() for v in natural_at(family, eta_of(model, batch))])
-        set_theta(model, at)
+            with objective.moved(one) as here:  # a constant is a view of θ, which moves on
+                columns.append([v.clone() for v in natural_at(family, eta_of(here.model, batch))])
     parameters = [torch.stack(each) for each in zip(*columns, strict=True)]  # k of (DRAWS, n)
     inside = torch.ones_like(parameters[0], dtype=torch.bool)
     specs = list(family.parameters.values())

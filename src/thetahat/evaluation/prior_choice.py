@@ -17,10 +17,9 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, FitError
 from ..inference.evidence import evidence, unheld
-from ..inference.natural import one_thread, standing
+from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
-from ..models.base import get_theta, set_theta
 from ..printable import printable
 from ..solvers import Certificate, climb
 from ..solvers import choose as solver_for
@@ -121,9 +120,10 @@ def choose(
     Source: Stone (1974), Cross-validatory choice and assessment of statistical predictions; Breiman et al. (1984), Classification and
     regression trees, §3.4.3 (one standard error); MacKay (1992), Bayesian interpolation.
     """
+    objective = objective.at(theta)
     tried = _checked(objective, candidates, by, folds)
     term = objective.terms[0]
-    with standing(objective, theta), one_thread():
+    with one_thread():
         whole = _path(term, term.source, tried)
         flat, nats = _evidences(term, tried, [certificate for certificate, _ in whole], [at for _, at in whole])
         values, count, group = _held_out(term, tried, folds, seed)
@@ -180,15 +180,13 @@ class _Part(Tensors):
 def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Tensor]]:
     """The certificate and θ̂ of a fit of the term's model to a source under each candidate, each climbed to from the one before."""
     out: list[tuple[Certificate, Tensor]] = []
-    first = get_theta(term.model)
     for priors in tried:
         own = Objective([term.over(source)], [LogPrior(each, term.model) for each in priors])
         solver = solver_for(own)
-        own.theta = first
         if out and out[-1][0].status == "certified maximum" and hasattr(solver, "begin"):
             solver = dataclasses.replace(solver, begin=out[-1][1])
-        certificate, _ = climb(own, solver)
-        out.append((certificate, own.theta))
+        ended, certificate, _ = climb(own, solver)
+        out.append((certificate, ended.theta))
     return out
 
 
@@ -228,8 +226,8 @@ def _held_out(term: LogLikelihood, tried: list[Priors], folds: int, seed: int) -
         counts.append(test.whole.count.to(torch.float64).reshape(-1))
         groups.append(test.whole.group.reshape(-1))
         for own, (certificate, at) in zip(held, _path(term, train, tried), strict=True):
-            set_theta(term.model, at)
-            found = score(term.model, test).per_observation if certificate.ok else torch.full_like(counts[-1], math.nan)
+            own_model = Objective([term]).at(at).model
+            found = score(own_model, test).per_observation if certificate.ok else torch.full_like(counts[-1], math.nan)
             own.append(found)
     return [torch.cat(own) for own in held], torch.cat(counts), torch.cat(groups) if rows.grouped else None
 

@@ -144,7 +144,7 @@ class Evaluation(Inference):
         """The rows that a trimmed fit kept: their labels in the index of a pandas table, else their numbers from 0."""
         from . import outliers
 
-        return self._once("kept", lambda: outliers.kept(self.objective, self.theta))
+        return self._cached("kept", lambda: outliers.kept(self.objective, self.theta)).copy()
 
     def influence(self) -> pd.DataFrame:
         """Of each row that was given: leverage, and Cook's distance; NaN where the fit left the row out."""

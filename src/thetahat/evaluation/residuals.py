@@ -28,7 +28,6 @@ from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..families.base import Family
 from ..families.censored import Censored, log_tail
 from ..inference.covariance import KINKED, double
-from ..inference.natural import standing
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
 from .rows import batches, eta_of, extras_of, family_of, lacks, mean_of, parameters_of, response_of
@@ -180,26 +179,26 @@ def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
     FlatDirection : the information is singular
     NoCurvature : a prior has a kink
     """
+    objective = objective.at(theta)
     model = objective.model
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         raise BadArgument(f"influence is of a regression, whose rows have predictors; the model is a {type(model).__name__}.")
     if objective.kinked:
         raise NoCurvature(KINKED)
-    with standing(objective, theta):
-        information = objective.taylor(order=2).information
-        assert information is not None
-        block = [j for j, p in enumerate(model.predictors) if j == 0 or p.spec.own_predictors]
-        free = torch.cat(
-            [torch.arange(model.predictors[j].start, model.predictors[j].start + model.predictors[j].size) for j in block]
-        )
-        factor = double(information).restrict(free).factor()
-        if factor is None:
-            raise FlatDirection("the information is singular: no row's leverage is defined. Read fit.certificate.")
-        term, parts = objective.terms[0], []
-        step = max(1, CELLS // (len(free) * len(block)))
-        for batch in batches(term.source, model):
-            for start in range(0, len(batch), step):
-                parts.append(_influence(term, model, batch[start : start + step], block, free, factor))
+    information = objective.taylor(order=2).information
+    assert information is not None
+    block = [j for j, p in enumerate(model.predictors) if j == 0 or p.spec.own_predictors]
+    free = torch.cat(
+        [torch.arange(model.predictors[j].start, model.predictors[j].start + model.predictors[j].size) for j in block]
+    )
+    factor = double(information).restrict(free).factor()
+    if factor is None:
+        raise FlatDirection("the information is singular: no row's leverage is defined. Read fit.certificate.")
+    term, parts = objective.terms[0], []
+    step = max(1, CELLS // (len(free) * len(block)))
+    for batch in batches(term.source, model):
+        for start in range(0, len(batch), step):
+            parts.append(_influence(term, model, batch[start : start + step], block, free, factor))
     leverage, cook = torch.cat(parts, 1).numpy()
     return pd.DataFrame({"leverage": leverage, "cook": cook})
 

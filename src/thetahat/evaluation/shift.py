@@ -142,7 +142,7 @@ def density_ratio(reference: Any, new: Any, predictors: str | None = None, *, pr
     """
     model, table, n_ref, n_new, predictors = _labelled(reference, new, predictors)
     objective = Objective([LogLikelihood(model, table)], [] if prior is None else [LogPrior(prior, model)])
-    certificate, _ = climb(objective, choose(objective))
+    objective, certificate, _ = climb(objective, choose(objective))
     if not certificate.ok:
         kind = NoMaximum if certificate.status == "no maximum" else NotConverged
         why = certificate.detail or str(certificate)
@@ -253,13 +253,13 @@ def two_sample(
     fold = torch.from_numpy(rng.permutation(n_ref + n_new) % folds)
     label = batch["y"].clone()
     log_odds = _held_out(model, batch, label, fold, folds)
-    best = _fitted(model, batch, label)
+    best = _fitted(model, batch, label)[1]
     named = (log_odds > math.log(n_new / n_ref)).to(label.dtype) == label
     accuracy = (float(named[:n_ref].double().mean()) + float(named[n_ref:].double().mean())) / 2
     beaten = 0
     for _ in range(permutations):
         other = label[torch.from_numpy(rng.permutation(len(label)))]
-        beaten += _fitted(model, batch, other) >= best
+        beaten += _fitted(model, batch, other)[1] >= best
     return TwoSample(_gain(log_odds, label), accuracy, (1 + beaten) / (1 + permutations), permutations, predictors, n_ref, n_new)
 
 
@@ -278,20 +278,18 @@ def _held_out(model: Regression, batch: Batch, label: Tensor, fold: Tensor, fold
     out = torch.empty(len(batch), dtype=torch.float64)
     for k in range(folds):
         own = fold == k
-        _fitted(model, batch[~own], label[~own])
+        fitted, _ = _fitted(model, batch[~own], label[~own])
         with torch.no_grad():
-            out[own] = model.eta(batch[own])[0].expand(int(own.sum()))
+            out[own] = fitted.eta(batch[own])[0].expand(int(own.sum()))
     return out
 
 
-def _fitted(model: Regression, batch: Batch, label: Tensor) -> float:
-    """The maximum of the labels' log-likelihood with its prior, which is where the model is left."""
+def _fitted(model: Regression, batch: Batch, label: Tensor) -> tuple[Regression, float]:
+    """The regression at the maximum of the labels' log-likelihood with its prior, and that maximum."""
     source = Tensors(Batch({**batch.tensors, "y": label}))
     objective = Objective([LogLikelihood(model, source)], [LogPrior(priors.Normal(2.5), model)])
-    objective.theta = model.start(source)
-    state = iterate(Newton(), objective)
-    objective.theta = state.theta
-    return float(state.value)
+    state = iterate(Newton(begin=model.start(source)), objective)
+    return objective.at(state.theta).model, float(state.value)
 
 
 def _gain(log_odds: Tensor, label: Tensor) -> float:

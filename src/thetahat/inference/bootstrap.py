@@ -12,14 +12,12 @@ Source: Efron (1979), Bootstrap methods: another look at the jackknife; Efron an
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from ..data.batch import Batch
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
-from ..likelihood import LogLikelihood, LogPrior, Objective, Trimmed
+from ..likelihood import LogLikelihood, Objective, Trimmed
 from ..models.base import names_of
 from ..solvers import interior_point
 from ..solvers.interior_point import InteriorPoint
@@ -39,7 +37,7 @@ from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
 from .covariance import codes_of, sharing
-from .natural import coordinates, natural, one_thread, parameter, standing
+from .natural import coordinates, natural, one_thread, parameter
 
 KINDS = ("pairs", "parametric", "cluster")
 PATIENCE = 2.0  # seconds before a progress bar appears
@@ -104,12 +102,12 @@ def refits(
     """θ of each draw, (draws, p), NaN where it failed; how many failed; how many ended at a boundary."""
     _check(objective, kind, draws, clusters, workers)
     codes = None if clusters is None else codes_of(objective, clusters[0])
-    with standing(objective, theta), one_thread():
+    objective = objective.at(theta)
+    with one_thread():
         scale, growth = _reference(objective, theta)
 
         def once(own: Objective, draw: int) -> Refitted:
             rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(draw,)))
-            own.theta = theta
             resampled = _parametric(own, rng) if kind == "parametric" else _recounted(own, rng, codes)
             return _refit(resampled, theta, scale, growth)
 
@@ -287,7 +285,7 @@ def _at_boundary(objective: Objective, theta: Tensor, j: int) -> bool:
 
 
 def _run(objective: Objective, once: Callable[[Objective, int], Refitted], draws: int, workers: int) -> Iterator[Refitted]:
-    """once(objective, d) for each draw, in order. A worker is a thread with a copy of the models; the data are shared.
+    """once(objective, d) for each draw, in order. A worker is a thread; models and data are shared, and nobody writes into them.
 
     Threads, not processes: a likelihood of one's own is a function that no pickle carries, and torch releases the interpreter's lock
     where the time goes.
@@ -296,30 +294,8 @@ def _run(objective: Objective, once: Callable[[Objective, int], Refitted], draws
         for d in range(draws):
             yield once(objective, d)
         return
-    copies: SimpleQueue[Objective] = SimpleQueue()
-    for _ in range(workers):
-        copies.put(copied(objective))
-
-    def task(d: int) -> Refitted:
-        own = copies.get()
-        try:
-            return once(own, d)
-        finally:
-            copies.put(own)
-
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(task, range(draws))
-
-
-def copied(objective: Objective) -> Objective:
-    """The same objective with parameters of its own, shared between terms as they were; sources, encoders and weights are not copied."""
-    memo: dict[int, Any] = {}
-    for model in [t.model for t in objective.terms] + [p.model for p in objective.priors]:
-        encoder = getattr(model, "encoder", None)
-        if encoder is not None:
-            memo |= {id(part): part for part in (encoder, *encoder.designs)}
-    terms = [t.over(t.source, copy.deepcopy(t.model, memo)) for t in objective.terms]
-    return Objective(terms, [LogPrior(p.prior, copy.deepcopy(p.model, memo)) for p in objective.priors])
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(lambda d: once(objective, d), range(draws))
 
 
 def _shown(results: Iterator[Refitted], draws: int) -> Iterator[Refitted]:

@@ -36,7 +36,7 @@ from ..models.information import Factor
 from ..models.taylor import scores
 from ..solvers import closed_form, interior_point
 from .expected import expected
-from .natural import elementwise, jacobian, own_places, places, slopes, standing
+from .natural import elementwise, jacobian, own_places, slopes
 from .natural import natural as natural_of
 
 KINDS = ("observed", "expected", "sandwich", "cluster", "bootstrap")
@@ -77,10 +77,10 @@ def natural(objective: Objective, theta: Tensor, kind: str = "observed", cluster
     [0.3014..., 0.0866...]
     """
     check(kind, clusters)
-    with standing(objective, theta):
-        if kind == "bootstrap":
-            return _spread_of(torch.stack([natural_of(objective, t) for t in _draws(objective, theta, clusters)]))
-        return _between(objective, jacobian(objective, theta), kind, clusters)
+    objective = objective.at(theta)
+    if kind == "bootstrap":
+        return _spread_of(torch.stack([natural_of(objective, t) for t in _draws(objective, theta, clusters)]))
+    return _between(objective, jacobian(objective, theta), kind, clusters)
 
 
 def variances(objective: Objective, theta: Tensor, kind: str = "observed", clusters: Clusters = None) -> Tensor:
@@ -94,18 +94,18 @@ def variances(objective: Objective, theta: Tensor, kind: str = "observed", clust
 def of_theta(objective: Objective, theta: Tensor, kind: str) -> Tensor:
     """diag V, (p,), on θ's own scale, for the kinds "observed", "expected", "sandwich"."""
     refuse_importance(objective, kind)
-    with standing(objective, theta):
-        factor = bread(objective, kind)
-        return _sandwich_diagonal(factor, meat(objective)) if kind == "sandwich" else factor.inverse_diagonal()
+    objective = objective.at(theta)
+    factor = bread(objective, kind)
+    return _sandwich_diagonal(factor, meat(objective)) if kind == "sandwich" else factor.inverse_diagonal()
 
 
 def project(objective: Objective, theta: Tensor, G: Tensor, kind: str = "observed", clusters: Clusters = None) -> Tensor:
     """G V Gᵀ, (m, m), for any G of (m, p): the covariance of linear functions of θ̂, V not written out where it need not be."""
     check(kind, clusters)
-    with standing(objective, theta):
-        if kind == "bootstrap":
-            return _spread_of(_draws(objective, theta, clusters) @ G.T)
-        return _between(objective, G, kind, clusters)
+    objective = objective.at(theta)
+    if kind == "bootstrap":
+        return _spread_of(_draws(objective, theta, clusters) @ G.T)
+    return _between(objective, G, kind, clusters)
 
 
 def check(kind: str, clusters: Clusters) -> None:
@@ -277,7 +277,7 @@ def meat(objective: Objective) -> Information:
             part = Information(U.T @ U)
         elif outer is not None and len(terms) == 1 and len(first.shape) == 1:
             part = total(_squared(term, outer), term.source, term.model)
-            part = _spread(objective, part, places(objective, term.model))
+            part = _spread(objective, part, objective.positions(term.model))
         else:
             part = Information(total(partial(_outer, objective, terms), term.source, term.model))
         out = part if out is None else out + part
@@ -320,7 +320,7 @@ def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) 
         weight = term.weight(batch)
         if weight is not None:
             s = s * weight.reshape(-1, 1)
-        out[:, places(objective, term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
+        out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
     return out
 
 

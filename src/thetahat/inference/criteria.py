@@ -11,7 +11,6 @@ from ..errors import FitError, NoCurvature
 from ..likelihood import Objective
 from ..models.information import Factor
 from .covariance import bread, meat, reduced
-from .natural import standing
 
 
 def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observations: float) -> dict[str, float]:
@@ -60,18 +59,18 @@ def counted(p: int, log_likelihood: float, n: float) -> dict[str, float]:
 
 def effective(objective: Objective, theta: Tensor) -> float:
     """tr(J⁻¹ K), the effective number of parameters; NaN where J is singular."""
-    with standing(objective, theta):
-        try:
-            factor = bread(objective)
-        except FitError:
-            return math.nan
-        K = meat(objective)
-        inner = reduced(factor, K)
-        if inner is None:
-            return float(torch.trace(factor.solve(K.dense())))
-        assert isinstance(factor, Factor)
-        J = factor.information
-        assert J.D is not None
-        assert K.D is not None
-        # tr J⁻¹K = Σ D_K/D + tr S⁻¹ P K Pᵀ: J⁻¹ = diag(0, D⁻¹) + Pᵀ S⁻¹ P
-        return float((K.D / J.D).sum() + torch.trace(factor._solve_small(inner)))
+    objective = objective.at(theta)
+    try:
+        factor = bread(objective)
+    except FitError:
+        return math.nan
+    K = meat(objective)
+    inner = reduced(factor, K)
+    if inner is None:
+        return float(torch.trace(factor.solve(K.dense())))
+    assert isinstance(factor, Factor)
+    J = factor.information
+    assert J.D is not None
+    assert K.D is not None
+    # tr J⁻¹K = Σ D_K/D + tr S⁻¹ P K Pᵀ: J⁻¹ = diag(0, D⁻¹) + Pᵀ S⁻¹ P
+    return float((K.D / J.D).sum() + torch.trace(factor._solve_small(inner)))

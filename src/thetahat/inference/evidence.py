@@ -12,7 +12,6 @@ from ..likelihood import Objective
 from ..models.base import coefficient_names
 from ..models.information import Factor
 from .covariance import SINGULAR, double
-from .natural import standing
 
 
 def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> float:
@@ -64,8 +63,8 @@ def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> floa
             f"the evidence is an integral over θ, and {_listed(missing)} {'has' if len(missing) == 1 else 'have'} no prior: over them it has no "
             f"finite value. Give each one, such as th.priors.Normal(10.0, on={missing[0]!r}) (of a constant, on the scale of its link)."
         )
-    with standing(objective, theta):
-        found = objective.taylor(order=2)
+    objective = objective.at(theta)
+    found = objective.taylor(order=2)
     assert found.information is not None
     factor: Factor | None = double(found.information).factor()
     if factor is None or factor.pivot < SINGULAR:
@@ -80,13 +79,12 @@ def unheld(objective: Objective) -> list[str]:
     held = torch.zeros(objective.size, dtype=torch.bool)
     names = [f"θ[{j}]" for j in range(objective.size)]
     for model in [t.model for t in objective.terms] + [p.model for p in objective.priors]:
-        places = objective._places(model)
+        places = objective.positions(model).tolist()
         own = coefficient_names(model)
-        for at, name in zip(range(objective.size) if places is None else places.tolist(), own, strict=False):
+        for at, name in zip(places, own, strict=False):
             names[at] = name
     for each in objective.priors:
-        places, on = objective._places(each.model), each.prior.coordinates(each.model)
-        held[on if places is None else places[on]] = True
+        held[objective.positions(each.model)[each.prior.coordinates(each.model)]] = True
     return [name for name, h in zip(names, held, strict=True) if not h]
 
 

@@ -9,6 +9,7 @@ An estimate is *elementwise* where v_i is a monotone function of one θ_j alone 
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,37 +29,37 @@ from ..models.regression import Regression
 from ..models.tempered import Tempered
 
 
-@contextmanager
-def standing(objective: Objective, theta: Tensor) -> Iterator[None]:
-    """Put the objective at θ̂, and leave it there, whatever happens between."""
-    objective.theta = theta
-    try:
-        yield
-    finally:
-        objective.theta = theta
+_THREADS = threading.Lock()
+_inside, _before = 0, 1
 
 
 @contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost more than they bring."""
-    before = torch.get_num_threads()
-    if when:
-        torch.set_num_threads(1)
+    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost more than they bring.
+
+    The number is torch's, of the whole process: of several callers at once the last one out puts back what the first one found.
+    """
+    global _inside, _before
+    if not when:
+        yield
+        return
+    with _THREADS:
+        if _inside == 0:
+            _before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _inside += 1
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-def places(objective: Objective, model: nn.Module) -> Tensor:
-    """Where a model's θ lies in the objective's."""
-    found = objective._places(model)
-    return torch.arange(objective.size) if found is None else found
+        with _THREADS:
+            _inside -= 1
+            if _inside == 0:
+                torch.set_num_threads(_before)
 
 
 def own_places(objective: Objective) -> Tensor:
     """Where the reported model's θ lies in the objective's (which may have further models)."""
-    return places(objective, objective.model)
+    return objective.positions(objective.model)
 
 
 def natural(objective: Objective, theta: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of
 from .covariance import Inverse, bread, double
-from .natural import coordinates, find, natural, one_thread, own_places, standing
+from .natural import coordinates, find, natural, one_thread, own_places
 from .refit import HIGHER, Refits, higher
 
 CLOSE = 1e-5  # standard errors
@@ -131,7 +131,8 @@ def endpoints(
     (0.1249, 0.7983, 'solved')
     """
     radius = math.sqrt(float(chi2.ppf(_level(level), 1)))
-    with standing(objective, theta), one_thread(_small(objective)):
+    objective = objective.at(theta)
+    with one_thread(_small(objective)):
         out = {}
         for peak in _peaks(objective, theta, find(objective, parameters)):
             first = _endpoint(peak, radius, theta + radius / peak.error * peak.direction)
@@ -166,7 +167,8 @@ def curve(objective: Objective, theta: Tensor, parameter: str, points: int = 21,
     if isinstance(points, bool) or not isinstance(points, int) or points < 3:
         raise BadArgument(f"points={points!r}: a whole number of at least 3 is needed.")
     radius = math.sqrt(float(chi2.ppf(_level(level), 1)))
-    with standing(objective, theta), one_thread(_small(objective)):
+    objective = objective.at(theta)
+    with one_thread(_small(objective)):
         (peak,) = _peaks(objective, theta, find(objective, parameter))
         sides = [_side(peak, radius, points // 2), _side(peak, -radius, points // 2)]
         rows = [(peak.value_at(peak.psi(theta)), 0.0, 0.0)]

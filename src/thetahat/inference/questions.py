@@ -43,11 +43,11 @@ class Inference(Found):
         from . import covariance
 
         kind = self._covariance(kind)
-        matrix = self._once(
+        matrix = self._cached(
             ("covariance", kind, by if by is None or isinstance(by, str) else tuple(by)),
             lambda: covariance.natural(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
         )
-        return pd.DataFrame(matrix.numpy(), index=self.names, columns=self.names)
+        return pd.DataFrame(matrix.numpy().copy(), index=self.names, columns=self.names)
 
     def standard_errors(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.Series:
         """The square roots of the covariance's diagonal (which alone is computed where a category has thousands of levels)."""
@@ -56,7 +56,7 @@ class Inference(Found):
         from . import covariance
 
         kind = self._covariance(kind)
-        variance = self._once(
+        variance = self._cached(
             ("variance", kind, by if by is None or isinstance(by, str) else tuple(by)),
             lambda: covariance.variances(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
         )
@@ -142,9 +142,10 @@ class Inference(Found):
             )
         from . import criteria
 
-        return self._once(
+        found = self._cached(
             "criteria", lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations)
         )
+        return dict(found)
 
     @property
     def evidence(self) -> float:
@@ -153,7 +154,7 @@ class Inference(Found):
 
         if self.robust is not None:
             raise BadArgument(f"the evidence is an integral of the likelihood, and {self.robust} maximised something else.")
-        return self._once("evidence", lambda: evidence.evidence(self.objective, self.theta))
+        return self._cached("evidence", lambda: evidence.evidence(self.objective, self.theta))
 
     def _covariance(self, kind: str | None) -> str:
         """The kind that was asked for, or the default."""

@@ -35,7 +35,7 @@ from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from .covariance import Clusters, Inverse, bread, check, natural, project
 from .hypotheses import Restrictions, parse
-from .natural import coordinates, linear, parameter, standing, unconstrained
+from .natural import coordinates, linear, parameter, unconstrained
 from .natural import natural as natural_values
 
 KINDS = ("wald", "likelihood_ratio", "score")
@@ -123,21 +123,21 @@ def test(
         raise BadArgument(f"a likelihood ratio takes no covariance; received {covariance!r}. Use kind='wald'.")
     if kind == "score" and covariance not in ("observed", "expected"):
         raise BadArgument(f"the score test takes covariance='observed' or 'expected'; received {covariance!r}. Use kind='wald'.")
-    with standing(objective, theta):
-        asked = parse(hypothesis, names_of(objective.model))
-        places = coordinates(objective)
-        if any(places[i] is None for i in np.flatnonzero(asked.R.any(0)).tolist()):
-            return _natural_wald(objective, theta, asked, kind, covariance, clusters)
-        R, r = _on_theta(objective, asked, places)
-        if not np.isfinite(r).all():
-            return _boundary(objective, theta, asked, R, r, kind)
-        if kind == "wald":
-            return _wald(objective, theta, asked, R, r, covariance, clusters)
-        if kind == "likelihood_ratio":
-            restricted, _ = _refit(objective, theta, R, r)
-            statistic = _ratio(objective.value(theta), restricted)
-            return _chi2(asked.text, kind, statistic, len(R))
-        return _score(objective, theta, asked, R, r, covariance)
+    objective = objective.at(theta)
+    asked = parse(hypothesis, names_of(objective.model))
+    places = coordinates(objective)
+    if any(places[i] is None for i in np.flatnonzero(asked.R.any(0)).tolist()):
+        return _natural_wald(objective, theta, asked, kind, covariance, clusters)
+    R, r = _on_theta(objective, asked, places)
+    if not np.isfinite(r).all():
+        return _boundary(objective, theta, asked, R, r, kind)
+    if kind == "wald":
+        return _wald(objective, theta, asked, R, r, covariance, clusters)
+    if kind == "likelihood_ratio":
+        restricted, _ = _refit(objective, theta, R, r)
+        statistic = _ratio(objective.value(theta), restricted)
+        return _chi2(asked.text, kind, statistic, len(R))
+    return _score(objective, theta, asked, R, r, covariance)
 
 
 # ---- restrictions on θ -----------------------------------------------------------------------------------------------------------
@@ -255,15 +255,15 @@ def _ratio(whole: float, restricted: float) -> float:
 
 def _score(objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, covariance: str) -> Test:
     _, tilde = _refit(objective, theta, R, r)
-    with standing(objective, tilde):
-        g = objective.taylor(tilde, order=1).gradient.to(torch.float64)
-        try:
-            step = bread(objective, covariance).solve(g)
-        except FlatDirection as error:
-            raise NotConverged(
-                f"the {covariance} information at the maximum under {asked.text!r} is not positive definite, so the score has no norm there. "
-                "Use covariance='expected', or kind='likelihood_ratio'."
-            ) from error
+    objective = objective.at(tilde)
+    g = objective.taylor(tilde, order=1).gradient.to(torch.float64)
+    try:
+        step = bread(objective, covariance).solve(g)
+    except FlatDirection as error:
+        raise NotConverged(
+            f"the {covariance} information at the maximum under {asked.text!r} is not positive definite, so the score has no norm there. "
+            "Use covariance='expected', or kind='likelihood_ratio'."
+        ) from error
     return _chi2(asked.text, "score", float(g @ step), len(R))
 
 

@@ -1,8 +1,14 @@
-"""The objective: Σ_terms Σ_i w_i · log p(x_i | θ) + log p(θ). Terms add; models may share parameters across terms."""
+"""The objective: Σ_terms Σ_i w_i · log p(x_i | θ) + log p(θ). Terms add; models may share parameters across terms.
+
+It is a function of θ and nothing else: to evaluate it writes nothing into the modules that it was made of. It also stands somewhere, at
+the θ that those modules hold, which is where a solver begins and, of the objective that a fit has, θ̂.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -93,7 +99,8 @@ class Objective:
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
-        self._last: tuple[Tensor, Taylor] | None = None
+        self._last: tuple[Tensor, Taylor] | None = None  # the expansion where the models stand
+        self._spare: list[Objective] = []  # copies whose models move
 
     def __add__(self, other: Any) -> Objective:
         if isinstance(other, LogLikelihood):
@@ -123,43 +130,92 @@ class Objective:
 
     @property
     def theta(self) -> Tensor:
-        """θ, flat, (p,), detached."""
+        """θ at which the models stand, flat, (p,): a copy."""
         parts = [p.detach().reshape(-1) for p in self.parameters()]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
-
-    @theta.setter
-    def theta(self, value: Tensor) -> None:
-        at = 0
-        with torch.no_grad():
-            for p in self.parameters():
-                p.copy_(value[at : at + p.numel()].view_as(p))
-                at += p.numel()
 
     @property
     def size(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
-    def _places(self, model: nn.Module) -> Tensor | None:
-        """Where a model's own flat θ lies in the whole one; None: it is the whole one, in order."""
-        every, of_model = self.parameters(), [p for p in model.parameters() if p.requires_grad]
-        if [id(p) for p in every] == [id(p) for p in of_model]:
-            return None
+    def copy(self) -> Objective:
+        """The same objective with modules of its own, shared between terms, priors and weights as they were. The data are not copied."""
+        memo: dict[int, Any] = {id(term.source): term.source for term in self.terms}
+        terms, priors = [], []
+        for term in self.terms:
+            own = copy.copy(term)
+            own.model = copy.deepcopy(term.model, memo)
+            own.weights = copy.deepcopy(_whole(term.weights, self), memo)
+            terms.append(own)
+        for prior in self.priors:
+            priors.append(LogPrior(prior.prior, copy.deepcopy(prior.model, memo)))
+        return Objective(terms, priors)
+
+    def at(self, theta: Tensor) -> Objective:
+        """The same objective with models that stand at θ, (p,): itself if they do, else a copy. Nothing is written into this one."""
+        if torch.equal(theta, self.theta):
+            return self
+        out = self.copy()
+        out._write(theta)
+        return out
+
+    @contextmanager
+    def moved(self, theta: Tensor) -> Iterator[Objective]:
+        """`at(theta)` for as long as the block lasts: a copy that is kept for the next call, and of which each thread takes its own."""
+        try:
+            work = self._spare.pop()
+        except IndexError:
+            work = self.copy()
+        try:
+            work._write(theta)
+            yield work
+        finally:
+            self._spare.append(work)
+
+    def _write(self, theta: Tensor) -> None:
+        """θ into the models: of a copy that nobody else has."""
+        at = 0
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(theta[at : at + p.numel()].view_as(p))
+                at += p.numel()
+
+    def positions(self, model: nn.Module) -> Tensor:
+        """Where a model's own flat θ lies in the whole one, (q,)."""
         start, at = {}, 0
-        for p in every:
+        for p in self.parameters():
             start[id(p)] = at
             at += p.numel()
-        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in of_model]
+        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in model.parameters() if p.requires_grad]
         return torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_spare": [], "_last": None}
 
     # ---- ℓ ---------------------------------------------------------------------------------------------------------------
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
-        """The objective at θ: its value, its gradient, and (order 2) its information. One pass over each source."""
-        if theta is not None:
-            self.theta = theta
-        here = self._remembered(precision)
-        if here is not None:
-            return here
+        """The objective at θ (None: where it stands): its value, its gradient, and (order 2) its information. One pass over each source.
+
+        A pure function of θ: what the models hold before, they hold after.
+        """
+        here = self.theta
+        if theta is not None and not torch.equal(theta, here):
+            with self.moved(theta) as work:
+                return work._expanded(order, precision)
+        return self._remembered(here, order, precision)
+
+    def _remembered(self, here: Tensor, order: int, precision: torch.dtype) -> Taylor:
+        """The expansion where the objective stands: errors, criteria and tests at θ̂ all ask for the same one."""
+        kept = precision == torch.float64 and all(t.weights is None for t in self.terms)
+        if kept and self._last is not None and torch.equal(self._last[0], here):
+            return self._last[1]
+        out = self._expanded(order, precision)
+        if kept and order > 1:
+            self._last = (here, out)
+        return out
+
+    def _expanded(self, order: int, precision: torch.dtype) -> Taylor:
         out: Taylor | None = None
         for term in self.terms:
             part = self._spread(term.taylor(order, precision), term.model)
@@ -168,25 +224,18 @@ class Objective:
             part = self._spread(prior.prior.taylor(prior.model, order), prior.model)
             out = part if out is None else out + part
         assert out is not None
-        if order > 1 and precision == torch.float64:
-            self._last = (self.theta, out)
         return out
-
-    def _remembered(self, precision: torch.dtype) -> Taylor | None:
-        """The last full expansion, if θ has not moved since: errors, criteria and tests at θ̂ all ask for the same one."""
-        if self._last is None or precision != torch.float64 or any(t.weights is not None for t in self.terms):
-            return None
-        theta, out = self._last
-        return out if torch.equal(theta, self.theta) else None
 
     def value(self, theta: Tensor | None = None) -> float:
         """The objective at θ, in nats."""
         return float(self.taylor(theta, order=1).value)
 
     def _spread(self, part: Taylor, model: nn.Module) -> Taylor:
-        places = self._places(model)
-        if places is None:
+        """A model's part, in the coordinates of the whole."""
+        every, of_model = self.parameters(), [p for p in model.parameters() if p.requires_grad]
+        if [id(p) for p in every] == [id(p) for p in of_model]:
             return part
+        places = self.positions(model)
         gradient = part.gradient.new_zeros(self.size)
         gradient[places] = part.gradient
         J = None
@@ -211,11 +260,10 @@ class Objective:
         """λ and m, (p,), of the part −Σ_j λ_j |θ_j − m_j| that has no derivative; λ_j = 0 where there is none."""
         weight, center = torch.zeros(self.size, dtype=torch.float64), torch.zeros(self.size, dtype=torch.float64)
         for each in self.priors:
-            prior, places = each.prior, self._places(each.model)
+            prior = each.prior
             if prior.kink == 0:
                 continue
-            at = prior.coordinates(each.model)
-            at = at if places is None else places[at]
+            at = self.positions(each.model)[prior.coordinates(each.model)]
             if bool(((weight[at] > 0) & (center[at] != prior.location)).any()):
                 raise BadArgument(
                     f"two priors have their kinks at different places of one coefficient, {prior.location:g} and another: name with on= the "
@@ -247,3 +295,25 @@ class Objective:
         for term in self.terms:
             for batch in term.source.batches(term.model):
                 yield term, batch
+
+
+def _whole(weights: Any, objective: Objective) -> Any:
+    """The weighting, unless it is a function that reads a model of the objective where no copy can reach it."""
+    cells = [cell.cell_contents for cell in getattr(weights, "__closure__", None) or () if _filled(cell)]
+    free = {id(p) for p in objective.parameters()}
+    for each in cells:
+        if isinstance(each, nn.Module) and any(id(p) in free for p in each.parameters()):
+            raise BadArgument(
+                f"the weighting {getattr(weights, '__name__', 'given')} is a function that uses a {type(each).__name__} which is "
+                "fitted at the same time: the fit is of a copy, which that function would not see. Write it as a class that "
+                "holds the model as an attribute, or hand the models over: solver=th.Stochastic(in_place=True)."
+            )
+    return weights
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -153,13 +153,15 @@ class Recalled(Objective):
         inverse: Tensor | None = None,
     ):
         super().__init__([term], priors)
-        self.memory, self.at, self.found, self.inverse = memory, theta.clone(), found, inverse
+        self.memory, self.peak, self.found, self.inverse = memory, theta.clone(), found, inverse
+
+    def copy(self) -> Recalled:
+        own = super().copy()
+        return Recalled(own.terms[0], own.priors, self.memory, self.peak, self.found, self.inverse)
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
-        if self.found is None or not torch.equal(self.theta if theta is None else theta, self.at):
+        if self.found is None or not torch.equal(self.theta if theta is None else theta, self.peak):
             self.memory.lack()
-        if theta is not None:
-            self.theta = theta
         J = self.found.information
         if order < 2 or J is None:
             return replace(self.found, information=None)

@@ -63,9 +63,9 @@ class Restricted:
         assert self.basis is not None
         return torch.linalg.lstsq(self.basis, (theta - self.origin)[:, None]).solution[:, 0]
 
-    @theta.setter
-    def theta(self, phi: Tensor) -> None:
-        self.whole.theta = self.lift(phi)
+    def at(self, phi: Tensor) -> Restricted:
+        """The same, its models at θ(φ)."""
+        return self._of(self.whole.at(self.lift(phi)))
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
         part = self.whole.taylor(None if theta is None else self.lift(theta), order=order, precision=precision)
@@ -80,7 +80,10 @@ class Restricted:
         return float(self.taylor(theta, order=1).value)
 
     def thinned(self, keep: int) -> Restricted:
+        return self._of(self.whole.thinned(keep))
+
+    def _of(self, whole: Objective) -> Restricted:
         mask = torch.zeros(len(self.origin), dtype=torch.bool)
         if self.free is not None:
             mask[self.free] = True
-        return Restricted(self.whole.thinned(keep), self.origin, mask if self.free is not None else self.basis)  # type: ignore[arg-type]
+        return Restricted(whole, self.origin, mask if self.free is not None else self.basis)  # type: ignore[arg-type]

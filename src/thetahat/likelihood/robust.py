@@ -234,7 +234,7 @@ class TrimmedTerm(LogLikelihood):
     def __init__(self, model: nn.Module, source: Source, robust: Trimmed):
         super().__init__(model, source)
         self.robust = robust
-        self.held: Tensor | None = None
+        self.held: Tensor | None = None  # rows that stay the kept ones whatever θ is
         if source.size is None:
             raise BadArgument("Trimmed ranks all rows, and these data have no end.")
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
@@ -242,6 +242,12 @@ class TrimmedTerm(LogLikelihood):
 
     def over(self, source: Source, model: nn.Module | None = None) -> LogLikelihood:
         return TrimmedTerm(self.model if model is None else model, source, self.robust)
+
+    def holding(self, kept: Tensor) -> TrimmedTerm:
+        """The term of these rows, (n,) boolean, whatever θ is."""
+        out = TrimmedTerm(self.model, self.source, self.robust)
+        out.held = kept
+        return out
 
     @cached_property
     def lengths(self) -> list[int]:

@@ -352,15 +352,9 @@ def _built(components: Any, k: int | None) -> list[Any]:
     given = [components] * int(k or 0) if one else list(components)
     if not given:
         raise BadArgument("a mixture has at least one component.")
-    built = [_copied(each) if isinstance(each, nn.Module) else Density(families.get(each)) for each in given]
+    built = [copy.deepcopy(each) if isinstance(each, nn.Module) else Density(families.get(each)) for each in given]
     _agree(built)
     return built
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """Parameters of its own; the encoding of the table is shared."""
-    encoder = getattr(model, "encoder", None)
-    return copy.deepcopy(model, {} if encoder is None else {id(part): part for part in (encoder, *encoder.designs)})
 
 
 def _agree(built: list[Any]) -> None:

@@ -202,13 +202,13 @@ class Regression(Model):
         self.coefficients = nn.Parameter(torch.zeros(start, dtype=torch.float64))
         self.layout = _layout(self.predictors, start)
 
-    def hold(self, parameter: str, value: float) -> None:
-        """Hold a constant parameter at a value (its boundary): it leaves θ, and the others keep theirs."""
+    def holding(self, parameter: str, value: float) -> Regression:
+        """The same regression with a constant parameter held at a value (its boundary): it leaves θ, and the others keep theirs."""
         gone = next(p for p in self.predictors if p.parameter == parameter)
         theta = self.coefficients.detach()
-        self.fixed[parameter] = value
-        self._lay_out()
-        set_theta(self, torch.cat([theta[: gone.start], theta[gone.start + gone.size :]]))
+        out = Regression(self.family, self.encoder, self.slots, {**self.fixed, parameter: value}, density=self.density)
+        set_theta(out, torch.cat([theta[: gone.start], theta[gone.start + gone.size :]]))
+        return out
 
     @property
     def bounded(self) -> bool:

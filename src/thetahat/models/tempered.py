@@ -57,9 +57,7 @@ class Tempered(Conditional):
                 f"Tempered(model) divides logits, and {family or type(model).__name__} has none. Accepted: a Conditional or a Regression of "
                 "a Categorical, or of a Bernoulli with link='logit'."
             )
-        encoder = getattr(model, "encoder", None)  # shared: it holds no θ
-        memo = {} if encoder is None else {id(part): part for part in (encoder, *encoder.designs)}
-        self.inner: Any = copy.deepcopy(model, memo).requires_grad_(False).eval()
+        self.inner: Any = copy.deepcopy(model).requires_grad_(False).eval()
         self.family, self.target, self.measure = family, getattr(model, "target", "y"), family.measure
         self.weights = getattr(model, "weights", "raw")
         self.log_temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))

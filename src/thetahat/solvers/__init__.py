@@ -72,12 +72,16 @@ def choose(objective: Objective) -> Any:
 
 def climb(
     objective: Objective, solver: Any, *watch: Callable[[Any], None] | None
-) -> tuple[Certificate, tuple[tuple[int, float, float], ...]]:
-    """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state."""
-    term = objective.terms[0]
-    begin = getattr(objective.model, "start", None)
-    if begin is not None and len(objective.terms) == 1:
-        objective.theta = begin(term.source)
+) -> tuple[Objective, Certificate, tuple[tuple[int, float, float], ...]]:
+    """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state.
+
+    Returns the objective at θ̂, of modules that nobody else has, the certificate and the trace. The objective given stays as it is.
+    """
+    if not isinstance(solver, Stochastic):  # which trains a copy of its own, or what was handed over
+        objective = objective.copy()
+        begin = getattr(objective.model, "start", None)
+        if begin is not None and len(objective.terms) == 1:
+            objective = objective.at(begin(objective.terms[0].source))
     with progress(solver) as shown:
         watching = [each for each in (shown, *watch) if each is not None]
 
@@ -86,7 +90,8 @@ def climb(
                 each(state)
 
         state = iterate(solver, objective, callback if watching else None)
-    return diagnose(objective, solver, state), state.trace
+    objective, certificate = diagnose(objective, solver, state)
+    return objective, certificate, state.trace
 
 
 __all__ = [

@@ -150,7 +150,7 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
     settings: dict[str, Any] = {
         f.name: str(getattr(solver, f.name))
         for f in dataclasses.fields(solver)
-        if f.name not in ("checkpoint", "checkpoint_every", "held_out")
+        if f.name not in ("checkpoint", "checkpoint_every", "held_out", "in_place")
     }
     held = solver.held_out
     settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)

@@ -43,7 +43,11 @@ class Point:
 
 def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
     """The responsibilities at θ, and the objective there: one pass over the data."""
-    objective.theta = theta
+    with objective.moved(theta) as here:
+        return _expected(here, theta, limits)
+
+
+def _expected(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
     term = objective.terms[0]
     model = term.model
     responsibilities: list[Tensor] = []
@@ -87,10 +91,6 @@ class Complete:
     def theta(self) -> Tensor:
         return self.whole.theta
 
-    @theta.setter
-    def theta(self, value: Tensor) -> None:
-        self.whole.theta = value
-
     @property
     def size(self) -> int:
         return self.whole.size
@@ -104,16 +104,20 @@ class Complete:
         return self.whole.model
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
-        if theta is not None:
-            self.theta = theta
+        if theta is None:
+            return self._expanded(self.whole, order, precision)
+        with self.whole.moved(theta) as here:
+            return self._expanded(here, order, precision)
+
+    def _expanded(self, whole: Objective, order: int, precision: torch.dtype) -> Taylor:
         held = iter(zip(self.point.responsibilities, self.point.weights, strict=True))
 
         def of(batch: Batch) -> Taylor:
-            return self.model.complete(batch, *next(held), order, precision)
+            return whole.model.complete(batch, *next(held), order, precision)
 
-        out = total(of, self.whole.terms[0].source, self.model)
-        for prior in self.whole.priors:
-            out = out + self.whole._spread(prior.prior.taylor(prior.model, order), prior.model)
+        out = total(of, whole.terms[0].source, whole.model)
+        for prior in whole.priors:
+            out = out + whole._spread(prior.prior.taylor(prior.model, order), prior.model)
         return out
 
     def value(self, theta: Tensor | None = None) -> float:
@@ -159,17 +163,16 @@ def limits(objective: Objective, model: Mixture) -> Tensor:
     if model.measure == "mass" or objective.priors:
         return torch.full((model.k,), math.inf, dtype=torch.float64)
     source = objective.terms[0].source
-    before, out = objective.theta, []
+    out = []
     for component in model._models():
         rows = Recounted(source, [b.count * supports(component, b) for b in source.batches(model)])
         alone = Objective([LogLikelihood(component, rows)])
         own = getattr(component, "start", None)
         if own is not None:
-            alone.theta = agreed(own(rows))
+            alone = alone.at(agreed(own(rows)))
         n = alone.observations
         first = next(iter(source.batches(model)))[getattr(component, "target", "y")]
         out.append(alone.value() / n + PEAK * (first[0].numel() if first.ndim > 1 else 1))
-    objective.theta = before
     return torch.tensor(out, dtype=torch.float64)
 
 

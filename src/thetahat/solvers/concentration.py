@@ -45,6 +45,7 @@ class State:
     found: tuple[Maximum, ...] = ()
     kept: tuple[Tensor, ...] = ()  # at each of them
     final: Maximum | None = None  # after reweighting
+    ended: Objective | None = None  # the objective of the rows that were kept then
     begun: float = -math.inf
     passes: int = 0
 
@@ -99,7 +100,6 @@ class Concentration:
 
     def start(self, objective: Objective) -> State:
         term = trimmed(objective)
-        term.held = None
         begun = objective.value()
         n, h = sum(term.lengths), term.h
         if h < objective.size + 1:
@@ -132,22 +132,21 @@ class Concentration:
         self, objective: Objective, term: TrimmedTerm, n: int, h: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """As `_least_squares`, for any model: a few steps of Newton in the place of a formula."""
-        begin, values, kept = objective.theta, [], []
+        values, kept = [], []
         for number in range(self.starts):
             rows = torch.zeros(n, dtype=torch.bool)
             rows[torch.randperm(n, generator=generator)[: objective.size + 1 + number % SIZES]] = True
-            objective.theta = begin
+            theta = objective.theta
             for _ in range(SCREENED + 1):
                 inner = Objective([term.on(rows)], objective.priors)
-                state = iterate(Newton(steps=3, begin=objective.theta, thin_above=10**18), inner)
-                if not bool(torch.isfinite(state.theta).all()):
+                theta = iterate(Newton(steps=3, begin=theta, thin_above=10**18), inner).theta
+                if not bool(torch.isfinite(theta).all()):
                     break
-                log_p = log_probs(term)
+                log_p = _log_probs(objective, theta)
                 rows = largest(log_p, h)
-            value = float(log_p[rows].sum()) if bool(torch.isfinite(state.theta).all()) else -math.inf
+            value = float(log_p[rows].sum()) if bool(torch.isfinite(theta).all()) else -math.inf
             values.append(value)
             kept.append(rows)
-        objective.theta = begin
         return torch.tensor(values, dtype=torch.float64), torch.stack(kept)
 
     # ---- step ------------------------------------------------------------------------------------------------------------
@@ -158,13 +157,14 @@ class Concentration:
         if len(state.found) == len(state.subsets):
             return self._reweighted(objective, state)
         kept, trace = state.subsets[len(state.found)], [(0, state.begun, math.inf)]
-        end, certificate = None, Certificate(status="not converged", size=objective.size)
+        end, certificate, theta = None, Certificate(status="not converged", size=objective.size), objective.theta
         for step in range(1, self.steps + 1):
-            end, certificate = _maximised(objective, term, kept)
-            if not bool(torch.isfinite(end.theta).all()):
+            end, certificate = _maximised(objective, term, kept, theta)
+            theta = end.theta
+            if not bool(torch.isfinite(theta).all()):
                 break
-            now = largest(log_probs(term), term.h)
-            value = float(Objective([term.on(now)], objective.priors).value())
+            now = largest(_log_probs(objective, theta), term.h)
+            value = float(Objective([term.on(now)], objective.priors).value(theta))
             trace.append((step, value, certificate.standard_errors if certificate.standard_errors is not None else math.inf))
             if torch.equal(now, kept):
                 break
@@ -180,14 +180,13 @@ class Concentration:
 
     def _reweighted(self, objective: Objective, state: State) -> State:
         """Maximum likelihood of the rows within the cut-off."""
-        term = trimmed(objective)
-        objective.theta = state.theta
-        term.held = within(objective)
-        end, certificate = _maximised(objective, term, term.held)
+        held = within(objective.at(state.theta))
+        end, certificate = _maximised(objective, trimmed(objective), held, state.theta)
         value = float(end.trace[-1][1])
         newton = end if hasattr(end, "scale") else None
         final = Maximum(end.theta, value, certificate, newton, (*state.trace, (len(state.trace), value, end.trace[-1][2])))
-        return replace(state, final=final, passes=state.passes + 3)
+        ended = Objective([trimmed(objective).holding(held)], objective.priors).at(final.theta)
+        return replace(state, final=final, ended=ended, passes=state.passes + 3)
 
     # ---- done ------------------------------------------------------------------------------------------------------------
 
@@ -212,8 +211,10 @@ class Concentration:
         if lower:
             gap = at_top[0].value - lower[0][0].value
             told += f", {sum(times for _, times in lower)} to lower maxima (the next {gap:.3g} nats lower)"
-        if state.final is not None:
-            told += f". Then reweighted: maximum likelihood of the {int(term.kept().sum())} rows within the cut-off"
+        if state.ended is not None:
+            told += (
+                f". Then reweighted: maximum likelihood of the {int(trimmed(state.ended).kept().sum())} rows within the cut-off"
+            )
         return replace(answer.certificate, detail=told + ".", **known)
 
 
@@ -225,14 +226,20 @@ def trimmed(objective: Objective) -> TrimmedTerm:
     return term
 
 
-def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor) -> tuple[Any, Certificate]:
-    """The end of the climb on some rows, from where θ stands; the objective is left there."""
+def _log_probs(objective: Objective, theta: Tensor) -> Tensor:
+    """log p of every row at θ, (n,)."""
+    with objective.moved(theta) as here:
+        return log_probs(here.terms[0])
+
+
+def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor) -> tuple[Any, Certificate]:
+    """The maximum on some rows, by iterations that begin at θ."""
     from . import choose  # which reads this file
 
     inner = Objective([term.on(kept)], objective.priors)
     solver = choose(inner)
     if isinstance(solver, Newton):
-        solver = replace(solver, begin=objective.theta, thin_above=10**18)
+        solver = replace(solver, begin=theta, thin_above=10**18)
     state = iterate(solver, inner)
     return state, solver.certificate(inner, state)
 

@@ -36,46 +36,51 @@ PERFECT, PERFECT_AT = (
 FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
 
 
-def diagnose(objective: Objective, solver: Any, state: Any) -> Certificate:
-    """The solver's certificate, or the reason why there is no maximum to certify. Leaves the objective at θ̂."""
+def diagnose(objective: Objective, solver: Any, state: Any) -> tuple[Objective, Certificate]:
+    """The objective at θ̂, and the solver's certificate, or the reason why there is no maximum to certify.
+
+    Where the data push a parameter to its boundary, it is held there and the objective is that of the others.
+    """
     certificate = solver.certificate(objective, state)
-    objective.theta = state.theta
+    ended = getattr(state, "ended", None)  # of a solver whose objective is not the one that it was given
+    objective = objective.at(state.theta) if ended is None else ended
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
         kinked = "A prior's kink was climbed by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
-        return replace(certificate, detail=f"{certificate.detail} {kinked}".strip())
+        return objective, replace(certificate, detail=f"{certificate.detail} {kinked}".strip())
     value = state.trace[-1][1] if state.trace else objective.value()  # the last step's: not a pass more
     if certificate.ok and not _finite(objective, value):
         certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
-        return replace(certificate, status="not converged", detail=_impossible(objective, begin))
-    certificate = _examined(objective, state, certificate)
+        return objective, replace(certificate, status="not converged", detail=_impossible(objective, begin))
+    objective, certificate = _examined(objective, state, certificate)
     if certificate.status == "boundary" and not _finite(objective, objective.value()):
         certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
     extreme = "" if certificate.ok or not isinstance(objective.model, Regression) else _magnitudes(objective.model, objective)
-    return replace(certificate, status="not converged", detail=extreme) if extreme else certificate
+    return objective, replace(certificate, status="not converged", detail=extreme) if extreme else certificate
 
 
-def _examined(objective: Objective, state: Any, certificate: Certificate) -> Certificate:
+def _examined(objective: Objective, state: Any, certificate: Certificate) -> tuple[Objective, Certificate]:
     model = objective.model
     own = None if objective.priors or len(objective.terms) != 1 else getattr(model, "recession", None)
     known = None if own is None else own(objective.terms[0].source)
     if known is not None:  # the model can prove it
         status, direction, detail = known
         lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
-        return replace(lost, nats=None, standard_errors=None)
+        return objective, replace(lost, nats=None, standard_errors=None)
     perfect = None if certificate.ok or certificate.status == "no maximum" else _perfect(objective)
     if perfect:
-        return replace(certificate, status="no maximum", rows=perfect[0], detail=perfect[1], concave=False)
-    at = _boundary(objective, model) if isinstance(model, Regression) else None
-    if at and at.ok:
+        return objective, replace(certificate, status="no maximum", rows=perfect[0], detail=perfect[1], concave=False)
+    at = _boundary(objective) if isinstance(model, Regression) else None
+    if at and at[1].ok:
         return at
     if at:  # the others have no maximum there
-        certificate = at
+        objective, certificate = at
+        model = objective.model
     elif certificate.ok and not _suspicious(state):
-        return certificate
+        return objective, certificate
     if certificate.status == "no maximum" or certificate.directions or len(objective.terms) != 1 or objective.size > 5000:
-        return certificate
+        return objective, certificate
     held = torch.zeros(objective.size, dtype=torch.bool)  # by a prior, which falls for ever in every direction
     for prior in objective.priors:
         held[prior.prior.coordinates(prior.model)] = True
@@ -87,18 +92,17 @@ def _examined(objective: Objective, state: Any, certificate: Certificate) -> Cer
     flat = _flat(objective, model, weak, scale)
     found = _separated(model, objective, certificate, held) if isinstance(model, Regression) else None
     if found and flat:
-        return replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
+        return objective, replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
     if found:
-        return found
+        return objective, found
     if flat:
-        return _flat_certificate(flat, certificate)
+        return objective, _flat_certificate(flat, certificate)
     recession = _recession(objective, vectors, state, certificate, held)
     if recession is None and isinstance(model, Regression) and weak.shape[1] and getattr(state, "factor", state) is None:
         near = direction_text(_named(model, vectors[:, 0]))
-        return replace(
-            certificate, detail=f"{certificate.detail} The columns are nearly collinear along {near}: centre them, or drop one."
-        )
-    return recession or certificate
+        near = f"The columns are nearly collinear along {near}: centre them, or drop one."
+        return objective, replace(certificate, detail=f"{certificate.detail} {near}")
+    return objective, recession or certificate
 
 
 def _finite(objective: Objective, value: float) -> bool:
@@ -237,7 +241,6 @@ def _unchanged(objective: Objective, v: Tensor) -> bool:
     step = v / float(v.abs().max())
     # ±30: far out along a recession direction nothing changes near by either, but the way back does
     values = [objective.value(theta + t * step) for t in (-30.0, -1.0, -0.1, 0.1, 1.0, 30.0)]
-    objective.theta = theta
     return all(abs(x - here) <= 1e-9 * (abs(here) + 1) for x in values)
 
 
@@ -282,10 +285,11 @@ def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) ->
 # ---- boundaries ----------------------------------------------------------------------------------------------------------------
 
 
-def _boundary(objective: Objective, model: Regression) -> Certificate | None:
-    """Hold at its boundary every constant that the data push there, refit the others, and say so."""
+def _boundary(objective: Objective) -> tuple[Objective, Certificate] | None:
+    """The objective with every constant that the data push to its boundary held there, at the maximum of the others."""
     found: dict[str, str] = {}
-    for p in list(model.predictors):
+    for p in list(objective.model.predictors):
+        model: Regression = objective.model
         edge = p.spec.boundary
         if edge is None or not p.design.constant or objective.priors or len(objective.terms) != 1:
             continue
@@ -297,18 +301,17 @@ def _boundary(objective: Objective, model: Regression) -> Certificate | None:
         far, here = theta.clone(), objective.value()
         far[j] = FAR if edge > value else -FAR
         if not objective.value(far) >= here - 1e-6:
-            objective.theta = theta
             continue
-        model.hold(p.parameter, float(p.spec.link.inverse(far[j])))
+        term, held = objective.terms[0], model.holding(p.parameter, float(p.spec.link.inverse(far[j])))
+        objective = Objective([term.over(term.source, held)])
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {edge:g}"
     if not found:
         return None
     solver: Newton | InteriorPoint = InteriorPoint() if interior_point.applies(objective) else Newton()
     state = iterate(solver, objective)
     certificate = solver.certificate(objective, state)
-    if not certificate.ok:
-        return certificate
-    return replace(certificate, status="boundary", boundary=found)
+    objective = objective.at(state.theta)
+    return objective, replace(certificate, status="boundary", boundary=found) if certificate.ok else certificate
 
 
 # ---- no maximum ----------------------------------------------------------------------------------------------------------------
@@ -371,7 +374,6 @@ def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: C
                 if not values[-1] >= values[-2] - noise:
                     break
             else:
-                objective.theta = theta
                 if math.isnan(values[-1]):
                     continue
                 named = _named(objective.model, d)
@@ -383,5 +385,4 @@ def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: C
                     "(prior=th.priors.Normal(2.5))."
                 )
                 return replace(certificate, status="no maximum", directions=(named,), detail=detail, concave=False)
-    objective.theta = theta
     return None

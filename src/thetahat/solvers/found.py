@@ -1,9 +1,12 @@
-"""What a climb found: the model at θ̂, the objective, the certificate, the trace. Inference and evaluation ask their questions of it."""
+"""What was found: the objective at θ̂, the certificate, the trace. Inference and evaluation ask their questions of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from ..data import Source
 from ..likelihood import DensityPower, LogLikelihood, Objective, Trimmed
@@ -12,7 +15,18 @@ from .certificate import Certificate
 
 
 class Found:
-    """The model at θ̂, the objective, the trace, the certificate; what is computed of them is kept."""
+    """The objective at θ̂, the certificate, the trace. It does not change; what is computed of it is kept.
+
+    The objective is the fit's own: no other fit, and nothing that was passed to `th.fit`, shares its modules.
+    """
+
+    objective: Objective
+    certificate: Certificate
+    solver: Any
+    trace: tuple[tuple[int, float, float], ...]
+    call: Mapping[str, Any]
+    measured: tuple[Mapping[str, float], ...]  # by a run, at its evaluations: {"step": …, "greedy_return": …}
+    _cache: dict[Any, Any]
 
     def __init__(
         self,
@@ -24,13 +38,39 @@ class Found:
         call: Mapping[str, Any] | None = None,
         measured: Sequence[Mapping[str, float]] = (),
     ):
-        self.objective, self.certificate, self.solver = objective, certificate, solver
-        self.model = objective.model
-        self.theta = objective.theta
-        self.trace = tuple(trace)
-        self.call = dict(call or {})
-        self.measured = tuple(measured)  # by a run, along the climb: {"step": …, "greedy_return": …}
-        self._kept: dict[Any, Any] = {}
+        self.__dict__.update(
+            {
+                "objective": objective,
+                "certificate": certificate,
+                "solver": solver,
+                "trace": tuple(trace),
+                "call": dict(call or {}),
+                "measured": tuple(measured),
+                "_cache": {},
+            }
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a fit does not change: {name} cannot be set. Fit again, or copy what you need.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a fit does not change: {name} cannot be deleted.")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """The same fit with modules of its own. The data are shared: they do not change either."""
+        out = copy.copy(self)
+        out.__dict__.update(objective=self.objective.copy(), _cache=dict(self._cache))
+        return out
+
+    @property
+    def model(self) -> Any:
+        """The first term's model, at θ̂."""
+        return self.objective.model
+
+    @property
+    def theta(self) -> Tensor:
+        """θ̂, flat, unconstrained, (p,): a copy."""
+        return self.objective.theta
 
     @property
     def names(self) -> list[str]:
@@ -42,10 +82,10 @@ class Found:
         """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something else: `maximised`."""
         if self.robust is not None:
             plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
-            return self._once("log_likelihood", lambda: Objective(plain).value(self.theta))
+            return self._cached("log_likelihood", lambda: Objective(plain).value())
         if self.certificate.status == "certified maximum" and self.trace and not self.objective.priors:
             return self.trace[-1][1]  # the last step's value is ℓ(θ̂) itself: no pass over the data is needed
-        return self._once("log_likelihood", lambda: Objective(self.objective.terms).value(self.theta))
+        return self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
 
     @property
     def robust(self) -> DensityPower | Trimmed | None:
@@ -55,20 +95,20 @@ class Found:
     @property
     def maximised(self) -> float:
         """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors included."""
-        return self._once("maximised", lambda: self.objective.value(self.theta))
+        return self._cached("maximised", self.objective.value)
 
     @property
     def observations(self) -> float:
         """n = Σ count."""
-        return self._once("observations", lambda: self.objective.observations)
+        return self._cached("observations", lambda: self.objective.observations)
 
     @property
     def source(self) -> Source:
         """The data that were fitted."""
         return self.objective.terms[0].source
 
-    def _once(self, key: Any, compute: Any) -> Any:
-        if key not in self._kept:
-            self.objective.theta = self.theta
-            self._kept[key] = compute()
-        return self._kept[key]
+    def _cached(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What was computed before, or is now. A caller that hands it out copies it."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]

@@ -28,7 +28,7 @@ class Solver(Protocol):
 
 
 def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None = None) -> Any:
-    """start, step until done; leaves the objective's θ at the state's. `callback(state)` sees every state (progress, traces).
+    """start, step until done. `callback(state)` sees every state (progress, traces).
 
     A solver with a checkpoint writes it when Ctrl-C or SIGTERM ends the process: after the step under way, at most one step is lost.
 
@@ -52,5 +52,4 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
             if number:
                 solver.write(objective, state)
                 leave(number, state.step, checkpoint)
-    objective.theta = state.theta
     return state

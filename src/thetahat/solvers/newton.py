@@ -84,27 +84,25 @@ class Newton:
     # ---- start -----------------------------------------------------------------------------------------------------------
 
     def start(self, objective: Any) -> State:
-        if self.begin is not None:
-            objective.theta = self.begin
+        begin = objective.theta if self.begin is None else self.begin
         rows = objective.rows or 0
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
-            borrowed = self._climb_thinned(objective, keep)
+            borrowed = self._climb_thinned(objective, begin, keep)
             if borrowed is not None and not hasattr(objective.model, "taylor"):
                 return self._borrow(objective, borrowed, keep)  # p gradients' worth of work saved, where J is as dear as that
+            begin = begin if borrowed is None else borrowed.theta
         precision = torch.float32 if rows > self.float32_above else torch.float64
-        return self._look(objective, objective.theta, precision)
+        return self._look(objective, begin, precision)
 
-    def _climb_thinned(self, objective: Any, keep: int) -> State | None:
+    def _climb_thinned(self, objective: Any, begin: Tensor, keep: int) -> State | None:
         """Climb on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
-        before = objective.theta
-        solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=None)
+        solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=begin)
         thinned = objective.thinned(keep)
         state = solver.start(thinned)
         while not solver.done(thinned, state):
             state = solver.step(thinned, state)
         sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
-        objective.theta = state.theta if sound else before
         return state if sound else None
 
     def _borrow(self, objective: Any, thinned: State, keep: int) -> State:

@@ -81,9 +81,7 @@ class Proximal:
     begin: Tensor | None = field(default=None, repr=False)
 
     def start(self, objective: Any) -> State:
-        if self.begin is not None:
-            objective.theta = self.begin
-        theta = objective.theta
+        theta = objective.theta if self.begin is None else self.begin
         if theta.dtype != torch.float64:
             raise BadArgument(
                 f"Proximal finds exact zeros in float64, and this model is {theta.dtype}: use Stochastic, or model.double()."
@@ -126,7 +124,7 @@ class Proximal:
             return Certificate(status="not converged", detail=why, **known)
         told = (
             f"{int(zero.sum())} of {int((weight > 0).sum())} penalised coefficients {'is' if int(zero.sum()) == 1 else 'are'} exactly "
-            f"{_places(center[weight > 0])}; no subgradient is off by more than {float(miss.max()):.1e} standard errors."
+            f"{_kinks(center[weight > 0])}; no subgradient is off by more than {float(miss.max()):.1e} standard errors."
         )
         known |= {"nats": 0.5 * state.decrement**2, "standard_errors": state.decrement, "rank": int((~zero).sum())}
         free = ~zero
@@ -159,7 +157,6 @@ class Proximal:
             weight, center = objective.kinks()
             u = (state.theta - center)[weight > 0].abs() / direction[weight > 0].abs().clamp(min=1e-6)
             away = objective.value(state.theta + 0.5 * float(u[u > 0].min() if bool((u > 0).any()) else 1.0) * direction)
-            objective.theta = state.theta
             if not abs(away - state.value) <= 1e-11 * (abs(state.value) + 1):
                 return Certificate(status="stationary point", detail="The information is not positive definite.", **known)
         names = names_of(objective.model)
@@ -301,7 +298,7 @@ def _faced(J: Tensor, b: Tensor, weight: Tensor, x: np.ndarray, r: np.ndarray) -
     return (b - J @ torch.from_numpy(x)).numpy()
 
 
-def _places(center: Tensor) -> str:
+def _kinks(center: Tensor) -> str:
     """Where the kinks are: 0, or their locations."""
     found = sorted({float(c) for c in center})
     return f"{found[0]:g}" if len(found) == 1 else "at their prior's location"

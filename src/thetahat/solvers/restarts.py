@@ -80,15 +80,13 @@ class Restarts:
     def start(self, objective: Objective) -> State:
         begin = objective.theta
         starts = [begin] + [theta for theta in self._others(objective) if bool(torch.isfinite(theta).all())]
-        objective.theta = begin
         return State(tuple(starts))
 
     def _others(self, objective: Objective) -> list[Tensor]:
         """θ of maximum likelihood and of trimmed fits, those that there are."""
         term = objective.terms[0]
-        out, begin = [], objective.theta
+        out = []
         for keep in (1.0, *KEPT):
-            objective.theta = begin
             own = LogLikelihood(term.model, term.source) if keep == 1 else Trimmed(keep).of(term.model, term.source)
             cheap = closed_form.applies(Objective([LogLikelihood(term.model, term.source)], objective.priors))
             starts = self.elemental if cheap else max(1, self.elemental // 10)

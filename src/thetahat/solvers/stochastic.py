@@ -85,8 +85,13 @@ class State:
     advice: str = ""  # what to do about the failure
 
     @property
+    def ended(self) -> Objective:
+        """What is trained: a copy of the objective that was given, or itself where it was handed over."""
+        return self.work.engine.objective
+
+    @property
     def theta(self) -> Tensor:
-        return self.work.engine.objective.theta
+        return self.ended.theta
 
     @property
     def recent(self) -> tuple[float, ...]:
@@ -122,8 +127,10 @@ class Stochastic:
     precision : torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's own
     compile : the models by torch.compile (the first step takes long)
     distributed : under torchrun, "ddp" (θ on every process) or "fsdp" (a shard of θ on each)
+    in_place : False trains a copy of the models, and those given stay as they are. True trains the models that are given, which belong to
+        the fit from then on: for networks of which memory cannot hold two
 
-    The model is left in evaluation mode (no dropout).
+    The fitted model is in evaluation mode (no dropout).
 
     >>> Stochastic(steps=100, learning_rate=0.1, decay="linear").rate(50)
     0.05
@@ -150,6 +157,7 @@ class Stochastic:
     precision: torch.dtype | None = None
     compile: bool = False
     distributed: str = "ddp"
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("pieces", 1), ("warmup", 0), ("seed", None)):
@@ -197,6 +205,7 @@ class Stochastic:
         if not isinstance(objective, Objective):
             raise BadArgument(f"stochastic ascent climbs a whole objective; received {type(objective).__name__}.")
         generator = torch.Generator().manual_seed(self.seed)
+        objective = objective if self.in_place else objective.copy()
         first = objective.terms[0]
         kept: dict[int, Batch | Source] = {}
         held: tuple[LogLikelihood, Source | Batch] | None = None
@@ -239,7 +248,7 @@ class Stochastic:
     # ---- step ------------------------------------------------------------------------------------------------------------
 
     def step(self, objective: Objective, state: State) -> State:
-        work = state.work
+        work, objective = state.work, state.ended
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
         work.statistics.saw(batches)
         work.engine.training(True)
