@@ -289,6 +289,7 @@ def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given
             f"{path} holds a fit of a {name} whose tensor {first!r} has the shape {config['shapes'].get(first)}; that of the model given has "
             f"{shapes.get(first)} ({len(differ)} tensors differ)."
         )
+    given = copy.deepcopy(given)
     given.load_state_dict({n: tensors[f"model.{n}"] for n in shapes}, strict=getattr(given, "keeps", "all") == "all")
     for parameter_name, parameter in given.named_parameters():
         parameter.requires_grad_(parameter_name in config["trained"])

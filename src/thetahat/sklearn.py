@@ -55,7 +55,7 @@ class _Linear(BaseEstimator):
             )
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]
         encoder, slots = _encoder(names, family, levels, self.fit_intercept)
-        self._model = model = Regression(family, encoder, slots)
+        model = Regression(family, encoder, slots)
         source = Tensors(self._batch(X, y, _weights(sample_weight, X)))
         _check_support(family, source.whole["y"])
         objective = Objective([LogLikelihood(model, source)])
@@ -91,6 +91,11 @@ class _Linear(BaseEstimator):
         """New rows, checked against those that were fitted."""
         check_is_fitted(self)
         return self._batch(validate_data(self, X, dtype=np.float64, reset=False))
+
+    @property
+    def _model(self) -> Regression:
+        model: Regression = self.fit_.model
+        return model
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """(slopes, intercepts) of the predictors that have slopes, (k, p) and (k,)."""

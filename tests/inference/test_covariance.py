@@ -384,14 +384,6 @@ def test_a_flat_direction_has_no_covariance():
         ours.standard_errors()
 
 
-def test_theta_stands_at_the_maximum_afterwards():
-    """Whatever is computed, the model is left as it was fitted."""
-    ours = th.fit("y ~ x + w", DATA, "negative_binomial")
-    ours.objective.theta = ours.theta + 1.0
-    ours.covariance("sandwich")
-    assert torch.equal(ours.objective.theta, ours.theta)
-
-
 @pytest.mark.parametrize(
     ("family", "draw"),
     [

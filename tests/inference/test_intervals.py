@@ -158,7 +158,6 @@ def brute(fit, index, level=0.95):
     for sign in (-1, 1):
         far = float(theta[j]) + sign * 4 * error
         ends.append(brentq(lambda psi: refits.at(psi)[1] - target, float(theta[j]), far, xtol=1e-12 * error))
-    fit.objective.theta = theta
     moved = []
     for end in ends:
         at = theta.clone()
@@ -209,7 +208,6 @@ def test_at_an_endpoint_the_likelihood_is_at_its_level(logit):
         g = t.gradient.clone()
         g[j] = 0
         assert float(g.abs().max()) < 1e-5
-    logit.objective.theta = logit.theta
 
 
 def test_the_refits_find_the_same_endpoint_alone(logit):
@@ -218,7 +216,6 @@ def test_the_refits_find_the_same_endpoint_alone(logit):
     joint = profile.endpoints(logit.objective, logit.theta, parameters="x")["x"]
     root = math.sqrt(C95)
     high, low = (profile._refitted(peak, sign * root, None) for sign in (1, -1))
-    logit.objective.theta = logit.theta
     assert_allclose([low.value, high.value], [end.value for end in joint], rtol=1e-7)
     assert low.status == "bracketed"
 

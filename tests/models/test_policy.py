@@ -124,6 +124,7 @@ def test_reinforce_improves_the_return_on_cartpole():
     weights = th.weights.RewardToGo(0.99, normalise=True)
     solver = th.Stochastic(steps=15, learning_rate=0.02, decay="constant")
     fit = th.fit(policy, Rollouts(CARTPOLE, 8, seed=0), weights=weights, solver=solver)
+    policy = fit.model
     after = returns(policy, CARTPOLE, 32, seed=101, greedy=False)
     error = float((before.var() / 32 + after.var() / 32).sqrt())
     assert fit.certificate.status == "stochastic"

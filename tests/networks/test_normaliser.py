@@ -52,7 +52,8 @@ def test_evaluation_and_steps_leave_it_as_it_is():
     normaliser, policy, value = pair()
     rollouts = th.data.Rollouts("CartPole-v1", 4, length=8, advantage=th.weights.GAE(value), epochs=3, batch_size=16, seed=0)
     objective = th.LogLikelihood(policy, rollouts, th.weights.Clipped()) + th.LogLikelihood(value, rollouts)
-    th.maximize(objective, solver=th.Stochastic(steps=12, learning_rate=1e-3))
+    policy = th.maximize(objective, solver=th.Stochastic(steps=12, learning_rate=1e-3)).model
+    normaliser = next(m for m in policy.modules() if isinstance(m, Normaliser))
     assert float(normaliser.seen) > 0
     before = {name: b.clone() for name, b in normaliser.named_buffers()}
     returns(policy, "CartPole-v1", 3)
@@ -107,7 +108,7 @@ def test_scales_that_would_stop_a_network_do_not_stop_it():
         advantage = th.weights.GAE(value, 0.99, 0.95, normalise=True)
         rollouts = th.data.Rollouts(poles, 16, length=32, advantage=advantage, epochs=8, batch_size=512, seed=0)
         objective = th.LogLikelihood(policy, rollouts, th.weights.Clipped()) + th.LogLikelihood(value, rollouts)
-        th.maximize(objective, solver=th.Stochastic(steps=160, learning_rate=0.02, clip=0.5, seed=0))
+        policy = th.maximize(objective, solver=th.Stochastic(steps=160, learning_rate=0.02, clip=0.5, seed=0)).model
         return float(returns(policy, poles, 10, seed=5).mean())
 
     assert learnt(True) > 2 * learnt(False)

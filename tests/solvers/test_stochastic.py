@@ -268,6 +268,7 @@ def test_running_statistics_move_in_the_precision_of_the_model(iris):
     fit = th.fit(
         th.models.Conditional(th.families.Categorical(3), net), {"x": X + 2, "y": y}, solver=th.Stochastic(steps=40, keep="last")
     )
+    net = fit.model.network
     assert net[0].running_mean.dtype == torch.float64
     np.testing.assert_allclose(net[0].running_mean, (X + 2).mean(0), atol=0.2)
     assert fit.theta.dtype == torch.float64

@@ -154,7 +154,7 @@ def _text(asked: Reward) -> Rated:
             note + f"prior: Normal({choice.scale:g}) on all{' but the length' if differs else ''}, by pairs held out",
         )
     judgement = found.judge(judged, level=asked.level)
-    found.measured = (_measured(judgement),)
+    found = found._with(measured=(_measured(judgement),))
     return Rated(found, _coefficients(found), judgement, note.strip())
 
 

@@ -147,6 +147,7 @@ def density_ratio(reference: Any, new: Any, predictors: str | None = None, *, pr
         kind = NoMaximum if certificate.status == "no maximum" else NotConverged
         why = certificate.detail or str(certificate)
         raise kind(f"the new rows can be told from the reference rows too well for a density ratio: {why}", certificate)
+    model = objective.model
     with torch.no_grad():
         eta = torch.cat([model.eta(b)[0].expand(len(b)) for b in table.batches()]).numpy()[:n_ref]
     log_ratio = eta - math.log(n_new / n_ref)

@@ -28,7 +28,6 @@ from ..models.mixture import Mixture
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 
-
 _THREADS = threading.Lock()
 _inside, _before = 0, 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -139,13 +140,14 @@ class Objective:
         return sum(p.numel() for p in self.parameters())
 
     def copy(self) -> Objective:
-        """The same objective with modules of its own, shared between terms, priors and weights as they were. The data are not copied."""
-        memo: dict[int, Any] = {id(term.source): term.source for term in self.terms}
+        """The same objective with modules of its own, shared as they were between terms, priors, weights and sources. Data are not copied."""
+        memo: dict[int, Any] = {}
+        free = {id(p) for p in self.parameters()}
         terms, priors = [], []
         for term in self.terms:
             own = copy.copy(term)
             own.model = copy.deepcopy(term.model, memo)
-            own.weights = copy.deepcopy(_whole(term.weights, self), memo)
+            own.weights, own.source = _with_models(term.weights, free, memo), _with_models(term.source, free, memo)
             terms.append(own)
         for prior in self.priors:
             priors.append(LogPrior(prior.prior, copy.deepcopy(prior.model, memo)))
@@ -297,18 +299,53 @@ class Objective:
                 yield term, batch
 
 
-def _whole(weights: Any, objective: Objective) -> Any:
-    """The weighting, unless it is a function that reads a model of the objective where no copy can reach it."""
-    cells = [cell.cell_contents for cell in getattr(weights, "__closure__", None) or () if _filled(cell)]
-    free = {id(p) for p in objective.parameters()}
-    for each in cells:
-        if isinstance(each, nn.Module) and any(id(p) in free for p in each.parameters()):
-            raise BadArgument(
-                f"the weighting {getattr(weights, '__name__', 'given')} is a function that uses a {type(each).__name__} which is "
-                "fitted at the same time: the fit is of a copy, which that function would not see. Write it as a class that "
-                "holds the model as an attribute, or hand the models over: solver=th.Stochastic(in_place=True)."
-            )
-    return weights
+# ---- models inside weights and sources -----------------------------------------------------------------------------------------
+
+
+def _with_models(thing: Any, free: set[int], memo: dict[int, Any]) -> Any:
+    """A weighting or a source that reads the copies of the models that it read (an advantage its value function); else itself.
+
+    free : the parameters of the objective, by id;  memo : of `copy.deepcopy`, what was copied of it so far
+    """
+    if isinstance(thing, nn.Module):
+        return copy.deepcopy(thing, memo)
+    if not _reads(thing, free):
+        return thing
+    if id(thing) in memo:
+        return memo[id(thing)]
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(_with_models(each, free, memo) for each in thing)
+    if isinstance(thing, dict):
+        return {name: _with_models(each, free, memo) for name, each in thing.items()}
+    if isinstance(thing, FunctionType):
+        raise BadArgument(
+            f"the function {thing.__name__} uses a model that is fitted at the same time: the fit is of a copy, which that "
+            "function would not see. Write a class that holds the model as an attribute, or hand the models over: "
+            "solver=th.Stochastic(in_place=True)."
+        )
+    out = memo[id(thing)] = copy.copy(thing)
+    for name, each in vars(thing).items():
+        object.__setattr__(out, name, _with_models(each, free, memo))
+    return out
+
+
+def _reads(thing: Any, free: set[int], depth: int = 4) -> bool:
+    """Whether a module with one of these parameters is among what an object holds."""
+    if isinstance(thing, nn.Module):
+        return any(id(p) in free for p in thing.parameters())
+    if depth == 0 or isinstance(thing, (Tensor, str, int, float, bool, type, type(None))):
+        return False
+    if isinstance(thing, (list, tuple)):
+        held = list(thing) if len(thing) < 100 else []  # rows of data are no models
+    elif isinstance(thing, dict):
+        held = list(thing.values()) if len(thing) < 100 else []
+    elif isinstance(thing, FunctionType):
+        held = [c.cell_contents for c in thing.__closure__ or () if _filled(c)]
+    elif isinstance(thing, MethodType):
+        held = [thing.__self__]
+    else:
+        held = list(getattr(thing, "__dict__", {}).values())
+    return any(_reads(each, free, depth - 1) for each in held)
 
 
 def _filled(cell: Any) -> bool:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,15 @@ class Custom(Model):
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A function is pickled by its qualified name. Decorated by `@th.model`, that name is this model, and it the model's `function`."""
+        function, at = self.function, sys.modules.get(self.function.__module__)
+        for part in function.__qualname__.split("."):
+            at = getattr(at, part, None)
+        if isinstance(at, Custom) and at.function is function:
+            function.__qualname__ += ".function"
+        return dict(super().__getstate__())
 
     @property
     def names(self) -> list[str]:

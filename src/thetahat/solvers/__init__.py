@@ -79,6 +79,8 @@ def climb(
     """
     if not isinstance(solver, Stochastic):  # which trains a copy of its own, or what was handed over
         objective = objective.copy()
+        for term in objective.terms:
+            term.model.eval()  # the whole data have one log-likelihood: no dropout, no statistics of a batch
         begin = getattr(objective.model, "start", None)
         if begin is not None and len(objective.terms) == 1:
             objective = objective.at(begin(objective.terms[0].source))

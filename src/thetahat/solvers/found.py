@@ -62,6 +62,12 @@ class Found:
         out.__dict__.update(objective=self.objective.copy(), _cache=dict(self._cache))
         return out
 
+    def _with(self, **changes: Any) -> Any:
+        """The same fit with other attributes; nothing computed is kept."""
+        out = copy.copy(self)
+        out.__dict__.update(changes, _cache={})
+        return out
+
     @property
     def model(self) -> Any:
         """The first term's model, at θ̂."""

@@ -60,8 +60,7 @@ def rlhf(quick: bool) -> Row:
     judged = lambda prompts, answers: reward(torch.stack(answers))  # noqa: E731
     draws = Generations([[START]], judged, length=LENGTH, group=256, advantage=RLOO(), reference=reference, kl=BETA)
     solver = Stochastic(steps=120 if quick else 300, learning_rate=0.1, decay="linear")
-    fit(policy, draws, weights=Advantage(), solver=solver)
-    after = _away(policy, reference)
+    after = _away(fit(policy, draws, weights=Advantage(), solver=solver).model, reference)
     return Row(
         "RLHF, by RLOO",
         "its own sentences, 27 of them possible",
@@ -84,7 +83,7 @@ def dpo(quick: bool) -> Row:
     r = reward(EVERY)
     judged = TokenPairs(rows, context=LENGTH + 1).whole.with_count(torch.sigmoid(r[pairs[:, 0]] - r[pairs[:, 1]]))
     found = fit(DPO(policy, reference, BETA), Tensors(judged, target="preference"), solver=LBFGS(), on_failure="return")
-    after = _away(policy, reference)
+    after = _away(found.model.policy, reference)
     return Row(
         "DPO",
         "108 pairs of 27 sentences, as judged",

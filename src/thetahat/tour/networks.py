@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ def reinforce(quick: bool) -> Row:
     rollouts = Rollouts("CartPole-v1", 16, seed=0)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
     solver = Stochastic(steps=15 if quick else 40, learning_rate=0.02, decay="constant")
-    fit(policy, rollouts, weights=RewardToGo(0.99, normalise=True), solver=solver)
+    policy = fit(policy, rollouts, weights=RewardToGo(0.99, normalise=True), solver=solver).model
     after = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
     return Row(
         "REINFORCE",
@@ -112,8 +113,9 @@ def ppo(quick: bool) -> Row:
     rollouts = Rollouts("CartPole-v1", 32, length=32, advantage=advantage, epochs=8, batch_size=256)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
     solver = Stochastic(steps=320 if quick else 1200, learning_rate=3e-3, decay="linear", clip=0.5)
-    maximize(LogLikelihood(policy, rollouts, Clipped(0.2)) + LogLikelihood(value, rollouts), solver=solver)
-    after = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
+    found = maximize(LogLikelihood(policy, rollouts, Clipped(0.2)) + LogLikelihood(value, rollouts), solver=solver)
+    played: Any = found.source
+    after = float(returns(found.model, "CartPole-v1", 20, seed=1000).mean())
     return Row(
         "PPO, with a value function",
         "CartPole-v1, its own rollouts",
@@ -121,7 +123,7 @@ def ppo(quick: bool) -> Row:
         "greedy return, 20 episodes",
         before,
         after,
-        f"stochastic: {rollouts.played:,} steps played, each pass learnt from 8 times",
+        f"stochastic: {played.played:,} steps played, each pass learnt from 8 times",
         f"500 is the most there is; found {after:.0f}",
         None if quick else after >= 475,
     )

@@ -34,8 +34,7 @@ def c51(quick: bool) -> Row:
     before = _distance(model, known)
     replay = Replay(ROADS, 64, warmup=2000, every=32, batch_size=256, discount=1.0, refresh=10, explore=(1.0, 1.0, 0))
     solver = Stochastic(steps=150 if quick else 400, learning_rate=0.3, decay="linear")
-    fit(model, replay, solver=solver)
-    after = _distance(model, known)
+    after = _distance(fit(model, replay, solver=solver).model, known)
     return Row(
         "C51",
         "two roads, played at random",
