@@ -102,7 +102,7 @@ def tokens() -> Any:
 
     def fitted(data: pd.DataFrame) -> Fit:
         text = " ".join(f"{v:.2f}" for v in data["r"])
-        return th.fit(one, th.data.Tokens(text, length=16), solver=th.Stochastic(steps=4, batch_size=4))
+        return th.fit(one, th.data.Tokens(text, context=16), solver=th.Stochastic(steps=4, batch_size=4))
 
     return fitted
 

@@ -40,7 +40,7 @@ def gpt() -> th.Objective:
 def climbed(solver: th.Stochastic) -> tuple:
     whole = gpt()
     state = iterate(solver, whole)
-    return whole.theta, state.trace
+    return state.theta, state.trace
 
 
 def resumed(solver: th.Stochastic) -> tuple:
@@ -70,7 +70,7 @@ def weighted(solver: th.Stochastic) -> tuple:
     whole = line(slice(None))
     whole.terms[0].weights = lambda batch, log_prob: torch.softmax(-log_prob, 0)
     state = iterate(solver, whole)
-    return whole.theta, state.trace
+    return state.theta, state.trace
 
 
 def main(folder: Path) -> None:

@@ -70,15 +70,14 @@ def test_a_climb_killed_at_any_step_and_resumed_is_bit_identical(build, name, tm
             iterate(solver, build(), kill)
         except Killed:
             continue
-    resumed = build()
     steps = []
     torch.rand(3)  # the global randomness takes no part
-    iterate(solver, resumed, lambda state: steps.append(state.step))
+    resumed = iterate(solver, build(), lambda state: steps.append(state.step)).ended
     found = th.maximize(build(), solver=solver)  # a finished climb is not climbed again
     assert steps[0] >= min(18, truth.certificate.steps)
     for each, own in ((resumed, resumed.theta), (found.objective, found.theta)):
         assert torch.equal(own, truth.theta)
-        for a, b in zip(each.model.buffers(), whole.model.buffers(), strict=True):
+        for a, b in zip(each.model.buffers(), truth.model.buffers(), strict=True):
             assert torch.equal(a, b)
     assert str(found.certificate) == str(truth.certificate)
     assert repr(found.trace) == repr(truth.trace)
