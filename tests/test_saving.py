@@ -267,7 +267,7 @@ def test_a_network_gets_its_weights_back(frame, tmp_path):
     fit = th.fit(model, batch, solver=th.Stochastic(steps=5, held_out=None))
     path = fit.save(tmp_path / "a.thetahat")
     again = th.load(path, model=network())
-    assert torch.equal(again.model.log_prob(batch), model.log_prob(batch))
+    assert torch.equal(again.model.log_prob(batch), fit.model.log_prob(batch))
     assert torch.equal(again.theta, fit.theta)
     assert again.certificate == fit.certificate
     with pytest.raises(BadArgument, match=r"'network.0.weight' has the shape \[3, 2\]; that of the model given has \[4, 2\]"):

@@ -36,7 +36,7 @@ def test_newton_climbs_to_the_closed_form_from_afar(points):
     objective = th.Objective([th.LogLikelihood(model, source)])
     state = th.solvers.iterate(th.Newton(), objective)
     assert state.step > 2
-    np.testing.assert_allclose(model.natural(objective.theta)[:2], points.mean(0), rtol=1e-8)
+    np.testing.assert_allclose(model.natural(state.theta)[:2], points.mean(0), rtol=1e-8)
 
 
 def test_a_symmetric_dirichlet_solves_its_moment_equation():

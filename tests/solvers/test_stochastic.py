@@ -288,8 +288,9 @@ def test_the_gradient_is_clipped_to_its_norm(iris):
     """One step of plain sgd moves θ by rate × clip."""
     whole = objective(*iris)
     before = whole.theta
-    iterate(th.Stochastic(steps=1, optimiser="sgd", momentum=0.0, learning_rate=0.5, clip=1e-3, decay="constant", **EXACT), whole)
-    assert float((whole.theta - before).norm()) == pytest.approx(5e-4, rel=1e-9)
+    solver = th.Stochastic(steps=1, optimiser="sgd", momentum=0.0, learning_rate=0.5, clip=1e-3, decay="constant", **EXACT)
+    after = iterate(solver, whole).theta
+    assert float((after - before).norm()) == pytest.approx(5e-4, rel=1e-9)
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------------
