@@ -7,6 +7,7 @@ table.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .evaluation.questions import Evaluation
 from .families.base import Family
+from .inference.questions import asked
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
-from .likelihood.weights import Importance
+from .likelihood.weights import Importance, Probability, Variance
 from .models.given import density_of, need, source_of
 from .solvers import Stochastic, choose, climb
 from .solvers.certificate import Certificate
@@ -45,6 +47,8 @@ def fit(
     solver: Solver | None = None,
     on_failure: str = "raise",
     run: str | Path | None = None,
+    covariance: str | None = None,
+    by: str | Sequence[str] | None = None,
     **parameters: str | float,
 ) -> Fit:
     """Maximise Σ_i w_i · log p(x_i | θ) + log p(θ) over θ.
@@ -55,8 +59,8 @@ def fit(
         made by `@th.model`
     data : a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a `Batch`
     family : of the response, for a formula: a name ("poisson") or an object
-    weights : a column of frequency weights; a weighting of rows by their density elsewhere, `weights.Importance`; or, for a model, any
-        weighting (batch, log_prob) → weights
+    weights : a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known precision, a weighting of
+        rows by their density elsewhere, `weights.Importance`; or, for a model, any weighting (batch, log_prob) → weights
     prior : one or several priors on coefficients
     missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
     trusted : a formula may hold columns, arithmetic, comparisons and known functions; with True any Python expression, which is run as
@@ -66,6 +70,8 @@ def fit(
     solver : None chooses by what the model offers and by size
     on_failure : "raise", or "return" the fit as it stands with its certificate
     run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.runs`)
+    covariance, by : the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column whose values identify
+        clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the model's default
     parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
         (trials="n")
 
@@ -88,6 +94,9 @@ def fit(
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     check_defaults()
     built, source, weighting, call = _built(model, data, family, weights, parameters, missing, trusted)
+    if covariance is not None or by is not None:
+        call |= {"covariance": covariance, "by": by if by is None or isinstance(by, str) else list(by)}
+        asked(covariance or "cluster", by, source)
     if isinstance(weighting, Importance):
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
     setting = get_robust(robust)
@@ -99,7 +108,8 @@ def fit(
     objective = Objective([term])
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
-    return maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
+    found = maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
+    return found if covariance is None and by is None else found.with_covariance(covariance, by=by)
 
 
 def maximize(
@@ -222,6 +232,9 @@ def _built(
     if isinstance(weights, Importance):
         need(data, "a weighted likelihood")
         data = weights.attach(data)
+    if isinstance(weights, Variance):
+        parameters = weights.into(model, families.get(family), parameters)
+        weights = None
     built: nn.Module
     source: Source
     call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
@@ -230,7 +243,7 @@ def _built(
 
         need(data, "a formula")
         carried: tuple[str, ...] = ()
-        if isinstance(weights, Importance):
+        if isinstance(weights, Importance | Probability):
             carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
         chosen = families.get(family)
@@ -257,7 +270,20 @@ def _built(
         raise BadArgument(
             f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
         )
+    _whole(source, call.get("weights"))
     return built, source, weighting, call
+
+
+def _whole(source: Source, column: str | None) -> None:
+    """Warn where frequency weights are not whole numbers: standard errors take Σ w as the number of observations."""
+    part = getattr(source, "fractional", 0)
+    if part:
+        warnings.warn(
+            f"{part} of the weights in column {column!r} are not whole numbers. Frequency weights say how many equal observations a row stands "
+            f"for, and standard errors take their sum as the number of observations. For sampling weights: "
+            f"weights=th.weights.Probability({column!r}); for known precisions: weights=th.weights.Variance({column!r}).",
+            stacklevel=4,
+        )
 
 
 def _priors(prior: Any) -> list[Prior]:
@@ -271,7 +297,8 @@ def _column_name(weights: Any) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
     raise BadArgument(
-        f"with a formula, weights is the name of a column, or th.weights.Importance(…); with a family, a column; received {type(weights).__name__}."
+        "with a formula, weights is the name of a column, or th.weights.Probability(…), Variance(…) or Importance(…); with a family, a column; "
+        f"received {type(weights).__name__}."
     )
 
 

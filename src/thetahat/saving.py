@@ -29,10 +29,10 @@ from .data import config as encoders
 from .data.plain import plain, rich
 from .errors import BadArgument, BadSave, DataError, FitError
 from .fit import Fit
-from .inference.covariance import Inverse, bread
+from .inference.bread import Inverse, bread
 from .inference.criteria import counted
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
-from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled
+from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled, Spread
 from .models import BradleyTerry, Density, Mixture, PlackettLuce, Regression
 from .models.base import get_theta, set_theta
 from .models.custom import Custom
@@ -84,7 +84,10 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if len(fit.objective.terms) != 1:
         raise BadArgument(f"a fit of {len(fit.objective.terms)} terms is not saved: save its models' state_dict() instead.")
     model, own = _model_config(fit.model)
+    spread = _spread(fit)
     tensors = {**({} if model["kind"] == "module" else {"theta": fit.theta}), **own, **_second_order(fit)}
+    if spread is not None:
+        tensors |= {"spread": spread.V, "freedom": spread.df}
     if fit.trace:
         tensors["trace"] = torch.tensor([[float(v) for v in row] for row in fit.trace], dtype=torch.float64)
     term = fit.objective.terms[0]
@@ -97,6 +100,7 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "priors": [_prior_config(p) for p in fit.objective.priors],
         "weights": weights,
         "robust": _robust_config(term.robust),
+        "covariance": None if spread is None and fit._errors[0] is None else plain([fit.covariance_chosen[0], fit._errors[1]]),
         "certificate": plain(fit.certificate.to_dict(), "the certificate"),
         "solver": _solver_config(fit.solver),
         "call": plain({k: str(v) if isinstance(v, Path) else v for k, v in fit.call.items()}, "the call"),
@@ -161,6 +165,24 @@ def _second_order(fit: Fit) -> dict[str, Tensor]:
     except FitError:
         pass  # no covariance here, none there
     return {name: t for name, t in parts.items() if t is not None}
+
+
+ROWLESS = ("observed", "expected", "ols")  # covariances that a fit has without its rows
+
+
+def _spread(fit: Fit) -> Spread | None:
+    """The covariance of the fit's own kind, where it needs the rows; None where there is none, or it could not be held."""
+    kind, by = fit.covariance_chosen
+    if kind in ROWLESS or fit.certificate.status == "stochastic" or len(fit.theta) > DENSE:
+        return None
+    if isinstance(fit.objective, Recalled):
+        return fit.objective.spread
+    try:
+        prepared = fit._prepared(kind, by)
+    except (FitError, BadArgument):
+        return None
+    every = torch.eye(len(fit.theta), dtype=torch.float64)
+    return Spread(kind, prepared.of(every), prepared.freedom(every))
 
 
 def _known(fit: Fit, what: str) -> Any:
@@ -337,8 +359,12 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Mod
     trace = tuple((int(row[0]), *row[1:]) for row in tensors["trace"].tolist()) if "trace" in tensors else ()
     robust = _robust(content.get("robust"))
     term = LogLikelihood(model, source, weights) if robust is None else robust.of(model, source)
-    objective = Recalled(term, known, memory, get_theta(model), found, tensors.get("inverse"))
+    chosen = rich(content["covariance"])
+    spread = Spread(chosen[0], tensors["spread"], tensors["freedom"]) if "spread" in tensors else None
+    objective = Recalled(term, known, memory, get_theta(model), found, tensors.get("inverse"), spread)
     fit = Fit(objective, Certificate(**certificate), trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
+    if chosen is not None:
+        fit.__dict__["_errors"] = (chosen[0], chosen[1] if not isinstance(chosen[1], list) else tuple(chosen[1]))
     log_likelihood = rich(content["log_likelihood"])
     if log_likelihood is not None:
         fit._cache["log_likelihood"] = log_likelihood
@@ -410,4 +436,6 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
                 f"these are other data than {path} was fitted to: the responses are the same, but the objective at the estimates is {here:.10g} "
                 f"nats, and was {there:.10g}. A predictor, an offset or a weight differs."
             )
-    return Fit(objective, fit.certificate, trace=fit.trace, solver=fit.solver, call=fit.call)
+    out = Fit(objective, fit.certificate, trace=fit.trace, solver=fit.solver, call=fit.call)
+    out.__dict__["_errors"] = fit._errors
+    return out

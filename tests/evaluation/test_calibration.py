@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from statsmodels.duration.survfunc import SurvfuncRight
 from statsmodels.stats.proportion import proportion_confint
 
 import thetahat as th
 from thetahat.data import Tensors
 from thetahat.errors import BadArgument
 from thetahat.evaluation.calibration import calibration, pit, wilson
+from thetahat.evaluation.kaplan_meier import kaplan_meier
 from thetahat.models import Conditional
 
 from .models import Given, people
@@ -136,3 +138,53 @@ def test_a_category_has_no_mean_to_bin_and_no_order_for_a_histogram():
         calibration(fit.model, fit.source)
     with pytest.raises(BadArgument, match="no cdf"):
         pit(fit.model, fit.source)
+
+
+# ---- censored times ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def times():
+    """Weibull times of which a third is censored, at random."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    true, end = np.exp(0.5 + 0.6 * x) * rng.weibull(1.5, 400), rng.exponential(3.0, 400)
+    return {"t": np.minimum(true, end), "s": (true > end).astype(float), "x": x}
+
+
+def test_kaplan_and_meier_is_statsmodels(times):
+    """statsmodels, SurvfuncRight: the estimate at every event, and Greenwood's error, by which the interval is exp(−exp(log(−log S) ± z·se))."""
+    function = SurvfuncRight(times["t"], 1 - times["s"])
+    for t, value, error in list(zip(function.surv_times, function.surv_prob, function.surv_prob_se, strict=True))[5:200:20]:
+        found, low, high = kaplan_meier(times["t"], times["s"] == 0, t)
+        half = 1.959963984540054 * error / value / abs(np.log(value))
+        np.testing.assert_allclose([found, low, high], [value, value ** np.exp(half), value ** np.exp(-half)], rtol=1e-9)
+
+
+def test_rows_that_enter_late_are_at_risk_from_then_on():
+    """By hand: at 2 the rows at risk are those that entered before and are still there."""
+    time, event, entry = np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4, dtype=bool), np.array([0.0, 0.0, 2.5, 0.0])
+    assert kaplan_meier(time, event, 2.0, entry=entry)[0] == pytest.approx((1 - 1 / 3) * (1 - 1 / 2))
+
+
+def test_censored_times_are_calibrated_by_kaplan_and_meier(times):
+    """The true model: predicted shares lie within three standard errors of the observed; the mean of censored times, 0.9, would not."""
+    fit = th.fit("t ~ x", times, "censored(weibull)", status="s")
+    found = fit.calibration(bins=5, level=0.997, at=1.0)
+    assert ((found["low"] <= found["predicted"]) & (found["predicted"] <= found["high"])).all()
+    assert found["n"].sum() == 400
+    one = fit.calibration(bins=1, at=1.0)
+    assert one["observed"].iloc[0] == pytest.approx(1 - kaplan_meier(times["t"], times["s"] == 0, 1.0)[0])
+    scale, shape = np.exp(fit.estimates["Intercept"] + fit.estimates["x"] * times["x"]), fit.estimates["shape"]
+    assert one["predicted"].iloc[0] == pytest.approx((1 - np.exp(-((1.0 / scale) ** shape))).mean())
+    assert fit.calibration().attrs["at"] == np.quantile(times["t"][times["s"] == 0], 0.5, method="inverted_cdf")
+
+
+def test_rows_known_up_to_an_interval_have_no_calibration(times):
+    """Kaplan and Meier's estimate is of times seen or censored to the right."""
+    data = times | {"s": np.where(np.arange(400) < 5, -1.0, times["s"])}
+    fit = th.fit("t ~ x", data, "censored(weibull)", status="s")
+    with pytest.raises(BadArgument, match="interval, or below a bound"):
+        fit.calibration()
+    with pytest.raises(BadArgument, match="not censored"):
+        th.fit("t ~ x", times, "weibull").calibration(at=1.0)

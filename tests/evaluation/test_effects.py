@@ -143,3 +143,16 @@ def test_what_has_no_effects_says_so():
 
     with pytest.raises(BadArgument, match="no columns to change"):
         th.fit(own, {"y": DATA["normal"]}).effects()
+
+
+@pytest.mark.parametrize("formula", ["y ~ bs(x, df=5)", "y ~ bs(x, df=6, degree=2)", "y ~ cs(x, df=4) - 1"])
+def test_a_spline_has_effects_up_to_its_boundary_knots(formula):
+    """At the least and the greatest x the derivative is from one side. Oracle: differences of the fitted curve, one-sided at the
+    ends, averaged over the rows."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([[0.0, 3.0], rng.uniform(0, 3, 98)])
+    fit = th.fit(formula, {"x": x, "y": np.sin(x) + 0.1 * rng.normal(size=100)})
+    step = 1e-4
+    low, high = np.maximum(x - step, 0.0), np.minimum(x + step, 3.0)
+    slope = (fit.predict({"x": high}) - fit.predict({"x": low})) / (high - low)
+    np.testing.assert_allclose(fit.effects().loc["x", "effect"], slope.mean(), rtol=1e-4, atol=1e-4)

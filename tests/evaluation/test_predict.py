@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 import torch
+from numpy.testing import assert_allclose
 from scipy import stats
 from torch import nn
 
@@ -48,11 +49,12 @@ def test_the_interval_of_a_probability_is_statsmodels():
 
 
 def test_the_interval_of_a_normal_mean_has_its_closed_form():
-    """x'β̂ ± z·σ̂·√(x'(X'X)⁻¹x), σ̂² = RSS/n."""
+    """x'β̂ ± t·s·√(x'(X'X)⁻¹x), s² = RSS/(n − 3), t of n − 3 degrees of freedom."""
     fit = th.fit("normal ~ x + z", DATA)
     X, new = columns(DATA), columns(NEW)
-    sigma = fit.estimates["scale"]
-    half = stats.norm.ppf(0.975) * sigma * np.sqrt(np.einsum("ij,jk,ik->i", new, np.linalg.inv(X.T @ X), new))
+    n = len(X)
+    sigma = fit.estimates["scale"] * np.sqrt(n / (n - 3))
+    half = stats.t.ppf(0.975, n - 3) * sigma * np.sqrt(np.einsum("ij,jk,ik->i", new, np.linalg.inv(X.T @ X), new))
     ours = fit.predict(NEW, level=0.95)
     np.testing.assert_allclose(ours["high"] - ours["value"], half, rtol=1e-8)
     np.testing.assert_allclose(ours["value"] - ours["low"], half, rtol=1e-8)
@@ -188,21 +190,26 @@ def test_a_plug_in_interval_is_the_familys_own_quantiles():
 
 
 def test_a_prediction_interval_has_the_noise_and_the_doubt():
-    """Few rows, so that x'(X'X)⁻¹x counts: the quantiles of N(0, 1)·exp(N(0, ½n)) + N(0, h), by 10⁶ draws of numpy; ours are of 2000."""
+    """Few rows, so that x'(X'X)⁻¹x counts. Of a log-normal, whose errors are the observed information's: the quantiles of
+    N(0, 1)·exp(N(0, ½n)) + N(0, h), by 10⁶ draws of numpy; ours are of 2000. Of a normal the formula: x'β̂ ± t·s·√(1 + h)."""
     rng = np.random.default_rng(2)
     data = {"x": rng.normal(size=12), "y": rng.normal(size=12)}
-    fit = th.fit("y ~ x", data)
     X, new = np.column_stack([np.ones(12), data["x"]]), np.array([1.0, 3.0])
+    normal = th.fit("y ~ x", data)
+    half = stats.t.ppf(0.95, 10) * normal.estimates["scale"] * np.sqrt(1.2 * (1 + new @ np.linalg.inv(X.T @ X) @ new))
+    exact = normal.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0]
+    assert_allclose(exact, new @ normal.estimates[:2] + np.array([0, -half, half]), rtol=1e-9)
+    fit = th.fit("t ~ x", data | {"t": np.exp(data["y"])}, "lognormal")
     h = new @ np.linalg.inv(X.T @ X) @ new
     big = fit.estimates["scale"] * (
         rng.normal(size=10**6) * np.exp(rng.normal(size=10**6) / np.sqrt(24)) + np.sqrt(h) * rng.normal(size=10**6)
     )
-    ours = fit.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0]
-    plug_in = fit.predict({"x": np.array([3.0])}, level=0.9, kind="plug-in").iloc[0]
+    ours = np.log(fit.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0])
+    plug_in = np.log(fit.predict({"x": np.array([3.0])}, level=0.9, kind="plug-in").iloc[0])
+    centre = new @ fit.estimates[:2]
     error = 4 * np.sqrt(0.05 * 0.95 / 2000) / (stats.norm.pdf(1.645) / big.std())
-    assert ours["value"] == pytest.approx(new @ fit.estimates[:2])
-    assert ours["low"] == pytest.approx(ours["value"] + np.quantile(big, 0.05), abs=error)
-    assert ours["high"] == pytest.approx(ours["value"] + np.quantile(big, 0.95), abs=error)
+    assert ours["low"] == pytest.approx(centre + np.quantile(big, 0.05), abs=error)
+    assert ours["high"] == pytest.approx(centre + np.quantile(big, 0.95), abs=error)
     assert ours["high"] - ours["low"] > 1.2 * (plug_in["high"] - plug_in["low"])
 
 
@@ -338,7 +345,7 @@ def test_a_category_has_no_mean_and_no_interval():
         fit.predict(NEW, level=0.9, kind="prediction")
     with pytest.raises(BadArgument, match="no quantiles"):
         fit.predict(NEW, "quantile", level=0.9)
-    with pytest.raises(BadArgument, match="a probability is none"):
+    with pytest.raises(BadArgument, match="a probability is not one"):
         fit.predict(NEW, "probabilities", level=0.9, kind="plug-in")
 
 

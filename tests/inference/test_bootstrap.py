@@ -161,8 +161,10 @@ def test_a_censored_family_and_weights_that_are_no_whole_numbers_draw_no_data():
     data = {"t": [1.0, 2.0, 0.5, 3.0, 1.5], "s": [0.0, 1.0, 0.0, 0.0, 1.0], "c": [0.5, 1.0, 1.0, 1.0, 1.0]}
     with pytest.raises(BadArgument, match="censored"):
         th.fit("t ~ 1", data, "censored(exponential)", status="s").bootstrap(3, "parametric")
+    with pytest.warns(UserWarning, match="whole numbers"):
+        halves = th.fit("t ~ 1", data, "exponential", weights="c")
     with pytest.raises(BadArgument, match="whole numbers"):
-        th.fit("t ~ 1", data, "exponential", weights="c").bootstrap(3, "parametric")
+        halves.bootstrap(3, "parametric")
 
 
 def test_a_bootstrap_of_which_no_draw_has_a_maximum_says_so():

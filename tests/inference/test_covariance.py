@@ -74,19 +74,20 @@ def test_two_way_clusters_are_the_sum_of_one_way_ones_less_their_intersection():
 
 
 def test_a_cluster_for_each_row_is_the_sandwich_but_for_its_factor():
-    """With G = n, f = n/(n − 1) · (n − 1)/(n − p)."""
+    """With G = n, f = n/(n − 1) · (n − 1)/(n − p), p the coefficients without the scale, as in Stata's regress."""
     data = DATA.assign(row=np.arange(len(DATA)))
     ours = th.fit("z ~ x", data)
-    n, p = len(data), 3
+    n, p = len(data), 2
     assert_allclose(ours.covariance("cluster", by="row"), ours.covariance("sandwich") * n / (n - p), rtol=1e-9)
 
 
 def test_the_normal_model_has_the_closed_form():
-    """σ̂²(XᵀX)⁻¹ for the coefficients, σ̂²/2n for the scale; HC0 of statsmodels' OLS for the coefficients."""
+    """By default statsmodels' OLS; the observed information's σ̂²(XᵀX)⁻¹ for the coefficients, σ̂²/2n for the scale; HC0 of statsmodels' OLS."""
     ours = th.fit("z ~ x + w", DATA)
     other = sm.OLS(DATA["z"], X).fit()
     n = len(DATA)
-    V = ours.covariance().to_numpy()
+    assert_allclose(ours.covariance().to_numpy()[:3, :3], other.cov_params(), rtol=1e-9)
+    V = ours.covariance("observed").to_numpy()
     assert_allclose(V[:3, :3], other.normalized_cov_params * other.ssr / n, rtol=1e-9)
     assert_allclose(V[3, 3], other.ssr / n / (2 * n), rtol=1e-9)
     assert_allclose(V[3, :3], 0, atol=1e-12)
@@ -365,7 +366,7 @@ def test_groups_that_the_batches_name_are_the_units_of_the_sandwich():
     [
         ({"kind": "robust"}, "Accepted: 'observed'"),
         ({"kind": "cluster"}, "needs by"),
-        ({"kind": "observed", "by": "g"}, "takes kind='cluster'"),
+        ({"kind": "observed", "by": "g"}, "takes 'cluster'"),
         ({"kind": "cluster", "by": ["g", "h", "c"]}, "at most 2"),
         ({"kind": "cluster", "by": "one"}, "one value only"),
     ],

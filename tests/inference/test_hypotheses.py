@@ -142,11 +142,13 @@ def test_pearson_s_chi2_is_a_score_test():
 
 
 def test_the_three_tests_of_a_normal_mean_with_unknown_scale_are_ordered():
-    """W = n·F, LR = n·log(1 + F), S = n·F/(1 + F) with F = r²/(1 − r²) of the slope: W ≥ LR ≥ S (Berndt and Savin 1977)."""
+    """W = n·F, LR = n·log(1 + F), S = n·F/(1 + F) with F = r²/(1 − r²) of the slope: W ≥ LR ≥ S (Berndt and Savin 1977). By default the
+    slope's F statistic itself, (n − 2)·F."""
     fit = th.fit("z ~ x", DATA)
     n, r2 = len(DATA), np.corrcoef(DATA["z"], DATA["x"])[0, 1] ** 2
     F = r2 / (1 - r2)
-    assert_allclose(fit.test("x = 0").statistic, n * F, rtol=1e-8)
+    assert_allclose(fit.test("x = 0").statistic, (n - 2) * F, rtol=1e-8)
+    assert_allclose(fit.test("x = 0", covariance="observed").statistic, n * F, rtol=1e-8)
     assert_allclose(fit.test("x = 0", "likelihood_ratio").statistic, n * np.log1p(F), rtol=1e-8)
     assert_allclose(fit.test("x = 0", "score", covariance="expected").statistic, n * F / (1 + F), rtol=1e-8)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm
+from scipy.stats import t as student
 
 import thetahat as th
 from thetahat.errors import BadArgument, NotConverged
@@ -56,11 +57,12 @@ def test_a_scale_s_wald_interval_is_found_on_the_logarithm_and_mapped(negbin):
 
 @pytest.mark.parametrize("covariance", ["expected", "sandwich", "cluster"])
 def test_a_wald_interval_takes_any_covariance(negbin, covariance):
-    """The half width of a coefficient's interval is z times its standard error of that kind."""
+    """The half width of a coefficient's interval is z times its standard error of that kind, or t's quantile of G − 1 degrees of freedom."""
     by = "g" if covariance == "cluster" else None
     ends = negbin.intervals(covariance=covariance, by=by)
     half = (ends["high"] - ends["low"])[:3] / 2
-    assert_allclose(half, norm.ppf(0.975) * negbin.standard_errors(covariance, by=by)[:3], rtol=1e-9)
+    quantile = norm.ppf(0.975) if by is None else student.ppf(0.975, DATA["g"].nunique() - 1)
+    assert_allclose(half, quantile * negbin.standard_errors(covariance, by=by)[:3], rtol=1e-9)
 
 
 def test_the_parts_of_a_simplex_have_wald_intervals_on_their_own_scale():

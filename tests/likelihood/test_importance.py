@@ -88,12 +88,16 @@ def test_the_sandwich_covers_where_the_information_would_not():
 
 
 def test_the_information_is_refused_as_an_error():
-    """J⁻¹ takes a weight for a count. The summary takes the sandwich of itself, and of the criteria only Takeuchi's, which is Shimodaira's here."""
+    """J⁻¹ takes a weight for a count. The default is the sandwich, and of the criteria only Takeuchi's is shown, which is Shimodaira's here."""
     data = moved(80)
     fit = th.fit("y ~ x", data, weights=Importance("w"))
-    for call in (fit.standard_errors, fit.intervals, fit.covariance, lambda: fit.predict(level=0.95)):
-        with pytest.raises(BadArgument, match="no counts"):
-            call()
+    for call in (fit.standard_errors, fit.covariance):
+        with pytest.raises(BadArgument, match="not counts"):
+            call("observed")
+    for call in (fit.intervals, fit.predict):
+        with pytest.raises(BadArgument, match="not counts"):
+            call(level=0.95, covariance="observed")
+    assert fit.standard_errors().equals(fit.standard_errors("sandwich"))
     summary = fit.summary()
     assert "sandwich (robust)" in str(summary)
     assert "importance: column w" in str(summary)
@@ -114,8 +118,9 @@ def test_a_saved_fit_remembers_that_its_weights_are_no_counts(tmp_path):
     fit = th.fit("y ~ x", moved(80), weights=Importance("w"))
     again = th.load(fit.save(tmp_path / "a.thetahat"))
     assert again.estimates.equals(fit.estimates)
-    with pytest.raises(BadArgument, match="no counts"):
-        again.standard_errors()
+    assert again.standard_errors().equals(fit.standard_errors())
+    with pytest.raises(BadArgument, match="not counts"):
+        again.standard_errors("observed")
 
 
 @pytest.mark.parametrize(

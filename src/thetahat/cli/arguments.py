@@ -13,7 +13,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 from .common import Common
 from .systems import SYSTEMS, System
 
-Covariance = Literal["auto", "observed", "expected", "sandwich", "cluster", "bootstrap"]
+Covariance = Literal[
+    "auto", "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
+]  # fmt: skip
 SavedFit = Annotated[Path, arg(metavar="FIT")]
 Data = Annotated[Path, arg(metavar="DATA")]
 
@@ -48,9 +50,9 @@ class Fit(Common):
     on_failure: Literal["raise", "return"] = "raise"
     """Without a maximum: an error, or the fit as it stands with its certificate. The exit code is 1 in either case."""
     covariance: Covariance = "auto"
-    """Of the standard errors. auto: from the observed information, or with --by from the clusters."""
+    """Of the standard errors, intervals and tests. auto: the model's default, or with --by "cluster"."""
     by: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="COLUMN")] = ()
-    """That names the clusters; given twice, two-way."""
+    """Column whose values identify clusters, for cluster-robust standard errors; given twice, two-way."""
     level: float = 0.95
     """Of the intervals."""
     save: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None

@@ -32,11 +32,11 @@ def fit_formula(command: Fit, screen: Screen) -> int:
             missing=command.missing,
             robust=command.robust,
             on_failure=command.on_failure,
+            covariance=None if command.covariance == "auto" else command.covariance,
+            by=list(command.by) or None,
             **parameters,
         )
-        by = list(command.by) or None
-        kind = command.covariance if command.covariance != "auto" else "cluster" if by else "observed"
-        summary = found.summary(level=command.level, covariance=kind, by=by)
+        summary = found.summary(level=command.level)
     document = summary.to_dict()
     if not command.json:
         screen.show(summary, None)  # before the files: a disk that is full must not cost the answer

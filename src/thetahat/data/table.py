@@ -139,11 +139,13 @@ class Table:
         self.whole: Batch | None = None
         self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
+        self.fractional = 0  # rows whose frequency weight is not a whole number
         self._digests: dict[str, Digest] = {}
         total = 0.0
         for batch in self._survey():
             self.rows += len(batch)
             total += batch.total
+            self.fractional += int((batch.count != batch.count.round()).sum()) if batch.counted else 0
         if self.rows == 0 and self.dropped == frame.size:
             raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
         if not total > 0:

@@ -1,6 +1,7 @@
 """Whether what the model says happens as often as it says.
 
-    calibration   rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval
+    calibration   rows sorted by predicted mean, in bins of equal numbers: predicted against observed, with an interval. Of censored times,
+                  whose mean nobody has seen: P(T ≤ t) at one time, predicted against Kaplan and Meier's
     pit           u = F(y | x), a histogram: flat if every predictive distribution is right
 
 Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference.
@@ -20,13 +21,17 @@ from scipy.stats import binom
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..families.censored import Censored
+from .kaplan_meier import kaplan_meier
 from .residuals import residuals
-from .rows import batches, extras_of, family_of, mean_of, response_of
+from .rows import batches, extras_of, family_of, mean_of, parameters_of, response_of
 
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 
 
-def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
+def calibration(
+    model: Any, source: Batch | Source, *, bins: int = 10, level: float = 0.95, at: float | None = None
+) -> pd.DataFrame:
     """Predicted against observed means, by quantiles of the prediction.
 
     Parameters
@@ -35,17 +40,23 @@ def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: fl
     source : with the response
     bins : so many, of equal numbers of observations; rows of one prediction stay together, so there may be fewer
     level : of the intervals of what was observed: Wilson's for shares (Bernoulli, binomial), normal for means
+    at : of censored times: the time t of P(T ≤ t); None: the median of the times at which something happened
 
     Returns
     -------
-    a row a bin: predicted, observed, low, high, n (observations; trials of a binomial)
+    a row a bin: predicted, observed, low, high, n (observations; trials of a binomial). `attrs["at"]`: t of censored times
 
     Raises
     ------
-    BadArgument : a family without a mean, or a level or a number of bins that cannot be
+    BadArgument : a family without a mean, a level or a number of bins that cannot be; `at` of times that are not censored; rows that are
+        known only to lie in an interval, of which Kaplan and Meier say nothing
     """
     check(bins, level)
     family = family_of(model, "mean")
+    if isinstance(family, Censored):
+        return _of_times(model, source, bins, level, at)
+    if at is not None:
+        raise BadArgument(f"at={at!r} is of censored times; {family} is not censored.")
     parts = []
     share = False
     for batch in batches(source, model):
@@ -68,6 +79,56 @@ def calibration(model: Any, source: Batch | Source, *, bins: int = 10, level: fl
         error[n <= 1] = np.nan
         low, high = (o + s * ndtri((1 + level) / 2) * error for s in (-1, 1))
     return pd.DataFrame({"predicted": p, "observed": o, "low": low, "high": high, "n": n})
+
+
+def _of_times(model: Any, source: Batch | Source, bins: int, level: float, at: float | None) -> pd.DataFrame:
+    """P(T ≤ at), predicted and by Kaplan and Meier, in groups of equal predicted risk."""
+    read = list(batches(source, model))
+    time, event, entry, count = (np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True))
+    if at is None:
+        if not event.any():
+            raise BadArgument(
+                "no row says when something happened: every time is censored, and there is nothing to compare with."
+            )
+        at = float(np.quantile(time[event & seen(count)], 0.5, method="inverted_cdf"))
+    if not np.isfinite(at):
+        raise BadArgument(f"at={at!r}. Accepted: a time, such as the median.")
+    risk = np.concatenate([_risk(model, b, at) for b in read])
+    time, event, entry, count, risk = (v[seen(count)] for v in (time, event, entry, count, risk))
+    code = binned(risk, count, bins)
+    n = np.bincount(code, count)
+    lasted = [
+        kaplan_meier(time[code == b], event[code == b], at, level, entry=entry[code == b], count=count[code == b])
+        for b in range(len(n))
+    ]
+    observed, high, low = 1 - np.array(lasted).T
+    out = pd.DataFrame({"predicted": np.bincount(code, count * risk) / n, "observed": observed, "low": low, "high": high, "n": n})
+    out.attrs["at"] = at
+    return out
+
+
+def _watched(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row: its time, whether the event happened then, since when it was watched, its count."""
+    extras = extras_of(model, batch)
+    status = extras.get("status", torch.zeros(len(batch))).expand(len(batch))
+    if bool((((status != 0) & (status != 1)) & (batch.count > 0)).any()):
+        raise BadArgument(
+            "some rows are known only to lie in an interval, or below a bound: Kaplan and Meier's estimate is of times that were seen or "
+            "censored to the right."
+        )
+    entry = extras.get("low", torch.full((1,), -math.inf)).expand(len(batch))
+    parts = (response_of(model, batch), status == 0, torch.where(torch.isnan(entry), -math.inf, entry), batch.count)
+    time, event, entered, count = (part.numpy() for part in parts)
+    return time, event, entered, count.astype(np.float64)
+
+
+def _risk(model: Any, batch: Batch, at: float) -> np.ndarray:
+    """P(T ≤ at) of each row, whenever it entered."""
+    parameters = parameters_of(model, batch)
+    extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("status", "upper", "low", "high")}
+    t = torch.full((len(batch),), at, dtype=torch.float64)
+    with torch.no_grad():
+        return model.family.cdf(t, *parameters, **extras).numpy()
 
 
 def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -11,13 +11,14 @@ Source: Bartus (2005), Estimation of marginal effects using margeff, Stata Journ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import ndtr
+from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -25,20 +26,27 @@ from ..data.columns import is_categorical, numeric_column
 from ..data.expressions import column as column_called
 from ..data.table import Table
 from ..errors import BadArgument, UnknownColumn
-from ..inference.covariance import project
+from ..inference.covariance import Clusters, Covariance, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
 from .rows import eta_of, extras_of, free_of, lacks, natural_at, with_slopes
 
 STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
-STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # f′(x) ≈ Σ w f(x + kh)/h, Abramowitz and Stegun 25.3.6
+# f′(x) ≈ Σ_k w_k f(x + kh)/h, k = −2 … 2 and k = 0 … 4: Abramowitz and Stegun 25.3.6, table 25.2
+CENTRAL = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
+FORWARD = (-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4)
 
 Change = Callable[[pd.DataFrame], Iterator[tuple[pd.DataFrame, np.ndarray]]]  # rows, encoded anew, and the weight of each
 
 
 def effects(
-    objective: Objective, theta: Tensor, variables: Sequence[str] | None = None, *, kind: str = "observed"
+    objective: Objective,
+    theta: Tensor,
+    variables: Sequence[str] | None = None,
+    *,
+    kind: str | Covariance = "observed",
+    clusters: Clusters = None,
 ) -> pd.DataFrame:
     """Average marginal effects of columns on E[y].
 
@@ -46,11 +54,12 @@ def effects(
     ----------
     objective, theta : θ̂, (p,)
     variables : columns; None: all that the formulas read, those that are offsets alone left out
-    kind : the covariance of θ̂, one of "observed", "expected", "sandwich", "bootstrap"
+    kind, clusters : the covariance of θ̂ (`inference.covariance`)
 
     Returns
     -------
-    a row an effect (a number: its name; a category: name[level], against its first level); columns effect, standard_error, z, p_value.
+    a row an effect (a number: its name; a category: name[level], against its first level); columns effect, standard_error, z, p_value. z is
+    effect / standard_error, and p that of Student's t where the covariance has degrees of freedom.
     Effects are per unit of the column, on the scale of the response as the formula writes it.
 
     Raises
@@ -75,9 +84,11 @@ def effects(
     values, gradients = _averages(source, model, found)
     G = torch.zeros(len(found), objective.size, dtype=torch.float64)
     G[:, own_places(objective)] = gradients
-    errors = project(objective, theta, G, kind).diagonal().clamp(min=0).sqrt()
+    V = prepare(objective, kind, clusters)
+    errors = V.diagonal(G).sqrt()
     z = (values / errors).numpy()
-    out = {"effect": values.numpy(), "standard_error": errors.numpy(), "z": z, "p_value": 2 * ndtr(-np.abs(z))}
+    p = 2 * student.sf(np.abs(z), V.freedom(G).numpy())
+    out = {"effect": values.numpy(), "standard_error": errors.numpy(), "z": z, "p_value": p}
     return pd.DataFrame(out, index=pd.Index(list(found), name="variable"))
 
 
@@ -87,7 +98,8 @@ def _columns(model: Regression) -> list[str]:
     for design in model.encoder.designs:
         seen |= dict.fromkeys(design.numeric)
         if design.dense is not None:
-            seen |= dict.fromkeys(sorted(column_called(str(v)) for v in design.dense.required_variables))
+            read = {column_called(str(v)) for v in design.dense.variables}  # functions among them
+            seen |= dict.fromkeys(name for name in design.required if name in read)
         for term in design.coded:
             seen |= dict.fromkeys([*(name for name, _, _ in term.factors), *term.numeric])
     return [name for name in seen if name in model.encoder.predictors]
@@ -130,15 +142,21 @@ def _difference(name: str, reference: Any, level: Any) -> Change:
 
 
 def _derivative(source: Table, name: str) -> Change:
-    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain."""
+    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain, and never beyond the values that were
+    fitted, where a spline is not defined: there the five points are on one side."""
     values = np.concatenate([numeric_column(frame, name) for frame in source.frames()])
+    low, high = float(values.min()), float(values.max())
     spread = float(values.std()) or abs(float(values.mean())) or 1.0
+    step = min(STEP * spread, (high - low) / 8 or math.inf)
 
     def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         x = numeric_column(frame, name)
-        h = np.where(x == 0, STEP * spread, np.minimum(STEP * spread, np.abs(x) / 4))
-        for k, w in STENCIL:
-            yield frame.assign(**{name: x + k * h}), w / h
+        h = np.where(x == 0, step, np.minimum(step, np.abs(x) / 4))
+        side = np.where(low == high, 0, np.where(x - 2 * h < low, 1, np.where(x + 2 * h > high, -1, 0)))
+        for k in range(5):
+            place = np.where(side == 0, k - 2, np.where(side > 0, k, -k))
+            weight = np.where(side == 0, CENTRAL[k], side * FORWARD[k])
+            yield frame.assign(**{name: np.clip(x + place * h, low, high) if low < high else x + place * h}), weight / h
 
     return change
 

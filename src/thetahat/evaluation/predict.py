@@ -1,7 +1,8 @@
 """Predictions with their intervals, and draws.
 
-    confidence   of the prediction itself: h(θ̂) ± z·√(∇h J⁻¹ ∇hᵀ) on the scale of the link, mapped back
-    prediction   of a new y: quantiles of draws y ~ p(· | θ), θ ~ N(θ̂, J⁻¹), so that both the noise and the doubt about θ are in them
+    confidence   of the prediction itself: h(θ̂) ± t·√(∇h V ∇hᵀ) on the scale of the link, mapped back
+    prediction   of a new y: quantiles of draws y ~ p(· | θ), θ ~ N(θ̂, V), so that both the noise and the doubt about θ are in them; of a
+                 normal linear model the formula, xᵀβ̂ ± t·√(s² + xᵀVx)
     plug-in      of a new y as if θ̂ were true: the family's own quantiles
 
 Source: Oehlert (1992), A note on the delta method; King, Tomz and Wittenberg (2000), Making the most of statistical analyses (the draws).
@@ -17,17 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import t as student
 from torch import Tensor
-from torch.special import ndtri
 
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
-from ..inference.covariance import bread, default, meat, refuse_importance
+from ..inference.covariance import Clusters, Covariance, default, linear, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
-from ..models.information import Factor
 from .rows import (
     Function,
     as_levels,
@@ -58,6 +58,8 @@ def predict(
     *,
     level: float | None = None,
     kind: str = "confidence",
+    covariance: str | Covariance | None = None,
+    clusters: Clusters = None,
     seed: int = 0,
 ) -> np.ndarray | pd.DataFrame:
     """What the model at θ̂ says of each row.
@@ -70,6 +72,7 @@ def predict(
         at `level`), "probabilities" (of each category), or the name of one of the family's further parameters
     level : of the interval, between 0 and 1; None: no interval. For "quantile": which one
     kind : one of `KINDS`; the last two are of a new y, and take what="mean"
+    covariance, clusters : V of θ̂ (`inference.covariance`); None: the fit's default
     seed : of the draws
 
     Returns
@@ -89,15 +92,22 @@ def predict(
     objective = objective.at(theta)
     if what == "quantile":
         return _quantiles(model, rows, level)
-    if what == "probabilities":
-        return _probabilities(objective, rows, level, kind)
     if level is None:
+        if what == "probabilities":
+            return _probabilities(model, rows)
         return np.concatenate([_values(model, batch, what) for batch in batches(rows, model)])
-    if kind == "confidence":
-        return _confidence(objective, rows, what, level)
-    if what != "mean":
+    if kind != "confidence" and what == "probabilities":
+        raise BadArgument(f"kind={kind!r} is an interval of a new y, and a probability is not one. Accepted: 'confidence'.")
+    if kind != "confidence" and what != "mean":
         raise BadArgument(f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'.")
-    return _of_new(objective, theta, rows, level, kind, seed)
+    if kind == "plug-in":
+        return _of_new(objective, theta, rows, level, None, seed)
+    V = prepare(objective, covariance or default(objective), clusters)
+    if what == "probabilities":
+        return _probability_intervals(objective, rows, level, V)
+    if kind == "confidence":
+        return _intervals(objective, rows, lambda batch: _target(model, batch, what), level, V)
+    return _of_linear(objective, rows, level, V) if linear(objective) else _of_new(objective, theta, rows, level, V, seed)
 
 
 def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
@@ -150,27 +160,19 @@ def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndar
     return as_levels(model, np.concatenate(parts))
 
 
-def _probabilities(objective: Objective, rows: Batch | Source, level: float | None, kind: str) -> pd.DataFrame:
-    """A column a category; with a level value, low, high below each, each interval on the logit scale."""
-    model = objective.model
-    family = family_of(model, "probabilities")
-    if hasattr(family, "probabilities"):
-        of: Function = family.probabilities
-    elif family.support.name == "{0, 1}":
-
-        def of(mean: Tensor) -> Tensor:
-            return torch.stack([1 - mean, mean], -1)
-    else:
-        raise BadArgument(
-            f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a parameter's name."
-        )
-    if kind != "confidence":
-        raise BadArgument(f"kind={kind!r} is an interval of a new y, and a probability is none. Accepted: 'confidence'.")
+def _probabilities(model: Any, rows: Batch | Source) -> pd.DataFrame:
+    """A column a category."""
+    of = _shares(family_of(model, "probabilities"))
     with torch.no_grad():
         found = torch.cat([of(*parameters_of(model, batch)) for batch in batches(rows, model)])
-    names = levels_of(model) or tuple(range(found.shape[-1]))
-    if level is None:
-        return pd.DataFrame(found.numpy(), columns=list(names))
+    return pd.DataFrame(found.numpy(), columns=list(levels_of(model) or range(found.shape[-1])))
+
+
+def _probability_intervals(objective: Objective, rows: Batch | Source, level: float, V: Covariance) -> pd.DataFrame:
+    """Of each category value, low and high, each interval on the logit scale."""
+    model = objective.model
+    family = family_of(model, "probabilities")
+    of = _shares(family)
 
     def one(j: int) -> Callable[..., _Target]:
         def forward(*eta: Tensor) -> Tensor:
@@ -179,8 +181,21 @@ def _probabilities(objective: Objective, rows: Batch | Source, level: float | No
 
         return lambda batch: _Target(forward, lambda t, eta, high: torch.sigmoid(t))
 
-    parts = [_intervals(objective, rows, one(j), level) for j in range(len(names))]
-    return pd.concat(parts, axis=1, keys=list(names))
+    first = next(iter(batches(rows, model)))
+    size = of(*parameters_of(model, first[:1])).shape[-1]
+    names = list(levels_of(model) or range(size))
+    return pd.concat([_intervals(objective, rows, one(j), level, V) for j in range(size)], axis=1, keys=names)
+
+
+def _shares(family: Family) -> Function:
+    """The family's parameters → the probability of each category, (n, K)."""
+    if hasattr(family, "probabilities"):
+        return family.probabilities
+    if family.support.name == "{0, 1}":
+        return lambda mean: torch.stack([1 - mean, mean], -1)
+    raise BadArgument(
+        f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a parameter's name."
+    )
 
 
 # ---- confidence --------------------------------------------------------------------------------------------------------------
@@ -265,19 +280,11 @@ def _inverse(spec: Parameter, t: Tensor, eta: Tensor, high: bool) -> Tensor:
     return torch.where(spec.limits.outside(eta), torch.nan, value)
 
 
-def _confidence(objective: Objective, rows: Batch | Source, what: str, level: float) -> pd.DataFrame:
-    model = objective.model
-    return _intervals(objective, rows, lambda batch: _target(model, batch, what), level)
-
-
-def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float) -> pd.DataFrame:
-    """t̂ ± z·√(∇t V ∇tᵀ), V = J⁻¹ or, of a robust fit, the sandwich, mapped back, row by row."""
-    kind = default(objective)
-    refuse_importance(objective, kind)
-    model, factor = objective.model, bread(objective)
-    K = meat(objective).dense() if kind == "sandwich" else None
-    places = own_places(objective)
-    z = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+def _intervals(
+    objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float, V: Covariance
+) -> pd.DataFrame:
+    """t̂ ± q·√(∇t V ∇tᵀ), q the quantile of Student's t with the degrees of freedom of V, mapped back, row by row."""
+    model, places = objective.model, own_places(objective)
     parts = []
     for batch in _cut(rows, model, objective.size):
         target = target_of(batch)
@@ -287,11 +294,15 @@ def _intervals(objective: Objective, rows: Batch | Source, target_of: Callable[[
             raise BadArgument(f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out.")
         G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
         G[:, places] = gradient_rows(model, batch, slopes)
-        B = factor.solve(G.T.contiguous())
-        half = z * ((G.T if K is None else K @ B) * B).sum(0).clamp(min=0).sqrt()
+        half = _quantile(V, G, level) * V.diagonal(G).sqrt()
         ends = torch.stack([target.back(t - half, eta, False), target.back(t + half, eta, True)])
         parts.append(torch.stack([target.back(t, eta, True), ends.amin(0), ends.amax(0)], 1))
     return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
+
+
+def _quantile(V: Covariance, G: Tensor, level: float) -> Tensor:
+    """Student's (1 + level)/2 quantile for each row of G."""
+    return torch.from_numpy(student.ppf((1 + level) / 2, V.freedom(G).numpy()))
 
 
 def _cut(rows: Batch | Source, model: Any, width: int) -> Iterator[Batch]:
@@ -305,15 +316,20 @@ def _cut(rows: Batch | Source, model: Any, width: int) -> Iterator[Batch]:
 # ---- of a new y --------------------------------------------------------------------------------------------------------------
 
 
-def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: float, kind: str, seed: int) -> pd.DataFrame:
-    """Columns value (the mean; the median where there is none), low and high of a new y."""
+def _of_new(
+    objective: Objective, theta: Tensor, rows: Batch | Source, level: float, V: Covariance | None, seed: int
+) -> pd.DataFrame:
+    """Columns value (the mean; the median where there is none), low and high of a new y; V = None: as if θ̂ were true."""
     model = objective.model
     family = family_of(model, "new y to predict")
     if lacks(family, "cdf"):
         raise BadArgument(f"{family} describes a y without an order: it has no interval. Take what='probabilities'.")
     q = torch.tensor([0.5, (1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    drawn = None if kind == "plug-in" else _draws(objective, theta, generator)
+    drawn = None
+    if V is not None:  # θ ~ N(θ̂, V)
+        z = torch.randn(objective.size, DRAWS, dtype=torch.float64, generator=generator)
+        drawn = (theta[:, None] + V.draws(z)).T
     parts = []
     for batch in _cut(rows, model, 1 if drawn is None else len(drawn)):
         if drawn is None:
@@ -328,22 +344,19 @@ def _of_new(objective: Objective, theta: Tensor, rows: Batch | Source, level: fl
     return pd.DataFrame({"value": as_levels(model, value), "low": as_levels(model, low), "high": as_levels(model, high)})
 
 
-def _draws(objective: Objective, theta: Tensor, generator: torch.Generator) -> Tensor:
-    """θ ~ N(θ̂, V), (DRAWS, p), V = J⁻¹ or, of a robust fit, the sandwich."""
-    kind = default(objective)
-    refuse_importance(objective, kind)
-    factor = bread(objective)
-    z = torch.randn(objective.size, DRAWS, dtype=torch.float64, generator=generator)
-    if kind == "sandwich":
-        B = factor.inverse()
-        values, vectors = torch.linalg.eigh(B @ meat(objective).dense() @ B)  # K of few rows may be singular
-        moved = vectors @ (values.clamp(min=0).sqrt()[:, None] * z)
-    elif isinstance(factor, Factor):
-        moved = factor.root(z)
-    else:
-        scale = factor.inverse_diagonal().sqrt()
-        moved = scale[:, None] * (torch.linalg.cholesky(factor.inverse() / scale / scale[:, None]) @ z)
-    return (theta[:, None] + moved).T
+def _of_linear(objective: Objective, rows: Batch | Source, level: float, V: Covariance) -> pd.DataFrame:
+    """A new y of a normal linear model: xᵀβ̂ ± t·√(s² + xᵀVx), s² = σ̂² n/(n − p), exact where V is s²(XᵀX)⁻¹."""
+    model = objective.model
+    n, p = objective.observations, model.predictors[0].size
+    parts = []
+    for batch in _cut(rows, model, objective.size):
+        mean, scale = parameters_of(model, batch)
+        one = torch.ones(len(batch), dtype=torch.float64)
+        G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
+        G[:, own_places(objective)] = gradient_rows(model, batch, [one, 0 * one])
+        half = _quantile(V, G, level) * (scale**2 * (n / (n - p)) + V.diagonal(G)).sqrt()
+        parts.append(torch.stack([mean, mean - half, mean + half], 1))
+    return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
 
 
 def _simulated(objective: Objective, batch: Batch, theta: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:

@@ -70,7 +70,14 @@ class Evaluation(Inference):
         return compare.compare({"this": self, "other": other}, data)
 
     def predict(
-        self, data: Any = None, what: str = "mean", *, level: float | None = None, kind: str = "confidence"
+        self,
+        data: Any = None,
+        what: str = "mean",
+        *,
+        level: float | None = None,
+        kind: str = "confidence",
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN where a value is missing.
 
@@ -82,8 +89,10 @@ class Evaluation(Inference):
         """
         from . import predict
 
+        plain = level is None or kind == "plug-in" or what == "quantile"
+        V = None if plain else self._prepared(covariance, by)
         rows, alignment = self._aligned(data)
-        return alignment(predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind))
+        return alignment(predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V))
 
     def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
         """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows), NaN as in `predict`.
@@ -111,12 +120,15 @@ class Evaluation(Inference):
 
         return alignment_of(self.source)(residuals.residuals(self.model, self.source, kind, seed=seed))
 
-    def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
-        """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted."""
+    def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95, at: float | None = None) -> pd.DataFrame:
+        """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted.
+
+        at : of censored times, P(T ≤ at) is predicted, and Kaplan and Meier's observed; None: at the median of the times of events
+        """
         from . import calibration
 
         source = self.source if data is None else self._source_like(data)
-        return calibration.calibration(self.model, source, bins=bins, level=level)
+        return calibration.calibration(self.model, source, bins=bins, level=level, at=at)
 
     def calibration_error(
         self, data: Any = None, *, of: str = "top", bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
@@ -157,25 +169,36 @@ class Evaluation(Inference):
 
         return alignment_of(self.source)(residuals.influence(self.objective, self.theta))
 
-    def effects(self, variables: Sequence[str] | None = None, *, covariance: str | None = None) -> pd.DataFrame:
+    def effects(
+        self,
+        variables: Sequence[str] | None = None,
+        *,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for categories, with errors."""
         from . import effects
 
-        return effects.effects(self.objective, self.theta, variables, kind=self._covariance(covariance))
+        return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
 
-    def ratings(self, *, level: float = 0.95, covariance: str = "observed") -> pd.DataFrame:
+    def ratings(
+        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """The items of a Bradley–Terry fit, the best first: ratings and errors relative to their mean, on Elo's scale too, and ranks with
         intervals."""
         from . import ratings
 
-        return ratings.ratings(self.objective, self.theta, level=level, covariance=covariance)
+        return ratings.ratings(self.objective, self.theta, level=level, covariance=self._prepared(covariance, by))
 
-    def rewards(self, features: Any, against: Any = None, *, covariance: str = "observed") -> pd.DataFrame:
+    def rewards(
+        self, features: Any, against: Any = None, *, covariance: str | None = None, by: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """The rewards of answers, (n, d) features, by a Bradley–Terry fit that is linear in them, with standard errors; or their advantage
         over others, and the probability of being preferred."""
         from . import ratings
 
-        return ratings.rewards(self.objective, self.theta, features, against, covariance=covariance)
+        V = self._prepared(covariance, by)
+        return ratings.rewards(self.objective, self.theta, features, against, covariance=V)
 
     def judge(self, pairs: Any = None, *, level: float = 0.95) -> Judgement:
         """How well a Bradley–Terry fit judges pairs: accuracy, nats and calibration error, with intervals. None: those fitted."""

@@ -17,7 +17,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from ..errors import BadArgument
-from ..inference.covariance import project
+from ..inference.covariance import Clusters, Covariance, project
 from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models import BradleyTerry
@@ -27,7 +27,13 @@ CENTRE = 1500.0
 
 
 def ratings(
-    objective: Objective, theta: Tensor, *, level: float = 0.95, covariance: str = "observed", centre: float = CENTRE
+    objective: Objective,
+    theta: Tensor,
+    *,
+    level: float = 0.95,
+    covariance: str | Covariance = "observed",
+    clusters: Clusters = None,
+    centre: float = CENTRE,
 ) -> pd.DataFrame:
     """The items of a Bradley–Terry fit, the best first.
 
@@ -35,7 +41,7 @@ def ratings(
     ----------
     objective, theta : at the maximum, θ̂ (p,)
     level : of the intervals of the ranks
-    covariance : V of θ̂: "observed", "expected", "sandwich" …
+    covariance, clusters : V of θ̂ (`inference.covariance`)
     centre : Elo's points of the mean rating
 
     Returns
@@ -71,7 +77,7 @@ def ratings(
     k, gone = len(model.items), int(model.reference)
     F = torch.zeros(k, len(theta), dtype=torch.float64)
     F[torch.arange(gone, k), own_places(objective)[: k - gone]] = 1.0
-    V = project(objective, theta, F - F.mean(0), covariance).numpy()
+    V = project(objective, theta, F - F.mean(0), covariance, clusters).numpy()
     r = (F @ theta.to(torch.float64)).numpy()
     rho = r - r.mean()
     better, worse = _beyond_doubt(rho, V, level)
@@ -103,7 +109,13 @@ def _beyond_doubt(rho: np.ndarray, V: np.ndarray, level: float) -> tuple[np.ndar
 
 
 def rewards(
-    objective: Objective, theta: Tensor, features: Any, against: Any = None, *, covariance: str = "observed"
+    objective: Objective,
+    theta: Tensor,
+    features: Any,
+    against: Any = None,
+    *,
+    covariance: str | Covariance = "observed",
+    clusters: Clusters = None,
 ) -> pd.DataFrame:
     """The rewards of answers by a model that is linear in their features, with standard errors.
 
@@ -113,7 +125,7 @@ def rewards(
     ----------
     objective, theta : of BradleyTerry(features=…) at its maximum, θ̂ (p,)
     features : x, (n, d);  against : y, (n, d) or (d,), or None: the reward relative to features of 0
-    covariance : V of β̂
+    covariance, clusters : V of β̂
 
     Returns
     -------
@@ -140,7 +152,7 @@ def rewards(
     F = torch.zeros(len(x), len(theta), dtype=torch.float64)
     F[:, own_places(objective)[:d]] = x
     r = F @ theta.to(torch.float64)
-    V = project(objective, theta, F, covariance).diagonal()
+    V = project(objective, theta, F, covariance, clusters).diagonal()
     out = pd.DataFrame({"reward": r.numpy(), "standard_error": V.clamp(min=0).sqrt().numpy()})
     if against is not None:
         out["probability"] = torch.sigmoid(r).numpy()

@@ -27,7 +27,7 @@ from ..data.source import Source
 from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..families.base import Family
 from ..families.censored import Censored, log_tail
-from ..inference.covariance import KINKED, double
+from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
 from .rows import batches, eta_of, extras_of, family_of, lacks, mean_of, parameters_of, response_of

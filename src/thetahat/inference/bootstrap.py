@@ -31,12 +31,12 @@ from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
 from ..likelihood import LogLikelihood, Objective, Trimmed
 from ..models.base import names_of
-from ..solvers import interior_point
+from ..solvers import interior_point, quantile
 from ..solvers.interior_point import InteriorPoint
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
-from .covariance import codes_of, sharing
+from .meat import codes_of, sharing
 from .natural import coordinates, natural, one_thread, parameter
 
 KINDS = ("pairs", "parametric", "cluster")
@@ -254,6 +254,10 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
     A draw fails where Newton cannot certify its end, or where some standard error has grown a thousandfold more than at θ̂ (separation).
     A constant of the family that runs to its own boundary is an estimate, not a failure: the simpler model is what that draw asks for.
     """
+    if quantile.linear(objective):
+        programme = quantile.LinearProgramme()
+        found = programme.start(objective)
+        return (found.theta if programme.certificate(objective, found).ok else None), False
     if objective.kinked:
         proximal = Proximal(begin=theta, tolerance=1e-6)
         end = iterate(proximal, objective)

@@ -4,13 +4,19 @@
 
     observed    J⁻¹, J = −∂²ℓ/∂θ² at θ̂ (priors included)
     expected    I⁻¹, Fisher's: J averaged over y under the fitted model
-    sandwich    J⁻¹ K J⁻¹, K = Σ_i c_i w_i² s_i s_iᵀ: c the count (an observation seen c times adds c terms), w the weighting
-    cluster     the same with K = f·Σ_g u_g u_gᵀ, u_g = Σ_{i in g} c_i w_i s_i,  f = G/(G − 1) · (n − 1)/(n − p),  G the number of clusters,
-                n = Σ c, p the length of θ. By two columns: K_A + K_B − K_{A∩B}, each with its own f
+    ols         of a normal linear model with estimated scale: s²(XᵀX)⁻¹, s² = Σ c r² / (n − p), where J⁻¹ has σ̂² = Σ c r² / n. With t of
+                n − p degrees of freedom (and χ² for the scale) intervals and tests are exact
+    sandwich    J⁻¹ K J⁻¹, K = Σ_i c_i w_i² s_i s_iᵀ: c the count (an observation seen c times adds c terms), w the weighting. White's HC0
+    HC1         the same times n/(n − p)
+    HC2, HC3    scores corrected for the leverage of their rows (`small_sample`)
+    cluster     the sandwich with K = f·Σ_g u_g u_gᵀ, u_g = Σ_{i in g} c_i w_i s_i,  f = G/(G − 1) · (n − 1)/(n − p),  G the number of
+                clusters. By two columns: K_A + K_B − K_{A∩B}, each with its own f
+    CR2, CR3    scores of clusters, corrected for the leverage of the cluster (`small_sample`); no further factor
+    sparsity    of quantile regression: Hendricks and Koenker's (`sparsity`)
     bootstrap   the covariance of refits to resampled rows (or clusters)
 
-The factor f is Stata's and statsmodels' `cov_type="cluster"`; p counts every estimated parameter, a scale among them (a least-squares
-program does not count it). The sandwich has no such factor: it is White's HC0.
+n = Σ c. p counts the coefficients of predictors and no constant (a scale, a dispersion): f is that of Stata's `regress, vce(cluster)` and of
+statsmodels' cov_type="cluster"; Stata's commands for other models leave its second part out.
 
 Source: White (1982), Maximum likelihood estimation of misspecified models; Liang and Zeger (1986), Longitudinal data analysis using
 generalized linear models; Cameron, Gelbach and Miller (2011), Robust inference with multiway clustering.
@@ -18,104 +24,97 @@ generalized linear models; Cameron, Gelbach and Miller (2011), Robust inference 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import difflib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.batch import Batch
-from ..errors import BadArgument, FlatDirection, NoCurvature
-from ..likelihood import Information, LogLikelihood, Objective, Trimmed, total
-from ..likelihood.weights import Importance
+from ..errors import BadArgument, NoCurvature
+from ..families.links import Identity
+from ..families.normal import Normal
+from ..likelihood import Information, Objective, Trimmed
+from ..likelihood.weights import Importance, Probability
 from ..models.information import Factor
-from ..models.taylor import scores
-from ..solvers import closed_form, interior_point
-from .expected import expected
+from ..models.regression import Regression
+from ..solvers import DENSE, quantile
+from . import small_sample, sparsity
+from .bread import Inverse, bread
+from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
 from .natural import elementwise, jacobian, own_places, slopes
+from .natural import linear as free
 from .natural import natural as natural_of
 
-KINDS = ("observed", "expected", "sandwich", "cluster", "bootstrap")
-ILL = 1e-3  # a squared pivot below which J is an ill-conditioned matrix
-SINGULAR = 1e-13  # a smaller squared pivot of the scaled information is exact collinearity: its inverse is rounding error
+KINDS = (
+    "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
+)  # fmt: skip
+CLUSTERED = ("cluster", "CR2", "CR3")
 DRAWS = 999  # of a bootstrap covariance
-KINKED = (
-    "a prior has a kink at zero, where its density has no curvature, so that the maximum has no standard errors, no Wald intervals and tests, "
-    "and no profile. fit.bootstrap() shows how the estimates vary; for errors, fit the coefficients that are not zero to other rows, or use a "
-    "smooth prior such as th.priors.Normal."
-)
-EDGE = (
-    "On that edge the estimates are not normal, however many rows there are: the maximum has no standard errors, no Wald intervals and tests. "
-    "fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the range (log, logit) has no edge."
-)
 
 Clusters = Sequence[np.ndarray] | None
 
 
-def natural(objective: Objective, theta: Tensor, kind: str = "observed", clusters: Clusters = None) -> Tensor:
-    """Var v̂, (q, q): the covariance of the estimates on their natural scale.
+# ---- which kind --------------------------------------------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    objective : at whose maximum θ̂ = `theta` stands, (p,)
-    kind : one of `KINDS`
-    clusters : for "cluster" one or two arrays of labels (for "bootstrap" one, or None), one label a row in the source's order
 
-    Raises
-    ------
-    BadArgument : an unknown kind, or clusters that do not fit it
-    FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
-    NoCurvature : a prior has a kink, or the maximum lies on the edge of its parameters' ranges
+def default(objective: Objective) -> str:
+    """The kind where none is asked for: the one that is right without further assumptions of the model fitted.
 
-    >>> import thetahat as th
-    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
-    >>> natural(fit.objective, fit.theta, "sandwich").diagonal().sqrt().tolist()
-    [0.3014..., 0.0866...]
+    "sandwich" of a robust fit and of one whose weights are not counts, "sparsity" of quantile regression, "ols" of a normal linear model,
+    "observed" otherwise.
     """
-    check(kind, clusters)
-    objective = objective.at(theta)
-    if kind == "bootstrap":
-        return _spread_of(torch.stack([natural_of(objective, t) for t in _draws(objective, theta, clusters)]))
-    return _between(objective, jacobian(objective, theta), kind, clusters)
+    if importance(objective) or any(term.robust is not None for term in objective.terms):
+        return "sandwich"
+    if quantile.linear(objective):
+        return "sparsity"
+    return "ols" if linear(objective) else "observed"
 
 
-def variances(objective: Objective, theta: Tensor, kind: str = "observed", clusters: Clusters = None) -> Tensor:
-    """diag Var v̂, (q,). Of an elementwise model no p × p matrix is written: a category of thousands of levels stays eliminated."""
-    check(kind, clusters)
-    if kind in ("cluster", "bootstrap") or not elementwise(objective.model):
-        return natural(objective, theta, kind, clusters).diagonal().clone()
-    return slopes(objective, theta) ** 2 * of_theta(objective, theta, kind)[own_places(objective)]
+def linear(objective: Objective) -> bool:
+    """Whether this is a normal linear model whose scale is estimated, by one coefficient and without a prior."""
+    model = objective.model
+    if (
+        not isinstance(model, Regression)
+        or len(objective.terms) != 1
+        or objective.priors
+        or objective.terms[0].robust is not None
+    ):
+        return False
+    if not isinstance(model.family, Normal) or not isinstance(model.family.parameters["mean"].link, Identity) or model.fixed:
+        return False
+    mean, scale = model.predictors
+    weighting = objective.terms[0].weights
+    return mean.size > 0 and scale.size == 1 and scale.design.intercept and (weighting is None or _probability(weighting))
 
 
-def of_theta(objective: Objective, theta: Tensor, kind: str) -> Tensor:
-    """diag V, (p,), on θ's own scale, for the kinds "observed", "expected", "sandwich"."""
-    refuse_importance(objective, kind)
-    objective = objective.at(theta)
-    factor = bread(objective, kind)
-    return _sandwich_diagonal(factor, meat(objective)) if kind == "sandwich" else factor.inverse_diagonal()
-
-
-def project(objective: Objective, theta: Tensor, G: Tensor, kind: str = "observed", clusters: Clusters = None) -> Tensor:
-    """G V Gᵀ, (m, m), for any G of (m, p): the covariance of linear functions of θ̂, V not written out where it need not be."""
-    check(kind, clusters)
-    objective = objective.at(theta)
-    if kind == "bootstrap":
-        return _spread_of(_draws(objective, theta, clusters) @ G.T)
-    return _between(objective, G, kind, clusters)
+def regressors(objective: Objective) -> int:
+    """p: the coefficients of predictors, constants (a scale, a dispersion) not counted; elsewhere the parameters without a constraint."""
+    model = objective.model
+    if not isinstance(model, Regression) or len(objective.terms) != 1:
+        return sum(free(objective)) or objective.size
+    return sum(q.size for j, q in enumerate(model.predictors) if j == 0 or not q.design.constant)
 
 
 def check(kind: str, clusters: Clusters) -> None:
     """Refuse an unknown kind, and clusters that are missing, too many, or for another kind."""
     if kind not in KINDS:
-        raise BadArgument(f"covariance {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    if kind == "cluster" and not clusters:
-        raise BadArgument("the kind 'cluster' needs by: the column, or two columns, that name the clusters.")
-    if clusters is not None and kind not in ("cluster", "bootstrap"):
-        raise BadArgument(f"by names clusters, and the kind is {kind!r}: it takes kind='cluster' (or 'bootstrap').")
+        near = {k.lower(): k for k in KINDS}.get(str(kind).lower()) or next(
+            iter(difflib.get_close_matches(str(kind), KINDS, 1)), ""
+        )
+        hint = f" Nearest: {near!r}." if near else ""
+        raise BadArgument(f"covariance {kind!r}.{hint} Accepted: {', '.join(map(repr, KINDS))}.")
+    if kind in CLUSTERED and not clusters:
+        raise BadArgument(
+            f"the kind {kind!r} needs by: the column{', or two columns,' * (kind == 'cluster')} whose values identify clusters."
+        )
+    if clusters is not None and kind not in (*CLUSTERED, "bootstrap"):
+        raise BadArgument(
+            f"by names clusters, and the kind is {kind!r}: it takes {', '.join(map(repr, CLUSTERED))} or 'bootstrap'."
+        )
     most = 2 if kind == "cluster" else 1
     if clusters is not None and len(clusters) > most:
         raise BadArgument(f"by names {len(clusters)} columns; the kind {kind!r} clusters by at most {most}.")
@@ -123,15 +122,17 @@ def check(kind: str, clusters: Clusters) -> None:
 
 def importance(objective: Objective) -> bool:
     """Whether rows weigh what they would in another population: J⁻¹, for which a weight is a count, is then no covariance."""
-    weightings = [term.weights for term in objective.terms]
-    return any(
-        isinstance(w, Importance) or getattr(w, "__name__", "").startswith("importance: ") for w in weightings
-    )  # or a saved fit's
+    return any(isinstance(t.weights, Importance | Probability) or _named(t.weights, "importance: ") or _probability(t.weights)
+               for t in objective.terms)  # fmt: skip
 
 
-def default(objective: Objective) -> str:
-    """The kind of covariance where none is asked for: "observed", but "sandwich" of a robust fit, where J⁻¹ is none."""
-    return "sandwich" if any(term.robust is not None for term in objective.terms) else "observed"
+def _probability(weighting: object) -> bool:
+    return isinstance(weighting, Probability) or _named(weighting, "probability: ")
+
+
+def _named(weighting: object, kind: str) -> bool:
+    """Whether a saved fit's weighting, of which the name is known, was of this kind."""
+    return str(getattr(weighting, "__name__", "")).startswith(kind)
 
 
 def refuse_robust(objective: Objective, kind: str) -> None:
@@ -141,277 +142,257 @@ def refuse_robust(objective: Objective, kind: str) -> None:
             f"{robust}: which rows are kept depends on the rows themselves, and no information of those kept alone says how the estimates vary. "
             "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
         )
-    if robust is not None and kind in ("observed", "expected"):
-        raise BadArgument(
-            f"{robust} maximises no likelihood, so that the {kind} information is no inverse covariance. Use 'sandwich'."
-        )
+    if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
+        raise BadArgument(f"{robust} maximises no likelihood, so that there is no covariance of kind {kind!r}. Use 'sandwich'.")
 
 
 def refuse_importance(objective: Objective, kind: str) -> None:
     refuse_robust(objective, kind)
-    if kind in ("observed", "expected") and importance(objective):
+    if kind in ("observed", "expected", "ols") and importance(objective):
         raise BadArgument(
-            f"the rows have importance weights, which are no counts: the {kind} information says nothing of the error. Where a covariance can "
+            f"the rows have weights that are not counts: the {kind} information says nothing of the error. Where a covariance can "
             "be chosen, choose 'sandwich'."
         )
 
 
-# ---- bread -------------------------------------------------------------------------------------------------------------------
+# ---- V -----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Inverse:
-    """J⁻¹ written out, where another road than a factor of J found it."""
+class Covariance:
+    """V of θ̂, made ready by one pass over the data for whatever is asked of it.
 
-    matrix: Tensor
-
-    def solve(self, b: Tensor) -> Tensor:
-        return self.matrix @ b
-
-    def inverse(self) -> Tensor:
-        return self.matrix
-
-    def inverse_diagonal(self) -> Tensor:
-        return self.matrix.diagonal().clone()
-
-
-def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
-    """A factor of J (of I, if expected) at the objective's θ, in float64.
-
-    A normal linear model whose J is ill-conditioned gets J⁻¹ by QR of its columns instead, whose error is that of X and not of XᵀX.
+    Parameters
+    ----------
+    kind : one of `KINDS`
+    bread : of an inverse information or a sandwich; None of a bootstrap
+    stretch : (p,), by which the rows and columns of the bread are multiplied ("ols"); None: 1
+    meat : K of a sandwich; None of an inverse information
+    sums : (f, U) of clusters: K = Σ f UᵀU
+    refits : θ of each draw of a bootstrap
+    df : of Student's t, to which estimates over errors are referred; ∞: the normal
+    clusters : of CR2 and CR3, whose degrees of freedom differ from one linear function to the next
+    by_coordinate : of a fit that was saved without its rows: df of each θ_j, (p,); a function of several has the least of theirs
     """
-    if objective.kinked:
-        raise NoCurvature(KINKED)
-    edge = interior_point.edge(objective)
-    if edge:
-        raise NoCurvature(f"{edge} {EDGE}")
-    J = expected(objective) if kind == "expected" else objective.taylor(order=2).information
-    assert J is not None
-    factor = double(J).factor()
-    if (factor is None or factor.pivot < ILL) and closed_form.applies(objective):
-        V = closed_form.covariance(objective)
-        if bool(torch.isfinite(V).all()):
-            return Inverse(V)
-    if factor is None or factor.pivot < SINGULAR:
-        raise FlatDirection(
-            "the information is not positive definite at these estimates, so they have no covariance: a direction is flat, or this is no "
-            "maximum. Read fit.certificate."
-        )
-    return factor
+
+    kind: str
+    bread: Factor | Inverse | None = None
+    stretch: Tensor | None = None
+    meat: Information | None = None
+    sums: tuple[tuple[float, Tensor], ...] = ()
+    refits: Tensor | None = None
+    df: float = math.inf
+    clusters: small_sample.Clustered | None = None
+    by_coordinate: Tensor | None = None
+
+    def of(self, G: Tensor) -> Tensor:
+        """G V Gᵀ, (m, m), for any G of (m, p): V is not written out where it need not be."""
+        if self.refits is not None:
+            return spread_of(self.refits @ G.T)
+        left, right = self._halves(G)
+        out = left @ right
+        return (out + out.T) / 2
+
+    def diagonal(self, G: Tensor) -> Tensor:
+        """diag G V Gᵀ, (m,)."""
+        if self.refits is not None:
+            return spread_of(self.refits @ G.T).diagonal().clone()
+        left, right = self._halves(G)
+        return (left.T * right).sum(0).clamp(min=0)
+
+    def variances(self) -> Tensor:
+        """diag V, (p,). A category of thousands of levels stays eliminated."""
+        if isinstance(self.bread, Factor) and self.meat is not None and reduced(self.bread, self.meat) is not None:
+            return sandwich_diagonal(self.bread, self.meat)
+        if self.bread is None or self.meat is not None or self.sums:
+            return self.diagonal(torch.eye(self.size, dtype=torch.float64))
+        inverse = self.bread.inverse_diagonal()
+        return inverse if self.stretch is None else inverse * self.stretch**2
+
+    @property
+    def size(self) -> int:
+        """p."""
+        if self.refits is not None:
+            return self.refits.shape[1]
+        return self.bread.matrix.shape[0] if isinstance(self.bread, Inverse) else self.bread.information.size  # type: ignore[union-attr]
+
+    def freedom(self, G: Tensor) -> Tensor:
+        """Degrees of freedom of t for each row of G, (m,)."""
+        if self.clusters is not None:
+            return self.clusters.freedom(G)
+        if self.by_coordinate is not None:
+            return torch.where(G != 0, self.by_coordinate, math.inf).amin(1)
+        return torch.full((len(G),), self.df, dtype=torch.float64)
+
+    def draws(self, z: Tensor) -> Tensor:
+        """R z with R Rᵀ = V, for z of (p, r): independent standard normal z become draws of N(0, V)."""
+        if isinstance(self.bread, Factor) and self.meat is None and not self.sums:
+            moved = self.bread.root(z)
+            return moved if self.stretch is None else moved * self.stretch[:, None]
+        V = self.of(torch.eye(len(z), dtype=torch.float64))
+        scale = V.diagonal().clamp(min=1e-300).sqrt()
+        values, vectors = torch.linalg.eigh(V / scale[:, None] / scale)  # a sandwich of few rows or clusters may be singular
+        return scale[:, None] * (vectors @ (values.clamp(min=0).sqrt()[:, None] * z))
+
+    def _halves(self, G: Tensor) -> tuple[Tensor, Tensor]:
+        """left (m, p) and right (p, m), whose product is G V Gᵀ."""
+        assert self.bread is not None
+        left = G.to(torch.float64) if self.stretch is None else G.to(torch.float64) * self.stretch
+        if self.meat is None and not self.sums:
+            return left, self.bread.solve(left.T.contiguous())
+        if self.size > DENSE:  # of very many coefficients K alone may be written out, and of clusters not even that
+            B = self.bread.solve(left.T.contiguous())
+            return left, self.bread.solve(self._inside(B))
+        return left, self._whole @ left.T
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        """V = J⁻¹ K J⁻¹, (p, p): what a saved fit keeps, so that it answers with the same bits."""
+        assert self.bread is not None
+        inverse = self.bread.inverse()
+        V = inverse @ self._inside(inverse)
+        return (V + V.T) / 2
+
+    def _inside(self, B: Tensor) -> Tensor:
+        """K B, (p, m)."""
+        out = torch.zeros_like(B) if self.meat is None else self.meat.dense() @ B
+        for f, U in self.sums:
+            out = out + f * (U.T @ (U @ B))
+        return out
 
 
-def double(J: Information) -> Information:
-    """J in float64."""
-    E, D = (None if t is None else t.to(torch.float64) for t in (J.E, J.D))
-    return Information(J.A.to(torch.float64), E, D, J.eliminated)
+def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = None) -> Covariance:
+    """V at the θ at which the objective stands.
 
-
-def _between(objective: Objective, G: Tensor, kind: str, clusters: Clusters) -> Tensor:
-    refuse_importance(objective, kind)
-    factor = bread(objective, kind)
-    B = factor.solve(G.T.to(torch.float64).contiguous())  # (p, m)
-    if kind in ("observed", "expected"):
-        out = G @ B
-    elif kind == "sandwich":
-        out = B.T @ meat(objective).dense() @ B
-    else:
-        assert clusters is not None
-        out = _clustered(objective, B, clusters)
-    return (out + out.T) / 2
-
-
-def _sandwich_diagonal(factor: Factor | Inverse, K: Information) -> Tensor:
-    """diag J⁻¹ K J⁻¹ by the blocks of both.
-
-    With R = E D⁻¹ and S the Schur complement, J⁻¹ = F + Pᵀ S⁻¹ P, F = diag(0, D⁻¹), P = [I, −Rᵀ]. K has the same zero pattern as J
-    (two levels of a category never meet in a row), so every product below is (L, m) or smaller.
-    """
-    inner = reduced(factor, K)
-    if inner is None:
-        B = factor.inverse()
-        return ((B @ K.dense()) * B).sum(1)
-    assert isinstance(factor, Factor)
-    J, R = factor.information, factor.ratio
-    assert J.D is not None
-    assert K.D is not None
-    assert K.E is not None
-    assert R is not None
-    small = factor._solve_small(torch.eye(len(factor.L), dtype=factor.L.dtype))  # S⁻¹
-    middle = small @ inner @ small
-    out = J.A.new_empty(J.size)
-    out[J.kept()] = middle.diagonal()
-    cross = (K.E - K.D[:, None] * R) @ small  # rows of K Pᵀ S⁻¹ that belong to the levels
-    out[J.eliminated] = K.D / J.D**2 - 2 * (cross * R).sum(1) / J.D + ((R @ middle) * R).sum(1)
-    return out
-
-
-def reduced(factor: Factor | Inverse, K: Information) -> Tensor | None:
-    """P K Pᵀ, (m, m), with P = [I, −Rᵀ], R = E D⁻¹; None where nothing is eliminated."""
-    if (
-        isinstance(factor, Inverse)
-        or factor.ratio is None
-        or K.D is None
-        or K.E is None
-        or K.eliminated != factor.information.eliminated
-    ):
-        return None
-    R = factor.ratio
-    return K.A - R.T @ K.E - K.E.T @ R + R.T @ (K.D[:, None] * R)
-
-
-# ---- meat --------------------------------------------------------------------------------------------------------------------
-
-
-def meat(objective: Objective) -> Information:
-    """K = Σ c w² s sᵀ over independent units: rows, or the groups that the batches name.
-
-    Terms over one source share its rows, so their scores add before they are squared.
-    """
-    out: Information | None = None
-    for terms in sharing(objective):
-        term = terms[0]
-        outer = getattr(term.scored, "outer", None)
-        first = next(iter(term.source.batches(term.model)))
-        if first.grouped:
-            U = _sums(objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy())
-            part = Information(U.T @ U)
-        elif outer is not None and len(terms) == 1 and len(first.shape) == 1:
-            part = total(_squared(term, outer), term.source, term.model)
-            part = _spread(objective, part, objective.positions(term.model))
-        else:
-            part = Information(total(partial(_outer, objective, terms), term.source, term.model))
-        out = part if out is None else out + part
-    assert out is not None
-    return out
-
-
-def _spread(objective: Objective, part: Information, at: Tensor) -> Information:
-    """A model's own K among the coordinates of the objective's θ."""
-    if len(at) == objective.size and bool((at == torch.arange(len(at))).all()):
-        return part
-    A = torch.zeros(objective.size, objective.size, dtype=torch.float64)
-    A[at[:, None], at] = part.dense()
-    return Information(A)
-
-
-def sharing(objective: Objective) -> list[list[LogLikelihood]]:
-    """The terms, those over one source together."""
-    groups: dict[int, list[LogLikelihood]] = {}
-    for term in objective.terms:
-        groups.setdefault(id(term.source), []).append(term)
-    return list(groups.values())
-
-
-def _squared(term: LogLikelihood, outer: Callable[[Batch, Tensor | None], Information]) -> Callable[[Batch], Information]:
-    return lambda batch: outer(batch, _meat_weight(term, batch))
-
-
-def _meat_weight(term: LogLikelihood, batch: Batch) -> Tensor | None:
-    """c · w²."""
-    weight = term.weight(batch)
-    return weight if weight is None or term.weights is None else torch.where(batch.count > 0, weight**2 / batch.count, 0.0)
-
-
-def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
-    """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further indices of a term (time)."""
-    out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
-    for term in terms:
-        s = scores(term.scored, batch).to(torch.float64)
-        weight = term.weight(batch)
-        if weight is not None:
-            s = s * weight.reshape(-1, 1)
-        out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
-    return out
-
-
-def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
-    s = unit_scores(objective, terms, batch)
-    if batch.counted and len(batch.shape) == 1:  # a row counted c times is c units, not one of weight c
-        count = batch.count.to(torch.float64)
-        return s.T @ (s * torch.where(count > 0, 1 / count, 0.0)[:, None])
-    return s.T @ s
-
-
-def _sums(objective: Objective, terms: list[LogLikelihood], label: Any) -> Tensor:
-    """u_g = Σ_{i in g} c w s, a row a group. `label(batch, first row)` names the group of each row."""
-    found: dict[Any, int] = {}
-    parts: list[tuple[Tensor, Tensor]] = []
-    for start, batch in _numbered(objective, terms[0]):
-        own = label(batch, start)
-        codes = torch.tensor([found.setdefault(g, len(found)) for g in own.tolist()], dtype=torch.long)
-        here, back = torch.unique(codes, return_inverse=True)
-        s = unit_scores(objective, terms, batch)
-        parts.append((here, torch.zeros(len(here), s.shape[1], dtype=s.dtype).index_add_(0, back, s)))
-    out = torch.zeros(len(found), objective.size, dtype=torch.float64)
-    for here, sums in parts:
-        out.index_add_(0, here, sums)
-    return out
-
-
-def _numbered(objective: Objective, term: LogLikelihood) -> Iterator[tuple[int, Batch]]:
-    """Batches, cut so that their scores (n, p) stay small, and the number of their first row."""
-    start, step = 0, max(256, 2**24 // max(objective.size, 1))
-    for batch in term.source.batches(term.model):
-        for at in range(0, len(batch), step):
-            yield start + at, batch[at : at + step]
-        start += len(batch)
-
-
-def _clustered(objective: Objective, B: Tensor, clusters: Sequence[np.ndarray]) -> Tensor:
-    """Bᵀ K B for the cluster's K: the scores of each cluster are added and projected, and K itself is never written."""
-    labels = [codes_of(objective, c) for c in clusters]
-    if len(labels) == 2:
-        both = np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1)
-        return _one_way(objective, B, labels[0]) + _one_way(objective, B, labels[1]) - _one_way(objective, B, both)
-    return _one_way(objective, B, labels[0])
-
-
-def codes_of(objective: Objective, labels: np.ndarray) -> np.ndarray:
-    """Cluster labels as codes 0 … G − 1, one a row of every source.
+    Parameters
+    ----------
+    kind : one of `KINDS`; or V itself, made ready before
+    clusters : for "cluster" one or two arrays of labels, for "CR2" and "CR3" one (for "bootstrap" one, or None), one label a row in the
+        source's order
 
     Raises
     ------
-    BadArgument : not one label a row, a missing label, or fewer than two clusters
+    BadArgument : an unknown kind, clusters that do not fit it, or a kind that the model does not have
+    FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
+    NoCurvature : a prior has a kink, or the maximum lies on the edge of its parameters' ranges
     """
-    labels = np.asarray(labels).reshape(-1)
-    rows = {t[0].source.size for t in sharing(objective)}
-    if rows != {len(labels)}:
-        raise BadArgument(f"by has {len(labels)} labels, and the fit {', '.join(map(str, rows))} rows: one label a row.")
-    codes, seen = pd.factorize(labels)
-    if (codes < 0).any():
-        raise BadArgument(
-            f"by is missing in row {int(np.flatnonzero(codes < 0)[0])} of those that were fitted. Every row needs a cluster."
+    if isinstance(kind, Covariance):
+        return kind
+    kept = getattr(objective, "spread", None)
+    if kept is not None and kind == kept.kind and clusters is None:  # of a fit that was saved without its rows
+        return Covariance(kind, Inverse(kept.V), df=float(kept.df.min()), by_coordinate=kept.df)
+    check(kind, clusters)
+    refuse_importance(objective, kind)
+    if kind == "bootstrap":
+        from .bootstrap import refits
+
+        return Covariance(
+            kind,
+            refits=refits(objective, objective.theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)[0],
         )
-    if len(seen) < 2:
-        raise BadArgument(f"by has one value only ({seen[0]!r}): a covariance needs several clusters.")
-    return codes
+    if kind in ("observed", "expected"):
+        return Covariance(kind, bread(objective, kind))
+    if kind == "ols":
+        return _ols(objective)
+    df = _freedom(objective, kind, clusters)
+    if kind == "sparsity" and not quantile.linear(objective):
+        raise BadArgument("covariance='sparsity' is that of quantile regression, family='laplace' or AsymmetricLaplace(q).")
+    if quantile.linear(objective) and kind not in ("HC2", "HC3", "CR2", "CR3"):
+        inverse: Factor | Inverse = sparsity.bread(objective)
+    else:
+        inverse = bread(objective, "expected" if kind in small_sample.POWERS else "observed")
+    if kind in ("HC2", "HC3"):
+        return Covariance(kind, inverse, meat=Information(small_sample.by_rows(objective, kind)), df=df)
+    if kind in ("CR2", "CR3"):
+        assert clusters is not None
+        found = small_sample.by_clusters(objective, kind, clusters[0])
+        return Covariance(kind, inverse, sums=((1.0, found.sums()),), df=df, clusters=found)
+    if kind == "cluster":
+        assert clusters is not None
+        return Covariance(kind, inverse, sums=tuple(cluster_sums(objective, clusters, regressors(objective))), df=df)
+    K = meat(objective)
+    if kind == "sparsity":
+        K = sparsity.meat(objective, K)
+    if kind == "HC1":
+        n, p = objective.observations, regressors(objective)
+        if n <= p:
+            raise BadArgument(f"{n:g} observations and {p} coefficients leave no degree of freedom for covariance='HC1'.")
+        K = K.times(n / (n - p))
+    return Covariance(kind, inverse, meat=K, df=df)
 
 
-def _one_way(objective: Objective, B: Tensor, codes: np.ndarray) -> Tensor:
-    groups = int(codes.max()) + 1
-    U = torch.zeros(groups, B.shape[1], dtype=torch.float64)
-    for terms in sharing(objective):
-        for start, batch in _numbered(objective, terms[0]):
-            own = torch.from_numpy(codes[start : start + len(batch)])
-            U.index_add_(0, own, unit_scores(objective, terms, batch) @ B)
-    n, p = objective.observations, objective.size
-    if n <= p:
+def _ols(objective: Objective) -> Covariance:
+    """The mean's part of J⁻¹, in which σ̂² = Σ c r²/n, times n/(n − p); the scale's as it is."""
+    if not linear(objective):
         raise BadArgument(
-            f"{n:g} observations and {p} parameters leave no degree of freedom for the cluster's small-sample factor."
+            f"covariance='ols' is that of a normal linear model with identity link, an estimated constant scale and no prior; the model is "
+            f"{getattr(objective.model, 'family', type(objective.model).__name__)}. Use 'observed'."
         )
-    return (groups / (groups - 1)) * ((n - 1) / (n - p)) * (U.T @ U)
+    n, p = objective.observations, objective.model.predictors[0].size
+    stretch = torch.ones(objective.size, dtype=torch.float64)
+    stretch[:p] = math.sqrt(n / (n - p)) if n > p else math.nan
+    return Covariance("ols", bread(objective), stretch, df=max(n - p, 0.0))
 
 
-# ---- bootstrap ---------------------------------------------------------------------------------------------------------------
+def _freedom(objective: Objective, kind: str, clusters: Clusters) -> float:
+    """t's degrees of freedom: G − 1 of clusters (of the fewer, by two columns); n − p of a normal linear model; else ∞, the normal."""
+    if clusters is not None:
+        return float(min(int(codes_of(objective, c).max()) for c in clusters))
+    if not linear(objective):
+        return math.inf
+    n, p = objective.observations, objective.model.predictors[0].size
+    return n - p if n > p else math.inf
 
 
-def _draws(objective: Objective, theta: Tensor, clusters: Clusters) -> Tensor:
-    from .bootstrap import refits  # which clusters by what stands above
-
-    return refits(objective, theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)[0]
+# ---- of the estimates --------------------------------------------------------------------------------------------------------
 
 
-def _spread_of(draws: Tensor) -> Tensor:
+def natural(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
+    """Var v̂, (q, q): the covariance of the estimates on their natural scale.
+
+    Parameters
+    ----------
+    objective : at whose maximum θ̂ = `theta` stands, (p,)
+    kind, clusters : as of `prepare`, whose errors it raises
+
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
+    >>> natural(fit.objective, fit.theta, "sandwich").diagonal().sqrt().tolist()
+    [0.3014..., 0.0866...]
+    """
+    objective = objective.at(theta)
+    prepared = prepare(objective, kind, clusters)
+    if prepared.refits is not None:
+        return spread_of(torch.stack([natural_of(objective, t) for t in prepared.refits]))
+    return prepared.of(jacobian(objective, theta))
+
+
+def variances(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
+    """diag Var v̂, (q,). Of an elementwise model no p × p matrix is written: a category of thousands of levels stays eliminated."""
+    objective = objective.at(theta)
+    prepared = prepare(objective, kind, clusters)
+    if prepared.refits is not None or not elementwise(objective.model):
+        return natural(objective, theta, prepared).diagonal().clone()
+    return slopes(objective, theta) ** 2 * prepared.variances()[own_places(objective)]
+
+
+def freedom(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
+    """t's degrees of freedom of each estimate, (q,)."""
+    objective = objective.at(theta)
+    prepared = prepare(objective, kind, clusters)
+    if prepared.clusters is None and prepared.by_coordinate is None:
+        return torch.full((len(natural_of(objective, theta)),), prepared.df, dtype=torch.float64)
+    return prepared.freedom(jacobian(objective, theta))
+
+
+def project(
+    objective: Objective, theta: Tensor, G: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None
+) -> Tensor:
+    """G V Gᵀ, (m, m), for any G of (m, p): the covariance of linear functions of θ̂."""
+    return prepare(objective.at(theta), kind, clusters).of(G)
+
+
+def spread_of(draws: Tensor) -> Tensor:
     """The covariance of the rows, failed draws (NaN) left out."""
     draws = draws[torch.isfinite(draws).all(1)]
     return torch.atleast_2d(torch.cov(draws.T))

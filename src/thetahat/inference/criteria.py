@@ -7,16 +7,22 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import FitError, NoCurvature
+from ..errors import FitError, FlatDirection, NoCurvature
 from ..likelihood import Objective
 from ..models.information import Factor
-from .covariance import bread, meat, reduced
+from ..solvers import quantile
+from . import sparsity
+from .bread import bread
+from .meat import meat, reduced
 
 
 def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observations: float) -> dict[str, float]:
     """AIC, AICc, BIC and TIC, in units of −2 nats: smaller is better.
 
         AIC = −2ℓ + 2p        AICc = AIC + 2p(p + 1)/(n − p − 1)        BIC = −2ℓ + p·log n        TIC = −2ℓ + 2·tr(J⁻¹ K)
+
+    p is the length of θ; under a prior the effective number tr((J + P)⁻¹J), which is smaller: a coefficient that its prior holds near zero is
+    no free parameter.
 
     Parameters
     ----------
@@ -33,7 +39,8 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
     ------
     NoCurvature : a prior has a kink
 
-    Source: Akaike (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
+    Source: Gray (1992), Flexible methods for analyzing survival data using splines (the effective number); Akaike (1973);
+    Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
     criterion of model fitting.
 
     >>> import thetahat as th
@@ -46,10 +53,33 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
             "AIC, BIC and TIC count the parameters of a maximum of the likelihood, and under a prior with a kink it is not known how many that "
             "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
         )
-    return counted(objective.size, log_likelihood, observations) | {"TIC": -2 * log_likelihood + 2 * effective(objective, theta)}
+    return counted(parameters(objective, theta), log_likelihood, observations) | {
+        "TIC": -2 * log_likelihood + 2 * effective(objective, theta)
+    }
 
 
-def counted(p: int, log_likelihood: float, n: float) -> dict[str, float]:
+def parameters(objective: Objective, theta: Tensor) -> float:
+    """p: the length of θ; under a prior tr((J + P)⁻¹J) = p − tr((J + P)⁻¹P), NaN where J + P is singular.
+
+    Raises
+    ------
+    NoCurvature : a prior has a kink
+    """
+    if not objective.priors:
+        return objective.size
+    objective = objective.at(theta)
+    P = Objective([], objective.priors).taylor(order=2).information
+    assert P is not None
+    spread = torch.zeros(objective.size, objective.size, dtype=torch.float64)
+    at = torch.cat([objective.positions(p.model) for p in objective.priors]).unique()
+    spread[at[:, None], at] = P.dense()
+    try:
+        return objective.size - float(torch.trace(bread(objective).solve(spread)))
+    except FlatDirection:
+        return math.nan
+
+
+def counted(p: float, log_likelihood: float, n: float) -> dict[str, float]:
     """AIC, AICc and BIC: those that need p and n alone, and no row of the data (a fit that was loaded from a file has them)."""
     deviance = -2 * log_likelihood
     aic = deviance + 2 * p
@@ -61,7 +91,7 @@ def effective(objective: Objective, theta: Tensor) -> float:
     """tr(J⁻¹ K), the effective number of parameters; NaN where J is singular."""
     objective = objective.at(theta)
     try:
-        factor = bread(objective)
+        factor = sparsity.bread(objective) if quantile.linear(objective) else bread(objective)
     except FitError:
         return math.nan
     K = meat(objective)

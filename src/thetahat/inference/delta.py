@@ -12,12 +12,16 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of, place_of
-from .covariance import project
+from .covariance import Clusters, Covariance, project
 from .natural import own_places, unknown
 
 
 def delta(
-    objective: Objective, theta: Tensor, function: Callable[[dict[str, Tensor]], Any], kind: str = "observed"
+    objective: Objective,
+    theta: Tensor,
+    function: Callable[[dict[str, Tensor]], Any],
+    kind: str | Covariance = "observed",
+    clusters: Clusters = None,
 ) -> pd.DataFrame:
     """f(v̂) and its standard error, by automatic differentiation.
 
@@ -27,7 +31,7 @@ def delta(
     ----------
     objective, theta : θ̂, (p,)
     function : dict of estimate name → scalar tensor, on the natural scale; returns a tensor, or a dict of label → tensor
-    kind : the covariance V of θ̂, one of "observed", "expected", "sandwich", "bootstrap"
+    kind, clusters : the covariance V of θ̂ (`inference.covariance`)
 
     Returns
     -------
@@ -51,7 +55,7 @@ def delta(
         labels, flat = _outputs(_call(function, _Values(zip(names, values, strict=True))))
         rows = [torch.autograd.grad(v, leaf, retain_graph=True, allow_unused=True)[0] if v.requires_grad else None for v in flat]
     F = torch.stack([torch.zeros_like(theta) if r is None else r for r in rows]).to(torch.float64)
-    V = project(objective, theta, F, kind)
+    V = project(objective, theta, F, kind, clusters)
     table = {"estimate": [float(v.detach()) for v in flat], "standard_error": V.diagonal().clamp(min=0).sqrt().tolist()}
     out = pd.DataFrame(table, index=pd.Index(labels))
     out.attrs["covariance"] = V.numpy()

@@ -11,7 +11,7 @@ from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..likelihood import Objective
 from ..models.base import coefficient_names
 from ..models.information import Factor
-from .covariance import SINGULAR, double
+from .bread import SINGULAR, double
 
 
 def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> float:

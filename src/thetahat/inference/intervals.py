@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm
+from scipy.stats import chi2
+from scipy.stats import t as student
 from torch import Tensor
 
 from ..errors import BadArgument
@@ -15,7 +16,8 @@ from ..likelihood import Objective
 from ..models.base import names_of
 from . import bootstrap as boot
 from . import profile
-from .covariance import Clusters, check, of_theta, project, variances
+from .covariance import Clusters, Covariance, prepare
+from .covariance import natural as spread
 from .natural import coordinates, find, natural
 
 KINDS = ("wald", "profile", "bootstrap")
@@ -28,16 +30,19 @@ def intervals(
     kind: str = "wald",
     *,
     parameters: Sequence[str] | None = None,
-    covariance: str = "observed",
+    covariance: str | Covariance = "observed",
     clusters: Clusters = None,
     draws: int = 999,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Intervals of the estimates, on their natural scale.
 
-        wald        θ̂_j ± z·√V_jj, mapped: natural(·) of both ends. An estimate that is no function of one θ_j: v̂_i ± z·√Var v̂_i
+        wald        θ̂_j ± t·√V_jj, mapped: natural(·) of both ends. An estimate that is no function of one θ_j: v̂_i ± t·√Var v̂_i
         profile     {ψ : 2(ℓ̂ − ℓ_p(ψ)) ≤ χ²_{1, level}}
         bootstrap   the (1 ± level)/2 quantiles of the refits
+
+    t is the quantile of Student's distribution with the degrees of freedom of V (`covariance`): ∞, the normal, but n − p of a normal linear
+    model and G − 1 of clusters. The scale of a normal linear model has, with V = "ols", the exact interval σ̂ √(n/χ²_{n−p}).
 
     A scale's Wald interval is found on the logarithm and so never reaches below 0; the profile's and the percentile's respect any
     reparametrisation of themselves.
@@ -95,30 +100,47 @@ def intervals(
     return out
 
 
-def _wald(objective: Objective, theta: Tensor, level: float, kind: str, clusters: Clusters, wanted: list[int]) -> np.ndarray:
-    check(kind, clusters)
-    z = float(norm.ppf((1 + level) / 2))
+def _wald(
+    objective: Objective, theta: Tensor, level: float, kind: str | Covariance, clusters: Clusters, wanted: list[int]
+) -> np.ndarray:
+    objective = objective.at(theta)
+    V = prepare(objective, kind, clusters)
     places, values = coordinates(objective), natural(objective, theta)
     own = [i for i in wanted if places[i] is not None]
     ends = torch.empty(len(values), 2, dtype=torch.float64)
     if own:
         at = torch.tensor([int(places[i]) for i in own])  # type: ignore[arg-type]
-        error = _theta_variances(objective, theta, at, kind, clusters).sqrt()
+        half = V.variances()[at].sqrt() * _quantiles(V, at, len(theta), level)
         for side, sign in enumerate((-1.0, 1.0)):
             moved = theta.clone()
-            moved[at] += sign * z * error.to(theta.dtype)
+            moved[at] += sign * half.to(theta.dtype)
             ends[own, side] = natural(objective, moved)[own]
+        if V.kind == "ols" and own[-1] == len(values) - 1:
+            ends[-1] = _scale(objective, theta, V.df, level)
     rest = [i for i in wanted if places[i] is None]
     if rest:
-        error = variances(objective, theta, kind, clusters)[rest].sqrt()
-        ends[rest] = torch.stack([values[rest] - z * error, values[rest] + z * error], 1)
+        error = spread(objective, theta, V).diagonal()[rest].sqrt() * float(student.ppf((1 + level) / 2, V.df))
+        ends[rest] = torch.stack([values[rest] - error, values[rest] + error], 1)
     return ends[wanted].sort(1).values.numpy()
 
 
-def _theta_variances(objective: Objective, theta: Tensor, at: Tensor, kind: str, clusters: Clusters) -> Tensor:
-    """V_jj of the wanted coordinates of θ."""
-    if kind in ("observed", "expected", "sandwich"):
-        return of_theta(objective, theta, kind)[at]
-    G = torch.zeros(len(at), len(theta), dtype=torch.float64)
-    G[torch.arange(len(at)), at] = 1.0
-    return project(objective, theta, G, kind, clusters).diagonal().clamp(min=0)
+def _quantiles(V: Covariance, at: Tensor, size: int, level: float) -> Tensor:
+    """t of each wanted coordinate of θ; the normal's quantile where it has infinitely many degrees of freedom."""
+    df = torch.full((len(at),), V.df, dtype=torch.float64)
+    if V.clusters is not None:
+        G = torch.zeros(len(at), size, dtype=torch.float64)
+        G[torch.arange(len(at)), at] = 1.0
+        df = V.freedom(G)
+    elif V.by_coordinate is not None:
+        df = V.by_coordinate[at]
+    return torch.from_numpy(np.atleast_1d(student.ppf((1 + level) / 2, df.numpy())))
+
+
+def _scale(objective: Objective, theta: Tensor, df: float, level: float) -> Tensor:
+    """The ends of σ of a normal linear model, from Σ c r² / σ² ~ χ²_{n−p}; on the scale of its link where it is no constant."""
+    n = objective.observations
+    ratio = np.sqrt(n / chi2.ppf([(1 + level) / 2, (1 - level) / 2], df))
+    moved = [theta.clone(), theta.clone()]
+    for each, r in zip(moved, ratio, strict=True):
+        each[-1] += float(np.log(r))
+    return torch.stack([natural(objective, each)[-1] for each in moved])

@@ -37,7 +37,8 @@ from torch import Tensor
 from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of
-from .covariance import Inverse, bread, double
+from ..solvers import quantile
+from .bread import Inverse, bread, double
 from .natural import coordinates, find, natural, one_thread, own_places
 from .refit import HIGHER, Refits, higher
 
@@ -199,6 +200,8 @@ def _peaks(objective: Objective, theta: Tensor, wanted: Sequence[int]) -> list[P
         raise BadArgument(
             "the terms are weighted, and a weighted log-likelihood has no χ² profile. Use kind='wald' with covariance='sandwich'."
         )
+    if quantile.applies(objective):
+        raise BadArgument(quantile.KINK.format(family=objective.model.family, what="profile"))
     factor, value = bread(objective), float(objective.taylor(theta, order=1).value)
     places = coordinates(objective)
     slopes = {i: _slope(objective, theta, i) for i in wanted if places[i] is None}

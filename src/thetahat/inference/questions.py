@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from ..solvers.found import Found
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..data import Source
+    from .covariance import Covariance
     from .tests import Test
 
 
@@ -34,33 +37,71 @@ class Inference(Found):
 
         Parameters
         ----------
-        kind : "observed" (J⁻¹), "expected" (Fisher's), "sandwich" (J⁻¹ K J⁻¹), "cluster" (K summed within `by`; two columns: two-way),
-            "bootstrap"; None: "observed", but "sandwich" of a robust fit
-        by : the column, or two columns, that name the clusters
+        kind : "observed" (J⁻¹), "expected" (Fisher's), "ols" (s²(XᵀX)⁻¹ of a normal linear model), "sandwich" or "HC0" (J⁻¹ K J⁻¹), "HC1",
+            "HC2", "HC3", "cluster" (K summed within `by`; two columns: two-way), "CR2", "CR3", "sparsity" (of quantile regression),
+            "bootstrap"; None: the fit's own (`covariance_chosen`)
+        by : the column, or two columns, whose values identify clusters. With kind None: "cluster"
         """
         import pandas as pd
 
-        from . import covariance
+        from .covariance import natural
 
-        kind = self._covariance(kind)
-        matrix = self._cached(
-            ("covariance", kind, by if by is None or isinstance(by, str) else tuple(by)),
-            lambda: covariance.natural(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
-        )
+        own = self._covariance(kind, by)
+        matrix = self._cached(("covariance", own), lambda: natural(self.objective, self.theta, self._prepared(kind, by)))
         return pd.DataFrame(matrix.numpy().copy(), index=self.names, columns=self.names)
 
     def standard_errors(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.Series:
         """The square roots of the covariance's diagonal (which alone is computed where a category has thousands of levels)."""
         import pandas as pd
 
-        from . import covariance
+        from .covariance import variances
 
-        kind = self._covariance(kind)
-        variance = self._cached(
-            ("variance", kind, by if by is None or isinstance(by, str) else tuple(by)),
-            lambda: covariance.variances(self.objective, self.theta, kind=kind, clusters=self._clusters(by)),
-        )
+        own = self._covariance(kind, by)
+        variance = self._cached(("variance", own), lambda: variances(self.objective, self.theta, self._prepared(kind, by)))
         return pd.Series(variance.sqrt().numpy(), index=self.names, name="standard error")
+
+    def degrees_of_freedom(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.Series:
+        """Of Student's t, to which each estimate over its standard error is referred; ∞: the normal distribution.
+
+        n − p of a normal linear model, G − 1 of G clusters, Satterthwaite's of "CR2" and "CR3".
+        """
+        import pandas as pd
+
+        from .covariance import freedom
+
+        df = freedom(self.objective, self.theta, self._prepared(kind, by))
+        return pd.Series(df.numpy().copy(), index=self.names, name="degrees of freedom")
+
+    @property
+    def covariance_chosen(self) -> tuple[str, str | tuple[str, ...] | None]:
+        """The kind of covariance, and its clusters, that every method takes where none is asked for: those of `with_covariance`, or the model's
+        default."""
+        return self._covariance(None, None)
+
+    def with_covariance(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> Self:
+        """The same fit with another kind of covariance, which summary, report, intervals, tests, predictions, effects and delta then take.
+
+        Parameters
+        ----------
+        kind, by : as of `covariance`; None and None: the model's default again
+
+        Raises
+        ------
+        BadArgument : an unknown kind, a `by` that does not fit it
+        UnknownColumn : `by` names a column that the data lack
+
+        >>> import thetahat as th
+        >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]})
+        >>> fit.with_covariance("HC3").standard_errors().round(3).to_dict()
+        {'Intercept': 2.021, 'x': 0.652, 'scale': 0.269}
+        """
+        if kind is None and by is not None:
+            kind = "cluster"
+        if kind is not None:
+            asked(kind, by, self.source)
+        out = copy.copy(self)
+        out.__dict__.update(_errors=(kind, _key(by)), _cache=dict(self._cache))
+        return out
 
     def intervals(
         self,
@@ -87,8 +128,8 @@ class Inference(Found):
             level,
             kind,
             parameters=wanted,
-            covariance=self._covariance(covariance) if kind == "wald" else covariance or "observed",
-            clusters=self._clusters(by),
+            covariance=self._prepared(covariance, by) if kind == "wald" else covariance or "observed",
+            clusters=self._clusters(by or (self._errors[1] if kind == "bootstrap" else None)) if kind != "wald" else None,
             draws=draws,
             seed=seed,
         )
@@ -123,14 +164,23 @@ class Inference(Found):
         """
         from . import tests
 
-        own = self._covariance(covariance) if kind == "wald" else covariance or "observed"
-        return tests.test(self.objective, self.theta, hypothesis, kind, covariance=own, clusters=self._clusters(by))
+        if kind == "wald":
+            return tests.test(self.objective, self.theta, hypothesis, kind, covariance=self._prepared(covariance, by))
+        given = covariance or "observed"
+        return tests.test(self.objective, self.theta, hypothesis, kind, covariance=given, clusters=self._clusters(by))
 
-    def delta(self, function: Any, *, covariance: str | None = None) -> pd.DataFrame:
+    def delta(self, function: Any, *, covariance: str | None = None, by: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Functions of the estimates by the delta method: `function(dict of name → tensor) → tensor or dict`. Columns estimate, standard_error."""
         from . import delta
 
-        return delta.delta(self.objective, self.theta, function, kind=self._covariance(covariance))
+        return delta.delta(self.objective, self.theta, function, kind=self._prepared(covariance, by))
+
+    @property
+    def effective_parameters(self) -> float:
+        """How many parameters AIC, AICc and BIC count: those of θ; under a prior tr((J + P)⁻¹J), J of the likelihood and P of the prior."""
+        from . import criteria
+
+        return self._cached("effective_parameters", lambda: criteria.parameters(self.objective, self.theta))
 
     @property
     def criteria(self) -> dict[str, float]:
@@ -156,18 +206,49 @@ class Inference(Found):
             raise BadArgument(f"the evidence is an integral of the likelihood, and {self.robust} maximised something else.")
         return self._cached("evidence", lambda: evidence.evidence(self.objective, self.theta))
 
-    def _covariance(self, kind: str | None) -> str:
-        """The kind that was asked for, or the default."""
+    def _covariance(self, kind: str | None, by: str | Sequence[str] | None) -> tuple[str, str | tuple[str, ...] | None]:
+        """The kind and the clusters that were asked for; those of `with_covariance`; or the model's default."""
         from . import covariance
 
-        return covariance.default(self.objective) if kind is None else kind
+        own, clusters = self._errors
+        if kind is None and by is None and own is not None:
+            return own, clusters
+        if kind is None:
+            return (covariance.default(self.objective) if by is None else "cluster"), _key(by)
+        return kind, _key(by if by is not None or kind != own else clusters)
+
+    def _prepared(self, kind: str | None, by: str | Sequence[str] | None) -> Covariance:
+        """V of θ̂, made ready once for each kind and each choice of clusters."""
+        from .covariance import prepare
+
+        own, clusters = self._covariance(kind, by)
+        return self._cached(("prepared", own, clusters), lambda: prepare(self.objective, own, self._clusters(clusters)))
 
     def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
-        if by is None:
-            return None
-        from ..data.table import Table
+        if by == self._errors[1] and getattr(self.objective, "spread", None) is not None:
+            return None  # of a fit that was saved without its rows, which has its covariance
+        return labels(by, self.source)
 
-        columns = [by] if isinstance(by, str) else list(by)
-        if not isinstance(self.source, Table):
-            return [torch.cat([b[c] for b in self.source.batches()]).numpy() for c in columns]
-        return [self.source.column(c) for c in columns]
+
+def _key(by: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """What can be remembered by."""
+    return by if by is None or isinstance(by, str) else tuple(by)
+
+
+def labels(by: str | Sequence[str] | None, source: Source) -> list[np.ndarray] | None:
+    """The columns that identify clusters, one label a row that was fitted."""
+    if by is None:
+        return None
+    from ..data.table import Table
+
+    columns = [by] if isinstance(by, str) else list(by)
+    if not isinstance(source, Table):
+        return [torch.cat([b[c] for b in source.batches()]).numpy() for c in columns]
+    return [source.column(c) for c in columns]
+
+
+def asked(kind: str, by: str | Sequence[str] | None, source: Source) -> None:
+    """Refuse a kind of covariance, or clusters, that a fit of this source could not have."""
+    from . import covariance
+
+    covariance.check(kind, labels(by, source))

@@ -2,11 +2,12 @@
 
 With H: R θ = r of m restrictions, θ̃ the maximum under H, J the information:
 
-    wald                (Rθ̂ − r)ᵀ (R V Rᵀ)⁻¹ (Rθ̂ − r)
+    wald                (Rθ̂ − r)ᵀ (R V Rᵀ)⁻¹ (Rθ̂ − r);      divided by m it is F_{m, ν} where V has ν degrees of freedom
     likelihood_ratio    2(ℓ(θ̂) − ℓ(θ̃))
     score               ∂ℓ(θ̃)ᵀ J(θ̃)⁻¹ ∂ℓ(θ̃)
 
-each χ²_m where H is true. A restriction on an estimate that is a function of one θ_j ("scale = 1") is one on θ_j (log scale = 0).
+each χ²_m where H is true. ν is that of `covariance` (n − p of a normal linear model, G − 1 of clusters; of CR2 and CR3 the least of
+Satterthwaite's over the restrictions). A restriction on an estimate that is a function of one θ_j ("scale = 1") is one on θ_j (log scale = 0).
 
 Source: Wald (1943); Wilks (1938); Rao (1948); Engle (1984), Wald, likelihood ratio, and Lagrange multiplier tests in econometrics.
 """
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, f, norm
 from torch import Tensor
 
 from ..errors import BadArgument, FlatDirection, NotConverged
@@ -30,10 +31,12 @@ from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..printable import printable
+from ..solvers import quantile
 from ..solvers.diagnose import FAR
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
-from .covariance import Clusters, Inverse, bread, check, natural, project
+from .bread import Inverse, bread
+from .covariance import Clusters, Covariance, check, natural, prepare
 from .hypotheses import Restrictions, parse
 from .natural import coordinates, linear, parameter, unconstrained
 from .natural import natural as natural_values
@@ -49,10 +52,11 @@ class Test:
     ----------
     hypothesis : as it was written
     kind : "wald", "likelihood_ratio", "score", "vuong"
-    statistic : χ² for the first three, z for Vuong's
+    statistic : χ² for the first three (F, which is χ² / df, where df_error is finite), z for Vuong's
     df : degrees of freedom; None for a z
     p_value : two-sided for a z
     note : what else must be known of the reference distribution
+    df_error : of an F, the degrees of freedom of its denominator; None of a χ² and a z
     """
 
     __test__ = False  # pytest collects classes of this name
@@ -63,10 +67,12 @@ class Test:
     df: int | None
     p_value: float
     note: str = ""
+    df_error: float | None = None
 
     def __str__(self) -> str:
         p = f"p = {self.p_value:.4f}" if self.p_value >= 1e-4 else f"p = {self.p_value:.1e}"
-        shown = f"z = {self.statistic:.4g}" if self.df is None else f"χ²({self.df}) = {self.statistic:.4g}"
+        which = "z" if self.df is None else f"χ²({self.df})" if self.df_error is None else f"F({self.df}, {self.df_error:.4g})"
+        shown = f"{which} = {self.statistic:.4g}"
         note = f" ({self.note})" if self.note else ""
         return printable(f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}{note}")
 
@@ -81,7 +87,7 @@ def test(
     hypothesis: str | Sequence[str],
     kind: str = "wald",
     *,
-    covariance: str = "observed",
+    covariance: str | Covariance = "observed",
     clusters: Clusters = None,
 ) -> Test:
     """A test of linear restrictions on the estimates.
@@ -112,13 +118,16 @@ def test(
     """
     if kind not in KINDS:
         raise BadArgument(f"kind {kind!r} of test. Accepted: {', '.join(map(repr, KINDS))}.")
-    check(covariance, clusters)
+    if not isinstance(covariance, Covariance):
+        check(covariance, clusters)
     if kind != "wald" and any(t.robust is not None for t in objective.terms):
         raise BadArgument(f"a robust fit maximises no likelihood, and has no χ² {kind}. Use kind='wald', covariance='sandwich'.")
     if kind != "wald" and any(t.weights is not None for t in objective.terms):
         raise BadArgument(
             f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', covariance='sandwich'."
         )
+    if kind != "wald" and quantile.applies(objective):
+        raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
     if kind == "likelihood_ratio" and covariance != "observed":
         raise BadArgument(f"a likelihood ratio takes no covariance; received {covariance!r}. Use kind='wald'.")
     if kind == "score" and covariance not in ("observed", "expected"):
@@ -137,6 +146,7 @@ def test(
         restricted, _ = _refit(objective, theta, R, r)
         statistic = _ratio(objective.value(theta), restricted)
         return _chi2(asked.text, kind, statistic, len(R))
+    assert isinstance(covariance, str)  # by the refusals above
     return _score(objective, theta, asked, R, r, covariance)
 
 
@@ -172,7 +182,7 @@ def _known(place: int | None) -> int:
 
 
 def _natural_wald(
-    objective: Objective, theta: Tensor, asked: Restrictions, kind: str, covariance: str, clusters: Clusters
+    objective: Objective, theta: Tensor, asked: Restrictions, kind: str, covariance: str | Covariance, clusters: Clusters
 ) -> Test:
     """Wald's test where an estimate is no function of one θ_j (a part of a simplex, of an ordered vector): on the natural scale."""
     if kind != "wald":
@@ -181,19 +191,26 @@ def _natural_wald(
         )
     R, r = torch.from_numpy(asked.R), torch.from_numpy(asked.r)
     V = natural(objective, theta, covariance, clusters)
-    return _quadratic(asked.text, R @ natural_values(objective, theta) - r, R @ V @ R.T)
+    return _quadratic(asked.text, R @ natural_values(objective, theta) - r, R @ V @ R.T, math.inf)
 
 
 def _wald(
-    objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, covariance: str, clusters: Clusters
+    objective: Objective,
+    theta: Tensor,
+    asked: Restrictions,
+    R: np.ndarray,
+    r: np.ndarray,
+    covariance: str | Covariance,
+    clusters: Clusters,
 ) -> Test:
     G = torch.from_numpy(R)
     miss = G @ theta.to(torch.float64) - torch.from_numpy(r)
-    return _quadratic(asked.text, miss, project(objective, theta, G, covariance, clusters))
+    prepared = prepare(objective, covariance, clusters)
+    return _quadratic(asked.text, miss, prepared.of(G), float(prepared.freedom(G).min()))
 
 
-def _quadratic(text: str, miss: Tensor, V: Tensor) -> Test:
-    """missᵀ V⁻¹ miss."""
+def _quadratic(text: str, miss: Tensor, V: Tensor, freedom: float) -> Test:
+    """missᵀ V⁻¹ miss, as χ²; over the number of restrictions, as F, where V has so many degrees of freedom."""
     scale = V.diagonal().clamp(min=0).sqrt()
     L, info = torch.linalg.cholesky_ex(V / scale[:, None] / scale)
     if int(info) != 0 or not bool((L.diagonal() > 1e-7).all()):
@@ -201,7 +218,10 @@ def _quadratic(text: str, miss: Tensor, V: Tensor) -> Test:
             f"the covariance of the restrictions {text!r} is singular: fewer clusters than restrictions, or a perfect fit."
         )
     z = torch.linalg.solve_triangular(L, (miss / scale)[:, None], upper=False)
-    return _chi2(text, "wald", float((z**2).sum()), len(miss))
+    statistic, m = float((z**2).sum()), len(miss)
+    if math.isinf(freedom):
+        return _chi2(text, "wald", statistic, m)
+    return Test(text, "wald", statistic / m, m, float(f.sf(statistic / m, m, freedom)), df_error=freedom)
 
 
 def _chi2(text: str, kind: str, statistic: float, df: int, note: str = "") -> Test:

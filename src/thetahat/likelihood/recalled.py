@@ -130,6 +130,15 @@ class ForgottenWeights:
         self.memory.lack()
 
 
+@dataclass(frozen=True)
+class Spread:
+    """V of θ̂, (p, p), its kind, and t's degrees of freedom of each coordinate, (p,)."""
+
+    kind: str
+    V: Tensor
+    df: Tensor
+
+
 class Recalled(Objective):
     """An objective of which the value, the gradient and the information at θ̂ are known.
 
@@ -141,6 +150,7 @@ class Recalled(Objective):
     theta : θ̂, (p,)
     found : the objective there to second order, priors included; None if it was not kept
     inverse : J⁻¹, where it was had more exactly than from J (by QR of an ill-conditioned linear model's columns), or None
+    spread : the covariance of θ̂ of the kind that the fit had, where that needs the rows (a sandwich); or None
     """
 
     def __init__(
@@ -151,13 +161,14 @@ class Recalled(Objective):
         theta: Tensor,
         found: Taylor | None,
         inverse: Tensor | None = None,
+        spread: Spread | None = None,
     ):
         super().__init__([term], priors)
-        self.memory, self.peak, self.found, self.inverse = memory, theta.clone(), found, inverse
+        self.memory, self.peak, self.found, self.inverse, self.spread = memory, theta.clone(), found, inverse, spread
 
     def copy(self) -> Recalled:
         own = super().copy()
-        return Recalled(own.terms[0], own.priors, self.memory, self.peak, self.found, self.inverse)
+        return Recalled(own.terms[0], own.priors, self.memory, self.peak, self.found, self.inverse, self.spread)
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
         if self.found is None or not torch.equal(self.theta if theta is None else theta, self.peak):

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from ..data import Table
-from ..errors import FitError, ThetahatError
+from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.excess import Excess, excess
-from ..inference.covariance import default, importance
+from ..inference.covariance import importance
 from ..likelihood import DensityPower
 from ..likelihood.recalled import Recalled
 from ..likelihood.weights import Importance
@@ -26,7 +27,7 @@ from ..models import Mixture, Regression
 from ..models.base import names_of
 from ..models.custom import Constraint, Custom
 from ..solvers import DENSE
-from .words import count, join, number, plural
+from .words import count, join, number, plural, probability
 
 LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each
@@ -38,7 +39,8 @@ NAMED = 4  # coefficients that a prior names one by one
 
 @dataclass(frozen=True)
 class Line:
-    """One estimate. `z` and `p` are those of Wald's test that it is zero; None where that means nothing."""
+    """One estimate. `z` and `p` are those of Wald's test that it is zero; None where that means nothing. `df` is that of Student's t, to which
+    z is referred; None: the normal."""
 
     name: str
     estimate: float
@@ -47,6 +49,7 @@ class Line:
     high: float | None = None
     z: float | None = None
     p: float | None = None
+    df: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,20 @@ class Fold:
 
 @dataclass(frozen=True)
 class Joint:
-    """Wald's test that all coefficients of a category are zero."""
+    """Wald's test that all coefficients of a category are zero; None where its covariance is singular (fewer clusters than levels)."""
 
     name: str
-    statistic: float
+    statistic: float | None
     df: int
-    p: float
+    p: float | None
+    df_error: float | None = None
+
+    def __str__(self) -> str:
+        said = "not available: the covariance of these coefficients is singular"
+        if self.statistic is not None:
+            which = "χ²" if self.df_error is None else f"F({self.df}, {number(self.df_error)})"
+            said = f"{which} = {number(self.statistic)}, p = {probability(self.p)} (Wald)"
+        return f"all {self.df} together: {said}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ class Facts:
     lines: tuple[Line, ...]
     level: float
     errors: str  # what the standard errors come from
+    reference: str  # the distribution of an estimate over its error
     without: str  # why there are none, or empty
     log_likelihood: float
     observations: float
@@ -124,6 +136,7 @@ class Facts:
     units: str
     criteria: dict[str, float]
     certificate: Any
+    counted: float | None = None  # under a prior: the effective number of parameters, which the criteria count
     excess: Any = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
@@ -135,8 +148,14 @@ class Facts:
             "data": dict(self.data),
             "level": self.level,
             "standard_errors": self.errors or None,
+            "reference": self.reference or None,
             "estimates": [{k: _finite(v) for k, v in dataclasses.asdict(line).items()} for line in self.lines],
-            "tests": [dataclasses.asdict(item) for block in self.blocks for item in block.items if isinstance(item, Joint)],
+            "tests": [
+                {k: _finite(v) for k, v in dataclasses.asdict(item).items()}
+                for block in self.blocks
+                for item in block.items
+                if isinstance(item, Joint)
+            ],
             "log_likelihood": {
                 "nats": _finite(self.log_likelihood),
                 "kind": self.kind,
@@ -145,6 +164,7 @@ class Facts:
                 "observations": _finite(self.observations),
             },
             "criteria": {name: _finite(value) for name, value in self.criteria.items()},
+            "effective_parameters": self.counted,
             "excess": None if self.excess is None else self.excess.to_dict(),
             "measured": {
                 m.name: {k: _finite(v) for k, v in vars(m).items() if k != "name" and v is not None} for m in self.measured
@@ -166,37 +186,39 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
     Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
     """
     without = why_not(fit)
-    weighed = importance(fit.objective)
-    if covariance in (None, "observed"):
-        covariance = "sandwich" if weighed else default(fit.objective)
+    if covariance is not None or by is not None:
+        fit = fit.with_covariance(covariance, by=by)
     table = None
     if not without:
         try:
-            errors = fit.standard_errors(covariance, by=by).to_numpy()
-            ends = fit.intervals(level, covariance=covariance, by=by)
-            table = np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy()])
+            ends = fit.intervals(level)
+            table = np.column_stack(
+                [fit.standard_errors(), ends["low"].to_numpy(), ends["high"].to_numpy(), fit.degrees_of_freedom()]
+            )
         except FitError as error:
             without = str(error)
     network = is_network(fit)
     lines = [] if network else _lines(fit, table)
+    kind, by = fit.covariance_chosen
     clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
+    criteria = {} if without or fit.robust is not None else fit.criteria
     return Facts(
         title=title(fit),
         model=tuple(describe_model(fit)),
         data=tuple(describe_data(fit)),
-        blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, None if table is None else covariance, by)),
+        blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, table is not None)),
         lines=tuple(lines),
         level=level,
-        errors="" if table is None else _KINDS.get(covariance, covariance) + clustered,
+        errors="" if table is None else _KINDS.get(kind, kind) + clustered,
+        reference="" if table is None else _reference(kind, table[:, 3]),
         without=without,
         log_likelihood=math.nan if network else fit.log_likelihood,
         observations=math.nan if network else fit.observations,
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
         units=_bare(fit.source.units),
-        criteria={}
-        if without or fit.robust is not None
-        else {name: value for name, value in fit.criteria.items() if name == "TIC" or not weighed},
+        criteria={name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)},
+        counted=fit.effective_parameters if criteria and fit.objective.priors else None,
         certificate=fit.certificate,
         excess=None if without else _excess(fit),
         measured=tuple(_measured(fit.measured)),
@@ -231,10 +253,28 @@ def _excess(fit: Any) -> Excess | None:
 _KINDS = {
     "observed": "observed information",
     "expected": "expected (Fisher) information",
+    "ols": "s²(XᵀX)⁻¹, s² with n − p",
     "sandwich": "sandwich (robust)",
+    "HC0": "sandwich (robust), HC0",
+    "HC1": "sandwich (robust), HC1",
+    "HC2": "sandwich (robust), HC2",
+    "HC3": "sandwich (robust), HC3",
     "cluster": "sandwich, summed by cluster",
+    "CR2": "sandwich by cluster, corrected for leverage (CR2)",
+    "CR3": "sandwich by cluster, corrected for leverage (CR3)",
+    "sparsity": "sandwich of quantile regression (Hendricks and Koenker)",
     "bootstrap": "bootstrap",
 }
+
+
+def _reference(kind: str, df: np.ndarray) -> str:
+    """What intervals and p are found from."""
+    finite = df[np.isfinite(df)]
+    if not len(finite):
+        return "normal, on the scale of the link"
+    low, high = (f"{v:.0f}" if v == round(v) else f"{v:.1f}" for v in (float(finite.min()), float(finite.max())))
+    shown = f"t, {low} degrees of freedom" if low == high else f"t, {low} to {high} degrees of freedom (Satterthwaite)"
+    return f"{shown}; of the scale, χ²" if kind == "ols" else f"{shown}, on the scale of the link"
 
 
 def why_not(fit: Any) -> str:
@@ -243,7 +283,7 @@ def why_not(fit: Any) -> str:
         return "Standard errors belong to a certified maximum, and this is none."
     if fit.objective.kinked:
         return "No standard errors: under a prior with a kink the maximum has no curvature at zero. fit.bootstrap() shows how the estimates vary."
-    if fit.robust is not None and isinstance(fit.objective, Recalled):
+    if fit.robust is not None and isinstance(fit.objective, Recalled) and fit.objective.spread is None:
         return "The standard errors of a robust fit need the rows that were fitted: th.load(path, data=…)."
     layout = getattr(fit.model, "layout", None)
     size = layout.kept if layout is not None and len(fit.objective.terms) == 1 else len(fit.theta)
@@ -389,9 +429,10 @@ def _lines(fit: Any, table: np.ndarray | None) -> list[Line]:
         if table is None:
             out.append(Line(name, float(estimate)))
             continue
-        error, low, high = (float(v) for v in table[i])
+        error, low, high, df = (float(v) for v in table[i])
         z = None if constant[i] or not error > 0 else float(estimate) / error
-        out.append(Line(name, float(estimate), error, low, high, z, None if z is None else math.erfc(abs(z) / math.sqrt(2))))
+        p = None if z is None else 2 * float(student.sf(abs(z), df))
+        out.append(Line(name, float(estimate), error, low, high, z, p, df if math.isfinite(df) else None))
     return out
 
 
@@ -445,13 +486,13 @@ def _tensors_of(model: Any, title: str) -> Block:
     )
 
 
-def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Iterator[Block]:
+def _blocks(fit: Any, lines: list[Line], tested: bool) -> Iterator[Block]:
     model = fit.model
     constant = constants(fit)
     if isinstance(model, Regression):
         for j, p in enumerate(model.predictors):
             if p.size and not constant[p.start]:
-                items = tuple(_predictor_items(fit, p, lines, covariance, by))
+                items = tuple(_predictor_items(fit, p, lines, tested))
                 name = p.parameter if j == 0 and not p.spec.own_predictors else model.label(p.parameter)
                 yield Block(name, "" if str(p.spec.link) == "identity" else f"{p.spec.link} scale", True, items)
     else:
@@ -463,9 +504,7 @@ def _blocks(fit: Any, lines: list[Line], covariance: str | None, by: Any) -> Ite
         yield Block("constants", "on their own scale", False, left)
 
 
-def _predictor_items(
-    fit: Any, predictor: Any, lines: list[Line], covariance: str | None, by: Any
-) -> Iterator[Line | Fold | Joint]:
+def _predictor_items(fit: Any, predictor: Any, lines: list[Line], tested: bool) -> Iterator[Line | Fold | Joint]:
     """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
     first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
     yield from _shortened(lines[predictor.start : first], "coefficients")
@@ -475,9 +514,16 @@ def _predictor_items(
             yield _fold(term.term, own, "levels")
             continue
         yield from own
-        if covariance is not None and size > 1:
-            result = fit.test([f"{line.name} = 0" for line in own], covariance=covariance, by=by)
-            yield Joint(term.term, float(result.statistic), int(result.df), float(result.p_value))
+        if tested and size > 1:
+            yield _joint(fit, term.term, own)
+
+
+def _joint(fit: Any, name: str, lines: list[Line]) -> Joint:
+    try:
+        found = fit.test([f"{line.name} = 0" for line in lines])
+    except BadArgument:  # more levels than clusters
+        return Joint(name, None, len(lines), None)
+    return Joint(name, float(found.statistic), int(found.df), float(found.p_value), found.df_error)
 
 
 def _tensor_items(fit: Any, lines: list[Line], wanted: list[bool]) -> Iterator[Line | Fold]:

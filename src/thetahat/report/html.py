@@ -26,7 +26,7 @@ from ..printable import everywhere, printable
 from . import plots, reproduce, words
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
-from .summary import cells
+from .summary import cells, heads
 
 PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
@@ -242,5 +242,11 @@ def environment() -> jinja2.Environment:
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     out.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
-    out.filters |= {"cells": cells, "number": words.number, "probability": words.probability, "minuses": words.minuses}
+    out.filters |= {
+        "cells": cells,
+        "heads": heads,
+        "number": words.number,
+        "probability": words.probability,
+        "minuses": words.minuses,
+    }
     return out

@@ -16,7 +16,7 @@ from ..models import Regression
 from ..models.custom import Custom
 from ..printable import printable
 from .facts import BESIDE, Facts, Line, gather
-from .words import count, plural
+from .words import count, number, plural
 
 POINTS = 2000  # of a scatter
 SEED = 0  # of the draw that leaves the others out, and of randomised residuals
@@ -147,16 +147,17 @@ def estimates_of(facts: Facts) -> Any:
 def calibration(fit: Any) -> list[Any]:
     """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
     data = fit.calibration()
+    what = f"P(T ≤ {number(data.attrs['at'])})" if "at" in data.attrs else "mean"
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
     skewed = data["predicted"].min() >= 0 and data["predicted"].max() > 8 * data["predicted"].median()
     if skewed:
         data["low"] = data["low"].clip(lower=0.0)
     ends = [float(data[["predicted", "observed", "low"]].min().min()), float(data[["predicted", "observed", "high"]].max().max())]
     scale, note = alt.Scale(zero=False, type="sqrt" if skewed else "linear"), " (root scale)" if skewed else ""
-    x = alt.X("predicted:Q", title="predicted mean" + note, scale=scale, axis=alt.Axis(grid=False, tickCount=6))
+    x = alt.X("predicted:Q", title=f"predicted {what}{note}", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
     line = alt.Chart(pd.DataFrame({"a": ends})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
     base = alt.Chart(data).encode(x=x)
-    title, axis = "observed mean" + note, alt.Axis(tickCount=6)
+    title, axis = f"observed {what}{note}", alt.Axis(tickCount=6)
     rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(y=alt.Y("low:Q", title=title, scale=scale, axis=axis), y2="high:Q")
     dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
         y=alt.Y("observed:Q", title=title, scale=scale, axis=axis)

@@ -10,6 +10,7 @@ from ..families.base import Family
 from ..families.config import to_config
 from ..families.links import Link
 from ..likelihood import priors
+from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import choose
@@ -41,6 +42,9 @@ def python(fit: Any) -> str:
         return _python("maximize", ["objective", *_solver(fit)])
     if call.get("weights"):
         arguments.append(f"weights={_quoted(call['weights'])}")
+    weighting = fit.objective.terms[0].weights
+    if isinstance(weighting, Probability) or (isinstance(weighting, Importance) and isinstance(weighting.ratio, str)):
+        arguments.append(f"weights={written(weighting, 'th.weights.')}")
     priors = [written(prior.prior, "th.priors.") for prior in fit.objective.priors]
     if priors:
         arguments.append(f"prior={priors[0] if len(priors) == 1 else '[' + ', '.join(priors) + ']'}")
@@ -48,6 +52,9 @@ def python(fit: Any) -> str:
         arguments.append(f"missing={_quoted(call['missing'])}")
     arguments += ["trusted=True"] if call.get("trusted") else []
     arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
+    kind, by = fit._errors
+    arguments += [f"covariance={_quoted(kind)}"] if kind is not None else []
+    arguments += [f"by={_quoted(by) if isinstance(by, str) else list(by)}"] if by is not None else []
     failed = [] if fit.certificate.ok else ['on_failure="return"']
     return _python("fit", [first, data, *arguments, *_solver(fit), *failed])
 
@@ -72,7 +79,8 @@ def command(fit: Any) -> str:
     if call.get("command"):
         return call["command"]
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
-    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors):
+    weighted = fit.objective.terms[0].weights is not None
+    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors) or weighted:
         return ""
     named = family(fit.model.family).strip('"')
     if named.startswith("th."):
@@ -86,6 +94,10 @@ def command(fit: Any) -> str:
         words += ["--prior", prior]
     if call.get("missing", "drop") != "drop":
         words += ["--missing", call["missing"]]
+    kind, by = fit._errors
+    words += ["--covariance", kind] if kind is not None else []
+    for name in [by] if isinstance(by, str) else by or ():
+        words += ["--by", name]
     if not fit.certificate.ok:
         words += ["--on-failure", "return"]
     return shlex.join(words)

@@ -84,7 +84,7 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
     if facts.without:
         yield from _wrapped(facts.without, "dim", width)
     else:
-        yield from _wrapped(f"Standard errors: {facts.errors}. Intervals: Wald, on the scale of the link.", "dim", width)
+        yield from _wrapped(f"Standard errors: {facts.errors}. Intervals and p: {facts.reference}.", "dim", width)
     if facts.lines and any(block.folded for block in facts.blocks):
         yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
     yield [("", "")]
@@ -114,6 +114,12 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         for name, value in facts.criteria.items():
             row += [(f"{name} ", "label"), (f"{number(value, 6)}{GAP}", "")]
         yield row
+    if facts.counted is not None:
+        yield from _wrapped(
+            f"AIC, AICc and BIC count {number(facts.counted)} effective parameters: under the prior, tr((J + P)⁻¹J).",
+            "dim",
+            width,
+        )
 
 
 def _article(measure: str) -> str:
@@ -150,7 +156,11 @@ def _cut(name: str, width: int) -> str:
 
 # ---- the table -----------------------------------------------------------------------------------------------------------
 
-HEADS = ("estimate", "std. error", "low", "high", "z", "p")
+
+def heads(facts: Facts) -> tuple[str, ...]:
+    """Of the columns: t where an estimate over its error is referred to Student's, z where to the normal."""
+    tested = "t" if any(line.df is not None for line in facts.lines) else "z"
+    return ("estimate", "std. error", f"{100 * facts.level:g}% low", "high", tested, "p")
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -168,7 +178,7 @@ class _Cells:
         tested = any(block.tested for block in facts.blocks)
         self.columns = 1 if facts.without else 6 if tested else 4
         table = [cells(line) for line in lines]
-        self.heads = (*HEADS[:2], f"{100 * facts.level:g}% low", "high", *HEADS[4:])[: self.columns]
+        self.heads = heads(facts)[: self.columns]
         self.parts = [_extent([row[j] for row in table]) for j in range(self.columns)]
         self.widths = [max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)]
         room = width - 2 - sum(w + len(GAP) for w in self.widths)
@@ -188,8 +198,7 @@ class _Cells:
         if isinstance(item, Fold):
             yield [("  " + _cut(str(item), self.width - 2), "")]
         elif isinstance(item, Joint):
-            text = f"  {_cut(item.name, self.name)}, all {item.df} together: χ² = {number(item.statistic)}, p = {probability(item.p)} (Wald)"
-            yield [(text, "dim")]
+            yield [(f"  {_cut(item.name, self.name)}, {item}", "dim")]
         else:
             numbers = cells(item)[: self.columns if tested else min(self.columns, 4)]
             aligned = "".join(GAP + self._aligned(text, j) for j, text in enumerate(numbers))

@@ -27,6 +27,9 @@ class Found:
     call: Mapping[str, Any]
     measured: tuple[Mapping[str, float], ...]  # by a run, at its evaluations: {"step": …, "greedy_return": …}
     _cache: dict[Any, Any]
+    _errors: tuple[
+        str | None, str | tuple[str, ...] | None
+    ]  # the kind of covariance, and the clusters, that were chosen for the fit
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Found:
                 "call": dict(call or {}),
                 "measured": tuple(measured),
                 "_cache": {},
+                "_errors": (None, None),
             }
         )
 

@@ -24,8 +24,12 @@ from ..families.links import Identity
 from ..likelihood import Objective
 from ..models.regression import Regression
 from .certificate import Certificate
-from .closed_form import RANK, columns
+from .closed_form import RANK
 
+KINK = (
+    "{family} has a kink at its location, and where the errors are of another kind its {what} is not that of a χ². Use kind='wald', whose standard "
+    "errors are quantile regression's, or kind='bootstrap' of an interval."
+)
 PERFECT = 1e-14  # Σ w ρ(r) against Σ w |y|, below which the fit is perfect
 
 
@@ -45,25 +49,44 @@ def applies(objective: Objective) -> bool:
     return kinked and len(objective.terms) == 1 and objective.terms[0].robust is None
 
 
+def linear(objective: Objective) -> bool:
+    """Whether it is a linear programme besides: an identity link, predictors for the location alone, no prior."""
+    if not applies(objective) or objective.priors or not objective.model.predictors:
+        return False
+    location, *scale = objective.model.predictors
+    identity = isinstance(objective.model.family.parameters["location"].link, Identity)
+    return location.parameter == "location" and identity and all(p.design.constant for p in scale)
+
+
+def rows(objective: Objective) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X, (n, p), y less its offset, and what each row weighs; those that weigh nothing are left out."""
+    model, term = objective.model, objective.terms[0]
+    location, *rest = model.predictors
+    parts = []
+    for batch in term.source.batches():
+        one, none = torch.ones(len(batch), dtype=torch.float64), torch.zeros(len(batch), dtype=torch.float64)
+        X = model.gradient_rows(batch, [one, *(none for _ in rest)])[:, : location.size].numpy()
+        offset, weight = batch.tensors.get(f"offset{location.slot}"), term.weight(batch)
+        y = batch["y"] if offset is None else batch["y"] - offset
+        parts.append((X, y.numpy(), (one if weight is None else weight).numpy()))
+    X, y, w = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return X[w > 0], y[w > 0], w[w > 0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinearProgramme:
     """Exact quantile regression by HiGHS, the rows in memory."""
 
     def start(self, objective: Objective) -> State:
         model = objective.model
-        location = model.predictors[0] if model.predictors else None
-        constant = len(model.predictors) < 2 or model.predictors[1].design.constant
-        identity = isinstance(model.family.parameters["location"].link, Identity)
-        if location is None or location.parameter != "location" or not constant or not identity or objective.priors:
+        if not linear(objective):
             raise BadArgument(
                 f"{model.family} is fitted with an identity link, predictors for the location alone and no prior, as a linear programme. "
                 "For a scale with predictors, or a prior, take a smooth family: student_t, logistic, huber."
             )
         theta, before = objective.theta, objective.value()
-        parts = [columns(location, batch) for batch in objective.terms[0].source.batches()]
-        X, y, w = (np.concatenate(part) for part in zip(*parts, strict=True))
+        X, y, w = rows(objective)
         level = getattr(model.family, "level", 0.5)
-        X, y, w = X[w > 0], y[w > 0], w[w > 0]
         unit = X / np.maximum(np.abs(X).max(0), 1e-300)
         pivots = np.abs(np.diag(np.linalg.qr(unit, mode="r"))) / np.maximum(np.linalg.norm(unit, axis=0)[: min(X.shape)], 1e-300)
         rank = int((pivots > RANK).sum())
@@ -107,6 +130,11 @@ class LinearProgramme:
             detail="By a linear programme: the gap to its dual.",
             **known,
         )
+
+
+def coefficients(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> np.ndarray:
+    """β̂ of a quantile, (p,)."""
+    return _solve(X, y, w, level)[0]
 
 
 def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[np.ndarray, float, float]:

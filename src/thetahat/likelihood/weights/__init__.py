@@ -8,7 +8,9 @@ from .advantage import GAE, Advantage, Clipped
 from .generations import RLOO, GroupRelative, Penalised, kl_estimate
 from .importance import Importance
 from .noise import MinSNR, Simple
+from .probability import Probability
 from .returns import RewardToGo
+from .variance import Variance
 
 registry: dict[str, Any] = {
     "advantage": Advantage,
@@ -16,8 +18,10 @@ registry: dict[str, Any] = {
     "importance": Importance,
     "min_snr": MinSNR,
     "penalised": Penalised,
+    "probability": Probability,
     "reward_to_go": RewardToGo,
     "simple": Simple,
+    "variance": Variance,
 }
 
 __all__ = [
@@ -29,8 +33,10 @@ __all__ = [
     "Importance",
     "MinSNR",
     "Penalised",
+    "Probability",
     "RewardToGo",
     "Simple",
+    "Variance",
     "kl_estimate",
     "registry",
 ]

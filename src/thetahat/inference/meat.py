@@ -1,0 +1,205 @@
+"""The sum of squared scores: what a sandwich has on its inside, by rows, by the groups of a batch, or by clusters.
+
+    K = Σ_u s_u s_uᵀ,      s_u = Σ_{i in unit u} c_i w_i s_i
+
+c is the count (an observation seen c times is c units), w the weighting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..errors import BadArgument
+from ..likelihood import Information, LogLikelihood, Objective, total
+from ..models.information import Factor
+from ..models.taylor import scores
+from .bread import Inverse
+
+
+def meat(objective: Objective) -> Information:
+    """K = Σ c w² s sᵀ over independent units: rows, or the groups that the batches name.
+
+    Terms over one source share its rows, so their scores add before they are squared.
+    """
+    out: Information | None = None
+    for terms in sharing(objective):
+        term = terms[0]
+        outer = getattr(term.scored, "outer", None)
+        first = next(iter(term.source.batches(term.model)))
+        if first.grouped:
+            U = _sums(objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy())
+            part = Information(U.T @ U)
+        elif outer is not None and len(terms) == 1 and len(first.shape) == 1:
+            part = total(_squared(term, outer), term.source, term.model)
+            part = _spread(objective, part, objective.positions(term.model))
+        else:
+            part = Information(total(partial(_outer, objective, terms), term.source, term.model))
+        out = part if out is None else out + part
+    assert out is not None
+    return out
+
+
+def _spread(objective: Objective, part: Information, at: Tensor) -> Information:
+    """A model's own K among the coordinates of the objective's θ."""
+    if len(at) == objective.size and bool((at == torch.arange(len(at))).all()):
+        return part
+    A = torch.zeros(objective.size, objective.size, dtype=torch.float64)
+    A[at[:, None], at] = part.dense()
+    return Information(A)
+
+
+def sharing(objective: Objective) -> list[list[LogLikelihood]]:
+    """The terms, those over one source together."""
+    groups: dict[int, list[LogLikelihood]] = {}
+    for term in objective.terms:
+        groups.setdefault(id(term.source), []).append(term)
+    return list(groups.values())
+
+
+def _squared(term: LogLikelihood, outer: Callable[[Batch, Tensor | None], Information]) -> Callable[[Batch], Information]:
+    return lambda batch: outer(batch, _meat_weight(term, batch))
+
+
+def _meat_weight(term: LogLikelihood, batch: Batch) -> Tensor | None:
+    """c · w²."""
+    weight = term.weight(batch)
+    return weight if weight is None or term.weights is None else torch.where(batch.count > 0, weight**2 / batch.count, 0.0)
+
+
+def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
+    """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further indices of a term (time)."""
+    out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
+    for term in terms:
+        s = scores(term.scored, batch).to(torch.float64)
+        weight = term.weight(batch)
+        if weight is not None:
+            s = s * weight.reshape(-1, 1)
+        out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
+    return out
+
+
+def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
+    s = unit_scores(objective, terms, batch)
+    if batch.counted and len(batch.shape) == 1:  # a row counted c times is c units, not one of weight c
+        count = batch.count.to(torch.float64)
+        return s.T @ (s * torch.where(count > 0, 1 / count, 0.0)[:, None])
+    return s.T @ s
+
+
+def _sums(objective: Objective, terms: list[LogLikelihood], label: Any) -> Tensor:
+    """u_g = Σ_{i in g} c w s, a row a group. `label(batch, first row)` names the group of each row."""
+    found: dict[Any, int] = {}
+    parts: list[tuple[Tensor, Tensor]] = []
+    for start, batch in numbered(objective, terms[0]):
+        own = label(batch, start)
+        codes = torch.tensor([found.setdefault(g, len(found)) for g in own.tolist()], dtype=torch.long)
+        here, back = torch.unique(codes, return_inverse=True)
+        s = unit_scores(objective, terms, batch)
+        parts.append((here, torch.zeros(len(here), s.shape[1], dtype=s.dtype).index_add_(0, back, s)))
+    out = torch.zeros(len(found), objective.size, dtype=torch.float64)
+    for here, sums in parts:
+        out.index_add_(0, here, sums)
+    return out
+
+
+def numbered(objective: Objective, term: LogLikelihood) -> Iterator[tuple[int, Batch]]:
+    """Batches, cut so that their scores (n, p) stay small, and the number of their first row."""
+    start, step = 0, max(256, 2**24 // max(objective.size, 1))
+    for batch in term.source.batches(term.model):
+        for at in range(0, len(batch), step):
+            yield start + at, batch[at : at + step]
+        start += len(batch)
+
+
+def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -> list[tuple[float, Tensor]]:
+    """(f, U), U (G, p) the score of each cluster: K = Σ f UᵀU. By two columns K_A + K_B − K_{A∩B}, each with its own f.
+
+    f = G/(G − 1) · (n − 1)/(n − p), n = Σ c
+    """
+    labels = [codes_of(objective, c) for c in clusters]
+    signs = [1.0] * len(labels)
+    if len(labels) == 2:
+        labels.append(np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1))
+        signs.append(-1.0)
+    n = objective.observations
+    if n <= p:
+        raise BadArgument(
+            f"{n:g} observations and {p} coefficients leave no degree of freedom for the cluster's small-sample factor."
+        )
+    out = []
+    for sign, codes in zip(signs, labels, strict=True):
+        groups = int(codes.max()) + 1
+        U = torch.zeros(groups, objective.size, dtype=torch.float64)
+        for terms in sharing(objective):
+            for start, batch in numbered(objective, terms[0]):
+                U.index_add_(0, torch.from_numpy(codes[start : start + len(batch)]), unit_scores(objective, terms, batch))
+        out.append((sign * (groups / (groups - 1)) * ((n - 1) / (n - p)), U))
+    return out
+
+
+def codes_of(objective: Objective, labels: np.ndarray) -> np.ndarray:
+    """Cluster labels as codes 0 … G − 1, one a row of every source.
+
+    Raises
+    ------
+    BadArgument : not one label a row, a missing label, or fewer than two clusters
+    """
+    labels = np.asarray(labels).reshape(-1)
+    rows = {t[0].source.size for t in sharing(objective)}
+    if rows != {len(labels)}:
+        raise BadArgument(f"by has {len(labels)} labels, and the fit {', '.join(map(str, rows))} rows: one label a row.")
+    codes, seen = pd.factorize(labels)
+    if (codes < 0).any():
+        raise BadArgument(
+            f"by is missing in row {int(np.flatnonzero(codes < 0)[0])} of those that were fitted. Every row needs a cluster."
+        )
+    if len(seen) < 2:
+        raise BadArgument(f"by has one value only ({seen[0]!r}): a covariance needs several clusters.")
+    return codes
+
+
+def sandwich_diagonal(factor: Factor | Inverse, K: Information) -> Tensor:
+    """diag J⁻¹ K J⁻¹ by the blocks of both.
+
+    With R = E D⁻¹ and S the Schur complement, J⁻¹ = F + Pᵀ S⁻¹ P, F = diag(0, D⁻¹), P = [I, −Rᵀ]. K has the same zero pattern as J
+    (two levels of a category never meet in a row), so every product below is (L, m) or smaller.
+    """
+    inner = reduced(factor, K)
+    if inner is None:
+        B = factor.inverse()
+        return ((B @ K.dense()) * B).sum(1)
+    assert isinstance(factor, Factor)
+    J, R = factor.information, factor.ratio
+    assert J.D is not None
+    assert K.D is not None
+    assert K.E is not None
+    assert R is not None
+    small = factor._solve_small(torch.eye(len(factor.L), dtype=factor.L.dtype))  # S⁻¹
+    middle = small @ inner @ small
+    out = J.A.new_empty(J.size)
+    out[J.kept()] = middle.diagonal()
+    cross = (K.E - K.D[:, None] * R) @ small  # rows of K Pᵀ S⁻¹ that belong to the levels
+    out[J.eliminated] = K.D / J.D**2 - 2 * (cross * R).sum(1) / J.D + ((R @ middle) * R).sum(1)
+    return out
+
+
+def reduced(factor: Factor | Inverse, K: Information) -> Tensor | None:
+    """P K Pᵀ, (m, m), with P = [I, −Rᵀ], R = E D⁻¹; None where nothing is eliminated."""
+    if (
+        isinstance(factor, Inverse)
+        or factor.ratio is None
+        or K.D is None
+        or K.E is None
+        or K.eliminated != factor.information.eliminated
+    ):
+        return None
+    R = factor.ratio
+    return K.A - R.T @ K.E - K.E.T @ R + R.T @ (K.D[:, None] * R)
