@@ -71,7 +71,7 @@ class State:
     multipliers: np.ndarray = field(default_factory=lambda: np.zeros(0))
     steps: int = 0
     passes: int = 0
-    ended: bool = False
+    finished: bool = False
     trace: tuple[tuple[int, float, float], ...] = ()
     begun: Tensor | None = None  # (p,) √J_jj where the fit began
     central: Tensor | None = None  # where the barrier has come to, inside
@@ -110,7 +110,7 @@ class InteriorPoint:
         if state.stage == 0:
             return self._unheld(objective, state)
         if state.stage > len(BARRIER) or state.domain is None:
-            return replace(state, ended=True)
+            return replace(state, finished=True)
         inside = Inside(objective, state.domain, BARRIER[state.stage - 1])
         assert state.central is not None
         newton = self._newton(inside, state.central, tolerance=max(1e-3, self.tolerance))
@@ -119,10 +119,10 @@ class InteriorPoint:
         return self._on_face(objective, self._counted(moved, newton), near)
 
     def done(self, objective: Objective, state: State) -> bool:
-        return state.ended
+        return state.finished
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        if state.found is None or not (state.ended and state.found.ok):
+        if state.found is None or not (state.finished and state.found.ok):
             base = state.found or Certificate(status="not converged", size=objective.size)
             status = "not converged" if base.ok else base.status
             return replace(base, status=status, size=objective.size, steps=state.steps, passes=state.passes)
@@ -223,7 +223,7 @@ class InteriorPoint:
         if state.begun is not None and face is not None and len(scale):
             scale = torch.maximum(scale, ((face.basis * state.begun[:, None]) ** 2).sum(0).sqrt())
         factor = newton.factor if len(newton.theta) else Information(torch.eye(0, dtype=torch.float64)).factor()
-        return replace(state, newton=newton, found=found, scale=scale, factor=factor, ended=True)
+        return replace(state, newton=newton, found=found, scale=scale, factor=factor, finished=True)
 
 
 class Inside:
