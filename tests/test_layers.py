@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
-ORDER = "printable errors memory defaults types files data families networks models likelihood solvers inference evaluation".split()
+ORDER = "printable errors memory defaults types files data families made networks models likelihood solvers inference evaluation".split()
 ORDER += "report runs fit sklearn tour cli __init__".split()
 FACE = {"saving": "fit", "archive": "fit"}  # a fit is saved and loaded as a fit: one layer with fit.py
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -26,12 +26,15 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.given import density_of, need, source_of
+from .printable import printable
 from .solvers import Stochastic, choose, climb
 from .solvers.certificate import Certificate
 from .types import Weights
 
 if TYPE_CHECKING:
     from .solvers.loop import Solver
+
+LARGE = 1000  # values of θ up to which a repr names the first few
 
 
 def fit(
@@ -211,9 +214,14 @@ class Fit(Evaluation):
         return save(self, Path(path))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4])
-        more = ", …" if len(self.theta) > 4 else ""
-        return f"Fit({shown}{more}; log_likelihood={self.log_likelihood:.6g} nats; {self.certificate.status})"
+        """In one line, of what is known: no pass over the data is made."""
+        size = self.objective.size
+        shown = f"{type(self.model).__name__} of {size:,} parameters"
+        if size <= LARGE:
+            shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4]) + (", …" if size > 4 else "")
+        known = self.known_log_likelihood
+        value = "" if known is None else f" log_likelihood={known:.6g} nats;"
+        return printable(f"Fit({shown};{value} {self.certificate.status})")
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -9,40 +9,47 @@
         fit                         JSON: model, family, encodings, certificate, call, log-likelihood, fingerprint and units of the data
 
 No pickle, and no row of the data; category levels, spline knots, and the centres of transforms are there, since new rows cannot be encoded
-without them. Code is not saved: a likelihood of one's own and a network are given again to `load`. Loading runs nothing from the file:
-expressions of a formula are let through only if they are made of columns, numbers, arithmetic and functions that formulas know.
+without them. The library's own networks and models are described (`made`); other code is not saved: a likelihood or a network of one's own
+is given again to `load`. Loading runs nothing from the file: expressions of a formula are let through only if they are made of columns,
+numbers, arithmetic and functions that formulas know. What was read is put into words again, and has to be what the file holds, field by field.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from . import archive, families
 from .data import Table
 from .data import config as encoders
 from .data.plain import plain, rich
-from .errors import BadArgument, BadSave, DataError, FitError
+from .errors import BadArgument, BadSave, DataError, FitError, ThetahatError
 from .fit import Fit
 from .inference.bread import Inverse, bread
+from .inference.covariance import KINDS
 from .inference.criteria import counted
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from .likelihood.recalled import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled, Spread
+from .made import build, describe
 from .models import BradleyTerry, Density, Mixture, PlackettLuce, Regression
 from .models.base import get_theta, set_theta
 from .models.custom import Custom
 from .models.given import source_of
 from .models.information import Information
 from .models.taylor import Taylor
-from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal
+from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stochastic
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
-_SOLVERS = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM, Proximal)}
+_SOLVERS: dict[str, Any] = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM, Proximal, Stochastic)}
 
 
 # ---- save --------------------------------------------------------------------------------------------------------------------
@@ -53,7 +60,7 @@ def save(fit: Fit, path: str | Path) -> Path:
 
     Parameters
     ----------
-    fit : with one log-likelihood term
+    fit : of one or several terms: every model of theirs is kept
     path : usually named .thetahat; another file than a saved fit is not overwritten
 
     Returns
@@ -62,7 +69,8 @@ def save(fit: Fit, path: str | Path) -> Path:
 
     Raises
     ------
-    BadArgument : the fit holds something that is not saved (several terms, a family that is not registered), or the path is another file's
+    BadArgument : the fit holds something that is not saved (a family that is not registered), or the path is another file's
+    NotWritten : the disk is full
     BadFormula : the formula calls something that a loaded formula may not
 
     >>> import tempfile, thetahat as th
@@ -81,33 +89,54 @@ def save(fit: Fit, path: str | Path) -> Path:
 
 
 def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if len(fit.objective.terms) != 1:
-        raise BadArgument(f"a fit of {len(fit.objective.terms)} terms is not saved: save its models' state_dict() instead.")
-    model, own = _model_config(fit.model)
+    terms, models = fit.objective.terms, _models_of(fit.objective)
+    configs: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    for k, model in enumerate(models):
+        config, own = _model_config(model)
+        own |= {} if config["kind"] == "module" else {"theta": get_theta(model)}
+        configs.append(config)
+        tensors |= {_placed(k, name): t for name, t in own.items()}
+    tensors |= _second_order(fit)
     spread = _spread(fit)
-    tensors = {**({} if model["kind"] == "module" else {"theta": fit.theta}), **own, **_second_order(fit)}
     if spread is not None:
         tensors |= {"spread": spread.V, "freedom": spread.df}
     if fit.trace:
         tensors["trace"] = torch.tensor([[float(v) for v in row] for row in fit.trace], dtype=torch.float64)
-    term = fit.objective.terms[0]
-    counts = (
-        not fit.objective.kinked and term.robust is None
-    )  # whether the parameters of a maximum of the likelihood can be counted
-    weights = None if term.weights is None else getattr(term.weights, "__name__", None) or str(term.weights)
+    counts = not fit.objective.kinked and fit.robust is None  # whether the parameters of a maximum of the likelihood can be counted
+    networks = [model for model, config in zip(models, configs, strict=True) if config["kind"] == "module"]
+    first, *further = (_term_config(fit, term, models) for term in terms)
     return {
-        "model": model,
-        "priors": [_prior_config(p) for p in fit.objective.priors],
-        "weights": weights,
-        "robust": _robust_config(term.robust),
+        "model": configs[0],
+        **first,
+        "further": {"models": configs[1:], "terms": further} if further else None,
+        "made": describe(networks) if networks else None,
+        "priors": [_prior_config(p, models) for p in fit.objective.priors],
         "covariance": None if spread is None and fit._errors[0] is None else plain([fit.covariance_chosen[0], fit._errors[1]]),
         "certificate": plain(fit.certificate.to_dict(), "the certificate"),
         "solver": _solver_config(fit.solver),
         "call": plain({k: str(v) if isinstance(v, Path) else v for k, v in fit.call.items()}, "the call"),
         "log_likelihood": _known(fit, "log_likelihood"),
         "criteria": plain(fit.criteria) if counts and "A" in tensors and fit.certificate.ok else None,
-        "data": plain(dataclasses.asdict(_memory(fit))),
     }, tensors
+
+
+def _models_of(objective: Objective) -> list[Any]:
+    """Every model of the terms, once, in their order."""
+    return list({id(term.model): term.model for term in objective.terms}.values())
+
+
+def _placed(k: int, name: str) -> str:
+    """The name of a tensor of the k-th model."""
+    return name if k == 0 else f"{k}.{name}"
+
+
+def _term_config(fit: Fit, term: LogLikelihood, models: list[Any]) -> dict[str, Any]:
+    """A term, of the model with that number: how it was weighted, and what is remembered of its data."""
+    k = next(k for k, model in enumerate(models) if model is term.model)
+    weights = None if term.weights is None else getattr(term.weights, "__name__", None) or str(term.weights)
+    memory = plain(dataclasses.asdict(_memory(fit, term)))
+    return {**({"of": k} if k else {}), "weights": weights, "robust": _robust_config(term.robust), "data": memory}
 
 
 def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -128,7 +157,9 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained}, state
+    label = getattr(model, "weights", None)  # whether θ is an average, for its scores
+    labelled = {"weights": label} if isinstance(label, str) else {}
+    return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained, **labelled}, state
 
 
 def _constraints(model: Custom) -> list[list[Any]]:
@@ -194,10 +225,12 @@ def _known(fit: Fit, what: str) -> Any:
     return plain(getattr(fit, what))
 
 
-def _memory(fit: Fit) -> Memory:
-    source, total = fit.source, _known(fit, "observations")
+def _memory(fit: Fit, term: LogLikelihood) -> Memory:
+    source = term.source
     if isinstance(source, Forgotten | ForgottenTable):
         return dataclasses.replace(source.memory, path="")
+    total = _known(fit, "observations") if len(fit.objective.terms) == 1 else None
+    tokenizer, shape, levels = (getattr(source, name, None) for name in ("tokenizer", "shape", "levels"))
     memory = Memory(
         path="",
         source=type(source).__name__,
@@ -205,6 +238,10 @@ def _memory(fit: Fit) -> Memory:
         total=total,
         fingerprint=None if source.size is None else source.fingerprint,
         units=source.units,
+        tokenizer=tokenizer.to_config() if hasattr(tokenizer, "to_config") else None,
+        context=getattr(source, "context", None) if tokenizer is not None else None,
+        shape=tuple(int(n) for n in shape) if levels is not None and shape is not None else None,
+        levels=None if levels is None or shape is None else int(levels),
     )
     if isinstance(source, Table):
         return dataclasses.replace(
@@ -213,11 +250,15 @@ def _memory(fit: Fit) -> Memory:
     return dataclasses.replace(memory, weights=fit.call.get("weights"))
 
 
-def _prior_config(term: LogPrior) -> dict[str, Any]:
+def _prior_config(term: LogPrior, models: list[Any]) -> dict[str, Any]:
+    k = next((k for k, model in enumerate(models) if model is term.model), None)
+    if k is None:
+        raise BadArgument("a prior on a model that no term of the likelihood has is not saved.")
     kind = type(term.prior)
     if getattr(priors, kind.__name__, None) is not kind:
         raise BadArgument(f"a prior of the type {kind.__name__} is code and is not saved. Saved are those of th.priors.")
     return {
+        **({"of": k} if k else {}),
         "prior": kind.__name__,
         "settings": plain({f.name: getattr(term.prior, f.name) for f in dataclasses.fields(term.prior)}),
     }
@@ -228,12 +269,15 @@ def _robust_config(robust: DensityPower | Trimmed | None) -> dict[str, Any] | No
 
 
 def _solver_config(solver: Any) -> dict[str, Any] | None:
+    """Settings without files and sources of this machine: the checkpoint, held-out data that were given."""
     if type(solver).__name__ not in _SOLVERS:
         return None
-    return {
-        "solver": type(solver).__name__,
-        "settings": plain({f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}),
-    }
+    settings = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}
+    if isinstance(solver, Stochastic):
+        held = solver.held_out if isinstance(solver.held_out, (int, float)) else None
+        precision = None if solver.precision is None else str(solver.precision).removeprefix("torch.")
+        settings |= {"checkpoint": None, "held_out": held, "precision": precision}
+    return {"solver": type(solver).__name__, "settings": plain(settings)}
 
 
 # ---- load --------------------------------------------------------------------------------------------------------------------
@@ -249,7 +293,8 @@ def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) 
     ----------
     path : the file
     data : those to which it was fitted: what needs their rows (profiles, the bootstrap, the sandwich, residuals) then works again
-    model : the likelihood of one's own, or the network, where the fit was of one; a network's parameters are overwritten
+    model : the likelihood of one's own, or the network, where the fit was of one that the file does not describe; a list where there are
+        several. What is given stays as it is
 
     Returns
     -------
@@ -265,57 +310,127 @@ def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) 
 
     path = Path(path)
     content, tensors = archive.read(path, __version__)
-    try:
-        built = _model(content["model"], tensors, path, model)
-        fit = _recalled(content, tensors, built, path)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        if isinstance(error, BadArgument):
-            raise
-        raise BadSave(
-            f"{path} cannot be read back: {error!r}. It was not written by this library, or by another state of it."
-        ) from error
+    with _whole(path):
+        fit = _recalled(content, tensors, _models(content, tensors, path, model), path)
+        _same(content, tensors, fit, path)
     return fit if data is None else _attached(fit, data, path)
 
 
-def _model(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: nn.Module | None) -> nn.Module:
-    """The model at θ̂: built again, or the one given once it is known to be the same."""
-    kind = config["kind"]
-    if kind in ("regression", "density", "mixture", "preference"):
-        if given is not None:
-            raise BadArgument(f"{path} holds a {kind}, which needs no model: th.load({str(path)!r}).")
-        built: nn.Module = _built(config, tensors, path)
-        set_theta(built, tensors["theta"])
-        return built
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in reading a file that was written by something else is said of the file."""
+    try:
+        yield
+    except (BadArgument, BadSave):
+        raise
+    except Exception as error:  # a file can hold anything
+        shown = str(error) if isinstance(error, ThetahatError) else repr(error)
+        raise BadSave(
+            f"{path} cannot be read back: {shown}. It was not written by this library, or by another state of it."
+        ) from error
+
+
+def _same(content: dict[str, Any], tensors: dict[str, Tensor], fit: Fit, path: Path) -> None:
+    """Nothing, where the fit would be saved as it was read, field by field: then every field was understood.
+
+    Raises
+    ------
+    BadSave : names the first field that was not
+    """
+    again, own = _content(fit)
+    differs = _first_difference(content, json.loads(json.dumps(again, allow_nan=False)), "")
+    if differs is not None:
+        raise BadSave(f"{path} holds something at {differs} that this library does not write there.")
+    for name in {**tensors, **own}:
+        a, b = tensors.get(name), own.get(name)
+        if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
+            raise BadSave(f"{path} holds a tensor {name!r} that does not belong to the fit that it describes.")
+
+
+def _first_difference(a: Any, b: Any, where: str) -> str | None:
+    """Where two JSON values differ first; None: nowhere."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        parts = [(a.get(key, _MISSING), b.get(key, _MISSING), f"{where}.{key}") for key in {**a, **b}]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        parts = [(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return None if type(a) is type(b) and a == b else where.lstrip(".") or "its description"
+    return next((found for x, y, place in parts if (found := _first_difference(x, y, place)) is not None), None)
+
+
+_MISSING = object()
+
+
+def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: Any) -> list[nn.Module]:
+    """The models at θ̂: built again, or those given once they are known to be the same."""
+    further = content["further"]
+    configs = [content["model"], *([] if further is None else further["models"])]
+    code = [k for k, config in enumerate(configs) if config["kind"] in ("module", "custom")]
+    if given is not None and not code:
+        raise BadArgument(f"{path} holds a {configs[0]['kind']}, which needs no model: th.load({str(path)!r}).")
+    wanted = ", ".join(configs[k]["name"] for k in code)
+    if given is None and code:
+        described = None if content["made"] is None or any(configs[k]["kind"] == "custom" for k in code) else content["made"]
+        if described is None:
+            needed = wanted if len(code) == 1 else f"[{wanted}]"
+            raise BadArgument(
+                f"{path} holds a fit of {wanted!r}, which is code, and code is not saved: th.load({str(path)!r}, model={needed})."
+            )
+        models = build(described)
+    else:
+        asked = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        if len(asked) != len(code):
+            raise BadArgument(f"{path} holds a fit of {len(code)} models ({wanted}); {len(asked)} were given. Give a list of them.")
+        models = copy.deepcopy(asked)
+    out: list[nn.Module] = []
+    for k, config in enumerate(configs):
+        own = {name.removeprefix(f"{k}."): t for name, t in tensors.items() if k == 0 or name.startswith(f"{k}.")}
+        if k in code:
+            out.append(_filled(models[code.index(k)], config, own, path, given is None))
+        else:
+            out.append(_built(config, own, path))
+            set_theta(out[-1], own["theta"])
+    return out
+
+
+def _filled(model: Any, config: dict[str, Any], tensors: dict[str, Tensor], path: Path, own: bool) -> nn.Module:
+    """A model that is code with the values of the file, once it is known to be the same. `own`: it was built from the file's description."""
     name = config["name"]
-    if given is None:
-        raise BadArgument(
-            f"{path} holds a fit of {name!r}, which is code, and code is not saved: th.load({str(path)!r}, model={name})."
-        )
-    if kind == "custom":
+    if config["kind"] == "custom":
         wanted = config["parameters"]
-        if not isinstance(given, Custom) or _constraints(given) != wanted:
-            found = _constraints(given) if isinstance(given, Custom) else type(given).__name__
+        if not isinstance(model, Custom) or _constraints(model) != wanted:
+            found = _constraints(model) if isinstance(model, Custom) else type(model).__name__
             raise BadArgument(
                 f"{path} holds a fit of {name!r} with the parameters {_shown(wanted)}; the model given has {_shown(found)}."
             )
-        built = copy.deepcopy(given)
-        set_theta(built, tensors["theta"])
-        return built
-    if type(given).__name__ != name:
-        raise BadArgument(f"{path} holds a fit of a {name}; the model given is a {type(given).__name__}.")
-    shapes = _shapes(given)
+        set_theta(model, tensors["theta"])
+        return model
+    if type(model).__name__ != name:
+        raise BadArgument(f"{path} holds a fit of a {name}; the model given is a {type(model).__name__}.")
+    trained = set(config["trained"])
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter_name in trained)
+    shapes = _shapes(model)
     if shapes != config["shapes"]:
         differ = [n for n in {**shapes, **config["shapes"]} if shapes.get(n) != config["shapes"].get(n)]
         first = differ[0]
+        if own:
+            raise BadArgument(
+                f"{path} holds a fit of a {name} that was changed after it was made (its tensor {first!r}): give it, th.load({str(path)!r}, "
+                "model=…)."
+            )
         raise BadArgument(
             f"{path} holds a fit of a {name} whose tensor {first!r} has the shape {config['shapes'].get(first)}; that of the model given has "
             f"{shapes.get(first)} ({len(differ)} tensors differ)."
         )
-    given = copy.deepcopy(given)
-    given.load_state_dict({n: tensors[f"model.{n}"] for n in shapes}, strict=getattr(given, "keeps", "all") == "all")
-    for parameter_name, parameter in given.named_parameters():
-        parameter.requires_grad_(parameter_name in config["trained"])
-    return given
+    values = {n: tensors[f"model.{n}"] for n in shapes}
+    if own:
+        for n, p in model.named_parameters():
+            p.data = p.data.to(values[n].dtype)
+    model.load_state_dict(values, strict=getattr(model, "keeps", "all") == "all")
+    if "weights" in config:
+        model.weights = config["weights"]
+    return model.eval()
 
 
 def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encoder: Any = None) -> nn.Module:
@@ -344,35 +459,56 @@ def _shown(parameters: Any) -> str:
     return ", ".join(f"{name} ({kind})" if kind != "constraint" else name for name, kind, *_ in parameters)
 
 
-def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], model: nn.Module, path: Path) -> Fit:
-    memory = dataclasses.replace(Memory(**rich(content["data"])), path=str(path))
+def _term(config: dict[str, Any], models: list[Any], path: Path) -> tuple[LogLikelihood, Memory]:
+    """A term over data of which the rows are forgotten."""
+    memory = dataclasses.replace(checked(Memory, rich(config["data"])), path=str(path))
+    model = models[config.get("of", 0)]
     table = model if isinstance(model, Regression) else _regression_of(model)
     source = Forgotten(memory) if table is None else ForgottenTable(memory, table.encoder, table.family)
-    weights = None if content["weights"] is None else ForgottenWeights(memory, content["weights"])
+    weights = None if config["weights"] is None else ForgottenWeights(memory, config["weights"])
+    robust = _robust(config["robust"])
+    return LogLikelihood(model, source, weights) if robust is None else robust.of(model, source), memory
+
+
+def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], models: list[Any], path: Path) -> Fit:
+    model = models[0]
+    further = content["further"]
+    (term, memory), *rest = (_term(each, models, path) for each in [content, *([] if further is None else further["terms"])])
     found = None
     if "value" in tensors:
         layout = getattr(model, "layout", None)
         J = Information(tensors["A"], tensors.get("E"), tensors.get("D"), None if layout is None else layout.eliminated)
         found = Taylor(tensors["value"], tensors["gradient"], J)
-    known = [LogPrior(_prior(p), model) for p in content["priors"]]
-    certificate = rich(content["certificate"])
+    known = [LogPrior(_prior(p), models[p.get("of", 0)]) for p in content["priors"]]
     trace = tuple((int(row[0]), *row[1:]) for row in tensors["trace"].tolist()) if "trace" in tensors else ()
-    robust = _robust(content.get("robust"))
-    term = LogLikelihood(model, source, weights) if robust is None else robust.of(model, source)
-    chosen = rich(content["covariance"])
-    spread = Spread(chosen[0], tensors["spread"], tensors["freedom"]) if "spread" in tensors else None
-    objective = Recalled(term, known, memory, get_theta(model), found, tensors.get("inverse"), spread)
-    fit = Fit(objective, Certificate(**certificate), trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
+    chosen = _covariance(rich(content["covariance"]))
+    spread = Spread(chosen[0], tensors["spread"], tensors["freedom"]) if "spread" in tensors and chosen is not None else None
+    objective = Recalled([term, *(each for each, _ in rest)], known, memory, found, tensors.get("inverse"), spread)
+    if spread is not None and not (spread.V.shape == (objective.size, objective.size) and spread.df.shape == (objective.size,)):
+        raise BadSave(f"{path} holds a covariance of shape {tuple(spread.V.shape)} of {objective.size} estimates.")
+    certificate = checked(Certificate, rich(content["certificate"]))
+    fit = Fit(objective, certificate, trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
     if chosen is not None:
-        fit.__dict__["_errors"] = (chosen[0], chosen[1] if not isinstance(chosen[1], list) else tuple(chosen[1]))
+        fit.__dict__["_errors"] = chosen
     log_likelihood = rich(content["log_likelihood"])
     if log_likelihood is not None:
-        fit._cache["log_likelihood"] = log_likelihood
+        fit._cache["log_likelihood"] = number(log_likelihood, "log_likelihood")
     if content["criteria"] is not None:
-        fit._cache["criteria"] = rich(content["criteria"])
+        fit._cache["criteria"] = {name: number(v, f"criteria.{name}") for name, v in rich(content["criteria"]).items()}
     elif log_likelihood is not None and memory.total is not None and not objective.kinked:
         fit._cache["criteria"] = counted(objective.size, log_likelihood, memory.total)
     return fit
+
+
+def _covariance(chosen: Any) -> tuple[str, str | tuple[str, ...] | None] | None:
+    """The kind of covariance that was chosen for the fit, and its clusters."""
+    if chosen is None:
+        return None
+    kind, by = chosen
+    named = by is None or isinstance(by, str) or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
+    if kind not in KINDS or not named:
+        raise BadSave(f"the file holds {str(chosen)[:60]} in the place of a kind of covariance.")
+    return kind, by
 
 
 def _regression_of(model: nn.Module) -> Regression | None:
@@ -399,7 +535,35 @@ def _robust(config: dict[str, Any] | None) -> DensityPower | Trimmed | None:
 
 
 def _solver(config: dict[str, Any] | None) -> Any:
-    return None if config is None else _SOLVERS[config["solver"]](**rich(config["settings"]))
+    if config is None:
+        return None
+    settings = rich(config["settings"])
+    if config["solver"] == "Stochastic" and settings["precision"] is not None:
+        settings["precision"] = torch.bfloat16
+    return checked(_SOLVERS[config["solver"]], settings)
+
+
+def checked(kind: type[Any], values: dict[str, Any]) -> Any:
+    """The dataclass of these values, once each is of the type that its field has.
+
+    Raises
+    ------
+    BadSave : names the field
+    """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        try:
+            check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        except (KeyError, TypeCheckError) as error:
+            what = f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
+            raise BadSave(f"the file holds {kind.__name__}.{name}: {what}.") from error
+    return kind(**values)
+
+
+def number(value: Any, where: str) -> float:
+    if type(value) not in (int, float):
+        raise BadSave(f"the file holds {str(value)[:60]!r} at {where}, which is not a number.")
+    return float(value)
 
 
 def _attached(fit: Fit, data: Any, path: Path) -> Fit:
@@ -407,6 +571,8 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
     recalled, model = fit.objective, fit.model
     assert isinstance(recalled, Recalled)
     memory = recalled.memory
+    if len(recalled.terms) > 1:
+        raise BadArgument(f"{path} holds a fit of {len(recalled.terms)} terms, to which no data are attached: fit again.")
     weights = recalled.terms[0].weights
     if isinstance(weights, ForgottenWeights):
         raise BadArgument(

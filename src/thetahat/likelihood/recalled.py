@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.selection import Selection
 from ..data.table import Encoder, Table
+from ..data.tokenizers import from_config
 from ..errors import BadArgument
 from ..families.base import Family
 from ..models.information import Information
@@ -42,6 +43,8 @@ class Memory:
     missing : what was asked of rows with a missing value
     streamed : whether the data were too large to be held
     weights : the column of frequency weights, or None
+    tokenizer, context : of text: how it became tokens, as plain values, and how many a prediction sees
+    shape, levels : of images
     """
 
     path: str
@@ -55,6 +58,10 @@ class Memory:
     missing: str = "drop"
     streamed: bool = False
     weights: str | None = None
+    tokenizer: dict[str, Any] | None = None
+    context: int | None = None
+    shape: tuple[int, ...] | None = None
+    levels: int | None = None
 
     def lack(self) -> NoReturn:
         raise BadArgument(
@@ -103,6 +110,12 @@ class Forgotten:
 
     def __init__(self, memory: Memory):
         self.memory, self.kind = memory, memory.source
+        self.shape, self.levels, self.context = memory.shape, memory.levels, memory.context
+
+    @property
+    def tokenizer(self) -> Any:
+        """How text became tokens, where the data were text."""
+        return None if self.memory.tokenizer is None else from_config(self.memory.tokenizer)
 
     @property
     def size(self) -> int | None:
@@ -144,10 +157,9 @@ class Recalled(Objective):
 
     Parameters
     ----------
-    term : the log-likelihood, whose source is forgotten
+    terms : the log-likelihoods, whose sources are forgotten
     priors : as they were
-    memory : of the data
-    theta : θ̂, (p,)
+    memory : of the data of the first
     found : the objective there to second order, priors included; None if it was not kept
     inverse : J⁻¹, where it was had more exactly than from J (by QR of an ill-conditioned linear model's columns), or None
     spread : the covariance of θ̂ of the kind that the fit had, where that needs the rows (a sandwich); or None
@@ -155,20 +167,19 @@ class Recalled(Objective):
 
     def __init__(
         self,
-        term: LogLikelihood,
+        terms: list[LogLikelihood],
         priors: list[LogPrior],
         memory: Memory,
-        theta: Tensor,
         found: Taylor | None,
         inverse: Tensor | None = None,
         spread: Spread | None = None,
     ):
-        super().__init__([term], priors)
-        self.memory, self.peak, self.found, self.inverse, self.spread = memory, theta.clone(), found, inverse, spread
+        super().__init__(terms, priors)
+        self.memory, self.peak, self.found, self.inverse, self.spread = memory, self.theta, found, inverse, spread
 
     def copy(self) -> Recalled:
         own = super().copy()
-        return Recalled(own.terms[0], own.priors, self.memory, self.peak, self.found, self.inverse, self.spread)
+        return Recalled(own.terms, own.priors, self.memory, self.found, self.inverse, self.spread)
 
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
         if self.found is None or not torch.equal(self.theta if theta is None else theta, self.peak):

@@ -1,5 +1,7 @@
 """p(data | θ): one readable file a model."""
 
+from ..made import record
+from .actions import Discrete, MultiDiscrete, SquashedNormal
 from .autoregressive import Autoregressive
 from .base import Model
 from .bound import Bound
@@ -17,9 +19,14 @@ from .probability_flow import ProbabilityFlow
 from .ranking import PlackettLuce
 from .regression import Regression
 from .return_distribution import C51, IQN, QRDQN
-from .schedule import Schedule
+from .schedule import Cosine, Linear, Schedule
 from .tempered import Tempered
 from .vae import VAE
+
+record(Autoregressive, Conditional, Diffusion, FullyVisible, Policy, ProbabilityFlow, Tempered, VAE, Value)
+record(C51, IQN, QRDQN, Discrete, MultiDiscrete, SquashedNormal)
+record(Flow, by=("spline", "affine"))
+record(Cosine, Linear, suffix="Schedule")
 
 __all__ = [
     "DPO",

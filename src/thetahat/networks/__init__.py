@@ -1,5 +1,6 @@
 """Functions with parameters: no likelihood in here."""
 
+from ..made import record
 from .convnet import ConvNet
 from .decoder import LogisticDecoder
 from .denoiser import Denoiser
@@ -14,6 +15,8 @@ from .reward import Reward
 from .standardise import Standardise
 from .transformer import Transformer
 from .unet import UNet
+
+record(ConvNet, Denoiser, LogisticDecoder, MaskedMLP, Normaliser, PixelTransformer, Standardise, Transformer, UNet)
 
 __all__ = [
     "adapt",

@@ -93,9 +93,16 @@ class Found:
         if self.robust is not None:
             plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
             return self._cached("log_likelihood", lambda: Objective(plain).value())
-        if self.certificate.status == "certified maximum" and self.trace and not self.objective.priors:
-            return self.trace[-1][1]  # the last step's value is ℓ(θ̂) itself: no pass over the data is needed
-        return self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
+        known = self.known_log_likelihood
+        return known if known is not None else self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
+
+    @property
+    def known_log_likelihood(self) -> float | None:
+        """ℓ(θ̂) where it is known without a pass over the data, as every repr has to be: computed before, or the last step's value itself."""
+        if "log_likelihood" in self._cache:
+            return self._cache["log_likelihood"]
+        own = self.certificate.status == "certified maximum" and not self.objective.priors and self.robust is None
+        return self.trace[-1][1] if own and self.trace else None
 
     @property
     def robust(self) -> DensityPower | Trimmed | None:
