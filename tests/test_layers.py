@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
 ORDER = "printable errors memory defaults types files data families made networks models likelihood solvers inference evaluation".split()
-ORDER += "report runs fit sklearn tour cli __init__".split()
-FACE = {"saving": "fit", "archive": "fit"}  # a fit is saved and loaded as a fit: one layer with fit.py
+ORDER += "report archive runs fit sklearn tour cli loading __init__".split()
+FACE = {"saving": "fit"}  # a fit is saved and loaded as a fit: one layer with fit.py
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,60 @@ def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoin
     last = runs.metrics(tmp_path / "r")[-1]
     assert "failure" in last
     assert (tmp_path / "r" / runs.CHECKPOINT).exists() == (caught.value.certificate.steps > 0)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [b'{"step": 2, "nats"\n', b"\xff\xfe\x00 no text\n", b"[1, 2]\n", b'{"step": "two", "seconds": 1}\n', b'{"seconds": 1}\n', b"[" * 9999 + b"\n"],
+)
+def test_damaged_metrics_are_left_out_by_number_and_the_run_goes_on(done, tmp_path, harm):
+    """A line in the middle of the file is replaced; the run ends at the θ of the whole one."""
+    whole, fit = done
+    with pytest.raises(Killed):
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", watch=_kill)
+    path = tmp_path / "r" / runs.METRICS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], harm, *lines[2:]]))
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 could not be read"):
+        again = th.maximize(objective(), solver=SOLVER, run=tmp_path / "r")
+    assert torch.equal(again.theta, fit.theta)
+    assert [line["step"] for line in runs.metrics(tmp_path / "r")] == [1, *range(3, 13)]
+
+
+def _kill(state) -> None:
+    if state.step == 7:
+        raise Killed
+
+
+def test_a_truncated_fit_is_written_again(done, tmp_path):
+    """The run goes on from its checkpoint, and says what it repaired."""
+    shutil.copytree(done[0], tmp_path / "r")
+    saved = tmp_path / "r" / runs.FIT
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[:-100])
+    with pytest.raises(BadSave, match="cut short or damaged"):
+        th.load(tmp_path / "r")
+    with pytest.warns(UserWarning, match=r"fit\.thetahat was damaged, and is written again"):
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r")
+    assert torch.equal(th.load(tmp_path / "r").theta, done[1].theta)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"climb": 3, "about": {}}', '{"climb": {}}', "\udcff"])
+def test_a_damaged_configuration_is_named(done, tmp_path, text):
+    shutil.copytree(done[0], tmp_path / "r")
+    (tmp_path / "r" / runs.CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(BadSave, match=r"config\.json"):
+        th.load(tmp_path / "r")
+    with pytest.raises(BadSave, match=r"config\.json"):
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r")
+
+
+def test_what_kills_left_of_unfinished_files_is_cleared_away(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "r")
+    for name in (".checkpoint.part", ".fit.thetahat.0a1b2c3d.part"):
+        (tmp_path / "r" / name).write_bytes(b"half")
+    th.maximize(objective(), solver=SOLVER, run=tmp_path / "r")
+    assert not list((tmp_path / "r").glob(".*.part"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")

@@ -276,6 +276,92 @@ def test_a_network_gets_its_weights_back(frame, tmp_path):
         th.load(path, model=model.network)
 
 
+def described() -> dict[str, list[torch.nn.Module]]:
+    """Models of the library, and those of several terms that share a layer."""
+    N, M, F = th.networks, th.models, th.families
+    norm = N.Normaliser(4)
+    shared = [torch.nn.Sequential(norm, *N.mlp(4, 8, k, "tanh")) for k in (2, 1)]
+    from thetahat.models.actions import Discrete
+
+    return {
+        "gpt": [M.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, activation="relu2", ngrams=(7,)))],
+        "tied": [M.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, tied=True))],
+        "classifier": [M.Conditional(F.Categorical(3), N.ConvNet((8, 8), 3, (4, 8), levels=17))],
+        "double": [M.Conditional(F.get("gumbel"), N.mlp(3, (4,), 2, dtype=torch.float64))],
+        "vae": [M.VAE.images((8, 8), 17, width=8, latent=2)],
+        "flow": [M.Flow.spline(2, transforms=1, hidden=(8,))],
+        "diffusion": [M.Diffusion(N.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels")],
+        "policy and value": [M.Policy(shared[0], Discrete(2)), M.Value(shared[1])],
+        "returns": [M.QRDQN(N.mlp(4, 8, 10), levels=5)],
+    }
+
+
+@pytest.mark.parametrize("name", described())
+def test_the_librarys_own_models_are_built_again_from_plain_values(name):
+    """Names, shapes, types and sharing of every parameter and buffer are those of the model itself; layers too, as torch writes them."""
+    from thetahat.made import build, describe
+
+    models = described()[name]
+    again = build(json.loads(json.dumps(describe(models), allow_nan=False)))
+    for model, other in zip(models, again, strict=True):
+        assert repr(other) == repr(model)
+        for a, b in ((model.state_dict(), other.state_dict()), (dict(model.named_parameters()), dict(other.named_parameters()))):
+            assert {n: (t.shape, t.stride()) for n, t in a.items()} == {n: (t.shape, t.stride()) for n, t in b.items()}
+    if len(again) == 2:
+        assert again[0].network[0] is again[1].network[0]
+
+
+def test_a_model_that_was_changed_after_it_was_made_is_not_described():
+    """Its call no longer says what it is: a saved fit of it asks for the model."""
+    from thetahat.made import describe
+
+    vae = th.models.VAE.images((8, 8), 2, width=8, latent=2)
+    assert describe([vae]) is not None
+    vae.K = 50
+    assert describe([vae]) is None
+
+    class Mine(th.models.Autoregressive):
+        pass
+
+    assert describe([Mine(th.networks.Transformer(9, layers=1, width=8, heads=2))]) is None
+
+
+def test_a_fit_of_a_policy_keeps_its_value_function(tmp_path):
+    """Two terms on one source, loaded without a line of code: θ of both, bit for bit."""
+    advantage = th.weights.GAE(value := th.models.Value(th.networks.mlp(4, 8, 1)))
+    rollouts = th.data.Rollouts("CartPole-v1", 2, length=8, advantage=advantage)
+    policy = th.models.Policy(th.networks.mlp(4, 8, 2))
+    objective = th.LogLikelihood(policy, rollouts, th.weights.Advantage()) + th.LogLikelihood(value, rollouts)
+    fit = th.maximize(objective, solver=th.Stochastic(steps=3, held_out=None), run=tmp_path / "r")
+    again = th.load(tmp_path / "r")
+    assert torch.equal(again.theta, fit.theta)
+    assert [type(t.model).__name__ for t in again.objective.terms] == ["Policy", "Value"]
+    state = torch.randn(5, 4)
+    for a, b in zip(fit.objective.terms, again.objective.terms, strict=True):
+        assert torch.equal(a.model.network(state), b.model.network(state))
+    assert str(again.summary()).splitlines()[0] == str(fit.summary()).splitlines()[0]
+
+
+def test_a_repr_makes_no_pass_over_the_data(frame, tmp_path):
+    """A source that counts its passes; and a loaded fit, which has no data, has a repr all the same."""
+    passes = []
+
+    class Counting(th.data.Tensors):
+        def batches(self, model=None):
+            passes.append(1)
+            return super().batches(model)
+
+    source = Counting({"x": torch.randn(40, 2), "y": torch.randn(40)})
+    model = th.models.Conditional(th.families.Normal(), th.networks.mlp(2, 4, 2))
+    fit = th.fit(model, source, solver=th.Stochastic(steps=3, held_out=None))
+    before = len(passes)
+    assert "stochastic" in repr(fit)
+    assert len(passes) == before
+    assert "stochastic" in repr(th.load(fit.save(tmp_path / "a.thetahat")))
+    assert "log_likelihood=" in repr(th.fit("y ~ x", frame))
+    assert f"log_likelihood={fit.log_likelihood:.6g}" in repr(fit)
+
+
 # ---- what needs the data -------------------------------------------------------------------------------------------------------
 
 

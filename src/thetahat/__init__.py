@@ -21,12 +21,12 @@ from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stoch
 if TYPE_CHECKING:
     from . import evaluation, inference, report, sklearn
     from .evaluation.compare import compare
-    from .saving import load
+    from .loading import load
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of one.
-_LATER = {"compare": "evaluation.compare", "load": "saving"} | {
+_LATER = {"compare": "evaluation.compare", "load": "loading"} | {
     name: name for name in ("evaluation", "inference", "report", "sklearn")
 }
 

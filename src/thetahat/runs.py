@@ -32,6 +32,7 @@ from typing import Any
 import filelock
 import torch
 
+from .archive import is_ours
 from .errors import BadArgument, BadSave, NotWritten
 from .files import leftovers, usable, write_text
 from .likelihood import Objective
@@ -213,11 +214,13 @@ class Run:
                     self.folder.rmdir()
 
     def finish(self, fit: Any) -> None:
-        """The fit (of several terms that of the first one's model), and the report, beside the rest."""
+        """The fit and its report, beside the rest. A saved fit that was damaged is written anew."""
         if rank() == 0:
-            terms = fit.objective.terms
-            first = type(fit)(Objective(terms[:1]), fit.certificate, trace=fit.trace, solver=fit.solver, call=fit.call)
-            (fit if len(terms) == 1 else first).save(self.folder / FIT)
+            saved = self.folder / FIT
+            if saved.exists() and not is_ours(saved):
+                self.say(f"{saved} was damaged, and is written again.")
+                saved.unlink()
+            fit.save(saved)
             fit.report(self.folder / REPORT)
 
 

@@ -242,6 +242,7 @@ def _memory(fit: Fit, term: LogLikelihood) -> Memory:
         context=getattr(source, "context", None) if tokenizer is not None else None,
         shape=tuple(int(n) for n in shape) if levels is not None and shape is not None else None,
         levels=None if levels is None or shape is None else int(levels),
+        drawn=bool(getattr(source, "drawn", False)),
     )
     if isinstance(source, Table):
         return dataclasses.replace(
@@ -284,7 +285,7 @@ def _solver_config(solver: Any) -> dict[str, Any] | None:
 
 
 def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) -> Fit:
-    """The fit that `save` wrote.
+    """The fit that `save` wrote: `th.load`, of a file.
 
     Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests, criteria, certificate,
     summary, and predictions, draws and scores for new rows. With them, everything.
@@ -359,6 +360,17 @@ def _first_difference(a: Any, b: Any, where: str) -> str | None:
 
 
 _MISSING = object()
+
+
+def described(path: Path) -> bool:
+    """Whether a saved fit can be loaded without its model being given."""
+    from . import __version__
+
+    content, _ = archive.read(path, __version__)
+    further = content.get("further")
+    configs = [content.get("model"), *(further["models"] if isinstance(further, dict) and "models" in further else [])]
+    code = [config for config in configs if isinstance(config, dict) and config.get("kind") in ("module", "custom")]
+    return not code or content.get("made") is not None
 
 
 def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: Any) -> list[nn.Module]:

@@ -102,6 +102,46 @@ def test_a_run_is_rebuilt_from_its_folder_alone(fitted, name):
     assert (fitted / name / "report.html").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_of_the_command_is_opened_in_python_with_its_tokenizer_and_settings(fitted, name):
+    """`th.load(folder)` alone; the checkpoint of the run, which nothing of `load` reads, is the oracle of every parameter of every model."""
+    from safetensors.torch import load
+
+    fit = th.load(fitted / name)
+    raw = (fitted / name / "checkpoint").read_bytes()[16:]
+    kept = load(raw)
+    ended = [t for key, t in sorted(kept.items()) if key.startswith("theta.")]
+    best = [t for key, t in sorted(kept.items()) if key.startswith("best.theta.")]
+    average = [t for key, t in sorted(kept.items()) if key.startswith("average.")]
+    truth = torch.cat([t.reshape(-1) for t in (best or average or ended)])
+    assert torch.equal(fit.theta, truth)
+    assert fit.settings["steps"] == 12
+    assert fit.settings["seed"] == 3
+    assert (fit.tokenizer is not None) == (name in ("gpt", "align"))
+    assert len(fit.objective.terms) == (2 if name == "policy" else 1)
+
+
+def test_a_run_of_python_is_sampled_and_scored_by_the_command(data, tmp_path, capsys):
+    """Its file describes model, tokenizer and context; the score of the fit itself is the oracle."""
+    tokens = th.data.Tokens(data / "text.txt", "characters", context=16)
+    network = th.networks.Transformer(tokens.vocabulary, layers=1, width=16, heads=2, activation="relu2")
+    solver = th.Stochastic(steps=5, batch_size=4)
+    fit = th.fit(th.models.Autoregressive(network), tokens, solver=solver, run=tmp_path / "gpt")
+    assert main(["score", str(tmp_path / "gpt"), str(data / "text.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean"] == fit.score(tokens).mean
+    assert main(["sample", str(tmp_path / "gpt"), "--prompt", "line", "--length", "5"]) == 0
+    assert len(capsys.readouterr().out) == len("line") + 5 + 1
+    images = th.data.Images(np.load(data / "digits.npy"), levels=17)
+    vae = th.models.VAE.images(images.shape, 17, width=8, latent=2)
+    th.fit(vae, images, solver=solver, run=tmp_path / "vae")
+    assert main(["sample", str(tmp_path / "vae"), "-o", str(tmp_path / "a.npy"), "-n", "3"]) == 0
+    assert np.load(tmp_path / "a.npy").shape == (3, 8, 8)
+    again = th.load(tmp_path / "gpt")
+    assert torch.equal(again.theta, fit.theta)
+    assert again.solver.steps == 5
+    assert again.tokenizer.alphabet == tokens.tokenizer.alphabet
+
+
 @pytest.mark.parametrize(
     ("name", "more", "known"),
     [
@@ -348,4 +388,4 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
     assert "'Ω'" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["sample", str(tmp_path / "empty")]) == 3
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadSave
+from ..errors import BadArgument, BadSave, ThetahatError
 from .align import Align
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
 from .policies import Policy
@@ -68,23 +68,60 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
 }
 
 
-def again(folder: Path) -> tuple[System, Sizes, Any]:
-    """The system of a run, its sizes, and the fit that it came to.
+def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
+    """The system of a run (of Python code: `OfPython`), its sizes, and the fit that it came to.
 
     Raises
     ------
-    BadSave : the folder is no run of the command line, or its climb has not ended
+    BadSave : the folder is not a run, its settings are damaged, or it has not ended
     """
     from .. import runs
-    from ..saving import load
+    from ..saving import described, load
 
-    about = runs.read(folder)["about"]
-    if about.get("system") not in SYSTEMS:
-        raise BadSave(f"{folder} is a run of Python code: th.load({str(folder / runs.FIT)!r}, model=…) reads its fit.")
-    if not (folder / runs.FIT).exists():
-        raise BadSave(f"{folder} has not ended: go on with thetahat fit {about['system']} … --run {folder} --resume.")
-    system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
-    return system, sizes, load(folder / runs.FIT, model=system.model(sizes))
+    about, path = runs.read(folder)["about"], folder / runs.FIT
+    of_python = about.get("system") is None
+    if not of_python and about["system"] not in SYSTEMS:
+        raise BadSave(f"{folder} is the run of a {about['system']!r}, which this library does not know.")
+    if not path.exists():
+        more = "the call that began it goes on with it." if of_python else f"thetahat fit {about['system']} … --run {folder} --resume."
+        raise BadSave(f"{folder} has not ended. To go on: {more}")
+    if of_python:
+        fit = load(path, data)
+        return OfPython(fit), {"shape": fit.source.shape, "levels": fit.source.levels}, fit
+    try:
+        system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
+        model = None if described(path) else system.model(sizes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ThetahatError):
+            raise
+        raise BadSave(f"the settings in {folder / runs.CONFIG} are damaged: {error!r}.") from error
+    return system, sizes, load(path, data, model=model)
+
+
+class OfPython:
+    """A run that Python code began, as the commands see it: what its saved fit says of its data is what they know."""
+
+    name = "Python"
+
+    def __init__(self, fit: Any):
+        self.fit = fit
+
+    @property
+    def draws_nothing(self) -> str:
+        known = self.fit.tokenizer is not None or self.fit.source.levels is not None
+        return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
+
+    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
+        return (model, self.fit.tokenizer, self.fit.source.context) if self.fit.tokenizer is not None else None
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        from ..data import Images, Tokens
+
+        if self.fit.tokenizer is not None:
+            return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)
+        if self.fit.source.levels is not None:
+            return Images(path, levels=self.fit.source.levels)
+        raise BadArgument("the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in Python.")
 
 
 def free(name: str) -> Path:

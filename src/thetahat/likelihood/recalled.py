@@ -45,6 +45,7 @@ class Memory:
     weights : the column of frequency weights, or None
     tokenizer, context : of text: how it became tokens, as plain values, and how many a prediction sees
     shape, levels : of images
+    drawn : whether the data were drawn from the model as it was fitted
     """
 
     path: str
@@ -62,6 +63,7 @@ class Memory:
     context: int | None = None
     shape: tuple[int, ...] | None = None
     levels: int | None = None
+    drawn: bool = False
 
     def lack(self) -> NoReturn:
         raise BadArgument(
@@ -111,6 +113,7 @@ class Forgotten:
     def __init__(self, memory: Memory):
         self.memory, self.kind = memory, memory.source
         self.shape, self.levels, self.context = memory.shape, memory.levels, memory.context
+        self.drawn = memory.drawn
 
     @property
     def tokenizer(self) -> Any:

@@ -212,8 +212,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
         errors="" if table is None else _KINDS.get(kind, kind) + clustered,
         reference="" if table is None else _reference(kind, table[:, 3]),
         without=without,
-        log_likelihood=math.nan if network else fit.log_likelihood,
-        observations=math.nan if network else fit.observations,
+        log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
+        observations=math.nan if network else _known(fit, "observations"),
         kind=getattr(fit.model, "kind", "exact"),
         measure=getattr(fit.model, "measure", "density"),
         units=_bare(fit.source.units),
@@ -237,6 +237,16 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
     names = [name for name in last if name != "step" and not name.endswith(BESIDE)]
     for name in sorted(names, key=lambda name: not any(name + end in last for end in BESIDE)):
         yield Measured(name.replace("_", " "), last[name], where, *(last.get(name + end) for end in BESIDE))
+
+
+def _known(fit: Any, what: str) -> float:
+    """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the data."""
+    try:
+        return getattr(fit, what)
+    except BadArgument:
+        if isinstance(fit.objective, Recalled):
+            return math.nan
+        raise
 
 
 def _excess(fit: Any) -> Excess | None:

@@ -30,6 +30,8 @@ class Found:
     _errors: tuple[
         str | None, str | tuple[str, ...] | None
     ]  # the kind of covariance, and the clusters, that were chosen for the fit
+    settings: Mapping[str, Any] = {}  # of the run, where the fit is of one that was loaded
+    _tokenizer: Any = None
 
     def __init__(
         self,
@@ -118,6 +120,11 @@ class Found:
     def observations(self) -> float:
         """n = Σ count."""
         return self._cached("observations", lambda: self.objective.observations)
+
+    @property
+    def tokenizer(self) -> Any:
+        """How text becomes tokens, of a language model that was fitted to text; None elsewhere."""
+        return self._tokenizer if self._tokenizer is not None else getattr(self.source, "tokenizer", None)
 
     @property
     def source(self) -> Source:
