@@ -22,16 +22,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from . import archive, families
 from .data import Table
 from .data import config as encoders
-from .data.plain import plain, rich
+from .data.plain import checked, number, plain, rich
 from .errors import BadArgument, BadSave, DataError, FitError, ThetahatError
 from .fit import Fit
 from .inference.bread import Inverse, bread
@@ -311,20 +310,24 @@ def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) 
 
     path = Path(path)
     content, tensors = archive.read(path, __version__)
+    with _whole(path, arguments=True):
+        models = _models(content, tensors, path, model)
     with _whole(path):
-        fit = _recalled(content, tensors, _models(content, tensors, path, model), path)
+        fit = _recalled(content, tensors, models, path)
         _same(content, tensors, fit, path)
     return fit if data is None else _attached(fit, data, path)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in reading a file that was written by something else is said of the file."""
+def _whole(path: Path, arguments: bool = False) -> Iterator[None]:
+    """Whatever goes wrong in reading a file that was written by something else is said of the file; of `arguments` as it is."""
     try:
         yield
-    except (BadArgument, BadSave):
+    except BadSave:
         raise
     except Exception as error:  # a file can hold anything
+        if arguments and isinstance(error, BadArgument):
+            raise
         shown = str(error) if isinstance(error, ThetahatError) else repr(error)
         raise BadSave(
             f"{path} cannot be read back: {shown}. It was not written by this library, or by another state of it."
@@ -400,8 +403,9 @@ def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, giv
         if k in code:
             out.append(_filled(models[code.index(k)], config, own, path, given is None))
         else:
-            out.append(_built(config, own, path))
-            set_theta(out[-1], own["theta"])
+            with _whole(path):
+                out.append(_built(config, own, path))
+                set_theta(out[-1], own["theta"])
     return out
 
 
@@ -427,7 +431,7 @@ def _filled(model: Any, config: dict[str, Any], tensors: dict[str, Tensor], path
         differ = [n for n in {**shapes, **config["shapes"]} if shapes.get(n) != config["shapes"].get(n)]
         first = differ[0]
         if own:
-            raise BadArgument(
+            raise BadSave(
                 f"{path} holds a fit of a {name} that was changed after it was made (its tensor {first!r}): give it, th.load({str(path)!r}, "
                 "model=…)."
             )
@@ -462,7 +466,11 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
     if config["kind"] == "density":
         return Density(family)
     encoder = encoder or encoders.from_config(config["encoder"], tensors)
-    return Regression(family, encoder, config["slots"], rich(config["fixed"]), density=config["density"])
+    fixed = {name: number(v, f"fixed.{name}") for name, v in rich(config["fixed"]).items()}
+    slots, density = config["slots"], config["density"]
+    if type(density) is not bool or any(type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()):
+        raise BadSave(f"{path} holds slots {str(slots)[:60]} of {len(encoder.designs)} designs.")
+    return Regression(family, encoder, slots, fixed, density=density)
 
 
 def _shown(parameters: Any) -> str:
@@ -553,29 +561,6 @@ def _solver(config: dict[str, Any] | None) -> Any:
     if config["solver"] == "Stochastic" and settings["precision"] is not None:
         settings["precision"] = torch.bfloat16
     return checked(_SOLVERS[config["solver"]], settings)
-
-
-def checked(kind: type[Any], values: dict[str, Any]) -> Any:
-    """The dataclass of these values, once each is of the type that its field has.
-
-    Raises
-    ------
-    BadSave : names the field
-    """
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        try:
-            check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        except (KeyError, TypeCheckError) as error:
-            what = f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
-            raise BadSave(f"the file holds {kind.__name__}.{name}: {what}.") from error
-    return kind(**values)
-
-
-def number(value: Any, where: str) -> float:
-    if type(value) not in (int, float):
-        raise BadSave(f"the file holds {str(value)[:60]!r} at {where}, which is not a number.")
-    return float(value)
 
 
 def _attached(fit: Fit, data: Any, path: Path) -> Fit:

@@ -9,6 +9,7 @@ A file can therefore name no function but those that formulas know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,11 @@ from formulaic.materializers.types import EvaluatedFactor, ScopedFactor, ScopedT
 from formulaic.parser.types import Factor, Term
 from torch import Tensor
 
-from ..errors import BadArgument, BadFormula, BadSave
+from ..errors import BadArgument, BadFormula, BadSave, ThetahatError
+from .batch import Batch
 from .design import Coded, Design
 from .expressions import Columns, check_expression, column
-from .plain import plain, rich
+from .plain import checked, plain, rich
 from .response import Response
 from .table import Encoder
 
@@ -123,6 +125,18 @@ def to_config(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
+class Loaded(Encoder):
+    """An encoder that was read from a file: where what the file remembers of a transform cannot encode a row, that is said of the file."""
+
+    def encode(self, frame: Any, **settings: Any) -> Batch:
+        try:
+            return super().encode(frame, **settings)
+        except (ThetahatError, MemoryError):
+            raise
+        except Exception as error:  # of formulaic, numpy and pandas, on a state that they did not make
+            raise BadSave(f"the rows cannot be encoded by what the saved fit remembers of its columns: {error!r}.") from error
+
+
 def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encoder:
     """The encoder of these values: `from_config(*to_config(encoder))` encodes new rows to the same bits.
 
@@ -133,17 +147,19 @@ def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encode
     try:
         response = config["response"]
         levels = response["levels"]
-        return Encoder(
-            Response(
-                response["expression"],
-                tuple(response["required"]),
-                levels=None if levels is None else tuple(rich(levels)),
-                spec=_spec(response["spec"], response["required"]),
-            ),
-            tuple(_design(d, slot, tensors) for slot, d in enumerate(config["designs"])),
-            rich(config["extras"]),
-            config["weights"],
-        )
+        parts = {
+            "expression": response["expression"],
+            "required": tuple(response["required"]),
+            "levels": None if levels is None else _levels(rich(levels)),
+            "spec": _spec(response["spec"], response["required"]),
+        }
+        whole = {
+            "response": checked(Response, parts),
+            "designs": tuple(_design(d, slot, tensors) for slot, d in enumerate(config["designs"])),
+            "extras": rich(config["extras"]),
+            "weights": config["weights"],
+        }
+        return checked(Loaded, whole)
     except BadFormula as error:
         raise BadSave(f"the file holds a formula that is not loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, BadArgument) as error:
@@ -172,22 +188,42 @@ def _design_config(design: Design) -> dict[str, Any]:
 
 
 def _design(config: dict[str, Any], slot: int, tensors: Mapping[str, Tensor]) -> Design:
-    return Design(
-        formula=config["formula"],
-        intercept=config["intercept"],
-        numeric=tuple(config["numeric"]),
-        dense=_spec(config["dense"], config["required"]),
-        dense_names=tuple(config["dense_names"]),
-        coded=tuple(
-            Coded(
-                term["term"],
-                tuple((name, tuple(rich(levels)), drop) for name, levels, drop in term["factors"]),
-                tuple(term["numeric"]),
-                tuple(term["names"]),
-                tensors[f"encoder.{slot}.{j}.cells"].numpy(),
-            )
-            for j, term in enumerate(config["coded"])
-        ),
-        offset=_spec(config["offset"], config["required"]),
-        required=tuple(config["required"]),
-    )
+    values = {
+        "formula": config["formula"],
+        "intercept": config["intercept"],
+        "numeric": tuple(config["numeric"]),
+        "dense": _spec(config["dense"], config["required"]),
+        "dense_names": tuple(config["dense_names"]),
+        "coded": tuple(_coded(term, tensors[f"encoder.{slot}.{j}.cells"].numpy()) for j, term in enumerate(config["coded"])),
+        "offset": _spec(config["offset"], config["required"]),
+        "required": tuple(config["required"]),
+    }
+    missing = set(values["numeric"]) - set(values["required"])
+    if missing:
+        raise BadSave(f"the file's formula {config['formula']!r} reads {sorted(missing)}, which it does not name as required.")
+    return checked(Design, values)
+
+
+def _coded(config: dict[str, Any], cells: np.ndarray) -> Coded:
+    """A categorical term, once its cells fit its levels and its names."""
+    values = {
+        "term": config["term"],
+        "factors": tuple((name, _levels(rich(levels)), drop) for name, levels, drop in config["factors"]),
+        "numeric": tuple(config["numeric"]),
+        "names": tuple(config["names"]),
+        "cells": cells,
+    }
+    product = math.prod(len(levels) for _, levels, _ in values["factors"])
+    rising = cells.ndim == 1 and bool((np.diff(cells) > 0).all()) and (not len(cells) or 0 <= cells[0] <= cells[-1] < product)
+    if cells.dtype != np.int64 or cells.shape != (len(values["names"]),) or not rising:
+        raise BadSave(f"the file's cells of {config['term']!r} do not fit its levels.")
+    return checked(Coded, values)
+
+
+def _levels(levels: Sequence[Any]) -> tuple[Any, ...]:
+    """Levels of a category: scalars, each once."""
+    if not isinstance(levels, list) or any(isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels):
+        raise BadSave(f"the file holds {str(levels)[:60]!r} in the place of levels.")
+    if len(set(levels)) < len(levels):
+        raise BadSave(f"the file holds a level twice among {str(levels)[:60]}.")
+    return tuple(levels)

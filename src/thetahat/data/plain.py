@@ -10,11 +10,13 @@ A float is written with as many digits as give it back exactly. Nothing else is 
 from __future__ import annotations
 
 import datetime
+import functools
 import math
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from ..errors import BadArgument, BadSave
 
@@ -105,3 +107,35 @@ def _read(value: dict[str, Any]) -> Any:
     if kind == "interval":
         return pd.Interval(rich(content[0]), rich(content[1]), closed=value["closed"])
     raise ValueError(f"unknown type {kind!r}")
+
+
+# ---- read as what it should be ---------------------------------------------------------------------------------------------------
+
+
+def checked(kind: type[Any], values: dict[str, Any]) -> Any:
+    """The dataclass of these values, once each is of the type that its field has.
+
+    Raises
+    ------
+    BadSave : names the field
+    """
+    hints = _hints(kind)
+    for name, value in values.items():
+        try:
+            check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        except (KeyError, TypeCheckError) as error:
+            what = f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
+            raise BadSave(f"the file holds {kind.__name__}.{name}: {what}.") from error
+    return kind(**values)
+
+
+def number(value: Any, where: str) -> float:
+    """A number of a file; `where` names its field."""
+    if type(value) not in (int, float):
+        raise BadSave(f"the file holds {str(value)[:60]!r} at {where}, which is not a number.")
+    return float(value)
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
