@@ -16,6 +16,7 @@ from torch import nn
 
 from . import families, runs
 from .data import Source
+from .data.processes import world
 from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .evaluation.questions import Evaluation
@@ -154,13 +155,17 @@ def maximize(
         solver = run.solver
     try:
         objective, certificate, trace = climb(objective, solver, run, watch)
+        measured = () if run is None else runs.measured(run.folder)
+        result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
+        if world() > 1:
+            from .report.facts import gather
+
+            result._cache["facts"] = gather(result)  # together, so that any process may print its summary alone
+        if run is not None and certificate.ok:
+            run.finish(result)
     finally:
         if run is not None:
             run.close()
-    measured = () if run is None else runs.measured(run.folder)
-    result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
-    if run is not None and certificate.ok:
-        run.finish(result)
     if not certificate.ok and on_failure == "raise":
         kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(certificate.status, NotConverged)
         raise kind(f"{_failure(certificate)}", certificate, result)

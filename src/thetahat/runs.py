@@ -38,7 +38,7 @@ from .files import leftovers, usable, write_text
 from .likelihood import Objective
 from .solvers import Stochastic
 from .solvers.checkpoint import identity
-from .solvers.processes import rank
+from .data.processes import rank
 
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
 LOCK = "lock"
@@ -215,13 +215,16 @@ class Run:
 
     def finish(self, fit: Any) -> None:
         """The fit and its report, beside the rest. A saved fit that was damaged is written anew."""
+        from .report import html
+
+        page = html.page(fit)  # of every process: where each holds a part of the data, it sums over all of them
         if rank() == 0:
             saved = self.folder / FIT
             if saved.exists() and not is_ours(saved):
                 self.say(f"{saved} was damaged, and is written again.")
                 saved.unlink()
             fit.save(saved)
-            fit.report(self.folder / REPORT)
+            write_text(self.folder / REPORT, page)
 
 
 # ---- what a folder says ------------------------------------------------------------------------------------------------------

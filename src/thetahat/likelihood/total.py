@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.processes import replicated, world
 from ..data.source import Source
 from ..errors import EmptyData
 
@@ -33,7 +34,8 @@ def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> 
     source : read once
     model : handed to sources that draw from it
 
-    Under torch.distributed every process holds a part of the data; the sum is over all of them, the same on each.
+    Under torch.distributed, where every process holds a part of the data, the sum is over all of them, the same on each. Where all hold the
+    same data (their fingerprints say so) it is that of each: no row is counted twice.
 
     >>> from thetahat.data import Tensors
     >>> total(lambda batch: batch["y"].sum(), Tensors({"y": torch.ones(5)}, block=2))
@@ -48,7 +50,7 @@ def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> 
             out = out.accumulate(part) if hasattr(out, "accumulate") else out + part
     if out is None:
         raise EmptyData("the source yielded no batches.")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if world() > 1 and not replicated(source):
         for tensor in [out] if isinstance(out, Tensor) else out.tensors():
             torch.distributed.all_reduce(tensor)
     return out

@@ -20,6 +20,7 @@ import torch
 import vl_convert
 from markupsafe import Markup
 
+from ..data.processes import replicated
 from ..errors import BadArgument, ThetahatError
 from ..files import usable, write_text
 from ..printable import everywhere, printable
@@ -85,9 +86,11 @@ def page(fit: Any, level: float = 0.95) -> str:
             return Figures(why=f"Not shown: {error}")
 
     def judged(draw: Callable[[], list[Any]]) -> Figures:
-        return (
-            figures(draw) if certificate.ok else Figures(why="Not shown: there is no estimate whose predictions could be judged.")
-        )
+        if not certificate.ok:
+            return Figures(why="Not shown: there is no estimate whose predictions could be judged.")
+        if not replicated(fit.source):
+            return Figures(why="Not shown: each process holds a part of the rows.")
+        return figures(draw)
 
     certificate = fit.certificate
     return (

@@ -27,7 +27,7 @@ from ..likelihood import Objective
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
-from .processes import rank, together
+from ..data.processes import rank, together
 
 FORMAT = "thetahat checkpoint, version 2"
 

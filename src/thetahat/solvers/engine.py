@@ -30,7 +30,7 @@ from ..likelihood import LogLikelihood, Objective
 from ..models.base import log_prob_of
 from ..models.taylor import taylor, weighted
 from .minibatches import Feed, pieces
-from .processes import rank, share, summed, world
+from ..data.processes import rank, share, summed, world
 
 DISTRIBUTED = ("ddp", "fsdp")
 

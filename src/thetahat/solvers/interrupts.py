@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from .processes import rank, summed, world
+from ..data.processes import rank, summed, world
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

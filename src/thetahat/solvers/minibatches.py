@@ -22,7 +22,7 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
-from .processes import everywhere, gathered, share, world
+from ..data.processes import gathered, replicated, share, world
 
 
 @dataclass
@@ -54,14 +54,6 @@ class Feed:
 def drawn(source: Source) -> bool:
     """Whether the source draws from the model as it stands."""
     return bool(getattr(source, "drawn", False))
-
-
-def replicated(source: Source) -> bool:
-    """Whether every process holds the same data (then each takes its share of every batch), or each a part of them."""
-    if world() == 1 or drawn(source):
-        return True
-    known = everywhere(None if source.size is None else source.fingerprint)
-    return known[0] is not None and all(each == known[0] for each in known)
 
 
 def whole(source: Source) -> Batch | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import BadSave, NotWritten
 from ..files import write_text
-from .processes import rank, together
+from ..data.processes import rank, together
 
 
 def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, split
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
+from ..data.processes import rank
 from ..likelihood import LogLikelihood, Objective
 from . import checkpoint as checkpoints
 from .certificate import Certificate
@@ -31,7 +32,6 @@ from .engine import DISTRIBUTED, Engine
 from .failing import LOWER, Failure, comparable, failure_of
 from .minibatches import Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
-from .processes import rank
 from .statistics import Statistics, least_rows
 
 DECAYS = ("constant", "linear", "cosine")

@@ -1,14 +1,16 @@
-"""The processes of torch.distributed that climb together: how many there are, who has which rows, and their sums."""
+"""The processes of torch.distributed that fit together: how many there are, who has which rows, and their sums."""
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from ..data.batch import Batch
+from .batch import Batch
+from .source import Source
 
 AVAILABLE = torch.distributed.is_available()
 
@@ -21,6 +23,30 @@ def world() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return torch.distributed.get_rank() if world() > 1 else 0
+
+
+def replicated(source: Source) -> bool:
+    """Whether every process holds the same data (then each takes its share of every batch, and no sum is over processes), or a part of them.
+
+    Asked once a source, of all processes together.
+    """
+    if world() == 1 or getattr(source, "drawn", False):
+        return True
+    try:
+        if source in _REPLICATED:
+            return _REPLICATED[source]
+    except TypeError:  # neither hashed nor referred to weakly: asked every time
+        return _alike(source)
+    _REPLICATED[source] = found = _alike(source)
+    return found
+
+
+_REPLICATED: WeakKeyDictionary[Source, bool] = WeakKeyDictionary()
+
+
+def _alike(source: Source) -> bool:
+    known = everywhere(None if source.size is None else source.fingerprint)
+    return known[0] is not None and all(each == known[0] for each in known)
 
 
 def share(batch: Batch) -> Batch:
