@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 from ..errors import BadArgument
@@ -42,14 +41,25 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
     state = solver.start(objective)
     if callback is not None:
         callback(state)
-    checkpoint = getattr(solver, "checkpoint", None)
-    with nullcontext(lambda: 0) if checkpoint is None else deferred() as interrupted:
+    if getattr(solver, "checkpoint", None) is not None:
+        return _kept(solver, objective, state, callback)
+    while not solver.done(objective, state):
+        state = solver.step(objective, state)
+        if callback is not None:
+            callback(state)
+    return state
+
+
+def _kept(solver: Any, objective: Any, state: Any, callback: Callable[[Any], None] | None) -> Any:
+    """The same of a solver with a checkpoint, which is written after `callback` has seen its step: a kill between the two loses neither."""
+    with deferred() as interrupted:
         while not solver.done(objective, state):
-            state = solver.step(objective, state)
+            state = solver.advance(objective, state)
             if callback is not None:
                 callback(state)
             number = interrupted()
-            if number:
+            if number and not state.failure or solver.due(state):
                 solver.write(objective, state)
-                leave(number, state.step, checkpoint)
+            if number:
+                leave(number, state.step, solver.checkpoint)
     return state

@@ -248,6 +248,14 @@ class Stochastic:
     # ---- step ------------------------------------------------------------------------------------------------------------
 
     def step(self, objective: Objective, state: State) -> State:
+        """The next state, and the checkpoint where one is due."""
+        state = self.advance(objective, state)
+        if self.due(state):
+            self.write(objective, state)
+        return state
+
+    def advance(self, objective: Objective, state: State) -> State:
+        """The next state."""
         work, objective = state.work, state.ended
         batches = [(feed, next(feed.batches)) for feed in work.feeds]
         work.statistics.saw(batches)
@@ -276,9 +284,12 @@ class Stochastic:
         every = self.evaluate_every or max(1, self.steps // 20)
         if state.step % every == 0 or self._over(state):
             state = self._evaluated(objective, state)
-        if self.checkpoint is not None and (state.step % (self.checkpoint_every or every) == 0 or self._over(state)):
-            self.write(objective, state)
         return state
+
+    def due(self, state: State) -> bool:
+        """Whether a checkpoint is to be written after that step."""
+        every = self.checkpoint_every or self.evaluate_every or max(1, self.steps // 20)
+        return self.checkpoint is not None and not state.failure and (state.step % every == 0 or self._over(state))
 
     def write(self, objective: Objective, state: State) -> None:
         """The checkpoint, as it is after a step."""
