@@ -129,7 +129,10 @@ def all_of(names: list[str], kills: int, say: Callable[[str], None] = print) -> 
         found = {}
         for name in names:
             found[name] = compared(name, Path(folder), kills, random.Random(len(name)))
-            say(f"{name:<12} {kills} kills: " + ", ".join(f"{what} {'the same' if ok else 'DIFFERENT'}" for what, ok in found[name].items()))
+            say(
+                f"{name:<12} {kills} kills: "
+                + ", ".join(f"{what} {'the same' if ok else 'DIFFERENT'}" for what, ok in found[name].items())
+            )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -47,10 +48,44 @@ def saved(request, tmp_path_factory) -> Path:
 
 
 JUNK: list[Any] = [
-    *(None, True, -1, 0, 1, 7, 10**30, 1e308, -0.5, "", "x", "y ~ x", "__import__('os').system('ls')", [], {}, [[]], [None], [1, "a"]),
-    *({"~": "float", "v": "nan"}, {"~": "tuple", "v": []}, {"~": "array", "dtype": "float64", "shape": [10**9], "v": []}, {"~": "map"}),
-    *({"~": "date", "v": "0000-00-00"}, {"~": "interval", "v": [1, 0], "closed": "up"}, {"~": "timestamp", "v": "9" * 40, "unit": "s"}),
-    *("\x00", "é" * 300, [[1] * 50] * 50, {"family": "poisson"}, {"family": "truncated", "settings": {"family": {"family": "truncated"}}}),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        7,
+        10**30,
+        1e308,
+        -0.5,
+        "",
+        "x",
+        "y ~ x",
+        "__import__('os').system('ls')",
+        [],
+        {},
+        [[]],
+        [None],
+        [1, "a"],
+    ),
+    *(
+        {"~": "float", "v": "nan"},
+        {"~": "tuple", "v": []},
+        {"~": "array", "dtype": "float64", "shape": [10**9], "v": []},
+        {"~": "map"},
+    ),
+    *(
+        {"~": "date", "v": "0000-00-00"},
+        {"~": "interval", "v": [1, 0], "closed": "up"},
+        {"~": "timestamp", "v": "9" * 40, "unit": "s"},
+    ),
+    *(
+        "\x00",
+        "é" * 300,
+        [[1] * 50] * 50,
+        {"family": "poisson"},
+        {"family": "truncated", "settings": {"family": {"family": "truncated"}}},
+    ),
     json.loads("[" * 300 + "]" * 300),
 ]
 
@@ -77,7 +112,9 @@ def changed(content: dict[str, Any], tensors: dict[str, Any], rng: random.Random
             elif how == 6:
                 tensors["extra"] = torch.zeros(2)
             else:
-                tensors[name] = [t.reshape(-1)[: max(t.numel() - 1, 0)], t.float(), torch.full_like(t, -1), t[None], t.long()][how - 1]
+                tensors[name] = [t.reshape(-1)[: max(t.numel() - 1, 0)], t.float(), torch.full_like(t, -1), t[None], t.long()][
+                    how - 1
+                ]
             continue
         path = rng.choice(list(places(content)))
         inner: Any = content
@@ -112,10 +149,8 @@ def asked(fit: th.Fit, folder: Path) -> None:
         lambda: fit.save(folder / "again.thetahat"),
     ]
     for question in questions:
-        try:
+        with contextlib.suppress(ThetahatError):
             question()
-        except ThetahatError:
-            pass
 
 
 @pytest.mark.parametrize("seed", range(60))

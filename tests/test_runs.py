@@ -147,11 +147,18 @@ def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoin
 
 @pytest.mark.parametrize(
     "harm",
-    [b'{"step": 2, "nats"\n', b"\xff\xfe\x00 no text\n", b"[1, 2]\n", b'{"step": "two", "seconds": 1}\n', b'{"seconds": 1}\n', b"[" * 9999 + b"\n"],
+    [
+        b'{"step": 2, "nats"\n',
+        b"\xff\xfe\x00 no text\n",
+        b"[1, 2]\n",
+        b'{"step": "two", "seconds": 1}\n',
+        b'{"seconds": 1}\n',
+        b"[" * 9999 + b"\n",
+    ],
 )
 def test_damaged_metrics_are_left_out_by_number_and_the_run_goes_on(done, tmp_path, harm):
     """A line in the middle of the file is replaced; the run ends at the θ of the whole one."""
-    whole, fit = done
+    _, fit = done
     with pytest.raises(Killed):
         th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", watch=_kill)
     path = tmp_path / "r" / runs.METRICS

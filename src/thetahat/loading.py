@@ -57,7 +57,9 @@ def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
     if about["about"].get("system") is None:
         return _with(load_file(path / runs.FIT, data, model=model), settings=about["climb"])
     if model is not None:
-        raise BadArgument(f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: th.load({str(path)!r}).")
+        raise BadArgument(
+            f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: th.load({str(path)!r})."
+        )
     from .cli.systems import again
 
     system, sizes, fit = again(path, data)

@@ -57,7 +57,7 @@ def record(*kinds: type[Any], by: Sequence[str] = (), suffix: str = "") -> None:
     """
     for kind in kinds:
         KINDS[kind.__name__ + suffix], _NAMES[kind] = kind, kind.__name__ + suffix
-        kind.__init__ = _remembering(kind, kind.__init__)  # type: ignore[misc]
+        kind.__init__ = _remembering(kind, kind.__init__)
         for name in by:
             setattr(kind, name, classmethod(_made_by(name, getattr(kind, name).__func__)))
 
@@ -116,7 +116,7 @@ def _described(module: nn.Module, seen: dict[int, int]) -> dict[str, Any]:
     seen[id(module)] = len(seen)
     kind = type(module)
     if kind is nn.Sequential:
-        return {"of": "Sequential", "parts": [_described(each, seen) for each in module]}
+        return {"of": "Sequential", "parts": [_described(each, seen) for each in module._modules.values() if each is not None]}
     if kind in LAYERS:
         found = {name: getattr(module, name) for name in LAYERS[kind]}
         if "bias" in found:
@@ -141,7 +141,10 @@ def _plain(value: Any, seen: dict[int, int]) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Tensor) and value.numel() <= 10_000 and not value.is_complex():
-        return {"tensor": plain(value.detach().cpu().to(torch.float64).tolist()), "dtype": str(value.dtype).removeprefix("torch.")}
+        return {
+            "tensor": plain(value.detach().cpu().to(torch.float64).tolist()),
+            "dtype": str(value.dtype).removeprefix("torch."),
+        }
     if type(value) in _NAMES and "_made" in vars(value):  # the actions of a policy
         return {"of": _NAMES[type(value)], "settings": {name: _plain(v, seen) for name, v in value._made[1].items()}}
     try:

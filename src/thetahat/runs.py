@@ -33,12 +33,12 @@ import filelock
 import torch
 
 from .archive import is_ours
+from .data.processes import rank, together
 from .errors import BadArgument, BadSave, NotWritten
 from .files import leftovers, usable, write_text
 from .likelihood import Objective
 from .solvers import Stochastic
 from .solvers.checkpoint import identity
-from .data.processes import rank
 
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
 LOCK = "lock"
@@ -107,6 +107,7 @@ class Run:
             raise BadArgument(f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new folder.")
         if not new:
             same(self.folder, wanted["climb"])
+        together()  # every process has seen the folder as it was
         if rank() != 0:
             return
         self._lock()

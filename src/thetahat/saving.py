@@ -102,7 +102,9 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors |= {"spread": spread.V, "freedom": spread.df}
     if fit.trace:
         tensors["trace"] = torch.tensor([[float(v) for v in row] for row in fit.trace], dtype=torch.float64)
-    counts = not fit.objective.kinked and fit.robust is None  # whether the parameters of a maximum of the likelihood can be counted
+    counts = (
+        not fit.objective.kinked and fit.robust is None
+    )  # whether the parameters of a maximum of the likelihood can be counted
     networks = [model for model, config in zip(models, configs, strict=True) if config["kind"] == "module"]
     first, *further = (_term_config(fit, term, models) for term in terms)
     return {
@@ -237,7 +239,7 @@ def _memory(fit: Fit, term: LogLikelihood) -> Memory:
         total=total,
         fingerprint=None if source.size is None else source.fingerprint,
         units=source.units,
-        tokenizer=tokenizer.to_config() if hasattr(tokenizer, "to_config") else None,
+        tokenizer=None if tokenizer is None else tokenizer.to_config(),
         context=getattr(source, "context", None) if tokenizer is not None else None,
         shape=tuple(int(n) for n in shape) if levels is not None and shape is not None else None,
         levels=None if levels is None or shape is None else int(levels),
@@ -395,7 +397,9 @@ def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, giv
     else:
         asked = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
         if len(asked) != len(code):
-            raise BadArgument(f"{path} holds a fit of {len(code)} models ({wanted}); {len(asked)} were given. Give a list of them.")
+            raise BadArgument(
+                f"{path} holds a fit of {len(code)} models ({wanted}); {len(asked)} were given. Give a list of them."
+            )
         models = copy.deepcopy(asked)
     out: list[nn.Module] = []
     for k, config in enumerate(configs):
@@ -468,6 +472,9 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
     encoder = encoder or encoders.from_config(config["encoder"], tensors)
     fixed = {name: number(v, f"fixed.{name}") for name, v in rich(config["fixed"]).items()}
     slots, density = config["slots"], config["density"]
+    levels, many = encoder.response.levels, getattr(family, "k", None) or (2 if isinstance(family, families.Bernoulli) else 0)
+    if levels is not None and len(levels) != many:
+        raise BadSave(f"{path} holds {len(levels)} levels of a response that has {many or 'none'}.")
     if type(density) is not bool or any(type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()):
         raise BadSave(f"{path} holds slots {str(slots)[:60]} of {len(encoder.designs)} designs.")
     return Regression(family, encoder, slots, fixed, density=density)

@@ -131,15 +131,15 @@ def play(command: Play, screen: Screen) -> int:
     if system.name != "policy":
         raise BadArgument(f"{command.run} is the run of a {system.name}, which plays nothing.")
     with screen.busy("playing"):
-        found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)  # type: ignore[attr-defined]
+        found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
     low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
-    document = {"environment": system.env, "episodes": len(found), "greedy": not command.draw, "mean": float(found.mean())}  # type: ignore[attr-defined]
+    document = {"environment": system.env, "episodes": len(found), "greedy": not command.draw, "mean": float(found.mean())}
     document |= {"standard_error": error, "lowest": low, "median": middle, "highest": high}
     rows = [
         ("return", f"{found.mean():.5g} ± {error:.2g}"),
         ("lowest, median, highest", f"{low:.5g}, {middle:.5g}, {high:.5g}"),
-        ("played", f"{len(found)} whole episodes of {system.env}, {'drawn' if command.draw else 'greedy'}"),  # type: ignore[attr-defined]
+        ("played", f"{len(found)} whole episodes of {system.env}, {'drawn' if command.draw else 'greedy'}"),
     ]
     screen.show(plain_table(rows), document)
     return 0

@@ -83,11 +83,16 @@ def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
     if not of_python and about["system"] not in SYSTEMS:
         raise BadSave(f"{folder} is the run of a {about['system']!r}, which this library does not know.")
     if not path.exists():
-        more = "the call that began it goes on with it." if of_python else f"thetahat fit {about['system']} … --run {folder} --resume."
+        more = (
+            "the call that began it goes on with it."
+            if of_python
+            else f"thetahat fit {about['system']} … --run {folder} --resume."
+        )
         raise BadSave(f"{folder} has not ended. To go on: {more}")
     if of_python:
         fit = load(path, data)
-        return OfPython(fit), {"shape": fit.source.shape, "levels": fit.source.levels}, fit
+        source: Any = fit.source
+        return OfPython(fit), {name: getattr(source, name, None) for name in ("shape", "levels")}, fit
     try:
         system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
         model = None if described(path) else system.model(sizes)
@@ -108,7 +113,7 @@ class OfPython:
 
     @property
     def draws_nothing(self) -> str:
-        known = self.fit.tokenizer is not None or self.fit.source.levels is not None
+        known = self.fit.tokenizer is not None or getattr(self.fit.source, "levels", None) is not None
         return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
 
     def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
@@ -119,9 +124,11 @@ class OfPython:
 
         if self.fit.tokenizer is not None:
             return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)
-        if self.fit.source.levels is not None:
+        if getattr(self.fit.source, "levels", None) is not None:
             return Images(path, levels=self.fit.source.levels)
-        raise BadArgument("the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in Python.")
+        raise BadArgument(
+            "the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in Python."
+        )
 
 
 def free(name: str) -> Path:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from formulaic import ModelSpec, SimpleFormula
 from formulaic.materializers.base import EncodedTermStructure

@@ -10,7 +10,6 @@ A float is written with as many digits as give it back exactly. Nothing else is 
 from __future__ import annotations
 
 import datetime
-import functools
 import math
 from typing import Any, get_type_hints
 
@@ -119,12 +118,14 @@ def checked(kind: type[Any], values: dict[str, Any]) -> Any:
     ------
     BadSave : names the field
     """
-    hints = _hints(kind)
+    hints = get_type_hints(kind)
     for name, value in values.items():
         try:
             check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except (KeyError, TypeCheckError) as error:
-            what = f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
+            what = (
+                f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
+            )
             raise BadSave(f"the file holds {kind.__name__}.{name}: {what}.") from error
     return kind(**values)
 
@@ -134,8 +135,3 @@ def number(value: Any, where: str) -> float:
     if type(value) not in (int, float):
         raise BadSave(f"the file holds {str(value)[:60]!r} at {where}, which is not a number.")
     return float(value)
-
-
-@functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)

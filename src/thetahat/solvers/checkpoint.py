@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.processes import rank, together
 from ..data.source import digest, told
 from ..errors import BadArgument, BadSave, NotWritten
 from ..files import replacing, usable
@@ -27,7 +28,6 @@ from ..likelihood import Objective
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
-from ..data.processes import rank, together
 
 FORMAT = "thetahat checkpoint, version 2"
 

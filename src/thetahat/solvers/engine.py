@@ -25,12 +25,12 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import log_prob_of
 from ..models.taylor import taylor, weighted
 from .minibatches import Feed, pieces
-from ..data.processes import rank, share, summed, world
 
 DISTRIBUTED = ("ddp", "fsdp")
 

@@ -58,7 +58,7 @@ def _kept(solver: Any, objective: Any, state: Any, callback: Callable[[Any], Non
             if callback is not None:
                 callback(state)
             number = interrupted()
-            if number and not state.failure or solver.due(state):
+            if (number and not state.failure) or solver.due(state):
                 solver.write(objective, state)
             if number:
                 leave(number, state.step, solver.checkpoint)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, concatenate
+from ..data.processes import gathered, replicated, share, world
 from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
-from ..data.processes import gathered, replicated, share, world
 
 
 @dataclass

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.processes import rank, together
 from ..errors import BadSave, NotWritten
 from ..files import write_text
-from ..data.processes import rank, together
 
 
 def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:

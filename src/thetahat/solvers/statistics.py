@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..data.batch import Batch
+from ..data.processes import world
 from ..errors import BadArgument
 from .minibatches import Feed
-from .processes import world
 
 BATCHES = 16  # steps whose batches are kept: 10 and 50 gave the same to a hundredth of a nat
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, split
+from ..data.processes import rank
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
-from ..data.processes import rank
 from ..likelihood import LogLikelihood, Objective
 from . import checkpoint as checkpoints
 from .certificate import Certificate
