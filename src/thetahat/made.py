@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data.plain import plain, rich
 from .errors import BadArgument, BadSave
 from .families.base import Family
 from .families.config import from_config, to_config
@@ -141,12 +140,12 @@ def _plain(value: Any, seen: dict[int, int]) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Tensor) and value.numel() <= 10_000 and not value.is_complex():
-        return {
-            "tensor": plain(value.detach().cpu().to(torch.float64).tolist()),
-            "dtype": str(value.dtype).removeprefix("torch."),
-        }
+        kind = str(value.dtype).removeprefix("torch.")
+        return {"tensor": _plain(value.detach().cpu().to(torch.float64).tolist(), seen)["value"], "dtype": kind}
     if type(value) in _NAMES and "_made" in vars(value):  # the actions of a policy
         return {"of": _NAMES[type(value)], "settings": {name: _plain(v, seen) for name, v in value._made[1].items()}}
+    from .data.plain import plain  # with it comes pandas, which a network does not need
+
     try:
         return {"value": plain(list(value) if isinstance(value, range) else value)}
     except BadArgument as error:
@@ -193,6 +192,8 @@ def _built(config: Mapping[str, Any], made: list[Any]) -> Any:
 
 
 def _rich(config: Mapping[str, Any], made: list[Any]) -> Any:
+    from .data.plain import rich
+
     if "module" in config:
         return _built(config["module"], made)
     if "family" in config:

@@ -32,7 +32,6 @@ from typing import Any
 import filelock
 import torch
 
-from .archive import is_ours
 from .data.processes import rank, together
 from .errors import BadArgument, BadSave, NotWritten
 from .files import leftovers, usable, write_text
@@ -216,6 +215,7 @@ class Run:
 
     def finish(self, fit: Any) -> None:
         """The fit and its report, beside the rest. A saved fit that was damaged is written anew."""
+        from .archive import is_ours
         from .report import html
 
         page = html.page(fit)  # of every process: where each holds a part of the data, it sums over all of them

@@ -31,7 +31,7 @@ def climb(command: System, screen: Screen) -> int:
         model = command.model(sizes)
     objective = command.objective(model, source, sizes)
     solver = dataclasses.replace(command.solver(), in_place=True)  # the command made the models, and nobody else has them
-    record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model))
+    record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model), screen.note)
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     elif begun:
@@ -42,7 +42,7 @@ def climb(command: System, screen: Screen) -> int:
     settings: dict[str, Any] = {"run": record, "watch": said, "call": {"command": screen.command}}
     try:
         found = maximize(objective, solver=record.solver, on_failure="return", **settings)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the checkpoint is written
         screen.note(f"to go on: {screen.command} --resume" + ("" if command.run is not None else f" --run {folder}"))
         raise
     summary = found.summary()

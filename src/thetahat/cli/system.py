@@ -106,8 +106,11 @@ class System(Common, ABC):
             raise BadSave(
                 f"{folder} is the run of a {about.get('system') or 'climb in Python'}, and here a {self.name} is asked for."
             )
+        known = about.get("settings")
+        if not isinstance(known, dict):
+            raise BadSave(f"the settings in {folder / 'config.json'} are damaged.")
         for name, value in json.loads(json.dumps(self.settings)).items():
-            was = about["settings"].get(name, value)
+            was = known.get(name, value)
             if was != value:
                 option = f"--{name.replace('_', '-')}"
                 raise BadSave(

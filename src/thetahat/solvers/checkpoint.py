@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..data.processes import rank, together
 from ..data.source import digest, told
-from ..errors import BadArgument, BadSave, NotWritten
+from ..errors import BadArgument, BadSave, NotWritten, ThetahatError
 from ..files import replacing, usable
 from ..likelihood import Objective
 from . import sharded
@@ -106,6 +106,16 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
             )
     if path.is_dir():
         tensors = sharded.read(path, _numbered("theta", work.engine.parameters), work.buffers, work.optimisers)
+    try:
+        _restore(content, tensors, work)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ThetahatError):  # of the data, which are drawn again up to the step
+            raise
+        raise BadSave(f"{str(path)!r} is not a checkpoint of this run: {error!r}.") from error
+    return content
+
+
+def _restore(content: dict[str, Any], tensors: dict[str, Tensor], work: Any) -> None:
     with torch.no_grad():
         for name, into in (("theta", work.engine.parameters), ("buffer", work.buffers)):
             for p, value in zip(into, _of(tensors, name), strict=True):
@@ -122,7 +132,6 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
         if feed.drawn:
             head = f"source.{k}."
             feed.terms[0].source.restore({name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)})
-    return content
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -130,18 +139,27 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    whole = path.read_bytes()
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise BadSave(f"the checkpoint {str(path)!r} cannot be read: {error.strerror or error}.") from error
     if hashlib.blake2b(whole[16:], digest_size=16).digest() != whole[:16]:
-        raise BadSave(f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were written.")
+        raise BadSave(
+            f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were written. "
+            "Restore it, or remove it to begin the run anew."
+        )
     raw = whole[16:]
     try:
         size = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + size])["__metadata__"]
-        content, tensors = json.loads(metadata["content"]), load(raw)
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise BadSave(f"{str(path)!r} is no checkpoint.") from error
-    if metadata["format"] != FORMAT:
-        raise BadSave(f"{str(path)!r} is {metadata['format']!r}; this library reads {FORMAT!r}.")
+        content, tensors, version = json.loads(metadata["content"]), load(raw), metadata["format"]
+        known = isinstance(content["of"], dict) and type(content["step"]) is int
+    except (ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        raise BadSave(f"{str(path)!r} is not a checkpoint.") from error
+    if not known:
+        raise BadSave(f"{str(path)!r} is not a checkpoint.")
+    if version != FORMAT:
+        raise BadSave(f"{str(path)!r} is {version!r}; this library reads {FORMAT!r}.")
     return content, tensors
 
 
