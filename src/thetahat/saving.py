@@ -473,7 +473,7 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
     fixed = {name: number(v, f"fixed.{name}") for name, v in rich(config["fixed"]).items()}
     slots, density = config["slots"], config["density"]
     levels, many = encoder.response.levels, getattr(family, "k", None) or (2 if isinstance(family, families.Bernoulli) else 0)
-    if levels is not None and len(levels) != many:
+    if levels is not None and (len(levels) != many or not many):
         raise BadSave(f"{path} holds {len(levels)} levels of a response that has {many or 'none'}.")
     if type(density) is not bool or any(type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()):
         raise BadSave(f"{path} holds slots {str(slots)[:60]} of {len(encoder.designs)} designs.")
@@ -492,7 +492,10 @@ def _term(config: dict[str, Any], models: list[Any], path: Path) -> tuple[LogLik
     model = models[config.get("of", 0)]
     table = model if isinstance(model, Regression) else _regression_of(model)
     source = Forgotten(memory) if table is None else ForgottenTable(memory, table.encoder, table.family)
-    weights = None if config["weights"] is None else ForgottenWeights(memory, config["weights"])
+    name = config["weights"]
+    if not (name is None or isinstance(name, str)):
+        raise BadSave(f"the file holds {str(name)[:60]!r} in the place of a weighting's name.")
+    weights = None if name is None else ForgottenWeights(memory, name)
     robust = _robust(config["robust"])
     return LogLikelihood(model, source, weights) if robust is None else robust.of(model, source), memory
 
@@ -514,7 +517,7 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], models: list[
     if spread is not None and not (spread.V.shape == (objective.size, objective.size) and spread.df.shape == (objective.size,)):
         raise BadSave(f"{path} holds a covariance of shape {tuple(spread.V.shape)} of {objective.size} estimates.")
     certificate = checked(Certificate, rich(content["certificate"]))
-    fit = Fit(objective, certificate, trace=trace, solver=_solver(content["solver"]), call=rich(content["call"]))
+    fit = Fit(objective, certificate, trace=trace, solver=_solver(content["solver"]), call=_call(rich(content["call"])))
     if chosen is not None:
         fit.__dict__["_errors"] = chosen
     log_likelihood = rich(content["log_likelihood"])
@@ -559,6 +562,28 @@ def _robust(config: dict[str, Any] | None) -> DensityPower | Trimmed | None:
     if config.get("robust") not in kinds:
         raise BadSave(f"the file holds a robust setting {config.get('robust')!r}, which this library does not know.")
     return kinds[config["robust"]](**rich(config["settings"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What a fit was asked for, as far as this library reads it again: of a mapping that may hold more."""
+
+    data: str | None = None
+    missing: str = "drop"
+    formula: str = ""
+    family: str = ""
+    model: str = ""
+    robust: str = ""
+    command: str = ""
+    weights: str | None = None
+    parameters: dict[str, str | int | float | None] = dataclasses.field(default_factory=dict)
+
+
+def _call(call: Any) -> dict[str, Any]:
+    if not isinstance(call, dict) or not all(isinstance(name, str) for name in call):
+        raise BadSave(f"the file holds {str(call)[:60]!r} in the place of the call.")
+    checked(_Call, {name: value for name, value in call.items() if name in _Call.__dataclass_fields__})
+    return call
 
 
 def _solver(config: dict[str, Any] | None) -> Any:
