@@ -38,6 +38,8 @@ SYSTEMS = {
     "flow": "flow {d}/rows.csv --transforms 1 --width 8",
     "diffusion": "diffusion {d}/digits.npy --levels 17 --channels 4",
     "dpo": "align {d}/pairs.jsonl --network {d}/gpt --context 48",
+    "rloo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method rloo --reward {d}/r.thetahat --length 6 --group 2",
+    "grpo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method grpo --reward {d}/r.thetahat --length 6 --group 2",
     "ppo": "policy --env CartPole-v1 --copies 4 --length 8 --epochs 2 --batch-size 16 --width 8 --episodes 2",
     "a2c": "policy --env CartPole-v1 --method a2c --copies 4 --length 8 --width 8 --episodes 2",
     "reinforce": "policy --env CartPole-v1 --method reinforce --copies 2 --width 8 --episodes 2",
@@ -52,9 +54,10 @@ def data(folder: Path) -> None:
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     x = np.random.default_rng(0).normal(3, 2, (120, 2))
     (folder / "rows.csv").write_text("a,b\n" + "\n".join(f"{a},{a + b}" for a, b in x), encoding="utf-8")
-    pairs = [{"prompt": f"line {i}", "chosen": f"square is {i}", "rejected": "line"} for i in range(20)]
+    pairs = [{"prompt": f"line {i}", "chosen": f"square is {i}", "rejected": "line " * (1 + i % 6)} for i in range(20)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     command(f"gpt {folder}/text.txt --context 48 --layers 1 --width 16 --heads 2 --steps 3 --run {folder}/gpt")
+    command(f"reward {folder}/pairs.jsonl --words 3 --save {folder}/r.thetahat")
 
 
 def command(words: str) -> None:

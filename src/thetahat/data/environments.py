@@ -152,9 +152,9 @@ class Environments:
 
     def _checked(self, values: Any, what: str) -> Array:
         shape = (self.copies, *(self.shape if what == "state" else ()))
-        values = np.asarray(values)
+        values = np.asarray(values, order="C")  # products of floats round by the layout, and a checkpoint has but one
         if what == "state" and values.dtype != self._wide and values.dtype.kind in "biuf":
-            values = values.astype(self._wide)
+            values = values.astype(self._wide, order="C")
         if what == "state" and self.levels is not None and values.dtype.kind in "iu" and values.shape == shape:
             values = values - self._first
             bad = (values < 0) | (values >= self.levels)
