@@ -77,8 +77,8 @@ def write_text(path: str | Path, text: str, *, alone: bool = False) -> Path:
     return Path(path)
 
 
-def usable(path: str | Path) -> Path:
-    """The path, if a file can have it.
+def usable(path: str | Path, more: str = "") -> Path:
+    """The path, if a file can have it. `more`: another sentence of the message, if not.
 
     Raises
     ------
@@ -97,7 +97,9 @@ def usable(path: str | Path) -> Path:
         pass
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise BadArgument(f"the path {_short(text)} is too long for a file ({len(text)} characters).") from error
+            raise BadArgument(
+                f"the path {_short(text)} is too long for a file ({len(text)} characters). {more}".rstrip()
+            ) from error
     except UnicodeEncodeError as error:
         raise BadArgument(f"the path {_short(text)} holds a character that no file name can.") from error
     return Path(path)

@@ -32,6 +32,7 @@ from .tokenizers import Tokenizer, from_config, named
 LAYOUTS = ("stream", "padded", "packed")
 TERMS = 8192  # terms of a block when all are scored: enough to keep a core busy, little enough to hold their logits
 BLOCK = 2000  # terms of one long text that are taken as one independent unit: far beyond the reach of one window
+INSTEAD = "A text itself goes in a list: Tokens([text])."
 HEADER = "tokens.json"
 TEXT = "text"  # the column, or the field of a line, that holds a document
 
@@ -116,7 +117,7 @@ class Tokens:
         mask: bool = True,
     ):
         self.tokenizer: Tokenizer | None
-        folder = usable(data) if isinstance(data, (str, Path)) else None
+        folder = usable(data, INSTEAD) if isinstance(data, (str, Path)) else None
         if folder is not None and (folder / HEADER).is_file():
             self.stream, self.starts, self.tokenizer = _open(folder)
         elif _are_ids(data):
@@ -317,9 +318,9 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
     EmptyData : no file, no text, or an empty one;  MalformedFile : not UTF-8, or binary
     """
     if isinstance(data, (str, Path)):
-        path = usable(data)
+        path = usable(data, INSTEAD)
         if not path.exists():
-            raise MalformedFile(f"{str(data)!r} is neither a file nor a folder. A text itself goes in a list: Tokens([text]).")
+            raise MalformedFile(f"{str(data)!r} is neither a file nor a folder. {INSTEAD}")
         files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
         if not files:
             raise EmptyData(f"the folder {str(path)!r} holds no files.")
