@@ -113,7 +113,7 @@ def fit(
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
     found = maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
-    return found if covariance is None and by is None else found.with_covariance(covariance, by=by)
+    return found if covariance is None and by is None else _gathered(found.with_covariance(covariance, by=by))
 
 
 def maximize(
@@ -157,10 +157,7 @@ def maximize(
         objective, certificate, trace = climb(objective, solver, run, watch)
         measured = () if run is None else runs.measured(run.folder)
         result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
-        if world() > 1:
-            from .report.facts import gather
-
-            result._cache["facts"] = gather(result)  # together, so that any process may print its summary alone
+        _gathered(result)
         if run is not None and certificate.ok:
             run.finish(result)
     finally:
@@ -170,6 +167,15 @@ def maximize(
         kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(certificate.status, NotConverged)
         raise kind(f"{_failure(certificate)}", certificate, result)
     return result
+
+
+def _gathered(found: Fit) -> Fit:
+    """The fit with what its summary says, found by all processes together, so that any of them may print it alone."""
+    if world() > 1:
+        from .report.facts import gather
+
+        found._cache["facts", found._errors] = gather(found)
+    return found
 
 
 class Fit(Evaluation):

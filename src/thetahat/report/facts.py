@@ -185,8 +185,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
     -------
     Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
     """
-    if (level, covariance, by) == (0.95, None, None) and "facts" in fit._cache:
-        return fit._cache["facts"]
+    if (level, covariance, by) == (0.95, None, None) and ("facts", fit._errors) in fit._cache:
+        return fit._cache["facts", fit._errors]
     without = why_not(fit)
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
