@@ -56,7 +56,7 @@ class _Linear(BaseEstimator):
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]
         encoder, slots = _encoder(names, family, levels, self.fit_intercept)
         model = Regression(family, encoder, slots)
-        source = Tensors(self._batch(X, y, _weights(sample_weight, X)))
+        source = Tensors(self._batch(X, y, _weights(sample_weight, X)), copy=False)
         _check_support(family, source.whole["y"])
         objective = Objective([LogLikelihood(model, source)])
         if self.prior is not None:

@@ -7,7 +7,7 @@ import pytest
 import statsmodels.formula.api as smf
 
 import thetahat as th
-from thetahat.errors import DataError
+from thetahat.errors import BadArgument, DataError
 
 N = 40
 
@@ -223,3 +223,13 @@ def test_an_unknown_level_is_named_by_its_row_in_the_data():
     new = pd.DataFrame({"x": [np.nan, 1.0, 2.0], "g": ["a", "b", "q"]})
     with pytest.raises(DataError, match=r"level 'q' \(row 2\)"):
         fit.predict(new)
+
+
+def test_clusters_that_cannot_be_are_named_by_their_column():
+    frame = table().assign(one="same", holes=[None if i == 6 else "u" if i % 2 else "v" for i in range(N)])
+    frame.iloc[2, 0] = np.nan
+    fit = th.fit("y ~ x", frame)
+    with pytest.raises(BadArgument, match="by='one': the column has one value only \\('same'\\)"):
+        fit.covariance("cluster", by="one")
+    with pytest.raises(BadArgument, match="by='holes': the column is missing in row 6"):
+        fit.standard_errors("cluster", by="holes")

@@ -85,7 +85,7 @@ class Augmented:
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Augmented, Tensors]:
         """(what is left, augmented; what is held out, as it was observed). Rows of one group stay together."""
-        left, out = (Tensors(rows, target=self.target) for rows in split(self.source.whole, fraction, generator))
+        left, out = (Tensors(rows, target=self.target, copy=False) for rows in split(self.source.whole, fraction, generator))
         return Augmented(left, self.change, self.inputs), out
 
 

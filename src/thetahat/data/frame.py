@@ -23,6 +23,7 @@ from ..files import usable
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
 STREAM_ROWS = 131072
+SPARE = 2**30  # bytes of columns that a fit does not read, up to which they are copied with those that it does
 _QUADRUPLE = {np.dtype(np.longdouble)} - {np.dtype(np.float64)}  # which pandas holds but does not compute with
 
 
@@ -98,6 +99,11 @@ class Frame:
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
             out._own = self.pandas[list(names)].copy()
+            rest = self.pandas.drop(columns=list(names))
+            if (
+                rest.memory_usage(index=False).sum() <= SPARE
+            ):  # clusters are named later; beyond it pandas' copy-on-write has to do
+                out.pandas = pd.concat([rest.copy(), out._own], axis=1)
         return out
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:

@@ -94,7 +94,7 @@ class Noised:
             left, out = own(fraction, generator)
             return Noised(left, self.seed), out
         kept, held = split(self.source.whole, fraction, generator)  # type: ignore[attr-defined]
-        return Noised(Tensors(kept, target=self.target), self.seed), Tensors(held, target=self.target)
+        return Noised(Tensors(kept, target=self.target, copy=False), self.seed), Tensors(held, target=self.target, copy=False)
 
 
 def _timed(batch: Batch, generator: torch.Generator, shuffled: bool = False) -> Batch:

@@ -43,7 +43,8 @@ class Selection(Frame):
         if missing not in ("drop", "raise"):
             raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
         frame.require(required, where="the fit")
-        super().__init__(frame.owning(required))
+        frame = frame.owning(required)
+        super().__init__(frame)
         self.required, self.weights, self.carried, self.missing = tuple(sorted(required)), weights, tuple(carried), missing
         self.whole = frame
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
@@ -108,6 +109,11 @@ class Alignment:
     size: int
     kept: np.ndarray | None = None
     index: pd.Index | None = None
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number, from 0, of each row that was used."""
+        return np.arange(self.size) if self.kept is None else np.flatnonzero(self.kept)
 
     @property
     def rows(self) -> pd.Index:

@@ -52,6 +52,7 @@ class Tensors:
     count : (n,) frequency weights, or None
     target : the name of the tensor that is scored ("y" by default): it makes the fingerprint
     block : rows a batch: more than a table's, since a model without a road of its own pays a graph a batch
+    copy : whether the tensors are copied: what is written into the user's own later must not change what was fitted
 
     >>> source = Tensors({"x": torch.randn(10, 2), "y": torch.zeros(10)})
     >>> source.size, [len(b) for b in source.batches()]
@@ -65,12 +66,13 @@ class Tensors:
         count: Tensor | None = None,
         target: str = "y",
         block: int = 4 * BLOCK,
+        copy: bool = True,
     ):
         if not isinstance(tensors, Batch):
             tensors = Batch({name: torch.as_tensor(value) for name, value in tensors.items()}, count=check_count(count))
         if len(tensors) == 0:
             raise EmptyData("the tensors have no rows.")
-        self.whole, self.target, self.block = tensors, target, block
+        self.whole, self.target, self.block = tensors.map(_own) if copy else tensors, target, block
         self._fingerprint: str | None = None
 
     @property
@@ -95,6 +97,14 @@ class Tensors:
             return
         for start in range(0, len(self.whole), self.block):
             yield self.whole[start : start + self.block]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy with the same strides; what repeats one value stays one value."""
+    if 0 in tensor.stride() and tensor.numel():
+        once = tensor[tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())]
+        return once.clone().expand(tensor.shape)
+    return tensor.clone()
 
 
 class Thinned:

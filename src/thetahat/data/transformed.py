@@ -103,7 +103,7 @@ class Transformed:
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         if self.whole is not None:
-            yield from Tensors(self.whole, target=self.target).batches(model)
+            yield from Tensors(self.whole, target=self.target, copy=False).batches(model)
             return
         for batch in self.inner.batches(model):
             yield self._mapped(batch)
@@ -134,11 +134,11 @@ def observations(data: Any, target: str = "y") -> Tensors:
         from .table import numeric_tensors
 
         columns = numeric_tensors(Frame(data))
-        return Tensors({target: torch.stack(list(columns.values()), -1)}, target=target)
+        return Tensors({target: torch.stack(list(columns.values()), -1)}, target=target, copy=False)
     array = np.asarray(data.detach().cpu() if isinstance(data, Tensor) else data)
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
         raise BadArgument(f"observations are an array of numbers, (n,) or (n, d); received {array.dtype} of shape {array.shape}.")
-    return Tensors({target: torch.tensor(array, dtype=torch.float64)}, target=target)
+    return Tensors({target: torch.tensor(array, dtype=torch.float64)}, target=target, copy=False)
 
 
 def _source(data: Any, target: str) -> Source:

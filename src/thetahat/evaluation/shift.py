@@ -287,7 +287,7 @@ def _held_out(model: Regression, batch: Batch, label: Tensor, fold: Tensor, fold
 
 def _fitted(model: Regression, batch: Batch, label: Tensor) -> tuple[Regression, float]:
     """The regression at the maximum of the labels' log-likelihood with its prior, and that maximum."""
-    source = Tensors(Batch({**batch.tensors, "y": label}))
+    source = Tensors(Batch({**batch.tensors, "y": label}), copy=False)
     objective = Objective([LogLikelihood(model, source)], [LogPrior(priors.Normal(2.5), model)])
     state = iterate(Newton(begin=model.start(source)), objective)
     return objective.at(state.theta).model, float(state.value)

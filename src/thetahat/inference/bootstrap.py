@@ -231,7 +231,7 @@ def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
         drawn = term.model.sample(batch, generator=generator)
         for name, tensor in {**batch.tensors, target: drawn.to(batch[target].dtype)}.items():
             parts.setdefault(name, []).append(tensor)
-    source = Tensors({name: torch.cat(tensors) for name, tensors in parts.items()}, target=target)
+    source = Tensors({name: torch.cat(tensors) for name, tensors in parts.items()}, target=target, copy=False)
     return Objective([term.over(source)], objective.priors)
 
 

@@ -239,12 +239,24 @@ def labels(by: str | Sequence[str] | None, source: Source) -> list[np.ndarray] |
     """The columns that identify clusters, one label a row that was fitted."""
     if by is None:
         return None
+    import pandas as pd
+
     from ..data.table import Table
 
     columns = [by] if isinstance(by, str) else list(by)
     if not isinstance(source, Table):
         return [torch.cat([b[c] for b in source.batches()]).numpy() for c in columns]
-    return [source.column(c) for c in columns]
+    found = [source.column(c) for c in columns]
+    for name, cells in zip(columns, found, strict=True):
+        missing = np.flatnonzero(pd.isna(cells))
+        if len(missing):
+            row = source.alignment.numbers[missing[0]]
+            raise BadArgument(f"by={name!r}: the column is missing in row {row}, which was fitted. Every row needs a cluster.")
+        if len(pd.unique(cells)) < 2:
+            raise BadArgument(
+                f"by={name!r}: the column has one value only ({pd.Series(cells).tolist()[0]!r}), and errors need several clusters."
+            )
+    return found
 
 
 def asked(kind: str, by: str | Sequence[str] | None, source: Source) -> None:

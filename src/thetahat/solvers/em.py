@@ -147,7 +147,9 @@ class EM:
         """The highest maxima of a subsample: where to climb on many rows."""
         term = objective.terms[0]
         some = _some_rows(term.source, self.thin_above // 2)
-        thinned = Objective([LogLikelihood(model, Tensors(some, target=model.target), term.weights)], objective.priors)
+        thinned = Objective(
+            [LogLikelihood(model, Tensors(some, target=model.target, copy=False), term.weights)], objective.priors
+        )
         found = iterate(replace(self, thin_above=10**18, hand_over=0.1, tolerance=1e-2), thinned).found
         return [m.theta for m, _ in distinct([m for m in found if not m.trouble])[:ROUTES]]
 

@@ -113,7 +113,7 @@ def held_out_nats(
     """
     values, counts, units = [], [], []
     at, named = 0, False
-    for whole in Tensors(source, block=rows).batches() if isinstance(source, Batch) else source.batches(model):
+    for whole in Tensors(source, block=rows, copy=False).batches() if isinstance(source, Batch) else source.batches(model):
         unit = whole.group.cpu() if whole.grouped else at + whole.group
         batch, unit = share(whole), share(Batch({"unit": unit}, dims=len(whole.shape)))["unit"]
         count = batch.count.to("cpu", torch.float64)
