@@ -41,7 +41,7 @@ LARGE = 1000  # values of θ up to which a repr names the first few
 def fit(
     model: str | Family | nn.Module,
     data: Any = None,
-    family: str | Family = "normal",
+    family: str | Family | None = None,
     *,
     weights: str | Weights | None = None,
     prior: Prior | Sequence[Prior] | None = None,
@@ -62,7 +62,7 @@ def fit(
     model : a formula "y ~ x + C(region) + offset(log(exposure))"; a family, fitted to y alone; a model; or a likelihood of one's own
         made by `@th.model`
     data : a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a `Batch`
-    family : of the response, for a formula: a name ("poisson") or an object
+    family : of the response, for a formula: a name ("poisson") or an object; None: normal, but for a response Surv(…)
     weights : a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known precision, a weighting of
         rows by their density elsewhere, `weights.Importance`; or, for a model, any weighting (batch, log_prob) → weights
     prior : one or several priors on coefficients
@@ -242,7 +242,7 @@ class Fit(Evaluation):
 
 
 def _built(
-    model: Any, data: Any, family: str | Family, weights: Any, parameters: dict[str, Any], missing: str, trusted: bool
+    model: Any, data: Any, family: str | Family | None, weights: Any, parameters: dict[str, Any], missing: str, trusted: bool
 ) -> tuple[nn.Module, Source, Weights | None, dict[str, Any]]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
@@ -258,14 +258,14 @@ def _built(
     source: Source
     call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
-        from .models.formulas import regression
+        from .models.formulas import family_of_formula, regression
 
         need(data, "a formula")
         carried: tuple[str, ...] = ()
         if isinstance(weights, Importance | Probability):
             carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
-        chosen = families.get(family)
+        chosen = family_of_formula(model, family)
         built, source = regression(
             model, data, chosen, parameters=parameters, weights=column, carried=carried, missing=missing, trusted=trusted
         )

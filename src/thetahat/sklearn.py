@@ -48,10 +48,10 @@ class _Linear(BaseEstimator):
     def _climb(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, family: Family, levels: tuple[Any, ...] | None) -> None:
         if self.on_failure not in ("warn", "raise"):
             raise BadArgument(f"on_failure={self.on_failure!r}. Accepted: 'warn', 'raise'.")
-        needed = [name for name, default in family.extras.items() if default is None]
-        if needed:
+        lacking = family.lacking(())
+        if lacking is not None:
             raise BadArgument(
-                f"{family} needs {needed[0]} of each row, and X and y have no place for it: th.fit(formula, frame, …)."
+                f"X and y have no place for what {family} needs besides: th.fit(formula, frame, …). It is {lacking}."
             )
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]
         encoder, slots = _encoder(names, family, levels, self.fit_intercept)

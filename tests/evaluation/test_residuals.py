@@ -75,19 +75,19 @@ def test_censored_rows_are_spread_over_what_they_may_be():
     family = th.families.Censored(th.families.Weibull())
     rng = np.random.default_rng(0)
     true = 2.0 * rng.weibull(1.5, 3000)
-    status = rng.choice([0.0, 1.0, -1.0, 2.0], 3000)
-    cut = np.where(status == 1, 1.2, np.where(status == -1, 2.2, 1.0))
+    event = rng.choice([1.0, 0.0, 2.0, 3.0], 3000)
+    cut = np.where(event == 0, 1.2, np.where(event == 2, 2.2, 1.0))
     seen = np.where(
-        status == 1, true > cut, np.where(status == -1, true <= cut, np.where(status == 2, (true > cut) & (true <= 2.5), True))
+        event == 0, true > cut, np.where(event == 2, true <= cut, np.where(event == 3, (true > cut) & (true <= 2.5), True))
     )
-    status = np.where(seen, status, 0.0)
-    y, upper = np.where(status == 0, true, cut), np.full(3000, 2.5)
-    tensors = {"y": torch.tensor(y), "status": torch.tensor(status), "upper": torch.tensor(upper)}
+    event = np.where(seen, event, 1.0)
+    y, upper = np.where(event == 1, true, cut), np.full(3000, 2.5)
+    tensors = {"y": torch.tensor(y), "event": torch.tensor(event), "upper": torch.tensor(upper)}
     u = ndtr(residuals(Given(family, (2.0, 1.5)), Tensors(tensors)))
     F = stats.weibull_min(1.5, scale=2.0).cdf
-    assert (u[status == 1] > F(1.2)).all()
-    assert (u[status == -1] < F(2.2)).all()
-    assert ((u > F(1.0)) & (u < F(2.5)))[status == 2].all()
+    assert (u[event == 0] > F(1.2)).all()
+    assert (u[event == 2] < F(2.2)).all()
+    assert ((u > F(1.0)) & (u < F(2.5)))[event == 3].all()
     assert stats.kstest(u, "uniform").pvalue > 1e-6
 
 
@@ -168,8 +168,8 @@ def test_what_a_family_lacks_is_said(formula, family, kind, message):
 
 
 def test_a_censored_row_has_quantile_residuals_alone():
-    data = DATA | {"censored": (np.arange(300) % 3 == 0).astype(float)}
-    fit = th.fit("positive ~ x", data, "censored(weibull)", status="censored")
+    data = DATA | {"seen": np.arange(300) % 3 != 0}
+    fit = th.fit("Surv(positive, seen) ~ x", data, "weibull")
     assert np.isfinite(fit.residuals()).all()
     with pytest.raises(BadArgument, match="y was not seen"):
         fit.residuals("response")

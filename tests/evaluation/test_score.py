@@ -121,12 +121,12 @@ def test_a_lognormal_fit_and_a_normal_fit_of_the_logarithm_have_the_same_score()
 def test_a_censored_row_is_a_probability_and_has_no_units():
     """Survival times: log(time) under a censored normal is time under a censored lognormal, the censored rows too."""
     data = people()
-    data["censored"] = (np.arange(300) % 4 == 0).astype(float)
-    a = th.fit("positive ~ x", data, "censored(lognormal)", status="censored").score()
-    b = th.fit("log(positive) ~ x", data, "censored(normal)", status="censored").score()
+    data["seen"] = (np.arange(300) % 4 != 0).astype(float)
+    a = th.fit("Surv(positive, seen) ~ x", data, "lognormal").score()
+    b = th.fit("Surv(log(positive), seen) ~ x", data, "normal").score()
     np.testing.assert_allclose(a.per_observation, b.per_observation, rtol=1e-10, atol=1e-10)
     assert a.measure == "mixed"
-    assert a.atoms.sum() == data["censored"].sum()
+    assert a.atoms.sum() == 300 - data["seen"].sum()
     assert a.fingerprint == b.fingerprint != th.fit("positive ~ x", data, "gamma").score().fingerprint
 
 

@@ -30,7 +30,7 @@ EXAMPLES = {
     "skew_normal": [(f.SkewNormal(), (0.3, 1.7, shape), {}) for shape in (-5.0, 0.0, 1.0, 30.0)],
     "huber": [(f.Huber(threshold), (0.3, 1.7), {}) for threshold in (0.2, 1.345, 4.0)],
     "von_mises": [(f.VonMises(), (0.3, concentration), {}) for concentration in (0.01, 2.0, 50.0)],
-    "censored": [(f.Censored(f.Normal()), (0.3, 1.7), {}), (f.Censored(f.Weibull()), (2.5, 1.5), {"status": 0.0})],
+    "censored": [(f.Censored(f.Normal()), (0.3, 1.7), {"event": 1.0}), (f.Censored(f.Weibull()), (2.5, 1.5), {"event": 1.0})],
     "truncated": [
         (f.Truncated(f.Normal(), low=0.0), (0.3, 1.7), {}),
         (f.Truncated(f.Normal(), low=-1.0, high=2.5), (0.3, 1.7), {}),

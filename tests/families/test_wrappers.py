@@ -33,10 +33,10 @@ def no_nan(family, y, eta, extras=None):
 
 
 def test_a_censored_row_has_the_probability_of_its_interval():
-    y, status, upper = t(0.5, 0.5, 0.5, 0.5), t(0, 1, -1, 2), t(math.nan, math.nan, math.nan, 2.0)
+    y, event, upper = t(0.5, 0.5, 0.5, 0.5), t(1, 0, 2, 3), t(math.nan, math.nan, math.nan, 2.0)
     z = stats.norm(0.3, 1.7)
     expected = [z.logpdf(0.5), z.logsf(0.5), z.logcdf(0.5), math.log(z.cdf(2.0) - z.cdf(0.5))]
-    value = f.Censored(f.Normal()).log_prob(y, t(0.3), t(1.7), status=status, upper=upper)
+    value = f.Censored(f.Normal()).log_prob(y, t(0.3), t(1.7), event=event, upper=upper)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
@@ -44,14 +44,14 @@ def test_a_censored_row_has_the_probability_of_its_interval():
 def test_the_probability_of_an_interval_is_exact_in_both_tails(low, high):
     with mpmath.workdps(400):
         expected = float(mpmath.log(mpmath.ncdf(high) - mpmath.ncdf(low)))
-    value = f.Censored(f.Normal()).log_prob(t(low), t(0.0), t(1.0), status=t(2.0), upper=t(high))
+    value = f.Censored(f.Normal()).log_prob(t(low), t(0.0), t(1.0), event=t(3.0), upper=t(high))
     assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_statuses_of_a_count_sum_to_one():
+def test_the_events_of_a_count_sum_to_one():
     """P(Y ≤ 3) + P(3 < Y ≤ 6) + P(Y > 6) = 1."""
     family, y = f.Censored(f.Poisson()), t(3.0, 3.0, 6.0)
-    value = family.log_prob(y, t(2.5), status=t(-1.0, 2.0, 1.0), upper=t(math.nan, 6.0, math.nan))
+    value = family.log_prob(y, t(2.5), event=t(2.0, 3.0, 0.0), upper=t(math.nan, 6.0, math.nan))
     assert torch.exp(value).sum().item() == pytest.approx(1.0, abs=1e-14)
     np.testing.assert_allclose(value[2], stats.poisson.logsf(6, 2.5), rtol=1e-12)
 
@@ -59,40 +59,40 @@ def test_the_statuses_of_a_count_sum_to_one():
 def test_censoring_that_says_nothing_has_probability_one_and_no_score():
     """A survival time above 0, or one at most infinitely many standard deviations away."""
     family, eta = f.Censored(f.LogNormal()), [t(0.3), t(-0.4)]
-    value, score, _ = family.derivatives(t(0.0, -1.0), eta, {"status": t(1.0, 1.0)})
+    value, score, _ = family.derivatives(t(0.0, -1.0), eta, {"event": t(0.0, 0.0)})
     assert (value == 0).all()
     assert all((s == 0).all() for s in score)
 
 
 def test_impossible_rows_have_probability_zero_and_are_not_in_the_support():
     family = f.Censored(f.LogNormal())
-    y, status, upper = t(0.0, 2.0, 1.0, 1.0, -1.0, 1.0), t(-1, 2, 2, 3, 0, -1), t(0.0, 1.0, math.nan, 2.0, 0.0, 0.0)
-    assert family.in_support(y, status=status, upper=upper).tolist() == [False] * 5 + [True]
-    assert torch.isneginf(family.log_prob(y[:4], t(0.3), t(0.7), status=status[:4], upper=upper[:4])).all()
+    y, event, upper = t(0.0, 2.0, 1.0, 1.0, -1.0, 1.0), t(2, 3, 3, 4, 1, 2), t(0.0, 1.0, math.nan, 2.0, 0.0, 0.0)
+    assert family.in_support(y, event=event, upper=upper).tolist() == [False] * 5 + [True]
+    assert torch.isneginf(family.log_prob(y[:4], t(0.3), t(0.7), event=event[:4], upper=upper[:4])).all()
 
 
 def test_a_censored_row_is_held_to_the_bounds_of_its_own_extras():
     """Nobody succeeds in more than 7 of 7 trials; nobody who entered at 2 was last seen at 1; no count is in (7.2, 7.8]."""
-    trials = {"trials": t(7.0, 7.0, 7.0), "status": t(1.0, 1.0, 2.0), "upper": t(math.nan, math.nan, 7.0)}
+    trials = {"trials": t(7.0, 7.0, 7.0), "event": t(0.0, 0.0, 3.0), "upper": t(math.nan, math.nan, 7.0)}
     assert f.Censored(f.Binomial()).in_support(t(7.0, 6.0, 6.5), **trials).tolist() == [False, True, True]
-    entry = {"low": t(2.0, 2.0), "status": t(1.0, 1.0)}
+    entry = {"low": t(2.0, 2.0), "event": t(0.0, 0.0)}
     assert f.Censored(f.Truncated(f.LogNormal())).in_support(t(1.0, 2.0), **entry).tolist() == [False, True]
-    assert not f.Censored(f.Poisson()).in_support(t(7.2), status=t(2.0), upper=t(7.8))
-    left = {"status": t(-1.0, -1.0)}
+    assert not f.Censored(f.Poisson()).in_support(t(7.2), event=t(3.0), upper=t(7.8))
+    left = {"event": t(2.0, 2.0)}
     assert f.Censored(f.Exponential()).in_support(t(0.0, 0.1), **left).tolist() == [False, True]
     assert f.Censored(f.Tweedie()).in_support(t(0.0, 0.1), **left).tolist() == [True, True]
 
 
-def test_score_and_curvature_are_finite_for_every_status_and_far_in_the_tails():
+def test_score_and_curvature_are_finite_for_every_event_and_far_in_the_tails():
     y = t(0.0, 1.0, 50.0, 1e-8, 3.0, 1.0, 1e-6, 100.0)
-    status, upper = t(1, 1, 1, -1, -1, 2, 2, 2), t(*[math.nan] * 5, 1.0001, 1e6, 101.0)
+    event, upper = t(0, 0, 0, 2, 2, 3, 3, 3), t(*[math.nan] * 5, 1.0001, 1e6, 101.0)
     for location in (-5.0, 0.0, 5.0):
-        no_nan(f.Censored(f.LogNormal()), y, [t(location), t(-1.0)], {"status": status, "upper": upper})
+        no_nan(f.Censored(f.LogNormal()), y, [t(location), t(-1.0)], {"event": event, "upper": upper})
 
 
 def test_censored_scores_are_those_of_the_tobit_model():
     """∂ log Φ((c − μ)/σ)/∂μ = −φ(z)/(σ Φ(z)) (Tobin 1958)."""
-    value, (score, _), _ = f.Censored(f.Normal()).derivatives(t(0.0), [t(1.2), t(math.log(2.0))], {"status": t(-1.0)})
+    value, (score, _), _ = f.Censored(f.Normal()).derivatives(t(0.0), [t(1.2), t(math.log(2.0))], {"event": t(2.0)})
     z = -1.2 / 2
     assert score.item() == pytest.approx(-stats.norm.pdf(z) / (2 * stats.norm.cdf(z)), rel=1e-12)
     assert value.item() == pytest.approx(stats.norm.logcdf(z), rel=1e-12)
@@ -100,8 +100,8 @@ def test_censored_scores_are_those_of_the_tobit_model():
 
 def test_start_of_a_censored_family_is_in_range_whatever_was_seen():
     family = f.Censored(f.LogNormal())
-    for y, status in ((t(0.0, 0.0), t(1.0, 1.0)), (t(2.0, 3.0), t(0.0, 1.0)), (t(1.0, 1.0), t(2.0, -1.0))):
-        start = family.start(y, torch.ones(2), status=status, upper=t(4.0, math.nan))
+    for y, event in ((t(0.0, 0.0), t(0.0, 0.0)), (t(2.0, 3.0), t(1.0, 0.0)), (t(1.0, 1.0), t(3.0, 2.0))):
+        start = family.start(y, torch.ones(2), event=event, upper=t(4.0, math.nan))
         assert start[1] > 0
         assert math.isfinite(start[0])
 
@@ -142,7 +142,7 @@ def test_low_is_outside_the_window_and_high_inside_it():
 def test_rows_may_have_windows_of_their_own():
     """Delayed entry: log f(y) − log S(entry), and log S(y) − log S(entry) for a censored row."""
     family = f.Censored(f.Truncated(f.LogNormal()))
-    extras = {"low": t(0.5, 0.5, math.nan), "status": t(0.0, 1.0, 0.0)}
+    extras = {"low": t(0.5, 0.5, math.nan), "event": t(1.0, 0.0, 1.0)}
     value = family.log_prob(t(2.0, 3.0, 2.0), t(0.3), t(0.7), **extras)
     z = stats.lognorm(0.7, scale=math.exp(0.3))
     np.testing.assert_allclose(value, [z.logpdf(2.0) - z.logsf(0.5), z.logsf(3.0) - z.logsf(0.5), z.logpdf(2.0)], rtol=1e-12)

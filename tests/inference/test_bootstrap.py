@@ -160,7 +160,7 @@ def test_a_censored_family_and_weights_that_are_no_whole_numbers_draw_no_data():
     """There is nothing to say when a row is censored, nor what half an observation is."""
     data = {"t": [1.0, 2.0, 0.5, 3.0, 1.5], "s": [0.0, 1.0, 0.0, 0.0, 1.0], "c": [0.5, 1.0, 1.0, 1.0, 1.0]}
     with pytest.raises(BadArgument, match="censored"):
-        th.fit("t ~ 1", data, "censored(exponential)", status="s").bootstrap(3, "parametric")
+        th.fit("Surv(t, s) ~ 1", data, "exponential").bootstrap(3, "parametric")
     with pytest.warns(UserWarning, match="whole numbers"):
         halves = th.fit("t ~ 1", data, "exponential", weights="c")
     with pytest.raises(BadArgument, match="whole numbers"):

@@ -209,7 +209,7 @@ def test_the_expected_information_is_refused_where_it_has_no_meaning():
         th.fit(exponential, {"y": torch.ones(5)}).covariance("expected")
     data = {"t": [1.0, 2.0, 0.5, 3.0, 1.5], "s": [0.0, 1.0, 0.0, 0.0, 1.0]}
     with pytest.raises(BadArgument, match="censored"):
-        th.fit("t ~ 1", data, "censored(weibull)", status="s").covariance("expected")
+        th.fit("Surv(t, s) ~ 1", data, "weibull").covariance("expected")
 
 
 # ---- a category of many levels -----------------------------------------------------------------------------------------------

@@ -386,7 +386,7 @@ def test_families_without_the_integral_are_refused():
     with pytest.raises(BadArgument, match="kinks"):
         th.fit("calls ~ year", PHONES, family="laplace", robust="density_power")
     with pytest.raises(BadArgument, match="censored"):
-        th.fit("y ~ 1", {"y": [1.0, 2.0, 3.0], "status": [1, 1, 0]}, family="censored(weibull)", robust="density_power")
+        th.fit("Surv(y, event) ~ 1", {"y": [1.0, 2.0, 3.0], "event": [1, 1, 0]}, family="weibull", robust="density_power")
 
     @th.model(m=0.0)
     def own(batch, m):

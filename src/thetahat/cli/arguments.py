@@ -32,11 +32,11 @@ CODES = """Exit codes:
 @dataclass(frozen=True, kw_only=True)
 class Fit(Common):
     formula: Positional[Annotated[str, arg(metavar="FORMULA")]]
-    """response ~ predictors: "y ~ x + C(region) + offset(log(n))"."""
+    """response ~ predictors: "y ~ x + C(region) + offset(log(n))", "Surv(time, event) ~ x" (event 1: it happened)."""
     data: Positional[Data]
     """The rows: .csv, .csv.gz, .tsv or .parquet."""
-    family: Annotated[str, arg(metavar="NAME")] = "normal"
-    """Of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical, "censored(weibull)" …"""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: normal)")] = None
+    """Of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal …"""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """A further parameter: predictors (dispersion="~ age"), a number to hold it at (df=4), or an extra's column (trials=n)."""
     weights: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None

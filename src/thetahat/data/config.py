@@ -27,6 +27,7 @@ from .design import Coded, Design
 from .expressions import Columns, check_expression, column
 from .plain import checked, plain, rich
 from .response import Response
+from .surv import ROLES, Surv
 from .table import Encoder
 
 # ---- formulaic's specifications ----------------------------------------------------------------------------------------------
@@ -111,14 +112,8 @@ def to_config(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         for slot, d in enumerate(encoder.designs)
         for j, term in enumerate(d.coded)
     }
-    response = encoder.response
     config = {
-        "response": {
-            "expression": response.expression,
-            "required": list(response.required),
-            "levels": None if response.levels is None else plain(list(response.levels), f"a level of {response.expression!r}"),
-            "spec": _spec_config(response.spec, response.required),
-        },
+        "response": _response_config(encoder.response),
         "designs": [_design_config(design) for design in encoder.designs],
         "extras": plain(dict(encoder.extras)),
         "weights": encoder.weights,
@@ -146,16 +141,8 @@ def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encode
     BadSave : for anything that `to_config` does not write
     """
     try:
-        response = config["response"]
-        levels = response["levels"]
-        parts = {
-            "expression": response["expression"],
-            "required": tuple(response["required"]),
-            "levels": None if levels is None else _levels(rich(levels)),
-            "spec": _spec(response["spec"], response["required"]),
-        }
         whole = {
-            "response": checked(Response, parts),
+            "response": _response(config["response"]),
             "designs": tuple(_design(d, slot, tensors) for slot, d in enumerate(config["designs"])),
             "extras": rich(config["extras"]),
             "weights": config["weights"],
@@ -165,6 +152,36 @@ def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encode
         raise BadSave(f"the file holds a formula that is not loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, BadArgument) as error:
         raise BadSave(f"the file's encodings cannot be read: {error!r}.") from error
+
+
+def _response_config(response: Response) -> dict[str, Any]:
+    config = {
+        "expression": response.expression,
+        "required": list(response.required),
+        "levels": None if response.levels is None else plain(list(response.levels), f"a level of {response.expression!r}"),
+        "spec": _spec_config(response.spec, response.required),
+    }
+    if isinstance(response, Surv):
+        parts = [_response_config(part) for part in response.parts]
+        config["surv"] = {"kind": response.kind, "parts": parts, "first": response.first}
+    return config
+
+
+def _response(config: dict[str, Any]) -> Response:
+    levels = config["levels"]
+    parts = {
+        "expression": config["expression"],
+        "required": tuple(config["required"]),
+        "levels": None if levels is None else _levels(rich(levels)),
+        "spec": _spec(config["spec"], config["required"]),
+    }
+    if "surv" not in config:
+        return checked(Response, parts)
+    own = config["surv"]
+    times = tuple(_response(part) for part in own["parts"])
+    if len(times) != len(ROLES[own["kind"]]) or own["first"] not in (0.0, 1.0):
+        raise ValueError(f"{config['expression']} has {len(times)} arguments")
+    return checked(Surv, {**parts, "kind": own["kind"], "parts": times, "first": own["first"]})
 
 
 def _design_config(design: Design) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from formulaic import ModelSpec
 from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
+from .checks import ALL, Place, finite
 from .columns import is_categorical, level_codes, numeric_column, reads_as_number
 from .design import evaluate, fitted, specification
 from .expressions import column, unquote, written
@@ -24,6 +25,7 @@ from .selection import Selection
 
 if TYPE_CHECKING:
     from ..families.base import Family
+    from .batch import Batch
 
 # t = f(y), one-to-one: log |dt/dy| as a function of t. A density of t times |dt/dy| is one of y.
 LOG_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -53,6 +55,21 @@ class Response:
         if self.levels is not None:
             return level_codes(frame[self.required[0]], self.levels, self.required[0]).astype(np.float64)
         return numeric_column(frame, self.required[0])
+
+    def tensors(self, frame: pd.DataFrame, place: Place = ALL) -> dict[str, Tensor]:
+        """What the family reads of these rows, none of which lacks a value: y, (n,)."""
+        return {"y": torch.from_numpy(finite(self.values(frame), self.expression, place))}
+
+    def scored(self, frame: pd.DataFrame, batch: Batch) -> dict[str, Tensor]:
+        """What was observed of these rows, before any one-to-one transform of it."""
+        return {
+            "y": batch["y"] if self.transform is None else torch.from_numpy(np.array(numeric_column(frame, self.required[0])))
+        }
+
+    @property
+    def units(self) -> str:
+        """What a density of y is per."""
+        return self.expression
 
     @property
     def transform(self) -> str | None:
@@ -113,16 +130,22 @@ def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
     return Left(text, term, required)
 
 
+def read_expression(left: Left, frame: Frame) -> Response:
+    """A left-hand side that is an expression of columns, for these rows."""
+    columns = list(left.required)
+    block = next(iter(frame.blocks(columns)))[columns].dropna()
+    spec = fitted(specification([left.term], False), block.iloc[:1000], left.expression)
+    if spec.transform_state:
+        spec = fitted(specification([left.term], False), frame.read(columns)[columns].dropna(), left.expression)
+    return Response(left.expression, left.required, spec=spec)
+
+
 def read_response(left: Left, rows: Selection, family: Family) -> Response:
     """The response of the rows that are used. A categorical one (or any response of a categorical family) becomes codes."""
     frame: Frame = rows
     expression, plain = left.expression, left.required[0]
     if left.term is not None:
-        block = next(iter(frame.blocks(left.required)))
-        spec = fitted(specification([left.term], False), block.iloc[:1000][list(left.required)], expression)
-        if spec.transform_state:
-            spec = fitted(specification([left.term], False), frame.read(left.required)[list(left.required)], expression)
-        return Response(expression, left.required, spec=spec)
+        return read_expression(left, frame)
     block = next(iter(frame.blocks([plain])))
     categorical = is_categorical(block[plain], plain)
     if not (categorical or hasattr(family, "probabilities")):

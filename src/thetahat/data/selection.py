@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,17 @@ from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
 from .columns import numeric_column
 from .frame import STREAM_ROWS, Frame
 from .source import ALL_ZERO
+
+
+class Sometimes(Protocol):
+    """Columns of which some rows need a value and others do not: the bounds of an interval, an extra of the family."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns."""
+
+    def missing(self, block: pd.DataFrame, first: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """(what, the rows that need it and lack it); `first` is the place in the data of the first row."""
 
 
 class Selection(Frame):
@@ -29,6 +40,7 @@ class Selection(Frame):
     weights : the column of frequency weights: a row of weight 0 is left out
     carried : columns of weights that must not be missing
     missing : "drop", or "raise" where a row is incomplete
+    sometimes : further columns, which some rows need
     """
 
     def __init__(
@@ -39,13 +51,16 @@ class Selection(Frame):
         weights: str | None = None,
         carried: Sequence[str] = (),
         missing: str = "drop",
+        sometimes: Sequence[Sometimes] = (),
     ):
         if missing not in ("drop", "raise"):
             raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
-        frame.require(required, where="the fit")
-        frame = frame.owning(required)
+        every = sorted({*required, *(name for each in sometimes for name in each.required)})
+        frame.require(every, where="the fit")
+        frame = frame.owning(every)
         super().__init__(frame)
-        self.required, self.weights, self.carried, self.missing = tuple(sorted(required)), weights, tuple(carried), missing
+        self.always, self.sometimes, self.required = tuple(sorted(required)), tuple(sometimes), tuple(every)
+        self.weights, self.carried, self.missing = weights, tuple(carried), missing
         self.whole = frame
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
 
@@ -53,15 +68,12 @@ class Selection(Frame):
         """Which rows of a block are used (None: all), and how many are not because a value is missing."""
         first = int(block.index[0]) if len(block) else 0
         missing: np.ndarray | None = None
-        for name in self.required:
-            found = missing_rows(block[name], first)
-            if found is None:
-                continue
+        for name, found in self._missing(block, first):
             row = first + int(np.flatnonzero(found)[0])
             if name == self.weights or name in self.carried:
                 raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
             if self.missing == "raise":
-                raise NotFinite(f"column {name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+                raise NotFinite(f"{name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
             missing = found if missing is None else missing | found
         dropped = 0 if missing is None else int(missing.sum())
         if self.weights is not None:
@@ -69,6 +81,15 @@ class Selection(Frame):
             if zero.any():
                 missing = zero if missing is None else missing | zero
         return (None, 0) if missing is None else (~missing, dropped)
+
+    def _missing(self, block: pd.DataFrame, first: int) -> Iterator[tuple[str, np.ndarray]]:
+        """(what, which rows) of all that rows need and lack."""
+        for name in self.always:
+            found = missing_rows(block[name], first)
+            if found is not None:
+                yield name, found
+        for each in self.sometimes:
+            yield from each.missing(block, first)
 
     def blocks(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
         """At least these columns of the rows that are used, block by block."""

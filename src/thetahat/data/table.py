@@ -6,14 +6,15 @@
     x0, x1 …         (n, q)     dense columns of predictor 0, 1 …; a window of the user's own memory where that is possible
     code0.j          (n,)       the level of its j-th categorical term, 0 for the reference;  value0.j what multiplies it
     offset0          (n,)       its offset
-    trials, status … (n,)       what the family asks of each row besides
+    trials, low …    (n,)       what the family asks of each row besides
+    event, upper, entry  (n,)   what was seen of y, where the response is Surv(…)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,30 +24,44 @@ from torch import Tensor
 
 from ..errors import BadArgument, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
 from .batch import Batch, concatenate
+from .checks import ALL, Place, finite
 from .columns import is_categorical, numeric_column
 from .design import Design
 from .frame import Frame
 from .response import LOG_SLOPES, Response
-from .selection import Alignment, Selection, missing_rows
+from .selection import Alignment, Selection, Sometimes, missing_rows
 from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
+from .surv import Surv
 
 if TYPE_CHECKING:
     from ..families.base import Family
 
 
 RESERVED = re.compile(r"y|rows|x\d+|offset\d+|(code|value)\d+\.\d+")  # names of an encoder's own tensors
-OBSERVED = ("status", "upper")  # extras that say what was seen of y, rather than under which conditions
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which rows of the data a block's rows are: those of `kept` (None: all), counted from `first`."""
+class Extras:
+    """The columns of a family's extras. A row lacks one only where the family needs it (None: everywhere).
 
-    first: int = 0
-    kept: np.ndarray | None = None
+    columns : extra → its column
+    """
 
-    def row(self, i: int) -> int:
-        return self.first + (i if self.kept is None else int(np.flatnonzero(self.kept)[i]))
+    columns: Mapping[str, str]
+    family: Family | None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.columns.values())))
+
+    def missing(self, block: pd.DataFrame, first: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        values = {name: torch.from_numpy(np.array(numeric_column(block, column))) for name, column in self.columns.items()}
+        for name, value in values.items():
+            needed = torch.as_tensor(self.family is None or self.family.needs(name, values)).expand(len(block)).numpy()
+            lost = np.isnan(value.numpy()) & needed
+            finite(np.where(needed & ~lost, value.numpy(), 0.0), f"column {self.columns[name]!r}", Place(first))
+            if lost.any():
+                yield self.columns[name], lost
 
 
 @dataclass(frozen=True)
@@ -70,20 +85,27 @@ class Encoder:
         wanted |= set(self.carried)
         return tuple(sorted(wanted))
 
-    def select(self, frame: Frame, missing: str = "drop") -> Selection:
+    def select(self, frame: Frame, family: Family, missing: str = "drop") -> Selection:
         """The rows of a frame that a fit uses."""
-        return Selection(frame, self.required, weights=self.weights, carried=self.carried, missing=missing)
+        given = {name: column for name, column in self.extras.items() if isinstance(column, str)}
+        always = {*self.predictors, *self.carried, *([self.weights] if self.weights else [])}
+        sometimes: list[Sometimes] = [Extras(given, family)]
+        if isinstance(self.response, Surv):
+            sometimes.append(self.response)
+        else:
+            always |= set(self.response.required)
+        return Selection(frame, sorted(always), weights=self.weights, carried=self.carried, missing=missing, sometimes=sometimes)
 
     @property
     def predictors(self) -> tuple[str, ...]:
         """The columns that a prediction reads."""
         return tuple(sorted({name for design in self.designs for name in design.required}))
 
-    def encode(self, frame: pd.DataFrame, *, response: bool = True, place: Place = Place()) -> Batch:
+    def encode(self, frame: pd.DataFrame, *, response: bool = True, place: Place = ALL) -> Batch:
         """Rows without missing values, as tensors. `place` says which rows of the data they are."""
         tensors: dict[str, Tensor] = {}
         if response:
-            tensors["y"] = torch.from_numpy(_finite(self.response.values(frame), self.response.expression, place))
+            tensors |= self.response.tensors(frame, place)
         known: dict[str, np.ndarray] = {}
         for slot, design in enumerate(self.designs):
             dense = design.dense_columns(frame)
@@ -94,10 +116,10 @@ class Encoder:
                 tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame, known))
                 value = term.value(frame)
                 if value is not None:
-                    tensors[f"value{slot}.{j}"] = torch.from_numpy(_finite(value, term.term, place))
+                    tensors[f"value{slot}.{j}"] = torch.from_numpy(finite(value, term.term, place))
             offset = design.offsets(frame)
             if offset is not None:
-                tensors[f"offset{slot}"] = torch.from_numpy(_finite(offset, f"the offset of {design.formula!r}", place))
+                tensors[f"offset{slot}"] = torch.from_numpy(finite(offset, f"the offset of {design.formula!r}", place))
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:
@@ -107,7 +129,7 @@ class Encoder:
         for name in self.carried if response else ():
             if name in tensors or RESERVED.match(name):
                 raise BadArgument(f"a column of weights cannot be called {name!r} here: rename it.")
-            tensors[name] = torch.from_numpy(_finite(numeric_column(frame, name), f"column {name!r}", place))
+            tensors[name] = torch.from_numpy(finite(numeric_column(frame, name), f"column {name!r}", place))
         count = None
         if response and self.weights:
             count = check_count(numeric_column(frame, self.weights).copy(), place.row, part=True)
@@ -131,7 +153,7 @@ class Table:
     """
 
     def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int | None = None):
-        rows = frame if isinstance(frame, Selection) else encoder.select(frame, missing)
+        rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
@@ -140,6 +162,7 @@ class Table:
         self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
         self.fractional = 0  # rows whose frequency weight is not a whole number
+        self.events: dict[int, int] = {}  # of a response Surv(…): rows by the code of what was seen
         self._digests: dict[str, Digest] = {}
         total = 0.0
         for batch in self._survey():
@@ -158,7 +181,7 @@ class Table:
 
     @property
     def units(self) -> str:
-        return self.encoder.response.expression
+        return self.encoder.response.units
 
     @property
     def scored_in(self) -> str:
@@ -218,6 +241,8 @@ class Table:
             batch = self.encoder.encode(complete, place=place)
             self._check_support(batch, place)
             self._take_fingerprint(complete, batch)
+            for code in batch["event"].unique().tolist() if isinstance(self.encoder.response, Surv) else ():
+                self.events[int(code)] = self.events.get(int(code), 0) + int((batch["event"] == code).sum())
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)
@@ -229,11 +254,7 @@ class Table:
 
     def _take_fingerprint(self, frame: pd.DataFrame, batch: Batch) -> None:
         response = self.encoder.response
-        seen = {"y": batch["y"]}
-        if response.transform is not None:
-            seen["y"] = torch.from_numpy(np.array(numeric_column(frame, response.required[0])))
-        seen |= {"count": batch.count} if batch.counted else {}
-        seen |= {name: batch[name] for name in OBSERVED if name in batch and name in self.family.extras}
+        seen = response.scored(frame, batch) | ({"count": batch.count} if batch.counted else {})
         for name, tensor in seen.items():
             self._digests.setdefault(name, Digest()).update(tensor)
 
@@ -242,82 +263,76 @@ class Table:
             yield self.encoder.encode(frame)
 
     def _check_support(self, batch: Batch, place: Place) -> None:
-        extras = {name: batch[name] for name in self.encoder.extras if name in batch}
+        extras = {name: batch[name] for name in self.family.extras if name in batch}
         inside = self.family.in_support(batch["y"], **extras)
         if bool(inside.all()):
             return
         at = int(torch.nonzero(~inside)[0, 0])
-        with_extras = "".join(f", {k} = {float(v[at]):g}" for k, v in extras.items())
+        with_extras = "".join(f", {k} = {float(v[at]):g}" for k, v in extras.items() if not torch.isnan(v[at]))
         raise OutOfSupport(
-            f"row {place.row(at)}: {self.encoder.response.expression} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} "
+            f"row {place.row(at)}: {self.encoder.response.units} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} "
             f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
         )
-
-
-def _finite(values: np.ndarray, what: str, place: Place) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        if values.size and not np.isfinite(values.sum()):
-            bad = ~np.isfinite(values)
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                raise NotFinite(
-                    f"{what} is {values[row]} in row {place.row(row)}. Every value must be finite ({int(bad.sum())} are not)."
-                )
-    return values if values.flags.writeable else values.copy()
 
 
 def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
     made = dense[len(design.numeric) :]  # the numeric columns were checked as they were read
     for name, values in zip(design.dense_names, made, strict=True):
         with np.errstate(all="ignore"):
-            finite = np.isfinite(values.sum())
-        if not finite:
-            _finite(values, f"column {name!r}", place)
+            every = np.isfinite(values.sum())
+        if not every:
+            finite(values, f"column {name!r}", place)
 
 
-def new_rows(encoder: Encoder, data: Any, *, response: bool = False) -> Batch:
-    """Rows that the fit has not seen, by the encodings that it remembers. A missing predictor is an error: nothing is dropped."""
-    batch, alignment = aligned_rows(encoder, data, response=response)
+def new_rows(encoder: Encoder, data: Any, family: Family | None = None) -> Batch:
+    """Predictors of rows that the fit has not seen, by the encodings that it remembers. A missing one is an error: nothing is dropped."""
+    batch, alignment = aligned_rows(encoder, data, family)
     if alignment.kept is not None:
         row = int(np.flatnonzero(~alignment.kept)[0])
         raise DataError(f"row {row} has a missing value in a column that the model reads: every row is needed here.")
     return batch
 
 
-def aligned_rows(encoder: Encoder, data: Any, *, response: bool = False) -> tuple[Batch, Alignment]:
-    """The rows of new data that are complete in what the model reads, and where they stand among all."""
+def aligned_rows(encoder: Encoder, data: Any, family: Family | None = None) -> tuple[Batch, Alignment]:
+    """The rows of new data that are complete in what a prediction reads, and where they stand among all.
+
+    family : says which rows need an extra; None: all do
+    """
     frame = Frame(data)
-    names = [*encoder.predictors, *(encoder.response.required if response else ())]
-    extras = [v for v in encoder.extras.values() if isinstance(v, str) and v in frame.columns]
-    weights = [encoder.weights] if response and encoder.weights in frame.columns else []
-    frame.require(names, where="the model")
-    needed = sorted({*names, *extras, *weights})
+    given = {n: c for n, c in encoder.extras.items() if isinstance(c, str) and c in frame.columns}
+    frame.require(encoder.predictors, where="the model")
+    needed = sorted({*encoder.predictors, *given.values()})
     block = frame.read(needed)
     missing = np.zeros(frame.size, dtype=bool)
-    for name in needed:
+    for name in encoder.predictors:
         found = missing_rows(block[name])
-        if found is not None:
-            missing |= found
+        missing |= False if found is None else found
+    for _, found in Extras(given, family).missing(block):
+        missing |= found
     if missing.all() and needed:
         raise DataError(f"every row has a missing value in {', '.join(needed)}: there is nothing to predict from.")
     kept = ~missing if missing.any() else None
     block = block if kept is None else block.loc[kept, needed]
-    batch = replace(encoder, weights=weights[0] if weights else None).encode(block, response=response, place=Place(0, kept))
+    batch = encoder.encode(block, response=False, place=Place(0, kept))
     return batch, Alignment(frame.size, kept, frame.index)
 
 
-def numeric_tensors(frame: Frame, columns: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Columns (all, without a choice) as float64 tensors, for a model that reads them by name. A missing value is refused by name."""
+def numeric_tensors(frame: Frame, columns: Sequence[str] = (), optional: Collection[str] = ()) -> dict[str, Tensor]:
+    """Columns (all, without a choice) as float64 tensors, for a model that reads them by name. A missing value is refused by name.
+
+    optional : columns in which NaN and ±∞ are let through
+    """
     chosen = list(columns) or list(frame.columns)
     block = frame.read(chosen)
     out = {}
     for name in chosen:
-        found = missing_rows(block[name])
+        found = None if name in optional else missing_rows(block[name])
         if found is not None:
             raise NotFinite(
                 f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own sees every row: drop it first."
             )
         if is_categorical(block[name], name):
             raise WrongType(f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it out.")
-        out[name] = torch.from_numpy(_finite(numeric_column(block, name), f"column {name!r}", Place()))
+        values = numeric_column(block, name)
+        out[name] = torch.from_numpy(np.array(values) if name in optional else finite(values, f"column {name!r}", ALL))
     return out

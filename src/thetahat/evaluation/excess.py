@@ -23,6 +23,7 @@ import numpy as np
 from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..errors import BadArgument
+from ..families.censored import Censored
 from . import neighbours
 from .divergence import codes
 from .score import score
@@ -116,7 +117,7 @@ def excess(model: Any, source: Source) -> Excess:
         raise BadArgument("log p is not known exactly, or the terms are not rows.")
     whole = concatenate(list(source.batches(model)))
     target = getattr(model, "target", "y")
-    if target not in whole or len(whole.shape) != 1 or "status" in whole:
+    if target not in whole or len(whole.shape) != 1 or isinstance(getattr(model, "family", None), Censored):
         raise BadArgument(f"the rows have no response {target!r} that is seen as it is.")
     measure = getattr(model, "measure", "density")
     if measure == "mass":

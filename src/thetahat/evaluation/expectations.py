@@ -147,7 +147,7 @@ def _asked(model: Any, data: Any) -> Batch | Source:
     if encoder is not None and data is not None:
         from ..data.table import new_rows
 
-        return new_rows(encoder, data)
+        return new_rows(encoder, data, getattr(model, "family", None))
     if data is not None:
         return Batch({name: torch.as_tensor(np.asarray(values)) for name, values in dict(data).items()})
     if encoder is not None and encoder.predictors:

@@ -221,7 +221,7 @@ class Evaluation(Inference):
         if encoder is not None:
             from ..data.table import aligned_rows
 
-            return aligned_rows(encoder, data)
+            return aligned_rows(encoder, data, getattr(self.model, "family", None))
         source = source_of(data, self.model, None)
         return source, alignment_of(source)
 

@@ -27,6 +27,7 @@ from ..data.source import Source
 from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..families.base import Family
 from ..families.censored import Censored, log_tail
+from ..families.truncated import Truncated
 from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
@@ -67,7 +68,7 @@ def _of(model: Any, batch: Batch, kind: str, generator: torch.Generator) -> np.n
     if kind == "quantile":
         v = torch.rand(len(y), dtype=torch.float64, generator=generator)
         return quantile(family, y, v, parameters_of(model, batch), extras_of(model, batch))
-    if isinstance(family, Censored) and bool((batch.tensors.get("status", torch.zeros_like(y)) != 0).any()):
+    if isinstance(family, Censored) and bool((batch["event"] != 1).any()):
         raise BadArgument(f"a {kind} residual of a censored row does not exist: y was not seen. Accepted: 'quantile'.")
     if kind == "deviance":
         return deviance(model, batch, y).numpy()
@@ -98,18 +99,14 @@ def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extr
 def _split(family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """log P(Y < what was seen), log P(what was seen), log P(Y > what was seen); the middle is −∞ where Y has a density there."""
     if isinstance(family, Censored):
-        inner = family.inner(extras)
-        below, mass, above = _split(family.family, y, theta, inner)
-        if "status" not in extras:
-            return below, mass, above
-        status, upper = extras["status"], extras.get("upper", torch.full_like(y, torch.inf))
-        right, left, between = status == 1, status == -1, status == 2
-        beyond = log_tail(family.family, torch.where(between, upper, y), True, theta, inner)
-        below = torch.where(
-            left, -torch.inf, torch.where(right | between, log_tail(family.family, y, False, theta, inner), below)
-        )
+        inside, inner = _entered(family, extras)
+        below, mass, above = _split(inside, y, theta, inner)
+        event, upper = extras["event"], extras.get("upper", torch.full_like(y, torch.inf))
+        right, left, between = event == 0, event == 2, event == 3
+        beyond = log_tail(inside, torch.where(between, upper, y), True, theta, inner)
+        below = torch.where(left, -torch.inf, torch.where(right | between, log_tail(inside, y, False, theta, inner), below))
         above = torch.where(right, -torch.inf, torch.where(left | between, beyond, above))
-        return below, torch.where(status == 0, mass, family.log_prob(y, *theta, **extras)), above
+        return below, torch.where(event == 1, mass, family.log_prob(y, *theta, **extras)), above
     above = log_tail(family, y, True, theta, extras)
     if family.measure == "mass":
         return log_tail(family, y - 1, False, theta, extras), family.log_prob(y, *theta, **extras), above
@@ -119,6 +116,17 @@ def _split(family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str,
     atom = y == family.support.low
     mass = torch.where(atom, family.log_prob(y, *theta, **extras), -torch.inf)
     return torch.where(atom, -torch.inf, below), mass, above
+
+
+def _entered(family: Censored, extras: dict[str, Tensor]) -> tuple[Family, dict[str, Tensor]]:
+    """The family of the true value given that it entered, y > entry, and its extras."""
+    inner = family.inner(extras)
+    if "entry" not in extras:
+        return family.family, inner
+    if not isinstance(family.family, Truncated):
+        return Truncated(family.family), {**inner, "low": extras["entry"]}
+    low, high = family.family.window(inner)
+    return family.family, {**inner, "low": torch.maximum(low, extras["entry"]), "high": high.expand(extras["entry"].shape)}
 
 
 # ---- deviance ----------------------------------------------------------------------------------------------------------------

@@ -60,10 +60,12 @@ def extras_of(model: Any, batch: Batch) -> dict[str, Tensor]:
     """
     family = model.family
     out = {name: batch[name] for name in family.extras if name in batch}
+    own = (
+        model.encoder.extras if isinstance(model, Regression) else {}
+    )  # a bound that the fit was given is not left out of a prediction
     for name, default in family.extras.items():
-        if default is None and name not in out:
-            column = model.encoder.extras.get(name, name) if isinstance(model, Regression) else name
-            raise BadArgument(f"{family} needs {name} for these rows: the column {column!r} is not among them.")
+        if (default is None or name in own) and name not in out and name not in family.outcome:
+            raise BadArgument(f"{family} needs {name} for these rows: the column {own.get(name, name)!r} is not among them.")
     return out
 
 

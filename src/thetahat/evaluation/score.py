@@ -327,10 +327,10 @@ def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
     family, y = getattr(model, "family", None), batch.tensors.get(getattr(model, "target", "y"))
     if family is None or y is None:
         return None
-    partly = batch.tensors.get("status") if isinstance(family, Censored) else None
+    event = batch.tensors.get("event") if isinstance(family, Censored) else None
     inner = family.family if isinstance(family, Censored) else family
     out = (y == inner.support.low) if inner.measure == "mixed" else torch.zeros_like(y, dtype=torch.bool)
-    return (out if partly is None else out | (partly != 0)).reshape(-1)
+    return (out if event is None else out | (event != 1)).reshape(-1)
 
 
 def _log_determinant(source: Any, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:

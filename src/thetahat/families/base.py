@@ -117,6 +117,7 @@ class Family:
     measure: ClassVar[str] = "density"  # "density", "mass", or "mixed" (a density with atoms)
     smooth: ClassVar[bool] = True  # False: log p has kinks in η, and the fit smooths it or takes another solver than Newton
     extras: ClassVar[Mapping[str, float | None]] = {}  # further data of each row, with defaults; None: must be given
+    outcome: ClassVar[frozenset[str]] = frozenset()  # those extras that say what was seen of y: a prediction has none
     _parameters: ClassVar[dict[str, Parameter]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -172,6 +173,15 @@ class Family:
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
         """Row by row: whether y has positive probability for some parameters. Override where the extras bound it (trials)."""
         return self.support.contains(y)
+
+    def lacking(self, given: Container[str]) -> str | None:
+        """What of each row's data must be given besides y and is not among the names given, in words; None: nothing is."""
+        name = next((n for n, default in self.extras.items() if default is None and n not in given), None)
+        return None if name is None else f"{name}: the column that holds it, or a number ({name}='column')"
+
+    def needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
+        """Which rows need that extra, (n,): in the others NaN and ±∞ stand for none. All rows, unless overridden."""
+        return True
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
         """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""

@@ -6,7 +6,7 @@ Censoring and truncation both come down to log P(low < Y ≤ high): `log_between
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -35,6 +35,7 @@ class Wrapper(Family):
     family: Family = field(kw_only=False)
 
     own_extras: ClassVar[Mapping[str, float | None]] = {}
+    own_outcome: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not isinstance(self.family, Family):
@@ -58,6 +59,20 @@ class Wrapper(Family):
     @property
     def extras(self) -> Mapping[str, float | None]:
         return {**self.family.extras, **self.own_extras}
+
+    @property
+    def outcome(self) -> frozenset[str]:
+        return self.family.outcome | self.own_outcome
+
+    def lacking(self, given: Container[str]) -> str | None:
+        return self.family.lacking(given) or super().lacking(given)
+
+    def needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
+        return self.family.needs(name, extras) if name in self.family.extras else self._needs(name, extras)
+
+    def _needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
+        """`needs` of the wrapper's own extras."""
+        return True
 
     @property
     def support(self) -> Support:
@@ -144,30 +159,33 @@ def log_between(family: Family, low: Tensor, high: Tensor, theta: Sequence[Tenso
 class Censored(Wrapper):
     """A response of which some rows are known only to lie in an interval: survival times, limits of detection, Tobit.
 
-        status  0   y itself was observed            log p(y | θ)
-        status  1   the true value is above y        log S(y | θ)
-        status −1   the true value is at most y      log F(y | θ)
-        status  2   y < true value ≤ upper           log(F(upper | θ) − F(y | θ))
+        event  1   it happened at y                  log p(y | θ)
+        event  0   not by then: above y              log S(y | θ)
+        event  2   before then: at most y            log F(y | θ)
+        event  3   y < true value ≤ upper            log(F(upper | θ) − F(y | θ))
 
-    The censoring must tell nothing of the true value beyond the interval. Expectation, variance, cdf, quantile and sample are
-    those of the true value. Delayed entry: Censored(Truncated(family)) with the extra `low`.
+    With an `entry`, the row is in the data only because its true value is above it: log S(entry | θ) is subtracted (delayed entry, left
+    truncation). The codes are those of R's Surv; a formula says them as Surv(time, event), Surv(start, stop, event) or
+    Surv(lower, upper, type="interval2"). The censoring must tell nothing of the true value beyond the interval. Expectation, variance,
+    cdf, quantile and sample are those of the true value, whenever it entered.
 
     Parameters
     ----------
     family : the family of the true value; it must have a cdf
 
-    Extras: status (0) and upper (needed only where status = 2), one a row.
+    Extras: event, which must be given; upper, needed where event = 3; entry, −∞ or NaN where there is none.
 
-    Source: Klein and Moeschberger (2003), Survival Analysis, 2nd ed., eq. 3.5.1.
+    Source: Klein and Moeschberger (2003), Survival Analysis, 2nd ed., eq. 3.5.1; Therneau (2024), A package for survival analysis in R.
 
     >>> from thetahat.families import Normal
     >>> tensor = torch.tensor
-    >>> at = Censored(Normal()).log_prob(tensor(0.0), tensor(0.0), tensor(1.0), status=tensor(1.0))
+    >>> at = Censored(Normal()).log_prob(tensor(0.0), tensor(0.0), tensor(1.0), event=tensor(0.0))
     >>> round(at.item(), 6)  # log ½
     -0.693147
     """
 
-    own_extras = {"status": 0.0, "upper": math.nan}
+    own_extras = {"event": None, "upper": math.nan, "entry": -math.inf}
+    own_outcome = frozenset(own_extras)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,16 +196,35 @@ class Censored(Wrapper):
     def measure(self) -> str:
         return "mass" if self.family.measure == "mass" else "mixed"
 
+    def lacking(self, given: Container[str]) -> str | None:
+        if "event" in given:
+            return super().lacking(given)
+        return 'what was seen of each row: in a formula Surv(time, event) ~ …; elsewhere "event", 1 where it happened'
+
+    def _needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
+        return name == "event" if name != "upper" else extras["event"] == 3
+
+    def _seen(self, y: Tensor, extras: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """event, upper (NaN where there is none) and entry (None where no row has one)."""
+        if "event" not in extras:
+            raise BadArgument(f"{self} needs {self.lacking(())}.")
+        entry = extras.get("entry")
+        entry = None if entry is None else torch.where(torch.isnan(entry), -torch.inf, entry)
+        return extras["event"], extras.get("upper", torch.full_like(y, torch.nan)), entry
+
     def _log_prob(self, y: Tensor, log_p: LogProb, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
-        if "status" not in extras:
-            return log_p(y)
-        status = extras["status"]
-        upper = extras.get("upper", torch.full_like(y, torch.nan))
-        exact, right, left = status == 0, status == 1, status == -1
+        event, upper, entry = self._seen(y, extras)
+        inner = self.inner(extras)
+        exact, right, left = event == 1, event == 0, event == 2
         low = torch.where(exact | left, -torch.inf, y)
-        high = torch.where(exact | right, torch.inf, torch.where(left, y, torch.where(status == 2, upper, torch.nan)))
-        partly = log_between(self.family, low, high, theta, self.inner(extras))
-        return torch.where(exact, log_p(torch.where(exact, y, somewhere(self.support))), partly)
+        high = torch.where(exact | right, torch.inf, torch.where(left, y, torch.where(event == 3, upper, torch.nan)))
+        low = low if entry is None else torch.maximum(low, entry)
+        partly = log_between(self.family, low, high, theta, inner)
+        value = torch.where(exact, log_p(torch.where(exact, y, somewhere(self.support))), partly)
+        if entry is None:
+            return value
+        possible = ~torch.isneginf(value) & ~(exact & (y <= entry))
+        return torch.where(possible, value - log_tail(self.family, entry, True, theta, inner), -torch.inf)
 
     def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         return self._log_prob(y, lambda v: self.family.log_prob(v, *parameters, **self.inner(extras)), parameters, extras)
@@ -219,8 +256,7 @@ class Censored(Wrapper):
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
         """Whether the row's interval has a positive probability; with the bounds that the extras of the family inside give."""
-        status = extras.get("status", torch.zeros_like(y))
-        upper = extras.get("upper", torch.full_like(y, torch.nan))
+        event, upper, entry = self._seen(y, extras)
         s, inner = self.support, self.inner(extras)
         y_next = torch.floor(y) + 1 if s.integer else torch.nextafter(y, torch.full_like(y, torch.inf))
 
@@ -230,13 +266,12 @@ class Censored(Wrapper):
 
         above = (y < s.low) | self.family.in_support(y_next, **inner)  # S(y) > 0
         interval = above & reached(upper) & (upper >= y_next)
-        partly = ((status == 1) & above) | ((status == -1) & reached(y)) | ((status == 2) & interval)
-        return torch.where(status == 0, self.family.in_support(y, **inner), torch.isfinite(y) & partly)
+        partly = ((event == 0) & above) | ((event == 2) & reached(y)) | ((event == 3) & interval)
+        inside = torch.where(event == 1, self.family.in_support(y, **inner), torch.isfinite(y) & partly)
+        return inside if entry is None else inside & (torch.where(event == 3, upper, y) > entry)
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
-        if "status" not in extras:
-            return self.inner_start(y, weight, torch.ones_like(y, dtype=torch.bool), extras)
-        upper = extras.get("upper", torch.full_like(y, torch.nan))
-        middle = torch.where(torch.isfinite(upper) & (extras["status"] == 2), (y + upper) / 2, y)
+        event, upper, _ = self._seen(y, extras)
+        middle = torch.where(torch.isfinite(upper) & (event == 3), (y + upper) / 2, y)
         middle = torch.floor(middle) if self.support.integer else middle
         return self.inner_start(middle, weight, self.family.in_support(middle, **self.inner(extras)), extras)

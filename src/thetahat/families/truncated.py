@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,8 @@ class Truncated(Wrapper):
     family : the family before truncation; its cdf is needed, but for low = the lowest count and no high
     low, high : the window for every row
 
-    Extras: low and high, one a row; NaN: that of the family. With a survival time, `low` is the age at delayed entry.
+    Extras: low and high, one a row; NaN: that of the family. One bound at least is given, of the family or of the rows. (The delayed
+    entry of a survival time is written Surv(start, stop, event): its mean is not that of a truncated response.)
 
     Source: Klein and Moeschberger (2003), Survival Analysis, 2nd ed., §3.4; Cohen (1991), Truncated and Censored Samples.
 
@@ -63,8 +64,18 @@ class Truncated(Wrapper):
             f"{s.name} in {'[' if closed[0] else '('}{low:g}, {high:g}{']' if closed[1] else ')'}", low, high, s.integer, closed
         )
 
+    def lacking(self, given: Container[str]) -> str | None:
+        bounded = math.isfinite(self.low) or math.isfinite(self.high) or "low" in given or "high" in given
+        return super().lacking(given) if bounded else "a bound: low= or high=, a number or the column that holds it"
+
+    def _needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
+        return False  # NaN is the family's own bound, ±∞ none
+
     def window(self, extras: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """low and high of each row."""
+        lacking = self.lacking(extras)
+        if lacking is not None:
+            raise BadArgument(f"{self} needs {lacking}.")
         given = (extras.get(name, torch.tensor(torch.nan, dtype=torch.float64)) for name in ("low", "high"))
         low, high = (torch.where(torch.isnan(g), own, g) for g, own in zip(given, (self.low, self.high), strict=True))
         return low, high

@@ -94,6 +94,7 @@ class ForgottenTable(Table):
         self.memory, self.encoder, self.family = memory, encoder, family
         self.frame, self.missing, self.streamed = ForgottenFrame(memory, encoder.required), memory.missing, memory.streamed
         self.whole = self.kept = None
+        self.events = {}
         self.rows, self.dropped, self.total = memory.size or 0, memory.dropped, memory.total or 0.0
 
     @property

@@ -163,7 +163,7 @@ def observed(data: Any, families: Sequence[Family], weights: str | None = None) 
     Parameters
     ----------
     data : an array of y, (n,) or (n, d); or a table (whatever `data.Frame` reads): the columns that are named like a family's extras
-        (trials, status …) are those, `weights` the frequencies, and the others are y, the components of a vector in their order
+        (trials, event …) are those, `weights` the frequencies, and the others are y, the components of a vector in their order
     families : one of which, at least, must describe each row
 
     Raises
@@ -182,7 +182,8 @@ def observed(data: Any, families: Sequence[Family], weights: str | None = None) 
         from ..data.frame import Frame  # brings pandas
         from ..data.table import numeric_tensors
 
-        tensors = _stacked(numeric_tensors(Frame(data)), families, weights)
+        optional = {name for family in families for name in family.extras}  # what a row needs of them, its family says
+        tensors = _stacked(numeric_tensors(Frame(data), optional=optional), families, weights)
     else:
         if weights is not None:
             raise BadArgument(f"weights={weights!r} names a column, and an array has none. Give a table, or a Batch with counts.")
@@ -225,10 +226,18 @@ def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
         raise NotFinite(f"row {row} is {y[row].tolist()}. Every value must be finite ({int((~finite).sum())} rows are not).")
     inside = torch.zeros(len(y), dtype=torch.bool)
     for family in families:
-        for name, default in family.extras.items():
-            if default is None and name not in tensors:
-                raise UnknownColumn.named(name, tensors, where=str(family))
-        inside = inside | family.in_support(y, **{name: tensors[name] for name in family.extras if name in tensors})
+        lacking = family.lacking(tensors)
+        if lacking is not None:
+            raise UnknownColumn(f"{family} needs {lacking}. Columns: {', '.join(tensors)}.")
+        extras = {name: tensors[name] for name in family.extras if name in tensors}
+        for name, values in extras.items():
+            bad = ~torch.isfinite(values) & family.needs(name, extras)
+            if bool(bad.any()):
+                row = int(torch.nonzero(bad)[0, 0])
+                raise NotFinite(
+                    f"{name} is {float(values[row])} in row {row}, and {family} needs it there ({int(bad.sum())} such rows)."
+                )
+        inside = inside | family.in_support(y, **extras)
     if not bool(inside.all()):
         row = int(torch.nonzero(~inside)[0, 0])
         named = " or ".join(dict.fromkeys(map(str, families)))

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from .. import families
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read
 from ..data.frame import Frame
 from ..data.response import read_left, read_response
-from ..data.selection import Selection
-from ..data.table import Encoder, Table
+from ..data.selection import Selection, Sometimes
+from ..data.surv import FORMS, Surv, is_surv, read_surv
+from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
+from ..families.bernoulli import Bernoulli, Binomial
+from ..families.censored import Censored
 from .regression import Regression
 
+_TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
 NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -36,10 +41,11 @@ def regression(
 
     Parameters
     ----------
-    formula : "y ~ x + C(region) + offset(log(exposure))": the response, and the predictors of the family's first parameter
+    formula : "y ~ x + C(region) + offset(log(exposure))": the response, and the predictors of the family's first parameter. A response
+        Surv(time, event) (see `data.surv`) makes the family censored
     data : whatever `data.Frame` reads
     parameters : for each further parameter, "~ its own formula" or a number at which it is held; for each of the family's extras
-        (trials, status …) the column that holds it, or a number
+        (trials, low …) the column that holds it, or a number
     weights : a column of frequency weights
     carried : columns that a weighting of the fit reads
     missing : "drop" rows with a missing value, or "raise"
@@ -51,19 +57,23 @@ def regression(
     """
     left, right = _sides(formula)
     frame = Frame(data)
-    response = read_left(left, frame, trusted=trusted)
     given = dict(parameters or {})
+    response = read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
+    surv = response if isinstance(response, Surv) else None
+    family = family if surv is None else _censored(family, surv.expression)
     if not hasattr(family, "probabilities"):
-        _sorted_out(family, dict(given), right)  # what cannot be is refused before a row is read
+        _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
     texts = [right, "1", *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras)]
     predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
-    needed = {*response.required, *(name for p in predictors.values() for name in p.required), *carried}
-    needed |= {v for n, v in given.items() if isinstance(v, str) and n in family.extras} | ({weights} if weights else set())
-    rows = Selection(frame, sorted(needed), weights=weights, carried=carried, missing=missing)
-    found = read_response(response, rows, family)
+    own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
+    always = {*(() if surv else response.required), *(name for p in predictors.values() for name in p.required), *carried}
+    always |= {weights} if weights else set()
+    sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
+    rows = Selection(frame, sorted(always), weights=weights, carried=carried, missing=missing, sometimes=sometimes)
+    found = response if isinstance(response, Surv) else read_response(response, rows, family)
     if found.levels is not None:
         family = _with_levels(family, found.expression, found.levels)
-    formulas, fixed, extras = _sorted_out(family, given, right)
+    formulas, fixed, extras = _sorted_out(family, given, right, surv)
     designs: list[Design] = []
     slots: dict[str, int] = {}
     built: dict[tuple[str, bool], int] = {}
@@ -76,6 +86,25 @@ def regression(
     encoder = Encoder(found, tuple(designs), extras, weights, carried)
     table = Table(rows, encoder, family)
     return Regression(family, encoder, slots, fixed), table
+
+
+def family_of_formula(formula: str, family: str | Family | None) -> Family:
+    """The family that was named; where none was, Normal, but of times, which are seldom normal, one has to be named."""
+    if family is None and is_surv(formula):
+        raise BadArgument(f"the response of {formula!r} is a time, and no family is given. Accepted: {_TIMES}.")
+    return families.get("normal" if family is None else family)
+
+
+def _censored(family: Family, response: str) -> Family:
+    """The family of times that are not all seen to their end."""
+    if isinstance(family, Censored):
+        return family
+    if type(family).cdf is Family.cdf or isinstance(family, (Bernoulli, Binomial)) or hasattr(family, "probabilities"):
+        raise BadArgument(
+            f"the response {response!r} is a time, and {family} describes {family.support}"
+            f"{', without a cdf' if type(family).cdf is Family.cdf else ''}. Accepted: {_TIMES}."
+        )
+    return Censored(family)
 
 
 def _with_levels(family: Family, response: str, levels: tuple[Any, ...]) -> Family:
@@ -112,7 +141,7 @@ def _sides(formula: str) -> tuple[str, str]:
 
 
 def _sorted_out(
-    family: Family, given: dict[str, Any], right: str
+    family: Family, given: dict[str, Any], right: str, surv: Surv | None
 ) -> tuple[dict[str, str], dict[str, float], dict[str, str | float]]:
     """What is given for each name: a formula, a fixed value, or an extra column."""
     formulas: dict[str, str] = {}
@@ -140,16 +169,21 @@ def _sorted_out(
                 f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it is held."
             )
     extras: dict[str, str | float] = {}
-    for name, default in family.extras.items():
+    for name in family.extras:
         value = given.pop(name, None)
+        if name in family.outcome and value is not None:
+            raise BadArgument(f"{name}= is not given beside the response but in it: {FORMS}.")
         if isinstance(value, str) or (isinstance(value, NUMBERS) and not isinstance(value, bool)):
             extras[name] = value if isinstance(value, str) else float(value)
         elif value is not None:
             raise BadArgument(f"{name} is the name of a column, or one number for all rows; received {type(value).__name__}.")
-        elif default is None:
-            raise BadArgument(f"{family} needs {name}: the column that holds it, or a number ({name}='column').")
+    lacking = family.lacking({*extras, *(family.outcome if surv else ())})
+    if "status" in given:
+        raise BadArgument(f"status= is not known. Write the response as {FORMS}; event 1 (or True) means that it happened.")
+    if lacking is not None:
+        raise BadArgument(f"{family} needs {lacking}.")
     if given:
-        wanted = [*family.parameters, *family.extras]
+        wanted = [*family.parameters, *(name for name in family.extras if name not in family.outcome)]
         raise BadArgument(f"{family} has no parameter {next(iter(given))!r}. It has: {', '.join(wanted)}.")
     return formulas, fixed, extras
 

@@ -313,7 +313,7 @@ def regressions(
     formula: str,
     data: Any,
     k: int,
-    family: str | Family = "normal",
+    family: str | Family | None = None,
     *,
     weights: str | None = None,
     missing: str = "drop",
@@ -333,9 +333,10 @@ def regressions(
     >>> mixture.names[2:5]
     ['0: Intercept', '0: x', '0: scale']
     """
-    from .formulas import regression
+    from .formulas import family_of_formula, regression
 
-    one, table = regression(formula, data, families.get(family), parameters=parameters, weights=weights, missing=missing)
+    chosen = family_of_formula(formula, family)
+    one, table = regression(formula, data, chosen, parameters=parameters, weights=weights, missing=missing)
     return Mixture(one, k), table
 
 

@@ -78,7 +78,7 @@ class VAE(Bound):
                 raise BadArgument(f"VAE(encoder, decoder): {name} is {type(network).__name__}, not a torch.nn.Module.")
         if not isinstance(family, Family):
             raise BadArgument(f"VAE(family={family!r}): not a family (th.families.Bernoulli()).")
-        if family.length is not None or any(default is None for default in family.extras.values()):
+        if family.length is not None or family.lacking(()) is not None:
             raise BadArgument(
                 f"family={family}: a component of y is one number, without further data (Bernoulli, Normal, Categorical)."
             )

@@ -35,6 +35,7 @@ FOLD = 24  # levels of a category, or entries of a tensor, up to which each has 
 LINES = 60  # lines of one block
 LONG = 32  # characters of a tensor's name
 NAMED = 4  # coefficients that a prior names one by one
+SEEN = {1: "events", 0: "right-censored", 2: "left-censored", 3: "in an interval"}  # the codes of families.Censored
 
 
 @dataclass(frozen=True)
@@ -389,6 +390,11 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
         kept = f"{plural(source.rows, 'row')} used"
         needs = f" in {join(list(encoder.required))}" if source.dropped and len(encoder.required) <= 6 else ""
         yield "rows", f"{kept}, {count(source.dropped)} dropped for a missing value{needs} (missing={source.missing!r})"
+        if source.events:
+            yield (
+                "events",
+                ", ".join(f"{count(n)} {SEEN[code]}" for code, n in sorted(source.events.items(), key=lambda e: e[0] != 1)),
+            )
         if encoder.weights is not None:
             yield "weights", f"column {encoder.weights}, frequencies that sum to {count(source.total)}"
         if encoder.response.levels is not None:
