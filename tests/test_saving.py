@@ -119,7 +119,8 @@ def test_a_fit_of_every_family_comes_back_to_the_last_bit(name, tmp_path):
     frame = {"y": y.numpy(), "x": np.linspace(-1, 1, n)}
     response = "Surv(y, event)" if name == "censored" else "y"
     given = {} if name == "censored" else extras
-    fit = th.fit(f"{response} ~ x", frame | extras, family, on_failure="return", solver=th.Newton(steps=12), **given)
+    whole = frame | {key: np.full(n, v) for key, v in extras.items()}
+    fit = th.fit(f"{response} ~ x", whole, family, on_failure="return", solver=th.Newton(steps=12), **given)
     same_bits(fit, th.load(fit.save(tmp_path / "a.thetahat")), {"x": [0.1, 0.7]})
 
 

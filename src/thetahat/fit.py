@@ -252,7 +252,7 @@ def _built(
         need(data, "a weighted likelihood")
         data = weights.attach(data)
     if isinstance(weights, Variance):
-        parameters = weights.into(model, families.get(family), parameters)
+        parameters = weights.into(model, families.get("normal" if family is None else family), parameters)
         weights = None
     built: nn.Module
     source: Source

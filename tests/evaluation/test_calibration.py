@@ -149,14 +149,14 @@ def times():
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)
     true, end = np.exp(0.5 + 0.6 * x) * rng.weibull(1.5, 400), rng.exponential(3.0, 400)
-    return {"t": np.minimum(true, end), "s": (true > end).astype(float), "x": x}
+    return {"t": np.minimum(true, end), "s": (true <= end).astype(float), "x": x}
 
 
 def test_kaplan_and_meier_is_statsmodels(times):
     """statsmodels, SurvfuncRight: the estimate at every event, and Greenwood's error, by which the interval is exp(−exp(log(−log S) ± z·se))."""
-    function = SurvfuncRight(times["t"], 1 - times["s"])
+    function = SurvfuncRight(times["t"], times["s"])
     for t, value, error in list(zip(function.surv_times, function.surv_prob, function.surv_prob_se, strict=True))[5:200:20]:
-        found, low, high = kaplan_meier(times["t"], times["s"] == 0, t)
+        found, low, high = kaplan_meier(times["t"], times["s"] == 1, t)
         half = 1.959963984540054 * error / value / abs(np.log(value))
         np.testing.assert_allclose([found, low, high], [value, value ** np.exp(half), value ** np.exp(-half)], rtol=1e-9)
 
@@ -169,21 +169,21 @@ def test_rows_that_enter_late_are_at_risk_from_then_on():
 
 def test_censored_times_are_calibrated_by_kaplan_and_meier(times):
     """The true model: predicted shares lie within three standard errors of the observed; the mean of censored times, 0.9, would not."""
-    fit = th.fit("t ~ x", times, "censored(weibull)", status="s")
+    fit = th.fit("Surv(t, s) ~ x", times, "weibull")
     found = fit.calibration(bins=5, level=0.997, at=1.0)
     assert ((found["low"] <= found["predicted"]) & (found["predicted"] <= found["high"])).all()
     assert found["n"].sum() == 400
     one = fit.calibration(bins=1, at=1.0)
-    assert one["observed"].iloc[0] == pytest.approx(1 - kaplan_meier(times["t"], times["s"] == 0, 1.0)[0])
+    assert one["observed"].iloc[0] == pytest.approx(1 - kaplan_meier(times["t"], times["s"] == 1, 1.0)[0])
     scale, shape = np.exp(fit.estimates["Intercept"] + fit.estimates["x"] * times["x"]), fit.estimates["shape"]
     assert one["predicted"].iloc[0] == pytest.approx((1 - np.exp(-((1.0 / scale) ** shape))).mean())
-    assert fit.calibration().attrs["at"] == np.quantile(times["t"][times["s"] == 0], 0.5, method="inverted_cdf")
+    assert fit.calibration().attrs["at"] == np.quantile(times["t"][times["s"] == 1], 0.5, method="inverted_cdf")
 
 
 def test_rows_known_up_to_an_interval_have_no_calibration(times):
     """Kaplan and Meier's estimate is of times seen or censored to the right."""
-    data = times | {"s": np.where(np.arange(400) < 5, -1.0, times["s"])}
-    fit = th.fit("t ~ x", data, "censored(weibull)", status="s")
+    data = times | {"end": np.where(np.arange(400) < 5, times["t"] + 1, np.where(times["s"] == 1, times["t"], np.inf))}
+    fit = th.fit('Surv(t, end, type="interval2") ~ x', data, "weibull")
     with pytest.raises(BadArgument, match="interval, or below a bound"):
         fit.calibration()
     with pytest.raises(BadArgument, match="not censored"):

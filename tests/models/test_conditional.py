@@ -157,7 +157,9 @@ def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, paramete
         further = {name: "~ x + z" for name in rest if not family.parameters[name].own_predictors} | {
             name: name for name in extras
         }
-        other, source = regression("y ~ x + z", data, family, parameters=further)
+        seen = {name for name in extras if name in family.outcome}  # what Surv(…) says
+        further = {name: text for name, text in further.items() if name not in seen}
+        other, source = regression(f"{'Surv(y, event)' if seen else 'y'} ~ x + z", data, family, parameters=further)
         theta = []
         for j, name in enumerate(family.parameters):
             p = next(p for p in other.predictors if p.parameter == name)

@@ -110,22 +110,22 @@ def _of_times(model: Any, source: Batch | Source, bins: int, level: float, at: f
 def _watched(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of each row: its time, whether the event happened then, since when it was watched, its count."""
     extras = extras_of(model, batch)
-    status = extras.get("status", torch.zeros(len(batch))).expand(len(batch))
-    if bool((((status != 0) & (status != 1)) & (batch.count > 0)).any()):
+    event = extras.get("event", torch.ones(len(batch))).expand(len(batch))
+    if bool((((event != 0) & (event != 1)) & (batch.count > 0)).any()):
         raise BadArgument(
             "some rows are known only to lie in an interval, or below a bound: Kaplan and Meier's estimate is of times that were seen or "
             "censored to the right."
         )
-    entry = extras.get("low", torch.full((1,), -math.inf)).expand(len(batch))
-    parts = (response_of(model, batch), status == 0, torch.where(torch.isnan(entry), -math.inf, entry), batch.count)
-    time, event, entered, count = (part.numpy() for part in parts)
-    return time, event, entered, count.astype(np.float64)
+    entry = extras.get("entry", extras.get("low", torch.full((1,), -math.inf))).expand(len(batch))
+    parts = (response_of(model, batch), event == 1, torch.where(torch.isnan(entry), -math.inf, entry), batch.count)
+    time, happened, entered, count = (part.numpy() for part in parts)
+    return time, happened, entered, count.astype(np.float64)
 
 
 def _risk(model: Any, batch: Batch, at: float) -> np.ndarray:
     """P(T ≤ at) of each row, whenever it entered."""
     parameters = parameters_of(model, batch)
-    extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("status", "upper", "low", "high")}
+    extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("event", "upper", "entry", "low", "high")}
     t = torch.full((len(batch),), at, dtype=torch.float64)
     with torch.no_grad():
         return model.family.cdf(t, *parameters, **extras).numpy()

@@ -128,6 +128,8 @@ def _sides(formula: str) -> tuple[str, str]:
     for i, character in enumerate(code):
         depth += (character in "([{") - (character in ")]}")
         at += [i] if character == "~" and depth == 0 else []
+    if depth != 0:
+        raise BadFormula(f"the formula {formula!r} cannot be read: its brackets do not match.")
     if len(at) != 1:
         raise BadFormula(f"the formula {formula!r} must be 'response ~ predictors'.")
     left, right = code[: at[0]].strip(), code[at[0] + 1 :].strip()
