@@ -102,7 +102,7 @@ def tokens() -> Any:
 
     def fitted(data: pd.DataFrame) -> Fit:
         text = " ".join(f"{v:.2f}" for v in data["r"])
-        return th.fit(one, th.data.Tokens(text, context=16), solver=th.Stochastic(steps=4, batch_size=4))
+        return th.fit(one, th.data.Tokens([text], context=16), solver=th.Stochastic(steps=4, batch_size=4))
 
     return fitted
 
@@ -266,7 +266,7 @@ def test_copies_and_pickles_of_a_fit_answer_as_it_does(kind):
         assert not {id(p) for p in fit.model.parameters()} & {id(p) for p in other.model.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["poisson", "negative binomial at its boundary", "one's own", "a mixture", "a network"])
+@pytest.mark.parametrize("kind", ["poisson", "negative binomial at its boundary", "one's own", "a network"])
 def test_threads_that_ask_one_fit_get_its_answers(kind):
     """Identity: eight threads ask everything at once, while two others fit the same model to other data."""
     build = KINDS[kind]()
@@ -304,7 +304,8 @@ def test_a_fit_does_not_change():
         del fit.objective
     estimates, errors = fit.estimates, fit.covariance()
     fit.theta.add_(1.0)
-    fit.covariance().iloc[:] = 0.0
+    own = fit.covariance()
+    own.iloc[:] = 0.0
     fit.criteria["AIC"] = 0.0
     pd.testing.assert_series_equal(fit.estimates, estimates)
     pd.testing.assert_frame_equal(fit.covariance(), errors)

@@ -53,10 +53,10 @@ def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.D
                 columns["expected"] = np.concatenate(expected)
             except BadArgument:  # the family has no mean
                 pass
-    lengths = {len(c) for c in columns.values()}
-    if len(lengths) > 1:
+    index = rows_of(term)
+    if {len(c) for c in columns.values()} != {len(index)}:
         raise BadArgument(f"the terms of a {type(term.model).__name__} are not rows: outliers cannot be named.")
-    table = pd.DataFrame(columns, index=rows_of(term))
+    table = pd.DataFrame(columns, index=index)
     return table.sort_values("surprise", ascending=False, kind="stable").head(len(table) if most is None else most)
 
 

@@ -49,7 +49,8 @@ class Conditional(Model):
         self.family, self.network, self.target = family, network, target
         self.inputs = inputs if isinstance(inputs, str) else tuple(inputs)
         self.measure = family.measure
-        self._k = 0  # how many parameters the family has, once it was asked
+        # asked here: what is compiled does not ask again
+        self._k = 0 if getattr(family, "k", 0) is None else len(family.parameters)
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
 

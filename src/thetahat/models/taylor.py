@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.batch import Batch
 from ..memory import reserve
@@ -46,7 +48,7 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
     if own is not None:
         return own(batch, weight, order, precision)
     free = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), _twice(order > 1):
         log_prob = model.log_prob(batch)
         value = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)  # of float32 models too
         if not value.requires_grad:  # log p does not depend on θ
@@ -72,8 +74,13 @@ def scores(model: Any, batch: Batch) -> Tensor:
     own = getattr(model, "scores", None)
     if own is not None:
         return own(batch)
-    with torch.enable_grad():
+    with torch.enable_grad(), _twice():
         return jacobian(model.log_prob(batch).reshape(-1), [p for p in model.parameters() if p.requires_grad])
+
+
+def _twice(wanted: bool = True) -> AbstractContextManager[None]:
+    """Attention by the one implementation that can be differentiated twice."""
+    return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
 
 
 def jacobian(values: Tensor, free: Sequence[Tensor]) -> Tensor:
