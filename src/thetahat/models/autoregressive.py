@@ -211,6 +211,8 @@ class Autoregressive(Model):
         ------
         BadArgument : no prompt, or a setting out of range
         """
+        if isinstance(prompt, Batch):
+            raise BadArgument("a model of sequences continues a prompt of tokens: fit.model.sample(prompt, length).")
         prompt = torch.as_tensor(prompt)
         window = prompt[None] if prompt.ndim == 1 else prompt
         if window.ndim != 2 or window.shape[1] < 1 or window.is_floating_point():
