@@ -16,7 +16,7 @@ from .families import loss
 from .fit import Fit, fit, maximize
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
-from .solvers import EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stochastic
+from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
 if TYPE_CHECKING:
     from . import evaluation, inference, report, sklearn
@@ -49,6 +49,7 @@ __all__ = [
     "ClosedForm",
     "DensityPower",
     "Fit",
+    "GaussNewton",
     "LogLikelihood",
     "LogPrior",
     "Newton",

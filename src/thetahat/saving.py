@@ -45,10 +45,10 @@ from .models.custom import Custom
 from .models.given import source_of
 from .models.information import Information
 from .models.taylor import Taylor
-from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, Newton, Proximal, Stochastic
+from .solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
-_SOLVERS: dict[str, Any] = {c.__name__: c for c in (ClosedForm, Newton, LBFGS, EM, Proximal, Stochastic)}
+_SOLVERS: dict[str, Any] = {c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)}
 
 
 # ---- save --------------------------------------------------------------------------------------------------------------------

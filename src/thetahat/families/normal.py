@@ -12,6 +12,7 @@ from torch.special import log_ndtr, ndtr, ndtri
 
 from . import links
 from .base import Derivatives, Family, Parameter, positive, positives, real, weighted_mean, weighted_variance
+from .recorder import record
 
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -37,7 +38,8 @@ class Normal(Family):
     scale = Parameter(positive, link=links.log)
 
     def log_prob(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return -LOG_ROOT_2PI - torch.log(scale) - 0.5 * ((y - mean) / scale) ** 2
+        value = -LOG_ROOT_2PI - torch.log(scale) - 0.5 * ((y - mean) / scale) ** 2
+        return record(self, y, (mean, scale), value)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2

@@ -1,8 +1,10 @@
-"""Fisher's expected information of a regression.
+"""Fisher's expected information of a regression, and of a normal likelihood of one's own.
 
     I = Σ_i w_i X_iᵀ E[s_i s_iᵀ] X_i,      s_i = ∂ log p(Y | η_i)/∂η,  Y ~ p(· | η_i)
 
 E[s sᵀ] = −E[∂s/∂η] (Bartlett's second identity), and is positive semidefinite by construction. `quadrature` takes the mean over y.
+
+Of a likelihood of one's own that returns `Normal().log_prob(y, μ(θ), σ(θ))`:   I = Σ_i w_i (∂μ_i ∂μ_iᵀ + 2·∂σ_i ∂σ_iᵀ) / σ_i²
 
 For a canonical link the curvature is free of y, and the expected information is the observed one.
 
@@ -11,13 +13,16 @@ Source: Efron and Hinkley (1978), Assessing the accuracy of the maximum likeliho
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ..data.batch import Batch
 from ..errors import BadArgument
 from ..families.censored import Censored
-from ..likelihood import Information, Objective, total
+from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.regression import Regression
+from ..solvers.gauss_newton import normal_rows
 from .quadrature import Pairs, Rows, mean
 
 
@@ -27,12 +32,16 @@ def expected(objective: Objective) -> Information:
 
     Raises
     ------
-    BadArgument : the model is not a Regression, or its family cannot say how y is distributed
+    BadArgument : the model is neither a Regression nor normal, or its family cannot say how y is distributed
     """
     model = objective.model
+    first = next(iter(objective.terms[0].source.batches(model)))
+    if len(objective.terms) == 1 and not isinstance(model, Regression) and normal_rows(model, first) is not None:
+        return _with_priors(objective, total(partial(_of_normal, objective.terms[0]), objective.terms[0].source, model))
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         raise BadArgument(
-            f"the expected information is that of a regression; the model is a {type(model).__name__}. Use covariance='observed' or 'sandwich'."
+            "the expected information is that of a regression, or of a likelihood of one's own that returns Normal().log_prob(y, mean, scale) "
+            f"itself; the model is a {type(model).__name__}. Use covariance='observed' or 'sandwich'."
         )
     if isinstance(model.family, Censored):
         raise BadArgument(
@@ -45,12 +54,25 @@ def expected(objective: Objective) -> Information:
         products = outer_products(model, batch)
         return model.assemble(batch, {ab: m if weight is None else m * weight for ab, m in products.items()})
 
-    out = total(of, term.source, model)
-    if objective.priors:
-        prior = Objective([], objective.priors).taylor(order=2).information
-        assert prior is not None
-        out = out + prior
-    return out
+    return _with_priors(objective, total(of, term.source, model))
+
+
+def _with_priors(objective: Objective, information: Information) -> Information:
+    if not objective.priors:
+        return information
+    prior = Objective([], objective.priors).taylor(order=2).information
+    assert prior is not None
+    return information + prior
+
+
+def _of_normal(term: LogLikelihood, batch: Batch) -> Information:
+    """Of log p = −log σ − (y − μ)²/2σ²: E[(y − μ)²] = σ² makes the cross products of μ and σ vanish."""
+    rows = normal_rows(term.model, batch)
+    assert rows is not None
+    own = term.weight(batch)
+    weight = (rows.count if own is None else own)[:, None]
+    mean = rows.mean_slopes / rows.scale[:, None]
+    return Information(mean.T @ (weight * mean) + 2 * rows.scale_slopes.T @ (weight * rows.scale_slopes))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
+from ..families.recorder import Call, recording
 from .base import Model
 
 
@@ -148,6 +149,16 @@ class Custom(Model):
                 "Do not sum or average: the library does."
             )
         return out
+
+    def call(self, batch: Batch) -> Call | None:
+        """The call of a family whose value the function returns: `return th.families.Normal().log_prob(y, mean, scale)`.
+
+        None where it returns anything else, or where the family does not record its calls. By it a sum of squares is recognised
+        (`solvers.GaussNewton`) and the expected information is known.
+        """
+        with recording() as calls:
+            out = self.log_prob(batch)
+        return next((call for call in reversed(calls) if call.value is out), None)
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)

@@ -129,7 +129,7 @@ def verdict(certificate: Certificate) -> str:
     """The certificate in one plain sentence.
 
     >>> verdict(Certificate("certified maximum", nats=3e-20, standard_errors=1e-9, concave=True, steps=6, passes=8))
-    'Certified global maximum: at most 3.0e−20 nats below the top, 1.0e−09 standard errors away (6 steps, 8 passes over the data).'
+    'Certified global maximum: gap to the maximum 3.0e−20 nats, 1.0e−09 standard errors (6 steps, 8 passes over the data).'
     """
     c = certificate
     head = {
@@ -143,7 +143,7 @@ def verdict(certificate: Certificate) -> str:
     }.get(c.status, c.status.capitalize())
     parts = []
     if c.status in ("certified maximum", "boundary") and c.nats is not None and c.standard_errors is not None:
-        parts.append(f"at most {number(c.nats, 2)} nats below the top, {number(c.standard_errors, 2)} standard errors away")
+        parts.append(f"gap to the maximum {number(c.nats, 2)} nats, {number(c.standard_errors, 2)} standard errors")
     if c.trend is not None:
         first, best, error = c.trend
         known = f" (standard error {number(error, 2)})" if math.isfinite(error) else ""
@@ -207,7 +207,7 @@ def advice(certificate: Certificate) -> str:
         "stationary point": "Start from another θ, drop parameters that the data cannot tell apart, or put a prior on them.",
         "flat direction": f"Drop {those}, or put a prior on it (prior=th.priors.Normal(2.5)).",
         "no maximum": f"Put a prior on the coefficients (prior=th.priors.Normal(2.5)), drop {those}, or merge levels that hold one outcome only.",
-        "not converged": "Look at the trace, rescale columns of very different size, allow more steps (solver=th.Newton(steps=1000)), "
+        "not converged": "Look at the trace, rescale columns of very different size, allow more steps (solver=th.Newton(steps=…)), "
         "or start elsewhere.",
         "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier."
         if certificate.trend is not None

@@ -10,12 +10,13 @@ import torch
 from ..errors import BadArgument
 from ..likelihood import DensityPower, Objective, Trimmed
 from ..models import Mixture
-from . import closed_form, interior_point, quantile
+from . import closed_form, gauss_newton, interior_point, quantile
 from .certificate import Certificate
 from .closed_form import ClosedForm
 from .concentration import Concentration
 from .diagnose import diagnose
 from .em import EM
+from .gauss_newton import GaussNewton
 from .interior_point import InteriorPoint
 from .lbfgs import LBFGS
 from .loop import Solver, iterate
@@ -34,7 +35,8 @@ DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gra
 def choose(objective: Objective) -> Any:
     """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; an interior point where a
     link bounds the linear predictors; the closed form where there is one; proximal Newton where a prior has a kink; EM for a mixture;
-    Newton where the information can be held and factored, L-BFGS where it cannot."""
+    Levenberg and Marquardt's method where a likelihood of one's own is a sum of squares; Newton where the information can be held and
+    factored, L-BFGS where it cannot."""
     endless = any(drawn(t.source) or t.source.size is None for t in objective.terms)
     noisy = any(getattr(t.model, "kind", "exact") != "exact" for t in objective.terms)
     if endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters()):
@@ -67,6 +69,8 @@ def choose(objective: Objective) -> Any:
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
     if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
         return EM()
+    if gauss_newton.applies(objective):
+        return GaussNewton()
     return Newton() if dense <= DENSE else LBFGS()
 
 
@@ -102,6 +106,7 @@ __all__ = [
     "Certificate",
     "ClosedForm",
     "Concentration",
+    "GaussNewton",
     "InteriorPoint",
     "LinearProgramme",
     "Newton",

@@ -34,7 +34,8 @@ class Certificate:
     Parameters
     ----------
     status : one of `STATUSES`
-    nats : λ²/2, how much higher the maximum can still be (estimated by the quadratic model)
+    nats : λ²/2, how much higher the maximum of the quadratic model at θ̂ is: the gap to the maximum where the status is a certified one,
+        and proof of nothing where it is "not converged"
     standard_errors : λ, how far from it θ̂ is
     concave : whether the maximum is global because log p is concave
     rank, size : of the information, and of θ
@@ -75,10 +76,11 @@ class Certificate:
         parts = [
             self.status if self.status != "certified maximum" else f"certified {'global' if self.concave else 'local'} maximum"
         ]
-        if self.standard_errors is None and self.nats is not None:
-            parts.append(f"{_number(self.nats)} nats below the top")
-        if self.standard_errors is not None and self.nats is not None:
-            parts.append(f"{_number(self.nats)} nats below the top, {_number(self.standard_errors)} standard errors away")
+        if self.nats is not None:
+            errors = "" if self.standard_errors is None else f" ({_number(self.standard_errors)} standard errors)"
+            # λ²/2 is the gap only near a maximum: elsewhere it is what the quadratic model at this one point promises
+            what = "gap to the maximum" if self.ok else "not proven, the local quadratic model's gap to its own maximum:"
+            parts.append(f"{what} {_number(self.nats)} nats{errors}")
         for parameter, limit in self.boundary.items():
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")
         return printable("; ".join(parts) + (f". {self.detail}" if self.detail else ""))

@@ -28,7 +28,8 @@ from ..models.information import Factor, Information
 from ..models.taylor import Taylor
 from .certificate import Certificate
 
-CRAWL = 25  # steps without a decrement that have to gain a hundredth of a nat together
+CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
+PATIENCE, GAIN = 100, 1e-4  # steps, and the nats that they have to gain together: a solver that gains goes on
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -64,7 +65,7 @@ class Newton:
     Parameters
     ----------
     tolerance : λ at which to stop, in standard errors
-    steps : at most so many
+    steps : at most so many. Long before, the iterations end once 100 of them have gained less than 1e-4 nats together
     keep_above, keep_below : J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
     float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
     thin_above : rows above which the climb begins on a subsample
@@ -72,7 +73,7 @@ class Newton:
     """
 
     tolerance: float = 1e-8
-    steps: int = 200
+    steps: int = 10_000
     keep_above: int = 20_000
     keep_below: float = 3.0
     float32_above: int = 50_000
@@ -245,9 +246,9 @@ class Newton:
         if state.borrowed and state.stalled < 2 and state.step < self.steps:
             return False
         last = state.trace[-CRAWL:]
-        if len(last) == CRAWL and all(math.isinf(decrement) for _, _, decrement in last) and state.value - last[0][1] < 1e-2:
+        if len(last) == CRAWL and all(math.isinf(decrement) for _, _, decrement in last) and state.value - last[0][1] < CRAWLED:
             return True  # J is singular, and nothing is gained: columns that are nearly collinear, a singularity
-        return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
+        return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps or _recent(state) < GAIN
 
     def certificate(self, objective: Any, state: State) -> Certificate:
         """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
@@ -255,13 +256,32 @@ class Newton:
         if state.factor is None:
             stationary = _steepness(state) <= (self.coarse if state.stalled >= 2 else self.tolerance)
             status = "stationary point" if stationary else "not converged"
-            return Certificate(status=status, detail="The information is not positive definite.", **known)
+            detail = "The information is not positive definite."
+            return Certificate(status=status, detail=detail if stationary else f"{detail} {self._why(state)}", **known)
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
         if state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse):
             return Certificate(status="certified maximum", concave=bool(getattr(objective, "concave", False)), **known)
-        why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
-        return Certificate(status="not converged", detail=why, **known)
+        return Certificate(status="not converged", detail=self._why(state), **known)
+
+    def _why(self, state: State) -> str:
+        """Why the iterations ended without a maximum, and what to do."""
+        elsewhere = "Begin nearer to the maximum, or express columns and parameters in units in which they are of similar size."
+        if state.stalled >= 2:
+            return f"Stopped at the limit of floating-point precision. {elsewhere}"
+        if state.step < self.steps:
+            last, little = (PATIENCE, GAIN) if _recent(state) < GAIN else (CRAWL, CRAWLED)
+            return f"The last {last} steps gained less than {little:g} nats together. {elsewhere}"
+        gained = state.value - state.trace[-min(PATIENCE, len(state.trace))][1]
+        more = f"Allow more steps (solver=th.{type(self).__name__}(steps={10 * self.steps}))."
+        return f"Stopped after {state.step} steps, which is their limit; the last of them still gained {gained:.3g} nats. {more} {elsewhere}"
+
+
+def _recent(state: State) -> float:
+    """What the last steps have gained, in nats; ∞ while they are fewer than `PATIENCE`, or began at −∞."""
+    if len(state.trace) <= PATIENCE or not math.isfinite(state.trace[-PATIENCE - 1][1]):
+        return math.inf
+    return state.value - state.trace[-PATIENCE - 1][1]
 
 
 def _steepness(state: State) -> float:
