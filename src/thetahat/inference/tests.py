@@ -32,7 +32,7 @@ from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..printable import printable
 from ..solvers import quantile
-from ..solvers.diagnose import FAR
+from ..solvers.boundary import FAR
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from .bread import Inverse, bread

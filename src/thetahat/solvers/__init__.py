@@ -96,8 +96,8 @@ def climb(
                 each(state)
 
         state = iterate(solver, objective, callback if watching else None)
-    objective, certificate = diagnose(objective, solver, state)
-    return objective, certificate, state.trace
+    end = diagnose(objective, solver, state)
+    return end.objective, end.certificate, state.trace if end.state is state else (*state.trace, *end.state.trace)
 
 
 __all__ = [

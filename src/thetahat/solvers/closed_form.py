@@ -26,6 +26,7 @@ from ..models.taylor import Taylor
 from .certificate import Certificate
 
 REFINED = 20_000_000  # n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
+COARSE = 1e-2  # the largest λ, in standard errors, that rounding may leave
 RANK = 1e-13  # |R_jj| / ‖x_j‖ below this: column j is a combination of those before it
 
 
@@ -210,15 +211,14 @@ class ClosedForm:
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
         assert state.taylor is not None
         decrement = self._decrement(model, state.taylor, found)
-        return Certificate(
-            status="certified maximum",
-            concave=True,
-            nats=0.5 * decrement**2,
-            standard_errors=decrement,
-            rank=objective.size,
-            detail="Closed form.",
-            **known,
-        )
+        known |= {"nats": 0.5 * decrement**2, "standard_errors": decrement, "rank": objective.size}
+        if not decrement <= COARSE:
+            detail = (
+                "Stopped at the limit of floating-point precision: the residuals are too small against the response and the columns. "
+                "Subtract a constant from them, or change the unit."
+            )
+            return Certificate(status="not converged", detail=detail, **known)
+        return Certificate(status="certified maximum", concave=True, detail="Closed form.", **known)
 
     def _decrement(self, model: Any, t: Taylor, found: LeastSquares) -> float:
         """√(gᵀ J⁻¹ g), J the information at the maximum, from the same QR."""

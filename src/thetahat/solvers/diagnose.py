@@ -1,108 +1,250 @@
 """What an answer is worth, beyond what the solver saw: flat directions, boundaries, separation, other recession directions.
 
 Looked for only where something is odd: the information is singular, the solver could not certify, or some coefficient's standard error
-has grown a thousandfold along the climb (1/√J against the largest J_jj met), as it does along every direction in which the likelihood
+has grown a thousandfold along the iterations (1/√J against the largest J_jj met), as it does along every direction in which the likelihood
 flattens for ever. A maximum with a well-conditioned information is a maximum, and needs no such search.
+
+The questions come in the order of what is proven: what the model itself can prove; a perfect fit; parameters at their boundary, where the
+same is asked of those that are left; separation and flat directions, which hold whatever θ; a higher point near by; and, only from a point
+at which the iterations converged, a direction along which the likelihood was never seen to fall.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..families.links import Identity
 from ..likelihood import Objective
-from ..likelihood.total import total
-from ..models.base import coefficient_names, natural_of
-from ..models.information import Information
+from ..models.base import natural_of
+from ..models.custom import Interval, Positive
+from ..models.information import Factor
 from ..models.regression import Regression
 from . import interior_point
+from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
 from .failing import cause
-from .interior_point import InteriorPoint
+from .flat import flat_certificate, flat_directions, named, weak_directions
+from .lbfgs import State as LBFGSState
 from .loop import iterate
 from .newton import Newton
+from .recession import never_falls, perfect, perhaps, separated, unbounded
 from .stochastic import Stochastic
 
-SUSPICIOUS = 1e3
-SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked at
-PERFECT, PERFECT_AT = (
-    1e-12,
-    1e-10,
-)  # the width of a density at which a fit is perfect, against the size of y; and that size where all y are 0
-FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
+SUSPICIOUS = 1e3  # growth of a standard error along the iterations at which reasons are looked for
+LOST = 1e6  # and at which nothing is certified, even if none is found
+LARGE = 5000  # coordinates beyond which directions are not searched
+SMALL = 200  # coordinates beyond which no higher point is sought
+ATTEMPTS = 3  # at a higher point
+BEYOND = "The log-likelihood or an estimate is beyond float64."
+HIGHER = 1e-6  # nats by which it has to be higher
 
 
-def diagnose(objective: Objective, solver: Any, state: Any) -> tuple[Objective, Certificate]:
+@dataclass(frozen=True)
+class Point:
+    """Where the iterations ended: the objective there, the solver's last state, and what is known of it."""
+
+    objective: Objective
+    state: Any
+    certificate: Certificate
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient vanishes: what is seen elsewhere is no more than a slope."""
+        return self.certificate.ok or self.certificate.status == "stationary point"
+
+    def judged(self, certificate: Certificate) -> Point:
+        """The same point with another certificate."""
+        return replace(self, certificate=certificate)
+
+
+def diagnose(objective: Objective, solver: Any, state: Any) -> Point:
     """The objective at θ̂, and the solver's certificate, or the reason why there is no maximum to certify.
 
-    Where the data push a parameter to its boundary, it is held there and the objective is that of the others.
+    Where the data push a parameter to its boundary, it is held there and the objective is that of the others. Where a higher point is found
+    near by, the state is that of the iterations from there.
     """
     certificate = solver.certificate(objective, state)
     ended = getattr(state, "ended", None)  # of a solver whose objective is not the one that it was given
-    objective = objective.at(state.theta) if ended is None else ended
+    point = Point(objective.at(state.theta) if ended is None else ended, state, certificate)
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
         kinked = "A prior's kink was climbed by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
-        return objective, replace(certificate, detail=f"{certificate.detail} {kinked}".strip())
-    value = state.trace[-1][1] if state.trace else objective.value()  # the last step's: not a pass more
-    if certificate.ok and not _finite(objective, value):
-        certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
+        return point.judged(replace(certificate, detail=f"{certificate.detail} {kinked}".strip()))
+    value = state.trace[-1][1] if state.trace else point.objective.value()  # the last step's: not a pass more
+    if certificate.ok and not _finite(point.objective, value):
+        point = point.judged(replace(certificate, status="not converged", detail=BEYOND))
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
-        return objective, replace(certificate, status="not converged", detail=_impossible(objective, begin))
-    objective, certificate = _examined(objective, state, certificate)
-    if certificate.status == "boundary" and not _finite(objective, objective.value()):
-        certificate = replace(certificate, status="not converged", detail="The log-likelihood or an estimate is beyond float64.")
-    extreme = "" if certificate.ok or not isinstance(objective.model, Regression) else _magnitudes(objective.model, objective)
-    return objective, replace(certificate, status="not converged", detail=extreme) if extreme else certificate
+        return point.judged(replace(certificate, status="not converged", detail=_impossible(point.objective, begin)))
+    end = _examined(point)
+    if end.certificate.status == "boundary" and not _finite(end.objective, end.objective.value()):
+        end = end.judged(replace(end.certificate, status="not converged", detail=BEYOND))
+    model = end.objective.model
+    extreme = "" if end.certificate.ok or not isinstance(model, Regression) else _magnitudes(model, end.objective)
+    return end.judged(replace(end.certificate, status="not converged", detail=extreme)) if extreme else end
 
 
-def _examined(objective: Objective, state: Any, certificate: Certificate) -> tuple[Objective, Certificate]:
-    model = objective.model
-    own = None if objective.priors or len(objective.terms) != 1 else getattr(model, "recession", None)
+def _examined(point: Point) -> Point:
+    objective, certificate = point.objective, point.certificate
+    own = None if objective.priors or len(objective.terms) != 1 else getattr(objective.model, "recession", None)
     known = None if own is None else own(objective.terms[0].source)
     if known is not None:  # the model can prove it
         status, direction, detail = known
         lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
-        return objective, replace(lost, nats=None, standard_errors=None)
-    perfect = None if certificate.ok or certificate.status == "no maximum" else _perfect(objective)
-    if perfect:
-        return objective, replace(certificate, status="no maximum", rows=perfect[0], detail=perfect[1], concave=False)
-    at = _boundary(objective) if isinstance(model, Regression) else None
-    if at and at[1].ok:
-        return at
-    if at:  # the others have no maximum there
-        objective, certificate = at
-        model = objective.model
-    elif certificate.ok and not _suspicious(state):
-        return objective, certificate
-    if certificate.status == "no maximum" or certificate.directions or len(objective.terms) != 1 or objective.size > 5000:
-        return objective, certificate
+        return point.judged(replace(lost, nats=None, standard_errors=None))
+    return _bounded(point, ATTEMPTS)
+
+
+def _bounded(point: Point, attempts: int) -> Point:
+    """A perfect fit, or parameters at their boundary; then what is found of those that are left."""
+    certificate = point.certificate
+    rows = None if certificate.ok or certificate.status == "no maximum" else perfect(point.objective)
+    if rows:
+        lost = replace(certificate, status="no maximum", rows=rows[0], detail=rows[1], concave=False)
+        return point.judged(replace(lost, nats=None, standard_errors=None))
+    at = reduced(point.objective, point.state)
+    if at is None:
+        return _searched(point, attempts)
+    left = _searched(Point(at.objective, at.state, Newton().certificate(at.objective, at.state)), attempts)
+    if not left.certificate.ok:
+        return left
+    solver = inside(point.objective, at) if attempts else None
+    if solver is not None:
+        return _bounded(_again(point.objective, solver), attempts - 1)
+    return left.judged(replace(left.certificate, status="boundary", boundary=at.found))
+
+
+def _again(objective: Objective, solver: Newton) -> Point:
+    """Newton's method from a higher point."""
+    state = iterate(solver, objective)
+    return Point(objective.at(state.theta), state, solver.certificate(objective, state))
+
+
+def _searched(point: Point, attempts: int) -> Point:
+    """Separation, flat directions, a higher point near by, a direction along which the likelihood never falls; else the point as it is."""
+    objective, certificate, model = point.objective, point.certificate, point.objective.model
+    growth = _growth(objective, point.state)
+    lost = growth >= LOST or _spread(objective, point.state) >= LOST
+    if certificate.ok and growth < SUSPICIOUS and not lost:
+        return point
+    if certificate.status == "no maximum" or certificate.directions or len(objective.terms) != 1 or objective.size > LARGE:
+        return point
     held = torch.zeros(objective.size, dtype=torch.bool)  # by a prior, which falls for ever in every direction
     for prior in objective.priors:
         held[prior.prior.coordinates(prior.model)] = True
     information = objective.taylor(order=2).information
     assert information is not None
-    weak, scale = _weak_directions(information)
-    weak = weak[:, (weak[held].abs() < 1e-9).all(0)]
-    vectors = weak / scale[:, None]
-    flat = _flat(objective, model, weak, scale)
-    found = _separated(model, objective, certificate, held) if isinstance(model, Regression) else None
+    weak, scale = weak_directions(information)
+    free = weak[:, (weak[held].abs() < 1e-9).all(0)]
+    proven = isinstance(model, Regression)
+    flat = flat_directions(objective, model, free, scale) if proven or point.converged else []
+    found = separated(model, objective, certificate, held) if proven else None
     if found and flat:
-        return objective, replace(found, detail=f"{found.detail} Besides, {_flat_certificate(flat, certificate).detail}")
+        return point.judged(replace(found, detail=f"{found.detail} Besides, {flat_certificate(flat, certificate).detail}"))
     if found:
-        return objective, found
+        return point.judged(found)
     if flat:
-        return objective, _flat_certificate(flat, certificate)
-    recession = _recession(objective, vectors, state, certificate, held)
-    if recession is None and isinstance(model, Regression) and weak.shape[1] and getattr(state, "factor", state) is None:
-        near = direction_text(_named(model, vectors[:, 0]))
+        return point.judged(flat_certificate(flat, certificate))
+    higher = _higher(objective, weak[:, 0] / scale) if point.converged and attempts and weak.shape[1] else None
+    if higher is not None:
+        return _bounded(_again(objective, Newton(begin=higher)), attempts - 1)
+    seen = never_falls(objective, free / scale[:, None], held)
+    if seen:
+        return point.judged((unbounded if point.converged else perhaps)(*seen, certificate))
+    return point.judged(_unsure(point, weak / scale[:, None], lost))
+
+
+def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
+    """Where no reason was found: not certified if a standard error is no number that could be one."""
+    certificate, model = point.certificate, point.objective.model
+    near = direction_text(named(model, vectors[:, 0])) if vectors.shape[1] else ""
+    if certificate.ok and lost:
+        detail = (
+            f"the likelihood is so flat along {near} that float64 cannot tell a maximum from a plateau: standard errors there are beyond all "
+            "bounds. Hold a parameter that takes part in it (name=value), choose a simpler model, or put a prior on it "
+            "(prior=th.priors.Normal(2.5))."
+        )
+        return replace(certificate, status="not converged", detail=detail, concave=False, nats=None, standard_errors=None)
+    if isinstance(model, Regression) and near and getattr(point.state, "factor", point.state) is None:
         near = f"The columns are nearly collinear along {near}: centre them, or drop one."
-        return objective, replace(certificate, detail=f"{certificate.detail} {near}")
-    return objective, recession or certificate
+        return replace(certificate, detail=f"{certificate.detail} {near}".strip())
+    return certificate
+
+
+def _growth(objective: Objective, state: Any) -> float:
+    """How much the standard error of some coefficient has grown since the information was largest: along the iterations, or since the start."""
+    if isinstance(state, LBFGSState):
+        return _since_start(objective)
+    if not hasattr(state, "scale"):
+        return 0.0  # a solver without information to grow suspicious about
+    if state.factor is None:
+        return math.inf
+    return _largest(state.factor.inverse_diagonal().clamp(min=0) * state.scale**2)
+
+
+def _spread(objective: Objective, state: Any) -> float:
+    """The largest standard error of a linear predictor on the scale of a link other than the identity, where 1 is much, whatever the units.
+
+    A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard error 10⁴⁸ of its log shape.
+    """
+    factor, model = getattr(state, "factor", None), objective.model
+    if factor is None or not isinstance(factor, Factor):
+        return 0.0
+    if not isinstance(model, Regression):
+        bounded = getattr(model, "constraints", {}).values()  # of a likelihood of one's own: logarithms and logits
+        at = torch.cat(
+            [torch.full(c.start().shape, type(c) in (Positive, Interval)).reshape(-1) for c in bounded] or [torch.zeros(0)]
+        )
+        own = factor.inverse_diagonal()[at.bool()] if len(at) == objective.size else torch.zeros(0)
+        return _largest(own)
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    some = batch[:: max(1, len(batch) // 50)]
+    out = 0.0
+    for p in model.predictors:
+        if not isinstance(p.spec.link, Identity):
+            X = torch.zeros(objective.size, len(some), dtype=torch.float64)
+            X[p.narrow] = p.rows(some, torch.float64)
+            out = max(out, _largest((X * factor.solve(X)).sum(0)))
+    return out
+
+
+def _largest(variance: Tensor) -> float:
+    found = float(variance.clamp(min=0).sqrt().max()) if len(variance) else 0.0
+    return found if math.isfinite(found) else math.inf
+
+
+def _since_start(objective: Objective) -> float:
+    begin = getattr(objective.model, "start", None)
+    if begin is None or objective.size > LARGE // 10 or len(objective.terms) != 1:
+        return 0.0
+    first, last = (objective.taylor(theta, order=2).information for theta in (begin(objective.terms[0].source), objective.theta))
+    assert first is not None
+    assert last is not None
+    factor = last.factor()
+    if factor is None:
+        return math.inf
+    return _largest(factor.inverse_diagonal().clamp(min=0) * torch.maximum(first.diagonal(), last.diagonal()))
+
+
+def _higher(objective: Objective, weakest: Tensor) -> Tensor | None:
+    """A higher point to either side of the weakest direction, or None.
+
+    At a stationary point whose information says nothing of a direction the objective may rise by its third derivative, along a curve: the
+    skew-normal has one at shape 0, whatever the data. Newton's method is begun beside it, and finds the curve.
+    """
+    if objective.size > SMALL:
+        return None
+    best, value = None, objective.value() + HIGHER
+    unit = weakest / float(weakest.abs().max())
+    for t in (1.0, -1.0, 3.0, -3.0):
+        state = iterate(Newton(begin=objective.theta + t * unit, steps=200), objective)
+        if math.isfinite(state.value) and state.value > value and bool(torch.isfinite(state.theta).all()):
+            best, value = state.theta, state.value
+    return best
 
 
 def _finite(objective: Objective, value: float) -> bool:
@@ -112,7 +254,7 @@ def _finite(objective: Objective, value: float) -> bool:
 
 
 def _impossible(objective: Objective, value: float) -> str:
-    """Which row makes the log-likelihood infinite or NaN where the climb began."""
+    """Which row makes the log-likelihood infinite or NaN where the iterations began."""
     seen, found = 0, ""
     for batch in objective.terms[0].source.batches(objective.model):
         with torch.no_grad():
@@ -123,34 +265,7 @@ def _impossible(objective: Objective, value: float) -> str:
             found += cause(objective.terms[0], batch, int(bad[0, 0]))
             break
         seen += len(batch)
-    return f"the log-likelihood is {value:g} where the climb begins{found}. Begin where every row is possible."
-
-
-def _perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
-    """The rows whose density stands within 10⁻¹² of y, where residuals are rounding: the scale runs to 0 there."""
-    model, sizes, log_probs = objective.model, [], []
-    target = getattr(model, "target", "y")
-    if model.measure == "mass":
-        return None
-    for batch in objective.terms[0].source.batches(model):
-        y = batch.tensors.get(target)
-        if y is None or y.shape != batch.shape or len(batch.shape) != 1:
-            return None
-        with torch.no_grad():
-            log_probs.append(model.log_prob(batch))
-        sizes.append(y.abs().to(log_probs[-1].dtype))
-    size = torch.cat(sizes)
-    size = size.clamp(min=float(size.mean()) or PERFECT_AT)
-    rows = torch.nonzero(torch.cat(log_probs) > -torch.log(PERFECT * size)).reshape(-1).numpy()
-    if len(rows) == 0:
-        return None
-    kept = getattr(objective.terms[0].source, "kept", None)  # of a table with incomplete rows: which are complete
-    rows = rows if kept is None else kept.nonzero()[0][rows]
-    listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
-    return tuple(int(r) for r in rows), (
-        f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density grows without bound as the scale "
-        "→ 0. Hold the scale (scale=value), or leave columns out."
-    )
+    return f"the log-likelihood is {value:g} where the iterations begin{found}. Begin where every row is possible."
 
 
 def _magnitudes(model: Regression, objective: Objective) -> str:
@@ -166,223 +281,3 @@ def _magnitudes(model: Regression, objective: Objective) -> str:
             largest[name] = max(largest.get(name, 0.0), float(column.abs().max()))
     extreme = [f"{name} ({size:.0e})" for name, size in largest.items() if size > 1e150 or 0 < size < 1e-150]
     return f"the squares of {', '.join(extreme)} are beyond float64: change the unit." if extreme else ""
-
-
-def _suspicious(state: Any) -> bool:
-    if not hasattr(state, "scale"):
-        return False  # a solver without information to grow suspicious about
-    factor = state.factor
-    if factor is None:
-        return True
-    growth = factor.inverse_diagonal().clamp(min=0).sqrt() * state.scale
-    return not bool((growth < SUSPICIOUS).all())
-
-
-# ---- flat directions ---------------------------------------------------------------------------------------------------------
-
-
-def _weak_directions(information: Information) -> tuple[Tensor, Tensor]:
-    """Directions of scale·θ in which the scaled information nearly vanishes, columns (p, r), weakest first; and the scale, (p,)."""
-    scale = information.diagonal().abs().sqrt()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    J = information.dense() / scale[:, None] / scale
-    if not bool(torch.isfinite(J).all()):
-        return J.new_zeros(len(J), 0), torch.ones_like(scale)
-    values, vectors = torch.linalg.eigh(J)
-    weak = vectors[:, values < max(SINGULAR, 1e-13 * len(J))]
-    if weak.shape[1] == 0:
-        weak = vectors[:, :1]
-    return weak, scale
-
-
-def _flat(objective: Objective, model: Any, weak: Tensor, scale: Tensor) -> list[dict[str, float]]:
-    """Those combinations of the weak directions that change no linear predictor (or, for other models, no log p), in echelon form."""
-    if weak.shape[1] == 0:
-        return []
-    vectors = weak / scale[:, None]
-    source = objective.terms[0].source
-    if isinstance(model, Regression):
-        moved, size = _moved(model, source, vectors)
-        values, mixing = torch.linalg.eigh(moved / size)
-        still = mixing[:, values < 1e-17]
-    else:
-        keep = [j for j in range(vectors.shape[1]) if _unchanged(objective, vectors[:, j])]
-        still = torch.eye(vectors.shape[1], dtype=vectors.dtype)[:, keep]
-    if still.shape[1] == 0:
-        return []
-    return [_named(model, v / scale) for v in _echelon(weak @ still)]
-
-
-def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, float]:
-    """Vᵀ(Σ_a X_aᵀX_a)V of unit-size directions, and the size against which to call it zero."""
-    theta = model.coefficients.detach()
-    scale = vectors.abs().max(0).values
-
-    def of(batch: Any) -> Tensor:
-        batch = batch[batch.count > 0] if batch.counted else batch
-        columns = []
-        for p in model.predictors:
-            none = p.eta(batch, torch.zeros_like(theta))
-            columns.append(
-                torch.stack([(p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)])
-            )
-        moved = torch.cat(columns, 1)
-        largest = sum(float(p.rows(batch, torch.float64).square().sum()) for p in model.predictors)
-        return torch.cat([(moved @ moved.T).reshape(-1), moved.new_tensor([largest])])
-
-    out = total(of, source)
-    r = vectors.shape[1]
-    unit = scale[:, None] * scale
-    return out[:-1].view(r, r) * unit / float(scale.max() ** 2), max(float(out[-1]), 1e-300)
-
-
-def _unchanged(objective: Objective, v: Tensor) -> bool:
-    theta, here = objective.theta, objective.value()
-    step = v / float(v.abs().max())
-    # ±30: far out along a recession direction nothing changes near by either, but the way back does
-    values = [objective.value(theta + t * step) for t in (-30.0, -1.0, -0.1, 0.1, 1.0, 30.0)]
-    return all(abs(x - here) <= 1e-9 * (abs(here) + 1) for x in values)
-
-
-def _echelon(V: Tensor) -> list[Tensor]:
-    """A basis of the span of V's columns with as few coefficients each as elimination leaves, ending in the later columns."""
-    M = V.T.clone()
-    rows: list[Tensor] = []
-    for j in reversed(range(M.shape[1])):
-        if len(M) == 0:
-            break
-        size = M.abs().max()
-        i = int(M[:, j].abs().argmax())
-        if float(M[i, j].abs()) < 1e-6 * float(size):
-            continue
-        pivot = M[i] / M[i, j]
-        M = torch.cat([M[:i], M[i + 1 :]])
-        M = M - M[:, j : j + 1] * pivot
-        rows = [r - r[j] * pivot for r in rows]
-        rows.append(pivot)
-    return [torch.where(r.abs() < 1e-7 * r.abs().max(), torch.zeros_like(r), r) for r in rows]
-
-
-def _named(model: Any, v: Tensor) -> dict[str, float]:
-    v = v / float(v.abs().max())
-    return {name: float(x) for name, x in zip(coefficient_names(model), v, strict=True) if x != 0}
-
-
-def _flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
-    shown = "; ".join(direction_text(d) for d in flat[:4]) + (f" … ({len(flat)} in all)" if len(flat) > 4 else "")
-    last = [max(d, key=lambda name: list(d).index(name)) for d in flat]
-    drop = ", ".join(list(dict.fromkeys(last))[:8]) + (" …" if len(set(last)) > 8 else "")
-    detail = (
-        f"the data cannot tell some coefficients apart: the likelihood is constant along {shown}. "
-        f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5))."
-    )
-    size = certificate.size or 0
-    return replace(
-        certificate, status="flat direction", rank=size - len(flat), directions=tuple(flat), detail=detail, concave=False
-    )
-
-
-# ---- boundaries ----------------------------------------------------------------------------------------------------------------
-
-
-def _boundary(objective: Objective) -> tuple[Objective, Certificate] | None:
-    """The objective with every constant that the data push to its boundary held there, at the maximum of the others."""
-    found: dict[str, str] = {}
-    for p in list(objective.model.predictors):
-        model: Regression = objective.model
-        edge = p.spec.boundary
-        if edge is None or not p.design.constant or objective.priors or len(objective.terms) != 1:
-            continue
-        theta = objective.theta
-        j = next(q.start for q in model.predictors if q.parameter == p.parameter)
-        value = float(p.spec.link.inverse(theta[j]))
-        if (math.isfinite(edge) and abs(value - edge) > 1e-3) or (not math.isfinite(edge) and abs(value) < 1e4):
-            continue
-        far, here = theta.clone(), objective.value()
-        far[j] = FAR if edge > value else -FAR
-        if not objective.value(far) >= here - 1e-6:
-            continue
-        term, held = objective.terms[0], model.holding(p.parameter, float(p.spec.link.inverse(far[j])))
-        objective = Objective([term.over(term.source, held)])
-        found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {edge:g}"
-    if not found:
-        return None
-    solver: Newton | InteriorPoint = InteriorPoint() if interior_point.applies(objective) else Newton()
-    state = iterate(solver, objective)
-    certificate = solver.certificate(objective, state)
-    objective = objective.at(state.theta)
-    return objective, replace(certificate, status="boundary", boundary=found) if certificate.ok else certificate
-
-
-# ---- no maximum ----------------------------------------------------------------------------------------------------------------
-
-
-def _separated(model: Regression, objective: Objective, certificate: Certificate, held: Tensor) -> Certificate | None:
-    from .separation import separation  # brings scipy.optimize, which takes long to load
-
-    source = objective.terms[0].source
-    found = separation(model, source, held.numpy())
-    if found is None:
-        return None
-    direction = torch.from_numpy(found.direction)
-    named = _named(model, direction)
-    rows = found.rows
-    kept = getattr(source, "kept", None)  # of a table with incomplete rows: which are complete
-    if kept is not None:
-        rows = kept.nonzero()[0][rows]
-    family = type(model.family).__name__
-    how = "completely" if found.complete else "quasi-completely"
-    sides = " (all y = 1 above 0, all y = 0 below)" if family == "Bernoulli" and found.complete else ""
-    if family in ("Bernoulli", "Binomial", "Categorical", "Ordinal", "BetaBinomial"):
-        what = f"the rows are {how} separated by {direction_text(named)}{sides}"
-    else:
-        upward = direction_text({name: -value for name, value in named.items()})
-        what = f"{len(rows)} rows are separated by {upward} (all have y = 0 where it is above 0)"
-    listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
-    slopes = [n for n in named if n != "Intercept"]
-    drop = f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
-    detail = (
-        f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction makes the data more probable. "
-        f"Put a prior on it (prior=th.priors.Normal(2.5)), {drop}, "
-        'or ask for the limit (on_failure="return") and read fit.certificate.'
-    )
-    return replace(
-        certificate,
-        status="no maximum",
-        directions=(named,),
-        rows=tuple(int(r) for r in rows),
-        detail=detail,
-        concave=False,
-        nats=None,
-        standard_errors=None,
-    )
-
-
-def _recession(objective: Objective, vectors: Tensor, state: Any, certificate: Certificate, held: Tensor) -> Certificate | None:
-    """A direction along which ℓ was seen never to fall, out to 64 times the size of θ: evidence, not proof, and called so."""
-    theta, here = objective.theta, objective.value()
-    noise = 1e-10 * (abs(here) + 1)
-    candidates = [vectors[:, j] for j in range(vectors.shape[1])] + [
-        torch.eye(len(theta), dtype=theta.dtype)[j] for j in range(min(len(theta), 50)) if not held[j]
-    ]
-    for v in candidates:
-        for sign in (1.0, -1.0):
-            d = sign * v / float(v.abs().max())
-            values = [here]
-            for t in (1.0, 4.0, 16.0, 64.0):
-                values.append(objective.value(theta + t * d))
-                if not values[-1] >= values[-2] - noise:
-                    break
-            else:
-                if math.isnan(values[-1]):
-                    continue
-                named = _named(objective.model, d)
-                grows = values[-1] - here
-                detail = (
-                    f"the likelihood has no maximum that could be found: along {direction_text(named)} it never falls "
-                    f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that direction). "
-                    "A parameter runs to the end of its range: hold it (name=value), choose the simpler model, or put a prior on it "
-                    "(prior=th.priors.Normal(2.5))."
-                )
-                return replace(certificate, status="no maximum", directions=(named,), detail=detail, concave=False)
-    return None

@@ -73,7 +73,7 @@ class Newton:
     """
 
     tolerance: float = 1e-8
-    steps: int = 10_000
+    steps: int = 3000
     keep_above: int = 20_000
     keep_below: float = 3.0
     float32_above: int = 50_000
@@ -260,7 +260,8 @@ class Newton:
             return Certificate(status=status, detail=detail if stationary else f"{detail} {self._why(state)}", **known)
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
-        if state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse):
+        idle = state.stalled >= 2 or _recent(state) < GAIN
+        if state.decrement <= self.tolerance or (idle and state.decrement <= self.coarse):
             return Certificate(status="certified maximum", concave=bool(getattr(objective, "concave", False)), **known)
         return Certificate(status="not converged", detail=self._why(state), **known)
 

@@ -1,0 +1,114 @@
+"""Parameters at the end of their range, where the family becomes a simpler one: Poisson where a dispersion is 0.
+
+A constant that the data push there is held there and leaves θ, and the others are fitted again. That is a maximum of the simpler model; a
+higher one with the parameter inside its range is looked for besides, and excluded only where log p is concave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..families.links import Identity
+from ..likelihood import LogPrior, Objective
+from ..models.regression import Predictor, Regression
+from .loop import iterate
+from .newton import Newton, State
+
+FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
+GAINED = 1e-6  # nats by which a point inside has to be better than the boundary
+ROWS = 20_000  # beyond so many, one point inside is tried and not three
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """The objective with some constants held at their boundaries, Newton's state at the maximum of the others, and what the model is there."""
+
+    objective: Objective
+    state: State
+    found: dict[str, str] = field(default_factory=dict)
+
+
+def reduced(objective: Objective, state: Any) -> Reduced | None:
+    """Every constant that the data push to its boundary held there, or None where there is none."""
+    found: dict[str, str] = {}
+    if not isinstance(objective.model, Regression) or len(objective.terms) != 1:
+        return None
+    kept = torch.arange(objective.size)  # the coordinates that are left, as they were counted
+    for p in list(objective.model.predictors):
+        eta = _pushed(objective, p)
+        if eta is None:
+            continue
+        model, term = objective.model, objective.terms[0]
+        j = _place(model, p)
+        held = model.holding(p.parameter, float(p.spec.link.inverse(eta)))
+        objective = Objective([term.over(term.source, held)], [LogPrior(each.prior, held) for each in objective.priors])
+        kept = torch.cat([kept[:j], kept[j + 1 :]])
+        found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
+    if not found:
+        return None
+    newton = iterate(Newton(), objective)
+    scale = getattr(state, "scale", None)
+    if scale is not None:  # what was seen of the information before counts on
+        newton = replace(newton, scale=torch.maximum(newton.scale, scale[kept]))
+    return Reduced(objective.at(newton.theta), newton, found)
+
+
+def _place(model: Regression, p: Predictor) -> int:
+    return next(q.start for q in model.predictors if q.parameter == p.parameter)
+
+
+def _pushed(objective: Objective, p: Predictor) -> Tensor | None:
+    """η at the boundary of a constant, where the objective is as high there as at θ̂ and θ̂ is near it already."""
+    edge, model = p.spec.boundary, objective.model
+    if edge is None or not p.design.constant:
+        return None
+    j, theta = _place(model, p), objective.theta
+    if any(bool((each.prior.coordinates(each.model) == j).any()) for each in objective.priors):
+        return None  # its prior is 0 there
+    value = float(p.spec.link.inverse(theta[j]))
+    if (math.isfinite(edge) and abs(value - edge) > 1e-3) or (not math.isfinite(edge) and abs(value) < 1e4):
+        return None
+    far = theta.clone()
+    if isinstance(p.spec.link, Identity):  # which comes to an infinite edge by itself, on either side
+        far[j] = math.copysign(max(abs(value), 1e10), value)
+    else:
+        far[j] = FAR if edge > value else -FAR
+    return far[j] if objective.value(far) >= objective.value() - GAINED else None
+
+
+def inside(objective: Objective, at: Reduced) -> Newton | None:
+    """The solver from a point inside the range that leads higher than the boundary, or None.
+
+    objective : that in which every parameter is free
+    """
+    if at.objective.concave:
+        return None
+    few = (objective.rows or 0) > ROWS
+    best: tuple[float, Tensor] | None = None
+    for theta in list(_points(objective, at))[: 1 if few else None]:
+        state = iterate(Newton(begin=theta, steps=100), objective)
+        higher = math.isfinite(state.value) and state.value > max(at.state.value + GAINED, -math.inf if best is None else best[0])
+        if higher and bool(torch.isfinite(state.theta).all()):
+            best = (state.value, state.theta)
+    return None if best is None else Newton(begin=best[1])
+
+
+def _points(objective: Objective, at: Reduced) -> Iterator[Tensor]:
+    """The others where they are at the boundary, and the held ones inside: where a fit would start, and to either side."""
+    model: Regression = objective.model
+    start, theta = model.start(objective.terms[0].source), objective.theta.clone()
+    own = torch.tensor([_place(model, p) for p in model.predictors if p.parameter in at.found], dtype=torch.long)
+    others = torch.ones(len(theta), dtype=torch.bool)
+    others[own] = False
+    theta[others] = at.state.theta
+    for shift in (0.0, 2.0, -2.0):
+        theta = theta.clone()
+        theta[own] = start[own] + shift
+        yield theta
+    yield start
