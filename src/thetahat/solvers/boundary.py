@@ -19,6 +19,7 @@ from ..likelihood import LogPrior, Objective
 from ..models.regression import Predictor, Regression
 from .loop import iterate
 from .newton import Newton, State
+from .proximal import Proximal
 
 FAR = 23.0  # a linear predictor at which a log link is e⁻²³ = 10⁻¹⁰ from its boundary
 GAINED = 1e-6  # nats by which a point inside has to be better than the boundary
@@ -27,10 +28,12 @@ ROWS = 20_000  # beyond so many, one point inside is tried and not three
 
 @dataclass(frozen=True)
 class Reduced:
-    """The objective with some constants held at their boundaries, Newton's state at the maximum of the others, and what the model is there."""
+    """The objective with some constants held at their boundaries, the solver's state at the maximum of the others, and what the model is
+    there."""
 
     objective: Objective
-    state: State
+    solver: Newton | Proximal
+    state: Any
     found: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,11 +55,12 @@ def reduced(objective: Objective, state: Any) -> Reduced | None:
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
     if not found:
         return None
-    newton = iterate(Newton(), objective)
+    solver = Proximal() if objective.kinked else Newton()
+    end = iterate(solver, objective)
     scale = getattr(state, "scale", None)
-    if scale is not None:  # what was seen of the information before counts on
-        newton = replace(newton, scale=torch.maximum(newton.scale, scale[kept]))
-    return Reduced(objective.at(newton.theta), newton, found)
+    if scale is not None and isinstance(end, State):  # what was seen of the information before counts on
+        end = replace(end, scale=torch.maximum(end.scale, scale[kept]))
+    return Reduced(objective.at(end.theta), solver, end, found)
 
 
 def _place(model: Regression, p: Predictor) -> int:
@@ -87,13 +91,14 @@ def inside(objective: Objective, at: Reduced) -> Newton | None:
 
     objective : that in which every parameter is free
     """
-    if at.objective.concave:
+    if at.objective.concave or objective.kinked:
         return None
+    boundary = at.objective.value()
     few = (objective.rows or 0) > ROWS
     best: tuple[float, Tensor] | None = None
     for theta in list(_points(objective, at))[: 1 if few else None]:
         state = iterate(Newton(begin=theta, steps=100), objective)
-        higher = math.isfinite(state.value) and state.value > max(at.state.value + GAINED, -math.inf if best is None else best[0])
+        higher = math.isfinite(state.value) and state.value > max(boundary + GAINED, -math.inf if best is None else best[0])
         if higher and bool(torch.isfinite(state.theta).all()):
             best = (state.value, state.theta)
     return None if best is None else Newton(begin=best[1])

@@ -109,7 +109,7 @@ def _bounded(point: Point, attempts: int) -> Point:
     at = reduced(point.objective, point.state)
     if at is None:
         return _searched(point, attempts)
-    left = _searched(Point(at.objective, at.state, Newton().certificate(at.objective, at.state)), attempts)
+    left = _searched(Point(at.objective, at.state, at.solver.certificate(at.objective, at.state)), attempts)
     if not left.certificate.ok:
         return left
     solver = inside(point.objective, at) if attempts else None
@@ -236,7 +236,7 @@ def _higher(objective: Objective, weakest: Tensor) -> Tensor | None:
     At a stationary point whose information says nothing of a direction the objective may rise by its third derivative, along a curve: the
     skew-normal has one at shape 0, whatever the data. Newton's method is begun beside it, and finds the curve.
     """
-    if objective.size > SMALL:
+    if objective.size > SMALL or objective.kinked:
         return None
     best, value = None, objective.value() + HIGHER
     unit = weakest / float(weakest.abs().max())
