@@ -17,6 +17,8 @@ from torch import Tensor
 from ..families.links import Identity
 from ..likelihood import LogPrior, Objective
 from ..models.regression import Predictor, Regression
+from . import interior_point
+from .interior_point import InteriorPoint
 from .loop import iterate
 from .newton import Newton, State
 from .proximal import Proximal
@@ -32,7 +34,7 @@ class Reduced:
     there."""
 
     objective: Objective
-    solver: Newton | Proximal
+    solver: Newton | Proximal | InteriorPoint
     state: Any
     found: dict[str, str] = field(default_factory=dict)
 
@@ -55,7 +57,7 @@ def reduced(objective: Objective, state: Any) -> Reduced | None:
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
     if not found:
         return None
-    solver = Proximal() if objective.kinked else Newton()
+    solver: Any = Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
     end = iterate(solver, objective)
     scale = getattr(state, "scale", None)
     if scale is not None and isinstance(end, State):  # what was seen of the information before counts on
@@ -91,7 +93,7 @@ def inside(objective: Objective, at: Reduced) -> Newton | None:
 
     objective : that in which every parameter is free
     """
-    if at.objective.concave or objective.kinked:
+    if at.objective.concave or objective.kinked or interior_point.applies(objective):
         return None
     boundary = at.objective.value()
     few = (objective.rows or 0) > ROWS

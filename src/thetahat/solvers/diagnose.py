@@ -236,7 +236,7 @@ def _higher(objective: Objective, weakest: Tensor) -> Tensor | None:
     At a stationary point whose information says nothing of a direction the objective may rise by its third derivative, along a curve: the
     skew-normal has one at shape 0, whatever the data. Newton's method is begun beside it, and finds the curve.
     """
-    if objective.size > SMALL or objective.kinked:
+    if objective.size > SMALL or objective.kinked or interior_point.applies(objective):
         return None
     best, value = None, objective.value() + HIGHER
     unit = weakest / float(weakest.abs().max())

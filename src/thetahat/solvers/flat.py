@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..likelihood import Objective
 from ..likelihood.total import total
-from ..models.base import names_of
+from ..models.base import coefficient_names
 from ..models.information import Information
 from ..models.regression import Regression
 from .certificate import Certificate, direction_text
@@ -123,9 +123,7 @@ def _echelon(V: Tensor) -> list[Tensor]:
 
 def named(model: Any, v: Tensor) -> dict[str, float]:
     v = v / float(v.abs().max())
-    return {
-        name: float(x) for name, x in zip(getattr(model, "coefficient_names", None) or names_of(model), v, strict=True) if x != 0
-    }
+    return {name: float(x) for name, x in zip(coefficient_names(model), v, strict=True) if x != 0}
 
 
 def flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
