@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from .links import Link
+from .recorder import record
 
 ROUNDING = 1e-10  # η no further beyond a closed end is that end: a fit that stands on it is there to rounding
 
@@ -181,9 +182,9 @@ def _log_prob(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not any(each.finite for each in ranges):
             return method(self, y, *args, **kwargs)
         values, extras = _split(self, args, kwargs)
-        values, lost = _enclosed(self, y, values, ranges, extras)
-        value = method(self, y, *values, **extras)
-        return value if lost is None else torch.where(lost, -torch.inf, value)
+        moved, lost = _enclosed(self, y, values, ranges, extras)
+        value = method(self, y, *moved, **extras)
+        return record(self, y, tuple(values), value if lost is None else torch.where(lost, -torch.inf, value))
 
     return within
 

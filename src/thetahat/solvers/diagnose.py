@@ -192,8 +192,8 @@ def _spread(objective: Objective, state: Any) -> float:
     A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard error 10⁴⁸ of its log shape.
     """
     factor, model = getattr(state, "factor", None), objective.model
-    if factor is None or not isinstance(factor, Factor):
-        return 0.0
+    if factor is None or not isinstance(factor, Factor) or factor.information.size != objective.size:
+        return 0.0  # no factor of all coordinates
     if not isinstance(model, Regression):
         bounded = getattr(model, "constraints", {}).values()  # of a likelihood of one's own: logarithms and logits
         at = torch.cat(
