@@ -125,7 +125,7 @@ def choose(
     term = objective.terms[0]
     with one_thread():
         whole = _path(term, term.source, tried)
-        flat, nats = _evidences(term, tried, [certificate for certificate, _ in whole], [at for _, at in whole])
+        flat, nats = _evidences(whole)
         values, count, group = _held_out(term, tried, folds, seed)
     table = _table(values, count, group)
     table["evidence"] = nats
@@ -177,30 +177,28 @@ class _Part(Tensors):
         return None if own is None else own(batch)
 
 
-def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Tensor]]:
-    """The certificate and θ̂ of a fit of the term's model to a source under each candidate, each climbed to from the one before."""
-    out: list[tuple[Certificate, Tensor]] = []
+def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
+    """A fit of the term's model to a source under each candidate, each begun where the one before ended: its certificate, and the objective
+    there, of a simpler model where a parameter is at its boundary."""
+    out: list[tuple[Certificate, Objective]] = []
     for priors in tried:
         own = Objective([term.over(source)], [LogPrior(each, term.model) for each in priors])
         solver = solver_for(own)
         if out and out[-1][0].status == "certified maximum" and hasattr(solver, "begin"):
-            solver = dataclasses.replace(solver, begin=out[-1][1])
+            solver = dataclasses.replace(solver, begin=out[-1][1].theta)
         ended, certificate, _ = climb(own, solver)
-        out.append((certificate, ended.theta))
+        out.append((certificate, ended))
     return out
 
 
-def _evidences(
-    term: LogLikelihood, tried: list[Priors], certificates: list[Certificate], at: list[Tensor]
-) -> tuple[tuple[str, ...], list[float]]:
+def _evidences(fits: list[tuple[Certificate, Objective]]) -> tuple[tuple[str, ...], list[float]]:
     """The coordinates left without a prior by those that leave fewest, and the evidence of each candidate that leaves those."""
-    objectives = [Objective([term], [LogPrior(each, term.model) for each in priors]) for priors in tried]
-    left = [tuple(unheld(o)) for o in objectives]
+    left = [tuple(unheld(objective)) for _, objective in fits]
     reference = min(left, key=len)
     out = []
-    for objective, names, certificate, theta in zip(objectives, left, certificates, at, strict=True):
+    for (certificate, objective), names in zip(fits, left, strict=True):
         if (
-            term.robust is not None
+            objective.terms[0].robust is not None
             or names != reference
             or not certificate.ok
             or objective.kinked
@@ -209,7 +207,7 @@ def _evidences(
             out.append(math.nan)
             continue
         try:
-            out.append(evidence(objective, theta, flat=True))
+            out.append(evidence(objective, objective.theta, flat=True))
         except FitError:
             out.append(math.nan)
     return reference, out
@@ -225,9 +223,8 @@ def _held_out(term: LogLikelihood, tried: list[Priors], folds: int, seed: int) -
         train, test = _Part(rows[inside], term.source), _Part(rows[outside], term.source)
         counts.append(test.whole.count.to(torch.float64).reshape(-1))
         groups.append(test.whole.group.reshape(-1))
-        for own, (certificate, at) in zip(held, _path(term, train, tried), strict=True):
-            own_model = Objective([term]).at(at).model
-            found = score(own_model, test).per_observation if certificate.ok else torch.full_like(counts[-1], math.nan)
+        for own, (certificate, ended) in zip(held, _path(term, train, tried), strict=True):
+            found = score(ended.model, test).per_observation if certificate.ok else torch.full_like(counts[-1], math.nan)
             own.append(found)
     return [torch.cat(own) for own in held], torch.cat(counts), torch.cat(groups) if rows.grouped else None
 
