@@ -73,7 +73,8 @@ class Selection(Frame):
             if name == self.weights or name in self.carried:
                 raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
             if self.missing == "raise":
-                raise NotFinite(f"{name!r} is missing in row {row} ({int(found.sum())} rows in all), and missing='raise'.")
+                n = int(found.sum())
+                raise NotFinite(f"{name!r} is missing in row {row} ({n} row{'s' * (n != 1)} in all), and missing='raise'.")
             missing = found if missing is None else missing | found
         dropped = 0 if missing is None else int(missing.sum())
         if self.weights is not None:

@@ -79,7 +79,7 @@ class Certificate:
         if self.nats is not None:
             errors = "" if self.standard_errors is None else f" ({_number(self.standard_errors)} standard errors)"
             # λ²/2 is the gap only near a maximum: elsewhere it is what the quadratic model at this one point promises
-            what = "gap to the maximum" if self.ok else "not proven, the local quadratic model's gap to its own maximum:"
+            what = "gap to the maximum" if self.ok else "by the local quadratic model, which proves nothing here, a gap of"
             parts.append(f"{what} {_number(self.nats)} nats{errors}")
         for parameter, limit in self.boundary.items():
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")

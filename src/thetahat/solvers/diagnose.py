@@ -179,8 +179,8 @@ def _growth(objective: Objective, state: Any) -> float:
     """How much the standard error of some coefficient has grown since the information was largest: along the iterations, or since the start."""
     if isinstance(state, LBFGSState):
         return _since_start(objective)
-    if not hasattr(state, "scale"):
-        return 0.0  # a solver without information to grow suspicious about
+    if not hasattr(state, "scale") or len(getattr(state, "held", ())):
+        return 0.0  # a solver without information to grow suspicious about, or rows at the edge of their range, whose information is infinite
     if state.factor is None:
         return math.inf
     return _largest(state.factor.inverse_diagonal().clamp(min=0) * state.scale**2)

@@ -11,6 +11,7 @@ Source: Moré (1978), The Levenberg–Marquardt algorithm: implementation and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
@@ -110,7 +111,8 @@ class GaussNewton(Newton):
             while not self.done(objective, newton) and newton.step < POLISH:
                 newton = self.step(objective, newton)
             if self.certificate(objective, newton).ok:
-                return newton
+                begun = float(objective.taylor(begin, order=1).value)
+                return replace(newton, trace=((0, begun, math.inf), *((k + 1, *rest) for k, *rest in newton.trace)))
         return Newton.start(replace(self, begin=begin), objective)
 
 

@@ -156,7 +156,8 @@ class Newton:
             passes += 1
             gain = float(t.value) - state.value
             noise = 16 * EPS * (abs(state.value) + 1)
-            close = predicted <= noise and abs(gain) <= noise  # rounding decides the sign: the gradient judges
+            # rounding decides the sign, of residuals over a small scale a thousand times as much: the gradient judges
+            close = predicted <= noise and abs(gain) <= 1e3 * noise
             if math.isfinite(gain) and bool(torch.isfinite(t.gradient).all()) and (gain >= 1e-4 * predicted or close):
                 return self._accepted(objective, replace(state, passes=passes), d, t, gain / predicted if predicted > 0 else 1.0)
             length = float((d * state.scale).norm())
@@ -273,9 +274,10 @@ class Newton:
         if state.step < self.steps:
             last, little = (PATIENCE, GAIN) if _recent(state) < GAIN else (CRAWL, CRAWLED)
             return f"The last {last} steps gained less than {little:g} nats together. {elsewhere}"
-        gained = state.value - state.trace[-min(PATIENCE, len(state.trace))][1]
+        seen = state.trace[-PATIENCE - 1 :]
+        gained = state.value - seen[0][1]
         more = f"Allow more steps (solver=th.{type(self).__name__}(steps={10 * self.steps}))."
-        return f"Stopped after {state.step} steps, which is their limit; the last of them still gained {gained:.3g} nats. {more} {elsewhere}"
+        return f"Stopped after {state.step} steps, which is their limit; the last {len(seen) - 1} still gained {gained:.3g} nats. {more}"
 
 
 def _recent(state: State) -> float:
