@@ -112,7 +112,7 @@ class GaussNewton(Newton):
                 newton = self.step(objective, newton)
             if self.certificate(objective, newton).ok:
                 begun = float(objective.taylor(begin, order=1).value)
-                return replace(newton, trace=((0, begun, math.inf), *((k + 1, *rest) for k, *rest in newton.trace)))
+                return replace(newton, trace=((0, begun, math.inf), *((k + 1, value, away) for k, value, away in newton.trace)))
         return Newton.start(replace(self, begin=begin), objective)
 
 
