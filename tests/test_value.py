@@ -98,11 +98,12 @@ def images(model: Any) -> Any:
 
 def tokens() -> Any:
     torch.manual_seed(0)
-    one = th.models.Autoregressive(th.networks.Transformer(257, width=8, layers=1, heads=1))
+    spelled = th.data.Characters("-.0123456789 ")  # a small vocabulary: its information is a matrix
+    one = th.models.Autoregressive(th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1))
 
     def fitted(data: pd.DataFrame) -> Fit:
         text = " ".join(f"{v:.2f}" for v in data["r"])
-        return th.fit(one, th.data.Tokens([text], context=16), solver=th.Stochastic(steps=4, batch_size=4))
+        return th.fit(one, th.data.Tokens([text], tokenizer=spelled, context=16), solver=th.Stochastic(steps=4, batch_size=4))
 
     return fitted
 
@@ -134,7 +135,7 @@ KINDS = {
     "trimmed and reweighted": formula("r ~ x", "normal", robust=th.Trimmed(0.8, reweight=0.975, starts=10)),
     "a density": array(th.families.Gamma, "y"),
     "one's own": of_model(normal, ["r"]),
-    "a mixture": array(lambda: th.models.Mixture("normal", 2), "r", solver=th.EM(starts=2)),
+    "a mixture": array(lambda: th.models.Mixture("normal", 2), "r", solver=th.EM(starts=1)),
     "ratings": games,
     "a network": on_batches(lambda: network(th.families.Categorical(3), 3), "k"),
     "an averaged network": on_batches(lambda: network(th.families.Categorical(3), 3), "k", average=0.9),
