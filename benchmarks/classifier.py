@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import thetahat as th
-from thetahat.data.images import read
 from thetahat.evaluation.calibration import wilson
+from thetahat.generative.images import read
 
 
 def labelled(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -62,8 +62,8 @@ def main() -> None:
         seed=given.seed,
         held_out=None,
     )
-    network = th.networks.ConvNet((28, 28), 10, seed=given.seed)
-    source = th.data.Augmented(train, th.data.Shifts((28, 28), given.shift))
+    network = th.generative.ConvNet((28, 28), 10, seed=given.seed)
+    source = th.generative.Augmented(train, th.generative.Shifts((28, 28), given.shift))
     classifier = th.fit(th.models.Conditional(th.families.Categorical(10), network), source, solver=solver)
     climbed = time.process_time() - begun
     tempered = th.fit(th.models.Tempered(classifier.model), other)

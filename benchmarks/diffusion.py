@@ -24,24 +24,24 @@ L = 17
 PIXEL = th.families.Categorical(L)
 
 
-def diffusion(predict: str) -> th.models.Diffusion:
-    network = th.networks.UNet((8, 8), L if predict == "levels" else 1, channels=(24, 48))
-    return th.models.Diffusion(network, levels=L, predict=predict)
+def diffusion(predict: str) -> th.generative.Diffusion:
+    network = th.generative.UNet((8, 8), L if predict == "levels" else 1, channels=(24, 48))
+    return th.generative.Diffusion(network, levels=L, predict=predict)
 
 
 def mixture() -> th.models.Mixture:
     return th.models.Mixture(
-        [th.models.FullyVisible(PIXEL, th.networks.MaskedMLP(64, L - 1, hidden=None, seed=k)) for k in range(30)]
+        [th.generative.FullyVisible(PIXEL, th.generative.MaskedMLP(64, L - 1, hidden=None, seed=k)) for k in range(30)]
     )
 
 
-def vae() -> th.models.VAE:
+def vae() -> th.generative.VAE:
     encoder, decoder = th.networks.mlp(64, (256, 256), 32), th.networks.mlp(16, (256, 256), 64 * L, seed=1)
-    return th.models.VAE(encoder, decoder, PIXEL, latent=16)
+    return th.generative.VAE(encoder, decoder, PIXEL, latent=16)
 
 
-def flow() -> th.models.Dequantised:
-    return th.models.Dequantised(th.models.Flow.spline(64, transforms=3, hidden=(128,)), levels=L, maps=["logit"])
+def flow() -> th.generative.Dequantised:
+    return th.generative.Dequantised(th.generative.Flow.spline(64, transforms=3, hidden=(128,)), levels=L, maps=["logit"])
 
 
 Build = Callable[[], torch.nn.Module]
@@ -50,16 +50,16 @@ DRAWS = {"diffusion": 64, "VAE": 500}  # an image and look, for the score
 MODELS: dict[str, tuple[Build, dict[str, object]]] = {
     "diffusion, levels": (lambda: diffusion("levels"), DIFFUSION),
     "diffusion, perceptron": (
-        lambda: th.models.Diffusion(th.networks.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"),
+        lambda: th.generative.Diffusion(th.generative.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"),
         {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "average": 0.999, "warmup": 100},
     ),
     "diffusion, v": (lambda: diffusion("v"), DIFFUSION),
     "autoregressive: transformer": (
-        lambda: th.models.FullyVisible(PIXEL, th.networks.PixelTransformer((8, 8), levels=L)),
+        lambda: th.generative.FullyVisible(PIXEL, th.generative.PixelTransformer((8, 8), levels=L)),
         {"steps": 600, "batch_size": 32, "learning_rate": 2e-3, "warmup": 50},
     ),
     "autoregressive: MADE": (
-        lambda: th.models.FullyVisible(PIXEL, th.networks.MaskedMLP(64, L - 1, hidden=256, levels=L)),
+        lambda: th.generative.FullyVisible(PIXEL, th.generative.MaskedMLP(64, L - 1, hidden=256, levels=L)),
         {"steps": 800, "batch_size": 128, "learning_rate": 3e-3},
     ),
     "VAE": (vae, {"steps": 2000, "batch_size": 128, "learning_rate": 1e-3}),
@@ -95,7 +95,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     digits = load_digits().images.astype(int)
-    train, test = (th.data.Images(part, levels=L) for part in (digits[:1400], digits[1400:]))
+    train, test = (th.generative.Images(part, levels=L) for part in (digits[:1400], digits[1400:]))
     scores, seconds, sizes = {}, {}, {}
     for name, (build, settings) in MODELS.items():
         if chosen.only and name not in chosen.only:

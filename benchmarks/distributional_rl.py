@@ -53,17 +53,17 @@ def run(name: str, seed: int) -> dict[str, Any]:
     import torch
 
     import thetahat as th
-    from thetahat.data.rollouts import returns
+    from thetahat.rl.rollouts import returns
 
     torch.set_num_threads(1)
     of, environment = ROWS[name], name.split("/")[1]
     d, actions, _ = PLACES[environment]
     model: Any
     if of.ends is None:
-        model = th.models.QRDQN(th.networks.mlp(d, of.hidden, actions * 25, "relu", seed=seed), 25)
+        model = th.rl.QRDQN(th.networks.mlp(d, of.hidden, actions * 25, "relu", seed=seed), 25)
     else:
-        model = th.models.C51(th.networks.mlp(d, of.hidden, actions * 51, "relu", seed=seed), *of.ends, 51)
-    replay = th.data.Replay(environment, 4, capacity=100_000, discount=DISCOUNT, seed=seed, **of.replay)
+        model = th.rl.C51(th.networks.mlp(d, of.hidden, actions * 51, "relu", seed=seed), *of.ends, 51)
+    replay = th.rl.Replay(environment, 4, capacity=100_000, discount=DISCOUNT, seed=seed, **of.replay)
     steps = (of.transitions - replay.warmup) // replay.every
     begun = time.process_time()
     th.fit(model, replay, solver=th.Stochastic(steps=steps, clip=10.0, seed=seed, **of.solver))

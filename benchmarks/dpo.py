@@ -23,11 +23,11 @@ from thetahat.evaluation.score import score
 TRAIN, HELD_OUT, CONTEXT = 200, 250, 128
 
 
-def fitting(pairs: th.data.Pairs, tokenizer: th.data.BPE, many: int) -> th.data.TokenPairs:
+def fitting(pairs: th.preferences.Pairs, tokenizer: th.language.BPE, many: int) -> th.preferences.TokenPairs:
     """The first so many pairs whose answers fit in the context."""
-    fit = {pair.where for pair in th.data.TokenPairs(pairs, tokenizer, CONTEXT, overlong="cut").kept}
+    fit = {pair.where for pair in th.preferences.TokenPairs(pairs, tokenizer, CONTEXT, overlong="cut").kept}
     places = [i for i, pair in enumerate(pairs) if pair.where in fit][:many]
-    return th.data.TokenPairs(pairs.take(places), tokenizer, CONTEXT, overlong="cut")
+    return th.preferences.TokenPairs(pairs.take(places), tokenizer, CONTEXT, overlong="cut")
 
 
 def main() -> None:
@@ -40,13 +40,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     llama, tokenizer = smollm2(torch.bfloat16)
-    pairs = th.data.Pairs(given.preferences / "hh-helpful-base.jsonl.gz", identical="drop", by="opening")
+    pairs = th.preferences.Pairs(given.preferences / "hh-helpful-base.jsonl.gz", identical="drop", by="opening")
     some = pairs.take(torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[: 3 * (TRAIN + HELD_OUT)].tolist())
     left, other = some.split(HELD_OUT / (TRAIN + HELD_OUT), seed=0)
     train, held_out = (fitting(part, tokenizer, n) for part, n in ((left, TRAIN), (other, HELD_OUT)))
     begun = time.process_time()
-    policy = th.models.Autoregressive(th.networks.adapt(llama, rank=8))
-    model = th.models.DPO(policy, beta=given.beta)
+    policy = th.language.Autoregressive(th.language.adapt(llama, rank=8))
+    model = th.preferences.DPO(policy, beta=given.beta)
     for part in (train, held_out):
         model.referenced(part)
     free = sum(p.numel() for p in model.parameters() if p.requires_grad)

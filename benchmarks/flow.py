@@ -46,8 +46,8 @@ def mixture(train: th.data.Transformed, d: int, most: int, starts: int) -> tuple
     return fit, str(k)
 
 
-def flow(train: th.data.Transformed, d: int, seed: int) -> th.models.Flow:
-    model = th.models.Flow.affine(d, hidden=(64,), transforms=5, activation="tanh", seed=seed)
+def flow(train: th.data.Transformed, d: int, seed: int) -> th.generative.Flow:
+    model = th.generative.Flow.affine(d, hidden=(64,), transforms=5, activation="tanh", seed=seed)
     th.fit(model, train, solver=th.Stochastic(seed=seed, **SOLVER))
     return model
 

@@ -100,13 +100,13 @@ NETWORK = {"layers": 4, "width": 128, "heads": 4, "activation": "relu2", "ngrams
 SETTINGS = {"optimiser": "muon", "learning_rate": 0.01, "momentum": 0.95, "betas": (0.9, 0.95), "decay": "linear", "warmup": 10}
 
 
-def climb(tokens: th.data.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
+def climb(tokens: th.language.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
     """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a warm-up."""
-    model = th.models.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
+    model = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
     objective = th.Objective([th.LogLikelihood(model, tokens)])
     if steps is None:
         assert seconds is not None
-        trial = th.models.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
+        trial = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
         stamps: list[float] = []
         iterate(
             th.Stochastic(steps=25, batch_size=batch_size, held_out=None, **SETTINGS),
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "gpt.md")
     chosen = parser.parse_args()
     text = chosen.text.read_bytes().decode("utf-8")
-    tokens = th.data.Tokens([text], th.data.Characters.of(text), context=chosen.context)
+    tokens = th.language.Tokens([text], th.language.Characters.of(text), context=chosen.context)
     train, held_out = tokens.split(0.1)
     rows = []
     seconds = chosen.seconds
@@ -144,7 +144,12 @@ def main() -> None:
         seconds = seconds or whole
         if chosen.recipe_steps == 2000:
             rows.append(
-                ("nanoGPT's recipe, plain torch", 2000, took, score(th.models.Autoregressive(net), held_out.laid_out(context=64)))
+                (
+                    "nanoGPT's recipe, plain torch",
+                    2000,
+                    took,
+                    score(th.language.Autoregressive(net), held_out.laid_out(context=64)),
+                )
             )
         print(f"the recipe takes {whole:.1f} s for 2000 steps")
     model, steps, took = climb(train, chosen.batch_size, seconds, **NETWORK)

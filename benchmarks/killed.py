@@ -26,8 +26,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import thetahat as th
-from thetahat import runs
 from thetahat.cli import main
+from thetahat.io import runs
 from thetahat.solvers import Stochastic
 
 STEPS = 24

@@ -45,18 +45,16 @@ def ours(
     import torch
 
     import thetahat as th
-    from thetahat.data.rollouts import returns
+    from thetahat.rl.rollouts import returns
 
     torch.set_num_threads(1)
-    chooses = th.models.Policy(th.networks.mlp(4, policy, 2, "tanh", seed=seed))
-    expects = th.models.Value(th.networks.mlp(4, value, 1, "tanh", seed=seed + 1000))
+    chooses = th.rl.Policy(th.networks.mlp(4, policy, 2, "tanh", seed=seed))
+    expects = th.rl.Value(th.networks.mlp(4, value, 1, "tanh", seed=seed + 1000))
     with torch.no_grad():
         chooses.network[-1].weight.mul_(0.01)  # all actions equally probable at the start, as there
-    advantage = th.weights.GAE(expects, discount, trace, normalise=True)
-    rollouts = th.data.Rollouts(
-        ENVIRONMENT, copies, length=length, advantage=advantage, epochs=epochs, batch_size=batch, seed=seed
-    )
-    objective = th.LogLikelihood(chooses, rollouts, th.weights.Clipped(0.2)) + th.LogLikelihood(expects, rollouts)
+    advantage = th.rl.GAE(expects, discount, trace, normalise=True)
+    rollouts = th.rl.Rollouts(ENVIRONMENT, copies, length=length, advantage=advantage, epochs=epochs, batch_size=batch, seed=seed)
+    objective = th.LogLikelihood(chooses, rollouts, th.rl.Clipped(0.2)) + th.LogLikelihood(expects, rollouts)
     passes = total // (copies * length)
     steps = epochs * -(-copies * length // batch)
     solver = th.Stochastic(steps=steps * passes, learning_rate=rate, decay="linear", clip=0.5)

@@ -20,14 +20,14 @@ import torch
 
 import thetahat as th
 from smollm2_weights import smollm2
-from thetahat.evaluation.judge import judge
+from thetahat.preferences.agreement import judge
 
 KINDS, EACH, CONTEXT, SEED = ("helpful", "harmless"), 700, 192, 0
 
 
-def drawn(folder: str | Path, kind: str) -> th.data.Pairs:
+def drawn(folder: str | Path, kind: str) -> th.preferences.Pairs:
     """Pairs of a kind, drawn without replacement; identical ones dropped."""
-    pairs = th.data.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening")
+    pairs = th.preferences.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening")
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(SEED)).tolist()
     return pairs.take(sorted(order[:EACH]))
 
@@ -39,8 +39,8 @@ def features(folder: str | Path, cache: str | Path) -> None:
     out: dict[str, Any] = {}
     begin = time.process_time()
     for kind in KINDS:
-        pairs = th.data.TokenPairs(drawn(folder, kind), tokenizer, CONTEXT, overlong="cut")
-        chosen, rejected = th.networks.embedded(th.networks.Pretrained(llama), pairs, ("last", "mean"))
+        pairs = th.preferences.TokenPairs(drawn(folder, kind), tokenizer, CONTEXT, overlong="cut")
+        chosen, rejected = th.preferences.embedded(th.language.Pretrained(llama), pairs, ("last", "mean"))
         where = {p.where: i for i, p in enumerate(pairs.pairs)}
         out |= {f"{kind}_chosen": chosen.float().numpy(), f"{kind}_rejected": rejected.float().numpy()}
         out[f"{kind}_place"] = np.array([where[p.where] for p in pairs.kept])
@@ -61,7 +61,7 @@ class Half:
     def rows(self, which: np.ndarray) -> Half:
         return Half(self.chosen[which], self.rejected[which], self.length[:, which], self.opening[which])
 
-    def pairs(self, columns: slice | None, scale: Any = None) -> th.data.Preferences:
+    def pairs(self, columns: slice | None, scale: Any = None) -> th.preferences.Preferences:
         """Features h0 … of the network, in units of `scale`, and the answer's length in units of 100 tokens; None: the length alone."""
         chosen, rejected = (self.length[i][:, None] / 100.0 for i in (0, 1))
         names = ["length"]
@@ -69,7 +69,7 @@ class Half:
             h = [x[:, columns].astype(np.float64) / scale for x in (self.chosen, self.rejected)]
             names = [*(f"h{i}" for i in range(h[0].shape[1])), *names]
             chosen, rejected = np.hstack([h[0], chosen]), np.hstack([h[1], rejected])
-        return th.data.Preferences(chosen, rejected, group=self.opening, features=names)
+        return th.preferences.Preferences(chosen, rejected, group=self.opening, features=names)
 
 
 def read(folder: str | Path, cache: str | Path) -> tuple[dict[str, Half], float]:
@@ -107,7 +107,7 @@ def linear(train: Half, columns: slice) -> tuple[th.Fit, np.ndarray, float, floa
     """The fit with the prior that other pairs ask for; the scales of its features; the prior's scale; its held-out nats in fitting."""
     scale = np.std(train.chosen[:, columns].astype(np.float64) - train.rejected[:, columns], axis=0)
     pairs = train.pairs(columns, scale)
-    first = th.fit(th.models.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="h*"))
+    first = th.fit(th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="h*"))
     choice = first.choose_prior([th.priors.Normal(s, on="h*") for s in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)], folds=5)
     return choice.fit, scale, choice.scale, float(choice.table.held_out.iloc[choice.best])
 
@@ -137,7 +137,7 @@ def main() -> None:
     notes = []
     for name, (train, test) in split.items():
         pairs = train.pairs(None)
-        short = th.fit(th.models.BradleyTerry(features=pairs.features), pairs)
+        short = th.fit(th.preferences.BradleyTerry(features=pairs.features), pairs)
         print(line(f"{name}: length alone", len(train.opening), judge(short.model, test.pairs(None))))
         tested = {kind: short.test("length = 0", kind) for kind in ("wald", "likelihood_ratio")}
         notes.append(_length(f"{name}, length alone", short, tested))
@@ -150,7 +150,7 @@ def main() -> None:
         tested = {kind: fit.test("length = 0", kind) for kind in ("wald", "likelihood_ratio")}
         notes.append(_length(f"{name}, {best} hidden state and length", fit, tested))
         x = test.pairs(poolings[best], scale).whole
-        rewards = fit.rewards(x["winner"], against=x["loser"])
+        rewards = th.preferences.rewards(fit, x["winner"], against=x["loser"])
         beyond = int((rewards.reward.abs() > 1.96 * rewards.standard_error).sum())
         notes.append(
             f"- {name}: the standard error of r(chosen) − r(rejected) of a pair judged is {rewards.standard_error.median():.2f} (median), "
@@ -163,12 +163,18 @@ def main() -> None:
 
 def words(folder: str | Path, kind: str) -> str:
     """All pairs of a kind, by the 200 words that the most answers have and by length: what more pairs are worth, and less of a model."""
-    train, test = th.data.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening").split(0.3, seed=SEED)
-    counted = th.data.Words.of(train, 200)
+    train, test = th.preferences.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening").split(
+        0.3, seed=SEED
+    )
+    counted = th.preferences.Words.of(train, 200)
     pairs = train.described(counted)
-    first = th.fit(th.models.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="word *"))
+    first = th.fit(th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="word *"))
     choice = first.choose_prior([th.priors.Normal(s, on="word *") for s in (0.02, 0.05, 0.1, 0.2, 0.5)], folds=5)
-    return line(f"{kind}: all pairs, 200 words, prior {choice.scale:g}", len(train), choice.fit.judge(test.described(counted)))
+    return line(
+        f"{kind}: all pairs, 200 words, prior {choice.scale:g}",
+        len(train),
+        th.preferences.judge(choice.fit, test.described(counted)),
+    )
 
 
 def _length(what: str, fit: th.Fit, tested: dict[str, Any]) -> str:

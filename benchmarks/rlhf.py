@@ -27,16 +27,16 @@ LENGTH, PAIRS, LOOK = 24, 3000, 256
 BETAS = (0.0, 0.1, 0.5)
 
 
-def language() -> tuple[th.data.Characters, th.models.Autoregressive, set[str], float]:
+def language() -> tuple[th.language.Characters, th.language.Autoregressive, set[str], float]:
     topics = import_module("pydoc_data.topics").topics
     texts = [topics[name].lower() for name in sorted(topics)]
-    alphabet = th.data.Characters.of(*texts)
-    train, held_out = th.data.Tokens(texts, alphabet, context=64).split(0.05)
+    alphabet = th.language.Characters.of(*texts)
+    train, held_out = th.language.Tokens(texts, alphabet, context=64).split(0.05)
     network = th.networks.Transformer(alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0)
     solver = th.Stochastic(
         steps=500, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, decay="linear", held_out=held_out, evaluate_every=500
     )  # fmt: skip
-    fit = th.fit(th.models.Autoregressive(network), train, solver=solver)
+    fit = th.fit(th.language.Autoregressive(network), train, solver=solver)
     words = {w for text in texts for w in text.split() if w.isalpha() and len(w) >= 3}
     assert fit.certificate.trend is not None
     return alphabet, fit.model, words, fit.certificate.trend[1]
@@ -58,7 +58,7 @@ def main() -> None:
         texts = [alphabet.decode(a.numpy()) for a in answers]
         return torch.tensor([float(len({w for w in text.split() if w in words})) for text in texts])
 
-    def drawn(model: th.models.Autoregressive, n: int, seed: int) -> Tensor:
+    def drawn(model: th.language.Autoregressive, n: int, seed: int) -> Tensor:
         return model.sample(prompt.expand(n, -1), LENGTH, generator=torch.Generator().manual_seed(seed))
 
     # ---- a reward, fitted to judgements ------------------------------------------------------------------------------------------
@@ -72,13 +72,13 @@ def main() -> None:
         for x, y, up in zip(a, b, better.tolist(), strict=True)
         if not torch.equal(x, y)
     ]
-    whole = th.data.TokenPairs(rows, context=LENGTH + len(prompt)).whole
+    whole = th.preferences.TokenPairs(rows, context=LENGTH + len(prompt)).whole
     pairs = th.data.Tensors(
         th.data.Batch(whole.tensors), target="preference"
     )  # one prompt: pairs of answers are what is independent
-    scorer = th.networks.Reward(copy.deepcopy(first.network))
+    scorer = th.preferences.Reward(copy.deepcopy(first.network))
     solver = th.Stochastic(steps=200, batch_size=64, learning_rate=5e-4, warmup=20, held_out=0.2, evaluate_every=10)
-    judge = th.fit(th.models.BradleyTerry(scorer), pairs, solver=solver)
+    judge = th.fit(th.preferences.BradleyTerry(scorer), pairs, solver=solver)
     print(judge.certificate, f"({time.process_time() - begun:.0f} s)", flush=True)
     length = torch.tensor([LENGTH + len(prompt)])
 
@@ -98,13 +98,13 @@ def main() -> None:
 
     # ---- the climb ---------------------------------------------------------------------------------------------------------------
     for beta in BETAS:
-        policy = th.models.Autoregressive(copy.deepcopy(first.network))
+        policy = th.language.Autoregressive(copy.deepcopy(first.network))
         policy.requires_grad_(True)
-        draws = th.data.Generations(
-            [prompt], lambda prompts, answers: fitted(answers), length=LENGTH, group=64, advantage=th.weights.RLOO(), reference=first,
+        draws = th.language.Generations(
+            [prompt], lambda prompts, answers: fitted(answers), length=LENGTH, group=64, advantage=th.language.RLOO(), reference=first,
             kl=beta, seed=int(100 * beta) + 1,
         )  # fmt: skip
-        objective = th.Objective([th.LogLikelihood(policy, draws, th.weights.Advantage())])
+        objective = th.Objective([th.LogLikelihood(policy, draws, th.rl.Advantage())])
         solver = th.Stochastic(steps=given.steps, learning_rate=1e-3, decay="constant", clip=1.0)
         state = solver.start(objective)
         looks = sorted({0, 5, 10, 20, 40, 60, 80, 100, 125, given.steps})

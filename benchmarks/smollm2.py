@@ -22,7 +22,7 @@ TEXTS = [
 
 def main() -> None:
     llama, tokenizer = smollm2(torch.float32)
-    tokens = th.data.Tokens(TEXTS, tokenizer, context=64, layout="padded")
+    tokens = th.language.Tokens(TEXTS, tokenizer, context=64, layout="padded")
     batch = next(iter(tokens.batches()))
     print(
         "| precision | network | largest difference of log p(token), nats | of values down to | bar 1e-5 |\n|---|---|---|---|---|"
@@ -33,7 +33,7 @@ def main() -> None:
             logits = llama(input_ids=batch["input"]).logits
             theirs = torch.log_softmax(logits.double(), -1).gather(-1, batch["target"][..., None])[..., 0] * batch.count
             for network in (th.networks.Transformer.from_llama(llama), llama):
-                ours = th.models.Autoregressive(network).log_prob(batch)
+                ours = th.language.Autoregressive(network).log_prob(batch)
                 away = float((ours - theirs).abs().max())
                 label = "our Transformer" if isinstance(network, th.networks.Transformer) else "transformers' Llama, wrapped"
                 print(f"| {dtype} | {label} | {away:.1e} | {float(theirs.min()):.1f} | {'met' if away <= 1e-5 else 'MISSED'} |")

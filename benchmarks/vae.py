@@ -27,14 +27,14 @@ import thetahat as th
 PIXELS = 784
 
 
-def model(width: int, latent: int, K: int, estimator: str, seed: int) -> th.models.VAE:
+def model(width: int, latent: int, K: int, estimator: str, seed: int) -> th.generative.VAE:
     encoder = th.networks.mlp(PIXELS, (width, width), 2 * latent, seed=seed)
     decoder = th.networks.mlp(latent, (width, width), PIXELS, seed=seed + 1)
-    return th.models.VAE(encoder, decoder, latent=latent, K=K, estimator=estimator)
+    return th.generative.VAE(encoder, decoder, latent=latent, K=K, estimator=estimator)
 
 
-def images(folder: Path, name: str) -> th.data.Images:
-    return th.data.Images(next(folder.glob(f"{name}-images-idx*")))
+def images(folder: Path, name: str) -> th.generative.Images:
+    return th.generative.Images(next(folder.glob(f"{name}-images-idx*")))
 
 
 # ---- pythae ------------------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def images(folder: Path, name: str) -> th.data.Images:
 class Drawn(torch.utils.data.Dataset):
     """Grey images as pythae reads data: pixels drawn anew each time."""
 
-    def __init__(self, grey: th.data.Images):
+    def __init__(self, grey: th.generative.Images):
         self.y = grey.whole["y"]
         self.output = import_module("pythae.data.datasets").DatasetOutput
 
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         return torch.logit(p)
 
 
-def peer(grey: th.data.Images, seconds: float, latent: int, clock: Any) -> tuple[th.models.VAE, float, int]:
+def peer(grey: th.generative.Images, seconds: float, latent: int, clock: Any) -> tuple[th.generative.VAE, float, int]:
     """(pythae's VAE after about so many seconds, how many they were, epochs): whole epochs, as many as the first one's time lets in."""
     models, trainers = import_module("pythae.models"), import_module("pythae.trainers")
     own = models.VAE(models.VAEConfig(input_dim=(1, 28, 28), latent_dim=latent, reconstruction_loss="bce"))
@@ -94,7 +94,7 @@ def peer(grey: th.data.Images, seconds: float, latent: int, clock: Any) -> tuple
             begun = clock()
             trainers.BaseTrainer(own, data, None, training_config=config).train()
             spent = clock() - begun
-    return th.models.VAE(Encoder(own.encoder), Decoder(own.decoder), latent=latent).eval(), spent, epochs
+    return th.generative.VAE(Encoder(own.encoder), Decoder(own.decoder), latent=latent).eval(), spent, epochs
 
 
 # ---- the run -----------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat import archive
 from thetahat.errors import BadSave, ThetahatError
+from thetahat.io import archive
 
 R = np.random.default_rng(0)
 FRAME = {

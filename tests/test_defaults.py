@@ -7,11 +7,25 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat.data import Images, Noised, Tokens
 from thetahat.errors import BadArgument
 from thetahat.families import Categorical
-from thetahat.models import VAE, Autoregressive, Conditional, Dequantised, Diffusion, Flow, FullyVisible
-from thetahat.networks import ConvNet, Denoiser, MaskedMLP, PixelTransformer, Transformer, UNet, adapt
+from thetahat.generative import (
+    VAE,
+    ConvNet,
+    Denoiser,
+    Dequantised,
+    Diffusion,
+    Flow,
+    FullyVisible,
+    Images,
+    MaskedMLP,
+    Noised,
+    PixelTransformer,
+    UNet,
+)
+from thetahat.language import Autoregressive, Tokens, adapt
+from thetahat.models import Conditional
+from thetahat.networks import Transformer
 
 RNG = np.random.default_rng(0)
 TABLE = {"x": RNG.normal(size=80), "y": RNG.poisson(2.0, 80).astype(float), "c": RNG.choice(["a", "b", "d"], 80)}

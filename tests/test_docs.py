@@ -128,7 +128,7 @@ def public() -> dict[str, object]:
             each = getattr(package, name)
             if inspect.isclass(each) or inspect.isfunction(each):
                 found[f"{package.__name__}.{name}"] = each
-    for registry in (th.families.registry, th.families.wrappers, th.weights.registry):
+    for registry in (th.families.registry, th.families.wrappers):
         for each in registry.values():
             found[f"{each.__module__}.{each.__qualname__}"] = each
     return found

@@ -93,9 +93,9 @@ READERS = {
     "score": lambda fit, path: fit.score(path),
     "run": lambda fit, path: th.maximize(classifier(), solver=th.Stochastic(steps=2), run=path),
     "checkpoint": lambda fit, path: th.maximize(classifier(), solver=th.Stochastic(steps=2, checkpoint=path)),
-    "tokens": lambda fit, path: th.data.Tokens(path),
-    "images": lambda fit, path: th.data.Images(path),
-    "pairs": lambda fit, path: th.data.Pairs(path),
+    "tokens": lambda fit, path: th.language.Tokens(path),
+    "images": lambda fit, path: th.generative.Images(path),
+    "pairs": lambda fit, path: th.preferences.Pairs(path),
 }
 
 
@@ -170,7 +170,7 @@ HOLDS = """
 import sys, thetahat as th, torch
 sys.path.insert(0, sys.argv[2])
 from test_files import classifier
-from thetahat.runs import Run
+from thetahat.io.runs import Run
 run = Run(sys.argv[1], classifier(), th.Stochastic(steps=2))
 print("held", flush=True)
 sys.stdin.read()

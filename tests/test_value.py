@@ -98,12 +98,8 @@ def images(model: Any) -> Any:
 
 def tokens() -> Any:
     torch.manual_seed(0)
-    spelled = th.data.Characters("-.0123456789 ")  # a small vocabulary: its information is a matrix
-    one = th.models.Autoregressive(th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1))
-
-    def fitted(data: pd.DataFrame) -> Fit:
-        text = " ".join(f"{v:.2f}" for v in data["r"])
-        return th.fit(one, th.data.Tokens([text], tokenizer=spelled, context=16), solver=th.Stochastic(steps=4, batch_size=4))
+    spelled = th.language.Characters("-.0123456789 ")  # a small vocabulary: its information is a matrix
+    one = th.language.Autoregressive(th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1))
 
     return fitted
 
@@ -114,8 +110,8 @@ def games() -> Any:
         names = data["g"].to_numpy()
         pairs = [(i, i + 1) for i in range(n - 1) if names[i] != names[i + 1]]
         rows = [(names[i], names[j]) if order[i] > order[j] else (names[j], names[i]) for i, j in pairs]
-        played = th.data.Preferences("winner", "loser", data=pd.DataFrame(rows, columns=["winner", "loser"]))
-        return th.fit(th.models.BradleyTerry(items=played.items), played)
+        played = th.preferences.Preferences("winner", "loser", data=pd.DataFrame(rows, columns=["winner", "loser"]))
+        return th.fit(th.preferences.BradleyTerry(items=played.items), played)
 
     return fitted
 

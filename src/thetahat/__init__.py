@@ -19,15 +19,14 @@ from .models.custom import interval, model, ordered, positive, simplex
 from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
 if TYPE_CHECKING:
-    from . import evaluation, inference, report, sklearn
+    from . import evaluation, generative, inference, io, language, preferences, report, rl, sklearn
     from .evaluation.compare import compare
-    from .loading import load
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of one.
-_LATER = {"compare": "evaluation.compare", "load": "loading"} | {
-    name: name for name in ("evaluation", "inference", "report", "sklearn")
+_LATER = {"compare": "evaluation.compare", "load": "io.loading"} | {
+    name: name for name in ("evaluation", "generative", "inference", "io", "language", "preferences", "report", "rl", "sklearn")
 }
 
 
@@ -63,8 +62,11 @@ __all__ = [
     "evaluation",
     "families",
     "fit",
+    "generative",
     "inference",
     "interval",
+    "io",
+    "language",
     "likelihood",
     "load",
     "loss",
@@ -74,8 +76,10 @@ __all__ = [
     "networks",
     "ordered",
     "positive",
+    "preferences",
     "priors",
     "report",
+    "rl",
     "simplex",
     "sklearn",
     "solvers",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from . import families, runs
+from . import families
 from .data import Source
 from .data.processes import world
 from .defaults import check_defaults, check_values
@@ -22,6 +22,7 @@ from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverge
 from .evaluation.questions import Evaluation
 from .families.base import Family
 from .inference.questions import asked
+from .io import runs
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
@@ -73,7 +74,7 @@ def fit(
         `Trimmed(0.75)`, or their names, "density_power:0.5"
     solver : None chooses by what the model offers and by size
     on_failure : "raise", or "return" the fit as it stands with its certificate
-    run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.runs`)
+    run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.io.runs`)
     covariance, by : the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column whose values identify
         clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the model's default
     parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
@@ -220,7 +221,7 @@ class Fit(Evaluation):
 
     def save(self, path: str | Path) -> Path:
         """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the data."""
-        from .saving import save
+        from .io.saving import save
 
         return save(self, Path(path))
 

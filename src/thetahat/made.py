@@ -1,52 +1,14 @@
-"""How a model was made, as plain values: a saved fit of the library's own networks and models is built again without a line of code.
-
-    {"of": "Transformer", "settings": {"vocabulary": 65, "layers": 4, …}}           a class that was recorded, and what it was called with
-    {"of": "Flow", "by": "spline", "settings": …}                                   … by one of its constructors
-    {"of": "Sequential", "parts": [{"of": "Linear", "settings": …}, …]}             layers of torch
-    {"again": 2}                                                                    the third module of the description, once more: shared
-
-What is built is of the classes in this list and of nothing else; their parameters and buffers then come from the file. A subclass, a layer
-that is not listed, or a network that was changed after it was made has no description.
-"""
+"""What a class was called with, remembered: by it `io.modules` describes a network in a file, and builds it again."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from .errors import BadArgument, BadSave
-from .families.base import Family
-from .families.config import from_config, to_config
-
 KINDS: dict[str, type[Any]] = {}
-_NAMES: dict[type[Any], str] = {}  # their names in files
-LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: ("in_features", "out_features", "bias"),
-    nn.Embedding: ("num_embeddings", "embedding_dim"),
-    nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
-    nn.Dropout: ("p",),
-    nn.Flatten: ("start_dim", "end_dim"),
-    nn.MaxPool2d: ("kernel_size", "stride", "padding"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding"),
-    nn.Conv1d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    **dict.fromkeys((nn.GELU, nn.ReLU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity), ()),
-}
-_LAYERS = {kind.__name__: kind for kind in LAYERS}
-
-
-class Undescribed(Exception):
-    """Something has no description; the text says what."""
-
-
-# ---- along the way -----------------------------------------------------------------------------------------------------------
+NAMES: dict[type[Any], str] = {}  # their names in files
 
 
 def record(*kinds: type[Any], by: Sequence[str] = (), suffix: str = "") -> None:
@@ -55,7 +17,7 @@ def record(*kinds: type[Any], by: Sequence[str] = (), suffix: str = "") -> None:
     by : constructors of theirs besides;  suffix : of their names in files, where torch has a layer of the same name
     """
     for kind in kinds:
-        KINDS[kind.__name__ + suffix], _NAMES[kind] = kind, kind.__name__ + suffix
+        KINDS[kind.__name__ + suffix], NAMES[kind] = kind, kind.__name__ + suffix
         kind.__init__ = _remembering(kind, kind.__init__)
         for name in by:
             setattr(kind, name, classmethod(_made_by(name, getattr(kind, name).__func__)))
@@ -68,7 +30,7 @@ def _remembering(kind: type[Any], init: Callable[..., None]) -> Callable[..., No
     def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         if type(self) is kind:
-            self.__dict__["_made"] = ("", _settings(signature, self, args, kwargs), _own(self))
+            self.__dict__["_made"] = ("", called_with(signature, self, args, kwargs), own_of(self))
 
     return remembering
 
@@ -79,139 +41,19 @@ def _made_by(name: str, construct: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(construct)
     def remembering(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         made = construct(cls, *args, **kwargs)
-        if type(made) in _NAMES:
-            made.__dict__["_made"] = (name, _settings(signature, cls, args, kwargs), _own(made))
+        if type(made) in NAMES:
+            made.__dict__["_made"] = (name, called_with(signature, cls, args, kwargs), own_of(made))
         return made
 
     return remembering
 
 
-def _settings(signature: inspect.Signature, first: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def called_with(signature: inspect.Signature, first: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     bound = signature.bind(first, *args, **kwargs).arguments
     return {name: v for name, v in list(bound.items())[1:] if name != "generator"}  # values drawn with it come from the file
 
 
-def _own(thing: Any) -> dict[str, Any]:
+def own_of(thing: Any) -> dict[str, Any]:
     """The plain attributes of its own. One that was set by hand later (`model.K = 50`) is not in the call, which then describes nothing."""
     own = {name: v for name, v in vars(thing).items() if isinstance(v, (int, float, str, tuple, type(None)))}
     return {name: v for name, v in own.items() if not name.startswith("_") and name not in ("training", "weights")}
-
-
-# ---- as plain values ---------------------------------------------------------------------------------------------------------
-
-
-def describe(modules: Sequence[nn.Module]) -> list[dict[str, Any]] | None:
-    """A description of each, or None where one of them has none."""
-    seen: dict[int, int] = {}
-    try:
-        return [_described(module, seen) for module in modules]
-    except Undescribed:
-        return None
-
-
-def _described(module: nn.Module, seen: dict[int, int]) -> dict[str, Any]:
-    if id(module) in seen:
-        return {"again": seen[id(module)]}
-    seen[id(module)] = len(seen)
-    kind = type(module)
-    if kind is nn.Sequential:
-        return {"of": "Sequential", "parts": [_described(each, seen) for each in module._modules.values() if each is not None]}
-    if kind in LAYERS:
-        found = {name: getattr(module, name) for name in LAYERS[kind]}
-        if "bias" in found:
-            found["bias"] = found["bias"] is not None
-        return {"of": kind.__name__, "settings": {name: _plain(v, seen) for name, v in found.items()}}
-    if kind not in _NAMES or "_made" not in module.__dict__:
-        raise Undescribed(f"a {kind.__name__}")
-    by, settings, own = module.__dict__["_made"]
-    if own != _own(module):
-        raise Undescribed(f"a {kind.__name__} whose attributes were changed")
-    within = {id(each) for each in module.modules()}
-    if any(isinstance(v, nn.Module) and id(v) not in within for v in settings.values()):
-        raise Undescribed(f"a {kind.__name__} whose parts were replaced")
-    return {"of": _NAMES[kind], **({"by": by} if by else {}), "settings": {n: _plain(v, seen) for n, v in settings.items()}}
-
-
-def _plain(value: Any, seen: dict[int, int]) -> Any:
-    if isinstance(value, nn.Module):
-        return {"module": _described(value, seen)}
-    if isinstance(value, Family):
-        return {"family": to_config(value)}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if isinstance(value, Tensor) and value.numel() <= 10_000 and not value.is_complex():
-        kind = str(value.dtype).removeprefix("torch.")
-        return {"tensor": _plain(value.detach().cpu().to(torch.float64).tolist(), seen)["value"], "dtype": kind}
-    if type(value) in _NAMES and "_made" in vars(value):  # the actions of a policy
-        return {"of": _NAMES[type(value)], "settings": {name: _plain(v, seen) for name, v in value._made[1].items()}}
-    from .data.plain import plain  # with it comes pandas, which a network does not need
-
-    try:
-        return {"value": plain(list(value) if isinstance(value, range) else value)}
-    except BadArgument as error:
-        raise Undescribed(f"a {type(value).__name__}") from error
-
-
-# ---- and back ----------------------------------------------------------------------------------------------------------------
-
-
-def build(descriptions: Sequence[Mapping[str, Any]]) -> list[nn.Module]:
-    """The modules that `describe` described; what is drawn in them is to be replaced.
-
-    Raises
-    ------
-    BadSave : for anything that `describe` does not write
-    """
-    made: list[Any] = []
-    try:
-        return [_built(each, made) for each in descriptions]
-    except (BadSave, MemoryError):
-        raise
-    except Exception as error:  # whatever a constructor says of settings that it was not made with
-        raise BadSave(f"the file describes a model that cannot be built: {error!r}.") from error
-
-
-def _built(config: Mapping[str, Any], made: list[Any]) -> Any:
-    if "again" in config:
-        return made[config["again"]]
-    place = len(made)
-    made.append(None)
-    name = config["of"]
-    if name == "Sequential":
-        made[place] = nn.Sequential(*(_built(each, made) for each in config["parts"]))
-        return made[place]
-    settings = {key: _rich(value, made) for key, value in config["settings"].items()}
-    kind = _LAYERS.get(name) or KINDS.get(name)
-    if kind is None:
-        raise BadSave(f"the file describes a {name!r}, which this library does not know.")
-    by = config.get("by", "")
-    if by and not (isinstance(vars(kind).get(by), classmethod) and not by.startswith("_")):
-        raise BadSave(f"the file describes a {name!r} made by {by!r}, which this library does not know.")
-    made[place] = (getattr(kind, by) if by else kind)(**settings)
-    return made[place]
-
-
-def _rich(config: Mapping[str, Any], made: list[Any]) -> Any:
-    from .data.plain import rich
-
-    if "module" in config:
-        return _built(config["module"], made)
-    if "family" in config:
-        return from_config(config["family"])
-    if "tensor" in config:
-        return torch.tensor(rich(config["tensor"]), dtype=torch.float64).to(_dtype(config["dtype"]))
-    if "dtype" in config:
-        return _dtype(config["dtype"])
-    if "of" in config:
-        kind = KINDS[config["of"]]
-        if issubclass(kind, nn.Module):
-            raise BadSave(f"the file holds a {config['of']!r} in the place of a setting.")
-        return kind(**{name: _rich(v, made) for name, v in config["settings"].items()})
-    return rich(config["value"])
-
-
-def _dtype(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise BadSave(f"the file names a type {name!r}, which torch does not have.")
-    return found

@@ -11,8 +11,9 @@ import pytest
 from thetahat.cli.arguments import Reward
 from thetahat.cli.reward import Rated
 from thetahat.cli.reward import reward as rated
-from thetahat.data import BPE, shipped
+from thetahat.data import shipped
 from thetahat.errors import BadArgument, NoMaximum
+from thetahat.language import BPE
 from thetahat.report.words import number
 
 

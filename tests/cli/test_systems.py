@@ -40,7 +40,7 @@ def language_model(folder):
     """A tiny Llama and its tokenizer, as transformers keeps them."""
     import transformers
 
-    own = th.data.BPE.train(["what is 1 2 3 no"], vocabulary=270)._own
+    own = th.language.BPE.train(["what is 1 2 3 no"], vocabulary=270)._own
     transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(folder)
     config = transformers.LlamaConfig(
         vocab_size=270,
@@ -123,16 +123,16 @@ def test_a_run_of_the_command_is_opened_in_python_with_its_tokenizer_and_setting
 
 def test_a_run_of_python_is_sampled_and_scored_by_the_command(data, tmp_path, capsys):
     """Its file describes model, tokenizer and context; the score of the fit itself is the oracle."""
-    tokens = th.data.Tokens(data / "text.txt", "characters", context=16)
+    tokens = th.language.Tokens(data / "text.txt", "characters", context=16)
     network = th.networks.Transformer(tokens.vocabulary, layers=1, width=16, heads=2, activation="relu2")
     solver = th.Stochastic(steps=5, batch_size=4)
-    fit = th.fit(th.models.Autoregressive(network), tokens, solver=solver, run=tmp_path / "gpt")
+    fit = th.fit(th.language.Autoregressive(network), tokens, solver=solver, run=tmp_path / "gpt")
     assert main(["score", str(tmp_path / "gpt"), str(data / "text.txt"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] == fit.score(tokens).mean
     assert main(["sample", str(tmp_path / "gpt"), "--prompt", "line", "--length", "5"]) == 0
     assert len(capsys.readouterr().out) == len("line") + 5 + 1
-    images = th.data.Images(np.load(data / "digits.npy"), levels=17)
-    vae = th.models.VAE.images(images.shape, 17, width=8, latent=2)
+    images = th.generative.Images(np.load(data / "digits.npy"), levels=17)
+    vae = th.generative.VAE.images(images.shape, 17, width=8, latent=2)
     th.fit(vae, images, solver=solver, run=tmp_path / "vae")
     assert main(["sample", str(tmp_path / "vae"), "-o", str(tmp_path / "a.npy"), "-n", "3"]) == 0
     assert np.load(tmp_path / "a.npy").shape == (3, 8, 8)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from thetahat.data import Shifts
-from thetahat.data.images import Images
 from thetahat.errors import BadArgument, EmptyData, MalformedFile, NotFinite, OutOfSupport
-from thetahat.networks import ConvNet
+from thetahat.generative import ConvNet, Shifts
+from thetahat.generative.images import Images
 
 
 def test_images_of_mixed_shape_are_refused_and_the_first_that_differs_is_named():

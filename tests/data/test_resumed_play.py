@@ -17,10 +17,9 @@ import torch
 from gymnasium import spaces
 
 import thetahat as th
-from thetahat.data import Replay, Rollouts
-from thetahat.data.environments import Environments
 from thetahat.errors import BadSave
-from thetahat.likelihood.weights import GAE, Advantage, Clipped
+from thetahat.rl import GAE, Advantage, Clipped, Replay, Rollouts
+from thetahat.rl.environments import Environments
 
 STEPS = 24
 SYNC = {"vectorization_mode": "sync"}
@@ -30,20 +29,20 @@ def ppo(environment: str, settings: dict[str, Any] | None, **more: Any) -> th.Ob
     rollouts = Rollouts(environment, 3, settings=settings, **({"length": 16, "epochs": 2, "batch_size": 20} | more))
     d = int(np.prod(rollouts.environments.shape))
     space = rollouts.actions
-    policy = th.models.Policy(
+    policy = th.rl.Policy(
         torch.nn.Sequential(
-            th.networks.Normaliser(d), th.networks.mlp(d, 8, th.models.Policy(torch.nn.Identity(), space).actions.outputs)
+            th.networks.Normaliser(d), th.networks.mlp(d, 8, th.rl.Policy(torch.nn.Identity(), space).actions.outputs)
         ),
         space,
     )
-    value = th.models.Value(th.networks.mlp(d, 8, 1, seed=1))
+    value = th.rl.Value(th.networks.mlp(d, 8, 1, seed=1))
     rollouts.advantage = GAE(value)
     weights = Clipped(0.2) if rollouts.epochs else Advantage(0.01)
     return th.Objective([th.LogLikelihood(policy, rollouts, weights), th.LogLikelihood(value, rollouts)])
 
 
 def c51() -> th.Objective:
-    model = th.models.C51(th.networks.mlp(4, 8, 2 * 5), 0.0, 50.0, 5)
+    model = th.rl.C51(th.networks.mlp(4, 8, 2 * 5), 0.0, 50.0, 5)
     return th.Objective(
         [th.LogLikelihood(model, Replay("CartPole-v1", 2, warmup=30, capacity=60, refresh=7, batch_size=8, steps=2))]
     )
@@ -150,7 +149,7 @@ class Simulated(gymnasium.Env):
 
 
 def test_where_an_environment_cannot_be_kept_the_run_goes_on_with_new_episodes_and_says_so():
-    policy = th.models.Policy(torch.nn.Linear(1, 2))
+    policy = th.rl.Policy(torch.nn.Linear(1, 2))
     rollouts = Rollouts(Simulated, 2, length=4)
     next(rollouts.batches(policy))
     fresh = Rollouts(Simulated, 2, length=4)

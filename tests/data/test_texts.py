@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from thetahat.data import BPE, Bytes, Characters, Tokens
-from thetahat.data.tokenizers import from_config
 from thetahat.errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, UnknownLevel, WrongType
+from thetahat.language import BPE, Bytes, Characters, Tokens
+from thetahat.language.tokenizers import from_config
 
 TEXTS = ["one", "two", "drei"]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from thetahat.data import Batch
-from thetahat.likelihood.weights import Advantage, Clipped, Penalised, kl_estimate
+from thetahat.language import Penalised, kl_estimate
+from thetahat.rl import Advantage, Clipped
 
 WEIGHTINGS = [
     Clipped(0.2),

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 import thetahat as th
-from thetahat.data import Generations, TokenPairs
 from thetahat.errors import BadArgument, DataError, EmptyData, NotFinite
-from thetahat.likelihood.weights import RLOO, Advantage, Clipped, GroupRelative, Penalised, kl_estimate
-from thetahat.models import DPO, Autoregressive
+from thetahat.language import RLOO, Autoregressive, Generations, GroupRelative, Penalised, kl_estimate
+from thetahat.preferences import DPO, TokenPairs
+from thetahat.rl import Advantage, Clipped
 
 V, END, BOS, LENGTH, BETA = (
     4,
@@ -66,7 +66,7 @@ def reward(prompts, answers):
 
 def log_probs(model):
     """log π of every sentence, (n,)."""
-    from thetahat.data.generations import _laid_out
+    from thetahat.language.generations import _laid_out
 
     tensors, count = _laid_out([torch.tensor([BOS])] * len(EVERY), EVERY)
     return model.log_prob(th.data.Batch(tensors, count=count, dims=2)).sum(1)
@@ -413,12 +413,12 @@ def test_a_reward_leaves_the_network_that_was_given_as_it_is():
     net = th.networks.Transformer(11, layers=1, width=16, heads=2)
     net.model["norm"].eval()
     before = state_of(net)
-    frozen = th.networks.Reward(net, frozen=True)
+    frozen = th.preferences.Reward(net, frozen=True)
     pairs = TokenPairs([{"prompt": [1, 2], "chosen": [3, 4], "rejected": [5]}], context=8)
-    th.networks.embedded(net, pairs)
+    th.preferences.embedded(net, pairs)
     assert same(before, state_of(net))
     assert [name for name, p in frozen.named_parameters() if p.requires_grad] == ["head.weight"]
-    th.networks.Reward(net, in_place=True)
+    th.preferences.Reward(net, in_place=True)
     assert not net.lm_head.weight.requires_grad  # handed over: its output is no part of the reward
 
 
@@ -429,7 +429,7 @@ def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_wri
         for p in net.parameters():
             p.add_(0.1)
         plain = net(tokens)
-        th.networks.adapt(net, rank=2, targets=("q_proj", "v_proj", "up_proj"))
+        th.language.adapt(net, rank=2, targets=("q_proj", "v_proj", "up_proj"))
         assert torch.equal(net(tokens), plain)
         for name, p in net.named_parameters():
             assert p.requires_grad == name.endswith((".A", ".B"))
@@ -446,10 +446,10 @@ def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_wri
             model.of_reference(pairs.whole), DPO(own, Autoregressive(net))._answers(own, pairs.whole), strict=True
         ):
             torch.testing.assert_close(found, wanted)
-        torch.testing.assert_close(th.networks.merge(net)(tokens), changed)
+        torch.testing.assert_close(th.language.merge(net)(tokens), changed)
     with pytest.raises(BadArgument, match="adapt"):
         DPO(own)
     with pytest.raises(BadArgument, match="There are"):
-        th.networks.adapt(own, targets=("query",))
+        th.language.adapt(own, targets=("query",))
     with pytest.raises(BadArgument, match="the policy itself"):
         DPO(own, own)

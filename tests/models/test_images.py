@@ -12,10 +12,26 @@ from torch import nn
 
 import thetahat as th
 from thetahat.cli import main
-from thetahat.data import Augmented, Batch, Images, Noised, Shifts, Tensors
+from thetahat.data import Batch, Tensors
 from thetahat.families import Bernoulli, Categorical, MultivariateNormal, Normal, Poisson
-from thetahat.models import VAE, Conditional, Density, Dequantised, Diffusion, Flow, FullyVisible, Mixture
-from thetahat.networks import ConvNet, Denoiser, MaskedMLP, PixelTransformer, UNet, mlp
+from thetahat.generative import (
+    VAE,
+    Augmented,
+    ConvNet,
+    Denoiser,
+    Dequantised,
+    Diffusion,
+    Flow,
+    FullyVisible,
+    Images,
+    MaskedMLP,
+    Noised,
+    PixelTransformer,
+    Shifts,
+    UNet,
+)
+from thetahat.models import Conditional, Density, Mixture
+from thetahat.networks import mlp
 
 D, SHAPE, LEVELS = 16, (4, 4), (2, 17, 256)
 

@@ -8,10 +8,10 @@ import statsmodels.api as sm
 import torch
 
 import thetahat as th
-from thetahat.data import Batch, Preferences, shipped
+from thetahat.data import Batch, shipped
 from thetahat.errors import DataError, FlatDirection, ModelError, NoMaximum, UnknownLevel
-from thetahat.models import BradleyTerry
 from thetahat.models.taylor import taylor
+from thetahat.preferences import BradleyTerry, Preferences
 
 # Agresti (2002), Categorical Data Analysis, 2nd ed., table 10.10: wins of the home team and of the visitors, season of 1987
 HOME = {

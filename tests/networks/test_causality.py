@@ -8,10 +8,11 @@ import transformers
 from torch import Tensor, nn
 
 import thetahat as th
-from thetahat.data import Batch, Tokens
+from thetahat.data import Batch
 from thetahat.errors import ModelError
-from thetahat.models import Autoregressive, FullyVisible
-from thetahat.networks import MaskedMLP, PixelTransformer, Pretrained, Transformer, adapt, causality
+from thetahat.generative import FullyVisible, MaskedMLP, PixelTransformer
+from thetahat.language import Autoregressive, Pretrained, Tokens, adapt
+from thetahat.networks import Transformer, causality
 
 V, T = 11, 12
 
@@ -109,7 +110,7 @@ def test_honest_networks_pass_and_are_tried_once(network, size, monkeypatch):
     model = Autoregressive(network())
     model.log_prob(batch())
     assert model._tried
-    monkeypatch.setattr("thetahat.models.autoregressive.first_peek", None)
+    monkeypatch.setattr("thetahat.language.autoregressive.first_peek", None)
     model.log_prob(batch())
 
 

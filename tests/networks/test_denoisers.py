@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thetahat.errors import BadArgument
-from thetahat.networks import Denoiser, UNet
+from thetahat.generative import Denoiser, UNet
 
 BUILDERS = {
     "perceptron": lambda seed=0: Denoiser(16, width=12, blocks=2, seed=seed),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from thetahat.errors import BadArgument
-from thetahat.networks import Pretrained, Transformer
+from thetahat.language import Pretrained
+from thetahat.networks import Transformer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what transformers says while it loads is not ours

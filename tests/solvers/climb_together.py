@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 import thetahat as th
-from thetahat.data import Tensors, Tokens
+from thetahat.data import Tensors
+from thetahat.language import Tokens
 from thetahat.solvers import iterate
 
 TEXTS = [f"document {i} is of {i * i} and of {i**3}" for i in range(40)]
@@ -34,7 +35,7 @@ class Killed(BaseException):
 
 def gpt() -> th.Objective:
     network = th.networks.Transformer(257, layers=2, width=16, heads=2, seed=1)
-    return th.Objective([th.LogLikelihood(th.models.Autoregressive(network), Tokens(TEXTS, context=32))])
+    return th.Objective([th.LogLikelihood(th.language.Autoregressive(network), Tokens(TEXTS, context=32))])
 
 
 def climbed(solver: th.Stochastic) -> tuple:

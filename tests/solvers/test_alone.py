@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat import runs
+from thetahat.io import runs
 
 SCRIPT = Path(__file__).with_name("alone.py")
 

@@ -15,8 +15,10 @@ import torch
 from sklearn.datasets import load_iris
 
 import thetahat as th
-from thetahat.data import Rollouts, Tensors, Tokens
+from thetahat.data import Tensors
 from thetahat.errors import BadArgument, BadSave
+from thetahat.language import Tokens
+from thetahat.rl import Rollouts
 from thetahat.solvers import iterate
 
 X, Y = load_iris(return_X_y=True)
@@ -38,7 +40,7 @@ def classifier() -> th.Objective:
 
 def gpt() -> th.Objective:
     network = th.networks.Transformer(257, layers=1, width=16, heads=2, dropout=0.1)
-    return th.Objective([th.LogLikelihood(th.models.Autoregressive(network), Tokens(TEXTS, context=16))])
+    return th.Objective([th.LogLikelihood(th.language.Autoregressive(network), Tokens(TEXTS, context=16))])
 
 
 SETTINGS = {
@@ -181,10 +183,10 @@ def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     """Each pass begins anew and is dealt out once, so the source's generator is all that its next draw depends on."""
 
     def climb(path, steps):
-        policy = th.models.Policy(th.networks.mlp(4, 4, 2, seed=0))
+        policy = th.rl.Policy(th.networks.mlp(4, 4, 2, seed=0))
         solver = th.Stochastic(steps=6, learning_rate=0.05, decay="constant", evaluate_every=2, checkpoint=path)
         rollouts = Rollouts("CartPole-v1", 2, seed=3)
-        objective = th.Objective([th.LogLikelihood(policy, rollouts, th.weights.RewardToGo())])
+        objective = th.Objective([th.LogLikelihood(policy, rollouts, th.rl.RewardToGo())])
         state = solver.start(objective)
         while state.step < steps:
             state = solver.step(objective, state)
@@ -203,7 +205,7 @@ def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
 
     source = Drawn({"y": torch.zeros(3, 1)})
     with pytest.raises(BadArgument, match="restore"):
-        th.fit(th.models.Flow.affine(1), source, solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"))
+        th.fit(th.generative.Flow.affine(1), source, solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"))
 
 
 def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_is_back(tmp_path):

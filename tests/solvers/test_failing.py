@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import thetahat as th
-from thetahat.data import Augmented, Images, Noised, Shifts, Tensors
+from thetahat.data import Tensors
 from thetahat.errors import NotConverged
 from thetahat.families import Bernoulli, Categorical, Gamma, Normal, Poisson
-from thetahat.models import VAE, Conditional, Diffusion, FullyVisible
-from thetahat.networks import Denoiser, MaskedMLP, mlp
+from thetahat.generative import VAE, Augmented, Denoiser, Diffusion, FullyVisible, Images, MaskedMLP, Noised, Shifts
+from thetahat.models import Conditional
+from thetahat.networks import mlp
 
 N = 60
 

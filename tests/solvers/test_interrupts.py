@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat import runs
+from thetahat.io import runs
 
 
 def objective() -> th.Objective:

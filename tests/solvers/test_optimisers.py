@@ -27,7 +27,7 @@ def test_muon_moves_hidden_matrices_and_adamw_the_rest():
     """Of a transformer all but embedding, output and norms; of a tied one too; of a perceptron all weights but the last."""
     for tied in (False, True):
         network = th.networks.Transformer(20, layers=2, width=16, heads=2, tied=tied)
-        whole = th.Objective([th.LogLikelihood(th.models.Autoregressive(network), th.data.Tokens(["some text"]))])
+        whole = th.Objective([th.LogLikelihood(th.language.Autoregressive(network), th.language.Tokens(["some text"]))])
         matrices = {id(p) for p in hidden([whole.model])}
         assert {n for n, p in network.named_parameters() if id(p) in matrices} == {
             n for n, _ in network.named_parameters() if "proj" in n
@@ -112,9 +112,9 @@ def test_bfloat16_steers_and_theta_keeps_its_precision():
     found = {}
     for precision in (None, torch.bfloat16):
         network = th.networks.Transformer(257, layers=1, width=32, heads=2)
-        tokens = th.data.Tokens(["she sells sea shells by the sea shore " * 4], context=32)
+        tokens = th.language.Tokens(["she sells sea shells by the sea shore " * 4], context=32)
         solver = th.Stochastic(steps=40, learning_rate=0.02, batch_size=8, held_out=None, precision=precision)
-        fit = th.fit(th.models.Autoregressive(network), tokens, solver=solver)
+        fit = th.fit(th.language.Autoregressive(network), tokens, solver=solver)
         assert fit.theta.dtype == torch.float32
         found[precision] = fit.score().mean
     assert found[None] > -1.5

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import thetahat as th
-from thetahat.data import Augmented, Images, Tensors
+from thetahat.data import Tensors
 from thetahat.errors import BadArgument, ThetahatError
 from thetahat.families import Categorical, Normal
+from thetahat.generative import Augmented, ConvNet, Images
 from thetahat.models import Conditional
-from thetahat.networks import ConvNet
 
 
 def normed(dropout: float = 0.0) -> nn.Module:
@@ -151,5 +151,5 @@ def test_images_in_memory_are_dealt_so_too():
     x, _ = images(17)
     source = Images(x.reshape(17, 8, 8).numpy(), levels=17)
     net = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
-    vae = th.models.VAE(net, th.networks.mlp(2, 8, 64 * 17), Categorical(17), latent=2)
+    vae = th.generative.VAE(net, th.networks.mlp(2, 8, 64 * 17), Categorical(17), latent=2)
     assert th.fit(vae, source, solver=th.Stochastic(steps=4, batch_size=8, held_out=None)).certificate.status == "stochastic"

@@ -11,9 +11,10 @@ import torch
 from sklearn.datasets import load_iris
 
 import thetahat as th
-from thetahat.data import Batch, Rollouts, Tensors
+from thetahat.data import Batch, Tensors
 from thetahat.data.batch import split
 from thetahat.errors import BadArgument, NotConverged
+from thetahat.rl import Rollouts
 from thetahat.solvers import choose, iterate
 from thetahat.solvers.minibatches import feeds, held_out_nats, pieces
 
@@ -406,5 +407,5 @@ def test_the_solver_is_chosen_by_precision_and_by_where_the_data_come_from(iris)
     data = Tensors({"x": X, "y": y})
     assert isinstance(choose(th.Objective([th.LogLikelihood(classifier(4), data)])), th.Stochastic)
     assert isinstance(choose(th.Objective([th.LogLikelihood(classifier(4, dtype=torch.float64), data)])), th.Newton)
-    policy = th.models.Policy(th.networks.mlp(4, (), 2, dtype=torch.float64))
+    policy = th.rl.Policy(th.networks.mlp(4, (), 2, dtype=torch.float64))
     assert isinstance(choose(th.Objective([th.LogLikelihood(policy, Rollouts("CartPole-v1", 2))])), th.Stochastic)

@@ -53,8 +53,9 @@ class Align(System):
         return self.method != "dpo"
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..data import Generations, Pairs
-        from ..likelihood import weights
+        from .. import language
+        from ..language.generations import Generations
+        from ..preferences.pairs import Pairs
 
         if self.draws == (self.reward is None):
             raise BadArgument(
@@ -72,7 +73,7 @@ class Align(System):
             )
         if self.context <= self.length:
             raise BadArgument(f"--length {self.length} leaves no room for a prompt in --context {self.context}.")
-        advantages: dict[str, Any] = {"reinforce": weights.RLOO(across=True), "grpo": weights.GroupRelative()}
+        advantages: dict[str, Any] = {"reinforce": language.RLOO(across=True), "grpo": language.GroupRelative()}
         return {}, Generations(
             _prompts(pairs, tokenizer, self.context - self.length),
             _reward(self.reward, tokenizer),
@@ -80,7 +81,7 @@ class Align(System):
             end=tokenizer.end,
             group=self.group,
             prompts_per_step=self.batch_size // self.group,
-            advantage=advantages.get(self.method, weights.RLOO()),
+            advantage=advantages.get(self.method, language.RLOO()),
             reference="base",
             kl=self.beta,
             epochs=self.epochs if self.method in ("grpo", "ppo") else None,
@@ -88,13 +89,14 @@ class Align(System):
         )
 
     def _tokens(self, pairs: Any, tokenizer: Any) -> Any:
-        from ..data import TokenPairs
+        from ..preferences.token_pairs import TokenPairs
 
         return TokenPairs(pairs, tokenizer, self.context, overlong="cut")
 
     def model(self, sizes: Sizes) -> Any:
-        from ..models import DPO, Autoregressive
-        from ..networks import adapt
+        from ..language.adapters import adapt
+        from ..language.autoregressive import Autoregressive
+        from ..preferences.dpo import DPO
 
         policy = Autoregressive(adapt(spoken(self.network)[0], self.rank, seed=self.seed))
         if not self.draws:
@@ -103,11 +105,12 @@ class Align(System):
         return policy
 
     def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
-        from ..likelihood import LogLikelihood, Objective, weights
+        from .. import rl
+        from ..likelihood import LogLikelihood, Objective
 
         if not self.draws:
             return super().objective(model, model.referenced(source), sizes)  # log π_ref once, and not at every step
-        weighting = weights.Clipped() if self.method in ("grpo", "ppo") else weights.Advantage()
+        weighting = rl.Clipped() if self.method in ("grpo", "ppo") else rl.Advantage()
         return Objective([LogLikelihood(model, source, weighting)])
 
     def solver(self) -> Any:
@@ -115,7 +118,7 @@ class Align(System):
         return dataclasses.replace(own, held_out=None) if self.draws else own
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        from ..data import Pairs
+        from ..preferences.pairs import Pairs
 
         if self.draws:
             raise BadArgument(
@@ -140,8 +143,8 @@ def _reward(path: Path, tokenizer: Any) -> Any:
     """(prompts, answers) → rewards of the answers' words and length, (B,)."""
     import torch
 
-    from ..data import Words
-    from ..saving import load
+    from ..io.saving import load
+    from ..preferences.features import Words
 
     fit = load(path)
     known = getattr(fit.model, "features", None) or ()
@@ -163,7 +166,7 @@ def spoken(folder: Path) -> tuple[Any, Any]:
     ------
     BadArgument : it is neither
     """
-    from ..runs import FIT
+    from ..io.runs import FIT
 
     if not (folder / FIT).exists():
         return language_model(folder), tokenizer_of(folder)
@@ -193,7 +196,7 @@ def language_model(folder: Path) -> Any:
 
 def tokenizer_of(folder: Path) -> Any:
     """The tokenizer that lies beside it."""
-    from ..data import BPE
+    from ..language.tokenizers import BPE
 
     try:
         from transformers import AutoTokenizer

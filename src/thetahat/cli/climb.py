@@ -14,7 +14,7 @@ from .systems import System, free
 def climb(command: System, screen: Screen) -> int:
     """fit gpt, policy and the other systems: a run."""
     from ..fit import maximize
-    from ..runs import CHECKPOINT, CONFIG, FIT, REPORT, Run, read
+    from ..io.runs import CHECKPOINT, CONFIG, FIT, REPORT, Run, read
 
     folder = command.run if command.run is not None else free(command.name)
     begun = (folder / CONFIG).exists()

@@ -56,7 +56,7 @@ def report(command: Report, screen: Screen) -> int:
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
     may_write(out, [command.fit, command.data], (".html", ".htm"))
-    from ..saving import load
+    from ..io.saving import load
 
     with screen.busy("writing the report"):
         written = load(command.fit, str(command.data)).report(out)

@@ -35,14 +35,14 @@ class GPT(System):
     """Of hidden matrices, by Muon; the rest is moved by AdamW."""
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..data import Tokens
+        from ..language.tokens import Tokens
 
         tokens = Tokens(self.corpus, self.tokenizer, context=self.context)
         assert tokens.tokenizer is not None
         return {"tokenizer": tokens.tokenizer.to_config(), "vocabulary": tokens.vocabulary}, tokens
 
     def model(self, sizes: Sizes) -> Any:
-        from ..models import Autoregressive
+        from ..language.autoregressive import Autoregressive
         from ..networks import Transformer
 
         shape: Any = {"layers": self.layers, "width": self.width, "heads": self.heads, "ngrams": self.ngrams}
@@ -50,7 +50,7 @@ class GPT(System):
         return Autoregressive(network)
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        from ..data import Tokens
+        from ..language.tokens import Tokens
 
         return Tokens(path, self.alphabet(sizes), context=self.context)
 
@@ -62,7 +62,7 @@ class GPT(System):
 
     @staticmethod
     def alphabet(sizes: Sizes) -> Any:
-        from ..data.tokenizers import from_config
+        from ..language.tokenizers import from_config
 
         return from_config(sizes["tokenizer"])
 
@@ -80,7 +80,7 @@ class OfImages(System):
     """Values that a pixel may have, 0 … levels − 1."""
 
     def _images(self, path: Path) -> Any:
-        from ..data import Images
+        from ..generative.images import Images
 
         return Images(path, levels=self.levels)
 
@@ -111,7 +111,7 @@ class VAE(OfImages):
         return found.binarised(self.seed) if self.binarise else found
 
     def model(self, sizes: Sizes) -> Any:
-        from ..models import VAE
+        from ..generative.vae import VAE
 
         shape, levels = sizes["shape"], sizes["levels"]
         return VAE.images(shape, levels, latent=self.latent, width=self.width, K=self.K, seed=self.seed)
@@ -128,11 +128,11 @@ class Diffusion(OfImages):
     average: float | None = 0.99
 
     def model(self, sizes: Sizes) -> Any:
-        from .. import models
-        from ..networks import UNet
+        from .. import generative
+        from ..generative.unet import UNet
 
         network = UNet(tuple(sizes["shape"]), sizes["levels"], channels=self.channels, seed=self.seed)
-        return models.Diffusion(network, levels=sizes["levels"], predict="levels")
+        return generative.Diffusion(network, levels=sizes["levels"], predict="levels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,8 @@ class Classifier(OfImages):
     learning_rate: float = 0.01
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..data import Augmented, Shifts, Tensors
+        from ..data import Tensors
+        from ..generative.augmented import Augmented, Shifts
 
         x, y = self._images(self.images), _labels(self.labels)
         rows = self._joined(x, y)
@@ -171,8 +172,8 @@ class Classifier(OfImages):
 
     def model(self, sizes: Sizes) -> Any:
         from ..families import Categorical
+        from ..generative.convnet import ConvNet
         from ..models import Conditional
-        from ..networks import ConvNet
 
         network = ConvNet(sizes["shape"], sizes["classes"], self.channels, levels=sizes["levels"], seed=self.seed)
         return Conditional(Categorical(sizes["classes"]), network)
@@ -189,7 +190,7 @@ class Classifier(OfImages):
 def _labels(path: Path) -> Any:
     import torch
 
-    from ..data.images import read
+    from ..generative.images import read
 
     found = read(path)
     if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:
@@ -248,9 +249,9 @@ class Flow(System):
         return names, torch.stack([found[name].double() for name in names], -1)
 
     def model(self, sizes: Sizes) -> Any:
-        from .. import models
+        from .. import generative
 
-        make = models.Flow.spline if self.kind == "spline" else models.Flow.affine
+        make = generative.Flow.spline if self.kind == "spline" else generative.Flow.affine
         return make(len(sizes["columns"]), transforms=self.transforms, hidden=(self.width, self.width), seed=self.seed)
 
     def other(self, path: Path, sizes: Sizes) -> Any:

@@ -54,7 +54,7 @@ class Policy(System):
     """Whole greedy episodes, in environments of their own, played at each look; they decide nothing."""
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..data.environments import Environments
+        from ..rl.environments import Environments
 
         for name in ("total", "copies", "length", "epochs", "batch_size", "episodes", "width"):
             if getattr(self, name) < 1:
@@ -73,7 +73,7 @@ class Policy(System):
 
     @staticmethod
     def _actions(space: Any) -> Any:
-        from ..models.actions import actions_of
+        from ..rl.actions import actions_of
 
         return actions_of(space)
 
@@ -93,32 +93,32 @@ class Policy(System):
     def model(self, sizes: Sizes) -> Any:
         import torch
 
-        from .. import models
-        from ..data.environments import Environments
+        from .. import rl
+        from ..rl.environments import Environments
 
         network = self._network(sizes, sizes["outputs"], self.seed)
         with torch.no_grad():
             list(network.parameters())[-1 if sizes["numbered"] else -2].mul_(
                 0.01
             )  # all actions about equally probable at the start
-        return models.Policy(network, self._actions(Environments(self.env, 1).actions))
+        return rl.Policy(network, self._actions(Environments(self.env, 1).actions))
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument("a policy is not scored on data, it plays: thetahat play RUN.")
 
     def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
-        from .. import models
-        from ..data import Rollouts
-        from ..likelihood import LogLikelihood, Objective, weights
+        from .. import rl
+        from ..likelihood import LogLikelihood, Objective
+        from ..rl.rollouts import Rollouts
 
         if self.method == "reinforce":
             rollouts = Rollouts(self.env, self.copies, seed=self.seed)
-            return Objective([LogLikelihood(model, rollouts, weights.RewardToGo(self.discount, normalise=True))])
-        value = models.Value(self._network(sizes, 1, self.seed + 1, model.network))
+            return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
+        value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
         own = {"epochs": self.epochs, "batch_size": self.batch_size} if self.method == "ppo" else {}
-        advantage = weights.GAE(value, self.discount, self.trace, normalise=True)
+        advantage = rl.GAE(value, self.discount, self.trace, normalise=True)
         rollouts = Rollouts(self.env, self.copies, length=self.length, advantage=advantage, seed=self.seed, **own)  # type: ignore[arg-type]
-        weighting = weights.Clipped(self.epsilon, self.entropy) if self.method == "ppo" else weights.Advantage(self.entropy)
+        weighting = rl.Clipped(self.epsilon, self.entropy) if self.method == "ppo" else rl.Advantage(self.entropy)
         return Objective([LogLikelihood(model, rollouts, weighting), LogLikelihood(value, rollouts)])
 
     def solver(self) -> Any:
@@ -129,7 +129,7 @@ class Policy(System):
 
     def measure(self, model: Any) -> dict[str, float]:
         """Greedy returns, apart from those of the play that was learnt from."""
-        from ..data.rollouts import returns
+        from ..rl.rollouts import returns
 
         found = returns(model, self.env, self.episodes, seed=self.seed + 10_000)
         error = float(found.std()) / self.episodes**0.5 if self.episodes > 1 else float("nan")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import preferences
 from ..errors import BadArgument
 from .align import language_model, tokenizer_of
 from .arguments import Reward
@@ -19,9 +20,10 @@ from .screen import Screen, may_write, plain_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..data import Pairs, Preferences
-    from ..evaluation.judge import Judgement
     from ..fit import Fit
+    from ..preferences.agreement import Judgement
+    from ..preferences.comparisons import Preferences
+    from ..preferences.pairs import Pairs
 
 SCALES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the prior on coefficients, among which the pairs choose
 
@@ -33,7 +35,7 @@ class Rated:
     Parameters
     ----------
     fit : the fit
-    table : a row an item (`Fit.ratings`), or a row a coefficient: estimate, standard_error, z
+    table : a row an item (`preferences.ratings`), or a row a coefficient: estimate, standard_error, z
     judgement : of pairs held out; None for ratings of items
     note : what was left out, and which prior was chosen
     """
@@ -101,10 +103,10 @@ def reward(asked: Reward) -> Rated:
 
 def _table(asked: Reward) -> Rated:
     from ..data.frame import Frame
-    from ..data.preferences import Preferences
     from ..fit import fit
     from ..likelihood.priors import Normal
-    from ..models import BradleyTerry
+    from ..preferences.bradley_terry import BradleyTerry
+    from ..preferences.comparisons import Preferences
 
     frame = Frame(str(asked.pairs))
     named: dict[str, Any] = {name: name for name in ("tie", "first") if name in frame.columns}
@@ -120,14 +122,15 @@ def _table(asked: Reward) -> Rated:
     extra = [name for name in found.names if name in ("first", "log_ties")]
     note = "".join(f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra)
     note += f"columns that were not read: {', '.join(unread)}" if unread else ""
-    return Rated(found, found.ratings(level=asked.level), note=note.strip())
+    return Rated(found, preferences.ratings(found, level=asked.level), note=note.strip())
 
 
 def _text(asked: Reward) -> Rated:
-    from ..data import Pairs, Words
     from ..fit import fit
     from ..likelihood.priors import Normal
-    from ..models import BradleyTerry
+    from ..preferences.bradley_terry import BradleyTerry
+    from ..preferences.features import Words
+    from ..preferences.pairs import Pairs
 
     if not 0 < asked.held_out < 1 or asked.words < 1:
         raise BadArgument(f"--held-out {asked.held_out:g}, --words {asked.words}. Accepted: a fraction in (0, 1), and 1 or more.")
@@ -153,7 +156,7 @@ def _text(asked: Reward) -> Rated:
             choice.fit,
             note + f"prior: Normal({choice.scale:g}) on all{' but the length' if differs else ''}, by pairs held out",
         )
-    judgement = found.judge(judged, level=asked.level)
+    judgement = preferences.judge(found, judged, level=asked.level)
     found = found._with(measured=(_measured(judgement),))
     return Rated(found, _coefficients(found), judgement, note.strip())
 
@@ -178,8 +181,10 @@ def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Pr
     """Both parts by the mean hidden state over each answer, in units of its spread among the pairs fitted, and by length."""
     import numpy as np
 
-    from ..data import Preferences, TokenPairs
-    from ..networks import Pretrained, embedded
+    from ..language.pretrained import Pretrained
+    from ..preferences.comparisons import Preferences
+    from ..preferences.embedding import embedded
+    from ..preferences.token_pairs import TokenPairs
 
     llama = Pretrained(language_model(folder))
     tokenizer = tokenizer_of(folder)

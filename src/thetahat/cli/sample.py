@@ -20,7 +20,7 @@ def sample(command: Sample, screen: Screen) -> int:
     may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
     import pandas as pd
 
-    from ..saving import load
+    from ..io.saving import load
 
     with screen.busy("drawing"):
         found = load(command.fit)
@@ -125,7 +125,7 @@ def _images(images: Any, levels: int, out: Path) -> None:
 def play(command: Play, screen: Screen) -> int:
     if command.episodes < 1:
         raise BadArgument(f"--episodes {command.episodes}. Accepted: 1 or more.")
-    from ..data.rollouts import returns
+    from ..rl.rollouts import returns
 
     system, _, fit = again(command.run)
     if system.name != "policy":

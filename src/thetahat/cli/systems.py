@@ -75,8 +75,8 @@ def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
     ------
     BadSave : the folder is not a run, its settings are damaged, or it has not ended
     """
-    from .. import runs
-    from ..saving import described, load
+    from ..io import runs
+    from ..io.saving import described, load
 
     about, path = runs.read(folder)["about"], folder / runs.FIT
     of_python = about.get("system") is None
@@ -120,7 +120,8 @@ class OfPython:
         return (model, self.fit.tokenizer, self.fit.source.context) if self.fit.tokenizer is not None else None
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        from ..data import Images, Tokens
+        from ..generative.images import Images
+        from ..language.tokens import Tokens
 
         if self.fit.tokenizer is not None:
             return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)

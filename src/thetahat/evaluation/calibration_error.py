@@ -24,7 +24,7 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
-from ..models import BradleyTerry
+from ..protocols import Pairwise
 from .calibration import binned, check, seen
 from .rows import batches, family_of, lacks, mean_of, parameters_of, response_of
 
@@ -98,7 +98,7 @@ def calibration_error(
     check(bins, level)
     if of not in OF:
         raise BadArgument(f"of={of!r}. Accepted: {', '.join(map(repr, OF))}.")
-    said, hit, count = _judged(model, source, of) if isinstance(model, BradleyTerry) else _forecasts(model, source, of)
+    said, hit, count = _judged(model, source, of) if isinstance(model, Pairwise) else _forecasts(model, source, of)
     name = "each category" if of == "classes" else "P(second category)" if said.shape[1] == 1 else "the most probable category"
     if of == "top" and said.shape[1] > 1:
         top = said.argmax(1, keepdims=True)
@@ -146,7 +146,7 @@ def _forecasts(model: Any, source: Batch | Source, of: str) -> tuple[np.ndarray,
     return said[kept], hit[kept], count[kept]
 
 
-def _judged(model: BradleyTerry, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _judged(model: Pairwise, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same of pairs: winner, neither, loser, (n, 3)."""
     if of != "top":
         raise BadArgument(f"of={of!r}: the outcomes of a pair have no order of their own. Accepted: 'top'.")

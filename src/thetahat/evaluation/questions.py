@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..data.selection import Alignment
     from .calibration_error import CalibrationError
     from .excess import Excess
-    from .judge import Judgement
     from .score import Score
     from .surprise import Surprise
 
@@ -180,32 +179,6 @@ class Evaluation(Inference):
         from . import effects
 
         return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
-
-    def ratings(
-        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """The items of a Bradley–Terry fit, the best first: ratings and errors relative to their mean, on Elo's scale too, and ranks with
-        intervals."""
-        from . import ratings
-
-        return ratings.ratings(self.objective, self.theta, level=level, covariance=self._prepared(covariance, by))
-
-    def rewards(
-        self, features: Any, against: Any = None, *, covariance: str | None = None, by: str | Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """The rewards of answers, (n, d) features, by a Bradley–Terry fit that is linear in them, with standard errors; or their advantage
-        over others, and the probability of being preferred."""
-        from . import ratings
-
-        V = self._prepared(covariance, by)
-        return ratings.rewards(self.objective, self.theta, features, against, covariance=V)
-
-    def judge(self, pairs: Any = None, *, level: float = 0.95) -> Judgement:
-        """How well a Bradley–Terry fit judges pairs: accuracy, nats and calibration error, with intervals. None: those fitted."""
-        from . import judge
-
-        source = self.source if pairs is None else self._source_like(pairs)
-        return judge.judge(self.model, source, level=level)
 
     def _rows(self, data: Any) -> Batch | Source:
         """New rows, encoded as the fit remembers; or the fit's own."""

@@ -291,7 +291,7 @@ class Transformer(nn.Module):
         if kind not in LLAMAS:
             raise ModelError(
                 f"a {type(llama).__name__} of the type {kind!r} is not a Llama. Accepted: models of the types {', '.join(LLAMAS)}; any other "
-                "causal language model of transformers is a network as it stands (networks.Pretrained)."
+                "causal language model of transformers is a network as it stands (language.Pretrained)."
             )
         rope = c.rope_parameters
         lacks = {
@@ -345,7 +345,7 @@ def _compared(network: Transformer, llama: nn.Module) -> None:
     if not apart <= (1e-4 if weight.dtype in (torch.float32, torch.float64) else 5e-2):
         raise ModelError(
             f"the logits of the copy differ from those of the {type(llama).__name__} by {apart:.2g} of the largest: it computes another function. "
-            "Fit the model itself (networks.Pretrained)."
+            "Fit the model itself (language.Pretrained)."
         )
 
 

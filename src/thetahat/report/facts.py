@@ -20,8 +20,8 @@ from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.excess import Excess, excess
 from ..inference.covariance import importance
+from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
-from ..likelihood.recalled import Recalled
 from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
 from ..models.base import names_of

@@ -8,10 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, Generations, Tensors, TokenPairs
+from ..data import Batch, Tensors
 from ..fit import fit
-from ..likelihood.weights import RLOO, Advantage
-from ..models import DPO, Autoregressive
+from ..language.autoregressive import Autoregressive
+from ..language.generations import Generations
+from ..language.group_relative import RLOO
+from ..preferences.dpo import DPO
+from ..preferences.token_pairs import TokenPairs
+from ..rl.advantage import Advantage
 from ..solvers import LBFGS, Stochastic
 from .row import Row
 

@@ -14,14 +14,22 @@ from typing import Any
 
 from torch import nn
 
-from ..data import Images
 from ..data.maps import Standardise
 from ..errors import MissingExtra
 from ..evaluation.compare import Comparison, compare
 from ..families import Categorical
 from ..fit import Fit, fit
-from ..models import VAE, Dequantised, Diffusion, Flow, FullyVisible, Mixture
-from ..networks import MaskedMLP, PixelTransformer, UNet, mlp
+from ..generative.dequantised import Dequantised
+from ..generative.diffusion import Diffusion
+from ..generative.flow import Flow
+from ..generative.fully_visible import FullyVisible
+from ..generative.images import Images
+from ..generative.masked import MaskedMLP
+from ..generative.pixels import PixelTransformer
+from ..generative.unet import UNet
+from ..generative.vae import VAE
+from ..models import Mixture
+from ..networks import mlp
 from ..solvers import Stochastic
 from .row import Row
 

@@ -8,16 +8,23 @@ from typing import Any
 
 import torch
 
-from ..data import Augmented, Characters, Rollouts, Shifts, Tensors, Tokens
-from ..data.rollouts import returns
+from ..data import Tensors
 from ..errors import MissingExtra
 from ..evaluation.score import score
 from ..families import Categorical
 from ..fit import fit, maximize
+from ..generative.augmented import Augmented, Shifts
+from ..generative.convnet import ConvNet
+from ..language.autoregressive import Autoregressive
+from ..language.tokenizers import Characters
+from ..language.tokens import Tokens
 from ..likelihood import LogLikelihood
-from ..likelihood.weights import GAE, Clipped, RewardToGo
-from ..models import Autoregressive, Conditional, Policy, Value
-from ..networks import ConvNet, Transformer, mlp
+from ..models import Conditional
+from ..networks import Transformer, mlp
+from ..rl.advantage import GAE, Clipped
+from ..rl.policy import Policy, Value
+from ..rl.returns import RewardToGo
+from ..rl.rollouts import Rollouts, returns
 from ..solvers import Stochastic
 from .row import Row
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..data import Preferences
 from ..data.shipped import shipped
 from ..fit import fit
-from ..models import BradleyTerry
+from ..preferences.bradley_terry import BradleyTerry
+from ..preferences.comparisons import Preferences
 from .row import Row, known, of_fit
 
 

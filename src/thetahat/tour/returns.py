@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..data import FiniteMDP, Replay
+from ..data import FiniteMDP
 from ..data.finite import Mass
 from ..fit import fit
-from ..models import C51
+from ..rl.replay import Replay
+from ..rl.return_distribution import C51
 from ..solvers import Stochastic
 from .row import Row
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from ..data import Preferences
 from ..data.frame import Frame
 from ..data.shipped import shipped
 from ..families import MultivariateNormal, Normal
 from ..fit import fit
-from ..models import BradleyTerry, Mixture
+from ..models import Mixture
 from ..models.custom import model, positive
+from ..preferences.bradley_terry import BradleyTerry
+from ..preferences.comparisons import Preferences
 from .row import Row, known, of_fit
 
 

@@ -1,0 +1,127 @@
+"""Augmentation: rows seen anew each epoch through a change that leaves their meaning as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch, split
+from ..data.source import Tensors
+from ..errors import BadArgument
+from .images import check_shape
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Augmented:
+    """A source whose inputs are changed at random, anew each epoch of a fit: shifts of an image that is the same digit.
+
+        Σ_i (1/M) Σ_m log p(y_i | t_m(x_i), θ)
+
+    is what a fit maximises in expectation: the data enlarged M-fold by the changes t_m, each row still of weight 1 in all. So a standard
+    error or a comparison knows no more rows than there are, and the changes are a statement about the world, not about these data. A score
+    (`batches`), and whatever is held out (`split`), sees the rows as they were observed.
+
+    Parameters
+    ----------
+    data : a source in memory, a batch, or name → tensor
+    change : (inputs of a batch, generator) → the same shape, such as `Shifts`
+    inputs : the name of what is changed
+    target : of what is scored, where `data` is not a source
+
+    Source: Simard, Steinkraus and Platt (2003), Best practices for convolutional neural networks applied to visual document analysis.
+
+    >>> source = Augmented({"x": torch.ones(6, 4), "y": torch.zeros(6)}, Shifts((2, 2), 1))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> [float(batch["x"].sum()) < 16 for batch in source.epoch(4, generator)], float(next(source.batches())["x"].sum())
+    ([True, True], 24.0)
+    """
+
+    def __init__(self, data: Any, change: Change, inputs: str = "x", target: str = "y"):
+        self.source = data if isinstance(data, Tensors) else Tensors(data, target=target)
+        self.change, self.inputs = change, inputs
+        self.source.whole[inputs]  # says which columns there are, if not this one
+
+    @property
+    def target(self) -> str:
+        return self.source.target
+
+    @property
+    def units(self) -> str:
+        return self.source.units
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    @property
+    def observations(self) -> float:
+        return self.source.whole.total
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    def batches(self, model: Any = None) -> Iterator[Batch]:
+        """The rows as they were observed."""
+        return self.source.batches(model)
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Every row once, in an order and with changes that the generator draws."""
+        for rows in torch.randperm(self.size, generator=generator).split(batch_size):
+            batch = self.source.whole[rows]
+            inputs = batch[self.inputs]
+            changed = self.change(inputs, generator)
+            if changed.shape != inputs.shape:
+                raise BadArgument(
+                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape {tuple(inputs.shape)}: they stay as they were."
+                )
+            batch.tensors[self.inputs] = changed
+            yield batch
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Augmented, Tensors]:
+        """(what is left, augmented; what is held out, as it was observed). Rows of one group stay together."""
+        left, out = (Tensors(rows, target=self.target, copy=False) for rows in split(self.source.whole, fraction, generator))
+        return Augmented(left, self.change, self.inputs), out
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Images moved by up to `by` pixels each way, whole pixels, all moves equally probable; what comes in at the edge is 0.
+
+    Parameters
+    ----------
+    shape : of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
+    by : pixels
+
+    Raises
+    ------
+    BadArgument
+
+    >>> Shifts((1, 3), 0)(torch.tensor([[1, 2, 3]]), torch.Generator())
+    tensor([[1, 2, 3]])
+    """
+
+    shape: Sequence[int]
+    by: int = 2
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3) or isinstance(self.by, bool) or not isinstance(self.by, int) or self.by < 0:
+            raise BadArgument(
+                f"Shifts({tuple(self.shape)}, {self.by!r}). Accepted: (H, W) or (C, H, W), and a whole number of pixels."
+            )
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        check_shape(x, self.shape, "Shifts moves")
+        channels = self.shape[0] if len(self.shape) == 3 else 1
+        H, W = self.shape[-2:]
+        images = x.reshape(len(x), channels, H, W)
+        wide = torch.nn.functional.pad(images, (self.by,) * 4)
+        moved = torch.randint(0, 2 * self.by + 1, (2, len(x), 1), generator=generator)
+        row, column = (moved[0] + torch.arange(H))[:, :, None], (moved[1] + torch.arange(W))[:, None, :]
+        n = torch.arange(len(x))[:, None, None]
+        return wide.movedim(1, -1)[n, row, column].movedim(-1, 1).reshape(x.shape)

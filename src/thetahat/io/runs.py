@@ -1,0 +1,341 @@
+"""A run: the folder of a long climb. Whatever happens to the process, what was reached is in it, and the same call goes on from there.
+
+    runs/NAME/
+        config.json        what was asked: model, data, solver, versions; a climb of anything else is refused
+        metrics.jsonl      a line every so many steps: nats of the batches, held-out nats with their error, rate, norm of ĝ, speed
+        events.out.…       the same for TensorBoard, where it is installed (extra "tensorboard")
+        checkpoint         all that the next step depends on (a folder, of shards)
+        lock               held by the process that writes the folder, for as long as it does
+        fit.thetahat       the fit, and
+        report.html        its report, once the climb has ended
+
+Everything is written aside and renamed, or appended a whole line at a time. Of several processes of torch.distributed the first writes;
+any other process that opens the folder meanwhile is refused. Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from ..data.processes import rank, together
+from ..errors import BadArgument, BadSave, NotWritten
+from ..files import leftovers, usable, write_text
+from ..likelihood import Objective
+from ..solvers import Stochastic
+from ..solvers.checkpoint import identity
+
+CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
+LOCK = "lock"
+LINES = 200  # of metrics, at least, besides one a look
+OWN = (
+    "step",
+    "nats",
+    "rate",
+    "norm",
+    "terms",
+    "terms_per_second",
+    "seconds",
+    "held_out",
+    "held_out_error",
+    "failure",
+)  # in every run
+
+
+class Run:
+    """Records a stochastic climb in a folder, and lets it go on from there.
+
+    Parameters
+    ----------
+    folder : runs/NAME; made if it is not there
+    objective, solver : of the climb; `run.solver` is the same with a checkpoint in the folder
+    about : plain values that config.json keeps besides (how the command line was called)
+    measure : what else is to be measured at each look (greedy returns of a policy, in environments of their own): name → number
+    say : is told what was damaged and repaired; None: `warnings.warn`
+
+    Raises
+    ------
+    BadArgument : the solver is not `Stochastic`, has a checkpoint elsewhere, or the folder cannot be written
+    BadSave : the folder holds another run, or another process writes it; the message names what differs
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        objective: Objective,
+        solver: Any,
+        about: Mapping[str, Any] | None = None,
+        measure: Callable[[], Mapping[str, float]] | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.folder = usable(folder)
+        if not isinstance(solver, Stochastic):
+            raise BadArgument(f"run={str(folder)!r} records a stochastic climb; the solver is {type(solver).__name__}.")
+        if solver.checkpoint is not None:
+            raise BadArgument(f"run={str(folder)!r} keeps its own checkpoint; leave out checkpoint={str(solver.checkpoint)!r}.")
+        self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
+        self.every = max(1, solver.steps // LINES)
+        self.writer: Any = None
+        self.made = False  # the folder, by this call
+        self.measure = measure
+        self.measured: dict[str, float] = {}
+        self.say = say or (lambda text: warnings.warn(text, stacklevel=2))
+        self.lock: Any = None
+        self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
+        self._open(config(objective, self.solver, about))
+
+    def _open(self, wanted: dict[str, Any]) -> None:
+        """The folder, locked, with the configuration that is wanted."""
+        path = self.folder / CONFIG
+        new = not path.exists()
+        if new and self.folder.exists() and (not self.folder.is_dir() or set(os.listdir(self.folder)) - {LOCK}):
+            raise BadArgument(f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new folder.")
+        if not new:
+            same(self.folder, wanted["climb"])
+        together()  # every process has seen the folder as it was
+        if rank() != 0:
+            return
+        self._lock()
+        try:
+            for part in leftovers(self.folder):
+                part.unlink(missing_ok=True)
+            if new:
+                write_text(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", alone=True)
+                self.made = True
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        """The system releases the lock when the process ends, however it ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = filelock.FileLock(self.folder / LOCK)
+            self.lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            self.lock = None
+            raise BadSave(
+                f"{self.folder} is being written by another process. Wait until it has ended, or give another folder."
+            ) from error
+        except OSError as error:
+            self.lock = None
+            raise BadArgument(f"run={str(self.folder)!r} cannot be written: {error.strerror or error}.") from error
+
+    # ---- along the climb ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, state: Any) -> None:
+        """What `iterate` calls with every state."""
+        if rank() != 0:
+            return
+        if self.writer is None:
+            self._begin(state)
+            return
+        evaluated, looked = len(state.evaluations) > self.looks, len(state.fitted) > self.fitted
+        if not (evaluated or looked or state.failure or state.step % self.every == 0 or state.step == self.solver.steps):
+            return
+        now = time.perf_counter()
+        line = {
+            "step": state.step,
+            "nats": _plain(state.value),
+            "rate": self.solver.rate(max(state.step - 1, 0)),
+            "norm": _plain(state.norm),
+            "terms": state.seen,
+            "terms_per_second": _plain((state.seen - self.seen) / (now - self.at)) if now > self.at else None,
+            "seconds": round(self.before + now - self.begun, 3),
+        }
+        if evaluated:
+            last = state.evaluations[-1]
+            line |= {"held_out": _plain(last.mean), "held_out_error": _plain(last.error)}
+        self.measured = {name: float(value) for name, value in self._measured(state, looked).items()}
+        line |= {name: _plain(value) for name, value in self.measured.items()}
+        if state.failure:
+            line["failure"] = state.failure
+        self.looks, self.fitted, self.seen, self.at = len(state.evaluations), len(state.fitted), state.seen, now
+        try:
+            self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self.lines.flush()
+            for name, value in line.items():
+                if isinstance(value, float) and name not in ("seconds", "terms", "held_out_error"):
+                    self.writer.add_scalar(name, value, state.step)
+        except OSError as error:
+            raise NotWritten.of(self.folder / METRICS, error, "The checkpoint beside it is whole.") from error
+
+    def _measured(self, state: Any, looked: bool) -> dict[str, float]:
+        """What the sources say of what they drew (returns, rewards); at a look, what `measure` finds."""
+        found: dict[str, float] = {}
+        for feed in state.work.feeds:
+            own = getattr(feed.terms[0].source, "measured", None)
+            found |= own() if own is not None else {}
+        return found | dict(self.measure() if looked and self.measure is not None else {})
+
+    def _begin(self, state: Any) -> None:
+        """Metrics go on after the step where the climb does: lines of steps that a kill undid are dropped."""
+        path = self.folder / METRICS
+        found, damaged = _read(path)
+        if damaged:
+            self.say(f"{path}: {_lines(damaged)} could not be read and left out. The run goes on without them.")
+        kept = [line for line in found if line["step"] <= state.step] if state.step else []
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), alone=True)
+        self.lines = path.open("a", encoding="utf-8")
+        self.writer = _writer(self.folder, state.step)
+        self.before = kept[-1]["seconds"] if kept else 0.0
+        self.looks, self.fitted, self.seen = len(state.evaluations), len(state.fitted), state.seen
+        self.begun = self.at = time.perf_counter()
+
+    def close(self) -> None:
+        """The files of the run, closed; also after an error. A run that did not begin leaves no folder behind that it made."""
+        if self.writer is not None:
+            for file in (self.lines, self.writer):
+                with contextlib.suppress(OSError):  # every line was flushed: what fails here was said when it was written
+                    file.close()
+        if self.lock is not None:
+            empty = self.writer is None and self.made and set(os.listdir(self.folder)) <= {CONFIG, LOCK}
+            if empty:
+                (self.folder / CONFIG).unlink(missing_ok=True)
+                (self.folder / LOCK).unlink(missing_ok=True)
+            self.lock.release()
+            self.lock = None
+            if empty:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
+
+    def finish(self, fit: Any) -> None:
+        """The fit and its report, beside the rest. A saved fit that was damaged is written anew."""
+        from ..report import html
+        from .archive import is_ours
+
+        page = html.page(fit)  # of every process: where each holds a part of the data, it sums over all of them
+        if rank() == 0:
+            saved = self.folder / FIT
+            if saved.exists() and not is_ours(saved):
+                self.say(f"{saved} was damaged, and is written again.")
+                saved.unlink()
+            fit.save(saved)
+            write_text(self.folder / REPORT, page)
+
+
+# ---- what a folder says ------------------------------------------------------------------------------------------------------
+
+
+def config(objective: Objective, solver: Stochastic, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was asked, in plain values. `climb` has to be the same for a run to go on."""
+    climb = json.loads(json.dumps(identity(solver, objective)))
+    kinds = [f"{type(t.model).__name__} on {type(t.source).__name__}" for t in objective.terms]
+    versions = {"thetahat": version("thetahat"), "torch": torch.__version__, "python": platform.python_version()}
+    size = sum(p.numel() for p in objective.parameters())
+    return {"terms": kinds, "size": size, "climb": climb, "versions": versions, "about": dict(about or {})}
+
+
+def same(folder: Path, climb: Mapping[str, Any]) -> None:
+    """Nothing, where the run of a folder is what is asked for.
+
+    Raises
+    ------
+    BadSave : names what differs
+    """
+    known = read(folder)["climb"]
+    for name, value in climb.items():
+        if known.get(name) != value:
+            raise BadSave(
+                f"{folder} holds another run: its {name} is {_short(known.get(name))}, here it is {_short(value)}. "
+                "Give another run=, or ask for the same."
+            )
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises
+    ------
+    BadSave : the folder is not a run, or its configuration is damaged
+    """
+    path = usable(folder) / CONFIG
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadSave(f"{folder} is not a run: it has no {CONFIG}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadSave(f"{path} is damaged: {error}. Restore it, or begin the run anew in another folder.") from error
+    known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("climb", "about"))
+    if not known:
+        raise BadSave(f"{path} is not the configuration of a run.")
+    return found
+
+
+def metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, in order of their steps; lines that cannot be read are left out."""
+    return _read(Path(folder) / METRICS)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The lines of a file of metrics, and the numbers of those that are damaged: not of a last one that a kill cut short."""
+    out: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    raw = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for number, text in enumerate(raw.split("\n"), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("seconds"), (int, float)):
+            out.append(line)
+        elif text:
+            damaged.append(number)
+    if damaged and not raw.endswith("\n") and damaged[-1] == raw.count("\n") + 1:
+        damaged.pop()
+    return sorted(out, key=lambda line: line["step"]), damaged
+
+
+def _lines(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5])) + (f" … ({len(numbers)} in all)" if len(numbers) > 5 else "")
+    return f"line{'s' * (len(numbers) > 1)} {shown}"
+
+
+def measured(folder: str | Path) -> list[dict[str, float]]:
+    """What a run measured besides (returns, rewards), at each step where it did."""
+    lines = (
+        {name: v for name, v in line.items() if name == "step" or (name not in OWN and type(v) in (int, float))}
+        for line in metrics(folder)
+    )
+    return [line for line in lines if len(line) > 1]
+
+
+class _Nothing:
+    """Where TensorBoard is not installed: metrics.jsonl has the same numbers."""
+
+    def add_scalar(self, *_: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _writer(folder: Path, step: int) -> Any:
+    if find_spec("tensorboard") is None:
+        return _Nothing()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "…"

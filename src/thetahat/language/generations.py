@@ -1,0 +1,310 @@
+"""Generations: what a language model answers to prompts as it now stands, and what the answers are worth."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import digest, evaluating, told
+from ..errors import BadArgument, DataError, EmptyData, NotFinite
+
+Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
+Advantage = Callable[[Tensor, Tensor], Tensor]
+CONSTANT = 20  # passes in a row whose rewards are all the same, at least, after which there is nothing to learn
+
+
+class Generations:
+    """What a language model answers to prompts, as a source that draws from the model.
+
+    Each pass takes the next prompts in turn, draws G answers to each, and yields them as one batch of terms (B, T), B prompts · G:
+
+        input, target (B, T)    tokens, and those that follow; the count is 1 where the target belongs to the answer, its end included
+        log_prob (B, T)         log π of each token, of the policy that drew it
+        reference (B, T)        of the reference;    only with one
+        return (B, T)           R = r − β Σ_t (log π − log π_ref): the reward of the answer less the KL penalty, at each of its tokens
+        advantage (B, T)        what `advantage` makes of R, at each of its tokens
+        ended (B, T)            at the last token of an answer: it is the end (otherwise the answer was cut off at `length`)
+
+    E ∇ Σ_i R_i log π(o_i) is the gradient of E r − β KL(π ‖ π_ref), whose maximum is π_ref e^{r/β}/Z. Advantages are multiplied by the mean
+    length of the answers in a batch, so that a step's mean over tokens is a mean over answers, whatever their length.
+
+    Parameters
+    ----------
+    prompts : token ids, (T,) each, at least one token
+    reward : (prompts, answers), lists of (T,) tokens → (B,) numbers; an answer has its end where it was drawn
+    length : tokens of an answer, at most
+    end : the token that ends an answer; None: all have `length` tokens
+    group : G
+    prompts_per_step : prompts a pass; None: all
+    advantage : (R (P, G), their lengths (P, G)) → (P, G): `language.RLOO()`, `language.GroupRelative()`
+    reference : an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters (`language.adapt`)
+    kl : β ≥ 0, in units of reward a nat
+    truncated : the reward of every answer that was cut off, in place of its own; None: its own
+    context : tokens of prompt and answer together that the network can read; None: any number
+    epochs, batch_size : deal each pass out so many times, so many answers a step (PPO). None: whole, once
+    seed : of the draws
+
+    Answers are drawn from π itself, at temperature 1 and from all tokens: another distribution than that whose gradient is taken would bias it.
+
+    Raises
+    ------
+    BadArgument : a prompt without a token or longer than the context leaves room for
+    DataError, NotFinite : rewards of another shape, or not finite
+
+    Once every answer of many passes, to every prompt, has the same reward, there is nothing more to learn: without a reference, training ends
+    there (`finished`), and the fit says so.
+
+    Source: Ziegler et al. (2019), Fine-tuning language models from human preferences; Ahmadian et al. (2024), Back to basics.
+
+    >>> from thetahat.models import Autoregressive
+    >>> model = Autoregressive(torch.nn.Embedding(5, 5))
+    >>> few = Generations([torch.tensor([0])], lambda prompts, answers: torch.tensor([float((a == 1).sum()) for a in answers]), length=3, group=4)
+    >>> batch = next(few.batches(model))
+    >>> batch.shape, batch.count.sum().item()
+    ((4, 3), 12.0)
+    """
+
+    drawn = True
+    size = None
+    units = "token"
+
+    def __init__(
+        self,
+        prompts: Sequence[Tensor | Sequence[int]],
+        reward: Reward,
+        *,
+        length: int,
+        end: int | None = None,
+        group: int = 4,
+        prompts_per_step: int | None = None,
+        advantage: Advantage | None = None,
+        reference: Any = None,
+        kl: float = 0.0,
+        truncated: float | None = None,
+        context: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ):
+        known = {
+            "length": length,
+            "group": group,
+            "prompts_per_step": prompts_per_step,
+            "epochs": epochs,
+            "batch_size": batch_size,
+        }
+        for name, value in known.items():
+            if value is not None and value < 1:
+                raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
+        if batch_size is not None and epochs is None:
+            raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
+        if not 0 <= kl < math.inf or (kl > 0 and reference is None):
+            raise BadArgument(f"kl={kl}: 0 or more, and with more than 0 a reference= from which it is measured.")
+        self.prompts = [torch.as_tensor(p, dtype=torch.long) for p in prompts]
+        if not self.prompts:
+            raise EmptyData("there are no prompts.")
+        for i, prompt in enumerate(self.prompts):
+            if prompt.ndim != 1 or not len(prompt):
+                raise BadArgument(f"prompt {i} has the shape {tuple(prompt.shape)}. A prompt is (T,) tokens, one or more.")
+            if context is not None and len(prompt) + length > context:
+                raise BadArgument(
+                    f"prompt {i} has {len(prompt)} tokens, and with an answer of {length} more than context={context}."
+                )
+        self.reward, self.length, self.end, self.group, self.advantage = reward, length, end, group, advantage
+        self.reference, self.kl, self.truncated = reference, kl, truncated
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.each = min(prompts_per_step or len(self.prompts), len(self.prompts))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.at = self.constant = 0
+        self.varied = False  # whether two answers ever had different rewards
+        self._last: float | None = None
+        self._pass: Batch | None = None
+        self._left: list[Tensor] = []  # rows of the pass under way, a step each
+        self._restored = False
+        self._now: dict[str, float] = {}
+        if reference not in (None, "base"):
+            self.reference = copy.deepcopy(reference).requires_grad_(False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of how the data arise: they have no values before they are drawn."""
+        known = (self.length, self.end, self.group, self.each, self.kl, self.epochs, self.batch_size, self.seed, self.truncated)
+        how = "/".join(map(str, (*known, told(self.advantage))))
+        return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
+
+    # ---- what a climb takes --------------------------------------------------------------------------------------------------
+
+    def batches(self, model: Any = None) -> Iterator[Batch]:
+        """One pass, (B, T)."""
+        if model is None or not hasattr(model, "sample"):
+            raise BadArgument(
+                "generations are drawn by a language model: it must have sample and log_prob (language.Autoregressive)."
+            )
+        with evaluating(model), torch.no_grad():
+            yield self._drawn(model)
+
+    def dealt(self, model: Any) -> Iterator[Batch]:
+        """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
+        if not self._restored:  # what another climb left was drawn from another policy
+            self._left = []
+        self._restored = False
+        while True:
+            if not self._left:
+                (self._pass,) = self.batches(model)
+                self._left = self._order(self._pass)
+            whole = self._pass
+            assert whole is not None
+            part = self._left.pop(0)
+            yield _levelled(whole if self.epochs is None else whole[part])
+
+    def _order(self, whole: Batch) -> list[Tensor]:
+        """The rows of each step that a pass is used for."""
+        n = len(whole)
+        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)] or [torch.arange(n)]
+        return [part for order in orders for part in order.split(self.batch_size or n)]
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next batches depend on; of a pass that is being dealt out, what is left of it."""
+        counts = torch.tensor([self.at, self.constant, self.varied])
+        known = {"generator": self.generator.get_state(), "counts": counts}
+        known |= {f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()}
+        if self._last is not None:
+            known["last"] = torch.tensor(self._last, dtype=torch.float64)
+        if self._pass is not None and self._left:
+            known |= {f"pass.{name}": t for name, t in self._pass.tensors.items()}
+            known |= {"count": self._pass.count, "group": self._pass.group, "left": torch.cat(self._left)}
+            known["sizes"] = torch.tensor([len(part) for part in self._left])
+        return {name: t.contiguous().clone() for name, t in known.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.generator.set_state(tensors["generator"])
+        self.at, self.constant, varied = tensors["counts"].tolist()
+        self.varied = bool(varied)
+        self._now = {name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")}
+        self._last = float(tensors["last"]) if "last" in tensors else None
+        self._pass, self._left, self._restored = None, [], True
+        if "left" in tensors:
+            whole = {name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")}
+            self._pass = Batch(whole, count=tensors["count"], group=tensors["group"], dims=2)
+            self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
+
+    def measured(self) -> dict[str, float]:
+        """Means over the answers of the last pass: reward, KL to the reference (nats an answer), length, and the share cut off."""
+        return dict(self._now)
+
+    @property
+    def remark(self) -> str:
+        """A sentence for the certificate, once all rewards have been the same for many passes, over all prompts twice at least."""
+        if self.constant < max(CONSTANT, 2 * math.ceil(len(self.prompts) / self.each)):
+            return ""
+        why = (
+            "the task is solved, or all answers are alike"
+            if self.varied
+            else "it never varied, so that nothing was learnt from it"
+        )
+        return f"The reward was {self._last:g} for every answer of the last {self.constant} passes: {why}."
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more can be learnt: all rewards are the same, and there is no divergence from a reference to be learnt from."""
+        return bool(self.remark) and self.reference is None
+
+    # ---- draw ----------------------------------------------------------------------------------------------------------------
+
+    def _drawn(self, model: Any) -> Batch:
+        chosen = [(self.at + k) % len(self.prompts) for k in range(self.each)]
+        self.at = (self.at + self.each) % len(self.prompts)
+        prompts = [self.prompts[i] for i in chosen for _ in range(self.group)]
+        answers = self._answers(model, prompts)
+        tensors, count = _laid_out(prompts, answers)
+        batch = Batch(
+            tensors, count=count, group=torch.tensor(chosen).repeat_interleave(self.group)[:, None].expand(count.shape), dims=2
+        )
+        log_prob = model.log_prob(batch)
+        batch.tensors["log_prob"] = log_prob
+        lengths, cut = count.sum(1), torch.tensor([self.end is not None and int(a[-1]) != self.end for a in answers])
+        batch.tensors["ended"] = _at_last(count) & ~cut[:, None]
+        reward = self._rewards(prompts, answers, cut)
+        penalty = torch.zeros_like(reward)
+        if self.reference is not None:
+            batch.tensors["reference"] = self._of_reference(model, batch).to(log_prob.dtype)
+            penalty = (log_prob - batch["reference"]).sum(1).to(reward.dtype)
+        R = reward - self.kl * penalty
+        A = R if self.advantage is None else self.advantage(R.view(-1, self.group), lengths.view(-1, self.group)).reshape(-1)
+        batch.tensors["return"] = (R[:, None] * count).to(log_prob.dtype)
+        batch.tensors["advantage"] = (A[:, None] * count).to(log_prob.dtype)
+        now = {"reward": reward, "length": lengths, "truncated": cut.double()} | (
+            {"kl": penalty} if self.reference is not None else {}
+        )
+        self._now = {name: float(values.double().mean()) for name, values in now.items()}
+        return batch
+
+    def _of_reference(self, model: Any, batch: Batch) -> Tensor:
+        """log π_ref of each token, (B, T)."""
+        if self.reference == "base":
+            return model.base_log_prob(batch)
+        with evaluating(self.reference):
+            return self.reference.log_prob(batch)
+
+    def _answers(self, model: Any, prompts: list[Tensor]) -> list[Tensor]:
+        """One to each prompt; prompts of one length are answered together."""
+        out: dict[int, Tensor] = {}
+        for size in sorted({len(p) for p in prompts}):
+            rows = [i for i, p in enumerate(prompts) if len(p) == size]
+            asked = torch.stack([prompts[i] for i in rows])
+            drawn = model.sample(asked, self.length, end=self.end, generator=self.generator)
+            for i, row in zip(rows, drawn, strict=True):
+                over = torch.nonzero(row == self.end) if self.end is not None else row[:0]
+                out[i] = row[: int(over[0, 0]) + 1] if len(over) else row
+        return [out[i] for i in range(len(prompts))]
+
+    def _rewards(self, prompts: list[Tensor], answers: list[Tensor], cut: Tensor) -> Tensor:
+        given = self.reward(prompts, answers)
+        try:
+            reward = torch.as_tensor(given, dtype=torch.float64).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the reward gave {str(given)[:60]!r} for {len(answers)} answers: one number each.") from error
+        if tuple(reward.shape) != (len(answers),):
+            raise DataError(f"the reward gave the shape {tuple(reward.shape)} for {len(answers)} answers: one number each.")
+        if not bool(torch.isfinite(reward).all()):
+            i = int(torch.nonzero(~torch.isfinite(reward))[0, 0])
+            raise NotFinite(f"the reward of answer {i} is {float(reward[i])} (tokens {answers[i].tolist()[:20]}).")
+        if self.truncated is not None:
+            reward = torch.where(cut, torch.tensor(self.truncated, dtype=reward.dtype), reward)
+        same = bool((reward == reward[0]).all())
+        self.varied = self.varied or not same or self._last not in (None, float(reward[0]))
+        self.constant = self.constant + 1 if same and self._last in (None, float(reward[0])) else int(same)
+        self._last = float(reward[0])
+        return reward
+
+
+def _laid_out(prompts: list[Tensor], answers: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """(input and target (B, T), count (B, T)): 1 at the targets that belong to an answer; what fills a row up has count 0."""
+    T = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) - 1
+    both = torch.zeros(2, len(prompts), T, dtype=torch.long)
+    count = torch.zeros(len(prompts), T, dtype=torch.float64)
+    for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
+        whole = torch.cat([p, a])
+        both[0, i, : len(whole) - 1], both[1, i, : len(whole) - 1] = whole[:-1], whole[1:]
+        count[i, len(p) - 1 : len(whole) - 1] = 1
+    return {"input": both[0], "target": both[1]}, count
+
+
+def _at_last(count: Tensor) -> Tensor:
+    """True at the last counted term of each row."""
+    last = count.shape[1] - 1 - count.flip(1).argmax(1)
+    return torch.arange(count.shape[1]) == last[:, None]
+
+
+def _levelled(batch: Batch) -> Batch:
+    """Advantages times the mean length of an answer: the mean over tokens that a step takes is then one over answers."""
+    new = batch[...]
+    new.tensors["advantage"] = batch["advantage"] * (batch.total / len(batch))
+    return new

@@ -1,0 +1,169 @@
+"""A causal language model of transformers as a network: what it can do is tried, not assumed.
+
+Documents of one row are kept apart by their positions alone: each counts from 0, and transformers itself builds of that the mask of each kind
+of layer (full, sliding window, chunks). A mask that is built here would replace the window's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadArgument, ModelError
+from ..networks.causality import SMALL, TOLERANCE, redrawn
+
+WINDOW = 64  # the widest window or chunk of attention that a trial exceeds
+GROWING = ("dynamic", "longrope")  # kinds of rotary frequencies that follow the longest row of a batch
+CAPS = ("final_logit_softcapping", "logits_soft_cap")  # of a configuration: a bound on its logits
+
+
+class Pretrained(nn.Module):
+    """Tokens (B, T) → logits of the next token (B, T, V), by any causal language model of transformers (Llama, GPT-2, Qwen …).
+
+    Parameters
+    ----------
+    own : AutoModelForCausalLM.from_pretrained(…), or one built from a configuration
+
+    Raises
+    ------
+    BadArgument : it is not a language model; later: a row is longer than the positions that it has, or documents that it cannot keep apart
+    ModelError : it sees the future: a position's hidden state changes with a later token
+
+    `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is never held whole); `masks`
+    whether documents in one row can be kept apart: their hidden states in one row are those of rows of their own; `limit` how many positions it
+    has, None where there is no limit.
+    """
+
+    def __init__(self, own: nn.Module):
+        super().__init__()
+        head = getattr(own, "get_output_embeddings", lambda: None)()
+        if head is None:
+            raise BadArgument(
+                f"a {type(own).__name__} is not a causal language model of transformers: it has no output embeddings."
+            )
+        self.own: Any = own
+        self.vocabulary = int(head.weight.shape[0])
+        self.limit, self.limited_by = _limit(own)
+        self.linear, self.masks = self._tried()
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        return self.own.get_output_embeddings()
+
+    def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """The last hidden state, (B, T, D); documents (B, T): a position sees its own alone, and is counted from its beginning."""
+        return _hidden(self.own, tokens, self._positions(tokens, documents))
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        return self.own(input_ids=tokens, use_cache=False, **self._positions(tokens, documents)).logits
+
+    def extend(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits of the token after these, (B, V), and the keys and values so far."""
+        self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
+        out = self.own(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+    def _positions(self, tokens: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
+        """The position of each token in its document, where there are several."""
+        if documents is None:
+            self._inside(tokens.shape[1])
+            return {}
+        if not self.masks:
+            raise BadArgument(f"{type(self.own).__name__} cannot keep documents of one row apart. Accepted: layout='padded'.")
+        positions = _within(documents)
+        if self.limit is not None:
+            self._inside(1 + int(positions.max()))
+        return {"position_ids": positions}
+
+    def _inside(self, length: int) -> None:
+        if self.limit is not None and length > self.limit:
+            raise BadArgument(
+                f"{length} tokens are given to a {type(self.own).__name__}, which {self.limited_by}. Accepted: rows of at most {self.limit} tokens "
+                f"(context={self.limit})."
+            )
+
+    @torch.no_grad()
+    def _tried(self) -> tuple[bool, bool]:
+        """(logits = W h?, documents apart?) by a trial, of a small network in a copy whose weights are moved: its first ones hide much."""
+        small = sum(p.numel() for p in self.own.parameters()) <= SMALL
+        own: Any = redrawn(self.own) if small else self.own
+        modes = {m: m.training for m in own.modules()}
+        own.eval()
+        try:
+            return self._found(own)
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
+
+    def _found(self, own: Any) -> tuple[bool, bool]:
+        head = own.get_output_embeddings()
+        generator = torch.Generator().manual_seed(0)
+        longest = min(self.limit or WINDOW, 5 + min(_reach(own.config), WINDOW))
+        lengths = [longest, 1, max(longest - 1, 1)]
+        tokens = torch.randint(self.vocabulary, (1, sum(lengths)), generator=generator).to(head.weight.device)
+        parts = tokens.split(lengths, 1)
+        alone = [_hidden(own, part, {}) for part in parts]
+        first, cut = parts[0], longest // 2
+        later = first.clone()
+        later[:, cut:] = (later[:, cut:] + 1) % self.vocabulary
+        if self.vocabulary > 1 and longest > 1 and not _equal(alone[0][:, :cut], _hidden(own, later, {})[:, :cut]):
+            raise ModelError(
+                f"{type(own).__name__} sees the future: its hidden state at position {cut - 1} or before changes with tokens at position {cut} and "
+                "later. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
+            )
+        capped = any(getattr(own.config, name, None) is not None for name in CAPS)
+        linear = not capped and _equal(head(alone[0]), own(input_ids=first, use_cache=False).logits)
+        documents = torch.arange(3, device=tokens.device).repeat_interleave(torch.tensor(lengths, device=tokens.device))[None]
+        try:
+            packed = _hidden(own, tokens, {"position_ids": _within(documents)})
+        except (TypeError, ValueError, RuntimeError, IndexError):  # no such argument, or positions of the row are what it has
+            return linear, False
+        return linear, _equal(packed, torch.cat(alone, 1))
+
+
+def _hidden(own: Any, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
+    """The last hidden state, (B, T, D)."""
+    below = own.base_model if own.base_model is not own else own.model  # Llama 4 calls its base by a name that it lacks
+    return below(input_ids=tokens, use_cache=False, **given).last_hidden_state
+
+
+def _within(documents: Tensor) -> Tensor:
+    """The position of each token in its document, (B, T)."""
+    place = torch.arange(documents.shape[1], device=documents.device)
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return place - torch.where(begins, place, 0).cummax(1).values
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """To the rounding of sums in another order (of float32 at best: transformers computes norms and angles in it)."""
+    tolerance = max(TOLERANCE.get(a.dtype, 2e-2), 1e-5)
+    return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
+
+
+def _reach(config: Any) -> int:
+    """The widest window or chunk of attention that the configuration names, 0 without."""
+    found = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "attention_window_size")]
+    found += [getattr(config, name, None) for name in ("window_size", "local_attention")]
+    return max((n for n in found if isinstance(n, int)), default=0)
+
+
+def _limit(own: Any) -> tuple[int | None, str]:
+    """(how many positions the model has, why), None: as many as are asked for."""
+    config = own.config
+    most = getattr(config, "max_position_embeddings", None)
+    tables = [(name, m.weight) for name, m in own.named_modules() if isinstance(m, nn.Embedding)]
+    tables += [(name, b) for name, b in own.named_buffers() if b.ndim == 2]
+    named = [t for name, t in tables if "wpe" in name or "pos" in name.rpartition(".")[2]]
+    if most is not None and any(len(t) >= most for t in named):
+        return int(most), f"has embeddings of {most} positions"
+    rope = getattr(config, "rope_parameters", None) or {}
+    for each in [r for r in rope.values() if isinstance(r, dict)] or [rope]:  # of each kind of layer, or of all
+        known = each.get("original_max_position_embeddings"), getattr(config, "original_max_position_embeddings", None), most
+        first = next((n for n in known if n is not None), None)
+        if each.get("rope_type") in GROWING and first is not None:
+            why = f"beyond {first} positions has rotary frequencies ({each['rope_type']}) that follow the longest row of a batch"
+            return int(first), f"{why}: log p of one row would depend on the others"
+    return None, ""

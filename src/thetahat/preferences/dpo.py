@@ -1,0 +1,120 @@
+"""DPO: a language model as its own reward model. Its preferences are Bradley and Terry's, with r = β log π/π_ref."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from ..data.batch import Batch
+from ..data.source import evaluating
+from ..errors import BadArgument
+from ..language.adapters import adapted_by, without
+from ..language.autoregressive import Autoregressive
+from ..models.base import Model
+from .token_pairs import TokenPairs
+
+
+class DPO(Model):
+    """The probability that one answer is preferred to another, by a policy that is optimal for the reward it implies.
+
+        log p(a ≻ b | x) = log σ(d),      d = β [log π(a|x)/π_ref(a|x) − log π(b|x)/π_ref(b|x)]
+        with noise ε:      log[(1 − ε) σ(d) + ε σ(−d)]: a share ε of the pairs has been turned round
+
+    π_ref e^{r/β}/Z is the policy that maximises E r − β KL(π ‖ π_ref), so r = β log π/π_ref + β log Z(x), and log Z cancels in a difference.
+
+    Parameters
+    ----------
+    policy : π, an `Autoregressive`
+    reference : π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters (`language.adapt`)
+    beta : β > 0, in units of reward a nat
+    noise : ε in [0, ½)
+
+    Reads the tensors of `preferences.TokenPairs`; where a batch has "chosen_reference" and "rejected_reference" (`referenced`), log π_ref is not
+    computed again.
+
+    Source: Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy preferences, for
+    labels that are turned round with probability ε; there log σ is mixed, here the probabilities are, which is the likelihood of such labels.
+
+    >>> from thetahat.data import Bytes
+    >>> policy, reference = (Autoregressive(torch.nn.Embedding(257, 257)) for _ in range(2))
+    >>> _ = reference.load_state_dict(policy.state_dict())
+    >>> pairs = TokenPairs([{"prompt": "2+2=", "chosen": "4", "rejected": "five"}], Bytes(), context=16)
+    >>> round(DPO(policy, reference).log_prob(pairs.whole).item(), 6)  # before anything is learnt each answer is as good as the other
+    -0.693147
+    """
+
+    measure = "mass"
+    target = "preference"
+    keeps = "free"
+
+    def __init__(self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1, noise: float = 0.0):
+        super().__init__()
+        if not isinstance(policy, Autoregressive) or not isinstance(reference, Autoregressive | None):
+            raise BadArgument(
+                f"DPO(policy, reference): both are Autoregressive; received {type(policy).__name__}, {type(reference).__name__}."
+            )
+        if not beta > 0 or not 0 <= noise < 0.5:
+            raise BadArgument(f"beta={beta}, noise={noise}. Accepted: beta > 0, noise in [0, 0.5).")
+        if reference is None and not adapted_by(policy):
+            raise BadArgument(
+                "without a reference the policy needs adapters, which are left out for it: language.adapt(network)."
+            )
+        if reference is policy:
+            raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
+        self.policy, self.beta, self.noise = policy, beta, noise
+        self.reference = None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """The reference stays in evaluation mode."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.train(False)
+        return self
+
+    def implied(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """r = β log π/π_ref of the chosen and of the rejected answers, (n,) each."""
+        now = self._answers(self.policy, batch)
+        if "chosen_reference" in batch:
+            before = batch["chosen_reference"], batch["rejected_reference"]
+        else:
+            before = self.of_reference(batch)
+        chosen, rejected = (self.beta * (a - b.to(a.dtype)) for a, b in zip(now, before, strict=True))
+        return chosen, rejected
+
+    @torch.no_grad()
+    def of_reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """log π_ref of the chosen and of the rejected answers, (n,) each."""
+        model: Any = self.policy if self.reference is None else self.reference
+        off: AbstractContextManager[Any] = without(self.policy) if self.reference is None else nullcontext()
+        with off, evaluating(model):
+            return self._answers(model, batch)
+
+    def _answers(self, model: Autoregressive, batch: Batch) -> tuple[Tensor, Tensor]:
+        """log π of both answers given the prompt, (n,) each, in one pass."""
+        ids, mask = (torch.cat([batch[f"chosen{s}"], batch[f"rejected{s}"]]) for s in ("", "_mask"))
+        count = mask[:, 1:].to(torch.float32)
+        terms = model.log_prob(Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2))
+        a, b = terms.sum(1).chunk(2)
+        return a, b
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        chosen, rejected = self.implied(batch)
+        d = chosen - rejected
+        if self.noise == 0:
+            return logsigmoid(d)
+        keep, turn = torch.log(torch.tensor([1 - self.noise, self.noise], dtype=d.dtype, device=d.device))
+        return torch.logaddexp(keep + logsigmoid(d), turn + logsigmoid(-d))
+
+    def referenced(self, pairs: TokenPairs) -> TokenPairs:
+        """Pairs with log π_ref of their answers besides, computed once; those given stay as they are."""
+        found = [self.of_reference(batch) for batch in pairs.batches()]
+        out = copy.copy(pairs)
+        out.whole = pairs.whole[...]
+        for i, name in enumerate(("chosen_reference", "rejected_reference")):
+            out.whole.tensors[name] = torch.cat([each[i] for each in found])
+        return out

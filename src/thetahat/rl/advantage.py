@@ -1,0 +1,154 @@
+"""Advantages as weights: how much better an action turned out than what its state promised. A2C and PPO are likelihoods weighted by them.
+
+    δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
+    A_t = δ_t + γ λ (1 − ended_t) A_{t+1}  =  Σ_{k≥0} (γλ)^k δ_{t+k}  to the end of the episode,      G_t = A_t + V(s_t)
+
+An episode that was only cut off is followed by V(s') of the state in which it was; one that terminated is followed by nothing.
+
+Source: Schulman et al. (2016), High-dimensional continuous control using generalized advantage estimation; Schulman et al. (2017), Proximal
+policy optimization algorithms; Pardo et al. (2018), Time limits in reinforcement learning.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import evaluating
+from ..errors import BadArgument
+from ..likelihood.weights.bounded import ROUNDING, bounded
+
+
+@dataclass(frozen=True)
+class GAE:
+    """Generalised advantage estimates, by the value function as it stands when a pass is drawn: `Rollouts(…, advantage=GAE(value))`.
+
+    Parameters
+    ----------
+    value : a `rl.Value`: V(s) = value.of(s, shape)
+    discount : γ in [0, 1]
+    trace : λ in [0, 1]; 1: returns less V; 0: one step
+    normalise : A less its mean, by its standard deviation, both over all of the pass
+
+    Returns
+    -------
+    (A, G), each (B, T), 0 on padding: G is what the value function is then fitted to.
+    """
+
+    value: Any
+    discount: float = 0.99
+    trace: float = 0.95
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1):
+            raise BadArgument(f"discount={self.discount}, trace={self.trace}. Accepted: numbers in [0, 1].")
+        if not hasattr(self.value, "of"):
+            raise BadArgument(f"GAE(value): received {type(self.value).__name__}. Accepted: a rl.Value.")
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), evaluating(self.value):
+            return self._of(batch)
+
+    def _of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        played, terminated = (batch.count > 0).numpy(), batch["terminated"].numpy()
+        ended = terminated | batch["truncated"].numpy()
+        V = self.value.of(batch["state"], batch.shape).double().numpy()
+        beyond = np.zeros_like(V)
+        beyond[:, :-1] = V[:, 1:]
+        last = ended.copy()
+        last[:, -1] = True
+        if played.shape[1] > 1:
+            last[:, :-1] |= played[:, :-1] & ~played[:, 1:]
+        beyond[last] = self.value.of(batch["next"][torch.from_numpy(last)], (int(last.sum()),)).double().numpy()
+        delta = np.where(played, batch["reward"].numpy() + self.discount * np.where(terminated, 0.0, beyond) - V, 0.0)
+        keep = self.discount * self.trace * (played & ~ended)
+        A, ahead = np.empty_like(delta), np.zeros(len(delta))
+        for t in range(delta.shape[1] - 1, -1, -1):
+            ahead = delta[:, t] + keep[:, t] * ahead
+            A[:, t] = ahead
+        G = np.where(played, A + V, 0.0)
+        if self.normalise:
+            own = A[played]
+            spread = own.std()
+            same = spread <= ROUNDING * max(np.abs(G).max(), np.abs(V[played]).max())
+            A = np.where(played & (not same), (A - own.mean()) / (1.0 if same else spread), 0.0)
+        return torch.from_numpy(A), torch.from_numpy(G)
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """A2C's weight: w = A − c log π(a | s), the advantage that was found when the data were drawn, and a bonus for entropy.
+
+    E ∇ Σ w log π  with  −c log π  in w is the gradient of c · entropy, where the data are the policy's own.
+
+    Parameters
+    ----------
+    entropy : c ≥ 0
+
+    Source: Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
+    """
+
+    entropy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.entropy < math.inf:
+            raise BadArgument(f"entropy={self.entropy}. Accepted: a number of 0 or more.")
+
+    def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
+        w = _advantage(batch, self)
+        return w - self.entropy * log_prob if self.entropy else w
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """PPO's weight: the gradient of its clipped surrogate is that of a weighted log-likelihood.
+
+        w = ρ A · 1[not (A > 0 and ρ > 1 + ε)] · 1[not (A < 0 and ρ < 1 − ε)] − c ρ log π,      ρ = π(a | s) / π_played(a | s)
+        ∇ Σ min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) = Σ w ∇ log π                                          (c = 0)
+
+    Parameters
+    ----------
+    epsilon : ε > 0
+    entropy : c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
+
+    Reads "advantage" and "log_prob" of the batch. A weight beyond the numbers of its type (ρ = e^{89} in float32) is the largest of them.
+
+    Source: Schulman et al. (2017), Proximal policy optimization algorithms, eq. 7.
+
+    >>> batch = Batch({"advantage": torch.tensor([1.0, 1.0, -1.0]), "log_prob": torch.zeros(3)})
+    >>> Clipped(0.2)(batch, torch.tensor([0.1, 0.3, 0.3]))
+    tensor([ 1.1052,  0.0000, -1.3499])
+    """
+
+    epsilon: float = 0.2
+    entropy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0 or not 0 <= self.entropy < math.inf:
+            raise BadArgument(f"epsilon={self.epsilon}, entropy={self.entropy}. Accepted: epsilon > 0, entropy of 0 or more.")
+
+    def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
+        A = _advantage(batch, self)
+        if "log_prob" not in batch:
+            raise BadArgument(
+                "Clipped needs the log π of the policy that played, 'log_prob', in the batch: rl.Rollouts gives it."
+            )
+        ratio = bounded(torch.exp(log_prob - batch["log_prob"]))
+        clipped = ((A > 0) & (ratio > 1 + self.epsilon)) | ((A < 0) & (ratio < 1 - self.epsilon))
+        w = torch.where(clipped, 0.0, bounded(ratio * A))
+        return bounded(w - self.entropy * torch.where(ratio == 0, 0.0, ratio * log_prob)) if self.entropy else w
+
+
+def _advantage(batch: Batch, of: Any) -> Tensor:
+    if "advantage" not in batch:
+        raise BadArgument(
+            f"{type(of).__name__} weighs terms by their advantage, and the batch has none: rl.Rollouts(…, advantage=rl.GAE(value))."
+        )
+    return batch["advantage"]

@@ -1,0 +1,140 @@
+"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE, A2C and PPO climb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import BadArgument, ModelError
+from ..models.base import Model, applied, unpadded
+from .actions import Actions, Discrete, actions_of
+
+
+class Policy(Model):
+    """A distribution over actions.
+
+        log π(a | s)
+
+    The gradient of Σ_t w_t log π(a_t | s_t), w_t a return less a baseline and held fixed, is the policy gradient: with
+    `weights.RewardToGo`, maximising this likelihood on rollouts of the policy itself is REINFORCE; with `weights.Advantage`, A2C; with
+    `weights.Clipped`, PPO.
+
+    Parameters
+    ----------
+    network : s (…, d) → parameters of the distribution (…, K)
+    actions : what is chosen: an action space of gymnasium (`rollouts.actions`) or a distribution of `models.actions`; None: one of K
+
+    Raises
+    ------
+    ModelError : the network's output does not match the terms
+    BadArgument : an action space that is not supported
+
+    Source: Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+
+    >>> policy = Policy(nn.Linear(4, 2))
+    >>> batch = Batch({"state": torch.zeros(3, 7, 4), "action": torch.zeros(3, 7, dtype=torch.long)}, dims=2)
+    >>> tuple(policy.log_prob(batch).shape)
+    (3, 7)
+    """
+
+    target = "action"
+
+    def __init__(self, network: nn.Module, actions: Any = None):
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise BadArgument(f"Policy(network): network is {type(network).__name__}, not a torch.nn.Module.")
+        self.network = network
+        self.actions: Actions | None = actions if actions is None or hasattr(actions, "outputs") else actions_of(actions)
+
+    @property
+    def measure(self) -> str:
+        return "mass" if self.actions is None else self.actions.measure
+
+    def parameters_of(self, state: Tensor) -> tuple[Actions, Tensor]:
+        """The distribution of the action at each state, and its parameters, (…, K)."""
+        f = applied(self.network, state)
+        return (Discrete(f.shape[-1]) if self.actions is None else self.actions), f
+
+    def logits(self, state: Tensor) -> Tensor:
+        """f_θ(s), (…, K)."""
+        return self.parameters_of(state)[1]
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """log π(a | s) of each term, (n,) or (B, T); exactly 0 where the count is 0 (padding)."""
+        actions, f = self.parameters_of(batch["state"])
+        fits = f.shape[-1] >= 2 if self.actions is None else f.shape[-1] == actions.outputs
+        if tuple(f.shape[:-1]) != batch.shape or not fits:
+            wanted = "K), K actions, 2 or more" if self.actions is None else f"{actions.outputs})"
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(f.shape)} for terms of shape {batch.shape}. "
+                f"Accepted: ({', '.join(map(str, batch.shape))}, {wanted}."
+            )
+        out = actions.log_prob(f, batch["action"])
+        return unpadded(out, batch)
+
+    # ---- play --------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]:
+        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode (of a squashed normal: its median)."""
+        actions, f = self.parameters_of(state)
+        action = actions.mode(f) if greedy else actions.draw(f, generator)
+        return action, actions.log_prob(f, action)
+
+    def sent(self, action: Tensor) -> np.ndarray:
+        """Recorded actions as an environment takes them."""
+        return action.cpu().numpy() if self.actions is None else self.actions.sent(action)
+
+    @torch.no_grad()
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> np.ndarray:
+        """Actions as an environment takes them, (n, …): drawn from π, or (greedy) its mode."""
+        actions, f = self.parameters_of(state)
+        return self.sent(actions.mode(f) if greedy else actions.draw(f, generator))
+
+
+class Value(Model):
+    """What is still to come, given what is seen: a Normal whose mean is the value function.
+
+        log p(G | s) = log Normal(G | V_θ(s), σ²)
+
+    Fitted beside a policy on the same rollouts: `LogLikelihood(policy, rollouts, weights) + LogLikelihood(value, rollouts)`. σ weighs the two
+    where they share parameters; the gradient is that of −(G − V)²/2σ².
+
+    Parameters
+    ----------
+    network : s (…, d) → V (…) or (…, 1)
+    scale : σ
+
+    Reads "state" and "return", what `Rollouts` makes of rewards with `advantage=`.
+
+    >>> value = Value(nn.Linear(4, 1))
+    >>> tuple(value.of(torch.zeros(3, 7, 4), (3, 7)).shape)
+    (3, 7)
+    """
+
+    target = "return"
+
+    def __init__(self, network: nn.Module, scale: float = 1.0):
+        super().__init__()
+        if not scale > 0:
+            raise BadArgument(f"scale={scale}. Accepted: a positive number.")
+        self.network, self.scale = network, scale
+
+    def of(self, state: Tensor, shape: Sequence[int]) -> Tensor:
+        """V(s) of states that lie in a tensor of this leading shape."""
+        V = applied(self.network, state)
+        if tuple(V.shape) not in (tuple(shape), (*shape, 1)):
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one value each."
+            )
+        return V.reshape(tuple(shape))
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
+        out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
+        return unpadded(out, batch)

@@ -1,0 +1,329 @@
+"""Rollouts: what an environment does with the actions of the model as it now stands."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import evaluating, told
+from ..errors import BadArgument, DataError
+from .environments import Environments, Transition
+from .snapshot import Opaque
+
+
+class Actor(Protocol):
+    """Chooses an action for each state, as the environment takes it."""
+
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Any: ...
+
+
+class Player(Protocol):
+    """Chooses an action for each state, as it is recorded, and says how probable it was."""
+
+    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]: ...
+
+    def sent(self, action: Tensor) -> Any: ...
+
+
+Advantage = Callable[[Batch], tuple[Tensor, Tensor]]
+LONGEST = 30_000  # steps of a whole episode
+LEARNT = ("state", "action", "log_prob", "advantage", "return")  # what a step on rows reads
+
+
+class Rollouts:
+    """What an environment does with the actions of a policy, as a source that draws from the model.
+
+    Each pass plays B copies side by side and yields one batch of terms (B, T):
+
+        state (B, T, …)   action (B, T, …)   reward (B, T)   next (B, T, …)   terminated, truncated (B, T)   step (B, T)
+        log_prob (B, T): log π(a | s) of the policy that played;    with `advantage`: advantage (B, T), return (B, T)
+
+    `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit of steps, and rewards would
+    have followed from the state `next`. The count is 0 on what is no transition: padding after an episode's end, and the steps in which a
+    copy does nothing but begin anew.
+
+    Parameters
+    ----------
+    environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment
+    copies : B
+    length : T, steps of each copy a pass; episodes go on from pass to pass. None: one whole episode of each copy, begun anew
+    advantage : what makes advantages and returns of a pass, as it is drawn (`weights.GAE(value)`)
+    epochs, batch_size : deal each pass out so many times, in random order, as terms (n,), n of them a step (PPO). None: whole, once
+    seed : of the environments, the actions and the order. The passes go on in one random sequence: a new Rollouts begins it again
+    greedy : play the most probable action instead of drawing one
+    settings : handed to the environment
+
+    The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has one, sees the states of a pass when
+    the next one begins.
+
+    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept, and with `length` the environments
+    as they stand (attributes, random numbers, limits of steps). Where the state of an environment cannot be read (a simulator in C, processes of
+    their own), that cannot be promised: episodes then begin anew, and a warning says so and why.
+
+    Raises
+    ------
+    MissingExtra : gymnasium is not installed
+    BadArgument : an environment that is not known
+    NotFinite, DataError : the environment gives what is not finite, or not of the shape it promised
+
+    Source: Sutton and Barto (2018), Reinforcement Learning: An Introduction, 2nd ed., §3.3; Schulman et al. (2017), Proximal policy
+    optimization algorithms.
+
+    >>> Rollouts("CartPole-v1", 8).actions
+    Discrete(2)
+    """
+
+    drawn = True  # every pass is drawn from the model as it then stands: solvers must not keep or split it
+    size = None
+    units = "action"
+
+    def __init__(
+        self,
+        environment: str | Callable[..., Any],
+        copies: int = 16,
+        *,
+        length: int | None = None,
+        advantage: Advantage | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        greedy: bool = False,
+        settings: dict[str, Any] | None = None,
+    ):
+        for name, value in (("length", length), ("epochs", epochs), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise BadArgument(f"{name}={value}. Accepted: 1 or more, or None.")
+        if batch_size is not None and epochs is None:
+            raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
+        self.environments = Environments(environment, copies, settings)
+        self.name, self.copies, self.length, self.advantage = self.environments.name, copies, length, advantage
+        self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
+        self.generator = torch.Generator().manual_seed(seed)
+        self.played, self.under_way = 0, False
+        self._return, self._finished = np.zeros(copies), list[float]()
+        self._rows: Batch | None = None
+        self._left: list[Tensor] = []  # rows of the pass under way, a step each
+        self._restored = False
+        self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
+
+    @property
+    def actions(self) -> Any:
+        """The space of one copy's actions."""
+        return self.environments.actions
+
+    @property
+    def fingerprint(self) -> str:
+        """Of how the data arise: they have no values before they are drawn."""
+        how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
+        return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
+
+    # ---- what a climb takes --------------------------------------------------------------------------------------------------
+
+    def batches(self, model: Player | None = None) -> Iterator[Batch]:
+        """One pass, (B, T)."""
+        if model is None or not hasattr(model, "play"):
+            raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
+        with evaluating(model):
+            self._observed(model)
+            batch = self._drawn(model)
+            if self.advantage is not None:
+                batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
+        yield batch
+
+    def dealt(self, model: Player) -> Iterator[Batch]:
+        """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
+        if not self._restored:  # what other training left was drawn from another policy
+            self._left = []
+        self._restored = False
+        while True:
+            if self._left:
+                assert self._rows is not None
+                yield self._rows[self._left.pop(0)]
+                continue
+            (whole,) = self.batches(model)
+            if self.epochs is None:
+                yield whole
+                continue
+            self._rows = _rows(whole)
+            self._left = self._order(len(self._rows))
+
+    def _order(self, n: int) -> list[Tensor]:
+        """The rows of each step that a pass of n transitions is used for."""
+        if self.batch_size is None or self.batch_size >= n:
+            return [torch.arange(n)] * (self.epochs or 0)
+        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)]
+        return [part for order in orders for part in order.split(self.batch_size)]
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next batches depend on."""
+        known = {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
+        known |= {"return": torch.from_numpy(self._return.copy()), "finished": torch.tensor(self._finished, dtype=torch.float64)}
+        if self._seen is not None:
+            known["seen"] = self._seen
+        if self._left:
+            assert self._rows is not None
+            known |= {f"pass.{name}": t for name, t in self._rows.tensors.items()}
+            known |= {"left": torch.cat(self._left), "sizes": torch.tensor([len(part) for part in self._left])}
+        return known | (under_way(self.environments) if self.under_way and self.length is not None else {})
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Stand where `state` was taken; with new episodes, and a warning, where those under way could not be kept.
+
+        Raises
+        ------
+        BadSave : it was taken of another environment
+        """
+        self.under_way = again(self.environments, tensors)
+        self.generator.set_state(tensors["generator"])
+        self.played, self._seen = int(tensors["played"]), tensors.get("seen")
+        self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
+        self._rows, self._left, self._restored = None, [], True
+        if "left" in tensors:
+            self._rows = Batch({name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")})
+            self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
+
+    def measured(self) -> dict[str, float]:
+        """Steps played so far, and the mean return of the episodes that ended since it was last asked, which the policy played as it learnt."""
+        found = {"played": float(self.played)}
+        if self._finished:
+            found["training_return"] = float(np.mean(self._finished))
+        self._finished.clear()
+        return found
+
+    # ---- play ----------------------------------------------------------------------------------------------------------------
+
+    def _observed(self, model: Any) -> None:
+        """Normalisers are shown the states of the last pass."""
+        if self._seen is not None:
+            for layer in _normalisers(model):
+                layer.observe(self._seen)
+        self._seen = None
+
+    def _drawn(self, model: Player) -> Batch:
+        if self.length is None or not self.under_way:
+            self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
+            self._return[:], self.under_way = 0, True
+        taken: list[tuple[Transition, Tensor, Tensor]] = []
+        playing, ended = np.ones(self.copies, dtype=bool), np.zeros(self.copies, dtype=bool)
+        while playing.any() if self.length is None else len(taken) < self.length:
+            if self.length is None:
+                _endless(self.environments)
+            state = torch.from_numpy(self.environments.state)
+            action, log_prob = model.play(state, self.generator, greedy=self.greedy)
+            now = self.environments.step(model.sent(action))
+            if self.length is None:
+                now.count, ended = playing.copy(), now.ended & playing
+                playing &= ~ended
+            else:
+                ended = now.ended
+            self._count(now, ended)
+            taken.append((now, action, log_prob))
+        batch = self._batch(taken)
+        if _normalisers(model):
+            self._seen = batch["state"][batch.count > 0]
+        return batch
+
+    def _count(self, now: Transition, ended: np.ndarray) -> None:
+        self.played += int(now.count.sum())
+        self._return += now.reward * now.count
+        if ended.any():
+            self._finished.extend(self._return[ended].tolist())
+            self._return[ended] = 0
+
+    def _batch(self, taken: list[tuple[Transition, Tensor, Tensor]]) -> Batch:
+        count = torch.from_numpy(np.stack([now.count for now, _, _ in taken], 1))
+        tensors = {
+            name: torch.from_numpy(np.stack([getattr(now, name) for now, _, _ in taken], 1))
+            for name in ("state", "reward", "next", "terminated", "truncated")
+        }
+        tensors |= {"action": torch.stack([a for _, a, _ in taken], 1), "log_prob": torch.stack([p for _, _, p in taken], 1)}
+        if not bool(count.all()):
+            tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
+        tensors["step"] = torch.arange(count.shape[1]).expand(count.shape)
+        return Batch(tensors, count=count.to(torch.float64), dims=2)
+
+
+def returns(
+    model: Actor,
+    environment: str | Callable[..., Any],
+    episodes: int = 16,
+    *,
+    seed: int = 0,
+    greedy: bool = True,
+    **settings: Any,
+) -> Tensor:
+    """The undiscounted return of each of so many whole episodes that the model plays in environments of their own, (episodes,).
+
+    >>> import thetahat as th
+    >>> returns(th.rl.Policy(th.networks.mlp(4, 8, 2)), "CartPole-v1", 3, max_episode_steps=5).tolist()
+    [5.0, 5.0, 5.0]
+    """
+    environments = Environments(environment, episodes, settings)
+    generator = torch.Generator().manual_seed(seed)
+    environments.reset(seed)
+    total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
+    with evaluating(model):
+        while playing.any():
+            _endless(environments)
+            now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
+            total += now.reward * playing
+            playing &= ~now.ended
+    environments.close()
+    return torch.from_numpy(total)
+
+
+def under_way(environments: Environments) -> dict[str, Tensor]:
+    """Episodes under way as tensors of a checkpoint; the reason, where they cannot be kept."""
+    try:
+        return {"environments": torch.from_numpy(environments.kept().copy())}
+    except Opaque as error:
+        return {"opaque": torch.tensor(list(str(error).encode()), dtype=torch.uint8)}
+
+
+def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
+    """Whether the episodes that a checkpoint kept go on; a warning where there were some and they could not be kept."""
+    if "environments" in tensors:
+        environments.restore(tensors["environments"].numpy())
+        return True
+    if "opaque" in tensors:
+        why = bytes(tensors["opaque"].tolist()).decode()
+        warnings.warn(
+            f"the episodes of {environments.name} that were under way could not be kept ({why}, whose state cannot be read): new ones begin, and "
+            "training goes on from the checkpoint, but not as it would have without the interruption.",
+            stacklevel=2,
+        )
+    return False
+
+
+def _normalisers(model: Any) -> list[Any]:
+    """The layers of a policy that are shown what was played."""
+    return [layer for layer in model.modules() if hasattr(layer, "observe")] if hasattr(model, "modules") else []
+
+
+def _endless(environments: Environments) -> None:
+    """A policy that walks into a wall for ever is an error, not a wait."""
+    if environments.steps >= LONGEST:
+        raise DataError(
+            f"an episode of {environments.name} has not ended after {LONGEST:,} steps: give it a limit, max_episode_steps=… among its settings."
+        )
+
+
+def _rows(whole: Batch) -> Batch:
+    """The transitions of a pass as terms (n,), with what a step reads, in the precision of the states."""
+    played = whole.count > 0
+    wide = whole["state"].dtype if whole["state"].is_floating_point() else torch.float32
+    kept = {name: whole[name][played] for name in LEARNT if name in whole}
+    return Batch({name: t.to(wide) if t.is_floating_point() else t for name, t in kept.items()})
+
+
+def _padded(values: Tensor, played: Tensor) -> Tensor:
+    """values, 0 where nothing was played."""
+    keep = played.reshape(*played.shape, *[1] * (values.ndim - 2))
+    return torch.where(keep, values, torch.zeros((), dtype=values.dtype))
