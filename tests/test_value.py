@@ -101,6 +101,10 @@ def tokens() -> Any:
     spelled = th.language.Characters("-.0123456789 ")  # a small vocabulary: its information is a matrix
     one = th.language.Autoregressive(th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1))
 
+    def fitted(data: pd.DataFrame) -> Fit:
+        text = " ".join(f"{v:.2f}" for v in data["r"])
+        return th.fit(one, th.language.Tokens([text], tokenizer=spelled, context=16), solver=th.Stochastic(steps=4, batch_size=4))
+
     return fitted
 
 
