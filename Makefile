@@ -5,7 +5,7 @@
 PYTHON  ?= python3
 BIN     := .venv/bin
 INSTALL := $(BIN)/pip install --quiet -c constraints.txt
-TREE    := src tests benchmarks
+TREE    := src tests benchmarks scripts
 
 .PHONY: demo test lint docs format clean
 
