@@ -53,7 +53,9 @@ def replacing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
     part = path.with_name(f".{path.name[:40]}{token}{PART}")  # short: the name of the file itself may be as long as names can be
     try:
         part.touch(exist_ok=alone)  # a folder that is missing, or may not be written to, is known at once
-        mode = (path if path.exists() else part).stat().st_mode & 0o777  # who may read it: a library may write a file of its own here
+        mode = (
+            path if path.exists() else part
+        ).stat().st_mode & 0o777  # who may read it: a library may write a file of its own here
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,11 +15,14 @@ class Pairwise(Protocol):
 
     >>> import torch
     >>> class Coin(torch.nn.Module):
+    ...     pairwise = True
     ...     def probabilities(self, batch):
     ...         return torch.tensor([0.5, 0.0, 0.5]).expand(len(batch), 3)
     >>> isinstance(Coin(), Pairwise)
     True
     """
+
+    pairwise: ClassVar[bool]
 
     def probabilities(self, batch: Batch) -> Tensor:
         """P(the first is preferred), P(a tie), P(the second is preferred), (n, 3)."""

@@ -287,15 +287,15 @@ def described() -> dict[str, list[torch.nn.Module]]:
     from thetahat.rl.actions import Discrete
 
     return {
-        "gpt": [M.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, activation="relu2", ngrams=(7,)))],
-        "tied": [M.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, tied=True))],
-        "classifier": [M.Conditional(F.Categorical(3), N.ConvNet((8, 8), 3, (4, 8), levels=17))],
+        "gpt": [th.language.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, activation="relu2", ngrams=(7,)))],
+        "tied": [th.language.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, tied=True))],
+        "classifier": [M.Conditional(F.Categorical(3), th.generative.ConvNet((8, 8), 3, (4, 8), levels=17))],
         "double": [M.Conditional(F.get("gumbel"), N.mlp(3, (4,), 2, dtype=torch.float64))],
-        "vae": [M.VAE.images((8, 8), 17, width=8, latent=2)],
-        "flow": [M.Flow.spline(2, transforms=1, hidden=(8,))],
-        "diffusion": [M.Diffusion(N.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels")],
-        "policy and value": [M.Policy(shared[0], Discrete(2)), M.Value(shared[1])],
-        "returns": [M.QRDQN(N.mlp(4, 8, 10), levels=5)],
+        "vae": [th.generative.VAE.images((8, 8), 17, width=8, latent=2)],
+        "flow": [th.generative.Flow.spline(2, transforms=1, hidden=(8,))],
+        "diffusion": [th.generative.Diffusion(th.generative.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels")],
+        "policy and value": [th.rl.Policy(shared[0], Discrete(2)), th.rl.Value(shared[1])],
+        "returns": [th.rl.QRDQN(N.mlp(4, 8, 10), levels=5)],
     }
 
 

@@ -142,7 +142,7 @@ def test_the_first_step_on_fresh_rollouts_has_a_ratio_of_exactly_one():
 
 def test_what_a_weighting_lacks_is_named():
     bare = Batch({"advantage": torch.zeros(2)})
-    with pytest.raises(BadArgument, match=r"weights\.GAE"):
+    with pytest.raises(BadArgument, match=r"rl\.GAE"):
         Advantage()(Batch({"y": torch.zeros(2)}), torch.zeros(2))
     with pytest.raises(BadArgument, match="log π of the policy that played"):
         Clipped()(bare, torch.zeros(2))
@@ -150,5 +150,5 @@ def test_what_a_weighting_lacks_is_named():
         Clipped(0)
     with pytest.raises(BadArgument, match="trace=2"):
         GAE(th.rl.Value(Table([0.0])), 0.9, 2)
-    with pytest.raises(BadArgument, match=r"models\.Value"):
+    with pytest.raises(BadArgument, match=r"rl\.Value"):
         GAE(nn.Linear(2, 1))

@@ -14,6 +14,7 @@ from ..errors import BadArgument
 from ..evaluation.calibration import check, wilson
 from ..evaluation.calibration_error import CalibrationError, calibration_error
 from ..evaluation.score import Score, score, spread
+from ..solvers.found import Found
 from .bradley_terry import BradleyTerry
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Judgement:
         )
 
 
-def judge(fit: Fit, pairs: Any = None, *, level: float = 0.95, bins: int = 10, seed: int = 0) -> Judgement:
+def judge(fit: Fit | BradleyTerry, pairs: Any = None, *, level: float = 0.95, bins: int = 10, seed: int = 0) -> Judgement:
     """Accuracy, nats and calibration error of a Bradley–Terry model on pairs, each with its interval.
 
         accuracy = Σ c_i a_i / Σ c_i,      a_i = 1[p_i > q_i] + ½·1[p_i = q_i]
@@ -62,7 +63,7 @@ def judge(fit: Fit, pairs: Any = None, *, level: float = 0.95, bins: int = 10, s
 
     Parameters
     ----------
-    fit : of a BradleyTerry model
+    fit : of a BradleyTerry model; or the model itself
     pairs : a source of pairs; None: those that were fitted. Where its batches name groups (prompts), errors are of independent groups
     level, bins, seed : of the intervals; bins of the calibration error
 
@@ -82,9 +83,12 @@ def judge(fit: Fit, pairs: Any = None, *, level: float = 0.95, bins: int = 10, s
     0.6667
     """
     check(bins, level)
-    model, source = fit.model, fit.source if pairs is None else fit._source_like(pairs)
+    model = fit.model if isinstance(fit, Found) else fit
     if not isinstance(model, BradleyTerry):
         raise BadArgument(f"a {type(model).__name__} does not say which of two is preferred. Accepted: BradleyTerry.")
+    if pairs is None and not isinstance(fit, Found):
+        raise BadArgument("pairs=None are those that were fitted, and a model alone has none. Pass a source of pairs.")
+    source = pairs if not isinstance(fit, Found) else fit.source if pairs is None else fit._source_like(pairs)
     batches = list(source.batches(model))
     p = torch.cat([model.probabilities(batch).to("cpu", torch.float64) for batch in batches])
     batch = concatenate(batches)

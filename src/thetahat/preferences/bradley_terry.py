@@ -59,6 +59,7 @@ class BradleyTerry(Model):
 
     measure = "mass"
     target = "preference"
+    pairwise = True
 
     def __init__(
         self,
