@@ -65,12 +65,12 @@ def main() -> None:
     network = th.generative.ConvNet((28, 28), 10, seed=given.seed)
     source = th.generative.Augmented(train, th.generative.Shifts((28, 28), given.shift))
     classifier = th.fit(th.models.Conditional(th.families.Categorical(10), network), source, solver=solver)
-    climbed = time.process_time() - begun
+    maximised = time.process_time() - begun
     tempered = th.fit(th.models.Tempered(classifier.model), other)
     spent = time.process_time() - begun
 
     print(f"{sum(p.numel() for p in network.parameters())} parameters, {steps} steps of {given.batch} ({given.epochs:g} epochs)")
-    print(f"{spent:.0f} s of one core, {climbed:.0f} of them the climb")
+    print(f"{spent:.0f} s of one core, {maximised:.0f} of them the run")
     low, high = tempered.intervals().loc["temperature"]
     print(f"temperature {tempered.estimates['temperature']:.3f} ({low:.3f} to {high:.3f}); {tempered.certificate}")
     where = "validation" if given.validate else "test"

@@ -3,7 +3,7 @@
     python benchmarks/diffusion.py [--quick] [--picture docs/diffusion.png]
 
 scikit-learn's digits, the first 1400 to fit, the other 397 to score. Every model is fitted by `th.fit`; nothing of the held-out images decides when
-a climb ends: a tenth of the 1400 is held out for that. Seconds are of the process's CPU time, one thread. `--quick` tries it with few steps.
+a run ends: a tenth of the 1400 is held out for that. Seconds are of the process's CPU time, one thread. `--quick` tries it with few steps.
 """
 
 from __future__ import annotations

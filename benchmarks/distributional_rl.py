@@ -1,4 +1,4 @@
-"""Distributional reinforcement learning on CartPole and Acrobot: the greedy return after a climb through `fit` on a replay, several seeds.
+"""Distributional reinforcement learning on CartPole and Acrobot: the greedy return after a run through `fit` on a replay, several seeds.
 
     python benchmarks/distributional_rl.py [--seeds 5] [--rows C51/CartPole-v1 QR-DQN/Acrobot-v1 …] [--processes 2] [--results FILE]
 

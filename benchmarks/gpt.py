@@ -4,9 +4,9 @@
 
 The recipe (nanoGPT's README, "I only have a macbook"): 4 layers, 128 wide, 4 heads, context 64, batch 12, 2000 steps of AdamW; written out here
 in plain torch, its evaluations left out of its time. With fewer `--recipe-steps` its time is theirs, scaled to 2000, and no loss is quoted.
-`--seconds` gives the climb that time instead. Both are scored alike: every character of the last 10 % of the text. The climb's network reads what
+`--seconds` gives the run that time instead. Both are scored alike: every character of the last 10 % of the text. The run's network reads what
 the last two, three and four characters are together besides each; its context, batch, rate and tables were chosen on the last tenth of the training
-text, which the final climb then learns from too.
+text, which the final run then learns from too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ NETWORK = {"layers": 4, "width": 128, "heads": 4, "activation": "relu2", "ngrams
 SETTINGS = {"optimiser": "muon", "learning_rate": 0.01, "momentum": 0.95, "betas": (0.9, 0.95), "decay": "linear", "warmup": 10}
 
 
-def climb(tokens: th.language.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
+def optimise(tokens: th.language.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
     """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a warm-up."""
     model = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
     objective = th.Objective([th.LogLikelihood(model, tokens)])
@@ -152,7 +152,7 @@ def main() -> None:
                 )
             )
         print(f"the recipe takes {whole:.1f} s for 2000 steps")
-    model, steps, took = climb(train, chosen.batch_size, seconds, **NETWORK)
+    model, steps, took = optimise(train, chosen.batch_size, seconds, **NETWORK)
     for stride in (None, chosen.context // 2, chosen.context // 8):
         name = f"thetahat.fit, windows of {chosen.context}" + (f", stride {stride}" if stride else "")
         rows.append((name, steps, took, score(model, held_out.laid_out(stride=stride))))

@@ -1,4 +1,4 @@
-"""The face: `fit` and `maximize` choose the solver, climb, and hand back a Fit.
+"""The face: `fit` and `maximize` choose the solver, optimise, and hand back a Fit.
 
 Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit, whose questions are those of
 inference, evaluation and report. What reads tables (pandas, pyarrow, formulaic) takes as long to load as torch: it comes with the first
@@ -29,7 +29,7 @@ from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.given import density_of, need, source_of
 from .printable import printable
-from .solvers import Stochastic, choose, climb
+from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
 from .types import Weights
 
@@ -74,7 +74,7 @@ def fit(
         `Trimmed(0.75)`, or their names, "density_power:0.5"
     solver : None chooses by what the model offers and by size
     on_failure : "raise", or "return" the fit as it stands with its certificate
-    run : a folder, runs/NAME, that records a stochastic climb and from which the same call goes on (see `thetahat.io.runs`)
+    run : a folder, runs/NAME, that records a training run and from which the same call goes on (see `thetahat.io.runs`)
     covariance, by : the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column whose values identify
         clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the model's default
     parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
@@ -128,7 +128,7 @@ def maximize(
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
 
-    run : as of `fit`;  watch : called with every state of the climb
+    run : as of `fit`;  watch : called with every state of the run
 
     Returns
     -------
@@ -150,12 +150,12 @@ def maximize(
     solver = solver or choose(objective)
     robust = [term.robust for term in objective.terms if term.robust is not None]
     if robust and isinstance(solver, Stochastic):
-        raise BadArgument(f"{robust[0]} is not maximised by Stochastic, which climbs log p of batches. Leave the solver out.")
+        raise BadArgument(f"{robust[0]} is not maximised by Stochastic, which maximises log p of batches. Leave the solver out.")
     if run is not None:
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
     try:
-        objective, certificate, trace = climb(objective, solver, run, watch)
+        objective, certificate, trace = optimise(objective, solver, run, watch)
         measured = () if run is None else runs.measured(run.folder)
         result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
         _gathered(result)

@@ -45,7 +45,7 @@ class _Linear(BaseEstimator):
     solver: Any
     on_failure: str
 
-    def _climb(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, family: Family, levels: tuple[Any, ...] | None) -> None:
+    def _fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, family: Family, levels: tuple[Any, ...] | None) -> None:
         if self.on_failure not in ("warn", "raise"):
             raise BadArgument(f"on_failure={self.on_failure!r}. Accepted: 'warn', 'raise'.")
         lacking = family.lacking(())
@@ -164,7 +164,7 @@ class Regressor(RegressorMixin, _Linear):
         family = families.get(self.family)
         if hasattr(family, "probabilities"):
             raise BadArgument(f"{family} describes categories: use Classifier.")
-        self._climb(X, np.asarray(y, dtype=np.float64), sample_weight, family, None)
+        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, family, None)
         slopes, intercepts = self._coefficients()
         self.coef_, self.intercept_ = slopes[0], float(intercepts[0])
         return self
@@ -247,7 +247,7 @@ class Classifier(ClassifierMixin, _Linear):
                 f"Only binary classification is supported by {family}. The type of the target is multiclass: it has {k} classes. "
                 "Use family=None or 'categorical'."
             )
-        self._climb(X, codes.astype(np.float64), sample_weight, family, tuple(self.classes_.tolist()))
+        self._fit(X, codes.astype(np.float64), sample_weight, family, tuple(self.classes_.tolist()))
         self.coef_, self.intercept_ = self._coefficients()
         if k > 2:
             self.coef_ = np.concatenate([np.zeros((1, X.shape[1])), self.coef_])

@@ -94,7 +94,7 @@ def test_every_example_of_the_help_is_understood(name, capsys):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_run_is_rebuilt_from_its_folder_alone(fitted, name):
-    """Its model, without its data or a line of code: the parameters are those that the climb left."""
+    """Its model, without its data or a line of code: the parameters are those that the run left."""
     system, _, fit = again(fitted / name)
     assert system.name == name
     assert fit.certificate.status == "stochastic"
@@ -385,7 +385,7 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
     ]:
         assert main(words) == 2, words
         assert said in capsys.readouterr().err
-    (tmp_path / "other.txt").write_text("Ω is no character of that text")
+    (tmp_path / "other.txt").write_text("Ω is not a character of that text")
     assert main(["score", str(fitted / "gpt"), str(tmp_path / "other.txt")]) == 3
     assert "'Ω'" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

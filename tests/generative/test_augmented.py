@@ -50,7 +50,7 @@ def test_a_score_sees_the_rows_as_they_were_observed():
 
 
 def test_a_change_that_changes_nothing_is_the_same_fit():
-    """θ of a climb on rows in a source that augments by nothing: every batch holds the rows themselves."""
+    """θ of a run on rows in a source that augments by nothing: every batch holds the rows themselves."""
     augmented = Augmented(source(), Shifts((3, 4), 0))
     for batch in augmented.epoch(20, torch.Generator().manual_seed(1)):
         assert torch.equal(batch["x"], source().whole["x"][batch["y"]])

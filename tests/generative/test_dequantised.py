@@ -151,7 +151,7 @@ def test_what_cannot_be_dequantised_is_named() -> None:
         Dequantised(normal(0, 1)).log_prob(Batch({"y": torch.tensor([1.0, 0.5])}))
     with pytest.raises(OutOfSupport, match=r"'y' is 4 at \[0, 1\], and not a whole number 0 … 3 \(levels=4\)"):
         Dequantised(th.models.Density(th.families.MultivariateNormal(2)), 4).log_prob(Batch({"y": torch.tensor([[3, 4]])}))
-    with pytest.raises(BadArgument, match="FullyVisible is no model of a density"):
+    with pytest.raises(BadArgument, match="FullyVisible is not a model of a density"):
         Dequantised(th.generative.FullyVisible(th.families.Bernoulli(), th.generative.MaskedMLP(2, 1)))
     with pytest.raises(BadArgument, match="Dequantised"):
         Dequantised(Dequantised(normal(0, 1)))

@@ -274,16 +274,16 @@ def test_binary_images_drawn_anew_can_be_noised():
 
 
 def test_a_killed_climb_goes_on_bit_for_bit(tmp_path):
-    """Times come from the climb's generator, noise from its step's seed: 6 steps are 3 steps and 3 more."""
+    """Times come from the run's generator, noise from its step's seed: 6 steps are 3 steps and 3 more."""
 
-    def climbed(steps, **settings):
+    def maximised(steps, **settings):
         model = Diffusion(Denoiser(3, width=8, blocks=1), predict="v")
         data = Noised(Tensors({"y": torch.randn(30, 3, generator=seeded())}))
         solver = th.Stochastic(steps=steps, batch_size=8, held_out=None, decay="constant", evaluate_every=3, **settings)
         return th.fit(model, data, weights=th.generative.Simple(model.schedule), solver=solver)
 
-    whole = climbed(6)
-    kept = {"checkpoint": tmp_path / "climb", "checkpoint_every": 3}
+    whole = maximised(6)
+    kept = {"checkpoint": tmp_path / "optimise", "checkpoint_every": 3}
 
     class Killed(Exception):
         pass
@@ -300,8 +300,8 @@ def test_a_killed_climb_goes_on_bit_for_bit(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(th.generative.Simple, "__call__", dying)
         with pytest.raises(Killed):
-            climbed(6, **kept)
-    assert torch.equal(climbed(6, **kept).theta, whole.theta)
+            maximised(6, **kept)
+    assert torch.equal(maximised(6, **kept).theta, whole.theta)
 
 
 # ---- learned ends ---------------------------------------------------------------------------------------------------------------------

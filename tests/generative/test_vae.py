@@ -131,12 +131,14 @@ def test_iwae_is_logsumexp_less_log_K_and_pieces_change_nothing(monkeypatch: pyt
     truth = torch.logsumexp(p, 0) - math.log(6)
     torch.testing.assert_close(model.log_prob_at(Batch({"y": y}), noise), truth)
     for held in (1, 10**6, 2 * y.numel()):
-        dealt = iter(noise)
+        minibatches = iter(noise)
         monkeypatch.setattr("thetahat.generative.vae.HELD", held)
-        monkeypatch.setattr(model, "_noise", lambda k, m, g, dealt=dealt: torch.stack([next(dealt) for _ in range(k)]))
+        monkeypatch.setattr(
+            model, "_noise", lambda k, m, g, minibatches=minibatches: torch.stack([next(minibatches) for _ in range(k)])
+        )
         with torch.no_grad():
             torch.testing.assert_close(model.log_prob(Batch({"y": y})), truth.detach())
-        assert next(dealt, None) is None
+        assert next(minibatches, None) is None
 
 
 # ---- its gradient --------------------------------------------------------------------------------------------------------------
@@ -198,13 +200,13 @@ def test_the_same_seed_gives_the_same_theta() -> None:
     """Bit for bit, whatever was drawn in between: the draws come from the step's own seed."""
     y = (torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
 
-    def climbed() -> Tensor:
+    def maximised() -> Tensor:
         model = VAE(mlp(6, 8, 4), mlp(2, 8, 6, seed=1), latent=2, K=3)
         return th.fit(model, {"y": y}, solver=th.Stochastic(steps=5, batch_size=10, held_out=None)).theta
 
-    first = climbed()
+    first = maximised()
     torch.randn(3)
-    assert torch.equal(first, climbed())
+    assert torch.equal(first, maximised())
 
 
 # ---- families, draws -----------------------------------------------------------------------------------------------------------

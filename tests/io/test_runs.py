@@ -1,4 +1,4 @@
-"""A run holds what a long climb reached: its folder is whole after a kill, and the same call goes on from it bit for bit."""
+"""A run holds what a long training run reached: its folder is whole after a kill, and the same call goes on from it bit for bit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_run_holds_all_that_the_climb_was(done):
     assert all(line["norm"] > 0 and line["terms"] > 0 for line in lines)
     found = runs.read(folder)
     assert found["terms"] == ["Autoregressive on Tokens"]
-    assert found["climb"]["steps"] == "12"
+    assert found["run"]["steps"] == "12"
     again = th.load(folder / runs.FIT, model=objective().model)
     assert torch.equal(again.theta, fit.theta)
     page = (folder / runs.REPORT).read_text(encoding="utf-8")
@@ -121,7 +121,7 @@ def test_folders_that_are_no_runs_are_left_alone(tmp_path):
 
 
 def test_only_a_stochastic_climb_is_a_run(tmp_path):
-    with pytest.raises(BadArgument, match="records a stochastic climb; the solver is Newton"):
+    with pytest.raises(BadArgument, match="records a training run; the solver is Newton"):
         th.fit("y ~ x", {"y": [1.0, 2.0, 2.5], "x": [0.0, 1.0, 2.0]}, solver=th.Newton(), run=tmp_path / "r")
     with pytest.raises(BadArgument, match="keeps its own checkpoint"):
         th.maximize(objective(), solver=th.Stochastic(steps=2, checkpoint=tmp_path / "c"), run=tmp_path / "r")
@@ -129,7 +129,7 @@ def test_only_a_stochastic_climb_is_a_run(tmp_path):
 
 
 def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoint_stays(tmp_path):
-    """Row 37 of x is NaN: the climb stops at the step that meets it, before θ is touched."""
+    """Row 37 of x is NaN: the run stops at the step that meets it, before θ is touched."""
     x, y = torch.ones(64, 2), torch.ones(64)
     x[37, 1] = float("nan")
     model = th.models.Conditional(th.families.Poisson(), th.networks.mlp(2, (), 1))
@@ -188,7 +188,7 @@ def test_a_truncated_fit_is_written_again(done, tmp_path):
     assert torch.equal(th.load(tmp_path / "r").theta, done[1].theta)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"climb": 3, "about": {}}', '{"climb": {}}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": 3, "about": {}}', '{"run": {}}', "\udcff"])
 def test_a_damaged_configuration_is_named(done, tmp_path, text):
     shutil.copytree(done[0], tmp_path / "r")
     (tmp_path / "r" / runs.CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -208,7 +208,7 @@ def test_what_kills_left_of_unfinished_files_is_cleared_away(done, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_disk_that_is_full_for_metrics_is_named_and_the_climb_goes_on_later(done, tmp_path):
-    """The error says which file; the checkpoint is whole, and the same call then ends where the climb that had room ended."""
+    """The error says which file; the checkpoint is whole, and the same call then ends where the run that had room ended."""
     whole, fit = done
 
     def watch(state):

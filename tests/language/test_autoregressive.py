@@ -50,7 +50,7 @@ def chain(tokens: Tokens) -> float:
 @pytest.mark.parametrize("layout", ["stream", "packed"])
 def test_a_table_of_bigrams_reaches_the_maximum_that_counting_gives(layout):
     """Its logits are free: the maximum is the count-based MLE. Transitions never seen take their probabilities to 0 from above, so the
-    climb ends below it by what they still hold."""
+    run ends below it by what they still hold."""
     tokens = Tokens(TEXTS, th.language.Characters.of(*TEXTS), context=32, layout=layout)
     V = tokens.vocabulary
     table = torch.nn.Embedding(V, V, dtype=torch.float64)

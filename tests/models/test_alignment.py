@@ -181,13 +181,13 @@ def test_grpos_divisions_can_be_left_out():
 
 
 @pytest.mark.parametrize("killed", [3, 4, 5, 6])
-@pytest.mark.parametrize("dealt", [{}, {"epochs": 2, "batch_size": 3}], ids=["a pass a step", "a pass in parts"])
-def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, dealt, killed):
+@pytest.mark.parametrize("minibatches", [{}, {"epochs": 2, "batch_size": 3}], ids=["a pass a step", "a pass in parts"])
+def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, minibatches, killed):
     """Between passes and in the middle of one, whose answers are of a policy that is gone and cannot be drawn again."""
 
-    def climb(path, steps):
+    def optimise(path, steps):
         policy = Autoregressive(Tree(1))
-        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO(), **dealt)
+        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO(), **minibatches)
         solver = th.Stochastic(steps=8, evaluate_every=1, checkpoint=path)
         objective = th.Objective([th.LogLikelihood(policy, draws, Clipped(0.2))])
         state = solver.start(objective)
@@ -195,17 +195,17 @@ def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, dealt, killed
             state = solver.step(objective, state)
         return objective.theta
 
-    whole = climb(tmp_path / "whole", 8)
-    climb(tmp_path / "killed", killed)
-    assert torch.equal(climb(tmp_path / "killed", 8), whole)
+    whole = optimise(tmp_path / "whole", 8)
+    optimise(tmp_path / "killed", killed)
+    assert torch.equal(optimise(tmp_path / "killed", 8), whole)
 
 
 def test_another_climb_begins_with_a_pass_of_its_own():
-    """What is left of a pass is another policy's: the first batch of a climb has ratio 1."""
+    """What is left of a pass is another policy's: the first batch of a run has ratio 1."""
     draws = Generations([[BOS]], reward, length=2, end=END, group=8, advantage=RLOO(), epochs=2, batch_size=4)
-    next(draws.dealt(Autoregressive(Tree(1))))
+    next(draws.minibatches(Autoregressive(Tree(1))))
     other = Autoregressive(Tree(2))
-    batch = next(draws.dealt(other))
+    batch = next(draws.minibatches(other))
     assert torch.equal(batch["log_prob"], other.log_prob(batch).detach())
 
 
@@ -419,7 +419,7 @@ def test_a_reward_leaves_the_network_that_was_given_as_it_is():
     assert same(before, state_of(net))
     assert [name for name, p in frozen.named_parameters() if p.requires_grad] == ["head.weight"]
     th.preferences.Reward(net, in_place=True)
-    assert not net.lm_head.weight.requires_grad  # handed over: its output is no part of the reward
+    assert not net.lm_head.weight.requires_grad  # handed over: its output is not part of the reward
 
 
 def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_written_in():

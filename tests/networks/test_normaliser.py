@@ -62,12 +62,12 @@ def test_evaluation_and_steps_leave_it_as_it_is():
 
 
 def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
-    """Whole episodes: bit for bit the climb that was never killed."""
+    """Whole episodes: bit for bit the run that was never killed."""
 
     class Killed(Exception):
         pass
 
-    def climb(path, dies=None):
+    def optimise(path, dies=None):
         _, policy, _ = pair(3)
         rollouts = th.rl.Rollouts("CartPole-v1", 2, seed=2)
         objective = th.Objective([th.LogLikelihood(policy, rollouts, th.rl.RewardToGo())])
@@ -84,9 +84,9 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
                 th.maximize(objective, solver=solver, watch=watch)
         return policy.state_dict()
 
-    whole = climb(tmp_path / "whole")
-    climb(tmp_path / "part", dies=5)
-    again = climb(tmp_path / "part")
+    whole = optimise(tmp_path / "whole")
+    optimise(tmp_path / "part", dies=5)
+    again = optimise(tmp_path / "part")
     assert all(torch.equal(a, again[name]) for name, a in whole.items())
 
 

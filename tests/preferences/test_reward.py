@@ -1,4 +1,4 @@
-"""A reward head on a language model: padding, the start, what is moved; a climb."""
+"""A reward head on a language model: padding, the start, what is moved; a run."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_a_frozen_network_with_a_reward_head_is_a_linear_reward_of_its_features(
     fit = th.fit(linear, th.preferences.Preferences(chosen, rejected), prior=prior)
     model = BradleyTerry(Reward(network(), frozen=True))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 16
-    climbed = th.fit(model, source, prior=prior, solver=th.Newton())
-    np.testing.assert_allclose(climbed.theta, fit.theta, atol=1e-7)
+    maximised = th.fit(model, source, prior=prior, solver=th.Newton())
+    np.testing.assert_allclose(maximised.theta, fit.theta, atol=1e-7)
     torch.testing.assert_close(
         model.log_prob(source.whole).detach(), linear.log_prob(fit.source.whole).detach(), rtol=0, atol=1e-7
     )

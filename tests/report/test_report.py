@@ -100,7 +100,7 @@ def test_the_report_opens_offline_and_has_its_charts(ships: th.Fit, tmp_path: Pa
     page = _read(ships.report(tmp_path / "report.html"))
     assert not [a for a in page.addresses if not a.startswith("#")]
     assert "script" not in page.tags
-    assert page.tags["svg"] == 1 + 1 + 2 + 6 + 2  # estimates, calibration, residuals, profiles, the climb
+    assert page.tags["svg"] == 1 + 1 + 2 + 6 + 2  # estimates, calibration, residuals, profiles, the run
     text = " ".join(page.text)
     assert "0.3845" in text
     assert "th.fit(" in text
@@ -130,7 +130,7 @@ def test_a_fit_without_a_maximum_names_the_direction_once_and_shows_no_error() -
 def test_the_report_of_no_estimate_judges_no_predictions(tmp_path: Path) -> None:
     frame = {"y": [0, 0, 0, 1, 1, 1], "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
     page = _read(th.fit("y ~ x", frame, "bernoulli", on_failure="return").report(tmp_path / "r.html"))
-    assert page.tags["svg"] == 2  # the climb alone
+    assert page.tags["svg"] == 2  # the run alone
     assert "which is no estimate" in " ".join(page.text)
 
 

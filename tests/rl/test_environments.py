@@ -213,7 +213,7 @@ def test_whole_numbers_of_a_box_are_numbers_to_a_network(dtype, wide):
     assert batch["state"].numpy().dtype == wide
     assert batch["state"][0].tolist() == [[t, 10 * t] for t in range(5)]
     replay = th.rl.Replay(make, 2, warmup=10, batch_size=4)
-    assert next(replay.dealt(th.rl.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))["state"].dtype.is_floating_point
+    assert next(replay.minibatches(th.rl.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))["state"].dtype.is_floating_point
     assert returns(policy, make, 2).tolist() == [5, 5]
 
 
@@ -233,7 +233,7 @@ def test_a_discrete_space_that_begins_elsewhere_is_numbered_from_zero():
     assert returns(model, make, 1).tolist() == [5]
     assert [int(a) for a in taken] == [2] * 5
     replay = th.rl.Replay(make, 1, warmup=5, explore=(0.0, 0.0, 1), batch_size=4)
-    assert next(replay.dealt(model))["action"].tolist() == [1] * 4
+    assert next(replay.minibatches(model))["action"].tolist() == [1] * 4
 
 
 def test_several_discrete_actions_that_begin_elsewhere_are_numbered_from_zero():

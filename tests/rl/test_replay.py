@@ -77,7 +77,7 @@ def test_sums_never_cross_an_end_and_bootstrap_on_truncation_alone(steps, capaci
     """Each target against a walk through the known episodes; capacity 13 has wrapped around by then, and holds the latest alone."""
     source, model = replay(steps=steps, capacity=capacity, discount=0.5), Tape()
     flags: set[float] = set()
-    for _, batch in zip(range(12), source.dealt(model), strict=False):
+    for _, batch in zip(range(12), source.minibatches(model), strict=False):
         newest = float(source.environments.state[0, 0]) - (0 if source.environments.over[0] else 1)
         newest = max(newest, float(batch["state"].max()))
         for clock, target in zip(batch["state"][:, 0].tolist(), batch["target"].tolist(), strict=True):
@@ -90,7 +90,7 @@ def test_sums_never_cross_an_end_and_bootstrap_on_truncation_alone(steps, capaci
 def test_a_step_that_only_begins_an_episode_is_never_drawn():
     """gymnasium's next-step autoreset: the state after an end is followed by a step that is no transition."""
     source = replay()
-    batch = next(source.dealt(Tape()))
+    batch = next(source.minibatches(Tape()))
     assert int((~source.memory["count"][: source.written]).sum()) >= 9
     ended = {float(s) for s, e in zip(source.memory["next"][:, 0, 0], source.memory["ended"][:, 0], strict=True) if e}
     assert ended
@@ -102,7 +102,7 @@ def test_every_transition_is_as_probable_as_any_other():
     """χ² of 51,200 draws of 60 transitions in two copies: below its 99.99 % point."""
     from scipy.stats import chi2
 
-    drawn = next(replay(copies=2, batch_size=51_200).dealt(Tape()))["state"][:, 0]
+    drawn = next(replay(copies=2, batch_size=51_200).minibatches(Tape()))["state"][:, 0]
     _, many = torch.unique(drawn, return_counts=True)  # both copies show the same clock
     assert len(many) == 30
     assert float(((many - 51_200 / 30) ** 2 / (51_200 / 30)).sum()) < chi2.ppf(0.9999, 29)
@@ -111,7 +111,7 @@ def test_every_transition_is_as_probable_as_any_other():
 def test_the_frozen_copy_moves_at_its_refreshes_alone():
     source, model = replay(refresh=4), Tape()
     held = []
-    for i, batch in zip(range(12), source.dealt(model), strict=False):
+    for i, batch in zip(range(12), source.minibatches(model), strict=False):
         held.append(float(batch["target"][0, 4]))
         with torch.no_grad():
             model.held.fill_(i + 1)
@@ -120,14 +120,14 @@ def test_the_frozen_copy_moves_at_its_refreshes_alone():
 
 def test_so_many_transitions_are_played_a_step():
     source = replay(every=2.5, copies=2, warmup=20)
-    played = [source.played for _ in zip(range(9), source.dealt(Tape()), strict=False)]
+    played = [source.played for _ in zip(range(9), source.minibatches(Tape()), strict=False)]
     assert played[0] == 20
     assert all(20 + 2.5 * i <= n < 20 + 2.5 * i + 2 for i, n in enumerate(played))
 
 
 def test_epsilon_falls_in_a_line_and_actions_follow_it():
     source = replay(explore=(1.0, 0.1, 2000), warmup=1000, capacity=20_000)
-    next(source.dealt(Tape()))
+    next(source.minibatches(Tape()))
     assert source.epsilon == pytest.approx(0.55)
     by_chance = source.memory["action"][:1000, 0].mean()  # the model itself always takes action 0
     assert by_chance == pytest.approx(0.775 / 2, abs=5 * (0.25 / 1000) ** 0.5)
@@ -141,7 +141,7 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
     for double, wanted in ((True, 1.0), (False, 7.0)):
         model = th.rl.QRDQN(torch.nn.Embedding(1, 2), levels=1)
         source = Replay(mdp, warmup=4, batch_size=4, refresh=10**9, discount=1.0, double=double)
-        deal = source.dealt(model)
+        deal = source.minibatches(model)
         with torch.no_grad():
             model.network.weight.copy_(torch.tensor([[1.0, 7.0]]))  # copied to the frozen one as it begins
         next(deal)
@@ -151,9 +151,9 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
 
 
 def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
-    """θ, the memory, the frozen copy, the counts and the episodes under way are those of the climb that was not killed."""
+    """θ, the memory, the frozen copy, the counts and the episodes under way are those of the run that was not killed."""
 
-    def climb(source: Replay, steps: int, **settings: Any) -> th.rl.C51:
+    def optimise(source: Replay, steps: int, **settings: Any) -> th.rl.C51:
         model = th.rl.C51(torch.nn.Linear(4, 2 * 5), 0.0, 50.0, 5)
         with torch.no_grad():
             [p.zero_() for p in model.parameters()]
@@ -164,9 +164,9 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
         return Replay("CartPole-v1", 2, warmup=50, capacity=300, refresh=7, batch_size=16, steps=2)
 
     whole = source()
-    model = climb(whole, 40)
+    model = optimise(whole, 40)
     again = source()
-    resumed = climb(again, 40)  # nothing is left to do: θ is that of the file
+    resumed = optimise(again, 40)  # nothing is left to do: θ is that of the file
     assert torch.equal(resumed.network.weight, model.network.weight)
     fresh = source()
     fresh.restore(whole.state())
@@ -175,7 +175,7 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
         np.testing.assert_array_equal(fresh.memory[name], whole.memory[name])
     held = {name: t.clone() for name, t in whole.frozen.state_dict().items()}
     fresh.taken = 36  # between refreshes: the frozen copy is the one that was saved, not the model's
-    batch = next(fresh.dealt(model))
+    batch = next(fresh.minibatches(model))
     assert all(torch.equal(t, held[name]) for name, t in fresh.frozen.state_dict().items())
     assert not bool(fresh.memory["ended"][(whole.written - 1) % whole.rows].all())
     assert torch.allclose(batch["target"].sum(-1), torch.ones(16))
@@ -189,9 +189,9 @@ def test_another_replays_memory_is_refused():
 
 def test_a_model_that_does_not_suit_is_named():
     with pytest.raises(BadArgument, match="received Policy"):
-        next(replay().dealt(th.rl.Policy(torch.nn.Linear(1, 2))))
+        next(replay().minibatches(th.rl.Policy(torch.nn.Linear(1, 2))))
     with pytest.raises(BadArgument, match="values 3 actions; Counter has 2"):
-        next(replay().dealt(th.rl.QRDQN(torch.nn.Linear(1, 12), levels=4)))
+        next(replay().minibatches(th.rl.QRDQN(torch.nn.Linear(1, 12), levels=4)))
     with pytest.raises(BadArgument, match="Accepted: Discrete"):
         Replay("Pendulum-v1")
     for wrong in ({"discount": 1.5}, {"every": 0}, {"steps": 0}, {"capacity": 2, "steps": 3}, {"explore": (2.0, 0.1, 10)}):
@@ -202,7 +202,7 @@ def test_a_model_that_does_not_suit_is_named():
 def test_what_was_played_is_measured():
     """Episodes of 5, 5, 4, … steps that pay the clock: returns of the three that end in 15 steps, known."""
     source = replay(warmup=14, every=1e-9)
-    next(source.dealt(Tape()))
+    next(source.minibatches(Tape()))
     found = source.measured()
     episodes = [sum(range(1, 6)), sum(range(7, 12)), sum(range(13, 17))]
     assert found["played"] == 14

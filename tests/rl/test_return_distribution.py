@@ -212,7 +212,7 @@ UNIFORM = np.full((4, 2), 0.5)
 SETTINGS = {"copies": 64, "warmup": 2000, "every": 64, "batch_size": 256, "refresh": 10, "explore": (1.0, 1.0, 0)}
 
 
-def climb(
+def optimise(
     model: torch.nn.Module, mdp: FiniteMDP, steps: int, learning_rate: float, discount: float = 1.0, **more: object
 ) -> torch.nn.Module:
     with torch.no_grad():
@@ -225,9 +225,9 @@ def test_c51_fitted_to_a_replay_is_the_known_distribution_of_a_policy():
     """Every return is on an atom, so that nothing but chance is between the fit and the truth: 27,000 transitions."""
     known = MDP.returns(UNIFORM)
     model = th.rl.C51(torch.nn.Embedding(4, 2 * 21), -4.0, 16.0, 21)
-    model = climb(model, MDP, 1, 1e-9, policy=Fixed(UNIFORM))
+    model = optimise(model, MDP, 1, 1e-9, policy=Fixed(UNIFORM))
     assert distances(model, known).min() > 4
-    model = climb(model, MDP, 400, 0.3, policy=Fixed(UNIFORM))
+    model = optimise(model, MDP, 400, 0.3, policy=Fixed(UNIFORM))
     assert distances(model, known).max() < 0.15
     assert distances(model, known).mean() < 0.06
 
@@ -237,7 +237,7 @@ def test_c51_that_acts_by_itself_finds_the_best_policy_and_its_distribution():
     q = np.array([[values @ mass for values, mass in row] for row in known])
     assert (q.argmax(1) == BEST.argmax(1)).all()  # greedy with respect to its own values: the best there is
     model = th.rl.C51(torch.nn.Embedding(4, 2 * 21), -4.0, 16.0, 21)
-    model = climb(model, MDP, 400, 0.3)
+    model = optimise(model, MDP, 400, 0.3)
     assert model.act(torch.arange(4)).tolist() == BEST.argmax(1).tolist()
     assert distances(model, known).max() < 0.15
     assert distances(model, known).mean() < 0.06
@@ -247,7 +247,7 @@ def test_qr_dqn_fitted_to_a_replay_is_near_the_best_that_its_quantiles_can_be():
     """32 midpoint quantiles of the known distribution are the nearest that 32 equal masses can be; κ = 0, the check loss itself."""
     known = MDP.returns(UNIFORM)
     model = th.rl.QRDQN(torch.nn.Embedding(4, 2 * 32), levels=32, kappa=0.0)
-    model = climb(model, MDP, 400, 0.1, policy=Fixed(UNIFORM))
+    model = optimise(model, MDP, 400, 0.1, policy=Fixed(UNIFORM))
     least = np.zeros((4, 2))
     for s in range(4):
         for a in range(2):

@@ -1,4 +1,4 @@
-"""A climb that is killed and goes on is the climb that was not killed, to the last bit; and a checkpoint is never lost."""
+"""A run that is killed and goes on is the run that was not killed, to the last bit; and a checkpoint is never lost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SETTINGS = {
 @pytest.mark.parametrize("build", [classifier, gpt])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_climb_killed_at_any_step_and_resumed_is_bit_identical(build, name, tmp_path):
-    """Killed after steps 1, 2, 7, 13 and 19 of 20, one after the other: θ, buffers, trace and certificate of the climb never killed."""
+    """Killed after steps 1, 2, 7, 13 and 19 of 20, one after the other: θ, buffers, trace and certificate of the run never killed."""
     settings = {"steps": 20, "batch_size": 16, "held_out": 0.25, "evaluate_every": 3, "checkpoint_every": 2, "seed": 4}
     settings |= SETTINGS[name]
     torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def test_a_climb_killed_at_any_step_and_resumed_is_bit_identical(build, name, tm
     steps = []
     torch.rand(3)  # the global randomness takes no part
     resumed = iterate(solver, build(), lambda state: steps.append(state.step)).ended
-    found = th.maximize(build(), solver=solver)  # a finished climb is not climbed again
+    found = th.maximize(build(), solver=solver)  # a finished run is not maximised again
     assert steps[0] >= min(18, truth.certificate.steps)
     for each, own in ((resumed, resumed.theta), (found.objective, found.theta)):
         assert torch.equal(own, truth.theta)
@@ -180,9 +180,9 @@ def test_a_checkpoint_of_another_climb_is_refused_by_what_differs(finished):
 
 
 def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
-    """Each pass begins anew and is dealt out once, so the source's generator is all that its next draw depends on."""
+    """Each pass begins anew and is given out once, so the source's generator is all that its next draw depends on."""
 
-    def climb(path, steps):
+    def optimise(path, steps):
         policy = th.rl.Policy(th.networks.mlp(4, 4, 2, seed=0))
         solver = th.Stochastic(steps=6, learning_rate=0.05, decay="constant", evaluate_every=2, checkpoint=path)
         rollouts = Rollouts("CartPole-v1", 2, seed=3)
@@ -192,9 +192,9 @@ def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
             state = solver.step(objective, state)
         return objective.theta, rollouts.played
 
-    whole = climb(tmp_path / "whole", 6)
-    climb(tmp_path / "killed", 5)
-    again = climb(tmp_path / "killed", 6)
+    whole = optimise(tmp_path / "whole", 6)
+    optimise(tmp_path / "killed", 5)
+    again = optimise(tmp_path / "killed", 6)
     assert torch.equal(whole[0], again[0])
     assert whole[1] == again[1]
 
@@ -209,7 +209,7 @@ def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
 
 
 def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_is_back(tmp_path):
-    """A streamed Parquet file is taken away after its first epoch: the checkpoint is whole, and leads where the undisturbed climb went."""
+    """A streamed Parquet file is taken away after its first epoch: the checkpoint is whole, and leads where the undisturbed run went."""
     from thetahat.data.frame import Frame
     from thetahat.errors import MalformedFile
     from thetahat.models.formulas import regression
@@ -217,7 +217,7 @@ def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_i
     x = torch.randn(3000, generator=torch.Generator().manual_seed(0)).double().numpy()
     pd.DataFrame({"x": x, "y": x**2}).to_parquet(tmp_path / "rows.parquet", row_group_size=500)
 
-    def climb(path, lost_after=None):
+    def optimise(path, lost_after=None):
         frame = Frame(tmp_path / "rows.parquet", memory=1)
         model, source = regression("y ~ x", frame, th.families.get("normal"), parameters={}, weights=None, missing="drop")
         assert source.streamed
@@ -230,11 +230,11 @@ def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_i
                 (tmp_path / "rows.parquet").rename(tmp_path / "gone")
         return objective.theta
 
-    whole = climb(tmp_path / "whole")
+    whole = optimise(tmp_path / "whole")
     with pytest.raises(MalformedFile, match=r"rows\.parquet"):
-        climb(tmp_path / "lost", lost_after=20)
+        optimise(tmp_path / "lost", lost_after=20)
     (tmp_path / "gone").rename(tmp_path / "rows.parquet")
-    assert torch.equal(climb(tmp_path / "lost"), whole)
+    assert torch.equal(optimise(tmp_path / "lost"), whole)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +242,15 @@ def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_i
     [("gumbel", "relu", 0.0, "models"), ("normal", "tanh", 0.0, "models"), ("normal", "relu", 1.0, "data")],
 )
 def test_a_checkpoint_of_another_family_network_or_x_is_refused(tmp_path, family, activation, shift, differs):
-    """The shapes of θ and the responses are the same; what is climbed is not."""
+    """The shapes of θ and the responses are the same; what is maximised is not."""
 
-    def climb(family="normal", activation="relu", shift=0.0):
+    def optimise(family="normal", activation="relu", shift=0.0):
         g = torch.Generator().manual_seed(0)
         x, y = torch.randn(40, 3, generator=g), torch.randn(40, generator=g)
         model = th.models.Conditional(th.families.get(family), th.networks.mlp(3, 4, 2, activation, seed=0))
         return th.fit(model, Tensors({"x": x + shift, "y": y}), solver=th.Stochastic(steps=4, checkpoint=tmp_path / "c"))
 
-    climb()
+    optimise()
     with pytest.raises(BadSave, match=f"its {differs} is"):
-        climb(family, activation, shift)
-    climb()
+        optimise(family, activation, shift)
+    optimise()

@@ -1,4 +1,4 @@
-"""Two processes climb as one does, to rounding: θ whole on each (DDP) or in shards (FSDP2); and go on where they were killed."""
+"""Two processes run as one does, to rounding: θ whole on each (DDP) or in shards (FSDP2); and go on where they were killed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).with_name("climb_together.py")
+SCRIPT = Path(__file__).with_name("fit_together.py")
 NAMES = ["ddp", "fsdp", "ddp in pieces", "fsdp in pieces", "fsdp, muon", "ddp, resumed", "fsdp, resumed", "parts", "weighted"]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """The same climbs by one process and by two."""
+    """The same runs by one process and by two."""
     folder = tmp_path_factory.mktemp("together")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::UserWarning:thetahat"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

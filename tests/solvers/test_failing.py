@@ -107,7 +107,7 @@ def test_outputs_that_are_not_finite_are_not_blamed_on_the_data():
 
 @pytest.mark.parametrize("solver", [th.Newton(), th.LBFGS()], ids=["Newton", "LBFGS"])
 def test_the_solvers_of_all_rows_name_them_too(solver):
-    """−1 is no count, 3 of 1 … 3 is no code of three classes, and NaN no number."""
+    """−1 is no count, 3 of 1 … 3 is not a code of three classes, and NaN no number."""
     values, bad, missing = x().double(), torch.ones(N), x().double()
     bad[7], missing[11, 1] = -1, math.nan
     one = mlp(2, (), 1, dtype=torch.float64)

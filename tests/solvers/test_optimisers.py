@@ -81,7 +81,7 @@ def test_the_average_is_the_mean_until_it_forgets():
 
 @pytest.mark.parametrize(("keep", "held_out"), [("best", 0.2), ("last", 0.2), ("last", None)])
 def test_what_is_left_in_place_is_the_average(keep, held_out):
-    """The same climb without averaging passes through θ_1 … θ_T; their average by hand is what is left, and its score says so."""
+    """The same run without averaging passes through θ_1 … θ_T; their average by hand is what is left, and its score says so."""
     settings = {"steps": 12, "batch_size": 30, "keep": keep, "held_out": held_out, "evaluate_every": 4, "learning_rate": 0.05}
     plain, seen = objective(), []
     iterate(th.Stochastic(**settings | {"keep": "last"}), plain, lambda state: seen.append(state.theta))
@@ -108,7 +108,7 @@ def test_a_climb_ends_when_its_held_out_score_has_not_risen_for_so_many_looks():
 
 
 def test_bfloat16_steers_and_theta_keeps_its_precision():
-    """Steps in bfloat16 (8 bits): the gradient is that of float32 to a few per cent, and the climb ends where that of float32 does."""
+    """Steps in bfloat16 (8 bits): the gradient is that of float32 to a few per cent, and the run ends where that of float32 does."""
     found = {}
     for precision in (None, torch.bfloat16):
         network = th.networks.Transformer(257, layers=1, width=32, heads=2)

@@ -201,7 +201,7 @@ def test_levels_of_a_wide_category_are_chosen_among():
 
 
 def test_two_models_in_one_objective_have_the_lassos_that_each_has_alone(diabetes):
-    """Terms without a parameter in common are climbed together; each model's prior is on its own coefficients."""
+    """Terms without a parameter in common are maximised together; each model's prior is on its own coefficients."""
     X, y = diabetes
     formula, frame = columns(X, y)
     other = frame.assign(y=(y > 150) * 1.0)

@@ -108,7 +108,7 @@ def images(n: int):
 
 @pytest.mark.parametrize("n", [16, 17, 18, 31, 33])
 def test_a_last_batch_of_one_row_joins_the_one_before(n):
-    """n = 16m + 1 rows in batches of 16, through every way in which rows are dealt; torch's own BatchNorm1d takes no single row."""
+    """n = 16m + 1 rows in batches of 16, through every way in which rows are minibatches; torch's own BatchNorm1d takes no single row."""
     x, y = images(n)
     data = {"x": x.float() / 16, "y": y}
     net = nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))

@@ -40,7 +40,7 @@ def objective(X, y, prior: bool = False, count=None) -> th.Objective:
 
 
 def estimate(work) -> tuple[float, torch.Tensor]:
-    """1/N of the objective and of its gradient, as the next batches of a climb estimate them."""
+    """1/N of the objective and of its gradient, as the next batches of a run estimate them."""
     value = work.engine.gradient([(feed, next(feed.batches)) for feed in work.feeds])
     return value, torch.cat([-(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in work.engine.parameters])
 
@@ -78,10 +78,10 @@ def test_an_epoch_deals_out_every_row_once_in_an_order_of_its_seed():
         (feed,) = feeds([term], 4, torch.Generator().manual_seed(seed), {})
         return [float(v) for _ in range(6) for v in next(feed.batches)[0]["y"]]
 
-    dealt = two_epochs(0)
-    assert sorted(dealt[:10]) == sorted(dealt[10:]) == list(range(10))
-    assert dealt[:10] != dealt[10:]
-    assert dealt == two_epochs(0) != two_epochs(1)
+    minibatches = two_epochs(0)
+    assert sorted(minibatches[:10]) == sorted(minibatches[10:]) == list(range(10))
+    assert minibatches[:10] != minibatches[10:]
+    assert minibatches == two_epochs(0) != two_epochs(1)
 
 
 def test_terms_over_one_source_share_its_batches_and_other_sources_weigh_by_their_size(iris):
@@ -183,7 +183,7 @@ def test_a_weighted_climb_tells_what_was_climbed_beside_the_log_likelihood(iris)
 
 
 def test_the_best_look_is_kept_and_the_last_if_asked(iris):
-    """A rate that makes the climb overshoot: the best held-out look is not the last one."""
+    """A rate that makes the run overshoot: the best held-out look is not the last one."""
     X, y = iris
     left = {}
     for keep in ("best", "last"):
@@ -361,10 +361,10 @@ def test_a_source_that_is_read_block_by_block_deals_out_every_row_once(iris):
     X, y = iris
     term = th.LogLikelihood(classifier(4), Stream(X, y, 60, 150))
     (feed,) = feeds([term], 25, torch.Generator().manual_seed(0), {})
-    dealt = torch.cat([next(feed.batches)[0]["x"] for _ in range(7)])  # 25, 25, 10, 25, 25, 10, 25 and 5 more
-    assert len(dealt) == 145
+    minibatches = torch.cat([next(feed.batches)[0]["x"] for _ in range(7)])  # 25, 25, 10, 25, 25, 10, 25 and 5 more
+    assert len(minibatches) == 145
     rest = next(feed.batches)[0]["x"]
-    assert torch.equal(torch.cat([dealt, rest]).sum(0).round(decimals=9), torch.as_tensor(X).sum(0).round(decimals=9))
+    assert torch.equal(torch.cat([minibatches, rest]).sum(0).round(decimals=9), torch.as_tensor(X).sum(0).round(decimals=9))
     assert feed.observations == 150
 
 

@@ -63,7 +63,7 @@ class Align(System):
                 + ("needs --reward FIT." if self.draws else "learns from pairs, and takes no --reward.")
             )
         pairs = Pairs(self.pairs, identical="drop")
-        _, tokenizer = spoken(self.network)
+        _, tokenizer = load_language_model(self.network)
         if not self.draws:
             return {}, self._tokens(pairs, tokenizer)
         assert self.reward is not None
@@ -98,7 +98,7 @@ class Align(System):
         from ..language.autoregressive import Autoregressive
         from ..preferences.dpo import DPO
 
-        policy = Autoregressive(adapt(spoken(self.network)[0], self.rank, seed=self.seed))
+        policy = Autoregressive(adapt(load_language_model(self.network)[0], self.rank, seed=self.seed))
         if not self.draws:
             return DPO(policy, beta=self.beta, noise=self.noise)
         policy.keeps = "free"  # of a saved fit: the adapters
@@ -122,12 +122,12 @@ class Align(System):
 
         if self.draws:
             raise BadArgument(
-                f"{self.method} learns from answers of its own, and pairs are no data of it: thetahat sample RUN --prompt TEXT."
+                f"{self.method} learns from answers of its own, and pairs are not data for it: thetahat sample RUN --prompt TEXT."
             )
-        return self._tokens(Pairs(path, identical="drop"), spoken(self.network)[1])
+        return self._tokens(Pairs(path, identical="drop"), load_language_model(self.network)[1])
 
     def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None]:
-        return model if self.draws else model.policy, spoken(self.network)[1], self.context
+        return model if self.draws else model.policy, load_language_model(self.network)[1], self.context
 
 
 def _prompts(pairs: Any, tokenizer: Any, room: int) -> list[Any]:
@@ -150,7 +150,9 @@ def _reward(path: Path, tokenizer: Any) -> Any:
     known = getattr(fit.model, "features", None) or ()
     words = Words([name.removeprefix("word ") for name in known if name.startswith("word ")])
     if not known or list(known) != words.names:
-        raise BadArgument(f"--reward {path} is no reward of words and length: thetahat fit reward PAIRS --words 200 --save FIT.")
+        raise BadArgument(
+            f"--reward {path} is not a reward of words and length: thetahat fit reward PAIRS --words 200 --save FIT."
+        )
     slopes = torch.tensor(fit.estimates.to_numpy(copy=True))
 
     def reward(prompts: Any, answers: Any) -> Any:
@@ -159,7 +161,7 @@ def _reward(path: Path, tokenizer: Any) -> Any:
     return reward
 
 
-def spoken(folder: Path) -> tuple[Any, Any]:
+def load_language_model(folder: Path) -> tuple[Any, Any]:
     """(network, tokenizer) of a folder of transformers, or of the run of a `thetahat fit gpt`.
 
     Raises
@@ -208,7 +210,7 @@ def tokenizer_of(folder: Path) -> Any:
 
 def _read(kind: Any, folder: Path, what: str) -> Any:
     if not folder.is_dir():
-        raise BadArgument(f"{folder} is no folder of a language model.")
+        raise BadArgument(f"{folder} is not a folder of a language model.")
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

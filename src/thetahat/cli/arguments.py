@@ -158,7 +158,7 @@ class Report(Common):
 @dataclass(frozen=True, kw_only=True)
 class Tour(Common):
     quick: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Fewer steps for the systems that climb stochastically."""
+    """Fewer steps for the systems that are trained by stochastic ascent."""
     html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the table as HTML too."""
 

@@ -7,20 +7,20 @@ from typing import Any
 
 from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
 from .arguments import Command, Compare, Fit, Play, Report, Reward, Sample, Score, Tour
-from .climb import climb
 from .formula import fit_formula
 from .reward import rated
 from .sample import play, sample
 from .score import compare, score
 from .screen import Screen, may_write
 from .systems import System
+from .training import train
 
 
 def run(command: Command, words: Sequence[str] = ()) -> int:
     """Do it (`words`: how it was called), and return the exit code; an error of the tree, or of a file, becomes a message."""
     screen = Screen(command.json, words)
     try:
-        do: Any = climb if isinstance(command, System) else _DO[type(command)]
+        do: Any = train if isinstance(command, System) else _DO[type(command)]
         return do(command, screen)
     except ThetahatError as error:
         if command.traceback:

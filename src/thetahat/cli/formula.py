@@ -64,7 +64,7 @@ def _assigned(text: str) -> tuple[str, Any]:
     from ..fit import fit
 
     if name in inspect.signature(fit).parameters:
-        raise BadArgument(f"--set {name}=… is no parameter of a family. Use --{name.replace('_', '-')}.")
+        raise BadArgument(f"--set {name}=… is not a parameter of a family. Use --{name.replace('_', '-')}.")
     try:
         return name, float(value)
     except ValueError:

@@ -212,7 +212,7 @@ class Flow(System):
     columns: tuple[str, ...] = ()
     """Those whose joint density is wanted; none named: all."""
     kind: Literal["spline", "affine"] = "spline"
-    """How a component is bent."""
+    """How a component is transformed."""
     transforms: int = 3
     """Maps in a row."""
     width: int = 64

@@ -33,7 +33,7 @@ class Policy(System):
     batch_size: int = 256
     """Terms a step (ppo)."""
     steps: int = 0
-    """Steps of the climb; 0: as many as --total allows."""
+    """Steps of the run; 0: as many as --total allows."""
     learning_rate: float = 3e-3
     """Of the first step; a line takes it to 0."""
     held_out: float = 0.0

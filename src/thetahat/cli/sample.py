@@ -53,9 +53,9 @@ def _drawn(command: Sample, screen: Screen) -> int:
     system, sizes, fit = again(command.fit)
     if system.draws_nothing:
         raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
-    spoken = system.language(fit.model, sizes)
-    if spoken is not None:
-        model, tokenizer, context = spoken
+    found_language = system.language(fit.model, sizes)
+    if found_language is not None:
+        model, tokenizer, context = found_language
         may_write(command.out, [command.fit], (".txt",), new=True)
         if not command.prompt:
             raise BadArgument("--prompt is empty. Give a character at least, that a language model can go on from.")

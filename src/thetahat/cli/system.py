@@ -1,4 +1,4 @@
-"""What every `thetahat fit SYSTEM` has: what it reads, the model that it makes of it, and how it climbs.
+"""What every `thetahat fit SYSTEM` has: what it reads, the model that it makes of it, and how it is trained.
 
 A system is its settings. `read` makes the data, and the sizes that the model takes from them; `model` needs the sizes alone, so that a run
 can be sampled and scored where its data are not.
@@ -25,13 +25,13 @@ Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(defau
 
 @dataclass(frozen=True, kw_only=True)
 class System(Common, ABC):
-    """What every climb has."""
+    """What every run has."""
 
     name: ClassVar[str]
     draws_nothing: ClassVar[str] = ""
     """Why `thetahat sample` has nothing to draw, where it has not."""
     steps: int = 2000
-    """Steps of the climb."""
+    """Steps of the run."""
     batch_size: int = 128
     """Rows a step."""
     learning_rate: float = 1e-3
@@ -76,7 +76,7 @@ class System(Common, ABC):
         )
 
     def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
-        """What is climbed."""
+        """What is maximised."""
         from ..likelihood import LogLikelihood, Objective
 
         return Objective([LogLikelihood(model, source)])
@@ -104,7 +104,7 @@ class System(Common, ABC):
         """
         if about.get("system") != self.name:
             raise BadSave(
-                f"{folder} is the run of a {about.get('system') or 'climb in Python'}, and here a {self.name} is asked for."
+                f"{folder} is the run of a {about.get('system') or 'training run in Python'}, and here a {self.name} is asked for."
             )
         known = about.get("settings")
         if not isinstance(known, dict):

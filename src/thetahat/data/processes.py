@@ -16,7 +16,7 @@ AVAILABLE = torch.distributed.is_available()
 
 
 def world() -> int:
-    """How many processes climb together."""
+    """How many processes work together."""
     return torch.distributed.get_world_size() if AVAILABLE and torch.distributed.is_initialized() else 1
 
 

@@ -148,7 +148,7 @@ def _source(data: Any, target: str) -> Source:
 
 
 def _observations(source: Source, target: str) -> tuple[Tensor, Tensor]:
-    """x and its count, all rows; a value that is no number is named."""
+    """x and its count, all rows; a value that is not a number is named."""
     found = [(b[target].to(torch.float64), b.count.to(torch.float64)) for b in source.batches()]
     x = torch.cat([part for part, _ in found])
     bad = ~torch.isfinite(x)

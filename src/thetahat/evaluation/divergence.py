@@ -78,7 +78,7 @@ def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any =
     if discrete[0]:
         return _shares(y, x, count, method or "miller_madow", what)
     if count is not None:
-        raise BadArgument("rows with counts of their own repeat, and of a density none would: the neighbours have no say.")
+        raise BadArgument("rows with counts of their own repeat, and of a density none would: the neighbours have no influence.")
     return _by_neighbours(y, x, what, grouped=discrete == [False, True])
 
 

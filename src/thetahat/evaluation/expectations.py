@@ -240,7 +240,7 @@ def _by_draws(p: Any, q: Any, draws: int, seed: int, own: bool) -> Nats:
     for model in models:
         if getattr(model, "kind", "exact") != "exact":
             raise BadArgument(
-                f"log p of a {type(model).__name__} is known by a {model.kind} only, and so is no divergence of it."
+                f"log p of a {type(model).__name__} is known by a {model.kind} only, and its divergences are not defined."
             )
         if getattr(getattr(model, "encoder", None), "predictors", ()):
             raise BadArgument(f"a {type(model).__name__} with predictors cannot be drawn from without rows.")

@@ -21,7 +21,7 @@ from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..printable import printable
-from ..solvers import Certificate, climb
+from ..solvers import Certificate, optimise
 from ..solvers import choose as solver_for
 from .score import score, spread
 
@@ -186,7 +186,7 @@ def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tupl
         solver = solver_for(own)
         if out and out[-1][0].status == "certified maximum" and hasattr(solver, "begin"):
             solver = dataclasses.replace(solver, begin=out[-1][1].theta)
-        ended, certificate, _ = climb(own, solver)
+        ended, certificate, _ = optimise(own, solver)
         out.append((certificate, ended))
     return out
 

@@ -33,7 +33,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective, priors
 from ..likelihood.weights.importance import FEW
 from ..models import Regression
 from ..models.formulas import regression
-from ..solvers import Certificate, Newton, choose, climb, iterate
+from ..solvers import Certificate, Newton, choose, iterate, optimise
 
 STREAM = 0x2B1  # another stream than that of data drawn with the same seed, on which permutations must not depend
 
@@ -142,7 +142,7 @@ def density_ratio(reference: Any, new: Any, predictors: str | None = None, *, pr
     """
     model, table, n_ref, n_new, predictors = _labelled(reference, new, predictors)
     objective = Objective([LogLikelihood(model, table)], [] if prior is None else [LogPrior(prior, model)])
-    objective, certificate, _ = climb(objective, choose(objective))
+    objective, certificate, _ = optimise(objective, choose(objective))
     if not certificate.ok:
         kind = NoMaximum if certificate.status == "no maximum" else NotConverged
         why = certificate.detail or str(certificate)
@@ -265,7 +265,7 @@ def two_sample(
 
 
 def _standardised(batch: Batch) -> Batch:
-    """Dense columns with mean 0 and variance 1 over both tables: labels have no say in it."""
+    """Dense columns with mean 0 and variance 1 over both tables: labels have no influence in it."""
     tensors = dict(batch.tensors)
     x = tensors.get("x0")
     if x is not None:

@@ -184,7 +184,7 @@ class Family:
         return True
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
-        """Constant parameters from which a climb may begin: one value a parameter, on its own scale."""
+        """Constant parameters from which a run may begin: one value a parameter, on its own scale."""
         return tuple(p.range.middle for p in self.parameters.values())
 
     def maximum(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...] | None:

@@ -59,7 +59,7 @@ def _decode(value: Any) -> Any:
         return _build(value, "link", _LINKS)
     if set(value) == {"number"} and value["number"] in ("inf", "-inf", "nan"):
         return float(value["number"])
-    raise BadArgument(f"{value!r} is no setting of a family.")
+    raise BadArgument(f"{value!r} is not a setting of a family.")
 
 
 def _build(config: dict[str, Any], kind: str, names: dict[str, Any]) -> Any:

@@ -69,7 +69,7 @@ def _integral(family: Family, beta: float, theta: Sequence[Tensor], extras: Mapp
     with torch.no_grad():
         eta = [p.link(t.detach()) for p, t in zip(family.parameters.values(), theta, strict=True)]
         nodes = _nodes(Rows(family, eta, dict(extras), []), beta)
-    if nodes is None:  # a climb turns back from where no value is to be had
+    if nodes is None:  # the iterations turn back from where no value is to be had
         return math.inf + 0 * sum(t.sum() for t in theta) + 0 * theta[0]
     y, log_weight = nodes
     value = _log_sum(family, beta, y, log_weight, theta, extras)

@@ -136,6 +136,8 @@ def _best_fisher(kappa: Tensor, generator: torch.Generator | None) -> tuple[Tens
     z = torch.cos(math.pi * u[0])
     versine = excess * (1 - z) / (1 + excess + z)  # 1 − cos of the angle
     c = kappa * (excess + versine)
-    accepted = ~(torch.log(c) - torch.log1p(-u[1]) + 1 - c < 0)  # a κ that is no number is accepted: it would be drawn for ever
+    accepted = ~(
+        torch.log(c) - torch.log1p(-u[1]) + 1 - c < 0
+    )  # a κ that is not a number is accepted: it would be drawn for ever
     angle = 2 * torch.asin(torch.sqrt((versine / 2).clamp(0.0, 1.0)))
     return torch.where(u[2] < 0.5, angle, -angle), accepted

@@ -59,7 +59,7 @@ class Dequantised(Bound):
     ):
         super().__init__()
         if not isinstance(density, nn.Module) or getattr(density, "measure", "density") != "density":
-            raise BadArgument(f"Dequantised(density): {type(density).__name__} is no model of a density.")
+            raise BadArgument(f"Dequantised(density): {type(density).__name__} is not a model of a density.")
         if getattr(density, "kind", "exact") != "exact":
             raise BadArgument(
                 f"Dequantised(density): log p of {type(density).__name__} is not exact, and a bound of a bound is not kept."

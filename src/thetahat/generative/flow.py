@@ -17,7 +17,7 @@ from ..networks.mlp import ACTIVATIONS
 
 
 class Flow(Model):
-    """p(y) of a normalising flow: y is bent, one-to-one, to z of a simple density.
+    """p(y) of a normalising flow: y is mapped, one-to-one, to z of a simple density.
 
         log p(y | x, θ) = log p(z) + log |det ∂z/∂y|,      z = f_θ(y; x),      z ~ Normal(0, I)
 

@@ -39,7 +39,7 @@ class MaskedMLP(nn.Module):
 
         h_1 = a(W_1 x + b_1),      h_i = a(W_i h_{i−1} + b_i),      η = V h_m + A x + c
 
-    Every hidden unit has a degree in 1 … d − 1, dealt out in turn: it sees inputs of a place below its degree, and outputs of a place from
+    Every hidden unit has a degree in 1 … d − 1, assigned in turn: it sees inputs of a place below its degree, and outputs of a place from
     its degree on see it. So W, V and A are masked.
 
     Parameters

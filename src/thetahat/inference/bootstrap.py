@@ -41,7 +41,7 @@ from .natural import coordinates, natural, one_thread, parameter
 
 KINDS = ("pairs", "parametric", "cluster")
 PATIENCE = 2.0  # seconds before a progress bar appears
-RUNAWAY = 1e3  # a standard error that grows by this factor along the climb belongs to a coefficient that has no maximum
+RUNAWAY = 1e3  # a standard error that grows by this factor along the run belongs to a coefficient that has no maximum
 
 Refitted = tuple[Tensor | None, bool]  # θ of a draw, None if it has no maximum; whether a constant ran to its boundary
 
@@ -249,7 +249,7 @@ def _reference(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -> Refitted:
-    """θ of one resample, climbed to from θ̂.
+    """θ of one resample, reached from θ̂.
 
     A draw fails where Newton cannot certify its end, or where some standard error has grown a thousandfold more than at θ̂ (separation).
     A constant of the family that runs to its own boundary is an estimate, not a failure: the simpler model is what that draw asks for.

@@ -143,7 +143,9 @@ def refuse_robust(objective: Objective, kind: str) -> None:
             "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
         )
     if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
-        raise BadArgument(f"{robust} maximises no likelihood, so that there is no covariance of kind {kind!r}. Use 'sandwich'.")
+        raise BadArgument(
+            f"{robust} does not maximise a likelihood, so that there is no covariance of kind {kind!r}. Use 'sandwich'."
+        )
 
 
 def refuse_importance(objective: Objective, kind: str) -> None:

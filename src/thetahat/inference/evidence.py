@@ -33,7 +33,7 @@ def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> floa
 
     Raises
     ------
-    BadArgument : a coordinate has no prior, so that the integral diverges or has no scale; or a weighting is no number of observations
+    BadArgument : a coordinate has no prior, so that the integral diverges or has no scale; or a weighting is not a number of observations
     NoCurvature : a prior has a kink, where J says nothing of the density's width
     FlatDirection : J is not positive definite
 

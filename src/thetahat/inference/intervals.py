@@ -37,7 +37,7 @@ def intervals(
 ) -> pd.DataFrame:
     """Intervals of the estimates, on their natural scale.
 
-        wald        θ̂_j ± t·√V_jj, mapped: natural(·) of both ends. An estimate that is no function of one θ_j: v̂_i ± t·√Var v̂_i
+        wald        θ̂_j ± t·√V_jj, mapped: natural(·) of both ends. An estimate that is not a function of one θ_j: v̂_i ± t·√Var v̂_i
         profile     {ψ : 2(ℓ̂ − ℓ_p(ψ)) ≤ χ²_{1, level}}
         bootstrap   the (1 ± level)/2 quantiles of the refits
 

@@ -79,7 +79,7 @@ class Peak:
     index: int
     coordinate: int | None
     direction: Tensor  # J⁻¹ a, (p,)
-    slope: Tensor | None  # a at θ̂ where v is no function of one coordinate
+    slope: Tensor | None  # a at θ̂ where v is not a function of one coordinate
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class Peak:
         return math.sqrt(float(own))
 
     def psi(self, theta: Tensor) -> float:
-        """ψ: θ_j, or v(θ) where it is no function of one coordinate."""
+        """ψ: θ_j, or v(θ) where it is not a function of one coordinate."""
         return float(theta[self.coordinate]) if self.coordinate is not None else float(natural(self.objective, theta)[self.index])
 
     def value_at(self, psi: float) -> float:
@@ -194,7 +194,7 @@ def _peaks(objective: Objective, theta: Tensor, wanted: Sequence[int]) -> list[P
     """One factorisation of J at θ̂, one solve for all the wanted directions."""
     if any(t.robust is not None for t in objective.terms):
         raise BadArgument(
-            "a robust fit maximises no likelihood, and has no χ² profile. Use kind='wald' with covariance='sandwich'."
+            "a robust fit does not maximise a likelihood, and has no χ² profile. Use kind='wald' with covariance='sandwich'."
         )
     if any(t.weights is not None for t in objective.terms):
         raise BadArgument(

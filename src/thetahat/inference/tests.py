@@ -121,7 +121,9 @@ def test(
     if not isinstance(covariance, Covariance):
         check(covariance, clusters)
     if kind != "wald" and any(t.robust is not None for t in objective.terms):
-        raise BadArgument(f"a robust fit maximises no likelihood, and has no χ² {kind}. Use kind='wald', covariance='sandwich'.")
+        raise BadArgument(
+            f"a robust fit does not maximise a likelihood, and has no χ² {kind}. Use kind='wald', covariance='sandwich'."
+        )
     if kind != "wald" and any(t.weights is not None for t in objective.terms):
         raise BadArgument(
             f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', covariance='sandwich'."
@@ -184,7 +186,7 @@ def _known(place: int | None) -> int:
 def _natural_wald(
     objective: Objective, theta: Tensor, asked: Restrictions, kind: str, covariance: str | Covariance, clusters: Clusters
 ) -> Test:
-    """Wald's test where an estimate is no function of one θ_j (a part of a simplex, of an ordered vector): on the natural scale."""
+    """Wald's test where an estimate is not a function of one θ_j (a part of a simplex, of an ordered vector): on the natural scale."""
     if kind != "wald":
         raise BadArgument(
             f"the hypothesis {asked.text!r} is on an estimate that is a function of several coordinates of θ: no linear restriction. Use kind='wald'."
@@ -248,10 +250,10 @@ def _refit(objective: Objective, theta: Tensor, R: np.ndarray, r: np.ndarray) ->
         _, _, Vt = np.linalg.svd(R)
         basis = torch.from_numpy(Vt[len(R) :].T.copy())
         start = torch.zeros(basis.shape[1], dtype=torch.float64)
-    return _climb(objective, origin, basis, start)
+    return _maximise(objective, origin, basis, start)
 
 
-def _climb(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
+def _maximise(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
     restricted = Restricted(objective, origin, basis)
     if len(start) == 0:
         return objective.value(origin), origin

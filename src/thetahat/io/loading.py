@@ -55,7 +55,7 @@ def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
     if not (path / runs.FIT).exists():
         raise BadSave(f"{path} has not ended: the call that began it goes on with it. Its checkpoint is no fit yet.")
     if about["about"].get("system") is None:
-        return _with(load_file(path / runs.FIT, data, model=model), settings=about["climb"])
+        return _with(load_file(path / runs.FIT, data, model=model), settings=about["run"])
     if model is not None:
         raise BadArgument(
             f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: th.load({str(path)!r})."

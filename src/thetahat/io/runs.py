@@ -1,13 +1,13 @@
-"""A run: the folder of a long climb. Whatever happens to the process, what was reached is in it, and the same call goes on from there.
+"""A run: the folder of a long training run. Whatever happens to the process, what was reached is in it, and the same call goes on from there.
 
     runs/NAME/
-        config.json        what was asked: model, data, solver, versions; a climb of anything else is refused
+        config.json        what was asked: model, data, solver, versions; a run of anything else is refused
         metrics.jsonl      a line every so many steps: nats of the batches, held-out nats with their error, rate, norm of ĝ, speed
         events.out.…       the same for TensorBoard, where it is installed (extra "tensorboard")
         checkpoint         all that the next step depends on (a folder, of shards)
         lock               held by the process that writes the folder, for as long as it does
         fit.thetahat       the fit, and
-        report.html        its report, once the climb has ended
+        report.html        its report, once the run has ended
 
 Everything is written aside and renamed, or appended a whole line at a time. Of several processes of torch.distributed the first writes;
 any other process that opens the folder meanwhile is refused. Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint.
@@ -57,12 +57,12 @@ OWN = (
 
 
 class Run:
-    """Records a stochastic climb in a folder, and lets it go on from there.
+    """Records a training run in a folder, and lets it go on from there.
 
     Parameters
     ----------
     folder : runs/NAME; made if it is not there
-    objective, solver : of the climb; `run.solver` is the same with a checkpoint in the folder
+    objective, solver : of the run; `run.solver` is the same with a checkpoint in the folder
     about : plain values that config.json keeps besides (how the command line was called)
     measure : what else is to be measured at each look (greedy returns of a policy, in environments of their own): name → number
     say : is told what was damaged and repaired; None: `warnings.warn`
@@ -84,7 +84,7 @@ class Run:
     ):
         self.folder = usable(folder)
         if not isinstance(solver, Stochastic):
-            raise BadArgument(f"run={str(folder)!r} records a stochastic climb; the solver is {type(solver).__name__}.")
+            raise BadArgument(f"run={str(folder)!r} records a training run; the solver is {type(solver).__name__}.")
         if solver.checkpoint is not None:
             raise BadArgument(f"run={str(folder)!r} keeps its own checkpoint; leave out checkpoint={str(solver.checkpoint)!r}.")
         self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
@@ -105,7 +105,7 @@ class Run:
         if new and self.folder.exists() and (not self.folder.is_dir() or set(os.listdir(self.folder)) - {LOCK}):
             raise BadArgument(f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new folder.")
         if not new:
-            same(self.folder, wanted["climb"])
+            same(self.folder, wanted["run"])
         together()  # every process has seen the folder as it was
         if rank() != 0:
             return
@@ -135,7 +135,7 @@ class Run:
             self.lock = None
             raise BadArgument(f"run={str(self.folder)!r} cannot be written: {error.strerror or error}.") from error
 
-    # ---- along the climb ---------------------------------------------------------------------------------------------------
+    # ---- along the run ---------------------------------------------------------------------------------------------------
 
     def __call__(self, state: Any) -> None:
         """What `iterate` calls with every state."""
@@ -183,7 +183,7 @@ class Run:
         return found | dict(self.measure() if looked and self.measure is not None else {})
 
     def _begin(self, state: Any) -> None:
-        """Metrics go on after the step where the climb does: lines of steps that a kill undid are dropped."""
+        """Metrics go on after the step where the run does: lines of steps that a kill undid are dropped."""
         path = self.folder / METRICS
         found, damaged = _read(path)
         if damaged:
@@ -232,23 +232,23 @@ class Run:
 
 
 def config(objective: Objective, solver: Stochastic, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What was asked, in plain values. `climb` has to be the same for a run to go on."""
-    climb = json.loads(json.dumps(identity(solver, objective)))
+    """What was asked, in plain values. `run` has to be the same for a run to go on."""
+    settings = json.loads(json.dumps(identity(solver, objective)))
     kinds = [f"{type(t.model).__name__} on {type(t.source).__name__}" for t in objective.terms]
     versions = {"thetahat": version("thetahat"), "torch": torch.__version__, "python": platform.python_version()}
     size = sum(p.numel() for p in objective.parameters())
-    return {"terms": kinds, "size": size, "climb": climb, "versions": versions, "about": dict(about or {})}
+    return {"terms": kinds, "size": size, "run": settings, "versions": versions, "about": dict(about or {})}
 
 
-def same(folder: Path, climb: Mapping[str, Any]) -> None:
+def same(folder: Path, settings: Mapping[str, Any]) -> None:
     """Nothing, where the run of a folder is what is asked for.
 
     Raises
     ------
     BadSave : names what differs
     """
-    known = read(folder)["climb"]
-    for name, value in climb.items():
+    known = read(folder)["run"]
+    for name, value in settings.items():
         if known.get(name) != value:
             raise BadSave(
                 f"{folder} holds another run: its {name} is {_short(known.get(name))}, here it is {_short(value)}. "
@@ -270,7 +270,7 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise BadSave(f"{folder} is not a run: it has no {CONFIG}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise BadSave(f"{path} is damaged: {error}. Restore it, or begin the run anew in another folder.") from error
-    known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("climb", "about"))
+    known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("optimise", "about"))
     if not known:
         raise BadSave(f"{path} is not the configuration of a run.")
     return found

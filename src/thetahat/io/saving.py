@@ -5,7 +5,7 @@
         model.*                     in its place, the parameters and buffers of a network
         encoder.*                   the codes of categorical terms
         value, gradient, A, E, D    the objective at θ̂ to second order: from these come standard errors and intervals
-        trace                       of the climb
+        trace                       of the run
         fit                         JSON: model, family, encodings, certificate, call, log-likelihood, fingerprint and units of the data
 
 No pickle, and no row of the data; category levels, spline knots, and the centres of transforms are there, since new rows cannot be encoded

@@ -25,7 +25,7 @@ class Adapted(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
         self.linear, self.scale, self.on = linear, alpha / rank, True
-        # never bfloat16: the steps of a climb would be lost in its three digits
+        # never bfloat16: the steps of a run would be lost in its three digits
         like: Any = {"dtype": torch.promote_types(linear.weight.dtype, torch.float32), "device": linear.weight.device}
         spread = torch.randn(rank, linear.in_features, generator=generator, dtype=torch.float32) / math.sqrt(linear.in_features)
         self.A = nn.Parameter(spread.to(**like))

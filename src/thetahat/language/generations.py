@@ -139,7 +139,7 @@ class Generations:
         how = "/".join(map(str, (*known, told(self.advantage))))
         return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
 
-    # ---- what a climb takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes --------------------------------------------------------------------------------------------------
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
@@ -150,9 +150,9 @@ class Generations:
         with evaluating(model), torch.no_grad():
             yield self._drawn(model)
 
-    def dealt(self, model: Any) -> Iterator[Batch]:
+    def minibatches(self, model: Any) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
-        if not self._restored:  # what another climb left was drawn from another policy
+        if not self._restored:  # what another run left was drawn from another policy
             self._left = []
         self._restored = False
         while True:
@@ -171,7 +171,7 @@ class Generations:
         return [part for order in orders for part in order.split(self.batch_size or n)]
 
     def state(self) -> dict[str, Tensor]:
-        """What the next batches depend on; of a pass that is being dealt out, what is left of it."""
+        """What the next batches depend on; of a pass that is being used, what is left of it."""
         counts = torch.tensor([self.at, self.constant, self.varied])
         known = {"generator": self.generator.get_state(), "counts": counts}
         known |= {f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()}

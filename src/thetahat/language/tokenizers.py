@@ -171,7 +171,7 @@ class BPE:
         else:
             self.end = tokenizer.token_to_id(end)
             if self.end is None:
-                raise BadArgument(f"end={end!r} is no token of the tokenizer.")
+                raise BadArgument(f"end={end!r} is not a token of the tokenizer.")
         self.lengths = self._lengths(set(names))
 
     @classmethod

@@ -289,7 +289,7 @@ class Objective:
         return sum(float(total(lambda b: torch.tensor(b.total, dtype=torch.float64), t.source, t.model)) for t in self.terms)
 
     def thinned(self, keep: int) -> Objective:
-        """The same objective on every keep-th row: where a climb on many rows begins. Priors weigh accordingly less there."""
+        """The same objective on every keep-th row: where a run on many rows begins. Priors weigh accordingly less there."""
         return Objective([t.thinned(keep) for t in self.terms], self.priors)
 
     def batches(self) -> Iterator[tuple[LogLikelihood, Batch]]:

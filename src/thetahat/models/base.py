@@ -4,7 +4,7 @@ A plain `nn.Module` with `log_prob(batch)` and `measure` is a model. What it may
 better-explained road, each on its own:
 
     taylor(batch, weight, order, precision)   value, gradient and information at once     → blocked Newton
-    start(source)                             a θ from which to climb
+    start(source)                             a θ from which to start
     names, natural(theta)                     what θ is called, and θ seen through its constraints
     concave                                   every stationary point is a global maximum
     recession(source)                         (status, direction, why) where it can prove that there is no one maximum; or None
@@ -43,7 +43,7 @@ class Model(nn.Module, ABC):
 
 
 def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
-    """log p, exactly 0 where the count is 0: padding has no say, whatever it holds."""
+    """log p, exactly 0 where the count is 0: padding has no influence, whatever it holds."""
     return torch.where(batch.count == 0, torch.zeros_like(log_prob), log_prob) if batch.counted else log_prob
 
 

@@ -257,7 +257,7 @@ class Mixture(Model):
         return Table(Frame(data), self.encoder, found[0])
 
     def start(self, source: Source) -> Tensor:
-        """θ of one partition of the rows, from which to climb without EM; canonical. As it is, where a component does not say where to begin."""
+        """θ of one partition of the rows, from which to start without EM; canonical. As it is, where a component does not say where to begin."""
         if not all(hasattr(c, "start") for c in self.components):
             return get_theta(self)
         held = partition(self, list(source.batches()), torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""A first guess at the components of a mixture's rows: responsibilities from which a climb begins."""
+"""A first guess at the components of a mixture's rows: responsibilities from which a run begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def partition(model: Any, batches: Sequence[Batch], generator: torch.Generator) 
 
     Without predictors: K centres drawn far apart (k-means++: each next one with probability ∝ count × squared distance to the nearest), each
     row to the nearest. With predictors: rows are ordered along a random direction of (x, y) and cut into K parts, since relations cross
-    where groups do not. Components that are not alike are dealt out at random.
+    where groups do not. Components that are not alike are assigned at random.
 
     Source: Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding.
     """
@@ -31,7 +31,7 @@ def partition(model: Any, batches: Sequence[Batch], generator: torch.Generator) 
     mean = (count @ whole) / count.sum()
     spread = ((count @ (whole - mean) ** 2) / count.sum()).sqrt()
     scale = torch.where(spread > 0, spread, 1.0)
-    dealt = torch.randperm(K, generator=generator)
+    order = torch.randperm(K, generator=generator)
     if model.encoder is None:
         centres = _far_apart((whole - mean) / scale, count, K, generator)
         codes = [torch.cdist((f - mean) / scale, centres).argmin(1) for f in features]
@@ -42,9 +42,9 @@ def partition(model: Any, batches: Sequence[Batch], generator: torch.Generator) 
         codes = [torch.bucketize(f @ direction, cuts) for f in features]
     out = []
     for code in codes:
-        # what is left is dealt out unequally: components that begin equal stay equal for ever
+        # what is left is assigned unequally: components that begin equal stay equal for ever
         rest = torch.rand(len(code), K, dtype=torch.float64, generator=generator)
-        out.append(SURE * nn.functional.one_hot(dealt[code], K) + (1 - SURE) * rest / rest.sum(1, keepdim=True))
+        out.append(SURE * nn.functional.one_hot(order[code], K) + (1 - SURE) * rest / rest.sum(1, keepdim=True))
     return [_possible(model, batch, r) for batch, r in zip(batches, out, strict=True)]
 
 

@@ -29,7 +29,7 @@ class Tempered(Conditional):
 
     Parameters
     ----------
-    model : a fitted `Conditional` or `Regression` of a Categorical, or of a Bernoulli with link logit; its θ is copied, and is no part of
+    model : a fitted `Conditional` or `Regression` of a Categorical, or of a Bernoulli with link logit; its θ is copied, and is not part of
         this model's
 
     Raises

@@ -11,7 +11,7 @@ from ..errors import BadArgument
 class Normaliser(nn.Module):
     """(s − m) / √v, kept within ±limit: m and v are mean and variance of all states that were played, up to the pass that is learnt from.
 
-    They are no part of θ and travel with the network. `Rollouts` hands over the states of a pass when the next one begins (`observe`), so that a
+    They are not part of θ and travel with the network. `Rollouts` hands over the states of a pass when the next one begins (`observe`), so that a
     pass is played and learnt from with one m and v, and its first ratio is 1; whatever else the network is asked, evaluation above all,
     leaves them as they are. Until a second state was seen it changes nothing.
 

@@ -11,7 +11,7 @@ from ..errors import BadArgument, NotFinite
 
 
 class Standardise(nn.Module):
-    """(x − mean) / scale, column by column. Both are held, not fitted: they are no part of θ, but travel with the network.
+    """(x − mean) / scale, column by column. Both are held, not fitted: they are not part of θ, but travel with the network.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def ratings(
 
     Raises
     ------
-    BadArgument : the model is no table of items
+    BadArgument : the model is not a table of items
 
     Source: Bradley and Terry (1952); Elo (1978), The Rating of Chessplayers, Past and Present; Mogstad, Romano, Shaikh and Wilhelm (2024),
     Inference for ranks with applications to mobility across neighbourhoods and academic achievement across countries (ranks from
@@ -72,7 +72,7 @@ def ratings(
     """
     objective, theta, model = fit.objective, fit.theta, fit.model
     if not isinstance(model, BradleyTerry) or model.items is None:
-        raise BadArgument(f"a {type(model).__name__} is no table of rated items. Accepted: BradleyTerry(items=…).")
+        raise BadArgument(f"a {type(model).__name__} is not a table of rated items. Accepted: BradleyTerry(items=…).")
     if not 0 < level < 1:
         raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1.")
     k, gone = len(model.items), int(model.reference)

@@ -21,7 +21,7 @@ class Reward(nn.Module):
     in_place : False keeps a copy of the network, and the one given stays as it is; True takes the one given, and freezes what is not moved of
         it: for networks of which memory cannot hold two
 
-    w begins at 0: every preference has probability ½ then. The network's output matrix is no part of the reward, and is not moved unless
+    w begins at 0: every preference has probability ½ then. The network's output matrix is not part of the reward, and is not moved unless
     it is the embedding too. For `BradleyTerry(Reward(network))` on `TokenPairs`.
 
     Source: Stiennon et al. (2020), Learning to summarize from human feedback, §3.4.

@@ -232,11 +232,11 @@ BESIDE = ("_error", "_low", "_high")  # what stands beside a quantity that was m
 
 
 def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
-    """The last of each, those whose error is known first: they were measured apart from the climb."""
+    """The last of each, those whose error is known first: they were measured apart from the run."""
     last: dict[str, float] = {}
     for line in lines:
         last |= line
-    where = "along the climb, as it was last" if "step" in last else "on data held out"
+    where = "along the run, as it was last" if "step" in last else "on data held out"
     names = [name for name in last if name != "step" and not name.endswith(BESIDE)]
     for name in sorted(names, key=lambda name: not any(name + end in last for end in BESIDE)):
         yield Measured(name.replace("_", " "), last[name], where, *(last.get(name + end) for end in BESIDE))
@@ -407,7 +407,10 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
     size = source.size
     kind = getattr(source, "kind", type(source).__name__).lower()
     if getattr(source, "drawn", False):
-        yield "data", kind + (f" of {source.name}" if hasattr(source, "name") else "") + ", drawn from the model as it climbed"
+        yield (
+            "data",
+            kind + (f" of {source.name}" if hasattr(source, "name") else "") + ", drawn from the model as it was trained",
+        )
         return
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
     if size is not None and not is_network(fit) and fit.observations != size:
@@ -474,7 +477,7 @@ def _constants(model: Any, size: int) -> list[bool]:
 
 
 def is_network(fit: Any) -> bool:
-    """Whether θ is so large, and climbed stochastically, that neither its entries nor another pass over the data are wanted unasked.
+    """Whether θ is so large, and trained by stochastic ascent, that neither its entries nor another pass over the data are wanted unasked.
 
     So it is where the data were drawn from the model: another pass would play again.
     """

@@ -18,7 +18,7 @@ GAP = 1  # pixels between two images
 
 
 def grid(images: Any, shape: tuple[int, ...], levels: int = 256, *, columns: int = 10, scale: int = 3) -> alt.Chart:
-    """A contact sheet: images in rows, from the top left, black as level 0.
+    """A contact sheet: images in rows, from the upper left, black as level 0.
 
     Parameters
     ----------

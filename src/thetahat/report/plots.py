@@ -36,7 +36,7 @@ def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
     ----------
     what : "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals" (quantile residuals against
         the fitted mean, and their quantiles against the normal's), "profile" (profile log-likelihoods against their quadratics),
-        "trace" (the climb)
+        "trace" (the iterations)
 
     Returns
     -------
@@ -288,27 +288,27 @@ def trace(fit: Any) -> list[Any]:
     data = data[np.isfinite(data["value"])]
     x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=7))
     y = alt.Y("value:Q", title="nats a term" if stochastic else "nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
-    climb = _path(data).encode(x=x, y=y)
+    path = _path(data).encode(x=x, y=y)
     if stochastic:
         data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
         sure = data[np.isfinite(data["error"])]
         band = alt.Chart(sure).mark_area(color=MAIN, opacity=0.2).encode(x=x, y=alt.Y("low:Q", title="nats a term"), y2="high:Q")
         return [
-            alt.layer(band, climb).properties(
-                width=WIDTH, height=HEIGHT, title=titled("The climb", "a band of one standard error")
+            alt.layer(band, path).properties(
+                width=WIDTH, height=HEIGHT, title=titled("Iterations", "a band of one standard error")
             )
         ]
-    panels = [climb.properties(width=WIDTH, height=HEIGHT, title=titled("The climb", "objective at each step"))]
+    panels = [path.properties(width=WIDTH, height=HEIGHT, title=titled("Iterations", "objective at each step"))]
     positive = data[np.isfinite(data["decrement"]) & (data["decrement"] > 0)]
     if len(positive) > 1:
         y = alt.Y("decrement:Q", title="standard errors", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6))
-        heading = titled("Distance from the top", "Newton decrement λ, log scale")
+        heading = titled("Gap to the maximum", "Newton decrement λ, log scale")
         panels.append(_path(positive).encode(x=x, y=y).properties(width=WIDTH, height=HEIGHT, title=heading))
     return panels
 
 
 def measured(fit: Any) -> list[Any]:
-    """What a run measured along its climb, a panel a quantity: training and greedy returns share one, and are named."""
+    """What a run measured along its run, a panel a quantity: training and greedy returns share one, and are named."""
     lines = pd.DataFrame([line for line in fit.measured if "step" in line])
     x = "played" if "played" in lines else "step"
     panels: dict[str, list[str]] = {}

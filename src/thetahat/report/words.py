@@ -119,7 +119,7 @@ def join(parts: Sequence[str], last: str = " and ") -> str:
 
 
 def work(certificate: Certificate) -> str:
-    """What the climb took: "6 steps, 8 passes over the data"; empty if it is not known."""
+    """What the run took: "6 steps, 8 passes over the data"; empty if it is not known."""
     steps = [plural(certificate.steps, "step")] if certificate.steps else []
     passes = [plural(certificate.passes, "pass", "passes") + " over the data"] if certificate.passes else []
     return ", ".join(steps + passes)
@@ -187,7 +187,7 @@ def meaning(certificate: Certificate) -> str:
         "that float64 cannot tell.",
         "flat direction": "Along that direction, every θ makes the data equally probable. Sums that do not move along it (predictions for "
         "rows like those fitted, for one) are determined; the coefficients that take part in it are not.",
-        "no maximum": "Every larger multiple of that direction makes the data more probable. The numbers shown are where the climb "
+        "no maximum": "Every larger multiple of that direction makes the data more probable. The numbers shown are where the run "
         "stopped, not an estimate.",
         "not converged": "The solver stopped before it could show anything. The numbers are where it stood, not an estimate.",
         "stochastic": "θ was moved by noisy gradients on batches: the answer is judged by its log-likelihood on data held out, not by a proof."
@@ -211,7 +211,7 @@ def advice(certificate: Certificate) -> str:
         "or start elsewhere.",
         "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier."
         if certificate.trend is not None
-        else "Judge it by what it is for, in data or play of its own: what was climbed, weighted anew at every pass, need not rise.",
+        else "Judge it by what it is for, in data or play of its own: what was maximised, weighted anew at every pass, need not rise.",
     }.get(certificate.status, "")
 
 
@@ -234,7 +234,7 @@ def explained(certificate: Certificate, most: int = 8) -> list[str]:
 
 
 def held_out(certificate: Any) -> str:
-    """What a stochastic climb reached on data held out; empty where none were."""
+    """What a training run reached on data held out; empty where none were."""
     if certificate.trend is None:
         return ""
     first, best, error = certificate.trend

@@ -1,4 +1,4 @@
-"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE, A2C and PPO climb."""
+"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE, A2C and PPO maximise."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ class Replay:
     environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment, with finitely many actions
     copies : B, played side by side
     capacity : transitions that are remembered, the latest
-    warmup : transitions before the first step of the climb
-    every : transitions played a step of the climb (0.5: two steps a transition)
+    warmup : transitions before the first step of the run
+    every : transitions played a step of the run (0.5: two steps a transition)
     batch_size : n
     steps : k
     discount : γ
-    refresh : steps of the climb between two copies of the model to the frozen one
+    refresh : steps of the run between two copies of the model to the frozen one
     explore : ε at the start, at the end, and the transitions in which it falls from one to the other
     double : a* is the best of the model as it now stands, not of the frozen one (it overestimates less)
     policy : what plays, and chooses a*, if not the model itself: the return of a given policy (anything with `act`)
@@ -75,7 +75,7 @@ class Replay:
     >>> import thetahat as th
     >>> model = th.rl.C51(th.networks.mlp(4, 32, 2 * 21), 0.0, 100.0, atoms=21)
     >>> replay = Replay("CartPole-v1", 4, warmup=100, steps=3)
-    >>> batch = next(replay.dealt(model))
+    >>> batch = next(replay.minibatches(model))
     >>> tuple(batch["target"].shape), round(float(batch["target"].sum(-1).mean()), 5)
     ((64, 21), 1.0)
     """
@@ -124,7 +124,7 @@ class Replay:
         self.steps, self.discount, self.refresh, self.explore = steps, discount, refresh, explore
         self.double, self.policy, self.seed = double, policy, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.played = self.written = self.taken = 0  # transitions; rows of all copies, ever; steps of the climb
+        self.played = self.written = self.taken = 0  # transitions; rows of all copies, ever; steps of the run
         self.frozen: Any = None
         self.memory: dict[str, Array] = {}
         self._under_way, self._remembered = False, dict[str, Tensor]()
@@ -143,13 +143,13 @@ class Replay:
         first, last, within = self.explore
         return last if self.played >= within else first + (last - first) * self.played / within
 
-    # ---- what a climb takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes --------------------------------------------------------------------------------------------------
 
     def batches(self, model: Bootstrapped | None = None) -> Iterator[Batch]:
         """One minibatch."""
-        yield next(self.dealt(model))
+        yield next(self.minibatches(model))
 
-    def dealt(self, model: Bootstrapped | None) -> Iterator[Batch]:
+    def minibatches(self, model: Bootstrapped | None) -> Iterator[Batch]:
         """Without end, a minibatch a step."""
         online = self._suited(model)
         self.frozen = copy.deepcopy(model)

@@ -3,7 +3,7 @@
     Z(s, a) = R + γ R' + γ² R'' + …,      Z(s, a) ~ R + γ Z(s', a')        (Bellman's equation for the whole distribution)
 
 What is observed is the right-hand side: `data.Replay` plays, and makes of each transition a sample of it, the "target" of the batch, with a
-frozen copy of the model (`projected`). Each model here says how probable that is, and nothing else is climbed.
+frozen copy of the model (`projected`). Each model here says how probable that is, and nothing else is maximised.
 
 Source: Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning; Dabney, Rowland, Bellemare and Munos (2018),
 Distributional reinforcement learning with quantile regression; Dabney, Ostrovski, Silver and Munos (2018), Implicit quantile networks.

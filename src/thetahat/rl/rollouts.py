@@ -124,7 +124,7 @@ class Rollouts:
         how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
-    # ---- what a climb takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes --------------------------------------------------------------------------------------------------
 
     def batches(self, model: Player | None = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
@@ -137,7 +137,7 @@ class Rollouts:
                 batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
         yield batch
 
-    def dealt(self, model: Player) -> Iterator[Batch]:
+    def minibatches(self, model: Player) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
         if not self._restored:  # what other training left was drawn from another policy
             self._left = []

@@ -74,7 +74,7 @@ def choose(objective: Objective) -> Any:
     return Newton() if dense <= DENSE else LBFGS()
 
 
-def climb(
+def optimise(
     objective: Objective, solver: Any, *watch: Callable[[Any], None] | None
 ) -> tuple[Objective, Certificate, tuple[tuple[int, float, float], ...]]:
     """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state.
@@ -115,7 +115,7 @@ __all__ = [
     "Solver",
     "Stochastic",
     "choose",
-    "climb",
+    "optimise",
     "diagnose",
     "iterate",
 ]

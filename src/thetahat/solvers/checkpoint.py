@@ -1,9 +1,9 @@
-"""Checkpoints of a stochastic climb: all that the next step depends on, in one file; the file before it is never lost.
+"""Checkpoints of a training run: all that the next step depends on, in one file; the file before it is never lost.
 
-A climb that was killed and goes on from its checkpoint is, bit for bit, the climb that was not: θ, the buffers, the moments of the optimisers,
-the average and the best θ, and the trace come from the file; the order of the data is dealt out anew from the seed up to the step where it
+A run that was killed and goes on from its checkpoint is, bit for bit, the run that was not: θ, the buffers, the moments of the optimisers,
+the average and the best θ, and the trace come from the file; the order of the data is drawn again from the seed up to the step where it
 stood, which leaves the generator where it was. A source that draws from the model says with `state()` what its next draw depends on, tensors
-by name, and takes them back with `restore(tensors)`; whether that makes its draws those of a climb that was not killed is said by the source.
+by name, and takes them back with `restore(tensors)`; whether that makes its draws those of a run that was not killed is said by the source.
 
 The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a kill leaves the one before.
 """
@@ -90,7 +90,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     if work.engine.sharded != path.is_dir():
         kinds = ("a file, of whole parameters", "a folder, of sharded ones")
         raise BadSave(
-            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this climb needs {kinds[work.engine.sharded]} (distributed=…)."
+            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this run needs {kinds[work.engine.sharded]} (distributed=…)."
         )
     if path.is_dir():
         content = sharded.content(path)
@@ -102,7 +102,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
         other = content["of"].get(name)
         if json.loads(json.dumps(value)) != other:
             raise BadSave(
-                f"the checkpoint {str(path)!r} is of another climb: its {name} is {_short(other)}, here it is {_short(value)}."
+                f"the checkpoint {str(path)!r} is of another run: its {name} is {_short(other)}, here it is {_short(value)}."
             )
     if path.is_dir():
         tensors = sharded.read(path, _numbered("theta", work.engine.parameters), work.buffers, work.optimisers)
@@ -164,7 +164,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def identity(solver: Any, objective: Objective) -> dict[str, Any]:
-    """What has to be the same for a climb to go on: the settings, the shapes of θ, the data, the weights, the priors."""
+    """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the priors."""
     settings: dict[str, Any] = {
         f.name: str(getattr(solver, f.name))
         for f in dataclasses.fields(solver)
@@ -182,11 +182,11 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
 
 
 def check(objective: Objective) -> None:
-    """Data drawn from the model cannot be dealt out anew: their source has to say what its next draw depends on."""
+    """Data drawn from the model cannot be drawn again: their source has to say what its next draw depends on."""
     for term in objective.terms:
         if getattr(term.source, "drawn", False) and not hasattr(term.source, "restore"):
             raise BadArgument(
-                f"checkpoint= needs data that can be dealt out again: {type(term.source).__name__} draws them from the model, and has no "
+                f"checkpoint= needs data that can be drawn again: {type(term.source).__name__} draws them from the model, and has no "
                 "state() and restore(tensors)."
             )
 

@@ -34,7 +34,7 @@ class Point:
     responsibilities: tuple[Tensor, ...]  # of each batch, (n, K)
     weights: tuple[Tensor | None, ...]
     n: Tensor  # (K,) Σ_i w_i r_ik
-    trouble: str = ""  # why the climb must not go on from here
+    trouble: str = ""  # why the run must not go on from here
 
     def times_weight(self, k: int) -> list[Tensor]:
         """w_i r_ik of each batch."""

@@ -4,7 +4,7 @@
 
 Neither step lowers the sum of the h largest, and there are finitely many subsets, so that it ends at a fixed point: θ̂ is the maximum for
 the rows kept, and they are the most probable under θ̂. Where the h-th and the next row are not tied, the rows kept do not change near θ̂,
-which is therefore a local maximum of the trimmed likelihood. There are many: the climb begins from random elemental subsets (as many rows
+which is therefore a local maximum of the trimmed likelihood. There are many: the run begins from random elemental subsets (as many rows
 as coefficients, so that some are free of outliers), takes two steps from each, and goes on to the end from the best.
 
 Source: Rousseeuw and Van Driessen (2006), Computing LTS regression for large data sets, Data Min. Knowl. Discov. 12; Neykov and Müller
@@ -27,8 +27,8 @@ from ..likelihood.robust import TrimmedTerm, consistency, largest, log_probs
 from ..models.regression import Regression
 from . import closed_form
 from .certificate import Certificate
-from .climbs import Maximum, distinct
 from .loop import iterate
+from .maxima import Maximum, distinct
 from .newton import Newton
 
 SCREENED = 2  # concentration steps from each elemental start
@@ -119,7 +119,7 @@ class Concentration:
         if rows is not None:
             values, kept = _least_squares(*rows, h, self.starts, generator)
         else:
-            values, kept = self._climbed(objective, term, n, h, generator)
+            values, kept = self._from_subsets(objective, term, n, h, generator)
         out: list[Tensor] = []
         for i in torch.argsort(values, descending=True, stable=True).tolist():
             if math.isfinite(float(values[i])) and not any(torch.equal(kept[i], other) for other in out):
@@ -128,7 +128,7 @@ class Concentration:
                 break
         return out
 
-    def _climbed(
+    def _from_subsets(
         self, objective: Objective, term: TrimmedTerm, n: int, h: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """As `_least_squares`, for any model: a few steps of Newton in the place of a formula."""
@@ -195,7 +195,7 @@ class Concentration:
         return len(state.found) >= len(state.subsets) and (state.final is not None or not wanted)
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        """That of the maximum on the rows kept; and how many climbs led to them."""
+        """That of the maximum on the rows kept; and how many runs led to them."""
         term, best = trimmed(objective), state.found[state.best]
         n, h = len(state.kept[0]), term.h
         answer = best if state.final is None else state.final

@@ -72,7 +72,7 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Point:
     ended = getattr(state, "ended", None)  # of a solver whose objective is not the one that it was given
     point = Point(objective.at(state.theta) if ended is None else ended, state, certificate)
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
-        kinked = "A prior's kink was climbed by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
+        kinked = "A prior's kink was met by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
         return point.judged(replace(certificate, detail=f"{certificate.detail} {kinked}".strip()))
     value = state.trace[-1][1] if state.trace else point.objective.value()  # the last step's: not a pass more
     if certificate.ok and not _finite(point.objective, value):
@@ -159,7 +159,7 @@ def _searched(point: Point, attempts: int) -> Point:
 
 
 def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
-    """Where no reason was found: not certified if a standard error is no number that could be one."""
+    """Where no reason was found: not certified if a standard error is not a number that could be one."""
     certificate, model = point.certificate, point.objective.model
     near = direction_text(named(model, vectors[:, 0])) if vectors.shape[1] else ""
     if certificate.ok and lost:

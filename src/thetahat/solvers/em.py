@@ -12,9 +12,9 @@ log-likelihood does not (Jensen), and that is all that EM promises: it converges
 2. Newton, on the log-likelihood itself, once a cycle gains less than `hand_over` nats. It converges quadratically, and its decrement is the
    certificate. Its trust region never lets ℓ fall either.
 
-A mixture has many maxima, and the climb is made from several first guesses; the highest maximum is the answer, which is certified as a
+A mixture has many maxima, and the run is made from several first guesses; the highest maximum is the answer, which is certified as a
 local one, and the others are told. Where a component's density can concentrate on few rows without bound (a normal's variance → 0)
-the likelihood has no maximum at all, only local ones: a climb that runs there is left, and told. What is then estimated is the highest
+the likelihood has no maximum at all, only local ones: a run that runs there is left, and told. What is then estimated is the highest
 local maximum in the interior, which is consistent.
 
 Source: Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm; Varadhan and Roland (2008), Simple
@@ -39,18 +39,18 @@ from ..models.mixture import Mixture, Recounted
 from ..models.partition import partition
 from ..models.regression import _some_rows
 from .certificate import Certificate
-from .climbs import Maximum, distinct, leads_to, needless, starts_of, told_of
 from .complete import Complete, Point, agreed, expect, formula, limits, seen, singular
 from .loop import iterate
+from .maxima import Maximum, distinct, leads_to, needless, starts_of, told_of
 from .newton import EPS, Newton
 
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands, so that it stays in its valley
-ROUTES = 3  # maxima of a subsample from which all rows are climbed
+ROUTES = 3  # maxima of a subsample from which all rows are used
 
 
 @dataclass(frozen=True)
 class State:
-    """The climb under way, and where those before it ended."""
+    """The run under way, and where those before it ended."""
 
     starts: tuple[Tensor, ...]
     limits: Tensor  # (K,) a log density beyond which a component counts as collapsed
@@ -65,7 +65,7 @@ class State:
 
     @property
     def best(self) -> Maximum | None:
-        """The highest maximum found so far; of climbs that came to none, the highest."""
+        """The highest maximum found so far; of runs that came to none, the highest."""
         return max(self.found, key=lambda m: (not m.trouble, m.value), default=None)
 
     @property
@@ -89,16 +89,16 @@ class EM:
 
     Parameters
     ----------
-    starts : first guesses from which to climb (one, where a model has one component)
+    starts : first guesses from which to start (one, where a model has one component)
     seed : of the guesses; same seed, same numbers
     accelerate : SQUAREM; False: plain EM
     hand_over : nats; once a cycle of EM gains less, Newton takes over
-    cycles : of EM at most, for one climb
+    cycles : of EM at most, for one run
     inner : steps of Newton on Q, for components without a formula; one is enough for EM's own rate (Lange 1995, A gradient algorithm
         locally equivalent to the EM algorithm)
     tolerance : Newton's λ at which to stop, in standard errors
-    thin_above : rows above which the guesses are tried on a subsample, and all rows climbed from its highest maxima
-    begin : a θ from which to climb, instead of guesses
+    thin_above : rows above which the guesses are tried on a subsample, and all rows used from its highest maxima
+    begin : a θ from which to start, instead of guesses
 
     >>> EM(starts=5).seed
     0
@@ -144,7 +144,7 @@ class EM:
         return out
 
     def _routes(self, objective: Objective, model: Mixture) -> list[Tensor]:
-        """The highest maxima of a subsample: where to climb on many rows."""
+        """The highest maxima of a subsample: where to start on many rows."""
         term = objective.terms[0]
         some = _some_rows(term.source, self.thin_above // 2)
         thinned = Objective(
@@ -156,7 +156,7 @@ class EM:
     # ---- step ------------------------------------------------------------------------------------------------------------
 
     def step(self, objective: Objective, state: State) -> State:
-        """A cycle of EM; or, where the climb has become slow, Newton to its end."""
+        """A cycle of EM; or, where the run has become slow, Newton to its end."""
         if state.point is None:
             point = expect(objective, state.starts[len(state.found)], state.limits)
             fresh = replace(state, point=point, gain=math.inf, step=0, trace=(), hand_over=self.hand_over)
@@ -218,7 +218,7 @@ class EM:
         return theta
 
     def _polished(self, objective: Objective, state: State) -> State:
-        """Newton on ℓ from where EM stands; the next climb begins. Where ℓ is not yet concave EM goes on instead, as long as it may."""
+        """Newton on ℓ from where EM stands; the next run begins. Where ℓ is not yet concave EM goes on instead, as long as it may."""
         point = state.point
         assert point is not None
         if point.trouble:
@@ -260,7 +260,7 @@ class EM:
         return len(state.found) >= len(state.starts)
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        """Newton's, of the highest maximum; and what became of the other climbs."""
+        """Newton's, of the highest maximum; and what became of the other runs."""
         best = state.best
         assert best is not None
         steps = max((line[0] for line in best.trace), default=0)

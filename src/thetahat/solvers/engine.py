@@ -55,7 +55,7 @@ class Models(nn.Module):
 
 
 class Engine:
-    """What a climb differentiates with.
+    """What a run differentiates with.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ class Engine:
     def __init__(self, objective: Objective, parts: int, precision: torch.dtype | None, compiled: bool, distributed: str):
         self.objective, self.parts, self.precision = objective, parts, precision
         self.models: list[Any] = list({id(t.model): t.model for t in objective.terms}.values())
-        self.own = list(self.models)  # the objective's, of which "fsdp" climbs copies
+        self.own = list(self.models)  # the objective's, of which "fsdp" trains copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
-        self.many = world()  # processes that climb together
+        self.many = world()  # processes that work together
         self.sharded = self.many > 1 and distributed == "fsdp"
         self.module: nn.Module = Models(self.models, compiled)
         self.parameters = objective.parameters()
@@ -228,7 +228,7 @@ class Engine:
                 module.train(on)
 
     def leave(self) -> None:
-        """The objective's own θ is where the climb is, whole on every process."""
+        """The objective's own θ is where the run is, whole on every process."""
         if self.sharded:
             with torch.no_grad():
                 for p, moved in zip(self.objective.parameters(), self.parameters, strict=True):

@@ -1,10 +1,10 @@
-"""Minibatches: how a source is dealt out to the steps of a stochastic climb, and what of it is held out.
+"""Minibatches: how a source is divided among the steps of a training run, and what of it is held out.
 
 rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
-with an epoch of its own  the source deals out every term once, in an order drawn from the climb's generator (windows of a text)
+with an epoch of its own  the source yields every term once, in an order drawn from the run's generator (windows of a text)
 read from a file        block by block; the rows within a block in a new order
 drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ. A source that deals what it has
-                        drawn out to several steps (PPO's epochs, a replay) has an endless `dealt(model)`, a batch a step, and itself
+                        drawn out to several steps (PPO's epochs, a replay) has an endless `minibatches(model)`, a batch a step, and itself
                         draws with the model in evaluation mode (`data.source.evaluating`)
 """
 
@@ -87,7 +87,7 @@ def feeds(
         if drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
         elif not isinstance(left, Batch) and hasattr(left, "epoch"):
-            out.append(Feed(group, _dealt(left, size, generator, least), float(left.observations), left.size, False, alike))
+            out.append(Feed(group, _minibatches(left, size, generator, least), float(left.observations), left.size, False, alike))
         elif rows is not None:
             out.append(Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike))
         else:
@@ -175,15 +175,15 @@ def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Gene
             raise EmptyData("the source yielded no batches.")
 
 
-def _dealt(source: Any, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
+def _minibatches(source: Any, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
     while True:
         for batch in _joined(source.epoch(size, generator), least):
             yield [batch]
 
 
 def _drawn(source: Any, model: nn.Module) -> Iterator[list[Batch]]:
-    if getattr(source, "dealt", None) is not None:
-        for batch in source.dealt(model):
+    if getattr(source, "minibatches", None) is not None:
+        for batch in source.minibatches(model):
             yield [batch]
     while True:
         with evaluating(model):

@@ -68,8 +68,8 @@ class Newton:
     steps : at most so many. Long before, the iterations end once 100 of them have gained less than 1e-4 nats together
     keep_above, keep_below : J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
     float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
-    thin_above : rows above which the climb begins on a subsample
-    coarse : the largest λ that may count as a maximum when rounding stops the climb
+    thin_above : rows above which the run begins on a subsample
+    coarse : the largest λ that may count as a maximum when floating-point precision stops the iterations
     """
 
     tolerance: float = 1e-8
@@ -89,15 +89,15 @@ class Newton:
         rows = objective.rows or 0
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
-            borrowed = self._climb_thinned(objective, begin, keep)
+            borrowed = self._thinned_start(objective, begin, keep)
             if borrowed is not None and not hasattr(objective.model, "taylor"):
                 return self._borrow(objective, borrowed, keep)  # p gradients' worth of work saved, where J is as dear as that
             begin = begin if borrowed is None else borrowed.theta
         precision = torch.float32 if rows > self.float32_above else torch.float64
         return self._look(objective, begin, precision)
 
-    def _climb_thinned(self, objective: Any, begin: Tensor, keep: int) -> State | None:
-        """Climb on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
+    def _thinned_start(self, objective: Any, begin: Tensor, keep: int) -> State | None:
+        """Run on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
         solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=begin)
         thinned = objective.thinned(keep)
         state = solver.start(thinned)

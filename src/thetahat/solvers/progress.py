@@ -1,4 +1,4 @@
-"""A progress bar for long climbs: on a terminal only, and only once two seconds have passed."""
+"""A progress bar for long fits: on a terminal only, and only once two seconds have passed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(type(solver).__name__, total=getattr(solver, "steps", None), nats="")
     begun, shown = time.monotonic(), False
-    before: float | None = None  # terms seen before this climb went on from its checkpoint
+    before: float | None = None  # terms seen before this run went on from its checkpoint
 
     def callback(state: Any) -> None:
         nonlocal shown, before

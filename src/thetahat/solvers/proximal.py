@@ -65,7 +65,7 @@ class Proximal:
     ----------
     tolerance : √(2Δ) at which to stop, in standard errors: Δ is what the quadratic model says is left, in nats
     steps : at most so many
-    coarse : the largest that may count as a maximum when rounding stops the climb
+    coarse : the largest that may count as a maximum when floating-point precision stops the iterations
     begin : θ to begin at, (p,)
 
     >>> import thetahat as th
@@ -118,7 +118,7 @@ class Proximal:
         miss = _missed(state.taylor.gradient, weight, u) / state.square.clamp(min=1e-300).sqrt()
         known = {"size": objective.size, "steps": state.step, "passes": state.passes, "zeros": int(zero.sum())}
         if not (state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse)):
-            why = "Rounding stops the climb." if state.stalled >= 2 else f"Stopped after {state.step} steps."
+            why = "floating-point precision stops the iterations." if state.stalled >= 2 else f"Stopped after {state.step} steps."
             if objective.rows is not None and int((~zero).sum()) >= objective.rows:
                 why += " As many coefficients are free as there are rows: hold the family's scale (scale=value), or use a prior of smaller scale."
             return Certificate(status="not converged", detail=why, **known)

@@ -1,10 +1,10 @@
 """Newton's method from several starts, for an objective that has more maxima than one: the density-power divergence.
 
-Its starts: where the model's own climb begins, maximum likelihood, and the best trimmed fits of half and of three quarters of the rows,
-which outliers do not move. The highest maximum is kept, and the certificate says what became of the other climbs.
+Its starts: where the model's own run begins, maximum likelihood, and the best trimmed fits of half and of three quarters of the rows,
+which outliers do not move. The highest maximum is kept, and the certificate says what became of the other runs.
 
 Like a mixture's likelihood, Σ H_β need not have a highest point: of the normal family it is unbounded as the scale → 0 on p rows that are
-fitted exactly where p/n ≥ β/(1 + β)^1.5. What is estimated is the highest maximum in the interior; a climb that runs into such a
+fitted exactly where p/n ≥ β/(1 + β)^1.5. What is estimated is the highest maximum in the interior; a run that runs into such a
 singularity is left and counted.
 """
 
@@ -22,19 +22,19 @@ from ..likelihood import LogLikelihood, Objective
 from ..likelihood.robust import Trimmed
 from . import closed_form
 from .certificate import Certificate
-from .climbs import Maximum, told_of
 from .concentration import Concentration
 from .loop import iterate
+from .maxima import Maximum, told_of
 from .newton import Newton
 
-KEPT = (0.5, 0.75)  # of the trimmed fits from which to climb
+KEPT = (0.5, 0.75)  # of the trimmed fits from which to start
 EACH = 2  # of the best maxima of each
-PATIENCE = 40  # steps of a climb once another has come to a maximum
+PATIENCE = 40  # steps of a run once another has come to a maximum
 
 
 @dataclass(frozen=True)
 class State:
-    """The starts, and where the climbs from them ended."""
+    """The starts, and where the runs from them ended."""
 
     starts: tuple[Tensor, ...]
     found: tuple[Maximum, ...] = ()
@@ -68,8 +68,8 @@ class Restarts:
 
     Parameters
     ----------
-    newton : the solver of each climb
-    elemental : starts of each trimmed fit of a normal linear model; of other models, where each costs a climb, a tenth of them
+    newton : the solver of each run
+    elemental : starts of each trimmed fit of a normal linear model; of other models, where each costs a run, a tenth of them
     seed : of them
     """
 
@@ -102,8 +102,8 @@ class Restarts:
         return out
 
     def step(self, objective: Objective, state: State) -> State:
-        """The climb from the next start."""
-        known = any(m.certificate.ok for m in state.found)  # then a climb that crawls is left earlier
+        """The run from the next start."""
+        known = any(m.certificate.ok for m in state.found)  # then a run that crawls is left earlier
         steps = min(self.newton.steps, PATIENCE) if known else self.newton.steps
         solver = replace(self.newton, begin=state.starts[len(state.found)], steps=steps)
         newton = iterate(solver, objective)
@@ -117,7 +117,7 @@ class Restarts:
         return len(state.found) >= len(state.starts)
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        """Newton's, of the highest maximum; and what became of the other climbs."""
+        """Newton's, of the highest maximum; and what became of the other runs."""
         best = state.best
         if not best.certificate.ok:
             return replace(best.certificate, passes=state.passes)

@@ -1,4 +1,4 @@
-"""Checkpoints of a climb whose θ lies in shards on many processes: each writes its own, through torch.distributed.checkpoint.
+"""Checkpoints of a run whose θ lies in shards on many processes: each writes its own, through torch.distributed.checkpoint.
 
     PATH/step-000100/      the shards, and content.json
     PATH/latest            the name of the folder that is whole: written aside, then renamed, once every process is done

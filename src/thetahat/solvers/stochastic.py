@@ -50,7 +50,7 @@ class Evaluation:
 
 @dataclass
 class Work:
-    """What a climb carries along and changes in place: the optimisers with their moments, the order of the data, the best θ so far."""
+    """What a run carries along and changes in place: the optimisers with their moments, the order of the data, the best θ so far."""
 
     engine: Engine
     optimisers: list[torch.optim.Optimizer]
@@ -67,7 +67,7 @@ class Work:
 
 @dataclass(frozen=True)
 class State:
-    """Where the climb stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches.
+    """Where the run stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches.
 
     fitted : the same of the batches, w·log p as it was maximised, whatever is held out
     value, norm : of the last step: 1/N of the objective as its batch estimates it, and the norm of ĝ
@@ -117,12 +117,12 @@ class Stochastic:
     clip : the largest norm of ĝ; None: unbounded
     seed : of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
     held_out : a fraction of the rows, where they are in memory or the source knows how to split itself; a source; None
-    keep : "best" leaves θ where the held-out nats were highest, "last" where the climb ended
+    keep : "best" leaves θ where the held-out nats were highest, "last" where the run ended
     evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
-    patience : the climb ends after so many looks in a row without a new best; None: never
+    patience : the run ends after so many looks in a row without a new best; None: never
     average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself. The statistics of batch
         norm are then those of θ̄ itself, computed anew from the batches of the last steps (`statistics.py`)
-    checkpoint : a file to which the climb is written as it goes; where it is there, the climb goes on from it, bit for bit
+    checkpoint : a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
     checkpoint_every : steps between two; None: with every look
     precision : torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's own
     compile : the models by torch.compile (the first step takes long)
@@ -203,7 +203,7 @@ class Stochastic:
 
     def start(self, objective: Objective) -> State:
         if not isinstance(objective, Objective):
-            raise BadArgument(f"stochastic ascent climbs a whole objective; received {type(objective).__name__}.")
+            raise BadArgument(f"stochastic ascent maximises a whole objective; received {type(objective).__name__}.")
         generator = torch.Generator().manual_seed(self.seed)
         objective = objective if self.in_place else objective.copy()
         first = objective.terms[0]
@@ -221,14 +221,14 @@ class Stochastic:
         elif self.held_out is not None:
             held = (first, self.held_out)
         least = max(least_rows(term.model, self.batch_size, self.pieces) for term in objective.terms)
-        dealt = feeds(objective.terms, self.batch_size, generator, kept, least)
-        if objective.priors and any(f.observations is None and not f.drawn for f in dealt):
+        feeds_ = feeds(objective.terms, self.batch_size, generator, kept, least)
+        if objective.priors and any(f.observations is None and not f.drawn for f in feeds_):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
         engine = Engine(objective, self.pieces, self.precision, self.compile, self.distributed)
         movers = optimisers(self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas)
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.average is not None else nn.Module())
-        state = State(Work(engine, movers, dealt, generator, held, list(engine.module.buffers()), statistics))
+        state = State(Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics))
         if self.checkpoint is None:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
@@ -353,7 +353,7 @@ class Stochastic:
         return replace(state, failure=failure.why, advice=failure.advice)
 
     def _leave(self, state: State) -> None:
-        """The model in evaluation mode, at the climb's θ."""
+        """The model in evaluation mode, at the run's θ."""
         state.work.engine.training(False)
         state.work.engine.leave()
 
@@ -408,8 +408,8 @@ class Stochastic:
             said += f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
         weighted = any(t.weights is not None for t in objective.terms)
         if weighted and len(state.fitted) > 1:
-            climbed = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
-            said += f" What was climbed is weighted, and no log-likelihood: {climbed}."
+            maximised = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
+            said += f" What was maximised is weighted, and no log-likelihood: {maximised}."
         return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
 
     def _reason(self, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> Failure:

@@ -43,7 +43,7 @@ def rows(quick: bool = False, *, begin: Callable[[str], None] | None = None) -> 
 
     Parameters
     ----------
-    quick : fewer steps for those that climb stochastically
+    quick : fewer steps for those that are trained by stochastic ascent
     begin : told the name of each system before it is fitted (a progress indicator)
 
     Returns

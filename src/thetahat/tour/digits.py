@@ -64,8 +64,8 @@ def mixture(quick: bool) -> Row:
 
 
 def flow(quick: bool) -> Row:
-    bent = Flow.affine(PIXELS, transforms=5, hidden=(128,))
-    model = Dequantised(bent, levels=LEVELS, maps=["logit", Standardise(0.0, 2.5)])
+    flow = Flow.affine(PIXELS, transforms=5, hidden=(128,))
+    model = Dequantised(flow, levels=LEVELS, maps=["logit", Standardise(0.0, 2.5)])
     solver = _steps(quick, 400, batch_size=128, learning_rate=3e-3)
     return _row("flow", "Σ log ∫ p(y + u) du,  p(x) = N(f(x))·|f′(x)|", model, solver, quick, samples=4 if quick else 16)
 

@@ -1,4 +1,4 @@
-"""Systems whose p is a network, climbed stochastically: a classifier, a small GPT, a policy."""
+"""Systems whose p is a network, trained by stochastic ascent: a classifier, a small GPT, a policy."""
 
 from __future__ import annotations
 

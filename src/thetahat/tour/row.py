@@ -21,7 +21,7 @@ class Row:
     system, data : what was fitted, to what
     maximised : the sum, as a formula
     kind : what `before` and `after` are: nats of the data fitted, nats a held-out term, a return
-    before, after : at the start of the climb, and at θ̂; None if the system could not run
+    before, after : at the start of the run, and at θ̂; None if the system could not run
     certificate : what is known of θ̂; or the extra that the system needs
     truth : what is known of the answer from elsewhere, and what was found
     agrees : whether the two agree to the digits given; None where nothing is known beforehand

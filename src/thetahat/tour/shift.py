@@ -41,7 +41,7 @@ def divergence(quick: bool) -> Row:
     row = of_fit(found, "least divergence", "mites on 150 leaves", "−n·(H(data) + KL(data ‖ Poisson(μ)))", truth)
     return dataclasses.replace(
         row, before=-len(leaf) * cross_entropy(leaf, ("poisson", 1.0)).value
-    )  # the climb begins at the top
+    )  # the run begins at the maximum
 
 
 SYSTEMS: dict[str, Callable[[bool], Row]] = {"covariate shift": covariate_shift, "least divergence": divergence}

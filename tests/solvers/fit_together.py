@@ -1,6 +1,6 @@
-"""What each process of test_distributed.py does: the same climbs, under torch.distributed or alone; the first process writes what came out.
+"""What each process of test_distributed.py does: the same runs, under torch.distributed or alone; the first process writes what came out.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 climb_together.py FOLDER
+python -m torch.distributed.run --standalone --nproc-per-node 2 fit_together.py FOLDER
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def gpt() -> th.Objective:
     return th.Objective([th.LogLikelihood(th.language.Autoregressive(network), Tokens(TEXTS, context=32))])
 
 
-def climbed(solver: th.Stochastic) -> tuple:
+def maximised(solver: th.Stochastic) -> tuple:
     whole = gpt()
     state = iterate(solver, whole)
     return state.theta, state.trace
@@ -53,7 +53,7 @@ def resumed(solver: th.Stochastic) -> tuple:
 
     with suppress(Killed):
         iterate(solver, gpt(), kill)
-    return climbed(solver)
+    return maximised(solver)
 
 
 def line(part: slice) -> th.Objective:
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
     if not alone:
         torch.distributed.init_process_group("gloo")
     me, many = (0, 1) if alone else (torch.distributed.get_rank(), torch.distributed.get_world_size())
-    found = {name: climbed(solver) for name, solver in WAYS.items()}
+    found = {name: maximised(solver) for name, solver in WAYS.items()}
     for way in ("ddp", "fsdp"):
         found[f"{way}, resumed"] = resumed(replace(WAYS[way], checkpoint=folder / f"{way} of {many}"))
     full = th.Stochastic(steps=10, batch_size=90, learning_rate=0.1, held_out=None)

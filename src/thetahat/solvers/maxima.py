@@ -1,4 +1,4 @@
-"""Where the climbs from several first guesses ended, and what that says of the answer."""
+"""Where the runs from several first guesses ended, and what that says of the answer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LOST = 1e3  # standard errors against those of components that are seen, beyond 
 
 @dataclass(frozen=True)
 class Maximum:
-    """Where one climb ended.
+    """Where one run ended.
 
     Parameters
     ----------
     theta, value : θ, and ℓ there
-    certificate, newton : what Newton's last state shows, and that state; None where the climb was left
-    trace : of the climb
+    certificate, newton : what Newton's last state shows, and that state; None where the run was left
+    trace : of the run
     trouble : why it was left
-    scale : (p,) √ of the diagonal of the information, had the components been seen: the largest along the climb
+    scale : (p,) √ of the diagonal of the information, had the components been seen: the largest along the run
     """
 
     theta: Tensor
@@ -39,7 +39,7 @@ class Maximum:
 
 
 def distinct(found: Sequence[Maximum]) -> list[tuple[Maximum, int]]:
-    """The different maxima, highest first, and how many climbs reached each."""
+    """The different maxima, highest first, and how many runs reached each."""
     out: list[tuple[Maximum, int]] = []
     for m in sorted(found, key=lambda m: -m.value):
         if out and abs(m.value - out[-1][0].value) < SAME:
@@ -52,7 +52,7 @@ def distinct(found: Sequence[Maximum]) -> list[tuple[Maximum, int]]:
 def leads_to(theta: Tensor, value: float, m: Maximum) -> bool:
     """Whether θ is so near a maximum that ℓ is its quadratic model there: Newton's steps to it need not be taken again.
 
-    Where a climb came to no maximum (a ridge, an end at infinity), another that comes as high is taken to be on the same way.
+    Where a run came to no maximum (a ridge, an end at infinity), another that comes as high is taken to be on the same way.
     """
     if m.newton is None or m.trouble:
         return False
@@ -85,7 +85,7 @@ def starts_of(found: Sequence[Maximum]) -> str:
 
 
 def told_of(found: Sequence[Maximum], tried: int) -> str:
-    """How many climbs reached the answer, which other maxima there are, and how many climbs came to nothing.
+    """How many runs reached the answer, which other maxima there are, and how many runs came to nothing.
 
     tried : guesses on a subsample, whose highest maxima the starts are; 0: none
     """

@@ -1,4 +1,4 @@
-"""`thetahat fit gpt | policy | …` and `thetahat align`: a climb that a folder records, runs/NAME, and from which it goes on."""
+"""`thetahat fit gpt | policy | …` and `thetahat align`: a run that a folder records, runs/NAME, and from which it goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .screen import Screen
 from .systems import System, free
 
 
-def climb(command: System, screen: Screen) -> int:
+def train(command: System, screen: Screen) -> int:
     """fit gpt, policy and the other systems: a run."""
     from ..fit import maximize
     from ..io.runs import CHECKPOINT, CONFIG, FIT, REPORT, Run, read
@@ -35,7 +35,7 @@ def climb(command: System, screen: Screen) -> int:
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     elif begun:
-        screen.note(f"{folder} holds no checkpoint: the climb begins again")
+        screen.note(f"{folder} holds no checkpoint: the run begins again")
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
     said = Lines(screen, record)
@@ -53,7 +53,7 @@ def climb(command: System, screen: Screen) -> int:
 
 
 class Lines:
-    """A line a look, where stderr is no terminal and has no bar: a log that shows that the climb is alive."""
+    """A line a look, where stderr is no terminal and has no bar: a log that shows that the run is alive."""
 
     def __init__(self, screen: Screen, record: Any):
         self.screen, self.record, self.looks, self.begun, self.before = screen, record, 0, time.monotonic(), 0.0
