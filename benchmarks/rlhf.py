@@ -5,7 +5,7 @@
 The language model is a transformer of characters fitted to Python's own documentation. Gold is a rule that no one who learns ever sees: an
 answer of 24 characters is worth the number of its different words that the documentation has, of three letters or more. 3,000 pairs of answers of
 the model are judged by it, with Bradley and Terry's noise; a reward model (a copy of the network with a head) is fitted to the judgements. Then
-the model runs the fitted reward by RLOO, at several β, and is looked at along the way: reward, gold, KL to where it began, on answers of their
+the model maximises the fitted reward by RLOO, at several β, and is looked at along the way: reward, gold, KL to where it began, on answers of their
 own. Best-of-n takes the answer of the highest fitted reward among n of the first model: its KL is at most log n − (n − 1)/n. One thread.
 """
 

@@ -144,7 +144,7 @@ def refuse_robust(objective: Objective, kind: str) -> None:
         )
     if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
         raise BadArgument(
-            f"{robust} does not maximise a likelihood, so that there is no covariance of kind {kind!r}. Use 'sandwich'."
+            f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use 'sandwich'."
         )
 
 

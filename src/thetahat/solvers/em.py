@@ -89,7 +89,7 @@ class EM:
 
     Parameters
     ----------
-    starts : first guesses from which to start (one, where a model has one component)
+    starts : first guesses (one, where a model has one component)
     seed : of the guesses; same seed, same numbers
     accelerate : SQUAREM; False: plain EM
     hand_over : nats; once a cycle of EM gains less, Newton takes over
