@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import BadArgument
 from ..families.links import Identity
 from ..families.normal import Normal
 from ..likelihood import Objective
@@ -176,7 +177,11 @@ class ClosedForm:
 
     def start(self, objective: Objective) -> State:
         model = objective.model
-        assert isinstance(model, Regression)
+        if not applies(objective) or not isinstance(model, Regression):
+            raise BadArgument(
+                "solver=th.ClosedForm() is least squares: a normal response with an identity link and a constant scale, without a prior, "
+                f"robust= or a weighting; the model is {getattr(model, 'family', type(model).__name__)}. Leave the solver out, or use th.Newton()."
+            )
         found = solve(objective)
         theta = objective.theta
         before = objective.value()

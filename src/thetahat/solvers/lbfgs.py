@@ -15,6 +15,7 @@ from torch import Tensor
 from ..models.taylor import Taylor
 from .certificate import Certificate
 
+FACTORED = 4000  # coordinates of θ whose information is summed and factored at the end
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -91,12 +92,28 @@ class LBFGS:
             "nats": 0.5 * state.decrement**2,
         }
         if state.decrement > max(self.tolerance, 1e-3):
-            return Certificate(status="not converged", detail=f"Stopped after {state.step} steps.", **known)
-        concave = bool(getattr(objective, "concave", False))
-        status = "certified maximum" if concave else "stationary point"
-        return Certificate(
-            status=status, concave=concave, detail="The decrement is that of the approximate information.", **known
-        )
+            detail = f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
+            return Certificate(status="not converged", detail=detail, **known)
+        if getattr(objective, "concave", False):
+            detail = "The decrement is that of the approximate information."
+            return Certificate(status="certified maximum", concave=True, detail=detail, **known)
+        factor = None
+        if objective.size <= FACTORED:  # at the end the information itself is summed once: it tells a maximum from a saddle
+            taylor = objective.taylor(state.theta, order=2)
+            factor = None if taylor.information is None else taylor.information.factor()
+            if factor is not None:
+                decrement = math.sqrt(max(float(taylor.gradient @ factor.solve(taylor.gradient)), 0.0))
+                known |= {"standard_errors": decrement, "nats": 0.5 * decrement**2, "rank": objective.size}
+                if decrement <= max(self.tolerance, 1e-3):
+                    return Certificate(status="certified maximum", **known)
+                return Certificate(status="not converged", detail=f"Stopped after {state.step} steps.", **known)
+            detail = "The information is not positive definite there: a saddle, or a ridge."
+        else:
+            detail = (
+                f"The gradient vanishes; whether this is a maximum the information would tell, and that of {objective.size:,} parameters is "
+                "not summed. A prior (prior=th.priors.Normal(2.5)), another family or fewer columns make it smaller or log-concave."
+            )
+        return Certificate(status="stationary point", detail=detail, **known)
 
     def _solve(self, state: State, g: Tensor) -> Tensor:
         q, alphas = g.clone(), []

@@ -68,7 +68,7 @@ class Newton:
     steps : at most so many. Long before, the iterations end once 100 of them have gained less than 1e-4 nats together
     keep_above, keep_below : J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
     float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
-    thin_above : rows above which the run begins on a subsample
+    thin_above : rows above which the iterations begin on a subsample
     coarse : the largest λ that may count as a maximum when floating-point precision stops the iterations
     """
 
