@@ -76,7 +76,7 @@ def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
     batch = next(iter(again(data / "gpt")[0].other(data / "text.txt", again(data / "gpt")[1]).batches()))[:2]
     assert torch.allclose(reference(batch), again_.log_prob(batch), atol=1e-5)  # π_ref is the model that was given
     assert main(["score", str(data / method), str(data / "pairs.jsonl")]) == 2
-    assert "no data of it" in capsys.readouterr().err
+    assert "not data for it" in capsys.readouterr().err
 
 
 def test_dpo_of_a_run_of_ones_own(data, capsys):
@@ -97,7 +97,7 @@ def test_what_cannot_be_aligned_is_refused(data, tmp_path, capsys):
     for more, said in [
         (["--method", "rloo"], "needs --reward"),
         (reward, "takes no --reward"),
-        (["--method", "rloo", "--reward", str(tmp_path / "games.thetahat")], "no reward of words"),
+        (["--method", "rloo", "--reward", str(tmp_path / "games.thetahat")], "not a reward of words"),
         (["--method", "rloo", *reward, "--group", "16"], "--group 16"),
         (["--method", "rloo", *reward, "--length", "40"], "no room for a prompt"),
     ]:

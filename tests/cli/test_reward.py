@@ -100,5 +100,5 @@ def test_a_language_model_gives_features(tmp_path: Path):
 def test_what_cannot_be_rewarded_is_refused(tmp_path: Path):
     with pytest.raises(BadArgument, match="table of items"):
         reward(shipped("pudding"), network=tmp_path)
-    with pytest.raises(BadArgument, match="no folder of a language model"):
+    with pytest.raises(BadArgument, match="not a folder of a language model"):
         reward(answers(tmp_path / "answers.jsonl", 20), network=tmp_path / "none")

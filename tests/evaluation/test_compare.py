@@ -247,7 +247,7 @@ def test_it_takes_two_to_compare(given):
 def test_only_what_has_a_score_is_compared():
     with pytest.raises(BadArgument, match="'b' is a int"):
         compare({"a": of(-1.0), "b": 3})
-    with pytest.raises(BadArgument, match="no pair"):
+    with pytest.raises(BadArgument, match="not a pair"):
         compare({"a": of(-1.0), "b": of(-2.0)}).pair("a", "z")
 
 

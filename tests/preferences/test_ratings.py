@@ -102,7 +102,7 @@ def test_the_error_of_a_reward_is_that_of_the_delta_method():
 
 def test_what_has_no_ratings_is_refused():
     fit = th.fit("y ~ x", {"y": [1.0, 2.0, 2.5], "x": [0.0, 1.0, 2.0]})
-    with pytest.raises(BadArgument, match="no table of rated items"):
+    with pytest.raises(BadArgument, match="not a table of rated items"):
         th.preferences.ratings(fit)
     with pytest.raises(BadArgument, match="no linear reward"):
         th.preferences.rewards(fit, [[1.0]])

@@ -231,7 +231,7 @@ def _digest(tensor: Tensor) -> str:
 def told(settings: Any) -> str | None:
     """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is fitted again must be the same.
 
-    >>> from thetahat.likelihood.weights import Clipped
+    >>> from thetahat.rl import Clipped
     >>> told(Clipped(0.1)), told(len)
     ('Clipped(epsilon=0.1, entropy=0.0)', 'len')
     """

@@ -104,7 +104,7 @@ class Comparison:
         for pair in self.pairs:
             if {pair.better, pair.worse} == {a, b}:
                 return pair
-        raise BadArgument(f"{a!r} and {b!r}  are not a pair of this comparison. It has: {', '.join(self.scores)}.")
+        raise BadArgument(f"{a!r} and {b!r} are not a pair of this comparison. It has: {', '.join(self.scores)}.")
 
     def rank(self, name: str) -> tuple[int, int]:
         """The first and the last place that the score may have, by what its bounds prove."""

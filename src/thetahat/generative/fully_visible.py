@@ -40,7 +40,7 @@ class FullyVisible(Model):
     autoencoder for distribution estimation; van den Oord, Kalchbrenner and Kavukcuoglu (2016), Pixel recurrent neural networks.
 
     >>> from thetahat.families import Bernoulli
-    >>> from thetahat.networks import MaskedMLP
+    >>> from thetahat.generative import MaskedMLP
     >>> model = FullyVisible(Bernoulli(), MaskedMLP(4, 1))
     >>> tuple(model.log_prob(Batch({"y": torch.tensor([[0, 1, 1, 0]])})).shape)
     (1,)

@@ -270,7 +270,7 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise BadSave(f"{folder} is not a run: it has no {CONFIG}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise BadSave(f"{path} is damaged: {error}. Restore it, or begin the run anew in another folder.") from error
-    known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("optimise", "about"))
+    known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("run", "about"))
     if not known:
         raise BadSave(f"{path} is not the configuration of a run.")
     return found

@@ -61,7 +61,7 @@ def adapt(
     BadArgument : no linear map has such a name; or one shares its matrix with another layer (an output tied to the embedding): a change of the
         one, once merged, would be a change of the other
 
-    >>> from .transformer import Transformer
+    >>> from ..networks.transformer import Transformer
     >>> net = adapt(Transformer(10, layers=1, width=8, heads=1), rank=2)
     >>> sum(p.numel() for p in net.parameters() if p.requires_grad)
     64

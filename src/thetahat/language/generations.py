@@ -63,7 +63,7 @@ class Generations:
 
     Source: Ziegler et al. (2019), Fine-tuning language models from human preferences; Ahmadian et al. (2024), Back to basics.
 
-    >>> from thetahat.models import Autoregressive
+    >>> from thetahat.language import Autoregressive
     >>> model = Autoregressive(torch.nn.Embedding(5, 5))
     >>> few = Generations([torch.tensor([0])], lambda prompts, answers: torch.tensor([float((a == 1).sum()) for a in answers]), length=3, group=4)
     >>> batch = next(few.batches(model))

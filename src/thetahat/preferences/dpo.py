@@ -40,7 +40,7 @@ class DPO(Model):
     Source: Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy preferences, for
     labels that are turned round with probability ε; there log σ is mixed, here the probabilities are, which is the likelihood of such labels.
 
-    >>> from thetahat.data import Bytes
+    >>> from thetahat.language import Bytes
     >>> policy, reference = (Autoregressive(torch.nn.Embedding(257, 257)) for _ in range(2))
     >>> _ = reference.load_state_dict(policy.state_dict())
     >>> pairs = TokenPairs([{"prompt": "2+2=", "chosen": "4", "rejected": "five"}], Bytes(), context=16)

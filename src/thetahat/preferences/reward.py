@@ -26,7 +26,7 @@ class Reward(nn.Module):
 
     Source: Stiennon et al. (2020), Learning to summarize from human feedback, §3.4.
 
-    >>> from .transformer import Transformer
+    >>> from ..networks.transformer import Transformer
     >>> reward = Reward(Transformer(10, layers=1, width=8, heads=1))
     >>> reward(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])).tolist()
     [0.0, 0.0]

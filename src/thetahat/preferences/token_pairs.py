@@ -42,7 +42,7 @@ class TokenPairs(Tensors):
     ------
     DataError : prompt or answer too long, or an answer or a prompt without a token;  UnknownLevel : an id the tokenizer lacks
 
-    >>> from thetahat.data import Bytes
+    >>> from thetahat.language import Bytes
     >>> source = TokenPairs([{"prompt": "2+2=", "chosen": "4", "rejected": "five"}], Bytes(), context=16)
     >>> source.whole["chosen"].tolist(), source.whole["chosen_mask"].sum().item(), source.whole["rejected_length"].tolist()
     ([[50, 43, 50, 61, 52, 256, 256, 256, 256]], 2, [9])
