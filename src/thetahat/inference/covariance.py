@@ -143,9 +143,7 @@ def refuse_robust(objective: Objective, kind: str) -> None:
             "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
         )
     if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
-        raise BadArgument(
-            f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use 'sandwich'."
-        )
+        raise BadArgument(f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use 'sandwich'.")
 
 
 def refuse_importance(objective: Objective, kind: str) -> None:

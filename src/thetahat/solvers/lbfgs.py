@@ -92,7 +92,9 @@ class LBFGS:
             "nats": 0.5 * state.decrement**2,
         }
         if state.decrement > max(self.tolerance, 1e-3):
-            detail = f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
+            detail = (
+                f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
+            )
             return Certificate(status="not converged", detail=detail, **known)
         if getattr(objective, "concave", False):
             detail = "The decrement is that of the approximate information."
