@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/thetahat tour
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/dev
 	$(BIN)/ruff check $(TREE)

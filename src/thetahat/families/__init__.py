@@ -75,6 +75,9 @@ wrappers: dict[str, type[Wrapper]] = {
 }
 
 
+NESTED = 20  # wrappers and words in the name of a family
+
+
 def get(family: str | Family) -> Family:
     """The family of that name with its default settings, or the family itself. Names nest: "censored(weibull)", "hurdle_poisson".
 
@@ -85,6 +88,8 @@ def get(family: str | Family) -> Family:
     """
     if isinstance(family, Family):
         return family
+    if isinstance(family, str) and family.count("(") + family.count("_") > NESTED:
+        raise BadArgument(f"family={family[:40]!r}…: wrappers are nested more than {NESTED} deep.")
     if isinstance(family, type) and issubclass(family, Family):
         return family()
     for name, wrapper in wrappers.items():

@@ -242,10 +242,24 @@ def _sample(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return within
 
 
+def _start(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def within(self: Any, *args: Any, **kwargs: Any) -> tuple[float, ...]:
+        middle = tuple(p.range.middle for p in self.parameters.values())
+        try:
+            found = tuple(method(self, *args, **kwargs))
+        except (OverflowError, ZeroDivisionError):  # of moments beyond float64
+            return middle
+        return tuple(v if math.isfinite(v) else m for v, m in zip(found, middle, strict=True))
+
+    return within
+
+
 guarded: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
     "log_prob": _log_prob,
     "log_prob_eta": _log_prob_eta,
     "sample": _sample,
+    "start": _start,
     **{name: functools.partial(_unknown, of_y=True) for name in ("cdf", "log_cdf", "log_survival", "quantile")},
     **{name: functools.partial(_unknown, of_y=False) for name in ("expectation", "variance")},
 }

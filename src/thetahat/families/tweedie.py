@@ -117,6 +117,9 @@ class Tweedie(Tailed):
         return mean, min(max(weighted_variance(y / mean, weight), 1e-3), 1e4) * math.sqrt(mean), 1.5  # variance φμ^1.5
 
 
+LARGEST = 1e15  # a peak beyond which neighbouring terms are one number
+
+
 def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """Points j (n, K) that carry a sum over j = 1, 2, … of smooth terms with their largest at `peak`, and their step (n,).
 
@@ -126,6 +129,8 @@ def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Ten
 
     deviation : the least that the terms can have at the peak
     """
+    # where a parameter has run away nothing is summed: the terms themselves are NaN there
+    peak, depth, deviation = (torch.where(torch.isfinite(v) & (peak < LARGEST), v, 1.0) for v in (peak, depth, deviation))
     low = torch.floor(peak - torch.sqrt(2 * depth * peak))
     step = torch.where(low > 1, (deviation / 2).clamp(min=1.0), 1.0)
     low, high = low.clamp(min=1.0), peak.clamp(min=1.0)

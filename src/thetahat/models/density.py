@@ -237,7 +237,13 @@ def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
                 raise NotFinite(
                     f"{name} is {float(values[row])} in row {row}, and {family} needs it there ({int(bad.sum())} such rows)."
                 )
-        inside = inside | family.in_support(y, **extras)
+        possible = family.in_support(y, **extras)
+        if possible.shape != inside.shape:
+            raise BadArgument(
+                f"the data have the shape {tuple(y.shape)}, and {family} describes one number a row. Accepted: ({len(y)},); several columns are "
+                f"described by th.families.MultivariateNormal({y.shape[-1]})."
+            )
+        inside = inside | possible
     if not bool(inside.all()):
         row = int(torch.nonzero(~inside)[0, 0])
         named = " or ".join(dict.fromkeys(map(str, families)))

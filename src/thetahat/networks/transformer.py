@@ -184,10 +184,13 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def _draw(self, generator: torch.Generator) -> None:
         for name, p in self.named_parameters():
+            if p.is_meta:  # a shape without numbers, which are loaded later
+                continue
             if p.ndim == 2:
                 zero = name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight"
                 spread = 1.0 if "embed_tokens" in name and not self.tied else 0.5 if "ngrams" in name else p.shape[1] ** -0.5
-                p.copy_(torch.zeros(p.shape) if zero else torch.randn(p.shape, generator=generator, dtype=torch.float32) * spread)
+                drawn = torch.randn(p.shape, generator=generator, dtype=torch.float32, device=generator.device) * spread
+                p.copy_(torch.zeros_like(p) if zero else drawn)
 
     # ---- the function ------------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ def choose(objective: Objective) -> Any:
         raise BadArgument(
             "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use th.priors.Normal."
         )
+    if quantile.applies(objective) and (objective.kinked or objective.priors):
+        return LinearProgramme()  # which refuses a prior, by name
     if objective.kinked:
         if objective.size > DENSE:
             raise BadArgument(

@@ -93,8 +93,8 @@ def inside(objective: Objective, at: Reduced) -> Newton | None:
 
     objective : that in which every parameter is free
     """
-    if at.objective.concave or objective.kinked or interior_point.applies(objective):
-        return None
+    if at.objective.concave or objective.kinked or interior_point.applies(objective) or objective.terms[0].robust is not None:
+        return None  # a robust fit has been begun at several points already
     boundary = at.objective.value()
     few = (objective.rows or 0) > ROWS
     best: tuple[float, Tensor] | None = None

@@ -261,7 +261,8 @@ class Newton:
             return Certificate(status=status, detail=detail if stationary else f"{detail} {self._why(state)}", **known)
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
-        idle = state.stalled >= 2 or _recent(state) < GAIN
+        steady = all(math.isfinite(decrement) for _, _, decrement in state.trace[-CRAWL:])  # J was positive definite all along
+        idle = state.stalled >= 2 or (steady and _recent(state) < GAIN)
         if state.decrement <= self.tolerance or (idle and state.decrement <= self.coarse):
             return Certificate(status="certified maximum", concave=bool(getattr(objective, "concave", False)), **known)
         return Certificate(status="not converged", detail=self._why(state), **known)
