@@ -29,6 +29,7 @@ from .restarts import Restarts
 from .stochastic import Stochastic
 
 QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
+PRODUCTS = 1e11  # in one factor of the information: a second or so
 DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gradients alone
 
 
@@ -69,11 +70,12 @@ def choose(objective: Objective) -> Any:
         return LinearProgramme()
     layout = getattr(objective.model, "layout", None)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
+    costly = dense**2 * float(objective.size - dense) > PRODUCTS  # of eliminating one wide category beside others that are wide too
     if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
         return EM()
     if gauss_newton.applies(objective):
         return GaussNewton()
-    return Newton() if dense <= DENSE else LBFGS()
+    return Newton() if dense <= DENSE and not costly else LBFGS()
 
 
 def optimise(
