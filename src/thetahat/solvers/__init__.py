@@ -70,7 +70,9 @@ def choose(objective: Objective) -> Any:
         return LinearProgramme()
     layout = getattr(objective.model, "layout", None)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
-    costly = dense**2 * float(objective.size - dense) > PRODUCTS  # of eliminating one wide category beside others that are wide too
+    costly = (
+        dense**2 * float(objective.size - dense) > PRODUCTS
+    )  # of eliminating one wide category beside others that are wide too
     if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
         return EM()
     if gauss_newton.applies(objective):
