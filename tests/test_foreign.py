@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat.errors import BadArgument, FitError, ThetahatError, WrongType
+from thetahat.errors import BadArgument, FitError, ThetahatError, UnknownLevel, WrongType
+from thetahat.report.reproduce import command, python
 
 
 @pytest.mark.parametrize("y", [[2.0], [0.0], [0.0, 0.0]])
@@ -63,3 +64,23 @@ def test_a_network_is_made_without_numbers_where_that_is_asked_for():
         empty = th.networks.Transformer(20, width=8, layers=1, heads=1)
     full = th.networks.Transformer(20, width=8, layers=1, heads=1)
     assert [p.shape for p in empty.parameters()] == [p.shape for p in full.parameters()]
+
+
+def test_a_combination_of_known_levels_that_was_not_fitted_is_not_predicted():
+    """a × b without (w, r): that cell has no coefficient, and 0 for it would be a number out of nowhere. Cells at a reference are sums."""
+    rng = np.random.default_rng(0)
+    a, b = (np.array(list(levels))[rng.integers(0, 3, 200)] for levels in ("uvw", "pqr"))
+    kept = ~((a == "w") & (b == "r"))
+    y = rng.normal(size=kept.sum())
+    fit = th.fit("y ~ a*b", {"a": a[kept], "b": b[kept], "y": y})
+    cell = (a[kept] == "u") & (b[kept] == "r")
+    assert fit.predict({"a": ["u"], "b": ["r"]})[0] == pytest.approx(y[cell].mean(), rel=1e-9)  # saturated: the cell's own mean
+    with pytest.raises(UnknownLevel, match=r"row 1: .*a = 'w', b = 'r'"):
+        fit.predict({"a": ["u", "w"], "b": ["r", "r"]})
+
+
+def test_the_call_that_is_told_again_has_its_robust_setting():
+    data = {"y": [1.0, 2.0, 2.5, 4.1, 30.0, 6.0], "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    fit = th.fit("y ~ x", data, robust=th.DensityPower(0.3))
+    assert "robust=th.DensityPower(beta=0.3)" in python(fit)
+    assert command(fit) == ""

@@ -51,6 +51,10 @@ class Coded:
         """1 + the position in `names` of each row's levels, 0 for the reference.
 
         known : the codes of columns that other terms have read
+
+        Raises
+        ------
+        UnknownLevel : a combination of levels that the fit has not seen, and that has no coefficient therefore
         """
         for name, levels, _ in self.factors:
             if name not in known:
@@ -58,10 +62,25 @@ class Coded:
         product = _product(known, self.factors, len(frame))
         if not self.size:
             return np.zeros(len(frame), dtype=np.int64)
-        if int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size:  # without a gap, as of one column
+        if len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size:  # without a gap
             return np.clip(product - (int(self.cells[0]) - 1), 0, None)
         at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
-        return np.where(self.cells[at] == product, at + 1, 0)
+        found = self.cells[at] == product
+        if len(self.factors) > 1 and not bool(found.all()):
+            self._refuse_unseen(frame, known, ~found)
+        return np.where(found, at + 1, 0)
+
+    def _refuse_unseen(self, frame: pd.DataFrame, known: dict[str, np.ndarray], absent: np.ndarray) -> None:
+        for name, _, drop in self.factors:
+            if drop:  # at a reference level there is no coefficient to be missed
+                absent = absent & (known[name] != 0)
+        if absent.any():
+            at = int(np.flatnonzero(absent)[0])
+            cell = ", ".join(f"{name} = {levels[int(known[name][at])]!r}" for name, levels, _ in self.factors)
+            raise UnknownLevel(
+                f"row {frame.index[at]}: the rows that were fitted hold no {cell} together, and {self.term} has no coefficient for it "
+                f"({int(absent.sum())} such rows). Leave those rows out, or fit without the interaction."
+            )
 
     def value(self, frame: pd.DataFrame) -> np.ndarray | None:
         if not self.numeric:

@@ -48,6 +48,8 @@ def python(fit: Any) -> str:
     priors = [written(prior.prior, "th.priors.") for prior in fit.objective.priors]
     if priors:
         arguments.append(f"prior={priors[0] if len(priors) == 1 else '[' + ', '.join(priors) + ']'}")
+    if fit.robust is not None:
+        arguments.append(f"robust={written(fit.robust, 'th.')}")
     if call.get("missing", "drop") != "drop":
         arguments.append(f"missing={_quoted(call['missing'])}")
     arguments += ["trusted=True"] if call.get("trusted") else []
@@ -80,7 +82,7 @@ def command(fit: Any) -> str:
         return call["command"]
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
     weighted = fit.objective.terms[0].weights is not None
-    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors) or weighted:
+    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors) or weighted or fit.robust is not None:
         return ""
     named = family(fit.model.family).strip('"')
     if named.startswith("th."):
