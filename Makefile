@@ -36,7 +36,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[sklearn,rl]'
+	$(INSTALL) -e '.[sklearn,rl,flows]'
 	touch $@
 
 .venv/dev: .venv/installed
