@@ -569,3 +569,35 @@ def test_a_fit_is_read_by_another_process(frame, tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == str([v.hex() for v in fit.model.mean(fit._rows(frame.head(5))).tolist()])
+
+
+def test_a_fit_of_adapters_holds_the_adapters_alone_and_asks_for_the_weights_that_they_adapt(tmp_path):
+    """Size: a few times the adapters' bytes, and far below the network's. Other frozen weights are another model, and refused."""
+
+    def network(seed):
+        torch.manual_seed(seed)
+        return th.language.adapt(th.networks.Transformer(2000, width=64, layers=2, heads=2, seed=seed), 2, seed=0)
+
+    net = network(0)
+    data = th.language.Tokens(np.random.default_rng(0).integers(0, 2000, 400), None, context=16)
+    fit = th.fit(th.language.Autoregressive(net), data, solver=th.Stochastic(steps=3, batch_size=4, held_out=None))
+    path = fit.save(tmp_path / "a.thetahat")
+    trained = sum(p.numel() * p.element_size() for p in fit.model.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for p in fit.model.parameters())
+    assert path.stat().st_size < 4 * trained + 20_000 < whole / 2
+    again = th.load(path, model=th.language.Autoregressive(network(0)))
+    assert torch.equal(again.theta, fit.theta)
+    with pytest.raises(BadArgument, match="frozen"):
+        th.load(path, model=th.language.Autoregressive(network(1)))
+
+
+def test_tied_tensors_are_in_the_file_once(tmp_path):
+    """The embedding is the output matrix: the file is smaller than twice it."""
+    net = th.networks.Transformer(3000, width=32, layers=1, heads=2, tied=True)
+    data = th.language.Tokens(np.random.default_rng(0).integers(0, 3000, 300), None, context=16)
+    fit = th.fit(th.language.Autoregressive(net), data, solver=th.Stochastic(steps=2, batch_size=4, held_out=None))
+    path = fit.save(tmp_path / "a.thetahat")
+    assert path.stat().st_size < 1.7 * 3000 * 32 * 4
+    again = th.load(path)
+    assert torch.equal(again.theta, fit.theta)
+    assert again.model.network.lm_head.weight is again.model.network.model["embed_tokens"].weight

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from ..fit import Fit
 from ..inference.bread import Inverse, bread
 from ..inference.covariance import KINDS
 from ..inference.criteria import counted
+from ..language.adapters import adapted_by
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from ..models import Density, Mixture, Regression
 from ..models.base import get_theta, set_theta
@@ -44,8 +46,7 @@ from ..models.taylor import Taylor
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
 from ..solvers import DENSE, EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
-from . import archive
-from . import encoders as encoders
+from . import archive, encoders
 from .modules import build, describe
 from .values import checked, number, plain, rich
 from .without_rows import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled, Spread
@@ -163,6 +164,7 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     label = getattr(model, "weights", None)  # whether θ is an average, for its scores
     labelled = {"weights": label} if isinstance(label, str) else {}
+    labelled |= {"frozen": _frozen(model)} if _keeps_free(model) else {}
     return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained, **labelled}, state
 
 
@@ -177,10 +179,34 @@ def _shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers; of a model that keeps what is free alone, those of its parameters that are moved."""
+    """Parameters and buffers, each once where two names share it; of a model that keeps what is free alone, its parameters that are moved."""
+    every, seen = {}, set()
+    for name, t in model.state_dict().items():
+        place = (t.data_ptr(), t.shape, t.stride(), t.dtype)
+        if t.numel() and place in seen:
+            continue  # tied to one before
+        seen.add(place)
+        every[name] = t
+    if not _keeps_free(model):
+        return every
     free = {name for name, p in model.named_parameters() if p.requires_grad}
-    every = model.state_dict()
-    return {n: t for n, t in every.items() if n in free} if getattr(model, "keeps", "all") == "free" else every
+    return {n: t for n, t in every.items() if n in free}
+
+
+def _keeps_free(model: nn.Module) -> bool:
+    """Whether what is frozen is given again with the network, and is not in the file: low-rank adapters of a network, a reference."""
+    return getattr(model, "keeps", "all") == "free" or bool(adapted_by(model))
+
+
+def _frozen(model: nn.Module) -> str:
+    """The fingerprint of all that is not in the file."""
+    free = {name for name, p in model.named_parameters() if p.requires_grad}
+    digest = hashlib.blake2b(digest_size=16)
+    for name, t in sorted(model.state_dict().items()):
+        if name not in free:
+            digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+            digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if t.numel() else b"")
+    return digest.hexdigest()
 
 
 def _second_order(fit: Fit) -> dict[str, Tensor]:
@@ -446,11 +472,16 @@ def _filled(model: Any, config: dict[str, Any], tensors: dict[str, Tensor], path
             f"{path} holds a fit of a {name} whose tensor {first!r} has the shape {config['shapes'].get(first)}; that of the model given has "
             f"{shapes.get(first)} ({len(differ)} tensors differ)."
         )
+    if config.get("frozen", "") not in ("", _frozen(model)):
+        raise BadArgument(
+            f"{path} holds what was trained of a {name}, and not what was frozen; the frozen values of the model given are others than those "
+            "of the fit. Give the network that was adapted, with the same weights."
+        )
     values = {n: tensors[f"model.{n}"] for n in shapes}
     if own:
         for n, p in model.named_parameters():
             p.data = p.data.to(values[n].dtype)
-    model.load_state_dict(values, strict=getattr(model, "keeps", "all") == "all")
+    model.load_state_dict(values, strict=False)  # names that are missing share a tensor with one that is there, or are frozen
     if "weights" in config:
         model.weights = config["weights"]
     return model.eval()
