@@ -20,6 +20,14 @@ def objective() -> th.Objective:
     return th.Objective([th.LogLikelihood(model, rows)])
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_interrupts():
+    """A shell starts what runs in its background with Ctrl-C ignored; the tests are of a process that does not ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 SOLVER = th.Stochastic(steps=40, batch_size=8, evaluate_every=40, held_out=0.25)  # no checkpoint is due before the last step
 
 
