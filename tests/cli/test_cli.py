@@ -68,7 +68,7 @@ def test_fit_prints_the_summary_and_nothing_else(run, folder):
     fit = th.fit(CLAIMS, "claims.csv", "poisson")
     assert (code, err) == (0, "")
     assert f"{fit.estimates['age']:.4f}"[:5] in out.replace("−", "-")
-    assert "2 dropped for a missing value" in out
+    assert "2 rows dropped for a missing value" in out
     assert "Certified global maximum" in out
     assert max(map(len, out.splitlines())) <= 80
 

@@ -82,9 +82,9 @@ class Joint:
     def __str__(self) -> str:
         said = "not available: the covariance of these coefficients is singular"
         if self.statistic is not None:
-            which = "χ²" if self.df_error is None else f"F({self.df}, {number(self.df_error)})"
-            said = f"{which} = {number(self.statistic)}, p = {probability(self.p)} (Wald)"
-        return f"all {self.df} together: {said}"
+            which = f"χ²({self.df})" if self.df_error is None else f"F({self.df}, {number(self.df_error)})"
+            said = f"{which} = {number(self.statistic)}, p = {probability(self.p)}"
+        return f"(joint Wald test): {said}"
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     """(label, text): family, links and predictors; further terms; priors; the solver."""
     model = fit.model
     if isinstance(model, Regression):
-        yield "family", f"{_short(model.family)}, a {_measure(model.measure)}"
+        yield "family", f"{_short(model.family)} ({_measure(model.measure)})"
         for p in model.predictors:
             predictors = "a constant" if p.design.constant else p.design.formula
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
@@ -340,11 +340,11 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(model, Mixture):
         kinds = [_component(c) for c in model.components]
         for kind in dict.fromkeys(kinds):
-            yield "components", f"{kinds.count(kind)} of {kind}, a {_measure(model.measure)}"
+            yield "components", f"{kinds.count(kind)} of {kind} ({_measure(model.measure)})"
     else:
         doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
         own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
-        yield "model", f"{own}, a {_measure(getattr(model, 'measure', 'density'))}" + (f": {doc[0]}" if doc else "")
+        yield "model", f"{own} ({_measure(getattr(model, 'measure', 'density'))})" + (f": {doc[0]}" if doc else "")
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
         yield "further term", f"{type(term.model).__name__}, on {where}"
@@ -389,7 +389,8 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
         yield "data", source.frame.name + (", streamed" if source.streamed else "")
         kept = f"{plural(source.rows, 'row')} used"
         needs = f" in {join(list(encoder.required))}" if source.dropped and len(encoder.required) <= 6 else ""
-        yield "rows", f"{kept}, {count(source.dropped)} dropped for a missing value{needs} (missing={source.missing!r})"
+        dropped = f"{plural(source.dropped, 'row')} dropped for a missing value{needs}" if source.dropped else "no rows dropped"
+        yield "rows", f"{kept}, {dropped}"
         if source.events:
             yield (
                 "events",
@@ -436,7 +437,7 @@ def _bare(name: str) -> str:
 
 
 def _measure(measure: str) -> str:
-    return {"mixed": "density with atoms"}.get(measure, measure)
+    return {"mixed": "density with atoms"}.get(measure, f"probability {measure}")
 
 
 # ---- the estimates -------------------------------------------------------------------------------------------------------
@@ -522,7 +523,7 @@ def _blocks(fit: Any, lines: list[Line], tested: bool) -> Iterator[Block]:
             yield Block("parameters", "", True, items)
     left = tuple(_tensor_items(fit, lines, constant))
     if left:
-        yield Block("constants", "on their own scale", False, left)
+        yield Block("other parameters", "on their own scale", False, left)
 
 
 def _predictor_items(fit: Any, predictor: Any, lines: list[Line], tested: bool) -> Iterator[Line | Fold | Joint]:

@@ -198,7 +198,7 @@ class _Cells:
         if isinstance(item, Fold):
             yield [("  " + _cut(str(item), self.width - 2), "")]
         elif isinstance(item, Joint):
-            yield [(f"  {_cut(item.name, self.name)}, {item}", "dim")]
+            yield [(f"  {_cut(item.name, self.name)} {item}", "dim")]
         else:
             numbers = cells(item)[: self.columns if tested else min(self.columns, 4)]
             aligned = "".join(GAP + self._aligned(text, j) for j, text in enumerate(numbers))
