@@ -118,7 +118,7 @@ def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int 
     BadArgument : the model cannot draw, or n is no whole number above 0
     """
     if not hasattr(model, "sample"):
-        raise BadArgument(f"a {type(model).__name__} has no sample: it says log p alone.")
+        raise BadArgument(f"a {type(model).__name__} has no sample(batch) method, which draws need.")
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise BadArgument(f"n={n!r}. Accepted: a whole number of at least 1, or None for one draw a row.")
     generator = torch.Generator().manual_seed(seed)

@@ -42,7 +42,7 @@ def family_of(model: Any, what: str) -> Family:
     """
     family = getattr(model, "family", None)
     if not isinstance(family, Family):
-        raise BadArgument(f"a {type(model).__name__} says log p alone: it has no family, and so no {what}.")
+        raise BadArgument(f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined for it.")
     return family
 
 
