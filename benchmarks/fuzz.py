@@ -217,6 +217,8 @@ def oracle(one: Case, fit: th.Fit) -> str:
     slack = GAIN * (1 + abs(mine))
     if abs(here - mine) > slack and np.isfinite(here):
         return f"log-likelihood {mine!r}, and by scipy {here!r} at the same estimates"
+    if p == 0:
+        return ""
     unit = np.r_[1 / size, np.ones(extra)]
     rng = np.random.default_rng(one.number)
     starts = [theta / unit, theta / unit + rng.normal(0, 0.1, p)]
