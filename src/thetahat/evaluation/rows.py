@@ -42,7 +42,9 @@ def family_of(model: Any, what: str) -> Family:
     """
     family = getattr(model, "family", None)
     if not isinstance(family, Family):
-        raise BadArgument(f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined for it.")
+        raise BadArgument(
+            f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined for it."
+        )
     return family
 
 
