@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
-ORDER = "printable errors memory defaults types files data families made networks models likelihood solvers inference".split()
+ORDER = "printable errors memory defaults types protocols files data families made networks models likelihood solvers inference".split()
 FACES = ["report", "io", "fit", "sklearn", "tour", "cli"]  # may import anything
-ORDER += ["protocols", "evaluation", "generative", "language", "rl", "preferences", *FACES, "__init__"]
+ORDER += ["evaluation", "generative", "language", "rl", "preferences", *FACES, "__init__"]
 SYSTEMS = {"generative": set(), "language": set(), "rl": set(), "preferences": {"language", "rl"}}  # which others each may import
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -29,12 +29,11 @@ from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.given import density_of, need, source_of
 from .printable import printable
+from .protocols import HasFractional
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
+from .solvers.loop import Solver
 from .types import Weights
-
-if TYPE_CHECKING:
-    from .solvers.loop import Solver
 
 LARGE = 1000  # values of θ up to which a repr names the first few
 
@@ -143,7 +142,7 @@ def maximize(
     check_defaults()
     for term in objective.terms:
         check_values(term.model)
-    if solver is not None and (isinstance(solver, type) or not all(hasattr(solver, step) for step in ("start", "step", "done"))):
+    if solver is not None and (isinstance(solver, type) or not isinstance(solver, Solver)):
         raise BadArgument(
             f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."
         )
@@ -236,7 +235,8 @@ class Fit(Evaluation):
         return printable(f"Fit({shown};{value} {self.certificate.status})")
 
     def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
+        out: str = self.summary()._repr_html_()
+        return out
 
 
 # ---- what the user gave ------------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def _built(
 
 def _whole(source: Source, column: str | None) -> None:
     """Warn where frequency weights are not whole numbers: standard errors take Σ w as the number of observations."""
-    part = getattr(source, "fractional", 0)
+    part = source.fractional if isinstance(source, HasFractional) else 0
     if part:
         warnings.warn(
             f"{part} of the weights in column {column!r} are not whole numbers. Frequency weights say how many equal observations a row stands "

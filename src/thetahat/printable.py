@@ -49,7 +49,7 @@ def everywhere(value: Any) -> Any:
         same = all(k is a and v is b for (k, v), (a, b) in zip(pairs, value.items(), strict=True))
         return value if same else dict(pairs)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        fields = {f.name: vars(value)[f.name] for f in dataclasses.fields(value) if f.init}
         changed = {name: new for name, old in fields.items() if (new := everywhere(old)) is not old}
         return dataclasses.replace(value, **changed) if changed else value
     return value

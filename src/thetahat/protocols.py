@@ -1,19 +1,362 @@
-"""Optional abilities of models, sources, families and networks: who asks for each, and a complete example."""
+"""Optional abilities of models, sources, families and networks: what each is, who asks for it, and a small complete example.
+
+A model needs `log_prob(batch)`, a source `size`, `fingerprint`, `units` and `batches(model)`. Everything here is more than that: an object
+that has it is fitted faster, scored on another scale, saved or drawn from. The library asks with `isinstance(thing, Ability)`, or for a
+plain fact with a default by the functions at the end (`kind_of(model)`), and nowhere else.
+
+Abilities are found in the class or the object's own attributes. A submodule of a `torch.nn.Module`, or what `__getattr__` hands out, is
+not seen on every version of Python: declare a property.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from .data.batch import Batch
+if TYPE_CHECKING:
+    from .data.batch import Batch
+    from .data.source import Source
+    from .models.taylor import Taylor
+
+T = TypeVar("T")
+
+# ---- models: the maximum -----------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasTaylor(Protocol):
+    """A model that knows its own derivatives. `models.taylor` asks, for Newton's method; else automatic differentiation goes row by row.
+
+    None in its place means that this one has not: automatic differentiation is taken.
+
+    >>> from thetahat.models.information import Information
+    >>> from thetahat.models.taylor import Taylor
+    >>> class Mean(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.m = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    ...     def log_prob(self, batch):
+    ...         return -0.5 * (batch["y"] - self.m) ** 2
+    ...     def taylor(self, batch, weight=None, order=2, precision=torch.float64):
+    ...         r = batch["y"] - self.m.detach()
+    ...         return Taylor(-0.5 * (r**2).sum(), r.sum()[None], Information(torch.eye(1, dtype=r.dtype) * len(r)))
+    >>> isinstance(Mean(), HasTaylor)
+    True
+    """
+
+    @property
+    def taylor(self) -> Callable[..., Taylor] | None: ...
+
+
+@runtime_checkable
+class HasScores(Protocol):
+    """A model that knows ∂ log p_i / ∂θ, (n, p), of each row. `models.taylor.scores` asks, for robust and clustered standard errors.
+
+    >>> class Mean(torch.nn.Module):
+    ...     def scores(self, batch):
+    ...         return (batch["y"] - self.m.detach())[:, None]
+    >>> isinstance(Mean(), HasScores)
+    True
+    """
+
+    def scores(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class HasStart(Protocol):
+    """A model that knows a good θ from which to start. `solvers.optimise` asks; else the iterations start where the parameters stand.
+
+    >>> class Mean(torch.nn.Module):
+    ...     def start(self, source):
+    ...         return torch.cat([b["y"] for b in source.batches(self)]).mean()[None]
+    >>> isinstance(Mean(), HasStart)
+    True
+    """
+
+    def start(self, source: Source) -> Tensor: ...
+
+
+@runtime_checkable
+class HasRecession(Protocol):
+    """A model that can prove that its likelihood has no maximum. `solvers.diagnose` asks once the iterations have ended.
+
+    `recession` returns None, or the status ("no maximum"), the direction as name → coefficient, and the reason in words.
+
+    >>> class Chance(torch.nn.Module):
+    ...     def recession(self, source):
+    ...         y = torch.cat([b["y"] for b in source.batches(self)])
+    ...         return ("no maximum", {"logit": 1.0}, "every y is 1.") if bool((y == 1).all()) else None
+    >>> isinstance(Chance(), HasRecession)
+    True
+    """
+
+    def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None: ...
+
+
+@runtime_checkable
+class HasClosedForm(Protocol):
+    """A component of a mixture whose maximum has a formula, given the rows' weights. `solvers.complete` asks, for EM's M-step.
+
+    >>> class Mean(torch.nn.Module):
+    ...     def closed_form(self, source):
+    ...         y, w = (torch.cat([b[name] for b in source.batches(self)]) for name in ("y", "count"))
+    ...         return ((w * y).sum() / w.sum())[None]
+    >>> isinstance(Mean(), HasClosedForm)
+    True
+    """
+
+    def closed_form(self, source: Source) -> Tensor | None: ...
+
+
+@runtime_checkable
+class HasConcavity(Protocol):
+    """A model that knows whether log p is concave in θ. `likelihood.Objective.concave` asks: then a stationary point is a global maximum.
+
+    >>> class Mean(torch.nn.Module):
+    ...     concave = True
+    >>> isinstance(Mean(), HasConcavity)
+    True
+    """
+
+    @property
+    def concave(self) -> bool: ...
+
+
+@runtime_checkable
+class HasLayout(Protocol):
+    """A model whose information has a wide diagonal block (a category of many levels). Solvers and priors ask, to eliminate it."""
+
+    @property
+    def layout(self) -> Any: ...
+
+
+@runtime_checkable
+class HasEncoder(Protocol):
+    """A model that remembers how a table becomes its tensors. Predictions for new rows ask. None: it reads tensors.
+
+    >>> class Mean(torch.nn.Module):
+    ...     encoder = None
+    >>> isinstance(Mean(), HasEncoder)
+    True
+    """
+
+    @property
+    def encoder(self) -> Any: ...
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """Anything that says log p of a batch. Divergences ask, whether an object is a distribution.
+
+    >>> class Flat(torch.nn.Module):
+    ...     def log_prob(self, batch):
+    ...         return torch.zeros(len(batch))
+    >>> isinstance(Flat(), HasLogProb)
+    True
+    """
+
+    @property
+    def log_prob(self) -> Callable[..., Tensor]: ...
+
+
+@runtime_checkable
+class HasFixed(Protocol):
+    """A model some of whose family's parameters are held: name → value. Scores and curvatures leave those out.
+
+    >>> class Known(torch.nn.Module):
+    ...     fixed = {"scale": 1.0}
+    >>> isinstance(Known(), HasFixed)
+    True
+    """
+
+    @property
+    def fixed(self) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class HasElementwise(Protocol):
+    """A model that says whether each entry of natural(θ) depends on its own coordinate of θ alone. Intervals ask.
+
+    >>> class Shares(torch.nn.Module):
+    ...     elementwise = False
+    >>> isinstance(Shares(), HasElementwise)
+    True
+    """
+
+    @property
+    def elementwise(self) -> bool: ...
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A network's model that says whether its θ is an average over the steps: "raw" or "EMA". Scores ask.
+
+    A model whose `weights` is something else (a mixture's) is left as it is.
+    """
+
+    @property
+    def weights(self) -> Any: ...
+
+
+# ---- models: θ under its names -----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasNames(Protocol):
+    """A model that names the entries of natural(θ). `models.base.names_of` asks; else the names of the torch parameters are taken.
+
+    >>> class Scale(torch.nn.Module):
+    ...     names = ["scale"]
+    >>> isinstance(Scale(), HasNames)
+    True
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasCoefficientNames(Protocol):
+    """A model that names the coordinates of θ for priors. `models.base.coefficient_names` asks.
+
+    >>> class Scale(torch.nn.Module):
+    ...     coefficient_names = ["log(scale)"]
+    >>> isinstance(Scale(), HasCoefficientNames)
+    True
+    """
+
+    @property
+    def coefficient_names(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasNatural(Protocol):
+    """A model whose θ is reported through a constraint. Estimates, intervals and the delta method ask.
+
+    `elementwise` (True unless it says otherwise) tells whether each entry depends on its own coordinate alone.
+
+    >>> class Scale(torch.nn.Module):
+    ...     def natural(self, theta):
+    ...         return theta.exp()
+    >>> isinstance(Scale(), HasNatural)
+    True
+    """
+
+    def natural(self, theta: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasSlopes(Protocol):
+    """A model that knows which coordinates of θ are coefficients of a column. A prior without on= asks, so that it spares intercepts.
+
+    >>> class Line(torch.nn.Module):
+    ...     slopes = [False, True]
+    >>> isinstance(Line(), HasSlopes)
+    True
+    """
+
+    @property
+    def slopes(self) -> Sequence[bool]: ...
+
+
+# ---- models: data drawn, predicted and scored --------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasFamily(Protocol):
+    """A model of one response with a family. Predictions, residuals and calibration ask.
+
+    >>> import thetahat as th
+    >>> class Mean(torch.nn.Module):
+    ...     family = th.families.Normal()
+    >>> isinstance(Mean(), HasFamily)
+    True
+    """
+
+    @property
+    def family(self) -> Any: ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A model of whole observations (images) that draws them. `Fit.sample(n)` and the report ask.
+
+    >>> class Coin(torch.nn.Module):
+    ...     def draw(self, n, *, generator=None):
+    ...         return torch.randint(0, 2, (n, 1), generator=generator)
+    >>> isinstance(Coin(), Draws)
+    True
+    """
+
+    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that draws a response for each row of a batch. `Fit.sample`, the parametric bootstrap and language models' generations ask.
+
+    >>> class Noise(torch.nn.Module):
+    ...     def sample(self, batch, *, generator=None):
+    ...         return torch.randn(len(batch), generator=generator)
+    >>> isinstance(Noise(), Samples)
+    True
+    """
+
+    @property
+    def sample(self) -> Callable[..., Any]: ...
+
+
+@runtime_checkable
+class PredictsMean(Protocol):
+    """A model that knows E[y] of each row, (n,). `Fit.predict` asks where the model has no family.
+
+    >>> class Level(torch.nn.Module):
+    ...     def mean(self, batch):
+    ...         return torch.zeros(len(batch))
+    >>> isinstance(Level(), PredictsMean)
+    True
+    """
+
+    def mean(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class Tightened(Protocol):
+    """A model whose value is a bound of K draws an observation. `Fit.score(samples=K)` asks for the same model with more of them.
+
+    >>> class Bound(torch.nn.Module):
+    ...     K = 1
+    ...     def tightened(self, K):
+    ...         more = Bound()
+    ...         more.K = K
+    ...         return more
+    >>> isinstance(Bound(), Tightened)
+    True
+    """
+
+    def tightened(self, K: int) -> nn.Module: ...
+
+
+@runtime_checkable
+class Categories(Protocol):
+    """A family, or a model, of a category: it has a probability for each. Predictions, calibration and encodings ask.
+
+    >>> import thetahat as th
+    >>> isinstance(th.families.Categorical(3), Categories), isinstance(th.families.Normal(), Categories)
+    (True, False)
+    """
+
+    @property
+    def probabilities(self) -> Callable[..., Tensor]: ...
 
 
 @runtime_checkable
 class Pairwise(Protocol):
     """A model of who is preferred to whom. `evaluation.calibration_error` asks it for the outcomes' probabilities.
 
-    >>> import torch
     >>> class Coin(torch.nn.Module):
     ...     pairwise = True
     ...     def probabilities(self, batch):
@@ -27,3 +370,517 @@ class Pairwise(Protocol):
     def probabilities(self, batch: Batch) -> Tensor:
         """P(the first is preferred), P(a tie), P(the second is preferred), (n, 3)."""
         ...
+
+
+@runtime_checkable
+class ReadsData(Protocol):
+    """A model that makes a source of an array or a table itself; None: as other models do. `th.fit(model, data)` asks.
+
+    >>> from thetahat.data import Tensors
+    >>> class Mean(torch.nn.Module):
+    ...     def source(self, data, weights=None):
+    ...         return Tensors({"y": torch.as_tensor(data)})
+    >>> isinstance(Mean(), ReadsData)
+    True
+    """
+
+    def source(self, data: Any, weights: str | None) -> Source | None: ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A model that inspects a batch before its compiled log p is called, since a compiled function raises no named errors.
+
+    >>> class Lookup(torch.nn.Module):
+    ...     def check(self, batch):
+    ...         if int(batch["y"].min()) < 0:
+    ...             raise ValueError("a code is negative")
+    >>> isinstance(Lookup(), Checks)
+    True
+    """
+
+    def check(self, batch: Batch) -> None: ...
+
+
+# ---- sources -----------------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasEpoch(Protocol):
+    """A source that orders its own epochs (windows of a text). `solvers.minibatches` asks; else rows in memory are shuffled.
+
+    >>> class Windows:
+    ...     size, observations = 10, 10.0
+    ...     def epoch(self, size, generator):
+    ...         yield from ()
+    >>> isinstance(Windows(), HasEpoch)
+    True
+    """
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def observations(self) -> float: ...
+
+    def epoch(self, size: int, generator: torch.Generator) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A source that divides itself for held-out data (a text by documents). `Stochastic(held_out=0.1)` asks; else rows are divided.
+
+    >>> class Documents:
+    ...     def split(self, fraction, generator):
+    ...         return self, self
+    >>> isinstance(Documents(), Splits)
+    True
+    """
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Source, Source]: ...
+
+
+@runtime_checkable
+class HasMinibatches(Protocol):
+    """A source drawn from the model that hands out each pass over several steps (PPO's epochs, a replay). `solvers.minibatches` asks.
+
+    >>> class Replayed:
+    ...     def minibatches(self, model):
+    ...         while True:
+    ...             yield None
+    >>> isinstance(Replayed(), HasMinibatches)
+    True
+    """
+
+    def minibatches(self, model: Any) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """A source with a state of its own (environments, a memory). Checkpoints ask, so that a run goes on exactly.
+
+    >>> class Counting:
+    ...     def state(self):
+    ...         return {"at": torch.tensor(3)}
+    ...     def restore(self, tensors):
+    ...         self.at = int(tensors["at"])
+    >>> isinstance(Counting(), Restores)
+    True
+    """
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A source that measures what it draws ("return", "reward"). A run's record asks at every evaluation.
+
+    >>> class Played:
+    ...     def measured(self):
+    ...         return {"return": 21.0}
+    >>> isinstance(Played(), Measured)
+    True
+    """
+
+    def measured(self) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class CountsBytes(Protocol):
+    """A source of tokens that knows how many bytes of text each stands for, (B, T). A score asks, for bits per byte.
+
+    >>> class Letters:
+    ...     def bytes(self, batch):
+    ...         return torch.ones(batch.shape)
+    >>> isinstance(Letters(), CountsBytes)
+    True
+    """
+
+    @property
+    def bytes(self) -> Callable[[Batch], Tensor | None]: ...
+
+
+@runtime_checkable
+class HasLogDeterminant(Protocol):
+    """A source of transformed observations t = f(x). A score adds log |dt/dx| of each term, None: nothing, and a fit does not need it.
+
+    >>> class Logs:
+    ...     def log_determinant(self, batch):
+    ...         return -batch["y"]
+    >>> isinstance(Logs(), HasLogDeterminant)
+    True
+    """
+
+    def log_determinant(self, batch: Batch) -> Tensor | None: ...
+
+
+@runtime_checkable
+class ScoredIn(Protocol):
+    """A source that says what a density is per once its log-determinant has been added; else `units` does.
+
+    >>> class Logs:
+    ...     scored_in = "y"
+    >>> isinstance(Logs(), ScoredIn)
+    True
+    """
+
+    @property
+    def scored_in(self) -> str: ...
+
+
+@runtime_checkable
+class HasAlignment(Protocol):
+    """A source that remembers which of the rows given it kept. Residuals, predictions and draws ask, to put each where it was.
+
+    >>> class Rows:
+    ...     alignment = None
+    >>> isinstance(Rows(), HasAlignment)
+    True
+    """
+
+    @property
+    def alignment(self) -> Any: ...
+
+
+@runtime_checkable
+class HasWhole(Protocol):
+    """A source that holds all of its rows in memory, None: it does not. Training shuffles them, and errors name the row.
+
+    >>> from thetahat.data import Tensors
+    >>> isinstance(Tensors({"y": torch.zeros(3)}), HasWhole)
+    True
+    """
+
+    @property
+    def whole(self) -> Batch | None: ...
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """A source that changes another's rows, one for one. Errors name the row of the innermost.
+
+    >>> class Doubled:
+    ...     def __init__(self, source):
+    ...         self.source = source
+    >>> isinstance(Doubled(None), Wraps)
+    True
+    """
+
+    @property
+    def source(self) -> Source: ...
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A drawn source that has something to say: of what it drew, in the certificate; and whether nothing more can be learnt from it.
+
+    >>> class Solved:
+    ...     remark = "Every reward of a group was the same."
+    ...     finished = True
+    >>> isinstance(Solved(), Remarks)
+    True
+    """
+
+    @property
+    def remark(self) -> str: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+
+@runtime_checkable
+class HasFractional(Protocol):
+    """A table that counted how many of its frequency weights are not whole numbers. `th.fit` asks, and warns."""
+
+    @property
+    def fractional(self) -> int: ...
+
+
+@runtime_checkable
+class HasContext(Protocol):
+    """A source of tokens that says how many of them a row holds. A saved language model keeps it."""
+
+    @property
+    def context(self) -> int: ...
+
+
+# ---- networks ----------------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A network of tokens that gives the vectors before its last layer, (B, T, d). Language models and reward models ask.
+
+    >>> class Network(torch.nn.Module):
+    ...     def features(self, tokens, documents=None):
+    ...         return torch.zeros(*tokens.shape, 8)
+    >>> isinstance(Network(), HasFeatures)
+    True
+    """
+
+    @property
+    def features(self) -> Callable[..., Tensor]: ...
+
+
+@runtime_checkable
+class Extends(Protocol):
+    """A network of tokens that reads on from a cache. `Autoregressive.sample` asks, so that each new token costs one step.
+
+    >>> class Network(torch.nn.Module):
+    ...     def extend(self, tokens, cache):
+    ...         return torch.zeros(*tokens.shape, 256), cache
+    >>> isinstance(Network(), Extends)
+    True
+    """
+
+    def extend(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]: ...
+
+
+@runtime_checkable
+class Observes(Protocol):
+    """A layer that learns from the states that a policy sees (running means). Rollouts ask, as they are drawn.
+
+    >>> class Running(torch.nn.Module):
+    ...     def observe(self, states):
+    ...         self.n = len(states)
+    >>> isinstance(Running(), Observes)
+    True
+    """
+
+    def observe(self, states: Tensor) -> None: ...
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """A network of tokens that says how many there are. A language model asks, to refuse a token outside.
+
+    >>> class Network(torch.nn.Module):
+    ...     vocabulary = 256
+    >>> isinstance(Network(), HasVocabulary)
+    True
+    """
+
+    @property
+    def vocabulary(self) -> int | None: ...
+
+
+# ---- solvers ---------------------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasFactor(Protocol):
+    """A solver's state with the factor of the information at its θ, None: it is not positive definite. `solvers.diagnose` asks.
+
+    >>> class State:
+    ...     factor = None
+    >>> isinstance(State(), HasFactor)
+    True
+    """
+
+    @property
+    def factor(self) -> Any: ...
+
+
+@runtime_checkable
+class HasScale(Protocol):
+    """A solver's state that remembers the largest √J_jj it has seen, (p,), None: it has seen none. `solvers.diagnose` asks.
+
+    >>> class State:
+    ...     scale = torch.ones(2)
+    >>> isinstance(State(), HasScale)
+    True
+    """
+
+    @property
+    def scale(self) -> Tensor | None: ...
+
+
+@runtime_checkable
+class HasEnded(Protocol):
+    """A solver's state whose maximum is that of another objective (the rows kept by a trimmed fit), None: of its own."""
+
+    @property
+    def ended(self) -> Any: ...
+
+
+@runtime_checkable
+class Training(Protocol):
+    """The state of a training run: the steps done, the terms seen, and the evaluations of held-out data. The progress bar asks.
+
+    >>> class State:
+    ...     step, seen, trace, evaluations = 10, 640.0, (), ()
+    >>> isinstance(State(), Training)
+    True
+    """
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def seen(self) -> float: ...
+
+    @property
+    def evaluations(self) -> Sequence[Any]: ...
+
+
+@runtime_checkable
+class ValuesStates(Protocol):
+    """A value function: V(s), in the given shape. Advantages ask (`rl.GAE`).
+
+    >>> class Level:
+    ...     def of(self, state, shape):
+    ...         return torch.full(shape, 0.3)
+    >>> isinstance(Level(), ValuesStates)
+    True
+    """
+
+    def of(self, state: Tensor, shape: Sequence[int]) -> Tensor: ...
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A fit, or anything else whose log-likelihood of data can be asked for. `th.compare` and `th.kl` ask.
+
+    >>> class Known:
+    ...     def score(self, data=None):
+    ...         return None
+    >>> isinstance(Known(), Scored)
+    True
+    """
+
+    @property
+    def score(self) -> Callable[..., Any]: ...
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A fit, seen as the model at its θ̂. Divergences ask."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+
+@runtime_checkable
+class Accumulates(Protocol):
+    """A part of a sum over batches that adds another in its own memory. `likelihood.total` asks.
+
+    >>> from thetahat.models.taylor import Taylor
+    >>> isinstance(Taylor(torch.zeros(()), torch.zeros(3)), Accumulates)
+    True
+    """
+
+    def accumulate(self, other: Any) -> Any: ...
+
+
+# ---- plain facts, with what is taken where nothing is said -----------------------------------------------------------------------
+
+
+def fact(thing: object, name: str, default: T) -> T:
+    """A plain value that a model or a source of anybody's may carry; `default` where it does not, or where it is None."""
+    found = getattr(thing, name, None)
+    return default if found is None else found
+
+
+def target_of(thing: object) -> str:
+    """The name of the tensor that is scored: of a model, or of a source."""
+    return fact(thing, "target", "y")
+
+
+def measure_of(model: object) -> str:
+    """ "density", "mass" or "mixed"."""
+    return fact(model, "measure", "density")
+
+
+def kind_of(model: object) -> str:
+    """Of the value of log_prob: "exact", "lower bound", "estimate"."""
+    return fact(model, "kind", "exact")
+
+
+def is_concave(model: object) -> bool:
+    """Whether the model says that log p is concave in θ."""
+    return isinstance(model, HasConcavity) and bool(model.concave)
+
+
+def is_padded(source: object) -> bool:
+    """Whether a term with the count 0 is no observation but padding."""
+    return bool(fact(source, "padded", False))
+
+
+def is_drawn(source: object) -> bool:
+    """Whether the source draws from the model as it stands: solvers must neither keep nor split what it yields."""
+    return bool(fact(source, "drawn", False))
+
+
+def units_of(source: Source) -> str:
+    """What a density is per, as it is scored."""
+    return source.scored_in if isinstance(source, ScoredIn) else source.units
+
+
+def layout_of(model: object) -> Any:
+    """How a model's information is laid out (`models.information.Layout`), None: dense."""
+    return model.layout if isinstance(model, HasLayout) else None
+
+
+def encoder_of(model: object) -> Any:
+    """How a table becomes the model's tensors (`data.table.Encoder`), None: it reads tensors."""
+    return model.encoder if isinstance(model, HasEncoder) else None
+
+
+def taylor_of(model: object) -> Callable[..., Taylor] | None:
+    """The model's own second-order expansion; None: automatic differentiation."""
+    return model.taylor if isinstance(model, HasTaylor) else None
+
+
+def log_determinant_of(source: object, batch: Batch) -> Tensor | None:
+    """log |dt/dx| of each term of a source of transformed observations; None: nothing is to be added."""
+    return source.log_determinant(batch) if isinstance(source, HasLogDeterminant) else None
+
+
+def draws_of(model: object) -> int | None:
+    """K, draws an observation, of a model whose value is a bound; None elsewhere."""
+    return fact(model, "K", None)
+
+
+def averaging_of(model: object) -> str:
+    """ "EMA" where a network's θ is an average over the steps of its training, else "raw"."""
+    return "EMA" if isinstance(model, HasWeights) and model.weights == "EMA" else "raw"
+
+
+def rows_kept(source: object) -> Any:
+    """Which rows of a table are complete, (n,) boolean; None: all of them."""
+    return fact(source, "kept", None)
+
+
+def is_streamed(source: object) -> bool:
+    """Whether a pass reads a file again."""
+    return bool(fact(source, "streamed", False))
+
+
+def levels_of(source: object) -> int | None:
+    """How many values a pixel has, of images and of models of them; None: real numbers."""
+    return fact(source, "levels", None)
+
+
+def shape_of(source: object) -> tuple[int, ...] | None:
+    """Of one image."""
+    return fact(source, "shape", None)
+
+
+def tokenizer_of(source: object) -> Any:
+    """How text became tokens; None: it was no text."""
+    return fact(source, "tokenizer", None)
+
+
+def dimensions_of(network: object) -> int | None:
+    """d, of a network of vectors (n, d)."""
+    return fact(network, "dimensions", None)
+
+
+def pixels_of(network: object) -> int | None:
+    """d, of a network of images of d pixels."""
+    return fact(network, "pixels", None)

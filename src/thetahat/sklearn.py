@@ -26,6 +26,7 @@ from .families.base import Family
 from .fit import Fit, maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .models import Regression
+from .protocols import Categories
 from .solvers import Newton
 
 try:
@@ -37,7 +38,7 @@ except ImportError as error:
     raise MissingExtra.named("scikit-learn", "sklearn") from error
 
 
-class _Linear(BaseEstimator):
+class _Linear(BaseEstimator):  # type: ignore[misc]
     """What both estimators share: arrays to a Regression, and back."""
 
     prior: float | priors.Prior | None
@@ -114,7 +115,7 @@ class _Linear(BaseEstimator):
         return float(log_prob.mean() if count is None else (count * log_prob)[count > 0].sum() / count.sum())
 
 
-class Regressor(RegressorMixin, _Linear):
+class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
     """A regression of any family, by maximum likelihood.
 
         β̂, α̂ = argmax Σ_i w_i · log p(y_i | g⁻¹(x_iᵀβ), α)  +  log p(β)
@@ -162,7 +163,7 @@ class Regressor(RegressorMixin, _Linear):
         """Estimate from X (n, p) and y (n,); sample_weight (n,) counts each row so many times."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         family = families.get(self.family)
-        if hasattr(family, "probabilities"):
+        if isinstance(family, Categories):
             raise BadArgument(f"{family} describes categories: use Classifier.")
         self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, family, None)
         slopes, intercepts = self._coefficients()
@@ -184,7 +185,7 @@ class Regressor(RegressorMixin, _Linear):
         return tags
 
 
-class Classifier(ClassifierMixin, _Linear):
+class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
     """Logistic regression for two classes, multinomial for more, with a weak Normal prior.
 
         θ̂ = argmax Σ_i w_i · log p(class_i | x_i, θ)  −  Σ_j β_j² / 2s²
@@ -270,12 +271,14 @@ class Classifier(ClassifierMixin, _Linear):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """P(class | x), (n, k)."""
-        return np.exp(self.predict_log_proba(X))
+        out: np.ndarray = np.exp(self.predict_log_proba(X))
+        return out
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class, (n,)."""
         best = self.predict_log_proba(X).argmax(1)
-        return self.classes_[best]
+        out: np.ndarray = self.classes_[best]
+        return out
 
     def log_score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean log P(y | x), nats a row: higher is better. −∞ for a class that the fit has not seen."""

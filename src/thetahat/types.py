@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,3 +29,30 @@ class Weights(Protocol):
 
 
 Function = Callable[["Batch"], Any]
+
+
+def fields_of(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass by their names, as they are: nothing is copied.
+
+    >>> @dataclasses.dataclass
+    ... class Point:
+    ...     x: int
+    ...     y: int = 2
+    >>> fields_of(Point(1))
+    {'x': 1, 'y': 2}
+    """
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+
+
+def name_of(function: Any) -> str:
+    """The name of a function or a class; of any other object, that of its class.
+
+    >>> name_of(len), name_of(3)
+    ('len', 'int')
+    """
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def shown_as(function: Any) -> str:
+    """A function by its name, any other object as it prints itself."""
+    return str(getattr(function, "__name__", None) or function)

@@ -8,7 +8,7 @@ import torch
 from thetahat import families as f
 from thetahat.errors import BadArgument
 from thetahat.families import links
-from thetahat.families.base import positive, probability, real
+from thetahat.families.ranges import positive, probability, real
 
 
 def t(*values):

@@ -143,7 +143,7 @@ def _reward(path: Path, tokenizer: Any) -> Any:
     """(prompts, answers) → rewards of the answers' words and length, (B,)."""
     import torch
 
-    from ..io.saving import load
+    from ..io.reading import load
     from ..preferences.features import Words
 
     fit = load(path)

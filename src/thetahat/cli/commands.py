@@ -21,7 +21,8 @@ def run(command: Command, words: Sequence[str] = ()) -> int:
     screen = Screen(command.json, words)
     try:
         do: Any = train if isinstance(command, System) else _DO[type(command)]
-        return do(command, screen)
+        out: int = do(command, screen)
+        return out
     except ThetahatError as error:
         if command.traceback:
             import traceback
@@ -56,7 +57,7 @@ def report(command: Report, screen: Screen) -> int:
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
     may_write(out, [command.fit, command.data], (".html", ".htm"))
-    from ..io.saving import load
+    from ..io.reading import load
 
     with screen.busy("writing the report"):
         written = load(command.fit, str(command.data)).report(out)

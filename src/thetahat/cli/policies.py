@@ -57,8 +57,8 @@ class Policy(System):
         from ..rl.environments import Environments
 
         for name in ("total", "copies", "length", "epochs", "batch_size", "episodes", "width"):
-            if getattr(self, name) < 1:
-                raise BadArgument(f"--{name.replace('_', '-')} {getattr(self, name)}. Accepted: 1 or more.")
+            if vars(self)[name] < 1:
+                raise BadArgument(f"--{name.replace('_', '-')} {vars(self)[name]}. Accepted: 1 or more.")
         if self.held_out:
             raise BadArgument(f"--held-out {self.held_out:g}: each pass of play is new, and none of it can be held out.")
         shown = Environments(self.env, 1)

@@ -20,7 +20,7 @@ def sample(command: Sample, screen: Screen) -> int:
     may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
     import pandas as pd
 
-    from ..io.saving import load
+    from ..io.reading import load
 
     with screen.busy("drawing"):
         found = load(command.fit)

@@ -11,7 +11,7 @@ from .systems import again
 
 
 def score(command: Score, screen: Screen) -> int:
-    from ..io.saving import load
+    from ..io.reading import load
 
     with screen.busy("scoring"):
         if command.fit.is_dir():
@@ -48,7 +48,7 @@ def compare(command: Compare, screen: Screen) -> int:
             )
     from ..data.frame import Frame
     from ..evaluation.compare import compare as compared
-    from ..io.saving import load
+    from ..io.reading import load
 
     stems = [path.name.removesuffix(".thetahat") for path in command.fits]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in command.fits]

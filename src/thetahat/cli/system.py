@@ -89,7 +89,7 @@ class System(Common, ABC):
     def settings(self) -> dict[str, Any]:
         """What was asked for, in plain values."""
         asked = (f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume"))
-        return {name: str(v) if isinstance(v := getattr(self, name), Path) else v for name in asked}
+        return {name: str(v) if isinstance(v := vars(self)[name], Path) else v for name in asked}
 
     def about(self, sizes: Sizes) -> dict[str, Any]:
         """Plain values from which `again` makes the system again."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, BadSave, ThetahatError
+from ..protocols import levels_of, shape_of
 from .align import Align
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
 from .policies import Policy
@@ -76,7 +77,7 @@ def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
     BadSave : the folder is not a run, its settings are damaged, or it has not ended
     """
     from ..io import runs
-    from ..io.saving import described, load
+    from ..io.reading import described, load
 
     about, path = runs.read(folder)["about"], folder / runs.FIT
     of_python = about.get("system") is None
@@ -92,7 +93,7 @@ def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
     if of_python:
         fit = load(path, data)
         source: Any = fit.source
-        return OfPython(fit), {name: getattr(source, name, None) for name in ("shape", "levels")}, fit
+        return OfPython(fit), {"shape": shape_of(source), "levels": levels_of(source)}, fit
     try:
         system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
         model = None if described(path) else system.model(sizes)
@@ -113,7 +114,7 @@ class OfPython:
 
     @property
     def draws_nothing(self) -> str:
-        known = self.fit.tokenizer is not None or getattr(self.fit.source, "levels", None) is not None
+        known = self.fit.tokenizer is not None or levels_of(self.fit.source) is not None
         return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
 
     def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
@@ -125,7 +126,7 @@ class OfPython:
 
         if self.fit.tokenizer is not None:
             return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)
-        if getattr(self.fit.source, "levels", None) is not None:
+        if levels_of(self.fit.source) is not None:
             return Images(path, levels=self.fit.source.levels)
         raise BadArgument(
             "the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in Python."

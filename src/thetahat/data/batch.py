@@ -113,7 +113,8 @@ class Batch(Mapping[str, Tensor]):
         """The same observations, counted otherwise (bootstrap, trimming)."""
         new = self[...]
         new._count = count
-        return new
+        out: Batch = new
+        return out
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {tuple(t.shape)}" for name, t in self.tensors.items())

@@ -63,7 +63,8 @@ class Coded:
         if not self.size:
             return np.zeros(len(frame), dtype=np.int64)
         if len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size:  # without a gap
-            return np.clip(product - (int(self.cells[0]) - 1), 0, None)
+            out: np.ndarray = np.clip(product - (int(self.cells[0]) - 1), 0, None)
+            return out
         at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
         found = self.cells[at] == product
         if len(self.factors) > 1 and not bool(found.all()):
@@ -152,7 +153,8 @@ class Design:
     def offsets(self, frame: pd.DataFrame) -> np.ndarray | None:
         if self.offset is None:
             return None
-        return evaluate(self.offset, frame, self.formula).sum(axis=1)
+        out: np.ndarray | None = evaluate(self.offset, frame, self.formula).sum(axis=1)
+        return out
 
 
 def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) -> Design:

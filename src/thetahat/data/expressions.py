@@ -26,6 +26,7 @@ from formulaic.utils.layered_mapping import LayeredMapping
 from formulaic.utils.stateful_transforms import stateful_eval
 from formulaic.utils.variables import Variable, get_expression_variables
 from interface_meta import override
+from pandas.api.extensions import ExtensionArray
 
 from ..errors import BadFormula
 from .columns import is_categorical, numeric_column
@@ -35,7 +36,7 @@ _NUMPY = (
     *("where", "minimum", "maximum", "clip", "floor", "ceil", "sign"),
 )
 # exp10 and exp2: formulaic's exp10 is x to the power of 10
-FUNCTIONS: dict[str, Any] = {"np": np, "exp10": lambda x: np.power(10.0, x), **{name: getattr(np, name) for name in _NUMPY}}
+FUNCTIONS: dict[str, Any] = {"np": np, "exp10": lambda x: np.power(10.0, x), **{name: vars(np)[name] for name in _NUMPY}}
 _ARRAYS = {"where": 3, "clip": 3, "round": 2}  # of numpy, not ufuncs: and how many arguments they take before `out`
 _CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
 _KNOWN = {*FUNCTIONS, *TRANSFORMS}
@@ -332,7 +333,7 @@ def _is_function(node: ast.expr) -> bool:
     if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)) or node.attr.startswith("_"):
         return False
     if node.value.id == "np":
-        return node.attr in _ARRAYS or isinstance(getattr(np, node.attr, None), np.ufunc)
+        return node.attr in _ARRAYS or isinstance(vars(np).get(node.attr), np.ufunc)
     return node.value.id == "contr" and hasattr(ContrastsRegistry, node.attr)
 
 
@@ -344,7 +345,7 @@ def _most_arguments(node: ast.expr) -> int | None:
         return None
     if name in _ARRAYS:
         return _ARRAYS[name]
-    function = FUNCTIONS.get(name, TRANSFORMS.get(name)) if isinstance(node, ast.Name) else getattr(np, name, None)
+    function = FUNCTIONS.get(name, TRANSFORMS.get(name)) if isinstance(node, ast.Name) else vars(np).get(name)
     return function.nin if isinstance(function, np.ufunc) else None
 
 
@@ -355,10 +356,10 @@ _FLOAT, _OPERAND, _LABELS, _FUNCTION = "thetahat_float_", "thetahat_operand_", "
 
 def as_float(value: Any) -> Any:
     """Booleans and whole numbers as float64; anything else as it is."""
-    dtype = None if isinstance(value, FactorValues) else getattr(value, "dtype", None)
-    if dtype is None or not hasattr(value, "astype") or isinstance(dtype, pd.CategoricalDtype):
+    if not isinstance(value, (pd.Series, pd.Index, np.ndarray, np.generic, ExtensionArray)) or isinstance(value, FactorValues):
         return value
-    if getattr(dtype, "kind", "") in "biu" or (getattr(dtype, "kind", "") == "f" and dtype != np.float64):
+    kind = value.dtype.kind
+    if not isinstance(value.dtype, pd.CategoricalDtype) and (kind in "biu" or (kind == "f" and value.dtype != np.float64)):
         return value.astype(np.float64)
     return value
 
@@ -370,13 +371,12 @@ def as_operand(value: Any) -> Any:
     ------
     TypeError : it is text
     """
-    dtype = getattr(value, "dtype", None)
-    if isinstance(value, (pd.Series, np.ndarray)) and (not isinstance(dtype, np.dtype) or dtype.kind == "O"):
+    if isinstance(value, (pd.Series, np.ndarray)) and (not isinstance(value.dtype, np.dtype) or value.dtype.kind == "O"):
         raise TypeError("arithmetic with text")
     return as_float(value)
 
 
-class Columns(PandasMaterializer):
+class Columns(PandasMaterializer):  # type: ignore[misc]
     """formulaic's materialiser, of columns that are numbers in float64 or categories."""
 
     REGISTER_NAME = "thetahat"
@@ -476,7 +476,8 @@ class _Writer(ast.NodeTransformer):
             else:
                 node.value = self.visit(node.value)
             return node
-        return self.visit(node)
+        out: ast.expr = self.visit(node)
+        return out
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         node.left, node.right = self.visit(node.left), self.visit(node.right)

@@ -189,7 +189,8 @@ class Whiten(Map):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, factor = self._known()
-        return torch.linalg.solve_triangular(factor, (x - mean).T, upper=False).T
+        out: Tensor = torch.linalg.solve_triangular(factor, (x - mean).T, upper=False).T
+        return out
 
     def inverse(self, t: Tensor) -> Tensor:
         mean, factor = self._known()

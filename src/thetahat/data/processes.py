@@ -9,10 +9,16 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from ..protocols import is_drawn
 from .batch import Batch
 from .source import Source
 
 AVAILABLE = torch.distributed.is_available()
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is one process's part of a larger one (FSDP)."""
+    return hasattr(tensor, "full_tensor")
 
 
 def world() -> int:
@@ -30,7 +36,7 @@ def replicated(source: Source) -> bool:
 
     Asked once a source, of all processes together.
     """
-    if world() == 1 or getattr(source, "drawn", False):
+    if world() == 1 or is_drawn(source):
         return True
     try:
         if source in _REPLICATED:
@@ -54,7 +60,8 @@ def share(batch: Batch) -> Batch:
     if world() == 1:
         return batch
     own = batch[rank() :: world()]
-    return own if len(own) else batch[:1].with_count(torch.zeros_like(batch[:1].count))
+    out: Batch = own if len(own) else batch[:1].with_count(torch.zeros_like(batch[:1].count))
+    return out
 
 
 def summed(*values: float) -> list[float]:

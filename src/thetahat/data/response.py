@@ -15,6 +15,7 @@ from formulaic import ModelSpec
 from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
+from ..protocols import Categories
 from .checks import ALL, Place, finite
 from .columns import is_categorical, level_codes, numeric_column, reads_as_number
 from .design import evaluate, fitted, specification
@@ -148,7 +149,7 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
         return read_expression(left, frame)
     block = next(iter(frame.blocks([plain])))
     categorical = is_categorical(block[plain], plain)
-    if not (categorical or hasattr(family, "probabilities")):
+    if not (categorical or isinstance(family, Categories)):
         return Response(expression, (plain,))
     seen: dict[Any, None] = {}
     declared: list[Any] | None = None
@@ -160,7 +161,7 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
     levels = tuple(v.item() if isinstance(v, np.generic) else v for v in order)
     if not levels:
         raise EmptyData(f"the response {plain!r} has no values: every row is missing.")
-    if categorical and not hasattr(family, "probabilities") and (len(levels) > 2 or family.support.name != "{0, 1}"):
+    if categorical and not isinstance(family, Categories) and (len(levels) > 2 or not family.support.binary):
         words = {v for v in levels if not reads_as_number(v)}
         if 0 < len(words) < len(levels) / 2:
             row, value = next(found for found in _rows(rows.whole, plain) if found[1] in words)

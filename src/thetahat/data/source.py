@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadWeights, EmptyData
+from ..protocols import is_streamed
+from ..types import fields_of, name_of
 from .batch import Batch, concatenate
 
 ALL_ZERO = "all weights are zero: nothing is left to be made probable."
@@ -134,7 +137,7 @@ class Thinned:
 
     def _parts(self, model: Any) -> Iterator[Batch]:
         """The first rows of each batch; of a streamed file copies, since a view would keep the whole block alive."""
-        streamed = getattr(self.source, "streamed", False)
+        streamed = is_streamed(self.source)
         for batch in self.source.batches(model):
             part = batch[: -(-len(batch) // self.keep)]
             yield part.map(torch.Tensor.clone) if streamed else part
@@ -146,7 +149,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
     A source with `drawn = True` draws within it.
     """
-    was = [m for m in model.modules() if m.training] if bool(getattr(model, "training", False)) else []
+    was = [m for m in model.modules() if m.training] if isinstance(model, torch.nn.Module) and model.training else []
     if was:
         model.train(False)
     try:
@@ -171,7 +174,8 @@ def check_count(count: Any, row: Callable[[int], int] = int, *, part: bool = Fal
         raise BadWeights(f"the weight of row {row(at)} is {value}. Weights count observations: they are finite and not negative.")
     if not part and not (count > 0).any():
         raise BadWeights(ALL_ZERO)
-    return count
+    out: Tensor | None = count
+    return out
 
 
 class Digest:
@@ -228,6 +232,11 @@ def _digest(tensor: Tensor) -> str:
     return one.hexdigest()
 
 
+def is_table(data: Any) -> bool:
+    """Whether data are columns under names: a dict, a data frame of any kind, the path of a file."""
+    return isinstance(data, (str, Path, Mapping)) or hasattr(data, "columns")
+
+
 def told(settings: Any) -> str | None:
     """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is fitted again must be the same.
 
@@ -236,7 +245,6 @@ def told(settings: Any) -> str | None:
     ('Clipped(epsilon=0.1, entropy=0.0)', 'len')
     """
     if not dataclasses.is_dataclass(settings):
-        return None if settings is None else getattr(settings, "__name__", type(settings).__name__)
-    values = ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings))
-    shown = [f"{name}={v!r}" for name, v in values if isinstance(v, (bool, int, float, str, list, tuple))]
+        return None if settings is None else name_of(settings)
+    shown = [f"{name}={v!r}" for name, v in fields_of(settings).items() if isinstance(v, (bool, int, float, str, list, tuple))]
     return f"{type(settings).__name__}({', '.join(shown)})"

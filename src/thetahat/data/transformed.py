@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, NotFinite
+from ..protocols import HasWhole, log_determinant_of, units_of
 from . import maps as _maps
 from .batch import Batch
 from .maps import Map
-from .source import Source, Tensors
+from .source import Source, Tensors, is_table
 
 
 class Transformed:
@@ -91,12 +91,12 @@ class Transformed:
     @property
     def scored_in(self) -> str:
         """What a density is per once `log_determinant` has been added."""
-        return getattr(self.inner, "scored_in", self.inner.units)
+        return units_of(self.inner)
 
     @property
     def whole(self) -> Batch | None:
         """All rows mapped, where the inner source holds them in memory."""
-        own = getattr(self.inner, "whole", None)
+        own = self.inner.whole if isinstance(self.inner, HasWhole) else None
         if self._whole is None and isinstance(own, Batch):
             self._whole = self._mapped(own)
         return self._whole
@@ -111,8 +111,7 @@ class Transformed:
     def log_determinant(self, batch: Batch) -> Tensor:
         """log |det ∂t/∂x| of each row of a batch of this source, (n,)."""
         x, total = _maps.inverse(self.maps, batch[self.target])
-        own = getattr(self.inner, "log_determinant", None)
-        more = None if own is None else own(_replaced(batch, self.target, x))
+        more = log_determinant_of(self.inner, _replaced(batch, self.target, x))
         return total if more is None else total + more
 
     def restore(self, t: Tensor | np.ndarray) -> Tensor:
@@ -129,7 +128,7 @@ def observations(data: Any, target: str = "y") -> Tensors:
     >>> observations({"a": [1.0, 2.0], "b": [3.0, 4.0]}).whole["y"].tolist()
     [[1.0, 3.0], [2.0, 4.0]]
     """
-    if hasattr(data, "columns") or isinstance(data, (str, Path, dict)):
+    if is_table(data):
         from .frame import Frame  # brings pandas
         from .table import numeric_tensors
 

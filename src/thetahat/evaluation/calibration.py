@@ -24,7 +24,7 @@ from ..errors import BadArgument
 from ..families.censored import Censored
 from .kaplan_meier import kaplan_meier
 from .residuals import residuals
-from .rows import batches, extras_of, family_of, mean_of, parameters_of, response_of
+from .rows import batches, extras_of, family_for, mean_of, parameters_of, response_of
 
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 
@@ -52,7 +52,7 @@ def calibration(
         known only to lie in an interval, of which Kaplan and Meier say nothing
     """
     check(bins, level)
-    family = family_of(model, "mean")
+    family = family_for(model, "mean")
     if isinstance(family, Censored):
         return _of_times(model, source, bins, level, at)
     if at is not None:
@@ -62,7 +62,7 @@ def calibration(
     for batch in batches(source, model):
         y, mean, count = response_of(model, batch), mean_of(model, batch), batch.count.to(torch.float64)
         trials = extras_of(model, batch).get("trials")
-        share = trials is not None or family.support.name == "{0, 1}"
+        share = trials is not None or family.support.binary
         if trials is not None:
             y, mean, count = y / trials, mean / trials, count * trials
         parts.append(torch.stack([mean, y, count]).numpy())
@@ -128,7 +128,8 @@ def _risk(model: Any, batch: Batch, at: float) -> np.ndarray:
     extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("event", "upper", "entry", "low", "high")}
     t = torch.full((len(batch),), at, dtype=torch.float64)
     with torch.no_grad():
-        return model.family.cdf(t, *parameters, **extras).numpy()
+        out: np.ndarray = model.family.cdf(t, *parameters, **extras).numpy()
+        return out
 
 
 def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,9 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
-from ..protocols import Pairwise
+from ..protocols import Categories, Pairwise
 from .calibration import binned, check, seen
-from .rows import batches, family_of, lacks, mean_of, parameters_of, response_of
+from .rows import batches, family_for, mean_of, parameters_of, response_of
 
 OF = ("top", "classes")
 CELLS = 2**22  # resampled counts held at once
@@ -126,13 +126,13 @@ def calibration_error(
 
 def _forecasts(model: Any, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Said probabilities and what happened, (n, K), and counts, (n,); of two categories the second alone, (n, 1)."""
-    family = family_of(model, "probabilities")
+    family = family_for(model, "probabilities")
     parts = []
     for batch in batches(source, model):
         y = response_of(model, batch).numpy()
-        if hasattr(family, "probabilities"):
+        if isinstance(family, Categories):
             p = family.probabilities(*parameters_of(model, batch)).double().numpy()
-        elif family.support.name == "{0, 1}" and not lacks(family, "expectation"):
+        elif family.support.binary and family.has("expectation"):
             mean = mean_of(model, batch).double().numpy()
             p = np.stack([1 - mean, mean], 1)
         else:
@@ -195,7 +195,8 @@ def _inverted(D: float, slope: np.ndarray, centre: np.ndarray, level: float) -> 
     def inside(delta: np.ndarray) -> np.ndarray:
         drawn = delta[:, None] ** 2 + delta[:, None] * slope + centre
         bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1)
-        return (bounds[0] <= D) & (bounds[1] >= D)
+        out: np.ndarray = (bounds[0] <= D) & (bounds[1] >= D)
+        return out
 
     step = 1 / 400
     grid = np.linspace(0, 1, 401)

@@ -25,6 +25,7 @@ from torch import Tensor
 from ..errors import BadArgument, IncomparableScores
 from ..models.taylor import weighted
 from ..printable import console, printable
+from ..protocols import Scored
 from .score import Score, spread
 
 
@@ -216,7 +217,7 @@ def compare(scores_or_fits: Mapping[str, Any], data: Any = None) -> Comparison:
     for name, each in scores_or_fits.items():
         if isinstance(each, Score):
             scores[str(name)] = each
-        elif callable(getattr(each, "score", None)):
+        elif isinstance(each, Scored):
             scores[str(name)] = each.score(data)
             fitted = fitted or data is None
         else:

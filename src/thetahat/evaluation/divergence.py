@@ -26,6 +26,7 @@ from torch import Tensor
 from ..data.batch import concatenate
 from ..data.source import Source
 from ..errors import BadArgument, EmptyData
+from ..protocols import Scored, target_of
 from . import neighbours
 from .expectations import Nats, expected, is_distribution, model_and_source
 from .score import score
@@ -100,7 +101,7 @@ def cross_entropy(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed:
     """
     if is_distribution(p):
         return replace(expected(p, q, data, draws, seed, own=False), what="cross-entropy")
-    found = q.score(p) if hasattr(q, "score") else score(*model_and_source(q, p))
+    found = q.score(p) if isinstance(q, Scored) else score(*model_and_source(q, p))
     method = f"the mean of {found.n:g} rows" + ("" if found.kind == "exact" else f", by a {found.kind} of the log-likelihood")
     return Nats(-found.mean, found.standard_error, method, "cross-entropy", "" if found.measure == "mass" else found.units)
 
@@ -148,7 +149,7 @@ def _sample(p: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """What was observed, (n,) or (n, d), and how often (None: once each)."""
     if isinstance(p, Source):
         whole = concatenate(list(p.batches()))
-        target = getattr(p, "target", "y")
+        target = target_of(p)
         y = whole[target] if target in whole else next(iter(whole.values()))
         return y.numpy(), whole.count.numpy() if whole.counted else None
     array = p.to_numpy() if hasattr(p, "to_numpy") else np.asarray(p.detach().cpu() if isinstance(p, Tensor) else p)

@@ -30,7 +30,7 @@ from ..inference.covariance import Clusters, Covariance, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
-from .rows import eta_of, extras_of, free_of, lacks, natural_at, with_slopes
+from .rows import eta_of, extras_of, free_of, natural_at, with_slopes
 
 STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
 # f′(x) ≈ Σ_k w_k f(x + kh)/h, k = −2 … 2 and k = 0 … 4: Abramowitz and Stegun 25.3.6, table 25.2
@@ -72,7 +72,7 @@ def effects(
     source = objective.terms[0].source
     if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
         raise BadArgument("marginal effects are of a formula fitted to a table: a model of one's own has no columns to change.")
-    if lacks(model.family, "expectation"):
+    if not model.family.has("expectation"):
         raise BadArgument(f"{model.family} has no mean, on which an effect would be. Compare predict(what='probabilities').")
     known = _columns(model)
     for name in variables or ():

@@ -24,6 +24,8 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
+from ..models.base import family_of
+from ..protocols import is_padded, kind_of, measure_of, target_of
 from . import neighbours
 from .divergence import codes
 from .score import score
@@ -113,13 +115,13 @@ def excess(model: Any, source: Source) -> Excess:
         raise BadArgument(
             f"the source has {'no end' if size is None else f'{size:,} rows'}: an excess is told of up to {MOST:,}."
         )
-    if getattr(model, "kind", "exact") != "exact" or getattr(source, "padded", False):
+    if kind_of(model) != "exact" or is_padded(source):
         raise BadArgument("log p is not known exactly, or the terms are not rows.")
     whole = concatenate(list(source.batches(model)))
-    target = getattr(model, "target", "y")
-    if target not in whole or len(whole.shape) != 1 or isinstance(getattr(model, "family", None), Censored):
+    target = target_of(model)
+    if target not in whole or len(whole.shape) != 1 or isinstance(family_of(model), Censored):
         raise BadArgument(f"the rows have no response {target!r} that is seen as it is.")
-    measure = getattr(model, "measure", "density")
+    measure = measure_of(model)
     if measure == "mass":
         return _saturated(model, source, whole, target)
     if measure == "density" and not whole.counted and not whole.grouped:

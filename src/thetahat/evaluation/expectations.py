@@ -17,7 +17,13 @@ from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..families.base import Family
 from ..families.censored import Censored
+from ..families.integration import Rows
 from ..inference import quadrature
+from ..models.base import family_of
+from ..models.conditional import Conditional
+from ..models.density import Density
+from ..models.regression import Regression
+from ..protocols import Draws, HasLogProb, HasModel, encoder_of, kind_of, measure_of, target_of
 from .kl_forms import closed_form, vector_entropy
 from .rows import batches, eta_of, extras_of
 
@@ -67,7 +73,7 @@ class Nats:
 
 def is_distribution(p: Any) -> bool:
     named = isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], (str, Family)) and not isinstance(p[1], str)
-    return named or hasattr(p, "log_prob") or hasattr(p, "model")
+    return named or isinstance(p, (HasLogProb, HasModel))
 
 
 def model_and_source(q: Any, data: Any) -> tuple[Any, Source]:
@@ -124,8 +130,8 @@ def _rows(p: Any, data: Any) -> tuple[Family, list[Tensor], dict[str, Tensor]] |
     """The family of a distribution with its parameters, row by row; None of a model that has none, or is a mixture of several."""
     if isinstance(p, tuple):
         return _named(p)
-    model = getattr(p, "model", p)
-    if not isinstance(getattr(model, "family", None), Family) or not (hasattr(model, "eta") or hasattr(model, "theta")):
+    model = p.model if isinstance(p, HasModel) else p
+    if family_of(model) is None or not isinstance(model, (Conditional, Density, Regression)):
         return None
     parts = []
     with torch.no_grad():
@@ -143,11 +149,11 @@ def _asked(model: Any, data: Any) -> Batch | Source:
     """The rows at which a model is asked; one row of nothing, where it has no predictors."""
     if isinstance(data, (Batch, Source)):
         return data
-    encoder = getattr(model, "encoder", None)
+    encoder = encoder_of(model)
     if encoder is not None and data is not None:
         from ..data.table import new_rows
 
-        return new_rows(encoder, data, getattr(model, "family", None))
+        return new_rows(encoder, data, family_of(model))
     if data is not None:
         return Batch({name: torch.as_tensor(np.asarray(values)) for name, values in dict(data).items()})
     if encoder is not None and encoder.predictors:
@@ -191,7 +197,7 @@ def expected(p: Any, q: Any, data: Any, draws: int, seed: int, *, own: bool = Tr
 
 
 def _measure(p: Any) -> str:
-    return families.get(p[0]).measure if isinstance(p, tuple) else getattr(getattr(p, "model", p), "measure", "density")
+    return families.get(p[0]).measure if isinstance(p, tuple) else measure_of(p.model if isinstance(p, HasModel) else p)
 
 
 def _over_rows(values: Tensor, method: str) -> Nats:
@@ -202,7 +208,7 @@ def _over_rows(values: Tensor, method: str) -> Nats:
 
 
 @dataclass(frozen=True)
-class _Contrast(quadrature.Rows):
+class _Contrast(Rows):
     """Rows whose "scores" are 1 and log p − log q: the rule that integrates products of scores then gives E_p[log p − log q]."""
 
     other: tuple[Family, list[Tensor], dict[str, Tensor]] | None = None
@@ -228,7 +234,7 @@ class _Contrast(quadrature.Rows):
         if self.other is None:
             return log_p, [torch.ones_like(log_p), -log_p]
         q, eta, extras = self.other
-        log_q, _ = quadrature.Rows(q, eta, extras, []).scores(y, 0)
+        log_q, _ = Rows(q, eta, extras, []).scores(y, 0)
         log_q = torch.where(q.support.contains(y), log_q, -torch.inf)
         return log_p, [torch.ones_like(log_p), (log_p if self.own else 0.0) - log_q]
 
@@ -236,25 +242,27 @@ class _Contrast(quadrature.Rows):
 def _by_draws(p: Any, q: Any, draws: int, seed: int, own: bool) -> Nats:
     generator = torch.Generator().manual_seed(seed)
     models = [model_and_source(each, np.zeros(1))[0] for each in (p, q) if each is not None]
-    models = [getattr(m, "model", m) for m in models]
+    models = [m.model if isinstance(m, HasModel) else m for m in models]
     for model in models:
-        if getattr(model, "kind", "exact") != "exact":
+        if kind_of(model) != "exact":
             raise BadArgument(
                 f"log p of a {type(model).__name__} is known by a {model.kind} only, and its divergences are not defined."
             )
-        if getattr(getattr(model, "encoder", None), "predictors", ()):
+        encoder = encoder_of(model)
+        if encoder is not None and encoder.predictors:
             raise BadArgument(f"a {type(model).__name__} with predictors cannot be drawn from without rows.")
     y = _draw(models[0], draws, generator)
     with torch.no_grad():
-        log_p, *rest = (m.log_prob(Batch({getattr(m, "target", "y"): y})).to(torch.float64) for m in models)
+        log_p, *rest = (m.log_prob(Batch({target_of(m): y})).to(torch.float64) for m in models)
     value = -log_p if not rest else (log_p if own else 0.0) - rest[0]
     return Nats(float(value.mean()), float(value.std()) / math.sqrt(draws), f"{draws:,} draws", "")
 
 
 def _draw(model: Any, n: int, generator: torch.Generator) -> Tensor:
     with torch.no_grad():
-        if hasattr(model, "draw"):
+        if isinstance(model, Draws):
             return model.draw(n, generator=generator)
         if isinstance(model, _Given):
             return model.family.sample(*[v.expand(n) for v in model.values], generator=generator)
-        return model.sample(Batch({"y": torch.zeros(n, dtype=torch.float64)}), generator=generator)
+        out: Tensor = model.sample(Batch({"y": torch.zeros(n, dtype=torch.float64)}), generator=generator)
+        return out

@@ -46,13 +46,14 @@ Form = Callable[[Family, Values, Values, Mapping[str, Tensor]], Tensor]
 def closed_form(p: Family, own: Values, q: Family, other: Values, extras: Mapping[str, Tensor]) -> Tensor | None:
     """KL(p ‖ q), (n,), or None where it has no formula here: two families, or one that is not in the table."""
     form = FORMS.get(type(p))
-    alike = type(p) is type(q) and p.length == q.length and getattr(p, "k", None) == getattr(q, "k", None)
+    alike = type(p) is type(q) and p.length == q.length and len(p.parameters) == len(q.parameters)
     return None if form is None or not alike else form(p, own, other, extras)
 
 
 def relative(a: Tensor, b: Tensor) -> Tensor:
     """a·log(a/b) − a + b ≥ 0; b where a = 0. In terms of a/b − 1, so that nothing cancels where a and b are near."""
-    return torch.special.xlogy(a, a / b) - a + b
+    out: Tensor = torch.special.xlogy(a, a / b) - a + b
+    return out
 
 
 def _bernoulli(family: Family, p: Values, q: Values, extras: Mapping[str, Tensor]) -> Tensor:
@@ -87,7 +88,8 @@ def _multivariate_normal(family: Family, p: Values, q: Values, extras: Mapping[s
     Z = torch.linalg.solve_triangular(M, L, upper=False)  # M⁻¹ L: tr (MMᵀ)⁻¹LLᵀ = |M⁻¹L|²
     z = torch.linalg.solve_triangular(M, (m - n)[..., None], upper=False)
     apart = torch.log(M.diagonal(dim1=-2, dim2=-1) / L.diagonal(dim1=-2, dim2=-1)).sum(-1)
-    return apart + (Z.square().sum((-2, -1)) + z.square().sum((-2, -1)) - family.dim) / 2
+    out: Tensor = apart + (Z.square().sum((-2, -1)) + z.square().sum((-2, -1)) - family.dim) / 2
+    return out
 
 
 def _exponential(family: Family, p: Values, q: Values, extras: Mapping[str, Tensor]) -> Tensor:
@@ -135,7 +137,8 @@ def _inverse_gaussian(family: Family, p: Values, q: Values, extras: Mapping[str,
 def _von_mises(family: Family, p: Values, q: Values, extras: Mapping[str, Tensor]) -> Tensor:
     (m, k), (n, c) = p, q
     away = (k - c * torch.cos(m - n)) * i1e(k) / i0e(k)
-    return away - torch.log(i0e(k) / i0e(c)) - (k - c)
+    out: Tensor = away - torch.log(i0e(k) / i0e(c)) - (k - c)
+    return out
 
 
 FORMS: dict[type[Family], Form] = {

@@ -65,7 +65,8 @@ def local_entropy(x: np.ndarray) -> np.ndarray:
     """
     (n, d), scale = x.shape, x.std(0)
     diameter = 2 * _distance(x / scale, x / scale, own=True)
-    return digamma(n) - digamma(K) + d * np.log(diameter) + np.log(scale).sum()
+    out: np.ndarray = digamma(n) - digamma(K) + d * np.log(diameter) + np.log(scale).sum()
+    return out
 
 
 def local_within(x: np.ndarray, group: np.ndarray, what: str) -> np.ndarray:
@@ -100,7 +101,8 @@ def local_conditional(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     both = np.hstack([given, own])
     half = _distance(both, both, own=True)
     within = cKDTree(given).query_ball_point(given, np.nextafter(half, 0), p=np.inf, return_length=True) - 1
-    return digamma(within + 1) - digamma(K) + y.shape[1] * np.log(2 * half) + np.log(y.std(0)).sum()
+    out: np.ndarray = digamma(within + 1) - digamma(K) + y.shape[1] * np.log(2 * half) + np.log(y.std(0)).sum()
+    return out
 
 
 def divergence(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -125,4 +127,5 @@ def _divergence(x: np.ndarray, y: np.ndarray) -> float:
 def _distance(x: np.ndarray, among: np.ndarray, *, own: bool) -> np.ndarray:
     """To the k-th neighbour of each row of x, in the maximum norm; `own`: the row itself is among them, and is none."""
     k = K + 1 if own else K
-    return cKDTree(among).query(x, k, p=np.inf)[0][:, k - 1]
+    out: np.ndarray = cKDTree(among).query(x, k, p=np.inf)[0][:, k - 1]
+    return out

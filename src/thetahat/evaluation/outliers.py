@@ -12,8 +12,9 @@ from torch import Tensor
 from ..data.selection import Alignment
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..likelihood.robust import TrimmedTerm, log_probs
+from ..likelihood.robust import RobustTerm, TrimmedTerm, log_probs
 from ..models.regression import Regression
+from ..protocols import HasAlignment
 
 
 def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.DataFrame:
@@ -78,7 +79,7 @@ def kept(objective: Objective, theta: Tensor) -> np.ndarray:
 
 def alignment_of(source: Any) -> Alignment:
     """Where the rows of a source stand among those that were given; of another source than a table, its rows are those."""
-    own = getattr(source, "alignment", None)
+    own = source.alignment if isinstance(source, HasAlignment) else None
     return own if own is not None else Alignment(source.size or 0)
 
 
@@ -91,9 +92,8 @@ def rows_of(term: LogLikelihood) -> pd.Index:
 
 
 def _weights(term: LogLikelihood) -> np.ndarray:
-    own = getattr(term, "row_weights", None)
-    if own is not None:
-        return own().numpy()
+    if isinstance(term, RobustTerm):
+        return term.row_weights().numpy()
     parts = [(term.weight(b), len(b)) for b in term.source.batches(term.model)]
     return torch.cat(
         [torch.ones(n, dtype=torch.float64) if w is None else w.to(torch.float64).reshape(-1) for w, n in parts]

@@ -28,16 +28,18 @@ from ..families.base import Family, Parameter
 from ..inference.covariance import Clusters, Covariance, default, linear, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
+from ..models.base import family_of
+from ..models.regression import Regression
+from ..protocols import Categories, PredictsMean, Samples
 from .rows import (
     Function,
     as_levels,
     batches,
     eta_of,
     extras_of,
-    family_of,
+    family_for,
     free_of,
     gradient_rows,
-    lacks,
     levels_of,
     mean_of,
     natural_at,
@@ -117,7 +119,7 @@ def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int 
     ------
     BadArgument : the model cannot draw, or n is no whole number above 0
     """
-    if not hasattr(model, "sample"):
+    if not isinstance(model, Samples):
         raise BadArgument(f"a {type(model).__name__} has no sample(batch) method, which draws need.")
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise BadArgument(f"n={n!r}. Accepted: a whole number of at least 1, or None for one draw a row.")
@@ -125,7 +127,7 @@ def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int 
     parts = []
     with torch.no_grad():
         for batch in batches(rows, model):
-            if hasattr(model, "family"):
+            if family_of(model) is not None:
                 extras_of(model, batch)  # says what is missing
             parts.append(torch.stack([model.sample(batch, generator=generator) for _ in range(n or 1)]))
     drawn = torch.cat(parts, 1)
@@ -136,10 +138,10 @@ def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int 
 
 
 def _values(model: Any, batch: Batch, what: str) -> np.ndarray:
-    if not isinstance(getattr(model, "family", None), Family) and what == "mean" and hasattr(model, "mean"):
+    if family_of(model) is None and what == "mean" and isinstance(model, PredictsMean):
         with torch.no_grad():
             return model.mean(batch).cpu().numpy()
-    if what == "mean" and not lacks(family_of(model, "mean"), "expectation"):
+    if what == "mean" and family_for(model, "mean").has("expectation"):
         return mean_of(model, batch).cpu().numpy()
     target = _target(model, batch, what)
     with torch.no_grad():
@@ -148,10 +150,10 @@ def _values(model: Any, batch: Batch, what: str) -> np.ndarray:
 
 
 def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndarray:
-    family = family_of(model, "quantile")
+    family = family_for(model, "quantile")
     if level is None:
         raise BadArgument("what='quantile' needs level: which quantile of y, such as level=0.9.")
-    if lacks(family, "quantile"):
+    if not family.has("quantile"):
         raise BadArgument(f"{family} has no quantiles.")
     parts = []
     for batch in batches(rows, model):
@@ -162,7 +164,7 @@ def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndar
 
 def _probabilities(model: Any, rows: Batch | Source) -> pd.DataFrame:
     """A column a category."""
-    of = _shares(family_of(model, "probabilities"))
+    of = _shares(family_for(model, "probabilities"))
     with torch.no_grad():
         found = torch.cat([of(*parameters_of(model, batch)) for batch in batches(rows, model)])
     return pd.DataFrame(found.numpy(), columns=list(levels_of(model) or range(found.shape[-1])))
@@ -171,7 +173,7 @@ def _probabilities(model: Any, rows: Batch | Source) -> pd.DataFrame:
 def _probability_intervals(objective: Objective, rows: Batch | Source, level: float, V: Covariance) -> pd.DataFrame:
     """Of each category value, low and high, each interval on the logit scale."""
     model = objective.model
-    family = family_of(model, "probabilities")
+    family = family_for(model, "probabilities")
     of = _shares(family)
 
     def one(j: int) -> Callable[..., _Target]:
@@ -189,9 +191,9 @@ def _probability_intervals(objective: Objective, rows: Batch | Source, level: fl
 
 def _shares(family: Family) -> Function:
     """The family's parameters → the probability of each category, (n, K)."""
-    if hasattr(family, "probabilities"):
+    if isinstance(family, Categories):
         return family.probabilities
-    if family.support.name == "{0, 1}":
+    if family.support.binary:
         return lambda mean: torch.stack([1 - mean, mean], -1)
     raise BadArgument(
         f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a parameter's name."
@@ -214,10 +216,10 @@ class _Target:
 
 
 def _target(model: Any, batch: Batch, what: str) -> _Target:
-    family = family_of(model, f"{what!r} to predict")
+    family = family_for(model, f"{what!r} to predict")
     names = list(family.parameters)
     other = ", ".join(repr(name) for name in names if name != "mean")
-    labels = {model.label(name): name for name in names} if hasattr(model, "label") else {}
+    labels = {model.label(name): name for name in names} if isinstance(model, Regression) else {}
     if what == "linear":
         return _Target(lambda *eta: eta[0], lambda t, eta, high: t)
     if what != "mean" and (what in names or what in labels):
@@ -230,7 +232,7 @@ def _target(model: Any, batch: Batch, what: str) -> _Target:
         raise BadArgument(
             f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities'{', ' * bool(other)}{other}."
         )
-    if lacks(family, "expectation"):
+    if not family.has("expectation"):
         raise BadArgument(
             f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', {', '.join(map(repr, names))}."
         )
@@ -321,8 +323,8 @@ def _of_new(
 ) -> pd.DataFrame:
     """Columns value (the mean; the median where there is none), low and high of a new y; V = None: as if θ̂ were true."""
     model = objective.model
-    family = family_of(model, "new y to predict")
-    if lacks(family, "cdf"):
+    family = family_for(model, "new y to predict")
+    if not family.has("cdf"):
         raise BadArgument(f"{family} describes a y without an order: it has no interval. Take what='probabilities'.")
     q = torch.tensor([0.5, (1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
@@ -337,7 +339,7 @@ def _of_new(
             found = torch.stack([family.quantile(v.expand(len(batch)), *parameters, **extras) for v in q])
         else:
             found = _simulated(objective, batch, theta, drawn, q, generator)
-        if not lacks(family, "expectation") and levels_of(model) is None:
+        if family.has("expectation") and levels_of(model) is None:
             found[0] = mean_of(model, batch)
         parts.append(found)
     value, low, high = torch.cat(parts, 1).numpy()

@@ -21,8 +21,10 @@ from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..printable import printable
-from ..solvers import Certificate, optimise
+from ..protocols import log_determinant_of, target_of, units_of
+from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
+from ..types import fields_of
 from .score import score, spread
 
 BY = ("held out", "one standard error", "evidence")
@@ -168,13 +170,12 @@ class _Part(Tensors):
     """Some rows of a source, in its units."""
 
     def __init__(self, rows: Batch, of: Source):
-        super().__init__(rows, target=getattr(of, "target", "y"))
+        super().__init__(rows, target=target_of(of))
         self.of = of
-        self.scored_in = getattr(of, "scored_in", of.units)
+        self.scored_in = units_of(of)
 
     def log_determinant(self, batch: Batch) -> Tensor | None:
-        own = getattr(self.of, "log_determinant", None)
-        return None if own is None else own(batch)
+        return log_determinant_of(self.of, batch)
 
 
 def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
@@ -184,7 +185,7 @@ def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tupl
     for priors in tried:
         own = Objective([term.over(source)], [LogPrior(each, term.model) for each in priors])
         solver = solver_for(own)
-        if out and out[-1][0].status == "certified maximum" and hasattr(solver, "begin"):
+        if out and out[-1][0].status == "certified maximum" and isinstance(solver, (Newton, Proximal)):
             solver = dataclasses.replace(solver, begin=out[-1][1].theta)
         ended, certificate, _ = optimise(own, solver)
         out.append((certificate, ended))
@@ -281,7 +282,7 @@ def _called(priors: Priors) -> str:
     """Normal(0.5); with the settings that are not as they stand by default."""
     out = []
     for each in priors:
-        rest = [f for f in dataclasses.fields(each) if f.name != "scale" and getattr(each, f.name) != f.default]
-        inside = [f"{each.scale:.4g}", *(f"{f.name}={getattr(each, f.name)!r}" for f in rest)]
+        default, own = {f.name: f.default for f in dataclasses.fields(each)}, fields_of(each)
+        inside = [f"{each.scale:.4g}", *(f"{n}={v!r}" for n, v in own.items() if n != "scale" and v != default[n])]
         out.append(f"{type(each).__name__}({', '.join(inside)})")
     return " and ".join(out) or "none"

@@ -15,7 +15,9 @@ from ..data import Batch, Source
 from ..errors import BadArgument
 from ..inference.questions import Inference
 from ..models import Regression
+from ..models.base import family_of
 from ..models.given import source_of
+from ..protocols import Draws, Tightened, encoder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +42,7 @@ class Evaluation(Inference):
 
         model = self.model
         if samples is not None:
-            if not hasattr(model, "tightened"):
+            if not isinstance(model, Tightened):
                 raise BadArgument(f"samples={samples}: the score of {type(model).__name__} is not made of draws.")
             model = model.tightened(samples)
         generator = torch.Generator().manual_seed(seed)
@@ -91,7 +93,9 @@ class Evaluation(Inference):
         plain = level is None or kind == "plug-in" or what == "quantile"
         V = None if plain else self._prepared(covariance, by)
         rows, alignment = self._aligned(data)
-        return alignment(predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V))
+        found = predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V)
+        out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
+        return out
 
     def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
         """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows), NaN as in `predict`.
@@ -100,7 +104,7 @@ class Evaluation(Inference):
         """
         from . import predict
 
-        if hasattr(self.model, "draw"):
+        if isinstance(self.model, Draws):
             if data is not None:
                 raise BadArgument(f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n).")
             with torch.no_grad():
@@ -117,7 +121,8 @@ class Evaluation(Inference):
         from . import residuals
         from .outliers import alignment_of
 
-        return alignment_of(self.source)(residuals.residuals(self.model, self.source, kind, seed=seed))
+        out: np.ndarray | pd.Series = alignment_of(self.source)(residuals.residuals(self.model, self.source, kind, seed=seed))
+        return out
 
     def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95, at: float | None = None) -> pd.DataFrame:
         """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted.
@@ -155,7 +160,8 @@ class Evaluation(Inference):
         """The rows that a trimmed fit kept: their labels in the index of a pandas table, else their numbers from 0."""
         from . import outliers
 
-        return self._cached("kept", lambda: outliers.kept(self.objective, self.theta)).copy()
+        out: np.ndarray = self._cached("kept", lambda: outliers.kept(self.objective, self.theta)).copy()
+        return out
 
     def influence(self) -> pd.DataFrame:
         """Of each row that was given: leverage, and Cook's distance; NaN where the fit left the row out."""
@@ -166,7 +172,8 @@ class Evaluation(Inference):
         from . import residuals
         from .outliers import alignment_of
 
-        return alignment_of(self.source)(residuals.influence(self.objective, self.theta))
+        out: pd.DataFrame = alignment_of(self.source)(residuals.influence(self.objective, self.theta))
+        return out
 
     def effects(
         self,
@@ -190,11 +197,11 @@ class Evaluation(Inference):
 
         if data is None:
             return self.source, alignment_of(self.source)
-        encoder = getattr(self.model, "encoder", None)
+        encoder = encoder_of(self.model)
         if encoder is not None:
             from ..data.table import aligned_rows
 
-            return aligned_rows(encoder, data, getattr(self.model, "family", None))
+            return aligned_rows(encoder, data, family_of(self.model))
         source = source_of(data, self.model, None)
         return source, alignment_of(source)
 

@@ -31,7 +31,8 @@ from ..families.truncated import Truncated
 from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
-from .rows import batches, eta_of, extras_of, family_of, lacks, mean_of, parameters_of, response_of
+from ..protocols import Categories
+from .rows import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
 
 KINDS = ("quantile", "response", "pearson", "deviance")
 NEAR = 1e-4  # how far from θ₁ = y the saturated value is checked to be lower
@@ -58,7 +59,7 @@ def residuals(model: Any, source: Batch | Source, kind: str = "quantile", *, see
     """
     if kind not in KINDS:
         raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    family_of(model, "residuals")
+    family_for(model, "residuals")
     generator = torch.Generator().manual_seed(seed)
     return np.concatenate([_of(model, batch, kind, generator) for batch in batches(source, model)])
 
@@ -75,9 +76,10 @@ def _of(model: Any, batch: Batch, kind: str, generator: torch.Generator) -> np.n
     residual = y - mean_of(model, batch)
     if kind == "response":
         return residual.numpy()
-    if lacks(family, "variance"):
+    if not family.has("variance"):
         raise BadArgument(f"{family} has no variance, and a Pearson residual divides by it. Accepted: 'quantile', 'response'.")
-    return (residual / family.variance(*parameters_of(model, batch), **extras_of(model, batch)).sqrt()).numpy()
+    out: np.ndarray = (residual / family.variance(*parameters_of(model, batch), **extras_of(model, batch)).sqrt()).numpy()
+    return out
 
 
 # ---- quantile ----------------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def _of(model: Any, batch: Batch, kind: str, generator: torch.Generator) -> np.n
 
 def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> np.ndarray:
     """Φ⁻¹(F(y−) + v·p(y)), each (n,), from whichever tail has the digits: v spreads a mass, and does nothing to a density."""
-    if lacks(family, "cdf"):
+    if not family.has("cdf"):
         raise BadArgument(f"{family} has no cdf: its y has no order, or none is known. There are no quantile residuals of it.")
     with torch.no_grad():
         log_below, log_mass, log_above = _split(family, y, theta, extras)
@@ -93,7 +95,8 @@ def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extr
         log_rest = torch.logaddexp(log_above, torch.log1p(-v) + log_mass)
     lower = ndtri_exp(log_u.clamp(max=0.0).numpy())
     upper = -ndtri_exp(log_rest.clamp(max=0.0).numpy())
-    return np.where(log_u.numpy() < log_rest.numpy(), lower, upper)
+    out: np.ndarray = np.where(log_u.numpy() < log_rest.numpy(), lower, upper)
+    return out
 
 
 def _split(family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +145,7 @@ def deviance(model: Any, batch: Batch, y: Tensor) -> Tensor:
     family = model.family
     name, spec = next(iter(family.parameters.items()))
     theta, extras = parameters_of(model, batch), extras_of(model, batch)
-    if name not in ("mean", "location") or hasattr(family, "probabilities"):
+    if name not in ("mean", "location") or isinstance(family, Categories):
         raise BadArgument(
             f"a deviance residual compares with {name} = y, which {family} does not allow. Accepted: 'quantile', 'pearson'."
         )
@@ -151,7 +154,8 @@ def deviance(model: Any, batch: Batch, y: Tensor) -> Tensor:
     low, high = spec.range.low + tiny.tiny, spec.range.high - tiny.eps  # y = 0 of a Poisson: the limit of a vanishing mean
 
     def log_p(first: Tensor) -> Tensor:
-        return family.log_prob(y, first.clamp(low, high), *theta[1:], **extras)
+        out: Tensor = family.log_prob(y, first.clamp(low, high), *theta[1:], **extras)
+        return out
 
     with torch.no_grad():
         most = log_p(own)
@@ -161,7 +165,8 @@ def deviance(model: Any, batch: Batch, y: Tensor) -> Tensor:
                 f"log p of {family} is not largest at {name} = y, so a deviance residual has no closed form. Accepted: 'quantile', 'pearson'."
             )
         fitted = family.log_prob_eta(y, *eta_of(model, batch), **extras)
-        return torch.sign(own - theta[0]) * (2 * (most - fitted)).clamp(min=0).sqrt()
+        out: Tensor = torch.sign(own - theta[0]) * (2 * (most - fitted)).clamp(min=0).sqrt()
+        return out
 
 
 # ---- influence ---------------------------------------------------------------------------------------------------------------

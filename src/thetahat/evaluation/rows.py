@@ -19,8 +19,10 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
 from ..models import Density
+from ..models.base import family_of
 from ..models.regression import Regression
 from ..models.taylor import jacobian
+from ..protocols import HasFixed, target_of
 
 Function = Callable[..., Tensor]
 
@@ -33,24 +35,19 @@ def batches(rows: Batch | Source, model: Any) -> Iterator[Batch]:
         yield from rows.batches(model)
 
 
-def family_of(model: Any, what: str) -> Family:
+def family_for(model: Any, what: str) -> Family:
     """The family that the model gives each row.
 
     Raises
     ------
     BadArgument : it has none (a likelihood of one's own)
     """
-    family = getattr(model, "family", None)
+    family = family_of(model)
     if not isinstance(family, Family):
         raise BadArgument(
             f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined for it."
         )
     return family
-
-
-def lacks(family: Family, method: str) -> bool:
-    """Whether the family leaves out what the base class declares (cdf, expectation …)."""
-    return getattr(type(family), method) is getattr(Family, method)
 
 
 def extras_of(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -96,8 +93,8 @@ def mean_of(model: Any, batch: Batch) -> Tensor:
     ------
     BadArgument : the family has no mean
     """
-    family = family_of(model, "mean")
-    if lacks(family, "expectation"):
+    family = family_for(model, "mean")
+    if not family.has("expectation"):
         raise BadArgument(f"{family} has no mean: its y is a category.")
     with torch.no_grad():
         return family.expectation(*parameters_of(model, batch), **extras_of(model, batch))
@@ -116,7 +113,7 @@ def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list
 
 def free_of(model: Any, values: Sequence[Any]) -> list[Any]:
     """Of one value a parameter of the family, those of the parameters that are estimated."""
-    fixed = getattr(model, "fixed", {})
+    fixed = model.fixed if isinstance(model, HasFixed) else {}
     return list(values) if not fixed else [v for n, v in zip(model.family.parameters, values, strict=True) if n not in fixed]
 
 
@@ -147,9 +144,10 @@ def response_of(model: Any, batch: Batch) -> Tensor:
     ------
     BadArgument : it is a vector
     """
-    y = batch[getattr(model, "target", "y")]
+    y = batch[target_of(model)]
     if y.ndim != 1:
         raise BadArgument(
             f"the response of each row is a vector of shape {tuple(y.shape[1:])}: it has no residual, and no one bin."
         )
-    return y.to(torch.float64)
+    out: Tensor = y.to(torch.float64)
+    return out

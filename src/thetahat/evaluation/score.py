@@ -22,7 +22,19 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument, EmptyData, NotFinite
 from ..families.censored import Censored
+from ..models.base import family_of
 from ..models.taylor import weighted
+from ..protocols import (
+    CountsBytes,
+    averaging_of,
+    draws_of,
+    is_padded,
+    kind_of,
+    log_determinant_of,
+    measure_of,
+    target_of,
+    units_of,
+)
 
 KINDS = ("exact", "lower bound", "estimate")
 MEASURES = ("density", "mass", "mixed")
@@ -217,12 +229,12 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
     >>> score(Density(Normal()), Tensors({"y": torch.zeros(3)})).mean
     -0.918938...
     """
-    target = getattr(source, "target", "y")
-    measure = getattr(model, "measure", "density")
+    target = target_of(source)
+    measure = measure_of(model)
     parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
     groups: list[Tensor] = []
     lengths: list[Tensor] = []
-    padded = bool(getattr(source, "padded", False))  # then what counts 0 is no observation, and its place depends on the layout
+    padded = is_padded(source)  # then what counts 0 is no observation, and its place depends on the layout
     variance, determinant, dimensions, row = 0.0, 0.0, 1, 0
     with _evaluating(model):
         for batch in source.batches(model):
@@ -237,7 +249,7 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
                 groups.append(batch.group.reshape(-1).cpu()[seen])
             elif len(batch.shape) > 1:
                 groups.append((row + batch.group).reshape(-1).cpu()[seen])
-            own = source.bytes(batch) if hasattr(source, "bytes") else None
+            own = source.bytes(batch) if isinstance(source, CountsBytes) else None
             if own is not None:
                 lengths.append(own.reshape(-1)[seen])
             value, noise, count = value[seen], noise[seen], count[seen]
@@ -253,17 +265,17 @@ def score(model: Any, source: Source, *, generator: torch.Generator | None = Non
     return Score(
         per_observation=torch.cat([v for v, _, _ in parts]),
         count=torch.cat([c for _, c, _ in parts]),
-        kind=getattr(model, "kind", "exact"),
+        kind=kind_of(model),
         measure=measure,
-        units=getattr(source, "scored_in", source.units),
+        units=units_of(source),
         dimensions=dimensions,
         fingerprint=source.fingerprint,
-        K=getattr(model, "K", None),
+        K=draws_of(model),
         error=math.sqrt(variance),
         log_determinant=determinant,
         atoms=None if unknown else torch.cat([a for _, _, a in parts if a is not None]),
         group=torch.cat(groups) if groups else None,
-        weights="EMA" if getattr(model, "weights", "raw") == "EMA" else "raw",
+        weights=averaging_of(model),
         lengths=torch.cat(lengths) if lengths else None,
     )
 
@@ -324,7 +336,7 @@ def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
     terms = int(torch.Size(batch.shape).numel())
     if measure != "mixed":
         return torch.full((terms,), measure == "mass")
-    family, y = getattr(model, "family", None), batch.tensors.get(getattr(model, "target", "y"))
+    family, y = family_of(model), batch.tensors.get(target_of(model))
     if family is None or y is None:
         return None
     event = batch.tensors.get("event") if isinstance(family, Censored) else None
@@ -335,8 +347,7 @@ def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
 
 def _log_determinant(source: Any, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:
     """log |dt/dx| of each term that is a density; None where nothing is to be added."""
-    own = getattr(source, "log_determinant", None)
-    change = None if own is None or measure == "mass" else own(batch)
+    change = None if measure == "mass" else log_determinant_of(source, batch)
     if change is None:
         return None
     change = change.reshape(-1).to(torch.float64)

@@ -23,6 +23,7 @@ from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
 from ..printable import console
+from ..protocols import Wraps
 from .score import Score
 
 SHOWN = 10  # flagged rows in print
@@ -163,9 +164,7 @@ def surprise(fit: Any, reference: Any, new: Any, *, level: float = 0.1, **scorin
     if not 0 < level < 1:
         raise BadArgument(f"level={level}. Accepted: a number between 0 and 1, the share of flags that may be false.")
     scores = [each if isinstance(each, Score) else fit.score(each, **scoring) for each in (reference, new)]
-    for a, b, what in (
-        (getattr(scores[0], k), getattr(scores[1], k), k) for k in ("kind", "measure", "units", "dimensions", "K")
-    ):
+    for a, b, what in ((vars(scores[0])[k], vars(scores[1])[k], k) for k in ("kind", "measure", "units", "dimensions", "K")):
         if a != b:
             raise IncomparableScores(f"the reference and the new rows differ in {what}: {a} and {b}.")
     old, now = (_units(s, name) for s, name in zip(scores, ("reference", "new"), strict=True))
@@ -174,7 +173,7 @@ def surprise(fit: Any, reference: Any, new: Any, *, level: float = 0.1, **scorin
     with np.errstate(invalid="ignore"):
         difference = float(now.mean() - old.mean())
         error = math.sqrt(sum(v.var(ddof=1) / len(v) for v in (old, now))) if min(len(old), len(now)) > 1 else math.nan
-    own = getattr(getattr(fit, "source", None), "fingerprint", None)
+    own = fit.source.fingerprint if isinstance(fit, Wraps) else None
     note = ""
     if own is not None and own == scores[0].fingerprint:
         note = (

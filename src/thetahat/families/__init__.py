@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import BadArgument
 from . import links
-from .base import Family, Parameter, Range, Support
+from .base import Family, Parameter, Support
 from .bernoulli import Bernoulli, BetaBinomial, Binomial
 from .beta import Beta
 from .categorical import Categorical
-from .censored import Censored, Wrapper
-from .config import from_config, to_config
+from .censored import Censored
 from .discretised_logistic import DiscretisedLogistic
 from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
@@ -24,6 +22,8 @@ from .negative_binomial import Geometric, NegativeBinomial, NegativeBinomial1
 from .normal import LogNormal, Normal
 from .ordinal import Ordinal
 from .poisson import Poisson
+from .ranges import Range
+from .registry import get, registry, wrappers
 from .skew_normal import SkewNormal
 from .student_t import StudentT
 from .truncated import Truncated
@@ -32,90 +32,50 @@ from .von_mises import VonMises
 from .weibull import LogLogistic, Weibull
 from .zeros import Hurdle, ZeroInflated
 
-registry: dict[str, type[Family]] = {
-    "normal": Normal,
-    "lognormal": LogNormal,
-    "bernoulli": Bernoulli,
-    "poisson": Poisson,
-    "binomial": Binomial,
-    "beta_binomial": BetaBinomial,
-    "negative_binomial": NegativeBinomial,
-    "negative_binomial_1": NegativeBinomial1,
-    "geometric": Geometric,
-    "generalized_poisson": GeneralizedPoisson,
-    "categorical": Categorical,
-    "ordinal": Ordinal,
-    "discretised_logistic": DiscretisedLogistic,
-    "student_t": StudentT,
-    "laplace": Laplace,
-    "asymmetric_laplace": AsymmetricLaplace,
-    "logistic": Logistic,
-    "hyperbolic_secant": HyperbolicSecant,
-    "gumbel": Gumbel,
-    "skew_normal": SkewNormal,
-    "huber": Huber,
-    "von_mises": VonMises,
-    "exponential": Exponential,
-    "gamma": Gamma,
-    "inverse_gaussian": InverseGaussian,
-    "weibull": Weibull,
-    "loglogistic": LogLogistic,
-    "tweedie": Tweedie,
-    "beta": Beta,
-    "multivariate_normal": MultivariateNormal,
-    "dirichlet": Dirichlet,
-}
-
-wrappers: dict[str, type[Wrapper]] = {
-    "censored": Censored,
-    "truncated": Truncated,
-    "zero_inflated": ZeroInflated,
-    "hurdle": Hurdle,
-    "mixture_of": MixtureOf,
-}
-
-
-NESTED = 20  # wrappers and words in the name of a family
-
-
-def get(family: str | Family) -> Family:
-    """The family of that name with its default settings, or the family itself. Names nest: "censored(weibull)", "hurdle_poisson".
-
-    >>> str(get("poisson"))
-    'Poisson()'
-    >>> str(get("zero_inflated(poisson)"))
-    'ZeroInflated(family=Poisson())'
-    """
-    if isinstance(family, Family):
-        return family
-    if isinstance(family, str) and family.count("(") + family.count("_") > NESTED:
-        raise BadArgument(f"family={family[:40]!r}…: wrappers are nested more than {NESTED} deep.")
-    if isinstance(family, type) and issubclass(family, Family):
-        return family()
-    for name, wrapper in wrappers.items():
-        if isinstance(family, str) and family.startswith(f"{name}(") and family.endswith(")"):
-            return wrapper(get(family[len(name) + 1 : -1]))
-        if isinstance(family, str) and family.startswith(f"{name}_"):
-            return wrapper(get(family[len(name) + 1 :]))
-    if not isinstance(family, str) or family not in registry:
-        import difflib
-
-        near = difflib.get_close_matches(str(family), registry, n=1)
-        hint = f" Nearest: {near[0]!r}." if near else ""
-        raise BadArgument(f"unknown family {family!r}.{hint} Families: {', '.join(registry)}.")
-    return registry[family]()
-
-
 __all__ = [
     "Family",
     "Parameter",
     "Range",
     "Support",
-    "from_config",
     "get",
     "links",
     "loss",
     "registry",
-    "to_config",
     "wrappers",
-] + [c.__name__ for c in (*registry.values(), *wrappers.values())]
+    "Normal",
+    "LogNormal",
+    "Bernoulli",
+    "Poisson",
+    "Binomial",
+    "BetaBinomial",
+    "NegativeBinomial",
+    "NegativeBinomial1",
+    "Geometric",
+    "GeneralizedPoisson",
+    "Categorical",
+    "Ordinal",
+    "DiscretisedLogistic",
+    "StudentT",
+    "Laplace",
+    "AsymmetricLaplace",
+    "Logistic",
+    "HyperbolicSecant",
+    "Gumbel",
+    "SkewNormal",
+    "Huber",
+    "VonMises",
+    "Exponential",
+    "Gamma",
+    "InverseGaussian",
+    "Weibull",
+    "LogLogistic",
+    "Tweedie",
+    "Beta",
+    "MultivariateNormal",
+    "Dirichlet",
+    "Censored",
+    "Truncated",
+    "ZeroInflated",
+    "Hurdle",
+    "MixtureOf",
+]

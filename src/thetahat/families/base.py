@@ -26,8 +26,10 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
+from .derivatives import gradient
 from .links import Link
-from .ranges import Limits, Range, guarded, limits, nonnegative, positive, probability, real, unit  # noqa: F401 (re-exported)
+from .power import log_power_integral
+from .ranges import Limits, Range, guarded, limits, real
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Parameter:
     def limits(self) -> Limits:
         """The linear predictors that the link maps into the range.
 
+        >>> from thetahat.families.ranges import unit
         >>> Parameter(unit, link=links.log).limits.low, Parameter(unit, link=links.log).limits.high
         (-inf, 0.0)
         """
@@ -70,6 +73,11 @@ class Support:
     high: float = math.inf
     integer: bool = False
     closed: tuple[bool, bool] = (False, False)
+
+    @property
+    def binary(self) -> bool:
+        """Whether y is 0 or 1."""
+        return self.integer and (self.low, self.high) == (0.0, 1.0)
 
     def contains(self, y: Tensor) -> Tensor:
         above = (y >= self.low) if self.closed[0] else (y > self.low)
@@ -166,8 +174,6 @@ class Family:
 
     def log_power_integral(self, beta: float, *parameters: Tensor, **extras: Tensor) -> Tensor:
         """log ∫ p(y | θ)^(1 + β) dy, a sum for a mass; ∞ where it diverges. Override where there is a formula."""
-        from .power import log_power_integral  # at the call: it reads this file
-
         return log_power_integral(self, beta, parameters, extras)
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
@@ -211,6 +217,11 @@ class Family:
         A : (n, m, k), and equality : (n, m), boolean. The cone is {d : A d ≥ 0, and A d = 0 where equality}. A parameter whose
         column of A is zero throughout takes no part. None: the family has no such direction, or does not know.
         """
+        return None
+
+    @property
+    def categories(self) -> int | None:
+        """k, of a family of categories; None: of another, or of one that takes k from the data."""
         return None
 
     def with_categories(self, k: int) -> Family:
@@ -288,10 +299,10 @@ class Family:
         with torch.enable_grad():
             leaves = [e.detach().expand(y.shape[: max(1, e.ndim)]).clone().requires_grad_() for e in eta]
             value = self.log_prob_eta(y, *leaves, **extras)
-            score = _gradient(value.sum(), leaves, create_graph=order > 1)
+            score = gradient(value.sum(), leaves, create_graph=order > 1)
             curvature = {}
             for a in range(len(leaves) if order > 1 else 0):
-                row = _gradient(score[a].sum(), leaves[a:], create_graph=False)
+                row = gradient(score[a].sum(), leaves[a:], create_graph=False)
                 curvature.update({(a, a + j): second for j, second in enumerate(row)})
             if curvature and self._limits is not None:
                 # at the end of a range y is certain whatever the other parameters: only the slope along η itself is left
@@ -302,6 +313,15 @@ class Family:
     def __str__(self) -> str:
         settings = [f"{k}={v}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]
         return f"{type(self).__name__}({', '.join(settings)})"
+
+    def has(self, what: str) -> bool:
+        """Whether the family says what this class only declares: "sample", "expectation", "variance", "cdf", "quantile".
+
+        >>> from thetahat.families import MultivariateNormal, Normal
+        >>> Normal().has("cdf"), MultivariateNormal(2).has("cdf")
+        (True, False)
+        """
+        return getattr(type(self), what) is not getattr(Family, what)
 
     def _lacks(self, what: str) -> BadArgument:
         return BadArgument(f"{self} has no {what}.")
@@ -327,14 +347,6 @@ class Tailed(Family):
 def floating(y: Tensor, like: Tensor) -> Tensor:
     """Whole numbers and booleans in the precision of `like`: a family computes with real numbers (log Γ of an int64 is float32)."""
     return y if y.is_floating_point() else y.to(like.dtype)
-
-
-def _gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
-    """∂value/∂leaf for each leaf, zero where the value does not depend on it."""
-    if not value.requires_grad:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(value, leaves, create_graph=create_graph, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
 
 
 def weighted_mean(y: Tensor, weight: Tensor) -> float:

@@ -11,20 +11,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import (
-    Derivatives,
-    Family,
-    Parameter,
-    Tailed,
-    binary,
-    counts,
-    nonnegative,
-    probability,
-    weighted_mean,
-    weighted_variance,
-)
+from .base import Derivatives, Family, Parameter, Tailed, binary, counts, weighted_mean, weighted_variance
 from .links import CLogLog, Identity, Link, Log, Logit, LogLog, Probit
 from .negative_binomial import log_nb2
+from .ranges import nonnegative, probability
 from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum, many
 
 _CONCAVE: tuple[type[Link], ...] = (Logit, Probit, CLogLog, LogLog, Log, Identity)  # log μ(η) and log(1 − μ(η)) both are

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from . import links
-from .base import Derivatives, Family, Parameter, positive, unit, units, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, units, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI, log_betainc, stirling, stirling_jets
+from .ranges import positive, unit
 from .special import invert_cdf, log_gamma_sample
 
 

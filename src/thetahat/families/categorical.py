@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..memory import reserve
-from .base import Derivatives, Family, Parameter, Support, categories, real
+from .base import Derivatives, Family, Parameter, Support, categories
+from .ranges import real
 
 _NONE = -(2**62)
 BLOCK = 16384  # rows of a table that are read at once
@@ -55,6 +56,10 @@ class Categorical(Family):
     @property
     def parameters(self) -> dict[str, Parameter]:
         return dict(_log_odds(_known(self, self.k)))
+
+    @property
+    def categories(self) -> int | None:
+        return self.k
 
     def with_categories(self, k: int) -> Categorical:
         return replace(self, k=k)

@@ -189,7 +189,7 @@ class Censored(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.family).cdf is Family.cdf:
+        if not self.family.has("cdf"):
             raise BadArgument(f"Censored needs a family with a cdf; {self.family} has none.")
 
     @property

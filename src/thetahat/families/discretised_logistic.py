@@ -12,7 +12,8 @@ from torch.nn.functional import logsigmoid
 
 from ..errors import BadArgument
 from . import links
-from .base import Family, Parameter, Support, categories, positive, real, weighted_mean, weighted_variance
+from .base import Family, Parameter, Support, categories, weighted_mean, weighted_variance
+from .ranges import positive, real
 from .special import log1mexp
 
 HELD = 2**22  # numbers of a (…, levels) tensor that are held at once

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, Tailed, nonnegatives, positive, positives, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, nonnegatives, positives, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI, log_gammainc, stirling, stirling_jets
 from .links import Log
+from .ranges import positive
 from .special import invert_cdf, log1mexp, log_gamma_sample
 
 

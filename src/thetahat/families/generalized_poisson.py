@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Family, Parameter, counts, nonnegative, weighted_mean, weighted_variance
+from .base import Family, Parameter, counts, weighted_mean, weighted_variance
+from .ranges import nonnegative
 from .special import count_quantile, log1mexp, log_poisson, log_sum, log_sum_above, many
 
 

@@ -12,7 +12,8 @@ from torch.special import ndtri
 
 from ..errors import BadArgument
 from . import links
-from .base import Derivatives, Family, Parameter, positive, real
+from .base import Derivatives, Family, Parameter
+from .ranges import positive, real
 from .special import log_ndtr, median_and_spread
 
 

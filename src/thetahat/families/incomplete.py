@@ -105,7 +105,8 @@ def trigamma(a: Tensor) -> Tensor:
     >>> round(trigamma(torch.tensor(1.0, dtype=torch.float64)).item() - torch.pi**2 / 6, 14)
     0.0
     """
-    return torch.special.zeta(torch.tensor(2.0, dtype=a.dtype, device=a.device), a)
+    out: Tensor = torch.special.zeta(torch.tensor(2.0, dtype=a.dtype, device=a.device), a)
+    return out
 
 
 def deviance(k: Tensor, expected: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.special import erfcx
 
 from . import links
-from .base import Derivatives, Parameter, Tailed, positive, positives, weighted_mean, weighted_variance
+from .base import Derivatives, Parameter, Tailed, positives, weighted_mean, weighted_variance
 from .incomplete import LOG_ROOT_2PI
-from .ranges import positive_or_infinite
+from .ranges import positive, positive_or_infinite
 from .special import invert_cdf, log1mexp, log_ndtr, polynomial
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
-from .base import Family, Parameter, positive, real
+from .base import Family, Parameter
+from .ranges import positive, real
 from .special import median_and_spread, weighted_quantile
 
 

@@ -152,16 +152,20 @@ class Probit(Link):
     image = (0.0, 1.0)
 
     def __call__(self, value: Tensor) -> Tensor:
-        return ndtri(value)
+        out: Tensor = ndtri(value)
+        return out
 
     def inverse(self, eta: Tensor) -> Tensor:
-        return ndtr(eta)
+        out: Tensor = ndtr(eta)
+        return out
 
     def log_inverse(self, eta: Tensor) -> Tensor:
-        return log_ndtr(eta)
+        out: Tensor = log_ndtr(eta)
+        return out
 
     def log1m_inverse(self, eta: Tensor) -> Tensor:
-        return log_ndtr(-eta)
+        out: Tensor = log_ndtr(-eta)
+        return out
 
 
 @dataclass(frozen=True)

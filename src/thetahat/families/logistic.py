@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from . import links
-from .base import Family, Parameter, positive, real
+from .base import Family, Parameter
+from .ranges import positive, real
 from .special import median_and_spread
 
 EULER_GAMMA = 0.57721566490153286

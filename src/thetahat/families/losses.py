@@ -8,6 +8,7 @@ from ..errors import BadArgument
 from .base import Family
 from .huber import Huber
 from .laplace import AsymmetricLaplace
+from .registry import registry
 
 LOSSES = {
     "squared": "normal",
@@ -49,8 +50,6 @@ def loss(name: str, level: float | None = None) -> Family:
     >>> print(loss("pinball", 0.9), loss("squared"))
     AsymmetricLaplace(level=0.9) Normal()
     """
-    from . import registry  # at the call: the registry imports this file
-
     if "hinge" in name:
         # for no constant c is e^(−c·h(η)) + e^(−c·h(−η)) the same for every η, so that e^(−c·h) is not a probability of y = ±1
         raise BadArgument(

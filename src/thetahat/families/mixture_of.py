@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
-from .base import Parameter, real
+from ..protocols import Categories
+from .base import Parameter
 from .bernoulli import Bernoulli
 from .censored import Wrapper
+from .ranges import real
 from .special import count_quantile, invert_cdf
 from .von_mises import VonMises
 
@@ -55,7 +57,7 @@ class MixtureOf(Wrapper):
         inside: Any = self.family
         while isinstance(inside, Wrapper) and not isinstance(inside, MixtureOf):
             inside = inside.family
-        if isinstance(inside, (MixtureOf, Bernoulli)) or hasattr(inside, "probabilities"):
+        if isinstance(inside, (MixtureOf, Bernoulli, Categories)):
             raise BadArgument(f"a mixture of {self.family} is one such again, and no data could tell the copies apart.")
         if isinstance(inside, VonMises):
             raise BadArgument("angles of several copies are cut at several places; models.Mixture has no need of a cut.")

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import links
-from .base import Derivatives, Family, Parameter, Tailed, counts, nonnegative, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, Tailed, counts, weighted_mean, weighted_variance
 from .links import Log
+from .ranges import nonnegative
 from .special import (
     LOG_ROOT_2PI,
     MANY,

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.special import log_ndtr, ndtr, ndtri
 
 from . import links
-from .base import Derivatives, Family, Parameter, positive, positives, real, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, positives, weighted_mean, weighted_variance
+from .ranges import positive, real
 
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -65,16 +66,20 @@ class Normal(Family):
         return scale**2 + 0 * mean
 
     def cdf(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return ndtr((y - mean) / scale)
+        out: Tensor = ndtr((y - mean) / scale)
+        return out
 
     def log_cdf(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return log_ndtr((y - mean) / scale)
+        out: Tensor = log_ndtr((y - mean) / scale)
+        return out
 
     def log_survival(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return log_ndtr((mean - y) / scale)
+        out: Tensor = log_ndtr((mean - y) / scale)
+        return out
 
     def quantile(self, q: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return mean + scale * ndtri(q)
+        out: Tensor = mean + scale * ndtri(q)
+        return out
 
     def log_power_integral(self, beta: float, mean: Tensor, scale: Tensor) -> Tensor:
         return -beta * (LOG_ROOT_2PI + torch.log(scale)) - 0.5 * math.log1p(beta) + 0 * mean
@@ -127,13 +132,16 @@ class LogNormal(Family):
         return torch.expm1(scale**2) * torch.exp(2 * location + scale**2)
 
     def cdf(self, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        return ndtr((torch.log(y) - location) / scale)
+        out: Tensor = ndtr((torch.log(y) - location) / scale)
+        return out
 
     def log_cdf(self, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        return log_ndtr((torch.log(y) - location) / scale)
+        out: Tensor = log_ndtr((torch.log(y) - location) / scale)
+        return out
 
     def log_survival(self, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        return log_ndtr((location - torch.log(y)) / scale)
+        out: Tensor = log_ndtr((location - torch.log(y)) / scale)
+        return out
 
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         return torch.exp(location + scale * ndtri(q))

@@ -12,9 +12,10 @@ from torch.nn.functional import logsigmoid
 
 from ..errors import BadArgument
 from . import links
-from .base import Family, Parameter, Support, categories, real
+from .base import Family, Parameter, Support, categories
 from .categorical import _UNCOUNTED, _chosen, _code, _counts, _known
 from .links import CLogLog, Link, Logit, Probit
+from .ranges import real
 from .special import log1mexp, log_ndtr
 
 
@@ -61,6 +62,10 @@ class Ordinal(Family):
     def parameters(self) -> dict[str, Parameter]:
         thresholds = {f"threshold_{j}": Parameter(real) for j in range(1, _known(self, self.k))}
         return {"location": Parameter(real, intercept=False)} | thresholds
+
+    @property
+    def categories(self) -> int | None:
+        return self.k
 
     def with_categories(self, k: int) -> Ordinal:
         return replace(self, k=k)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, counts, nonnegative, weighted_mean
+from .base import Derivatives, Family, Parameter, counts, weighted_mean
 from .incomplete import log_gammainc
 from .links import Identity, Log, Softplus, Sqrt
+from .ranges import nonnegative
 from .special import count_quantile, log_factorial
 
 

@@ -1,4 +1,4 @@
-"""log ∫ p(y | θ)^(1 + β) dy where there is no formula: a sum over counts, or the trapezoidal rule in the coordinate of `nodes`.
+"""log ∫ p(y | θ)^(1 + β) dy where there is no formula: a sum over counts, or the trapezoidal rule in the coordinate of `integration`.
 
 The nodes are placed at θ and then held, so that the value is differentiated through p alone: the rule converges as fast for the
 derivatives as for the integral. Where a density has an edge, the integral is taken over the quantile instead: ∫₀¹ p(Q(u))^β du.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.special import ndtr
 
 from ..errors import BadArgument
-from .base import Family, _gradient
-from .nodes import BLOCK, REACH, TAIL, Rows, inside_of, mapping, range_of, reach, scale_of
+from .derivatives import gradient
+from .integration import BLOCK, REACH, TAIL, Rows, inside_of, mapping, range_of, reach, scale_of
+
+if TYPE_CHECKING:
+    from .base import Family
 
 STEPS, MOST = 64, 4096  # nodes of the first rule, and of the last
 SETTLED = 1e-10  # by what the logarithm may change when the step is halved: its own error is then the square of that
@@ -55,8 +59,8 @@ def log_power_integral(family: Family, beta: float, parameters: Sequence[Tensor]
     with torch.enable_grad():
         leaves = [t.clone().requires_grad_() for t in table[:k]]
         value = _integral(family, beta, leaves, given)
-        first = _gradient(value.sum(), leaves, create_graph=True)
-        second = [_gradient(g.sum(), leaves, create_graph=False) for g in first]
+        first = gradient(value.sum(), leaves, create_graph=True)
+        second = [gradient(g.sum(), leaves, create_graph=False) for g in first]
     step = [t - t.detach() for t in theta]
     out = value.detach()[back]
     for a in range(k):
@@ -96,7 +100,7 @@ def _nodes(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:
     if family.measure == "mass":
         return _counts(rows)
     found = _by_density(rows, beta)
-    if found is None and type(family).quantile is not Family.quantile:
+    if found is None and family.has("quantile"):
         found = _by_quantile(rows, beta)
     if found is None:
         raise BadArgument(f"∫ p^{1 + beta:g} dy of {family} could not be found numerically, and it has no formula.")

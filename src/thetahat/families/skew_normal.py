@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Family, Parameter, positive, real, weighted_mean, weighted_variance
+from .base import Family, Parameter, weighted_mean, weighted_variance
+from .ranges import positive, real
 from .special import LOG_ROOT_2PI, invert_cdf, log_mills, log_ndtr, log_tail
 
 
@@ -45,7 +46,8 @@ class SkewNormal(Family):
     def sample(self, location: Tensor, scale: Tensor, shape: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         location, scale, shape = torch.broadcast_tensors(location, scale, shape)
         a, b = torch.randn((2, *scale.shape), generator=generator, dtype=scale.dtype, device=scale.device)
-        return location + scale * (shape * a.abs() + b) / torch.sqrt(1 + shape**2)
+        out: Tensor = location + scale * (shape * a.abs() + b) / torch.sqrt(1 + shape**2)
+        return out
 
     def expectation(self, location: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
         return location + scale * math.sqrt(2 / math.pi) * shape / torch.sqrt(1 + shape**2)

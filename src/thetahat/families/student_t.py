@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, positive, real
+from .base import Derivatives, Family, Parameter
+from .ranges import positive, real
 from .special import LOG_ROOT_2PI, invert_cdf, log_gamma_half_step, log_tail, median_and_spread, polynomial
 
 # h(u) = log(1 + u) − u/(1 + u) = Σ_{k≥2} w^k/k, w = u/(1 + u): its direct form is lost to cancellation for small u

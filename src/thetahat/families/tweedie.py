@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Parameter, Range, Tailed, nonnegative, nonnegatives, positive, weighted_mean, weighted_variance
+from .base import Parameter, Tailed, nonnegatives, weighted_mean, weighted_variance
 from .incomplete import DEPTH, by_rows, jet, log_gammainc, moments, stirling_jets, stirling_value
+from .ranges import Range, nonnegative, positive
 from .special import invert_cdf, log1mexp, log_gamma_sample
 
 

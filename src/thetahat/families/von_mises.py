@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.special import i0e
 
 from . import links
-from .base import Family, Parameter, Support, nonnegative, real
+from .base import Family, Parameter, Support
+from .ranges import nonnegative, real
 from .special import invert_cdf, polynomial
 
 angles = Support("the angles in radians, taken modulo 2π")

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from . import links
-from .base import Derivatives, Family, Parameter, positive, positives, weighted_mean, weighted_variance
+from .base import Derivatives, Family, Parameter, positives, weighted_mean, weighted_variance
 from .links import cloglog
+from .ranges import positive
 
 
 def _log(y: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
-from .base import Derivatives, Family, Parameter, Support, probability, weighted_mean
+from .base import Derivatives, Family, Parameter, Support, weighted_mean
 from .censored import LogProb, Wrapper, log_tail, somewhere
+from .ranges import probability
 from .truncated import Truncated
 
 

@@ -84,7 +84,8 @@ class ConvNet(nn.Module):
         if not x.is_floating_point():
             x = x.to(self.head.weight.dtype) / (self.levels - 1)
         h = self.stages(x.contiguous(memory_format=torch.channels_last))
-        return self.head(h.flatten(1))
+        out: Tensor = self.head(h.flatten(1))
+        return out
 
 
 def _stage(inputs: int, outputs: int, generator: torch.Generator) -> nn.Sequential:

@@ -64,7 +64,8 @@ class Denoiser(nn.Module):
         h = self.into(z)
         for block in self.blocks:
             h = block(h, e)
-        return self.out(_norm(h))
+        out: Tensor = self.out(_norm(h))
+        return out
 
 
 class _Level(nn.Module):
@@ -92,7 +93,8 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         s, b = self.film(e).chunk(2, 1)
         a = F.silu(self.one(_norm(h) * (1 + s) + b))
-        return h + self.two(F.dropout(a, self.dropout, self.training))
+        out: Tensor = h + self.two(F.dropout(a, self.dropout, self.training))
+        return out
 
 
 def _norm(h: Tensor) -> Tensor:
@@ -105,4 +107,5 @@ def _linear(inputs: int, outputs: int, g: torch.Generator, dtype: torch.dtype, z
     with torch.no_grad():
         for p in linear.parameters():
             p.zero_() if zero else p.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=g)
-    return linear
+    out: nn.Linear = linear
+    return out

@@ -12,6 +12,7 @@ from ..data import maps as _maps
 from ..data.batch import Batch
 from ..data.maps import Logit, Map
 from ..errors import BadArgument, ModelError, OutOfSupport
+from ..protocols import Draws, kind_of, measure_of
 from .bound import Bound, log_mean_exp
 
 EDGE = 1e-7  # how near a draw comes to the ends of its cell, where a logit is infinite: less of the cell than a float32 resolves
@@ -58,9 +59,9 @@ class Dequantised(Bound):
         self, density: nn.Module, levels: int | None = None, K: int = 1, *, maps: Sequence[str | Map] = (), target: str = "y"
     ):
         super().__init__()
-        if not isinstance(density, nn.Module) or getattr(density, "measure", "density") != "density":
+        if not isinstance(density, nn.Module) or measure_of(density) != "density":
             raise BadArgument(f"Dequantised(density): {type(density).__name__} is not a model of a density.")
-        if getattr(density, "kind", "exact") != "exact":
+        if kind_of(density) != "exact":
             raise BadArgument(
                 f"Dequantised(density): log p of {type(density).__name__} is not exact, and a bound of a bound is not kept."
             )
@@ -88,7 +89,8 @@ class Dequantised(Bound):
             x = (y + u.clamp(EDGE, 1 - EDGE)).reshape(k * len(y), *y.shape[1:])
             t, change = _maps.forward(self.maps, x)
             repeated = {name: other.repeat(k, *[1] * (other.ndim - 1)) for name, other in others.items()}
-            return (self.density.log_prob(Batch({self.target: t, **repeated})) + change).reshape(k, len(y))
+            out: Tensor = (self.density.log_prob(Batch({self.target: t, **repeated})) + change).reshape(k, len(y))
+            return out
 
         return log_mean_exp(log_density, self.K, HELD // max(y.numel(), 1))
 
@@ -106,10 +108,11 @@ class Dequantised(Bound):
     # ---- draws -------------------------------------------------------------------------------------------------------------
 
     def _density_draws(self, n: int, generator: torch.Generator | None) -> Tensor:
-        own = getattr(self.density, "draw", None)
+        own = self.density.draw if isinstance(self.density, Draws) else None
         if own is not None:
             return own(n, generator=generator)
-        return self.density.sample(Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator)
+        out: Tensor = self.density.sample(Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator)
+        return out
 
     @torch.no_grad()
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
+from ..protocols import dimensions_of
 from .bound import Bound
 from .samplers import sample
 from .schedule import SCHEDULES, Cosine, Linear, Schedule
@@ -114,7 +115,7 @@ class Diffusion(Bound):
         if not bool((self.scale > 0).all()):
             raise BadArgument(f"scale={scale}: it is positive.")
         self.measure = "density" if levels is None else "mass"
-        self.dimensions = getattr(network, "dimensions", None) if dimensions is None else dimensions
+        self.dimensions = dimensions_of(network) if dimensions is None else dimensions
 
     # ---- x, z, ε̂ ----------------------------------------------------------------------------------------------------------
 
@@ -158,7 +159,8 @@ class Diffusion(Bound):
                 f"the network gives a tensor of shape {tuple(out.shape)} for z of shape {(n, d)} and predict={self.predict!r}. Accepted: "
                 f"{' or '.join(map(str, shapes))}."
             )
-        return out
+        found: Tensor = out
+        return found
 
     def _mean_level(self, logits: Tensor, ratio: Tensor, log_snr: Tensor) -> Tensor:
         x = self.values()
@@ -198,7 +200,8 @@ class Diffusion(Bound):
         """t_k of each observation, (K, n), in [0, 1)."""
         k = torch.arange(self.K, device=x.device, dtype=x.dtype)[:, None] / self.K
         if "t" in batch and generator is None:
-            return (batch["t"].to(x.dtype) + k) % 1
+            out: Tensor = (batch["t"].to(x.dtype) + k) % 1
+            return out
         n = len(x)
         u = torch.rand((), generator=generator, dtype=x.dtype).to(x.device)
         # within a batch in an order of its own, so that no place in it has its time next to its neighbour's

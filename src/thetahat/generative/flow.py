@@ -128,7 +128,8 @@ class Flow(Model):
                 f"the flow is of {' × '.join(map(str, p.event_shape))} components, and {self.target!r} has the shape "
                 f"{tuple(y.shape)}. Accepted: {(len(y), *p.event_shape)}."
             )
-        return p.log_prob(y)
+        out: Tensor = p.log_prob(y)
+        return out
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -150,7 +151,8 @@ class Flow(Model):
     @torch.no_grad()
     def _drawn(self, batch: Batch | None, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         with _randomness(generator):
-            return self.distribution(batch).sample(shape)
+            out: Tensor = self.distribution(batch).sample(shape)
+            return out
 
     # ---- data --------------------------------------------------------------------------------------------------------------
 
@@ -179,7 +181,8 @@ def _made(name: str, seed: int, activation: str, **settings: Any) -> nn.Module:
     if activation not in ACTIVATIONS:
         raise BadArgument(f"activation={activation!r}. Accepted: {', '.join(map(repr, ACTIVATIONS))}.")
     with _randomness(torch.Generator().manual_seed(seed)), _in_float32():
-        return getattr(flows, name)(activation=ACTIVATIONS[activation], **settings)
+        out: nn.Module = vars(flows)[name](activation=ACTIVATIONS[activation], **settings)
+        return out
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..models.base import Model
 from ..networks.causality import first_peek
+from ..protocols import Categories, pixels_of
 
 
 class FullyVisible(Model):
@@ -77,7 +78,7 @@ class FullyVisible(Model):
         """The linear predictors of each pixel, k tensors (n, d)."""
         out = _Read(self.network)(y)
         k = len(self.family.parameters)
-        wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
+        wanted = (k, k + 1) if isinstance(self.family, Categories) else (k,)
         if out.ndim != 3 or out.shape[:2] != y.shape or out.shape[2] not in wanted:
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(out.shape)} for {tuple(y.shape)} pixels, and {self.family} has {k} "
@@ -112,7 +113,7 @@ class FullyVisible(Model):
     @torch.no_grad()
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n observations, (n, d): a pixel at a time, one pass of the network each."""
-        d = getattr(self.network, "pixels", None)
+        d = pixels_of(self.network)
         first = next(self.network.parameters(), None)
         if not isinstance(d, int) or first is None:
             raise BadArgument(
@@ -139,4 +140,5 @@ class _Read(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         first = next(self.network.parameters(), None)
-        return self.network(y if first is None else y.to(first.dtype))
+        out: Tensor = self.network(y if first is None else y.to(first.dtype))
+        return out

@@ -177,7 +177,8 @@ def read(path: str | Path) -> np.ndarray:
         raise MalformedFile(f"{path}: there is no such file.")
     if path.suffix == ".npy":
         try:
-            return np.load(path, allow_pickle=False)
+            out: np.ndarray = np.load(path, allow_pickle=False)
+            return out
         except (ValueError, OSError, EOFError) as error:
             raise MalformedFile(f"{path} is no .npy file of numbers: {error}") from error
     try:

@@ -117,8 +117,10 @@ class MaskedMLP(nn.Module):
             x = x * (2 / (self.levels - 1)) - 1
         eta = eta + self.linear(x).view(eta.shape)
         if self.last is None:
-            return eta
+            out: Tensor = eta
+            return out
         h = x
         for layer, bias in zip(self.layers, self.biases, strict=True):
             h = self.activation(layer(h) + bias)
-        return eta + self.last(h).view(eta.shape)
+        out = eta + self.last(h).view(eta.shape)
+        return out

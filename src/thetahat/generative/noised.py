@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..data.batch import Batch, split
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
+from ..protocols import HasEpoch, HasWhole, Splits, levels_of, log_determinant_of, shape_of, target_of, units_of
 
 
 class Noised:
@@ -38,7 +40,7 @@ class Noised:
     """
 
     def __init__(self, source: Source, seed: int = 0):
-        if not isinstance(getattr(source, "whole", None), Batch) and not hasattr(source, "epoch"):
+        if _rows(source) is None and not isinstance(source, HasEpoch):
             raise BadArgument(
                 f"Noised(source): a {type(source).__name__} is read as it streams. Accepted: a source in memory, Binarised."
             )
@@ -50,8 +52,8 @@ class Noised:
 
     @property
     def observations(self) -> float:
-        whole = getattr(self.source, "whole", None)
-        return whole.total if isinstance(whole, Batch) else self.source.observations  # type: ignore[attr-defined]
+        rows = _rows(self.source)
+        return rows.total if rows is not None else self.source.observations  # type: ignore[attr-defined]
 
     @property
     def fingerprint(self) -> str:
@@ -63,13 +65,24 @@ class Noised:
 
     @property
     def target(self) -> str:
-        return getattr(self.source, "target", "y")
+        return target_of(self.source)
 
-    def __getattr__(self, name: str) -> Any:
-        """What else a score or a model asks of the data."""
-        if name in ("log_determinant", "scored_in", "levels", "shape"):
-            return getattr(self.source, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def levels(self) -> int | None:
+        """Of a pixel, None: real numbers."""
+        return levels_of(self.source)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of one image, None: vectors."""
+        return shape_of(self.source)
+
+    @property
+    def scored_in(self) -> str:
+        return units_of(self.source)
+
+    def log_determinant(self, batch: Batch) -> Tensor | None:
+        return log_determinant_of(self.source, batch)
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         """One pass, its times fixed by the seed."""
@@ -78,23 +91,29 @@ class Noised:
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Every term once, in an order and at times that the generator draws."""
-        own = getattr(self.source, "epoch", None)
-        if own is not None:
-            for batch in own(batch_size, generator):
+        if isinstance(self.source, HasEpoch):
+            for batch in self.source.epoch(batch_size, generator):
                 yield _timed(batch, generator)
             return
-        rows: Batch = self.source.whole  # type: ignore[attr-defined]
+        rows = _rows(self.source)
+        assert rows is not None
         for part in torch.randperm(len(rows), generator=generator).split(batch_size):
             yield _timed(rows[part], generator)
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Noised, Source]:
         """(what is left, what is held out, which has no t). Rows of one group stay together."""
-        own = getattr(self.source, "split", None)
-        if own is not None:
-            left, out = own(fraction, generator)
+        if isinstance(self.source, Splits):
+            left, out = self.source.split(fraction, generator)
             return Noised(left, self.seed), out
-        kept, held = split(self.source.whole, fraction, generator)  # type: ignore[attr-defined]
+        rows = _rows(self.source)
+        assert rows is not None
+        kept, held = split(rows, fraction, generator)
         return Noised(Tensors(kept, target=self.target, copy=False), self.seed), Tensors(held, target=self.target, copy=False)
+
+
+def _rows(source: Source) -> Batch | None:
+    """All rows of a source that holds them in memory."""
+    return source.whole if isinstance(source, HasWhole) else None
 
 
 def _timed(batch: Batch, generator: torch.Generator, shuffled: bool = False) -> Batch:

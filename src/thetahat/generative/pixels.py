@@ -84,4 +84,5 @@ class PixelTransformer(nn.Module):
         place = torch.unravel_index(torch.arange(self.pixels, device=y.device), self.shape)
         for axis, own in zip(place, self.places, strict=True):
             h = h + own[axis]
-        return self.body.lm_head(self.body.through(h)[0]) + self.bias
+        out: Tensor = self.body.lm_head(self.body.through(h)[0]) + self.bias
+        return out

@@ -104,8 +104,10 @@ class UNet(nn.Module):
             h = _through(blocks, F.pixel_shuffle(grow(h), 2) + kept.pop(), e)
         out = self.out(F.silu(F.group_norm(h, GROUPS)))
         if self.outputs == 1:
-            return out.reshape(n, -1)
-        return out.view(n, self.colours, self.outputs, self.rows, self.columns).movedim(2, -1).reshape(n, -1, self.outputs)
+            found: Tensor = out.reshape(n, -1)
+            return found
+        found = out.view(n, self.colours, self.outputs, self.rows, self.columns).movedim(2, -1).reshape(n, -1, self.outputs)
+        return found
 
 
 class _Block(nn.Module):
@@ -119,7 +121,8 @@ class _Block(nn.Module):
         s, b = self.film(e)[:, :, None, None].chunk(2, 1)
         a = self.one(F.silu(F.group_norm(h, GROUPS)))
         a = F.silu(F.group_norm(a, GROUPS) * (1 + s) + b)
-        return h + self.two(F.dropout(a, self.dropout, self.training))
+        out: Tensor = h + self.two(F.dropout(a, self.dropout, self.training))
+        return out
 
 
 def _through(blocks: nn.Module, h: Tensor, e: Tensor) -> Tensor:
@@ -136,4 +139,5 @@ def _conv(inputs: int, outputs: int, size: int, g: torch.Generator, *, stride: i
         for p in conv.parameters():
             bound = 1 / math.sqrt(inputs * size**2)
             p.zero_() if zero else p.uniform_(-bound, bound, generator=g)
-    return conv
+    out: nn.Conv2d = conv
+    return out

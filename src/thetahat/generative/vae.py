@@ -17,6 +17,7 @@ from ..families.base import Family, floating
 from ..families.bernoulli import Bernoulli
 from ..families.discretised_logistic import DiscretisedLogistic
 from ..families.mixture_of import MixtureOf
+from ..protocols import Categories
 from .bound import Bound, log_mean_exp
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
@@ -209,7 +210,8 @@ class VAE(Bound):
         if y.ndim != 2:
             raise ModelError(f"{self.target!r} has the shape {tuple(y.shape)}. A VAE scores vectors or flat images, (n, d).")
         self.dimensions = y.shape[1] if self.dimensions is None else self.dimensions
-        return y.to(self.dtype) if y.is_floating_point() else y
+        out: Tensor = y.to(self.dtype) if y.is_floating_point() else y
+        return out
 
     def _scaled(self, y: Tensor) -> Tensor:
         """What the encoder reads."""
@@ -238,7 +240,7 @@ class VAE(Bound):
         d = self.dimensions if d is None else d
         out = self.decoder(z)
         k = len(self.family.parameters)
-        wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
+        wanted = (k, k + 1) if isinstance(self.family, Categories) else (k,)
         if isinstance(out, (tuple, list)):
             return self._several(out, wanted, len(z), d)
         if isinstance(out, Tensor) and out.ndim == 2 and len(out) == len(z):
@@ -291,7 +293,7 @@ class VAE(Bound):
         """E[y | z] at the mean of q(z | y), (n, d); of categories, the mean of their codes."""
         m, _ = self._posterior(self._observed(batch))
         parameters = self._natural(m)
-        if hasattr(self.family, "probabilities"):
+        if isinstance(self.family, Categories):
             p = self.family.probabilities(*parameters)
             return p @ torch.arange(p.shape[-1], dtype=p.dtype, device=p.device)
         return self.family.expectation(*parameters)

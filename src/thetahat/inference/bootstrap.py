@@ -30,7 +30,8 @@ from ..data.source import Source, Tensors
 from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
 from ..likelihood import LogLikelihood, Objective, Trimmed
-from ..models.base import names_of
+from ..models.base import family_of, names_of
+from ..protocols import Samples, target_of
 from ..solvers import interior_point, quantile
 from ..solvers.interior_point import InteriorPoint
 from ..solvers.loop import iterate
@@ -148,11 +149,11 @@ def _check(objective: Objective, kind: str, draws: int, clusters: Any, workers: 
     if clusters is not None and len(clusters) != 1:
         raise BadArgument(f"a cluster bootstrap draws clusters of one column; by names {len(clusters)}.")
     if kind == "parametric":
-        if len(objective.terms) != 1 or not hasattr(objective.model, "sample"):
+        if len(objective.terms) != 1 or not isinstance(objective.model, Samples):
             raise BadArgument(
                 f"{type(objective.model).__name__} has no sample, from which a parametric bootstrap could draw. Use kind='pairs'."
             )
-        if isinstance(getattr(objective.model, "family", None), Censored):
+        if isinstance(family_of(objective.model), Censored):
             raise BadArgument(
                 "a censored family does not say when a row is censored, so no data can be drawn from it. Use kind='pairs'."
             )
@@ -215,7 +216,7 @@ def _row_count(batch: Batch) -> Tensor:
 def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
     """The same rows with y drawn from the model at θ̂; a row counted c times is c rows, each with a y of its own."""
     term = objective.terms[0]
-    target = getattr(term.model, "target", "y")
+    target = target_of(term.model)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     parts: dict[str, list[Tensor]] = {}
     for batch in term.source.batches(term.model):

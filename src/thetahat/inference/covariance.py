@@ -39,9 +39,12 @@ from ..families.links import Identity
 from ..families.normal import Normal
 from ..likelihood import Information, Objective, Trimmed
 from ..likelihood.weights import Importance, Probability
+from ..models.base import family_of
 from ..models.information import Factor
 from ..models.regression import Regression
-from ..solvers import DENSE, quantile
+from ..solvers import quantile
+from ..solvers.choice import DENSE
+from ..types import name_of
 from . import small_sample, sparsity
 from .bread import Inverse, bread
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
@@ -132,7 +135,7 @@ def _probability(weighting: object) -> bool:
 
 def _named(weighting: object, kind: str) -> bool:
     """Whether a saved fit's weighting, of which the name is known, was of this kind."""
-    return str(getattr(weighting, "__name__", "")).startswith(kind)
+    return name_of(weighting).startswith(kind)
 
 
 def refuse_robust(objective: Objective, kind: str) -> None:
@@ -232,7 +235,8 @@ class Covariance:
         V = self.of(torch.eye(len(z), dtype=torch.float64))
         scale = V.diagonal().clamp(min=1e-300).sqrt()
         values, vectors = torch.linalg.eigh(V / scale[:, None] / scale)  # a sandwich of few rows or clusters may be singular
-        return scale[:, None] * (vectors @ (values.clamp(min=0).sqrt()[:, None] * z))
+        out: Tensor = scale[:, None] * (vectors @ (values.clamp(min=0).sqrt()[:, None] * z))
+        return out
 
     def _halves(self, G: Tensor) -> tuple[Tensor, Tensor]:
         """left (m, p) and right (p, m), whose product is G V Gᵀ."""
@@ -278,7 +282,7 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
     """
     if isinstance(kind, Covariance):
         return kind
-    kept = getattr(objective, "spread", None)
+    kept = objective.spread
     if kept is not None and kind == kept.kind and clusters is None:  # of a fit that was saved without its rows
         return Covariance(kind, Inverse(kept.V), df=float(kept.df.min()), by_coordinate=kept.df)
     check(kind, clusters)
@@ -326,7 +330,7 @@ def _ols(objective: Objective) -> Covariance:
     if not linear(objective):
         raise BadArgument(
             f"covariance='ols' is that of a normal linear model with identity link, an estimated constant scale and no prior; the model is "
-            f"{getattr(objective.model, 'family', type(objective.model).__name__)}. Use 'observed'."
+            f"{family_of(objective.model) or type(objective.model).__name__}. Use 'observed'."
         )
     n, p = objective.observations, objective.model.predictors[0].size
     stretch = torch.ones(objective.size, dtype=torch.float64)
@@ -395,4 +399,5 @@ def project(
 def spread_of(draws: Tensor) -> Tensor:
     """The covariance of the rows, failed draws (NaN) left out."""
     draws = draws[torch.isfinite(draws).all(1)]
-    return torch.atleast_2d(torch.cov(draws.T))
+    out: Tensor = torch.atleast_2d(torch.cov(draws.T))
+    return out

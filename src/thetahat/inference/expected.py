@@ -20,10 +20,11 @@ import torch
 from ..data.batch import Batch
 from ..errors import BadArgument
 from ..families.censored import Censored
+from ..families.integration import Pairs, Rows
 from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.regression import Regression
 from ..solvers.gauss_newton import normal_rows
-from .quadrature import Pairs, Rows, mean
+from .quadrature import mean
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument
 from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.information import Factor
+from ..models.regression import Regression
 from ..models.taylor import scores
 from .bread import Inverse
 
@@ -32,7 +33,7 @@ def meat(objective: Objective) -> Information:
     out: Information | None = None
     for terms in sharing(objective):
         term = terms[0]
-        outer = getattr(term.scored, "outer", None)
+        outer = term.scored.outer if isinstance(term.scored, Regression) else None
         first = next(iter(term.source.batches(term.model)))
         if first.grouped:
             U = _sums(objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy())

@@ -27,6 +27,7 @@ from ..models.density import Density
 from ..models.mixture import Mixture
 from ..models.regression import Regression
 from ..models.tempered import Tempered
+from ..protocols import HasElementwise, HasNatural
 
 _THREADS = threading.Lock()
 _inside, _before = 0, 1
@@ -87,7 +88,7 @@ def slopes(objective: Objective, theta: Tensor) -> Tensor:
 
 def elementwise(model: nn.Module) -> bool:
     """Whether every natural value is a function of one coordinate of θ, its own."""
-    return bool(getattr(model, "elementwise", getattr(model, "natural", None) is None))
+    return model.elementwise if isinstance(model, HasElementwise) else not isinstance(model, HasNatural)
 
 
 def coordinates(objective: Objective) -> list[int | None]:
@@ -134,7 +135,7 @@ def _linear(model: Any) -> list[bool]:
         return out
     if isinstance(model, Density):
         return [isinstance(p.link, Identity) for p in model.family.parameters.values()]
-    return [getattr(model, "natural", None) is None] * len(names_of(model))
+    return [not isinstance(model, HasNatural)] * len(names_of(model))
 
 
 def _innermost(model: Any, index: int) -> tuple[Any, int]:

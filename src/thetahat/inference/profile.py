@@ -37,6 +37,7 @@ from torch import Tensor
 from ..errors import BadArgument, NotConverged
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of
+from ..protocols import is_concave
 from ..solvers import quantile
 from .bread import Inverse, bread, double
 from .natural import coordinates, find, natural, one_thread, own_places
@@ -225,7 +226,8 @@ def _slope(objective: Objective, theta: Tensor, index: int) -> Tensor:
 
 def _bend(objective: Objective, theta: Tensor, index: int) -> Tensor:
     """∂²v/∂θ², (p, p)."""
-    return torch.autograd.functional.hessian(lambda t: natural_of(objective.model, t[own_places(objective)])[index], theta)
+    out: Tensor = torch.autograd.functional.hessian(lambda t: natural_of(objective.model, t[own_places(objective)])[index], theta)
+    return out
 
 
 # ---- one endpoint --------------------------------------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ def _direct(peak: Peak, end: Endpoint) -> bool:
 
     ℓ on the chord is a lower bound of the profile. Below the level it shows nothing for certain, and the curve is followed instead.
     """
-    if getattr(peak.objective.model, "concave", False) or end.theta is None:
+    if is_concave(peak.objective.model) or end.theta is None:
         return True
     values = [peak.objective.value(peak.theta + t * (end.theta - peak.theta)) for t in (0.25, 0.5, 0.75)]
     if max(values) > peak.value + HIGHER:

@@ -1,6 +1,6 @@
 """Means over y of products of scores, E[s_a s_b], row by row: sums for a mass, integrals for a density.
 
-A density is integrated in the coordinate t of `families.nodes`, in which it falls off exponentially at both ends. Steps are halved, row
+A density is integrated in the coordinate t of `families.integration`, in which it falls off exponentially at both ends. Steps are halved, row
 by row, until ∫ p dy is 1 and E[s²] no longer moves. Rows that do not settle (a density with an edge, an angle), and families with kinks,
 are integrated over the quantile instead: ∫₀¹ s sᵀ(Q(u)) du, u = Φ(z), by the same rule in z.
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from ..families.nodes import BLOCK, REACH, Pairs, Rows, inside_of, mapping, needs_quantile, range_of, reach, scale_of
+from ..families.integration import BLOCK, REACH, Pairs, Rows, inside_of, mapping, needs_quantile, range_of, reach, scale_of
 
 STEPS, MOST = 64, 8192  # nodes of the first rule, and of the last
 MASS, CHANGE = (

@@ -180,7 +180,8 @@ class Inference(Found):
         """How many parameters AIC, AICc and BIC count: those of θ; under a prior tr((J + P)⁻¹J), J of the likelihood and P of the prior."""
         from . import criteria
 
-        return self._cached("effective_parameters", lambda: criteria.parameters(self.objective, self.theta))
+        out: float = self._cached("effective_parameters", lambda: criteria.parameters(self.objective, self.theta))
+        return out
 
     @property
     def criteria(self) -> dict[str, float]:
@@ -204,7 +205,8 @@ class Inference(Found):
 
         if self.robust is not None:
             raise BadArgument(f"the evidence is an integral of the likelihood, and {self.robust} maximised something else.")
-        return self._cached("evidence", lambda: evidence.evidence(self.objective, self.theta))
+        out: float = self._cached("evidence", lambda: evidence.evidence(self.objective, self.theta))
+        return out
 
     def _covariance(self, kind: str | None, by: str | Sequence[str] | None) -> tuple[str, str | tuple[str, ...] | None]:
         """The kind and the clusters that were asked for; those of `with_covariance`; or the model's default."""
@@ -222,10 +224,13 @@ class Inference(Found):
         from .covariance import prepare
 
         own, clusters = self._covariance(kind, by)
-        return self._cached(("prepared", own, clusters), lambda: prepare(self.objective, own, self._clusters(clusters)))
+        out: Covariance = self._cached(
+            ("prepared", own, clusters), lambda: prepare(self.objective, own, self._clusters(clusters))
+        )
+        return out
 
     def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
-        if by == self._errors[1] and getattr(self.objective, "spread", None) is not None:
+        if by == self._errors[1] and self.objective.spread is not None:
             return None  # of a fit that was saved without its rows, which has its covariance
         return labels(by, self.source)
 

@@ -49,7 +49,8 @@ class Root:
 
     def inverse(self, x: Tensor) -> Tensor:
         """L⁻¹ x, x of (p, m)."""
-        return torch.linalg.solve_triangular(self.factor, x / self.scale[:, None], upper=False)
+        out: Tensor = torch.linalg.solve_triangular(self.factor, x / self.scale[:, None], upper=False)
+        return out
 
     def times(self, x: Tensor) -> Tensor:
         """L x."""
@@ -99,7 +100,8 @@ class Clustered:
     def _corrections(self, power: float) -> Tensor:
         """(1 − M_u)^{−power}, (G, p, p)."""
         values, vectors = torch.linalg.eigh(self.information)
-        return (vectors * _power(1 - values, power)[:, None, :]) @ vectors.mT
+        out: Tensor = (vectors * _power(1 - values, power)[:, None, :]) @ vectors.mT
+        return out
 
     def sums(self) -> Tensor:
         """a_u, (G, p)."""

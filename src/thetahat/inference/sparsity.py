@@ -85,4 +85,4 @@ def _data(objective: Objective) -> tuple[np.ndarray, np.ndarray, np.ndarray, flo
     model = objective.model
     X, y, w = quantile.rows(objective)
     sigma = float(torch.exp(objective.theta[-1])) if len(model.predictors) == 2 else float(model.fixed["scale"])
-    return X, y, w, getattr(model.family, "level", 0.5), 2.0 if isinstance(model.family, Laplace) else 1.0, sigma
+    return X, y, w, quantile.level_of(model.family), 2.0 if isinstance(model.family, Laplace) else 1.0, sigma

@@ -147,7 +147,8 @@ def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encode
             "extras": rich(config["extras"]),
             "weights": config["weights"],
         }
-        return checked(Loaded, whole)
+        out: Encoder = checked(Loaded, whole)
+        return out
     except BadFormula as error:
         raise BadSave(f"the file holds a formula that is not loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, BadArgument) as error:
@@ -176,12 +177,14 @@ def _response(config: dict[str, Any]) -> Response:
         "spec": _spec(config["spec"], config["required"]),
     }
     if "surv" not in config:
-        return checked(Response, parts)
+        out: Response = checked(Response, parts)
+        return out
     own = config["surv"]
     times = tuple(_response(part) for part in own["parts"])
     if len(times) != len(ROLES[own["kind"]]) or own["first"] not in (0.0, 1.0):
         raise ValueError(f"{config['expression']} has {len(times)} arguments")
-    return checked(Surv, {**parts, "kind": own["kind"], "parts": times, "first": own["first"]})
+    out = checked(Surv, {**parts, "kind": own["kind"], "parts": times, "first": own["first"]})
+    return out
 
 
 def _design_config(design: Design) -> dict[str, Any]:
@@ -219,7 +222,8 @@ def _design(config: dict[str, Any], slot: int, tensors: Mapping[str, Tensor]) ->
     missing = set(values["numeric"]) - set(values["required"])
     if missing:
         raise BadSave(f"the file's formula {config['formula']!r} reads {sorted(missing)}, which it does not name as required.")
-    return checked(Design, values)
+    out: Design = checked(Design, values)
+    return out
 
 
 def _coded(config: dict[str, Any], cells: np.ndarray) -> Coded:
@@ -235,7 +239,8 @@ def _coded(config: dict[str, Any], cells: np.ndarray) -> Coded:
     rising = cells.ndim == 1 and bool((np.diff(cells) > 0).all()) and (not len(cells) or 0 <= cells[0] <= cells[-1] < product)
     if cells.dtype != np.int64 or cells.shape != (len(values["names"]),) or not rising:
         raise BadSave(f"the file's cells of {config['term']!r} do not fit its levels.")
-    return checked(Coded, values)
+    out: Coded = checked(Coded, values)
+    return out
 
 
 def _levels(levels: Sequence[Any]) -> tuple[Any, ...]:

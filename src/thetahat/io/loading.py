@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadArgument, BadSave
 from ..files import usable
 from . import runs
-from .saving import load as load_file
+from .reading import load as load_file
 
 if TYPE_CHECKING:
     from ..fit import Fit
@@ -55,7 +55,8 @@ def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
     if not (path / runs.FIT).exists():
         raise BadSave(f"{path} has not ended: the call that began it goes on with it. Its checkpoint is no fit yet.")
     if about["about"].get("system") is None:
-        return _with(load_file(path / runs.FIT, data, model=model), settings=about["run"])
+        out: Fit = _with(load_file(path / runs.FIT, data, model=model), settings=about["run"])
+        return out
     if model is not None:
         raise BadArgument(
             f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: th.load({str(path)!r})."
@@ -64,7 +65,8 @@ def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
 
     system, sizes, fit = again(path, data)
     language = system.language(fit.model, sizes)
-    return _with(fit, settings=system.settings, **({} if language is None else {"_tokenizer": language[1]}))
+    out = _with(fit, settings=system.settings, **({} if language is None else {"_tokenizer": language[1]}))
+    return out
 
 
 def _with(fit: Any, **known: Any) -> Any:

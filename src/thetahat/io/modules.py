@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import BadArgument, BadSave
 from ..families.base import Family
-from ..families.config import from_config, to_config
 from ..made import KINDS, NAMES, own_of
+from .families import from_config, to_config
 from .values import plain, rich
 
 SYSTEMS = ("generative", "language", "rl", "preferences", "models", "networks")

@@ -36,6 +36,7 @@ from ..data.processes import rank, together
 from ..errors import BadArgument, BadSave, NotWritten
 from ..files import leftovers, usable, write_text
 from ..likelihood import Objective
+from ..protocols import Measured
 from ..solvers import Stochastic
 from ..solvers.checkpoint import identity
 
@@ -178,7 +179,8 @@ class Run:
         """What the sources say of what they drew (returns, rewards); at a look, what `measure` finds."""
         found: dict[str, float] = {}
         for feed in state.work.feeds:
-            own = getattr(feed.terms[0].source, "measured", None)
+            source = feed.terms[0].source
+            own = source.measured if isinstance(source, Measured) else None
             found |= own() if own is not None else {}
         return found | dict(self.measure() if looked and self.measure is not None else {})
 

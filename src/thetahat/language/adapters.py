@@ -32,7 +32,7 @@ class Adapted(nn.Module):
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.linear(x)
+        out: Tensor = self.linear(x)
         if not self.on:
             return out
         change = F.linear(F.linear(x.to(self.A.dtype), self.A), self.B)

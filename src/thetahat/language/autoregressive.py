@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.processes import is_shard
 from ..data.source import evaluating
 from ..errors import BadArgument, ModelError, OutOfSupport
 from ..models.base import Model, unpadded
 from ..networks.causality import SMALL, first_peek
+from ..protocols import Extends, HasFeatures, HasVocabulary
 from .adapters import adapted_by, without
-from .pretrained import Pretrained
+from .pretrained import Pretrained, is_pretrained
 
 SHORT = 128  # tokens on which a large network is tried
 
@@ -63,21 +65,22 @@ class Autoregressive(Model):
             raise BadArgument(f"Autoregressive(network): network is {type(network).__name__}, not a torch.nn.Module.")
         if chunk < 1:
             raise BadArgument(f"chunk={chunk}. Accepted: 1 or more.")
-        foreign = hasattr(network, "get_output_embeddings") and hasattr(network, "config")
+        foreign = is_pretrained(network)
         self.network: Any = Pretrained(network) if foreign else network
         self.chunk, self.inputs, self.target = chunk, inputs, target
         self._tried = False
         self._apart = isinstance(network, nn.Embedding) or "documents" in inspect.signature(self.network.forward).parameters
-        self._apart = self._apart and getattr(self.network, "masks", True)
-        self._headed = (
-            hasattr(self.network, "features") and hasattr(self.network, "lm_head") and getattr(self.network, "linear", True)
+        self._apart = self._apart and not (isinstance(self.network, Pretrained) and not self.network.masks)
+        self._headed = isinstance(self.network, HasFeatures) and not (
+            isinstance(self.network, Pretrained) and not self.network.linear
         )
 
     @property
     def vocabulary(self) -> int | None:
         """V, where the network says."""
-        own = getattr(self.network, "vocabulary", None)
-        return self.network.num_embeddings if own is None and isinstance(self.network, nn.Embedding) else own
+        if isinstance(self.network, nn.Embedding):
+            return self.network.num_embeddings
+        return self.network.vocabulary if isinstance(self.network, HasVocabulary) else None
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
@@ -89,7 +92,7 @@ class Autoregressive(Model):
         given = self._documents(batch)
         if self._headed:
             head = self.network.lm_head
-            out = token_log_prob(self.network.features(x, *given), head.weight, getattr(head, "bias", None), y, self.chunk)
+            out = token_log_prob(self.network.features(x, *given), head.weight, head.bias, y, self.chunk)
         else:
             logits = self.network(x, *given)
             if tuple(logits.shape[:-1]) != batch.shape:
@@ -131,7 +134,7 @@ class Autoregressive(Model):
     def _causal(self, batch: Batch) -> bool:
         """Refuse a network that sees the future. False: nothing could be tried on this batch."""
         x, y = batch[self.inputs], batch[self.target]
-        if x.ndim != 2 or x.shape[1] < 2 or x.is_meta or any(hasattr(p, "full_tensor") for p in self.network.parameters()):
+        if x.ndim != 2 or x.shape[1] < 2 or x.is_meta or any(is_shard(p) for p in self.network.parameters()):
             return False  # of a shard no copy can be made: a score of the whole network tries it
         shown = (x == y).all() & ~(x[:, 1:] == y[:, :-1]).all()
         if bool(shown) and x.shape == y.shape:
@@ -140,7 +143,7 @@ class Autoregressive(Model):
                 f"them: {self.inputs}=tokens[:, :-1], {self.target}=tokens[:, 1:]."
             )
         own = x[:1]
-        if sum(p.numel() for p in self.network.parameters()) > SMALL and hasattr(self.network, "extend"):
+        if sum(p.numel() for p in self.network.parameters()) > SMALL and isinstance(self.network, Extends):
             own = own[:, :SHORT]
         other = self._exchanged(own)
         if other is None:
@@ -246,7 +249,7 @@ class Autoregressive(Model):
         cached: bool,
         generator: torch.Generator | None,
     ) -> Tensor:
-        cached = cached and hasattr(self.network, "extend")
+        cached = cached and isinstance(self.network, Extends)
         out, cache, unread = [window[:, :0]], None, window
         over = torch.zeros(len(window), 1, dtype=torch.bool, device=window.device)
         for _ in range(length):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.source import digest, evaluating, told
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
+from ..protocols import Samples
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
@@ -143,7 +144,7 @@ class Generations:
 
     def batches(self, model: Any = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
-        if model is None or not hasattr(model, "sample"):
+        if model is None or not isinstance(model, Samples):
             raise BadArgument(
                 "generations are drawn by a language model: it must have sample and log_prob (language.Autoregressive)."
             )
@@ -249,9 +250,11 @@ class Generations:
     def _of_reference(self, model: Any, batch: Batch) -> Tensor:
         """log π_ref of each token, (B, T)."""
         if self.reference == "base":
-            return model.base_log_prob(batch)
+            out: Tensor = model.base_log_prob(batch)
+            return out
         with evaluating(self.reference):
-            return self.reference.log_prob(batch)
+            out = self.reference.log_prob(batch)
+            return out
 
     def _answers(self, model: Any, prompts: list[Tensor]) -> list[Tensor]:
         """One to each prompt; prompts of one length are answered together."""
@@ -307,4 +310,5 @@ def _levelled(batch: Batch) -> Batch:
     """Advantages times the mean length of an answer: the mean over tokens that a step takes is then one over answers."""
     new = batch[...]
     new.tensors["advantage"] = batch["advantage"] * (batch.total / len(batch))
-    return new
+    out: Batch = new
+    return out

@@ -7,7 +7,6 @@ Source: Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseli
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,6 +131,6 @@ class Penalised:
                 "Penalised measures from a reference, and the batch has none: language.Generations(…, reference=…)."
             )
         d = log_prob - batch["reference"]
-        slope: Any = {"k1": torch.ones_like, "k2": lambda t: t, "k3": lambda t: -bounded(torch.expm1(-t))}[self.estimator](d)
+        slope = {"k1": torch.ones_like(d), "k2": d, "k3": -bounded(torch.expm1(-d))}[self.estimator]
         scale = batch.total / len(batch) if len(batch.shape) > 1 else 1.0  # as the advantages: a mean over answers
         return bounded(self.weighting(batch, log_prob) - bounded(self.beta * scale * slope))

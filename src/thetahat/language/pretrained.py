@@ -6,7 +6,7 @@ of layer (full, sliding window, chunks). A mask that is built here would replace
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..networks.causality import SMALL, TOLERANCE, redrawn
 
 WINDOW = 64  # the widest window or chunk of attention that a trial exceeds
 GROWING = ("dynamic", "longrope")  # kinds of rotary frequencies that follow the longest row of a batch
+WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_attention")
 CAPS = ("final_logit_softcapping", "logits_soft_cap")  # of a configuration: a bound on its logits
 
 
@@ -38,7 +39,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, own: nn.Module):
         super().__init__()
-        head = getattr(own, "get_output_embeddings", lambda: None)()
+        head: Any = own.get_output_embeddings() if isinstance(own, _OfTransformers) else None
         if head is None:
             raise BadArgument(
                 f"a {type(own).__name__} is not a causal language model of transformers: it has no output embeddings."
@@ -50,14 +51,16 @@ class Pretrained(nn.Module):
 
     @property
     def lm_head(self) -> nn.Linear:
-        return self.own.get_output_embeddings()
+        out: nn.Linear = self.own.get_output_embeddings()
+        return out
 
     def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """The last hidden state, (B, T, D); documents (B, T): a position sees its own alone, and is counted from its beginning."""
         return _hidden(self.own, tokens, self._positions(tokens, documents))
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        return self.own(input_ids=tokens, use_cache=False, **self._positions(tokens, documents)).logits
+        out: Tensor = self.own(input_ids=tokens, use_cache=False, **self._positions(tokens, documents)).logits
+        return out
 
     def extend(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Logits of the token after these, (B, V), and the keys and values so far."""
@@ -113,7 +116,7 @@ class Pretrained(nn.Module):
                 f"{type(own).__name__} sees the future: its hidden state at position {cut - 1} or before changes with tokens at position {cut} and "
                 "later. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
             )
-        capped = any(getattr(own.config, name, None) is not None for name in CAPS)
+        capped = any(_said(own.config, name) is not None for name in CAPS)
         linear = not capped and _equal(head(alone[0]), own(input_ids=first, use_cache=False).logits)
         documents = torch.arange(3, device=tokens.device).repeat_interleave(torch.tensor(lengths, device=tokens.device))[None]
         try:
@@ -126,7 +129,8 @@ class Pretrained(nn.Module):
 def _hidden(own: Any, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
     """The last hidden state, (B, T, D)."""
     below = own.base_model if own.base_model is not own else own.model  # Llama 4 calls its base by a name that it lacks
-    return below(input_ids=tokens, use_cache=False, **given).last_hidden_state
+    out: Tensor = below(input_ids=tokens, use_cache=False, **given).last_hidden_state
+    return out
 
 
 def _within(documents: Tensor) -> Tensor:
@@ -143,25 +147,41 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
 
 
+def is_pretrained(network: object) -> bool:
+    """Whether a network is a model of transformers."""
+    return isinstance(network, _OfTransformers)
+
+
+@runtime_checkable
+class _OfTransformers(Protocol):
+    config: Any
+
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+
+def _said(config: Any, name: str) -> Any:
+    """A setting of a model of transformers, by whichever of its names; None where it has none such."""
+    return getattr(config, name, None)
+
+
 def _reach(config: Any) -> int:
     """The widest window or chunk of attention that the configuration names, 0 without."""
-    found = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "attention_window_size")]
-    found += [getattr(config, name, None) for name in ("window_size", "local_attention")]
+    found = [_said(config, name) for name in WINDOWS]
     return max((n for n in found if isinstance(n, int)), default=0)
 
 
 def _limit(own: Any) -> tuple[int | None, str]:
     """(how many positions the model has, why), None: as many as are asked for."""
     config = own.config
-    most = getattr(config, "max_position_embeddings", None)
+    most = _said(config, "max_position_embeddings")
     tables = [(name, m.weight) for name, m in own.named_modules() if isinstance(m, nn.Embedding)]
     tables += [(name, b) for name, b in own.named_buffers() if b.ndim == 2]
     named = [t for name, t in tables if "wpe" in name or "pos" in name.rpartition(".")[2]]
     if most is not None and any(len(t) >= most for t in named):
         return int(most), f"has embeddings of {most} positions"
-    rope = getattr(config, "rope_parameters", None) or {}
+    rope = _said(config, "rope_parameters") or {}
     for each in [r for r in rope.values() if isinstance(r, dict)] or [rope]:  # of each kind of layer, or of all
-        known = each.get("original_max_position_embeddings"), getattr(config, "original_max_position_embeddings", None), most
+        known = each.get("original_max_position_embeddings"), _said(config, "original_max_position_embeddings"), most
         first = next((n for n in known if n is not None), None)
         if each.get("rope_type") in GROWING and first is not None:
             why = f"beyond {first} positions has rotary frequencies ({each['rope_type']}) that follow the longest row of a batch"

@@ -50,7 +50,8 @@ class Stream:
     def take(self, index: np.ndarray) -> np.ndarray:
         """The tokens at these places, int64, of the shape of index."""
         if len(self.parts) == 1:
-            return self.parts[0][index].astype(np.int64)
+            out: np.ndarray = self.parts[0][index].astype(np.int64)
+            return out
         out = np.empty(index.shape, dtype=np.int64)
         part = np.searchsorted(self.edges, index, side="right") - 1
         for j in np.unique(part):

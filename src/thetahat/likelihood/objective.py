@@ -20,7 +20,8 @@ from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..types import Weights
+from ..protocols import is_concave
+from ..types import Weights, name_of
 from .priors import Prior
 from .total import total
 
@@ -58,7 +59,7 @@ class LogLikelihood:
         with torch.no_grad():
             own = self.weights(batch, self.model.log_prob(batch) if log_prob is None else log_prob.detach())
         if tuple(own.shape) != batch.shape:
-            name = getattr(self.weights, "__name__", None) or type(self.weights).__name__
+            name = name_of(self.weights)
             raise BadWeights(
                 f"the weighting {name} gave the shape {tuple(own.shape)} for a batch of {batch.shape}: one weight a term."
             )
@@ -76,7 +77,8 @@ class LogLikelihood:
         return self.over(Thinned(self.source, keep))
 
     def __add__(self, other: Any) -> Objective:
-        return Objective([self]) + other
+        out: Objective = Objective([self]) + other
+        return out
 
 
 class LogPrior:
@@ -92,11 +94,15 @@ class LogPrior:
         self.prior, self.model = prior, model
 
     def __add__(self, other: Any) -> Objective:
-        return Objective([], [self]) + other
+        out: Objective = Objective([], [self]) + other
+        return out
 
 
 class Objective:
     """A sum of log-likelihood terms and log-priors, as a function of one flat θ."""
+
+    inverse: Tensor | None = None  # J⁻¹ and a covariance of θ̂ that a fit saved without its rows remembers (`io.without_rows`)
+    spread: Any = None
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
@@ -250,7 +256,7 @@ class Objective:
     @property
     def concave(self) -> bool:
         """Whether the whole is concave in θ: every log p and every prior is, and no weighting can turn a term over."""
-        terms = all(bool(getattr(t.scored, "concave", False)) and t.weights is None for t in self.terms)
+        terms = all(is_concave(t.scored) and t.weights is None for t in self.terms)
         return terms and all(p.prior.concave for p in self.priors)
 
     @property

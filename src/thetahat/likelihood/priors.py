@@ -22,6 +22,7 @@ from ..errors import BadArgument, UnknownColumn
 from ..models.base import coefficient_names, place_of
 from ..models.information import Information
 from ..models.taylor import Taylor
+from ..protocols import HasSlopes, layout_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Prior:
         """Which coordinates of θ it is on."""
         names = coefficient_names(model)
         if self.on is None:
-            free = getattr(model, "slopes", None)
+            free = model.slopes if isinstance(model, HasSlopes) else None
             keep = [bool(b) for b in free] if free is not None else [True] * len(names)
         else:
             patterns = [self.on] if isinstance(self.on, str) else list(self.on)
@@ -207,7 +208,7 @@ def _size(z: Tensor) -> Tensor:
 
 def _diagonal(model: nn.Module, curvature: Tensor) -> Information:
     """diag(curvature) in the block structure that the model's own information has, so that the two add without being written out."""
-    layout = getattr(model, "layout", None)
+    layout = layout_of(model)
     if layout is None or layout.eliminated is None:
         return Information(torch.diag(curvature))
     gone = layout.eliminated

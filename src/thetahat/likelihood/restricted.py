@@ -31,7 +31,8 @@ class Restricted:
 
     @property
     def model(self) -> nn.Module:
-        return self.whole.model
+        out: nn.Module = self.whole.model
+        return out
 
     @property
     def rows(self) -> int | None:
@@ -61,7 +62,8 @@ class Restricted:
         if self.free is not None:
             return theta[self.free]
         assert self.basis is not None
-        return torch.linalg.lstsq(self.basis, (theta - self.origin)[:, None]).solution[:, 0]
+        out: Tensor = torch.linalg.lstsq(self.basis, (theta - self.origin)[:, None]).solution[:, 0]
+        return out
 
     def at(self, phi: Tensor) -> Restricted:
         """The same, its models at θ(φ)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families import Censored
 from ..families.base import Family, Parameter
+from ..models.base import family_of
 from ..models.mixture import Recounted
 from ..models.regression import Regression
 from ..models.taylor import Taylor
@@ -68,7 +70,8 @@ class DensityPower:
     @property
     def efficiency(self) -> float:
         """Of a normal mean or regression coefficient: its variance under maximum likelihood over that under β, (1 + β²/(1 + 2β))^(−3/2)."""
-        return (1 + self.beta**2 / (1 + 2 * self.beta)) ** -1.5
+        out: float = (1 + self.beta**2 / (1 + 2 * self.beta)) ** -1.5
+        return out
 
     @property
     def efficiency_of_scale(self) -> float:
@@ -83,13 +86,21 @@ class DensityPower:
         return DensityPowerTerm(model, source, self)
 
 
-class DensityPowerTerm(LogLikelihood):
+class RobustTerm(LogLikelihood, ABC):
+    """A term that maximises something else than its model's log-likelihood, and weighs each row by what the model says of it."""
+
+    @abstractmethod
+    def row_weights(self) -> Tensor:
+        """What each row weighs in the fit, (n,), 0 to 1."""
+
+
+class DensityPowerTerm(RobustTerm):
     """Σ_i count_i · H_β(x_i | θ) of a regression."""
 
     def __init__(self, model: nn.Module, source: Source, robust: DensityPower):
         super().__init__(model, source)
         self.robust = robust
-        family = getattr(model, "family", None)
+        family = family_of(model)
         if not isinstance(model, Regression) or not isinstance(family, Family):
             raise BadArgument(
                 f"DensityPower needs ∫ p(y | x)^(1 + β) dy, which a {type(model).__name__} does not say: give a formula or a family. "
@@ -110,7 +121,8 @@ class DensityPowerTerm(LogLikelihood):
         """The regression with H_β in the place of log p; its θ is the model's own."""
         twin = copy.copy(self.model)
         twin.family = Powered(self.model.family, self.robust.beta)
-        return twin
+        out: Regression = twin
+        return out
 
     def over(self, source: Source, model: nn.Module | None = None) -> LogLikelihood:
         return DensityPowerTerm(self.model if model is None else model, source, self.robust)
@@ -225,10 +237,11 @@ def consistency(keep: float) -> float:
     if keep >= 1:
         return 1.0
     q = float(torch.special.ndtri(torch.tensor((1 + keep) / 2, dtype=torch.float64)))
-    return (1 - 2 * q * math.exp(-q * q / 2) / math.sqrt(2 * math.pi) / keep) ** -0.5
+    out: float = (1 - 2 * q * math.exp(-q * q / 2) / math.sqrt(2 * math.pi) / keep) ** -0.5
+    return out
 
 
-class TrimmedTerm(LogLikelihood):
+class TrimmedTerm(RobustTerm):
     """The sum of the h largest log p, as a function of θ: which rows they are changes with θ. Once `held` says which, it does not."""
 
     def __init__(self, model: nn.Module, source: Source, robust: Trimmed):
@@ -266,7 +279,8 @@ class TrimmedTerm(LogLikelihood):
     @property
     def h(self) -> int:
         """How many rows are kept."""
-        return self.robust.rows(sum(self.lengths))
+        out: int = self.robust.rows(sum(self.lengths))
+        return out
 
     def kept(self) -> Tensor:
         """Which rows are kept at the model's θ, (n,) boolean; of equally probable ones the first."""

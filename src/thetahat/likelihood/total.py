@@ -12,6 +12,7 @@ from ..data.batch import Batch
 from ..data.processes import replicated, world
 from ..data.source import Source
 from ..errors import EmptyData
+from ..protocols import Accumulates
 
 
 class Summable(Protocol):
@@ -47,10 +48,11 @@ def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> 
         if out is None:
             out = part
         else:  # large parts add in place, where they say how
-            out = out.accumulate(part) if hasattr(out, "accumulate") else out + part
+            out = out.accumulate(part) if isinstance(out, Accumulates) else out + part
     if out is None:
         raise EmptyData("the source yielded no batches.")
     if world() > 1 and not replicated(source):
         for tensor in [out] if isinstance(out, Tensor) else out.tensors():
             torch.distributed.all_reduce(tensor)
-    return out
+    found: T = out
+    return found

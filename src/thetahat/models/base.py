@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import ModelError
 from ..families.base import Family
+from ..protocols import Categories, HasCoefficientNames, HasFamily, HasNames, HasNatural
 
 
 class Model(nn.Module, ABC):
@@ -57,11 +58,12 @@ def response(batch: Batch, name: str, family: Family) -> Tensor:
     y, d = batch[name], family.length
     wanted = batch.shape if d is None else (*batch.shape, d)
     if y.shape == wanted:
-        return y
+        out: Tensor = y
+        return out
     hint = ""
     if y.ndim == len(wanted) + 1 and y.shape[-1] == 1:
         hint = f" {name}[..., 0] is such."
-    elif y.ndim == len(wanted) + 1 and hasattr(family, "probabilities"):
+    elif y.ndim == len(wanted) + 1 and isinstance(family, Categories):
         hint = f" Of one-hot rows: {name}.argmax(-1)."
     raise ModelError(
         f"{name!r} has the shape {tuple(y.shape)}, and {family} describes {'one number' if d is None else f'a vector of {d}'} a row. "
@@ -78,9 +80,11 @@ def applied(network: nn.Module, x: Tensor) -> Tensor:
     """
     if x.is_floating_point() or _of_numbers(network):
         first = _first_parameter(network)
-        return network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
+        out: Tensor = network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
+        return out
     try:
-        return network(x)
+        out = network(x)
+        return out
     except RuntimeError as error:
         raise ModelError(
             f"{type(network).__name__} fails on inputs of type {x.dtype} and shape {tuple(x.shape)}: {error}. Where it reads real numbers, "
@@ -106,9 +110,16 @@ def _first_parameter(module: nn.Module) -> nn.Parameter | None:
     return None
 
 
+def family_of(model: object) -> Family | None:
+    """The family of a model of one response; None: it has none."""
+    found = model.family if isinstance(model, HasFamily) else None
+    return found if isinstance(found, Family) else None
+
+
 def log_prob_of(model: Any, batch: Batch) -> Tensor:
     """log p, (…) of batch.shape: a function of the model, so that it can be compiled."""
-    return model.log_prob(batch)
+    out: Tensor = model.log_prob(batch)
+    return out
 
 
 def get_theta(model: nn.Module) -> Tensor:
@@ -129,14 +140,12 @@ def set_theta(model: nn.Module, theta: Tensor) -> None:
 
 def names_of(model: nn.Module) -> list[str]:
     """One name an entry of natural(θ), no two alike: of several that would be, the second is "name (2)"."""
-    own = getattr(model, "names", None)
-    return unique(own if own is not None else _parameter_names(model))
+    return unique(model.names if isinstance(model, HasNames) else _parameter_names(model))
 
 
 def coefficient_names(model: nn.Module) -> list[str]:
     """One name a coordinate of θ, as priors name it; no two alike."""
-    own = getattr(model, "coefficient_names", None)
-    return unique(own if own is not None else _parameter_names(model))
+    return unique(model.coefficient_names if isinstance(model, HasCoefficientNames) else _parameter_names(model))
 
 
 def _parameter_names(model: nn.Module) -> list[str]:
@@ -183,5 +192,4 @@ def place_of(name: str, names: Sequence[str]) -> int | None:
 
 def natural_of(model: nn.Module, theta: Tensor) -> Tensor:
     """θ seen through its constraints: what is reported."""
-    own = getattr(model, "natural", None)
-    return theta if own is None else own(theta)
+    return model.natural(theta) if isinstance(model, HasNatural) else theta

@@ -11,6 +11,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..networks import Standardise
+from ..protocols import Categories
 from .base import Model, applied, response
 
 
@@ -50,7 +51,7 @@ class Conditional(Model):
         self.inputs = inputs if isinstance(inputs, str) else tuple(inputs)
         self.measure = family.measure
         # asked here: what is compiled does not ask again
-        self._k = 0 if getattr(family, "k", 0) is None else len(family.parameters)
+        self._k = 0 if isinstance(family, Categories) and family.categories is None else len(family.parameters)
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ class Conditional(Model):
         k = self._k
         if k == 1 and out.shape == batch.shape:
             return out[..., None]
-        wanted = (k, k + 1) if hasattr(self.family, "probabilities") else (k,)
+        wanted = (k, k + 1) if isinstance(self.family, Categories) else (k,)
         if out.shape[:-1] != batch.shape or out.shape[-1] not in wanted:
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, and {self.family} has the "
@@ -95,7 +96,7 @@ class Conditional(Model):
 
     def probabilities(self, batch: Batch) -> Tensor:
         """P(y = j | x), (n, K), of a categorical family."""
-        if not hasattr(self.family, "probabilities"):
+        if not isinstance(self.family, Categories):
             raise BadArgument(f"{self.family} has no probabilities of categories. It has a mean: model.mean(batch).")
         return self.family.probabilities(*self.parameters_at(batch))
 

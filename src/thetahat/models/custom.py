@@ -170,7 +170,7 @@ class Custom(Model):
             at = getattr(at, part, None)
         if isinstance(at, Custom) and at.function is function:
             function.__qualname__ += ".function"
-        return dict(super().__getstate__())
+        return dict(super().__getstate__())  # type: ignore[no-untyped-call]
 
     @property
     def names(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, concatenate
-from ..data.source import Source, Tensors
+from ..data.source import Source, Tensors, is_table
 from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
 from ..families.base import Family, floating
 from .base import Model, response
@@ -178,7 +177,7 @@ def observed(data: Any, families: Sequence[Family], weights: str | None = None) 
     arrays = isinstance(data, Mapping) and "y" in data and all(np.ndim(v) >= (2 if k == "y" else 1) for k, v in data.items())
     if arrays:
         tensors = {name: _numbers(values, families[0]) for name, values in data.items()}
-    elif hasattr(data, "columns") or isinstance(data, (str, Path, Mapping)):
+    elif is_table(data):
         from ..data.frame import Frame  # brings pandas
         from ..data.table import numeric_tensors
 

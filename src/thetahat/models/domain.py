@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.source import Source
 from ..errors import DataError
 from ..families.ranges import ROUNDING
+from ..protocols import rows_kept
 
 if TYPE_CHECKING:
     from .regression import Regression
@@ -48,7 +49,8 @@ class Domain:
 
     def slack(self, theta: Tensor | np.ndarray) -> np.ndarray:
         """C θ − d, (m,)."""
-        return np.asarray(self.C @ np.asarray(theta)).reshape(-1) - self.d
+        out: np.ndarray = np.asarray(self.C @ np.asarray(theta)).reshape(-1) - self.d
+        return out
 
     def contains(self, theta: Tensor | np.ndarray) -> bool:
         """Whether θ is in the domain, a closed end reached to rounding included."""
@@ -62,7 +64,8 @@ class Domain:
     def gram(self, weight: np.ndarray) -> np.ndarray:
         """Cᵀ diag(w) C, (p, p)."""
         if isinstance(self.C, np.ndarray):
-            return self.C.T @ (self.C * weight[:, None])
+            out: np.ndarray = self.C.T @ (self.C * weight[:, None])
+            return out
         return _dense(self.C.T @ self.C.multiply(weight[:, None]).tocsr())
 
 
@@ -133,7 +136,7 @@ def _moving(domain: Domain, source: Source) -> Domain:
             "Add an intercept or an offset, or choose a link that maps every linear predictor into the range."
         )
     kept = ~still
-    return Domain(domain.C[kept], *(getattr(domain, name)[kept] for name in ("d", "row", "what", "closed", "typical")))
+    return Domain(domain.C[kept], domain.d[kept], domain.row[kept], domain.what[kept], domain.closed[kept], domain.typical[kept])
 
 
 def _listed(domain: Domain, which: np.ndarray, source: Source) -> str:
@@ -145,7 +148,7 @@ def _listed(domain: Domain, which: np.ndarray, source: Source) -> str:
 
 def user_rows(source: Source, rows: np.ndarray) -> np.ndarray:
     """Rows of the source, counted in the user's table, of which incomplete ones were dropped."""
-    kept = getattr(source, "kept", None)
+    kept = rows_kept(source)
     return rows if kept is None else kept.nonzero()[0][rows]
 
 

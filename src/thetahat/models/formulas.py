@@ -20,6 +20,7 @@ from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
+from ..protocols import Categories
 from .regression import Regression
 
 _TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
@@ -61,7 +62,7 @@ def regression(
     response = read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
     surv = response if isinstance(response, Surv) else None
     family = family if surv is None else _censored(family, surv.expression)
-    if not hasattr(family, "probabilities"):
+    if not isinstance(family, Categories):
         _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
     texts = [right, "1", *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras)]
     predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
@@ -99,10 +100,10 @@ def _censored(family: Family, response: str) -> Family:
     """The family of times that are not all seen to their end."""
     if isinstance(family, Censored):
         return family
-    if type(family).cdf is Family.cdf or isinstance(family, (Bernoulli, Binomial)) or hasattr(family, "probabilities"):
+    if not family.has("cdf") or isinstance(family, (Bernoulli, Binomial, Categories)):
         raise BadArgument(
             f"the response {response!r} is a time, and {family} describes {family.support}"
-            f"{', without a cdf' if type(family).cdf is Family.cdf else ''}. Accepted: {_TIMES}."
+            f"{'' if family.has('cdf') else ', without a cdf'}. Accepted: {_TIMES}."
         )
     return Censored(family)
 
@@ -111,9 +112,9 @@ def _with_levels(family: Family, response: str, levels: tuple[Any, ...]) -> Fami
     """The family with as many categories as the response has levels."""
     if len(levels) == 1:
         raise BadArgument(f"the response {response!r} has one level only ({levels[0]!r}): there is nothing to tell apart.")
-    if not hasattr(family, "probabilities"):
+    if not isinstance(family, Categories):
         return family
-    k = getattr(family, "k", None)
+    k = family.categories
     if k is not None and k != len(levels):
         raise BadArgument(
             f"{family} describes {k} categories, and the response {response!r} has {len(levels)}: {', '.join(map(repr, levels[:8]))}."

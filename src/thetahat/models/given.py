@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Source, Tensors
+from ..data.source import is_table
 from ..errors import BadArgument, UnknownColumn, WrongType
 from ..families.base import Family
+from ..protocols import ReadsData, target_of
 from .custom import Custom
 
 
@@ -29,7 +30,7 @@ def density_of(
     from ..data.frame import Frame
     from .formulas import regression
 
-    if isinstance(data, (str, Path)) or hasattr(data, "columns") or isinstance(data, (Mapping, Frame)):
+    if is_table(data) or isinstance(data, Frame):
         frame = Frame(data)
         rest = [c for c in frame.columns if c != weights and c not in parameters.values()]
         if len(rest) != 1:
@@ -69,9 +70,8 @@ def source_of(data: Any, model: nn.Module, weights: str | None) -> Source:
         return data
     need(data, "a model")
     if isinstance(data, Batch):
-        return Tensors(data, target=getattr(model, "target", "y"))
-    own = getattr(model, "source", None)
-    found = None if own is None else own(data, weights)
+        return Tensors(data, target=target_of(model))
+    found = model.source(data, weights) if isinstance(model, ReadsData) else None
     if found is not None:
         return found
     if isinstance(data, Mapping) and all(isinstance(v, (Tensor, np.ndarray)) for v in data.values()):
@@ -86,7 +86,7 @@ def source_of(data: Any, model: nn.Module, weights: str | None) -> Source:
     if weights is not None and weights not in tensors:
         raise UnknownColumn.named(weights, tensors, where="weights=")
     count = None if weights is None else tensors.pop(weights)
-    return Tensors(tensors, count=count, target=getattr(model, "target", "y"))
+    return Tensors(tensors, count=count, target=target_of(model))
 
 
 def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:

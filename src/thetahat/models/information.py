@@ -165,7 +165,8 @@ class Factor:
         kept = J.kept()
         small = torch.linalg.solve_triangular(self.L.T, z[kept], upper=True) / self.scale[:, None]
         if J.eliminated is None or J.D is None or self.ratio is None:
-            return small
+            out: Tensor = small
+            return out
         out = torch.empty_like(z)
         out[kept] = small
         out[J.eliminated] = z[J.eliminated] / J.D.sqrt()[:, None] - self.ratio @ small

@@ -28,7 +28,8 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
-from .base import Model, coefficient_names, get_theta, names_of, natural_of
+from ..protocols import HasSlopes, HasStart, is_concave, measure_of
+from .base import Model, coefficient_names, family_of, get_theta, names_of, natural_of
 from .density import Density, observed
 from .information import Information
 from .partition import partition
@@ -210,7 +211,9 @@ class Mixture(Model):
     @property
     def slopes(self) -> list[bool]:
         """Which coordinates of θ are coefficients of a column: those of components that are regressions."""
-        own = (getattr(c, "slopes", [True] * size) for c, size in zip(self.components, self.sizes, strict=True))
+        own = (
+            c.slopes if isinstance(c, HasSlopes) else [True] * size for c, size in zip(self.components, self.sizes, strict=True)
+        )
         return [False] * (self.k - 1) + [bool(b) for each in own for b in each]
 
     def natural(self, theta: Tensor) -> Tensor:
@@ -235,7 +238,7 @@ class Mixture(Model):
 
     @property
     def concave(self) -> bool:
-        return self.k == 1 and bool(getattr(self.components[0], "concave", False))
+        return self.k == 1 and is_concave(self.components[0])
 
     # ---- data, and where to begin ----------------------------------------------------------------------------------------
 
@@ -258,7 +261,7 @@ class Mixture(Model):
 
     def start(self, source: Source) -> Tensor:
         """θ of one partition of the rows, from which to start without EM; canonical. As it is, where a component does not say where to begin."""
-        if not all(hasattr(c, "start") for c in self.components):
+        if not all(isinstance(c, HasStart) for c in self.components):
             return get_theta(self)
         held = partition(self, list(source.batches()), torch.Generator().manual_seed(0))
         return self.canonical(self.begin(source, held))
@@ -269,8 +272,8 @@ class Mixture(Model):
         n_k = torch.stack([c.sum(0) for c in counted]).sum(0)
         parts = [torch.log(n_k[1:] / n_k[0])]
         for k, c in enumerate(self._models()):
-            own = getattr(c, "start", None)
-            parts.append(get_theta(c) if own is None else own(Recounted(source, [part[:, k] for part in counted])))
+            rows = Recounted(source, [part[:, k] for part in counted])
+            parts.append(c.start(rows) if isinstance(c, HasStart) else get_theta(c))
         return torch.cat([p.to(torch.float64) for p in parts])
 
     def _models(self) -> list[Any]:
@@ -360,10 +363,10 @@ def _built(components: Any, k: int | None) -> list[Any]:
 
 def _agree(built: list[Any]) -> None:
     """Refuse components whose log p cannot be put into one sum."""
-    measures = list(dict.fromkeys(str(getattr(c, "measure", None)) for c in built))
+    measures = list(dict.fromkeys(measure_of(c) for c in built))
     if len(measures) > 1:
         raise BadArgument(f"a {measures[0]} and a {measures[1]} have no sum: the components of a mixture are all of one measure.")
-    lengths = list(dict.fromkeys(c.family.length for c in built if isinstance(getattr(c, "family", None), Family)))
+    lengths = list(dict.fromkeys(c.family.length for c in built if family_of(c) is not None))
     if len(lengths) > 1:
         raise BadArgument(f"the components describe y of different lengths: {', '.join(map(str, lengths))}.")
     encoders = {id(c.encoder) for c in built if isinstance(c, Regression)}
@@ -376,4 +379,4 @@ def _alike(a: Any, b: Any) -> bool:
     if type(a) is not type(b) or not isinstance(a, (Density, Regression)):
         return a is b
     settings = ("family", "slots", "fixed")
-    return all(getattr(a, name, None) == getattr(b, name, None) for name in settings)
+    return all(vars(a).get(name) == vars(b).get(name) for name in settings)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..families.base import Family
+from ..protocols import target_of
+from .base import family_of
 from .regression import Regression
 
 SURE = 0.8  # of a row, for the component to which a first guess gives it; the rest is everybody's, so that no component starts on a point
@@ -56,8 +58,8 @@ def _possible(model: Any, batch: Batch, r: Tensor) -> Tensor:
 
 def supports(component: Any, batch: Batch) -> Tensor:
     """Which rows a component can have produced, whatever its parameters, (n,)."""
-    family = getattr(component, "family", None)
-    y = batch[getattr(component, "target", "y")]
+    family = family_of(component)
+    y = batch[target_of(component)]
     if not isinstance(family, Family):
         return torch.ones(len(batch), dtype=torch.bool)
     return family.in_support(y, **component.extras(batch))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..families.base import Family, Parameter
+from ..protocols import is_streamed
 from .base import Model, set_theta, unique
 from .information import Information
 from .taylor import Taylor
@@ -517,7 +518,7 @@ def _some_rows(source: Source, most: int = 20_000) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in memory)."""
     taken: list[Batch] = []
     rows = 0
-    stop = most if getattr(source, "streamed", False) or source.size is None else source.size
+    stop = most if is_streamed(source) or source.size is None else source.size
     for batch in source.batches():
         taken.append(batch)
         rows += len(batch)

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.batch import Batch
 from ..memory import reserve
+from ..protocols import HasScores, taylor_of
 from .information import Information
 
 
@@ -44,7 +45,7 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
 
     The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
     """
-    own = getattr(model, "taylor", None)
+    own = taylor_of(model)
     if own is not None:
         return own(batch, weight, order, precision)
     free = [p for p in model.parameters() if p.requires_grad]
@@ -71,9 +72,8 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
 
 def scores(model: Any, batch: Batch) -> Tensor:
     """∂ log p_i / ∂θ, (n, p)."""
-    own = getattr(model, "scores", None)
-    if own is not None:
-        return own(batch)
+    if isinstance(model, HasScores):
+        return model.scores(batch)
     with torch.enable_grad(), _twice():
         return jacobian(model.log_prob(batch).reshape(-1), [p for p in model.parameters() if p.requires_grad])
 

@@ -12,8 +12,10 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families import links
-from ..families.base import Parameter, positive
-from .base import Model
+from ..families.base import Parameter
+from ..families.ranges import positive
+from ..protocols import averaging_of, encoder_of, target_of
+from .base import Model, family_of
 from .conditional import Conditional
 from .regression import Regression
 
@@ -50,16 +52,16 @@ class Tempered(Conditional):
 
     def __init__(self, model: nn.Module):
         Model.__init__(self)
-        family: Any = getattr(model, "family", None)
-        logit = getattr(family, "support", None) is not None and family.support.name == "{0, 1}" and _logistic(family)
+        family: Any = family_of(model)
+        logit = family is not None and family.support.binary and _logistic(family)
         if not isinstance(model, (Conditional, Regression)) or not (logit or type(family).__name__ == "Categorical"):
             raise BadArgument(
                 f"Tempered(model) divides logits, and {family or type(model).__name__} has none. Accepted: a Conditional or a Regression of "
                 "a Categorical, or of a Bernoulli with link='logit'."
             )
         self.inner: Any = copy.deepcopy(model).requires_grad_(False).eval()
-        self.family, self.target, self.measure = family, getattr(model, "target", "y"), family.measure
-        self.weights = getattr(model, "weights", "raw")
+        self.family, self.target, self.measure = family, target_of(model), family.measure
+        self.weights = averaging_of(model)
         self.log_temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     # ---- p ---------------------------------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ class Tempered(Conditional):
     @property
     def encoder(self) -> Any:
         """How a table becomes what a regression reads; None of a network."""
-        return getattr(self.inner, "encoder", None)
+        return encoder_of(self.inner)
 
     def source(self, data: Any, weights: str | None = None) -> Source | None:
         """A table as the regression inside reads it; None where a network reads it as other models do."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,13 @@ ACTIVATIONS = ("swiglu", "relu2")
 LLAMAS = ("llama", "arcee", "mistral")  # types of transformers' models that compute this network's function
 Cache = list[tuple[Tensor, Tensor]]  # of each layer the keys and values so far, (B, H, T, d)
 Read = tuple[Cache, Tensor]  # and the last tokens, (B, n − 1), of which the next n-grams begin
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A model of transformers."""
+
+    config: Any
 
 
 class RMSNorm(nn.Module):
@@ -82,7 +89,8 @@ class Feedforward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up_proj(x)
-        return self.down_proj(F.silu(self.gate_proj(x)) * up if self.gated else F.relu(up).square())
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * up if self.gated else F.relu(up).square())
+        return out
 
 
 class Block(nn.Module):
@@ -207,7 +215,8 @@ class Transformer(nn.Module):
         return self.through(self._embedded(tokens, documents), mask)[0]
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        return self.lm_head(self.features(tokens, documents))
+        out: Tensor = self.lm_head(self.features(tokens, documents))
+        return out
 
     def extend(self, tokens: Tensor, cache: Read | None) -> tuple[Tensor, Read]:
         """Logits of the token after these, (B, V), and what was read: what came before is not read again."""
@@ -231,7 +240,8 @@ class Transformer(nn.Module):
             code = code * before + earlier
             rows = table.num_embeddings
             h = h + table(code if rows >= before ** (k + 1) else (code * 2654435761 >> 7) % rows)
-        return h
+        out: Tensor = h
+        return out
 
     def through(self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values."""
@@ -289,8 +299,9 @@ class Transformer(nn.Module):
         ModelError : a model of another type; its logits are not those of the copy; or (BadArgument) it has parts that this network lacks
             (biases, scaled rotations, heads of another width)
         """
-        c: Any = getattr(llama, "config", None)
-        kind = getattr(c, "model_type", None)
+        c: Any = llama.config if isinstance(llama, Configured) else None
+        known = {} if c is None else c.to_dict()
+        kind = known.get("model_type")
         if kind not in LLAMAS:
             raise ModelError(
                 f"a {type(llama).__name__} of the type {kind!r} is not a Llama. Accepted: models of the types {', '.join(LLAMAS)}; any other "
@@ -299,15 +310,15 @@ class Transformer(nn.Module):
         rope = c.rope_parameters
         lacks = {
             "rope_parameters": rope.get("rope_type", "default") != "default",
-            "attention_bias": getattr(c, "attention_bias", False),
-            "mlp_bias": getattr(c, "mlp_bias", False),
+            "attention_bias": known.get("attention_bias", False),
+            "mlp_bias": known.get("mlp_bias", False),
             "head_dim": (c.head_dim or c.hidden_size // c.num_attention_heads) != c.hidden_size // c.num_attention_heads,
             "hidden_act": c.hidden_act not in ("silu", "relu2") or (c.hidden_act == "relu2") != (kind == "arcee"),
-            "sliding_window": getattr(c, "sliding_window", None) is not None,
+            "sliding_window": known.get("sliding_window") is not None,
         }
         for name, own in lacks.items():
             if own:
-                raise BadArgument(f"the model's {name} is {getattr(c, name)!r}, which Transformer has not: fit the model itself.")
+                raise BadArgument(f"the model's {name} is {known[name]!r}, which Transformer has not: fit the model itself.")
         out = cls(
             c.vocab_size,
             layers=c.num_hidden_layers,
@@ -359,4 +370,5 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _linear(columns: int, rows: int, dtype: torch.dtype) -> nn.Linear:
-    return torch.nn.utils.skip_init(nn.Linear, columns, rows, bias=False, dtype=dtype)
+    out: nn.Linear = torch.nn.utils.skip_init(nn.Linear, columns, rows, bias=False, dtype=dtype)
+    return out

@@ -178,7 +178,8 @@ class BradleyTerry(Model):
     def _order(self, batch: Batch) -> Tensor:
         if "first" not in batch:
             raise ModelError("BradleyTerry(first=True) needs to know which item was first: give Preferences(…, first=…).")
-        return batch["first"].to(self.advantage.dtype)
+        out: Tensor = batch["first"].to(self.advantage.dtype)
+        return out
 
     # ---- θ ---------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.source import evaluating
 from ..errors import BadArgument
+from ..protocols import HasFeatures
 from .token_pairs import TokenPairs
 
 POOLINGS = ("last", "mean")
@@ -41,7 +42,7 @@ def embedded(
     how = [pooling] if isinstance(pooling, str) else list(pooling)
     if not how or any(each not in POOLINGS for each in how):
         raise BadArgument(f"pooling={pooling!r}. Accepted: {', '.join(map(repr, POOLINGS))}, or several.")
-    if not hasattr(network, "features"):
+    if not isinstance(network, HasFeatures):
         raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
     batch = pairs.whole
     ids = torch.cat([batch["chosen"], batch["rejected"]])

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, NotFinite, UnknownColumn, WrongType
 from ..files import usable
+from ..protocols import HasNames
 from .comparisons import Preferences
 
 FIELDS = ("prompt", "chosen", "rejected", "margin", "tie")
@@ -128,12 +129,11 @@ class Pairs(Sequence[Pair]):
             if not (isinstance(pair.chosen, str) and isinstance(pair.rejected, str)):
                 raise WrongType(f"{pair.where} holds token ids: features are of text.")
         chosen, rejected = (
-            np.asarray(features([str(getattr(p, which)) for p in self._pairs]), dtype=np.float64)
-            for which in ("chosen", "rejected")
+            np.asarray(features([str(vars(p)[which]) for p in self._pairs]), dtype=np.float64) for which in ("chosen", "rejected")
         )
         tie = [bool(p.tie) for p in self._pairs] if any(p.tie for p in self._pairs) else None
         margin = [p.margin or 0.0 for p in self._pairs] if any(p.margin for p in self._pairs) else None
-        known = names if names is not None else getattr(features, "names", None)
+        known = names if names is not None else features.names if isinstance(features, HasNames) else None
         return Preferences(chosen, rejected, group=self.group, tie=tie, margin=margin, features=known)
 
     def _of(self, pairs: list[Pair]) -> Pairs:

@@ -60,7 +60,8 @@ class PlackettLuce(BradleyTerry):
     def _seen(batch: Batch) -> Tensor:
         """Which places are no padding, (n, J)."""
         J = batch["order"].shape[1]
-        return torch.arange(J, device=batch["order"].device) < batch["places"][:, None]
+        out: Tensor = torch.arange(J, device=batch["order"].device) < batch["places"][:, None]
+        return out
 
     def _wins(self, source: Source) -> tuple[Tensor, Tensor, bool, bool]:
         """Who was placed directly above whom: what was placed above something further down is reached through those between."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadArgument
+from ..protocols import HasFeatures
 
 
 class Reward(nn.Module):
@@ -34,7 +35,7 @@ class Reward(nn.Module):
 
     def __init__(self, network: Any, *, frozen: bool = False, in_place: bool = False):
         super().__init__()
-        if not hasattr(network, "features"):
+        if not isinstance(network, HasFeatures):
             raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
         network = network if in_place else copy.deepcopy(network)
         self.network: Any = network
@@ -51,7 +52,8 @@ class Reward(nn.Module):
     def forward(self, tokens: Tensor, length: Tensor) -> Tensor:
         """r, (B,), of tokens (B, T) of which the first `length`, (B,), are real."""
         h = self.network.features(tokens)
-        return self.head(h[torch.arange(len(h), device=h.device), length - 1]).squeeze(-1)
+        out: Tensor = self.head(h[torch.arange(len(h), device=h.device), length - 1]).squeeze(-1)
+        return out
 
 
 def _alone(network: nn.Module, weight: Tensor) -> bool:

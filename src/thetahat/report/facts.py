@@ -24,9 +24,11 @@ from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
-from ..models.base import names_of
+from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
-from ..solvers import DENSE
+from ..protocols import is_drawn, kind_of, layout_of, measure_of
+from ..solvers.choice import DENSE
+from ..types import shown_as
 from .words import count, join, number, plural, probability
 
 LARGE = 1000  # values of a network's θ up to which it is shown like any other
@@ -187,7 +189,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
     Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
     """
     if (level, covariance, by) == (0.95, None, None) and ("facts", fit._errors) in fit._cache:
-        return fit._cache["facts", fit._errors]
+        out: Facts = fit._cache["facts", fit._errors]
+        return out
     without = why_not(fit)
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
@@ -217,8 +220,8 @@ def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: 
         without=without,
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
         observations=math.nan if network else _known(fit, "observations"),
-        kind=getattr(fit.model, "kind", "exact"),
-        measure=getattr(fit.model, "measure", "density"),
+        kind=kind_of(fit.model),
+        measure=measure_of(fit.model),
         units=_bare(fit.source.units),
         criteria={name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)},
         counted=fit.effective_parameters if criteria and fit.objective.priors else None,
@@ -245,7 +248,8 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
 def _known(fit: Any, what: str) -> float:
     """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the data."""
     try:
-        return getattr(fit, what)
+        out: float = getattr(fit, what)
+        return out
     except BadArgument:
         if isinstance(fit.objective, Recalled):
             return math.nan
@@ -298,7 +302,7 @@ def why_not(fit: Any) -> str:
         return "No standard errors: under a prior with a kink the maximum has no curvature at zero. fit.bootstrap() shows how the estimates vary."
     if fit.robust is not None and isinstance(fit.objective, Recalled) and fit.objective.spread is None:
         return "The standard errors of a robust fit need the rows that were fitted: th.load(path, data=…)."
-    layout = getattr(fit.model, "layout", None)
+    layout = layout_of(fit.model)
     size = layout.kept if layout is not None and len(fit.objective.terms) == 1 else len(fit.theta)
     if size > DENSE:
         return f"The information of {count(size)} parameters is not written out, so there are no standard errors."
@@ -344,13 +348,13 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     else:
         doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
         own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
-        yield "model", f"{own} ({_measure(getattr(model, 'measure', 'density'))})" + (f": {doc[0]}" if doc else "")
+        yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
         yield "further term", f"{type(term.model).__name__}, on {where}"
     for term in fit.objective.terms:
         if term.weights is not None:
-            told = getattr(term.weights, "__name__", None) or str(term.weights)
+            told = shown_as(term.weights)
             if isinstance(term.weights, Importance) and term.source.size is not None:
                 worth, rows = term.weights.effective(term.source)
                 told += f", by which {plural(rows, 'row')} weigh like {number(worth)}"
@@ -358,7 +362,7 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     if fit.robust is not None:
         yield "maximised", _robust(fit)
     for prior in fit.objective.priors:
-        own, on = prior.prior, getattr(prior.prior, "on", None)
+        own, on = prior.prior, prior.prior.on
         shown = _short(dataclasses.replace(own, on=None) if isinstance(on, (list, tuple)) and len(on) > NAMED else own)
         yield "prior", f"{shown} on {plural(len(own.coordinates(prior.model)), 'coefficient')}"
 
@@ -378,7 +382,7 @@ def _component(model: Any) -> str:
     if isinstance(model, Regression):
         response, first = _bare(model.encoder.response.expression), model.predictors[0].design.formula
         return f"{response} ~ {first}, {_short(model.family)}"
-    return _short(getattr(model, "family", None) or type(model).__name__)
+    return _short(family_of(model) or type(model).__name__)
 
 
 def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
@@ -407,7 +411,7 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
         return
     size = source.size
     kind = getattr(source, "kind", type(source).__name__).lower()
-    if getattr(source, "drawn", False):
+    if is_drawn(source):
         yield (
             "data",
             kind + (f" of {source.name}" if hasattr(source, "name") else "") + ", drawn from the model as it was trained",
@@ -424,7 +428,7 @@ def _short(settings: Any) -> str:
         return str(settings)
     shown = []
     for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
+        value = vars(settings)[each.name]
         if each.name.startswith("_") or value is None or value == each.default:
             continue
         shown.append(f"{each.name}={_short(value) if dataclasses.is_dataclass(value) else value}")
@@ -482,7 +486,7 @@ def is_network(fit: Any) -> bool:
 
     So it is where the data were drawn from the model: another pass would play again.
     """
-    drawn = any(getattr(term.source, "drawn", False) for term in fit.objective.terms)
+    drawn = any(is_drawn(term.source) for term in fit.objective.terms)
     return drawn or (fit.certificate.status in ("stochastic", "not converged") and len(fit.theta) > LARGE)
 
 

@@ -24,10 +24,11 @@ from ..data.processes import replicated
 from ..errors import BadArgument, ThetahatError
 from ..files import usable, write_text
 from ..printable import everywhere, printable
+from ..protocols import Draws, levels_of, shape_of
 from . import plots, reproduce, words
+from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
-from .summary import cells, heads
 
 PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
@@ -122,8 +123,8 @@ def page(fit: Any, level: float = 0.95) -> str:
 
 def draws(fit: Any, figures: Callable[..., Figures]) -> Figures:
     """Images drawn from the model, where it draws images."""
-    shape, levels = getattr(fit.source, "shape", None), getattr(fit.source, "levels", None)
-    if not hasattr(fit.model, "draw") or shape is None or len(shape) != 2 or levels is None:
+    shape, levels = shape_of(fit.source), levels_of(fit.source)
+    if not isinstance(fit.model, Draws) or shape is None or len(shape) != 2 or levels is None:
         return Figures()
     return figures(lambda: [grid(fit.sample(20), shape, levels, columns=10).properties(title=alt.Title("drawn from the model"))])
 

@@ -44,9 +44,10 @@ def grid(images: Any, shape: tuple[int, ...], levels: int = 256, *, columns: int
         raise BadArgument(f"scale={scale}. Accepted: 1 or more.")
     high, wide = (side * scale for side in sheet.shape[:2])
     url = "data:image/png;base64," + b64encode(png(sheet.repeat(scale, 0).repeat(scale, 1))).decode()
-    chart = alt.Chart(alt.Data(values=[{"url": url}])).mark_image(width=wide, height=high, align="left", baseline="top")
+    chart = alt.Chart(alt.InlineData(values=[{"url": url}])).mark_image(width=wide, height=high, align="left", baseline="top")
     placed = chart.encode(x=alt.value(0), y=alt.value(0), url="url:N")
-    return placed.properties(width=wide, height=high).configure_view(strokeWidth=0)
+    out: alt.Chart = placed.properties(width=wide, height=high).configure_view(strokeWidth=0)
+    return out
 
 
 def tiled(images: Any, shape: tuple[int, ...], levels: int = 256, columns: int = 10) -> np.ndarray:

@@ -49,7 +49,8 @@ def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
     if what not in CHARTS:
         raise BadArgument(f"plot({what!r}) is not a chart. Accepted: {', '.join(map(repr, CHARTS))}.")
     panels = CHARTS[what](fit)
-    return styled(panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels))))
+    out: alt.TopLevelMixin = styled(panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels))))
+    return out
 
 
 def styled(chart: Any, background: str = "white") -> Any:
@@ -345,7 +346,8 @@ def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> A
 def _path(data: pd.DataFrame) -> alt.Chart:
     """A line through the steps, with a dot at each where they are few."""
     dots = alt.OverlayMarkDef(color=MAIN, filled=True, size=30) if len(data) < 60 else False
-    return alt.Chart(data).mark_line(color=MAIN, strokeWidth=2, point=dots)
+    out: alt.Chart = alt.Chart(data).mark_line(color=MAIN, strokeWidth=2, point=dots)
+    return out
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------

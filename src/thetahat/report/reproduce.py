@@ -7,13 +7,14 @@ import shlex
 from typing import Any
 
 from ..families.base import Family
-from ..families.config import to_config
 from ..families.links import Link
+from ..io.families import to_config
 from ..likelihood import priors
 from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import choose
+from ..types import fields_of
 
 
 def python(fit: Any) -> str:
@@ -79,7 +80,8 @@ def command(fit: Any) -> str:
     """
     call = fit.call
     if call.get("command"):
-        return call["command"]
+        out: str = call["command"]
+        return out
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
     weighted = fit.objective.terms[0].weights is not None
     if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors) or weighted or fit.robust is not None:
@@ -110,7 +112,7 @@ def _prior(prior: Any) -> str:
     names = {kind: name for name, kind in priors.registry.items()}
     if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
         return ""
-    settings = [(each.name, getattr(prior, each.name)) for each in dataclasses.fields(prior)]
+    settings = list(fields_of(prior).items())
     rest = [f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0]
     return ":".join([names[type(prior)], repr(prior.scale), *rest, *([f"on={prior.on}"] if prior.on is not None else [])])
 
@@ -132,7 +134,8 @@ def _name(config: dict[str, Any]) -> str:
     if config["family"] in ("categorical", "ordinal") and set(settings) == {"k"}:
         settings = {}  # the response says how many categories there are
     if not settings:
-        return config["family"]
+        out: str = config["family"]
+        return out
     inner = settings.get("family")
     within = _name(inner) if set(settings) == {"family"} and isinstance(inner, dict) else ""
     return f"{config['family']}({within})" if within else ""
@@ -142,7 +145,7 @@ def written(settings: Any, prefix: str) -> str:
     """A frozen dataclass as the code that makes it."""
     shown = []
     for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
+        value = vars(settings)[each.name]
         if not each.init or value is None or value == each.default:
             continue
         if isinstance(value, Link):
@@ -157,7 +160,8 @@ def written(settings: Any, prefix: str) -> str:
 
 def _solver(fit: Any) -> list[str]:
     """solver=…, if it is not the one that would be chosen, with the settings that would be chosen."""
-    if fit.solver is None or not dataclasses.is_dataclass(fit.solver) or fit.solver == choose(fit.objective):
+    chosen: Any = choose(fit.objective)
+    if not dataclasses.is_dataclass(fit.solver) or fit.solver == chosen:
         return []
     return [f"solver={written(fit.solver, 'th.')}"]
 

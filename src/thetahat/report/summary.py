@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..printable import everywhere
+from .cells import cells, heads
 from .facts import Block, Facts, Fold, Joint, Line, gather
-from .words import ABSENT, explained, fixed, held_out, nats, number, places, probability, statistic, verdict
+from .words import ABSENT, explained, held_out, nats, number, verdict
 
 WIDTH = 100
 GAP = "   "
@@ -155,19 +156,6 @@ def _cut(name: str, width: int) -> str:
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------------
-
-
-def heads(facts: Facts) -> tuple[str, ...]:
-    """Of the columns: t where an estimate over its error is referred to Student's, z where to the normal."""
-    tested = "t" if any(line.df is not None for line in facts.lines) else "z"
-    return ("estimate", "std. error", f"{100 * facts.level:g}% low", "high", tested, "p")
-
-
-def cells(line: Line) -> tuple[str, ...]:
-    """A line's numbers: estimate, error and ends to the digits that the error is worth."""
-    decimals = places(line.standard_error)
-    four = (fixed(v, decimals) for v in (line.estimate, line.standard_error, line.low, line.high))
-    return (*four, statistic(line.z), probability(line.p))
 
 
 class _Cells:

@@ -114,7 +114,8 @@ class SquashedNormal:
     def sent(self, action: Tensor) -> np.ndarray:
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
         a = np.clip((middle + half * np.tanh(action.cpu().double().numpy())).astype(self.dtype), *self._edges)
-        return a.reshape(*a.shape[:-1], *self.shape)
+        out: np.ndarray = a.reshape(*a.shape[:-1], *self.shape)
+        return out
 
 
 def _within(low: np.ndarray, high: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from ..data.batch import Batch
 from ..data.source import evaluating
 from ..errors import BadArgument
 from ..likelihood.weights.bounded import ROUNDING, bounded
+from ..protocols import ValuesStates
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class GAE:
     def __post_init__(self) -> None:
         if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1):
             raise BadArgument(f"discount={self.discount}, trace={self.trace}. Accepted: numbers in [0, 1].")
-        if not hasattr(self.value, "of"):
+        if not isinstance(self.value, ValuesStates):
             raise BadArgument(f"GAE(value): received {type(self.value).__name__}. Accepted: a rl.Value.")
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -151,4 +152,5 @@ def _advantage(batch: Batch, of: Any) -> Tensor:
         raise BadArgument(
             f"{type(of).__name__} weighs terms by their advantage, and the batch has none: rl.Rollouts(…, advantage=rl.GAE(value))."
         )
-    return batch["advantage"]
+    out: Tensor = batch["advantage"]
+    return out

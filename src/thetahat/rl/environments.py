@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
+from ..types import name_of
 from . import snapshot
 
 Array = np.ndarray
@@ -40,7 +41,8 @@ class Transition:
 
     @property
     def ended(self) -> Array:
-        return self.terminated | self.truncated
+        out: Array = self.terminated | self.truncated
+        return out
 
 
 class Environments:
@@ -73,7 +75,7 @@ class Environments:
             raise MissingExtra.named("gymnasium", "rl") from error
         if copies < 1:
             raise BadArgument(f"copies={copies}. Accepted: 1 or more.")
-        self.name = environment if isinstance(environment, str) else getattr(environment, "__name__", "environment")
+        self.name = environment if isinstance(environment, str) else name_of(environment)
         given = dict(settings or {})
         try:
             if isinstance(environment, str):
@@ -138,7 +140,8 @@ class Environments:
             raise BadArgument(
                 f"action {action[at]} was chosen in copy {at[0]}; {self.name} has the actions 0 … {most}: give the policy's network as many outputs."
             )
-        return action + self.offset
+        out: Array = action + self.offset
+        return out
 
     def _done(self, what: Callable[..., Any], *given: Any, **settings: Any) -> Any:
         """What the environment's own code does; what it raises is said to be its own."""
@@ -174,7 +177,8 @@ class Environments:
                 f"{self.name} gave the {what} {values[at]} in copy {at[0]} after {self.steps} steps"
                 + (f" (entry {', '.join(map(str, at[1:]))})." if at[1:] else ".")
             )
-        return values
+        out: Array = values
+        return out
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Policy(Model):
         if not isinstance(network, nn.Module):
             raise BadArgument(f"Policy(network): network is {type(network).__name__}, not a torch.nn.Module.")
         self.network = network
-        self.actions: Actions | None = actions if actions is None or hasattr(actions, "outputs") else actions_of(actions)
+        self.actions: Actions | None = actions if actions is None or isinstance(actions, Actions) else actions_of(actions)
 
     @property
     def measure(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ Array = np.ndarray
 KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count")
 
 
+@runtime_checkable
 class Bootstrapped(Protocol):
     """Acts, values actions, (n, A), and says what the data are: the target of transitions, given what it thinks of the states they lead to."""
 
@@ -208,7 +209,7 @@ class Replay:
     # ---- play ----------------------------------------------------------------------------------------------------------------
 
     def _suited(self, model: Any) -> Any:
-        if any(not hasattr(model, name) for name in ("act", "worth", "projected")):
+        if not isinstance(model, Bootstrapped):
             raise BadArgument(
                 f"a replay is played by a model with act, worth and projected (C51, QRDQN, IQN); received {type(model).__name__}."
             )
@@ -245,13 +246,12 @@ class Replay:
             self._return[now.ended] = 0
 
     def _remember(self, now: Transition) -> None:
+        given = vars(now) | {"ended": now.ended}
         if not self.memory:
-            self.memory = {
-                name: np.zeros((self.rows, *getattr(now, name).shape), dtype=getattr(now, name).dtype) for name in KEPT
-            }
+            self.memory = {name: np.zeros((self.rows, *given[name].shape), dtype=given[name].dtype) for name in KEPT}
         at = self.written % self.rows
         for name, array in self.memory.items():
-            array[at] = getattr(now, name)
+            array[at] = given[name]
         self.written += 1
 
     # ---- draw ----------------------------------------------------------------------------------------------------------------

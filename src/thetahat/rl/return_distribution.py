@@ -96,7 +96,8 @@ class ReturnDistribution(Model):
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(f.shape)} for states of {leading}. Accepted: ({shown}, A·{K}), A actions."
             )
-        return f.unflatten(-1, (-1, K))
+        out: Tensor = f.unflatten(-1, (-1, K))
+        return out
 
 
 class C51(ReturnDistribution):
@@ -288,7 +289,8 @@ class IQN(Quantiles):
         if psi.shape[-1] != self.embedding.out_features:
             raise ModelError(f"features have {psi.shape[-1]} columns; width={self.embedding.out_features}.")
         phi = F.relu(self.embedding(torch.cos(tau.to(psi.dtype)[..., None] * self.harmonics.to(psi.dtype))))  # (…, N, width)
-        return self.head(psi.unsqueeze(-2) * phi).transpose(-1, -2)
+        out: Tensor = self.head(psi.unsqueeze(-2) * phi).transpose(-1, -2)
+        return out
 
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
         values = self.quantiles(state, midpoints(self.samples).to(self.harmonics.device))

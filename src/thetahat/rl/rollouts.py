@@ -5,25 +5,28 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.source import evaluating, told
 from ..errors import BadArgument, DataError
+from ..protocols import Observes
 from .environments import Environments, Transition
 from .snapshot import Opaque
 
 
+@runtime_checkable
 class Actor(Protocol):
     """Chooses an action for each state, as the environment takes it."""
 
     def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Any: ...
 
 
+@runtime_checkable
 class Player(Protocol):
     """Chooses an action for each state, as it is recorded, and says how probable it was."""
 
@@ -128,7 +131,7 @@ class Rollouts:
 
     def batches(self, model: Player | None = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
-        if model is None or not hasattr(model, "play"):
+        if not isinstance(model, Player):
             raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
         with evaluating(model):
             self._observed(model)
@@ -240,7 +243,7 @@ class Rollouts:
     def _batch(self, taken: list[tuple[Transition, Tensor, Tensor]]) -> Batch:
         count = torch.from_numpy(np.stack([now.count for now, _, _ in taken], 1))
         tensors = {
-            name: torch.from_numpy(np.stack([getattr(now, name) for now, _, _ in taken], 1))
+            name: torch.from_numpy(np.stack([vars(now)[name] for now, _, _ in taken], 1))
             for name in ("state", "reward", "next", "terminated", "truncated")
         }
         tensors |= {"action": torch.stack([a for _, a, _ in taken], 1), "log_prob": torch.stack([p for _, _, p in taken], 1)}
@@ -304,7 +307,7 @@ def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
 
 def _normalisers(model: Any) -> list[Any]:
     """The layers of a policy that are shown what was played."""
-    return [layer for layer in model.modules() if hasattr(layer, "observe")] if hasattr(model, "modules") else []
+    return [layer for layer in model.modules() if isinstance(layer, Observes)] if isinstance(model, nn.Module) else []
 
 
 def _endless(environments: Environments) -> None:

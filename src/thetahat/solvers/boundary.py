@@ -17,6 +17,7 @@ from torch import Tensor
 from ..families.links import Identity
 from ..likelihood import LogPrior, Objective
 from ..models.regression import Predictor, Regression
+from ..protocols import HasScale
 from . import interior_point
 from .interior_point import InteriorPoint
 from .loop import iterate
@@ -59,7 +60,7 @@ def reduced(objective: Objective, state: Any) -> Reduced | None:
         return None
     solver: Any = Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
     end = iterate(solver, objective)
-    scale = getattr(state, "scale", None)
+    scale = state.scale if isinstance(state, HasScale) else None
     if scale is not None and isinstance(end, State):  # what was seen of the information before counts on
         end = replace(end, scale=torch.maximum(end.scale, scale[kept]))
     return Reduced(objective.at(end.theta), solver, end, found)

@@ -25,6 +25,9 @@ from ..data.source import digest, told
 from ..errors import BadArgument, BadSave, NotWritten, ThetahatError
 from ..files import replacing, usable
 from ..likelihood import Objective
+from ..models.base import family_of
+from ..protocols import Restores, is_drawn
+from ..types import fields_of
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
@@ -74,7 +77,7 @@ def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> N
     except (OSError, BadArgument) as error:
         left = "The one before it is whole: the same call goes on from there." if path.exists() else "None was written before."
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        said = getattr(reason, "strerror", None) or reason
+        said = (reason.strerror if isinstance(reason, OSError) else None) or reason
         raise NotWritten(f"the checkpoint {str(path)!r} cannot be written: {said}. {left}") from error
 
 
@@ -166,9 +169,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def identity(solver: Any, objective: Objective) -> dict[str, Any]:
     """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the priors."""
     settings: dict[str, Any] = {
-        f.name: str(getattr(solver, f.name))
-        for f in dataclasses.fields(solver)
-        if f.name not in ("checkpoint", "checkpoint_every", "held_out", "in_place")
+        name: str(value)
+        for name, value in fields_of(solver).items()
+        if name not in ("checkpoint", "checkpoint_every", "held_out", "in_place")
     }
     held = solver.held_out
     settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)
@@ -184,7 +187,7 @@ def identity(solver: Any, objective: Objective) -> dict[str, Any]:
 def check(objective: Objective) -> None:
     """Data drawn from the model cannot be drawn again: their source has to say what its next draw depends on."""
     for term in objective.terms:
-        if getattr(term.source, "drawn", False) and not hasattr(term.source, "restore"):
+        if is_drawn(term.source) and not isinstance(term.source, Restores):
             raise BadArgument(
                 f"checkpoint= needs data that can be drawn again: {type(term.source).__name__} draws them from the model, and has no "
                 "state() and restore(tensors)."
@@ -196,12 +199,12 @@ def _known(source: Any) -> str | None:
     rows = whole(source)
     if rows is not None:
         return digest(*rows.tensors.values(), *([rows.count] if rows.counted else []))
-    return None if source.size is None and not getattr(source, "drawn", False) else source.fingerprint
+    return None if source.size is None and not is_drawn(source) else source.fingerprint
 
 
 def _structure(model: Any) -> str:
     """A digest of a model's layers and family, without the values of its parameters."""
-    said = f"{model!r} {getattr(model, 'family', '')}"
+    said = f"{model!r} {family_of(model) or ''}"
     return type(model).__name__ + " " + hashlib.blake2b(re.sub("0x[0-9a-f]+", "", said).encode(), digest_size=8).hexdigest()
 
 

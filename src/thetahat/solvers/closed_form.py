@@ -22,6 +22,7 @@ from ..errors import BadArgument
 from ..families.links import Identity
 from ..families.normal import Normal
 from ..likelihood import Objective
+from ..models.base import family_of
 from ..models.regression import NARROW, Predictor, Regression
 from ..models.taylor import Taylor
 from .certificate import Certificate
@@ -180,7 +181,7 @@ class ClosedForm:
         if not applies(objective) or not isinstance(model, Regression):
             raise BadArgument(
                 "solver=th.ClosedForm() is least squares: a normal response with an identity link and a constant scale, without a prior, "
-                f"robust= or a weighting; the model is {getattr(model, 'family', type(model).__name__)}. Leave the solver out, or use th.Newton()."
+                f"robust= or a weighting; the model is {family_of(model) or type(model).__name__}. Leave the solver out, or use th.Newton()."
             )
         found = solve(objective)
         theta = objective.theta
@@ -242,7 +243,7 @@ def _precision(model: Any, found: LeastSquares) -> float:
 
 def covariance(objective: Objective) -> Tensor:
     """J⁻¹ at θ̂ by QR, (p, p), θ = (β, log σ): where `applies`, more exact than any factor of J."""
-    remembered = getattr(objective, "inverse", None)  # of an objective that was saved without its rows
+    remembered = objective.inverse  # of an objective that was saved without its rows
     if remembered is not None:
         return remembered
     found, model = solve(objective), objective.model

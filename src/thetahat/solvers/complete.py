@@ -18,6 +18,7 @@ from ..models.mixture import Mixture, Recounted
 from ..models.partition import supports
 from ..models.regression import Regression
 from ..models.taylor import Taylor, weighted
+from ..protocols import HasClosedForm, HasStart, target_of
 from . import closed_form
 
 PEAK = math.log(
@@ -103,6 +104,10 @@ class Complete:
     def model(self) -> Any:
         return self.whole.model
 
+    @property
+    def kinked(self) -> bool:
+        return self.whole.kinked
+
     def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
         if theta is None:
             return self._expanded(self.whole, order, precision)
@@ -113,7 +118,8 @@ class Complete:
         held = iter(zip(self.point.responsibilities, self.point.weights, strict=True))
 
         def of(batch: Batch) -> Taylor:
-            return whole.model.complete(batch, *next(held), order, precision)
+            out: Taylor = whole.model.complete(batch, *next(held), order, precision)
+            return out
 
         out = total(of, whole.terms[0].source, whole.model)
         for prior in whole.priors:
@@ -131,9 +137,8 @@ def formula(component: Any, source: Recounted) -> Tensor | None:
     """The maximum of the weighted likelihood of one component: not finite where there is none; None where there is no formula."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return None  # a formula sees the rows of one process; Newton's sums are over all of them
-    own = getattr(component, "closed_form", None)
-    if own is not None:
-        return own(source)
+    if isinstance(component, HasClosedForm):
+        return component.closed_form(source)
     alone = Objective([LogLikelihood(component, source)])
     if not isinstance(component, Regression) or not closed_form.applies(alone):
         return None
@@ -167,11 +172,10 @@ def limits(objective: Objective, model: Mixture) -> Tensor:
     for component in model._models():
         rows = Recounted(source, [b.count * supports(component, b) for b in source.batches(model)])
         alone = Objective([LogLikelihood(component, rows)])
-        own = getattr(component, "start", None)
-        if own is not None:
-            alone = alone.at(agreed(own(rows)))
+        if isinstance(component, HasStart):
+            alone = alone.at(agreed(component.start(rows)))
         n = alone.observations
-        first = next(iter(source.batches(model)))[getattr(component, "target", "y")]
+        first = next(iter(source.batches(model)))[target_of(component)]
         out.append(alone.value() / n + PEAK * (first[0].numel() if first.ndim > 1 else 1))
     return torch.tensor(out, dtype=torch.float64)
 

@@ -27,9 +27,11 @@ from ..likelihood.robust import TrimmedTerm, consistency, largest, log_probs
 from ..models.regression import Regression
 from . import closed_form
 from .certificate import Certificate
+from .choice import of_likelihood
 from .loop import iterate
 from .maxima import Maximum, distinct
 from .newton import Newton
+from .newton import State as NewtonState
 
 SCREENED = 2  # concentration steps from each elemental start
 SIZES = 3  # of elemental subsets: as many rows as coefficients, one more, two more
@@ -71,12 +73,10 @@ class State:
         return None if newton is None else newton.factor
 
     @property
-    def scale(self) -> Tensor:
+    def scale(self) -> Tensor | None:
         """Of Newton's last state on the rows kept; where they were fitted by a formula there is nothing to grow suspicious about."""
         newton = self.answer.newton
-        if newton is None:
-            raise AttributeError("scale")
-        return newton.scale
+        return None if newton is None else newton.scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class Concentration:
                 certificate, status="not converged", detail=f"The rows kept still changed after {self.steps} steps."
             )
         assert end is not None
-        newton = end if hasattr(end, "scale") else None
+        newton = end if isinstance(end, NewtonState) else None
         found = Maximum(end.theta, trace[-1][1], certificate, newton, tuple(trace), "" if certificate.ok else certificate.status)
         return replace(state, found=(*state.found, found), kept=(*state.kept, kept), passes=state.passes + 3 * len(trace))
 
@@ -205,7 +205,7 @@ class Concentration:
         held = within(objective.at(state.theta))
         end, certificate = _maximised(objective, trimmed(objective), held, state.theta)
         value = float(end.trace[-1][1])
-        newton = end if hasattr(end, "scale") else None
+        newton = end if isinstance(end, NewtonState) else None
         final = Maximum(end.theta, value, certificate, newton, (*state.trace, (len(state.trace), value, end.trace[-1][2])))
         ended = Objective([trimmed(objective).holding(held)], objective.priors).at(final.theta)
         return replace(state, final=final, ended=ended, passes=state.passes + 3)
@@ -256,10 +256,8 @@ def _log_probs(objective: Objective, theta: Tensor) -> Tensor:
 
 def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor) -> tuple[Any, Certificate]:
     """The maximum on some rows, by iterations that begin at θ."""
-    from . import choose  # which reads this file
-
     inner = Objective([term.on(kept)], objective.priors)
-    solver = choose(inner)
+    solver = of_likelihood(inner)
     if isinstance(solver, Newton):
         solver = replace(solver, begin=theta, thin_above=10**18)
     state = iterate(solver, inner)

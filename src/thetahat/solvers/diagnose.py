@@ -21,14 +21,16 @@ from torch import Tensor
 from ..families.links import Identity
 from ..likelihood import Objective
 from ..models.base import natural_of
-from ..models.custom import Interval, Positive
+from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
 from ..models.regression import Regression
+from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart
 from . import interior_point
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
 from .failing import cause
 from .flat import flat_certificate, flat_directions, named, weak_directions
+from .interior_point import State as Interior
 from .lbfgs import State as LBFGSState
 from .loop import iterate
 from .newton import Newton
@@ -69,7 +71,7 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Point:
     near by, the state is that of the iterations from there.
     """
     certificate = solver.certificate(objective, state)
-    ended = getattr(state, "ended", None)  # of a solver whose objective is not the one that it was given
+    ended = state.ended if isinstance(state, HasEnded) else None  # of a solver whose objective is not the one that it was given
     point = Point(objective.at(state.theta) if ended is None else ended, state, certificate)
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
         kinked = "A prior's kink was met by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
@@ -90,8 +92,8 @@ def diagnose(objective: Objective, solver: Any, state: Any) -> Point:
 
 def _examined(point: Point) -> Point:
     objective, certificate = point.objective, point.certificate
-    own = None if objective.priors or len(objective.terms) != 1 else getattr(objective.model, "recession", None)
-    known = None if own is None else own(objective.terms[0].source)
+    own = None if objective.priors or len(objective.terms) != 1 else objective.model
+    known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
     if known is not None:  # the model can prove it
         status, direction, detail = known
         lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
@@ -169,7 +171,7 @@ def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
             "(prior=th.priors.Normal(2.5))."
         )
         return replace(certificate, status="not converged", detail=detail, concave=False, nats=None, standard_errors=None)
-    if isinstance(model, Regression) and near and getattr(point.state, "factor", point.state) is None:
+    if isinstance(model, Regression) and near and isinstance(point.state, HasFactor) and point.state.factor is None:
         near = f"The columns are nearly collinear along {near}: centre them, or drop one."
         return replace(certificate, detail=f"{certificate.detail} {near}".strip())
     return certificate
@@ -179,11 +181,12 @@ def _growth(objective: Objective, state: Any) -> float:
     """How much the standard error of some coefficient has grown since the information was largest: along the iterations, or since the start."""
     if isinstance(state, LBFGSState):
         return _since_start(objective)
-    if not hasattr(state, "scale") or len(getattr(state, "held", ())):
+    scale = state.scale if isinstance(state, HasScale) else None
+    if scale is None or (isinstance(state, Interior) and len(state.held)):
         return 0.0  # a solver without information to grow suspicious about, or rows at the edge of their range, whose information is infinite
     if state.factor is None:
         return math.inf
-    return _largest(state.factor.inverse_diagonal().clamp(min=0) * state.scale**2)
+    return _largest(state.factor.inverse_diagonal().clamp(min=0) * scale**2)
 
 
 def _spread(objective: Objective, state: Any) -> float:
@@ -191,11 +194,13 @@ def _spread(objective: Objective, state: Any) -> float:
 
     A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard error 10⁴⁸ of its log shape.
     """
-    factor, model = getattr(state, "factor", None), objective.model
+    factor, model = state.factor if isinstance(state, HasFactor) else None, objective.model
     if factor is None or not isinstance(factor, Factor) or factor.information.size != objective.size:
         return 0.0  # no factor of all coordinates
     if not isinstance(model, Regression):
-        bounded = getattr(model, "constraints", {}).values()  # of a likelihood of one's own: logarithms and logits
+        bounded = (
+            model.constraints.values() if isinstance(model, Custom) else ()
+        )  # of a likelihood of one's own: logarithms and logits
         at = torch.cat(
             [torch.full(c.start().shape, type(c) in (Positive, Interval)).reshape(-1) for c in bounded] or [torch.zeros(0)]
         )
@@ -218,10 +223,12 @@ def _largest(variance: Tensor) -> float:
 
 
 def _since_start(objective: Objective) -> float:
-    begin = getattr(objective.model, "start", None)
-    if begin is None or objective.size > LARGE // 10 or len(objective.terms) != 1:
+    model = objective.model
+    if not isinstance(model, HasStart) or objective.size > LARGE // 10 or len(objective.terms) != 1:
         return 0.0
-    first, last = (objective.taylor(theta, order=2).information for theta in (begin(objective.terms[0].source), objective.theta))
+    first, last = (
+        objective.taylor(theta, order=2).information for theta in (model.start(objective.terms[0].source), objective.theta)
+    )
     assert first is not None
     assert last is not None
     factor = last.factor()

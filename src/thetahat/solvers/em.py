@@ -35,9 +35,11 @@ from ..data.source import Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.restricted import Restricted
+from ..models.base import family_of
 from ..models.mixture import Mixture, Recounted
 from ..models.partition import partition
 from ..models.regression import _some_rows
+from ..types import fields_of
 from .certificate import Certificate
 from .complete import Complete, Point, agreed, expect, formula, limits, seen, singular
 from .loop import iterate
@@ -117,8 +119,8 @@ class EM:
 
     def __post_init__(self) -> None:
         for name in ("starts", "cycles", "inner"):
-            if getattr(self, name) < 1:
-                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: 1 or more.")
+            if (value := fields_of(self)[name]) < 1:
+                raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
         if not (self.hand_over > 0 and self.tolerance > 0):
             raise BadArgument(f"hand_over={self.hand_over}, tolerance={self.tolerance}: both are positive.")
 
@@ -292,7 +294,7 @@ def _mixture(objective: Objective) -> Mixture:
             "EM fits one mixture to one source of data. Solvers of other models: th.Newton(), th.LBFGS(), th.Stochastic()."
         )
     for k, component in enumerate(model.components):
-        family = getattr(component, "family", None)
+        family = family_of(component)
         if family is not None and not family.smooth:
             raise BadArgument(
                 f"component {k} is {family}, whose log p has kinks, at which no decrement can certify a maximum. Take a smooth family: "

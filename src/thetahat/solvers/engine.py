@@ -30,6 +30,7 @@ from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import log_prob_of
 from ..models.taylor import taylor, weighted
+from ..protocols import Checks, taylor_of
 from .minibatches import Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
@@ -44,7 +45,7 @@ class Models(nn.Module):
         self._each = tuple(models)  # the same, found faster than in a ModuleList
         self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
         self._checks: list[Any] = [
-            getattr(m, "check", None) if compiled else None for m in models
+            m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
 
     def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
@@ -123,7 +124,7 @@ class Engine:
 
         A weighting sees the batch whole: it may compare its terms.
         """
-        own = getattr(term.model, "taylor", None) is not None
+        own = taylor_of(term.model) is not None
         batch = self.prepare(batch, None if own else self.dtype)
         split = self.parts > 1 or (replicated and self.many > 1)
         weight = None
@@ -195,10 +196,11 @@ class Engine:
 
     def log_prob(self, model: nn.Module, batch: Batch) -> Tensor:
         """log p without a gradient, as a look at held-out data needs it."""
-        batch = self.prepare(batch, None if getattr(model, "taylor", None) is not None else self.dtype)
+        batch = self.prepare(batch, None if taylor_of(model) is not None else self.dtype)
         module = self.module.module if isinstance(self.module, nn.parallel.DistributedDataParallel) else self.module
         with torch.no_grad(), self.arithmetic():
-            return module([(self.place[id(model)], batch)])[0]
+            out: Tensor = module([(self.place[id(model)], batch)])[0]
+            return out
 
     def prepare(self, batch: Batch, dtype: torch.dtype | None) -> Batch:
         """The batch where θ is, its floating tensors in θ's precision; counts stay as they are."""
@@ -255,7 +257,7 @@ def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[A
     """A copy of the models whose parameters are sharded, block by block: each module of a ModuleList, then what is left."""
     from torch.distributed.fsdp import fully_shard
 
-    if any(getattr(t.model, "taylor", None) is not None for t in objective.terms):
+    if any(taylor_of(t.model) is not None for t in objective.terms):
         raise BadArgument("distributed='fsdp' is for networks: a model with derivatives of its own is small. Accepted: 'ddp'.")
     places = {id(p): i for i, p in enumerate(module.parameters())}
     order = [places[id(p)] for p in objective.parameters()]

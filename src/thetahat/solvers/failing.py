@@ -11,6 +11,8 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.source import Source
 from ..likelihood import LogLikelihood
+from ..models.base import family_of
+from ..protocols import Wraps, levels_of, target_of
 from .minibatches import whole
 
 CORRECT = "Correct or leave out these rows, or choose a family whose support holds them."
@@ -57,7 +59,7 @@ def cause(term: LogLikelihood, batch: Batch, i: int) -> str:
 def _where(source: Any, batch: Batch, i: int) -> str:
     """The row of the data that is row i of a batch, where the data are in memory."""
     rows = source if isinstance(source, Batch) else whole(source)
-    while rows is None and hasattr(source, "source"):  # of a source that changes another's rows
+    while rows is None and isinstance(source, Wraps):  # of a source that changes another's rows
         source = source.source
         rows = whole(source)
     if rows is None or rows.shape[1:] != batch.shape[1:]:
@@ -91,9 +93,8 @@ def _not_finite(batch: Batch, i: int, where: str) -> str:
 
 def _outside(model: Any, batch: Batch, i: int, where: str) -> str:
     """Which value of the row its model gives probability zero, whatever θ."""
-    name: str = getattr(model, "target", "y")
-    family: Any = getattr(model, "family", None)
-    levels: Any = getattr(model, "levels", None)
+    name: str = target_of(model)
+    family, levels = family_of(model), levels_of(model)
     if name not in batch or (family is None and levels is None):
         return ""
     y = batch[name]
@@ -101,6 +102,7 @@ def _outside(model: Any, batch: Batch, i: int, where: str) -> str:
         inside = family.in_support(y, **{key: batch[key] for key in family.extras if key in batch})
         accepted = f"{family}'s support, {family.support}"
     else:
+        assert levels is not None
         inside = (y >= 0) & (y <= levels - 1) & (y == torch.floor(y))
         accepted = f"the levels 0 … {levels - 1}"
     if bool(inside[i].all()):
@@ -110,7 +112,7 @@ def _outside(model: Any, batch: Batch, i: int, where: str) -> str:
     shown = f"{float(value):g}" if value.ndim == 0 else f"{value.tolist()}"
     column = f", column {at[0]}" if len(at) == 1 else ""
     hint = ""
-    if hasattr(family, "probabilities") and int(y.min()) >= 1 and float(y.max()) == family.support.high + 1:
+    if family is not None and family.categories and int(y.min()) >= 1 and float(y.max()) == family.support.high + 1:
         hint = f" Categories are numbered from 0: {name} − 1."
     return f"{name!r} is {shown} in {where}{column}, outside {accepted}.{hint}"
 

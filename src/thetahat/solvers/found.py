@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data import Source
 from ..likelihood import DensityPower, LogLikelihood, Objective, Trimmed
 from ..models.base import names_of
+from ..protocols import tokenizer_of
 from .certificate import Certificate
 
 
@@ -94,7 +95,8 @@ class Found:
         """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something else: `maximised`."""
         if self.robust is not None:
             plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
-            return self._cached("log_likelihood", lambda: Objective(plain).value())
+            out: float = self._cached("log_likelihood", lambda: Objective(plain).value())
+            return out
         known = self.known_log_likelihood
         return known if known is not None else self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
 
@@ -102,29 +104,33 @@ class Found:
     def known_log_likelihood(self) -> float | None:
         """ℓ(θ̂) where it is known without a pass over the data, as every repr has to be: computed before, or the last step's value itself."""
         if "log_likelihood" in self._cache:
-            return self._cache["log_likelihood"]
+            out: float | None = self._cache["log_likelihood"]
+            return out
         own = self.certificate.status == "certified maximum" and not self.objective.priors and self.robust is None
         return self.trace[-1][1] if own and self.trace else None
 
     @property
     def robust(self) -> DensityPower | Trimmed | None:
         """What was maximised in the place of the log-likelihood."""
-        return self.objective.terms[0].robust
+        out: DensityPower | Trimmed | None = self.objective.terms[0].robust
+        return out
 
     @property
     def maximised(self) -> float:
         """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors included."""
-        return self._cached("maximised", self.objective.value)
+        out: float = self._cached("maximised", self.objective.value)
+        return out
 
     @property
     def observations(self) -> float:
         """n = Σ count."""
-        return self._cached("observations", lambda: self.objective.observations)
+        out: float = self._cached("observations", lambda: self.objective.observations)
+        return out
 
     @property
     def tokenizer(self) -> Any:
         """How text becomes tokens, of a language model that was fitted to text; None elsewhere."""
-        return self._tokenizer if self._tokenizer is not None else getattr(self.source, "tokenizer", None)
+        return self._tokenizer if self._tokenizer is not None else tokenizer_of(self.source)
 
     @property
     def source(self) -> Source:

@@ -72,7 +72,7 @@ def _all_rows(objective: Objective) -> NormalRows | None:
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts):
         return None
-    return NormalRows(*(torch.cat([getattr(part, f.name) for part in known]) for f in fields(NormalRows)))
+    return NormalRows(*(torch.cat([vars(part)[f.name] for part in known]) for f in fields(NormalRows)))
 
 
 def _separate(rows: NormalRows) -> tuple[Tensor, int | None] | None:
@@ -140,7 +140,10 @@ def _least_squares(objective: Objective, begin: Tensor) -> Tensor | None:
     def slopes(b: np.ndarray) -> np.ndarray:
         found = at(moved(b))
         assert found is not None
-        return np.nan_to_num(-(found.count.sqrt()[:, None] * found.mean_slopes[:, beta]).numpy(), posinf=FAR, neginf=-FAR)
+        out: np.ndarray = np.nan_to_num(
+            -(found.count.sqrt()[:, None] * found.mean_slopes[:, beta]).numpy(), posinf=FAR, neginf=-FAR
+        )
+        return out
 
     with np.errstate(all="ignore"):
         b, *_ = leastsq(

@@ -309,7 +309,8 @@ def _holding(objective: Objective, domain: Domain, theta: Tensor, near: np.ndarr
     rows = domain.rows_of(which) / unit
     size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
     pull, _ = nnls((rows / size[:, None]).T, -t.gradient.numpy() / unit, maxiter=30 * len(which) + 1000)
-    return which[pull > HOLDS]
+    out: np.ndarray = which[pull > HOLDS]
+    return out
 
 
 def _multipliers(objective: Objective, domain: Domain, theta: Tensor, held: np.ndarray) -> np.ndarray:
@@ -319,7 +320,8 @@ def _multipliers(objective: Objective, domain: Domain, theta: Tensor, held: np.n
     t = objective.taylor(theta, order=2)
     assert t.information is not None
     unit = _root_diagonal(t.information).numpy()
-    return np.linalg.lstsq((domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None)[0]
+    out: np.ndarray = np.linalg.lstsq((domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None)[0]
+    return out
 
 
 def _told(domain: Domain, held: np.ndarray, multipliers: np.ndarray, source: Source) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.taylor import Taylor
+from ..protocols import is_concave
 from .certificate import Certificate
 
 FACTORED = 4000  # coordinates of θ whose information is summed and factored at the end
@@ -96,7 +97,7 @@ class LBFGS:
                 f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
             )
             return Certificate(status="not converged", detail=detail, **known)
-        if getattr(objective, "concave", False):
+        if is_concave(objective):
             detail = "The decrement is that of the approximate information."
             return Certificate(status="certified maximum", concave=True, detail=detail, **known)
         factor = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..errors import BadArgument
 from .certificate import Certificate
 from .interrupts import deferred, leave
 
 
+@runtime_checkable
 class Solver(Protocol):
     """A frozen dataclass of settings."""
 
@@ -26,6 +28,29 @@ class Solver(Protocol):
         """What is known of the state's θ."""
 
 
+@runtime_checkable
+class ByCurvature(Protocol):
+    """A solver that goes by derivatives alone, where `smooth`: a kink of a prior would stop it anywhere."""
+
+    smooth: ClassVar[bool]
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """A solver that can write its state to a file and go on from it. `start` returns the state in the file, where there is one."""
+
+    @property
+    def checkpoint(self) -> str | Path | None: ...
+
+    def advance(self, objective: Any, state: Any) -> Any:
+        """The next state, nothing written."""
+
+    def due(self, state: Any) -> bool:
+        """Whether the file is to be written now."""
+
+    def write(self, objective: Any, state: Any) -> None: ...
+
+
 def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None = None) -> Any:
     """start, step until done. `callback(state)` sees every state (progress, traces).
 
@@ -33,7 +58,7 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
 
     A solver that goes by curvature alone says so (`smooth`), and is refused an objective whose prior has a kink: it would stop anywhere.
     """
-    if getattr(solver, "smooth", False) and getattr(objective, "kinked", False):
+    if isinstance(solver, ByCurvature) and solver.smooth and objective.kinked:
         raise BadArgument(
             f"{type(solver).__name__} needs derivatives, and a prior has a kink where a coefficient is zero. Use solver=th.Proximal() "
             "(which is chosen by itself), or a smooth prior such as th.priors.Normal."
@@ -41,7 +66,7 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
     state = solver.start(objective)
     if callback is not None:
         callback(state)
-    if getattr(solver, "checkpoint", None) is not None:
+    if isinstance(solver, Checkpoints) and solver.checkpoint is not None:
         return _kept(solver, objective, state, callback)
     while not solver.done(objective, state):
         state = solver.step(objective, state)

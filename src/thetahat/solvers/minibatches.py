@@ -23,6 +23,7 @@ from ..data.processes import gathered, replicated, share, world
 from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
+from ..protocols import HasEpoch, HasMinibatches, HasWhole, Remarks, is_drawn
 
 
 @dataclass
@@ -43,22 +44,19 @@ class Feed:
     @property
     def remark(self) -> str:
         """What the source says of the data that it drew, for the certificate."""
-        return str(getattr(self.terms[0].source, "remark", ""))
+        source = self.terms[0].source
+        return source.remark if isinstance(source, Remarks) else ""
 
     @property
     def finished(self) -> bool:
         """Whether nothing more can be learnt from what the source draws."""
-        return bool(getattr(self.terms[0].source, "finished", False))
-
-
-def drawn(source: Source) -> bool:
-    """Whether the source draws from the model as it stands."""
-    return bool(getattr(source, "drawn", False))
+        source = self.terms[0].source
+        return isinstance(source, Remarks) and source.finished
 
 
 def whole(source: Source) -> Batch | None:
     """All rows of a source that holds them in memory."""
-    own = getattr(source, "whole", None)
+    own = source.whole if isinstance(source, HasWhole) else None
     return own if isinstance(own, Batch) else None
 
 
@@ -80,13 +78,13 @@ def feeds(
     out: list[Feed] = []
     for key, group in shared.items():
         source, model = group[0].source, group[0].model
-        left: Any = kept.get(key, source)
+        left = kept.get(key, source)
         rows = left if isinstance(left, Batch) else whole(left)
         alike = replicated(source)
         size = batch_size if alike else max(1, batch_size // world())
-        if drawn(source):
+        if is_drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
-        elif not isinstance(left, Batch) and hasattr(left, "epoch"):
+        elif isinstance(left, HasEpoch):
             out.append(Feed(group, _minibatches(left, size, generator, least), float(left.observations), left.size, False, alike))
         elif rows is not None:
             out.append(Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike))
@@ -182,7 +180,7 @@ def _minibatches(source: Any, size: int, generator: torch.Generator, least: int)
 
 
 def _drawn(source: Any, model: nn.Module) -> Iterator[list[Batch]]:
-    if getattr(source, "minibatches", None) is not None:
+    if isinstance(source, HasMinibatches):
         for batch in source.minibatches(model):
             yield [batch]
     while True:

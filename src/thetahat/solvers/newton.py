@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..models.information import Factor, Information
 from ..models.taylor import Taylor
+from ..protocols import is_concave, taylor_of
 from .certificate import Certificate
 
 CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
@@ -90,7 +91,7 @@ class Newton:
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
             borrowed = self._thinned_start(objective, begin, keep)
-            if borrowed is not None and not hasattr(objective.model, "taylor"):
+            if borrowed is not None and taylor_of(objective.model) is None:
                 return self._borrow(objective, borrowed, keep)  # p gradients' worth of work saved, where J is as dear as that
             begin = begin if borrowed is None else borrowed.theta
         precision = torch.float32 if rows > self.float32_above else torch.float64
@@ -264,7 +265,7 @@ class Newton:
         steady = all(math.isfinite(decrement) for _, _, decrement in state.trace[-CRAWL:])  # J was positive definite all along
         idle = state.stalled >= 2 or (steady and _recent(state) < GAIN)
         if state.decrement <= self.tolerance or (idle and state.decrement <= self.coarse):
-            return Certificate(status="certified maximum", concave=bool(getattr(objective, "concave", False)), **known)
+            return Certificate(status="certified maximum", concave=is_concave(objective), **known)
         return Certificate(status="not converged", detail=self._why(state), **known)
 
     def _why(self, state: State) -> str:
@@ -302,7 +303,8 @@ def _upward(state: State) -> Tensor | None:
     if values[0] >= -1e-8:
         return None
     d = vectors[:, 0] / state.scale
-    return d if float(d @ state.taylor.gradient) >= 0 else -d
+    out: Tensor | None = d if float(d @ state.taylor.gradient) >= 0 else -d
+    return out
 
 
 def _scale(J: Information, before: Tensor | None) -> Tensor:

@@ -6,9 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+from ..protocols import Training
 
 DELAY = 2.0  # seconds
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A solver that knows how many steps it takes at most."""
+
+    @property
+    def steps(self) -> int: ...
 
 
 @contextmanager
@@ -28,21 +38,21 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
         TextColumn("{task.fields[nats]}"),
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(type(solver).__name__, total=getattr(solver, "steps", None), nats="")
+    task = bar.add_task(type(solver).__name__, total=solver.steps if isinstance(solver, Counted) else None, nats="")
     begun, shown = time.monotonic(), False
     before: float | None = None  # terms seen before this run went on from its checkpoint
 
     def callback(state: Any) -> None:
         nonlocal shown, before
         if before is None:
-            before = getattr(state, "seen", 0.0)
+            before = state.seen if isinstance(state, Training) else 0.0
         if not shown and time.monotonic() - begun > DELAY:
             bar.start()
             shown = True
         if shown:
             bar.update(
                 task,
-                completed=getattr(state, "step", 0),
+                completed=state.step if isinstance(state, Training) else 0,
                 nats=said(state, time.monotonic() - begun, before),
             )
 
@@ -57,15 +67,16 @@ def said(state: Any, seconds: float, before: float = 0.0) -> str:
     """The last line of the trace with its error, and terms a second (those `before` not counted) where the state counts them.
 
     >>> from types import SimpleNamespace
-    >>> said(SimpleNamespace(trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0), 2.0)
+    >>> said(SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0), 2.0)
     '-1.5 ± 0.25 nats held out, 1,500 terms/s'
     """
-    trace, seen = getattr(state, "trace", ()), getattr(state, "seen", 0.0) - before
+    training = state if isinstance(state, Training) else None
+    seen, held_out = (training.seen - before, bool(training.evaluations)) if training else (0.0, False)
     parts = []
-    if trace:
-        _, nats, error = trace[-1]
-        spread = f" ± {error:.2g}" if getattr(state, "evaluations", ()) and error == error else ""
-        parts.append(f"{nats:.5g}{spread} nats" + (" held out" if getattr(state, "evaluations", ()) else ""))
+    if state.trace:
+        _, nats, error = state.trace[-1]
+        spread = f" ± {error:.2g}" if held_out and error == error else ""
+        parts.append(f"{nats:.5g}{spread} nats" + (" held out" if held_out else ""))
     if seen > 0 and seconds > 0:
         parts.append(f"{seen / seconds:,.0f} terms/s")
     return ", ".join(parts)

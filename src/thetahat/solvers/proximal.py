@@ -234,7 +234,8 @@ def _pivots(J: Tensor, least: float = SINGULAR) -> Tensor | None:
     L, info = torch.linalg.cholesky_ex(J / scale[:, None] / scale)
     if int(info) != 0 or (len(L) and float(L.diagonal().min()) ** 2 < least):
         return None
-    return L * scale[:, None]
+    out: Tensor | None = L * scale[:, None]
+    return out
 
 
 def _maximum(J: Tensor, b: Tensor, weight: Tensor, u: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..families.base import Family
 from ..families.laplace import AsymmetricLaplace, Laplace
 from ..families.links import Identity
 from ..likelihood import Objective
@@ -58,6 +59,11 @@ def linear(objective: Objective) -> bool:
     return location.parameter == "location" and identity and all(p.design.constant for p in scale)
 
 
+def level_of(family: Family) -> float:
+    """Of the quantile that the family fits: the median, unless it says otherwise."""
+    return family.level if isinstance(family, AsymmetricLaplace) else 0.5
+
+
 def rows(objective: Objective) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """X, (n, p), y less its offset, and what each row weighs; those that weigh nothing are left out."""
     model, term = objective.model, objective.terms[0]
@@ -86,7 +92,7 @@ class LinearProgramme:
             )
         theta, before = objective.theta, objective.value()
         X, y, w = rows(objective)
-        level = getattr(model.family, "level", 0.5)
+        level = level_of(model.family)
         unit = X / np.maximum(np.abs(X).max(0), 1e-300)
         pivots = np.abs(np.diag(np.linalg.qr(unit, mode="r"))) / np.maximum(np.linalg.norm(unit, axis=0)[: min(X.shape)], 1e-300)
         rank = int((pivots > RANK).sum())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..likelihood import Objective
 from ..models.regression import Regression
+from ..protocols import rows_kept, target_of
 from .certificate import Certificate, direction_text
 from .flat import named
 
@@ -34,7 +35,7 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
     if not bool(at.any()) or not _grows(objective, log_prob, at):
         return None
     rows = torch.nonzero(at).reshape(-1).numpy()
-    kept = getattr(objective.terms[0].source, "kept", None)  # of a table with incomplete rows: which are complete
+    kept = rows_kept(objective.terms[0].source)  # of a table with incomplete rows: which are complete
     rows = rows if kept is None else kept.nonzero()[0][rows]
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
     return tuple(int(r) for r in rows), (
@@ -46,7 +47,7 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
 def _densities(objective: Objective) -> tuple[Tensor, Tensor] | None:
     """log p and |y| of each row; None where a row is not one number."""
     model, sizes, log_probs = objective.model, [], []
-    target = getattr(model, "target", "y")
+    target = target_of(model)
     for batch in objective.terms[0].source.batches(model):
         y = batch.tensors.get(target)
         if y is None or y.shape != batch.shape or len(batch.shape) != 1:
@@ -85,7 +86,7 @@ def separated(model: Regression, objective: Objective, certificate: Certificate,
     direction = torch.from_numpy(found.direction)
     parts = named(model, direction)
     rows = found.rows
-    kept = getattr(source, "kept", None)  # of a table with incomplete rows: which are complete
+    kept = rows_kept(source)  # of a table with incomplete rows: which are complete
     if kept is not None:
         rows = kept.nonzero()[0][rows]
     family = type(model.family).__name__

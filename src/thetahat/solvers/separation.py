@@ -152,4 +152,5 @@ def _programme(Z: sparse.csr_matrix, pinned: sparse.csr_matrix) -> np.ndarray:
         return np.zeros(p)
     delta = found.x[:p]
     delta[np.abs(delta) < 1e-9 * max(np.abs(delta).max(), 1e-300)] = 0.0
-    return delta
+    out: np.ndarray = delta
+    return out

@@ -23,7 +23,8 @@ from ..files import write_text
 
 def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
     """The tensors, sharded or whole, and what else there is, as the newest folder; the older ones go."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     folder = path / f"step-{content['step']:09}"
     if rank() == 0:
@@ -31,8 +32,8 @@ def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> No
         shutil.rmtree(folder, ignore_errors=True)
     together()
     try:
-        dcp.save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
-    except (OSError, dcp.CheckpointException) as error:
+        save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
+    except (OSError, CheckpointException) as error:
         left = "The one before it is whole: the same call goes on from there." if (path / "latest").exists() else ""
         raise NotWritten.of(folder, OSError(str(error)), left) from error
     if rank() == 0:
@@ -63,10 +64,12 @@ def read(path: Path, theta: dict[str, Any], buffers: list[Tensor], optimisers: l
     ------
     BadSave : a shard is missing or cut short
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     folder = path / (path / "latest").read_text(encoding="utf-8")
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     like = {f"optimiser.{k}.{i}": p for k, o in enumerate(optimisers) for i, p in enumerate(_of(o))}
     try:
         into: dict[str, Any] = {}
@@ -77,8 +80,8 @@ def read(path: Path, theta: dict[str, Any], buffers: list[Tensor], optimisers: l
             )
             same = own is not None and tuple(own.shape) == tuple(known.size)  # type: ignore[union-attr]
             into[name] = torch.zeros_like(own) if same else torch.zeros(known.size, dtype=known.properties.dtype)  # type: ignore
-        dcp.load(into, storage_reader=reader)
-    except (OSError, EOFError, ValueError, RuntimeError, dcp.CheckpointException) as error:
+        load(into, storage_reader=reader)
+    except (OSError, EOFError, ValueError, RuntimeError, CheckpointException) as error:
         raise BadSave(f"the checkpoint {str(folder)!r} is damaged or cut short: {error}") from error
     return into
 

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, split
-from ..data.processes import rank
+from ..data.processes import is_shard, rank
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
+from ..protocols import HasWeights, Splits
+from ..types import fields_of
 from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .engine import DISTRIBUTED, Engine
@@ -160,8 +162,9 @@ class Stochastic:
     in_place: bool = False
 
     def __post_init__(self) -> None:
+        given = fields_of(self)
         for name, least in (("steps", 1), ("batch_size", 1), ("pieces", 1), ("warmup", 0), ("seed", None)):
-            value = getattr(self, name)
+            value = given[name]
             if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
                 raise BadArgument(f"{name}={value!r}. Accepted: {'a whole number' if least is None else f'{least} or more'}.")
         for name, accepted in (
@@ -170,18 +173,18 @@ class Stochastic:
             ("keep", ("best", "last")),
             ("distributed", DISTRIBUTED),
         ):
-            if getattr(self, name) not in accepted:
-                raise BadArgument(f"{name}={getattr(self, name)!r}. Accepted: {', '.join(map(repr, accepted))}.")
+            if given[name] not in accepted:
+                raise BadArgument(f"{name}={given[name]!r}. Accepted: {', '.join(map(repr, accepted))}.")
         if not self.learning_rate > 0:
             raise BadArgument(f"learning_rate={self.learning_rate}. Accepted: a positive number.")
         if self.clip is not None and not self.clip > 0:
             raise BadArgument(f"clip={self.clip}. Accepted: a positive number, or None.")
         held = self.held_out
-        if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or hasattr(held, "batches")):
+        if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or isinstance(held, Source)):
             raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
-        for name, given in (("betas", self.betas), ("momentum", (self.momentum,)), ("average", (self.average or 0.0,))):
-            if not all(0 <= b < 1 for b in given):
-                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: in [0, 1).")
+        for name, values in (("betas", self.betas), ("momentum", (self.momentum,)), ("average", (self.average or 0.0,))):
+            if not all(0 <= b < 1 for b in values):
+                raise BadArgument(f"{name}={given[name]}. Accepted: in [0, 1).")
         if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
             raise BadArgument(
                 f"evaluate_every={self.evaluate_every}, patience={self.patience}, checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
@@ -209,11 +212,11 @@ class Stochastic:
         first = objective.terms[0]
         kept: dict[int, Batch | Source] = {}
         held: tuple[LogLikelihood, Source | Batch] | None = None
+        out: Source | Batch
         rows = whole(first.source)
         if isinstance(self.held_out, (int, float)):
-            own_split = getattr(first.source, "split", None)
-            if own_split is not None:
-                kept[id(first.source)], out = own_split(float(self.held_out), generator)
+            if isinstance(first.source, Splits):
+                kept[id(first.source)], out = first.source.split(float(self.held_out), generator)
                 held = (first, out)
             elif rows is not None:
                 kept[id(first.source)], out = split(rows, float(self.held_out), generator)
@@ -441,7 +444,7 @@ class Stochastic:
 
 def _norm(tensors: list[Tensor]) -> float:
     """√ of the sum of squares of all of them; of shards, over all processes."""
-    if hasattr(tensors[0], "full_tensor"):
+    if is_shard(tensors[0]):
         return float(nn.utils.get_total_norm(tensors).full_tensor())  # type: ignore[attr-defined]
     norms = torch._foreach_norm(tensors)
     return math.hypot(*norms) if norms[0].device.type == "cpu" else float(torch.linalg.vector_norm(torch.stack(norms)))
@@ -450,7 +453,7 @@ def _norm(tensors: list[Tensor]) -> float:
 def _label(objective: Objective, weights: str) -> None:
     """Whether a model's θ is an average, for its scores. Not where `weights` is something of the model's own."""
     for term in objective.terms:
-        if isinstance(getattr(term.model, "weights", ""), str):
+        if not isinstance(term.model, HasWeights) or isinstance(term.model.weights, str):
             term.model.weights = weights
 
 

@@ -30,6 +30,7 @@ from ..generative.unet import UNet
 from ..generative.vae import VAE
 from ..models import Mixture
 from ..networks import mlp
+from ..protocols import Draws
 from ..solvers import Stochastic
 from .row import Row
 
@@ -124,7 +125,7 @@ def _row(name: str, maximised: str, model: nn.Module, solver: Stochastic, quick:
         f"stochastic: on 397 other images {kind} {score.bits_per_dimension:.3f} ± {error:.3f} bits a pixel",
         f"{LEVELS} levels at random: {math.log2(LEVELS):.3f} bits a pixel",
         score=score,
-        drawn=found.sample(2 if quick else 12) if hasattr(model, "draw") else None,
+        drawn=found.sample(2 if quick else 12) if isinstance(model, Draws) else None,
     )
 
 

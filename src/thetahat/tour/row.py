@@ -10,6 +10,7 @@ from typing import Any
 from ..evaluation.score import Score
 from ..fit import Fit
 from ..report.words import minuses
+from ..types import fields_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("score", "drawn")}
+        known = {name: value for name, value in fields_of(self).items() if name not in ("score", "drawn")}
         return known | ({} if self.score is None else {"score": self.score.to_dict()})
 
 

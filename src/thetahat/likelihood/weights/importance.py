@@ -122,7 +122,8 @@ class Importance:
         if bool(bad.any()):
             row = int(torch.nonzero(bad)[0, 0])
             raise BadWeights(f"{self.column} is {float(w[row]):g} in row {row} of a batch: a ratio is finite and not negative.")
-        return w if self.power == 1 else w**self.power
+        out: Tensor = w if self.power == 1 else w**self.power
+        return out
 
     def __str__(self) -> str:
         what = f"column {self.ratio}" if isinstance(self.ratio, str) else str(self.ratio).splitlines()[0]

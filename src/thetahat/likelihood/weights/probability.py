@@ -51,7 +51,8 @@ class Probability:
         if bool(bad.any()):
             row = int(torch.nonzero(bad)[0, 0])
             raise BadWeights(f"{self.column} is {float(w[row]):g} in row {row} of a batch: a weight is finite and not negative.")
-        return w
+        out: Tensor = w
+        return out
 
     def __str__(self) -> str:
         return f"probability: column {self.column}"

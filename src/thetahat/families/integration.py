@@ -17,12 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
-from .base import Family
+
+if TYPE_CHECKING:
+    from .base import Family
 
 BLOCK = 2**18  # (row, y) pairs evaluated at once
 TAIL = 40.0  # nats below its peak at which a density in t is cut off
@@ -50,9 +53,11 @@ class Rows:
         """A quantity of the family, (n,): "expectation", "variance"; "quantile" at q, (n, m)."""
         theta = self.family.natural(self.eta)
         if q is None:
-            return getattr(self.family, name)(*theta, **self.extras).expand(len(self))
+            out: Tensor = getattr(self.family, name)(*theta, **self.extras).expand(len(self))
+            return out
         wide = {n: v[:, None].expand(q.shape) for n, v in self.extras.items()}
-        return getattr(self.family, name)(q, *[t[:, None].expand(q.shape) for t in theta], **wide)
+        out = getattr(self.family, name)(q, *[t[:, None].expand(q.shape) for t in theta], **wide)
+        return out
 
     def scores(self, y: Tensor, order: int = 1) -> tuple[Tensor, list[Tensor]]:
         """log p and ∂ log p/∂η_a at y (n, m); order 0: log p alone."""
@@ -81,7 +86,7 @@ def reach(rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def needs_quantile(rows: Rows) -> None:
-    if type(rows.family).quantile is Family.quantile:
+    if not rows.family.has("quantile"):
         raise BadArgument(f"{rows.family} has no quantile, by which an expectation could be taken. Use covariance='observed'.")
 
 
@@ -95,7 +100,7 @@ def scale_of(rows: Rows) -> tuple[Tensor, Tensor]:
         middle, spread = rows.of("expectation"), rows.of("variance").sqrt()
     except BadArgument:
         middle = spread = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    if not bool((torch.isfinite(middle) & torch.isfinite(spread)).all()) and type(family).quantile is not Family.quantile:
+    if not bool((torch.isfinite(middle) & torch.isfinite(spread)).all()) and family.has("quantile"):
         quartiles = rows.of("quantile", torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64).expand(len(rows), 3))
         bad = ~(torch.isfinite(middle) & torch.isfinite(spread))
         middle = torch.where(bad, quartiles[:, 1], middle)

@@ -13,23 +13,21 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ..errors import BadArgument
-from . import links
-from .base import Family
-from .links import Link
+from ..families import links
+from ..families.base import Family
+from ..families.links import Link
+from ..families.registry import registry, wrappers
 
 _LINKS = {c.__name__.lower(): c for c in vars(links).values() if isinstance(c, type) and issubclass(c, Link) and c is not Link}
 
 
-def _names() -> dict[str, type[Family]]:
-    from . import registry, wrappers  # at the call: the registry imports this file
-
-    return {**registry, **wrappers}
+NAMES: dict[str, type[Family]] = {**registry, **wrappers}
 
 
 def _settings(value: Any) -> dict[str, Any]:
     """The fields that are not at their default, encoded."""
     defaults = {f.name: f.default for f in fields(value) if f.default is not MISSING}
-    chosen = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    chosen = {f.name: vars(value)[f.name] for f in fields(value) if f.init}
     return {n: _encode(v, f"{type(value).__name__}.{n}") for n, v in chosen.items() if n not in defaults or v != defaults[n]}
 
 
@@ -86,7 +84,7 @@ def to_config(family: Family) -> dict[str, Any]:
     >>> to_config(Bernoulli(link="probit"))
     {'family': 'bernoulli', 'settings': {'link': 'probit'}}
     """
-    name = next((n for n, c in _names().items() if c is type(family)), None)
+    name = next((n for n, c in NAMES.items() if c is type(family)), None)
     if name is None:
         raise BadArgument(f"{type(family).__name__} is not a registered family, and cannot be saved by name.")
     settings = _settings(family)
@@ -105,5 +103,5 @@ def from_config(config: dict[str, Any]) -> Family:
     """
     if not isinstance(config, dict) or "family" not in config:
         raise BadArgument(f"{config!r} is no saved family.")
-    family: Family = _build(config, "family", _names())
+    family: Family = _build(config, "family", NAMES)
     return family

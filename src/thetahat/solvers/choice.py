@@ -1,0 +1,70 @@
+"""The solver of a log-likelihood with priors; robust objectives, which have many maxima, are chosen for in the package itself."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import BadArgument
+from ..likelihood import Objective
+from ..models import Mixture
+from ..protocols import is_drawn, kind_of, layout_of
+from . import closed_form, gauss_newton, interior_point, quantile
+from .closed_form import ClosedForm
+from .em import EM
+from .gauss_newton import GaussNewton
+from .interior_point import InteriorPoint
+from .lbfgs import LBFGS
+from .loop import Solver
+from .newton import Newton
+from .proximal import Proximal
+from .quantile import LinearProgramme
+from .stochastic import Stochastic
+
+QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
+PRODUCTS = 1e11  # in one factor of the information: a second or so
+DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gradients alone
+
+
+def is_stochastic(objective: Objective) -> bool:
+    """Whether θ is not float64 (a network), log p is made of draws, or the data have no end."""
+    endless = any(is_drawn(t.source) or t.source.size is None for t in objective.terms)
+    noisy = any(kind_of(t.model) != "exact" for t in objective.terms)
+    return endless or noisy or any(p.dtype != torch.float64 for p in objective.parameters())
+
+
+def of_likelihood(objective: Objective) -> Solver:
+    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; an interior point where a
+    link bounds the linear predictors; the closed form where there is one; proximal Newton where a prior has a kink; EM for a mixture;
+    Levenberg and Marquardt's method where a likelihood of one's own is a sum of squares; Newton where the information can be held and
+    factored, L-BFGS where it cannot."""
+    if is_stochastic(objective):
+        return Stochastic()
+    if interior_point.applies(objective):
+        return InteriorPoint()
+    if objective.kinked and isinstance(objective.model, Mixture):
+        raise BadArgument(
+            "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use th.priors.Normal."
+        )
+    if quantile.applies(objective) and (objective.kinked or objective.priors):
+        return LinearProgramme()  # which refuses a prior, by name
+    if objective.kinked:
+        if objective.size > DENSE:
+            raise BadArgument(
+                f"a prior with a kink on a model of {objective.size} parameters: Proximal factors their information, and no more than {DENSE} "
+                "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no exact zeros."
+            )
+        return Proximal()
+    if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):
+        return ClosedForm()
+    if quantile.applies(objective):
+        return LinearProgramme()
+    layout = layout_of(objective.model)
+    dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
+    costly = (
+        dense**2 * float(objective.size - dense) > PRODUCTS
+    )  # of eliminating one wide category beside others that are wide too
+    if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
+        return EM()
+    if gauss_newton.applies(objective):
+        return GaussNewton()
+    return Newton() if dense <= DENSE and not costly else LBFGS()
