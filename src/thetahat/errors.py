@@ -33,6 +33,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .printable import printable
+from .types import Levels
 
 
 class ThetahatError(Exception):
@@ -109,7 +110,7 @@ class FitError(ThetahatError):
         self.certificate = certificate
         self.fit = fit
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> Levels:
         """Between processes (multiprocessing, joblib): with its certificate, and with its fit where that can be pickled.
 
         The fit travels as bytes of its own, so that a fit that the other process cannot read does not hide the error.

@@ -8,7 +8,7 @@ table.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,14 @@ from .protocols import HasFractional
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
 from .solvers.loop import Solver
-from .types import Weights
+from .types import Data, ModelLike, Named, Plain, Settings, StateLike, Weights
 
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
 def fit(
     model: str | Family | nn.Module,
-    data: Any = None,
+    data: Data = None,
     family: str | Family | None = None,
     *,
     weights: str | Weights | None = None,
@@ -121,9 +121,9 @@ def maximize(
     *,
     solver: Solver | None = None,
     on_failure: str = "raise",
-    call: Mapping[str, Any] | None = None,
+    call: Named | None = None,
     run: str | Path | runs.Run | None = None,
-    watch: Callable[[Any], None] | None = None,
+    watch: Callable[[StateLike], None] | None = None,
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
 
@@ -243,8 +243,8 @@ class Fit(Evaluation):
 
 
 def _built(
-    model: Any, data: Any, family: str | Family | None, weights: Any, parameters: dict[str, Any], missing: str, trusted: bool
-) -> tuple[nn.Module, Source, Weights | None, dict[str, Any]]:
+    model: ModelLike, data: Data, family: str | Family | None, weights: Plain, parameters: Settings, missing: str, trusted: bool
+) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
         model = families.get(model)
@@ -257,7 +257,7 @@ def _built(
         weights = None
     built: nn.Module
     source: Source
-    call: dict[str, Any] = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
+    call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         from .models.formulas import family_of_formula, regression
 
@@ -306,14 +306,14 @@ def _whole(source: Source, column: str | None) -> None:
         )
 
 
-def _priors(prior: Any) -> list[Prior]:
+def _priors(prior: Plain) -> list[Prior]:
     found = [prior] if isinstance(prior, Prior) else [] if prior is None else prior
     if not isinstance(found, (list, tuple)) or not all(isinstance(each, Prior) for each in found):
         raise BadArgument(f"prior={prior!r}. Accepted: a prior such as th.priors.Normal(2.5), or a list of them.")
     return list(found)
 
 
-def _column_name(weights: Any) -> str | None:
+def _column_name(weights: Plain) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
     raise BadArgument(

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from .types import Plain
+
 # control characters but tab and line feed; format characters (bidirectional marks, invisible ones); line separators; lone surrogates
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u06dd\u070f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -37,7 +39,7 @@ def in_json(text: str) -> str:
     return _UNSEEN.sub(_json_number, text)
 
 
-def everywhere(value: Any) -> Any:
+def everywhere(value: Plain) -> Plain:
     """Every text within a value made printable: in lists, tuples, dictionaries and dataclasses. What needs no change is the same object."""
     if type(value) is str:
         return printable(value)
@@ -55,13 +57,13 @@ def everywhere(value: Any) -> Any:
     return value
 
 
-def console(**settings: Any) -> Any:
+def console(**settings: Plain) -> Any:
     """rich's console, on which every text is printable."""
     from rich.console import Console
     from rich.segment import Segment
 
     class Printable(Console):
-        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        def render(self, renderable: Any, options: Plain = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 import torch
 from torch import Tensor, nn
 
+from .types import Data, ModelLike, Plain
+
 if TYPE_CHECKING:
     from .data.batch import Batch
     from .data.source import Source
@@ -384,7 +386,7 @@ class ReadsData(Protocol):
     True
     """
 
-    def source(self, data: Any, weights: str | None) -> Source | None: ...
+    def source(self, data: Data, weights: str | None) -> Source | None: ...
 
 
 @runtime_checkable
@@ -452,7 +454,7 @@ class HasMinibatches(Protocol):
     True
     """
 
-    def minibatches(self, model: Any) -> Iterator[Batch]: ...
+    def minibatches(self, model: ModelLike) -> Iterator[Batch]: ...
 
 
 @runtime_checkable
@@ -774,7 +776,7 @@ class Accumulates(Protocol):
     True
     """
 
-    def accumulate(self, other: Any) -> Any: ...
+    def accumulate(self, other: Plain) -> Any: ...
 
 
 # ---- plain facts, with what is taken where nothing is said -----------------------------------------------------------------------

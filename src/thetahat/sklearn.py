@@ -28,6 +28,7 @@ from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .models import Regression
 from .protocols import Categories
 from .solvers import Newton
+from .types import Data, Levels, SolverLike
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -43,10 +44,10 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
 
     prior: float | priors.Prior | None
     fit_intercept: bool
-    solver: Any
+    solver: SolverLike
     on_failure: str
 
-    def _fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, family: Family, levels: tuple[Any, ...] | None) -> None:
+    def _fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Data, family: Family, levels: Levels | None) -> None:
         if self.on_failure not in ("warn", "raise"):
             raise BadArgument(f"on_failure={self.on_failure!r}. Accepted: 'warn', 'raise'.")
         lacking = family.lacking(())
@@ -88,7 +89,7 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
             ).T  # a column a row of memory, as Regression reads them
         return Batch(tensors, count=count)
 
-    def _new(self, X: Any) -> Batch:
+    def _new(self, X: Data) -> Batch:
         """New rows, checked against those that were fitted."""
         check_is_fitted(self)
         return self._batch(validate_data(self, X, dtype=np.float64, reset=False))
@@ -106,7 +107,7 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
         slopes = np.stack([theta[p.start + first : p.start + p.size] for p in own])
         return slopes, np.array([theta[p.start] if first else 0.0 for p in own])
 
-    def _mean_log_prob(self, X: Any, y: np.ndarray, sample_weight: Any) -> float:
+    def _mean_log_prob(self, X: Data, y: np.ndarray, sample_weight: Data) -> float:
         batch = self._new(X)
         count = _weights(sample_weight, batch["x0"].numpy())
         scored = Batch({**batch.tensors, "y": torch.tensor(y, dtype=torch.float64)})
@@ -148,7 +149,7 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
         *,
         prior: float | priors.Prior | None = None,
         fit_intercept: bool = True,
-        solver: Any = None,
+        solver: SolverLike = None,
         on_failure: str = "warn",
     ):
         self.family, self.prior, self.fit_intercept, self.solver, self.on_failure = (
@@ -159,7 +160,7 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
             on_failure,
         )
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Data, y: Data, sample_weight: Data = None) -> Self:
         """Estimate from X (n, p) and y (n,); sample_weight (n,) counts each row so many times."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         family = families.get(self.family)
@@ -170,12 +171,12 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
         self.coef_, self.intercept_ = slopes[0], float(intercepts[0])
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Data) -> np.ndarray:
         """E[y | x], (n,)."""
         batch = self._new(X)
         return self._model.mean(batch).expand(len(batch)).numpy().copy()
 
-    def log_score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def log_score(self, X: Data, y: Data, sample_weight: Data = None) -> float:
         """Mean log p(y | x), nats a row: higher is better."""
         return self._mean_log_prob(X, np.asarray(y, dtype=np.float64), sample_weight)
 
@@ -217,7 +218,7 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         *,
         prior: float | priors.Prior | None = 10.0,
         fit_intercept: bool = True,
-        solver: Any = None,
+        solver: SolverLike = None,
         on_failure: str = "warn",
     ):
         self.family, self.prior, self.fit_intercept, self.solver, self.on_failure = (
@@ -228,7 +229,7 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
             on_failure,
         )
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Data, y: Data, sample_weight: Data = None) -> Self:
         """Estimate from X (n, p) and the classes y (n,); sample_weight (n,) counts each row so many times."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -255,12 +256,12 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
             self.intercept_ = np.concatenate([[0.0], self.intercept_])
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Data) -> np.ndarray:
         """The linear predictor: (n,) of two classes, positive for the second; (n, k) of more, the first class's 0."""
         eta = self._eta(X)
         return eta[:, 1].numpy().copy() if len(self.classes_) == 2 else eta.numpy()
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: Data) -> np.ndarray:
         """log P(class | x), (n, k), exact in both tails."""
         eta = self._eta(X)
         family = self._model.family
@@ -269,25 +270,25 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         link: Any = family.parameters["mean"].link
         return torch.stack([link.log1m_inverse(eta[:, 1]), link.log_inverse(eta[:, 1])], 1).numpy()
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Data) -> np.ndarray:
         """P(class | x), (n, k)."""
         out: np.ndarray = np.exp(self.predict_log_proba(X))
         return out
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Data) -> np.ndarray:
         """The most probable class, (n,)."""
         best = self.predict_log_proba(X).argmax(1)
         out: np.ndarray = self.classes_[best]
         return out
 
-    def log_score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def log_score(self, X: Data, y: Data, sample_weight: Data = None) -> float:
         """Mean log P(y | x), nats a row: higher is better. −∞ for a class that the fit has not seen."""
         check_is_fitted(self)
         codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         log_prob = np.where(self.classes_[codes] == y, self.predict_log_proba(X)[np.arange(len(codes)), codes], -np.inf)
         return float(np.average(log_prob, weights=sample_weight))
 
-    def _eta(self, X: Any) -> Tensor:
+    def _eta(self, X: Data) -> Tensor:
         """(n, k), the first class's 0."""
         batch = self._new(X)
         with torch.no_grad():
@@ -300,7 +301,7 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         return tags
 
 
-def _encoder(names: list[str], family: Family, levels: tuple[Any, ...] | None, intercept: bool) -> tuple[Encoder, dict[str, int]]:
+def _encoder(names: list[str], family: Family, levels: Levels | None, intercept: bool) -> tuple[Encoder, dict[str, int]]:
     """The columns for the first parameter (of a Categorical: for each), a constant for each other."""
     designs = [from_columns(names, intercept=intercept)]
     slots = {}
@@ -311,7 +312,7 @@ def _encoder(names: list[str], family: Family, levels: tuple[Any, ...] | None, i
     return Encoder(Response("y", ("y",), levels=levels), tuple(designs)), slots
 
 
-def _weights(sample_weight: Any, X: np.ndarray) -> Tensor | None:
+def _weights(sample_weight: Data, X: np.ndarray) -> Tensor | None:
     return None if sample_weight is None else check_count(_check_sample_weight(sample_weight, X, dtype=np.float64))
 
 

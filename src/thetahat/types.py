@@ -19,6 +19,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .data.batch import Batch
 
+# What cannot be named more closely, each under what it stands for.
+Data = Any  # what `th.fit` accepts: a table of any kind, the path of one, an array, tensors, a Source, a Batch
+ModelLike = Any  # a torch module that says log_prob(batch); what it may say besides is in `protocols`
+SourceLike = Any  # a Source, and what it may be besides (in `protocols`)
+StateLike = Any  # a solver's state: a frozen dataclass with `theta` and `trace`, read by that solver alone
+ObjectiveLike = Any  # an Objective, or a view of one: some coordinates held, or its latent variables known
+SolverLike = Any  # a Solver, and what it may say besides
+Distribution = Any  # what a divergence is of: a fit, a model, a family with its parameters, a sample
+Space = Any  # of gymnasium
+Chart = Any  # of altair
+Named = Mapping[str, Any]  # plain values under names, read and not changed
+Level = Any  # a value of a category or an item: text, a number, a boolean
+Levels = tuple[Level, ...]
+Plain = Any  # a value of a user's, of a file's or of another library's, looked at before it is used
+Settings = dict[str, Any]  # plain values under names: what a saved fit, a run or a call is described by
 Columns = Mapping[str, Any]  # anything that maps column names to columns: dict, pandas, polars, Arrow
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import BadArgument, MissingExtra
+from ..types import Data, ModelLike, ObjectiveLike, Plain, Settings, SolverLike, SourceLike
 from .system import Sizes, System
 
 
@@ -73,7 +74,7 @@ class Align(System):
             )
         if self.context <= self.length:
             raise BadArgument(f"--length {self.length} leaves no room for a prompt in --context {self.context}.")
-        advantages: dict[str, Any] = {"reinforce": language.RLOO(across=True), "grpo": language.GroupRelative()}
+        advantages: Settings = {"reinforce": language.RLOO(across=True), "grpo": language.GroupRelative()}
         return {}, Generations(
             _prompts(pairs, tokenizer, self.context - self.length),
             _reward(self.reward, tokenizer),
@@ -88,7 +89,7 @@ class Align(System):
             seed=self.seed,
         )
 
-    def _tokens(self, pairs: Any, tokenizer: Any) -> Any:
+    def _tokens(self, pairs: Data, tokenizer: Any) -> Any:
         from ..preferences.token_pairs import TokenPairs
 
         return TokenPairs(pairs, tokenizer, self.context, overlong="cut")
@@ -104,7 +105,7 @@ class Align(System):
         policy.keeps = "free"  # of a saved fit: the adapters
         return policy
 
-    def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
         from .. import rl
         from ..likelihood import LogLikelihood, Objective
 
@@ -113,7 +114,7 @@ class Align(System):
         weighting = rl.Clipped() if self.method in ("grpo", "ppo") else rl.Advantage()
         return Objective([LogLikelihood(model, source, weighting)])
 
-    def solver(self) -> Any:
+    def solver(self) -> SolverLike:
         own = super().solver()
         return dataclasses.replace(own, held_out=None) if self.draws else own
 
@@ -126,11 +127,11 @@ class Align(System):
             )
         return self._tokens(Pairs(path, identical="drop"), load_language_model(self.network)[1])
 
-    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None]:
+    def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None]:
         return model if self.draws else model.policy, load_language_model(self.network)[1], self.context
 
 
-def _prompts(pairs: Any, tokenizer: Any, room: int) -> list[Any]:
+def _prompts(pairs: Data, tokenizer: Any, room: int) -> list[Any]:
     """The prompts of the pairs as tokens, each once; the last ones, where there is not room for all."""
     end = [] if tokenizer.end is None else [tokenizer.end]
     found = dict.fromkeys(tuple(int(t) for t in tokenizer.encode(str(pair.prompt)))[-room:] or tuple(end) for pair in pairs)
@@ -208,7 +209,7 @@ def tokenizer_of(folder: Path) -> Any:
     return BPE(own, end=own.eos_token, special=True)  # pairs of a chat are written by its template
 
 
-def _read(kind: Any, folder: Path, what: str) -> Any:
+def _read(kind: Any, folder: Path, what: str) -> Plain:
     if not folder.is_dir():
         raise BadArgument(f"{folder} is not a folder of a language model.")
     try:

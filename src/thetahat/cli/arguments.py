@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
+from ..types import Plain
 from .common import Common
 from .systems import SYSTEMS, System
 
@@ -287,7 +288,7 @@ def parse(words: Sequence[str]) -> Command:
         return parsed
     commands: Any = None
     for name, (kind, line, _) in COMMANDS.items():
-        each: Any = Annotated.__class_getitem__((kind, subcommand(name, description=line, prefix_name=False)))  # type: ignore[attr-defined]
+        each: Plain = Annotated.__class_getitem__((kind, subcommand(name, description=line, prefix_name=False)))  # type: ignore[attr-defined]
         commands = each if commands is None else commands | each
     description = (
         "Maximum likelihood: maximise Σ w·log p(x | θ) + log p(θ) over θ.\n\n"

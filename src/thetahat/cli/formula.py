@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ..errors import BadArgument
+from ..types import Settings
 from .arguments import Fit
 from .screen import Screen, may_write
 
@@ -81,7 +82,7 @@ def _prior(text: str) -> Any:
     accepted = f"Accepted: {', '.join(f'{n}:SCALE' for n in known)}, then :location=NUMBER, :df=NUMBER, and last :on=PATTERN."
     if name not in known:
         raise BadArgument(f"--prior {text!r} names {name!r}. {accepted}")
-    settings: dict[str, Any] = {"on": pattern} if on else {}
+    settings: Settings = {"on": pattern} if on else {}
     for part in rest:
         key, equals, value = part.partition("=")
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import BadArgument, DataError, UnknownColumn
+from ..types import Data, ModelLike, Plain, Settings, SolverLike
 from .system import Sizes, System
 
 # ---- text --------------------------------------------------------------------------------------------------------------------
@@ -54,10 +55,10 @@ class GPT(System):
 
         return Tokens(path, self.alphabet(sizes), context=self.context)
 
-    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None]:
+    def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None]:
         return model, self.alphabet(sizes), self.context
 
-    def solver(self) -> Any:
+    def solver(self) -> SolverLike:
         return dataclasses.replace(super().solver(), optimiser="muon", momentum=0.95, betas=(0.9, 0.95), decay="linear")
 
     @staticmethod
@@ -165,7 +166,7 @@ class Classifier(OfImages):
         sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
         return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
 
-    def _joined(self, x: Any, y: Any) -> dict[str, Any]:
+    def _joined(self, x: Data, y: Data) -> Settings:
         if len(y) != x.size:
             raise BadArgument(f"{self.labels} has {len(y)} labels, and {self.images} {x.size} images.")
         return {"x": x.whole.tensors["y"], "y": y}
@@ -229,7 +230,7 @@ class Flow(System):
                     f"column {name!r} of {self.data} is {value:g} in every row: it has no scale. Leave it out (--columns)."
                 )
         source = Transformed(rows, "standardise")
-        learnt: Any = source.maps[0]
+        learnt: Plain = source.maps[0]
         return {"columns": names, "shift": learnt.mean.tolist(), "scale": learnt.scale.tolist()}, source
 
     def _rows(self, path: Path, columns: list[str]) -> tuple[list[str], Any]:

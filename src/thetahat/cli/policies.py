@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from ..errors import BadArgument
+from ..types import ModelLike, ObjectiveLike, SolverLike, SourceLike, Space
 from .system import Sizes, System
 
 
@@ -72,7 +73,7 @@ class Policy(System):
         return {"inputs": inputs, "numbered": shown.levels is not None, "outputs": self._actions(shown.actions).outputs}, None
 
     @staticmethod
-    def _actions(space: Any) -> Any:
+    def _actions(space: Space) -> Any:
         from ..rl.actions import actions_of
 
         return actions_of(space)
@@ -106,7 +107,7 @@ class Policy(System):
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument("a policy is not scored on data, it plays: thetahat play RUN.")
 
-    def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
         from .. import rl
         from ..likelihood import LogLikelihood, Objective
         from ..rl.rollouts import Rollouts
@@ -121,13 +122,13 @@ class Policy(System):
         weighting = rl.Clipped(self.epsilon, self.entropy) if self.method == "ppo" else rl.Advantage(self.entropy)
         return Objective([LogLikelihood(model, rollouts, weighting), LogLikelihood(value, rollouts)])
 
-    def solver(self) -> Any:
+    def solver(self) -> SolverLike:
         passes = max(1, self.total // (self.copies * self.length))
         a_pass = self.epochs * ceil(self.copies * self.length / self.batch_size) if self.method == "ppo" else 1
         own = dataclasses.replace(self, steps=self.steps or passes * a_pass, held_out=0.5)
         return dataclasses.replace(super(Policy, own).solver(), held_out=None, warmup=0, decay="linear", clip=0.5)
 
-    def measure(self, model: Any) -> dict[str, float]:
+    def measure(self, model: ModelLike) -> dict[str, float]:
         """Greedy returns, apart from those of the play that was learnt from."""
         from ..rl.rollouts import returns
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import preferences
 from ..errors import BadArgument
+from ..types import Settings
 from .align import language_model, tokenizer_of
 from .arguments import Reward
 from .screen import Screen, may_write, plain_text
@@ -49,9 +50,9 @@ class Rated:
         shown = _items(self.table) if self.judgement is None else _strongest(self.table)
         return "\n\n".join(str(part) for part in (shown, self.judgement, self.note, self.fit.certificate) if part)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
-        out: dict[str, Any] = {
+        out: Settings = {
             "table": self.table.reset_index().to_dict("records"),
             "certificate": self.fit.certificate.to_dict(),
             "note": self.note,
@@ -109,7 +110,7 @@ def _table(asked: Reward) -> Rated:
     from ..preferences.comparisons import Preferences
 
     frame = Frame(str(asked.pairs))
-    named: dict[str, Any] = {name: name for name in ("tie", "first") if name in frame.columns}
+    named: Settings = {name: name for name in ("tie", "first") if name in frame.columns}
     count = asked.count or ("count" if "count" in frame.columns else None)
     games = Preferences("winner", "loser", count, data=frame, **named)
     unread = [name for name in frame.columns if name not in ("winner", "loser", count, *named)]

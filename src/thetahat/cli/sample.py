@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..errors import BadArgument, ThetahatError
+from ..types import Data
 from .arguments import Play, Sample
 from .screen import Screen, may_write, plain_table
 from .systems import again
@@ -105,7 +105,7 @@ def _drawn(command: Sample, screen: Screen) -> int:
     return 0
 
 
-def _images(images: Any, levels: int, out: Path) -> None:
+def _images(images: Data, levels: int, out: Path) -> None:
     """(n, H, W) or (n, C, H, W) as an array, or as one picture."""
     import numpy as np
 

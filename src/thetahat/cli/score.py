@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BadArgument
+from ..types import Plain
 from .arguments import Compare, Score
 from .screen import Screen, plain_table
 from .systems import again
@@ -30,7 +31,7 @@ def score(command: Score, screen: Screen) -> int:
         if beside is not None:
             from ..evaluation.surprise import surprise
 
-            found: Any = surprise(fit, beside, data, level=command.level, samples=command.samples, seed=command.seed)
+            found: Plain = surprise(fit, beside, data, level=command.level, samples=command.samples, seed=command.seed)
         else:
             found = fit.score(data, samples=command.samples, seed=command.seed)
     screen.show(found if beside is not None else plain_table(_score_rows(found)), found.to_dict())

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BadArgument, FitError, ThetahatError
 from ..printable import console, in_json
+from ..types import Plain, Settings
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 
@@ -58,7 +59,7 @@ class Screen:
                 f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal
             )
         if self.as_json:
-            found: dict[str, Any] = {"type": type(error).__name__, "message": message}
+            found: Settings = {"type": type(error).__name__, "message": message}
             if isinstance(error, FitError) and error.certificate is not None:
                 found["certificate"] = error.certificate.to_dict()
             self.show(None, {"error": found})
@@ -96,7 +97,7 @@ def plain_table(rows: list[tuple[str, str]]) -> Any:
     return table
 
 
-def finite(value: Any) -> Any:
+def finite(value: Plain) -> Plain:
     """Plain values for strict JSON: tuples as lists, a number that is not finite as null.
 
     >>> finite({"a": (1.0, float("nan"))})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -17,9 +16,10 @@ from typing import Annotated, Any, ClassVar, Self
 from tyro.conf import arg
 
 from ..errors import BadSave
+from ..types import ModelLike, Named, ObjectiveLike, Plain, Settings, SolverLike, SourceLike
 from .common import Common
 
-Sizes = dict[str, Any]
+Sizes = Settings
 Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")]
 
 
@@ -58,11 +58,11 @@ class System(Common, ABC):
     def other(self, path: Path, sizes: Sizes) -> Any:
         """Other data, as the model reads them."""
 
-    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
+    def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
         """(language model, tokenizer, context) of what `thetahat sample` draws text from; None: it draws something else."""
         return None
 
-    def solver(self) -> Any:
+    def solver(self) -> SolverLike:
         from ..solvers import Stochastic
 
         return Stochastic(
@@ -75,27 +75,27 @@ class System(Common, ABC):
             warmup=min(50, self.steps // 10),
         )
 
-    def objective(self, model: Any, source: Any, sizes: Sizes) -> Any:
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
         """What is maximised."""
         from ..likelihood import LogLikelihood, Objective
 
         return Objective([LogLikelihood(model, source)])
 
-    def measure(self, model: Any) -> dict[str, float]:
+    def measure(self, model: ModelLike) -> dict[str, float]:
         """What else is to be known at each look, by name."""
         return {}
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What was asked for, in plain values."""
         asked = (f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume"))
         return {name: str(v) if isinstance(v := vars(self)[name], Path) else v for name in asked}
 
-    def about(self, sizes: Sizes) -> dict[str, Any]:
+    def about(self, sizes: Sizes) -> Settings:
         """Plain values from which `again` makes the system again."""
         return {"system": self.name, "settings": self.settings, "sizes": sizes}
 
-    def continues(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def continues(self, folder: Path, about: Named) -> None:
         """Nothing, where what is asked for is what the run of a folder was asked for.
 
         Raises
@@ -118,9 +118,9 @@ class System(Common, ABC):
                 )
 
     @classmethod
-    def again(cls, settings: Mapping[str, Any]) -> Self:
+    def again(cls, settings: Named) -> Self:
         paths = {f.name for f in dataclasses.fields(cls) if "Path" in str(f.type)}
-        given: Any = {}
+        given: Plain = {}
         for name, value in settings.items():
             given[name] = (
                 Path(value) if name in paths and value is not None else tuple(value) if isinstance(value, list) else value

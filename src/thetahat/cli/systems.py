@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import BadArgument, BadSave, ThetahatError
 from ..protocols import levels_of, shape_of
+from ..types import Data, ModelLike, SourceLike
 from .align import Align
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
 from .policies import Policy
@@ -69,7 +70,7 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
 }
 
 
-def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
+def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
     """The system of a run (of Python code: `OfPython`), its sizes, and the fit that it came to.
 
     Raises
@@ -92,7 +93,7 @@ def again(folder: Path, data: Any = None) -> tuple[Any, Sizes, Any]:
         raise BadSave(f"{folder} has not ended. To go on: {more}")
     if of_python:
         fit = load(path, data)
-        source: Any = fit.source
+        source: SourceLike = fit.source
         return OfPython(fit), {"shape": shape_of(source), "levels": levels_of(source)}, fit
     try:
         system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
@@ -117,7 +118,7 @@ class OfPython:
         known = self.fit.tokenizer is not None or levels_of(self.fit.source) is not None
         return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
 
-    def language(self, model: Any, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
+    def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
         return (model, self.fit.tokenizer, self.fit.source.context) if self.fit.tokenizer is not None else None
 
     def other(self, path: Path, sizes: Sizes) -> Any:

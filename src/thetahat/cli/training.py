@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ..errors import BadArgument
+from ..types import Settings, StateLike
 from .screen import Screen
 from .systems import System, free
 
@@ -39,7 +40,7 @@ def train(command: System, screen: Screen) -> int:
     count = sum(p.numel() for p in model.parameters())
     screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
     said = Lines(screen, record)
-    settings: dict[str, Any] = {"run": record, "watch": said, "call": {"command": screen.command}}
+    settings: Settings = {"run": record, "watch": said, "call": {"command": screen.command}}
     try:
         found = maximize(objective, solver=record.solver, on_failure="return", **settings)
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the checkpoint is written
@@ -58,7 +59,7 @@ class Lines:
     def __init__(self, screen: Screen, record: Any):
         self.screen, self.record, self.looks, self.begun, self.before = screen, record, 0, time.monotonic(), 0.0
 
-    def __call__(self, state: Any) -> None:
+    def __call__(self, state: StateLike) -> None:
         from ..solvers.progress import said
 
         if not self.looks:

@@ -11,12 +11,12 @@ import decimal
 import fractions
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import UnknownLevel, WrongType
+from ..types import Level, Plain
 
 LARGEST = 2**53  # beyond it float64 skips whole numbers
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, decimal.Decimal, fractions.Fraction)
@@ -72,7 +72,7 @@ def _object_is_categorical(column: pd.Series, name: str) -> bool:
     )
 
 
-def _missing(value: Any) -> bool:
+def _missing(value: Plain) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
@@ -132,7 +132,7 @@ def _text_as_numbers(column: pd.Series, name: str) -> np.ndarray:
     return out
 
 
-def level_codes(column: pd.Series, levels: Sequence[Any], name: str) -> np.ndarray:
+def level_codes(column: pd.Series, levels: Sequence[Level], name: str) -> np.ndarray:
     """The position of each row's level among `levels`; a level that is not among them is an error."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         own, codes = column.cat.categories, column.cat.codes.to_numpy()
@@ -156,7 +156,7 @@ def row_of(column: pd.Series, i: int) -> int:
     return int(column.index[i]) if pd.api.types.is_integer_dtype(column.index.dtype) else i
 
 
-def stray_cells(levels: Sequence[Any]) -> set[str]:
+def stray_cells(levels: Sequence[Level]) -> set[str]:
     """Of the different values of a column of text that is mostly numbers, those that are none ("-", "1,100", "5%").
 
     >>> stray_cells(["1.5", "2", "-", "3"]), stray_cells(["1", "2", "3"]), stray_cells(["a", "b", "1"])
@@ -173,7 +173,7 @@ def stray_cells(levels: Sequence[Any]) -> set[str]:
     return odd
 
 
-def reads_as_number(value: Any) -> bool:
+def reads_as_number(value: Plain) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):

@@ -22,6 +22,7 @@ from formulaic.errors import DataMismatchWarning
 from formulaic.parser.types import Factor, Term
 
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
+from ..types import Level, Levels
 from .columns import is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
@@ -38,7 +39,7 @@ class Coded:
     """
 
     term: str
-    factors: tuple[tuple[str, tuple[Any, ...], bool], ...]
+    factors: tuple[tuple[str, Levels, bool], ...]
     numeric: tuple[str, ...]
     names: tuple[str, ...]
     cells: np.ndarray = field(repr=False, compare=False)  # the product code of each name, rising
@@ -115,7 +116,7 @@ class Design:
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Design:
+    def __deepcopy__(self, memo: dict[int, object]) -> Design:
         return self  # it does not change, and may be large
 
     @cached_property
@@ -253,7 +254,7 @@ def _sample(block: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
     return block.iloc[:1000][list(required)]
 
 
-def specification(terms: Sequence[Any], intercept: bool) -> ModelSpec:
+def specification(terms: Sequence[Term], intercept: bool) -> ModelSpec:
     """formulaic's specification of terms, not fitted yet. It is made of the terms themselves: as text they would have to be read again."""
     one = [Term([Factor("1", eval_method="literal")])] if intercept else []
     return ModelSpec(
@@ -261,7 +262,7 @@ def specification(terms: Sequence[Any], intercept: bool) -> ModelSpec:
     )
 
 
-def expression_term(expression: str) -> Any:
+def expression_term(expression: str) -> Term:
     """A Python expression as a term."""
     return Term([Factor(expression, eval_method="python")])
 
@@ -329,7 +330,7 @@ def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> Unknow
 
 
 def _dense(
-    terms: Sequence[Any], intercept: bool, rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
+    terms: Sequence[Term], intercept: bool, rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     spec = fitted(specification(terms, intercept), sample, formula)
     own = sorted(set().union(*(variables(t, formula, rows.columns, trusted=True) for t in terms)))
@@ -350,7 +351,9 @@ def _offset(offsets: Sequence[str], rows: Frame, sample: pd.DataFrame, formula: 
     return spec
 
 
-def _reduced(terms: Sequence[Any], intercept: bool, sample: pd.DataFrame, formula: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+def _reduced(
+    terms: Sequence[Term], intercept: bool, sample: pd.DataFrame, formula: str
+) -> dict[str, tuple[tuple[str, ...], ...]]:
     """For each term, the factors whose reference level is dropped: formulaic's rank reduction, without the columns themselves."""
     spec = specification(terms, intercept)
     materializer = Columns(sample, context=FUNCTIONS)
@@ -371,7 +374,7 @@ def _reduced(terms: Sequence[Any], intercept: bool, sample: pd.DataFrame, formul
 # ---- levels ------------------------------------------------------------------------------------------------------------------
 
 
-def _categories(terms: Sequence[Any], kinds: Mapping[str, bool]) -> set[str]:
+def _categories(terms: Sequence[Term], kinds: Mapping[str, bool]) -> set[str]:
     """The columns that terms take as categories, by their type or as C(column)."""
     found = set()
     for factor in (f for term in terms for f in term.factors):
@@ -381,10 +384,10 @@ def _categories(terms: Sequence[Any], kinds: Mapping[str, bool]) -> set[str]:
     return found
 
 
-def _levels(rows: Frame, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
     """Every level of each categorical column: a pass over those columns alone. Declared categories keep their declared order."""
-    seen: dict[str, dict[Any, None]] = {name: {} for name in names}
-    declared: dict[str, list[Any]] = {}
+    seen: dict[str, dict[Level, None]] = {name: {} for name in names}
+    declared: dict[str, list[Level]] = {}
     for block in rows.blocks(list(names)) if names else ():
         for name in names:
             column = block[name]
@@ -407,7 +410,7 @@ def _levels(rows: Frame, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return out
 
 
-def _refuse_stray_cells(terms: Sequence[Any], first: pd.DataFrame, levels: Mapping[str, tuple[Any, ...]], rows: Frame) -> None:
+def _refuse_stray_cells(terms: Sequence[Term], first: pd.DataFrame, levels: Mapping[str, Levels], rows: Frame) -> None:
     """Refuse a column of text that is numbers but for a few cells: as a category it would have a coefficient a number."""
     bare = {name for term in terms for name, explicit in map(column_of, term.factors) if name is not None and not explicit}
     for name in sorted(bare & set(levels)):
@@ -421,7 +424,7 @@ def _refuse_stray_cells(terms: Sequence[Any], first: pd.DataFrame, levels: Mappi
             )
 
 
-def _product(codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, tuple[Any, ...], bool]], n: int) -> np.ndarray:
+def _product(codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, Levels, bool]], n: int) -> np.ndarray:
     """The number of each row's combination of levels, (n,), as if all combinations were counted."""
     product = np.zeros(n, dtype=np.int64)
     for name, levels, _ in factors:
@@ -430,10 +433,10 @@ def _product(codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, tuple
 
 
 def _coded(
-    term: Any,
+    term: Term,
     categorical: tuple[str, ...],
     numeric: tuple[str, ...],
-    levels: dict[str, tuple[Any, ...]],
+    levels: dict[str, Levels],
     reduced: tuple[str, ...],
     cells: Mapping[tuple[str, ...], np.ndarray],
 ) -> Coded:
@@ -459,7 +462,7 @@ def _coded(
 
 
 def _cells(
-    rows: Frame, terms: Sequence[tuple[str, ...]], levels: Mapping[str, tuple[Any, ...]], formula: str
+    rows: Frame, terms: Sequence[tuple[str, ...]], levels: Mapping[str, Levels], formula: str
 ) -> dict[tuple[str, ...], np.ndarray]:
     """For each tuple of categorical columns the combinations of levels that occur, by number: one pass over the rows for all of them."""
     out = {names: np.arange(len(levels[names[0]])) if len(names) == 1 else np.zeros(0, dtype=np.int64) for names in terms}
@@ -478,7 +481,7 @@ def _cells(
     return out
 
 
-def _check_bytes(formula: str, terms: Sequence[Any], levels: Mapping[str, int], n: int) -> None:
+def _check_bytes(formula: str, terms: Sequence[Term], levels: Mapping[str, int], n: int) -> None:
     """Refuse dense columns that would not fit, before they are made."""
     columns = 0.0
     for term in terms:

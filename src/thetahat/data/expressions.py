@@ -14,7 +14,7 @@ import ast
 import builtins
 import keyword
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from interface_meta import override
 from pandas.api.extensions import ExtensionArray
 
 from ..errors import BadFormula
+from ..types import Named, Plain, Settings
 from .columns import is_categorical, numeric_column
 
 _NUMPY = (
@@ -36,7 +37,7 @@ _NUMPY = (
     *("where", "minimum", "maximum", "clip", "floor", "ceil", "sign"),
 )
 # exp10 and exp2: formulaic's exp10 is x to the power of 10
-FUNCTIONS: dict[str, Any] = {"np": np, "exp10": lambda x: np.power(10.0, x), **{name: vars(np)[name] for name in _NUMPY}}
+FUNCTIONS: Settings = {"np": np, "exp10": lambda x: np.power(10.0, x), **{name: vars(np)[name] for name in _NUMPY}}
 _ARRAYS = {"where": 3, "clip": 3, "round": 2}  # of numpy, not ufuncs: and how many arguments they take before `out`
 _CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
 _KNOWN = {*FUNCTIONS, *TRANSFORMS}
@@ -354,7 +355,7 @@ def _most_arguments(node: ast.expr) -> int | None:
 _FLOAT, _OPERAND, _LABELS, _FUNCTION = "thetahat_float_", "thetahat_operand_", "thetahat_labels_", "thetahat_function_"
 
 
-def as_float(value: Any) -> Any:
+def as_float(value: Plain) -> Plain:
     """Booleans and whole numbers as float64; anything else as it is."""
     if not isinstance(value, (pd.Series, pd.Index, np.ndarray, np.generic, ExtensionArray)) or isinstance(value, FactorValues):
         return value
@@ -364,7 +365,7 @@ def as_float(value: Any) -> Any:
     return value
 
 
-def as_operand(value: Any) -> Any:
+def as_operand(value: Plain) -> Plain:
     """What enters arithmetic, as float64: Python would multiply text as well.
 
     Raises
@@ -384,7 +385,7 @@ class Columns(PandasMaterializer):  # type: ignore[misc]
 
     @property
     @override
-    def data_context(self) -> Mapping[str, Any]:
+    def data_context(self) -> Named:
         return self._numbers
 
     @override
@@ -398,7 +399,7 @@ class Columns(PandasMaterializer):  # type: ignore[misc]
         variables = set(get_expression_variables(tree, {}))
         names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in self._numbers}
         functions = {**TRANSFORMS, **self.context}
-        env: dict[str, Any] = {_FLOAT: as_float, _OPERAND: as_operand}
+        env: Settings = {_FLOAT: as_float, _OPERAND: as_operand}
         env |= {_FUNCTION + name: function for name, function in functions.items()}
         env |= {_LABELS + name: self._numbers.labels(name) for name in names}
         code = ast.fix_missing_locations(_Writer(names, set(functions)).visit(tree))
@@ -406,7 +407,7 @@ class Columns(PandasMaterializer):  # type: ignore[misc]
         return as_float(stateful_eval(ast.unparse(code), layers, {expr: metadata}, spec.transform_state, spec)), variables
 
 
-class _Numbers(Mapping[str, Any]):
+class _Numbers(Named):
     """The columns of a frame by their names or aliases, numbers as float64, each when it is first read."""
 
     def __init__(self, frame: pd.DataFrame):

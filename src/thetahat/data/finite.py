@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadArgument, MissingExtra, NotConverged
+from ..types import Settings
 
 Array = np.ndarray
 Outcome = tuple[float, float, int | None]
@@ -101,12 +102,12 @@ class FiniteMDP:
             observation_space = gymnasium.spaces.Discrete(mdp.states)
             action_space = gymnasium.spaces.Discrete(mdp.actions)
 
-            def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+            def reset(self, *, seed: int | None = None, options: Settings | None = None) -> tuple[int, Settings]:
                 super().reset(seed=seed)
                 self.at = int(self.np_random.integers(mdp.states)) if mdp.start is None else mdp.start
                 return self.at, {}
 
-            def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+            def step(self, action: int) -> tuple[int, float, bool, bool, Settings]:
                 each = mdp.outcomes[self.at][int(action)]
                 edges = np.cumsum([outcome[0] for outcome in each])
                 which = min(int(np.searchsorted(edges, self.np_random.random(), side="right")), len(each) - 1)

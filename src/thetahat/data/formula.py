@@ -6,15 +6,15 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
-from formulaic.parser.types import ASTNode, Token
+from formulaic.parser.types import ASTNode, Term, Token
 from formulaic.parser.types.factor import Factor
 
 from ..errors import BadFormula
+from ..types import Levels, Plain
 from .expressions import UNTRUSTED, check_expression, column, columns_read, first_line, unquote, written
 from .frame import Frame
 
@@ -38,7 +38,7 @@ class Predictors:
     """
 
     formula: str
-    terms: tuple[Any, ...]
+    terms: Levels
     offsets: tuple[str, ...]
     coding: bool
     required: tuple[str, ...]
@@ -79,7 +79,7 @@ def check(found: Sequence[str], columns: Collection[str]) -> None:
             raise BadFormula(f"{error} {UNTRUSTED}") from error
 
 
-def expressions(terms: Sequence[Any]) -> Iterator[str]:
+def expressions(terms: Sequence[Term]) -> Iterator[str]:
     """The Python expressions among the factors of terms."""
     for term in terms:
         for factor in term.factors:
@@ -87,11 +87,11 @@ def expressions(terms: Sequence[Any]) -> Iterator[str]:
                 yield str(factor.expr)
 
 
-def _is_one(term: Any) -> bool:
+def _is_one(term: Term) -> bool:
     return str(term) == "1" and all(f.eval_method is Factor.EvalMethod.LITERAL for f in term.factors)
 
 
-def _terms(formula: str, shown: str) -> tuple[list[Any], list[str]]:
+def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
     """The terms of a right-hand side, and the expressions inside offset(…)."""
     if re.search(r"(^|[\s+*:(-])\.($|[\s+*:)-])", formula):
         raise BadFormula(f"the formula {shown!r} has a '.' for all other columns, which is not known here: name the columns.")
@@ -124,7 +124,7 @@ def _terms(formula: str, shown: str) -> tuple[list[Any], list[str]]:
     return terms, offsets
 
 
-def _expanded(tree: Any) -> float:
+def _expanded(tree: Plain) -> float:
     """At most how many terms the operators * : / ** %in% expand to; a plain sum of columns counts as nothing."""
     sizes: dict[int, float] = {}
     stack, order = [tree], []
@@ -156,7 +156,7 @@ def _expanded(tree: Any) -> float:
     return worst
 
 
-def split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+def split(term: Term, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """(categorical columns, numeric columns) of a term that is a plain product of columns; (None, ()) of any other."""
     categorical: list[str] = []
     numeric: list[str] = []
@@ -168,7 +168,7 @@ def split(term: Any, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tu
     return tuple(categorical), tuple(numeric)
 
 
-def column_of(factor: Any) -> tuple[str | None, bool]:
+def column_of(factor: Factor) -> tuple[str | None, bool]:
     """The column that a factor is, and whether it is written C(column); None: it is something else."""
     expression = str(factor.expr)
     explicit = CATEGORY.match(expression)
@@ -177,7 +177,7 @@ def column_of(factor: Any) -> tuple[str | None, bool]:
     return (column(expression), False) if factor.eval_method is Factor.EvalMethod.LOOKUP else (None, False)
 
 
-def single_term(expression: str) -> Any:
+def single_term(expression: str) -> Term:
     """The term of an expression that is one column or one function of columns, with no operator of formulas around it; else None."""
     try:
         tokens = list(DefaultFormulaParser(include_intercept=False).get_tokens(expression))
@@ -187,7 +187,7 @@ def single_term(expression: str) -> Any:
         raise BadFormula(f"{written(expression)!r} cannot be read: {first_line(error)}") from error
 
 
-def variables(term: Any, formula: str, columns: Collection[str], *, trusted: bool = False) -> set[str]:
+def variables(term: Term, formula: str, columns: Collection[str], *, trusted: bool = False) -> set[str]:
     """The columns that a term reads."""
     out: set[str] = set()
     for factor in term.factors:

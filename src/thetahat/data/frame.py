@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.parquet
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, WrongType
 from ..files import usable
+from ..types import Data, Level, Plain
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
 STREAM_ROWS = 131072
@@ -38,7 +38,7 @@ class Frame:
     Inside, rows are numbered from 0, whatever the user's own index is; that is `index`, of a pandas table, else None.
     """
 
-    def __init__(self, data: Any, *, memory: int = MEMORY):
+    def __init__(self, data: Data, *, memory: int = MEMORY):
         self.memory = memory
         self.name: str
         self._columns: tuple[str, ...]
@@ -166,7 +166,7 @@ def _delimiter(path: Path) -> str:
     return max(",;\t", key=header.count)
 
 
-def _to_pandas(data: Any) -> pd.DataFrame:
+def _to_pandas(data: Data) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, pd.Series):  # one row of a table: frame.iloc[0]
@@ -193,7 +193,7 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
 
 
-def _unreadable(native: Any) -> str:
+def _unreadable(native: Data) -> str:
     """The first column that Arrow cannot hold, and its type."""
     for name, dtype in native.schema.items():
         try:
@@ -203,7 +203,7 @@ def _unreadable(native: Any) -> str:
     return "of the data"
 
 
-def _from_dict(data: Mapping[Any, Any]) -> pd.DataFrame:
+def _from_dict(data: Mapping[Level, Data]) -> pd.DataFrame:
     """A dict of columns; a dict of single values is one row."""
     columns = {name: _detach(value) for name, value in data.items()}
     single = [name for name, value in columns.items() if _dimensions(value) == 0]
@@ -222,13 +222,13 @@ def _from_dict(data: Mapping[Any, Any]) -> pd.DataFrame:
         raise DataError(f"the columns of the dict do not make a table: {error}") from error
 
 
-def _dimensions(value: Any) -> int:
+def _dimensions(value: Plain) -> int:
     if hasattr(value, "ndim"):
         return int(value.ndim)
     return 0 if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else 1
 
 
-def _detach(value: Any) -> Any:
+def _detach(value: Plain) -> Plain:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 

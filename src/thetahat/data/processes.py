@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +9,7 @@ import torch.distributed
 from torch import Tensor
 
 from ..protocols import is_drawn
+from ..types import Plain
 from .batch import Batch
 from .source import Source
 
@@ -78,11 +78,11 @@ def gathered(*each: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*everywhere(each), strict=True))
 
 
-def everywhere(value: Any) -> list[Any]:
+def everywhere(value: Plain) -> list[Plain]:
     """The value that each process has, in their order."""
     if world() == 1:
         return [value]
-    parts: list[Any] = [None] * world()
+    parts: list[Plain] = [None] * world()
     torch.distributed.all_gather_object(parts, value)
     return parts
 

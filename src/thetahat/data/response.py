@@ -6,16 +6,18 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from formulaic import ModelSpec
+from formulaic.parser.types import Term
 from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
 from ..protocols import Categories
+from ..types import Level, Levels
 from .checks import ALL, Place, finite
 from .columns import is_categorical, level_codes, numeric_column, reads_as_number
 from .design import evaluate, fitted, specification
@@ -47,7 +49,7 @@ class Response:
 
     expression: str
     required: tuple[str, ...]
-    levels: tuple[Any, ...] | None = None
+    levels: Levels | None = None
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
 
     def values(self, frame: pd.DataFrame) -> np.ndarray:
@@ -84,7 +86,7 @@ class Response:
         return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
-def _rows(frame: Frame, name: str) -> Iterator[tuple[int, Any]]:
+def _rows(frame: Frame, name: str) -> Iterator[tuple[int, Level]]:
     """(row, value) of a column, in order."""
     row = 0
     for block in frame.blocks([name]):
@@ -104,7 +106,7 @@ class Left:
     """
 
     expression: str
-    term: Any
+    term: Term
     required: tuple[str, ...]
 
 
@@ -151,8 +153,8 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
     categorical = is_categorical(block[plain], plain)
     if not (categorical or isinstance(family, Categories)):
         return Response(expression, (plain,))
-    seen: dict[Any, None] = {}
-    declared: list[Any] | None = None
+    seen: dict[Level, None] = {}
+    declared: list[Level] | None = None
     for block in frame.blocks([plain]):
         values = block[plain]
         seen.update(dict.fromkeys(pd.unique(values.dropna())))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, BadWeights, EmptyData, NotFinite
+from ..types import Plain
 from .columns import numeric_column
 from .frame import STREAM_ROWS, Frame
 from .source import ALL_ZERO
@@ -143,7 +144,7 @@ class Alignment:
         own = pd.RangeIndex(self.size) if self.index is None else self.index
         return own if self.kept is None else own[self.kept]
 
-    def __call__(self, found: Any) -> Any:
+    def __call__(self, found: Plain) -> Plain:
         """One value (or one row of a frame) for each row that was given, NaN where it was not used.
 
         An array stays an array; of a pandas table it becomes a Series with the table's index. A frame has that index, else row numbers.

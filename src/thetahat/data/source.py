@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import BadWeights, EmptyData
 from ..protocols import is_streamed
-from ..types import fields_of, name_of
+from ..types import Data, ModelLike, Plain, Settings, fields_of, name_of
 from .batch import Batch, concatenate
 
 ALL_ZERO = "all weights are zero: nothing is left to be made probable."
@@ -42,7 +42,7 @@ class Source(Protocol):
     def units(self) -> str:
         """What a density is per: "y", "log(y)", "pixel" …"""
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """One pass over the data."""
 
 
@@ -94,7 +94,7 @@ class Tensors:
             self._fingerprint = digest(*scored, *([self.whole.count] if self.whole.counted else []))
         return self._fingerprint
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         if self.block >= len(self.whole):
             yield self.whole
             return
@@ -129,13 +129,13 @@ class Thinned:
     def units(self) -> str:
         return self.source.units
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         if self._held is None:
             self._held = concatenate(list(self._parts(model)))
         for start in range(0, len(self._held), BLOCK):
             yield self._held[start : start + BLOCK]
 
-    def _parts(self, model: Any) -> Iterator[Batch]:
+    def _parts(self, model: ModelLike) -> Iterator[Batch]:
         """The first rows of each batch; of a streamed file copies, since a view would keep the whole block alive."""
         streamed = is_streamed(self.source)
         for batch in self.source.batches(model):
@@ -144,7 +144,7 @@ class Thinned:
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: ModelLike) -> Iterator[None]:
     """A model in evaluation mode (no dropout) while data are drawn from it, and then as it was.
 
     A source with `drawn = True` draws within it.
@@ -159,7 +159,7 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def check_count(count: Any, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:
+def check_count(count: Data, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:
     """Frequency weights as a float64 tensor, or the reason why they cannot be.
 
     row : names a row by its place in the data;  part : these are not all of them, and may all be zero
@@ -195,7 +195,7 @@ class Digest:
         self._rows, self._rest = 0, ""
         self._done: str | None = None  # of one that was pickled, which no hash of hashlib's can be
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Settings:
         return {"_done": self.hexdigest()}
 
     def update(self, tensor: Tensor) -> None:
@@ -232,12 +232,12 @@ def _digest(tensor: Tensor) -> str:
     return one.hexdigest()
 
 
-def is_table(data: Any) -> bool:
+def is_table(data: Data) -> bool:
     """Whether data are columns under names: a dict, a data frame of any kind, the path of a file."""
     return isinstance(data, (str, Path, Mapping)) or hasattr(data, "columns")
 
 
-def told(settings: Any) -> str | None:
+def told(settings: Plain) -> str | None:
     """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is fitted again must be the same.
 
     >>> from thetahat.rl import Clipped

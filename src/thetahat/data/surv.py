@@ -15,7 +15,6 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFormula, OutOfSupport, WrongType
+from ..types import Plain
 from .batch import Batch
 from .checks import ALL, Place, finite
 from .columns import is_categorical
@@ -247,7 +247,7 @@ def _arguments(expression: str) -> tuple[str, list[str]]:
     return kind, [(ast.get_source_segment(expression, named[role]) or "").strip() for role in ROLES[kind]]
 
 
-def _kind(given: Any, positional: int, named: set[str], shown: str) -> str:
+def _kind(given: Plain, positional: int, named: set[str], shown: str) -> str:
     if given is None:
         return "counting" if named & {"time2", "start", "stop"} or positional + len(named) == 3 else "right"
     kind = given.value if isinstance(given, ast.Constant) else None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
+from ..types import Data, ModelLike
 from .batch import Batch, concatenate
 from .checks import ALL, Place, finite
 from .columns import is_categorical, numeric_column
@@ -74,7 +75,7 @@ class Encoder:
     weights: str | None = None
     carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+    def __deepcopy__(self, memo: dict[int, object]) -> Encoder:
         return self  # it does not change, and may be large
 
     @property
@@ -210,7 +211,7 @@ class Table:
         """Where the rows that the fit used stand among those that it was given."""
         return Alignment(self.frame.size, self.kept, self.frame.index)
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         for large in [self.whole] if self.whole is not None else self._read():
             for start in range(0, len(large), self.block):
                 yield large[start : start + self.block]
@@ -284,7 +285,7 @@ def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
             finite(values, f"column {name!r}", place)
 
 
-def new_rows(encoder: Encoder, data: Any, family: Family | None = None) -> Batch:
+def new_rows(encoder: Encoder, data: Data, family: Family | None = None) -> Batch:
     """Predictors of rows that the fit has not seen, by the encodings that it remembers. A missing one is an error: nothing is dropped."""
     batch, alignment = aligned_rows(encoder, data, family)
     if alignment.kept is not None:
@@ -293,7 +294,7 @@ def new_rows(encoder: Encoder, data: Any, family: Family | None = None) -> Batch
     return batch
 
 
-def aligned_rows(encoder: Encoder, data: Any, family: Family | None = None) -> tuple[Batch, Alignment]:
+def aligned_rows(encoder: Encoder, data: Data, family: Family | None = None) -> tuple[Batch, Alignment]:
     """The rows of new data that are complete in what a prediction reads, and where they stand among all.
 
     family : says which rows need an extra; None: all do

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, NotFinite
 from ..protocols import HasWhole, log_determinant_of, units_of
+from ..types import Data, ModelLike
 from . import maps as _maps
 from .batch import Batch
 from .maps import Map
@@ -45,7 +45,7 @@ class Transformed:
     True
     """
 
-    def __init__(self, data: Any, *maps: str | Map, target: str = "y"):
+    def __init__(self, data: Data, *maps: str | Map, target: str = "y"):
         if not maps:
             raise BadArgument(f"Transformed(data, map, …): no map is given. Accepted: {', '.join(map(repr, _maps.NAMED))}.")
         self.target = target
@@ -59,7 +59,7 @@ class Transformed:
         self.maps = tuple(learnt)
         self._whole: Batch | None = None
 
-    def like(self, data: Any) -> Transformed:
+    def like(self, data: Data) -> Transformed:
         """Other data through the same maps, with the constants of these."""
         out = object.__new__(Transformed)
         out.target, out.maps, out._whole = self.target, self.maps, None
@@ -101,7 +101,7 @@ class Transformed:
             self._whole = self._mapped(own)
         return self._whole
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         if self.whole is not None:
             yield from Tensors(self.whole, target=self.target, copy=False).batches(model)
             return
@@ -122,7 +122,7 @@ class Transformed:
         return _replaced(batch, self.target, _maps.forward(self.maps, batch[self.target].to(torch.float64))[0])
 
 
-def observations(data: Any, target: str = "y") -> Tensors:
+def observations(data: Data, target: str = "y") -> Tensors:
     """An array (n, d) or (n,), or a table of numbers whose columns are the components, as a source of vectors.
 
     >>> observations({"a": [1.0, 2.0], "b": [3.0, 4.0]}).whole["y"].tolist()
@@ -140,7 +140,7 @@ def observations(data: Any, target: str = "y") -> Tensors:
     return Tensors({target: torch.tensor(array, dtype=torch.float64)}, target=target, copy=False)
 
 
-def _source(data: Any, target: str) -> Source:
+def _source(data: Data, target: str) -> Source:
     if isinstance(data, Batch):
         return Tensors(data, target=target)
     return data if isinstance(data, Source) else observations(data, target)

@@ -10,7 +10,6 @@ Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
+from ..types import ModelLike
 from .kaplan_meier import kaplan_meier
 from .residuals import residuals
 from .rows import batches, extras_of, family_for, mean_of, parameters_of, response_of
@@ -30,7 +30,7 @@ SAME = 1e-12  # of the largest prediction: two that differ by less are one, up t
 
 
 def calibration(
-    model: Any, source: Batch | Source, *, bins: int = 10, level: float = 0.95, at: float | None = None
+    model: ModelLike, source: Batch | Source, *, bins: int = 10, level: float = 0.95, at: float | None = None
 ) -> pd.DataFrame:
     """Predicted against observed means, by quantiles of the prediction.
 
@@ -81,7 +81,7 @@ def calibration(
     return pd.DataFrame({"predicted": p, "observed": o, "low": low, "high": high, "n": n})
 
 
-def _of_times(model: Any, source: Batch | Source, bins: int, level: float, at: float | None) -> pd.DataFrame:
+def _of_times(model: ModelLike, source: Batch | Source, bins: int, level: float, at: float | None) -> pd.DataFrame:
     """P(T ≤ at), predicted and by Kaplan and Meier, in groups of equal predicted risk."""
     read = list(batches(source, model))
     time, event, entry, count = (np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True))
@@ -107,7 +107,7 @@ def _of_times(model: Any, source: Batch | Source, bins: int, level: float, at: f
     return out
 
 
-def _watched(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _watched(model: ModelLike, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of each row: its time, whether the event happened then, since when it was watched, its count."""
     extras = extras_of(model, batch)
     event = extras.get("event", torch.ones(len(batch))).expand(len(batch))
@@ -122,7 +122,7 @@ def _watched(model: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return time, happened, entered, count.astype(np.float64)
 
 
-def _risk(model: Any, batch: Batch, at: float) -> np.ndarray:
+def _risk(model: ModelLike, batch: Batch, at: float) -> np.ndarray:
     """P(T ≤ at) of each row, whenever it entered."""
     parameters = parameters_of(model, batch)
     extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("event", "upper", "entry", "low", "high")}
@@ -148,7 +148,7 @@ def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[n
     return np.maximum((centre - half) / (1 + z2 / n), 0.0), np.minimum((centre + half) / (1 + z2 / n), 1.0)
 
 
-def pit(model: Any, source: Batch | Source, *, bins: int = 20, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def pit(model: ModelLike, source: Batch | Source, *, bins: int = 20, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """The histogram of u = F(y | x), masses spread at random (`residuals`).
 
     Returns

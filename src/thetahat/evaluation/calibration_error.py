@@ -16,7 +16,6 @@ bins, by category).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -25,6 +24,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..protocols import Categories, Pairwise
+from ..types import ModelLike
 from .calibration import binned, check, seen
 from .rows import batches, family_for, mean_of, parameters_of, response_of
 
@@ -64,7 +64,7 @@ class CalibrationError:
 
 
 def calibration_error(
-    model: Any,
+    model: ModelLike,
     source: Batch | Source,
     *,
     of: str = "top",
@@ -124,7 +124,7 @@ def calibration_error(
     return CalibrationError(float(np.sqrt(max(D, 0.0))), low, high, level, D, float(w @ np.abs(mean)), name, len(w))
 
 
-def _forecasts(model: Any, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _forecasts(model: ModelLike, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Said probabilities and what happened, (n, K), and counts, (n,); of two categories the second alone, (n, 1)."""
     family = family_for(model, "probabilities")
     parts = []

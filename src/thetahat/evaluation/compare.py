@@ -12,11 +12,10 @@ worse.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 import torch
@@ -26,6 +25,7 @@ from ..errors import BadArgument, IncomparableScores
 from ..models.taylor import weighted
 from ..printable import console, printable
 from ..protocols import Scored
+from ..types import Data, Named, Plain, Settings
 from .score import Score, spread
 
 
@@ -118,7 +118,7 @@ class Comparison:
         rows = []
         for name, score in self.scores.items():
             low, high = self.rank(name)
-            row: dict[str, Any] = {
+            row: Settings = {
                 "rank": str(low) if low == high else f"{low}–{high}",
                 "nats": score.mean,
                 "standard_error": score.standard_error,
@@ -140,7 +140,7 @@ class Comparison:
             own.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
-    def __rich_console__(self, console: Any, options: Any) -> Any:
+    def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
         from rich.table import Table
         from rich.text import Text
 
@@ -176,7 +176,7 @@ class Comparison:
             f"<p>{escape(printable(line))}</p>" for line in notes
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return {
             "best": self.best,
@@ -186,7 +186,7 @@ class Comparison:
         }
 
 
-def compare(scores_or_fits: Mapping[str, Any], data: Any = None) -> Comparison:
+def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
     """Scores of the same data side by side, best first.
 
     Parameters
@@ -291,7 +291,7 @@ def _check(a: str, first: Score, b: str, second: Score) -> None:
     _check_atoms(first, second, refuse)
 
 
-def _check_atoms(first: Score, second: Score, refuse: Any) -> None:
+def _check_atoms(first: Score, second: Score, refuse: Plain) -> None:
     """Of two densities, row by row, both are densities there or both are masses."""
     if first.atoms is None or second.atoms is None:
         if first.measure != second.measure:

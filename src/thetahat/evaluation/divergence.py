@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +26,7 @@ from ..data.batch import concatenate
 from ..data.source import Source
 from ..errors import BadArgument, EmptyData
 from ..protocols import Scored, target_of
+from ..types import Data, Distribution, Plain
 from . import neighbours
 from .expectations import Nats, expected, is_distribution, model_and_source
 from .score import score
@@ -35,7 +35,9 @@ DRAWS = 20_000
 METHODS = ("plug_in", "miller_madow", "neighbours")
 
 
-def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any = None, draws: int = DRAWS, seed: int = 0) -> Nats:
+def entropy(
+    p: Distribution, *, given: Plain = None, method: str | None = None, data: Data = None, draws: int = DRAWS, seed: int = 0
+) -> Nats:
     """H(p) = −E_p log p: of a distribution, or of whatever a sample was drawn from.
 
     Parameters
@@ -83,7 +85,7 @@ def entropy(p: Any, *, given: Any = None, method: str | None = None, data: Any =
     return _by_neighbours(y, x, what, grouped=discrete == [False, True])
 
 
-def cross_entropy(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -> Nats:
+def cross_entropy(p: Distribution, q: Distribution, *, data: Data = None, draws: int = DRAWS, seed: int = 0) -> Nats:
     """H(p, q) = −E_p log q: the nats that q needs for an observation of p.
 
     Parameters
@@ -106,7 +108,7 @@ def cross_entropy(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed:
     return Nats(-found.mean, found.standard_error, method, "cross-entropy", "" if found.measure == "mass" else found.units)
 
 
-def kl(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -> Nats:
+def kl(p: Distribution, q: Distribution, *, data: Data = None, draws: int = DRAWS, seed: int = 0) -> Nats:
     """KL(p ‖ q) = E_p log(p/q): by a formula where there is one, else by a sum or an integral, else by draws from p.
 
     Parameters
@@ -145,7 +147,7 @@ def kl(p: Any, q: Any, *, data: Any = None, draws: int = DRAWS, seed: int = 0) -
 # ---- of samples --------------------------------------------------------------------------------------------------------------
 
 
-def _sample(p: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _sample(p: Distribution) -> tuple[np.ndarray, np.ndarray | None]:
     """What was observed, (n,) or (n, d), and how often (None: once each)."""
     if isinstance(p, Source):
         whole = concatenate(list(p.batches()))

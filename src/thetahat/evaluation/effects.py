@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +29,7 @@ from ..inference.covariance import Clusters, Covariance, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
+from ..types import Data, Level, Levels
 from .rows import eta_of, extras_of, free_of, natural_at, with_slopes
 
 STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
@@ -117,7 +117,7 @@ def _changes(source: Table, model: Regression, name: str) -> dict[str, Change]:
     return {f"{name}[{level}]": _difference(name, levels[0], level) for level in levels[1:]}
 
 
-def _levels(source: Table, model: Regression, name: str) -> tuple[Any, ...] | None:
+def _levels(source: Table, model: Regression, name: str) -> Levels | None:
     """The levels of a column that is a category, or that a formula takes as one (C(x, contr.sum)); None: it is a number."""
     column = next(source.frames())[name]
     written = False
@@ -132,7 +132,7 @@ def _levels(source: Table, model: Regression, name: str) -> tuple[Any, ...] | No
     return tuple(v for v in declared if v in seen)
 
 
-def _difference(name: str, reference: Any, level: Any) -> Change:
+def _difference(name: str, reference: Data, level: Level) -> Change:
     def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         for value, sign in ((level, 1.0), (reference, -1.0)):
             column = pd.Series([value] * len(frame), index=frame.index)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from ..errors import BadArgument
 from ..families.censored import Censored
 from ..models.base import family_of
 from ..protocols import is_padded, kind_of, measure_of, target_of
+from ..types import ModelLike, Settings
 from . import neighbours
 from .divergence import codes
 from .score import score
@@ -76,7 +76,7 @@ class Excess:
             )
         return text.replace("-", "−")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return {
             "nats": self.value,
@@ -88,7 +88,7 @@ class Excess:
         }
 
 
-def excess(model: Any, source: Source) -> Excess:
+def excess(model: ModelLike, source: Source) -> Excess:
     """KL(data ‖ model), where the entropy of the data can be told.
 
     Parameters
@@ -129,7 +129,7 @@ def excess(model: Any, source: Source) -> Excess:
     raise BadArgument("rows with counts or groups of their own repeat, or the density has atoms: its entropy is not estimated.")
 
 
-def _saturated(model: Any, source: Source, whole: Batch, target: str) -> Excess:
+def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> Excess:
     found = score(model, source)
     given = _predictors(whole, target)
     both = codes(np.stack([given, codes(whole[target].numpy())], 1))
@@ -155,7 +155,7 @@ def _predictors(whole: Batch, target: str) -> np.ndarray:
     return codes(np.hstack([np.zeros((len(whole), 1)), *keys]))
 
 
-def _by_neighbours(model: Any, source: Source, y: np.ndarray, given: np.ndarray) -> Excess:
+def _by_neighbours(model: ModelLike, source: Source, y: np.ndarray, given: np.ndarray) -> Excess:
     y = neighbours.columns(y, "the response")
     n, d = y.shape
     if d > 2:

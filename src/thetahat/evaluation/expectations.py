@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from ..models.conditional import Conditional
 from ..models.density import Density
 from ..models.regression import Regression
 from ..protocols import Draws, HasLogProb, HasModel, encoder_of, kind_of, measure_of, target_of
+from ..types import Data, Distribution, ModelLike, Plain, Settings
 from .kl_forms import closed_form, vector_entropy
 from .rows import batches, eta_of, extras_of
 
@@ -64,19 +64,19 @@ class Nats:
         numbers = f"{self.value:.6g}{error} nats{per} ({self.bits:.4g} bits)".replace("-", "−")
         return f"{self.what} {numbers}: {self.method}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         error = self.standard_error if math.isfinite(self.standard_error) else None
         value = self.value if math.isfinite(self.value) else None
         return {"what": self.what, "nats": value, "standard_error": error, "method": self.method, "units": self.units}
 
 
-def is_distribution(p: Any) -> bool:
+def is_distribution(p: Distribution) -> bool:
     named = isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], (str, Family)) and not isinstance(p[1], str)
     return named or isinstance(p, (HasLogProb, HasModel))
 
 
-def model_and_source(q: Any, data: Any) -> tuple[Any, Source]:
+def model_and_source(q: Distribution, data: Data) -> tuple[ModelLike, Source]:
     """What a score takes: a model as it is, or a family at its parameters; a Source, or an array as one."""
     source = data if isinstance(data, Source) else Tensors({"y": torch.as_tensor(np.asarray(data), dtype=torch.float64)})
     if not is_distribution(q):
@@ -100,7 +100,7 @@ class _Given:
         return torch.where(inside, log_p, -torch.inf)
 
 
-def _named(p: tuple[Any, Any]) -> tuple[Family, list[Tensor], dict[str, Tensor]]:
+def _named(p: tuple[str | Family, Plain]) -> tuple[Family, list[Tensor], dict[str, Tensor]]:
     """The family, its parameters and its extras, each (n,)."""
     family, given = families.get(p[0]), p[1]
     names = list(family.parameters)
@@ -126,7 +126,7 @@ def _named(p: tuple[Any, Any]) -> tuple[Family, list[Tensor], dict[str, Tensor]]
     return family, [tensors[name] for name in names], {name: tensors[name] for name in family.extras}
 
 
-def _rows(p: Any, data: Any) -> tuple[Family, list[Tensor], dict[str, Tensor]] | None:
+def _rows(p: Distribution, data: Data) -> tuple[Family, list[Tensor], dict[str, Tensor]] | None:
     """The family of a distribution with its parameters, row by row; None of a model that has none, or is a mixture of several."""
     if isinstance(p, tuple):
         return _named(p)
@@ -145,7 +145,7 @@ def _rows(p: Any, data: Any) -> tuple[Family, list[Tensor], dict[str, Tensor]] |
     return model.family, model.family.natural(eta), extras
 
 
-def _asked(model: Any, data: Any) -> Batch | Source:
+def _asked(model: ModelLike, data: Data) -> Batch | Source:
     """The rows at which a model is asked; one row of nothing, where it has no predictors."""
     if isinstance(data, (Batch, Source)):
         return data
@@ -161,7 +161,7 @@ def _asked(model: Any, data: Any) -> Batch | Source:
     return Batch({"rows": torch.zeros(1, dtype=torch.float64)})
 
 
-def expected(p: Any, q: Any, data: Any, draws: int, seed: int, *, own: bool = True) -> Nats:
+def expected(p: Distribution, q: Distribution, data: Data, draws: int, seed: int, *, own: bool = True) -> Nats:
     """E_p[log p − log q]; without `own` E_p[−log q]; without q E_p[−log p]."""
     for each in (p, q):
         if each is not None and not is_distribution(each):
@@ -196,7 +196,7 @@ def expected(p: Any, q: Any, data: Any, draws: int, seed: int, *, own: bool = Tr
     return _by_draws(p, q, draws, seed, own)
 
 
-def _measure(p: Any) -> str:
+def _measure(p: Distribution) -> str:
     return families.get(p[0]).measure if isinstance(p, tuple) else measure_of(p.model if isinstance(p, HasModel) else p)
 
 
@@ -215,7 +215,7 @@ class _Contrast(Rows):
     own: bool = True
 
     @classmethod
-    def between(cls, family: Family, values: Sequence[Tensor], extras: dict[str, Tensor], other: Any, own: bool) -> _Contrast:
+    def between(cls, family: Family, values: Sequence[Tensor], extras: dict[str, Tensor], other: Plain, own: bool) -> _Contrast:
         eta = [spec.link(v).contiguous() for spec, v in zip(family.parameters.values(), values, strict=True)]
         if other is not None:
             links = other[0].parameters.values()
@@ -239,7 +239,7 @@ class _Contrast(Rows):
         return log_p, [torch.ones_like(log_p), (log_p if self.own else 0.0) - log_q]
 
 
-def _by_draws(p: Any, q: Any, draws: int, seed: int, own: bool) -> Nats:
+def _by_draws(p: Distribution, q: Distribution, draws: int, seed: int, own: bool) -> Nats:
     generator = torch.Generator().manual_seed(seed)
     models = [model_and_source(each, np.zeros(1))[0] for each in (p, q) if each is not None]
     models = [m.model if isinstance(m, HasModel) else m for m in models]
@@ -258,7 +258,7 @@ def _by_draws(p: Any, q: Any, draws: int, seed: int, own: bool) -> Nats:
     return Nats(float(value.mean()), float(value.std()) / math.sqrt(draws), f"{draws:,} draws", "")
 
 
-def _draw(model: Any, n: int, generator: torch.Generator) -> Tensor:
+def _draw(model: ModelLike, n: int, generator: torch.Generator) -> Tensor:
     with torch.no_grad():
         if isinstance(model, Draws):
             return model.draw(n, generator=generator)

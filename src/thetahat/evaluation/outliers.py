@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
@@ -15,6 +13,7 @@ from ..likelihood import LogLikelihood, Objective
 from ..likelihood.robust import RobustTerm, TrimmedTerm, log_probs
 from ..models.regression import Regression
 from ..protocols import HasAlignment
+from ..types import SourceLike
 
 
 def outliers(objective: Objective, theta: Tensor, most: int | None = 10) -> pd.DataFrame:
@@ -77,7 +76,7 @@ def kept(objective: Objective, theta: Tensor) -> np.ndarray:
     return rows_of(term)[term.kept().numpy()].to_numpy()
 
 
-def alignment_of(source: Any) -> Alignment:
+def alignment_of(source: SourceLike) -> Alignment:
     """Where the rows of a source stand among those that were given; of another source than a table, its rows are those."""
     own = source.alignment if isinstance(source, HasAlignment) else None
     return own if own is not None else Alignment(source.size or 0)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +30,7 @@ from ..likelihood import Objective
 from ..models.base import family_of
 from ..models.regression import Regression
 from ..protocols import Categories, PredictsMean, Samples
+from ..types import ModelLike
 from .rows import (
     Function,
     as_levels,
@@ -112,7 +112,7 @@ def predict(
     return _of_linear(objective, rows, level, V) if linear(objective) else _of_new(objective, theta, rows, level, V, seed)
 
 
-def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
+def sample(model: ModelLike, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
     """Draws of y from the model as it stands: (rows,), or (n, rows) with n. Categories come as their levels.
 
     Raises
@@ -137,7 +137,7 @@ def sample(model: Any, rows: Batch | Source, n: int | None = None, *, seed: int 
 # ---- values ------------------------------------------------------------------------------------------------------------------
 
 
-def _values(model: Any, batch: Batch, what: str) -> np.ndarray:
+def _values(model: ModelLike, batch: Batch, what: str) -> np.ndarray:
     if family_of(model) is None and what == "mean" and isinstance(model, PredictsMean):
         with torch.no_grad():
             return model.mean(batch).cpu().numpy()
@@ -149,7 +149,7 @@ def _values(model: Any, batch: Batch, what: str) -> np.ndarray:
         return target.back(target.forward(*eta), eta, True).to("cpu", torch.float64).numpy()
 
 
-def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndarray:
+def _quantiles(model: ModelLike, rows: Batch | Source, level: float | None) -> np.ndarray:
     family = family_for(model, "quantile")
     if level is None:
         raise BadArgument("what='quantile' needs level: which quantile of y, such as level=0.9.")
@@ -162,7 +162,7 @@ def _quantiles(model: Any, rows: Batch | Source, level: float | None) -> np.ndar
     return as_levels(model, np.concatenate(parts))
 
 
-def _probabilities(model: Any, rows: Batch | Source) -> pd.DataFrame:
+def _probabilities(model: ModelLike, rows: Batch | Source) -> pd.DataFrame:
     """A column a category."""
     of = _shares(family_for(model, "probabilities"))
     with torch.no_grad():
@@ -215,7 +215,7 @@ class _Target:
     back: Callable[[Tensor, Sequence[Tensor], bool], Tensor]
 
 
-def _target(model: Any, batch: Batch, what: str) -> _Target:
+def _target(model: ModelLike, batch: Batch, what: str) -> _Target:
     family = family_for(model, f"{what!r} to predict")
     names = list(family.parameters)
     other = ", ".join(repr(name) for name in names if name != "mean")
@@ -239,7 +239,7 @@ def _target(model: Any, batch: Batch, what: str) -> _Target:
     return _mean(model, family, batch)
 
 
-def _mean(model: Any, family: Family, batch: Batch) -> _Target:
+def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
     """On the link's scale where the mean is a function of one estimated parameter; else log, logit or as it is, by the family's support."""
     extras = extras_of(model, batch)
     specs = list(family.parameters.values())
@@ -307,7 +307,7 @@ def _quantile(V: Covariance, G: Tensor, level: float) -> Tensor:
     return torch.from_numpy(student.ppf((1 + level) / 2, V.freedom(G).numpy()))
 
 
-def _cut(rows: Batch | Source, model: Any, width: int) -> Iterator[Batch]:
+def _cut(rows: Batch | Source, model: ModelLike, width: int) -> Iterator[Batch]:
     """Batches of at most so many rows that (rows, width) fits."""
     step = max(256, CELLS // max(width, 1))
     for batch in batches(rows, model):

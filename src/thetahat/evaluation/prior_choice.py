@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from ..printable import printable
 from ..protocols import log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
-from ..types import fields_of
+from ..types import Plain, fields_of
 from .score import score, spread
 
 BY = ("held out", "one standard error", "evidence")
@@ -60,7 +59,7 @@ class Choice:
     by: str
     folds: int
     flat: tuple[str, ...] = ()
-    fit: Any = None
+    fit: Plain = None
 
     @property
     def scale(self) -> float:
@@ -138,7 +137,7 @@ def choose(
     return Choice(table, best, tried[best], by, folds, flat if table["evidence"].notna().any() else ())
 
 
-def _checked(objective: Objective, candidates: Any, by: str, folds: int) -> list[Priors]:
+def _checked(objective: Objective, candidates: Plain, by: str, folds: int) -> list[Priors]:
     if by not in BY:
         raise BadArgument(f"by={by!r}. Accepted: {', '.join(map(repr, BY))}.")
     if len(objective.terms) != 1 or objective.terms[0].weights is not None or objective.terms[0].robust is not None:

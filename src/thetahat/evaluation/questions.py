@@ -18,6 +18,7 @@ from ..models import Regression
 from ..models.base import family_of
 from ..models.given import source_of
 from ..protocols import Draws, Tightened, encoder_of
+from ..types import Data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Evaluation(Inference):
     """How good the fit is, and what it says of data."""
 
-    def score(self, data: Any = None, *, samples: int | None = None, seed: int = 0) -> Score:
+    def score(self, data: Data = None, *, samples: int | None = None, seed: int = 0) -> Score:
         """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.
 
         samples : K, draws an observation of a model whose value is a bound; None: as many as in the fit. More are tighter
@@ -48,7 +49,7 @@ class Evaluation(Inference):
         generator = torch.Generator().manual_seed(seed)
         return score.score(model, self.source if data is None else self._source_like(data), generator=generator)
 
-    def surprise(self, new: Any, reference: Any, *, level: float = 0.1, samples: int | None = None, seed: int = 0) -> Surprise:
+    def surprise(self, new: Data, reference: Data, *, level: float = 0.1, samples: int | None = None, seed: int = 0) -> Surprise:
         """Which new rows the fit finds surprising beside reference rows that it has not seen: conformal p-values, a test, flagged rows.
 
         level : the expected share of flags that are false
@@ -64,7 +65,7 @@ class Evaluation(Inference):
 
         return excess.excess(self.model, self.source)
 
-    def compare(self, other: Inference, data: Any = None) -> Any:
+    def compare(self, other: Inference, data: Data = None) -> Any:
         """Paired comparison with another fit on the same data; refused, with the reason, where it would be false."""
         from . import compare
 
@@ -72,7 +73,7 @@ class Evaluation(Inference):
 
     def predict(
         self,
-        data: Any = None,
+        data: Data = None,
         what: str = "mean",
         *,
         level: float | None = None,
@@ -97,7 +98,7 @@ class Evaluation(Inference):
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
 
-    def sample(self, n: int | None = None, data: Any = None, *, seed: int = 0) -> np.ndarray:
+    def sample(self, n: int | None = None, data: Data = None, *, seed: int = 0) -> np.ndarray:
         """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n, rows), NaN as in `predict`.
 
         Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
@@ -124,7 +125,7 @@ class Evaluation(Inference):
         out: np.ndarray | pd.Series = alignment_of(self.source)(residuals.residuals(self.model, self.source, kind, seed=seed))
         return out
 
-    def calibration(self, data: Any = None, *, bins: int = 10, level: float = 0.95, at: float | None = None) -> pd.DataFrame:
+    def calibration(self, data: Data = None, *, bins: int = 10, level: float = 0.95, at: float | None = None) -> pd.DataFrame:
         """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high, n. None: the data fitted.
 
         at : of censored times, P(T ≤ at) is predicted, and Kaplan and Meier's observed; None: at the median of the times of events
@@ -135,7 +136,7 @@ class Evaluation(Inference):
         return calibration.calibration(self.model, source, bins=bins, level=level, at=at)
 
     def calibration_error(
-        self, data: Any = None, *, of: str = "top", bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
+        self, data: Data = None, *, of: str = "top", bins: int = 15, level: float = 0.95, draws: int = 999, seed: int = 0
     ) -> CalibrationError:
         """How far a classifier's probabilities are from what happened, root mean square, with an interval. None: the data fitted.
 
@@ -187,11 +188,11 @@ class Evaluation(Inference):
 
         return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
 
-    def _rows(self, data: Any) -> Batch | Source:
+    def _rows(self, data: Data) -> Batch | Source:
         """New rows, encoded as the fit remembers; or the fit's own."""
         return self._aligned(data)[0]
 
-    def _aligned(self, data: Any) -> tuple[Batch | Source, Alignment]:
+    def _aligned(self, data: Data) -> tuple[Batch | Source, Alignment]:
         """New rows, encoded as the fit remembers, or the fit's own; and where they stand among those that were given."""
         from .outliers import alignment_of
 
@@ -205,7 +206,7 @@ class Evaluation(Inference):
         source = source_of(data, self.model, None)
         return source, alignment_of(source)
 
-    def _source_like(self, data: Any) -> Source:
+    def _source_like(self, data: Data) -> Source:
         """Other data, encoded as the fit remembers, response included."""
         if isinstance(data, Source) or not isinstance(self.model, Regression):
             return source_of(data, self.model, None)

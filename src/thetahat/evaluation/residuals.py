@@ -32,6 +32,7 @@ from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
 from ..protocols import Categories
+from ..types import ModelLike
 from .rows import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
 
 KINDS = ("quantile", "response", "pearson", "deviance")
@@ -39,7 +40,7 @@ NEAR = 1e-4  # how far from θ₁ = y the saturated value is checked to be lower
 CELLS = 2**22  # entries of a block of gradient rows
 
 
-def residuals(model: Any, source: Batch | Source, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
+def residuals(model: ModelLike, source: Batch | Source, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
     """One residual a row.
 
     Parameters
@@ -64,7 +65,7 @@ def residuals(model: Any, source: Batch | Source, kind: str = "quantile", *, see
     return np.concatenate([_of(model, batch, kind, generator) for batch in batches(source, model)])
 
 
-def _of(model: Any, batch: Batch, kind: str, generator: torch.Generator) -> np.ndarray:
+def _of(model: ModelLike, batch: Batch, kind: str, generator: torch.Generator) -> np.ndarray:
     family, y = model.family, response_of(model, batch)
     if kind == "quantile":
         v = torch.rand(len(y), dtype=torch.float64, generator=generator)
@@ -135,7 +136,7 @@ def _entered(family: Censored, extras: dict[str, Tensor]) -> tuple[Family, dict[
 # ---- deviance ----------------------------------------------------------------------------------------------------------------
 
 
-def deviance(model: Any, batch: Batch, y: Tensor) -> Tensor:
+def deviance(model: ModelLike, batch: Batch, y: Tensor) -> Tensor:
     """Signed square roots of twice what log p would gain if the first parameter fitted this row alone, (n,).
 
     Raises

@@ -8,7 +8,7 @@ The first factor is by automatic differentiation of one small function; the seco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +23,14 @@ from ..models.base import family_of
 from ..models.regression import Regression
 from ..models.taylor import jacobian
 from ..protocols import HasFixed, target_of
+from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
 
+T = TypeVar("T")
 
-def batches(rows: Batch | Source, model: Any) -> Iterator[Batch]:
+
+def batches(rows: Batch | Source, model: ModelLike) -> Iterator[Batch]:
     """New rows are one batch; a source is read batch by batch."""
     if isinstance(rows, Batch):
         yield rows
@@ -35,7 +38,7 @@ def batches(rows: Batch | Source, model: Any) -> Iterator[Batch]:
         yield from rows.batches(model)
 
 
-def family_for(model: Any, what: str) -> Family:
+def family_for(model: ModelLike, what: str) -> Family:
     """The family that the model gives each row.
 
     Raises
@@ -50,7 +53,7 @@ def family_for(model: Any, what: str) -> Family:
     return family
 
 
-def extras_of(model: Any, batch: Batch) -> dict[str, Tensor]:
+def extras_of(model: ModelLike, batch: Batch) -> dict[str, Tensor]:
     """What the family asks of each row besides y.
 
     Raises
@@ -68,7 +71,7 @@ def extras_of(model: Any, batch: Batch) -> dict[str, Tensor]:
     return out
 
 
-def eta_of(model: Any, batch: Batch) -> list[Tensor]:
+def eta_of(model: ModelLike, batch: Batch) -> list[Tensor]:
     """The family's linear predictors, each (n,), with a graph to θ."""
     eta = list(model.theta) if isinstance(model, Density) else model.eta(batch)
     return [e.expand(len(batch)) for e in eta]
@@ -79,14 +82,14 @@ def natural_at(family: Family, eta: Sequence[Tensor]) -> list[Tensor]:
     return family.natural(eta) if len(eta) == len(family.parameters) else list(eta)
 
 
-def parameters_of(model: Any, batch: Batch) -> list[Tensor]:
+def parameters_of(model: ModelLike, batch: Batch) -> list[Tensor]:
     """The family's parameters at θ̂, each (n,)."""
     with torch.no_grad():
         # a window of θ itself asks for a gradient even here
         return [v.detach().expand(len(batch)) for v in natural_at(model.family, eta_of(model, batch))]
 
 
-def mean_of(model: Any, batch: Batch) -> Tensor:
+def mean_of(model: ModelLike, batch: Batch) -> Tensor:
     """E[y | x] at θ̂, (n,), or (n, d) of a vector.
 
     Raises
@@ -111,13 +114,13 @@ def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list
     return value.detach(), [torch.zeros_like(e) if g is None else g for g, e in zip(found, leaves, strict=True)]
 
 
-def free_of(model: Any, values: Sequence[Any]) -> list[Any]:
+def free_of(model: ModelLike, values: Sequence[T]) -> list[T]:
     """Of one value a parameter of the family, those of the parameters that are estimated."""
     fixed = model.fixed if isinstance(model, HasFixed) else {}
     return list(values) if not fixed else [v for n, v in zip(model.family.parameters, values, strict=True) if n not in fixed]
 
 
-def gradient_rows(model: Any, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
+def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
     """∂f_i/∂θ, (n, p), in the model's own θ, from ∂f_i/∂η_ij."""
     if isinstance(model, Regression):
         return model.gradient_rows(batch, free_of(model, slopes))
@@ -126,18 +129,18 @@ def gradient_rows(model: Any, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
         return jacobian(values, [p for p in model.parameters() if p.requires_grad]).to(torch.float64)
 
 
-def levels_of(model: Any) -> tuple[Any, ...] | None:
+def levels_of(model: ModelLike) -> Levels | None:
     """The levels that the codes of a categorical response stand for."""
     return model.encoder.response.levels if isinstance(model, Regression) else None
 
 
-def as_levels(model: Any, codes: np.ndarray) -> np.ndarray:
+def as_levels(model: ModelLike, codes: np.ndarray) -> np.ndarray:
     """Codes as the levels that they stand for; numbers as they are."""
     levels = levels_of(model)
     return codes if levels is None else np.asarray(levels)[codes.astype(np.int64)]
 
 
-def response_of(model: Any, batch: Batch) -> Tensor:
+def response_of(model: ModelLike, batch: Batch) -> Tensor:
     """y, (n,).
 
     Raises

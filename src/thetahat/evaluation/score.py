@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ from ..protocols import (
     target_of,
     units_of,
 )
+from ..types import ModelLike, Settings, SourceLike
 
 KINDS = ("exact", "lower bound", "estimate")
 MEASURES = ("density", "mass", "mixed")
@@ -174,7 +174,7 @@ class Score:
             text += f"; {self.impossible} with probability zero, the first in row {first}"
         return text + ("; EMA weights" if self.weights == "EMA" else "")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON: no value of a single observation; None for what is not finite."""
         numbers = {
             "total": self.total,
@@ -202,7 +202,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(model: Any, source: Source, *, generator: torch.Generator | None = None) -> Score:
+def score(model: ModelLike, source: Source, *, generator: torch.Generator | None = None) -> Score:
     """log p of every term of a source, by one pass.
 
     Parameters
@@ -305,7 +305,7 @@ def spread(values: Tensor, count: Tensor, group: Tensor | None = None) -> float:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def _evaluating(model: ModelLike) -> Iterator[None]:
     """Without dropout, and as it was afterwards."""
     training = isinstance(model, nn.Module) and model.training
     if training:
@@ -317,13 +317,13 @@ def _evaluating(model: Any) -> Iterator[None]:
             model.train()
 
 
-def _log_prob(model: Any, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def _log_prob(model: ModelLike, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """log p of every term, flat, float64; and the standard error of each that comes from the model's own draws."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if first is not None and first.device.type != "cpu":
         batch = batch.to(first.device)
     draws = "generator" in inspect.signature(model.log_prob).parameters
-    given: dict[str, Any] = {"generator": generator} if draws else {}
+    given: Settings = {"generator": generator} if draws else {}
     a, *rest = (model.log_prob(batch, **given).reshape(-1).to("cpu", torch.float64) for _ in range(2 if draws else 1))
     if not rest:
         return a, torch.zeros_like(a)
@@ -331,7 +331,7 @@ def _log_prob(model: Any, batch: Batch, generator: torch.Generator | None) -> tu
     return torch.where(same, a, (a + rest[0]) / 2), torch.where(same, 0.0, (a - rest[0]).abs() / 2)
 
 
-def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
+def _atoms(model: ModelLike, measure: str, batch: Batch) -> Tensor | None:
     """Which terms have a mass rather than a density; None where the model does not say."""
     terms = int(torch.Size(batch.shape).numel())
     if measure != "mixed":
@@ -345,7 +345,7 @@ def _atoms(model: Any, measure: str, batch: Batch) -> Tensor | None:
     return (out if event is None else out | (event != 1)).reshape(-1)
 
 
-def _log_determinant(source: Any, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:
+def _log_determinant(source: SourceLike, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:
     """log |dt/dx| of each term that is a density; None where nothing is to be added."""
     change = None if measure == "mass" else log_determinant_of(source, batch)
     if change is None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +33,7 @@ from ..likelihood.weights.importance import FEW
 from ..models import Regression
 from ..models.formulas import regression
 from ..solvers import Certificate, Newton, choose, iterate, optimise
+from ..types import Data, Plain, Settings
 
 STREAM = 0x2B1  # another stream than that of data drawn with the same seed, on which permutations must not depend
 
@@ -70,18 +70,18 @@ class DensityRatio:
         theta[0] -= math.log(self.n_new / len(self.weights))
         return dict(zip(self.model.names, theta.tolist(), strict=True))
 
-    def log_ratio(self, data: Any) -> np.ndarray:
+    def log_ratio(self, data: Data) -> np.ndarray:
         """log p_new(x)/p_ref(x) of each row of a table, nats."""
         with torch.no_grad():
             rows = new_rows(self.model.encoder, data)
             eta = self.model.eta(rows)[0].expand(len(rows))
         return eta.numpy() - math.log(self.n_new / len(self.weights))
 
-    def weigh(self, data: Any) -> np.ndarray:
+    def weigh(self, data: Data) -> np.ndarray:
         """The ratio of each row, divided by its mean over the reference: what `weights.Importance` weighs by."""
         return np.exp(self.log_ratio(data) - self.log_mean)
 
-    def mean(self, values: Any) -> tuple[float, float]:
+    def mean(self, values: Plain) -> tuple[float, float]:
         """Σ w v / Σ w and its standard error: what the mean of a quantity of the reference rows would be among the new ones.
 
         values : (n_ref,), such as `fit.score(reference).per_observation`. The weights are taken as known.
@@ -100,7 +100,7 @@ class DensityRatio:
             f"the reference rows weigh like {self.n_eff:.1f} of them ({self.n_eff / n:.0%}); the heaviest like {self.weights.max():.3g}"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return {
             "predictors": self.predictors,
@@ -114,7 +114,9 @@ class DensityRatio:
         }
 
 
-def density_ratio(reference: Any, new: Any, predictors: str | None = None, *, prior: priors.Prior | None = None) -> DensityRatio:
+def density_ratio(
+    reference: Data, new: Data, predictors: str | None = None, *, prior: priors.Prior | None = None
+) -> DensityRatio:
     """p_new(x)/p_ref(x) as a function of columns, by maximum likelihood.
 
     Parameters
@@ -162,7 +164,7 @@ def density_ratio(reference: Any, new: Any, predictors: str | None = None, *, pr
     return found
 
 
-def _labelled(reference: Any, new: Any, predictors: str | None) -> tuple[Regression, Table, int, int, str]:
+def _labelled(reference: Data, new: Data, predictors: str | None) -> tuple[Regression, Table, int, int, str]:
     """The regression of which table a row is from, over both, reference rows first; how many of each; its right-hand side."""
     frames = Frame(reference), Frame(new)
     shared = [c for c in frames[0].columns if c in frames[1].columns]
@@ -216,13 +218,13 @@ class TwoSample:
             f"({self.permutations} permutations)"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return dict(vars(self))
 
 
 def two_sample(
-    reference: Any, new: Any, predictors: str | None = None, *, folds: int = 5, permutations: int = 199, seed: int = 0
+    reference: Data, new: Data, predictors: str | None = None, *, folds: int = 5, permutations: int = 199, seed: int = 0
 ) -> TwoSample:
     """The classifier two-sample test: how well labels can be told, on held-out rows; and whether permuted labels can be told as well.
 

@@ -24,6 +24,7 @@ from scipy import stats
 from ..errors import BadArgument, BadWeights, IncomparableScores
 from ..printable import console
 from ..protocols import Wraps
+from ..types import Data, Plain, Settings
 from .score import Score
 
 SHOWN = 10  # flagged rows in print
@@ -74,7 +75,7 @@ class Surprise:
             own.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+    def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
         from rich.table import Table
         from rich.text import Text
 
@@ -96,7 +97,7 @@ class Surprise:
         if self.note:
             yield Text(self.note, style="dim")
 
-    def _flags(self, text: Any, table: Any) -> Iterator[Any]:
+    def _flags(self, text: type, table: Data) -> Iterator[Plain]:
         least = 1 / (1 + len(self.reference))
         if not len(self.flagged):
             why = ""
@@ -117,7 +118,7 @@ class Surprise:
         if len(self.flagged) > SHOWN:
             yield text(f"… and {len(self.flagged) - SHOWN} more.")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON: every new row's p-value among them."""
         return {
             "reference": {"rows": len(self.reference), "nats": _plain(self.reference.mean())},
@@ -134,7 +135,7 @@ class Surprise:
         }
 
 
-def surprise(fit: Any, reference: Any, new: Any, *, level: float = 0.1, **scoring: Any) -> Surprise:
+def surprise(fit: Plain, reference: Data, new: Data, *, level: float = 0.1, **scoring: Any) -> Surprise:
     """Compare new rows with reference rows by a fit's log p: of y given x, of a whole observation, or a bound of it.
 
     Parameters

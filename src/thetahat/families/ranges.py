@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..types import Levels, Plain, Settings
 from .links import Link
 from .recorder import record
 
@@ -148,7 +149,7 @@ def limits(range: Range, link: Link) -> Limits:
 
 
 def _enclosed(
-    family: Any, y: Tensor | None, values: Sequence[Tensor], found: Sequence[Limits], extras: dict[str, Tensor]
+    family: Plain, y: Tensor | None, values: Sequence[Tensor], found: Sequence[Limits], extras: dict[str, Tensor]
 ) -> tuple[list[Tensor], Tensor | None]:
     """The values, moved inside their limits; and where no y, or not this y, is possible (None: nowhere). Without y, open ends stay."""
     out, lost = list(values), None
@@ -166,7 +167,7 @@ def _enclosed(
     return out, lost
 
 
-def _split(family: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def _split(family: Plain, args: Levels, kwargs: Settings) -> tuple[list[Tensor], Settings]:
     """The parameters, given by place or by name, and the extras by name."""
     names, extras = list(family.parameters), list(family.extras)
     values, rest = list(args[: len(names)]), args[len(names) :]
@@ -177,7 +178,7 @@ def _split(family: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 
 def _log_prob(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(method)
-    def within(self: Any, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def within(self: Plain, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         ranges = self._ranges
         if not any(each.finite for each in ranges):
             return method(self, y, *args, **kwargs)
@@ -191,7 +192,7 @@ def _log_prob(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _log_prob_eta(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(method)
-    def within(self: Any, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
+    def within(self: Plain, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
         found = self._limits
         if found is None:
             return method(self, y, *eta, **extras)
@@ -206,7 +207,7 @@ def _unknown(method: Callable[..., Tensor], of_y: bool) -> Callable[..., Tensor]
     """A function that is NaN where a parameter is outside its range; its first argument is y or q if `of_y`."""
 
     @functools.wraps(method)
-    def within(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def within(self: Plain, *args: Any, **kwargs: Any) -> Tensor:
         ranges = self._ranges
         if not any(each.finite for each in ranges):
             return method(self, *args, **kwargs)
@@ -224,7 +225,7 @@ def _unknown(method: Callable[..., Tensor], of_y: bool) -> Callable[..., Tensor]
 
 def _sample(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(method)
-    def within(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def within(self: Plain, *args: Any, **kwargs: Any) -> Tensor:
         if not any(each.finite for each in self._ranges):
             return method(self, *args, **kwargs)
         values, extras = _split(self, args, kwargs)
@@ -244,7 +245,7 @@ def _sample(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _start(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def within(self: Any, *args: Any, **kwargs: Any) -> tuple[float, ...]:
+    def within(self: Plain, *args: Any, **kwargs: Any) -> tuple[float, ...]:
         middle = tuple(p.range.middle for p in self.parameters.values())
         try:
             found = tuple(method(self, *args, **kwargs))

@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
+
+from ..types import Plain
 
 
 @dataclass(frozen=True)
 class Call:
     """`family.log_prob(y, *parameters)`, and what it returned."""
 
-    family: Any
+    family: Plain
     y: Tensor
     parameters: tuple[Tensor, ...]
     value: Tensor
@@ -29,7 +30,7 @@ class Call:
 _recordings: list[list[Call]] = []
 
 
-def record(family: Any, y: Tensor, parameters: tuple[Tensor, ...], value: Tensor) -> Tensor:
+def record(family: Plain, y: Tensor, parameters: tuple[Tensor, ...], value: Tensor) -> Tensor:
     """`value` itself; remembered while someone is recording."""
     for calls in _recordings:
         calls.append(Call(family, y, parameters, value))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..data.batch import Batch, split
 from ..data.source import Tensors
 from ..errors import BadArgument
+from ..types import Data, ModelLike
 from .images import check_shape
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
@@ -41,7 +41,7 @@ class Augmented:
     ([True, True], 24.0)
     """
 
-    def __init__(self, data: Any, change: Change, inputs: str = "x", target: str = "y"):
+    def __init__(self, data: Data, change: Change, inputs: str = "x", target: str = "y"):
         self.source = data if isinstance(data, Tensors) else Tensors(data, target=target)
         self.change, self.inputs = change, inputs
         self.source.whole[inputs]  # says which columns there are, if not this one
@@ -66,7 +66,7 @@ class Augmented:
     def fingerprint(self) -> str:
         return self.source.fingerprint
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """The rows as they were observed."""
         return self.source.batches(model)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..protocols import dimensions_of
+from ..types import ModelLike
 from .bound import Bound
 from .samplers import sample
 from .schedule import SCHEDULES, Cosine, Linear, Schedule
@@ -79,7 +79,7 @@ class Diffusion(Bound):
 
     def __init__(
         self,
-        network: Any,
+        network: ModelLike,
         *,
         levels: int | None = None,
         predict: str = "v",

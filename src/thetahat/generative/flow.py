@@ -14,6 +14,7 @@ from ..data.source import Source
 from ..errors import BadArgument, MissingExtra, ModelError
 from ..models.base import Model
 from ..networks.mlp import ACTIVATIONS
+from ..types import Data, Plain
 
 
 class Flow(Model):
@@ -156,7 +157,7 @@ class Flow(Model):
 
     # ---- data --------------------------------------------------------------------------------------------------------------
 
-    def source(self, data: Any, weights: str | None = None) -> Source | None:
+    def source(self, data: Data, weights: str | None = None) -> Source | None:
         """An array (n, d), or a table whose columns are the components of y; None where the flow is conditioned and reads columns by name."""
         from ..data.transformed import observations
 
@@ -170,7 +171,7 @@ def _conditioned(inputs: str | Sequence[str] | None, context: int) -> str | Sequ
     return inputs
 
 
-def _made(name: str, seed: int, activation: str, **settings: Any) -> nn.Module:
+def _made(name: str, seed: int, activation: str, **settings: Plain) -> nn.Module:
     try:
         from zuko import flows
     except ImportError as error:

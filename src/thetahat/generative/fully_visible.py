@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from ..families.base import Family
 from ..models.base import Model
 from ..networks.causality import first_peek
 from ..protocols import Categories, pixels_of
+from ..types import ModelLike
 
 
 class FullyVisible(Model):
@@ -56,7 +55,7 @@ class FullyVisible(Model):
         if family.length is not None or family.extras:
             raise BadArgument(f"{family} does not describe a pixel on its own. Accepted: a family of one number, without extras.")
         self.family, self.target, self.measure = family, target, family.measure
-        self.network: Any = network
+        self.network: ModelLike = network
         self._tried = False
 
     # ---- p ---------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ..data.batch import Batch
 from ..data.source import Tensors
 from ..errors import BadArgument, EmptyData, MalformedFile, MissingExtra, NotFinite, OutOfSupport, WrongType
 from ..files import usable
+from ..types import Data, ModelLike, Plain
 
 CHANNELS = (1, 3, 4)  # of grey and of coloured pictures, and with transparency
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -45,7 +46,7 @@ class Images(Tensors):
     (5, (8, 8), (5, 64))
     """
 
-    def __init__(self, data: Any, levels: int = 256):
+    def __init__(self, data: Data, levels: int = 256):
         if levels < 2:
             raise BadArgument(f"levels={levels}. Accepted: 2 or more.")
         array = read(data) if isinstance(data, (str, Path)) else _stacked(data)
@@ -111,7 +112,7 @@ class Binarised:
     def fingerprint(self) -> str:
         return self._fixed().fingerprint
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """The fixed set of images."""
         return self._fixed().batches(model)
 
@@ -222,7 +223,7 @@ def _picture(path: Path) -> np.ndarray:
     return array if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _refuse_losses(image: Any, path: Path) -> None:
+def _refuse_losses(image: Plain, path: Path) -> None:
     """What pillow would drop without a word."""
     if getattr(image, "n_frames", 1) > 1:
         raise BadArgument(f"{path} is an animation of {image.n_frames} pictures. Accepted: one picture a file.")
@@ -239,7 +240,7 @@ def _refuse_losses(image: Any, path: Path) -> None:
             )
 
 
-def _stacked(data: Any, names: Sequence[str] | None = None) -> np.ndarray:
+def _stacked(data: Data, names: Sequence[str] | None = None) -> np.ndarray:
     """One array of images that must be of one shape."""
     if isinstance(data, Tensor):
         return data.detach().cpu().numpy()

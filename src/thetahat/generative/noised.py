@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from ..data.batch import Batch, split
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..protocols import HasEpoch, HasWhole, Splits, levels_of, log_determinant_of, shape_of, target_of, units_of
+from ..types import ModelLike
 
 
 class Noised:
@@ -84,7 +84,7 @@ class Noised:
     def log_determinant(self, batch: Batch) -> Tensor | None:
         return log_determinant_of(self.source, batch)
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """One pass, its times fixed by the seed."""
         generator = torch.Generator().manual_seed(self.seed)
         return (_timed(batch, generator, shuffled=True) for batch in self.source.batches(model))

@@ -18,6 +18,7 @@ from ..families.bernoulli import Bernoulli
 from ..families.discretised_logistic import DiscretisedLogistic
 from ..families.mixture_of import MixtureOf
 from ..protocols import Categories
+from ..types import Data, Settings
 from .bound import Bound, log_mean_exp
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
@@ -127,7 +128,7 @@ class VAE(Bound):
 
         d = math.prod(shape)
         encoder = mlp(d, (width, width), 2 * latent, seed=seed)
-        settings: dict[str, Any] = {"latent": latent, "K": K, "estimator": estimator, "dimensions": d}
+        settings: Settings = {"latent": latent, "K": K, "estimator": estimator, "dimensions": d}
         if levels == 2:
             return cls(encoder, mlp(latent, (width, width), d, seed=seed + 1), Bernoulli(), **settings)
         one = DiscretisedLogistic(levels)
@@ -306,7 +307,7 @@ class VAE(Bound):
 
     # ---- data ------------------------------------------------------------------------------------------------------------
 
-    def source(self, data: Any, weights: str | None = None) -> Source | None:
+    def source(self, data: Data, weights: str | None = None) -> Source | None:
         """An array (n, d), or a table whose columns are the components of y."""
         from ..data.transformed import observations
 

@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +36,7 @@ from ..solvers.interior_point import InteriorPoint
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
+from ..types import ModelLike, Plain, SolverLike
 from .meat import codes_of, sharing
 from .natural import coordinates, natural, one_thread, parameter
 
@@ -128,7 +128,7 @@ def refits(
     return torch.stack(rows), failed, sum(edge for _, edge in results)
 
 
-def _check(objective: Objective, kind: str, draws: int, clusters: Any, workers: int) -> None:
+def _check(objective: Objective, kind: str, draws: int, clusters: Plain, workers: int) -> None:
     if kind not in KINDS:
         raise BadArgument(f"bootstrap kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
@@ -181,7 +181,7 @@ class Recounted:
     def units(self) -> str:
         return self.source.units
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         start = 0
         for batch in self.source.batches(model):
             own = self.count[start : start + len(batch)]
@@ -264,7 +264,7 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
         end = iterate(proximal, objective)
         return (end.theta if proximal.certificate(objective, end).ok else None), False
     bounded = interior_point.applies(objective)
-    solver: Any = InteriorPoint(tolerance=1e-6) if bounded else Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
+    solver: SolverLike = InteriorPoint(tolerance=1e-6) if bounded else Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
     state = iterate(solver, objective)
     if state.factor is None or not solver.certificate(objective, state).ok:
         return None, False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pandas as pd
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import names_of, natural_of, place_of
+from ..types import Data, Plain
 from .covariance import Clusters, Covariance, project
 from .natural import own_places, unknown
 
@@ -19,7 +19,7 @@ from .natural import own_places, unknown
 def delta(
     objective: Objective,
     theta: Tensor,
-    function: Callable[[dict[str, Tensor]], Any],
+    function: Callable[[dict[str, Tensor]], Plain],
     kind: str | Covariance = "observed",
     clusters: Clusters = None,
 ) -> pd.DataFrame:
@@ -72,7 +72,7 @@ class _Values(dict[str, Tensor]):
         return list(self.values())[at]
 
 
-def _call(function: Callable[[dict[str, Tensor]], Any], values: dict[str, Tensor]) -> Any:
+def _call(function: Callable[[dict[str, Tensor]], Plain], values: dict[str, Tensor]) -> Plain:
     try:
         return function(values)
     except KeyError as error:
@@ -81,7 +81,7 @@ def _call(function: Callable[[dict[str, Tensor]], Any], values: dict[str, Tensor
         raise
 
 
-def _outputs(result: Any) -> tuple[list[str], list[Tensor]]:
+def _outputs(result: Data) -> tuple[list[str], list[Tensor]]:
     """A label and a scalar for each entry of what the function returned."""
     parts = dict(result) if isinstance(result, Mapping) else {"value": result}
     labels: list[str] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.information import Factor
 from ..models.regression import Regression
 from ..models.taylor import scores
+from ..types import Level
 from .bread import Inverse
 
 
@@ -95,9 +95,9 @@ def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Te
     return s.T @ s
 
 
-def _sums(objective: Objective, terms: list[LogLikelihood], label: Any) -> Tensor:
+def _sums(objective: Objective, terms: list[LogLikelihood], label: Callable[[Batch, int], np.ndarray]) -> Tensor:
     """u_g = Σ_{i in g} c w s, a row a group. `label(batch, first row)` names the group of each row."""
-    found: dict[Any, int] = {}
+    found: dict[Level, int] = {}
     parts: list[tuple[Tensor, Tensor]] = []
     for start, batch in numbered(objective, terms[0]):
         own = label(batch, start)

@@ -12,7 +12,6 @@ import difflib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from ..models.mixture import Mixture
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 from ..protocols import HasElementwise, HasNatural
+from ..types import ModelLike
 
 _THREADS = threading.Lock()
 _inside, _before = 0, 1
@@ -97,7 +97,7 @@ def coordinates(objective: Objective) -> list[int | None]:
     return [None if j is None else own[j] for j in _coordinates(objective.model)]
 
 
-def _coordinates(model: Any) -> list[int | None]:
+def _coordinates(model: ModelLike) -> list[int | None]:
     out: list[int | None] = []
     if isinstance(model, Mixture):
         out += [None] * model.k
@@ -122,7 +122,7 @@ def linear(objective: Objective) -> list[bool]:
     return _linear(objective.model)
 
 
-def _linear(model: Any) -> list[bool]:
+def _linear(model: ModelLike) -> list[bool]:
     if isinstance(model, Mixture):
         return [False] * model.k + [each for component in model.components for each in _linear(component)]
     if isinstance(model, Regression):
@@ -138,7 +138,7 @@ def _linear(model: Any) -> list[bool]:
     return [not isinstance(model, HasNatural)] * len(names_of(model))
 
 
-def _innermost(model: Any, index: int) -> tuple[Any, int]:
+def _innermost(model: ModelLike, index: int) -> tuple[ModelLike, int]:
     """The component that has an estimate of a mixture, and its index there; of another model, itself. (A weight is the mixture's own.)"""
     if not isinstance(model, Mixture) or index < model.k:
         return model, index
@@ -155,7 +155,7 @@ def parameter(objective: Objective, index: int) -> Parameter | None:
     return _parameter(*_innermost(objective.model, index))
 
 
-def _parameter(model: Any, index: int) -> Parameter | None:
+def _parameter(model: ModelLike, index: int) -> Parameter | None:
     if isinstance(model, Density):
         return list(model.family.parameters.values())[index]
     if isinstance(model, Regression) and model.constants[index]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 
 from ..errors import BadArgument
 from ..solvers.found import Found
+from ..types import Plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from ..data import Source
     from .covariance import Covariance
@@ -169,7 +171,13 @@ class Inference(Found):
         given = covariance or "observed"
         return tests.test(self.objective, self.theta, hypothesis, kind, covariance=given, clusters=self._clusters(by))
 
-    def delta(self, function: Any, *, covariance: str | None = None, by: str | Sequence[str] | None = None) -> pd.DataFrame:
+    def delta(
+        self,
+        function: Callable[[dict[str, Tensor]], Plain],
+        *,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Functions of the estimates by the delta method: `function(dict of name → tensor) → tensor or dict`. Columns estimate, standard_error."""
         from . import delta
 

@@ -19,7 +19,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from ..solvers import quantile
 from ..solvers.boundary import FAR
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
+from ..types import Settings
 from .bread import Inverse, bread
 from .covariance import Clusters, Covariance, check, natural, prepare
 from .hypotheses import Restrictions, parse
@@ -76,7 +76,7 @@ class Test:
         note = f" ({self.note})" if self.note else ""
         return printable(f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}{note}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, BadSave, NotWritten
 from ..files import replacing, usable
+from ..types import Named, Settings
 
 FORMAT, VERSION = "thetahat fit", 1
 HEADER = 90_000_000  # bytes of JSON; a safetensors header may have 100 million
@@ -28,7 +29,7 @@ _CHECKSUM = re.compile(rb'.{8}\{"__metadata__":\{"thetahat fit":"\{\\"checksum\\
 _ZERO = "0" * 32
 
 
-def write(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], library: str) -> None:
+def write(path: Path, content: Named, tensors: Mapping[str, Tensor], library: str) -> None:
     """Write the file. Another file than one of this format is not overwritten.
 
     Raises
@@ -57,7 +58,7 @@ def write(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor],
             file.write(digest.encode())
 
 
-def read(path: Path, library: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: Path, library: str) -> tuple[Settings, dict[str, Tensor]]:
     """The checked content of a file.
 
     Raises

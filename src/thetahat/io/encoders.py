@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +27,13 @@ from ..data.response import Response
 from ..data.surv import ROLES, Surv
 from ..data.table import Encoder
 from ..errors import BadArgument, BadFormula, BadSave, ThetahatError
+from ..types import Data, Level, Levels, Plain, Settings
 from .values import checked, plain, rich
 
 # ---- formulaic's specifications ----------------------------------------------------------------------------------------------
 
 
-def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> dict[str, Any] | None:
+def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> Settings | None:
     if spec is None:
         return None
     _check_factors(spec.formula, columns)
@@ -57,7 +57,7 @@ def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> dict[str, An
     }
 
 
-def _spec(config: dict[str, Any] | None, columns: Sequence[str]) -> ModelSpec | None:
+def _spec(config: Settings | None, columns: Sequence[str]) -> ModelSpec | None:
     if config is None:
         return None
     terms = [Term([Factor(e, eval_method=method, kind=kind) for e, method, kind in factors]) for factors in config["terms"]]
@@ -89,7 +89,7 @@ def _spec(config: dict[str, Any] | None, columns: Sequence[str]) -> ModelSpec | 
     )
 
 
-def _check_factors(formula: Any, columns: Sequence[str]) -> None:
+def _check_factors(formula: Plain, columns: Sequence[str]) -> None:
     for factor in {f for term in formula for f in term.factors}:
         if factor.eval_method is Factor.EvalMethod.PYTHON:
             check_expression(str(factor.expr), columns)
@@ -100,7 +100,7 @@ def _check_factors(formula: Any, columns: Sequence[str]) -> None:
 # ---- designs, encoders -------------------------------------------------------------------------------------------------------
 
 
-def to_config(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
     """The encoder as (plain values, tensors).
 
     Raises
@@ -124,7 +124,7 @@ def to_config(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
 class Loaded(Encoder):
     """An encoder that was read from a file: where what the file remembers of a transform cannot encode a row, that is said of the file."""
 
-    def encode(self, frame: Any, **settings: Any) -> Batch:
+    def encode(self, frame: Data, **settings: Plain) -> Batch:
         try:
             return super().encode(frame, **settings)
         except (ThetahatError, MemoryError):
@@ -133,7 +133,7 @@ class Loaded(Encoder):
             raise BadSave(f"the rows cannot be encoded by what the saved fit remembers of its columns: {error!r}.") from error
 
 
-def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encoder:
+def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
     """The encoder of these values: `from_config(*to_config(encoder))` encodes new rows to the same bits.
 
     Raises
@@ -155,7 +155,7 @@ def from_config(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> Encode
         raise BadSave(f"the file's encodings cannot be read: {error!r}.") from error
 
 
-def _response_config(response: Response) -> dict[str, Any]:
+def _response_config(response: Response) -> Settings:
     config = {
         "expression": response.expression,
         "required": list(response.required),
@@ -168,7 +168,7 @@ def _response_config(response: Response) -> dict[str, Any]:
     return config
 
 
-def _response(config: dict[str, Any]) -> Response:
+def _response(config: Settings) -> Response:
     levels = config["levels"]
     parts = {
         "expression": config["expression"],
@@ -187,7 +187,7 @@ def _response(config: dict[str, Any]) -> Response:
     return out
 
 
-def _design_config(design: Design) -> dict[str, Any]:
+def _design_config(design: Design) -> Settings:
     return {
         "formula": design.formula,
         "intercept": design.intercept,
@@ -208,7 +208,7 @@ def _design_config(design: Design) -> dict[str, Any]:
     }
 
 
-def _design(config: dict[str, Any], slot: int, tensors: Mapping[str, Tensor]) -> Design:
+def _design(config: Settings, slot: int, tensors: Mapping[str, Tensor]) -> Design:
     values = {
         "formula": config["formula"],
         "intercept": config["intercept"],
@@ -226,7 +226,7 @@ def _design(config: dict[str, Any], slot: int, tensors: Mapping[str, Tensor]) ->
     return out
 
 
-def _coded(config: dict[str, Any], cells: np.ndarray) -> Coded:
+def _coded(config: Settings, cells: np.ndarray) -> Coded:
     """A categorical term, once its cells fit its levels and its names."""
     values = {
         "term": config["term"],
@@ -243,7 +243,7 @@ def _coded(config: dict[str, Any], cells: np.ndarray) -> Coded:
     return out
 
 
-def _levels(levels: Sequence[Any]) -> tuple[Any, ...]:
+def _levels(levels: Sequence[Level]) -> Levels:
     """Levels of a category: scalars, each once."""
     if not isinstance(levels, list) or any(isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels):
         raise BadSave(f"the file holds {str(levels)[:60]!r} in the place of levels.")

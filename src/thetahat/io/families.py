@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, fields
-from typing import Any
 
 from ..errors import BadArgument
 from ..families import links
 from ..families.base import Family
 from ..families.links import Link
 from ..families.registry import registry, wrappers
+from ..types import Plain, Settings
 
 _LINKS = {c.__name__.lower(): c for c in vars(links).values() if isinstance(c, type) and issubclass(c, Link) and c is not Link}
 
@@ -24,14 +24,14 @@ _LINKS = {c.__name__.lower(): c for c in vars(links).values() if isinstance(c, t
 NAMES: dict[str, type[Family]] = {**registry, **wrappers}
 
 
-def _settings(value: Any) -> dict[str, Any]:
+def _settings(value: Plain) -> Settings:
     """The fields that are not at their default, encoded."""
     defaults = {f.name: f.default for f in fields(value) if f.default is not MISSING}
     chosen = {f.name: vars(value)[f.name] for f in fields(value) if f.init}
     return {n: _encode(v, f"{type(value).__name__}.{n}") for n, v in chosen.items() if n not in defaults or v != defaults[n]}
 
 
-def _encode(value: Any, where: str) -> Any:
+def _encode(value: Plain, where: str) -> Plain:
     if isinstance(value, Family):
         return to_config(value)
     if isinstance(value, Link):
@@ -46,7 +46,7 @@ def _encode(value: Any, where: str) -> Any:
     raise BadArgument(f"{where} is {value!r}, which cannot be saved. Saved are numbers, strings, tuples, links and families.")
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Plain) -> Plain:
     if isinstance(value, list):
         return tuple(_decode(v) for v in value)
     if not isinstance(value, dict):
@@ -60,7 +60,7 @@ def _decode(value: Any) -> Any:
     raise BadArgument(f"{value!r} is not a setting of a family.")
 
 
-def _build(config: dict[str, Any], kind: str, names: dict[str, Any]) -> Any:
+def _build(config: Settings, kind: str, names: Settings) -> Plain:
     name, settings = config[kind], config.get("settings", {})
     if not isinstance(name, str) or name not in names:
         raise BadArgument(f"unknown {kind} {name!r} in a saved {kind}. Known: {', '.join(names)}.")
@@ -73,7 +73,7 @@ def _build(config: dict[str, Any], kind: str, names: dict[str, Any]) -> Any:
         raise BadArgument(f"{config!r} is no {name}: {error}.") from error
 
 
-def to_config(family: Family) -> dict[str, Any]:
+def to_config(family: Family) -> Settings:
     """The family as a dictionary that strict JSON can write.
 
     Raises
@@ -91,7 +91,7 @@ def to_config(family: Family) -> dict[str, Any]:
     return {"family": name, **({"settings": settings} if settings else {})}
 
 
-def from_config(config: dict[str, Any]) -> Family:
+def from_config(config: Settings) -> Family:
     """The family of that configuration: `from_config(to_config(family)) == family`.
 
     Raises

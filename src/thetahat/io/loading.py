@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BadArgument, BadSave
 from ..files import usable
+from ..types import Data, ModelLike, Plain
 from . import runs
 from .reading import load as load_file
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..fit import Fit
 
 
-def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
+def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit:
     """The fit of a file that `save` wrote, or of the folder of a run.
 
     Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests, criteria, certificate,
@@ -69,7 +70,7 @@ def load(path: str | Path, data: Any = None, *, model: Any = None) -> Fit:
     return out
 
 
-def _with(fit: Any, **known: Any) -> Any:
+def _with(fit: Fit, **known: Plain) -> Fit:
     """The same fit, which knows more of where it comes from."""
     out = copy.copy(fit)
     out.__dict__.update(known)

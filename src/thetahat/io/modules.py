@@ -11,9 +11,8 @@ that is not listed, or a network that was changed after it was made has no descr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import BadArgument, BadSave
 from ..families.base import Family
 from ..made import KINDS, NAMES, own_of
+from ..types import Named, Plain, Settings
 from .families import from_config, to_config
 from .values import plain, rich
 
@@ -46,7 +46,7 @@ class Undescribed(Exception):
     """Something has no description; the text says what."""
 
 
-def describe(modules: Sequence[nn.Module]) -> list[dict[str, Any]] | None:
+def describe(modules: Sequence[nn.Module]) -> list[Settings] | None:
     """A description of each, or None where one of them has none."""
     seen: dict[int, int] = {}
     try:
@@ -55,7 +55,7 @@ def describe(modules: Sequence[nn.Module]) -> list[dict[str, Any]] | None:
         return None
 
 
-def _described(module: nn.Module, seen: dict[int, int]) -> dict[str, Any]:
+def _described(module: nn.Module, seen: dict[int, int]) -> Settings:
     if id(module) in seen:
         return {"again": seen[id(module)]}
     seen[id(module)] = len(seen)
@@ -78,7 +78,7 @@ def _described(module: nn.Module, seen: dict[int, int]) -> dict[str, Any]:
     return {"of": NAMES[kind], **({"by": by} if by else {}), "settings": {n: _plain(v, seen) for n, v in settings.items()}}
 
 
-def _plain(value: Any, seen: dict[int, int]) -> Any:
+def _plain(value: Plain, seen: dict[int, int]) -> Plain:
     if isinstance(value, nn.Module):
         return {"module": _described(value, seen)}
     if isinstance(value, Family):
@@ -99,7 +99,7 @@ def _plain(value: Any, seen: dict[int, int]) -> Any:
 # ---- and back ----------------------------------------------------------------------------------------------------------------
 
 
-def build(descriptions: Sequence[Mapping[str, Any]]) -> list[nn.Module]:
+def build(descriptions: Sequence[Named]) -> list[nn.Module]:
     """The modules that `describe` described; what is drawn in them is to be replaced.
 
     Raises
@@ -108,7 +108,7 @@ def build(descriptions: Sequence[Mapping[str, Any]]) -> list[nn.Module]:
     """
     for name in SYSTEMS:
         import_module(f"..{name}", __package__)  # it records its classes
-    made: list[Any] = []
+    made: list[Plain] = []
     try:
         return [_built(each, made) for each in descriptions]
     except (BadSave, MemoryError):
@@ -117,7 +117,7 @@ def build(descriptions: Sequence[Mapping[str, Any]]) -> list[nn.Module]:
         raise BadSave(f"the file describes a model that cannot be built: {error!r}.") from error
 
 
-def _built(config: Mapping[str, Any], made: list[Any]) -> Any:
+def _built(config: Named, made: list[Plain]) -> Plain:
     if "again" in config:
         return made[config["again"]]
     place = len(made)
@@ -137,7 +137,7 @@ def _built(config: Mapping[str, Any], made: list[Any]) -> Any:
     return made[place]
 
 
-def _rich(config: Mapping[str, Any], made: list[Any]) -> Any:
+def _rich(config: Named, made: list[Plain]) -> Plain:
     if "module" in config:
         return _built(config["module"], made)
     if "family" in config:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from ..models.information import Information
 from ..models.taylor import Taylor
 from ..protocols import layout_of
 from ..solvers import Certificate
+from ..types import Data, ModelLike, Plain, Settings, SourceLike
 from . import archive, encoders
 from .families import from_config as families_from_config
 from .modules import build
@@ -36,7 +36,7 @@ from .values import checked, number, rich
 from .without_rows import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled, Spread
 
 
-def load(path: str | Path, data: Any = None, *, model: nn.Module | None = None) -> Fit:
+def load(path: str | Path, data: Data = None, *, model: nn.Module | None = None) -> Fit:
     """The fit that `save` wrote: `th.load`, of a file.
 
     Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests, criteria, certificate,
@@ -87,7 +87,7 @@ def _whole(path: Path, arguments: bool = False) -> Iterator[None]:
         ) from error
 
 
-def _same(content: dict[str, Any], tensors: dict[str, Tensor], fit: Fit, path: Path) -> None:
+def _same(content: Settings, tensors: dict[str, Tensor], fit: Fit, path: Path) -> None:
     """Nothing, where the fit would be saved as it was read, field by field: then every field was understood.
 
     Raises
@@ -104,7 +104,7 @@ def _same(content: dict[str, Any], tensors: dict[str, Tensor], fit: Fit, path: P
             raise BadSave(f"{path} holds a tensor {name!r} that does not belong to the fit that it describes.")
 
 
-def _first_difference(a: Any, b: Any, where: str) -> str | None:
+def _first_difference(a: Plain, b: Plain, where: str) -> str | None:
     """Where two JSON values differ first; None: nowhere."""
     if isinstance(a, dict) and isinstance(b, dict):
         parts = [(a.get(key, _MISSING), b.get(key, _MISSING), f"{where}.{key}") for key in {**a, **b}]
@@ -129,7 +129,7 @@ def described(path: Path) -> bool:
     return not code or content.get("made") is not None
 
 
-def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, given: Any) -> list[nn.Module]:
+def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Plain) -> list[nn.Module]:
     """The models at θ̂: built again, or those given once they are known to be the same."""
     further = content["further"]
     configs = [content["model"], *([] if further is None else further["models"])]
@@ -164,7 +164,7 @@ def _models(content: dict[str, Any], tensors: dict[str, Tensor], path: Path, giv
     return out
 
 
-def _filled(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], path: Path, own: bool) -> nn.Module:
+def _filled(model: nn.Module, config: Settings, tensors: dict[str, Tensor], path: Path, own: bool) -> nn.Module:
     """A model that is code with the values of the file, once it is known to be the same. `own`: it was built from the file's description."""
     name = config["name"]
     if config["kind"] == "custom":
@@ -209,10 +209,10 @@ def _filled(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]
     return model.eval()
 
 
-def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encoder: Any = None) -> nn.Module:
+def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Plain = None) -> nn.Module:
     """A model that is no code, θ not yet set. `encoder`: the one that components of a mixture share."""
     if config["kind"] == "mixture":
-        parts: list[Any] = []
+        parts: list[Plain] = []
         for k, each in enumerate(config["components"]):
             own = {name.removeprefix(f"component.{k}."): t for name, t in tensors.items() if name.startswith(f"component.{k}.")}
             parts.append(_built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None))
@@ -236,13 +236,13 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, encod
     return Regression(family, encoder, slots, fixed, density=density)
 
 
-def _shown(parameters: Any) -> str:
+def _shown(parameters: Plain) -> str:
     if isinstance(parameters, str):
         return f"none, it is a {parameters}"
     return ", ".join(f"{name} ({kind})" if kind != "constraint" else name for name, kind, *_ in parameters)
 
 
-def _term(config: dict[str, Any], models: list[Any], path: Path) -> tuple[LogLikelihood, Memory]:
+def _term(config: Settings, models: list[ModelLike], path: Path) -> tuple[LogLikelihood, Memory]:
     """A term over data of which the rows are forgotten."""
     memory = dataclasses.replace(checked(Memory, rich(config["data"])), path=str(path))
     model = models[config.get("of", 0)]
@@ -256,7 +256,7 @@ def _term(config: dict[str, Any], models: list[Any], path: Path) -> tuple[LogLik
     return LogLikelihood(model, source, weights) if robust is None else robust.of(model, source), memory
 
 
-def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], models: list[Any], path: Path) -> Fit:
+def _recalled(content: Settings, tensors: dict[str, Tensor], models: list[ModelLike], path: Path) -> Fit:
     model = models[0]
     further = content["further"]
     (term, memory), *rest = (_term(each, models, path) for each in [content, *([] if further is None else further["terms"])])
@@ -286,7 +286,7 @@ def _recalled(content: dict[str, Any], tensors: dict[str, Tensor], models: list[
     return fit
 
 
-def _covariance(chosen: Any) -> tuple[str, str | tuple[str, ...] | None] | None:
+def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | None:
     """The kind of covariance that was chosen for the fit, and its clusters."""
     if chosen is None:
         return None
@@ -303,8 +303,8 @@ def _regression_of(model: nn.Module) -> Regression | None:
     return next((c for c in parts if isinstance(c, Regression)), None)
 
 
-def _prior(config: dict[str, Any]) -> priors.Prior:
-    kind: Any = getattr(priors, str(config["prior"]), None)
+def _prior(config: Settings) -> priors.Prior:
+    kind: Plain = getattr(priors, str(config["prior"]), None)
     known = isinstance(kind, type) and issubclass(kind, priors.Prior)
     if not known:
         raise BadSave(f"the file holds a prior {config['prior']!r}, which this library does not know.")
@@ -312,7 +312,7 @@ def _prior(config: dict[str, Any]) -> priors.Prior:
     return out
 
 
-def _robust(config: dict[str, Any] | None) -> DensityPower | Trimmed | None:
+def _robust(config: Settings | None) -> DensityPower | Trimmed | None:
     if config is None:
         return None
     kinds: dict[str, type[DensityPower] | type[Trimmed]] = {c.__name__: c for c in (DensityPower, Trimmed)}
@@ -336,14 +336,14 @@ class _Call:
     parameters: dict[str, str | int | float | None] = dataclasses.field(default_factory=dict)
 
 
-def _call(call: Any) -> dict[str, Any]:
+def _call(call: Plain) -> Settings:
     if not isinstance(call, dict) or not all(isinstance(name, str) for name in call):
         raise BadSave(f"the file holds {str(call)[:60]!r} in the place of the call.")
     checked(_Call, {name: value for name, value in call.items() if name in _Call.__dataclass_fields__})
     return call
 
 
-def _solver(config: dict[str, Any] | None) -> Any:
+def _solver(config: Settings | None) -> Plain:
     if config is None:
         return None
     settings = rich(config["settings"])
@@ -352,7 +352,7 @@ def _solver(config: dict[str, Any] | None) -> Any:
     return checked(SOLVERS[config["solver"]], settings)
 
 
-def _attached(fit: Fit, data: Any, path: Path) -> Fit:
+def _attached(fit: Fit, data: Data, path: Path) -> Fit:
     """The fit over its data again, once they are known to be the same: by their fingerprint, and by the objective at θ̂."""
     recalled, model = fit.objective, fit.model
     assert isinstance(recalled, Recalled)
@@ -368,7 +368,7 @@ def _attached(fit: Fit, data: Any, path: Path) -> Fit:
     if table is not None:
         from ..data import Frame
 
-        source: Any = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
+        source: SourceLike = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
     elif isinstance(model, Density):
         from ..models.density import density
 

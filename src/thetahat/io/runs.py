@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import torch
@@ -39,6 +39,10 @@ from ..likelihood import Objective
 from ..protocols import Measured
 from ..solvers import Stochastic
 from ..solvers.checkpoint import identity
+from ..types import Named, Plain, Settings, SolverLike, StateLike
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
 LOCK = "lock"
@@ -78,8 +82,8 @@ class Run:
         self,
         folder: str | Path,
         objective: Objective,
-        solver: Any,
-        about: Mapping[str, Any] | None = None,
+        solver: SolverLike,
+        about: Named | None = None,
         measure: Callable[[], Mapping[str, float]] | None = None,
         say: Callable[[str], None] | None = None,
     ):
@@ -90,16 +94,16 @@ class Run:
             raise BadArgument(f"run={str(folder)!r} keeps its own checkpoint; leave out checkpoint={str(solver.checkpoint)!r}.")
         self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
         self.every = max(1, solver.steps // LINES)
-        self.writer: Any = None
+        self.writer: Plain = None
         self.made = False  # the folder, by this call
         self.measure = measure
         self.measured: dict[str, float] = {}
         self.say = say or (lambda text: warnings.warn(text, stacklevel=2))
-        self.lock: Any = None
+        self.lock: Plain = None
         self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
         self._open(config(objective, self.solver, about))
 
-    def _open(self, wanted: dict[str, Any]) -> None:
+    def _open(self, wanted: Settings) -> None:
         """The folder, locked, with the configuration that is wanted."""
         path = self.folder / CONFIG
         new = not path.exists()
@@ -138,7 +142,7 @@ class Run:
 
     # ---- along the run ---------------------------------------------------------------------------------------------------
 
-    def __call__(self, state: Any) -> None:
+    def __call__(self, state: StateLike) -> None:
         """What `iterate` calls with every state."""
         if rank() != 0:
             return
@@ -175,7 +179,7 @@ class Run:
         except OSError as error:
             raise NotWritten.of(self.folder / METRICS, error, "The checkpoint beside it is whole.") from error
 
-    def _measured(self, state: Any, looked: bool) -> dict[str, float]:
+    def _measured(self, state: StateLike, looked: bool) -> dict[str, float]:
         """What the sources say of what they drew (returns, rewards); at a look, what `measure` finds."""
         found: dict[str, float] = {}
         for feed in state.work.feeds:
@@ -184,7 +188,7 @@ class Run:
             found |= own() if own is not None else {}
         return found | dict(self.measure() if looked and self.measure is not None else {})
 
-    def _begin(self, state: Any) -> None:
+    def _begin(self, state: StateLike) -> None:
         """Metrics go on after the step where the run does: lines of steps that a kill undid are dropped."""
         path = self.folder / METRICS
         found, damaged = _read(path)
@@ -215,7 +219,7 @@ class Run:
                 with contextlib.suppress(OSError):
                     self.folder.rmdir()
 
-    def finish(self, fit: Any) -> None:
+    def finish(self, fit: Fit) -> None:
         """The fit and its report, beside the rest. A saved fit that was damaged is written anew."""
         from ..report import html
         from .archive import is_ours
@@ -233,7 +237,7 @@ class Run:
 # ---- what a folder says ------------------------------------------------------------------------------------------------------
 
 
-def config(objective: Objective, solver: Stochastic, about: Mapping[str, Any] | None) -> dict[str, Any]:
+def config(objective: Objective, solver: Stochastic, about: Named | None) -> Settings:
     """What was asked, in plain values. `run` has to be the same for a run to go on."""
     settings = json.loads(json.dumps(identity(solver, objective)))
     kinds = [f"{type(t.model).__name__} on {type(t.source).__name__}" for t in objective.terms]
@@ -242,7 +246,7 @@ def config(objective: Objective, solver: Stochastic, about: Mapping[str, Any] | 
     return {"terms": kinds, "size": size, "run": settings, "versions": versions, "about": dict(about or {})}
 
 
-def same(folder: Path, settings: Mapping[str, Any]) -> None:
+def same(folder: Path, settings: Named) -> None:
     """Nothing, where the run of a folder is what is asked for.
 
     Raises
@@ -258,7 +262,7 @@ def same(folder: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def read(folder: str | Path) -> dict[str, Any]:
+def read(folder: str | Path) -> Settings:
     """The configuration of a run.
 
     Raises
@@ -267,7 +271,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     """
     path = usable(folder) / CONFIG
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Settings = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadSave(f"{folder} is not a run: it has no {CONFIG}.") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -278,14 +282,14 @@ def read(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def metrics(folder: str | Path) -> list[dict[str, Any]]:
+def metrics(folder: str | Path) -> list[Settings]:
     """The lines of metrics.jsonl, in order of their steps; lines that cannot be read are left out."""
     return _read(Path(folder) / METRICS)[0]
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+def _read(path: Path) -> tuple[list[Settings], list[int]]:
     """The lines of a file of metrics, and the numbers of those that are damaged: not of a last one that a kill cut short."""
-    out: list[dict[str, Any]] = []
+    out: list[Settings] = []
     damaged: list[int] = []
     raw = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for number, text in enumerate(raw.split("\n"), 1):
@@ -326,7 +330,7 @@ class _Nothing:
         pass
 
 
-def _writer(folder: Path, step: int) -> Any:
+def _writer(folder: Path, step: int) -> Plain:
     if find_spec("tensorboard") is None:
         return _Nothing()
     from torch.utils.tensorboard import SummaryWriter
@@ -338,6 +342,6 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _short(value: Any) -> str:
+def _short(value: Plain) -> str:
     text = repr(value)
     return text if len(text) < 80 else text[:77] + "…"

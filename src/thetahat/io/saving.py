@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from ..preferences.plackett_luce import PlackettLuce
 from ..protocols import HasContext, HasWeights, is_drawn, layout_of, levels_of, shape_of, tokenizer_of
 from ..solvers import EM, LBFGS, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
-from ..types import fields_of, shown_as
+from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
 from . import archive, encoders
 from .families import to_config as families_to_config
 from .modules import describe
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ..fit import Fit
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
-SOLVERS: dict[str, Any] = {c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)}
+SOLVERS: Settings = {c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)}
 
 
 # ---- save --------------------------------------------------------------------------------------------------------------------
@@ -87,9 +87,9 @@ def save(fit: Fit, path: str | Path) -> Path:
     return path
 
 
-def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _content(fit: Fit) -> tuple[Settings, dict[str, Tensor]]:
     terms, models = fit.objective.terms, _models_of(fit.objective)
-    configs: list[dict[str, Any]] = []
+    configs: list[Settings] = []
     tensors: dict[str, Tensor] = {}
     for k, model in enumerate(models):
         config, own = _model_config(model)
@@ -122,7 +122,7 @@ def _content(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     }, tensors
 
 
-def _models_of(objective: Objective) -> list[Any]:
+def _models_of(objective: Objective) -> list[ModelLike]:
     """Every model of the terms, once, in their order."""
     return list({id(term.model): term.model for term in objective.terms}.values())
 
@@ -132,7 +132,7 @@ def _placed(k: int, name: str) -> str:
     return name if k == 0 else f"{k}.{name}"
 
 
-def _term_config(fit: Fit, term: LogLikelihood, models: list[Any]) -> dict[str, Any]:
+def _term_config(fit: Fit, term: LogLikelihood, models: list[ModelLike]) -> Settings:
     """A term, of the model with that number: how it was weighted, and what is remembered of its data."""
     k = next(k for k, model in enumerate(models) if model is term.model)
     weights = None if term.weights is None else shown_as(term.weights)
@@ -140,7 +140,7 @@ def _term_config(fit: Fit, term: LogLikelihood, models: list[Any]) -> dict[str, 
     return {**({"of": k} if k else {}), "weights": weights, "robust": _robust_config(term.robust), "data": memory}
 
 
-def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     """What is needed to build the model again, or to know the model that is given again."""
     if isinstance(model, Regression):
         encoder, tensors = encoders.to_config(model.encoder)
@@ -159,12 +159,12 @@ def _model_config(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     label = model.weights if isinstance(model, HasWeights) else None  # whether θ is an average, for its scores
-    labelled: dict[str, Any] = {"weights": label} if isinstance(label, str) else {}
+    labelled: Settings = {"weights": label} if isinstance(label, str) else {}
     labelled |= {"frozen": _frozen(model)} if _keeps_free(model) else {}
     return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained, **labelled}, state
 
 
-def _constraints(model: Custom) -> list[list[Any]]:
+def _constraints(model: Custom) -> list[list[Plain]]:
     """Name, constraint, shape, and the ends of an interval, of each parameter."""
     ends = {n: [c.low, c.high] if isinstance(c, Interval) else [None, None] for n, c in model.constraints.items()}
     return [[n, type(c).__name__.lower(), list(model.theta[n].shape), plain(ends[n])] for n, c in model.constraints.items()]
@@ -243,7 +243,7 @@ def _spread(fit: Fit) -> Spread | None:
     return Spread(kind, prepared.of(every), prepared.freedom(every))
 
 
-def _known(fit: Fit, what: str) -> Any:
+def _known(fit: Fit, what: str) -> Plain:
     """A number that is known, or can be had by a pass over data that end; None of a stochastic fit that was not asked for it."""
     if what in fit._cache:
         return plain(fit._cache[what])
@@ -278,7 +278,7 @@ def _memory(fit: Fit, term: LogLikelihood) -> Memory:
     return dataclasses.replace(memory, weights=fit.call.get("weights"))
 
 
-def _prior_config(term: LogPrior, models: list[Any]) -> dict[str, Any]:
+def _prior_config(term: LogPrior, models: list[ModelLike]) -> Settings:
     k = next((k for k, model in enumerate(models) if model is term.model), None)
     if k is None:
         raise BadArgument("a prior on a model that no term of the likelihood has is not saved.")
@@ -292,11 +292,11 @@ def _prior_config(term: LogPrior, models: list[Any]) -> dict[str, Any]:
     }
 
 
-def _robust_config(robust: DensityPower | Trimmed | None) -> dict[str, Any] | None:
+def _robust_config(robust: DensityPower | Trimmed | None) -> Settings | None:
     return None if robust is None else {"robust": type(robust).__name__, "settings": plain(dataclasses.asdict(robust))}
 
 
-def _solver_config(solver: Any) -> dict[str, Any] | None:
+def _solver_config(solver: SolverLike) -> Settings | None:
     """Settings without files and sources of this machine: the checkpoint, held-out data that were given."""
     if type(solver).__name__ not in SOLVERS:
         return None

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import datetime
 import math
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from ..errors import BadArgument, BadSave
+from ..types import Plain, Settings
 
 TAG = "~"
 _DTYPES = ("float64", "float32", "int64", "int32", "bool")
 
 
-def plain(value: Any, where: str = "a value") -> Any:
+def plain(value: Plain, where: str = "a value") -> Plain:
     """The value as JSON can write it.
 
     Raises
@@ -67,7 +68,7 @@ def plain(value: Any, where: str = "a value") -> Any:
     )
 
 
-def rich(value: Any) -> Any:
+def rich(value: Plain) -> Plain:
     """The value that `plain` wrote.
 
     Raises
@@ -89,7 +90,7 @@ def rich(value: Any) -> Any:
         raise BadSave(f"the file holds {str(value)[:80]!r}, which is no value that this library writes: {error}.") from error
 
 
-def _read(value: dict[str, Any]) -> Any:
+def _read(value: Settings) -> Plain:
     kind, content = value[TAG], value["v"]
     if kind == "float" and content in ("inf", "-inf", "nan"):
         return float(content)
@@ -111,7 +112,7 @@ def _read(value: dict[str, Any]) -> Any:
 # ---- read as what it should be ---------------------------------------------------------------------------------------------------
 
 
-def checked(kind: type[Any], values: dict[str, Any]) -> Any:
+def checked(kind: type, values: Settings) -> Plain:
     """The dataclass of these values, once each is of the type that its field has.
 
     Raises
@@ -130,7 +131,7 @@ def checked(kind: type[Any], values: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def number(value: Any, where: str) -> float:
+def number(value: Plain, where: str) -> float:
     """A number of a file; `where` names its field."""
     if type(value) not in (int, float):
         raise BadSave(f"the file holds {str(value)[:60]!r} at {where}, which is not a number.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from ..language.tokenizers import from_config
 from ..likelihood.objective import LogLikelihood, LogPrior, Objective
 from ..models.information import Information
 from ..models.taylor import Taylor
+from ..types import ModelLike, Plain, Settings
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Memory:
     missing: str = "drop"
     streamed: bool = False
     weights: str | None = None
-    tokenizer: dict[str, Any] | None = None
+    tokenizer: Settings | None = None
     context: int | None = None
     shape: tuple[int, ...] | None = None
     levels: int | None = None
@@ -101,7 +102,7 @@ class ForgottenTable(Table):
     def fingerprint(self) -> str:
         return self.memory.fingerprint or ""
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         self.memory.lack()
 
     def column(self, name: str) -> np.ndarray:
@@ -117,7 +118,7 @@ class Forgotten:
         self.drawn = memory.drawn
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Plain:
         """How text became tokens, where the data were text."""
         return None if self.memory.tokenizer is None else from_config(self.memory.tokenizer)
 
@@ -133,7 +134,7 @@ class Forgotten:
     def units(self) -> str:
         return self.memory.units
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         self.memory.lack()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from ..errors import BadArgument, ModelError, OutOfSupport
 from ..models.base import Model, unpadded
 from ..networks.causality import SMALL, first_peek
 from ..protocols import Extends, HasFeatures, HasVocabulary
+from ..types import ModelLike
 from .adapters import adapted_by, without
 from .pretrained import Pretrained, is_pretrained
 
@@ -66,7 +66,7 @@ class Autoregressive(Model):
         if chunk < 1:
             raise BadArgument(f"chunk={chunk}. Accepted: 1 or more.")
         foreign = is_pretrained(network)
-        self.network: Any = Pretrained(network) if foreign else network
+        self.network: ModelLike = Pretrained(network) if foreign else network
         self.chunk, self.inputs, self.target = chunk, inputs, target
         self._tried = False
         self._apart = isinstance(network, nn.Embedding) or "documents" in inspect.signature(self.network.forward).parameters

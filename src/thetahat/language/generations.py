@@ -6,7 +6,6 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..data.batch import Batch
 from ..data.source import digest, evaluating, told
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
 from ..protocols import Samples
+from ..types import Data, ModelLike
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
@@ -86,7 +86,7 @@ class Generations:
         group: int = 4,
         prompts_per_step: int | None = None,
         advantage: Advantage | None = None,
-        reference: Any = None,
+        reference: Data = None,
         kl: float = 0.0,
         truncated: float | None = None,
         context: int | None = None,
@@ -142,7 +142,7 @@ class Generations:
 
     # ---- what a run takes --------------------------------------------------------------------------------------------------
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
         if model is None or not isinstance(model, Samples):
             raise BadArgument(
@@ -151,7 +151,7 @@ class Generations:
         with evaluating(model), torch.no_grad():
             yield self._drawn(model)
 
-    def minibatches(self, model: Any) -> Iterator[Batch]:
+    def minibatches(self, model: ModelLike) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
         if not self._restored:  # what another run left was drawn from another policy
             self._left = []
@@ -219,7 +219,7 @@ class Generations:
 
     # ---- draw ----------------------------------------------------------------------------------------------------------------
 
-    def _drawn(self, model: Any) -> Batch:
+    def _drawn(self, model: ModelLike) -> Batch:
         chosen = [(self.at + k) % len(self.prompts) for k in range(self.each)]
         self.at = (self.at + self.each) % len(self.prompts)
         prompts = [self.prompts[i] for i in chosen for _ in range(self.group)]
@@ -247,7 +247,7 @@ class Generations:
         self._now = {name: float(values.double().mean()) for name, values in now.items()}
         return batch
 
-    def _of_reference(self, model: Any, batch: Batch) -> Tensor:
+    def _of_reference(self, model: ModelLike, batch: Batch) -> Tensor:
         """log π_ref of each token, (B, T)."""
         if self.reference == "base":
             out: Tensor = model.base_log_prob(batch)
@@ -256,7 +256,7 @@ class Generations:
             out = self.reference.log_prob(batch)
             return out
 
-    def _answers(self, model: Any, prompts: list[Tensor]) -> list[Tensor]:
+    def _answers(self, model: ModelLike, prompts: list[Tensor]) -> list[Tensor]:
         """One to each prompt; prompts of one length are answered together."""
         out: dict[int, Tensor] = {}
         for size in sorted({len(p) for p in prompts}):

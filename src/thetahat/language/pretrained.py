@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import BadArgument, ModelError
 from ..networks.causality import SMALL, TOLERANCE, redrawn
+from ..types import Plain
 
 WINDOW = 64  # the widest window or chunk of attention that a trial exceeds
 GROWING = ("dynamic", "longrope")  # kinds of rotary frequencies that follow the longest row of a batch
@@ -44,7 +45,7 @@ class Pretrained(nn.Module):
             raise BadArgument(
                 f"a {type(own).__name__} is not a causal language model of transformers: it has no output embeddings."
             )
-        self.own: Any = own
+        self.own: Plain = own
         self.vocabulary = int(head.weight.shape[0])
         self.limit, self.limited_by = _limit(own)
         self.linear, self.masks = self._tried()
@@ -91,7 +92,7 @@ class Pretrained(nn.Module):
     def _tried(self) -> tuple[bool, bool]:
         """(logits = W h?, documents apart?) by a trial, of a small network in a copy whose weights are moved: its first ones hide much."""
         small = sum(p.numel() for p in self.own.parameters()) <= SMALL
-        own: Any = redrawn(self.own) if small else self.own
+        own: Plain = redrawn(self.own) if small else self.own
         modes = {m: m.training for m in own.modules()}
         own.eval()
         try:
@@ -100,7 +101,7 @@ class Pretrained(nn.Module):
             for m, mode in modes.items():
                 m.training = mode
 
-    def _found(self, own: Any) -> tuple[bool, bool]:
+    def _found(self, own: Plain) -> tuple[bool, bool]:
         head = own.get_output_embeddings()
         generator = torch.Generator().manual_seed(0)
         longest = min(self.limit or WINDOW, 5 + min(_reach(own.config), WINDOW))
@@ -126,7 +127,7 @@ class Pretrained(nn.Module):
         return linear, _equal(packed, torch.cat(alone, 1))
 
 
-def _hidden(own: Any, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
+def _hidden(own: Plain, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
     """The last hidden state, (B, T, D)."""
     below = own.base_model if own.base_model is not own else own.model  # Llama 4 calls its base by a name that it lacks
     out: Tensor = below(input_ids=tokens, use_cache=False, **given).last_hidden_state
@@ -154,23 +155,23 @@ def is_pretrained(network: object) -> bool:
 
 @runtime_checkable
 class _OfTransformers(Protocol):
-    config: Any
+    config: Plain
 
     def get_output_embeddings(self) -> nn.Module | None: ...
 
 
-def _said(config: Any, name: str) -> Any:
+def _said(config: Plain, name: str) -> Plain:
     """A setting of a model of transformers, by whichever of its names; None where it has none such."""
     return getattr(config, name, None)
 
 
-def _reach(config: Any) -> int:
+def _reach(config: Plain) -> int:
     """The widest window or chunk of attention that the configuration names, 0 without."""
     found = [_said(config, name) for name in WINDOWS]
     return max((n for n in found if isinstance(n, int)), default=0)
 
 
-def _limit(own: Any) -> tuple[int | None, str]:
+def _limit(own: Plain) -> tuple[int | None, str]:
     """(how many positions the model has, why), None: as many as are asked for."""
     config = own.config
     most = _said(config, "max_position_embeddings")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import BadArgument, DataError, EmptyData, MissingExtra, UnknownLevel, WrongType
+from ..types import Plain, Settings
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Iterable[int]) -> str:
         """The text; what is not valid UTF-8 (a character cut in two) becomes U+FFFD. UnknownLevel: a token outside 0 … V − 1."""
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         """Plain values, from which `from_config` makes the tokenizer again."""
 
 
@@ -63,7 +64,7 @@ class Bytes:
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(t for t in known(tokens, self.vocabulary) if t != self.end).decode("utf-8", errors="replace")
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         return {"kind": "bytes"}
 
 
@@ -120,7 +121,7 @@ class Characters:
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.alphabet[t] for t in known(tokens, self.vocabulary))
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         return {"kind": "characters", "alphabet": self.alphabet}
 
 
@@ -148,7 +149,7 @@ class BPE:
     ('lowest naïf', 12)
     """
 
-    def __init__(self, tokenizer: Any, *, end: str | None = None, special: bool | None = None):
+    def __init__(self, tokenizer: Plain, *, end: str | None = None, special: bool | None = None):
         package = _package()
         if isinstance(tokenizer, (str, Path)):
             tokenizer = package.Tokenizer.from_file(str(tokenizer))
@@ -206,7 +207,7 @@ class BPE:
     def decode(self, tokens: Iterable[int]) -> str:
         return str(self._own.decode(known(tokens, self.vocabulary), skip_special_tokens=True))
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         end = None if self.end is None else self._own.id_to_token(self.end)
         return {"kind": "bpe", "json": self._own.to_str(), "end": end, "special": self.special}
 
@@ -251,7 +252,7 @@ def _written(text: str) -> str:
     return text
 
 
-def _package() -> Any:
+def _package() -> Plain:
     try:
         import tokenizers
     except ImportError as error:
@@ -259,7 +260,7 @@ def _package() -> Any:
     return tokenizers
 
 
-def from_config(config: dict[str, Any]) -> Tokenizer:
+def from_config(config: Settings) -> Tokenizer:
     """The tokenizer that `to_config` wrote down.
 
     >>> from_config(Characters("abc").to_config()).alphabet

@@ -17,7 +17,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from ..data.batch import Batch
 from ..data.source import Digest, joined
 from ..errors import BadArgument, EmptyData, MalformedFile, UnknownColumn, UnknownLevel
 from ..files import usable
+from ..types import Data, ModelLike
 from .tokenizers import Tokenizer, from_config, named
 
 LAYOUTS = ("stream", "padded", "packed")
@@ -109,7 +109,7 @@ class Tokens:
 
     def __init__(
         self,
-        data: Any,
+        data: Data,
         tokenizer: str | Tokenizer | None = "bytes",
         *,
         context: int = 256,
@@ -184,7 +184,7 @@ class Tokens:
             return None
         return torch.from_numpy(self.tokenizer.lengths)[batch["target"].cpu()].to(torch.float64)
 
-    def decode(self, tokens: Any) -> str:
+    def decode(self, tokens: Data) -> str:
         """The text of tokens."""
         if self.tokenizer is None:
             raise BadArgument("bare token ids have no text: give a tokenizer.")
@@ -233,7 +233,7 @@ class Tokens:
                 )
         return self._rows
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """Every term once, in order."""
         many = max(1, TERMS // self.context)
         for a in range(0, len(self.rows), many):
@@ -311,7 +311,7 @@ def _packed(begin: np.ndarray, length: np.ndarray, skip: np.ndarray, context: in
 # ---- where tokens come from ----------------------------------------------------------------------------------------------------
 
 
-def read(data: Any) -> Iterator[tuple[str, str]]:
+def read(data: Data) -> Iterator[tuple[str, str]]:
     """(name, text) of each document of a folder, a file, or a list of texts.
 
     Raises
@@ -339,7 +339,7 @@ def read(data: Any) -> Iterator[tuple[str, str]]:
         yield f"document {i}", text
 
 
-def _texts(data: Any) -> list[Any]:
+def _texts(data: Data) -> list[Data]:
     """The documents of a list, a column, or a table with a column of texts."""
     columns = list(data) if isinstance(data, Mapping) else getattr(data, "columns", None)
     if columns is None:
@@ -384,7 +384,7 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
         raise EmptyData(f"the file {str(file)!r} has blank lines alone.")
 
 
-def _are_ids(data: Any) -> bool:
+def _are_ids(data: Data) -> bool:
     if isinstance(data, np.ndarray) and data.dtype.kind in "UO":
         return False  # of texts
     return isinstance(data, (Tensor, np.ndarray)) or (
@@ -392,18 +392,18 @@ def _are_ids(data: Any) -> bool:
     )
 
 
-def _several(data: Any) -> list[Any]:
+def _several(data: Data) -> list[Data]:
     return [data] if isinstance(data, (Tensor, np.ndarray)) or isinstance(data[0], int) else list(data)
 
 
-def _ids(document: Any) -> np.ndarray:
+def _ids(document: Data) -> np.ndarray:
     ids = np.asarray(document)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise BadArgument(f"token ids are whole numbers, (n,); received {ids.dtype} of shape {ids.shape}.")
     return ids
 
 
-def _dtype(vocabulary: int) -> Any:
+def _dtype(vocabulary: int) -> type[np.unsignedinteger]:
     return np.uint8 if vocabulary <= 1 << 8 else np.uint16 if vocabulary <= 1 << 16 else np.uint32
 
 
@@ -433,7 +433,7 @@ def _joined(documents: Iterable[np.ndarray], tokenizer: Tokenizer | None) -> tup
 # ---- shards ------------------------------------------------------------------------------------------------------------------
 
 
-def shards(data: Any, folder: str | Path, tokenizer: str | Tokenizer = "bytes", *, tokens: int = 1 << 27) -> Path:
+def shards(data: Data, folder: str | Path, tokenizer: str | Tokenizer = "bytes", *, tokens: int = 1 << 27) -> Path:
     """Write text as shards of tokens that `Tokens(folder)` maps: one document in memory at a time.
 
     Parameters

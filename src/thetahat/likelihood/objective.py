@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
 from ..protocols import is_concave
-from ..types import Weights, name_of
+from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
 
@@ -37,13 +36,13 @@ class LogLikelihood:
     """
 
     def __init__(self, model: nn.Module, source: Source, weights: Weights | None = None):
-        self.model: Any = model
+        self.model: ModelLike = model
         self.source, self.weights = source, weights
 
-    robust: Any = None  # what is maximised in the place of the log-likelihood: a setting of `robust`
+    robust: Plain = None  # what is maximised in the place of the log-likelihood: a setting of `robust`
 
     @property
-    def scored(self) -> Any:
+    def scored(self) -> ModelLike:
         """The model whose values, scores and curvatures are the term's: a robust term maximises something else than its log p."""
         return self.model
 
@@ -76,7 +75,7 @@ class LogLikelihood:
     def thinned(self, keep: int) -> LogLikelihood:
         return self.over(Thinned(self.source, keep))
 
-    def __add__(self, other: Any) -> Objective:
+    def __add__(self, other: Plain) -> Objective:
         out: Objective = Objective([self]) + other
         return out
 
@@ -93,7 +92,7 @@ class LogPrior:
     def __init__(self, prior: Prior, model: nn.Module):
         self.prior, self.model = prior, model
 
-    def __add__(self, other: Any) -> Objective:
+    def __add__(self, other: Plain) -> Objective:
         out: Objective = Objective([], [self]) + other
         return out
 
@@ -102,14 +101,14 @@ class Objective:
     """A sum of log-likelihood terms and log-priors, as a function of one flat θ."""
 
     inverse: Tensor | None = None  # J⁻¹ and a covariance of θ̂ that a fit saved without its rows remembers (`io.without_rows`)
-    spread: Any = None
+    spread: Plain = None
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
         self._last: tuple[Tensor, Taylor] | None = None  # the expansion where the models stand
         self._spare: list[Objective] = []  # copies whose models move
 
-    def __add__(self, other: Any) -> Objective:
+    def __add__(self, other: Plain) -> Objective:
         if isinstance(other, LogLikelihood):
             return Objective([*self.terms, other], self.priors)
         if isinstance(other, LogPrior):
@@ -121,7 +120,7 @@ class Objective:
     # ---- θ ---------------------------------------------------------------------------------------------------------------
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelLike:
         """The first term's model: the one that a fit reports."""
         return self.terms[0].model
 
@@ -147,7 +146,7 @@ class Objective:
 
     def copy(self) -> Objective:
         """The same objective with modules of its own, shared as they were between terms, priors, weights and sources. Data are not copied."""
-        memo: dict[int, Any] = {}
+        memo: dict[int, object] = {}
         free = {id(p) for p in self.parameters()}
         terms, priors = [], []
         for term in self.terms:
@@ -197,7 +196,7 @@ class Objective:
         own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in model.parameters() if p.requires_grad]
         return torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Settings:
         return self.__dict__ | {"_spare": [], "_last": None}
 
     # ---- ℓ ---------------------------------------------------------------------------------------------------------------
@@ -308,7 +307,7 @@ class Objective:
 # ---- models inside weights and sources -----------------------------------------------------------------------------------------
 
 
-def _with_models(thing: Any, free: set[int], memo: dict[int, Any]) -> Any:
+def _with_models(thing: Plain, free: set[int], memo: dict[int, object]) -> ModelLike:
     """A weighting or a source that reads the copies of the models that it read (an advantage its value function); else itself.
 
     free : the parameters of the objective, by id;  memo : of `copy.deepcopy`, what was copied of it so far
@@ -335,7 +334,7 @@ def _with_models(thing: Any, free: set[int], memo: dict[int, Any]) -> Any:
     return out
 
 
-def _reads(thing: Any, free: set[int], depth: int = 4) -> bool:
+def _reads(thing: Plain, free: set[int], depth: int = 4) -> bool:
     """Whether a module with one of these parameters is among what an object holds."""
     if isinstance(thing, nn.Module):
         return any(id(p) in free for p in thing.parameters())
@@ -354,7 +353,7 @@ def _reads(thing: Any, free: set[int], depth: int = 4) -> bool:
     return any(_reads(each, free, depth - 1) for each in held)
 
 
-def _filled(cell: Any) -> bool:
+def _filled(cell: Plain) -> bool:
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

@@ -13,12 +13,13 @@ from ..data.processes import replicated, world
 from ..data.source import Source
 from ..errors import EmptyData
 from ..protocols import Accumulates
+from ..types import ModelLike, Plain
 
 
 class Summable(Protocol):
     """What can be summed: `a + b`, and the tensors inside, for a sum over processes."""
 
-    def __add__(self, other: Any) -> Any: ...
+    def __add__(self, other: Plain) -> Any: ...
 
     def tensors(self) -> list[Tensor]: ...
 
@@ -26,7 +27,7 @@ class Summable(Protocol):
 T = TypeVar("T", bound=Any)
 
 
-def total(function: Callable[[Batch], T], source: Source, model: Any = None) -> T:
+def total(function: Callable[[Batch], T], source: Source, model: ModelLike = None) -> T:
     """Σ function(batch) over all batches of the source, and over all processes.
 
     Parameters

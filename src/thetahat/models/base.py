@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from ..data.batch import Batch
 from ..errors import ModelError
 from ..families.base import Family
 from ..protocols import Categories, HasCoefficientNames, HasFamily, HasNames, HasNatural
+from ..types import ModelLike
 
 
 class Model(nn.Module, ABC):
@@ -116,7 +117,7 @@ def family_of(model: object) -> Family | None:
     return found if isinstance(found, Family) else None
 
 
-def log_prob_of(model: Any, batch: Batch) -> Tensor:
+def log_prob_of(model: ModelLike, batch: Batch) -> Tensor:
     """log p, (…) of batch.shape: a function of the model, so that it can be compiled."""
     out: Tensor = model.log_prob(batch)
     return out

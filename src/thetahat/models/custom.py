@@ -17,7 +17,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.recorder import Call, recording
+from ..types import Plain, Settings
 from .base import Model
 
 
@@ -32,7 +32,7 @@ from .base import Model
 class Constraint:
     """A start, and the map from unconstrained θ to the natural value. `elementwise`: one θ a value, increasing."""
 
-    value: Any
+    value: Plain
     elementwise = True
 
     def unconstrain(self, value: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Simplex(Constraint):
         return torch.softmax(torch.cat([theta.new_zeros(1), theta]), 0)
 
 
-def positive(value: Any = 1.0) -> Constraint:
+def positive(value: Plain = 1.0) -> Constraint:
     """A parameter (or a tensor of them) in (0, ∞), starting at `value`.
 
     >>> positive(2.0).constrain(positive(2.0).start()).item()
@@ -107,19 +107,19 @@ def positive(value: Any = 1.0) -> Constraint:
     return Positive(value)
 
 
-def interval(low: float, high: float, value: Any = None) -> Constraint:
+def interval(low: float, high: float, value: Plain = None) -> Constraint:
     """A parameter in (low, high), starting at `value` (None: the middle)."""
     if not low < high:
         raise BadArgument(f"interval({low}, {high}): low must be below high.")
     return Interval((low + high) / 2 if value is None else value, low, high)
 
 
-def ordered(value: Any) -> Constraint:
+def ordered(value: Plain) -> Constraint:
     """A vector v_1 < v_2 < …, starting at `value`."""
     return Ordered(value)
 
 
-def simplex(value: Any) -> Constraint:
+def simplex(value: Plain) -> Constraint:
     """Probabilities that sum to 1: a number of them, K (then all equal), or where they start."""
     return Simplex(torch.full((value,), 1 / value, dtype=torch.float64) if isinstance(value, int) else value)
 
@@ -163,7 +163,7 @@ class Custom(Model):
     def __call__(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Settings:
         """A function is pickled by its qualified name. Decorated by `@th.model`, that name is this model, and it the model's `function`."""
         function, at = self.function, sys.modules.get(self.function.__module__)
         for part in function.__qualname__.split("."):

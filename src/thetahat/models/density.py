@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors, is_table
 from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
 from ..families.base import Family, floating
+from ..types import Data, Plain
 from .base import Model, response
 from .information import Information
 from .taylor import Taylor, weighted
@@ -110,7 +110,7 @@ class Density(Model):
         pairs = zip(self.family.parameters.values(), values, strict=True)
         return torch.stack([p.link(torch.tensor(v, dtype=torch.float64)) for p, v in pairs])
 
-    def source(self, data: Any, weights: str | None = None) -> Tensors:
+    def source(self, data: Data, weights: str | None = None) -> Tensors:
         """Rows of y as this model reads them (see `observed`)."""
         return observed(data, [self.family], weights)
 
@@ -140,7 +140,7 @@ class Density(Model):
         return self.family.concave
 
 
-def density(family: Family, array: Any) -> tuple[Density, Tensors]:
+def density(family: Family, array: Data) -> tuple[Density, Tensors]:
     """The model and the source of a family fitted to vectors, (n, d).
 
     Raises
@@ -156,7 +156,7 @@ def density(family: Family, array: Any) -> tuple[Density, Tensors]:
     return Density(family), observed(array, [family])
 
 
-def observed(data: Any, families: Sequence[Family], weights: str | None = None) -> Tensors:
+def observed(data: Data, families: Sequence[Family], weights: str | None = None) -> Tensors:
     """The rows that families without predictors describe.
 
     Parameters
@@ -194,7 +194,7 @@ def observed(data: Any, families: Sequence[Family], weights: str | None = None) 
     return Tensors(tensors, count=count)
 
 
-def _numbers(values: Any, family: Family) -> Tensor:
+def _numbers(values: Plain, family: Family) -> Tensor:
     array = np.asarray(values.detach() if isinstance(values, Tensor) else values)
     if array.dtype.kind not in "fiub":
         raise BadArgument(f"{family} describes numbers; received an array of type {array.dtype}.")

@@ -8,7 +8,7 @@ Where a link maps every η into the range (log for a Poisson mean) there is no s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ..data.source import Source
 from ..errors import DataError
+from ..families.base import Parameter
 from ..families.ranges import ROUNDING
 from ..protocols import rows_kept
+from ..types import Plain
 
 if TYPE_CHECKING:
     from .regression import Regression
@@ -40,7 +42,7 @@ class Domain:
     typical : (m,) the slack of a constant η from which a family would begin
     """
 
-    C: Any
+    C: Plain
     d: np.ndarray
     row: np.ndarray
     what: np.ndarray
@@ -112,11 +114,11 @@ def domain_of(model: Regression, source: Source) -> Domain | None:
     return _moving(found, source)
 
 
-def _dense(rows: Any) -> np.ndarray:
+def _dense(rows: Plain) -> np.ndarray:
     return rows if isinstance(rows, np.ndarray) else np.asarray(rows.todense())
 
 
-def _words(parameter: str, spec: Any, end: int, eta: float, sign: float) -> str:
+def _words(parameter: str, spec: Parameter, end: int, eta: float, sign: float) -> str:
     """An end that may not be passed, in words."""
     if end:
         return f"{parameter} {'≤' if end > 0 else '≥'} {spec.range.high if end > 0 else spec.range.low:g}"

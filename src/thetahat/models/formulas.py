@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
 from ..protocols import Categories
+from ..types import Data, Levels, Settings
 from .regression import Regression
 
 _TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
@@ -29,7 +29,7 @@ NUMBERS = (int, float, np.integer, np.floating)
 
 def regression(
     formula: str,
-    data: Any,
+    data: Data,
     family: Family,
     *,
     parameters: Mapping[str, str | float | int] | None = None,
@@ -108,7 +108,7 @@ def _censored(family: Family, response: str) -> Family:
     return Censored(family)
 
 
-def _with_levels(family: Family, response: str, levels: tuple[Any, ...]) -> Family:
+def _with_levels(family: Family, response: str, levels: Levels) -> Family:
     """The family with as many categories as the response has levels."""
     if len(levels) == 1:
         raise BadArgument(f"the response {response!r} has one level only ({levels[0]!r}): there is nothing to tell apart.")
@@ -144,7 +144,7 @@ def _sides(formula: str) -> tuple[str, str]:
 
 
 def _sorted_out(
-    family: Family, given: dict[str, Any], right: str, surv: Surv | None
+    family: Family, given: Settings, right: str, surv: Surv | None
 ) -> tuple[dict[str, str], dict[str, float], dict[str, str | float]]:
     """What is given for each name: a formula, a fixed value, or an extra column."""
     formulas: dict[str, str] = {}

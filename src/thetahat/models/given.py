@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +13,17 @@ from ..data.source import is_table
 from ..errors import BadArgument, UnknownColumn, WrongType
 from ..families.base import Family
 from ..protocols import ReadsData, target_of
+from ..types import Data, Settings
 from .custom import Custom
 
 
-def need(data: Any, what: str) -> None:
+def need(data: Data, what: str) -> None:
     """Raise BadArgument where there are no data."""
     if data is None:
         raise BadArgument(f"{what} needs data: fit(…, data).")
 
 
-def density_of(
-    family: Family, data: Any, weights: str | None, parameters: dict[str, Any], missing: str
-) -> tuple[nn.Module, Source]:
+def density_of(family: Family, data: Data, weights: str | None, parameters: Settings, missing: str) -> tuple[nn.Module, Source]:
     """A family fitted to y alone: the regression of y on nothing, every constant on its own scale."""
     from ..data.frame import Frame
     from .formulas import regression
@@ -60,7 +58,7 @@ def density_of(
     return built, source
 
 
-def source_of(data: Any, model: nn.Module, weights: str | None) -> Source:
+def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
     """A source from what a model is given: a Source, a Batch, a dict of tensors, or a table of numbers."""
     if isinstance(data, (Source, Batch)) and weights is not None:
         raise BadArgument(

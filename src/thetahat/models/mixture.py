@@ -17,8 +17,8 @@ information matrix when using the EM algorithm; McLachlan and Peel (2000), Finit
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
 from ..protocols import HasSlopes, HasStart, is_concave, measure_of
+from ..types import Data, ModelLike, Plain
 from .base import Model, coefficient_names, family_of, get_theta, names_of, natural_of
 from .density import Density, observed
 from .information import Information
@@ -205,7 +206,7 @@ class Mixture(Model):
         own = self._of_components(coefficient_names)
         return [f"logit[{k}]" for k in range(1, self.k)] + own
 
-    def _of_components(self, names: Any) -> list[str]:
+    def _of_components(self, names: Callable[[nn.Module], list[str]]) -> list[str]:
         return [f"{k}: {name}" for k, c in enumerate(self.components) for name in names(c)]
 
     @property
@@ -247,7 +248,7 @@ class Mixture(Model):
         """How a table becomes what regressions as components read; None where there are none."""
         return next((c.encoder for c in self.components if isinstance(c, Regression)), None)
 
-    def source(self, data: Any, weights: str | None = None) -> Source | None:
+    def source(self, data: Data, weights: str | None = None) -> Source | None:
         """Rows as the components read them: an array or a table (`models.density.observed`); None where they read them as other models do."""
         found = [c.family for c in self.components if isinstance(c, (Density, Regression))]
         if len(found) < self.k:
@@ -276,7 +277,7 @@ class Mixture(Model):
             parts.append(c.start(rows) if isinstance(c, HasStart) else get_theta(c))
         return torch.cat([p.to(torch.float64) for p in parts])
 
-    def _models(self) -> list[Any]:
+    def _models(self) -> list[ModelLike]:
         return list(self.components)
 
 
@@ -304,7 +305,7 @@ class Recounted:
     def units(self) -> str:
         return self.inner.units
 
-    def batches(self, model: Any = None) -> Iterator[Batch]:
+    def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         for batch, count in zip(self.inner.batches(model), self.counts, strict=True):
             yield batch.with_count(count)
 
@@ -314,7 +315,7 @@ class Recounted:
 
 def regressions(
     formula: str,
-    data: Any,
+    data: Data,
     k: int,
     family: str | Family | None = None,
     *,
@@ -343,7 +344,7 @@ def regressions(
     return Mixture(one, k), table
 
 
-def _built(components: Any, k: int | None) -> list[Any]:
+def _built(components: Plain, k: int | None) -> list[ModelLike]:
     """The components as models: families without predictors are densities."""
     one = isinstance(components, (str, Family, nn.Module))
     if not one and (not isinstance(components, Sequence) or k is not None):
@@ -361,7 +362,7 @@ def _built(components: Any, k: int | None) -> list[Any]:
     return built
 
 
-def _agree(built: list[Any]) -> None:
+def _agree(built: list[ModelLike]) -> None:
     """Refuse components whose log p cannot be put into one sum."""
     measures = list(dict.fromkeys(measure_of(c) for c in built))
     if len(measures) > 1:
@@ -374,7 +375,7 @@ def _agree(built: list[Any]) -> None:
         raise BadArgument("regressions as components read one table: build them of one formula (models.mixture.regressions).")
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: nn.Module, b: nn.Module) -> bool:
     """Whether two components may change places."""
     if type(a) is not type(b) or not isinstance(a, (Density, Regression)):
         return a is b

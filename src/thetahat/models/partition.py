@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..families.base import Family
 from ..protocols import target_of
+from ..types import ModelLike
 from .base import family_of
 from .regression import Regression
 
 SURE = 0.8  # of a row, for the component to which a first guess gives it; the rest is everybody's, so that no component starts on a point
 
 
-def partition(model: Any, batches: Sequence[Batch], generator: torch.Generator) -> list[Tensor]:
+def partition(model: ModelLike, batches: Sequence[Batch], generator: torch.Generator) -> list[Tensor]:
     """Responsibilities to begin with, (n, K) a batch: rows near each other begin together.
 
     Without predictors: K centres drawn far apart (k-means++: each next one with probability ∝ count × squared distance to the nearest), each
@@ -50,13 +50,13 @@ def partition(model: Any, batches: Sequence[Batch], generator: torch.Generator) 
     return [_possible(model, batch, r) for batch, r in zip(batches, out, strict=True)]
 
 
-def _possible(model: Any, batch: Batch, r: Tensor) -> Tensor:
+def _possible(model: ModelLike, batch: Batch, r: Tensor) -> Tensor:
     """Responsibilities of those components alone that can have produced the row."""
     r = torch.stack([r[:, k] * supports(c, batch) for k, c in enumerate(model.components)], -1)
     return r / r.sum(1, keepdim=True).clamp(min=1e-300)
 
 
-def supports(component: Any, batch: Batch) -> Tensor:
+def supports(component: ModelLike, batch: Batch) -> Tensor:
     """Which rows a component can have produced, whatever its parameters, (n,)."""
     family = family_of(component)
     y = batch[target_of(component)]
@@ -65,7 +65,7 @@ def supports(component: Any, batch: Batch) -> Tensor:
     return family.in_support(y, **component.extras(batch))
 
 
-def _features(model: Any, batch: Batch) -> Tensor:
+def _features(model: ModelLike, batch: Batch) -> Tensor:
     """What makes two rows near each other: y, and the columns of a regression, (n, d)."""
     parts = [batch[model.target].reshape(len(batch), -1).to(torch.float64)]
     first = next((c for c in model.components if isinstance(c, Regression)), None)

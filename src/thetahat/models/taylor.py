@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..data.batch import Batch
 from ..memory import reserve
 from ..protocols import HasScores, taylor_of
+from ..types import ModelLike
 from .information import Information
 
 
@@ -40,7 +40,9 @@ class Taylor:
         return [self.value, self.gradient, *(self.information.tensors() if self.information is not None else [])]
 
 
-def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+def taylor(
+    model: ModelLike, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64
+) -> Taylor:
     """Σ w log p of a batch, its gradient and its information in the model's own θ.
 
     The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
@@ -70,7 +72,7 @@ def taylor(model: Any, batch: Batch, weight: Tensor | None, order: int = 2, prec
     return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
 
 
-def scores(model: Any, batch: Batch) -> Tensor:
+def scores(model: ModelLike, batch: Batch) -> Tensor:
     """∂ log p_i / ∂θ, (n, p)."""
     if isinstance(model, HasScores):
         return model.scores(batch)

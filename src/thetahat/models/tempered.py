@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,10 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families import links
-from ..families.base import Parameter
+from ..families.base import Family, Parameter
 from ..families.ranges import positive
 from ..protocols import averaging_of, encoder_of, target_of
+from ..types import Data, ModelLike, Plain
 from .base import Model, family_of
 from .conditional import Conditional
 from .regression import Regression
@@ -52,14 +52,15 @@ class Tempered(Conditional):
 
     def __init__(self, model: nn.Module):
         Model.__init__(self)
-        family: Any = family_of(model)
+        family = family_of(model)
         logit = family is not None and family.support.binary and _logistic(family)
         if not isinstance(model, (Conditional, Regression)) or not (logit or type(family).__name__ == "Categorical"):
             raise BadArgument(
                 f"Tempered(model) divides logits, and {family or type(model).__name__} has none. Accepted: a Conditional or a Regression of "
                 "a Categorical, or of a Bernoulli with link='logit'."
             )
-        self.inner: Any = copy.deepcopy(model).requires_grad_(False).eval()
+        assert family is not None
+        self.inner: ModelLike = copy.deepcopy(model).requires_grad_(False).eval()
         self.family, self.target, self.measure = family, target_of(model), family.measure
         self.weights = averaging_of(model)
         self.log_temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))
@@ -93,11 +94,11 @@ class Tempered(Conditional):
     # ---- data ------------------------------------------------------------------------------------------------------------
 
     @property
-    def encoder(self) -> Any:
+    def encoder(self) -> Plain:
         """How a table becomes what a regression reads; None of a network."""
         return encoder_of(self.inner)
 
-    def source(self, data: Any, weights: str | None = None) -> Source | None:
+    def source(self, data: Data, weights: str | None = None) -> Source | None:
         """A table as the regression inside reads it; None where a network reads it as other models do."""
         if self.encoder is None:
             return None
@@ -160,5 +161,5 @@ class Tempered(Conditional):
         return None
 
 
-def _logistic(family: Any) -> bool:
+def _logistic(family: Family) -> bool:
     return isinstance(next(iter(family.parameters.values())).link, links.Logit)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ..errors import BadArgument, NotFinite
+from ..types import Data
 
 
 class Standardise(nn.Module):
@@ -30,7 +29,7 @@ class Standardise(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: Any, scale: Any):
+    def __init__(self, mean: Data, scale: Data):
         super().__init__()
         mean, scale = torch.as_tensor(mean), torch.as_tensor(scale)
         if mean.ndim != 1 or mean.shape != scale.shape:
@@ -46,7 +45,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale", scale.to(dtype))
 
     @classmethod
-    def of(cls, x: Any, dtype: torch.dtype = torch.float32) -> Standardise:
+    def of(cls, x: Data, dtype: torch.dtype = torch.float32) -> Standardise:
         """Of the mean and standard deviation of each column of x, (n, d), the rows that are fitted; a constant column keeps its scale.
 
         dtype : that of the network's weights

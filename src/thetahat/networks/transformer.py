@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadArgument, ModelError
+from ..types import Plain, Settings
 
 ACTIVATIONS = ("swiglu", "relu2")
 LLAMAS = ("llama", "arcee", "mistral")  # types of transformers' models that compute this network's function
@@ -32,7 +33,7 @@ Read = tuple[Cache, Tensor]  # and the last tokens, (B, n − 1), of which the n
 class Configured(Protocol):
     """A model of transformers."""
 
-    config: Any
+    config: Plain
 
 
 class RMSNorm(nn.Module):
@@ -265,7 +266,7 @@ class Transformer(nn.Module):
 
     # ---- transformers ------------------------------------------------------------------------------------------------------
 
-    def llama(self, context: int = 2048) -> dict[str, Any]:
+    def llama(self, context: int = 2048) -> Settings:
         """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict is the same.
 
         Raises

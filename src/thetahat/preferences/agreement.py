@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ..evaluation.calibration import check, wilson
 from ..evaluation.calibration_error import CalibrationError, calibration_error
 from ..evaluation.score import Score, score, spread
 from ..solvers.found import Found
+from ..types import Data
 from .bradley_terry import BradleyTerry
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Judgement:
         )
 
 
-def judge(fit: Fit | BradleyTerry, pairs: Any = None, *, level: float = 0.95, bins: int = 10, seed: int = 0) -> Judgement:
+def judge(fit: Fit | BradleyTerry, pairs: Data = None, *, level: float = 0.95, bins: int = 10, seed: int = 0) -> Judgement:
     """Accuracy, nats and calibration error of a Bradley–Terry model on pairs, each with its interval.
 
         accuracy = Σ c_i a_i / Σ c_i,      a_i = 1[p_i > q_i] + ½·1[p_i = q_i]

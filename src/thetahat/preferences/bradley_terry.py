@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..errors import BadArgument, ModelError
 from ..models.base import Model
 from ..models.information import Information
 from ..models.taylor import Taylor, weighted
+from ..types import Level, Named, Settings
 
 TIES = ("davidson", "rao_kupper")
 
@@ -65,7 +66,7 @@ class BradleyTerry(Model):
         self,
         scorer: nn.Module | None = None,
         *,
-        items: int | Sequence[Any] | None = None,
+        items: int | Sequence[Level] | None = None,
         features: int | Sequence[str] | None = None,
         ties: str | None = None,
         first: bool = False,
@@ -243,13 +244,13 @@ class BradleyTerry(Model):
         )
         return Taylor(value.detach(), gradient, Information((J + J.T) / 2))
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         """Plain values from which `from_config` makes a model without a scorer again, θ at its start."""
         kind = {"items": self.items} if self.items is not None else {"features": self.features}
         return {"ties": self.ties, "first": self.first, "reference": self.items is None or self.reference} | kind
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Named) -> Self:
         """The model that `to_config` wrote down.
 
         >>> BradleyTerry.from_config(BradleyTerry(items=["a", "b"], ties="davidson").to_config()).names
@@ -351,7 +352,7 @@ def _one_each(r: Tensor, n: int) -> Tensor:
     return r
 
 
-def _named(given: int | Sequence[Any] | None, what: str) -> list[Any] | None:
+def _named(given: int | Sequence[Level] | None, what: str) -> list[Level] | None:
     if given is None:
         return None
     return [f"{what} {i}" if what == "item" else f"{what}{i}" for i in range(given)] if isinstance(given, int) else list(given)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.source import BLOCK, Tensors, check_count
 from ..errors import BadArgument, DataError, NotFinite, UnknownLevel
+from ..types import Data, Level, Plain
 
 if TYPE_CHECKING:
     from ..data.frame import Frame
@@ -49,16 +50,16 @@ class Preferences(Tensors):
 
     def __init__(
         self,
-        winner: Any,
-        loser: Any,
-        count: Any = None,
+        winner: Data,
+        loser: Data,
+        count: Data = None,
         *,
-        tie: Any = None,
-        first: Any = None,
-        margin: Any = None,
-        group: Any = None,
-        data: Any = None,
-        items: Sequence[Any] | None = None,
+        tie: Data = None,
+        first: Plain = None,
+        margin: Data = None,
+        group: Data = None,
+        data: Data = None,
+        items: Sequence[Level] | None = None,
         features: Sequence[str] | None = None,
         block: int = BLOCK,
     ):
@@ -93,7 +94,14 @@ class Preferences(Tensors):
 
     @classmethod
     def games(
-        cls, first: Any, second: Any, result: Any, count: Any = None, *, data: Any = None, items: Sequence[Any] | None = None
+        cls,
+        first: Plain,
+        second: Data,
+        result: Data,
+        count: Data = None,
+        *,
+        data: Data = None,
+        items: Sequence[Level] | None = None,
     ) -> Preferences:
         """Games by who was named first (white; at home) and their result.
 
@@ -135,7 +143,7 @@ RESULTS = {
 }
 
 
-def _result(value: Any, row: int) -> float:
+def _result(value: Plain, row: int) -> float:
     """1, ½ or 0 points of the first."""
     text = str(value).strip().replace("–", "-")
     text = text.removesuffix(".0")
@@ -144,7 +152,7 @@ def _result(value: Any, row: int) -> float:
     return RESULTS[text]
 
 
-def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Any] | None) -> tuple[dict[str, Tensor], list[Any] | None]:
+def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None) -> tuple[dict[str, Tensor], list[Any] | None]:
     """The tensors of winners and losers, and the labels if they are labels."""
     if first.shape != second.shape:
         raise DataError(f"winner has the shape {first.shape} and loser {second.shape}: each row is one pair.")
@@ -190,7 +198,7 @@ def _numbers(values: np.ndarray, what: str, accepted: tuple[float, ...] | None =
     return torch.from_numpy(out)
 
 
-def _first(values: np.ndarray, tensors: dict[str, Tensor], items: list[Any] | None) -> Tensor:
+def _first(values: np.ndarray, tensors: dict[str, Tensor], items: list[Level] | None) -> Tensor:
     """1 where the winner was first, −1 where the loser was, 0 where neither."""
     if items is None or (values.dtype.kind in "iuf" and not isinstance(items[0], (int, float))):
         return _numbers(values, "first", (1, -1, 0))
@@ -213,11 +221,11 @@ def _columns(frame: Frame, names: str | Sequence[str], what: str) -> np.ndarray:
     return block[names].to_numpy() if isinstance(names, str) else block[wanted].to_numpy(dtype=np.float64)
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(values: Plain) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _number(value: Any) -> bool:
+def _number(value: Plain) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):
@@ -234,7 +242,7 @@ def _features(values: np.ndarray, what: str) -> Tensor:
     return torch.tensor(values)
 
 
-def _coded(first: np.ndarray, second: np.ndarray, items: Sequence[Any] | None) -> tuple[Tensor, list[Any]]:
+def _coded(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None) -> tuple[Tensor, list[Any]]:
     """The position of each label among the items, winners then losers."""
     labels = [*first.tolist(), *second.tolist()]
     missing = [i for i, v in enumerate(labels) if v is None or v != v]

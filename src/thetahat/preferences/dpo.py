@@ -16,6 +16,7 @@ from ..errors import BadArgument
 from ..language.adapters import adapted_by, without
 from ..language.autoregressive import Autoregressive
 from ..models.base import Model
+from ..types import ModelLike
 from .token_pairs import TokenPairs
 
 
@@ -89,7 +90,7 @@ class DPO(Model):
     @torch.no_grad()
     def of_reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """log π_ref of the chosen and of the rejected answers, (n,) each."""
-        model: Any = self.policy if self.reference is None else self.reference
+        model: ModelLike = self.policy if self.reference is None else self.reference
         off: AbstractContextManager[Any] = without(self.policy) if self.reference is None else nullcontext()
         with off, evaluating(model):
             return self._answers(model, batch)

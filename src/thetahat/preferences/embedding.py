@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from ..data.source import evaluating
 from ..errors import BadArgument
 from ..protocols import HasFeatures
+from ..types import ModelLike
 from .token_pairs import TokenPairs
 
 POOLINGS = ("last", "mean")
@@ -18,7 +18,7 @@ POOLINGS = ("last", "mean")
 
 @torch.no_grad()
 def embedded(
-    network: Any, pairs: TokenPairs, pooling: str | Sequence[str] = "last", *, tokens: int = 4096
+    network: ModelLike, pairs: TokenPairs, pooling: str | Sequence[str] = "last", *, tokens: int = 4096
 ) -> tuple[Tensor, Tensor]:
     """The features of the chosen and of the rejected answers, (n, d) each, float64.
 

@@ -16,6 +16,7 @@ import torch
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, NotFinite, UnknownColumn, WrongType
 from ..files import usable
 from ..protocols import HasNames
+from ..types import Data, Named, Plain
 from .comparisons import Preferences
 
 FIELDS = ("prompt", "chosen", "rejected", "margin", "tie")
@@ -63,7 +64,7 @@ class Pairs(Sequence[Pair]):
     (True, ' Four.', ' Five.')
     """
 
-    def __init__(self, data: Any, *, identical: str = "raise", by: str = "prompt"):
+    def __init__(self, data: Data, *, identical: str = "raise", by: str = "prompt"):
         if identical not in ("raise", "drop"):
             raise BadArgument(f"identical={identical!r}. Accepted: 'raise', 'drop'.")
         if by not in ("prompt", "opening"):
@@ -153,7 +154,7 @@ class Pairs(Sequence[Pair]):
         return f"Pairs({len(self)} of {self.groups} {self.by}s{left})"
 
 
-def _rows(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(data: Data) -> Iterator[tuple[str, Named]]:
     """(where, row) of every pair."""
     if isinstance(data, (str, Path)):
         yield from _lines(usable(data))
@@ -169,7 +170,7 @@ def _rows(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise WrongType(f"row {i} is a {type(each).__name__}. Accepted: a dict with chosen and rejected, or a file's path.")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[str, Named]]:
     if not path.is_file():
         raise MalformedFile(f"{str(path)!r} is no file.")
     try:
@@ -181,7 +182,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise MalformedFile(f"{path.name} cannot be read to its end: {error}") from error
 
 
-def _parsed(line: str, where: str) -> tuple[str, Mapping[str, Any]]:
+def _parsed(line: str, where: str) -> tuple[str, Named]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -191,7 +192,7 @@ def _parsed(line: str, where: str) -> tuple[str, Mapping[str, Any]]:
     return where, row
 
 
-def _pair(row: Mapping[str, Any], where: str) -> Pair:
+def _pair(row: Named, where: str) -> Pair:
     for name in ("chosen", "rejected"):
         if name not in row:
             raise UnknownColumn(f"{where} lacks the field {name!r}. It has: {', '.join(map(str, row)) or 'none'}.")
@@ -212,7 +213,7 @@ def _pair(row: Mapping[str, Any], where: str) -> Pair:
     return Pair(prompt, chosen, rejected, None if margin is None else float(margin), None if tie is None else bool(tie), where)
 
 
-def _text(value: Any, name: str, where: str) -> Text:
+def _text(value: Plain, name: str, where: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(t, int) and not isinstance(t, bool) and t >= 0 for t in value):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..types import Level, Settings
 from .bradley_terry import BradleyTerry
 
 
@@ -36,10 +36,10 @@ class PlackettLuce(BradleyTerry):
     0.166667
     """
 
-    def __init__(self, items: int | Sequence[Any], *, reference: bool = True):
+    def __init__(self, items: int | Sequence[Level], *, reference: bool = True):
         super().__init__(items=items, reference=reference)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Settings:
         """Plain values from which `from_config` makes the model again."""
         return {"items": self.items, "reference": self.reference}
 

@@ -11,6 +11,7 @@ import torch
 from ..data.batch import Batch
 from ..data.source import BLOCK, Tensors, check_count
 from ..errors import BadArgument, DataError, EmptyData, UnknownLevel
+from ..types import Data, Level
 
 
 class Rankings(Tensors):
@@ -38,10 +39,10 @@ class Rankings(Tensors):
     def __init__(
         self,
         orders: Sequence[Sequence[Any]],
-        count: Any = None,
+        count: Data = None,
         *,
-        group: Any = None,
-        items: Sequence[Any] | None = None,
+        group: Data = None,
+        items: Sequence[Level] | None = None,
         block: int = BLOCK // 8,
     ):
         rows = [list(order) for order in orders]

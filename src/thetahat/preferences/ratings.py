@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from scipy.stats import norm
 from ..errors import BadArgument
 from ..inference.covariance import project
 from ..inference.natural import own_places
+from ..types import Data
 from .bradley_terry import BradleyTerry
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def _beyond_doubt(rho: np.ndarray, V: np.ndarray, level: float) -> tuple[np.ndar
 
 def rewards(
     fit: Fit,
-    features: Any,
-    against: Any = None,
+    features: Data,
+    against: Data = None,
     *,
     covariance: str | None = None,
     by: str | Sequence[str] | None = None,

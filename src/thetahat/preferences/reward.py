@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BadArgument
 from ..protocols import HasFeatures
+from ..types import ModelLike
 
 
 class Reward(nn.Module):
@@ -33,12 +33,12 @@ class Reward(nn.Module):
     [0.0, 0.0]
     """
 
-    def __init__(self, network: Any, *, frozen: bool = False, in_place: bool = False):
+    def __init__(self, network: ModelLike, *, frozen: bool = False, in_place: bool = False):
         super().__init__()
         if not isinstance(network, HasFeatures):
             raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
         network = network if in_place else copy.deepcopy(network)
-        self.network: Any = network
+        self.network: ModelLike = network
         output = getattr(network, "lm_head", None)
         if output is not None and (frozen or _alone(network, output.weight)):
             output.weight.requires_grad_(False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from ..data.batch import Batch
 from ..data.source import Tensors, digest
 from ..errors import BadArgument, DataError, EmptyData, UnknownLevel
 from ..language.tokenizers import Tokenizer
+from ..types import Data
 from .pairs import Pair, Pairs, Text
 
 Row = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
@@ -49,7 +48,7 @@ class TokenPairs(Tensors):
     """
 
     def __init__(
-        self, pairs: Any, tokenizer: Tokenizer | None = None, context: int = 512, *, overlong: str = "raise", block: int = 16
+        self, pairs: Data, tokenizer: Tokenizer | None = None, context: int = 512, *, overlong: str = "raise", block: int = 16
     ):
         if overlong not in ("raise", "drop", "cut"):
             raise BadArgument(f"overlong={overlong!r}. Accepted: 'raise', 'drop', 'cut'.")

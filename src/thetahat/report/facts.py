@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import t as student
@@ -26,10 +26,15 @@ from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
+from ..models.regression import Predictor
 from ..protocols import is_drawn, kind_of, layout_of, measure_of
+from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
-from ..types import shown_as
+from ..types import ModelLike, Plain, Settings, shown_as
 from .words import count, join, number, plural, probability
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each
@@ -138,12 +143,12 @@ class Facts:
     measure: str
     units: str
     criteria: dict[str, float]
-    certificate: Any
+    certificate: Certificate
     counted: float | None = None  # under a prior: the effective number of parameters, which the criteria count
-    excess: Any = None  # how far from the best possible, where that can be told
+    excess: Excess | None = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values for JSON: every estimate, folded or not; a number that is not finite is null."""
         return {
             "title": self.title,
@@ -176,7 +181,7 @@ class Facts:
         }
 
 
-def gather(fit: Any, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Facts:
+def gather(fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Facts:
     """Everything that a report says of a fit, asked of its methods once.
 
     Parameters
@@ -245,7 +250,7 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
         yield Measured(name.replace("_", " "), last[name], where, *(last.get(name + end) for end in BESIDE))
 
 
-def _known(fit: Any, what: str) -> float:
+def _known(fit: Fit, what: str) -> float:
     """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the data."""
     try:
         out: float = getattr(fit, what)
@@ -256,7 +261,7 @@ def _known(fit: Any, what: str) -> float:
         raise
 
 
-def _excess(fit: Any) -> Excess | None:
+def _excess(fit: Fit) -> Excess | None:
     """How far the fit is from the best possible; None where that cannot be told."""
     term = fit.objective.terms[0]
     if len(fit.objective.terms) > 1 or term.weights is not None or term.robust is not None:
@@ -294,7 +299,7 @@ def _reference(kind: str, df: np.ndarray) -> str:
     return f"{shown}; of the scale, χ²" if kind == "ols" else f"{shown}, on the scale of the link"
 
 
-def why_not(fit: Any) -> str:
+def why_not(fit: Fit) -> str:
     """Why a fit has no standard errors; empty if it has."""
     if fit.certificate.status not in ("certified maximum", "boundary"):
         return "Standard errors belong to a certified maximum, and this is none."
@@ -312,7 +317,7 @@ def why_not(fit: Any) -> str:
 # ---- the model and the data in words -------------------------------------------------------------------------------------
 
 
-def title(fit: Any) -> str:
+def title(fit: Fit) -> str:
     """What was maximised, as its formula or its name."""
     model = fit.model
     if isinstance(model, Regression):
@@ -327,7 +332,7 @@ def title(fit: Any) -> str:
     return type(model).__name__
 
 
-def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
+def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
     """(label, text): family, links and predictors; further terms; priors; the solver."""
     model = fit.model
     if isinstance(model, Regression):
@@ -362,30 +367,34 @@ def describe_model(fit: Any) -> Iterator[tuple[str, str]]:
     if fit.robust is not None:
         yield "maximised", _robust(fit)
     for prior in fit.objective.priors:
-        own, on = prior.prior, prior.prior.on
-        shown = _short(dataclasses.replace(own, on=None) if isinstance(on, (list, tuple)) and len(on) > NAMED else own)
-        yield "prior", f"{shown} on {plural(len(own.coordinates(prior.model)), 'coefficient')}"
+        chosen, named = prior.prior, prior.prior.on
+        shown = _short(
+            dataclasses.replace(chosen, on=None) if isinstance(named, (list, tuple)) and len(named) > NAMED else chosen
+        )
+        yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
 
 
-def _robust(fit: Any) -> str:
+def _robust(fit: Fit) -> str:
     """What a robust fit maximised, and its value."""
     if isinstance(fit.robust, DensityPower):
         return f"Σ H_β of the density power divergence, β = {fit.robust.beta:g}, in the place of the log-likelihood: {number(fit.maximised, 6)}"
-    n = int(fit.source.size)
+    assert fit.robust is not None
+    assert fit.source.size is not None
+    n = fit.source.size
     what = f"log p of the {count(fit.robust.rows(n))} most probable of {plural(n, 'row')}"
     if fit.robust.reweight is not None:
         what += ", and then of all within the cut-off"
     return f"{what}: {number(fit.maximised, 6)} nats"
 
 
-def _component(model: Any) -> str:
+def _component(model: ModelLike) -> str:
     if isinstance(model, Regression):
         response, first = _bare(model.encoder.response.expression), model.predictors[0].design.formula
         return f"{response} ~ {first}, {_short(model.family)}"
     return _short(family_of(model) or type(model).__name__)
 
 
-def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
+def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
     """(label, text): where the rows come from, how many were used and dropped, what they weigh."""
     source = fit.source
     if isinstance(source, Table):
@@ -422,7 +431,7 @@ def describe_data(fit: Any) -> Iterator[tuple[str, str]]:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
 
-def _short(settings: Any) -> str:
+def _short(settings: Plain) -> str:
     """A frozen dataclass as it would be written: fields that stand at their defaults left out."""
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return str(settings)
@@ -447,7 +456,7 @@ def _measure(measure: str) -> str:
 # ---- the estimates -------------------------------------------------------------------------------------------------------
 
 
-def _lines(fit: Any, table: np.ndarray | None) -> list[Line]:
+def _lines(fit: Fit, table: np.ndarray | None) -> list[Line]:
     """One line an estimate; `table` holds standard error, low, high."""
     constant = constants(fit)
     out = []
@@ -462,12 +471,12 @@ def _lines(fit: Any, table: np.ndarray | None) -> list[Line]:
     return out
 
 
-def constants(fit: Any) -> list[bool]:
+def constants(fit: Fit) -> list[bool]:
     """Which estimates live in a range of their own (a scale, a probability), where zero is no hypothesis."""
     return _constants(fit.model, len(fit.names))
 
 
-def _constants(model: Any, size: int) -> list[bool]:
+def _constants(model: ModelLike, size: int) -> list[bool]:
     if isinstance(model, Mixture):
         own = (
             _constants(c, len(names_of(c))) if isinstance(c, Regression) else [True] * len(names_of(c)) for c in model.components
@@ -481,7 +490,7 @@ def _constants(model: Any, size: int) -> list[bool]:
     return [False] * size
 
 
-def is_network(fit: Any) -> bool:
+def is_network(fit: Fit) -> bool:
     """Whether θ is so large, and trained by stochastic ascent, that neither its entries nor another pass over the data are wanted unasked.
 
     So it is where the data were drawn from the model: another pass would play again.
@@ -490,13 +499,13 @@ def is_network(fit: Any) -> bool:
     return drawn or (fit.certificate.status in ("stochastic", "not converged") and len(fit.theta) > LARGE)
 
 
-def _tensors(fit: Any) -> tuple[Block, ...]:
+def _tensors(fit: Fit) -> tuple[Block, ...]:
     """A network's θ: how many values, and between which they lie, tensor by tensor; of each term's model."""
     models = list({id(term.model): term.model for term in fit.objective.terms}.values())
     return tuple(_tensors_of(model, "θ" if len(models) == 1 else f"θ of {type(model).__name__}") for model in models)
 
 
-def _tensors_of(model: Any, title: str) -> Block:
+def _tensors_of(model: ModelLike, title: str) -> Block:
     every = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
     if max((len(name) for name, _ in every), default=0) > LONG:  # what all names begin with is left out, up to a dot
         parts = [name.split(".") for name, _ in every]
@@ -512,7 +521,7 @@ def _tensors_of(model: Any, title: str) -> Block:
     )
 
 
-def _blocks(fit: Any, lines: list[Line], tested: bool) -> Iterator[Block]:
+def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
     model = fit.model
     constant = constants(fit)
     if isinstance(model, Regression):
@@ -530,7 +539,7 @@ def _blocks(fit: Any, lines: list[Line], tested: bool) -> Iterator[Block]:
         yield Block("other parameters", "on their own scale", False, left)
 
 
-def _predictor_items(fit: Any, predictor: Any, lines: list[Line], tested: bool) -> Iterator[Line | Fold | Joint]:
+def _predictor_items(fit: Fit, predictor: Predictor, lines: list[Line], tested: bool) -> Iterator[Line | Fold | Joint]:
     """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
     first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
     yield from _shortened(lines[predictor.start : first], "coefficients")
@@ -544,15 +553,15 @@ def _predictor_items(fit: Any, predictor: Any, lines: list[Line], tested: bool) 
             yield _joint(fit, term.term, own)
 
 
-def _joint(fit: Any, name: str, lines: list[Line]) -> Joint:
+def _joint(fit: Fit, name: str, lines: list[Line]) -> Joint:
     try:
         found = fit.test([f"{line.name} = 0" for line in lines])
     except BadArgument:  # more levels than clusters
         return Joint(name, None, len(lines), None)
-    return Joint(name, float(found.statistic), int(found.df), float(found.p_value), found.df_error)
+    return Joint(name, float(found.statistic), int(found.df or 0), float(found.p_value), found.df_error)
 
 
-def _tensor_items(fit: Any, lines: list[Line], wanted: list[bool]) -> Iterator[Line | Fold]:
+def _tensor_items(fit: Fit, lines: list[Line], wanted: list[bool]) -> Iterator[Line | Fold]:
     """Lines of a model without predictors; the entries name[0], name[1] … of a long tensor are folded."""
     groups: dict[str, list[Line]] = {}
     for line, take in zip(lines, wanted, strict=True):
@@ -585,11 +594,11 @@ def _fold(name: str, lines: list[Line], kind: str) -> Fold:
 # ---- plain values --------------------------------------------------------------------------------------------------------
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Plain) -> Plain:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Plain) -> Plain:
     """Tuples to lists, infinities to null, throughout."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}

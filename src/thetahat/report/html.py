@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import altair as alt
 import jinja2
@@ -25,10 +25,14 @@ from ..errors import BadArgument, ThetahatError
 from ..files import usable, write_text
 from ..printable import everywhere, printable
 from ..protocols import Draws, levels_of, shape_of
+from ..types import Chart
 from . import plots, reproduce, words
 from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
@@ -42,7 +46,7 @@ class Figures:
     why: str = ""
 
 
-def write(fit: Any, path: Path) -> Path:
+def write(fit: Fit, path: Path) -> Path:
     """Write the report of a fit to one HTML file, whole or not at all.
 
     Parameters
@@ -75,18 +79,18 @@ def written(text: str, path: Path) -> Path:
     return write_text(path, text)
 
 
-def page(fit: Any, level: float = 0.95) -> str:
+def page(fit: Fit, level: float = 0.95) -> str:
     """The report's HTML."""
     facts = gather(fit, level=level)
     number = iter(range(10**6))
 
-    def figures(draw: Callable[[], list[Any]]) -> Figures:
+    def figures(draw: Callable[[], list[Chart]]) -> Figures:
         try:
             return Figures(tuple(svg(chart, f"f{next(number)}-") for chart in draw()))
         except ThetahatError as error:
             return Figures(why=f"Not shown: {error}")
 
-    def judged(draw: Callable[[], list[Any]]) -> Figures:
+    def judged(draw: Callable[[], list[Chart]]) -> Figures:
         if not certificate.ok:
             return Figures(why="Not shown: there is no estimate whose predictions could be judged.")
         if not replicated(fit.source):
@@ -121,7 +125,7 @@ def page(fit: Any, level: float = 0.95) -> str:
     )
 
 
-def draws(fit: Any, figures: Callable[..., Figures]) -> Figures:
+def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:
     """Images drawn from the model, where it draws images."""
     shape, levels = shape_of(fit.source), levels_of(fit.source)
     if not isinstance(fit.model, Draws) or shape is None or len(shape) != 2 or levels is None:
@@ -162,7 +166,7 @@ def headline(facts: Facts) -> str:
     return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
 
 
-def profiles(fit: Any, facts: Facts, figures: Callable[..., Figures]) -> Figures:
+def profiles(fit: Fit, facts: Facts, figures: Callable[..., Figures]) -> Figures:
     """Profile curves of the first few parameters, where their refits are affordable."""
     if facts.without:
         return Figures(why=f"Not shown: {facts.without}")
@@ -211,7 +215,7 @@ def versions() -> str:
 # ---- parts ---------------------------------------------------------------------------------------------------------------
 
 
-def svg(chart: Any, prefix: str) -> Markup:
+def svg(chart: Chart, prefix: str) -> Markup:
     """A chart as an inline SVG of its own size that shrinks where it must.
 
     It is parsed and written anew, so that it is well-formed; its identifiers are made unique by `prefix`; coordinates keep two decimals.

@@ -6,18 +6,18 @@ import io
 import struct
 import zlib
 from base64 import b64encode
-from typing import Any
 
 import altair as alt
 import numpy as np
 import torch
 
 from ..errors import BadArgument
+from ..types import Data
 
 GAP = 1  # pixels between two images
 
 
-def grid(images: Any, shape: tuple[int, ...], levels: int = 256, *, columns: int = 10, scale: int = 3) -> alt.Chart:
+def grid(images: Data, shape: tuple[int, ...], levels: int = 256, *, columns: int = 10, scale: int = 3) -> alt.Chart:
     """A contact sheet: images in rows, from the upper left, black as level 0.
 
     Parameters
@@ -50,7 +50,7 @@ def grid(images: Any, shape: tuple[int, ...], levels: int = 256, *, columns: int
     return out
 
 
-def tiled(images: Any, shape: tuple[int, ...], levels: int = 256, columns: int = 10) -> np.ndarray:
+def tiled(images: Data, shape: tuple[int, ...], levels: int = 256, columns: int = 10) -> np.ndarray:
     """The sheet itself, bytes (rows, columns) or (rows, columns, 3), white between the images."""
     array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):

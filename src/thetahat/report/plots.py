@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import altair as alt
 import numpy as np
@@ -15,8 +15,12 @@ from ..errors import BadArgument
 from ..models import Regression
 from ..models.custom import Custom
 from ..printable import printable
+from ..types import Chart, Settings
 from .facts import BESIDE, Facts, Line, gather
 from .words import count, number, plural
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 POINTS = 2000  # of a scatter
 SEED = 0  # of the draw that leaves the others out, and of randomised residuals
@@ -29,7 +33,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 WIDTH, HEIGHT = 308, 220
 
 
-def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
+def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
     """A chart of a fit.
 
     Parameters
@@ -53,9 +57,9 @@ def plot(fit: Any, what: str = "estimates") -> alt.TopLevelMixin:
     return out
 
 
-def styled(chart: Any, background: str = "white") -> Any:
+def styled(chart: Chart, background: str = "white") -> Chart:
     """The one theme: no frame, light grid, one colour and its contrast, legible type."""
-    axis: dict[str, Any] = {
+    axis: Settings = {
         "labelColor": QUIET,
         "titleColor": INK,
         "gridColor": GRID,
@@ -63,7 +67,7 @@ def styled(chart: Any, background: str = "white") -> Any:
         "tickColor": QUIET,
         "tickSize": 4,
     }
-    text: dict[str, Any] = {
+    text: Settings = {
         "labelFontSize": 11,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -99,7 +103,7 @@ def styled(chart: Any, background: str = "white") -> Any:
 # ---- estimates -----------------------------------------------------------------------------------------------------------
 
 
-def estimates(fit: Any) -> list[Any]:
+def estimates(fit: Fit) -> list[Chart]:
     """Dots with their intervals. Intercepts and constants, which have scales of their own, stand in the table alone."""
     return [estimates_of(gather(fit))]
 
@@ -115,7 +119,7 @@ def charted(facts: Facts) -> tuple[list[Line], str]:
     return lines[:NAMES], note
 
 
-def estimates_of(facts: Facts) -> Any:
+def estimates_of(facts: Facts) -> Chart:
     lines, note = charted(facts)
     if not lines:
         raise BadArgument("there is no estimate with a line of its own to draw: every one is folded.")
@@ -134,7 +138,7 @@ def estimates_of(facts: Facts) -> Any:
     dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
         x=alt.X("value:Q", title="estimate", scale=alt.Scale(zero=False))
     )
-    layers: list[Any] = [zero] if any(block.tested for block in facts.blocks) else []
+    layers: list[Chart] = [zero] if any(block.tested for block in facts.blocks) else []
     if not facts.without:
         layers.append(base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"))
     subtitle = "" if facts.without else f"{100 * facts.level:g}% intervals"
@@ -145,7 +149,7 @@ def estimates_of(facts: Facts) -> Any:
 # ---- calibration and residuals -------------------------------------------------------------------------------------------
 
 
-def calibration(fit: Any) -> list[Any]:
+def calibration(fit: Fit) -> list[Chart]:
     """Observed against predicted means, rows sorted by prediction, in bins of equal numbers."""
     data = fit.calibration()
     what = f"P(T ≤ {number(data.attrs['at'])})" if "at" in data.attrs else "mean"
@@ -167,7 +171,7 @@ def calibration(fit: Any) -> list[Any]:
     return [alt.layer(line, rules, dots).properties(width=WIDTH, height=HEIGHT, title=heading)]
 
 
-def residuals(fit: Any) -> list[Any]:
+def residuals(fit: Fit) -> list[Chart]:
     """Quantile residuals against the fitted mean with a smooth, and against the normal's quantiles."""
     values = np.asarray(fit.residuals("quantile", seed=SEED), dtype=float)
     panels = [quantiles(values)]
@@ -177,7 +181,7 @@ def residuals(fit: Any) -> list[Any]:
     return panels
 
 
-def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Any:
+def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Chart:
     """Residuals (n,) against fitted means (n,)."""
     keep, note = sampled(np.isfinite(fitted) & np.isfinite(values))
     data = pd.DataFrame({"fitted": fitted[keep], "residual": values[keep]})
@@ -189,7 +193,7 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Any:
     )
     y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
     dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data))).encode(x=x, y=y)
-    layers: list[Any] = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"), dots]
+    layers: list[Chart] = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"), dots]
     if data["fitted"].nunique() >= 10:
         smooth = alt.Chart(data).transform_loess("fitted", "residual", bandwidth=0.6)
         layers.append(smooth.mark_line(color=SECOND, strokeWidth=2).encode(x=x, y=y))
@@ -198,7 +202,7 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Any:
     )
 
 
-def quantiles(values: np.ndarray) -> Any:
+def quantiles(values: np.ndarray) -> Chart:
     """Ordered residuals against the standard normal's quantiles: a straight line if the model is true."""
     found = np.sort(values[np.isfinite(values)])
     n = len(found)
@@ -219,7 +223,7 @@ def quantiles(values: np.ndarray) -> Any:
 # ---- profile -------------------------------------------------------------------------------------------------------------
 
 
-def profile(fit: Any, facts: Facts | None = None) -> list[Any]:
+def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
     """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald interval stands on."""
     facts = gather(fit) if facts is None else facts
     if facts.without:
@@ -229,7 +233,7 @@ def profile(fit: Any, facts: Facts | None = None) -> list[Any]:
     return [profile_of(fit, line) for line in lines[:PROFILES]]
 
 
-def profile_of(fit: Any, line: Line) -> Any:
+def profile_of(fit: Fit, line: Line) -> Chart:
     """One parameter's profile, relative to the maximum, in nats."""
     curve = fit.profile(line.name)
     link = link_of(fit, fit.names.index(line.name))
@@ -261,7 +265,7 @@ def profile_of(fit: Any, line: Line) -> Any:
     return curves.properties(width=WIDTH - 78, height=HEIGHT - 40, title=titled(line.name))
 
 
-def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def link_of(fit: Fit, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """The map from the i-th estimate's natural scale to that on which Wald's interval is symmetric."""
     model = fit.model
     if isinstance(model, Regression) and model.constants[i]:
@@ -278,7 +282,7 @@ def link_of(fit: Any, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
 # ---- trace ---------------------------------------------------------------------------------------------------------------
 
 
-def trace(fit: Any) -> list[Any]:
+def trace(fit: Fit) -> list[Chart]:
     """The objective at each step, and the Newton decrement where the solver has one; nats a term with their error if stochastic."""
     if not fit.trace:
         raise BadArgument("this fit carries no trace: it was loaded, or solved in closed form.")
@@ -308,7 +312,7 @@ def trace(fit: Any) -> list[Any]:
     return panels
 
 
-def measured(fit: Any) -> list[Any]:
+def measured(fit: Fit) -> list[Chart]:
     """What a run measured along its run, a panel a quantity: training and greedy returns share one, and are named."""
     lines = pd.DataFrame([line for line in fit.measured if "step" in line])
     x = "played" if "played" in lines else "step"
@@ -319,7 +323,7 @@ def measured(fit: Any) -> list[Any]:
     return [_measured(lines, x, quantity, names) for quantity, names in panels.items()]
 
 
-def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> Any:
+def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> Chart:
     """(x, value) of each name, with a band of one standard error where it has one."""
     parts = []
     for name in names:
@@ -334,7 +338,7 @@ def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> A
     colour = alt.Color("name:N", scale=alt.Scale(domain=shown, range=[MAIN, SECOND, QUIET]), legend=legend)
     across = alt.X("x:Q", title="steps played" if x == "played" else "step", axis=alt.Axis(grid=False, tickCount=5))
     y = alt.Y("value:Q", title=quantity, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
-    layers: list[Any] = [alt.Chart(data).mark_line(strokeWidth=2).encode(x=across, y=y, color=colour)]
+    layers: list[Chart] = [alt.Chart(data).mark_line(strokeWidth=2).encode(x=across, y=y, color=colour)]
     sure = data[np.isfinite(data["error"].astype(float))]
     if len(sure):
         band = alt.Chart(sure).mark_area(opacity=0.2)
@@ -375,7 +379,7 @@ def _opacity(n: int) -> float:
     return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
 
 
-CHARTS: dict[str, Callable[[Any], list[Any]]] = {
+CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "estimates": estimates,
     "calibration": calibration,
     "residuals": residuals,

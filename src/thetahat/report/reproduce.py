@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..families.base import Family
 from ..families.links import Link
@@ -14,10 +14,13 @@ from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import choose
-from ..types import fields_of
+from ..types import Plain, Settings, fields_of
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 
-def python(fit: Any) -> str:
+def python(fit: Fit) -> str:
     """The Python call. What has no name (a frame in memory, a model of one's own) has the name of its kind there.
 
     >>> from thetahat import fit
@@ -69,7 +72,7 @@ def _python(called: str, parts: list[str]) -> str:
     return f"import thetahat as th\n\nfit = th.{called}({inside})"
 
 
-def command(fit: Any) -> str:
+def command(fit: Fit) -> str:
     """The command line that was given, or that would do the same.
 
     Empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a solver.
@@ -129,7 +132,7 @@ def family(chosen: Family) -> str:
     return _quoted(name) if name else written(chosen, "th.families.")
 
 
-def _name(config: dict[str, Any]) -> str:
+def _name(config: Settings) -> str:
     settings = config.get("settings", {})
     if config["family"] in ("categorical", "ordinal") and set(settings) == {"k"}:
         settings = {}  # the response says how many categories there are
@@ -141,7 +144,7 @@ def _name(config: dict[str, Any]) -> str:
     return f"{config['family']}({within})" if within else ""
 
 
-def written(settings: Any, prefix: str) -> str:
+def written(settings: Plain, prefix: str) -> str:
     """A frozen dataclass as the code that makes it."""
     shown = []
     for each in dataclasses.fields(settings):
@@ -158,7 +161,7 @@ def written(settings: Any, prefix: str) -> str:
     return f"{prefix}{type(settings).__name__}({', '.join(shown)})"
 
 
-def _solver(fit: Any) -> list[str]:
+def _solver(fit: Fit) -> list[str]:
     """solver=…, if it is not the one that would be chosen, with the settings that would be chosen."""
     chosen: Any = choose(fit.objective)
     if not dataclasses.is_dataclass(fit.solver) or fit.solver == chosen:

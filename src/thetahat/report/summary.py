@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..printable import everywhere
+from ..types import Plain, Settings
 from .cells import cells, heads
 from .facts import Block, Facts, Fold, Joint, Line, gather
 from .words import ABSENT, explained, held_out, nats, number, verdict
+
+if TYPE_CHECKING:
+    from ..fit import Fit
 
 WIDTH = 100
 GAP = "   "
@@ -44,7 +48,7 @@ class Summary:
     BadArgument : as `Fit.covariance` and `Fit.intervals` do
     """
 
-    def __init__(self, fit: Any, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None):
+    def __init__(self, fit: Fit, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None):
         self.facts = gather(fit, level=level, covariance=covariance, by=by)
 
     def __str__(self) -> str:
@@ -53,7 +57,7 @@ class Summary:
     def __repr__(self) -> str:
         return str(self)
 
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+    def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
         from rich.text import Text
 
         for row in layout(self.facts, min(WIDTH, max(72, options.max_width))):
@@ -64,7 +68,7 @@ class Summary:
 
         return fragment(self.facts)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON: every estimate, none of them folded."""
         return self.facts.to_dict()
 

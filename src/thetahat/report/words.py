@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from ..solvers.certificate import Certificate, direction_text
+from ..types import Levels
 
 MINUS = "−"
 ABSENT = "—"
@@ -227,13 +227,13 @@ def explained(certificate: Certificate, most: int = 8) -> list[str]:
         return out  # which names the direction, the rows and the way out
     out += [f"Direction: {direction_text(d)}." for d in c.directions]
     if c.rows:
-        rows: tuple[Any, ...] = c.rows
+        rows: Levels = c.rows
         shown = ", ".join(str(r) for r in rows[:most]) + (", …" if len(rows) > most else "")
         out.append(f"{plural(len(rows), 'row')} separated: {shown} (counted from 0).")
     return out + ([advice(c)] if advice(c) else [])
 
 
-def held_out(certificate: Any) -> str:
+def held_out(certificate: Certificate) -> str:
     """What a training run reached on data held out; empty where none were."""
     if certificate.trend is None:
         return ""

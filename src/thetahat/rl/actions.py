@@ -14,7 +14,7 @@ Source: Haarnoja et al. (2018), Soft actor-critic, appendix C (the squashed norm
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..types import Data, Space
 
 
 class Discrete:
@@ -52,7 +53,7 @@ class MultiDiscrete:
 
     measure = "mass"
 
-    def __init__(self, sizes: Any):
+    def __init__(self, sizes: Iterable[int]):
         self.sizes = [int(K) for K in sizes]
         self.outputs = sum(self.sizes)
 
@@ -88,7 +89,7 @@ class SquashedNormal:
 
     measure = "density"
 
-    def __init__(self, low: Any, high: Any, dtype: Any = np.float32):
+    def __init__(self, low: Data, high: Data, dtype: np.typing.DTypeLike = np.float32):
         self.low, self.high = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (low, high))
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
             raise BadArgument(f"actions between {self.low} and {self.high}. Accepted: a box with finite edges, low < high.")
@@ -128,7 +129,7 @@ def _within(low: np.ndarray, high: np.ndarray, dtype: np.dtype) -> tuple[np.ndar
 Actions = Discrete | MultiDiscrete | SquashedNormal
 
 
-def actions_of(space: Any) -> Actions:
+def actions_of(space: Space) -> Actions:
     """The distribution for a space of gymnasium.
 
     Raises

@@ -24,6 +24,7 @@ from ..data.source import evaluating
 from ..errors import BadArgument
 from ..likelihood.weights.bounded import ROUNDING, bounded
 from ..protocols import ValuesStates
+from ..types import Plain
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class GAE:
     (A, G), each (B, T), 0 on padding: G is what the value function is then fitted to.
     """
 
-    value: Any
+    value: Plain
     discount: float = 0.99
     trace: float = 0.95
     normalise: bool = False

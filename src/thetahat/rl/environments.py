@@ -11,14 +11,13 @@ Source: Towers et al. (2024), Gymnasium: a standard interface for reinforcement 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
-from ..types import name_of
+from ..types import Named, Plain, Space, name_of
 from . import snapshot
 
 Array = np.ndarray
@@ -68,7 +67,7 @@ class Environments:
     ((2, 4), [1.0, 1.0])
     """
 
-    def __init__(self, environment: str | Callable[..., Any], copies: int = 1, settings: Mapping[str, Any] | None = None):
+    def __init__(self, environment: str | Callable[..., Plain], copies: int = 1, settings: Named | None = None):
         try:
             import gymnasium
         except ImportError as error:
@@ -79,7 +78,7 @@ class Environments:
         given = dict(settings or {})
         try:
             if isinstance(environment, str):
-                self.vector: Any = gymnasium.make_vec(environment, num_envs=copies, **given)
+                self.vector: Plain = gymnasium.make_vec(environment, num_envs=copies, **given)
             else:
                 self.vector = gymnasium.vector.SyncVectorEnv([lambda: environment(**given) for _ in range(copies)])
         except Exception as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
@@ -143,7 +142,7 @@ class Environments:
         out: Array = action + self.offset
         return out
 
-    def _done(self, what: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+    def _done(self, what: Callable[..., Plain], *given: Plain, **settings: Plain) -> Plain:
         """What the environment's own code does; what it raises is said to be its own."""
         try:
             return what(*given, **settings)
@@ -153,7 +152,7 @@ class Environments:
                 f"{self.name} failed after {self.steps} steps of {self.copies} copies: {type(error).__name__}: {error}.{states}"
             ) from error
 
-    def _checked(self, values: Any, what: str) -> Array:
+    def _checked(self, values: Plain, what: str) -> Array:
         shape = (self.copies, *(self.shape if what == "state" else ()))
         values = np.asarray(values, order="C")  # products of floats round by the layout, and a checkpoint has but one
         if what == "state" and values.dtype != self._wide and values.dtype.kind in "biuf":
@@ -209,7 +208,7 @@ class Environments:
         self.vector.close()
 
 
-def _from_zero(space: Any) -> tuple[Any, Any, Any]:
+def _from_zero(space: Space) -> tuple[Space, Plain, Plain]:
     """(the space with actions from 0, what is added to them for the environment, how many there are); (space, 0, None) of any other."""
     from gymnasium import spaces
 
@@ -220,7 +219,7 @@ def _from_zero(space: Any) -> tuple[Any, Any, Any]:
     return space, 0, None
 
 
-def _wide(dtype: Any) -> Any:
+def _wide(dtype: np.typing.DTypeLike) -> Plain:
     """The floating type of a Box's numbers: its own; of whole numbers one that has them all (float32 up to 16 bits)."""
     kind = np.dtype(dtype)
     return kind if kind.kind == "f" else np.dtype(np.float32 if kind.itemsize <= 2 or kind.kind == "b" else np.float64)

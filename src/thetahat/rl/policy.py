@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..models.base import Model, applied, unpadded
+from ..types import Plain
 from .actions import Actions, Discrete, actions_of
 
 
@@ -44,7 +44,7 @@ class Policy(Model):
 
     target = "action"
 
-    def __init__(self, network: nn.Module, actions: Any = None):
+    def __init__(self, network: nn.Module, actions: Plain = None):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise BadArgument(f"Policy(network): network is {type(network).__name__}, not a torch.nn.Module.")

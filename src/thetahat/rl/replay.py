@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.source import evaluating
 from ..errors import BadArgument, BadSave
+from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
 from .rollouts import Actor, again, under_way
 
@@ -25,7 +26,7 @@ KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count")
 class Bootstrapped(Protocol):
     """Acts, values actions, (n, A), and says what the data are: the target of transitions, given what it thinks of the states they lead to."""
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Any: ...
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Plain: ...
 
     def worth(self, state: Tensor) -> Tensor: ...
 
@@ -87,7 +88,7 @@ class Replay:
 
     def __init__(
         self,
-        environment: str | Callable[..., Any],
+        environment: str | Callable[..., Plain],
         copies: int = 1,
         *,
         capacity: int = 50_000,
@@ -101,7 +102,7 @@ class Replay:
         double: bool = True,
         policy: Actor | None = None,
         seed: int = 0,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
     ):
         known = (("warmup", warmup), ("batch_size", batch_size), ("steps", steps), ("refresh", refresh))
         for name, value in known:
@@ -126,7 +127,7 @@ class Replay:
         self.double, self.policy, self.seed = double, policy, seed
         self.generator = torch.Generator().manual_seed(seed)
         self.played = self.written = self.taken = 0  # transitions; rows of all copies, ever; steps of the run
-        self.frozen: Any = None
+        self.frozen: Plain = None
         self.memory: dict[str, Array] = {}
         self._under_way, self._remembered = False, dict[str, Tensor]()
         self._return, self._finished = np.zeros(copies), list[float]()
@@ -208,7 +209,7 @@ class Replay:
 
     # ---- play ----------------------------------------------------------------------------------------------------------------
 
-    def _suited(self, model: Any) -> Any:
+    def _suited(self, model: ModelLike) -> Plain:
         if not isinstance(model, Bootstrapped):
             raise BadArgument(
                 f"a replay is played by a model with act, worth and projected (C51, QRDQN, IQN); received {type(model).__name__}."
@@ -228,7 +229,7 @@ class Replay:
             self.memory["ended"][(self.written - 1) % self.rows] = True
         self._return[:], self._under_way = 0, True
 
-    def _play(self, model: Any) -> None:
+    def _play(self, model: ModelLike) -> None:
         """One step of every copy."""
         epsilon = self.epsilon
         by_chance = torch.rand(self.copies, generator=self.generator).numpy() < epsilon
@@ -256,7 +257,7 @@ class Replay:
 
     # ---- draw ----------------------------------------------------------------------------------------------------------------
 
-    def _minibatch(self, model: Any) -> Batch:
+    def _minibatch(self, model: ModelLike) -> Batch:
         row, copy_ = self._places()
         reward, discount, last = self._summed(row, copy_)
         end = (last % self.rows, copy_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ..data.batch import Batch
 from ..data.source import evaluating, told
 from ..errors import BadArgument, DataError
 from ..protocols import Observes
+from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
 from .snapshot import Opaque
 
@@ -23,7 +24,7 @@ from .snapshot import Opaque
 class Actor(Protocol):
     """Chooses an action for each state, as the environment takes it."""
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Any: ...
+    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Plain: ...
 
 
 @runtime_checkable
@@ -32,7 +33,7 @@ class Player(Protocol):
 
     def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]: ...
 
-    def sent(self, action: Tensor) -> Any: ...
+    def sent(self, action: Tensor) -> Plain: ...
 
 
 Advantage = Callable[[Batch], tuple[Tensor, Tensor]]
@@ -89,7 +90,7 @@ class Rollouts:
 
     def __init__(
         self,
-        environment: str | Callable[..., Any],
+        environment: str | Callable[..., Plain],
         copies: int = 16,
         *,
         length: int | None = None,
@@ -98,7 +99,7 @@ class Rollouts:
         batch_size: int | None = None,
         seed: int = 0,
         greedy: bool = False,
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
     ):
         for name, value in (("length", length), ("epochs", epochs), ("batch_size", batch_size)):
             if value is not None and value < 1:
@@ -117,7 +118,7 @@ class Rollouts:
         self._seen: Tensor | None = None  # the states of the last pass, which normalisers have not been shown
 
     @property
-    def actions(self) -> Any:
+    def actions(self) -> Plain:
         """The space of one copy's actions."""
         return self.environments.actions
 
@@ -202,7 +203,7 @@ class Rollouts:
 
     # ---- play ----------------------------------------------------------------------------------------------------------------
 
-    def _observed(self, model: Any) -> None:
+    def _observed(self, model: ModelLike) -> None:
         """Normalisers are shown the states of the last pass."""
         if self._seen is not None:
             for layer in _normalisers(model):
@@ -255,12 +256,12 @@ class Rollouts:
 
 def returns(
     model: Actor,
-    environment: str | Callable[..., Any],
+    environment: str | Callable[..., Plain],
     episodes: int = 16,
     *,
     seed: int = 0,
     greedy: bool = True,
-    **settings: Any,
+    **settings: Plain,
 ) -> Tensor:
     """The undiscounted return of each of so many whole episodes that the model plays in environments of their own, (episodes,).
 
@@ -305,7 +306,7 @@ def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
     return False
 
 
-def _normalisers(model: Any) -> list[Any]:
+def _normalisers(model: ModelLike) -> list[Plain]:
     """The layers of a policy that are shown what was played."""
     return [layer for layer in model.modules() if isinstance(layer, Observes)] if isinstance(model, nn.Module) else []
 

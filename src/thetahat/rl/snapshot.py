@@ -16,11 +16,11 @@ import re
 import sys
 import types
 from collections import OrderedDict, deque
-from typing import Any
 
 import numpy as np
 
 from ..errors import ThetahatError
+from ..types import Plain, Settings
 
 CODE = (
     type,
@@ -47,7 +47,7 @@ class Other(ThetahatError):
     """A snapshot of another object."""
 
 
-def taken(root: Any) -> bytes:
+def taken(root: Plain) -> bytes:
     """What an object and all that it holds are, in JSON.
 
     Raises
@@ -65,7 +65,7 @@ def taken(root: Any) -> bytes:
     return json.dumps(_Walk().written(root, type(root).__name__)).encode()
 
 
-def given_back(root: Any, kept: bytes) -> None:
+def given_back(root: Plain, kept: bytes) -> None:
     """Put into an object, made as the other was, what that one held.
 
     Raises
@@ -80,11 +80,11 @@ class _Walk:
 
     def __init__(self) -> None:
         self.seen: dict[int, int] = {}
-        self.held: list[Any] = []
+        self.held: list[Plain] = []
 
     # ---- to plain values ---------------------------------------------------------------------------------------------------
 
-    def written(self, value: Any, where: str) -> Any:
+    def written(self, value: Plain, where: str) -> Plain:
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is bytes:
@@ -107,7 +107,7 @@ class _Walk:
                 raise Opaque(f"{where} draws by a {type(own).__name__}")
             return {"generator": type(own).__name__, "state": self.written(own.state, where)}
         if isinstance(value, (np.random.RandomState, random.Random)):
-            stands: Any = value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value.getstate()
+            stands: Plain = value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value.getstate()
             return {"random": type(value).__name__, "state": self.written(stands, where)}
         if type(value) in CONTAINERS.values():
             return self._contained(value, where)
@@ -118,7 +118,7 @@ class _Walk:
         holds = {name: self.written(each, f"{where}.{name}") for name, each in vars(value).items()}
         return {"object": f"{type(value).__module__}.{type(value).__qualname__}", "holds": holds}
 
-    def _contained(self, value: Any, where: str) -> Any:
+    def _contained(self, value: Plain, where: str) -> Plain:
         if isinstance(value, dict):
             pairs = [[self.written(k, where), self.written(v, f"{where}[{k!r}]")] for k, v in value.items()]
             return {"container": type(value).__name__, "pairs": pairs}
@@ -128,7 +128,7 @@ class _Walk:
 
     # ---- and back ------------------------------------------------------------------------------------------------------------
 
-    def read(self, kept: Any, live: Any, where: str) -> Any:
+    def read(self, kept: Plain, live: Plain, where: str) -> Plain:
         """The value that was written, `live` what stands in its place."""
         if not isinstance(kept, dict):
             return kept
@@ -150,7 +150,7 @@ class _Walk:
             if f"{type(live).__module__}.{type(live).__qualname__}" != kept["object"]:
                 raise Other(f"{where} is not a {kept['object']}")
             self.held[place] = live
-            own = vars(live)
+            own = live.__dict__
             for name, each in kept["holds"].items():
                 own[name] = self.read(each, own.get(name, ABSENT), f"{where}.{name}")
             for name in set(own) - set(kept["holds"]):
@@ -160,7 +160,7 @@ class _Walk:
         self.held[place] = out
         return out
 
-    def _made(self, kept: dict[str, Any], live: Any, where: str, place: int) -> Any:
+    def _made(self, kept: Settings, live: Plain, where: str, place: int) -> Plain:
         if "array" in kept:
             return _of_array(kept["array"])
         if "generator" in kept:
@@ -168,7 +168,7 @@ class _Walk:
             own.state = self.read(kept["state"], ABSENT, where)
             return np.random.Generator(own)
         if "random" in kept:
-            out: Any = np.random.RandomState() if kept["random"] == "RandomState" else random.Random()
+            out: Plain = np.random.RandomState() if kept["random"] == "RandomState" else random.Random()
             state = self.read(kept["state"], ABSENT, where)
             (out.set_state if kept["random"] == "RandomState" else out.setstate)(state)
             return out
@@ -178,7 +178,7 @@ class _Walk:
             return type(live)._make(self.read(v, live[i], f"{where}[{i}]") for i, v in enumerate(kept["named"]))
         kind = CONTAINERS[kept["container"]]
         if "pairs" in kept:
-            found: Any = kind()
+            found: Plain = kind()
             self.held[place] = found
             for k, v in kept["pairs"]:
                 name = self.read(k, ABSENT, where)
@@ -199,10 +199,10 @@ def _plain(kind: type) -> bool:
     return all(isinstance(each, (types.FunctionType, staticmethod)) for each in [*inits, *own])
 
 
-def _array(value: np.ndarray) -> list[Any]:
+def _array(value: np.ndarray) -> list[Plain]:
     return [value.dtype.str, list(value.shape), base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()]
 
 
-def _of_array(kept: list[Any]) -> np.ndarray:
+def _of_array(kept: list[Plain]) -> np.ndarray:
     dtype, shape, raw = kept
     return np.frombuffer(base64.b64decode(raw), dtype=np.dtype(dtype)).reshape(shape).copy()

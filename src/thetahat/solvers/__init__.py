@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..errors import BadArgument
 from ..likelihood import Objective, Trimmed
 from ..protocols import HasStart
+from ..types import SolverLike, StateLike
 from . import interior_point
 from .certificate import Certificate
 from .choice import is_stochastic, of_likelihood
@@ -40,7 +40,7 @@ def choose(objective: Objective) -> Solver:
 
 
 def optimise(
-    objective: Objective, solver: Any, *watch: Callable[[Any], None] | None
+    objective: Objective, solver: SolverLike, *watch: Callable[[StateLike], None] | None
 ) -> tuple[Objective, Certificate, tuple[tuple[int, float, float], ...]]:
     """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state.
 
@@ -55,7 +55,7 @@ def optimise(
     with progress(solver) as shown:
         watching = [each for each in (shown, *watch) if each is not None]
 
-        def callback(state: Any) -> None:
+        def callback(state: StateLike) -> None:
             for each in watching:
                 each(state)
 

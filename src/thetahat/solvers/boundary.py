@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from ..families.links import Identity
 from ..likelihood import LogPrior, Objective
 from ..models.regression import Predictor, Regression
 from ..protocols import HasScale
+from ..types import SolverLike, StateLike
 from . import interior_point
 from .interior_point import InteriorPoint
 from .loop import iterate
@@ -36,11 +36,11 @@ class Reduced:
 
     objective: Objective
     solver: Newton | Proximal | InteriorPoint
-    state: Any
+    state: StateLike
     found: dict[str, str] = field(default_factory=dict)
 
 
-def reduced(objective: Objective, state: Any) -> Reduced | None:
+def reduced(objective: Objective, state: StateLike) -> Reduced | None:
     """Every constant that the data push to its boundary held there, or None where there is none."""
     found: dict[str, str] = {}
     if not isinstance(objective.model, Regression) or len(objective.terms) != 1:
@@ -58,7 +58,7 @@ def reduced(objective: Objective, state: Any) -> Reduced | None:
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
     if not found:
         return None
-    solver: Any = Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
+    solver: SolverLike = Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
     end = iterate(solver, objective)
     scale = state.scale if isinstance(state, HasScale) else None
     if scale is not None and isinstance(end, State):  # what was seen of the information before counts on

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..printable import printable
+from ..types import Settings
 
 STATUSES = {
     "certified maximum": "the gradient vanishes and the information is positive definite",
@@ -85,7 +85,7 @@ class Certificate:
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")
         return printable("; ".join(parts) + (f". {self.detail}" if self.detail else ""))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ from ..files import replacing, usable
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..protocols import Restores, is_drawn
-from ..types import fields_of
+from ..types import ModelLike, Plain, Settings, SolverLike, SourceLike, StateLike, fields_of
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
@@ -35,7 +34,7 @@ from .optimisers import like, restore, tensors_of
 FORMAT = "thetahat checkpoint, version 2"
 
 
-def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
+def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike) -> None:
     """The state after a step, in place of the checkpoint before. Of processes that share θ the first writes; shards write each their own."""
     work = state.work
     tensors = _numbered("theta", work.engine.parameters) | _numbered("buffer", work.buffers) | tensors_of(work.optimisers)
@@ -45,7 +44,7 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
         tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
     for k, feed in enumerate(work.feeds):
         if feed.drawn:
-            source: Any = feed.terms[0].source
+            source: SourceLike = feed.terms[0].source
             tensors |= {f"source.{k}.{name}": t for name, t in source.state().items()}
     content = {
         "step": state.step,
@@ -64,7 +63,7 @@ def write(path: Path, solver: Any, objective: Objective, state: Any) -> None:
     together()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
     from safetensors.torch import save
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -81,7 +80,7 @@ def _write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> N
         raise NotWritten(f"the checkpoint {str(path)!r} cannot be written: {said}. {left}") from error
 
 
-def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, Any] | None:
+def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> Settings | None:
     """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent, evaluations, trace. None: no file.
 
     Raises
@@ -118,7 +117,7 @@ def read(path: Path, solver: Any, objective: Objective, work: Any) -> dict[str, 
     return content
 
 
-def _restore(content: dict[str, Any], tensors: dict[str, Tensor], work: Any) -> None:
+def _restore(content: Settings, tensors: dict[str, Tensor], work: Plain) -> None:
     with torch.no_grad():
         for name, into in (("theta", work.engine.parameters), ("buffer", work.buffers)):
             for p, value in zip(into, _of(tensors, name), strict=True):
@@ -137,7 +136,7 @@ def _restore(content: dict[str, Any], tensors: dict[str, Tensor], work: Any) -> 
             feed.terms[0].source.restore({name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)})
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[Settings, dict[str, Tensor]]:
     """What a file holds, once it is known to be whole."""
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -166,9 +165,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return content, tensors
 
 
-def identity(solver: Any, objective: Objective) -> dict[str, Any]:
+def identity(solver: SolverLike, objective: Objective) -> Settings:
     """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the priors."""
-    settings: dict[str, Any] = {
+    settings: Settings = {
         name: str(value)
         for name, value in fields_of(solver).items()
         if name not in ("checkpoint", "checkpoint_every", "held_out", "in_place")
@@ -194,7 +193,7 @@ def check(objective: Objective) -> None:
             )
 
 
-def _known(source: Any) -> str | None:
+def _known(source: SourceLike) -> str | None:
     """A digest of all that is read, predictors included, where it is in memory; else of what is scored."""
     rows = whole(source)
     if rows is not None:
@@ -202,17 +201,17 @@ def _known(source: Any) -> str | None:
     return None if source.size is None and not is_drawn(source) else source.fingerprint
 
 
-def _structure(model: Any) -> str:
+def _structure(model: ModelLike) -> str:
     """A digest of a model's layers and family, without the values of its parameters."""
     said = f"{model!r} {family_of(model) or ''}"
     return type(model).__name__ + " " + hashlib.blake2b(re.sub("0x[0-9a-f]+", "", said).encode(), digest_size=8).hexdigest()
 
 
-def _numbered(name: str, tensors: Any) -> dict[str, Tensor]:
+def _numbered(name: str, tensors: Plain) -> dict[str, Tensor]:
     return {f"{name}.{i:06}": t for i, t in enumerate(tensors)}
 
 
-def _laid(values: list[Tensor], places: list[Any]) -> list[Tensor]:
+def _laid(values: list[Tensor], places: list[Plain]) -> list[Tensor]:
     """The values in the layout of what they stand for; none stay none."""
     return [like(place, value) for place, value in zip(places, values, strict=True)] if values else []
 
@@ -221,6 +220,6 @@ def _of(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
     return [tensors[key] for key in sorted(tensors) if key.rpartition(".")[0] == name]
 
 
-def _short(value: Any) -> str:
+def _short(value: Plain) -> str:
     text = repr(value)
     return text if len(text) < 80 else text[:77] + "…"

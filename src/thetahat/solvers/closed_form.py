@@ -12,19 +12,21 @@ Source: Björck (1967), Iterative refinement of linear least squares solutions I
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..errors import BadArgument
 from ..families.links import Identity
 from ..families.normal import Normal
 from ..likelihood import Objective
 from ..models.base import family_of
+from ..models.information import Factor
 from ..models.regression import NARROW, Predictor, Regression
 from ..models.taylor import Taylor
+from ..types import ModelLike, Settings
 from .certificate import Certificate
 
 REFINED = 20_000_000  # n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
@@ -67,7 +69,7 @@ def applies(objective: Objective) -> bool:
     return len(model.predictors) == 1 or model.predictors[1].design.constant
 
 
-def columns(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns(mean: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """X, y − offset, w of a batch."""
     X = mean.rows(batch, torch.float64).T.numpy()
     y = batch["y"]
@@ -76,7 +78,7 @@ def columns(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.nda
     return X, y, batch.count.numpy() if batch.counted else np.ones(len(y))
 
 
-def _rows(mean: Predictor, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows(mean: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """√w X, √w (y − offset), w of a batch."""
     X, y, w = columns(mean, batch)
     root = np.sqrt(w)
@@ -169,7 +171,7 @@ class State:
     taylor: Taylor | None
     least_squares: LeastSquares
     trace: tuple[tuple[int, float, float], ...] = ()
-    factor: Any = None
+    factor: Factor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class ClosedForm:
     def certificate(self, objective: Objective, state: State) -> Certificate:
         found, model = state.least_squares, objective.model
         assert isinstance(model, Regression)
-        known: dict[str, Any] = {"size": objective.size, "steps": 1, "passes": 2}
+        known: Settings = {"size": objective.size, "steps": 1, "passes": 2}
         if not (np.isfinite(found.beta).all() and np.isfinite(found.inverse).all() and np.isfinite(found.squares)):
             collinear = bool((found.pivots < RANK).any())
             status = "flat direction" if collinear else "not converged"
@@ -226,7 +228,7 @@ class ClosedForm:
             return Certificate(status="not converged", detail=detail, **known)
         return Certificate(status="certified maximum", concave=True, detail="Closed form.", **known)
 
-    def _decrement(self, model: Any, t: Taylor, found: LeastSquares) -> float:
+    def _decrement(self, model: ModelLike, t: Taylor, found: LeastSquares) -> float:
         """√(gᵀ J⁻¹ g), J the information at the maximum, from the same QR."""
         precision, g = _precision(model, found), t.gradient.numpy()
         p = len(found.beta)
@@ -236,7 +238,7 @@ class ClosedForm:
         return float(np.sqrt(max(square, 0.0)))
 
 
-def _precision(model: Any, found: LeastSquares) -> float:
+def _precision(model: ModelLike, found: LeastSquares) -> float:
     """1/σ²."""
     return found.weight / found.squares if len(model.predictors) == 2 else model.fixed["scale"] ** -2
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from ..models.partition import supports
 from ..models.regression import Regression
 from ..models.taylor import Taylor, weighted
 from ..protocols import HasClosedForm, HasStart, target_of
+from ..types import ModelLike
 from . import closed_form
 
 PEAK = math.log(
@@ -101,7 +101,7 @@ class Complete:
         return self.whole.rows
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelLike:
         return self.whole.model
 
     @property
@@ -133,7 +133,7 @@ class Complete:
 # ---- the maximum of Q, where there is a formula -------------------------------------------------------------------------------
 
 
-def formula(component: Any, source: Recounted) -> Tensor | None:
+def formula(component: ModelLike, source: Recounted) -> Tensor | None:
     """The maximum of the weighted likelihood of one component: not finite where there is none; None where there is no formula."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return None  # a formula sees the rows of one process; Newton's sums are over all of them

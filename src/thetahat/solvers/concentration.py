@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,9 @@ from ..data.batch import concatenate
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.robust import TrimmedTerm, consistency, largest, log_probs
+from ..models.information import Factor
 from ..models.regression import Regression
+from ..types import Settings, StateLike
 from . import closed_form
 from .certificate import Certificate
 from .choice import of_likelihood
@@ -68,7 +69,7 @@ class State:
         return self.answer.trace if self.found else ()
 
     @property
-    def factor(self) -> Any:
+    def factor(self) -> Factor | None:
         newton = self.answer.newton
         return None if newton is None else newton.factor
 
@@ -221,7 +222,7 @@ class Concentration:
         term, best = trimmed(objective), state.found[state.best]
         n, h = len(state.kept[0]), term.h
         answer = best if state.final is None else state.final
-        known: dict[str, Any] = {"concave": bool(answer.certificate.concave and h == n), "passes": state.passes}
+        known: Settings = {"concave": bool(answer.certificate.concave and h == n), "passes": state.passes}
         known["steps"] = len(answer.trace) - 1
         if h == n:
             return replace(answer.certificate, detail="No row is left out: maximum likelihood.", **known)
@@ -254,7 +255,7 @@ def _log_probs(objective: Objective, theta: Tensor) -> Tensor:
         return log_probs(here.terms[0])
 
 
-def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor) -> tuple[Any, Certificate]:
+def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor) -> tuple[StateLike, Certificate]:
     """The maximum on some rows, by iterations that begin at θ."""
     inner = Objective([term.on(kept)], objective.priors)
     solver = of_likelihood(inner)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
 from ..models.regression import Regression
 from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart
+from ..types import SolverLike, StateLike
 from . import interior_point
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
@@ -51,7 +51,7 @@ class Point:
     """Where the iterations ended: the objective there, the solver's last state, and what is known of it."""
 
     objective: Objective
-    state: Any
+    state: StateLike
     certificate: Certificate
 
     @property
@@ -64,7 +64,7 @@ class Point:
         return replace(self, certificate=certificate)
 
 
-def diagnose(objective: Objective, solver: Any, state: Any) -> Point:
+def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Point:
     """The objective at θ̂, and the solver's certificate, or the reason why there is no maximum to certify.
 
     Where the data push a parameter to its boundary, it is held there and the objective is that of the others. Where a higher point is found
@@ -177,7 +177,7 @@ def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
     return certificate
 
 
-def _growth(objective: Objective, state: Any) -> float:
+def _growth(objective: Objective, state: StateLike) -> float:
     """How much the standard error of some coefficient has grown since the information was largest: along the iterations, or since the start."""
     if isinstance(state, LBFGSState):
         return _since_start(objective)
@@ -189,7 +189,7 @@ def _growth(objective: Objective, state: Any) -> float:
     return _largest(state.factor.inverse_diagonal().clamp(min=0) * scale**2)
 
 
-def _spread(objective: Objective, state: Any) -> float:
+def _spread(objective: Objective, state: StateLike) -> float:
     """The largest standard error of a linear predictor on the scale of a link other than the identity, where 1 is much, whatever the units.
 
     A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard error 10⁴⁸ of its log shape.

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import family_of
+from ..models.information import Factor
 from ..models.mixture import Mixture, Recounted
 from ..models.partition import partition
 from ..models.regression import _some_rows
@@ -75,7 +76,7 @@ class State:
         return self.best.theta if self.best is not None else self.starts[0]
 
     @property
-    def factor(self) -> Any:
+    def factor(self) -> Factor | None:
         return None if self.best is None or self.best.newton is None else self.best.newton.factor
 
     @property

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..likelihood import LogLikelihood, Objective
 from ..models.base import log_prob_of
 from ..models.taylor import taylor, weighted
 from ..protocols import Checks, taylor_of
+from ..types import ModelLike, Plain
 from .minibatches import Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
@@ -43,8 +44,8 @@ class Models(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
         self._each = tuple(models)  # the same, found faster than in a ModuleList
-        self._log_prob: Any = torch.compile(log_prob_of) if compiled else log_prob_of
-        self._checks: list[Any] = [
+        self._log_prob: Callable[..., Tensor] = torch.compile(log_prob_of) if compiled else log_prob_of
+        self._checks: list[Plain] = [
             m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
 
@@ -69,7 +70,7 @@ class Engine:
 
     def __init__(self, objective: Objective, parts: int, precision: torch.dtype | None, compiled: bool, distributed: str):
         self.objective, self.parts, self.precision = objective, parts, precision
-        self.models: list[Any] = list({id(t.model): t.model for t in objective.terms}.values())
+        self.models: list[ModelLike] = list({id(t.model): t.model for t in objective.terms}.values())
         self.own = list(self.models)  # the objective's, of which "fsdp" trains copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
         self.many = world()  # processes that work together
@@ -119,7 +120,7 @@ class Engine:
             self._add(prior.model, part.gradient / -N)
         return value
 
-    def _planned(self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Any]]) -> float:
+    def _planned(self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Plain]]) -> float:
         """What of a batch is to be summed in which round; a model with derivatives of its own is summed at once, its value returned.
 
         A weighting sees the batch whole: it may compare its terms.
@@ -253,7 +254,7 @@ def _alone(feed: Feed, n: float, m: float) -> tuple[float, float]:
     return (n / world(), m / world()) if feed.replicated else (n, m)
 
 
-def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[Any], list[Any]]:
+def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[Plain], list[Plain]]:
     """A copy of the models whose parameters are sharded, block by block: each module of a ModuleList, then what is left."""
     from torch.distributed.fsdp import fully_shard
 
@@ -261,7 +262,7 @@ def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[A
         raise BadArgument("distributed='fsdp' is for networks: a model with derivatives of its own is small. Accepted: 'ddp'.")
     places = {id(p): i for i, p in enumerate(module.parameters())}
     order = [places[id(p)] for p in objective.parameters()]
-    copied: Any = copy.deepcopy(module)
+    copied: ModelLike = copy.deepcopy(module)
     lists = [m for model in copied.models for m in model.modules() if isinstance(m, nn.ModuleList)]
     for block in [m for each in reversed(lists) for m in each]:  # inner ones first
         if any(p.requires_grad for p in block.parameters()):

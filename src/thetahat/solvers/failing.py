@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..data.source import Source
 from ..likelihood import LogLikelihood
 from ..models.base import family_of
 from ..protocols import Wraps, levels_of, target_of
+from ..types import ModelLike, Plain, SourceLike
 from .minibatches import whole
 
 CORRECT = "Correct or leave out these rows, or choose a family whose support holds them."
@@ -56,7 +57,7 @@ def cause(term: LogLikelihood, batch: Batch, i: int) -> str:
     return f" ({found.rstrip('.')})" if found else ""
 
 
-def _where(source: Any, batch: Batch, i: int) -> str:
+def _where(source: SourceLike, batch: Batch, i: int) -> str:
     """The row of the data that is row i of a batch, where the data are in memory."""
     rows = source if isinstance(source, Batch) else whole(source)
     while rows is None and isinstance(source, Wraps):  # of a source that changes another's rows
@@ -91,7 +92,7 @@ def _not_finite(batch: Batch, i: int, where: str) -> str:
     return ""
 
 
-def _outside(model: Any, batch: Batch, i: int, where: str) -> str:
+def _outside(model: ModelLike, batch: Batch, i: int, where: str) -> str:
     """Which value of the row its model gives probability zero, whatever θ."""
     name: str = target_of(model)
     family, levels = family_of(model), levels_of(model)
@@ -108,7 +109,7 @@ def _outside(model: Any, batch: Batch, i: int, where: str) -> str:
     if bool(inside[i].all()):
         return ""
     at = tuple(torch.nonzero(~inside[i])[0].tolist())
-    value: Any = y[i][at]
+    value: Plain = y[i][at]
     shown = f"{float(value):g}" if value.ndim == 0 else f"{value.tolist()}"
     column = f", column {at[0]}" if len(at) == 1 else ""
     hint = ""

@@ -7,16 +7,17 @@ Of other models it is seen: ℓ does not change along it, near or far.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..likelihood import Objective
 from ..likelihood.total import total
 from ..models.base import coefficient_names
 from ..models.information import Information
 from ..models.regression import Regression
+from ..types import ModelLike, SourceLike
 from .certificate import Certificate, direction_text
 
 SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked at
@@ -36,7 +37,7 @@ def weak_directions(information: Information) -> tuple[Tensor, Tensor]:
     return weak, scale
 
 
-def flat_directions(objective: Objective, model: Any, weak: Tensor, scale: Tensor) -> list[dict[str, float]]:
+def flat_directions(objective: Objective, model: ModelLike, weak: Tensor, scale: Tensor) -> list[dict[str, float]]:
     """Those combinations of the weak directions that change no linear predictor (or, for other models, no log p), in echelon form."""
     if weak.shape[1] == 0:
         return []
@@ -54,13 +55,13 @@ def flat_directions(objective: Objective, model: Any, weak: Tensor, scale: Tenso
     return [named(model, v / scale) for v in _echelon(weak @ still)]
 
 
-def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, float]:
+def _moved(model: Regression, source: SourceLike, vectors: Tensor) -> tuple[Tensor, float]:
     """Vᵀ(Σ_a X_aᵀX_a)V of unit-size directions over the rows that depend on η_a, and the size against which to call it zero."""
     theta = model.coefficients.detach()
     scale = vectors.abs().max(0).values
     begin = model.start(source)
 
-    def of(batch: Any) -> Tensor:
+    def of(batch: Batch) -> Tensor:
         batch = batch[batch.count > 0] if batch.counted else batch
         columns = []
         for p, bears in zip(model.predictors, _bearing(model, batch, begin), strict=True):
@@ -77,7 +78,7 @@ def _moved(model: Regression, source: Any, vectors: Tensor) -> tuple[Tensor, flo
     return out[:-1].view(r, r) * unit / float(scale.max() ** 2), max(float(out[-1]), 1e-300)
 
 
-def _bearing(model: Regression, batch: Any, begin: Tensor) -> list[Tensor]:
+def _bearing(model: Regression, batch: Batch, begin: Tensor) -> list[Tensor]:
     """Which rows' log p depends on the η of each estimated parameter (a hurdle's zeros say nothing of the mean of the others).
 
     Looked at where nothing is saturated: at the start, and beside it. A row whose score and curvature are exactly 0 at both does not.
@@ -121,7 +122,7 @@ def _echelon(V: Tensor) -> list[Tensor]:
     return [torch.where(r.abs() < 1e-7 * r.abs().max(), torch.zeros_like(r), r) for r in rows]
 
 
-def named(model: Any, v: Tensor) -> dict[str, float]:
+def named(model: ModelLike, v: Tensor) -> dict[str, float]:
     v = v / float(v.abs().max())
     return {name: float(x) for name, x in zip(coefficient_names(model), v, strict=True) if x != 0}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from ..data import Source
 from ..likelihood import DensityPower, LogLikelihood, Objective, Trimmed
 from ..models.base import names_of
 from ..protocols import tokenizer_of
+from ..types import ModelLike, Named, Plain, SolverLike
 from .certificate import Certificate
 
 
@@ -23,16 +23,16 @@ class Found:
 
     objective: Objective
     certificate: Certificate
-    solver: Any
+    solver: SolverLike
     trace: tuple[tuple[int, float, float], ...]
-    call: Mapping[str, Any]
+    call: Named
     measured: tuple[Mapping[str, float], ...]  # by a run, at its evaluations: {"step": …, "greedy_return": …}
-    _cache: dict[Any, Any]
+    _cache: dict[object, Plain]
     _errors: tuple[
         str | None, str | tuple[str, ...] | None
     ]  # the kind of covariance, and the clusters, that were chosen for the fit
-    settings: Mapping[str, Any] = {}  # of the run, where the fit is of one that was loaded
-    _tokenizer: Any = None
+    settings: Named = {}  # of the run, where the fit is of one that was loaded
+    _tokenizer: Plain = None
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class Found:
         certificate: Certificate,
         *,
         trace: Sequence[tuple[int, float, float]] = (),
-        solver: Any = None,
-        call: Mapping[str, Any] | None = None,
+        solver: SolverLike = None,
+        call: Named | None = None,
         measured: Sequence[Mapping[str, float]] = (),
     ):
         self.__dict__.update(
@@ -57,26 +57,26 @@ class Found:
             }
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Plain) -> None:
         raise AttributeError(f"a fit does not change: {name} cannot be set. Fit again, or copy what you need.")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a fit does not change: {name} cannot be deleted.")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> Plain:
         """The same fit with modules of its own. The data are shared: they do not change either."""
         out = copy.copy(self)
         out.__dict__.update(objective=self.objective.copy(), _cache=dict(self._cache))
         return out
 
-    def _with(self, **changes: Any) -> Any:
+    def _with(self, **changes: Plain) -> Plain:
         """The same fit with other attributes; nothing computed is kept."""
         out = copy.copy(self)
         out.__dict__.update(changes, _cache={})
         return out
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelLike:
         """The first term's model, at θ̂."""
         return self.objective.model
 
@@ -128,7 +128,7 @@ class Found:
         return out
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Plain:
         """How text becomes tokens, of a language model that was fitted to text; None elsewhere."""
         return self._tokenizer if self._tokenizer is not None else tokenizer_of(self.source)
 
@@ -137,7 +137,7 @@ class Found:
         """The data that were fitted."""
         return self.objective.terms[0].source
 
-    def _cached(self, key: Any, compute: Callable[[], Any]) -> Any:
+    def _cached(self, key: object, compute: Callable[[], Plain]) -> Plain:
         """What was computed before, or is now. A caller that hands it out copies it."""
         if key not in self._cache:
             self._cache[key] = compute()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ..families.normal import Normal
 from ..families.recorder import Call
 from ..likelihood import Objective
 from ..models.taylor import jacobian
+from ..types import ModelLike, ObjectiveLike
 from .newton import Newton, State
 
 WRITTEN = 20_000_000  # n·p: entries of the Jacobian up to which it is written out
@@ -50,7 +51,7 @@ class NormalRows:
     scale_slopes: Tensor
 
 
-def normal_rows(model: Any, batch: Batch) -> NormalRows | None:
+def normal_rows(model: ModelLike, batch: Batch) -> NormalRows | None:
     """The rows of a model whose log p is that of a normal distribution, at its θ; None where it is another, or is not known."""
     if not isinstance(model, Recorded) or len(batch.shape) != 1:
         return None
@@ -103,7 +104,7 @@ def applies(objective: Objective) -> bool:
 class GaussNewton(Newton):
     """Levenberg and Marquardt's method, then Newton's. Settings: those of `Newton`."""
 
-    def start(self, objective: Any) -> State:
+    def start(self, objective: ObjectiveLike) -> State:
         begin = objective.theta if self.begin is None else self.begin
         theta = _least_squares(objective, begin)
         if theta is not None:

@@ -35,6 +35,7 @@ from ..models.domain import Domain, domain_of, interior, user_rows
 from ..models.information import Factor, Information
 from ..models.regression import Regression
 from ..models.taylor import Taylor
+from ..types import ModelLike, ObjectiveLike
 from .certificate import Certificate
 from .newton import Newton
 from .newton import State as NewtonState
@@ -49,7 +50,7 @@ NEAR = 1e-8  # of the typical slack: a constraint that is met
 HOLDS = 1e-7  # a multiplier's pull, in standard errors, below which its constraint does not hold the maximum
 
 
-def applies(objective: Any) -> bool:
+def applies(objective: ObjectiveLike) -> bool:
     """Whether some linear predictor of a regression may leave the range of its parameter."""
     return any(isinstance(t.model, Regression) and t.model.bounded for t in objective.terms)
 
@@ -186,7 +187,7 @@ class InteriorPoint:
 
     # ---- parts -----------------------------------------------------------------------------------------------------------
 
-    def _newton(self, objective: Any, begin: Tensor, tolerance: float | None = None) -> NewtonState:
+    def _newton(self, objective: ObjectiveLike, begin: Tensor, tolerance: float | None = None) -> NewtonState:
         """Newton's last state: dense, in float64, on all rows."""
         if len(begin) == 0:
             t = objective.taylor(begin, order=2)
@@ -246,7 +247,7 @@ class Inside:
         return self.mu == 0 and self.refused >= BLOCKED
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelLike:
         return self.objective.model
 
     @property

@@ -7,9 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
 from ..data.processes import rank, summed, world
+from ..types import Data, Plain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,9 +24,9 @@ def deferred() -> Iterator[Callable[[], int]]:
     Outside the main thread, where Python takes no signals, nothing is deferred. A signal that the process ignores stays ignored.
     """
     asked = 0
-    before: dict[int, Any] = {}
+    before: dict[int, Plain] = {}
 
-    def received(number: int, frame: Any) -> None:
+    def received(number: int, frame: Data) -> None:
         nonlocal asked
         if asked:
             signal.signal(number, before[number])
@@ -49,7 +51,7 @@ def deferred() -> Iterator[Callable[[], int]]:
             signal.signal(each, handler)
 
 
-def leave(number: int, step: int, path: Any) -> NoReturn:
+def leave(number: int, step: int, path: str | Path | None) -> NoReturn:
     """End as the signal asks: KeyboardInterrupt, or exit code 143 for SIGTERM; both say where the checkpoint is.
 
     Raises

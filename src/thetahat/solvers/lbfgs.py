@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..models.taylor import Taylor
 from ..protocols import is_concave
+from ..types import ObjectiveLike
 from .certificate import Certificate
 
 FACTORED = 4000  # coordinates of θ whose information is summed and factored at the end
@@ -48,12 +49,12 @@ class LBFGS:
     steps: int = 2000
     smooth: ClassVar[bool] = True  # goes by curvature alone
 
-    def start(self, objective: Any) -> State:
+    def start(self, objective: ObjectiveLike) -> State:
         theta = objective.theta
         t = objective.taylor(theta, order=1)
         return State(theta, t, trace=((0, float(t.value), math.inf),))
 
-    def step(self, objective: Any, state: State) -> State:
+    def step(self, objective: ObjectiveLike, state: State) -> State:
         g = state.taylor.gradient
         d = self._solve(state, g)
         slope = float(g @ d)
@@ -81,10 +82,10 @@ class LBFGS:
         trace = (*state.trace, (after.step, float(new.value), decrement))
         return replace(after, decrement=decrement, stalled=stalled, trace=trace)
 
-    def done(self, objective: Any, state: State) -> bool:
+    def done(self, objective: ObjectiveLike, state: State) -> bool:
         return state.decrement <= self.tolerance or state.stalled >= 10 or state.step >= self.steps
 
-    def certificate(self, objective: Any, state: State) -> Certificate:
+    def certificate(self, objective: ObjectiveLike, state: State) -> Certificate:
         known = {
             "size": objective.size,
             "steps": state.step,

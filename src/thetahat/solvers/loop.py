@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ..errors import BadArgument
+from ..types import ObjectiveLike, SolverLike, StateLike
 from .certificate import Certificate
 from .interrupts import deferred, leave
 
@@ -15,16 +16,16 @@ from .interrupts import deferred, leave
 class Solver(Protocol):
     """A frozen dataclass of settings."""
 
-    def start(self, objective: Any) -> Any:
+    def start(self, objective: ObjectiveLike) -> StateLike:
         """The state before the first step."""
 
-    def step(self, objective: Any, state: Any) -> Any:
+    def step(self, objective: ObjectiveLike, state: StateLike) -> StateLike:
         """The next state."""
 
-    def done(self, objective: Any, state: Any) -> bool:
+    def done(self, objective: ObjectiveLike, state: StateLike) -> bool:
         """Whether the state can be certified, or nothing more can be gained."""
 
-    def certificate(self, objective: Any, state: Any) -> Certificate:
+    def certificate(self, objective: ObjectiveLike, state: StateLike) -> Certificate:
         """What is known of the state's θ."""
 
 
@@ -42,16 +43,16 @@ class Checkpoints(Protocol):
     @property
     def checkpoint(self) -> str | Path | None: ...
 
-    def advance(self, objective: Any, state: Any) -> Any:
+    def advance(self, objective: ObjectiveLike, state: StateLike) -> StateLike:
         """The next state, nothing written."""
 
-    def due(self, state: Any) -> bool:
+    def due(self, state: StateLike) -> bool:
         """Whether the file is to be written now."""
 
-    def write(self, objective: Any, state: Any) -> None: ...
+    def write(self, objective: ObjectiveLike, state: StateLike) -> None: ...
 
 
-def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None = None) -> Any:
+def iterate(solver: SolverLike, objective: ObjectiveLike, callback: Callable[[StateLike], None] | None = None) -> StateLike:
     """start, step until done. `callback(state)` sees every state (progress, traces).
 
     A solver with a checkpoint writes it when Ctrl-C or SIGTERM ends the process: after the step under way, at most one step is lost.
@@ -75,7 +76,9 @@ def iterate(solver: Any, objective: Any, callback: Callable[[Any], None] | None 
     return state
 
 
-def _kept(solver: Any, objective: Any, state: Any, callback: Callable[[Any], None] | None) -> Any:
+def _kept(
+    solver: SolverLike, objective: ObjectiveLike, state: StateLike, callback: Callable[[StateLike], None] | None
+) -> StateLike:
     """The same of a solver with a checkpoint, which is written after `callback` has seen its step: a kill between the two loses neither."""
     with deferred() as interrupted:
         while not solver.done(objective, state):

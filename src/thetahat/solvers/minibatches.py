@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
 from ..protocols import HasEpoch, HasMinibatches, HasWhole, Remarks, is_drawn
+from ..types import ModelLike, SourceLike
 
 
 @dataclass
@@ -101,7 +101,7 @@ def pieces(batch: Batch, many: int) -> Iterator[slice]:
 
 
 def held_out_nats(
-    log_prob: Callable[[Batch], Tensor], source: Source | Batch, model: Any = None, rows: int = 4096
+    log_prob: Callable[[Batch], Tensor], source: Source | Batch, model: ModelLike = None, rows: int = 4096
 ) -> tuple[float, float, float]:
     """Mean log p of a term, its standard error, and Σ count. Each process scores its share of the rows.
 
@@ -173,13 +173,13 @@ def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Gene
             raise EmptyData("the source yielded no batches.")
 
 
-def _minibatches(source: Any, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
+def _minibatches(source: SourceLike, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
     while True:
         for batch in _joined(source.epoch(size, generator), least):
             yield [batch]
 
 
-def _drawn(source: Any, model: nn.Module) -> Iterator[list[Batch]]:
+def _drawn(source: SourceLike, model: nn.Module) -> Iterator[list[Batch]]:
     if isinstance(source, HasMinibatches):
         for batch in source.minibatches(model):
             yield [batch]

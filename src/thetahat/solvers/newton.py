@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from torch import Tensor
 from ..models.information import Factor, Information
 from ..models.taylor import Taylor
 from ..protocols import is_concave, taylor_of
+from ..types import ObjectiveLike
 from .certificate import Certificate
 
 CRAWL, CRAWLED = 25, 1e-2  # steps without a decrement, and the nats that they have to gain together
@@ -85,7 +86,7 @@ class Newton:
 
     # ---- start -----------------------------------------------------------------------------------------------------------
 
-    def start(self, objective: Any) -> State:
+    def start(self, objective: ObjectiveLike) -> State:
         begin = objective.theta if self.begin is None else self.begin
         rows = objective.rows or 0
         if rows > self.thin_above and objective.size * 50 < rows:
@@ -97,7 +98,7 @@ class Newton:
         precision = torch.float32 if rows > self.float32_above else torch.float64
         return self._look(objective, begin, precision)
 
-    def _thinned_start(self, objective: Any, begin: Tensor, keep: int) -> State | None:
+    def _thinned_start(self, objective: ObjectiveLike, begin: Tensor, keep: int) -> State | None:
         """Run on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
         solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=begin)
         thinned = objective.thinned(keep)
@@ -107,20 +108,20 @@ class Newton:
         sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
         return state if sound else None
 
-    def _borrow(self, objective: Any, thinned: State, keep: int) -> State:
+    def _borrow(self, objective: ObjectiveLike, thinned: State, keep: int) -> State:
         """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
         information = thinned.information.times(float(keep))
         t = objective.taylor(thinned.theta, order=1)
         state = State(thinned.theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
         return self._measured(self._factored(objective, state))
 
-    def _look(self, objective: Any, theta: Tensor, precision: torch.dtype) -> State:
+    def _look(self, objective: ObjectiveLike, theta: Tensor, precision: torch.dtype) -> State:
         """The state at θ with fresh information."""
         t = objective.taylor(theta, order=2, precision=precision)
         state = State(theta, t, t.information, None, _scale(t.information, None), precision=precision, passes=1)
         return self._measured(self._factored(objective, state))
 
-    def _factored(self, objective: Any, state: State) -> State:
+    def _factored(self, objective: ObjectiveLike, state: State) -> State:
         """With a factor of J; summed again in float64 if float32 cannot carry it."""
         factor = state.information.factor()
         if state.precision == torch.float32 and (factor is None or factor.pivot < 1e-4):
@@ -142,7 +143,7 @@ class Newton:
 
     # ---- step ------------------------------------------------------------------------------------------------------------
 
-    def step(self, objective: Any, state: State) -> State:
+    def step(self, objective: ObjectiveLike, state: State) -> State:
         if state.borrowed and state.decrement <= self.tolerance:
             return self._measured(replace(self._refreshed(objective, state), step=state.step + 1))
         if state.pairs and state.decrement > (0.5 if state.borrowed else 0.3) * state.previous:
@@ -171,7 +172,7 @@ class Newton:
                 break
         return replace(state, passes=passes, stalled=99, step=state.step + 1)
 
-    def _accepted(self, objective: Any, state: State, d: Tensor, t: Taylor, ratio: float) -> State:
+    def _accepted(self, objective: ObjectiveLike, state: State, d: Tensor, t: Taylor, ratio: float) -> State:
         length = float((d * state.scale).norm())
         radius = state.radius
         if ratio < 0.25:
@@ -193,7 +194,7 @@ class Newton:
             worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= noise
         return replace(new, stalled=state.stalled + 1 if worse else 0)
 
-    def _refreshed(self, objective: Any, state: State) -> State:
+    def _refreshed(self, objective: ObjectiveLike, state: State) -> State:
         t = objective.taylor(state.theta, order=2, precision=state.precision)
         fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1, borrowed=False)
         return self._factored(objective, fresh)
@@ -242,7 +243,7 @@ class Newton:
 
     # ---- done ------------------------------------------------------------------------------------------------------------
 
-    def done(self, objective: Any, state: State) -> bool:
+    def done(self, objective: ObjectiveLike, state: State) -> bool:
         if state.factor is None and _steepness(state) <= self.tolerance and _upward(state) is None:
             return True  # stationary, with a singular information: the diagnosis tells which kind
         if state.borrowed and state.stalled < 2 and state.step < self.steps:
@@ -252,7 +253,7 @@ class Newton:
             return True  # J is singular, and nothing is gained: columns that are nearly collinear, a singularity
         return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps or _recent(state) < GAIN
 
-    def certificate(self, objective: Any, state: State) -> Certificate:
+    def certificate(self, objective: ObjectiveLike, state: State) -> Certificate:
         """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
         known = {"size": objective.size, "steps": state.step, "passes": state.passes}
         if state.factor is None:

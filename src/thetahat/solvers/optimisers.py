@@ -17,16 +17,22 @@ averaging.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..types import Settings
 
 OPTIMISERS = ("adamw", "sgd", "muon")
 
 
 def optimisers(
-    name: str, parameters: list[Any], models: Sequence[nn.Module], rate: float, momentum: float, betas: tuple[float, float]
+    name: str,
+    parameters: list[nn.Parameter],
+    models: Sequence[nn.Module],
+    rate: float,
+    momentum: float,
+    betas: tuple[float, float],
 ) -> list[torch.optim.Optimizer]:
     """Those that together move every parameter, each once. They minimise: they are handed −ĝ."""
     if name == "sgd":
@@ -42,14 +48,14 @@ def optimisers(
     return out
 
 
-def _fusable(parameters: list[Any]) -> bool:
+def _fusable(parameters: list[nn.Parameter]) -> bool:
     """Whether torch has one kernel for all of a step: it has none for shards."""
     return all(type(p) is nn.Parameter and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:
     """Weights of linear maps between hidden layers: not a model's last linear map, and none that an embedding shares."""
-    out: dict[int, Any] = {}
+    out: dict[int, nn.Parameter] = {}
     for model in models:
         modules = list(model.modules())
         linear = [m for m in modules if isinstance(m, nn.Linear)]
@@ -57,7 +63,7 @@ def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:
         last = {id(linear[-1].weight)} if linear else set()
         for m in linear:
             if m.weight.requires_grad and id(m.weight) not in looked_up | last:
-                out[id(m.weight)] = m.weight
+                out[id(m.weight)] = m.weight  # type: ignore[assignment]
     return list(out.values())
 
 
@@ -92,7 +98,7 @@ def restore(every: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> N
     """
     for k, optimiser in enumerate(every):
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, Settings] = {}
         for key, value in tensors.items():
             head, _, rest = key.partition(f"optimiser.{k}.")
             if not head and rest:

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..protocols import Training
+from ..types import SolverLike, StateLike
 
 DELAY = 2.0  # seconds
 
@@ -22,7 +23,7 @@ class Counted(Protocol):
 
 
 @contextmanager
-def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
+def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]:
     """A callback for `iterate` that shows the step, the time left and the last line of the trace; None where nobody would see it."""
     if not sys.stderr.isatty():
         yield None
@@ -42,7 +43,7 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
     begun, shown = time.monotonic(), False
     before: float | None = None  # terms seen before this run went on from its checkpoint
 
-    def callback(state: Any) -> None:
+    def callback(state: StateLike) -> None:
         nonlocal shown, before
         if before is None:
             before = state.seen if isinstance(state, Training) else 0.0
@@ -63,7 +64,7 @@ def progress(solver: Any) -> Iterator[Callable[[Any], None] | None]:
             bar.stop()
 
 
-def said(state: Any, seconds: float, before: float = 0.0) -> str:
+def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
     """The last line of the trace with its error, and terms a second (those `before` not counted) where the state counts them.
 
     >>> from types import SimpleNamespace

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..models.base import names_of
 from ..models.taylor import Taylor
+from ..types import ObjectiveLike, Settings
 from .certificate import Certificate, direction_text
 
 EPS = torch.finfo(torch.float64).eps
@@ -80,7 +80,7 @@ class Proximal:
     coarse: float = 1e-2
     begin: Tensor | None = field(default=None, repr=False)
 
-    def start(self, objective: Any) -> State:
+    def start(self, objective: ObjectiveLike) -> State:
         theta = objective.theta if self.begin is None else self.begin
         if theta.dtype != torch.float64:
             raise BadArgument(
@@ -89,7 +89,7 @@ class Proximal:
         smooth, value = _smooth(objective, theta, objective.taylor(theta))
         return _looked(objective, State(theta, value, smooth, theta, 0.0, math.inf, torch.zeros_like(theta), passes=1))
 
-    def step(self, objective: Any, state: State) -> State:
+    def step(self, objective: ObjectiveLike, state: State) -> State:
         _, center = objective.kinks()
         u = state.theta - center
         noise, passes, t = 16 * EPS * (abs(state.value) + 1), state.passes, 1.0
@@ -107,10 +107,10 @@ class Proximal:
             t *= 0.5 if math.isfinite(gain) else 0.1
         return replace(state, passes=passes, stalled=99, step=state.step + 1)
 
-    def done(self, objective: Any, state: State) -> bool:
+    def done(self, objective: ObjectiveLike, state: State) -> bool:
         return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps
 
-    def certificate(self, objective: Any, state: State) -> Certificate:
+    def certificate(self, objective: ObjectiveLike, state: State) -> Certificate:
         """What the last state shows, and how many coefficients are exactly zero."""
         weight, center = objective.kinks()
         u, J = state.theta - center, _dense(state.taylor)
@@ -144,7 +144,7 @@ class Proximal:
         return Certificate(status="certified maximum", detail=told, **known)
 
     def _flat(
-        self, objective: Any, state: State, J: Tensor, free: Tensor, tie: tuple[int, Tensor] | None, known: dict[str, Any]
+        self, objective: ObjectiveLike, state: State, J: Tensor, free: Tensor, tie: tuple[int, Tensor] | None, known: Settings
     ) -> Certificate:
         """The maximum is not one point: columns that say the same have the same subgradient, however their coefficient is shared out."""
         direction = torch.zeros(len(J), dtype=torch.float64)
@@ -173,7 +173,7 @@ class Proximal:
 # ---- the parts ---------------------------------------------------------------------------------------------------------------
 
 
-def _smooth(objective: Any, theta: Tensor, whole: Taylor) -> tuple[Taylor, float]:
+def _smooth(objective: ObjectiveLike, theta: Tensor, whole: Taylor) -> tuple[Taylor, float]:
     """f to second order at θ, and F(θ): the objective's own expansion counts a kink by the middle of its slopes."""
     weight, center = objective.kinks()
     u = theta - center
@@ -186,7 +186,7 @@ def _dense(taylor: Taylor) -> Tensor:
     return taylor.information.dense().to(torch.float64)
 
 
-def _looked(objective: Any, state: State) -> State:
+def _looked(objective: ObjectiveLike, state: State) -> State:
     """With the maximum of the model of F at the state's θ, what it promises, and a line in the trace."""
     weight, center = objective.kinks()
     g, J, u = state.taylor.gradient, _dense(state.taylor), state.theta - center

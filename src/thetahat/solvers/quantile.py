@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from ..families.laplace import AsymmetricLaplace, Laplace
 from ..families.links import Identity
 from ..likelihood import Objective
 from ..models.regression import Regression
+from ..types import Settings
 from .certificate import Certificate
 from .closed_form import RANK
 
@@ -114,7 +114,7 @@ class LinearProgramme:
         return True
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
-        known: dict[str, Any] = {
+        known: Settings = {
             "size": objective.size,
             "rank": state.rank + objective.size - objective.model.predictors[0].size,
             "steps": 1,

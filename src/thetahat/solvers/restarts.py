@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from ..errors import ThetahatError
 from ..likelihood import LogLikelihood, Objective
 from ..likelihood.robust import Trimmed
+from ..models.information import Factor
+from ..types import SolverLike
 from . import closed_form
 from .certificate import Certificate
 from .concentration import Concentration
@@ -53,7 +54,7 @@ class State:
         return self.best.trace if self.found else ()
 
     @property
-    def factor(self) -> Any:
+    def factor(self) -> Factor | None:
         return None if self.best.newton is None else self.best.newton.factor
 
     @property
@@ -90,7 +91,7 @@ class Restarts:
             own = LogLikelihood(term.model, term.source) if keep == 1 else Trimmed(keep).of(term.model, term.source)
             cheap = closed_form.applies(Objective([LogLikelihood(term.model, term.source)], objective.priors))
             starts = self.elemental if cheap else max(1, self.elemental // 10)
-            solver: Any = Newton() if keep == 1 else Concentration(starts=starts, seed=self.seed, best=EACH + 1)
+            solver: SolverLike = Newton() if keep == 1 else Concentration(starts=starts, seed=self.seed, best=EACH + 1)
             try:
                 state = iterate(solver, Objective([own], objective.priors))
             except ThetahatError:  # rows with weights, too few rows: one start fewer

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,10 @@ from torch import Tensor
 from ..data.processes import rank, together
 from ..errors import BadSave, NotWritten
 from ..files import write_text
+from ..types import Settings
 
 
-def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+def write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
     """The tensors, sharded or whole, and what else there is, as the newest folder; the older ones go."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -45,19 +45,19 @@ def write(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> No
     together()
 
 
-def content(path: Path) -> dict[str, Any] | None:
+def content(path: Path) -> Settings | None:
     """What the newest whole folder says beside its tensors; None where there is none yet."""
     if not (path / "latest").is_file():
         return None
     folder = path / (path / "latest").read_text(encoding="utf-8")
     try:
-        found: dict[str, Any] = json.loads((folder / "content.json").read_text(encoding="utf-8"))
+        found: Settings = json.loads((folder / "content.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadSave(f"the checkpoint {str(folder)!r} is damaged or cut short: {error}") from error
     return found
 
 
-def read(path: Path, theta: dict[str, Any], buffers: list[Tensor], optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def read(path: Path, theta: Settings, buffers: list[Tensor], optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """The tensors of the newest whole folder, each laid out over the processes as θ is now.
 
     Raises
@@ -72,7 +72,7 @@ def read(path: Path, theta: dict[str, Any], buffers: list[Tensor], optimisers: l
     reader = FileSystemReader(folder)
     like = {f"optimiser.{k}.{i}": p for k, o in enumerate(optimisers) for i, p in enumerate(_of(o))}
     try:
-        into: dict[str, Any] = {}
+        into: Settings = {}
         for name, known in reader.read_metadata().state_dict_metadata.items():
             head, _, number = name.rpartition(".")
             own = (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed
@@ -21,6 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..data.batch import Batch
 from ..data.processes import world
 from ..errors import BadArgument
+from ..types import Plain
 from .minibatches import Feed
 
 BATCHES = 16  # steps whose batches are kept: 10 and 50 gave the same to a hundredth of a nat
@@ -32,7 +32,7 @@ class Statistics:
     """The layers of a module that hold statistics of batches, and the batches from which they are computed anew."""
 
     def __init__(self, module: nn.Module):
-        self.layers: list[Any] = [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+        self.layers: list[Plain] = [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
         self.steps: deque[Drawn] = deque(maxlen=BATCHES)
         self.pass_: Drawn = []
 
@@ -43,7 +43,7 @@ class Statistics:
             self.pass_ = [each for each in batches if each[0].drawn]
 
     @torch.no_grad()
-    def recompute(self, engine: Any) -> None:
+    def recompute(self, engine: Plain) -> None:
         """Of the θ at which the engine's models stand; plain means over the batches, and no dropout meanwhile."""
         if not self.layers:
             return

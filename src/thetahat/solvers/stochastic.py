@@ -27,7 +27,7 @@ from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..protocols import HasWeights, Splits
-from ..types import fields_of
+from ..types import Settings, fields_of
 from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .engine import DISTRIBUTED, Engine
@@ -64,7 +64,7 @@ class Work:
     recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
     average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
-    identity: dict[str, Any] = field(default_factory=dict)  # what a checkpoint is of
+    identity: Settings = field(default_factory=dict)  # what a checkpoint is of
 
 
 @dataclass(frozen=True)
@@ -375,7 +375,7 @@ class Stochastic:
         """Status "stochastic", and the trend; "not converged" where a value ceased to be finite."""
         rows = state.work.feeds[0].observations
         epochs = state.seen / rows if rows else 0.0
-        known: dict[str, Any] = {"size": objective.size, "steps": state.step, "passes": math.ceil(epochs)}
+        known: Settings = {"size": objective.size, "steps": state.step, "passes": math.ceil(epochs)}
         if state.failure:
             left = f"{state.failure} The model is left at the last finite θ."
             return Certificate(status="not converged", detail=left, advice=state.advice, **known)

@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any
 
 from torch import nn
 
@@ -32,6 +31,7 @@ from ..models import Mixture
 from ..networks import mlp
 from ..protocols import Draws
 from ..solvers import Stochastic
+from ..types import Plain
 from .row import Row
 
 LEVELS, SHAPE, PIXELS, LATENT = 17, (8, 8), 64, 16
@@ -129,7 +129,7 @@ def _row(name: str, maximised: str, model: nn.Module, solver: Stochastic, quick:
     )
 
 
-def _steps(quick: bool, steps: int, **settings: Any) -> Stochastic:
+def _steps(quick: bool, steps: int, **settings: Plain) -> Stochastic:
     """An eighth of the steps where there is little time."""
     steps = max(40, steps // 8) if quick else steps
     return Stochastic(steps=steps, evaluate_every=max(1, steps // 5), **settings)

@@ -10,7 +10,7 @@ from typing import Any
 from ..evaluation.score import Score
 from ..fit import Fit
 from ..report.words import minuses
-from ..types import fields_of
+from ..types import Settings, fields_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Row:
             return ""
         return minuses(f"{self.before:.5g} → {self.after:.5g}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         known = {name: value for name, value in fields_of(self).items() if name not in ("score", "drawn")}
         return known | ({} if self.score is None else {"score": self.score.to_dict()})

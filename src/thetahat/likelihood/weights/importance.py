@@ -12,6 +12,7 @@ from torch import Tensor
 from ...data.batch import Batch
 from ...data.source import Source
 from ...errors import BadArgument, BadWeights
+from ...types import Data
 
 COLUMN = "importance"
 FEW = 10  # effective rows, below which no mean of them is known to a third of its spread, nor their own number
@@ -21,7 +22,7 @@ FEW = 10  # effective rows, below which no mean of them is known to a third of i
 class Ratio(Protocol):
     """What says p_new(x) / p_old(x) of the rows of a table: `evaluation.shift.DensityRatio`."""
 
-    def weigh(self, data: Any) -> Any:
+    def weigh(self, data: Data) -> Any:
         """One weight a row, of mean 1 over the old rows."""
 
 
@@ -65,7 +66,7 @@ class Importance:
         """Where a batch holds the ratio."""
         return self.ratio if isinstance(self.ratio, str) else COLUMN
 
-    def attach(self, data: Any) -> Any:
+    def attach(self, data: Data) -> Any:
         """The data with the ratio of each row as a column; as they are where a column holds it already.
 
         Raises

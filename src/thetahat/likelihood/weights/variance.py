@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BadArgument
+from ...types import ModelLike, Named, Settings
 
 SPREAD = {  # family → its parameter of spread, and the power of it that the variance is proportional to
     "Normal": ("scale", 2.0),
@@ -46,7 +46,7 @@ class Variance:
         if not isinstance(self.column, str):
             raise BadArgument(f"Variance(column): received {type(self.column).__name__}. Accepted: the name of a column.")
 
-    def into(self, model: Any, family: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def into(self, model: ModelLike, family: Any, parameters: Named) -> Settings:
         """The parameters of a fit with the spread's offset among them.
 
         Raises
