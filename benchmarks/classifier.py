@@ -57,7 +57,7 @@ def main() -> None:
         steps=steps,
         batch_size=given.batch,
         learning_rate=given.rate,
-        warmup=steps // 10,
+        warmup_steps=steps // 10,
         betas=(0.9, 0.99),
         seed=given.seed,
         held_out=None,

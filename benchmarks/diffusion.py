@@ -45,18 +45,18 @@ def flow() -> th.generative.Dequantised:
 
 
 Build = Callable[[], torch.nn.Module]
-DIFFUSION = {"steps": 1600, "batch_size": 64, "learning_rate": 3e-3, "average": 0.995, "warmup": 30}
+DIFFUSION = {"steps": 1600, "batch_size": 64, "learning_rate": 3e-3, "ema_decay": 0.995, "warmup_steps": 30}
 DRAWS = {"diffusion": 64, "VAE": 500}  # an image and look, for the score
 MODELS: dict[str, tuple[Build, dict[str, object]]] = {
     "diffusion, levels": (lambda: diffusion("levels"), DIFFUSION),
     "diffusion, perceptron": (
         lambda: th.generative.Diffusion(th.generative.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"),
-        {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "average": 0.999, "warmup": 100},
+        {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "ema_decay": 0.999, "warmup_steps": 100},
     ),
     "diffusion, v": (lambda: diffusion("v"), DIFFUSION),
     "autoregressive: transformer": (
         lambda: th.generative.FullyVisible(PIXEL, th.generative.PixelTransformer((8, 8), levels=L)),
-        {"steps": 600, "batch_size": 32, "learning_rate": 2e-3, "warmup": 50},
+        {"steps": 600, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50},
     ),
     "autoregressive: MADE": (
         lambda: th.generative.FullyVisible(PIXEL, th.generative.MaskedMLP(64, L - 1, hidden=256, levels=L)),
@@ -101,7 +101,7 @@ def main() -> None:
         if chosen.only and name not in chosen.only:
             continue
         if chosen.quick:
-            settings = settings | {"steps": 10, "average": None}
+            settings = settings | {"steps": 10, "ema_decay": None}
         begun = time.process_time()
         fit = th.fit(build(), train, solver=th.Stochastic(**settings))  # type: ignore[arg-type]
         seconds[name], sizes[name] = time.process_time() - begun, len(fit.theta)

@@ -34,17 +34,17 @@ class Row:
     replay: dict[str, Any]
 
 
-COARSE = {"batch_size": 64, "steps": 3, "refresh": 15, "explore": (1.0, 0.05, 8000)}
-C51 = {"learning_rate": 0.002, "average": 0.995, "decay": "linear"}
+COARSE = {"batch_size": 64, "n_steps": 3, "target_update_interval": 15, "exploration": (1.0, 0.05, 8000)}
+C51 = {"learning_rate": 0.002, "ema_decay": 0.995, "lr_schedule": "linear"}
 ROWS = {
-    "C51/CartPole-v1": Row((128, 64), (0.0, 100.0), 48_000, C51, COARSE | {"every": 3}),
-    "C51/Acrobot-v1": Row((128, 64), (-100.0, 0.0), 50_000, C51, COARSE | {"every": 5}),
+    "C51/CartPole-v1": Row((128, 64), (0.0, 100.0), 48_000, C51, COARSE | {"train_frequency": 3}),
+    "C51/Acrobot-v1": Row((128, 64), (-100.0, 0.0), 50_000, C51, COARSE | {"train_frequency": 5}),
     "QR-DQN/Acrobot-v1": Row(
         (256, 256),
         None,
         98_000,
-        {"learning_rate": 6.3e-4, "average": 0.9995, "decay": "constant"},
-        {"batch_size": 128, "steps": 1, "refresh": 250, "explore": (1.0, 0.1, 12_000), "every": 1},
+        {"learning_rate": 6.3e-4, "ema_decay": 0.9995, "lr_schedule": "constant"},
+        {"batch_size": 128, "n_steps": 1, "target_update_interval": 250, "exploration": (1.0, 0.1, 12_000), "train_frequency": 1},
     ),
 }
 
@@ -63,10 +63,10 @@ def run(name: str, seed: int) -> dict[str, Any]:
         model = th.rl.QRDQN(th.networks.mlp(d, of.hidden, actions * 25, "relu", seed=seed), 25)
     else:
         model = th.rl.C51(th.networks.mlp(d, of.hidden, actions * 51, "relu", seed=seed), *of.ends, 51)
-    replay = th.rl.Replay(environment, 4, capacity=100_000, discount=DISCOUNT, seed=seed, **of.replay)
-    steps = (of.transitions - replay.warmup) // replay.every
+    replay = th.rl.Replay(environment, 4, buffer_size=100_000, discount=DISCOUNT, seed=seed, **of.replay)
+    steps = (of.transitions - replay.learning_starts) // replay.train_frequency
     begun = time.process_time()
-    th.fit(model, replay, solver=th.Stochastic(steps=steps, clip=10.0, seed=seed, **of.solver))
+    th.fit(model, replay, solver=th.Stochastic(steps=steps, max_grad_norm=10.0, seed=seed, **of.solver))
     seconds = time.process_time() - begun
     found = returns(model, environment, EPISODES, seed=10_000 + seed)
     print(name, seed, f"{float(found.mean()):.1f} ± {float(found.std()) / EPISODES**0.5:.1f}, {seconds:.0f} s", flush=True)

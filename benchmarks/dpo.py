@@ -45,7 +45,7 @@ def main() -> None:
     left, other = some.split(HELD_OUT / (TRAIN + HELD_OUT), seed=0)
     train, held_out = (fitting(part, tokenizer, n) for part, n in ((left, TRAIN), (other, HELD_OUT)))
     begun = time.process_time()
-    policy = th.language.Autoregressive(th.language.adapt(llama, rank=8))
+    policy = th.language.Autoregressive(th.language.add_lora(llama, rank=8))
     model = th.preferences.DPO(policy, beta=given.beta)
     for part in (train, held_out):
         model.referenced(part)
@@ -56,7 +56,13 @@ def main() -> None:
     )
     before = score(model, held_out)
     solver = th.Stochastic(
-        steps=given.steps, batch_size=8, learning_rate=given.rate, warmup=5, decay="linear", held_out=None, clip=1.0
+        steps=given.steps,
+        batch_size=8,
+        learning_rate=given.rate,
+        warmup_steps=5,
+        lr_schedule="linear",
+        held_out=None,
+        max_grad_norm=1.0,
     )
     fit = th.fit(model, train, solver=solver)
     after, fitted = score(model, held_out), score(model, train)

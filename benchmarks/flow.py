@@ -31,7 +31,7 @@ from thetahat.evaluation.score import Score, score
 
 GROUPS = {"mean": 0, "error": 10, "worst": 20}
 FEATURES = (0, 1, 2, 3, 4, 5, 8, 9)  # all but concavity and concave points
-SOLVER: dict[str, Any] = {"steps": 300, "learning_rate": 0.003, "batch_size": 128, "held_out": None, "average": 0.98}
+SOLVER: dict[str, Any] = {"steps": 300, "learning_rate": 0.003, "batch_size": 128, "held_out": None, "ema_decay": 0.98}
 
 
 def mixture(train: th.data.Transformed, d: int, most: int, starts: int) -> tuple[Any, str]:

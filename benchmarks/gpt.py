@@ -97,7 +97,14 @@ def recipe(ids: torch.Tensor, vocabulary: int, steps: int) -> tuple[NanoGPT, flo
 # ---- the same through fit --------------------------------------------------------------------------------------------------------
 
 NETWORK = {"layers": 4, "width": 128, "heads": 4, "activation": "relu2", "ngrams": (4356, 16384, 32768)}
-SETTINGS = {"optimiser": "muon", "learning_rate": 0.01, "momentum": 0.95, "betas": (0.9, 0.95), "decay": "linear", "warmup": 10}
+SETTINGS = {
+    "optimiser": "muon",
+    "learning_rate": 0.01,
+    "momentum": 0.95,
+    "betas": (0.9, 0.95),
+    "lr_schedule": "linear",
+    "warmup_steps": 10,
+}
 
 
 def optimise(tokens: th.language.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]

@@ -31,6 +31,7 @@ from thetahat.io import runs
 from thetahat.solvers import Stochastic
 
 STEPS = 24
+LENGTHS = {"ppo": "--total-timesteps 192", "a2c": "--total-timesteps 768", "reinforce": f"--passes {STEPS}"}  # as many steps
 SYSTEMS = {
     "gpt": "gpt {d}/text.txt --context 32 --layers 1 --width 16 --heads 2",
     "classifier": "classifier {d}/digits.npy {d}/labels.npy --levels 17 --channels 4 8",
@@ -38,11 +39,11 @@ SYSTEMS = {
     "flow": "flow {d}/rows.csv --transforms 1 --width 8",
     "diffusion": "diffusion {d}/digits.npy --levels 17 --channels 4",
     "dpo": "align {d}/pairs.jsonl --network {d}/gpt --context 48",
-    "rloo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method rloo --reward {d}/r.thetahat --length 6 --group 2",
-    "grpo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method grpo --reward {d}/r.thetahat --length 6 --group 2",
-    "ppo": "policy --env CartPole-v1 --copies 4 --length 8 --epochs 2 --batch-size 16 --width 8 --episodes 2",
-    "a2c": "policy --env CartPole-v1 --method a2c --copies 4 --length 8 --width 8 --episodes 2",
-    "reinforce": "policy --env CartPole-v1 --method reinforce --copies 2 --width 8 --episodes 2",
+    "rloo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method rloo --reward {d}/r.thetahat --max-new-tokens 6 --num-generations 2",
+    "grpo": "align {d}/pairs.jsonl --network {d}/gpt --context 32 --method grpo --reward {d}/r.thetahat --max-new-tokens 6 --num-generations 2",
+    "ppo": "policy --env CartPole-v1 --num-envs 4 --num-steps 8 --epochs 2 --batch-size 16 --width 8 --eval-episodes 2",
+    "a2c": "policy --env CartPole-v1 --method a2c --num-envs 4 --num-steps 8 --width 8 --eval-episodes 2",
+    "reinforce": "policy --env CartPole-v1 --method reinforce --num-envs 2 --width 8 --eval-episodes 2",
 }
 
 
@@ -105,7 +106,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 
 def compared(name: str, folder: Path, kills: int, rng: random.Random) -> dict[str, bool]:
     """Whether a run that was killed so many times ended as one that was not."""
-    words = SYSTEMS[name].format(d=folder) + f" --steps {STEPS}"
+    words = SYSTEMS[name].format(d=folder) + " " + LENGTHS.get(name, f"--steps {STEPS}")
     whole, other = folder / f"{name}-whole", folder / f"{name}-killed"
     command(f"{words} --run {whole}")
     shutil.rmtree(other, ignore_errors=True)

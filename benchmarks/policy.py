@@ -53,11 +53,13 @@ def ours(
     with torch.no_grad():
         chooses.network[-1].weight.mul_(0.01)  # all actions equally probable at the start, as there
     advantage = th.rl.GAE(expects, discount, trace, normalise=True)
-    rollouts = th.rl.Rollouts(ENVIRONMENT, copies, length=length, advantage=advantage, epochs=epochs, batch_size=batch, seed=seed)
+    rollouts = th.rl.Rollouts(
+        ENVIRONMENT, copies, num_steps=length, advantage=advantage, epochs=epochs, batch_size=batch, seed=seed
+    )
     objective = th.LogLikelihood(chooses, rollouts, th.rl.Clipped(0.2)) + th.LogLikelihood(expects, rollouts)
     passes = total // (copies * length)
     steps = epochs * -(-copies * length // batch)
-    solver = th.Stochastic(steps=steps * passes, learning_rate=rate, decay="linear", clip=0.5)
+    solver = th.Stochastic(steps=steps * passes, learning_rate=rate, lr_schedule="linear", max_grad_norm=0.5)
     state, spent, reached, greedy = solver.start(objective), 0.0, None, 0.0
     for i in range(passes):
         begun = time.process_time()

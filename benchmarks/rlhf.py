@@ -34,7 +34,7 @@ def language() -> tuple[th.language.Characters, th.language.Autoregressive, set[
     train, held_out = th.language.Tokens(texts, alphabet, context=64).split(0.05)
     network = th.networks.Transformer(alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0)
     solver = th.Stochastic(
-        steps=500, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, decay="linear", held_out=held_out, evaluate_every=500
+        steps=500, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, lr_schedule="linear", held_out=held_out, evaluate_every=500
     )  # fmt: skip
     fit = th.fit(th.language.Autoregressive(network), train, solver=solver)
     words = {w for text in texts for w in text.split() if w.isalpha() and len(w) >= 3}
@@ -77,7 +77,7 @@ def main() -> None:
         th.data.Batch(whole.tensors), target="preference"
     )  # one prompt: pairs of answers are what is independent
     scorer = th.preferences.Reward(copy.deepcopy(first.network))
-    solver = th.Stochastic(steps=200, batch_size=64, learning_rate=5e-4, warmup=20, held_out=0.2, evaluate_every=10)
+    solver = th.Stochastic(steps=200, batch_size=64, learning_rate=5e-4, warmup_steps=20, held_out=0.2, evaluate_every=10)
     judge = th.fit(th.preferences.BradleyTerry(scorer), pairs, solver=solver)
     print(judge.certificate, f"({time.process_time() - begun:.0f} s)", flush=True)
     length = torch.tensor([LENGTH + len(prompt)])
@@ -101,11 +101,11 @@ def main() -> None:
         policy = th.language.Autoregressive(copy.deepcopy(first.network))
         policy.requires_grad_(True)
         draws = th.language.Generations(
-            [prompt], lambda prompts, answers: fitted(answers), length=LENGTH, group=64, advantage=th.language.RLOO(), reference=first,
-            kl=beta, seed=int(100 * beta) + 1,
+            [prompt], lambda prompts, answers: fitted(answers), max_new_tokens=LENGTH, num_generations=64,
+            advantage=th.language.RLOO(), reference=first, kl_coef=beta, seed=int(100 * beta) + 1,
         )  # fmt: skip
         objective = th.Objective([th.LogLikelihood(policy, draws, th.rl.Advantage())])
-        solver = th.Stochastic(steps=given.steps, learning_rate=1e-3, decay="constant", clip=1.0)
+        solver = th.Stochastic(steps=given.steps, learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0)
         state = solver.start(objective)
         looks = sorted({0, 5, 10, 20, 40, 60, 80, 100, 125, given.steps})
         while True:

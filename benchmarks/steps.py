@@ -43,7 +43,9 @@ def bare(network: nn.Module, x: Tensor, y: Tensor, steps: int, size: int) -> flo
 def ours(model: nn.Module, names: tuple[str, str], x: Tensor, y: Tensor, steps: int, size: int) -> float:
     batch = th.data.Batch(dict(zip(names, (x, y), strict=True)), dims=y.ndim)
     objective = th.Objective([th.LogLikelihood(model, th.data.Tensors(batch))])
-    solver = th.Stochastic(steps=steps, batch_size=size, learning_rate=1e-3, decay="constant", held_out=None, keep="last")
+    solver = th.Stochastic(
+        steps=steps, batch_size=size, learning_rate=1e-3, lr_schedule="constant", held_out=None, restore_best=False
+    )
     begun = time.perf_counter()
     th.solvers.iterate(solver, objective)
     return time.perf_counter() - begun

@@ -132,10 +132,10 @@ def main() -> None:
         batch_size=a.batch,
         learning_rate=a.rate,
         optimiser=a.optimiser,
-        warmup=min(200, a.steps // 10),
-        average=a.average,
+        warmup_steps=min(200, a.steps // 10),
+        ema_decay=a.average,
         held_out=None,
-        keep="last",
+        restore_best=False,
         seed=a.seed,
     )
     clock = time.process_time if a.threads == 1 else time.perf_counter

@@ -23,7 +23,7 @@ from thetahat.generative import (
     PixelTransformer,
     UNet,
 )
-from thetahat.language import Autoregressive, Tokens, adapt
+from thetahat.language import Autoregressive, Tokens, add_lora
 from thetahat.models import Conditional
 from thetahat.networks import Transformer
 
@@ -63,14 +63,14 @@ FITS = {
         solver=th.Stochastic(**STEPS),
     ),
     "GPT": lambda: th.fit(
-        Autoregressive(adapt(Transformer(11, layers=1, width=8, heads=2), 2)),
+        Autoregressive(add_lora(Transformer(11, layers=1, width=8, heads=2), 2)),
         Tokens(["abcdefghijk" * 40], "characters", context=8),
         solver=th.Stochastic(**STEPS),
     ),
     "classifier": lambda: th.fit(
         Conditional(Categorical(3), ConvNet((4, 4), 3, (4,), levels=17)),
         {"x": torch.from_numpy(PIXELS), "y": torch.arange(40) % 3},
-        solver=th.Stochastic(average=0.9, **STEPS),
+        solver=th.Stochastic(ema_decay=0.9, **STEPS),
     ),
 }
 

@@ -138,7 +138,7 @@ KINDS = {
     "a mixture": array(lambda: th.models.Mixture("normal", 2), "r", solver=th.EM(starts=1)),
     "ratings": games,
     "a network": on_batches(lambda: network(th.families.Categorical(3), 3), "k"),
-    "an averaged network": on_batches(lambda: network(th.families.Categorical(3), 3), "k", average=0.9),
+    "an averaged network": on_batches(lambda: network(th.families.Categorical(3), 3), "k", ema_decay=0.9),
     "a network by Newton": of_model(lambda: Line(), ["x", "y"]),
     "a language model": tokens,
 }

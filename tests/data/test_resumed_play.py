@@ -44,7 +44,12 @@ def ppo(environment: str, settings: dict[str, Any] | None, **more: Any) -> th.Ob
 def c51() -> th.Objective:
     model = th.rl.C51(th.networks.mlp(4, 8, 2 * 5), 0.0, 50.0, 5)
     return th.Objective(
-        [th.LogLikelihood(model, Replay("CartPole-v1", 2, warmup=30, capacity=60, refresh=7, batch_size=8, steps=2))]
+        [
+            th.LogLikelihood(
+                model,
+                Replay("CartPole-v1", 2, learning_starts=30, buffer_size=60, target_update_interval=7, batch_size=8, n_steps=2),
+            )
+        ]
     )
 
 
@@ -150,9 +155,9 @@ class Simulated(gymnasium.Env):
 
 def test_where_an_environment_cannot_be_kept_the_run_goes_on_with_new_episodes_and_says_so():
     policy = th.rl.Policy(torch.nn.Linear(1, 2))
-    rollouts = Rollouts(Simulated, 2, length=4)
+    rollouts = Rollouts(Simulated, 2, num_steps=4)
     next(rollouts.batches(policy))
-    fresh = Rollouts(Simulated, 2, length=4)
+    fresh = Rollouts(Simulated, 2, num_steps=4)
     with pytest.warns(UserWarning, match=r"clock is a builtins\.generator.*new ones begin"):
         fresh.restore(rollouts.state())
     assert not fresh.under_way

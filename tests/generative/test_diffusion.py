@@ -227,7 +227,7 @@ def test_what_is_held_out_is_scored_by_the_bound_whatever_the_weights():
     y = torch.randn(200, 3, generator=seeded())
     held = Tensors({"y": torch.randn(100, 3, generator=seeded(1))})
     model = Diffusion(Denoiser(3, width=16, blocks=1), predict="epsilon", K=32)
-    solver = th.Stochastic(steps=20, batch_size=32, held_out=held, evaluate_every=20, keep="last")
+    solver = th.Stochastic(steps=20, batch_size=32, held_out=held, evaluate_every=20, restore_best=False)
     fit = th.fit(model, Noised(Tensors({"y": y})), weights=th.generative.Simple(model.schedule), solver=solver)
     score = fit.score(held, seed=5)
     noise = 3**0.5 * score.error / score.n  # of one look less the mean of two
@@ -279,7 +279,7 @@ def test_a_killed_climb_goes_on_bit_for_bit(tmp_path):
     def maximised(steps, **settings):
         model = Diffusion(Denoiser(3, width=8, blocks=1), predict="v")
         data = Noised(Tensors({"y": torch.randn(30, 3, generator=seeded())}))
-        solver = th.Stochastic(steps=steps, batch_size=8, held_out=None, decay="constant", evaluate_every=3, **settings)
+        solver = th.Stochastic(steps=steps, batch_size=8, held_out=None, lr_schedule="constant", evaluate_every=3, **settings)
         return th.fit(model, data, weights=th.generative.Simple(model.schedule), solver=solver)
 
     whole = maximised(6)

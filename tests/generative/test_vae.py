@@ -185,7 +185,7 @@ def test_the_doubly_reparameterised_gradient_has_the_same_value_and_no_noise_at_
 def test_a_linear_vae_climbs_to_probabilistic_pca() -> None:
     """Lucas et al. (2019): its bound has no maximum but the one of the exact likelihood, Tipping and Bishop's closed form."""
     y, best = rows(), principal(rows())[3] / N
-    solver = th.Stochastic(steps=400, batch_size=N, learning_rate=0.15, held_out=None, keep="last")
+    solver = th.Stochastic(steps=400, batch_size=N, learning_rate=0.15, held_out=None, restore_best=False)
     fit = th.fit(linear(K=4, estimator="doubly reparameterised"), {"y": y}, solver=solver)
     reached = float(exact(fit.model, y).mean())
     bound = fit.score({"y": y}, samples=400)

@@ -332,7 +332,7 @@ def test_a_model_that_was_changed_after_it_was_made_is_not_described():
 def test_a_fit_of_a_policy_keeps_its_value_function(tmp_path):
     """Two terms on one source, loaded without a line of code: θ of both, bit for bit."""
     advantage = th.rl.GAE(value := th.rl.Value(th.networks.mlp(4, 8, 1)))
-    rollouts = th.rl.Rollouts("CartPole-v1", 2, length=8, advantage=advantage)
+    rollouts = th.rl.Rollouts("CartPole-v1", 2, num_steps=8, advantage=advantage)
     policy = th.rl.Policy(th.networks.mlp(4, 8, 2))
     objective = th.LogLikelihood(policy, rollouts, th.rl.Advantage()) + th.LogLikelihood(value, rollouts)
     fit = th.maximize(objective, solver=th.Stochastic(steps=3, held_out=None), run=tmp_path / "r")
@@ -576,7 +576,7 @@ def test_a_fit_of_adapters_holds_the_adapters_alone_and_asks_for_the_weights_tha
 
     def network(seed):
         torch.manual_seed(seed)
-        return th.language.adapt(th.networks.Transformer(2000, width=64, layers=2, heads=2, seed=seed), 2, seed=0)
+        return th.language.add_lora(th.networks.Transformer(2000, width=64, layers=2, heads=2, seed=seed), 2, seed=0)
 
     net = network(0)
     data = th.language.Tokens(np.random.default_rng(0).integers(0, 2000, 400), None, context=16)

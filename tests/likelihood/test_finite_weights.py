@@ -13,9 +13,9 @@ from thetahat.rl import Advantage, Clipped
 
 WEIGHTINGS = [
     Clipped(0.2),
-    Clipped(0.2, entropy=0.01),
+    Clipped(0.2, entropy_coef=0.01),
     Advantage(),
-    Advantage(entropy=0.01),
+    Advantage(entropy_coef=0.01),
     *(Penalised(each, 0.5, k) for each in (Clipped(0.2), Advantage()) for k in ("k1", "k2", "k3")),
 ]
 LOGS = [0.0, -1e-8, -1.0, -80.0, -89.0, -120.0, -750.0, -1e4, -1e30]

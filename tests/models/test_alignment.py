@@ -89,10 +89,10 @@ def test_the_sentences_are_all_there_are(both):
 
 
 METHODS = {
-    "REINFORCE": (RLOO(across=True), Advantage(), {"kl": BETA}),
-    "RLOO": (RLOO(), Advantage(), {"kl": BETA}),
-    "GRPO": (GroupRelative(by_std=False, by_length=False), Advantage(), {"kl": BETA}),
-    "PPO": (RLOO(), Clipped(0.2), {"kl": BETA, "epochs": 2, "batch_size": 128}),
+    "REINFORCE": (RLOO(across=True), Advantage(), {"kl_coef": BETA}),
+    "RLOO": (RLOO(), Advantage(), {"kl_coef": BETA}),
+    "GRPO": (GroupRelative(by_std=False, by_length=False), Advantage(), {"kl_coef": BETA}),
+    "PPO": (RLOO(), Clipped(0.2), {"kl_coef": BETA, "epochs": 2, "batch_size": 128}),
     "KL beside the reward, k2": (RLOO(), Penalised(Advantage(), BETA, "k2"), {}),
 }
 
@@ -103,10 +103,14 @@ def test_every_method_reaches_the_closed_form_optimum(both, method):
     policy, reference = both
     advantage, weights, more = METHODS[method]
     best = optimum(reference)
-    draws = Generations([[BOS]], reward, length=LENGTH, end=END, group=256, advantage=advantage, reference=reference, **more)
+    draws = Generations(
+        [[BOS]], reward, max_new_tokens=LENGTH, end=END, num_generations=256, advantage=advantage, reference=reference, **more
+    )
     with torch.no_grad():
         before = float((log_probs(policy).exp() * (log_probs(policy) - best)).sum())
-    policy = th.fit(policy, draws, weights=weights, solver=th.Stochastic(steps=150, learning_rate=0.1, decay="linear")).model
+    policy = th.fit(
+        policy, draws, weights=weights, solver=th.Stochastic(steps=150, learning_rate=0.1, lr_schedule="linear")
+    ).model
     with torch.no_grad():
         now = log_probs(policy)
     assert before > 0.3
@@ -153,7 +157,9 @@ def test_each_estimate_of_the_divergence_has_the_gradient_that_it_is_said_to_hav
 def test_ends_and_cuts_are_apart_and_the_mask_is_one(both):
     """The end counts as a term, what fills a row up does not; log π, the reference and every mean see the same tokens."""
     policy, reference = both
-    draws = Generations([[BOS], [BOS, 1]], reward, length=2, end=END, group=40, reference=reference, kl=0.1, truncated=-5.0)
+    draws = Generations(
+        [[BOS], [BOS, 1]], reward, max_new_tokens=2, end=END, num_generations=40, reference=reference, kl_coef=0.1, truncated=-5.0
+    )
     batch = next(draws.batches(policy))
     last = batch.count.cumsum(1) == batch.count.sum(1, keepdim=True)
     first_last = last & (last.cumsum(1) == 1)
@@ -187,7 +193,9 @@ def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, minibatches, 
 
     def optimise(path, steps):
         policy = Autoregressive(Tree(1))
-        draws = Generations([[BOS], [BOS, 2]], reward, length=2, end=END, prompts_per_step=1, advantage=RLOO(), **minibatches)
+        draws = Generations(
+            [[BOS], [BOS, 2]], reward, max_new_tokens=2, end=END, prompts_per_step=1, advantage=RLOO(), **minibatches
+        )
         solver = th.Stochastic(steps=8, evaluate_every=1, checkpoint=path)
         objective = th.Objective([th.LogLikelihood(policy, draws, Clipped(0.2))])
         state = solver.start(objective)
@@ -202,7 +210,7 @@ def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, minibatches, 
 
 def test_another_climb_begins_with_a_pass_of_its_own():
     """What is left of a pass is another policy's: the first batch of a run has ratio 1."""
-    draws = Generations([[BOS]], reward, length=2, end=END, group=8, advantage=RLOO(), epochs=2, batch_size=4)
+    draws = Generations([[BOS]], reward, max_new_tokens=2, end=END, num_generations=8, advantage=RLOO(), epochs=2, batch_size=4)
     next(draws.minibatches(Autoregressive(Tree(1))))
     other = Autoregressive(Tree(2))
     batch = next(draws.minibatches(other))
@@ -213,28 +221,30 @@ def test_what_cannot_be_generated_or_rewarded_is_named(both):
     policy = both[0]
 
     def draws(reward=reward, **more):
-        return next(Generations([[BOS]], reward, **({"length": 2, "end": END} | more)).batches(policy))
+        return next(Generations([[BOS]], reward, **({"max_new_tokens": 2, "end": END} | more)).batches(policy))
 
     with pytest.raises(EmptyData, match="no prompts"):
-        Generations([], reward, length=2)
+        Generations([], reward, max_new_tokens=2)
     with pytest.raises(BadArgument, match="prompt 1 has the shape"):
-        Generations([[BOS], []], reward, length=2)
+        Generations([[BOS], []], reward, max_new_tokens=2)
     with pytest.raises(BadArgument, match="prompt 0 has 3 tokens, and with an answer of 2 more than context=4"):
-        Generations([[BOS, 1, 2]], reward, length=2, context=4)
+        Generations([[BOS, 1, 2]], reward, max_new_tokens=2, context=4)
     with pytest.raises(BadArgument, match="length=0"):
-        Generations([[BOS]], reward, length=0)
+        Generations([[BOS]], reward, max_new_tokens=0)
     with pytest.raises(BadArgument, match="reference="):
-        Generations([[BOS]], reward, length=2, kl=0.1)
+        Generations([[BOS]], reward, max_new_tokens=2, kl_coef=0.1)
     with pytest.raises(DataError, match=r"shape \(1,\) for 4 answers"):
         draws(lambda prompts, answers: torch.zeros(1))
     with pytest.raises(NotFinite, match="the reward of answer 2 is nan"):
         draws(lambda prompts, answers: torch.tensor([0.0, 1.0, torch.nan, 1.0]))
     with pytest.raises(BadArgument, match="two or more"):
-        draws(group=1, advantage=RLOO())
+        draws(num_generations=1, advantage=RLOO())
 
 
 def test_a_reward_that_never_varies_ends_as_a_fit_that_says_so(both, tmp_path):
-    source = Generations([[BOS]], lambda prompts, answers: torch.full((len(answers),), 0.25), length=2, end=END, advantage=RLOO())
+    source = Generations(
+        [[BOS]], lambda prompts, answers: torch.full((len(answers),), 0.25), max_new_tokens=2, end=END, advantage=RLOO()
+    )
     solver = th.Stochastic(steps=100, checkpoint=tmp_path / "last", checkpoint_every=5)
     fit = th.fit(both[0], source, weights=Advantage(), solver=solver)
     assert fit.certificate.status == "stochastic"
@@ -252,8 +262,10 @@ def test_a_solved_task_ends_as_a_fit_that_says_so(both):
     def right(prompts, answers):
         return torch.tensor([float(len(a) == 3 and bool((a == best).all())) for a in answers])
 
-    source = Generations([[BOS], [BOS]], right, length=LENGTH, end=END, group=32, prompts_per_step=1, advantage=RLOO())
-    fit = th.fit(policy, source, weights=Advantage(), solver=th.Stochastic(steps=2000, learning_rate=0.3, decay="constant"))
+    source = Generations(
+        [[BOS], [BOS]], right, max_new_tokens=LENGTH, end=END, num_generations=32, prompts_per_step=1, advantage=RLOO()
+    )
+    fit = th.fit(policy, source, weights=Advantage(), solver=th.Stochastic(steps=2000, learning_rate=0.3, lr_schedule="constant"))
     assert fit.certificate.steps < 2000
     assert "The reward was 1 for every answer of the last 20 passes: the task is solved" in fit.certificate.detail
     assert "Ended before its 2000 steps" in fit.certificate.detail
@@ -266,7 +278,7 @@ def test_training_goes_on_while_a_prompt_still_varies(both):
     def reward(asked, answers):
         return torch.tensor([1.0 if len(p) == 1 else float(a[0] == 2) for p, a in zip(asked, answers, strict=True)])
 
-    source = Generations(prompts, reward, length=1, group=16, prompts_per_step=1, advantage=RLOO())
+    source = Generations(prompts, reward, max_new_tokens=1, num_generations=16, prompts_per_step=1, advantage=RLOO())
     fit = th.fit(both[0], source, weights=Advantage(), solver=th.Stochastic(steps=70, learning_rate=1e-9))
     assert fit.certificate.steps == 70
     assert "The reward was" not in fit.certificate.detail
@@ -278,7 +290,14 @@ def test_with_a_divergence_from_a_reference_a_constant_reward_still_teaches(both
     with torch.no_grad():
         policy.network.table.add_(torch.randn(policy.network.table.shape, generator=torch.Generator().manual_seed(3)))
     draws = Generations(
-        [[BOS]], lambda p, a: torch.ones(len(a)), length=LENGTH, end=END, group=64, advantage=RLOO(), reference=reference, kl=1.0
+        [[BOS]],
+        lambda p, a: torch.ones(len(a)),
+        max_new_tokens=LENGTH,
+        end=END,
+        num_generations=64,
+        advantage=RLOO(),
+        reference=reference,
+        kl_coef=1.0,
     )
     fit = th.fit(policy, draws, weights=Advantage(), solver=th.Stochastic(steps=60, learning_rate=0.1))
     assert fit.certificate.steps == 60
@@ -296,7 +315,7 @@ def test_what_is_measured_of_generations_is_the_last_pass_and_no_average(both):
         now = next(pays)
         return torch.tensor([now + 0.5 * (i % 2) for i in range(len(answers))])
 
-    source = Generations([[BOS]], reward, length=2, end=END, group=4, advantage=RLOO())
+    source = Generations([[BOS]], reward, max_new_tokens=2, end=END, num_generations=4, advantage=RLOO())
     for k in range(5):
         batch = next(source.batches(policy))
         assert source.measured()["reward"] == k + 0.25
@@ -351,7 +370,7 @@ def test_dpo_is_the_published_loss():
     torch.testing.assert_close(model.log_prob(pairs.whole), torch.stack(wanted), atol=1e-10, rtol=0)
     known = model.referenced(pairs)
     torch.testing.assert_close(model.log_prob(known.whole), torch.stack(wanted), atol=1e-10, rtol=0)
-    flipped = DPO(policy, reference, beta=0.1, noise=0.1).log_prob(pairs.whole).exp()
+    flipped = DPO(policy, reference, beta=0.1, label_smoothing=0.1).log_prob(pairs.whole).exp()
     torch.testing.assert_close(flipped, 0.9 * torch.stack(wanted).exp() + 0.1 * (1 - torch.stack(wanted).exp()))
 
 
@@ -399,7 +418,7 @@ def test_the_reference_is_a_frozen_copy_and_what_was_given_stays_as_it_is(both):
     assert set(model.referenced(pairs).whole) == names | {"chosen_reference", "rejected_reference"}
     assert set(pairs.whole) == names
     th.fit(model, preferences(), solver=th.Stochastic(steps=3, held_out=None))
-    draws = Generations([[BOS]], reward, length=2, end=END, reference=reference, kl=0.1, advantage=RLOO())
+    draws = Generations([[BOS]], reward, max_new_tokens=2, end=END, reference=reference, kl_coef=0.1, advantage=RLOO())
     next(draws.batches(policy))
     policy.sample(torch.tensor([[BOS]]), 2)
     assert same(before, state_of(reference))
@@ -429,7 +448,7 @@ def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_wri
         for p in net.parameters():
             p.add_(0.1)
         plain = net(tokens)
-        th.language.adapt(net, rank=2, targets=("q_proj", "v_proj", "up_proj"))
+        th.language.add_lora(net, rank=2, targets=("q_proj", "v_proj", "up_proj"))
         assert torch.equal(net(tokens), plain)
         for name, p in net.named_parameters():
             assert p.requires_grad == name.endswith((".A", ".B"))
@@ -447,9 +466,9 @@ def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_wri
         ):
             torch.testing.assert_close(found, wanted)
         torch.testing.assert_close(th.language.merge(net)(tokens), changed)
-    with pytest.raises(BadArgument, match="adapt"):
+    with pytest.raises(BadArgument, match="add_lora"):
         DPO(own)
     with pytest.raises(BadArgument, match="There are"):
-        th.language.adapt(own, targets=("query",))
+        th.language.add_lora(own, targets=("query",))
     with pytest.raises(BadArgument, match="the policy itself"):
         DPO(own, own)

@@ -11,7 +11,7 @@ import thetahat as th
 from thetahat.data import Batch
 from thetahat.errors import ModelError
 from thetahat.generative import FullyVisible, MaskedMLP, PixelTransformer
-from thetahat.language import Autoregressive, Pretrained, Tokens, adapt
+from thetahat.language import Autoregressive, Pretrained, Tokens, add_lora
 from thetahat.networks import Transformer, causality
 
 V, T = 11, 12
@@ -99,7 +99,7 @@ def test_an_encoder_of_torch_needs_its_mask(size, monkeypatch):
         lambda: Transformer(V, layers=2, width=16, heads=4, kv_heads=2, tied=True, activation="relu2", ngrams=(121, 16)),
         lambda: Transformer(V, layers=1, width=16, heads=2, dtype=torch.bfloat16),
         lambda: Transformer(V, layers=1, width=16, heads=2, dtype=torch.float64),
-        lambda: adapt(Transformer(V, layers=1, width=16, heads=2), rank=2),
+        lambda: add_lora(Transformer(V, layers=1, width=16, heads=2), rank=2),
         lambda: nn.Embedding(V, V),
         lambda: Looks(0),
         lambda: Looks(-1, only=3),

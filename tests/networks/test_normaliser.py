@@ -35,7 +35,7 @@ def test_in_pieces_as_at_once():
 def test_a_pass_is_played_and_learnt_from_with_one_normaliser():
     """It knows the passes before, padding left out, and not the one under way: the recorded log π is that of the policy that learns."""
     normaliser, policy, value = pair()
-    rollouts = th.rl.Rollouts("CartPole-v1", 3, length=20, advantage=th.rl.GAE(value), seed=1)
+    rollouts = th.rl.Rollouts("CartPole-v1", 3, num_steps=20, advantage=th.rl.GAE(value), seed=1)
     played = []
     for _ in range(4):
         (batch,) = rollouts.batches(policy)
@@ -50,14 +50,14 @@ def test_a_pass_is_played_and_learnt_from_with_one_normaliser():
 
 def test_evaluation_and_steps_leave_it_as_it_is():
     normaliser, policy, value = pair()
-    rollouts = th.rl.Rollouts("CartPole-v1", 4, length=8, advantage=th.rl.GAE(value), epochs=3, batch_size=16, seed=0)
+    rollouts = th.rl.Rollouts("CartPole-v1", 4, num_steps=8, advantage=th.rl.GAE(value), epochs=3, batch_size=16, seed=0)
     objective = th.LogLikelihood(policy, rollouts, th.rl.Clipped()) + th.LogLikelihood(value, rollouts)
     policy = th.maximize(objective, solver=th.Stochastic(steps=12, learning_rate=1e-3)).model
     normaliser = next(m for m in policy.modules() if isinstance(m, Normaliser))
     assert float(normaliser.seen) > 0
     before = {name: b.clone() for name, b in normaliser.named_buffers()}
     returns(policy, "CartPole-v1", 3)
-    policy.log_prob(next(th.rl.Rollouts("CartPole-v1", 2, length=4).batches(policy)))
+    policy.log_prob(next(th.rl.Rollouts("CartPole-v1", 2, num_steps=4).batches(policy)))
     assert all(torch.equal(b, before[name]) for name, b in normaliser.named_buffers())
 
 
@@ -106,9 +106,9 @@ def test_scales_that_would_stop_a_network_do_not_stop_it():
         policy = th.rl.Policy(nn.Sequential(layer, mlp(4, 32, 2, "tanh", seed=0)))
         value = th.rl.Value(nn.Sequential(layer, mlp(4, 32, 1, "tanh", seed=1)))
         advantage = th.rl.GAE(value, 0.99, 0.95, normalise=True)
-        rollouts = th.rl.Rollouts(poles, 16, length=32, advantage=advantage, epochs=8, batch_size=512, seed=0)
+        rollouts = th.rl.Rollouts(poles, 16, num_steps=32, advantage=advantage, epochs=8, batch_size=512, seed=0)
         objective = th.LogLikelihood(policy, rollouts, th.rl.Clipped()) + th.LogLikelihood(value, rollouts)
-        policy = th.maximize(objective, solver=th.Stochastic(steps=160, learning_rate=0.02, clip=0.5, seed=0)).model
+        policy = th.maximize(objective, solver=th.Stochastic(steps=160, learning_rate=0.02, max_grad_norm=0.5, seed=0)).model
         return float(returns(policy, poles, 10, seed=5).mean())
 
     assert learnt(True) > 2 * learnt(False)

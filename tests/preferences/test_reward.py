@@ -81,7 +81,7 @@ def test_a_reward_is_climbed_with_its_network():
     """What is preferred can be read from the answer: the held-out pairs are judged rightly after a few steps."""
     source, other = pairs(200), pairs(60, seed=1)
     model = BradleyTerry(Reward(network().float()))
-    solver = th.Stochastic(steps=60, batch_size=32, learning_rate=3e-3, held_out=None, warmup=5)
+    solver = th.Stochastic(steps=60, batch_size=32, learning_rate=3e-3, held_out=None, warmup_steps=5)
     fit = th.fit(model, source, solver=solver)
     found = th.preferences.judge(fit, other)
     assert found.accuracy > 0.95

@@ -79,7 +79,7 @@ def test_an_episode_cut_off_is_bootstrapped_and_one_that_ended_is_not():
 def test_steps_that_only_begin_anew_are_no_part_of_an_advantage():
     """Acrobot cut off every 4 steps, in passes of 7: gymnasium's reset steps have count 0, advantage 0, and nothing is carried over them."""
     policy, value = (m(th.networks.mlp(6, (), k)) for m, k in ((th.rl.Policy, 3), (th.rl.Value, 1)))
-    rollouts = th.rl.Rollouts("Acrobot-v1", 2, length=7, advantage=GAE(value, 1.0, 1.0), settings={"max_episode_steps": 4})
+    rollouts = th.rl.Rollouts("Acrobot-v1", 2, num_steps=7, advantage=GAE(value, 1.0, 1.0), settings={"max_episode_steps": 4})
     batch = next(rollouts.batches(policy))
     assert batch.count[0].tolist() == [1, 1, 1, 1, 0, 1, 1]
     assert bool((batch["advantage"][:, 4] == 0).all())
@@ -118,7 +118,7 @@ def test_ppo_as_a_weighted_likelihood_has_the_gradient_of_its_clipped_surrogate(
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("weighting", [Advantage(entropy=0.7), Clipped(0.2, entropy=0.7)])
+@pytest.mark.parametrize("weighting", [Advantage(entropy_coef=0.7), Clipped(0.2, entropy_coef=0.7)])
 def test_the_bonus_has_the_gradient_of_the_entropy_in_expectation(weighting):
     """All actions of a softmax, each as often as it is probable, advantage 0: Σ_a π(a) w ∇log π = c ∇H."""
     logits = torch.randn(5, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
@@ -132,7 +132,7 @@ def test_the_bonus_has_the_gradient_of_the_entropy_in_expectation(weighting):
 
 def test_the_first_step_on_fresh_rollouts_has_a_ratio_of_exactly_one():
     policy, value = (m(th.networks.mlp(4, (8,), k)) for m, k in ((th.rl.Policy, 2), (th.rl.Value, 1)))
-    rollouts = th.rl.Rollouts("CartPole-v1", 3, length=5, advantage=GAE(value))
+    rollouts = th.rl.Rollouts("CartPole-v1", 3, num_steps=5, advantage=GAE(value))
     batch = next(rollouts.batches(policy))
     with torch.no_grad():
         torch.testing.assert_close(policy.log_prob(batch), batch["log_prob"], atol=1e-6, rtol=0)
@@ -146,9 +146,9 @@ def test_what_a_weighting_lacks_is_named():
         Advantage()(Batch({"y": torch.zeros(2)}), torch.zeros(2))
     with pytest.raises(BadArgument, match="log π of the policy that played"):
         Clipped()(bare, torch.zeros(2))
-    with pytest.raises(BadArgument, match="epsilon=0"):
+    with pytest.raises(BadArgument, match="clip_coef=0"):
         Clipped(0)
-    with pytest.raises(BadArgument, match="trace=2"):
+    with pytest.raises(BadArgument, match="gae_lambda=2"):
         GAE(th.rl.Value(Table([0.0])), 0.9, 2)
     with pytest.raises(BadArgument, match=r"rl\.Value"):
         GAE(nn.Linear(2, 1))

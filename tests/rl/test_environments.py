@@ -91,7 +91,7 @@ def test_an_episode_that_does_not_end_is_an_error_and_not_a_wait(monkeypatch):
 
 
 def test_segments_go_on_from_pass_to_pass():
-    rollouts = Rollouts(Counter, 1, length=4)
+    rollouts = Rollouts(Counter, 1, num_steps=4)
     policy = th.rl.Policy(torch.nn.Linear(2, 2))
     first, second = next(rollouts.batches(policy)), next(rollouts.batches(policy))
     assert first["next"][0].tolist() == [[0, 1], [0, 2], [0, 3], [0, 0]]  # the fourth step only begins anew: no transition
@@ -101,7 +101,9 @@ def test_segments_go_on_from_pass_to_pass():
     assert rollouts.measured()["training_return"] == np.mean([6, 3])
 
 
-@pytest.mark.parametrize(("fault", "said"), [("reward", "the reward nan in copy 0 after 2 steps"), ("state", "the state inf")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [("reward", "the reward nan in environment 0 after 2 steps"), ("state", "the state inf")]
+)
 def test_what_is_not_finite_is_named(fault, said):
     with pytest.raises(NotFinite, match=said):
         returns(th.rl.Policy(torch.nn.Linear(2, 2)), "Counter-v0", 1, fault=fault)
@@ -133,7 +135,7 @@ class Faulty(Counter):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("raises", r"Faulty failed after 1 steps of 1 copies: RuntimeError: boom. It promises states of shape \(2,\)"),
+        ("raises", r"Faulty failed after 1 steps of 1 environments: RuntimeError: boom. It promises states of shape \(2,\)"),
         ("shape", "Faulty failed after 1 steps"),
         ("word", "Faulty failed after 0 steps .*'x'"),
     ],
@@ -159,7 +161,7 @@ def test_states_that_are_no_arrays_are_refused():
 
 def test_actions_of_every_space_are_played_and_their_density_is_right():
     """Pendulum's squashed normal beside torch's TransformedDistribution; a multi-discrete action beside independent categoricals."""
-    rollouts = Rollouts("Pendulum-v1", 2, length=3)
+    rollouts = Rollouts("Pendulum-v1", 2, num_steps=3)
     policy = th.rl.Policy(th.networks.mlp(3, 8, 2), rollouts.actions)
     batch = next(rollouts.batches(policy))
     m, s = policy.network(batch["state"]).chunk(2, -1)
@@ -212,7 +214,7 @@ def test_whole_numbers_of_a_box_are_numbers_to_a_network(dtype, wide):
     batch = next(Rollouts(make, 2).batches(policy))
     assert batch["state"].numpy().dtype == wide
     assert batch["state"][0].tolist() == [[t, 10 * t] for t in range(5)]
-    replay = th.rl.Replay(make, 2, warmup=10, batch_size=4)
+    replay = th.rl.Replay(make, 2, learning_starts=10, batch_size=4)
     assert next(replay.minibatches(th.rl.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))["state"].dtype.is_floating_point
     assert returns(policy, make, 2).tolist() == [5, 5]
 
@@ -232,7 +234,7 @@ def test_a_discrete_space_that_begins_elsewhere_is_numbered_from_zero():
         model.network.weight.copy_(torch.tensor([[0.0] * 4 + [1.0] * 4] * 3))  # the second action is the better one
     assert returns(model, make, 1).tolist() == [5]
     assert [int(a) for a in taken] == [2] * 5
-    replay = th.rl.Replay(make, 1, warmup=5, explore=(0.0, 0.0, 1), batch_size=4)
+    replay = th.rl.Replay(make, 1, learning_starts=5, exploration=(0.0, 0.0, 1), batch_size=4)
     assert next(replay.minibatches(model))["action"].tolist() == [1] * 4
 
 
@@ -245,11 +247,11 @@ def test_several_discrete_actions_that_begin_elsewhere_are_numbered_from_zero():
 
 
 def test_a_state_or_an_action_that_is_none_of_a_space_is_named():
-    with pytest.raises(DataError, match=r"the state 7 in copy 0 .* 3 … 5"):
+    with pytest.raises(DataError, match=r"the state 7 in environment 0 .* 3 … 5"):
         Environments(made(spaces.Discrete(3, start=3), spaces.Discrete(2), lambda t: 7)).reset(seed=0)
     environments = Environments(made(spaces.Discrete(1), spaces.Discrete(2)))
     environments.reset(seed=0)
-    with pytest.raises(BadArgument, match=r"action 2 was chosen in copy 0; .* 0 … 1"):
+    with pytest.raises(BadArgument, match=r"action 2 was chosen in environment 0; .* 0 … 1"):
         environments.step(np.array([2]))
 
 

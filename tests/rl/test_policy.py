@@ -123,7 +123,7 @@ def test_reinforce_improves_the_return_on_cartpole():
     policy = th.rl.Policy(th.networks.mlp(4, 32, 2, "tanh", seed=0))
     before, greedy = returns(policy, CARTPOLE, 32, seed=100, greedy=False), returns(policy, CARTPOLE, 32, seed=100)
     weights = th.rl.RewardToGo(0.99, normalise=True)
-    solver = th.Stochastic(steps=15, learning_rate=0.02, decay="constant")
+    solver = th.Stochastic(steps=15, learning_rate=0.02, lr_schedule="constant")
     fit = th.fit(policy, Rollouts(CARTPOLE, 8, seed=0), weights=weights, solver=solver)
     policy = fit.model
     after = returns(policy, CARTPOLE, 32, seed=101, greedy=False)

@@ -55,7 +55,7 @@ class Tape(torch.nn.Module):
 
 
 def replay(**settings: Any) -> Replay:
-    return Replay(Counter, **({"warmup": 60, "batch_size": 256, "explore": (0.0, 0.0, 0)} | settings))
+    return Replay(Counter, **({"learning_starts": 60, "batch_size": 256, "exploration": (0.0, 0.0, 0)} | settings))
 
 
 def told(clock: float, steps: int, discount: float, newest: float) -> tuple[float, ...]:
@@ -75,7 +75,7 @@ def told(clock: float, steps: int, discount: float, newest: float) -> tuple[floa
 @pytest.mark.parametrize("capacity", [10_000, 13])
 def test_sums_never_cross_an_end_and_bootstrap_on_truncation_alone(steps, capacity):
     """Each target against a walk through the known episodes; capacity 13 has wrapped around by then, and holds the latest alone."""
-    source, model = replay(steps=steps, capacity=capacity, discount=0.5), Tape()
+    source, model = replay(n_steps=steps, buffer_size=capacity, discount=0.5), Tape()
     flags: set[float] = set()
     for _, batch in zip(range(12), source.minibatches(model), strict=False):
         newest = float(source.environments.state[0, 0]) - (0 if source.environments.over[0] else 1)
@@ -102,14 +102,14 @@ def test_every_transition_is_as_probable_as_any_other():
     """χ² of 51,200 draws of 60 transitions in two copies: below its 99.99 % point."""
     from scipy.stats import chi2
 
-    drawn = next(replay(copies=2, batch_size=51_200).minibatches(Tape()))["state"][:, 0]
+    drawn = next(replay(num_envs=2, batch_size=51_200).minibatches(Tape()))["state"][:, 0]
     _, many = torch.unique(drawn, return_counts=True)  # both copies show the same clock
     assert len(many) == 30
     assert float(((many - 51_200 / 30) ** 2 / (51_200 / 30)).sum()) < chi2.ppf(0.9999, 29)
 
 
 def test_the_frozen_copy_moves_at_its_refreshes_alone():
-    source, model = replay(refresh=4), Tape()
+    source, model = replay(target_update_interval=4), Tape()
     held = []
     for i, batch in zip(range(12), source.minibatches(model), strict=False):
         held.append(float(batch["target"][0, 4]))
@@ -119,14 +119,14 @@ def test_the_frozen_copy_moves_at_its_refreshes_alone():
 
 
 def test_so_many_transitions_are_played_a_step():
-    source = replay(every=2.5, copies=2, warmup=20)
+    source = replay(train_frequency=2.5, num_envs=2, learning_starts=20)
     played = [source.played for _ in zip(range(9), source.minibatches(Tape()), strict=False)]
     assert played[0] == 20
     assert all(20 + 2.5 * i <= n < 20 + 2.5 * i + 2 for i, n in enumerate(played))
 
 
 def test_epsilon_falls_in_a_line_and_actions_follow_it():
-    source = replay(explore=(1.0, 0.1, 2000), warmup=1000, capacity=20_000)
+    source = replay(exploration=(1.0, 0.1, 2000), learning_starts=1000, buffer_size=20_000)
     next(source.minibatches(Tape()))
     assert source.epsilon == pytest.approx(0.55)
     by_chance = source.memory["action"][:1000, 0].mean()  # the model itself always takes action 0
@@ -140,7 +140,7 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
     mdp = FiniteMDP([[[(1.0, 0.0, 0)], [(1.0, 0.0, 0)]]])
     for double, wanted in ((True, 1.0), (False, 7.0)):
         model = th.rl.QRDQN(torch.nn.Embedding(1, 2), levels=1)
-        source = Replay(mdp, warmup=4, batch_size=4, refresh=10**9, discount=1.0, double=double)
+        source = Replay(mdp, learning_starts=4, batch_size=4, target_update_interval=10**9, discount=1.0, double=double)
         deal = source.minibatches(model)
         with torch.no_grad():
             model.network.weight.copy_(torch.tensor([[1.0, 7.0]]))  # copied to the frozen one as it begins
@@ -161,7 +161,7 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
         return model
 
     def source() -> Replay:
-        return Replay("CartPole-v1", 2, warmup=50, capacity=300, refresh=7, batch_size=16, steps=2)
+        return Replay("CartPole-v1", 2, learning_starts=50, buffer_size=300, target_update_interval=7, batch_size=16, n_steps=2)
 
     whole = source()
     model = optimise(whole, 40)
@@ -194,14 +194,20 @@ def test_a_model_that_does_not_suit_is_named():
         next(replay().minibatches(th.rl.QRDQN(torch.nn.Linear(1, 12), levels=4)))
     with pytest.raises(BadArgument, match="Accepted: Discrete"):
         Replay("Pendulum-v1")
-    for wrong in ({"discount": 1.5}, {"every": 0}, {"steps": 0}, {"capacity": 2, "steps": 3}, {"explore": (2.0, 0.1, 10)}):
+    for wrong in (
+        {"discount": 1.5},
+        {"train_frequency": 0},
+        {"n_steps": 0},
+        {"buffer_size": 2, "n_steps": 3},
+        {"exploration": (2.0, 0.1, 10)},
+    ):
         with pytest.raises(BadArgument, match=next(iter(wrong))):
             replay(**wrong)
 
 
 def test_what_was_played_is_measured():
     """Episodes of 5, 5, 4, … steps that pay the clock: returns of the three that end in 15 steps, known."""
-    source = replay(warmup=14, every=1e-9)
+    source = replay(learning_starts=14, train_frequency=1e-9)
     next(source.minibatches(Tape()))
     found = source.measured()
     episodes = [sum(range(1, 6)), sum(range(7, 12)), sum(range(13, 17))]

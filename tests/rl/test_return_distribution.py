@@ -209,7 +209,14 @@ def test_risk_takes_the_road_whose_worst_cases_are_better():
 UNIFORM = np.full((4, 2), 0.5)
 
 
-SETTINGS = {"copies": 64, "warmup": 2000, "every": 64, "batch_size": 256, "refresh": 10, "explore": (1.0, 1.0, 0)}
+SETTINGS = {
+    "num_envs": 64,
+    "learning_starts": 2000,
+    "train_frequency": 64,
+    "batch_size": 256,
+    "target_update_interval": 10,
+    "exploration": (1.0, 1.0, 0),
+}
 
 
 def optimise(
@@ -218,7 +225,7 @@ def optimise(
     with torch.no_grad():
         model.network.weight.zero_()
     replay = Replay(mdp, discount=discount, **(SETTINGS | more))
-    return th.fit(model, replay, solver=th.Stochastic(steps=steps, learning_rate=learning_rate, decay="linear")).model
+    return th.fit(model, replay, solver=th.Stochastic(steps=steps, learning_rate=learning_rate, lr_schedule="linear")).model
 
 
 def test_c51_fitted_to_a_replay_is_the_known_distribution_of_a_policy():
@@ -264,7 +271,7 @@ def test_iqn_fitted_to_a_replay_has_the_quantile_function_of_a_uniform_return():
     torch.manual_seed(0)
     model = th.rl.IQN(torch.nn.Embedding(4, 16), torch.nn.Linear(16, 1), 16, levels=16, samples=32, kappa=0.02)
     replay = Replay(chain, discount=0.5, **SETTINGS)
-    model = th.fit(model, replay, solver=th.Stochastic(steps=400, learning_rate=0.02, decay="linear")).model
+    model = th.fit(model, replay, solver=th.Stochastic(steps=400, learning_rate=0.02, lr_schedule="linear")).model
     tau = torch.linspace(0.05, 0.95, 19)
     found = model.quantiles(torch.arange(4), tau).detach()[:, 0]
     assert float((found - 2 * tau).abs().mean()) < 0.05

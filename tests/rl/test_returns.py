@@ -116,7 +116,7 @@ def test_advantages_give_the_policy_gradient_whatever_the_value_function(weighti
     batch.tensors |= {"terminated": last, "truncated": torch.zeros_like(last), "next": torch.zeros_like(batch["state"])}
     wrong = torch.nn.Linear(2, 1, dtype=torch.float64)
     torch.nn.init.constant_(wrong.weight, 1.0)
-    batch.tensors["advantage"], _ = th.rl.GAE(th.rl.Value(wrong), discount=1.0, trace=1.0)(batch)
+    batch.tensors["advantage"], _ = th.rl.GAE(th.rl.Value(wrong), discount=1.0, gae_lambda=1.0)(batch)
     batch.tensors["log_prob"] = log_prob = policy.log_prob(batch).detach()
     plain = th.rl.RewardToGo(1.0, baseline=None)(batch, log_prob)
     weight = weighting(batch, log_prob)

@@ -19,12 +19,14 @@ from thetahat.language import Tokens
 from thetahat.solvers import iterate
 
 TEXTS = [f"document {i} is of {i * i} and of {i**3}" for i in range(40)]
-CLIMB = th.Stochastic(steps=12, batch_size=7, average=0.5, clip=1.0, held_out=0.2, evaluate_every=4, checkpoint_every=3)
+CLIMB = th.Stochastic(
+    steps=12, batch_size=7, ema_decay=0.5, max_grad_norm=1.0, held_out=0.2, evaluate_every=4, checkpoint_every=3
+)
 WAYS = {
     "ddp": replace(CLIMB, distributed="ddp"),
     "fsdp": replace(CLIMB, distributed="fsdp"),
-    "ddp in pieces": replace(CLIMB, distributed="ddp", pieces=3),
-    "fsdp in pieces": replace(CLIMB, distributed="fsdp", pieces=3),
+    "ddp in pieces": replace(CLIMB, distributed="ddp", accumulation_steps=3),
+    "fsdp in pieces": replace(CLIMB, distributed="fsdp", accumulation_steps=3),
     "fsdp, muon": replace(CLIMB, distributed="fsdp", optimiser="muon"),
 }
 

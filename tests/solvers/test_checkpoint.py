@@ -44,9 +44,9 @@ def gpt() -> th.Objective:
 
 
 SETTINGS = {
-    "adamw": {"optimiser": "adamw", "average": 0.8, "clip": 1.0},
-    "muon": {"optimiser": "muon", "learning_rate": 0.02, "keep": "last"},
-    "sgd": {"optimiser": "sgd", "warmup": 5, "pieces": 2},
+    "adamw": {"optimiser": "adamw", "ema_decay": 0.8, "max_grad_norm": 1.0},
+    "muon": {"optimiser": "muon", "learning_rate": 0.02, "restore_best": False},
+    "sgd": {"optimiser": "sgd", "warmup_steps": 5, "accumulation_steps": 2},
     "nothing held out": {"held_out": None},
     "patient": {"learning_rate": 3.0, "patience": 2},
 }
@@ -92,7 +92,7 @@ torch.set_num_threads(1)
 net = th.networks.mlp(4, (64,), 3)
 g = torch.Generator().manual_seed(0)
 data = {"x": torch.randn(512, 4, generator=g), "y": torch.randint(3, (512,), generator=g)}
-solver = th.Stochastic(steps=int(sys.argv[2]), batch_size=64, decay="constant", checkpoint=sys.argv[1] or None, checkpoint_every=1)
+solver = th.Stochastic(steps=int(sys.argv[2]), batch_size=64, lr_schedule="constant", checkpoint=sys.argv[1] or None, checkpoint_every=1)
 fit = th.fit(th.models.Conditional(th.families.Categorical(3), net), data, solver=solver)
 torch.save(fit.theta, sys.argv[3])
 """
@@ -184,7 +184,7 @@ def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
 
     def optimise(path, steps):
         policy = th.rl.Policy(th.networks.mlp(4, 4, 2, seed=0))
-        solver = th.Stochastic(steps=6, learning_rate=0.05, decay="constant", evaluate_every=2, checkpoint=path)
+        solver = th.Stochastic(steps=6, learning_rate=0.05, lr_schedule="constant", evaluate_every=2, checkpoint=path)
         rollouts = Rollouts("CartPole-v1", 2, seed=3)
         objective = th.Objective([th.LogLikelihood(policy, rollouts, th.rl.RewardToGo())])
         state = solver.start(objective)

@@ -146,7 +146,7 @@ def rows():
 def test_a_run_that_learnt_nothing_says_so():
     """Steps so large that every evaluation is worse than the first, whose θ is kept, or not."""
     model = Conditional(Poisson(), mlp(2, (), 1))
-    settings = {"steps": 6, "batch_size": 8, "optimiser": "sgd", "learning_rate": 0.3, "decay": "constant", "held_out": 0.5}
+    settings = {"steps": 6, "batch_size": 8, "optimiser": "sgd", "learning_rate": 0.3, "lr_schedule": "constant", "held_out": 0.5}
     with torch.no_grad():
         model.network[0].weight.copy_(torch.tensor([[0.3, 0.0]]))
         model.network[0].bias.fill_(0.5)
@@ -157,7 +157,7 @@ def test_a_run_that_learnt_nothing_says_so():
     assert torch.equal(best.theta, before)
     for text in (str(best.certificate), str(best.summary())):
         assert said in " ".join(text.split())
-    last = th.fit(model, rows(), solver=th.Stochastic(keep="last", **settings))
+    last = th.fit(model, rows(), solver=th.Stochastic(restore_best=False, **settings))
     assert "Nothing was learnt" in str(last.certificate)
     assert "worse than where it began" in str(last.certificate)
 

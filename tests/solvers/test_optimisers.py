@@ -45,7 +45,7 @@ def test_a_step_of_muon_is_orthogonal():
     before = [p.detach().clone() for p in whole.parameters()]
     gradient = whole.taylor(order=1).gradient[16 * 4 + 16 :][: 12 * 16].view(12, 16)
     U, S, Vt = torch.linalg.svd(gradient, full_matrices=False)
-    solver = th.Stochastic(steps=1, optimiser="muon", learning_rate=0.1, decay="constant", batch_size=150, held_out=None)
+    solver = th.Stochastic(steps=1, optimiser="muon", learning_rate=0.1, lr_schedule="constant", batch_size=150, held_out=None)
     step = iterate(solver, whole).ended.parameters()[2].detach() - before[2]
     values = torch.diag(U.T @ step @ Vt.T)[S / S[0] > 1e-2] / (0.1 * 0.2 * 4)
     assert float(values.min()) > 0.6
@@ -63,7 +63,7 @@ def test_a_step_of_adamw_is_its_formula():
     """Kingma and Ba: the first step is rate · ĝ / (|ĝ| + ε), whatever the betas."""
     whole = objective(dtype=torch.float64)
     before, g = whole.theta, whole.taylor(order=1).gradient / 150
-    solver = th.Stochastic(steps=1, learning_rate=0.01, betas=(0.5, 0.6), decay="constant", batch_size=150, held_out=None)
+    solver = th.Stochastic(steps=1, learning_rate=0.01, betas=(0.5, 0.6), lr_schedule="constant", batch_size=150, held_out=None)
     after = iterate(solver, whole).theta
     torch.testing.assert_close(after - before, 0.01 * g / (g.abs() + 1e-8), rtol=1e-9, atol=1e-12)
 
@@ -82,13 +82,20 @@ def test_the_average_is_the_mean_until_it_forgets():
 @pytest.mark.parametrize(("keep", "held_out"), [("best", 0.2), ("last", 0.2), ("last", None)])
 def test_what_is_left_in_place_is_the_average(keep, held_out):
     """The same run without averaging passes through θ_1 … θ_T; their average by hand is what is left, and its score says so."""
-    settings = {"steps": 12, "batch_size": 30, "keep": keep, "held_out": held_out, "evaluate_every": 4, "learning_rate": 0.05}
+    settings = {
+        "steps": 12,
+        "batch_size": 30,
+        "restore_best": keep == "best",
+        "held_out": held_out,
+        "evaluate_every": 4,
+        "learning_rate": 0.05,
+    }
     plain, seen = objective(), []
-    iterate(th.Stochastic(**settings | {"keep": "last"}), plain, lambda state: seen.append(state.theta))
+    iterate(th.Stochastic(**settings | {"restore_best": False}), plain, lambda state: seen.append(state.theta))
     average = None
     for t, theta in enumerate(seen[1:], 1):
         average = averaged(average, [torch.nn.Parameter(theta)], 0.5, t)
-    fit = th.maximize(objective(), solver=th.Stochastic(average=0.5, **settings))
+    fit = th.maximize(objective(), solver=th.Stochastic(ema_decay=0.5, **settings))
     torch.testing.assert_close(fit.theta, average[0], rtol=1e-5, atol=1e-6)
     assert fit.score().weights == "EMA"
     again = th.maximize(fit.objective, solver=th.Stochastic(**settings))
@@ -99,7 +106,7 @@ def test_a_climb_ends_when_its_held_out_score_has_not_risen_for_so_many_looks():
     """At a rate that makes every look worse than the first, two looks of patience are two looks."""
     fit = th.maximize(
         objective(),
-        solver=th.Stochastic(steps=500, learning_rate=5.0, held_out=0.2, evaluate_every=3, patience=2, decay="constant"),
+        solver=th.Stochastic(steps=500, learning_rate=5.0, held_out=0.2, evaluate_every=3, patience=2, lr_schedule="constant"),
     )
     looks = [line[1] for line in fit.trace]
     assert len(looks) - 1 - looks.index(max(looks)) == 2
@@ -133,7 +140,7 @@ def test_compiled_steps_are_the_same_steps():
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"betas": (0.9, 1.0)}, {"average": 1.0}, {"patience": 0}, {"optimiser": "lion"}])
+@pytest.mark.parametrize("wrong", [{"betas": (0.9, 1.0)}, {"ema_decay": 1.0}, {"patience": 0}, {"optimiser": "lion"}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(BadArgument, match="Accepted"):
         th.Stochastic(**wrong)

@@ -25,17 +25,17 @@ def rows(n: int = 64):
     return {"x": x, "y": x[:, 0] - x[:, 1] + torch.randn(n, generator=g)}
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("restore_best", [True, False])
 @pytest.mark.parametrize("held_out", [None, "rows"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_the_statistics_are_those_of_the_averaged_weights(keep, held_out, dropout):
+def test_the_statistics_are_those_of_the_averaged_weights(restore_best, held_out, dropout):
     """Steps of all rows: mean and variance (n − 1) of W̄x + b̄ over them, in float64 by hand; and a score is of those."""
-    data, settings = rows(), {"steps": 30, "batch_size": 64, "learning_rate": 0.02, "decay": "constant", "average": 0.9}
+    data, settings = rows(), {"steps": 30, "batch_size": 64, "learning_rate": 0.02, "lr_schedule": "constant", "ema_decay": 0.9}
     held = None if held_out is None else Tensors(data)
     fit = th.fit(
         Conditional(Normal(), normed(dropout)),
         data,
-        solver=th.Stochastic(keep=keep, held_out=held, evaluate_every=30, **settings),
+        solver=th.Stochastic(restore_best=restore_best, held_out=held, evaluate_every=30, **settings),
     )
     linear, norm = fit.model.network[0], fit.model.network[1]
     assert held is None or fit.trace[-1][1] > fit.trace[0][1], "θ is that of the last step, whichever is kept"
@@ -57,7 +57,13 @@ def test_averaging_loses_nothing_to_old_statistics():
     score = {}
     for average in (None, 0.99):
         solver = th.Stochastic(
-            steps=80, batch_size=16, learning_rate=0.03, decay="constant", average=average, keep="last", held_out=None
+            steps=80,
+            batch_size=16,
+            learning_rate=0.03,
+            lr_schedule="constant",
+            ema_decay=average,
+            restore_best=False,
+            held_out=None,
         )
         fit = th.fit(Conditional(Categorical(10), ConvNet((8, 8), 10, (16, 32), levels=17)), train, solver=solver)
         score[average] = fit.score(Tensors(test)).mean
@@ -71,7 +77,7 @@ def test_a_resumed_average_has_the_same_statistics_bit_for_bit(tmp_path):
         return th.Stochastic(
             steps=12,
             batch_size=16,
-            average=0.8,
+            ema_decay=0.8,
             learning_rate=0.1,
             evaluate_every=3,
             checkpoint=path,
@@ -115,7 +121,7 @@ def test_a_last_batch_of_one_row_joins_the_one_before(n):
     solver = th.Stochastic(steps=4, batch_size=16, held_out=None)
     for source in (data, Augmented(data, lambda x, g: x)):
         assert th.fit(Conditional(Categorical(3), net), source, solver=solver).certificate.status == "stochastic"
-    pieces = th.Stochastic(steps=4, batch_size=8, pieces=3, held_out=None)
+    pieces = th.Stochastic(steps=4, batch_size=8, accumulation_steps=3, held_out=None)
     assert th.fit(Conditional(Categorical(3), net), data, solver=pieces).certificate.status == "stochastic"
     pixels = ConvNet((8, 8), 3, (4, 4, 4), levels=17)  # its last layer has one pixel
     assert th.fit(Conditional(Categorical(3), pixels), {"x": x, "y": y}, solver=solver).certificate.status == "stochastic"
@@ -136,9 +142,17 @@ def test_every_row_is_still_seen_once_an_epoch():
 
 @pytest.mark.parametrize(("batch_size", "pieces"), [(1, 1), (3, 2), (7, 4)])
 def test_batches_too_small_for_batch_norm_are_refused(batch_size, pieces):
-    with pytest.raises(BadArgument, match=f"batch_size={batch_size}, pieces={pieces}: BatchNorm1d takes the variance"):
-        th.fit(Conditional(Normal(), normed()), rows(), solver=th.Stochastic(batch_size=batch_size, pieces=pieces, steps=2))
-    th.fit(Conditional(Normal(), nn.Linear(3, 2)), rows(), solver=th.Stochastic(batch_size=batch_size, pieces=pieces, steps=2))
+    with pytest.raises(BadArgument, match=f"batch_size={batch_size}, accumulation_steps={pieces}: BatchNorm1d takes the variance"):
+        th.fit(
+            Conditional(Normal(), normed()),
+            rows(),
+            solver=th.Stochastic(batch_size=batch_size, accumulation_steps=pieces, steps=2),
+        )
+    th.fit(
+        Conditional(Normal(), nn.Linear(3, 2)),
+        rows(),
+        solver=th.Stochastic(batch_size=batch_size, accumulation_steps=pieces, steps=2),
+    )
 
 
 def test_a_single_row_is_too_few():

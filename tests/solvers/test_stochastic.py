@@ -54,7 +54,7 @@ def test_a_full_batch_is_the_objective_divided_once_by_its_count(iris):
     whole = objective(*iris, prior=True, count=count)
     taylor, N = whole.taylor(order=1), float(count.sum())
     for parts in (1, 4, 7, 200):
-        solver = th.Stochastic(batch_size=150, pieces=parts, **EXACT)
+        solver = th.Stochastic(batch_size=150, accumulation_steps=parts, **EXACT)
         value, gradient = estimate(solver.start(whole).work)
         torch.testing.assert_close(gradient, taylor.gradient / N, rtol=1e-11, atol=1e-13)
         assert value == pytest.approx(float(taylor.value) / N, rel=1e-12)
@@ -191,9 +191,9 @@ def test_the_best_look_is_kept_and_the_last_if_asked(iris):
             steps=40,
             learning_rate=1.0,
             optimiser="sgd",
-            decay="constant",
+            lr_schedule="constant",
             batch_size=8,
-            keep=keep,
+            restore_best=keep == "best",
             evaluate_every=1,
             held_out=0.3,
         )
@@ -267,7 +267,9 @@ def test_running_statistics_move_in_the_precision_of_the_model(iris):
     X, y = iris
     net = torch.nn.Sequential(torch.nn.BatchNorm1d(4, dtype=torch.float64), th.networks.mlp(4, (), 3, dtype=torch.float64))
     fit = th.fit(
-        th.models.Conditional(th.families.Categorical(3), net), {"x": X + 2, "y": y}, solver=th.Stochastic(steps=40, keep="last")
+        th.models.Conditional(th.families.Categorical(3), net),
+        {"x": X + 2, "y": y},
+        solver=th.Stochastic(steps=40, restore_best=False),
     )
     net = fit.model.network
     assert net[0].running_mean.dtype == torch.float64
@@ -279,7 +281,7 @@ def test_running_statistics_move_in_the_precision_of_the_model(iris):
     ("decay", "last"), [("constant", 0.1), ("linear", 0.1 / 80), ("cosine", 0.05 * (1 - np.cos(np.pi / 80)))]
 )
 def test_the_rate_rises_over_the_warm_up_and_decays(decay, last):
-    solver = th.Stochastic(steps=100, warmup=20, learning_rate=0.1, decay=decay)
+    solver = th.Stochastic(steps=100, warmup_steps=20, learning_rate=0.1, lr_schedule=decay)
     assert solver.rate(0) == pytest.approx(0.005)
     assert solver.rate(19) == solver.rate(20) == pytest.approx(0.1)
     assert solver.rate(99) == pytest.approx(last)
@@ -289,7 +291,9 @@ def test_the_gradient_is_clipped_to_its_norm(iris):
     """One step of plain sgd moves θ by rate × clip."""
     whole = objective(*iris)
     before = whole.theta
-    solver = th.Stochastic(steps=1, optimiser="sgd", momentum=0.0, learning_rate=0.5, clip=1e-3, decay="constant", **EXACT)
+    solver = th.Stochastic(
+        steps=1, optimiser="sgd", momentum=0.0, learning_rate=0.5, max_grad_norm=1e-3, lr_schedule="constant", **EXACT
+    )
     after = iterate(solver, whole).theta
     assert float((after - before).norm()) == pytest.approx(5e-4, rel=1e-9)
 
@@ -313,7 +317,7 @@ def test_a_value_that_is_not_finite_stops_the_climb_at_the_last_finite_theta():
 def test_a_climb_that_diverges_leaves_finite_numbers_behind(iris):
     X, y = iris
     model = classifier(4, (8,))
-    solver = th.Stochastic(steps=50, optimiser="sgd", learning_rate=1e38, decay="constant", held_out=None)
+    solver = th.Stochastic(steps=50, optimiser="sgd", learning_rate=1e38, lr_schedule="constant", held_out=None)
     fit = th.fit(model, {"x": X, "y": y}, solver=solver, on_failure="return")
     assert fit.certificate.status == "not converged"
     assert "step" in fit.certificate.detail
@@ -325,7 +329,7 @@ def test_a_climb_that_diverges_leaves_finite_numbers_behind(iris):
     [
         ({"steps": 0}, "steps=0"),
         ({"optimiser": "adam"}, "'adamw', 'sgd'"),
-        ({"decay": "step"}, "decay='step'"),
+        ({"lr_schedule": "step"}, "lr_schedule='step'"),
         ({"held_out": 1.5}, "held_out=1.5"),
         ({"learning_rate": 0.0}, "learning_rate=0"),
         ({"precision": torch.int32}, "precision"),

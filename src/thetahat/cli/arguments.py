@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,25 +38,25 @@ class Fit(Common):
     data: Positional[Data]
     """The rows: .csv, .csv.gz, .tsv or .parquet."""
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: normal)")] = None
-    """Of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal …"""
+    """Family of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal …"""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """A further parameter: predictors (dispersion="~ age"), a number to hold it at (df=4), or an extra's column (trials=n)."""
     weights: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
-    """Frequency weights."""
+    """Column of frequency weights."""
     prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE")] = ()
-    """On the slopes: normal:2.5 (ridge), student_t:2.5:df=4. normal:1:on=x* is on the coefficients that match."""
+    """Prior on the slopes: normal:2.5 (ridge), laplace:1 (lasso), student_t:2.5:df=4; normal:1:on=x* is on the coefficients that match x*."""
     robust: Annotated[str | None, arg(metavar="NAME:VALUE", help_behavior_hint="")] = None
-    """Where some rows may come from elsewhere: density_power:0.5, or trimmed:0.75 (the share of rows kept)."""
+    """Robust fit, where some rows may come from another distribution: density_power:0.5, or trimmed:0.75 (the share of rows kept)."""
     missing: Literal["drop", "raise"] = "drop"
     """Rows with a missing value: dropped and counted, or an error."""
     on_failure: Literal["raise", "return"] = "raise"
     """Without a maximum: an error, or the fit as it stands with its certificate. The exit code is 1 in either case."""
     covariance: Covariance = "auto"
-    """Of the standard errors, intervals and tests. auto: the model's default, or with --by "cluster"."""
+    """Kind of covariance for standard errors, intervals and tests. auto: the model's default; with --by, cluster-robust."""
     by: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="COLUMN")] = ()
     """Column whose values identify clusters, for cluster-robust standard errors; given twice, two-way."""
     level: float = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     save: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the fit, for score, compare, sample, report and th.load. No row of the data is in it."""
     report: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -67,21 +68,21 @@ class Reward(Common):
     pairs: Positional[Annotated[Path, arg(metavar="PAIRS")]]
     """A table with columns winner, loser[, tie, first, count], or a .jsonl of chosen and rejected answers."""
     count: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
-    """Of a table: how often each row was observed; without it "count", where there is one."""
+    """Column that says how often each row of a table was observed; without it "count", where there is one."""
     network: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     """A causal language model of transformers: the reward reads its hidden states; without it words and length."""
     context: int = 512
     """Tokens that the network sees; longer prompts lose their beginning."""
     words: int = 100
-    """How many words are counted, without a network."""
+    """Number of frequent words that are features of the reward, without a network."""
     held_out: float = 0.2
     """Fraction of the prompts on which a reward of text is judged."""
     prior: Annotated[float | None, arg(metavar="SCALE", help_behavior_hint="")] = None
-    """Of a normal prior. Without it: none on ratings; of text the one that held-out pairs find most probable."""
+    """Scale of a normal prior. Without it: none on ratings; on a reward of text the scale under which held-out pairs are most probable."""
     level: float = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     seed: int = 0
-    """Of what is held out."""
+    """Seed of the choice of held-out prompts."""
     save: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the fit."""
     report: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -91,25 +92,25 @@ class Reward(Common):
 @dataclass(frozen=True, kw_only=True)
 class Score(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote, or the folder of a run."""
+    """A fit that fit --save wrote, or the folder of a run."""
     data: Positional[Data]
     """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Of images, for the run of a classifier."""
+    """Labels of the images, for the run of a classifier."""
     against: Annotated[Path | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
-    """Rows of which nothing is wrong, unseen by the fit: says which rows of DATA surprise it, beside them."""
+    """Reference rows, not used in the fit, known to be good: tells which rows of DATA are improbable beside them."""
     level: float = 0.1
-    """Of --against: the share of false flags that is expected at most."""
+    """With --against: the expected share of false flags, at most."""
     samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """Draws an observation, where the score is a bound made of them: more are tighter."""
     seed: int = 0
-    """Of those draws."""
+    """Seed of those draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Common):
     fits: Positional[Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]]
-    """Two or more that fit --save wrote."""
+    """Two or more fits that fit --save wrote."""
     data: Data
     """The rows on which they are scored, best held out."""
 
@@ -117,19 +118,19 @@ class Compare(Common):
 @dataclass(frozen=True, kw_only=True)
 class Sample(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote, or the folder of a run."""
+    """A fit that fit --save wrote, or the folder of a run."""
     data: Positional[Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")]] = None
     """Rows with the predictors; nothing for a run."""
     draws: Annotated[int, arg(aliases=["-n"])] = 1
     """Draws of the response a row; of a run so many images, rows, or texts."""
     prompt: Annotated[str, arg(metavar="TEXT")] = "\n"
-    """What a language model goes on from."""
-    length: int = 300
-    """Tokens that it draws."""
+    """Text that a language model continues."""
+    max_new_tokens: int = 300
+    """Tokens that a language model draws."""
     temperature: float = 1.0
-    """1: as the model says; 0: always the most probable token."""
+    """Temperature of the draws: 1 draws from the model's distribution, 0 takes the most probable token."""
     seed: int = 0
-    """Same seed, same draws."""
+    """Seed of the draws: the same seed gives the same draws."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
     """A new .csv or .parquet, a column a draw; without it CSV on stdout. Of images a .png or .npy, of text a .txt."""
 
@@ -141,7 +142,7 @@ class Play(Common):
     episodes: Annotated[int, arg(aliases=["-n"])] = 100
     """Whole episodes, each in an environment of its own."""
     seed: int = 0
-    """Of the environments, and of the actions with --draw."""
+    """Seed of the environments, and of the actions with --draw."""
     draw: Annotated[bool, arg(help_behavior_hint="")] = False
     """Draw actions from the policy; without it the most probable one is taken."""
 
@@ -149,7 +150,7 @@ class Play(Common):
 @dataclass(frozen=True, kw_only=True)
 class Report(Common):
     fit: Positional[SavedFit]
-    """That fit --save wrote. (A run has its report.html.)"""
+    """A fit that fit --save wrote. (A run has its report.html.)"""
     data: Positional[Data]
     """The rows that it was fitted to: other rows are refused."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
@@ -159,7 +160,7 @@ class Report(Common):
 @dataclass(frozen=True, kw_only=True)
 class Tour(Common):
     quick: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Fewer steps for the systems that are trained by stochastic ascent."""
+    """Fewer steps for the systems that are trained by stochastic gradients."""
     html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the table as HTML too."""
 
@@ -167,7 +168,7 @@ class Tour(Common):
 Command = Fit | Reward | System | Score | Compare | Sample | Play | Report | Tour
 
 # name → (arguments, one line, more)
-COMMANDS: dict[str, tuple[type[Any], str, str]] = {
+COMMANDS: dict[str, tuple[Plain, str, str]] = {
     "fit": (
         Fit,
         "Fit a model to the rows of a file, by maximum likelihood.",
@@ -221,7 +222,7 @@ Examples:
         """Examples:
   thetahat sample y.thetahat new.csv -n 5 --seed 1 > draws.csv
   thetahat sample y.thetahat new.csv -n 1000 -o draws.parquet
-  thetahat sample runs/shakespeare --prompt "ROMEO:" --length 300
+  thetahat sample runs/shakespeare --prompt "ROMEO:"
   thetahat sample runs/vae -n 64 -o digits.png""",
     ),
     "play": (
@@ -251,7 +252,7 @@ Examples:
 }
 
 # what follows `fit` in place of a formula: the systems, and what needs no run
-FITS: dict[str, tuple[type[Any], str, str]] = SYSTEMS | {
+FITS: dict[str, tuple[Plain, str, str]] = SYSTEMS | {
     "reward": (
         Reward,
         "Fit ratings of items, or a reward model of text, to preferences.",
@@ -267,6 +268,15 @@ Examples:
 _CONFIG = (FlagCreatePairsOff, OmitArgPrefixes)
 
 
+def _of_method(kind: Plain, words: Sequence[str]) -> Plain:
+    """The settings of a command; where it has methods, of the one that the words name, else of the first."""
+    if not isinstance(kind, dict):
+        return kind
+    named = [b for a, b in pairwise(words) if a == "--method"]
+    named += [word.removeprefix("--method=") for word in words if word.startswith("--method=")]
+    return kind.get(named[-1] if named else "", next(iter(kind.values())))
+
+
 def parse(words: Sequence[str]) -> Command:
     """The command that the words name, with its arguments.
 
@@ -278,16 +288,19 @@ def parse(words: Sequence[str]) -> Command:
         system, line, more = FITS[words[1]]
         description = f"{line}\n\n{more}\n\n{CODES}"
         found: Command = tyro.cli(
-            system, args=words[2:], prog=f"thetahat fit {words[1]}", description=description, config=_CONFIG
+            _of_method(system, words), args=words[2:], prog=f"thetahat fit {words[1]}", description=description, config=_CONFIG
         )
         return found
     if words and words[0] in COMMANDS:
         kind, line, more = COMMANDS[words[0]]
         description = f"{line}\n\n{more}\n\n{CODES}"
-        parsed: Command = tyro.cli(kind, args=words[1:], prog=f"thetahat {words[0]}", description=description, config=_CONFIG)
+        parsed: Command = tyro.cli(
+            _of_method(kind, words), args=words[1:], prog=f"thetahat {words[0]}", description=description, config=_CONFIG
+        )
         return parsed
     commands: Any = None
     for name, (kind, line, _) in COMMANDS.items():
+        kind = _of_method(kind, [])
         each: Plain = Annotated.__class_getitem__((kind, subcommand(name, description=line, prefix_name=False)))  # type: ignore[attr-defined]
         commands = each if commands is None else commands | each
     description = (

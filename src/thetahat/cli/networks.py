@@ -10,30 +10,34 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import BadArgument, DataError, UnknownColumn
-from ..types import Data, ModelLike, Plain, Settings, SolverLike
-from .system import Sizes, System
+from ..types import Data, ModelLike, Plain, Settings
+from .system import Schedule, Sizes, Trained
 
 # ---- text --------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPT(System):
+class GPT(Trained):
     name: ClassVar[str] = "gpt"
     corpus: Positional[Annotated[Path, arg(metavar="CORPUS")]]
     """A text file, a folder of them, a .jsonl of documents, or a folder of token shards."""
     tokenizer: Literal["bytes", "characters"] = "characters"
-    """What a token is."""
+    """Unit of the text that a token stands for."""
     context: int = 128
     """Tokens that a prediction sees."""
     layers: int = 4
+    """Blocks of the transformer."""
     width: int = 128
+    """Components of a token's vector."""
     heads: int = 4
+    """Attention heads of a block."""
     ngrams: tuple[int, ...] = ()
-    """Rows of tables for what the last 2, 3, … tokens are together: 4356 16384 lets 65 characters learn sooner."""
+    """Rows of embedding tables for the last 2, 3, … tokens together: 4356 16384 lets 65 characters learn sooner."""
     steps: int = 1000
     batch_size: int = 8
     learning_rate: float = 0.01
-    """Of hidden matrices, by Muon; the rest is moved by AdamW."""
+    """Learning rate of the hidden matrices, trained by Muon; AdamW trains the rest."""
+    lr_schedule: Schedule = "linear"
 
     def read(self) -> tuple[Sizes, Any]:
         from ..language.tokens import Tokens
@@ -58,8 +62,8 @@ class GPT(System):
     def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None]:
         return model, self.alphabet(sizes), self.context
 
-    def solver(self) -> SolverLike:
-        return dataclasses.replace(super().solver(), optimiser="muon", momentum=0.95, betas=(0.9, 0.95), decay="linear")
+    def solver(self) -> Any:
+        return dataclasses.replace(super().solver(), optimiser="muon", momentum=0.95, betas=(0.9, 0.95))
 
     @staticmethod
     def alphabet(sizes: Sizes) -> Any:
@@ -72,7 +76,7 @@ class GPT(System):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfImages(System):
+class OfImages(Trained):
     """What models of images share."""
 
     images: Positional[Annotated[Path, arg(metavar="IMAGES")]]
@@ -99,11 +103,11 @@ class VAE(OfImages):
     binarise: Annotated[bool, arg(help_behavior_hint="")] = False
     """Black and white pixels, drawn anew each epoch with their grey level as probability."""
     latent: int = 32
-    """Components of z."""
+    """Components of the latent variable."""
     width: int = 500
-    """Of the encoder's two hidden layers, and of the decoder's where pixels are black or white."""
+    """Units of each hidden layer of the encoder, and of the decoder where pixels are black or white."""
     K: int = 1
-    """Draws inside the logarithm of the bound (IWAE)."""
+    """Draws inside the logarithm of the bound: more than 1 is the IWAE."""
     steps: int = 5000
     learning_rate: float = 2e-3
 
@@ -122,11 +126,11 @@ class VAE(OfImages):
 class Diffusion(OfImages):
     name: ClassVar[str] = "diffusion"
     channels: tuple[int, ...] = (24, 48)
-    """Of the U-net, at each size of the image."""
+    """Channels of the U-net at each resolution."""
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 3e-3
-    average: float | None = 0.99
+    ema_decay: float | None = 0.99
 
     def model(self, sizes: Sizes) -> Any:
         from .. import generative
@@ -141,11 +145,11 @@ class Classifier(OfImages):
     name: ClassVar[str] = "classifier"
     draws_nothing: ClassVar[str] = "which draws labels of images and no images"
     labels: Positional[Annotated[Path, arg(metavar="LABELS")]]
-    """Their classes 0, 1, …: an IDX file, or a .npy array (n,)."""
+    """The class of each image, 0, 1, …: an IDX file, or a .npy array (n,)."""
     channels: tuple[int, ...] = (16, 32, 64)
-    """Of the convolutions."""
+    """Channels of each convolution."""
     shift: int = 1
-    """Images are moved at random by up to so many pixels in fitting."""
+    """Augmentation: images are shifted at random by up to so many pixels."""
     steps: int = 2000
     batch_size: int = 128
     learning_rate: float = 0.01
@@ -206,18 +210,18 @@ def _labels(path: Path) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flow(System):
+class Flow(Trained):
     name: ClassVar[str] = "flow"
     data: Positional[Annotated[Path, arg(metavar="TABLE")]]
     """Rows of numbers: .csv, .tsv or .parquet."""
     columns: tuple[str, ...] = ()
-    """Those whose joint density is wanted; none named: all."""
+    """Columns whose joint density is fitted; without it all of them."""
     kind: Literal["spline", "affine"] = "spline"
-    """How a component is transformed."""
+    """Kind of transform of each component."""
     transforms: int = 3
-    """Maps in a row."""
+    """Transforms, one after the other."""
     width: int = 64
-    """Of their networks' two hidden layers."""
+    """Of the two hidden layers of each transform's network."""
     learning_rate: float = 2e-3
 
     def read(self) -> tuple[Sizes, Any]:

@@ -1,8 +1,14 @@
-"""`thetahat fit policy`: a policy and a value function on the policy's own rollouts, a likelihood weighted by advantages."""
+"""`thetahat fit policy`: a policy and a value function on the policy's own rollouts, a likelihood weighted by advantages.
+
+    ppo         clipped ratios of advantages, over several epochs of each pass
+    a2c         advantages, each pass once
+    reinforce   returns of whole episodes, each pass once
+
+Each method is its own settings: what does not apply to it is not offered.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -11,57 +17,46 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from ..errors import BadArgument
-from ..types import ModelLike, ObjectiveLike, SolverLike, SourceLike, Space
-from .system import Sizes, System
+from ..types import ModelLike, ObjectiveLike, SourceLike, Space
+from .system import Schedule, Sizes, System
+
+Method = Literal["ppo", "a2c", "reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(System):
+    """What the three methods share."""
+
     name: ClassVar[str] = "policy"
     draws_nothing: ClassVar[str] = "which plays: thetahat play RUN"
     env: Annotated[str, arg(metavar="NAME")] = "CartPole-v1"
     """An environment that gymnasium knows."""
-    method: Literal["ppo", "a2c", "reinforce"] = "ppo"
-    """Weights: clipped ratios of advantages, over several epochs; advantages, once; returns of whole episodes, once."""
-    total: int = 50_000
-    """Steps of the environments in all; --steps, where given, decides instead. (Whole episodes are counted as --length.)"""
-    copies: int = 32
-    """Environments side by side."""
-    length: int = 32
-    """Steps of each in a pass."""
-    epochs: int = 8
-    """Times that a pass is learnt from (ppo)."""
-    batch_size: int = 256
-    """Terms a step (ppo)."""
-    steps: int = 0
-    """Steps of the run; 0: as many as --total allows."""
+    method: Method = "ppo"
+    """The options shown are those of one method; thetahat fit policy --method a2c --help shows those of another."""
+    num_envs: int = 32
+    """Environments that play side by side."""
     learning_rate: float = 3e-3
-    """Of the first step; a line takes it to 0."""
-    held_out: float = 0.0
-    """Not used: each pass is new."""
+    """Learning rate of the first step."""
+    lr_schedule: Schedule = "linear"
+    """How the learning rate falls to 0 at the last step; constant: it does not."""
+    max_grad_norm: float = 0.5
+    """A longer gradient is scaled down to this norm."""
     discount: float = 0.98
-    """Of rewards to come."""
-    trace: float = 0.9
-    """λ of the advantages: 1 sums rewards, 0 trusts the value function after one step."""
-    epsilon: float = 0.2
-    """Ratios that leave 1 ± epsilon are clipped (ppo)."""
-    entropy: float = 0.0
-    """Weight of a bonus for entropy."""
+    """Discount factor of future rewards (gamma)."""
     width: int = 64
-    """Of the two hidden layers of policy and value function."""
+    """Units of each of the two hidden layers of the policy and of the value function."""
     normalise: Annotated[bool, arg(help_behavior_hint="")] = False
-    """States by their mean and standard deviation in all play so far; held as they are in evaluation."""
-    episodes: int = 20
-    """Whole greedy episodes, in environments of their own, played at each look; they decide nothing."""
+    """Standardise states by their running mean and standard deviation; both are held fixed in evaluation."""
+    eval_episodes: int = 20
+    """Whole greedy episodes, in environments of their own, at each evaluation. Nothing is chosen by them."""
 
     def read(self) -> tuple[Sizes, Any]:
         from ..rl.environments import Environments
 
-        for name in ("total", "copies", "length", "epochs", "batch_size", "episodes", "width"):
-            if vars(self)[name] < 1:
-                raise BadArgument(f"--{name.replace('_', '-')} {vars(self)[name]}. Accepted: 1 or more.")
-        if self.held_out:
-            raise BadArgument(f"--held-out {self.held_out:g}: each pass of play is new, and none of it can be held out.")
+        counts = ("num_envs", "eval_episodes", "width", "num_steps", "epochs", "batch_size", "total_timesteps", "passes")
+        for name, value in vars(self).items():
+            if name in counts and value < 1:
+                raise BadArgument(f"--{name.replace('_', '-')} {value}. Accepted: 1 or more.")
         shown = Environments(self.env, 1)
         if shown.levels is None and len(shown.shape) != 1:
             raise BadArgument(
@@ -91,47 +86,124 @@ class Policy(System):
             return network
         return nn.Sequential(Normaliser(sizes["inputs"]) if beside is None else beside[0], *network)
 
-    def model(self, sizes: Sizes) -> Any:
+    def model(self, sizes: Sizes) -> ModelLike:
         import torch
 
         from .. import rl
         from ..rl.environments import Environments
 
         network = self._network(sizes, sizes["outputs"], self.seed)
+        last = list(network.parameters())[-1 if sizes["numbered"] else -2]
         with torch.no_grad():
-            list(network.parameters())[-1 if sizes["numbered"] else -2].mul_(
-                0.01
-            )  # all actions about equally probable at the start
+            last.mul_(0.01)  # all actions about equally probable at the start
         return rl.Policy(network, self._actions(Environments(self.env, 1).actions))
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument("a policy is not scored on data, it plays: thetahat play RUN.")
 
-    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
-        from .. import rl
-        from ..likelihood import LogLikelihood, Objective
-        from ..rl.rollouts import Rollouts
+    def _solver(self, steps: int) -> Any:
+        from ..solvers import Stochastic
 
-        if self.method == "reinforce":
-            rollouts = Rollouts(self.env, self.copies, seed=self.seed)
-            return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
-        value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
-        own = {"epochs": self.epochs, "batch_size": self.batch_size} if self.method == "ppo" else {}
-        advantage = rl.GAE(value, self.discount, self.trace, normalise=True)
-        rollouts = Rollouts(self.env, self.copies, length=self.length, advantage=advantage, seed=self.seed, **own)  # type: ignore[arg-type]
-        weighting = rl.Clipped(self.epsilon, self.entropy) if self.method == "ppo" else rl.Advantage(self.entropy)
-        return Objective([LogLikelihood(model, rollouts, weighting), LogLikelihood(value, rollouts)])
-
-    def solver(self) -> SolverLike:
-        passes = max(1, self.total // (self.copies * self.length))
-        a_pass = self.epochs * ceil(self.copies * self.length / self.batch_size) if self.method == "ppo" else 1
-        own = dataclasses.replace(self, steps=self.steps or passes * a_pass, held_out=0.5)
-        return dataclasses.replace(super(Policy, own).solver(), held_out=None, warmup=0, decay="linear", clip=0.5)
+        return Stochastic(
+            steps=steps,
+            learning_rate=self.learning_rate,
+            lr_schedule=self.lr_schedule,
+            max_grad_norm=self.max_grad_norm,
+            held_out=None,
+            seed=self.seed,
+        )
 
     def measure(self, model: ModelLike) -> dict[str, float]:
         """Greedy returns, apart from those of the play that was learnt from."""
         from ..rl.rollouts import returns
 
-        found = returns(model, self.env, self.episodes, seed=self.seed + 10_000)
-        error = float(found.std()) / self.episodes**0.5 if self.episodes > 1 else float("nan")
+        found = returns(model, self.env, self.eval_episodes, seed=self.seed + 10_000)
+        error = float(found.std()) / self.eval_episodes**0.5 if self.eval_episodes > 1 else float("nan")
         return {"greedy_return": float(found.mean()), "greedy_return_error": error}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforce(Policy):
+    """log π weighted by the rewards that followed, standardised."""
+
+    method: Method = "reinforce"
+    passes: int = 100
+    """Gradient steps; each is of one whole episode of every environment."""
+
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
+        from .. import rl
+        from ..likelihood import LogLikelihood, Objective
+
+        rollouts = rl.Rollouts(self.env, self.num_envs, seed=self.seed)
+        return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
+
+    def solver(self) -> Any:
+        return self._solver(self.passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2C(Policy):
+    """log π weighted by advantages, beside the likelihood of the returns under a value function."""
+
+    method: Method = "a2c"
+    total_timesteps: int = 50_000
+    """Steps of all environments together."""
+    num_steps: int = 32
+    """Steps of each environment between two gradient steps."""
+    gae_lambda: float = 0.9
+    """Lambda of generalised advantage estimation: 1 sums all rewards, 0 trusts the value function after one step."""
+    entropy_coef: float = 0.0
+    """Weight of a bonus for the policy's entropy."""
+
+    @property
+    def passes(self) -> int:
+        return max(1, self.total_timesteps // (self.num_envs * self.num_steps))
+
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
+        return self._actor_critic(model, sizes)
+
+    def _actor_critic(self, model: ModelLike, sizes: Sizes, **play: Any) -> ObjectiveLike:
+        from .. import rl
+        from ..likelihood import LogLikelihood, Objective
+
+        value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
+        advantage = rl.GAE(value, self.discount, self.gae_lambda, normalise=True)
+        rollouts = rl.Rollouts(self.env, self.num_envs, num_steps=self.num_steps, advantage=advantage, seed=self.seed, **play)
+        return Objective([LogLikelihood(model, rollouts, self.weighting()), LogLikelihood(value, rollouts)])
+
+    def weighting(self) -> Any:
+        from .. import rl
+
+        return rl.Advantage(self.entropy_coef)
+
+    def solver(self) -> Any:
+        return self._solver(self.passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(A2C):
+    """log π weighted by clipped ratios times advantages, over several epochs of each pass."""
+
+    method: Method = "ppo"
+    num_steps: int = 32
+    """Steps of each environment in a pass."""
+    epochs: int = 8
+    """Times that each pass is learnt from."""
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    clip_coef: float = 0.2
+    """Ratios of probabilities outside 1 ± this have no gradient."""
+
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
+        return self._actor_critic(model, sizes, epochs=self.epochs, batch_size=self.batch_size)
+
+    def weighting(self) -> Any:
+        from .. import rl
+
+        return rl.Clipped(self.clip_coef, self.entropy_coef)
+
+    def solver(self) -> Any:
+        return self._solver(self.passes * self.epochs * ceil(self.num_envs * self.num_steps / self.batch_size))
+
+
+METHODS: dict[str, type[Policy]] = {"ppo": PPO, "a2c": A2C, "reinforce": Reinforce}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from .. import preferences
 from ..errors import BadArgument
 from ..types import Settings
-from .align import language_model, tokenizer_of
 from .arguments import Reward
+from .pretrained import causal_model, pretrained_tokenizer
 from .screen import Screen, may_write, plain_text
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Pr
     from ..preferences.embedding import embedded
     from ..preferences.token_pairs import TokenPairs
 
-    llama = Pretrained(language_model(folder))
-    tokenizer = tokenizer_of(folder)
+    llama = Pretrained(causal_model(folder))
+    tokenizer = pretrained_tokenizer(folder)
     parts, gone = [], 0
     for pairs in (train, test):
         tokens = TokenPairs(pairs, tokenizer, context, overlong="cut")

@@ -66,7 +66,7 @@ def _drawn(command: Sample, screen: Screen) -> int:
         prompt = torch.from_numpy(begun).expand(command.draws, -1)
         generator = torch.Generator().manual_seed(command.seed)
         settings = {"context": context, "temperature": command.temperature, "end": tokenizer.end}
-        drawn = model.sample(prompt, command.length, generator=generator, **settings)
+        drawn = model.sample(prompt, command.max_new_tokens, generator=generator, **settings)
         texts = [command.prompt + tokenizer.decode(row) for row in drawn]
         if command.out is not None:
             from ..files import replacing

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import BadArgument
 from ..types import Plain
 from .arguments import Compare, Score
+from .networks import Classifier
 from .screen import Screen, plain_table
 from .systems import again
 
@@ -17,13 +18,14 @@ def score(command: Score, screen: Screen) -> int:
     with screen.busy("scoring"):
         if command.fit.is_dir():
             system, sizes, fit = again(command.fit)
-            if command.labels is not None and not hasattr(system, "labelled"):
+            if command.labels is not None and not isinstance(system, Classifier):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
                 raise BadArgument("--against takes no --labels: the labels of the reference are not those of the data.")
-            labelled: Any = getattr(system, "labelled", None)
-            labels = command.labels
-            data = system.other(command.data, sizes) if labels is None else labelled(command.data, labels)
+            if command.labels is None:
+                data = system.other(command.data, sizes)
+            else:
+                data = system.labelled(command.data, command.labels)
             beside = None if command.against is None else system.other(command.against, sizes)
         else:
             fit, data = load(command.fit), str(command.data)

@@ -1,7 +1,7 @@
-"""What every `thetahat fit SYSTEM` has: what it reads, the model that it makes of it, and how it is trained.
+"""What every command that trains has: what it reads, the model it makes of it, the objective, and the solver.
 
-A system is its settings. `read` makes the data, and the sizes that the model takes from them; `model` needs the sizes alone, so that a run
-can be sampled and scored where its data are not.
+A command is its settings, one plain dataclass. `read` makes the data, and the sizes that the model takes from them; `model` needs the sizes
+alone, so that a run can be sampled and scored where its data are not.
 """
 
 from __future__ import annotations
@@ -11,48 +11,43 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from tyro.conf import arg
 
 from ..errors import BadSave
-from ..types import ModelLike, Named, ObjectiveLike, Plain, Settings, SolverLike, SourceLike
+from ..types import ModelLike, Named, ObjectiveLike, Plain, Settings, SourceLike
 from .common import Common
 
 Sizes = Settings
 Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")]
+Schedule = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class System(Common, ABC):
-    """What every run has."""
+    """A run that a folder records, and from which it goes on."""
 
     name: ClassVar[str]
     draws_nothing: ClassVar[str] = ""
     """Why `thetahat sample` has nothing to draw, where it has not."""
-    steps: int = 2000
-    """Steps of the run."""
-    batch_size: int = 128
-    """Rows a step."""
-    learning_rate: float = 1e-3
-    """Of the first step after the warm-up; a cosine takes it to 0."""
-    held_out: float = 0.1
-    """Fraction of the rows that is held out: θ is left where they were most probable."""
-    average: Annotated[float | None, arg(metavar="D", help_behavior_hint="")] = None
-    """Decay of an exponential average of θ, which then takes its place."""
     seed: int = 0
-    """Of the network, of the order of the data, and of what is held out."""
+    """Seed of the initial parameters, of the order of the data, and of every random draw."""
     run: Folder = None
-    """Configuration, metrics, TensorBoard files, checkpoint, fit and report."""
+    """Folder for the configuration, metrics, TensorBoard files, checkpoint, fit and report."""
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Go on with the run, bit for bit, from its last checkpoint."""
+    """Continue the run of --run from its last checkpoint, bit for bit."""
 
     @abstractmethod
     def read(self) -> tuple[Sizes, Any]:
         """The sizes of the model, and the data."""
 
     @abstractmethod
-    def model(self, sizes: Sizes) -> Any: ...
+    def model(self, sizes: Sizes) -> ModelLike: ...
+
+    @abstractmethod
+    def solver(self) -> Any:
+        """How it is trained: a `solvers.Stochastic`."""
 
     @abstractmethod
     def other(self, path: Path, sizes: Sizes) -> Any:
@@ -62,19 +57,6 @@ class System(Common, ABC):
         """(language model, tokenizer, context) of what `thetahat sample` draws text from; None: it draws something else."""
         return None
 
-    def solver(self) -> SolverLike:
-        from ..solvers import Stochastic
-
-        return Stochastic(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            held_out=self.held_out,
-            average=self.average,
-            seed=self.seed,
-            warmup=min(50, self.steps // 10),
-        )
-
     def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
         """What is maximised."""
         from ..likelihood import LogLikelihood, Objective
@@ -82,7 +64,7 @@ class System(Common, ABC):
         return Objective([LogLikelihood(model, source)])
 
     def measure(self, model: ModelLike) -> dict[str, float]:
-        """What else is to be known at each look, by name."""
+        """What else is to be known at each evaluation, by name."""
         return {}
 
     @property
@@ -119,6 +101,7 @@ class System(Common, ABC):
 
     @classmethod
     def again(cls, settings: Named) -> Self:
+        """The command of these settings."""
         paths = {f.name for f in dataclasses.fields(cls) if "Path" in str(f.type)}
         given: Plain = {}
         for name, value in settings.items():
@@ -126,3 +109,46 @@ class System(Common, ABC):
                 Path(value) if name in paths and value is not None else tuple(value) if isinstance(value, list) else value
             )
         return cls(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(System):
+    """Data that are there before the training, of which a part is held out. Each setting is that of `solvers.Stochastic`."""
+
+    steps: int = 2000
+    """Gradient steps."""
+    batch_size: int = 128
+    """Rows of a gradient step."""
+    accumulation_steps: int = 1
+    """Parts in which a batch is computed, to save memory; the step is the same."""
+    learning_rate: float = 1e-3
+    """Learning rate of the first step after the warm-up."""
+    warmup_steps: int = 50
+    """Steps in which the learning rate rises from 0; a tenth of a shorter run."""
+    lr_schedule: Schedule = "cosine"
+    """How the learning rate falls to 0 at the last step; constant: it does not."""
+    max_grad_norm: Annotated[float | None, arg(metavar="NORM", help_behavior_hint="")] = None
+    """A longer gradient is scaled down to this norm."""
+    ema_decay: Annotated[float | None, arg(metavar="DECAY", help_behavior_hint="")] = None
+    """Decay of an exponential moving average of the parameters; the fit keeps that average."""
+    held_out: float = 0.1
+    """Fraction of the rows that is held out for validation."""
+    restore_best: bool = True
+    """Keep the parameters of the best validation, not those of the last step."""
+
+    def solver(self) -> Any:
+        from ..solvers import Stochastic
+
+        return Stochastic(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            accumulation_steps=self.accumulation_steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=min(self.warmup_steps, self.steps // 10),
+            lr_schedule=self.lr_schedule,
+            max_grad_norm=self.max_grad_norm,
+            ema_decay=self.ema_decay,
+            held_out=self.held_out,
+            restore_best=self.restore_best,
+            seed=self.seed,
+        )

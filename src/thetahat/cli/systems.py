@@ -8,18 +8,18 @@ from typing import Any
 from ..errors import BadArgument, BadSave, ThetahatError
 from ..protocols import levels_of, shape_of
 from ..types import Data, ModelLike, SourceLike
-from .align import Align
+from . import align, policies
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
-from .policies import Policy
 from .system import Sizes, System
 
-SYSTEMS: dict[str, tuple[type[System], str, str]] = {
+# name → (its settings, or those of each method, the default first; one line; more)
+SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
     "gpt": (
         GPT,
         "Fit a language model to text.",
         """Examples:
   thetahat fit gpt shakespeare.txt --run runs/shakespeare
-  thetahat sample runs/shakespeare --prompt "ROMEO:" --length 300""",
+  thetahat sample runs/shakespeare --prompt ROMEO: -n 3""",
     ),
     "classifier": (
         Classifier,
@@ -44,14 +44,15 @@ SYSTEMS: dict[str, tuple[type[System], str, str]] = {
   thetahat sample runs/flow -n 1000 -o new.csv""",
     ),
     "policy": (
-        Policy,
+        dict(policies.METHODS),
         "Fit a policy to what it does in an environment, by PPO, A2C or REINFORCE.",
         """Examples:
   thetahat fit policy --env CartPole-v1 --run runs/cartpole
+  thetahat fit policy --method a2c --help
   thetahat play runs/cartpole --episodes 100""",
     ),
     "align": (
-        Align,
+        dict(align.METHODS),
         "Fit a language model's adapters to preferences between answers, by DPO or RLHF.",
         """Examples:
   thetahat align pairs.jsonl.gz --network smollm2 --run runs/smollm2
@@ -96,7 +97,9 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
         source: SourceLike = fit.source
         return OfPython(fit), {"shape": shape_of(source), "levels": levels_of(source)}, fit
     try:
-        system, sizes = SYSTEMS[about["system"]][0].again(about["settings"]), about["sizes"]
+        kind = SYSTEMS[about["system"]][0]
+        settings, sizes = about["settings"], about["sizes"]
+        system = (kind[settings["method"]] if isinstance(kind, dict) else kind).again(settings)
         model = None if described(path) else system.model(sizes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ThetahatError):

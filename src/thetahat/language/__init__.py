@@ -11,7 +11,7 @@ Read in this order; the network itself is `networks.Transformer`. Built on the s
 """
 
 from ..made import record
-from .adapters import adapt, merge
+from .adapters import add_lora, merge
 from .autoregressive import Autoregressive
 from .generations import Generations
 from .group_relative import RLOO, GroupRelative, Penalised, kl_estimate
@@ -32,7 +32,7 @@ __all__ = [
     "Penalised",
     "Pretrained",
     "Tokens",
-    "adapt",
+    "add_lora",
     "kl_estimate",
     "merge",
     "shards",

@@ -39,7 +39,7 @@ class Adapted(nn.Module):
         return out + (self.scale * change).to(out.dtype)
 
 
-def adapt(
+def add_lora(
     network: nn.Module, rank: int = 8, alpha: float | None = None, targets: Sequence[str] = ("q_proj", "v_proj"), seed: int = 0
 ) -> nn.Module:
     """The network, changed in place: its linear maps of these names have adapters, and nothing else of it is free.
@@ -62,7 +62,7 @@ def adapt(
         one, once merged, would be a change of the other
 
     >>> from ..networks.transformer import Transformer
-    >>> net = adapt(Transformer(10, layers=1, width=8, heads=1), rank=2)
+    >>> net = add_lora(Transformer(10, layers=1, width=8, heads=1), rank=2)
     >>> sum(p.numel() for p in net.parameters() if p.requires_grad)
     64
     """

@@ -101,14 +101,16 @@ class Autoregressive(Model):
         return unpadded(out, batch)
 
     def base_log_prob(self, batch: Batch) -> Tensor:
-        """log p of each token by the network without its adapters (`language.adapt`), (B, T).
+        """log p of each token by the network without its adapters (`language.add_lora`), (B, T).
 
         Raises
         ------
         BadArgument : it has none: there is nothing to leave out
         """
         if not adapted_by(self.network):
-            raise BadArgument("the network has no adapters to be left out: language.adapt(network), or give another reference.")
+            raise BadArgument(
+                "the network has no adapters to be left out: language.add_lora(network), or give another reference."
+            )
         with without(self.network):
             return self.log_prob(batch)
 
@@ -185,7 +187,7 @@ class Autoregressive(Model):
     def sample(
         self,
         prompt: Tensor,
-        length: int = 100,
+        max_new_tokens: int = 100,
         *,
         context: int | None = None,
         temperature: float = 1.0,
@@ -199,7 +201,7 @@ class Autoregressive(Model):
         Parameters
         ----------
         prompt : (B, T) or (T,) tokens, at least one; one document is drawn for each row
-        length : tokens to draw
+        max_new_tokens : tokens to draw
         context : the longest window that the network reads; when it is full, its first half is forgotten. None: no limit
         temperature : p^(1/temperature), renormalised; 1 draws from the model, 0 takes the most probable token
         top : only so many most probable tokens; None: all
@@ -208,14 +210,14 @@ class Autoregressive(Model):
 
         Returns
         -------
-        (B, length) tokens
+        (B, max_new_tokens) tokens
 
         Raises
         ------
         BadArgument : no prompt, or a setting out of range
         """
         if isinstance(prompt, Batch):
-            raise BadArgument("a model of sequences continues a prompt of tokens: fit.model.sample(prompt, length).")
+            raise BadArgument("a model of sequences continues a prompt of tokens: fit.model.sample(prompt, max_new_tokens).")
         prompt = torch.as_tensor(prompt)
         window = prompt[None] if prompt.ndim == 1 else prompt
         if window.ndim != 2 or window.shape[1] < 1 or window.is_floating_point():
@@ -223,25 +225,33 @@ class Autoregressive(Model):
                 f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape {tuple(prompt.shape)}."
             )
         if (
-            length < 0
+            max_new_tokens < 0
             or not 0 <= temperature < math.inf
             or (top is not None and top < 1)
             or (context is not None and context < 2)
         ):
             raise BadArgument(
-                f"length={length}, temperature={temperature}, top={top}, context={context}. Accepted: length and temperature of 0 or more, "
+                f"max_new_tokens={max_new_tokens}, temperature={temperature}, top={top}, context={context}. Accepted: max_new_tokens and "
+                "temperature of 0 or more, "
                 "top of 1 or more, context of 2 or more."
             )
         self._inside(window)
         with evaluating(self):
             return self._drawn(
-                window if context is None else window[:, -context:], length, context, temperature, top, end, cached, generator
+                window if context is None else window[:, -context:],
+                max_new_tokens,
+                context,
+                temperature,
+                top,
+                end,
+                cached,
+                generator,
             )
 
     def _drawn(
         self,
         window: Tensor,
-        length: int,
+        max_new_tokens: int,
         context: int | None,
         temperature: float,
         top: int | None,
@@ -252,7 +262,7 @@ class Autoregressive(Model):
         cached = cached and isinstance(self.network, Extends)
         out, cache, unread = [window[:, :0]], None, window
         over = torch.zeros(len(window), 1, dtype=torch.bool, device=window.device)
-        for _ in range(length):
+        for _ in range(max_new_tokens):
             if cached:
                 logits, cache = self.network.extend(unread, cache)
             else:
@@ -267,7 +277,7 @@ class Autoregressive(Model):
                 window = window[:, -(context // 2) :]
                 cache, unread = None, window
             if bool(over.all()):
-                out.append(token.expand(-1, length - len(out) + 1))
+                out.append(token.expand(-1, max_new_tokens - len(out) + 1))
                 break
         return torch.cat(out, 1)
 

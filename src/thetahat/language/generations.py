@@ -31,7 +31,7 @@ class Generations:
         reference (B, T)        of the reference;    only with one
         return (B, T)           R = r − β Σ_t (log π − log π_ref): the reward of the answer less the KL penalty, at each of its tokens
         advantage (B, T)        what `advantage` makes of R, at each of its tokens
-        ended (B, T)            at the last token of an answer: it is the end (otherwise the answer was cut off at `length`)
+        ended (B, T)            at the last token of an answer: it is the end (otherwise the answer was cut off at `max_new_tokens`)
 
     E ∇ Σ_i R_i log π(o_i) is the gradient of E r − β KL(π ‖ π_ref), whose maximum is π_ref e^{r/β}/Z. Advantages are multiplied by the mean
     length of the answers in a batch, so that a step's mean over tokens is a mean over answers, whatever their length.
@@ -40,13 +40,13 @@ class Generations:
     ----------
     prompts : token ids, (T,) each, at least one token
     reward : (prompts, answers), lists of (T,) tokens → (B,) numbers; an answer has its end where it was drawn
-    length : tokens of an answer, at most
-    end : the token that ends an answer; None: all have `length` tokens
-    group : G
+    max_new_tokens : tokens of an answer, at most
+    end : the token that ends an answer; None: all have `max_new_tokens` tokens
+    num_generations : G
     prompts_per_step : prompts a pass; None: all
     advantage : (R (P, G), their lengths (P, G)) → (P, G): `language.RLOO()`, `language.GroupRelative()`
-    reference : an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters (`language.adapt`)
-    kl : β ≥ 0, in units of reward a nat
+    reference : an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters (`language.add_lora`)
+    kl_coef : β ≥ 0, in units of reward a nat
     truncated : the reward of every answer that was cut off, in place of its own; None: its own
     context : tokens of prompt and answer together that the network can read; None: any number
     epochs, batch_size : deal each pass out so many times, so many answers a step (PPO). None: whole, once
@@ -66,7 +66,9 @@ class Generations:
 
     >>> from thetahat.language import Autoregressive
     >>> model = Autoregressive(torch.nn.Embedding(5, 5))
-    >>> few = Generations([torch.tensor([0])], lambda prompts, answers: torch.tensor([float((a == 1).sum()) for a in answers]), length=3, group=4)
+    >>> def ones(prompts, answers):
+    ...     return torch.tensor([float((a == 1).sum()) for a in answers])
+    >>> few = Generations([torch.tensor([0])], ones, max_new_tokens=3, num_generations=4)
     >>> batch = next(few.batches(model))
     >>> batch.shape, batch.count.sum().item()
     ((4, 3), 12.0)
@@ -81,13 +83,13 @@ class Generations:
         prompts: Sequence[Tensor | Sequence[int]],
         reward: Reward,
         *,
-        length: int,
+        max_new_tokens: int,
         end: int | None = None,
-        group: int = 4,
+        num_generations: int = 4,
         prompts_per_step: int | None = None,
         advantage: Advantage | None = None,
         reference: Data = None,
-        kl: float = 0.0,
+        kl_coef: float = 0.0,
         truncated: float | None = None,
         context: int | None = None,
         epochs: int | None = None,
@@ -95,8 +97,8 @@ class Generations:
         seed: int = 0,
     ):
         known = {
-            "length": length,
-            "group": group,
+            "max_new_tokens": max_new_tokens,
+            "num_generations": num_generations,
             "prompts_per_step": prompts_per_step,
             "epochs": epochs,
             "batch_size": batch_size,
@@ -106,20 +108,21 @@ class Generations:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
-        if not 0 <= kl < math.inf or (kl > 0 and reference is None):
-            raise BadArgument(f"kl={kl}: 0 or more, and with more than 0 a reference= from which it is measured.")
+        if not 0 <= kl_coef < math.inf or (kl_coef > 0 and reference is None):
+            raise BadArgument(f"kl_coef={kl_coef}: 0 or more, and with more than 0 a reference= from which it is measured.")
         self.prompts = [torch.as_tensor(p, dtype=torch.long) for p in prompts]
         if not self.prompts:
             raise EmptyData("there are no prompts.")
         for i, prompt in enumerate(self.prompts):
             if prompt.ndim != 1 or not len(prompt):
                 raise BadArgument(f"prompt {i} has the shape {tuple(prompt.shape)}. A prompt is (T,) tokens, one or more.")
-            if context is not None and len(prompt) + length > context:
+            if context is not None and len(prompt) + max_new_tokens > context:
                 raise BadArgument(
-                    f"prompt {i} has {len(prompt)} tokens, and with an answer of {length} more than context={context}."
+                    f"prompt {i} has {len(prompt)} tokens, and with an answer of {max_new_tokens} more than context={context}."
                 )
-        self.reward, self.length, self.end, self.group, self.advantage = reward, length, end, group, advantage
-        self.reference, self.kl, self.truncated = reference, kl, truncated
+        self.reward, self.max_new_tokens, self.end = reward, max_new_tokens, end
+        self.num_generations, self.advantage = num_generations, advantage
+        self.reference, self.kl_coef, self.truncated = reference, kl_coef, truncated
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.each = min(prompts_per_step or len(self.prompts), len(self.prompts))
         self.generator = torch.Generator().manual_seed(seed)
@@ -136,7 +139,17 @@ class Generations:
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        known = (self.length, self.end, self.group, self.each, self.kl, self.epochs, self.batch_size, self.seed, self.truncated)
+        known = (
+            self.max_new_tokens,
+            self.end,
+            self.num_generations,
+            self.each,
+            self.kl_coef,
+            self.epochs,
+            self.batch_size,
+            self.seed,
+            self.truncated,
+        )
         how = "/".join(map(str, (*known, told(self.advantage))))
         return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
 
@@ -222,11 +235,14 @@ class Generations:
     def _drawn(self, model: ModelLike) -> Batch:
         chosen = [(self.at + k) % len(self.prompts) for k in range(self.each)]
         self.at = (self.at + self.each) % len(self.prompts)
-        prompts = [self.prompts[i] for i in chosen for _ in range(self.group)]
+        prompts = [self.prompts[i] for i in chosen for _ in range(self.num_generations)]
         answers = self._answers(model, prompts)
         tensors, count = _laid_out(prompts, answers)
         batch = Batch(
-            tensors, count=count, group=torch.tensor(chosen).repeat_interleave(self.group)[:, None].expand(count.shape), dims=2
+            tensors,
+            count=count,
+            group=torch.tensor(chosen).repeat_interleave(self.num_generations)[:, None].expand(count.shape),
+            dims=2,
         )
         log_prob = model.log_prob(batch)
         batch.tensors["log_prob"] = log_prob
@@ -237,8 +253,12 @@ class Generations:
         if self.reference is not None:
             batch.tensors["reference"] = self._of_reference(model, batch).to(log_prob.dtype)
             penalty = (log_prob - batch["reference"]).sum(1).to(reward.dtype)
-        R = reward - self.kl * penalty
-        A = R if self.advantage is None else self.advantage(R.view(-1, self.group), lengths.view(-1, self.group)).reshape(-1)
+        R = reward - self.kl_coef * penalty
+        A = (
+            R
+            if self.advantage is None
+            else self.advantage(R.view(-1, self.num_generations), lengths.view(-1, self.num_generations)).reshape(-1)
+        )
         batch.tensors["return"] = (R[:, None] * count).to(log_prob.dtype)
         batch.tensors["advantage"] = (A[:, None] * count).to(log_prob.dtype)
         now = {"reward": reward, "length": lengths, "truncated": cut.double()} | (
@@ -262,7 +282,7 @@ class Generations:
         for size in sorted({len(p) for p in prompts}):
             rows = [i for i, p in enumerate(prompts) if len(p) == size]
             asked = torch.stack([prompts[i] for i in rows])
-            drawn = model.sample(asked, self.length, end=self.end, generator=self.generator)
+            drawn = model.sample(asked, self.max_new_tokens, end=self.end, generator=self.generator)
             for i, row in zip(rows, drawn, strict=True):
                 over = torch.nonzero(row == self.end) if self.end is not None else row[:0]
                 out[i] = row[: int(over[0, 0]) + 1] if len(over) else row

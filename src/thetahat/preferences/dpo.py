@@ -31,9 +31,9 @@ class DPO(Model):
     Parameters
     ----------
     policy : π, an `Autoregressive`
-    reference : π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters (`language.adapt`)
+    reference : π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters (`language.add_lora`)
     beta : β > 0, in units of reward a nat
-    noise : ε in [0, ½)
+    label_smoothing : ε in [0, ½)
 
     Reads the tensors of `preferences.TokenPairs`; where a batch has "chosen_reference" and "rejected_reference" (`referenced`), log π_ref is not
     computed again.
@@ -53,21 +53,23 @@ class DPO(Model):
     target = "preference"
     keeps = "free"
 
-    def __init__(self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1, noise: float = 0.0):
+    def __init__(
+        self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1, label_smoothing: float = 0.0
+    ):
         super().__init__()
         if not isinstance(policy, Autoregressive) or not isinstance(reference, Autoregressive | None):
             raise BadArgument(
                 f"DPO(policy, reference): both are Autoregressive; received {type(policy).__name__}, {type(reference).__name__}."
             )
-        if not beta > 0 or not 0 <= noise < 0.5:
-            raise BadArgument(f"beta={beta}, noise={noise}. Accepted: beta > 0, noise in [0, 0.5).")
+        if not beta > 0 or not 0 <= label_smoothing < 0.5:
+            raise BadArgument(f"beta={beta}, label_smoothing={label_smoothing}. Accepted: beta > 0, label_smoothing in [0, 0.5).")
         if reference is None and not adapted_by(policy):
             raise BadArgument(
-                "without a reference the policy needs adapters, which are left out for it: language.adapt(network)."
+                "without a reference the policy needs adapters, which are left out for it: language.add_lora(network)."
             )
         if reference is policy:
             raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
-        self.policy, self.beta, self.noise = policy, beta, noise
+        self.policy, self.beta, self.label_smoothing = policy, beta, label_smoothing
         self.reference = None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
 
     def train(self, mode: bool = True) -> Self:
@@ -106,9 +108,9 @@ class DPO(Model):
     def log_prob(self, batch: Batch) -> Tensor:
         chosen, rejected = self.implied(batch)
         d = chosen - rejected
-        if self.noise == 0:
+        if self.label_smoothing == 0:
             return logsigmoid(d)
-        keep, turn = torch.log(torch.tensor([1 - self.noise, self.noise], dtype=d.dtype, device=d.device))
+        keep, turn = torch.log(torch.tensor([1 - self.label_smoothing, self.label_smoothing], dtype=d.dtype, device=d.device))
         return torch.logaddexp(keep + logsigmoid(d), turn + logsigmoid(-d))
 
     def referenced(self, pairs: TokenPairs) -> TokenPairs:

@@ -35,7 +35,7 @@ class GAE:
     ----------
     value : a `rl.Value`: V(s) = value.of(s, shape)
     discount : γ in [0, 1]
-    trace : λ in [0, 1]; 1: returns less V; 0: one step
+    gae_lambda : λ in [0, 1]; 1: returns less V; 0: one step
     normalise : A less its mean, by its standard deviation, both over all of the pass
 
     Returns
@@ -45,12 +45,12 @@ class GAE:
 
     value: Plain
     discount: float = 0.99
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     normalise: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1):
-            raise BadArgument(f"discount={self.discount}, trace={self.trace}. Accepted: numbers in [0, 1].")
+        if not (0 <= self.discount <= 1 and 0 <= self.gae_lambda <= 1):
+            raise BadArgument(f"discount={self.discount}, gae_lambda={self.gae_lambda}. Accepted: numbers in [0, 1].")
         if not isinstance(self.value, ValuesStates):
             raise BadArgument(f"GAE(value): received {type(self.value).__name__}. Accepted: a rl.Value.")
 
@@ -70,7 +70,7 @@ class GAE:
             last[:, :-1] |= played[:, :-1] & ~played[:, 1:]
         beyond[last] = self.value.of(batch["next"][torch.from_numpy(last)], (int(last.sum()),)).double().numpy()
         delta = np.where(played, batch["reward"].numpy() + self.discount * np.where(terminated, 0.0, beyond) - V, 0.0)
-        keep = self.discount * self.trace * (played & ~ended)
+        keep = self.discount * self.gae_lambda * (played & ~ended)
         A, ahead = np.empty_like(delta), np.zeros(len(delta))
         for t in range(delta.shape[1] - 1, -1, -1):
             ahead = delta[:, t] + keep[:, t] * ahead
@@ -92,20 +92,20 @@ class Advantage:
 
     Parameters
     ----------
-    entropy : c ≥ 0
+    entropy_coef : c ≥ 0
 
     Source: Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
     """
 
-    entropy: float = 0.0
+    entropy_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.entropy < math.inf:
-            raise BadArgument(f"entropy={self.entropy}. Accepted: a number of 0 or more.")
+        if not 0 <= self.entropy_coef < math.inf:
+            raise BadArgument(f"entropy_coef={self.entropy_coef}. Accepted: a number of 0 or more.")
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         w = _advantage(batch, self)
-        return w - self.entropy * log_prob if self.entropy else w
+        return w - self.entropy_coef * log_prob if self.entropy_coef else w
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Clipped:
 
     Parameters
     ----------
-    epsilon : ε > 0
-    entropy : c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
+    clip_coef : ε > 0
+    entropy_coef : c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
 
     Reads "advantage" and "log_prob" of the batch. A weight beyond the numbers of its type (ρ = e^{89} in float32) is the largest of them.
 
@@ -129,12 +129,14 @@ class Clipped:
     tensor([ 1.1052,  0.0000, -1.3499])
     """
 
-    epsilon: float = 0.2
-    entropy: float = 0.0
+    clip_coef: float = 0.2
+    entropy_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0 or not 0 <= self.entropy < math.inf:
-            raise BadArgument(f"epsilon={self.epsilon}, entropy={self.entropy}. Accepted: epsilon > 0, entropy of 0 or more.")
+        if not self.clip_coef > 0 or not 0 <= self.entropy_coef < math.inf:
+            raise BadArgument(
+                f"clip_coef={self.clip_coef}, entropy_coef={self.entropy_coef}. Accepted: clip_coef > 0, entropy_coef of 0 or more."
+            )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         A = _advantage(batch, self)
@@ -143,9 +145,9 @@ class Clipped:
                 "Clipped needs the log π of the policy that played, 'log_prob', in the batch: rl.Rollouts gives it."
             )
         ratio = bounded(torch.exp(log_prob - batch["log_prob"]))
-        clipped = ((A > 0) & (ratio > 1 + self.epsilon)) | ((A < 0) & (ratio < 1 - self.epsilon))
+        clipped = ((A > 0) & (ratio > 1 + self.clip_coef)) | ((A < 0) & (ratio < 1 - self.clip_coef))
         w = torch.where(clipped, 0.0, bounded(ratio * A))
-        return bounded(w - self.entropy * torch.where(ratio == 0, 0.0, ratio * log_prob)) if self.entropy else w
+        return bounded(w - self.entropy_coef * torch.where(ratio == 0, 0.0, ratio * log_prob)) if self.entropy_coef else w
 
 
 def _advantage(batch: Batch, of: Any) -> Tensor:

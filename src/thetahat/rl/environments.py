@@ -1,10 +1,10 @@
-"""Environments: copies of one, stepped side by side, as transitions that mean the same whatever gymnasium's autoreset does.
+"""Environments: several of one kind, stepped side by side, as transitions that mean the same whatever gymnasium's autoreset does.
 
 gymnasium (1.0 and later) begins a new episode by itself in one of three ways; a transition (s, a, r, s', ended) is the same in all of them:
 
     next step    the step after an end ignores its action and gives the first state of a new episode: that step is no transition, count 0
     same step    the state that comes with an end is already the new episode's; s' is in info["final_obs"]
-    disabled     nothing happens by itself: the copies that ended are reset here
+    disabled     nothing happens by itself: those that ended are reset here
 
 Source: Towers et al. (2024), Gymnasium: a standard interface for reinforcement learning environments.
 """
@@ -25,7 +25,7 @@ Array = np.ndarray
 
 @dataclass
 class Transition:
-    """One step of every copy, (B, …). `count` is 0 where nothing was done but to begin a new episode.
+    """One step of every environment, (B, …). `count` is 0 where nothing was done but to begin a new episode.
 
     terminated : the environment has ended, nothing can follow; truncated : it was only cut off, and rewards would have followed
     """
@@ -45,16 +45,16 @@ class Transition:
 
 
 class Environments:
-    """So many copies of an environment.
+    """So many environments of one kind.
 
     Parameters
     ----------
     environment : a name that gymnasium knows, or a function that makes one
-    copies : B
+    num_envs : B, environments side by side
     settings : handed to gymnasium.make_vec (to the function)
 
-    `state` is what the copies now show, (B, …): of a Box numbers, floating whatever the Box's type; of a Discrete 0 … S − 1. `actions` is the
-    space of one copy's actions as they are given here: a Discrete space that begins elsewhere is numbered from 0.
+    `state` is what the environments now show, (B, …): of a Box numbers, floating whatever the Box's type; of a Discrete 0 … S − 1. `actions` is the
+    space of one environment's actions as they are given here: a Discrete space that begins elsewhere is numbered from 0.
 
     Raises
     ------
@@ -67,27 +67,27 @@ class Environments:
     ((2, 4), [1.0, 1.0])
     """
 
-    def __init__(self, environment: str | Callable[..., Plain], copies: int = 1, settings: Named | None = None):
+    def __init__(self, environment: str | Callable[..., Plain], num_envs: int = 1, settings: Named | None = None):
         try:
             import gymnasium
         except ImportError as error:
             raise MissingExtra.named("gymnasium", "rl") from error
-        if copies < 1:
-            raise BadArgument(f"copies={copies}. Accepted: 1 or more.")
+        if num_envs < 1:
+            raise BadArgument(f"num_envs={num_envs}. Accepted: 1 or more.")
         self.name = environment if isinstance(environment, str) else name_of(environment)
         given = dict(settings or {})
         try:
             if isinstance(environment, str):
-                self.vector: Plain = gymnasium.make_vec(environment, num_envs=copies, **given)
+                self.vector: Plain = gymnasium.make_vec(environment, num_envs=num_envs, **given)
             else:
-                self.vector = gymnasium.vector.SyncVectorEnv([lambda: environment(**given) for _ in range(copies)])
+                self.vector = gymnasium.vector.SyncVectorEnv([lambda: environment(**given) for _ in range(num_envs)])
         except Exception as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
             said = str(error) if isinstance(error, gymnasium.error.Error) else f"{type(error).__name__}: {error}"
             raise BadArgument(f"gymnasium cannot make {environment!r}: {said}") from error
         space = self.vector.single_observation_space
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
             raise BadArgument(f"{self.name} shows states of {space}. Accepted: Box, Discrete.")
-        self.copies, self.shape = copies, tuple(space.shape or ())
+        self.num_envs, self.shape = num_envs, tuple(space.shape or ())
         self.actions, self.offset, self.sizes = _from_zero(self.vector.single_action_space)
         self.levels = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
         self._first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
@@ -96,14 +96,14 @@ class Environments:
         self.mode = self.vector.metadata.get("autoreset_mode", modes.NEXT_STEP)
         self._next, self._same = self.mode == modes.NEXT_STEP, self.mode == modes.SAME_STEP
         self.state: Array = np.zeros(0)
-        self.over, self.steps = np.zeros(copies, dtype=bool), 0
+        self.over, self.steps = np.zeros(num_envs, dtype=bool), 0
 
     def reset(self, seed: int) -> Array:
-        """New episodes in all copies: their first states, (B, …)."""
+        """New episodes in all environments: their first states, (B, …)."""
         self.steps = 0
         self.state, _ = self._done(self.vector.reset, seed=seed)
         self.state = self._checked(self.state, "state")
-        self.over, self.steps = np.zeros(self.copies, dtype=bool), 0
+        self.over, self.steps = np.zeros(self.num_envs, dtype=bool), 0
         return self.state
 
     def step(self, action: Array) -> Transition:
@@ -124,7 +124,7 @@ class Environments:
                 following[i] = info["final_obs"][i]
             following = self._checked(following, "state")
         self.state = shown
-        count = ~over if self._next else np.ones(self.copies, dtype=bool)
+        count = ~over if self._next else np.ones(self.num_envs, dtype=bool)
         return Transition(before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count)
 
     def _sent(self, action: Array) -> Array:
@@ -137,7 +137,8 @@ class Environments:
             at = tuple(int(i) for i in np.argwhere(bad)[0])
             most = int(np.broadcast_to(self.sizes, action.shape)[at]) - 1
             raise BadArgument(
-                f"action {action[at]} was chosen in copy {at[0]}; {self.name} has the actions 0 … {most}: give the policy's network as many outputs."
+                f"action {action[at]} was chosen in environment {at[0]}; {self.name} has the actions 0 … {most}: give the "
+                "policy's network as many outputs."
             )
         out: Array = action + self.offset
         return out
@@ -149,11 +150,11 @@ class Environments:
         except Exception as error:
             states = "" if self.levels is not None else f" It promises states of shape {self.shape}."
             raise DataError(
-                f"{self.name} failed after {self.steps} steps of {self.copies} copies: {type(error).__name__}: {error}.{states}"
+                f"{self.name} failed after {self.steps} steps of {self.num_envs} environments: {type(error).__name__}: {error}.{states}"
             ) from error
 
     def _checked(self, values: Plain, what: str) -> Array:
-        shape = (self.copies, *(self.shape if what == "state" else ()))
+        shape = (self.num_envs, *(self.shape if what == "state" else ()))
         values = np.asarray(values, order="C")  # products of floats round by the layout, and a checkpoint has but one
         if what == "state" and values.dtype != self._wide and values.dtype.kind in "biuf":
             values = values.astype(self._wide, order="C")
@@ -163,17 +164,17 @@ class Environments:
             if bad.any():
                 i = int(np.argmax(bad))
                 raise DataError(
-                    f"{self.name} gave the state {values[i] + self._first} in copy {i} after {self.steps} steps; it promises "
+                    f"{self.name} gave the state {values[i] + self._first} in environment {i} after {self.steps} steps; it promises "
                     f"{self._first} … {self._first + self.levels - 1}."
                 )
         if values.shape != shape:
             raise DataError(
-                f"{self.name} gave a {what} of shape {values.shape} after {self.steps} steps; it promises {shape} ({self.copies} copies)."
+                f"{self.name} gave a {what} of shape {values.shape} after {self.steps} steps; it promises {shape} ({self.num_envs} copies)."
             )
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise NotFinite(
-                f"{self.name} gave the {what} {values[at]} in copy {at[0]} after {self.steps} steps"
+                f"{self.name} gave the {what} {values[at]} in environment {at[0]} after {self.steps} steps"
                 + (f" (entry {', '.join(map(str, at[1:]))})." if at[1:] else ".")
             )
         out: Array = values
@@ -182,7 +183,7 @@ class Environments:
     # ---- checkpoints ---------------------------------------------------------------------------------------------------------
 
     def kept(self) -> Array:
-        """What the copies and their random numbers stand at, as bytes.
+        """What the environments and their random numbers stand at, as bytes.
 
         Raises
         ------

@@ -42,21 +42,21 @@ class Replay:
 
         state (n, …)   action (n,)   target (n, K): what Σ_{j<k} γʲ R_j + γᵏ Z(s_k, a*) is, by a frozen copy of the model (`projected`)
 
-    k is `steps`, fewer where the episode (or what has been played so far) ends sooner. Where the environment terminated, nothing is to
+    k is `n_steps`, fewer where the episode (or what has been played so far) ends sooner. Where the environment terminated, nothing is to
     come; where it was only cut off, Z(s_k, ·) is, of the true state before the new episode. The target is data: no gradient goes through it.
 
     Parameters
     ----------
     environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment, with finitely many actions
-    copies : B, played side by side
-    capacity : transitions that are remembered, the latest
-    warmup : transitions before the first step of the run
-    every : transitions played a step of the run (0.5: two steps a transition)
+    num_envs : B, environments played side by side
+    buffer_size : transitions that are remembered, the latest
+    learning_starts : transitions before the first step of the run
+    train_frequency : transitions played a step of the run (0.5: two steps a transition)
     batch_size : n
-    steps : k
+    n_steps : k
     discount : γ
-    refresh : steps of the run between two copies of the model to the frozen one
-    explore : ε at the start, at the end, and the transitions in which it falls from one to the other
+    target_update_interval : steps of the run between two copies of the model to the frozen one
+    exploration : ε at the start, at the end, and the transitions in which it falls from one to the other
     double : a* is the best of the model as it now stands, not of the frozen one (it overestimates less)
     policy : what plays, and chooses a*, if not the model itself: the return of a given policy (anything with `act`)
     seed : of the environments, the actions and the minibatches
@@ -76,7 +76,7 @@ class Replay:
 
     >>> import thetahat as th
     >>> model = th.rl.C51(th.networks.mlp(4, 32, 2 * 21), 0.0, 100.0, atoms=21)
-    >>> replay = Replay("CartPole-v1", 4, warmup=100, steps=3)
+    >>> replay = Replay("CartPole-v1", 4, learning_starts=100, n_steps=3)
     >>> batch = next(replay.minibatches(model))
     >>> tuple(batch["target"].shape), round(float(batch["target"].sum(-1).mean()), 5)
     ((64, 21), 1.0)
@@ -89,60 +89,84 @@ class Replay:
     def __init__(
         self,
         environment: str | Callable[..., Plain],
-        copies: int = 1,
+        num_envs: int = 1,
         *,
-        capacity: int = 50_000,
-        warmup: int = 1_000,
-        every: float = 1.0,
+        buffer_size: int = 50_000,
+        learning_starts: int = 1_000,
+        train_frequency: float = 1.0,
         batch_size: int = 64,
-        steps: int = 1,
+        n_steps: int = 1,
         discount: float = 0.99,
-        refresh: int = 500,
-        explore: tuple[float, float, int] = (1.0, 0.05, 10_000),
+        target_update_interval: int = 500,
+        exploration: tuple[float, float, int] = (1.0, 0.05, 10_000),
         double: bool = True,
         policy: Actor | None = None,
         seed: int = 0,
         settings: Settings | None = None,
     ):
-        known = (("warmup", warmup), ("batch_size", batch_size), ("steps", steps), ("refresh", refresh))
+        known = (
+            ("learning_starts", learning_starts),
+            ("batch_size", batch_size),
+            ("n_steps", n_steps),
+            ("target_update_interval", target_update_interval),
+        )
         for name, value in known:
             if value < 1:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
-        if not every > 0:
-            raise BadArgument(f"every={every}. Accepted: a positive number of transitions a step.")
+        if not train_frequency > 0:
+            raise BadArgument(f"train_frequency={train_frequency}. Accepted: a positive number of transitions a step.")
         if not 0 <= discount <= 1:
             raise BadArgument(f"discount={discount}. Accepted: 0 to 1.")
-        if capacity < copies * steps:
-            raise BadArgument(f"capacity={capacity} holds less than {steps} steps of {copies} copies.")
-        first, last, within = explore
+        if buffer_size < num_envs * n_steps:
+            raise BadArgument(f"buffer_size={buffer_size} holds less than {n_steps} n_steps of {num_envs} num_envs.")
+        first, last, within = exploration
         if not (0 <= first <= 1 and 0 <= last <= 1 and within >= 0):
-            raise BadArgument(f"explore={explore}. Accepted: two probabilities, and a number of transitions.")
-        self.environments = Environments(environment, copies, settings)
+            raise BadArgument(f"exploration={exploration}. Accepted: two probabilities, and a number of transitions.")
+        self.environments = Environments(environment, num_envs, settings)
         space = self.environments.actions
         if type(space).__name__ != "Discrete":
             raise BadArgument(f"{self.environments.name} has actions of {space}. Accepted: Discrete.")
-        self.name, self.copies, self.actions = self.environments.name, copies, int(space.n)
-        self.rows, self.warmup, self.every, self.batch_size = capacity // copies, warmup, every, batch_size
-        self.steps, self.discount, self.refresh, self.explore = steps, discount, refresh, explore
+        self.name, self.num_envs, self.actions = self.environments.name, num_envs, int(space.n)
+        self.rows, self.learning_starts, self.train_frequency, self.batch_size = (
+            buffer_size // num_envs,
+            learning_starts,
+            train_frequency,
+            batch_size,
+        )
+        self.n_steps, self.discount, self.target_update_interval, self.exploration = (
+            n_steps,
+            discount,
+            target_update_interval,
+            exploration,
+        )
         self.double, self.policy, self.seed = double, policy, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.played = self.written = self.taken = 0  # transitions; rows of all copies, ever; steps of the run
+        self.played = self.written = self.taken = 0  # transitions; rows of all num_envs, ever; n_steps of the run
         self.frozen: Plain = None
         self.memory: dict[str, Array] = {}
         self._under_way, self._remembered = False, dict[str, Tensor]()
-        self._return, self._finished = np.zeros(copies), list[float]()
+        self._return, self._finished = np.zeros(num_envs), list[float]()
 
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        known = (self.name, self.copies, self.rows, self.warmup, self.every, self.batch_size, self.steps, self.discount)
-        how = "/".join(map(str, (*known, self.refresh, self.explore, self.double, self.seed)))
+        known = (
+            self.name,
+            self.num_envs,
+            self.rows,
+            self.learning_starts,
+            self.train_frequency,
+            self.batch_size,
+            self.n_steps,
+            self.discount,
+        )
+        how = "/".join(map(str, (*known, self.target_update_interval, self.exploration, self.double, self.seed)))
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     @property
     def epsilon(self) -> float:
         """ε as it now stands: the probability that an action is drawn at random."""
-        first, last, within = self.explore
+        first, last, within = self.exploration
         return last if self.played >= within else first + (last - first) * self.played / within
 
     # ---- what a run takes --------------------------------------------------------------------------------------------------
@@ -161,9 +185,9 @@ class Replay:
             self._remembered = {}
         while True:
             with evaluating(model), torch.no_grad():
-                if self.taken % self.refresh == 0:
+                if self.taken % self.target_update_interval == 0:
                     self.frozen.load_state_dict(online.state_dict())
-                while self.played < self.warmup + self.every * self.taken:
+                while self.played < self.learning_starts + self.train_frequency * self.taken:
                     self._play(online)
                 batch = self._minibatch(online)
             self.taken += 1
@@ -201,7 +225,7 @@ class Replay:
 
     def measured(self) -> dict[str, float]:
         """What was played since it was last asked: the mean return of the episodes that ended, exploring as they did."""
-        found = {"played": float(self.played), "explore": self.epsilon}
+        found = {"played": float(self.played), "exploration": self.epsilon}
         if self._finished:
             found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
@@ -223,17 +247,17 @@ class Replay:
         return model
 
     def _begin(self) -> None:
-        """New episodes in all copies; those under way are cut off where they stood."""
+        """New episodes in all environments; those under way are cut off where they stood."""
         self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
         if self.written:
             self.memory["ended"][(self.written - 1) % self.rows] = True
         self._return[:], self._under_way = 0, True
 
     def _play(self, model: ModelLike) -> None:
-        """One step of every copy."""
+        """One step of every environment."""
         epsilon = self.epsilon
-        by_chance = torch.rand(self.copies, generator=self.generator).numpy() < epsilon
-        action = torch.randint(self.actions, (self.copies,), generator=self.generator).numpy()
+        by_chance = torch.rand(self.num_envs, generator=self.generator).numpy() < epsilon
+        action = torch.randint(self.actions, (self.num_envs,), generator=self.generator).numpy()
         if not by_chance.all():
             state = torch.from_numpy(self.environments.state)
             chosen = model.act(state, greedy=True) if self.policy is None else self.policy.act(state, self.generator)
@@ -258,40 +282,40 @@ class Replay:
     # ---- draw ----------------------------------------------------------------------------------------------------------------
 
     def _minibatch(self, model: ModelLike) -> Batch:
-        row, copy_ = self._places()
-        reward, discount, last = self._summed(row, copy_)
-        end = (last % self.rows, copy_)
+        row, env = self._places()
+        reward, discount, last = self._summed(row, env)
+        end = (last % self.rows, env)
         following = torch.from_numpy(self.memory["next"][end])
         action = None
         if self.policy is not None:
             action = torch.as_tensor(self.policy.act(following, self.generator))
         elif self.double:
             action = model.worth(following).argmax(-1)
-        begin = (row % self.rows, copy_)
+        begin = (row % self.rows, env)
         terminated = torch.from_numpy(self.memory["terminated"][end])
         target = self.frozen.projected(torch.from_numpy(reward), torch.from_numpy(discount), following, terminated, action)
         state, taken = (torch.from_numpy(self.memory[name][begin]) for name in ("state", "action"))
         return Batch({"state": state, "action": taken, "target": target})
 
     def _places(self) -> tuple[Array, Array]:
-        """Rows (counted from the first ever) and copies of transitions, each as probable as any other, (n,)."""
+        """Rows (counted from the first ever) and environments of transitions, each as probable as any other, (n,)."""
         oldest = max(0, self.written - self.rows)
-        held = (self.written - oldest) * self.copies
+        held = (self.written - oldest) * self.num_envs
         flat = torch.randint(held, (self.batch_size,), generator=self.generator).numpy()
         while True:
-            row, copy_ = oldest + flat // self.copies, flat % self.copies
-            none = ~self.memory["count"][row % self.rows, copy_]  # steps that only began an episode
+            row, env = oldest + flat // self.num_envs, flat % self.num_envs
+            none = ~self.memory["count"][row % self.rows, env]  # steps that only began an episode
             if not none.any():
-                return row, copy_
+                return row, env
             flat[none] = torch.randint(held, (int(none.sum()),), generator=self.generator).numpy()
 
-    def _summed(self, row: Array, copy_: Array) -> tuple[Array, Array, Array]:
+    def _summed(self, row: Array, env: Array) -> tuple[Array, Array, Array]:
         """(Σ_{j<k} γʲ R_j, γᵏ, the row of the last of the k transitions): as many as `steps`, up to an end or to the latest, (n,) each."""
         total, power, last = np.zeros(len(row)), np.ones(len(row)), row.copy()
         going = np.ones(len(row), dtype=bool)
-        for j in range(self.steps):
+        for j in range(self.n_steps):
             going = going & (row + j < self.written)
-            at = ((row + j) % self.rows, copy_)
+            at = ((row + j) % self.rows, env)
             total += np.where(going, power * self.memory["reward"][at], 0.0)
             power = np.where(going, power * self.discount, power)
             last = np.where(going, row + j, last)

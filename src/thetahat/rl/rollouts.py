@@ -44,20 +44,20 @@ LEARNT = ("state", "action", "log_prob", "advantage", "return")  # what a step o
 class Rollouts:
     """What an environment does with the actions of a policy, as a source that draws from the model.
 
-    Each pass plays B copies side by side and yields one batch of terms (B, T):
+    Each pass plays B environments side by side and yields one batch of terms (B, T):
 
         state (B, T, …)   action (B, T, …)   reward (B, T)   next (B, T, …)   terminated, truncated (B, T)   step (B, T)
         log_prob (B, T): log π(a | s) of the policy that played;    with `advantage`: advantage (B, T), return (B, T)
 
     `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit of steps, and rewards would
-    have followed from the state `next`. The count is 0 on what is no transition: padding after an episode's end, and the steps in which a
-    copy does nothing but begin anew.
+    have followed from the state `next`. The count is 0 on what is no transition: padding after an episode's end, and the steps in which an
+    environment does nothing but begin anew.
 
     Parameters
     ----------
     environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment
-    copies : B
-    length : T, steps of each copy a pass; episodes go on from pass to pass. None: one whole episode of each copy, begun anew
+    num_envs : B, environments side by side
+    num_steps : T, steps of each environment a pass; episodes go on from pass to pass. None: one whole episode of each environment, begun anew
     advantage : what makes advantages and returns of a pass, as it is drawn (`weights.GAE(value)`)
     epochs, batch_size : deal each pass out so many times, in random order, as terms (n,), n of them a step (PPO). None: whole, once
     seed : of the environments, the actions and the order. The passes go on in one random sequence: a new Rollouts begins it again
@@ -67,7 +67,7 @@ class Rollouts:
     The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has one, sees the states of a pass when
     the next one begins.
 
-    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept, and with `length` the environments
+    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept, and with `num_steps` the environments
     as they stand (attributes, random numbers, limits of steps). Where the state of an environment cannot be read (a simulator in C, processes of
     their own), that cannot be promised: episodes then begin anew, and a warning says so and why.
 
@@ -91,9 +91,9 @@ class Rollouts:
     def __init__(
         self,
         environment: str | Callable[..., Plain],
-        copies: int = 16,
+        num_envs: int = 16,
         *,
-        length: int | None = None,
+        num_steps: int | None = None,
         advantage: Advantage | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -101,17 +101,17 @@ class Rollouts:
         greedy: bool = False,
         settings: Settings | None = None,
     ):
-        for name, value in (("length", length), ("epochs", epochs), ("batch_size", batch_size)):
+        for name, value in (("num_steps", num_steps), ("epochs", epochs), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more, or None.")
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
-        self.environments = Environments(environment, copies, settings)
-        self.name, self.copies, self.length, self.advantage = self.environments.name, copies, length, advantage
+        self.environments = Environments(environment, num_envs, settings)
+        self.name, self.num_envs, self.num_steps, self.advantage = self.environments.name, num_envs, num_steps, advantage
         self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
-        self._return, self._finished = np.zeros(copies), list[float]()
+        self._return, self._finished = np.zeros(num_envs), list[float]()
         self._rows: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
@@ -119,13 +119,13 @@ class Rollouts:
 
     @property
     def actions(self) -> Plain:
-        """The space of one copy's actions."""
+        """The space of one environment's actions."""
         return self.environments.actions
 
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        how = f"{self.name}/{self.copies}/{self.length}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
+        how = f"{self.name}/{self.num_envs}/{self.num_steps}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     # ---- what a run takes --------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Rollouts:
             assert self._rows is not None
             known |= {f"pass.{name}": t for name, t in self._rows.tensors.items()}
             known |= {"left": torch.cat(self._left), "sizes": torch.tensor([len(part) for part in self._left])}
-        return known | (under_way(self.environments) if self.under_way and self.length is not None else {})
+        return known | (under_way(self.environments) if self.under_way and self.num_steps is not None else {})
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Stand where `state` was taken; with new episodes, and a warning, where those under way could not be kept.
@@ -211,18 +211,18 @@ class Rollouts:
         self._seen = None
 
     def _drawn(self, model: Player) -> Batch:
-        if self.length is None or not self.under_way:
+        if self.num_steps is None or not self.under_way:
             self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
             self._return[:], self.under_way = 0, True
         taken: list[tuple[Transition, Tensor, Tensor]] = []
-        playing, ended = np.ones(self.copies, dtype=bool), np.zeros(self.copies, dtype=bool)
-        while playing.any() if self.length is None else len(taken) < self.length:
-            if self.length is None:
+        playing, ended = np.ones(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
+        while playing.any() if self.num_steps is None else len(taken) < self.num_steps:
+            if self.num_steps is None:
                 _endless(self.environments)
             state = torch.from_numpy(self.environments.state)
             action, log_prob = model.play(state, self.generator, greedy=self.greedy)
             now = self.environments.step(model.sent(action))
-            if self.length is None:
+            if self.num_steps is None:
                 now.count, ended = playing.copy(), now.ended & playing
                 playing &= ~ended
             else:

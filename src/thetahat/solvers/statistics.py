@@ -78,7 +78,7 @@ def least_rows(module: nn.Module, batch_size: int, pieces: int) -> int:
     least = 2 * pieces * world()
     if batch_size < least:
         raise BadArgument(
-            f"batch_size={batch_size}, pieces={pieces}: {type(layers[0]).__name__} takes the variance over the rows of a batch, of which each "
+            f"batch_size={batch_size}, accumulation_steps={pieces}: {type(layers[0]).__name__} takes the variance over the rows of a batch, of which each "
             f"piece on each process needs 2. Accepted: batch_size of {least} or more."
         )
     return least

@@ -36,7 +36,7 @@ from .minibatches import Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
 
-DECAYS = ("constant", "linear", "cosine")
+SCHEDULES = ("constant", "linear", "cosine")
 FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
 
 
@@ -109,20 +109,20 @@ class Stochastic:
     ----------
     steps : how many
     batch_size : rows (sequences, for terms (B, T)) a step; data drawn from the model come as they are drawn
-    pieces : parts in which a batch is summed, to save memory; the step is the same
+    accumulation_steps : parts in which a batch is summed, to save memory; the step is the same
     optimiser : "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim
     learning_rate : of the first step after the warm-up
     momentum : of "sgd" and of "muon"
     betas : of "adamw": how much of its two moments is kept from step to step
-    warmup : steps over which the rate rises from 0
-    decay : of the rate to 0 at the last step: "cosine", "linear"; or "constant"
-    clip : the largest norm of ĝ; None: unbounded
+    warmup_steps : steps over which the rate rises from 0
+    lr_schedule : how the rate falls to 0 at the last step: "cosine", "linear"; or "constant"
+    max_grad_norm : the largest norm of the gradient; None: unbounded
     seed : of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
     held_out : a fraction of the rows, where they are in memory or the source knows how to split itself; a source; None
-    keep : "best" leaves θ where the held-out nats were highest, "last" where the run ended
+    restore_best : whether θ is that of the highest held-out log-likelihood, or that of the last step
     evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
     patience : the run ends after so many looks in a row without a new best; None: never
-    average : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself. The statistics of batch
+    ema_decay : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself. The statistics of batch
         norm are then those of θ̄ itself, computed anew from the batches of the last steps (`statistics.py`)
     checkpoint : a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
     checkpoint_every : steps between two; None: with every look
@@ -134,26 +134,26 @@ class Stochastic:
 
     The fitted model is in evaluation mode (no dropout).
 
-    >>> Stochastic(steps=100, learning_rate=0.1, decay="linear").rate(50)
+    >>> Stochastic(steps=100, learning_rate=0.1, lr_schedule="linear").rate(50)
     0.05
     """
 
     steps: int = 2000
     batch_size: int = 128
-    pieces: int = 1
+    accumulation_steps: int = 1
     optimiser: str = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
-    warmup: int = 0
-    decay: str = "cosine"
-    clip: float | None = None
+    warmup_steps: int = 0
+    lr_schedule: str = "cosine"
+    max_grad_norm: float | None = None
     seed: int = 0
     held_out: float | Source | None = 0.1
-    keep: str = "best"
+    restore_best: bool = True
     evaluate_every: int | None = None
     patience: int | None = None
-    average: float | None = None
+    ema_decay: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_every: int | None = None
     precision: torch.dtype | None = None
@@ -163,26 +163,26 @@ class Stochastic:
 
     def __post_init__(self) -> None:
         given = fields_of(self)
-        for name, least in (("steps", 1), ("batch_size", 1), ("pieces", 1), ("warmup", 0), ("seed", None)):
+        for name, least in (("steps", 1), ("batch_size", 1), ("accumulation_steps", 1), ("warmup_steps", 0), ("seed", None)):
             value = given[name]
             if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
                 raise BadArgument(f"{name}={value!r}. Accepted: {'a whole number' if least is None else f'{least} or more'}.")
         for name, accepted in (
             ("optimiser", OPTIMISERS),
-            ("decay", DECAYS),
-            ("keep", ("best", "last")),
+            ("lr_schedule", SCHEDULES),
+            ("restore_best", (True, False)),
             ("distributed", DISTRIBUTED),
         ):
             if given[name] not in accepted:
                 raise BadArgument(f"{name}={given[name]!r}. Accepted: {', '.join(map(repr, accepted))}.")
         if not self.learning_rate > 0:
             raise BadArgument(f"learning_rate={self.learning_rate}. Accepted: a positive number.")
-        if self.clip is not None and not self.clip > 0:
-            raise BadArgument(f"clip={self.clip}. Accepted: a positive number, or None.")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise BadArgument(f"max_grad_norm={self.max_grad_norm}. Accepted: a positive number, or None.")
         held = self.held_out
         if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or isinstance(held, Source)):
             raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
-        for name, values in (("betas", self.betas), ("momentum", (self.momentum,)), ("average", (self.average or 0.0,))):
+        for name, values in (("betas", self.betas), ("momentum", (self.momentum,)), ("ema_decay", (self.ema_decay or 0.0,))):
             if not all(0 <= b < 1 for b in values):
                 raise BadArgument(f"{name}={given[name]}. Accepted: in [0, 1).")
         if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
@@ -195,12 +195,12 @@ class Stochastic:
 
     def rate(self, step: int) -> float:
         """The learning rate of the step after so many."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        if self.decay == "constant":
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.lr_schedule == "constant":
             return self.learning_rate
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.learning_rate * (1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.learning_rate * (1 - done if self.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
     # ---- start -----------------------------------------------------------------------------------------------------------
 
@@ -223,14 +223,14 @@ class Stochastic:
                 held = (first, out)
         elif self.held_out is not None:
             held = (first, self.held_out)
-        least = max(least_rows(term.model, self.batch_size, self.pieces) for term in objective.terms)
+        least = max(least_rows(term.model, self.batch_size, self.accumulation_steps) for term in objective.terms)
         feeds_ = feeds(objective.terms, self.batch_size, generator, kept, least)
         if objective.priors and any(f.observations is None and not f.drawn for f in feeds_):
             raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
-        engine = Engine(objective, self.pieces, self.precision, self.compile, self.distributed)
+        engine = Engine(objective, self.accumulation_steps, self.precision, self.compile, self.distributed)
         movers = optimisers(self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas)
         _label(objective, "raw")
-        statistics = Statistics(engine.module if self.average is not None else nn.Module())
+        statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
         state = State(Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics))
         if self.checkpoint is None:
             return self._evaluated(objective, state)
@@ -245,7 +245,7 @@ class Stochastic:
         state = replace(state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted)
         if self._over(state):
             self._leave(state)
-            _label(objective, "raw" if self.average is None else "EMA")
+            _label(objective, "raw" if self.ema_decay is None else "EMA")
         return state
 
     # ---- step ------------------------------------------------------------------------------------------------------------
@@ -270,9 +270,9 @@ class Stochastic:
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(state, self._reason(batches, state, value))
         rate = self.rate(state.step)
-        if self.clip is not None and norm > self.clip:
-            torch._foreach_mul_(gradients, self.clip / norm)
-        if rate * max(1.0, min(norm, self.clip or norm)) > torch.finfo(work.engine.dtype).max / FAR:
+        if self.max_grad_norm is not None and norm > self.max_grad_norm:
+            torch._foreach_mul_(gradients, self.max_grad_norm / norm)
+        if rate * max(1.0, min(norm, self.max_grad_norm or norm)) > torch.finfo(work.engine.dtype).max / FAR:
             why = f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
             return self._failed(state, Failure(why, LOWER))
         for optimiser in work.optimisers:
@@ -282,8 +282,8 @@ class Stochastic:
         work.recent.append(value)
         seen = state.seen + sum(b.total for b in batches[0][1])
         state = replace(state, step=state.step + 1, seen=seen, value=value, norm=norm)
-        if self.average is not None:
-            work.average = averaged(work.average, work.engine.parameters, self.average, state.step)
+        if self.ema_decay is not None:
+            work.average = averaged(work.average, work.engine.parameters, self.ema_decay, state.step)
         every = self.evaluate_every or max(1, self.steps // 20)
         if state.step % every == 0 or self._over(state):
             state = self._evaluated(objective, state)
@@ -342,7 +342,7 @@ class Stochastic:
                 return self._failed(state, failure)
         now = Evaluation(state.step, *found)
         best = max((e.mean for e in state.evaluations), default=-math.inf)
-        if self.keep == "best" and (now.mean > best or work.best is None):
+        if self.restore_best and (now.mean > best or work.best is None):
             work.best = ([p.detach().clone() for p in engine.parameters], [b.clone() for b in work.buffers])
         line = (state.step, now.mean, now.error)
         return replace(state, evaluations=(*state.evaluations, now), trace=(*state.trace, line))
@@ -404,10 +404,10 @@ class Stochastic:
         error = f" ± {best.error:.2g}" if math.isfinite(best.error) else ""
         said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g}{error} at best"
         said += (
-            f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.keep == 'best' else 'last'} step."
+            f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.restore_best else 'last'} step."
         )
         if best is first and state.step:
-            kept = "θ is where it began" if self.keep == "best" else "θ is worse than where it began"
+            kept = "θ is where it began" if self.restore_best else "θ is worse than where it began"
             said += f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
         weighted = any(t.weights is not None for t in objective.terms)
         if weighted and len(state.fitted) > 1:

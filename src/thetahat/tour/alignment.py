@@ -62,8 +62,10 @@ def rlhf(quick: bool) -> Row:
     policy, reference = Autoregressive(Table()), Autoregressive(Table())
     before = _away(policy, reference)
     judged = lambda prompts, answers: reward(torch.stack(answers))  # noqa: E731
-    draws = Generations([[START]], judged, length=LENGTH, group=256, advantage=RLOO(), reference=reference, kl=BETA)
-    solver = Stochastic(steps=120 if quick else 300, learning_rate=0.1, decay="linear")
+    draws = Generations(
+        [[START]], judged, max_new_tokens=LENGTH, num_generations=256, advantage=RLOO(), reference=reference, kl_coef=BETA
+    )
+    solver = Stochastic(steps=120 if quick else 300, learning_rate=0.1, lr_schedule="linear")
     after = _away(fit(policy, draws, weights=Advantage(), solver=solver).model, reference)
     return Row(
         "RLHF, by RLOO",

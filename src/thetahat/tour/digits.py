@@ -75,13 +75,13 @@ def vae(quick: bool) -> Row:
     encoder = mlp(PIXELS, (256,), 2 * LATENT, seed=1)
     decoder = mlp(LATENT, (256,), PIXELS * LEVELS, seed=2)
     model = VAE(encoder, decoder, GREY, latent=LATENT)
-    solver = _steps(quick, 1500, batch_size=128, learning_rate=2e-3, warmup=50)
+    solver = _steps(quick, 1500, batch_size=128, learning_rate=2e-3, warmup_steps=50)
     return _row("VAE", "Σ log ∫ p(y | z) N(z) dz, bounded below", model, solver, quick, samples=16 if quick else 128)
 
 
 def diffusion(quick: bool) -> Row:
     model = Diffusion(UNet(SHAPE, LEVELS, channels=(12, 24)), levels=LEVELS, predict="levels")
-    solver = _steps(quick, 480, batch_size=64, learning_rate=0.01, average=0.95 if quick else 0.98)
+    solver = _steps(quick, 480, batch_size=64, learning_rate=0.01, ema_decay=0.95 if quick else 0.98)
     return _row("diffusion", "Σ log p(y | noise undone), bounded below", model, solver, quick, samples=8 if quick else 64)
 
 

@@ -38,7 +38,7 @@ def classifier(quick: bool) -> Row:
     train, test = slice(0, 1400), slice(1400, None)
     held_out = Tensors({"x": x[test], "y": y[test]})
     network = ConvNet((8, 8), 10, (16, 32), levels=17)
-    solver = Stochastic(steps=60 if quick else 200, batch_size=100, learning_rate=0.01, warmup=20, held_out=None)
+    solver = Stochastic(steps=60 if quick else 200, batch_size=100, learning_rate=0.01, warmup_steps=20, held_out=None)
     shifted = Augmented(Tensors({"x": x[train], "y": y[train]}), Shifts((8, 8), 1))
     before = score(Conditional(Categorical(10), network), held_out).mean
     found = fit(Conditional(Categorical(10), network), shifted, solver=solver)
@@ -64,7 +64,7 @@ def gpt(quick: bool) -> Row:
     train, held_out = Tokens(texts, alphabet, context=64).split(0.05)
     network = Transformer(alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0)
     solver = Stochastic(
-        steps=60 if quick else 180, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, decay="linear", held_out=held_out,
+        steps=60 if quick else 180, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, lr_schedule="linear", held_out=held_out,
         evaluate_every=60 if quick else 180,
     )  # fmt: skip
     found = fit(Autoregressive(network), train, solver=solver)
@@ -98,7 +98,7 @@ def reinforce(quick: bool) -> Row:
     policy = Policy(mlp(4, 32, 2, "tanh", seed=0))
     rollouts = Rollouts("CartPole-v1", 16, seed=0)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
-    solver = Stochastic(steps=15 if quick else 40, learning_rate=0.02, decay="constant")
+    solver = Stochastic(steps=15 if quick else 40, learning_rate=0.02, lr_schedule="constant")
     policy = fit(policy, rollouts, weights=RewardToGo(0.99, normalise=True), solver=solver).model
     after = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
     return Row(
@@ -117,9 +117,9 @@ def reinforce(quick: bool) -> Row:
 def ppo(quick: bool) -> Row:
     policy, value = Policy(mlp(4, (64, 64), 2, "tanh", seed=0)), Value(mlp(4, (64, 64), 1, "tanh", seed=1))
     advantage = GAE(value, 0.98, 0.9, normalise=True)
-    rollouts = Rollouts("CartPole-v1", 32, length=32, advantage=advantage, epochs=8, batch_size=256)
+    rollouts = Rollouts("CartPole-v1", 32, num_steps=32, advantage=advantage, epochs=8, batch_size=256)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
-    solver = Stochastic(steps=320 if quick else 1200, learning_rate=3e-3, decay="linear", clip=0.5)
+    solver = Stochastic(steps=320 if quick else 1200, learning_rate=3e-3, lr_schedule="linear", max_grad_norm=0.5)
     found = maximize(LogLikelihood(policy, rollouts, Clipped(0.2)) + LogLikelihood(value, rollouts), solver=solver)
     played: Any = found.source
     after = float(returns(found.model, "CartPole-v1", 20, seed=1000).mean())

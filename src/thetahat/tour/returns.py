@@ -33,8 +33,17 @@ def c51(quick: bool) -> Row:
     model = C51(table, low, high, K)
     known = ROADS.returns([[1, 0], [1, 0]])  # the best policy in the mean, by hand
     before = _distance(model, known)
-    replay = Replay(ROADS, 64, warmup=2000, every=32, batch_size=256, discount=1.0, refresh=10, explore=(1.0, 1.0, 0))
-    solver = Stochastic(steps=150 if quick else 400, learning_rate=0.3, decay="linear")
+    replay = Replay(
+        ROADS,
+        64,
+        learning_starts=2000,
+        train_frequency=32,
+        batch_size=256,
+        discount=1.0,
+        target_update_interval=10,
+        exploration=(1.0, 1.0, 0),
+    )
+    solver = Stochastic(steps=150 if quick else 400, learning_rate=0.3, lr_schedule="linear")
     after = _distance(fit(model, replay, solver=solver).model, known)
     return Row(
         "C51",
