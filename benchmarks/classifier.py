@@ -1,10 +1,12 @@
-"""MNIST: what a classifier of 29,178 parameters reaches through `fit` in so many seconds of one processor core.
+"""MNIST: what a classifier of 29,178 parameters reaches through `fit` in so many seconds of one processor
+core.
 
     python benchmarks/classifier.py path/to/mnist [--epochs 12] [--seed 0] [--validate]
 
-The folder holds the four IDX files (also .gz). 55,000 training images are fitted, moved by up to two pixels anew each epoch; the 5,000 others
-decide the temperature and nothing else. The hyperparameters were chosen with `--validate`, which never opens the test files: there the last
-10,000 training images take their place. Seconds are the process's own, data and temperature included, scoring of the test images not.
+The folder holds the four IDX files (also .gz). 55,000 training images are fitted, moved by up to two pixels
+anew each epoch; the 5,000 others decide the temperature and nothing else. The hyperparameters were chosen
+with `--validate`, which never opens the test files: there the last 10,000 training images take their place.
+Seconds are the process's own, data and temperature included, scoring of the test images not.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from thetahat.generative.images import read
 def labelled(folder: Path, name: str) -> dict[str, torch.Tensor]:
     """x (n, 784) bytes, y (n,)."""
     images, labels = (read(next(folder.glob(f"{name}-{kind}-idx*"))) for kind in ("images", "labels"))
-    return {"x": torch.from_numpy(images.reshape(len(images), -1).copy()), "y": torch.from_numpy(labels.astype(np.int64))}
+    return {
+        "x": torch.from_numpy(images.reshape(len(images), -1).copy()),
+        "y": torch.from_numpy(labels.astype(np.int64)),
+    }
 
 
 def part(data: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor]:
@@ -69,21 +74,29 @@ def main() -> None:
     tempered = th.fit(th.models.Tempered(classifier.model), other)
     spent = time.process_time() - begun
 
-    print(f"{sum(p.numel() for p in network.parameters())} parameters, {steps} steps of {given.batch} ({given.epochs:g} epochs)")
+    print(
+        f"{sum(p.numel() for p in network.parameters())} parameters, {steps} steps of {given.batch} "
+        f"({given.epochs:g} epochs)"
+    )
     print(f"{spent:.0f} s of one core, {maximised:.0f} of them the run")
     low, high = tempered.intervals().loc["temperature"]
-    print(f"temperature {tempered.estimates['temperature']:.3f} ({low:.3f} to {high:.3f}); {tempered.certificate}")
+    print(
+        f"temperature {tempered.estimates['temperature']:.3f} ({low:.3f} to {high:.3f}); "
+        f"{tempered.certificate}"
+    )
     where = "validation" if given.validate else "test"
     right = tempered.predict(test, "probabilities").to_numpy().argmax(1) == test["y"].numpy()
     lowest, highest = wilson(np.array([float(right.sum())]), np.array([float(len(right))]))
     share = right.mean()
     print(
-        f"{where} accuracy {100 * share:.2f} % ({100 * lowest[0]:.2f} to {100 * highest[0]:.2f}), {(~right).sum()} of {len(right)} wrong"
+        f"{where} accuracy {100 * share:.2f} % ({100 * lowest[0]:.2f} to {100 * highest[0]:.2f}), "
+        f"{(~right).sum()} of {len(right)} wrong"
     )
     for name, fit in (("as fitted", classifier), ("tempered", tempered)):
         score = fit.score(test)
         print(
-            f"{where} nats, {name}: {-score.mean:.4f} ± {score.standard_error:.4f} lost an image; calibration error {fit.calibration_error(test)}"
+            f"{where} nats, {name}: {-score.mean:.4f} ± {score.standard_error:.4f} lost an image; "
+            f"calibration error {fit.calibration_error(test)}"
         )
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py [--seconds 15] [--only NAME] [--write]
 
-Each replicate draws x uniform on (−1, 1) and y from the family at known coefficients, fits "y ~ x", and asks `fit.intervals()` for every estimate.
-Coverage between 93 and 97 % is as it should be; one outside by more than twice its own simulation error is named in the results. A replicate
-whose likelihood has no maximum is left out and counted; one whose constant ran to its boundary has no interval of that constant.
+Each replicate draws x uniform on (−1, 1) and y from the family at known coefficients, fits "y ~ x", and asks
+`fit.intervals()` for every estimate. Coverage between 93 and 97 % is as it should be; one outside by more
+than twice its own simulation error is named in the results. A replicate whose likelihood has no maximum is
+left out and counted; one whose constant ran to its boundary has no interval of that constant.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ import thetahat as th
 from thetahat import families as f
 from thetahat.errors import FitError
 
-Truth = Mapping[str, tuple[float, ...] | float]  # coefficients of a predictor, (Intercept, x) or (x,); or the value of a constant
+Truth = Mapping[
+    str, tuple[float, ...] | float
+]  # coefficients of a predictor, (Intercept, x) or (x,); or the value of a constant
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ CASES: dict[str, Case] = {
     "truncated(poisson), above 0": Case(f.Truncated(f.Poisson(), low=0.0), {"mean": (0.5, 0.5)}),
 }
 
-# Not the model that is fitted: what the default interval is worth where the errors are of another kind. True quantiles as coefficients.
+# Not the model that is fitted: what the default interval is worth where the errors are of another kind. True
+# quantiles as coefficients.
 OTHER: dict[str, tuple[str, Any, Any, tuple[float, float]]] = {
     "median, normal errors": ("median", f.AsymmetricLaplace(0.5), lambda rng, x: rng.normal(size=len(x)), (1.0, 0.5)),
     "median, spread grows with x": (
@@ -119,7 +123,9 @@ def draw(case: Case, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], n
             values.append(torch.full((case.n,), given, dtype=torch.float64))
             truth.append(given)
     extras = {name: torch.full((case.n,), v, dtype=torch.float64) for name, v in case.extras.items()}
-    y = case.family.sample(*values, generator=torch.Generator().manual_seed(int(rng.integers(2**31))), **extras)
+    y = case.family.sample(
+        *values, generator=torch.Generator().manual_seed(int(rng.integers(2**31))), **extras
+    )
     return {"y": y.numpy(), "x": x, **{n: e.numpy() for n, e in extras.items()}}, np.array(truth)
 
 
@@ -127,7 +133,9 @@ def cover(case: Case, seconds: float, most: int = 4000, seed: int = 0) -> Found:
     """Replicates until the time is up."""
     parameters: dict[str, Any] = {name: name for name in case.extras}
     parameters |= {
-        n: "~ x" for n, v in list(case.truth.items())[1:] if isinstance(v, tuple) and not case.family.parameters[n].own_predictors
+        n: "~ x"
+        for n, v in list(case.truth.items())[1:]
+        if isinstance(v, tuple) and not case.family.parameters[n].own_predictors
     }
     found, begun = Found([], np.zeros(0), np.zeros(0)), time.process_time()
     for k in range(most):
@@ -151,7 +159,9 @@ def cover_other(name: str, seconds: float, n: int = 200, most: int = 4000) -> Fo
     return found
 
 
-def _count(found: Found, data: dict[str, np.ndarray], family: f.Family, parameters: dict[str, Any], truth: np.ndarray) -> None:
+def _count(
+    found: Found, data: dict[str, np.ndarray], family: f.Family, parameters: dict[str, Any], truth: np.ndarray
+) -> None:
     try:
         fit = th.fit("y ~ x", data, family, **parameters)
         ends = fit.intervals()
@@ -175,7 +185,9 @@ def run(name: str, seconds: float) -> Found:
 
 def line(name: str, found: Found) -> str:
     n = CASES[name].n if name in CASES else 200
-    shown = ", ".join(f"{estimate} {100 * c:.1f}" for estimate, c in zip(found.names, found.coverage, strict=True))
+    shown = ", ".join(
+        f"{estimate} {100 * c:.1f}" for estimate, c in zip(found.names, found.coverage, strict=True)
+    )
     return f"| {name} | {n} | {int(found.asked.max(initial=0))} | {found.failed} | {shown} |"
 
 
@@ -191,7 +203,9 @@ def outside(name: str, found: Found) -> list[str]:
 
 def page(results: Mapping[str, Found]) -> str:
     """benchmarks/results/coverage.md."""
-    head = "| family | rows | replicates | no maximum | coverage of each estimate, % |\n|---|---|---|---|---|\n"
+    head = (
+        "| family | rows | replicates | no maximum | coverage of each estimate, % |\n|---|---|---|---|---|\n"
+    )
     lines = "\n".join(line(name, found) for name, found in results.items())
     said = "\n".join(each for name, found in results.items() for each in outside(name, found)) or "None."
     title = "## Outside 93 to 97 % by more than twice the simulation error"

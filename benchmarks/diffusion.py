@@ -1,9 +1,11 @@
-"""8 × 8 digits of 17 levels: a diffusion model beside a flow, a VAE, a mixture and models of one pixel after another, in one table.
+"""8 × 8 digits of 17 levels: a diffusion model beside a flow, a VAE, a mixture and models of one pixel after
+another, in one table.
 
     python benchmarks/diffusion.py [--quick] [--picture docs/diffusion.png]
 
-scikit-learn's digits, the first 1400 to fit, the other 397 to score. Every model is fitted by `th.fit`; nothing of the held-out images decides when
-a run ends: a tenth of the 1400 is held out for that. Seconds are of the process's CPU time, one thread. `--quick` tries it with few steps.
+scikit-learn's digits, the first 1400 to fit, the other 397 to score. Every model is fitted by `th.fit`;
+nothing of the held-out images decides when a run ends: a tenth of the 1400 is held out for that. Seconds are
+of the process's CPU time, one thread. `--quick` tries it with few steps.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ def diffusion(predict: str) -> th.generative.Diffusion:
 
 def mixture() -> th.models.Mixture:
     return th.models.Mixture(
-        [th.generative.FullyVisible(PIXEL, th.generative.MaskedMLP(64, L - 1, hidden=None, seed=k)) for k in range(30)]
+        [
+            th.generative.FullyVisible(PIXEL, th.generative.MaskedMLP(64, L - 1, hidden=None, seed=k))
+            for k in range(30)
+        ]
     )
 
 
@@ -41,7 +46,9 @@ def vae() -> th.generative.VAE:
 
 
 def flow() -> th.generative.Dequantised:
-    return th.generative.Dequantised(th.generative.Flow.spline(64, transforms=3, hidden=(128,)), levels=L, maps=["logit"])
+    return th.generative.Dequantised(
+        th.generative.Flow.spline(64, transforms=3, hidden=(128,)), levels=L, maps=["logit"]
+    )
 
 
 Build = Callable[[], torch.nn.Module]
@@ -50,7 +57,9 @@ DRAWS = {"diffusion": 64, "VAE": 500}  # an image and look, for the score
 MODELS: dict[str, tuple[Build, dict[str, object]]] = {
     "diffusion, levels": (lambda: diffusion("levels"), DIFFUSION),
     "diffusion, perceptron": (
-        lambda: th.generative.Diffusion(th.generative.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"),
+        lambda: th.generative.Diffusion(
+            th.generative.Denoiser(64, 64 * L, blocks=2, dropout=0.3), levels=L, predict="levels"
+        ),
         {"steps": 2500, "batch_size": 128, "learning_rate": 1e-3, "ema_decay": 0.999, "warmup_steps": 100},
     ),
     "diffusion, v": (lambda: diffusion("v"), DIFFUSION),
@@ -71,7 +80,10 @@ MODELS: dict[str, tuple[Build, dict[str, object]]] = {
 def picture(fit: th.Fit, images: torch.Tensor, path: Path) -> None:
     """Ten digits, and below them ten draws of each sampler."""
     g = torch.Generator().manual_seed(0)
-    rows = [images[:10], *(fit.model.draw(10, steps=100, method=m, generator=g) for m in ("ancestral", "ddim", "heun"))]
+    rows = [
+        images[:10],
+        *(fit.model.draw(10, steps=100, method=m, generator=g) for m in ("ancestral", "ddim", "heun")),
+    ]
     pixels = pd.DataFrame(
         [
             {"x": 9 * i + j % 8, "y": 9 * r + j // 8, "level": int(image[j])}
@@ -80,14 +92,19 @@ def picture(fit: th.Fit, images: torch.Tensor, path: Path) -> None:
             for j in range(64)
         ]
     )
-    apart = {"x": alt.Scale(domain=list(range(90))), "y": alt.Scale(domain=list(range(36)))}  # a gap between two digits
+    apart = {
+        "x": alt.Scale(domain=list(range(90))),
+        "y": alt.Scale(domain=list(range(36))),
+    }  # a gap between two digits
     at = {"x": alt.X("x:O", axis=None, scale=apart["x"]), "y": alt.Y("y:O", axis=None, scale=apart["y"])}
     colour = alt.Color("level:Q", scale=alt.Scale(scheme="greys"), legend=None)
     alt.Chart(pixels).mark_rect().encode(**at, color=colour).properties(width=540, height=210).save(str(path))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--picture", type=Path)
@@ -106,7 +123,9 @@ def main() -> None:
         fit = th.fit(build(), train, solver=th.Stochastic(**settings))  # type: ignore[arg-type]
         seconds[name], sizes[name] = time.process_time() - begun, len(fit.theta)
         draws = (
-            {} if not hasattr(fit.model, "tightened") else {"samples": 2 if chosen.quick else DRAWS.get(name.split(",")[0], 32)}
+            {}
+            if not hasattr(fit.model, "tightened")
+            else {"samples": 2 if chosen.quick else DRAWS.get(name.split(",")[0], 32)}
         )
         scores[name] = fit.score(test, **draws)
         print(f"{name}: {seconds[name]:.0f} s, {scores[name]}", flush=True)
@@ -119,9 +138,11 @@ def main() -> None:
     lines = [
         "# 8 × 8 digits of 17 levels: 1400 fitted, 397 held out",
         "",
-        f"One thread, torch {torch.__version__}. ± is the standard error over images; a difference's is paired.",
+        f"One thread, torch {torch.__version__}. ± is the standard error over images; a difference's is "
+        "paired.",
         "",
-        "| | bits per dimension | ± | of which the model's own noise | difference, nats an image | kind | parameters | CPU s |",
+        "| | bits per dimension | ± | of which the model's own noise | difference, nats an image | kind | "
+        "parameters | CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in table.table.iterrows():

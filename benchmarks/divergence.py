@@ -1,7 +1,9 @@
-"""What docs/divergence.md says of the entropy of samples: whence the constant in its standard error, and how often intervals hold the truth.
+"""What docs/divergence.md says of the entropy of samples: whence the constant in its standard error, and how
+often intervals hold the truth.
 
 python benchmarks/divergence.py            coverage and bias, two minutes of one core
-python benchmarks/divergence.py constants  n·Var of the mean of d·log ε on a torus, where log p is constant: `neighbours.SHARED`
+python benchmarks/divergence.py constants  n·Var of the mean of d·log ε on a torus, where log p is constant:
+`neighbours.SHARED`
 """
 
 from __future__ import annotations
@@ -35,9 +37,23 @@ def coverage(draws: int = 400) -> None:
             found = [entropy(draw(rng, n)) for _ in range(draws)]
             apart = np.array([f.value - H for f in found])
             errors = np.array([f.standard_error for f in found])
-            rows.append([name, n, apart.mean(), apart.std(), errors.mean(), f"{np.mean(np.abs(apart) < 1.96 * errors):.1%}"])
+            rows.append(
+                [
+                    name,
+                    n,
+                    apart.mean(),
+                    apart.std(),
+                    errors.mean(),
+                    f"{np.mean(np.abs(apart) < 1.96 * errors):.1%}",
+                ]
+            )
     print(
-        tabulate(rows, ["density", "n", "bias", "spread", "standard error", "95 % intervals"], floatfmt=".4f", tablefmt="github")
+        tabulate(
+            rows,
+            ["density", "n", "bias", "spread", "standard error", "95 % intervals"],
+            floatfmt=".4f",
+            tablefmt="github",
+        )
     )
 
 

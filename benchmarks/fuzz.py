@@ -1,10 +1,12 @@
-"""Random tables, formulas and families: a certified answer that an independent optimiser cannot beat, or an exception of the library.
+"""Random tables, formulas and families: a certified answer that an independent optimiser cannot beat, or an
+exception of the library.
 
     python benchmarks/fuzz.py --tables 10000 --first 0 --out benchmarks/results/fuzz.md
 
-A table is made from its number alone. What is wrong: an exception that is not the library's, a warning, an estimate or a log-likelihood that
-is not a number, more than `SLOW` seconds, a prediction of another length; and where the oracle knows the family, a log-likelihood that is not
-the oracle's at θ̂, or a point with a higher one. The oracle's design is built here by hand, its log p is scipy's, and its optimiser is BFGS.
+A table is made from its number alone. What is wrong: an exception that is not the library's, a warning, an
+estimate or a log-likelihood that is not a number, more than `SLOW` seconds, a prediction of another length;
+and where the oracle knows the family, a log-likelihood that is not the oracle's at θ̂, or a point with a
+higher one. The oracle's design is built here by hand, its log p is scipy's, and its optimiser is BFGS.
 """
 
 from __future__ import annotations
@@ -29,7 +31,22 @@ from thetahat.errors import ThetahatError
 
 SLOW = 20.0  # seconds of computing
 GAIN = 1e-6  # nats, of 1 + |ℓ|, by which an oracle has to be better
-NAMES = ["x", "a b", "Intercept", "scale", "1", "dispersion", "mean", "C", "naïve", "log(x)", "_", "y2", "x:z", "class"]
+NAMES = [
+    "x",
+    "a b",
+    "Intercept",
+    "scale",
+    "1",
+    "dispersion",
+    "mean",
+    "C",
+    "naïve",
+    "log(x)",
+    "_",
+    "y2",
+    "x:z",
+    "class",
+]
 
 
 @dataclass
@@ -44,7 +61,7 @@ class Case:
     columns: list[np.ndarray] | None = None  # of the oracle's design; None: it has none
 
 
-# ---- what is drawn -------------------------------------------------------------------------------------------------------------
+# ---- what is drawn -----------------------------------------------------------------------------------------
 
 
 def numbers(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -106,8 +123,10 @@ def response(rng: np.random.Generator, n: int, family: str, eta: np.ndarray) -> 
 
 
 FAMILIES = (
-    "normal poisson bernoulli negative_binomial gamma student_t weibull exponential beta geometric laplace lognormal logistic gumbel "
-    "inverse_gaussian negative_binomial_1 generalized_poisson zero_inflated_poisson hurdle_poisson tweedie huber skew_normal loglogistic "
+    "normal poisson bernoulli negative_binomial gamma student_t weibull exponential beta geometric laplace "
+    "lognormal logistic gumbel "
+    "inverse_gaussian negative_binomial_1 generalized_poisson zero_inflated_poisson hurdle_poisson tweedie "
+    "huber skew_normal loglogistic "
     "hyperbolic_secant von_mises ordinal categorical"
 ).split()
 
@@ -138,9 +157,9 @@ def case(number: int) -> Case:
         terms = [f"{terms[0]}*{terms[1]}", *terms[2:]]
         plain = False
     if terms and rng.random() < 0.08:
-        terms[0] = str(rng.choice(["log({})", "I({}**2)", "bs({}, df=4)", "poly({}, 2)", "offset({})", "exp({})"])).format(
-            terms[0]
-        )
+        terms[0] = str(
+            rng.choice(["log({})", "I({}**2)", "bs({}, df=4)", "poly({}, 2)", "offset({})", "exp({})"])
+        ).format(terms[0])
         plain = False
     if rng.random() < 0.1:
         terms.insert(0, "0")
@@ -151,7 +170,9 @@ def case(number: int) -> Case:
     family = str(rng.choice(FAMILIES))
     eta = sum((np.clip(np.nan_to_num(c), -1, 1) * rng.normal() for c in design), np.zeros(n)) * 0.6
     y = response(rng, n, family, eta)
-    frame = pd.DataFrame(data, index=pd.RangeIndex(n) if rng.random() < 0.7 else pd.Index([f"r{i}" for i in range(n)]))
+    frame = pd.DataFrame(
+        data, index=pd.RangeIndex(n) if rng.random() < 0.7 else pd.Index([f"r{i}" for i in range(n)])
+    )
     frame["y"] = y
     if used and rng.random() < 0.12:
         spoilt = frame[used[0]].astype(float)
@@ -164,21 +185,42 @@ def case(number: int) -> Case:
         frame["w"] = rng.integers(0, 4, n).astype(float)
         plain = False
     if rng.random() < 0.15:
-        kinds = (th.priors.Normal(2.5), th.priors.Laplace(1.0), th.priors.StudentT(1.0, df=3.0), th.priors.ElasticNet(1.0, 0.5))
+        kinds = (
+            th.priors.Normal(2.5),
+            th.priors.Laplace(1.0),
+            th.priors.StudentT(1.0, df=3.0),
+            th.priors.ElasticNet(1.0, 0.5),
+        )
         arguments["prior"] = kinds[int(rng.integers(0, 4))]
         plain = False
     if rng.random() < 0.03 and n <= 30:
         arguments["robust"] = [th.DensityPower(0.3), th.Trimmed(0.8)][int(rng.integers(0, 2))]
         plain = False
     return Case(
-        number, "y ~ " + (" + ".join(terms) or "1"), frame, family, arguments, design if plain and family in ORACLES else None
+        number,
+        "y ~ " + (" + ".join(terms) or "1"),
+        frame,
+        family,
+        arguments,
+        design if plain and family in ORACLES else None,
     )
 
 
-# ---- the oracle ----------------------------------------------------------------------------------------------------------------
+# ---- the oracle --------------------------------------------------------------------------------------------
 
-NB = lambda y, m, a: gammaln(y + 1 / a) - gammaln(1 / a) - gammaln(y + 1) + y * np.log(a * m / (1 + a * m)) - np.log1p(a * m) / a  # noqa: E731
-ORACLES: dict[str, tuple[int, Callable[..., Any]]] = {  # how many further parameters, each by its logarithm; log p(y | η, log …)
+
+def NB(y: Any, m: Any, a: Any) -> Any:
+    return (
+        gammaln(y + 1 / a)
+        - gammaln(1 / a)
+        - gammaln(y + 1)
+        + y * np.log(a * m / (1 + a * m))
+        - np.log1p(a * m) / a
+    )
+
+
+# how many further parameters, each by its logarithm; log p(y | η, log …)
+ORACLES: dict[str, tuple[int, Callable[..., Any]]] = {
     "normal": (1, lambda y, e, s: stats.norm.logpdf(y, e, np.exp(s))),
     "lognormal": (1, lambda y, e, s: stats.norm.logpdf(np.log(y), e, np.exp(s)) - np.log(y)),
     "logistic": (1, lambda y, e, s: stats.logistic.logpdf(y, e, np.exp(s))),
@@ -224,11 +266,14 @@ def oracle(one: Case, fit: th.Fit) -> str:
     starts = [theta / unit, theta / unit + rng.normal(0, 0.1, p)]
     if fit.certificate.concave:
         starts.append(np.zeros(p))
-    best = max(-minimize(lambda u: min(-value(u * unit), 1e300), s, method="BFGS", options={"maxiter": 200}).fun for s in starts)
+    best = max(
+        -minimize(lambda u: min(-value(u * unit), 1e300), s, method="BFGS", options={"maxiter": 200}).fun
+        for s in starts
+    )
     return f"log-likelihood {mine!r}, and BFGS finds {best!r}" if best > mine + slack else ""
 
 
-# ---- the verdict ---------------------------------------------------------------------------------------------------------------
+# ---- the verdict -------------------------------------------------------------------------------------------
 
 
 def examine(one: Case) -> tuple[str, str]:
@@ -265,7 +310,9 @@ def asked(one: Case, fit: th.Fit) -> str:
         return f"summary: {type(error).__name__}: {str(error)[:200]}"
     try:
         predicted = fit.predict(one.data)
-        if len(predicted) != len(one.data) or (isinstance(predicted, pd.Series) and not predicted.index.equals(one.data.index)):
+        if len(predicted) != len(one.data) or (
+            isinstance(predicted, pd.Series) and not predicted.index.equals(one.data.index)
+        ):
             return "predictions of another length or index"
     except ThetahatError:
         pass
@@ -275,7 +322,9 @@ def asked(one: Case, fit: th.Fit) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tables", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -298,14 +347,24 @@ def main() -> None:
                 fault,
                 flush=True,
             )
-    lines = [f"# {a.tables:,} random tables, from number {a.first:,}", "", "| what came out | tables |", "|---|---|"]
+    lines = [
+        f"# {a.tables:,} random tables, from number {a.first:,}",
+        "",
+        "| what came out | tables |",
+        "|---|---|",
+    ]
     lines += [f"| {status} | {count:,} |" for status, count in counts.most_common()]
     lines += [
         "",
-        f"Of the answers {judged:,} were held against scipy's log-likelihood and its BFGS on a design made by hand.",
+        f"Of the answers {judged:,} were held against scipy's log-likelihood and its BFGS on a design made "
+        "by hand.",
         "",
     ]
-    lines += [f"Faults: {len(wrong)}.", "", *(f"- {n}: {family}, `{formula}`: {fault}" for n, family, formula, fault in wrong)]
+    lines += [
+        f"Faults: {len(wrong)}.",
+        "",
+        *(f"- {n}: {family}, `{formula}`: {fault}" for n, family, formula, fault in wrong),
+    ]
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
     if a.out is not None:

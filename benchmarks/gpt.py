@@ -1,12 +1,14 @@
-"""Tiny Shakespeare, characters: what a GPT reaches through `fit` within the time that nanoGPT's CPU recipe takes on the same machine.
+"""Tiny Shakespeare, characters: what a GPT reaches through `fit` within the time that nanoGPT's CPU recipe
+takes on the same machine.
 
     python benchmarks/gpt.py path/to/tinyshakespeare.txt [--recipe-steps 2000] [--seconds S]
 
-The recipe (nanoGPT's README, "I only have a macbook"): 4 layers, 128 wide, 4 heads, context 64, batch 12, 2000 steps of AdamW; written out here
-in plain torch, its evaluations left out of its time. With fewer `--recipe-steps` its time is theirs, scaled to 2000, and no loss is quoted.
-`--seconds` gives the run that time instead. Both are scored alike: every character of the last 10 % of the text. The run's network reads what
-the last two, three and four characters are together besides each; its context, batch, rate and tables were chosen on the last tenth of the training
-text, which the final run then learns from too.
+The recipe (nanoGPT's README, "I only have a macbook"): 4 layers, 128 wide, 4 heads, context 64, batch 12,
+2000 steps of AdamW; written out here in plain torch, its evaluations left out of its time. With fewer
+`--recipe-steps` its time is theirs, scaled to 2000, and no loss is quoted. `--seconds` gives the run that
+time instead. Both are scored alike: every character of the last 10 % of the text. The run's network reads
+what the last two, three and four characters are together besides each; its context, batch, rate and tables
+were chosen on the last tenth of the training text, which the final run then learns from too.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ import thetahat as th
 from thetahat.evaluation.score import score
 from thetahat.solvers import iterate
 
-QUOTED = 1.886  # nats of validation that nanoGPT's recipe reaches after 2000 steps (issue's figure; README: 1.88)
+QUOTED = (
+    1.886  # nats of validation that nanoGPT's recipe reaches after 2000 steps (issue's figure; README: 1.88)
+)
 
 
-# ---- the recipe, in plain torch --------------------------------------------------------------------------------------------------
+# ---- the recipe, in plain torch ----------------------------------------------------------------------------
 
 
 class Layer(nn.Module):
@@ -59,7 +63,10 @@ class NanoGPT(nn.Module):
         self.head = nn.Linear(width, vocabulary, bias=False)
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                nn.init.normal_(p, std=0.02 / (math.sqrt(2 * layers) if name.endswith(("out.weight", "down.weight")) else 1))
+                nn.init.normal_(
+                    p,
+                    std=0.02 / (math.sqrt(2 * layers) if name.endswith(("out.weight", "down.weight")) else 1),
+                )
         self.head.weight = self.tokens.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -80,7 +87,11 @@ def recipe(ids: torch.Tensor, vocabulary: int, steps: int) -> tuple[NanoGPT, flo
     optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
     begun = time.perf_counter()
     for step in range(steps):
-        rate = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + 0.45e-3 * (1 + math.cos(math.pi * (step - 100) / 1900))
+        rate = (
+            1e-3 * (step + 1) / 101
+            if step < 100
+            else 1e-4 + 0.45e-3 * (1 + math.cos(math.pi * (step - 100) / 1900))
+        )
         for group in optimiser.param_groups:
             group["lr"] = rate
         at = torch.randint(len(ids) - 64, (12,))
@@ -94,7 +105,7 @@ def recipe(ids: torch.Tensor, vocabulary: int, steps: int) -> tuple[NanoGPT, flo
     return net.eval(), time.perf_counter() - begun
 
 
-# ---- the same through fit --------------------------------------------------------------------------------------------------------
+# ---- the same through fit ----------------------------------------------------------------------------------
 
 NETWORK = {"layers": 4, "width": 128, "heads": 4, "activation": "relu2", "ngrams": (4356, 16384, 32768)}
 SETTINGS = {
@@ -107,8 +118,15 @@ SETTINGS = {
 }
 
 
-def optimise(tokens: th.language.Tokens, batch_size: int, seconds: float | None, steps: int | None = None, **network: object):  # type: ignore[no-untyped-def]
-    """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a warm-up."""
+def optimise(
+    tokens: th.language.Tokens,
+    batch_size: int,
+    seconds: float | None,
+    steps: int | None = None,
+    **network: object,
+):  # type: ignore[no-untyped-def]
+    """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a
+    warm-up."""
     model = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
     objective = th.Objective([th.LogLikelihood(model, tokens)])
     if steps is None:
@@ -130,7 +148,9 @@ def optimise(tokens: th.language.Tokens, batch_size: int, seconds: float | None,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("text", type=Path)
     parser.add_argument("--recipe-steps", type=int, default=2000)
     parser.add_argument("--seconds", type=float)
@@ -145,7 +165,9 @@ def main() -> None:
     seconds = chosen.seconds
     if chosen.recipe_steps:
         net, took = recipe(
-            torch.from_numpy(train.stream.take(torch.arange(train.high).numpy())), tokens.vocabulary, chosen.recipe_steps
+            torch.from_numpy(train.stream.take(torch.arange(train.high).numpy())),
+            tokens.vocabulary,
+            chosen.recipe_steps,
         )
         whole = took * 2000 / chosen.recipe_steps
         seconds = seconds or whole
@@ -166,7 +188,8 @@ def main() -> None:
     lines = [
         "# Tiny Shakespeare, characters, the last 10 % held out",
         "",
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; every held-out character scored once; ± by blocks of 2000 characters.",
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; every held-out character scored "
+        "once; ± by blocks of 2000 characters.",
         f"nanoGPT's README says {QUOTED} for its recipe (on windows drawn at random).",
         ""
         if chosen.recipe_steps == 2000
@@ -177,7 +200,10 @@ def main() -> None:
     ]
     for name, many, time_, s in rows:
         bits = f"{s.bits_per_byte:.3f} ± {s.bits_per_byte_error:.3f}"
-        lines.append(f"| {name} | {many} | {time_:.0f} | {-s.mean:.4f} ± {s.standard_error:.4f} | {bits} | {s.perplexity:.3f} |")
+        lines.append(
+            f"| {name} | {many} | {time_:.0f} | {-s.mean:.4f} ± {s.standard_error:.4f} | {bits} | "
+            f"{s.perplexity:.3f} |"
+        )
     table = "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1]) + "\n"
     print(table)
     chosen.results.parent.mkdir(exist_ok=True)

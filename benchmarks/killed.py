@@ -1,9 +1,10 @@
-"""kill −9 at random moments of every system that keeps a checkpoint; each run, gone on with, is the run that was never killed, bit for bit.
+"""kill −9 at random moments of every system that keeps a checkpoint; each run, gone on with, is the run that
+was never killed, bit for bit.
 
     python benchmarks/killed.py [KILLS [SYSTEM …]]          20 kills of each: some minutes
 
-A kill comes at a random step, or while a checkpoint is written: in a process of its own, which ends as the system ends it. What is compared:
-every parameter of the saved fit, the trace, and the metrics of each step.
+A kill comes at a random step, or while a checkpoint is written: in a process of its own, which ends as the
+system ends it. What is compared: every parameter of the saved fit, the trace, and the metrics of each step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from thetahat.io import runs
 from thetahat.solvers import Stochastic
 
 STEPS = 24
-LENGTHS = {"ppo": "--total-timesteps 192", "a2c": "--total-timesteps 768", "reinforce": f"--passes {STEPS}"}  # as many steps
+LENGTHS = {
+    "ppo": "--total-timesteps 192",
+    "a2c": "--total-timesteps 768",
+    "reinforce": f"--passes {STEPS}",
+}  # as many steps
 SYSTEMS = {
     "gpt": "gpt {d}/text.txt --context 32 --layers 1 --width 16 --heads 2",
     "classifier": "classifier {d}/digits.npy {d}/labels.npy --levels 17 --channels 4 8",
@@ -55,9 +60,14 @@ def data(folder: Path) -> None:
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     x = np.random.default_rng(0).normal(3, 2, (120, 2))
     (folder / "rows.csv").write_text("a,b\n" + "\n".join(f"{a},{a + b}" for a, b in x), encoding="utf-8")
-    pairs = [{"prompt": f"line {i}", "chosen": f"square is {i}", "rejected": "line " * (1 + i % 6)} for i in range(20)]
+    pairs = [
+        {"prompt": f"line {i}", "chosen": f"square is {i}", "rejected": "line " * (1 + i % 6)}
+        for i in range(20)
+    ]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
-    command(f"gpt {folder}/text.txt --context 48 --layers 1 --width 16 --heads 2 --steps 3 --run {folder}/gpt")
+    command(
+        f"gpt {folder}/text.txt --context 48 --layers 1 --width 16 --heads 2 --steps 3 --run {folder}/gpt"
+    )
     command(f"reward {folder}/pairs.jsonl --words 3 --save {folder}/r.thetahat")
 
 
@@ -70,7 +80,8 @@ def command(words: str) -> None:
 
 
 def killed(words: str, at: int, writing: bool) -> None:
-    """The command in a process that kills itself after so many steps, or within the checkpoint that it writes then."""
+    """The command in a process that kills itself after so many steps, or within the checkpoint that it writes
+    then."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)

@@ -19,7 +19,11 @@ def _enso(x: Tensor, b: list[Tensor]) -> Tensor:
 
 
 def _gauss(x: Tensor, b: list[Tensor]) -> Tensor:
-    return b[0] * exp(-b[1] * x) + b[2] * exp(-((x - b[3]) ** 2) / b[4] ** 2) + b[5] * exp(-((x - b[6]) ** 2) / b[7] ** 2)
+    return (
+        b[0] * exp(-b[1] * x)
+        + b[2] * exp(-((x - b[3]) ** 2) / b[4] ** 2)
+        + b[5] * exp(-((x - b[6]) ** 2) / b[7] ** 2)
+    )
 
 
 MODELS: dict[str, Callable[..., Tensor]] = {

@@ -1,15 +1,18 @@
-"""CartPole-v1: PPO through `fit` beside Stable-Baselines3's, at identical settings and at settings of our own.
+"""CartPole-v1: PPO through `fit` beside Stable-Baselines3's, at identical settings and at settings of our
+own.
 
     python benchmarks/policy.py --sb3 PYTHON [--seeds 10] [--results FILE]
 
-PYTHON is an interpreter that has stable-baselines3 (which may ask for another gymnasium, hence not this one). Identical settings are those that
-RL Zoo tuned for it: 8 environments, 32 steps each, 20 epochs of batches of 256, γ 0.98, λ 0.8, Adam at a rate falling from 1e-3, norms clipped at
-0.5, two 64 × 64 tanh networks, 100,000 steps; the clip range is 0.2 throughout for both. Our own settings (the same networks; or a linear policy
+PYTHON is an interpreter that has stable-baselines3 (which may ask for another gymnasium, hence not this one).
+Identical settings are those that RL Zoo tuned for it: 8 environments, 32 steps each, 20 epochs of batches of
+256, γ 0.98, λ 0.8, Adam at a rate falling from 1e-3, norms clipped at 0.5, two 64 × 64 tanh networks, 100,000
+steps; the clip range is 0.2 throughout for both. Our own settings (the same networks; or a linear policy
 beside a value function of one hidden layer) were chosen on seeds from 100 on; those reported are 0, 1, 2 …
 
-Steps a second: everything that learning does, nothing of the evaluation. Time to 490: seconds of learning until twenty greedy episodes, in
-environments of their own, looked at every 2,048 steps, first return 490 on average. Greedy return: of twenty such episodes at the end. Training
-returns are not used for anything. One thread each; seconds are of CPU.
+Steps a second: everything that learning does, nothing of the evaluation. Time to 490: seconds of learning
+until twenty greedy episodes, in environments of their own, looked at every 2,048 steps, first return 490 on
+average. Greedy return: of twenty such episodes at the end. Training returns are not used for anything. One
+thread each; seconds are of CPU.
 """
 
 from __future__ import annotations
@@ -34,7 +37,16 @@ IDENTICAL = {
     "total": 100_000,
     "batch": 256,
 }
-OWN = {"copies": 16, "length": 32, "epochs": 10, "rate": 2e-2, "discount": 0.99, "trace": 1.0, "total": 50_000, "batch": 512}
+OWN = {
+    "copies": 16,
+    "length": 32,
+    "epochs": 10,
+    "rate": 2e-2,
+    "discount": 0.99,
+    "trace": 1.0,
+    "total": 50_000,
+    "batch": 512,
+}
 LINEAR = OWN | {"epochs": 8, "rate": 4e-2, "trace": 0.95, "policy": (), "value": (64,)}
 
 
@@ -119,12 +131,15 @@ def peer(seed: int, total: int) -> dict[str, Any]:
 def of_peer(python: str, seed: int, total: int) -> dict[str, Any]:
     folder = str(Path(__file__).parent)
     call = f"import sys, json; sys.path.insert(0, {folder!r}); import policy; print(json.dumps(policy.peer({seed}, {total})))"
-    said = subprocess.run([python, "-W", "ignore", "-c", call], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [python, "-W", "ignore", "-c", call], check=True, capture_output=True, text=True
+    ).stdout
     return json.loads(said.splitlines()[-1])
 
 
 def middle(values: list[float]) -> tuple[float, float, float]:
-    """The interquartile mean over seeds, and its 95 % bootstrap interval (Agarwal et al. 2021, Deep RL at the edge of the statistical precipice)."""
+    """The interquartile mean over seeds, and its 95 % bootstrap interval (Agarwal et al. 2021, Deep RL at the
+    edge of the statistical precipice)."""
     g, x = np.random.default_rng(0), np.array(values)
 
     def iqm(v: np.ndarray) -> float:
@@ -146,7 +161,9 @@ def row(name: str, runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sb3", metavar="PYTHON")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--peer-seeds", type=int, default=5)
@@ -171,7 +188,8 @@ def main() -> None:
     lines = [
         "# CartPole-v1: PPO, one thread, seconds of CPU",
         "",
-        f"{given.seeds} seeds of our own settings, {given.peer_seeds} of the identical ones; medians; greedy return of {EPISODES} episodes "
+        f"{given.seeds} seeds of our own settings, {given.peer_seeds} of the identical ones; medians; greedy "
+        f"return of {EPISODES} episodes "
         "at the end: interquartile mean over seeds, 95 % bootstrap interval.",
         "",
         f"| | steps a second | to a greedy return of {MARK:.0f} | greedy return | seconds |",
@@ -186,12 +204,16 @@ def main() -> None:
         late = [r["reached"][0] for r in kinds["Stable-Baselines3"] if r["reached"]]
         lines += [
             "",
-            f"At identical settings {np.median(pace):.2f} times the steps a second (pairs of runs: {', '.join(f'{p:.2f}' for p in pace)}).",
+            f"At identical settings {np.median(pace):.2f} times the steps a second (pairs of runs: "
+            f"{', '.join(f'{p:.2f}' for p in pace)}).",
         ]
         for kind, what in ((own, "the same networks"), (linear, "a linear policy")):
             soon = [r["reached"][0] for r in kinds[kind] if r["reached"]]
             if soon and late:
-                lines += [f"To {MARK:.0f} at our own settings, {what}, in 1/{np.median(late) / np.median(soon):.1f} of its time."]
+                lines += [
+                    f"To {MARK:.0f} at our own settings, {what}, in "
+                    f"1/{np.median(late) / np.median(soon):.1f} of its time."
+                ]
     print("\n".join(lines))
     if given.results is not None:
         given.results.write_text("\n".join(lines) + "\n", encoding="utf-8")

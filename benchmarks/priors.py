@@ -1,9 +1,11 @@
-"""An overfitted regression, with and without priors: nats of rows that neither the fit nor the choice of the prior has seen.
+"""An overfitted regression, with and without priors: nats of rows that neither the fit nor the choice of the
+prior has seen.
 
     python benchmarks/priors.py [--write]
 
-Diabetes (Efron et al. 2004): 442 patients, 10 columns, with all their squares and products 64. Each fifth of the patients is scored once by
-a fit to the others, on which the prior's scale is chosen, by rows held out of them (ten parts) or by the evidence. Differences are paired.
+Diabetes (Efron et al. 2004): 442 patients, 10 columns, with all their squares and products 64. Each fifth of
+the patients is scored once by a fit to the others, on which the prior's scale is chosen, by rows held out of
+them (ten parts) or by the evidence. Differences are paired.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ WAYS = {
 
 
 def diabetes() -> tuple[str, pd.DataFrame]:
-    """The formula, and standardised columns with all squares and products; that of sex, of two values, is sex again."""
+    """The formula, and standardised columns with all squares and products; that of sex, of two values, is sex
+    again."""
     data = load_diabetes(as_frame=True)
     squares = PolynomialFeatures(2, include_bias=False)
     X = StandardScaler().fit_transform(squares.fit_transform(StandardScaler().fit_transform(data.data)))
-    names = [name.replace(" ", "_").replace("^", "_") for name in squares.get_feature_names_out(data.feature_names)]
+    names = [
+        name.replace(" ", "_").replace("^", "_") for name in squares.get_feature_names_out(data.feature_names)
+    ]
     frame = (
         pd.DataFrame(X, columns=names)
         .drop(columns="sex_2")
@@ -46,7 +51,8 @@ def diabetes() -> tuple[str, pd.DataFrame]:
 
 
 def peers(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
-    """scikit-learn's own choices by cross-validation of the squared error, as normal densities of their mean squared residual."""
+    """scikit-learn's own choices by cross-validation of the squared error, as normal densities of their mean
+    squared residual."""
     X, y = train.drop(columns="y").to_numpy(), train["y"].to_numpy()
     out = {}
     for name, model in {
@@ -83,7 +89,10 @@ def main() -> None:
         for name, values in peers(train, test).items():
             put(name, values)
     n = len(frame)
-    lines = ["| prior on the 64 coefficients | scales chosen | nats a row | more than without |", "|---|---|---|---|"]
+    lines = [
+        "| prior on the 64 coefficients | scales chosen | nats a row | more than without |",
+        "|---|---|---|---|",
+    ]
     for name, values in nats.items():
         more = values - nats["none"]
         own = ", ".join(f"{s:.3g}" for s in scales[name]) if name in scales else ""
@@ -94,8 +103,10 @@ def main() -> None:
     print(f"{time.process_time() - began:.0f} s of one core")
     if "--write" in sys.argv:
         head = (
-            "# An overfitted regression, with and without priors\n\n`python benchmarks/priors.py --write`: diabetes, 442 patients, all squares and "
-            "products of the 10 columns. Each fifth of the patients was\nscored once by a fit to the others, on which the scale was chosen among "
+            "# An overfitted regression, with and without priors\n\n`python benchmarks/priors.py --write`: "
+            "diabetes, 442 patients, all squares and "
+            "products of the 10 columns. Each fifth of the patients was\nscored once by a fit to the others, "
+            "on which the scale was chosen among "
             "nine. Nats a row, ± one standard error; differences are paired.\n\n"
         )
         (Path(__file__).parent / "results" / "priors.md").write_text(f"{head}{text}\n", encoding="utf-8")

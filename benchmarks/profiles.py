@@ -1,7 +1,8 @@
-"""Profile-likelihood intervals of every parameter of a logistic regression, n = 1,000, p = 50, against a refit-per-step loop around statsmodels.
+"""Profile-likelihood intervals of every parameter of a logistic regression, n = 1,000, p = 50, against a
+refit-per-step loop around statsmodels.
 
-The peer: for each coefficient and side, bracket and bisect (Brent) the profile deviance, refitting with the coefficient as an offset at each step,
-warm-started. `python benchmarks/profiles.py`
+The peer: for each coefficient and side, bracket and bisect (Brent) the profile deviance, refitting with the
+coefficient as an offset at each step, warm-started. `python benchmarks/profiles.py`
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def peer(X: np.ndarray, y: np.ndarray) -> np.ndarray:
         warm = np.delete(full.params, j)
 
         def excess(value: float, j: int = j, rest: np.ndarray = rest, warm: np.ndarray = warm) -> float:
-            fit = sm.GLM(y, rest, family=sm.families.Binomial(), offset=Z[:, j] * value).fit(start_params=warm)
+            fit = sm.GLM(y, rest, family=sm.families.Binomial(), offset=Z[:, j] * value).fit(
+                start_params=warm
+            )
             return 2 * (full.llf - fit.llf) - chi2.ppf(0.95, 1)
 
         step = norm.ppf(0.975) * full.bse[j]
@@ -58,10 +61,12 @@ def main() -> None:
     a, b = float(np.median(ours)), float(np.median(theirs))
     difference = np.abs(intervals.to_numpy() - reference).max()
     text = (
-        "# Profile intervals\n\nLogistic regression, n = 1,000, p = 50: all 51 parameters, 102 endpoints. `python benchmarks/profiles.py`\n\n"
+        "# Profile intervals\n\nLogistic regression, n = 1,000, p = 50: all 51 parameters, 102 endpoints. "
+        "`python benchmarks/profiles.py`\n\n"
         "| who | seconds | ours / theirs | bar | largest difference of an endpoint |\n|---|---|---|---|---|\n"
         f"| thetahat, fit and intervals | {a:.3f} | | | |\n"
-        f"| loop around statsmodels | {b:.3f} | {a / b:.3f} | {BAR:g} {'met' if a / b <= BAR else 'MISSED'} | {difference:.1e} |\n"
+        f"| loop around statsmodels | {b:.3f} | {a / b:.3f} | {BAR:g} {'met' if a / b <= BAR else 'MISSED'} "
+        f"| {difference:.1e} |\n"
     )
     print(text)
     (Path(__file__).parent / "results" / "profiles.md").write_text(text)

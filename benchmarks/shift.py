@@ -1,4 +1,5 @@
-"""What docs/shift.md says of the two-sample test: its size where there is one population, its power where there are two.
+"""What docs/shift.md says of the two-sample test: its size where there is one population, its power where
+there are two.
 
 python benchmarks/shift.py     three minutes of one core
 """
@@ -26,5 +27,8 @@ def rejected(shift: float, draws: int) -> float:
 
 
 if __name__ == "__main__":
-    rows = [[name, draws, rejected(shift, draws)] for (name, shift), draws in zip(CASES.items(), (DRAWS, 100, 100), strict=True)]
+    rows = [
+        [name, draws, rejected(shift, draws)]
+        for (name, shift), draws in zip(CASES.items(), (DRAWS, 100, 100), strict=True)
+    ]
     print(tabulate(rows, ["", "pairs of tables", "p ≤ 0.05"], floatfmt=".3f", tablefmt="github"))

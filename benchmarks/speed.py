@@ -1,7 +1,8 @@
 """Speed against the peers: python benchmarks/speed.py [work …] [--repeats 5].
 
-Every contestant runs in a process of its own (so that its peak memory is its own), on the same seeded data, one warm-up run and then the
-median of several. Accuracy is compared as the largest difference of coefficients to ours. Results go to benchmarks/results/speed.md.
+Every contestant runs in a process of its own (so that its peak memory is its own), on the same seeded data,
+one warm-up run and then the median of several. Accuracy is compared as the largest difference of coefficients
+to ours. Results go to benchmarks/results/speed.md.
 """
 
 from __future__ import annotations
@@ -19,8 +20,20 @@ import numpy as np
 
 HERE = Path(__file__).parent
 BARS = {  # work → peer → the largest ratio ours/peer that was set as the bar
-    "logistic": {"glum": 1 / 5, "sklearn_newton": 1 / 2, "sklearn_lbfgs": 1 / 2, "statsmodels": 1 / 40, "gram": 6},
-    "poisson": {"glum": 1 / 5, "sklearn_newton": 1 / 2, "sklearn_lbfgs": 1 / 2, "statsmodels": 1 / 40, "gram": 6},
+    "logistic": {
+        "glum": 1 / 5,
+        "sklearn_newton": 1 / 2,
+        "sklearn_lbfgs": 1 / 2,
+        "statsmodels": 1 / 40,
+        "gram": 6,
+    },
+    "poisson": {
+        "glum": 1 / 5,
+        "sklearn_newton": 1 / 2,
+        "sklearn_lbfgs": 1 / 2,
+        "statsmodels": 1 / 40,
+        "gram": 6,
+    },
     "claims": {"glum": 1 / 2},
     "claims, 5,000 levels": {"glum": 1 / 10},
     "negative binomial": {"statsmodels": 1 / 5},
@@ -66,7 +79,15 @@ def contest(work: str, repeats: int) -> list[dict]:
     for run in CONTESTS[work]:
         name = run.__name__
         child = subprocess.run(
-            [sys.executable, __file__, "--one", work, name, "--repeats", str(min(repeats, REPEATS.get(name, repeats)))],
+            [
+                sys.executable,
+                __file__,
+                "--one",
+                work,
+                name,
+                "--repeats",
+                str(min(repeats, REPEATS.get(name, repeats))),
+            ],
             capture_output=True,
             text=True,
             cwd=HERE,
@@ -76,13 +97,17 @@ def contest(work: str, repeats: int) -> list[dict]:
             rows.append({"work": work, "who": name, "error": child.stderr.strip().splitlines()[-1]})
             continue
         rows.append({"work": work, "who": name} | json.loads(child.stdout.splitlines()[-1]))
-        print(f"{work:24s} {name:22s} {rows[-1]['seconds']:9.3f} s  {rows[-1]['memory'] / 2**20:8.0f} MiB", flush=True)
+        print(
+            f"{work:24s} {name:22s} {rows[-1]['seconds']:9.3f} s  {rows[-1]['memory'] / 2**20:8.0f} MiB",
+            flush=True,
+        )
     return rows
 
 
 def table(rows: list[dict]) -> str:
     out = [
-        "| work | who | seconds | ours / theirs | bar | memory over the data, MiB | largest difference of coefficients |",
+        "| work | who | seconds | ours / theirs | bar | memory over the data, MiB | largest difference of "
+        "coefficients |",
         "|---|---|---|---|---|---|---|",
     ]
     for work in dict.fromkeys(r["work"] for r in rows):
@@ -103,12 +128,18 @@ def table(rows: list[dict]) -> str:
             shown = "" if own else f"{ratio:.3f}"
             met = "" if bar is None else f"{bar:.3g} {'met' if ratio <= bar else 'MISSED'}"
             if r["who"] == "thetahat_own":
-                generic = next((q for q in group if q["who"] == "statsmodels_generic" and "seconds" in q), None)
+                generic = next(
+                    (q for q in group if q["who"] == "statsmodels_generic" and "seconds" in q), None
+                )
                 if generic:
                     mine = r["seconds"] / generic["seconds"]
-                    shown, met = f"{mine:.3f} of statsmodels_generic", f"{OWN_BAR:.3g} {'met' if mine <= OWN_BAR else 'MISSED'}"
+                    shown, met = (
+                        f"{mine:.3f} of statsmodels_generic",
+                        f"{OWN_BAR:.3g} {'met' if mine <= OWN_BAR else 'MISSED'}",
+                    )
             out.append(
-                f"| {work} | {r['who']} | {r['seconds']:.4f} | {shown} | {met} | {r['memory'] / 2**20:.0f} | {difference} |"
+                f"| {work} | {r['who']} | {r['seconds']:.4f} | {shown} | {met} | {r['memory'] / 2**20:.0f} | "
+                f"{difference} |"
             )
     return "\n".join(out)
 

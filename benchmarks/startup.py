@@ -25,7 +25,8 @@ def main() -> None:
     text = (
         "# Start-up\n\n`python benchmarks/startup.py`, interpreter's start included, median of nine\n\n"
         "| import | seconds | ratio | bar |\n|---|---|---|---|\n"
-        f"| thetahat | {a:.3f} | {a / b:.2f} | {BAR:g} {'met' if a / b <= BAR else 'MISSED'} |\n| torch | {b:.3f} | | |\n"
+        f"| thetahat | {a:.3f} | {a / b:.2f} | {BAR:g} {'met' if a / b <= BAR else 'MISSED'} |\n| torch | "
+        f"{b:.3f} | | |\n"
     )
     print(text)
     (Path(__file__).parent / "results" / "startup.md").write_text(text)

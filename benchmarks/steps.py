@@ -1,10 +1,12 @@
-"""Steps per second of `Stochastic` beside a bare training loop written by hand in torch: the same network, data, optimiser and order of batches.
+"""Steps per second of `Stochastic` beside a bare training loop written by hand in torch: the same network,
+data, optimiser and order of batches.
 
     python benchmarks/steps.py            small, medium, GPT; ratio ours / bare, bar 0.97
 
-The bare loop is what a user would write: permute, index, forward, cross-entropy, backward, AdamW (foreach, as torch chooses), zero_grad; no
-check of what is finite, no clipping, no trace. Both are taken in turns, several times (the small network five times as often: its step is so
-short that whatever else the machine does shows in it); the median of the paired ratios is reported.
+The bare loop is what a user would write: permute, index, forward, cross-entropy, backward, AdamW (foreach, as
+torch chooses), zero_grad; no check of what is finite, no clipping, no trace. Both are taken in turns, several
+times (the small network five times as often: its step is so short that whatever else the machine does shows
+in it); the median of the paired ratios is reported.
 """
 
 from __future__ import annotations
@@ -44,7 +46,12 @@ def ours(model: nn.Module, names: tuple[str, str], x: Tensor, y: Tensor, steps: 
     batch = th.data.Batch(dict(zip(names, (x, y), strict=True)), dims=y.ndim)
     objective = th.Objective([th.LogLikelihood(model, th.data.Tensors(batch))])
     solver = th.Stochastic(
-        steps=steps, batch_size=size, learning_rate=1e-3, lr_schedule="constant", held_out=None, restore_best=False
+        steps=steps,
+        batch_size=size,
+        learning_rate=1e-3,
+        lr_schedule="constant",
+        held_out=None,
+        restore_best=False,
     )
     begun = time.perf_counter()
     th.solvers.iterate(solver, objective)
@@ -52,7 +59,15 @@ def ours(model: nn.Module, names: tuple[str, str], x: Tensor, y: Tensor, steps: 
 
 
 def compared(
-    name: str, network: nn.Module, wrap: Callable[[nn.Module], nn.Module], names, x, y, steps: int, size: int, times: int
+    name: str,
+    network: nn.Module,
+    wrap: Callable[[nn.Module], nn.Module],
+    names,
+    x,
+    y,
+    steps: int,
+    size: int,
+    times: int,
 ):
     ratios, speeds = [], []
     for k in range(times + 1):
@@ -64,10 +79,16 @@ def compared(
         if k:  # the first warms up
             ratios.append(them / us)
             speeds.append((steps / us, steps / them))
-    same = max(float((a - b).abs().max()) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    same = max(
+        float((a - b).abs().max()) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
     ratio = statistics.median(ratios)
     our, bares = (statistics.median(s[i] for s in speeds) for i in (0, 1))
-    print(f"| {name} | {our:.0f} | {bares:.0f} | {ratio:.3f} | {'met' if ratio >= 0.97 else 'MISSED'} | {same:.1e} |", flush=True)
+    print(
+        f"| {name} | {our:.0f} | {bares:.0f} | {ratio:.3f} | {'met' if ratio >= 0.97 else 'MISSED'} | "
+        f"{same:.1e} |",
+        flush=True,
+    )
 
 
 def main(times: int = 7) -> None:
@@ -75,18 +96,45 @@ def main(times: int = 7) -> None:
     g = torch.Generator().manual_seed(0)
     classes = lambda network: th.models.Conditional(th.families.Categorical(10), network)  # noqa: E731
     print(
-        "| network | thetahat, steps/s | bare loop, steps/s | ratio | bar 0.97 | largest difference of θ |\n|---|---|---|---|---|---|"
+        "| network | thetahat, steps/s | bare loop, steps/s | ratio | bar 0.97 | largest difference of θ "
+        "|\n|---|---|---|---|---|---|"
     )
     x, y = torch.randn(4000, 20, generator=g), torch.randint(10, (4000,), generator=g)
-    compared("small: 20-64-10, batch 128", th.networks.mlp(20, 64, 10), classes, ("x", "y"), x, y, 600, 128, 5 * times)
+    compared(
+        "small: 20-64-10, batch 128",
+        th.networks.mlp(20, 64, 10),
+        classes,
+        ("x", "y"),
+        x,
+        y,
+        600,
+        128,
+        5 * times,
+    )
     x, y = torch.randn(4000, 784, generator=g), torch.randint(10, (4000,), generator=g)
     compared(
-        "medium: 784-512-512-10, batch 128", th.networks.mlp(784, (512, 512), 10), classes, ("x", "y"), x, y, 100, 128, times
+        "medium: 784-512-512-10, batch 128",
+        th.networks.mlp(784, (512, 512), 10),
+        classes,
+        ("x", "y"),
+        x,
+        y,
+        100,
+        128,
+        times,
     )
     x, y = torch.randint(65, (400, 64), generator=g), torch.randint(65, (400, 64), generator=g)
     network = th.networks.Transformer(65, layers=4, width=128, heads=4)
     compared(
-        "GPT: 4 layers, 128 wide, 12 × 64 tokens", network, th.language.Autoregressive, ("input", "target"), x, y, 40, 12, times
+        "GPT: 4 layers, 128 wide, 12 × 64 tokens",
+        network,
+        th.language.Autoregressive,
+        ("input", "target"),
+        x,
+        y,
+        40,
+        12,
+        times,
     )
 
 

@@ -1,7 +1,9 @@
-"""A Parquet file larger than memory would like: python benchmarks/streaming.py [--rows 20000000] [--columns 20] [--folder DIR].
+"""A Parquet file larger than memory would like: python benchmarks/streaming.py [--rows 20000000] [--columns
+20] [--folder DIR].
 
-Writes the file, fits a logistic regression to it with standard errors in a process of its own, and prints seconds and peak memory.
-With --check it also fits the same rows in memory (small --rows) and compares to 1e-9.
+Writes the file, fits a logistic regression to it with standard errors in a process of its own, and prints
+seconds and peak memory. With --check it also fits the same rows in memory (small --rows) and compares to
+1e-9.
 """
 
 from __future__ import annotations
@@ -74,23 +76,36 @@ def main() -> None:
         size = path.stat().st_size
 
         def run(memory: int) -> dict:
-            command = [sys.executable, __file__, "--columns", str(arguments.columns), "--child", str(path), str(memory)]
+            command = [
+                sys.executable,
+                __file__,
+                "--columns",
+                str(arguments.columns),
+                "--child",
+                str(path),
+                str(memory),
+            ]
             return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
         streamed = run(2**20)
         print(
-            f"{arguments.rows:,} rows x {arguments.columns} columns, {size / 2**30:.2f} GiB on disk: {streamed['seconds']:.1f} s, ",
+            f"{arguments.rows:,} rows x {arguments.columns} columns, {size / 2**30:.2f} GiB on disk: "
+            f"{streamed['seconds']:.1f} s, ",
             end="",
         )
         print(
-            f"peak memory {streamed['peak'] / 2**30:.2f} GiB ({'within' if streamed['peak'] < LIMIT else 'ABOVE'} the bar of 2 GiB)"
+            f"peak memory {streamed['peak'] / 2**30:.2f} GiB "
+            f"({'within' if streamed['peak'] < LIMIT else 'ABOVE'} the bar of 2 GiB)"
         )
         print(f"streamed: {streamed['streamed']}; {streamed['passes']} passes; {streamed['certificate']}")
         if arguments.check:
             whole = run(2**40)
             for what in ("estimates", "errors"):
                 a, b = np.array(streamed[what]), np.array(whole[what])
-                print(f"{what}: largest relative difference to the same rows in memory {np.abs(a / b - 1).max():.1e} (bar 1e-9)")
+                print(
+                    f"{what}: largest relative difference to the same rows in memory "
+                    f"{np.abs(a / b - 1).max():.1e} (bar 1e-9)"
+                )
 
 
 if __name__ == "__main__":

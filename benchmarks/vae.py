@@ -1,12 +1,14 @@
-"""Dynamically binarised MNIST: nats a test image of a VAE fitted in ten minutes on two cores, by importance sampling with K = 1000.
+"""Dynamically binarised MNIST: nats a test image of a VAE fitted in ten minutes on two cores, by importance
+sampling with K = 1000.
 
     python benchmarks/vae.py path/to/mnist [--steps 12000] [--threads 2] [--validate] [--picture docs/vae.png]
 
-The folder holds the four IDX files (also .gz). Every pixel of every image is drawn anew each epoch with its grey level as probability; the test set
-is drawn once, from a seed. A recipe is chosen with `--validate`, which never opens the test files: the last 5,000 training images take their
-place. Where pythae can be imported its VAE is fitted beside it for as many seconds, with its own networks, optimiser and loop at their defaults, to
-pixels that are drawn anew in the same way; both are scored on the same images by the same draws' number. With one thread the seconds are of CPU
-time, on a machine that does other things besides.
+The folder holds the four IDX files (also .gz). Every pixel of every image is drawn anew each epoch with its
+grey level as probability; the test set is drawn once, from a seed. A recipe is chosen with `--validate`,
+which never opens the test files: the last 5,000 training images take their place. Where pythae can be
+imported its VAE is fitted beside it for as many seconds, with its own networks, optimiser and loop at their
+defaults, to pixels that are drawn anew in the same way; both are scored on the same images by the same draws'
+number. With one thread the seconds are of CPU time, on a machine that does other things besides.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def images(folder: Path, name: str) -> th.generative.Images:
     return th.generative.Images(next(folder.glob(f"{name}-images-idx*")))
 
 
-# ---- pythae ------------------------------------------------------------------------------------------------------------------
+# ---- pythae ------------------------------------------------------------------------------------------------
 
 
 class Drawn(torch.utils.data.Dataset):
@@ -78,8 +80,11 @@ class Decoder(nn.Module):
         return torch.logit(p)
 
 
-def peer(grey: th.generative.Images, seconds: float, latent: int, clock: Any) -> tuple[th.generative.VAE, float, int]:
-    """(pythae's VAE after about so many seconds, how many they were, epochs): whole epochs, as many as the first one's time lets in."""
+def peer(
+    grey: th.generative.Images, seconds: float, latent: int, clock: Any
+) -> tuple[th.generative.VAE, float, int]:
+    """(pythae's VAE after about so many seconds, how many they were, epochs): whole epochs, as many as the
+    first one's time lets in."""
     models, trainers = import_module("pythae.models"), import_module("pythae.trainers")
     own = models.VAE(models.VAEConfig(input_dim=(1, 28, 28), latent_dim=latent, reconstruction_loss="bce"))
     data, spent, epochs = Drawn(grey), 0.0, 1
@@ -87,21 +92,29 @@ def peer(grey: th.generative.Images, seconds: float, latent: int, clock: Any) ->
         for wanted in (1, None):
             epochs = 1 if wanted else max(1, int(seconds / spent))
             config = trainers.BaseTrainerConfig(
-                output_dir=folder, num_epochs=epochs, learning_rate=1e-3, per_device_train_batch_size=128, no_cuda=True
+                output_dir=folder,
+                num_epochs=epochs,
+                learning_rate=1e-3,
+                per_device_train_batch_size=128,
+                no_cuda=True,
             )
             torch.manual_seed(0)
-            own = models.VAE(models.VAEConfig(input_dim=(1, 28, 28), latent_dim=latent, reconstruction_loss="bce"))
+            own = models.VAE(
+                models.VAEConfig(input_dim=(1, 28, 28), latent_dim=latent, reconstruction_loss="bce")
+            )
             begun = clock()
             trainers.BaseTrainer(own, data, None, training_config=config).train()
             spent = clock() - begun
     return th.generative.VAE(Encoder(own.encoder), Decoder(own.decoder), latent=latent).eval(), spent, epochs
 
 
-# ---- the run -----------------------------------------------------------------------------------------------------------------
+# ---- the run -----------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--threads", type=int, default=2)
@@ -124,7 +137,9 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     grey = images(a.folder, "train")
     train, test = (
-        (grey.take(slice(0, 55_000)), grey.take(slice(55_000, None))) if a.validate else (grey, images(a.folder, "t10k"))
+        (grey.take(slice(0, 55_000)), grey.take(slice(55_000, None)))
+        if a.validate
+        else (grey, images(a.folder, "t10k"))
     )
     scored = (test if a.rows is None else test.take(slice(0, a.rows))).binarised(seed=1)
     solver = th.Stochastic(
@@ -152,9 +167,11 @@ def main() -> None:
 
     which = "last 5,000 training" if a.validate else "test"
     lines = [
-        f"# Dynamically binarised MNIST, nats of the {which} images, importance sampling with K = {a.samples}",
+        f"# Dynamically binarised MNIST, nats of the {which} images, importance sampling with K = "
+        f"{a.samples}",
         "",
-        f"{a.threads} threads, torch {torch.__version__}; {scored.size} images. ± is the standard error over images.",
+        f"{a.threads} threads, torch {torch.__version__}; {scored.size} images. ± is the standard error over "
+        "images.",
         "",
         "| | −log p, nats an image | ± | epochs | seconds of the fit | seconds of the score |",
         "|---|---|---|---|---|---|",
@@ -163,13 +180,18 @@ def main() -> None:
         begun = clock()
         s = score(fitted.tightened(a.samples), scored, generator=torch.Generator().manual_seed(0))
         spent = clock() - begun
-        lines.append(f"| {name} | {-s.mean:.2f} | {s.standard_error:.2f} | {epochs:.0f} | {seconds:.0f} | {spent:.0f} |")
+        lines.append(
+            f"| {name} | {-s.mean:.2f} | {s.standard_error:.2f} | {epochs:.0f} | {seconds:.0f} | {spent:.0f} "
+            "|"
+        )
         print(lines[-1], flush=True)
     print("\n".join(lines))
     if a.picture is not None:
         from thetahat.report.pictures import grid
 
-        drawn = torch.stack([next(scored.batches())["y"][:20].long(), torch.from_numpy(fit.sample(20))]).view(-1, PIXELS)
+        drawn = torch.stack([next(scored.batches())["y"][:20].long(), torch.from_numpy(fit.sample(20))]).view(
+            -1, PIXELS
+        )
         grid(drawn, (28, 28), 2, columns=20).save(str(a.picture))
     if a.results is not None:
         a.results.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
-"""The work that is timed: the same data for every library, made here, seeded; and each library's shortest honest way to the answer.
+"""The work that is timed: the same data for every library, made here, seeded; and each library's shortest
+honest way to the answer.
 
-A work is a function that makes the data; a contestant takes the data and returns (coefficients, log-likelihood or None). Data are given in the form
-that the library takes most readily: a data frame for formulas, arrays for those that want arrays.
+A work is a function that makes the data; a contestant takes the data and returns (coefficients,
+log-likelihood or None). Data are given in the form that the library takes most readily: a data frame for
+formulas, arrays for those that want arrays.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def student_t(n: int = 100_000, p: int = 10) -> Data:
 
 
 def claims(n: int = 678_000, levels: tuple[int, ...] = (2, 4, 6, 11, 12, 22), wide: int = 0) -> Data:
-    """In the manner of the French motor claims: 5 numeric and 6 categorical columns, an exposure; and one category more of `wide` levels."""
+    """In the manner of the French motor claims: 5 numeric and 6 categorical columns, an exposure; and one
+    category more of `wide` levels."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(n, 5)), columns=[f"x{j}" for j in range(5)])
     eta = -2.5 + frame.to_numpy() @ np.array([0.1, -0.2, 0.05, 0.3, -0.1])
@@ -71,7 +74,13 @@ def claims(n: int = 678_000, levels: tuple[int, ...] = (2, 4, 6, 11, 12, 22), wi
     y = rng.poisson(np.exp(eta + (2 if wide else 0)) * exposure).astype(float)
     columns = list(frame.columns)
     formula = "y ~ " + " + ".join(columns) + " + offset(log(exposure))"
-    return Data(frame.assign(exposure=exposure, y=y), np.empty(0), y, formula, {"family": "poisson", "columns": columns})
+    return Data(
+        frame.assign(exposure=exposure, y=y),
+        np.empty(0),
+        y,
+        formula,
+        {"family": "poisson", "columns": columns},
+    )
 
 
 def wide_claims() -> Data:
@@ -93,7 +102,7 @@ WORKS: dict[str, Callable[[], Data]] = {
 }
 
 
-# ---- contestants ----------------------------------------------------------------------------------------------------------
+# ---- contestants -------------------------------------------------------------------------------------------
 
 
 def thetahat(data: Data) -> tuple[np.ndarray, float | None]:
@@ -141,7 +150,11 @@ def glum(data: Data) -> tuple[np.ndarray, float | None]:
 
     family = {"bernoulli": "binomial", "poisson": "poisson"}[data.extra["family"]]
     model = GeneralizedLinearRegressor(
-        family=family, alpha=0, fit_intercept=True, gradient_tol=data.extra.get("gradient_tol", 1e-6), drop_first=True
+        family=family,
+        alpha=0,
+        fit_intercept=True,
+        gradient_tol=data.extra.get("gradient_tol", 1e-6),
+        drop_first=True,
     )
     if "columns" in data.extra:
         model.fit(data.frame[data.extra["columns"]], data.y, offset=np.log(data.frame["exposure"].to_numpy()))
@@ -191,23 +204,32 @@ def statsmodels_summary(data: Data) -> tuple[np.ndarray, float | None]:
 
 
 def statsmodels_generic(data: Data) -> tuple[np.ndarray, float | None]:
-    """GenericLikelihoodModel with BFGS as its documentation writes such models: scipy's logpdf, its own default start."""
+    """GenericLikelihoodModel with BFGS as its documentation writes such models: scipy's logpdf, its own
+    default start."""
     from scipy.stats import t
 
     return _generic(data, lambda z, df: t.logpdf(z, df), helped=False)
 
 
 def statsmodels_helped(data: Data) -> tuple[np.ndarray, float | None]:
-    """The same with the density written out by hand, and from a least-squares start: help that we do not get."""
+    """The same with the density written out by hand, and from a least-squares start: help that we do not
+    get."""
     from scipy.special import gammaln
 
     def log_density(z: np.ndarray, df: float) -> np.ndarray:
-        return gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - (df + 1) / 2 * np.log1p(z**2 / df)
+        return (
+            gammaln((df + 1) / 2)
+            - gammaln(df / 2)
+            - 0.5 * np.log(df * np.pi)
+            - (df + 1) / 2 * np.log1p(z**2 / df)
+        )
 
     return _generic(data, log_density, helped=True)
 
 
-def _generic(data: Data, log_density: Callable[[np.ndarray, float], np.ndarray], helped: bool) -> tuple[np.ndarray, float | None]:
+def _generic(
+    data: Data, log_density: Callable[[np.ndarray, float], np.ndarray], helped: bool
+) -> tuple[np.ndarray, float | None]:
     import statsmodels.api as sm
     from statsmodels.base.model import GenericLikelihoodModel
 
@@ -217,14 +239,17 @@ def _generic(data: Data, log_density: Callable[[np.ndarray, float], np.ndarray],
             return log_density((self.endog - self.exog @ beta) / scale, df) - np.log(scale)
 
     X = sm.add_constant(data.X)
-    first = {"start_params": np.r_[np.linalg.lstsq(X, data.y, rcond=None)[0], 0.0, np.log(5.0)]} if helped else {}
+    first = (
+        {"start_params": np.r_[np.linalg.lstsq(X, data.y, rcond=None)[0], 0.0, np.log(5.0)]} if helped else {}
+    )
     fit = T(data.y, X, extra_params_names=["scale", "df"]).fit(method="bfgs", disp=0, maxiter=500, **first)
     _ = fit.bse
     return np.asarray(fit.params), float(fit.llf)
 
 
 def gram(data: Data) -> tuple[np.ndarray, float | None]:
-    """One XᵀX, the unit of the bar: numpy's, in whichever of the two memory orders is faster here (columns)."""
+    """One XᵀX, the unit of the bar: numpy's, in whichever of the two memory orders is faster here
+    (columns)."""
     X = data.extra.setdefault("columns_first", np.asfortranarray(data.X))
     return (X.T @ X)[0], None
 

@@ -18,7 +18,8 @@ EXTRAS = "dev,docs,bench"
 
 
 def main() -> None:
-    """Install without the constraints, but for the pinned ones, and write what came, sorted, under the file's own heading."""
+    """Install without the constraints, but for the pinned ones, and write what came, sorted, under the file's
+    own heading."""
     path = ROOT / "constraints.txt"
     old = path.read_text(encoding="utf-8").splitlines()
     heading = [line for line in old if line.startswith("#")]
@@ -29,8 +30,12 @@ def main() -> None:
         held = Path(folder) / "held.txt"
         held.write_text("\n".join(pinned) + "\n", encoding="utf-8")
         subprocess.run([*pip, "install", "--quiet", "-c", str(held), "-e", f"{ROOT}[{EXTRAS}]"], check=True)
-        frozen = subprocess.run([*pip, "freeze", "--exclude-editable"], check=True, capture_output=True, text=True).stdout
-    found = [line for line in frozen.splitlines() if re.split("[=<>]", line)[0] not in PINNED and " @ " not in line]
+        frozen = subprocess.run(
+            [*pip, "freeze", "--exclude-editable"], check=True, capture_output=True, text=True
+        ).stdout
+    found = [
+        line for line in frozen.splitlines() if re.split("[=<>]", line)[0] not in PINNED and " @ " not in line
+    ]
     path.write_text("\n".join([*heading, *sorted([*found, *pinned], key=str.lower)]) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,5 @@
-"""Files that somebody else wrote: whatever their fields hold, `load` says which is wrong, or the fit answers; nothing else is ever raised."""
+"""Files that somebody else wrote: whatever their fields hold, `load` says which is wrong, or the fit answers;
+nothing else is ever raised."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def fits() -> dict[str, Callable[[], th.Fit]]:
     rows = {"x": torch.tensor(FRAME["x"])[:, None].float(), "y": torch.tensor(FRAME["y"]).float()}
     return {
         "regression": lambda: th.fit("y ~ bs(x, df=4) + g", FRAME, prior=normal),
-        "counts": lambda: th.fit("n ~ x * g + offset(log(x))", FRAME, "negative_binomial", weights="w", on_failure="return"),
+        "counts": lambda: th.fit(
+            "n ~ x * g + offset(log(x))", FRAME, "negative_binomial", weights="w", on_failure="return"
+        ),
         "categories": lambda: th.fit("g ~ x", FRAME, "categorical"),
         "density": lambda: th.fit(th.families.get("student_t"), FRAME["y"]),
         "network": lambda: th.fit(network, rows, solver=th.Stochastic(steps=3, held_out=0.2)),
@@ -99,7 +102,9 @@ def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
         yield from places(each, (*path, key))
 
 
-def changed(content: dict[str, Any], tensors: dict[str, Any], rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
+def changed(
+    content: dict[str, Any], tensors: dict[str, Any], rng: random.Random
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One or two fields, or a tensor, replaced, dropped or added."""
     content, tensors = copy.deepcopy(content), dict(tensors)
     for _ in range(rng.choice([1, 1, 2])):
@@ -112,9 +117,13 @@ def changed(content: dict[str, Any], tensors: dict[str, Any], rng: random.Random
             elif how == 6:
                 tensors["extra"] = torch.zeros(2)
             else:
-                tensors[name] = [t.reshape(-1)[: max(t.numel() - 1, 0)], t.float(), torch.full_like(t, -1), t[None], t.long()][
-                    how - 1
-                ]
+                tensors[name] = [
+                    t.reshape(-1)[: max(t.numel() - 1, 0)],
+                    t.float(),
+                    torch.full_like(t, -1),
+                    t[None],
+                    t.long(),
+                ][how - 1]
             continue
         path = rng.choice(list(places(content)))
         inner: Any = content
@@ -155,7 +164,8 @@ def asked(fit: th.Fit, folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_crafted_file_is_refused_by_name_or_its_fit_answers(saved, tmp_path, seed):
-    """The checksum holds, as it does for whoever writes files on purpose; 300 files of five kinds here, thousands in benchmarks/crafted.py."""
+    """The checksum holds, as it does for whoever writes files on purpose; 300 files of five kinds here,
+    thousands in benchmarks/crafted.py."""
     content, tensors = archive.read(saved, "test")
     content, tensors = changed(content, tensors, random.Random(seed))
     path = tmp_path / "b.thetahat"

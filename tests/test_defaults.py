@@ -1,4 +1,5 @@
-"""torch's defaults are the user's: a fit under float64 is that under float32, bit for bit; under others it is refused; none is changed."""
+"""torch's defaults are the user's: a fit under float64 is that under float32, bit for bit; under others it is
+refused; none is changed."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ from thetahat.models import Conditional
 from thetahat.networks import Transformer
 
 RNG = np.random.default_rng(0)
-TABLE = {"x": RNG.normal(size=80), "y": RNG.poisson(2.0, 80).astype(float), "c": RNG.choice(["a", "b", "d"], 80)}
+TABLE = {
+    "x": RNG.normal(size=80),
+    "y": RNG.poisson(2.0, 80).astype(float),
+    "c": RNG.choice(["a", "b", "d"], 80),
+}
 PIXELS = RNG.integers(0, 17, (40, 4, 4)).astype("uint8")
 STEPS = {"steps": 3, "batch_size": 16}
 
@@ -42,9 +47,13 @@ FITS = {
     "categories": lambda: th.fit("c ~ x", TABLE, family="categorical"),
     "kinked prior": lambda: th.fit("y ~ x", TABLE, prior=th.priors.Laplace(1.0)),
     "VAE": lambda: th.fit(VAE.images((4, 4), 17, latent=2, width=8), images(), solver=th.Stochastic(**STEPS)),
-    "binarised": lambda: th.fit(VAE.images((4, 4), 2, latent=2, width=8), images().binarised(), solver=th.Stochastic(**STEPS)),
+    "binarised": lambda: th.fit(
+        VAE.images((4, 4), 2, latent=2, width=8), images().binarised(), solver=th.Stochastic(**STEPS)
+    ),
     "U-net": lambda: th.fit(
-        Diffusion(UNet((4, 4), 17, channels=(4,)), levels=17, predict="levels"), images(), solver=th.Stochastic(**STEPS)
+        Diffusion(UNet((4, 4), 17, channels=(4,)), levels=17, predict="levels"),
+        images(),
+        solver=th.Stochastic(**STEPS),
     ),
     "noised": lambda: th.fit(
         Diffusion(Denoiser(16, width=8, blocks=1), levels=17), Noised(images()), solver=th.Stochastic(**STEPS)
@@ -55,7 +64,9 @@ FITS = {
         solver=th.Stochastic(**STEPS),
     ),
     "MADE": lambda: th.fit(
-        FullyVisible(Categorical(17), MaskedMLP(16, 17, 8, levels=17)), images(), solver=th.Stochastic(**STEPS)
+        FullyVisible(Categorical(17), MaskedMLP(16, 17, 8, levels=17)),
+        images(),
+        solver=th.Stochastic(**STEPS),
     ),
     "pixels": lambda: th.fit(
         FullyVisible(Categorical(17), PixelTransformer((4, 4), 17, layers=1, width=8, heads=2)),
@@ -107,7 +118,11 @@ def test_a_default_device_without_numbers_is_refused(default):
     model = FullyVisible(Categorical(17), MaskedMLP(16, 17, 8, levels=17))
     term = th.likelihood.LogLikelihood(model, images())
     with torch.device("meta"):
-        for call in (FITS["formula"], lambda: th.fit(model, PIXELS), lambda: th.maximize(term, solver=th.Stochastic(**STEPS))):
+        for call in (
+            FITS["formula"],
+            lambda: th.fit(model, PIXELS),
+            lambda: th.maximize(term, solver=th.Stochastic(**STEPS)),
+        ):
             with pytest.raises(BadArgument, match="default device is 'meta'"):
                 call()
     torch.set_default_device("meta")

@@ -1,7 +1,9 @@
-"""README and docs: every block of Python and every command runs, and prints what the page says that it prints.
+"""README and docs: every block of Python and every command runs, and prints what the page says that it
+prints.
 
-A page is one programme: its ```python and ```bash blocks run in order, in one namespace, in an empty folder. A ```text block directly
-below one is its output, to the character but for white space, "...", and numbers below 10⁻⁶, which are rounding.
+A page is one programme: its ```python and ```bash blocks run in order, in one namespace, in an empty folder.
+A ```text block directly below one is its output, to the character but for white space, "...", and numbers
+below 10⁻⁶, which are rounding.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def blocks(text: str) -> list[Block]:
     for i, fence in enumerate(fences):
         if fence[1] in ("python", "bash"):
             below = fences[i + 1] if i + 1 < len(fences) else None
-            adjoins = below is not None and below[1] == "text" and not text[fence.end() : below.start()].strip()
+            adjoins = (
+                below is not None and below[1] == "text" and not text[fence.end() : below.start()].strip()
+            )
             output = below[2] if below is not None and adjoins else None
             out.append(Block(fence[2], text[: fence.start(2)].count("\n"), output, fence[1]))
     return out
@@ -78,7 +82,8 @@ def run(page: Path) -> None:
                 exec(compile("\n" * block.line + block.code, str(page), "exec", dont_inherit=True), namespace)
         if block.output is not None and not alike(block.output, printed.getvalue()):
             pytest.fail(
-                f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code prints\n{printed.getvalue()}"
+                f"{page.name}, line {block.line}: the page says\n{block.output}\nand the code "
+                f"prints\n{printed.getvalue()}"
             )
 
 
@@ -107,7 +112,7 @@ def test_an_error_names_the_line_of_the_page(tmp_path: Path) -> None:
     assert error.traceback[-1].lineno + 1 == 5
 
 
-# ---- the reference leaves nothing public out -----------------------------------------------------------------------------------
+# ---- the reference leaves nothing public out ---------------------------------------------------------------
 
 
 def documented() -> set[str]:
@@ -117,9 +122,13 @@ def documented() -> set[str]:
 
 
 def public() -> dict[str, object]:
-    """Every name of `thetahat.__all__` and of the packages in it, and every entry of every registry: path → object, once an object."""
+    """Every name of `thetahat.__all__` and of the packages in it, and every entry of every registry: path →
+    object, once an object."""
     found: dict[str, object] = {}
-    packages = [th, *(getattr(th, name) for name in th.__all__ if isinstance(getattr(th, name), types.ModuleType))]
+    packages = [
+        th,
+        *(getattr(th, name) for name in th.__all__ if isinstance(getattr(th, name), types.ModuleType)),
+    ]
     for package in packages:
         names = getattr(package, "__all__", None) or [
             n for n, v in vars(package).items() if inspect.isclass(v) and v.__module__ == package.__name__
@@ -135,7 +144,8 @@ def public() -> dict[str, object]:
 
 
 def resolve(path: str) -> object:
-    """The object that a path of the reference names: an attribute of its module, or of a class or module in it."""
+    """The object that a path of the reference names: an attribute of its module, or of a class or module
+    in it."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -144,7 +154,8 @@ def resolve(path: str) -> object:
 
 
 def test_the_reference_leaves_nothing_public_out() -> None:
-    """Every class and function that `__all__` or a registry names is written out on a page of docs/reference."""
+    """Every class and function that `__all__` or a registry names is written out on a page of
+    docs/reference."""
     written = {id(resolve(path)) for path in documented()}
     missing = sorted({path for path, each in public().items() if id(each) not in written})
     assert not missing, f"docs/reference lacks {missing}"

@@ -1,4 +1,5 @@
-"""A full disk costs the new file and nothing else; every error is the library's and names the file. Errors travel between processes."""
+"""A full disk costs the new file and nothing else; every error is the library's and names the file. Errors
+travel between processes."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from thetahat.errors import BadArgument, NotWritten, ThetahatError
 
 @contextmanager
 def full(room: int) -> Iterator[None]:
-    """A disk on which no file can grow beyond `room` bytes: write(2) fails, as it does where no space is left."""
+    """A disk on which no file can grow beyond `room` bytes: write(2) fails, as it does where no space is
+    left."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
@@ -37,7 +39,9 @@ def full(room: int) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def fit() -> th.Fit:
     r = np.random.default_rng(0)
-    return th.fit("y ~ x + g", {"y": r.normal(size=90), "x": r.normal(size=90), "g": r.choice(list("abc"), 90)})
+    return th.fit(
+        "y ~ x + g", {"y": r.normal(size=90), "x": r.normal(size=90), "g": r.choice(list("abc"), 90)}
+    )
 
 
 WRITERS = {
@@ -68,13 +72,18 @@ def classifier() -> th.Objective:
     g = torch.Generator().manual_seed(0)
     rows = th.data.Tensors({"x": torch.randn(60, 3, generator=g), "y": torch.randint(2, (60,), generator=g)})
     return th.Objective(
-        [th.LogLikelihood(th.models.Conditional(th.families.Categorical(2), th.networks.mlp(3, (40,), 2, seed=1)), rows)]
+        [
+            th.LogLikelihood(
+                th.models.Conditional(th.families.Categorical(2), th.networks.mlp(3, (40,), 2, seed=1)), rows
+            )
+        ]
     )
 
 
 @pytest.mark.parametrize("room", [100, 1500, 3000, 6000])
 def test_a_run_on_a_disk_that_fills_up_goes_on_from_its_checkpoint_once_there_is_room(tmp_path, room):
-    """Whatever does not fit (configuration, metrics, checkpoint, fit, report), the same call then ends where a run with room ends."""
+    """Whatever does not fit (configuration, metrics, checkpoint, fit, report), the same call then ends
+    where a run with room ends."""
     solver = th.Stochastic(steps=30, batch_size=8, held_out=0.2, checkpoint_every=3)
     truth = th.maximize(classifier(), solver=solver)
     with full(room), pytest.raises(ThetahatError, match="cannot be written"):
@@ -118,7 +127,7 @@ def test_a_folder_that_is_missing_is_a_bad_argument(fit, tmp_path):
         fit.save(tmp_path / "no" / "fit.thetahat")
 
 
-# ---- errors between processes ------------------------------------------------------------------------------------------------
+# ---- errors between processes ------------------------------------------------------------------------------
 
 
 ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ThetahatError)]
@@ -164,7 +173,7 @@ def test_an_error_shows_the_control_characters_of_the_data_by_their_numbers():
     assert "x\\x1b[2J" in str(caught.value)
 
 
-# ---- two processes on one folder ---------------------------------------------------------------------------------------------
+# ---- two processes on one folder ---------------------------------------------------------------------------
 
 HOLDS = """
 import sys, thetahat as th, torch
@@ -181,7 +190,9 @@ def test_a_folder_that_another_process_writes_is_refused_and_is_free_when_that_p
     """The other process holds the lock until kill -9."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", HOLDS, str(tmp_path / "r"), str(Path(__file__).parent)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     solver = th.Stochastic(steps=2)

@@ -1,4 +1,5 @@
-"""What once ended in another library's traceback, or in a certified wrong answer, ends in an exception that names what to do."""
+"""What once ended in another library's traceback, or in a certified wrong answer, ends in an exception that
+names what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def test_a_tweedie_of_hardly_any_rows_is_not_certified(y):
 
 
 @pytest.mark.parametrize(
-    "family", ["negative_binomial", "negative_binomial_1", "poisson", "gamma", "generalized_poisson", "normal"]
+    "family",
+    ["negative_binomial", "negative_binomial_1", "poisson", "gamma", "generalized_poisson", "normal"],
 )
 def test_numbers_whose_squares_overflow_are_refused_or_fitted(family):
     try:
@@ -67,14 +69,17 @@ def test_a_network_is_made_without_numbers_where_that_is_asked_for():
 
 
 def test_a_combination_of_known_levels_that_was_not_fitted_is_not_predicted():
-    """a × b without (w, r): that cell has no coefficient, and 0 for it would be a number out of nowhere. Cells at a reference are sums."""
+    """a × b without (w, r): that cell has no coefficient, and 0 for it would be a number out of nowhere.
+    Cells at a reference are sums."""
     rng = np.random.default_rng(0)
     a, b = (np.array(list(levels))[rng.integers(0, 3, 200)] for levels in ("uvw", "pqr"))
     kept = ~((a == "w") & (b == "r"))
     y = rng.normal(size=kept.sum())
     fit = th.fit("y ~ a*b", {"a": a[kept], "b": b[kept], "y": y})
     cell = (a[kept] == "u") & (b[kept] == "r")
-    assert fit.predict({"a": ["u"], "b": ["r"]})[0] == pytest.approx(y[cell].mean(), rel=1e-9)  # saturated: the cell's own mean
+    assert fit.predict({"a": ["u"], "b": ["r"]})[0] == pytest.approx(
+        y[cell].mean(), rel=1e-9
+    )  # saturated: the cell's own mean
     with pytest.raises(UnknownLevel, match=r"row 1: .*a = 'w', b = 'r'"):
         fit.predict({"a": ["u", "w"], "b": ["r", "r"]})
 

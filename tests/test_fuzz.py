@@ -1,4 +1,5 @@
-"""The first of the random tables of benchmarks/fuzz.py: each ends in a certified answer that scipy cannot beat, or in the library's own exception."""
+"""The first of the random tables of benchmarks/fuzz.py: each ends in a certified answer that scipy cannot
+beat, or in the library's own exception."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from benchmarks.fuzz import case, examine
 
 @pytest.mark.parametrize("block", range(8))
 def test_random_tables_give_an_answer_that_stands_or_an_exception_of_the_library(block):
-    """The oracle: log-likelihoods of scipy.stats on designs made by hand, and BFGS from θ̂ and from elsewhere."""
+    """The oracle: log-likelihoods of scipy.stats on designs made by hand, and BFGS from θ̂ and from
+    elsewhere."""
     wrong = {}
     for number in range(20 * block, 20 * block + 20):
         status, fault = examine(case(number))

@@ -1,4 +1,5 @@
-"""What `import thetahat` loads. Times are benchmarks' business: here stands only what must not be loaded for nothing."""
+"""What `import thetahat` loads. Times are benchmarks' business: here stands only what must not be loaded for
+nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ HEAVY = """pandas pyarrow narwhals formulaic scipy rich tyro altair vl_convert j
 def _loaded_after(code: str) -> set[str]:
     """The modules that a fresh interpreter has after running code."""
     out = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"], capture_output=True
+        [sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"],
+        capture_output=True,
     )
     assert out.returncode == 0, out.stderr.decode()
     return set(json.loads(out.stdout.splitlines()[-1]))
@@ -36,7 +38,9 @@ def test_importing_thetahat_does_not_load(name: str, loaded: set[str]) -> None:
 
 def test_the_modules_watched_are_the_ones_that_are_used_later() -> None:
     """A fit of a table does load what the import did not: the list above watches names that exist."""
-    loaded = _loaded_after("import thetahat as th; th.fit('y ~ x', {'y': [0.9, 2.1, 2.9, 4.2], 'x': [0.0, 1.0, 2.0, 3.0]})")
+    loaded = _loaded_after(
+        "import thetahat as th; th.fit('y ~ x', {'y': [0.9, 2.1, 2.9, 4.2], 'x': [0.0, 1.0, 2.0, 3.0]})"
+    )
     assert {"pandas", "formulaic", "scipy"} <= loaded
     assert not {"sklearn", "gymnasium", "altair", "polars"} & loaded
 

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 ORDER = "printable errors memory defaults types protocols files data families made networks models likelihood solvers inference".split()
 FACES = ["report", "io", "fit", "sklearn", "tour", "cli"]  # may import anything
 ORDER += ["evaluation", "generative", "language", "rl", "preferences", *FACES, "__init__"]
-SYSTEMS = {"generative": set(), "language": set(), "rl": set(), "preferences": {"language", "rl"}}  # which others each may import
+SYSTEMS = {
+    "generative": set(),
+    "language": set(),
+    "rl": set(),
+    "preferences": {"language", "rl"},
+}  # which others each may import
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -24,7 +29,8 @@ def layer_of(name: str) -> str:
 
 
 def imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """(line, layer) of each import of thetahat's own at run time, wherever it stands; `package` are the folders of the file."""
+    """(line, layer) of each import of thetahat's own at run time, wherever it stands; `package` are the
+    folders of the file."""
     if isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
         for node in tree.orelse:
             yield from imported(node, package)
@@ -56,7 +62,8 @@ def package_of(path: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_the_folders_before_its_own(path: Path) -> None:
-    """The spine, data → families → networks → models → likelihood → solvers → inference → evaluation; a folder a system; then the faces."""
+    """The spine, data → families → networks → models → likelihood → solvers → inference → evaluation; a
+    folder a system; then the faces."""
     layer = layer_of(path.relative_to(ROOT).parts[0])
     allowed = [*ORDER[: ORDER.index(layer) + 1], "__version__"]
     if layer in FACES:
@@ -68,14 +75,19 @@ def test_a_module_imports_only_the_folders_before_its_own(path: Path) -> None:
     assert not wrong, f"{path.relative_to(ROOT)} is of {layer!r} and imports {wrong}"
 
 
-@pytest.mark.parametrize(("name", "known"), [("printable", set()), ("errors", {"printable"}), ("types", set())])
+@pytest.mark.parametrize(
+    ("name", "known"), [("printable", set()), ("errors", {"printable"}), ("types", set())]
+)
 def test_printable_errors_and_types_import_nothing_else_of_the_library(name: str, known: set[str]) -> None:
     path = ROOT / f"{name}.py"
-    assert {n for _, n in imported(ast.parse(path.read_text(encoding="utf-8")), package_of(path)) if n != name} <= known
+    assert {
+        n for _, n in imported(ast.parse(path.read_text(encoding="utf-8")), package_of(path)) if n != name
+    } <= known
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:
-    """Relative, absolute, inside a function, of the whole package: all are read; what only the type checker sees is not."""
+    """Relative, absolute, inside a function, of the whole package: all are read; what only the type
+    checker sees is not."""
     source = """
 from ..data.batch import Batch
 from . import loop

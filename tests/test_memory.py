@@ -1,4 +1,5 @@
-"""What would not fit into memory is refused before it is made, with the number; what has thousands of classes and fits is fitted."""
+"""What would not fit into memory is refused before it is made, with the number; what has thousands of classes
+and fits is fitted."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def test_what_is_not_free_is_refused_with_the_number(little):
 
 
 def test_what_is_free_is_what_the_system_says():
-    """/proc/meminfo, to a quarter (other processes come and go); and a limit of the process itself where it has one."""
+    """/proc/meminfo, to a quarter (other processes come and go); and a limit of the process itself where
+    it has one."""
     found = memory.free()
     assert found is None or found > 2**20
 
@@ -39,9 +41,14 @@ def test_what_is_free_is_what_the_system_says():
 def test_ten_thousand_classes_by_formula_are_refused_before_the_first_step(of, little):
     """9,999 columns of log-odds and their pairs: 10⁸ k-vectors. The message says what would do."""
     y = np.random.default_rng(0).permutation(np.arange(2 * K) % K)
-    call = ("y ~ x", {"y": [f"c{v}" for v in y], "x": y % 7}, "categorical") if of == "formula" else (Categorical(K), y)
+    call = (
+        ("y ~ x", {"y": [f"c{v}" for v in y], "x": y % 7}, "categorical")
+        if of == "formula"
+        else (Categorical(K), y)
+    )
     with pytest.raises(
-        ModelError, match=r"Categorical\(k=10000\) of .* rows needs about [\d,]+ GB .* 3 GB are free.*Conditional"
+        ModelError,
+        match=r"Categorical\(k=10000\) of .* rows needs about [\d,]+ GB .* 3 GB are free.*Conditional",
     ):
         th.fit(*call)
 
@@ -64,11 +71,16 @@ def test_ten_thousand_classes_by_network_are_fitted(outputs, little):
 def test_the_information_of_a_large_network_is_not_begun(little):
     """p² numbers, three times: 1.2 · 10¹⁰ of them."""
     model = Conditional(
-        th.families.Normal(), nn.Sequential(nn.Linear(100, 200), nn.Tanh(), nn.Linear(200, 200), nn.Linear(200, 2)).double()
+        th.families.Normal(),
+        nn.Sequential(nn.Linear(100, 200), nn.Tanh(), nn.Linear(200, 200), nn.Linear(200, 2)).double(),
     )
     g = torch.Generator().manual_seed(0)
-    data = {"x": torch.randn(20, 100, generator=g, dtype=torch.float64), "y": torch.randn(20, generator=g, dtype=torch.float64)}
+    data = {
+        "x": torch.randn(20, 100, generator=g, dtype=torch.float64),
+        "y": torch.randn(20, generator=g, dtype=torch.float64),
+    }
     with pytest.raises(
-        ModelError, match=r"the information of 60,802 parameters needs about 89 GB .*th.Stochastic\(\) or th.LBFGS\(\)"
+        ModelError,
+        match=r"the information of 60,802 parameters needs about 89 GB .*th.Stochastic\(\) or th.LBFGS\(\)",
     ):
         th.fit(model, data, solver=th.Newton())

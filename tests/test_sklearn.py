@@ -65,7 +65,11 @@ def test_a_poisson_regressor_is_that_of_statsmodels(data):
 def test_an_estimator_is_the_formulas_fit(data, family):
     """th.fit with the formula y ~ x0 + x1 + x2: the same estimates, names and certificate."""
     X, eta, r = data
-    y = r.poisson(np.exp(0.3 * eta)) if family in ("poisson", "negative_binomial") else r.gamma(2.0, np.exp(eta))
+    y = (
+        r.poisson(np.exp(0.3 * eta))
+        if family in ("poisson", "negative_binomial")
+        else r.gamma(2.0, np.exp(eta))
+    )
     ours = Regressor(family).fit(X, y)
     fit = th.fit("y ~ x0 + x1 + x2", {"y": y, **{f"x{j}": X[:, j].copy() for j in range(3)}}, family)
     assert ours.fit_.names == fit.names
@@ -90,7 +94,8 @@ def test_a_classifier_with_a_normal_prior_is_the_ridge_of_scikit_learn(data, sca
 
 
 def test_three_classes_without_a_prior_are_the_unpenalised_multinomial(data):
-    """LogisticRegression(C=∞): probabilities are unique, coefficients up to a shift that the first class's 0 fixes."""
+    """LogisticRegression(C=∞): probabilities are unique, coefficients up to a shift that the first class's 0
+    fixes."""
     X, eta, r = data
     y = np.digitize(eta + r.logistic(size=200), [-0.5, 1.0])
     ours = Classifier(prior=None).fit(X, y)
@@ -98,7 +103,9 @@ def test_three_classes_without_a_prior_are_the_unpenalised_multinomial(data):
     assert ours.predict_proba(X) == pytest.approx(theirs.predict_proba(X), abs=1e-7)
     assert ours.coef_ == pytest.approx(theirs.coef_ - theirs.coef_[0], abs=1e-6)
     assert ours.decision_function(X) == pytest.approx(X @ ours.coef_.T + ours.intercept_, abs=1e-12)
-    assert ours.log_score(X, y) == pytest.approx(theirs.predict_log_proba(X)[np.arange(200), y].mean(), rel=1e-9)
+    assert ours.log_score(X, y) == pytest.approx(
+        theirs.predict_log_proba(X)[np.arange(200), y].mean(), rel=1e-9
+    )
 
 
 def test_log_probabilities_are_exact_where_probabilities_round_to_one():
@@ -136,7 +143,9 @@ def test_aliased_columns_warn_and_predict_as_if_one_were_dropped(data):
 def test_the_estimators_stand_in_pipelines_and_searches(data):
     X, eta, r = data
     y = r.poisson(np.exp(0.5 * eta))
-    search = GridSearchCV(make_pipeline(StandardScaler(), Regressor("poisson")), {"regressor__prior": [None, 0.1]}, cv=3)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), Regressor("poisson")), {"regressor__prior": [None, 0.1]}, cv=3
+    )
     assert search.fit(X, y).best_params_ == {"regressor__prior": None}
     assert cross_val_score(Classifier(), X, y > 1, cv=3).min() > 0.6
 
@@ -165,7 +174,12 @@ def test_a_thousand_columns_need_no_formula():
 @pytest.mark.parametrize(
     ("estimator", "y", "error", "words"),
     [
-        (Regressor("poisson"), [0.5, 1.0, 2.0], OutOfSupport, r"y\[0\] = 0.5, to which Poisson\(\) gives probability zero"),
+        (
+            Regressor("poisson"),
+            [0.5, 1.0, 2.0],
+            OutOfSupport,
+            r"y\[0\] = 0.5, to which Poisson\(\) gives probability zero",
+        ),
         (Regressor("binomial"), [0.0, 1.0, 2.0], BadArgument, "no place for what Binomial.. needs besides"),
         (Regressor("categorical"), [0, 1, 2], BadArgument, "describes categories: use Classifier"),
         (Regressor(on_failure="return"), [0, 1, 2], BadArgument, "Accepted: 'warn', 'raise'"),

@@ -25,12 +25,15 @@ def test_every_system_has_its_row(done):
 
 
 def test_every_known_answer_is_met(done):
-    """NIST's certified values, figures of R and of the papers: the README of the shipped tables says whence."""
+    """NIST's certified values, figures of R and of the papers: the README of the shipped tables says
+    whence."""
     known = [row for row in done if row.agrees is not None]
     assert len(known) == 16
     for row in known:
         assert row.agrees, row.truth
-        assert row.certificate.startswith(("certified", "L-BFGS")), row.system  # DPO's maximum is flat along constants
+        assert row.certificate.startswith(("certified", "L-BFGS")), (
+            row.system
+        )  # DPO's maximum is flat along constants
 
 
 def test_every_climb_gains(done):
@@ -41,7 +44,8 @@ def test_every_climb_gains(done):
 
 
 def test_the_stochastic_systems_learn_and_claim_no_certificate(done):
-    """The classifier is far above chance (−2.303 nats) on images that it has not seen; the pole stands longer."""
+    """The classifier is far above chance (−2.303 nats) on images that it has not seen; the pole stands
+    longer."""
     named = {row.system: row for row in done}
     classifier, reinforce = named["network classifier"], named["REINFORCE"]
     assert classifier.after > -0.5
@@ -51,7 +55,8 @@ def test_the_stochastic_systems_learn_and_claim_no_certificate(done):
 
 
 def test_the_models_of_digits_stand_in_one_true_table(done):
-    """Masses of the same 397 images by six models, three of them lower bounds: all far better than 17 levels at random."""
+    """Masses of the same 397 images by six models, three of them lower bounds: all far better than 17
+    levels at random."""
     comparison = tour.digits.compared(done)
     assert set(comparison.scores) == set(tour.digits.SYSTEMS)
     for name, score in comparison.scores.items():

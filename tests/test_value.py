@@ -1,4 +1,5 @@
-"""θ is a value: two fits of one model share nothing, what was passed is as it was, and a fit answers the same whatever is fitted later."""
+"""θ is a value: two fits of one model share nothing, what was passed is as it was, and a fit answers the same
+whatever is fitted later."""
 
 from __future__ import annotations
 
@@ -63,7 +64,12 @@ def array(model: Any, column: str, **settings: Any) -> Any:
 
 def network(family: Any, outputs: int) -> Any:
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.2), torch.nn.Linear(4, outputs)]
+    layers = [
+        torch.nn.Linear(2, 4),
+        torch.nn.BatchNorm1d(4),
+        torch.nn.Dropout(0.2),
+        torch.nn.Linear(4, outputs),
+    ]
     return th.models.Conditional(family, torch.nn.Sequential(*layers))
 
 
@@ -99,11 +105,17 @@ def images(model: Any) -> Any:
 def tokens() -> Any:
     torch.manual_seed(0)
     spelled = th.language.Characters("-.0123456789 ")  # a small vocabulary: its information is a matrix
-    one = th.language.Autoregressive(th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1))
+    one = th.language.Autoregressive(
+        th.networks.Transformer(len(spelled.alphabet), width=4, layers=1, heads=1)
+    )
 
     def fitted(data: pd.DataFrame) -> Fit:
         text = " ".join(f"{v:.2f}" for v in data["r"])
-        return th.fit(one, th.language.Tokens([text], tokenizer=spelled, context=16), solver=th.Stochastic(steps=4, batch_size=4))
+        return th.fit(
+            one,
+            th.language.Tokens([text], tokenizer=spelled, context=16),
+            solver=th.Stochastic(steps=4, batch_size=4),
+        )
 
     return fitted
 
@@ -114,7 +126,9 @@ def games() -> Any:
         names = data["g"].to_numpy()
         pairs = [(i, i + 1) for i in range(n - 1) if names[i] != names[i + 1]]
         rows = [(names[i], names[j]) if order[i] > order[j] else (names[j], names[i]) for i, j in pairs]
-        played = th.preferences.Preferences("winner", "loser", data=pd.DataFrame(rows, columns=["winner", "loser"]))
+        played = th.preferences.Preferences(
+            "winner", "loser", data=pd.DataFrame(rows, columns=["winner", "loser"])
+        )
         return th.fit(th.preferences.BradleyTerry(items=played.items), played)
 
     return fitted
@@ -171,7 +185,14 @@ ASKED: dict[str, dict[str, Any]] = {
     "sample": {},
     "outliers": {},
 }
-LEFT = {"plot", "report", "save", "surprise", "rewards", "compare"}  # asked below, or of other data by their own tests
+LEFT = {
+    "plot",
+    "report",
+    "save",
+    "surprise",
+    "rewards",
+    "compare",
+}  # asked below, or of other data by their own tests
 
 
 def members(fit: Fit) -> list[str]:
@@ -193,7 +214,9 @@ def answers(fit: Fit) -> dict[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = getattr(fit, name)
-                out[name] = found(**settings) if callable(found) and name not in ("model", "objective") else found
+                out[name] = (
+                    found(**settings) if callable(found) and name not in ("model", "objective") else found
+                )
         except ThetahatError as error:
             out[name] = f"{type(error).__name__}: {error}"
     return out
@@ -222,7 +245,8 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_answers_the_same_after_its_model_is_fitted_again(kind):
-    """Identity: every public method, asked before and after another fit of the same object, to the last bit."""
+    """Identity: every public method, asked before and after another fit of the same object, to the last
+    bit."""
     build = KINDS[kind]()
     first = build(TABLE)
     before = answers(first)
@@ -236,16 +260,26 @@ def test_a_fit_answers_the_same_after_its_model_is_fitted_again(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_passed_is_as_it_was(kind):
-    """Bit for bit: the module's tensors, mode and flags, torch's and numpy's random state, defaults, threads, warning filters."""
+    """Bit for bit: the module's tensors, mode and flags, torch's and numpy's random state, defaults, threads,
+    warning filters."""
     build = KINDS[kind]()
     given = [c.cell_contents for c in build.__closure__ or () if isinstance(c.cell_contents, torch.nn.Module)]
 
     def state() -> Any:
         modules = [plain(m) for m in given]
-        flags = [[(s.training, [p.requires_grad for p in s.parameters()], vars(s).keys()) for s in m.modules()] for m in given]
+        flags = [
+            [(s.training, [p.requires_grad for p in s.parameters()], vars(s).keys()) for s in m.modules()]
+            for m in given
+        ]
         grads = [[p.grad is None for p in m.parameters()] for m in given]
-        torch_state = (torch.get_rng_state().numpy().tobytes(), torch.get_default_dtype(), torch.get_num_threads())
-        return repr((modules, flags, grads, torch_state, np.random.get_state()[1].tobytes(), warnings.filters))
+        torch_state = (
+            torch.get_rng_state().numpy().tobytes(),
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+        )
+        return repr(
+            (modules, flags, grads, torch_state, np.random.get_state()[1].tobytes(), warnings.filters)
+        )
 
     table, before = TABLE.copy(deep=True), state()
     fit = build(TABLE)
@@ -278,7 +312,11 @@ def test_threads_that_ask_one_fit_get_its_answers(kind):
     with ThreadPoolExecutor(6) as pool:
         if kind != "a network":  # training draws from torch's own generator, which threads share
             others = [pool.submit(build, OTHER) for _ in range(2)]
-        asked = [pool.submit(lambda: [getattr(fit, name) for name in ("estimates", "log_likelihood", "observations")])]
+        asked = [
+            pool.submit(
+                lambda: [getattr(fit, name) for name in ("estimates", "log_likelihood", "observations")]
+            )
+        ]
         asked += [pool.submit(answers_of, fit, stable) for _ in range(4)]
         found = [each.result() for each in asked[1:]]
         if kind != "a network":
@@ -314,8 +352,11 @@ def test_a_fit_does_not_change():
 
 
 def test_an_objective_is_a_pure_function_of_theta():
-    """Closed form: Σ log N(r; μ, σ) at a θ where the model does not stand; the model stands where it stood."""
-    objective = th.Objective([th.LogLikelihood(normal, th.data.Tensors({"r": torch.tensor(TABLE["r"].to_numpy())}, target="r"))])
+    """Closed form: Σ log N(r; μ, σ) at a θ where the model does not stand; the model stands where it
+    stood."""
+    objective = th.Objective(
+        [th.LogLikelihood(normal, th.data.Tensors({"r": torch.tensor(TABLE["r"].to_numpy())}, target="r"))]
+    )
     theta = torch.tensor([0.5, 0.2], dtype=torch.float64)
     scale = float(np.exp(0.2))
     wanted = -0.5 * ((TABLE["r"] - 0.5) / scale) ** 2 - 0.2 - 0.5 * np.log(2 * np.pi)
@@ -327,7 +368,8 @@ def test_an_objective_is_a_pure_function_of_theta():
 
 
 def test_maximum_likelihood_and_map_of_one_model_are_compared_as_what_they_are():
-    """The MAP fit of one `@th.model` has the lower likelihood, and `compare` says by how much: Σ of the differences of log p."""
+    """The MAP fit of one `@th.model` has the lower likelihood, and `compare` says by how much: Σ of the
+    differences of log p."""
     data = {"r": TABLE["r"].to_numpy()}
     plain_fit = th.fit(normal, data)
     pulled = th.fit(normal, data, prior=th.priors.Normal(0.05))
@@ -344,14 +386,17 @@ def test_a_network_that_is_handed_over_is_trained_in_place_and_one_that_is_not_i
         before = plain(model)
         x = torch.tensor(TABLE[["x", "z"]].to_numpy(), dtype=torch.float32)
         source = th.data.Tensors({"x": x, "y": torch.tensor(TABLE["k"].to_numpy()).long()})
-        fits[in_place] = th.fit(model, source, solver=th.Stochastic(steps=5, batch_size=20, in_place=in_place))
+        fits[in_place] = th.fit(
+            model, source, solver=th.Stochastic(steps=5, batch_size=20, in_place=in_place)
+        )
         assert (plain(model) == before) is not in_place
         assert (fits[in_place].model is model) is in_place
     assert same(fits[False].model, fits[True].model)
 
 
 def test_a_weighting_that_cannot_see_the_copy_is_refused():
-    """A closure over a model that is fitted at the same time would go on reading the one that is not trained."""
+    """A closure over a model that is fitted at the same time would go on reading the one that is not
+    trained."""
     model = network(th.families.Categorical(3), 3)
     x = torch.tensor(TABLE[["x", "z"]].to_numpy(), dtype=torch.float32)
     source = th.data.Tensors({"x": x, "y": torch.tensor(TABLE["k"].to_numpy()).long()})

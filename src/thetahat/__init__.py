@@ -2,6 +2,8 @@
 
     maximise over θ:    Σ_i w_i · log p(x_i | θ)  +  log p(θ)
 
+Examples
+--------
 >>> fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}).certificate.ok
 True
 """
@@ -24,9 +26,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of one.
+# Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of
+# one.
 _LATER = {"compare": "evaluation.compare", "load": "io.loading"} | {
-    name: name for name in ("evaluation", "generative", "inference", "io", "language", "preferences", "report", "rl", "sklearn")
+    name: name
+    for name in (
+        "evaluation",
+        "generative",
+        "inference",
+        "io",
+        "language",
+        "preferences",
+        "report",
+        "rl",
+        "sklearn",
+    )
 }
 
 

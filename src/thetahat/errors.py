@@ -103,7 +103,8 @@ class BadArgument(ModelError):
 
 
 class FitError(ThetahatError):
-    """The maximisation failed. `certificate` says how; `fit` is the fit as it stands, for who wants to look."""
+    """The maximisation failed. `certificate` says how; `fit` is the fit as it stands, for who wants to
+    look."""
 
     def __init__(self, message: str, certificate: Any = None, fit: Any = None):
         super().__init__(message)
@@ -111,9 +112,11 @@ class FitError(ThetahatError):
         self.fit = fit
 
     def __reduce__(self) -> Levels:
-        """Between processes (multiprocessing, joblib): with its certificate, and with its fit where that can be pickled.
+        """Between processes (multiprocessing, joblib): with its certificate, and with its fit where that can
+        be pickled.
 
-        The fit travels as bytes of its own, so that a fit that the other process cannot read does not hide the error.
+        The fit travels as bytes of its own, so that a fit that the other process cannot read does not hide
+        the error.
         """
         try:
             packed = None if self.fit is None else pickle.dumps(self.fit)
@@ -143,7 +146,8 @@ class NotConverged(FitError):
 
 
 class NoCurvature(FitError):
-    """Standard errors or evidence are asked of a maximum at which the objective has a kink in place of a curvature."""
+    """Standard errors or evidence are asked of a maximum at which the objective has a kink in place of a
+    curvature."""
 
 
 class IncomparableScores(ThetahatError):

@@ -1,6 +1,7 @@
 """Every file that the library writes: written beside its place, brought to the disk, then renamed.
 
-A crash, a kill or a full disk leaves the file that was there, whole, or the new one, whole: never half of one.
+A crash, a kill or a full disk leaves the file that was there, whole, or the new one, whole: never half of
+one.
 """
 
 from __future__ import annotations
@@ -32,14 +33,20 @@ def replacing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
 
     Parameters
     ----------
-    path : the file
-    alone : no other process writes this file: what a kill left of an earlier attempt is then written over
+    path
+        the file
+    alone
+        no other process writes this file: what a kill left of an earlier attempt is then written over
 
     Raises
     ------
-    BadArgument : no such folder, no permission, or a name that no file can have
-    NotWritten : a full disk, or one that fails. What stood at `path` is as it was.
+    BadArgument
+        no such folder, no permission, or a name that no file can have
+    NotWritten
+        a full disk, or one that fails. What stood at `path` is as it was.
 
+    Examples
+    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "a.txt"
@@ -50,7 +57,9 @@ def replacing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
     """
     path = usable(path)
     token = "" if alone else f".{secrets.token_hex(4)}"
-    part = path.with_name(f".{path.name[:40]}{token}{PART}")  # short: the name of the file itself may be as long as names can be
+    part = path.with_name(
+        f".{path.name[:40]}{token}{PART}"
+    )  # short: the name of the file itself may be as long as names can be
     try:
         part.touch(exist_ok=alone)  # a folder that is missing, or may not be written to, is known at once
         mode = (
@@ -84,15 +93,20 @@ def usable(path: str | Path, more: str = "") -> Path:
 
     Raises
     ------
-    BadArgument : a NUL character, or a name that is too long for a file
+    BadArgument
+        a NUL character, or a name that is too long for a file
 
+    Examples
+    --------
     >>> usable("a\\0b")
     Traceback (most recent call last):
     thetahat.errors.BadArgument: the path 'a\\x00b' holds a NUL character, which no file name can. Give another name.
     """
     text = os.fspath(path)
     if "\0" in text:
-        raise BadArgument(f"the path {_short(text)} holds a NUL character, which no file name can. Give another name.")
+        raise BadArgument(
+            f"the path {_short(text)} holds a NUL character, which no file name can. Give another name."
+        )
     try:
         os.lstat(text)
     except FileNotFoundError:

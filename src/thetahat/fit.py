@@ -1,8 +1,8 @@
 """The face: `fit` and `maximize` choose the solver, optimise, and hand back a Fit.
 
-Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit, whose questions are those of
-inference, evaluation and report. What reads tables (pandas, pyarrow, formulaic) takes as long to load as torch: it comes with the first
-table.
+Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit, whose
+questions are those of inference, evaluation and report. What reads tables (pandas, pyarrow, formulaic) takes
+as long to load as torch: it comes with the first table.
 """
 
 from __future__ import annotations
@@ -59,25 +59,44 @@ def fit(
 
     Parameters
     ----------
-    model : a formula "y ~ x + C(region) + offset(log(exposure))"; a family, fitted to y alone; a model; or a likelihood of one's own
-        made by `@th.model`
-    data : a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a `Batch`
-    family : of the response, for a formula: a name ("poisson") or an object; None: normal, but for a response Surv(…)
-    weights : a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known precision, a weighting of
-        rows by their density elsewhere, `weights.Importance`; or, for a model, any weighting (batch, log_prob) → weights
-    prior : one or several priors on coefficients
-    missing : "drop" rows with a missing value (they are counted in the summary), or "raise"
-    trusted : a formula may hold columns, arithmetic, comparisons and known functions; with True any Python expression, which is run as
-        code. For formulas that you wrote yourself; never for one from a file, a form or a message
-    robust : None; or what is maximised instead of the log-likelihood where some rows may come from elsewhere: `DensityPower(0.5)`,
-        `Trimmed(0.75)`, or their names, "density_power:0.5"
-    solver : None chooses by what the model offers and by size
-    on_failure : "raise", or "return" the fit as it stands with its certificate
-    run : a folder, runs/NAME, that records a training run and from which the same call goes on (see `thetahat.io.runs`)
-    covariance, by : the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column whose values identify
-        clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the model's default
-    parameters : "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the column of an extra
-        (trials="n")
+    model
+        a formula "y ~ x + C(region) + offset(log(exposure))"; a family, fitted to y alone; a model; or a
+        likelihood of one's own made by `@th.model`
+    data
+        a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file; a `Source`, a
+        `Batch`
+    family
+        of the response, for a formula: a name ("poisson") or an object; None: normal, but for a response
+        Surv(…)
+    weights
+        a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known
+        precision, a weighting of rows by their density elsewhere, `weights.Importance`; or, for a model, any
+        weighting (batch, log_prob) → weights
+    prior
+        one or several priors on coefficients
+    missing
+        "drop" rows with a missing value (they are counted in the summary), or "raise"
+    trusted
+        a formula may hold columns, arithmetic, comparisons and known functions; with True any Python
+        expression, which is run as code. For formulas that you wrote yourself; never for one from a file, a
+        form or a message
+    robust
+        None; or what is maximised instead of the log-likelihood where some rows may come from elsewhere:
+        `DensityPower(0.5)`, `Trimmed(0.75)`, or their names, "density_power:0.5"
+    solver
+        None chooses by what the model offers and by size
+    on_failure
+        "raise", or "return" the fit as it stands with its certificate
+    run
+        a folder, runs/NAME, that records a training run and from which the same call goes on (see
+        `thetahat.io.runs`)
+    covariance, by
+        the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column
+        whose values identify clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the
+        model's default
+    parameters
+        "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the
+        column of an extra (trials="n")
 
     Returns
     -------
@@ -85,11 +104,17 @@ def fit(
 
     Raises
     ------
-    DataError, ModelError : the data or the model cannot be used; the message names the column, row or argument
-    NoMaximum, FlatDirection, NotConverged : there is no maximum to be had; the exception carries the certificate
+    DataError, ModelError
+        the data or the model cannot be used; the message names the column, row or argument
+    NoMaximum, FlatDirection, NotConverged
+        there is no maximum to be had; the exception carries the certificate
 
-    Source: Fisher (1922), On the mathematical foundations of theoretical statistics.
+    References
+    ----------
+    Fisher (1922), On the mathematical foundations of theoretical statistics.
 
+    Examples
+    --------
     >>> frame = {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}
     >>> fit("y ~ x", frame).estimates.round(3).to_dict()
     {'Intercept': 0.92, 'x': 1.07, 'scale': 0.104}
@@ -125,17 +150,22 @@ def maximize(
     run: str | Path | runs.Run | None = None,
     watch: Callable[[StateLike], None] | None = None,
 ) -> Fit:
-    """Maximise an objective that you have put together yourself: terms add, and models may share parameters across terms.
+    """Maximise an objective that you have put together yourself: terms add, and models may share parameters
+    across terms.
 
-    run : as of `fit`;  watch : called with every state of the run
+    NoMaximum, FlatDirection, NotConverged
+
+    Parameters
+    ----------
+    run
+        as of `fit`
+    watch
+        called with every state of the run
 
     Returns
     -------
-    Fit, whose model is the first term's.
-
-    Raises
-    ------
-    NoMaximum, FlatDirection, NotConverged
+    Fit
+        whose model is the first term's.
     """
     if isinstance(objective, LogLikelihood):
         objective = Objective([objective])
@@ -144,12 +174,16 @@ def maximize(
         check_values(term.model)
     if solver is not None and (isinstance(solver, type) or not isinstance(solver, Solver)):
         raise BadArgument(
-            f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), th.Stochastic(steps=…)."
+            f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), "
+            "th.Stochastic(steps=…)."
         )
     solver = solver or choose(objective)
     robust = [term.robust for term in objective.terms if term.robust is not None]
     if robust and isinstance(solver, Stochastic):
-        raise BadArgument(f"{robust[0]} is not maximised by Stochastic, which maximises log p of batches. Leave the solver out.")
+        raise BadArgument(
+            f"{robust[0]} is not maximised by Stochastic, which maximises log p of batches. Leave the solver "
+            "out."
+        )
     if run is not None:
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
@@ -164,13 +198,16 @@ def maximize(
         if run is not None:
             run.close()
     if not certificate.ok and on_failure == "raise":
-        kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(certificate.status, NotConverged)
+        kind: type[FitError] = {"no maximum": NoMaximum, "flat direction": FlatDirection}.get(
+            certificate.status, NotConverged
+        )
         raise kind(f"{_failure(certificate)}", certificate, result)
     return result
 
 
 def _gathered(found: Fit) -> Fit:
-    """The fit with what its summary says, found by all processes together, so that any of them may print it alone."""
+    """The fit with what its summary says, found by all processes together, so that any of them may print it
+    alone."""
     if world() > 1:
         from .report.facts import gather
 
@@ -181,27 +218,42 @@ def _gathered(found: Fit) -> Fit:
 class Fit(Evaluation):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
-    Everything is computed when it is asked for, from `log_prob` alone. The questions: `solvers.found` (what was found),
-    `inference.questions` (how sure it is), `evaluation.questions` (how good it is, what it says of data), and here the report.
+    Everything is computed when it is asked for, from `log_prob` alone. The questions: `solvers.found` (what
+    was found), `inference.questions` (how sure it is), `evaluation.questions` (how good it is, what it says
+    of data), and here the report.
     """
 
     def choose_prior(
-        self, candidates: Sequence[Prior | Sequence[Prior] | None], by: str = "held out", *, folds: int = 10, seed: int = 0
+        self,
+        candidates: Sequence[Prior | Sequence[Prior] | None],
+        by: str = "held out",
+        *,
+        folds: int = 10,
+        seed: int = 0,
     ) -> Any:
-        """The fit with each of several priors, and which of them the data ask for: a table, and the chosen fit.
+        """The fit with each of several priors, and which of them the data ask for: a table, and the chosen
+        fit.
 
-        by : "held out" (nats of rows that the fit has not seen), "one standard error" (the least scale that is as good to within its error),
-            "evidence" (the probability of the data under each prior)
+        Parameters
+        ----------
+        by
+            "held out" (nats of rows that the fit has not seen), "one standard error" (the least scale that is
+            as good to within its error), "evidence" (the probability of the data under each prior)
         """
         from .evaluation import prior_choice
 
         own = self.objective
         chosen = prior_choice.choose(own, self.theta, candidates, by, folds=folds, seed=seed)
-        chosen.fit = maximize(Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior]), call=self.call)
+        chosen.fit = maximize(
+            Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior]), call=self.call
+        )
         return chosen
 
-    def summary(self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Any:
-        """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a notebook."""
+    def summary(
+        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+    ) -> Any:
+        """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a
+        notebook."""
         from .report import summary
 
         return summary.Summary(self, level=level, covariance=covariance, by=by)
@@ -213,13 +265,15 @@ class Fit(Evaluation):
         return plots.plot(self, what)
 
     def report(self, path: str | Path) -> Path:
-        """One HTML file that opens offline: what was fitted, the certificate in words, coefficients, calibration, residuals, profiles."""
+        """One HTML file that opens offline: what was fitted, the certificate in words, coefficients,
+        calibration, residuals, profiles."""
         from .report import html
 
         return html.write(self, Path(path))
 
     def save(self, path: str | Path) -> Path:
-        """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the data."""
+        """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the
+        data."""
         from .io.saving import save
 
         return save(self, Path(path))
@@ -229,7 +283,9 @@ class Fit(Evaluation):
         size = self.objective.size
         shown = f"{type(self.model).__name__} of {size:,} parameters"
         if size <= LARGE:
-            shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4]) + (", …" if size > 4 else "")
+            shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4]) + (
+                ", …" if size > 4 else ""
+            )
         known = self.known_log_likelihood
         value = "" if known is None else f" log_likelihood={known:.6g} nats;"
         return printable(f"Fit({shown};{value} {self.certificate.status})")
@@ -239,14 +295,24 @@ class Fit(Evaluation):
         return out
 
 
-# ---- what the user gave ------------------------------------------------------------------------------------------------------
+# ---- what the user gave ------------------------------------------------------------------------------------
 
 
 def _built(
-    model: ModelLike, data: Data, family: str | Family | None, weights: Plain, parameters: Settings, missing: str, trusted: bool
+    model: ModelLike,
+    data: Data,
+    family: str | Family | None,
+    weights: Plain,
+    parameters: Settings,
+    missing: str,
+    trusted: bool,
 ) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
-    if isinstance(model, str) and "~" not in model and model.split("(")[0] in (*families.registry, *families.wrappers):
+    if (
+        isinstance(model, str)
+        and "~" not in model
+        and model.split("(")[0] in (*families.registry, *families.wrappers)
+    ):
         model = families.get(model)
     weighting: Weights | None = None
     if isinstance(weights, Importance):
@@ -268,7 +334,14 @@ def _built(
         column = _column_name(weights)
         chosen = family_of_formula(model, family)
         built, source = regression(
-            model, data, chosen, parameters=parameters, weights=column, carried=carried, missing=missing, trusted=trusted
+            model,
+            data,
+            chosen,
+            parameters=parameters,
+            weights=column,
+            carried=carried,
+            missing=missing,
+            trusted=trusted,
         )
         call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
         call |= {"trusted": True} if trusted else {}
@@ -278,30 +351,37 @@ def _built(
         call |= {"family": str(model), "parameters": dict(parameters)}
     elif isinstance(model, nn.Module):
         if parameters:
-            raise BadArgument(f"a model has no parameter {next(iter(parameters))!r} to be given here: give it to the model.")
+            raise BadArgument(
+                f"a model has no parameter {next(iter(parameters))!r} to be given here: give it to the model."
+            )
         if weights is not None and not isinstance(weights, str) and not callable(weights):
             raise BadArgument(
-                f"weights= is a column's name or a function (batch, log_prob) → weights; received {type(weights).__name__}."
+                "weights= is a column's name or a function (batch, log_prob) → weights; received "
+                f"{type(weights).__name__}."
             )
         built, source = model, source_of(data, model, weights if isinstance(weights, str) else None)
         weighting = None if isinstance(weights, str) else weights
         call |= {"model": type(model).__name__, "weights": weights if isinstance(weights, str) else None}
     else:
         raise BadArgument(
-            f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a likelihood made by @th.model."
+            f"a {type(model).__name__} cannot be fitted. Accepted: a formula, a family, a model, a "
+            "likelihood made by @th.model."
         )
     _whole(source, call.get("weights"))
     return built, source, weighting, call
 
 
 def _whole(source: Source, column: str | None) -> None:
-    """Warn where frequency weights are not whole numbers: standard errors take Σ w as the number of observations."""
+    """Warn where frequency weights are not whole numbers: standard errors take Σ w as the number of
+    observations."""
     part = source.fractional if isinstance(source, HasFractional) else 0
     if part:
         warnings.warn(
-            f"{part} of the weights in column {column!r} are not whole numbers. Frequency weights say how many equal observations a row stands "
+            f"{part} of the weights in column {column!r} are not whole numbers. Frequency weights say how "
+            "many equal observations a row stands "
             f"for, and standard errors take their sum as the number of observations. For sampling weights: "
-            f"weights=th.weights.Probability({column!r}); for known precisions: weights=th.weights.Variance({column!r}).",
+            f"weights=th.weights.Probability({column!r}); for known precisions: "
+            f"weights=th.weights.Variance({column!r}).",
             stacklevel=4,
         )
 
@@ -309,7 +389,9 @@ def _whole(source: Source, column: str | None) -> None:
 def _priors(prior: Plain) -> list[Prior]:
     found = [prior] if isinstance(prior, Prior) else [] if prior is None else prior
     if not isinstance(found, (list, tuple)) or not all(isinstance(each, Prior) for each in found):
-        raise BadArgument(f"prior={prior!r}. Accepted: a prior such as th.priors.Normal(2.5), or a list of them.")
+        raise BadArgument(
+            f"prior={prior!r}. Accepted: a prior such as th.priors.Normal(2.5), or a list of them."
+        )
     return list(found)
 
 
@@ -317,7 +399,8 @@ def _column_name(weights: Plain) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
     raise BadArgument(
-        "with a formula, weights is the name of a column, or th.weights.Probability(…), Variance(…) or Importance(…); with a family, a column; "
+        "with a formula, weights is the name of a column, or th.weights.Probability(…), Variance(…) or "
+        "Importance(…); with a family, a column; "
         f"received {type(weights).__name__}."
     )
 

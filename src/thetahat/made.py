@@ -1,4 +1,5 @@
-"""What a class was called with, remembered: by it `io.modules` describes a network in a file, and builds it again."""
+"""What a class was called with, remembered: by it `io.modules` describes a network in a file, and builds it
+again."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ NAMES: dict[type, str] = {}  # their names in files
 def record(*kinds: type[Any], by: Sequence[str] = (), suffix: str = "") -> None:
     """From now on, instances of these classes remember what they were called with.
 
-    by : constructors of theirs besides;  suffix : of their names in files, where torch has a layer of the same name
+    Parameters
+    ----------
+    by
+        constructors of theirs besides
+    suffix
+        of their names in files, where torch has a layer of the same name
     """
     for kind in kinds:
         KINDS[kind.__name__ + suffix], NAMES[kind] = kind, kind.__name__ + suffix
@@ -52,10 +58,15 @@ def _made_by(name: str, construct: Callable[..., Any]) -> Callable[..., Any]:
 
 def called_with(signature: inspect.Signature, first: Plain, args: Any, kwargs: Any) -> Settings:
     bound = signature.bind(first, *args, **kwargs).arguments
-    return {name: v for name, v in list(bound.items())[1:] if name != "generator"}  # values drawn with it come from the file
+    return {
+        name: v for name, v in list(bound.items())[1:] if name != "generator"
+    }  # values drawn with it come from the file
 
 
 def own_of(thing: Plain) -> Settings:
-    """The plain attributes of its own. One that was set by hand later (`model.K = 50`) is not in the call, which then describes nothing."""
+    """The plain attributes of its own. One that was set by hand later (`model.K = 50`) is not in the call,
+    which then describes nothing."""
     own = {name: v for name, v in vars(thing).items() if isinstance(v, (int, float, str, tuple, type(None)))}
-    return {name: v for name, v in own.items() if not name.startswith("_") and name not in ("training", "weights")}
+    return {
+        name: v for name, v in own.items() if not name.startswith("_") and name not in ("training", "weights")
+    }

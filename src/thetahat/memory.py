@@ -1,4 +1,5 @@
-"""Memory: what a computation is going to hold is estimated first, and refused with the number where there is not so much."""
+"""Memory: what a computation is going to hold is estimated first, and refused with the number where there
+is not so much."""
 
 from __future__ import annotations
 
@@ -16,14 +17,20 @@ def reserve(needed: float, what: str, instead: str) -> None:
 
     Parameters
     ----------
-    needed : bytes
-    what : that needs them ("the information of 40,000 coefficients")
-    instead : what the user can do
+    needed
+        bytes
+    what
+        that needs them ("the information of 40,000 coefficients")
+    instead
+        what the user can do
 
     Raises
     ------
-    ModelError : they are not
+    ModelError
+        they are not
 
+    Examples
+    --------
     >>> reserve(1e18, "a table of a billion columns", "Leave some out.")
     Traceback (most recent call last):
         ...
@@ -33,11 +40,15 @@ def reserve(needed: float, what: str, instead: str) -> None:
         return
     there = free()
     if there is not None and needed > there:
-        raise ModelError(f"{what} needs about {_gigabytes(needed)} GB of memory, and {_gigabytes(there)} GB are free. {instead}")
+        raise ModelError(
+            f"{what} needs about {_gigabytes(needed)} GB of memory, and {_gigabytes(there)} GB are free. "
+            f"{instead}"
+        )
 
 
 def free() -> float | None:
-    """Bytes that this process can still take: of the machine, its container and its own limit the least. None: nobody knows."""
+    """Bytes that this process can still take: of the machine, its container and its own limit the least.
+    None: nobody knows."""
     found = [value for value in (_machine(), _container(), _own()) if value is not None]
     return min(found) if found else None
 
@@ -56,7 +67,11 @@ def _machine() -> float | None:
 def _container() -> float | None:
     try:
         limit = (_GROUP / "memory.max").read_text(encoding="ascii").strip()
-        return None if limit == "max" else float(limit) - float((_GROUP / "memory.current").read_text(encoding="ascii"))
+        return (
+            None
+            if limit == "max"
+            else float(limit) - float((_GROUP / "memory.current").read_text(encoding="ascii"))
+        )
     except (OSError, ValueError):
         return None
 

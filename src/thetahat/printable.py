@@ -1,8 +1,9 @@
 """Text of users (names of columns, levels, files; cells in messages) on its way to a terminal or a page.
 
-A terminal acts on control characters: an escape sequence can clear the screen, retitle the window, or rewrite what was printed; a
-bidirectional mark turns the digits of a number round. XML, and with it SVG, has no control characters at all. So each is shown by its
-number, as Python writes it: \\x1b, \\u202e. What a file holds (JSON, a saved fit) is the name itself.
+A terminal acts on control characters: an escape sequence can clear the screen, retitle the window, or rewrite
+what was printed; a bidirectional mark turns the digits of a number round. XML, and with it SVG, has no
+control characters at all. So each is shown by its number, as Python writes it: \\x1b, \\u202e. What a file
+holds (JSON, a saved fit) is the name itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 from .types import Plain
 
-# control characters but tab and line feed; format characters (bidirectional marks, invisible ones); line separators; lone surrogates
+# control characters but tab and line feed; format characters (bidirectional marks, invisible ones); line
+# separators; lone surrogates
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u06dd\u070f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
@@ -22,8 +24,11 @@ _UNSEEN = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text with every character that a terminal would act on, or that cannot be seen, written by its number.
+    """The text with every character that a terminal would act on, or that cannot be seen, written by its
+    number.
 
+    Examples
+    --------
     >>> printable("price\\x1b[2J"), printable("é θ 日本 🙂")
     ('price\\\\x1b[2J', 'é θ 日本 🙂')
     """
@@ -33,6 +38,8 @@ def printable(text: str) -> str:
 def in_json(text: str) -> str:
     r"""JSON that means the same, with such characters as \uXXXX.
 
+    Examples
+    --------
     >>> in_json('{"a\u202e": 1}')
     '{"a\\u202e": 1}'
     """
@@ -40,7 +47,8 @@ def in_json(text: str) -> str:
 
 
 def everywhere(value: Plain) -> Plain:
-    """Every text within a value made printable: in lists, tuples, dictionaries and dataclasses. What needs no change is the same object."""
+    """Every text within a value made printable: in lists, tuples, dictionaries and dataclasses. What needs no
+    change is the same object."""
     if type(value) is str:
         return printable(value)
     if type(value) in (list, tuple):

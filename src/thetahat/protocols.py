@@ -1,11 +1,13 @@
-"""Optional abilities of models, sources, families and networks: what each is, who asks for it, and a small complete example.
+"""Optional abilities of models, sources, families and networks: what each is, who asks for it, and a small
+complete example.
 
-A model needs `log_prob(batch)`, a source `size`, `fingerprint`, `units` and `batches(model)`. Everything here is more than that: an object
-that has it is fitted faster, scored on another scale, saved or drawn from. The library asks with `isinstance(thing, Ability)`, or for a
-plain fact with a default by the functions at the end (`kind_of(model)`), and nowhere else.
+A model needs `log_prob(batch)`, a source `size`, `fingerprint`, `units` and `batches(model)`. Everything here
+is more than that: an object that has it is fitted faster, scored on another scale, saved or drawn from. The
+library asks with `isinstance(thing, Ability)`, or for a plain fact with a default by the functions at the end
+(`kind_of(model)`), and nowhere else.
 
-Abilities are found in the class or the object's own attributes. A submodule of a `torch.nn.Module`, or what `__getattr__` hands out, is
-not seen on every version of Python: declare a property.
+Abilities are found in the class or the object's own attributes. A submodule of a `torch.nn.Module`, or what
+`__getattr__` hands out, is not seen on every version of Python: declare a property.
 """
 
 from __future__ import annotations
@@ -25,15 +27,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# ---- models: the maximum -----------------------------------------------------------------------------------------------------
+# ---- models: the maximum -----------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class HasTaylor(Protocol):
-    """A model that knows its own derivatives. `models.taylor` asks, for Newton's method; else automatic differentiation goes row by row.
+    """A model that knows its own derivatives. `models.taylor` asks, for Newton's method; else automatic
+    differentiation goes row by row.
 
     None in its place means that this one has not: automatic differentiation is taken.
 
+    Examples
+    --------
     >>> from thetahat.models.information import Information
     >>> from thetahat.models.taylor import Taylor
     >>> class Mean(torch.nn.Module):
@@ -55,8 +60,11 @@ class HasTaylor(Protocol):
 
 @runtime_checkable
 class HasScores(Protocol):
-    """A model that knows ∂ log p_i / ∂θ, (n, p), of each row. `models.taylor.scores` asks, for robust and clustered standard errors.
+    """A model that knows ∂ log p_i / ∂θ, (n, p), of each row. `models.taylor.scores` asks, for robust and
+    clustered standard errors.
 
+    Examples
+    --------
     >>> class Mean(torch.nn.Module):
     ...     def scores(self, batch):
     ...         return (batch["y"] - self.m.detach())[:, None]
@@ -69,8 +77,11 @@ class HasScores(Protocol):
 
 @runtime_checkable
 class HasStart(Protocol):
-    """A model that knows a good θ from which to start. `solvers.optimise` asks; else the iterations start where the parameters stand.
+    """A model that knows a good θ from which to start. `solvers.optimise` asks; else the iterations start
+    where the parameters stand.
 
+    Examples
+    --------
     >>> class Mean(torch.nn.Module):
     ...     def start(self, source):
     ...         return torch.cat([b["y"] for b in source.batches(self)]).mean()[None]
@@ -83,10 +94,14 @@ class HasStart(Protocol):
 
 @runtime_checkable
 class HasRecession(Protocol):
-    """A model that can prove that its likelihood has no maximum. `solvers.diagnose` asks once the iterations have ended.
+    """A model that can prove that its likelihood has no maximum. `solvers.diagnose` asks once the iterations
+    have ended.
 
-    `recession` returns None, or the status ("no maximum"), the direction as name → coefficient, and the reason in words.
+    `recession` returns None, or the status ("no maximum"), the direction as name → coefficient, and the
+    reason in words.
 
+    Examples
+    --------
     >>> class Chance(torch.nn.Module):
     ...     def recession(self, source):
     ...         y = torch.cat([b["y"] for b in source.batches(self)])
@@ -100,8 +115,11 @@ class HasRecession(Protocol):
 
 @runtime_checkable
 class HasClosedForm(Protocol):
-    """A component of a mixture whose maximum has a formula, given the rows' weights. `solvers.complete` asks, for EM's M-step.
+    """A component of a mixture whose maximum has a formula, given the rows' weights. `solvers.complete` asks,
+    for EM's M-step.
 
+    Examples
+    --------
     >>> class Mean(torch.nn.Module):
     ...     def closed_form(self, source):
     ...         y, w = (torch.cat([b[name] for b in source.batches(self)]) for name in ("y", "count"))
@@ -115,8 +133,11 @@ class HasClosedForm(Protocol):
 
 @runtime_checkable
 class HasConcavity(Protocol):
-    """A model that knows whether log p is concave in θ. `likelihood.Objective.concave` asks: then a stationary point is a global maximum.
+    """A model that knows whether log p is concave in θ. `likelihood.Objective.concave` asks: then a
+    stationary point is a global maximum.
 
+    Examples
+    --------
     >>> class Mean(torch.nn.Module):
     ...     concave = True
     >>> isinstance(Mean(), HasConcavity)
@@ -129,7 +150,8 @@ class HasConcavity(Protocol):
 
 @runtime_checkable
 class HasLayout(Protocol):
-    """A model whose information has a wide diagonal block (a category of many levels). Solvers and priors ask, to eliminate it."""
+    """A model whose information has a wide diagonal block (a category of many levels). Solvers and priors
+    ask, to eliminate it."""
 
     @property
     def layout(self) -> Any: ...
@@ -137,8 +159,11 @@ class HasLayout(Protocol):
 
 @runtime_checkable
 class HasEncoder(Protocol):
-    """A model that remembers how a table becomes its tensors. Predictions for new rows ask. None: it reads tensors.
+    """A model that remembers how a table becomes its tensors. Predictions for new rows ask. None: it reads
+    tensors.
 
+    Examples
+    --------
     >>> class Mean(torch.nn.Module):
     ...     encoder = None
     >>> isinstance(Mean(), HasEncoder)
@@ -153,6 +178,8 @@ class HasEncoder(Protocol):
 class HasLogProb(Protocol):
     """Anything that says log p of a batch. Divergences ask, whether an object is a distribution.
 
+    Examples
+    --------
     >>> class Flat(torch.nn.Module):
     ...     def log_prob(self, batch):
     ...         return torch.zeros(len(batch))
@@ -166,8 +193,11 @@ class HasLogProb(Protocol):
 
 @runtime_checkable
 class HasFixed(Protocol):
-    """A model some of whose family's parameters are held: name → value. Scores and curvatures leave those out.
+    """A model some of whose family's parameters are held: name → value. Scores and curvatures leave those
+    out.
 
+    Examples
+    --------
     >>> class Known(torch.nn.Module):
     ...     fixed = {"scale": 1.0}
     >>> isinstance(Known(), HasFixed)
@@ -180,8 +210,11 @@ class HasFixed(Protocol):
 
 @runtime_checkable
 class HasElementwise(Protocol):
-    """A model that says whether each entry of natural(θ) depends on its own coordinate of θ alone. Intervals ask.
+    """A model that says whether each entry of natural(θ) depends on its own coordinate of θ alone. Intervals
+    ask.
 
+    Examples
+    --------
     >>> class Shares(torch.nn.Module):
     ...     elementwise = False
     >>> isinstance(Shares(), HasElementwise)
@@ -203,13 +236,16 @@ class HasWeights(Protocol):
     def weights(self) -> Any: ...
 
 
-# ---- models: θ under its names -----------------------------------------------------------------------------------------------
+# ---- models: θ under its names -----------------------------------------------------------------------------
 
 
 @runtime_checkable
 class HasNames(Protocol):
-    """A model that names the entries of natural(θ). `models.base.names_of` asks; else the names of the torch parameters are taken.
+    """A model that names the entries of natural(θ). `models.base.names_of` asks; else the names of the torch
+    parameters are taken.
 
+    Examples
+    --------
     >>> class Scale(torch.nn.Module):
     ...     names = ["scale"]
     >>> isinstance(Scale(), HasNames)
@@ -224,6 +260,8 @@ class HasNames(Protocol):
 class HasCoefficientNames(Protocol):
     """A model that names the coordinates of θ for priors. `models.base.coefficient_names` asks.
 
+    Examples
+    --------
     >>> class Scale(torch.nn.Module):
     ...     coefficient_names = ["log(scale)"]
     >>> isinstance(Scale(), HasCoefficientNames)
@@ -238,8 +276,11 @@ class HasCoefficientNames(Protocol):
 class HasNatural(Protocol):
     """A model whose θ is reported through a constraint. Estimates, intervals and the delta method ask.
 
-    `elementwise` (True unless it says otherwise) tells whether each entry depends on its own coordinate alone.
+    `elementwise` (True unless it says otherwise) tells whether each entry depends on its own coordinate
+    alone.
 
+    Examples
+    --------
     >>> class Scale(torch.nn.Module):
     ...     def natural(self, theta):
     ...         return theta.exp()
@@ -252,8 +293,11 @@ class HasNatural(Protocol):
 
 @runtime_checkable
 class HasSlopes(Protocol):
-    """A model that knows which coordinates of θ are coefficients of a column. A prior without on= asks, so that it spares intercepts.
+    """A model that knows which coordinates of θ are coefficients of a column. A prior without on= asks, so
+    that it spares intercepts.
 
+    Examples
+    --------
     >>> class Line(torch.nn.Module):
     ...     slopes = [False, True]
     >>> isinstance(Line(), HasSlopes)
@@ -264,13 +308,15 @@ class HasSlopes(Protocol):
     def slopes(self) -> Sequence[bool]: ...
 
 
-# ---- models: data drawn, predicted and scored --------------------------------------------------------------------------------
+# ---- models: data drawn, predicted and scored --------------------------------------------------------------
 
 
 @runtime_checkable
 class HasFamily(Protocol):
     """A model of one response with a family. Predictions, residuals and calibration ask.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> class Mean(torch.nn.Module):
     ...     family = th.families.Normal()
@@ -286,6 +332,8 @@ class HasFamily(Protocol):
 class Draws(Protocol):
     """A model of whole observations (images) that draws them. `Fit.sample(n)` and the report ask.
 
+    Examples
+    --------
     >>> class Coin(torch.nn.Module):
     ...     def draw(self, n, *, generator=None):
     ...         return torch.randint(0, 2, (n, 1), generator=generator)
@@ -298,8 +346,11 @@ class Draws(Protocol):
 
 @runtime_checkable
 class Samples(Protocol):
-    """A model that draws a response for each row of a batch. `Fit.sample`, the parametric bootstrap and language models' generations ask.
+    """A model that draws a response for each row of a batch. `Fit.sample`, the parametric bootstrap and
+    language models' generations ask.
 
+    Examples
+    --------
     >>> class Noise(torch.nn.Module):
     ...     def sample(self, batch, *, generator=None):
     ...         return torch.randn(len(batch), generator=generator)
@@ -315,6 +366,8 @@ class Samples(Protocol):
 class PredictsMean(Protocol):
     """A model that knows E[y] of each row, (n,). `Fit.predict` asks where the model has no family.
 
+    Examples
+    --------
     >>> class Level(torch.nn.Module):
     ...     def mean(self, batch):
     ...         return torch.zeros(len(batch))
@@ -327,8 +380,11 @@ class PredictsMean(Protocol):
 
 @runtime_checkable
 class Tightened(Protocol):
-    """A model whose value is a bound of K draws an observation. `Fit.score(samples=K)` asks for the same model with more of them.
+    """A model whose value is a bound of K draws an observation. `Fit.score(samples=K)` asks for the same
+    model with more of them.
 
+    Examples
+    --------
     >>> class Bound(torch.nn.Module):
     ...     K = 1
     ...     def tightened(self, K):
@@ -344,8 +400,11 @@ class Tightened(Protocol):
 
 @runtime_checkable
 class Categories(Protocol):
-    """A family, or a model, of a category: it has a probability for each. Predictions, calibration and encodings ask.
+    """A family, or a model, of a category: it has a probability for each. Predictions, calibration and
+    encodings ask.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> isinstance(th.families.Categorical(3), Categories), isinstance(th.families.Normal(), Categories)
     (True, False)
@@ -357,8 +416,11 @@ class Categories(Protocol):
 
 @runtime_checkable
 class Pairwise(Protocol):
-    """A model of who is preferred to whom. `evaluation.calibration_error` asks it for the outcomes' probabilities.
+    """A model of who is preferred to whom. `evaluation.calibration_error` asks it for the outcomes'
+    probabilities.
 
+    Examples
+    --------
     >>> class Coin(torch.nn.Module):
     ...     pairwise = True
     ...     def probabilities(self, batch):
@@ -376,8 +438,11 @@ class Pairwise(Protocol):
 
 @runtime_checkable
 class ReadsData(Protocol):
-    """A model that makes a source of an array or a table itself; None: as other models do. `th.fit(model, data)` asks.
+    """A model that makes a source of an array or a table itself; None: as other models do. `th.fit(model,
+    data)` asks.
 
+    Examples
+    --------
     >>> from thetahat.data import Tensors
     >>> class Mean(torch.nn.Module):
     ...     def source(self, data, weights=None):
@@ -391,8 +456,11 @@ class ReadsData(Protocol):
 
 @runtime_checkable
 class Checks(Protocol):
-    """A model that inspects a batch before its compiled log p is called, since a compiled function raises no named errors.
+    """A model that inspects a batch before its compiled log p is called, since a compiled function raises no
+    named errors.
 
+    Examples
+    --------
     >>> class Lookup(torch.nn.Module):
     ...     def check(self, batch):
     ...         if int(batch["y"].min()) < 0:
@@ -404,13 +472,16 @@ class Checks(Protocol):
     def check(self, batch: Batch) -> None: ...
 
 
-# ---- sources -----------------------------------------------------------------------------------------------------------------
+# ---- sources -----------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class HasEpoch(Protocol):
-    """A source that orders its own epochs (windows of a text). `solvers.minibatches` asks; else rows in memory are shuffled.
+    """A source that orders its own epochs (windows of a text). `solvers.minibatches` asks; else rows in
+    memory are shuffled.
 
+    Examples
+    --------
     >>> class Windows:
     ...     size, observations = 10, 10.0
     ...     def epoch(self, size, generator):
@@ -430,8 +501,11 @@ class HasEpoch(Protocol):
 
 @runtime_checkable
 class Splits(Protocol):
-    """A source that divides itself for held-out data (a text by documents). `Stochastic(held_out=0.1)` asks; else rows are divided.
+    """A source that divides itself for held-out data (a text by documents). `Stochastic(held_out=0.1)` asks;
+    else rows are divided.
 
+    Examples
+    --------
     >>> class Documents:
     ...     def split(self, fraction, generator):
     ...         return self, self
@@ -444,8 +518,11 @@ class Splits(Protocol):
 
 @runtime_checkable
 class HasMinibatches(Protocol):
-    """A source drawn from the model that hands out each pass over several steps (PPO's epochs, a replay). `solvers.minibatches` asks.
+    """A source drawn from the model that hands out each pass over several steps (PPO's epochs, a replay).
+    `solvers.minibatches` asks.
 
+    Examples
+    --------
     >>> class Replayed:
     ...     def minibatches(self, model):
     ...         while True:
@@ -459,8 +536,11 @@ class HasMinibatches(Protocol):
 
 @runtime_checkable
 class Restores(Protocol):
-    """A source with a state of its own (environments, a memory). Checkpoints ask, so that a run goes on exactly.
+    """A source with a state of its own (environments, a memory). Checkpoints ask, so that a run goes on
+    exactly.
 
+    Examples
+    --------
     >>> class Counting:
     ...     def state(self):
     ...         return {"at": torch.tensor(3)}
@@ -479,6 +559,8 @@ class Restores(Protocol):
 class Measured(Protocol):
     """A source that measures what it draws ("return", "reward"). A run's record asks at every evaluation.
 
+    Examples
+    --------
     >>> class Played:
     ...     def measured(self):
     ...         return {"return": 21.0}
@@ -491,8 +573,11 @@ class Measured(Protocol):
 
 @runtime_checkable
 class CountsBytes(Protocol):
-    """A source of tokens that knows how many bytes of text each stands for, (B, T). A score asks, for bits per byte.
+    """A source of tokens that knows how many bytes of text each stands for, (B, T). A score asks, for bits
+    per byte.
 
+    Examples
+    --------
     >>> class Letters:
     ...     def bytes(self, batch):
     ...         return torch.ones(batch.shape)
@@ -506,8 +591,11 @@ class CountsBytes(Protocol):
 
 @runtime_checkable
 class HasLogDeterminant(Protocol):
-    """A source of transformed observations t = f(x). A score adds log |dt/dx| of each term, None: nothing, and a fit does not need it.
+    """A source of transformed observations t = f(x). A score adds log |dt/dx| of each term, None: nothing,
+    and a fit does not need it.
 
+    Examples
+    --------
     >>> class Logs:
     ...     def log_determinant(self, batch):
     ...         return -batch["y"]
@@ -522,6 +610,8 @@ class HasLogDeterminant(Protocol):
 class ScoredIn(Protocol):
     """A source that says what a density is per once its log-determinant has been added; else `units` does.
 
+    Examples
+    --------
     >>> class Logs:
     ...     scored_in = "y"
     >>> isinstance(Logs(), ScoredIn)
@@ -534,8 +624,11 @@ class ScoredIn(Protocol):
 
 @runtime_checkable
 class HasAlignment(Protocol):
-    """A source that remembers which of the rows given it kept. Residuals, predictions and draws ask, to put each where it was.
+    """A source that remembers which of the rows given it kept. Residuals, predictions and draws ask, to put
+    each where it was.
 
+    Examples
+    --------
     >>> class Rows:
     ...     alignment = None
     >>> isinstance(Rows(), HasAlignment)
@@ -548,8 +641,11 @@ class HasAlignment(Protocol):
 
 @runtime_checkable
 class HasWhole(Protocol):
-    """A source that holds all of its rows in memory, None: it does not. Training shuffles them, and errors name the row.
+    """A source that holds all of its rows in memory, None: it does not. Training shuffles them, and errors
+    name the row.
 
+    Examples
+    --------
     >>> from thetahat.data import Tensors
     >>> isinstance(Tensors({"y": torch.zeros(3)}), HasWhole)
     True
@@ -563,6 +659,8 @@ class HasWhole(Protocol):
 class Wraps(Protocol):
     """A source that changes another's rows, one for one. Errors name the row of the innermost.
 
+    Examples
+    --------
     >>> class Doubled:
     ...     def __init__(self, source):
     ...         self.source = source
@@ -576,8 +674,11 @@ class Wraps(Protocol):
 
 @runtime_checkable
 class Remarks(Protocol):
-    """A drawn source that has something to say: of what it drew, in the certificate; and whether nothing more can be learnt from it.
+    """A drawn source that has something to say: of what it drew, in the certificate; and whether nothing more
+    can be learnt from it.
 
+    Examples
+    --------
     >>> class Solved:
     ...     remark = "Every reward of a group was the same."
     ...     finished = True
@@ -594,7 +695,8 @@ class Remarks(Protocol):
 
 @runtime_checkable
 class HasFractional(Protocol):
-    """A table that counted how many of its frequency weights are not whole numbers. `th.fit` asks, and warns."""
+    """A table that counted how many of its frequency weights are not whole numbers. `th.fit` asks, and
+    warns."""
 
     @property
     def fractional(self) -> int: ...
@@ -608,13 +710,16 @@ class HasContext(Protocol):
     def context(self) -> int: ...
 
 
-# ---- networks ----------------------------------------------------------------------------------------------------------------
+# ---- networks ----------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A network of tokens that gives the vectors before its last layer, (B, T, d). Language models and reward models ask.
+    """A network of tokens that gives the vectors before its last layer, (B, T, d). Language models and reward
+    models ask.
 
+    Examples
+    --------
     >>> class Network(torch.nn.Module):
     ...     def features(self, tokens, documents=None):
     ...         return torch.zeros(*tokens.shape, 8)
@@ -628,8 +733,11 @@ class HasFeatures(Protocol):
 
 @runtime_checkable
 class Extends(Protocol):
-    """A network of tokens that reads on from a cache. `Autoregressive.sample` asks, so that each new token costs one step.
+    """A network of tokens that reads on from a cache. `Autoregressive.sample` asks, so that each new token
+    costs one step.
 
+    Examples
+    --------
     >>> class Network(torch.nn.Module):
     ...     def extend(self, tokens, cache):
     ...         return torch.zeros(*tokens.shape, 256), cache
@@ -642,8 +750,11 @@ class Extends(Protocol):
 
 @runtime_checkable
 class Observes(Protocol):
-    """A layer that learns from the states that a policy sees (running means). Rollouts ask, as they are drawn.
+    """A layer that learns from the states that a policy sees (running means). Rollouts ask, as they are
+    drawn.
 
+    Examples
+    --------
     >>> class Running(torch.nn.Module):
     ...     def observe(self, states):
     ...         self.n = len(states)
@@ -658,6 +769,8 @@ class Observes(Protocol):
 class HasVocabulary(Protocol):
     """A network of tokens that says how many there are. A language model asks, to refuse a token outside.
 
+    Examples
+    --------
     >>> class Network(torch.nn.Module):
     ...     vocabulary = 256
     >>> isinstance(Network(), HasVocabulary)
@@ -668,13 +781,16 @@ class HasVocabulary(Protocol):
     def vocabulary(self) -> int | None: ...
 
 
-# ---- solvers ---------------------------------------------------------------------------------------------------------------------
+# ---- solvers -----------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class HasFactor(Protocol):
-    """A solver's state with the factor of the information at its θ, None: it is not positive definite. `solvers.diagnose` asks.
+    """A solver's state with the factor of the information at its θ, None: it is not positive definite.
+    `solvers.diagnose` asks.
 
+    Examples
+    --------
     >>> class State:
     ...     factor = None
     >>> isinstance(State(), HasFactor)
@@ -687,8 +803,11 @@ class HasFactor(Protocol):
 
 @runtime_checkable
 class HasScale(Protocol):
-    """A solver's state that remembers the largest √J_jj it has seen, (p,), None: it has seen none. `solvers.diagnose` asks.
+    """A solver's state that remembers the largest √J_jj it has seen, (p,), None: it has seen none.
+    `solvers.diagnose` asks.
 
+    Examples
+    --------
     >>> class State:
     ...     scale = torch.ones(2)
     >>> isinstance(State(), HasScale)
@@ -701,7 +820,8 @@ class HasScale(Protocol):
 
 @runtime_checkable
 class HasEnded(Protocol):
-    """A solver's state whose maximum is that of another objective (the rows kept by a trimmed fit), None: of its own."""
+    """A solver's state whose maximum is that of another objective (the rows kept by a trimmed fit), None:
+    of its own."""
 
     @property
     def ended(self) -> Any: ...
@@ -709,8 +829,11 @@ class HasEnded(Protocol):
 
 @runtime_checkable
 class Training(Protocol):
-    """The state of a training run: the steps done, the terms seen, and the evaluations of held-out data. The progress bar asks.
+    """The state of a training run: the steps done, the terms seen, and the evaluations of held-out data. The
+    progress bar asks.
 
+    Examples
+    --------
     >>> class State:
     ...     step, seen, trace, evaluations = 10, 640.0, (), ()
     >>> isinstance(State(), Training)
@@ -731,6 +854,8 @@ class Training(Protocol):
 class ValuesStates(Protocol):
     """A value function: V(s), in the given shape. Advantages ask (`rl.GAE`).
 
+    Examples
+    --------
     >>> class Level:
     ...     def of(self, state, shape):
     ...         return torch.full(shape, 0.3)
@@ -741,13 +866,15 @@ class ValuesStates(Protocol):
     def of(self, state: Tensor, shape: Sequence[int]) -> Tensor: ...
 
 
-# ---- results ---------------------------------------------------------------------------------------------------------------------
+# ---- results -----------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class Scored(Protocol):
     """A fit, or anything else whose log-likelihood of data can be asked for. `th.compare` and `th.kl` ask.
 
+    Examples
+    --------
     >>> class Known:
     ...     def score(self, data=None):
     ...         return None
@@ -771,6 +898,8 @@ class HasModel(Protocol):
 class Accumulates(Protocol):
     """A part of a sum over batches that adds another in its own memory. `likelihood.total` asks.
 
+    Examples
+    --------
     >>> from thetahat.models.taylor import Taylor
     >>> isinstance(Taylor(torch.zeros(()), torch.zeros(3)), Accumulates)
     True
@@ -779,11 +908,12 @@ class Accumulates(Protocol):
     def accumulate(self, other: Plain) -> Any: ...
 
 
-# ---- plain facts, with what is taken where nothing is said -----------------------------------------------------------------------
+# ---- plain facts, with what is taken where nothing is said -------------------------------------------------
 
 
 def fact(thing: object, name: str, default: T) -> T:
-    """A plain value that a model or a source of anybody's may carry; `default` where it does not, or where it is None."""
+    """A plain value that a model or a source of anybody's may carry; `default` where it does not, or where
+    it is None."""
     found = getattr(thing, name, None)
     return default if found is None else found
 
@@ -814,7 +944,8 @@ def is_padded(source: object) -> bool:
 
 
 def is_drawn(source: object) -> bool:
-    """Whether the source draws from the model as it stands: solvers must neither keep nor split what it yields."""
+    """Whether the source draws from the model as it stands: solvers must neither keep nor split what it
+    yields."""
     return bool(fact(source, "drawn", False))
 
 

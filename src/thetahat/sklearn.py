@@ -1,9 +1,11 @@
-"""Estimators of scikit-learn: maximum likelihood behind fit, predict and score, with the certificate among the attributes.
+"""Estimators of scikit-learn: maximum likelihood behind fit, predict and score, with the certificate among
+the attributes.
 
     Regressor      p(y | x) of any family with one response; its first parameter is linear in x, the others are constants
     Classifier     Bernoulli for two classes, Categorical for more; a weak Normal prior, so that separated classes have a maximum
 
-Arrays go straight to the design: no formula, no data frame. `fit_` is the whole fit: estimator.fit_.summary(), .intervals(), .save(path).
+Arrays go straight to the design: no formula, no data frame. `fit_` is the whole fit:
+estimator.fit_.summary(), .intervals(), .save(path).
 """
 
 from __future__ import annotations
@@ -47,13 +49,16 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
     solver: SolverLike
     on_failure: str
 
-    def _fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Data, family: Family, levels: Levels | None) -> None:
+    def _fit(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: Data, family: Family, levels: Levels | None
+    ) -> None:
         if self.on_failure not in ("warn", "raise"):
             raise BadArgument(f"on_failure={self.on_failure!r}. Accepted: 'warn', 'raise'.")
         lacking = family.lacking(())
         if lacking is not None:
             raise BadArgument(
-                f"X and y have no place for what {family} needs besides: th.fit(formula, frame, …). It is {lacking}."
+                f"X and y have no place for what {family} needs besides: th.fit(formula, frame, …). It is "
+                f"{lacking}."
             )
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]
         encoder, slots = _encoder(names, family, levels, self.fit_intercept)
@@ -74,9 +79,12 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
         except FitError as error:
             if self.on_failure == "raise" or error.fit is None:
                 raise
-            warnings.warn(f"{error} (on_failure='raise' makes this an error.)", ConvergenceWarning, stacklevel=4)
+            warnings.warn(
+                f"{error} (on_failure='raise' makes this an error.)", ConvergenceWarning, stacklevel=4
+            )
             if error.certificate.status == "flat direction" and self.solver is None and not objective.kinked:
-                # aliased columns: Newton's method finds one of the maxima, and all of them predict alike on rows like those fitted
+                # aliased columns: Newton's method finds one of the maxima, and all of them predict alike on
+                # rows like those fitted
                 return maximize(objective, solver=Newton(), on_failure="return", call=call)
             fit: Fit = error.fit
             return fit
@@ -121,14 +129,6 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
 
         β̂, α̂ = argmax Σ_i w_i · log p(y_i | g⁻¹(x_iᵀβ), α)  +  log p(β)
 
-    Parameters
-    ----------
-    family : a name ("poisson", "student_t") or an object; its first parameter is linear in x, the others are estimated constants
-    prior : None, the scale of a Normal prior on each slope, or a prior
-    fit_intercept : whether 1 is among the columns
-    solver : None chooses
-    on_failure : "warn" (scikit-learn's ConvergenceWarning; read `certificate_`), or "raise"
-
     Attributes
     ----------
     coef_ : (p,), on the scale of the link          intercept_ : float
@@ -137,8 +137,26 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
 
     `score` is R², as every regressor's of scikit-learn; `log_score` is the mean of log p(y | x).
 
-    Source: Fisher (1922), On the mathematical foundations of theoretical statistics.
+    Parameters
+    ----------
+    family
+        a name ("poisson", "student_t") or an object; its first parameter is linear in x, the others are
+        estimated constants
+    prior
+        None, the scale of a Normal prior on each slope, or a prior
+    fit_intercept
+        whether 1 is among the columns
+    solver
+        None chooses
+    on_failure
+        "warn" (scikit-learn's ConvergenceWarning; read `certificate_`), or "raise"
 
+    References
+    ----------
+    Fisher (1922), On the mathematical foundations of theoretical statistics.
+
+    Examples
+    --------
     >>> Regressor("poisson").fit([[0.0], [1.0], [2.0], [3.0]], [1, 2, 4, 9]).predict([[4.0]]).round(2)
     array([18.74])
     """
@@ -191,14 +209,10 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
 
         θ̂ = argmax Σ_i w_i · log p(class_i | x_i, θ)  −  Σ_j β_j² / 2s²
 
-    Classes that a plane separates have no maximum of the likelihood alone (every larger multiple of β is better): the prior, s = 10 on the
-    scale of the logit per unit of x, gives them one and leaves others as they are, to about (standard error / 10)². prior=None is
-    maximum likelihood, and warns of separated classes by name. Of more than two classes the prior is on the differences from the first.
-
-    Parameters
-    ----------
-    family : None chooses by the number of classes; Bernoulli(link="probit") …, Categorical()
-    prior, fit_intercept, solver, on_failure : as in `Regressor`
+    Classes that a plane separates have no maximum of the likelihood alone (every larger multiple of β is
+    better): the prior, s = 10 on the scale of the logit per unit of x, gives them one and leaves others as
+    they are, to about (standard error / 10)². prior=None is maximum likelihood, and warns of separated
+    classes by name. Of more than two classes the prior is on the differences from the first.
 
     Attributes
     ----------
@@ -206,8 +220,20 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
     coef_ : (1, p) for two classes, (k, p) for more, the first class's 0;  intercept_ : (1,), (k,)
     fit_, certificate_, n_features_in_, feature_names_in_ : as in `Regressor`
 
-    Source: Albert and Anderson (1984), On the existence of maximum likelihood estimates in logistic regression models.
+    Parameters
+    ----------
+    family
+        None chooses by the number of classes; Bernoulli(link="probit") …, Categorical()
+    prior, fit_intercept, solver, on_failure
+        as in `Regressor`
 
+    References
+    ----------
+    Albert and Anderson (1984), On the existence of maximum likelihood estimates in logistic regression
+    models.
+
+    Examples
+    --------
     >>> Classifier().fit([[0.0], [1.0], [2.0], [3.0]], ["no", "no", "yes", "yes"]).predict([[0.5], [2.5]])
     array(['no', 'yes'], dtype='<U3')
     """
@@ -237,16 +263,20 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         k = len(self.classes_)
         if k < 2:
             raise BadArgument(
-                f"y has one class only ({self.classes_[0]!r}): there is nothing to tell apart. Classifier needs two or more classes."
+                f"y has one class only ({self.classes_[0]!r}): there is nothing to tell apart. Classifier "
+                "needs two or more classes."
             )
-        family = families.get(self.family if self.family is not None else "bernoulli" if k == 2 else "categorical")
+        family = families.get(
+            self.family if self.family is not None else "bernoulli" if k == 2 else "categorical"
+        )
         if isinstance(family, families.Categorical):
             family = family.with_categories(k)
         elif not isinstance(family, families.Bernoulli):
             raise BadArgument(f"family={family}. Accepted: None, bernoulli, categorical.")
         elif k > 2:
             raise BadArgument(
-                f"Only binary classification is supported by {family}. The type of the target is multiclass: it has {k} classes. "
+                f"Only binary classification is supported by {family}. The type of the target is multiclass: "
+                f"it has {k} classes. "
                 "Use family=None or 'categorical'."
             )
         self._fit(X, codes.astype(np.float64), sample_weight, family, tuple(self.classes_.tolist()))
@@ -257,7 +287,8 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Data) -> np.ndarray:
-        """The linear predictor: (n,) of two classes, positive for the second; (n, k) of more, the first class's 0."""
+        """The linear predictor: (n,) of two classes, positive for the second; (n, k) of more, the first
+        class's 0."""
         eta = self._eta(X)
         return eta[:, 1].numpy().copy() if len(self.classes_) == 2 else eta.numpy()
 
@@ -285,7 +316,9 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
         """Mean log P(y | x), nats a row: higher is better. −∞ for a class that the fit has not seen."""
         check_is_fitted(self)
         codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        log_prob = np.where(self.classes_[codes] == y, self.predict_log_proba(X)[np.arange(len(codes)), codes], -np.inf)
+        log_prob = np.where(
+            self.classes_[codes] == y, self.predict_log_proba(X)[np.arange(len(codes)), codes], -np.inf
+        )
         return float(np.average(log_prob, weights=sample_weight))
 
     def _eta(self, X: Data) -> Tensor:
@@ -297,11 +330,15 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = self.family is None or isinstance(families.get(self.family), families.Categorical)
+        tags.classifier_tags.multi_class = self.family is None or isinstance(
+            families.get(self.family), families.Categorical
+        )
         return tags
 
 
-def _encoder(names: list[str], family: Family, levels: Levels | None, intercept: bool) -> tuple[Encoder, dict[str, int]]:
+def _encoder(
+    names: list[str], family: Family, levels: Levels | None, intercept: bool
+) -> tuple[Encoder, dict[str, int]]:
     """The columns for the first parameter (of a Categorical: for each), a constant for each other."""
     designs = [from_columns(names, intercept=intercept)]
     slots = {}
@@ -313,7 +350,11 @@ def _encoder(names: list[str], family: Family, levels: Levels | None, intercept:
 
 
 def _weights(sample_weight: Data, X: np.ndarray) -> Tensor | None:
-    return None if sample_weight is None else check_count(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    return (
+        None
+        if sample_weight is None
+        else check_count(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    )
 
 
 def _check_support(family: Family, y: Tensor) -> None:
@@ -321,6 +362,7 @@ def _check_support(family: Family, y: Tensor) -> None:
     if not bool(inside.all()):
         row = int(torch.nonzero(~inside)[0, 0])
         raise OutOfSupport(
-            f"y[{row}] = {float(y[row]):g}, to which {family} gives probability zero. Its support is {family.support}. "
+            f"y[{row}] = {float(y[row]):g}, to which {family} gives probability zero. Its support is "
+            f"{family.support}. "
             f"({int((~inside).sum())} such rows.)"
         )

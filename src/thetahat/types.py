@@ -4,8 +4,8 @@
     k   parameters of a family                      q   columns of one predictor
     B   batch, T time or position, V vocabulary     L   levels of a category
 
-θ (theta) is the flat vector of everything that is fitted, unconstrained. "Natural" values are θ seen through the constraints
-(a scale rather than its logarithm). Values of log-likelihoods are nats.
+θ (theta) is the flat vector of everything that is fitted, unconstrained. "Natural" values are θ seen through
+the constraints (a scale rather than its logarithm). Values of log-likelihoods are nats.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .data.batch import Batch
 
 # What cannot be named more closely, each under what it stands for.
-Data = Any  # what `th.fit` accepts: a table of any kind, the path of one, an array, tensors, a Source, a Batch
+Data = (
+    Any  # what `th.fit` accepts: a table of any kind, the path of one, an array, tensors, a Source, a Batch
+)
 ModelLike = Any  # a torch module that says log_prob(batch); what it may say besides is in `protocols`
 SourceLike = Any  # a Source, and what it may be besides (in `protocols`)
 StateLike = Any  # a solver's state: a frozen dataclass with `theta` and `trace`, read by that solver alone
@@ -38,7 +40,8 @@ Columns = Mapping[str, Any]  # anything that maps column names to columns: dict,
 
 
 class Weights(Protocol):
-    """A weighting: it sees the batch and log p, detached, and returns one weight a term. Weights never carry gradient."""
+    """A weighting: it sees the batch and log p, detached, and returns one weight a term. Weights never carry
+    gradient."""
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor: ...
 
@@ -49,6 +52,8 @@ Function = Callable[["Batch"], Any]
 def fields_of(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass by their names, as they are: nothing is copied.
 
+    Examples
+    --------
     >>> @dataclasses.dataclass
     ... class Point:
     ...     x: int
@@ -62,6 +67,8 @@ def fields_of(settings: Any) -> dict[str, Any]:
 def name_of(function: Any) -> str:
     """The name of a function or a class; of any other object, that of its class.
 
+    Examples
+    --------
     >>> name_of(len), name_of(3)
     ('len', 'int')
     """

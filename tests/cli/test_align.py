@@ -1,4 +1,5 @@
-"""`thetahat align`: from a text to a language model, from pairs to a reward, and from both to a policy that is worth more; no line of Python."""
+"""`thetahat align`: from a text to a language model, from pairs to a reward, and from both to a policy
+that is worth more; no line of Python."""
 
 from __future__ import annotations
 
@@ -44,7 +45,16 @@ def data(tmp_path_factory):
 
 
 def align(data, name, *more):
-    words = ["align", str(data / "pairs.jsonl"), "--network", str(data / "gpt"), "--run", str(data / name), "--context", "40"]
+    words = [
+        "align",
+        str(data / "pairs.jsonl"),
+        "--network",
+        str(data / "gpt"),
+        "--run",
+        str(data / name),
+        "--context",
+        "40",
+    ]
     return main([*words, *more])
 
 
@@ -55,11 +65,21 @@ def rewards(folder):
 
 @pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo", "ppo"])
 def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
-    reward = ["--reward", str(data / "reward.thetahat"), "--max-new-tokens", "12", "--batch-size", "32", "--beta", "0.05"]
+    reward = [
+        "--reward",
+        str(data / "reward.thetahat"),
+        "--max-new-tokens",
+        "12",
+        "--batch-size",
+        "32",
+        "--beta",
+        "0.05",
+    ]
     assert align(data, method, "--method", method, *reward, "--steps", "60", "--learning-rate", "0.03") == 0
     found = rewards(data / method)
     first, last = (
-        {name: np.mean([line[name] for line in some]) for name in ("reward", "kl")} for some in (found[:3], found[-10:])
+        {name: np.mean([line[name] for line in some]) for name in ("reward", "kl")}
+        for some in (found[:3], found[-10:])
     )
     assert last["reward"] > first["reward"] + 0.1  # a line is one pass of 32 answers: one alone is noise
     assert last["kl"] > first["kl"]
@@ -74,7 +94,9 @@ def test_answers_are_moved_towards_what_the_reward_likes(data, capsys, method):
     reference = fit.model.base_log_prob
     again_ = again(data / "gpt")[2].model
     batch = next(iter(again(data / "gpt")[0].other(data / "text.txt", again(data / "gpt")[1]).batches()))[:2]
-    assert torch.allclose(reference(batch), again_.log_prob(batch), atol=1e-5)  # π_ref is the model that was given
+    assert torch.allclose(
+        reference(batch), again_.log_prob(batch), atol=1e-5
+    )  # π_ref is the model that was given
     assert main(["score", str(data / method), str(data / "pairs.jsonl")]) == 2
     assert "not data for it" in capsys.readouterr().err
 
@@ -92,7 +114,9 @@ def test_what_cannot_be_aligned_is_refused(data, tmp_path, capsys):
     pudding = ["fit", "reward", "tests-none.csv"]
     assert main(pudding) == 3
     (tmp_path / "games.csv").write_text("winner,loser\na,b\nb,a\nb,c\nc,b\n", encoding="utf-8")
-    assert main(["fit", "reward", str(tmp_path / "games.csv"), "--save", str(tmp_path / "games.thetahat")]) == 0
+    assert (
+        main(["fit", "reward", str(tmp_path / "games.csv"), "--save", str(tmp_path / "games.thetahat")]) == 0
+    )
     reward = ["--reward", str(data / "reward.thetahat")]
     for more, said in [
         (["--method", "rloo"], "--reward"),

@@ -1,4 +1,5 @@
-"""The command says what the library says, on the right stream, with the right exit code, and never with a traceback of its own errors."""
+"""The command says what the library says, on the right stream, with the right exit code, and never with a
+traceback of its own errors."""
 
 import json
 import subprocess
@@ -22,7 +23,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("claims")
     r = np.random.default_rng(0)
     n = 120
-    frame = pd.DataFrame({"age": r.normal(size=n).round(3), "region": r.choice(["north", "south", "west"], n)})
+    frame = pd.DataFrame(
+        {"age": r.normal(size=n).round(3), "region": r.choice(["north", "south", "west"], n)}
+    )
     frame["claims"] = r.negative_binomial(2, 2 / (2 + np.exp(0.5 + 0.4 * frame["age"])))
     frame["n"] = r.integers(1, 4, n)
     frame["firm"] = r.integers(0, 20, n)
@@ -60,7 +63,7 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-# ---- fit -----------------------------------------------------------------------------------------------------------------------
+# ---- fit ---------------------------------------------------------------------------------------------------
 
 
 def test_fit_prints_the_summary_and_nothing_else(run, folder):
@@ -76,8 +79,27 @@ def test_fit_prints_the_summary_and_nothing_else(run, folder):
 
 def test_every_option_of_fit_reaches_the_library(run, folder):
     """Python's th.fit with the same arguments: the same numbers to the last bit."""
-    words = ["fit", CLAIMS, "claims.csv", "--family", "negative_binomial", "--set", "dispersion=~ age", "--weights", "n"]
-    words += ["--prior", "normal:2.5", "--prior", "student_t:1.5:df=3:on=dispersion: age", "--missing", "drop", "--level", "0.9"]
+    words = [
+        "fit",
+        CLAIMS,
+        "claims.csv",
+        "--family",
+        "negative_binomial",
+        "--set",
+        "dispersion=~ age",
+        "--weights",
+        "n",
+    ]
+    words += [
+        "--prior",
+        "normal:2.5",
+        "--prior",
+        "student_t:1.5:df=3:on=dispersion: age",
+        "--missing",
+        "drop",
+        "--level",
+        "0.9",
+    ]
     code, out, _ = run(*words, "--by", "firm", "--json")
     priors = [th.priors.Normal(2.5), th.priors.StudentT(1.5, df=3.0, on="dispersion: age")]
     fit = th.fit(CLAIMS, "claims.csv", "negative_binomial", dispersion="~ age", weights="n", prior=priors)
@@ -86,14 +108,27 @@ def test_every_option_of_fit_reaches_the_library(run, folder):
     assert found["level"] == 0.9
     assert [e["name"] for e in found["estimates"]] == fit.names
     assert [e["estimate"] for e in found["estimates"]] == fit.estimates.tolist()
-    assert [e["standard_error"] for e in found["estimates"]] == fit.standard_errors("cluster", by="firm").tolist()
-    assert [e["low"] for e in found["estimates"]] == fit.intervals(0.9, covariance="cluster", by="firm")["low"].tolist()
+    assert [e["standard_error"] for e in found["estimates"]] == fit.standard_errors(
+        "cluster", by="firm"
+    ).tolist()
+    assert [e["low"] for e in found["estimates"]] == fit.intervals(0.9, covariance="cluster", by="firm")[
+        "low"
+    ].tolist()
     assert found["certificate"]["status"] == fit.certificate.status
 
 
 def test_held_parameters_and_sandwich(run):
     code, out, _ = run(
-        "fit", CLAIMS, "claims.csv", "--family", "student_t", "--set", "df=4", "--covariance", "sandwich", "--json"
+        "fit",
+        CLAIMS,
+        "claims.csv",
+        "--family",
+        "student_t",
+        "--set",
+        "df=4",
+        "--covariance",
+        "sandwich",
+        "--json",
     )
     fit = th.fit(CLAIMS, "claims.csv", "student_t", df=4)
     assert code == 0
@@ -126,7 +161,7 @@ def test_a_report_of_other_data_is_refused(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- exit codes ----------------------------------------------------------------------------------------------------------------
+# ---- exit codes --------------------------------------------------------------------------------------------
 
 FAILURES = [
     (1, "NoMaximum", ["fit", "high ~ age", "claims.csv", "--family", "bernoulli"]),
@@ -184,7 +219,9 @@ def test_traceback_is_shown_on_request(run):
 
 
 def test_on_failure_return_prints_the_fit_and_still_exits_with_1(run):
-    code, out, _ = run("fit", "high ~ age", "claims.csv", "--family", "bernoulli", "--on-failure", "return", "--json")
+    code, out, _ = run(
+        "fit", "high ~ age", "claims.csv", "--family", "bernoulli", "--on-failure", "return", "--json"
+    )
     assert code == 1
     assert strict(out)["certificate"]["status"] == "no maximum"
 
@@ -213,7 +250,7 @@ def test_usage_errors_exit_with_2_and_point_to_help(run, words):
     assert "--help" in err
 
 
-# ---- score, compare, sample, tour ------------------------------------------------------------------------------------------------
+# ---- score, compare, sample, tour --------------------------------------------------------------------------
 
 
 def test_score_is_the_fits_own(run):
@@ -248,7 +285,9 @@ def test_rows_that_surprise_a_fit_are_flagged_beside_a_reference(run, folder):
 
 def test_ratings_are_a_command_and_columns_that_are_not_read_are_named(run, folder):
     games = th.data.shipped("baseball")
-    code, out, _ = run("fit", "reward", games, "--count", "games", "--save", "league.thetahat", "--report", "league.html")
+    code, out, _ = run(
+        "fit", "reward", games, "--count", "games", "--save", "league.thetahat", "--report", "league.html"
+    )
     assert code == 0
     assert "Milwaukee" in out.splitlines()[1]
     assert th.load(folder / "league.thetahat").certificate.ok
@@ -272,7 +311,9 @@ def test_a_robust_fit_is_a_word(run):
 
 
 def test_compare_names_fits_by_their_files(run):
-    code, out, _ = run("compare", "poisson.thetahat", "negative_binomial.thetahat", "--data", "whole.csv", "--json")
+    code, out, _ = run(
+        "compare", "poisson.thetahat", "negative_binomial.thetahat", "--data", "whole.csv", "--json"
+    )
     found = strict(out)
     assert code == 0
     assert found["best"] == "negative_binomial"
@@ -317,7 +358,7 @@ def test_tour_shows_its_rows(run, monkeypatch, tmp_path):
     assert strict(out)["rows"][0]["after"] is None
 
 
-# ---- help ----------------------------------------------------------------------------------------------------------------------
+# ---- help --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -336,20 +377,23 @@ def test_every_example_of_the_help_is_understood(name):
     import shlex
 
     lines = COMMANDS[name][2].replace("\\\n", " ").splitlines()
-    examples = [shlex.split(line.split("|")[0].split(" > ")[0]) for line in lines if line.startswith("  thetahat")]
+    examples = [
+        shlex.split(line.split("|")[0].split(" > ")[0]) for line in lines if line.startswith("  thetahat")
+    ]
     assert any(words[1] == name for words in examples)
     for words in examples:  # those of others, what comes before or after
         kind = Align if name == "align" else COMMANDS[name][0]
         assert isinstance(parse(words[1:]), kind if words[1] == name else object)
 
 
-# ---- as a process --------------------------------------------------------------------------------------------------------------
+# ---- as a process ------------------------------------------------------------------------------------------
 
 COMMAND = [sys.executable, "-c", "from thetahat.cli import main; raise SystemExit(main())"]
 
 
 def test_the_process_has_the_code_and_the_streams(folder):
-    """One call that fails, piped and without a terminal: JSON on stdout, the message on stderr, 1 to the shell."""
+    """One call that fails, piped and without a terminal: JSON on stdout, the message on stderr, 1 to the
+    shell."""
     words = ["fit", "high ~ age", "claims.csv", "--family", "bernoulli", "--json"]
     done = subprocess.run([*COMMAND, *words], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1

@@ -1,4 +1,5 @@
-"""kill −9 of every system that keeps a checkpoint, and what goes on is the run that was never killed (benchmarks/killed.py, with fewer kills)."""
+"""kill −9 of every system that keeps a checkpoint, and what goes on is the run that was never killed
+(benchmarks/killed.py, with fewer kills)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def found(tmp_path_factory):
     code = f"import sys, json; sys.path.insert(0, {str(SCRIPT.parent)!r}); import killed; found = killed.all_of({SYSTEMS!r}, 2, lambda text: None)"
     code += "; print(json.dumps(found))"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1])
 

@@ -1,4 +1,5 @@
-"""The command's streams: a disk that is full, a reader that has left, --json when the words are wrong; each ends with a code and a sentence."""
+"""The command's streams: a disk that is full, a reader that has left, --json when the words are wrong;
+each ends with a code and a sentence."""
 
 from __future__ import annotations
 
@@ -51,11 +52,17 @@ def test_a_full_disk_under_stderr_does_not_cost_the_answer(table, monkeypatch, c
 
 
 def test_a_reader_that_has_left_ends_the_command_without_a_traceback(table):
-    """stdout is a pipe whose other end is closed before the command writes: a process of its own, to its very end."""
+    """stdout is a pipe whose other end is closed before the command writes: a process of its own, to its very
+    end."""
     script = "import sys; from thetahat.cli import main; sys.exit(main())"
     reader, writer = os.pipe()
     os.close(reader)
-    ran = subprocess.run([sys.executable, "-c", script, "fit", "y ~ x", table], stdout=writer, stderr=subprocess.PIPE, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "fit", "y ~ x", table],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (141, "")
 
@@ -80,7 +87,9 @@ def test_a_usage_error_with_json_is_one_json_document(words, capsys):
     assert err
 
 
-@pytest.mark.parametrize("words", [["fit", "y ~ x", "{long}.csv"], ["score", "{long}", "{d}"], ["report", "{long}", "{d}"]])
+@pytest.mark.parametrize(
+    "words", [["fit", "y ~ x", "{long}.csv"], ["score", "{long}", "{d}"], ["report", "{long}", "{d}"]]
+)
 def test_a_name_that_is_too_long_is_a_sentence(table, capsys, words):
     assert main([word.format(long="n" * 300, d=table) for word in words]) in (2, 3)
     err = capsys.readouterr().err

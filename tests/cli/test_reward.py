@@ -26,8 +26,12 @@ def answers(path: Path, n: int = 120) -> Path:
     rng = np.random.default_rng(0)
     lines = []
     for i in range(n):
-        one, other = (["please"] * int(rng.integers(0, 3)) + ["so"] * int(rng.integers(1, 30)) for _ in range(2))
-        better = (one.count("please") - other.count("please")) + 0.1 * (len(one) - len(other)) + rng.logistic() > 0
+        one, other = (
+            ["please"] * int(rng.integers(0, 3)) + ["so"] * int(rng.integers(1, 30)) for _ in range(2)
+        )
+        better = (one.count("please") - other.count("please")) + 0.1 * (
+            len(one) - len(other)
+        ) + rng.logistic() > 0
         chosen, rejected = (one, other) if better else (other, one)
         row = {"prompt": f"Question {i // 2}", "chosen": " ".join(chosen), "rejected": " ".join(rejected)}
         lines.append(json.dumps(row))
@@ -69,9 +73,14 @@ def test_answers_are_rewarded_by_words_and_length_and_judged_on_other_prompts(tm
     assert "accuracy" in str(found)
 
 
-def test_answers_of_one_length_say_nothing_of_length_and_the_report_says_how_good_the_reward_is(tmp_path: Path):
+def test_answers_of_one_length_say_nothing_of_length_and_the_report_says_how_good_the_reward_is(
+    tmp_path: Path,
+):
     """Without a prior on it, the length would be a flat direction that nobody could leave out."""
-    rows = [{"prompt": f"q{i}", "chosen": f"good {w}", "rejected": f"bad {w}"} for i, w in enumerate(["a", "b", "c", "d"] * 8)]
+    rows = [
+        {"prompt": f"q{i}", "chosen": f"good {w}", "rejected": f"bad {w}"}
+        for i, w in enumerate(["a", "b", "c", "d"] * 8)
+    ]
     rows += [{"prompt": f"p{i}", "chosen": "bad e", "rejected": "good e"} for i in range(8)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     found = reward(tmp_path / "pairs.jsonl", prior=1.0)
@@ -80,18 +89,29 @@ def test_answers_of_one_length_say_nothing_of_length_and_the_report_says_how_goo
     assert "length: no two answers" in found.note
     page = found.fit.report(tmp_path / "reward.html").read_text(encoding="utf-8")
     assert found.judgement is not None
-    assert f"{number(found.judgement.accuracy)} ({number(found.judgement.low)} to {number(found.judgement.high)})" in page
+    assert (
+        f"{number(found.judgement.accuracy)} ({number(found.judgement.low)} to "
+        f"{number(found.judgement.high)})" in page
+    )
 
 
 def test_a_language_model_gives_features(tmp_path: Path):
-    """A random Llama of sixteen numbers: its features, and the length, from a folder as transformers saves it."""
+    """A random Llama of sixteen numbers: its features, and the length, from a folder as transformers saves
+    it."""
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
-        vocab_size=270, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1
+        vocab_size=270,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
     own = BPE.train(["so please Question"], vocabulary=270)._own
-    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(tmp_path / "llama")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(
+        tmp_path / "llama"
+    )
     found = reward(answers(tmp_path / "answers.jsonl", 60), network=tmp_path / "llama", context=32, prior=0.1)
     assert sorted(found.table.index) == sorted([*(f"h{i}" for i in range(16)), "length"])
     assert "that do not fit in 32 tokens" in found.note

@@ -1,4 +1,5 @@
-"""`thetahat fit gpt, classifier, vae, flow, diffusion`: a run, then its draws and its score, without a line of Python; and bad input by name."""
+"""`thetahat fit gpt, classifier, vae, flow, diffusion`: a run, then its draws and its score, without a
+line of Python; and bad input by name."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from sklearn.datasets import load_digits
 
 import thetahat as th
 from thetahat.cli import main
-from thetahat.cli.arguments import COMMANDS, Reward, parse
 from thetahat.cli.align import Align
+from thetahat.cli.arguments import COMMANDS, Reward, parse
 from thetahat.cli.policies import Policy
 from thetahat.cli.systems import SYSTEMS, again
 from thetahat.report.words import number
@@ -28,7 +29,9 @@ def data(tmp_path_factory):
     digits = load_digits()
     np.save(folder / "digits.npy", digits.images[:300].astype("uint8"))
     np.save(folder / "labels.npy", digits.target[:300])
-    (folder / "text.txt").write_text("\n".join(f"line {i}, whose square is {i * i}" for i in range(60)), encoding="utf-8")
+    (folder / "text.txt").write_text(
+        "\n".join(f"line {i}, whose square is {i * i}" for i in range(60)), encoding="utf-8"
+    )
     g = np.random.default_rng(0)
     x = g.normal(3, 2, 200)
     pd.DataFrame({"a": x, "b": x + g.normal(0, 0.5, 200)}).to_csv(folder / "rows.csv", index=False)
@@ -71,7 +74,10 @@ def fitted(data, tmp_path_factory):
     """A run of every system."""
     folder = tmp_path_factory.mktemp("runs")
     for name, words in SMALL.items():
-        assert main(["fit", name, *words.format(d=data).split(), "--run", str(folder / name), "--seed", "3"]) == 0
+        assert (
+            main(["fit", name, *words.format(d=data).split(), "--run", str(folder / name), "--seed", "3"])
+            == 0
+        )
     return folder
 
 
@@ -87,7 +93,9 @@ def test_every_example_of_the_help_is_understood(name, capsys):
         if line.startswith("  thetahat"):
             words = shlex.split(line)
             expected = Policy if name == "policy" else Align if name == "align" else kind
-            expected = expected if name in words[1:3] else Reward if words[2] == "reward" else COMMANDS[words[1]][0]
+            expected = (
+                expected if name in words[1:3] else Reward if words[2] == "reward" else COMMANDS[words[1]][0]
+            )
             assert isinstance(parse(words[1:]), expected)
     assert main(["fit", name, "--help"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -107,7 +115,8 @@ def test_a_run_is_rebuilt_from_its_folder_alone(fitted, name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_run_of_the_command_is_opened_in_python_with_its_tokenizer_and_settings(fitted, name):
-    """`th.load(folder)` alone; the checkpoint of the run, which nothing of `load` reads, is the oracle of every parameter of every model."""
+    """`th.load(folder)` alone; the checkpoint of the run, which nothing of `load` reads, is the oracle of
+    every parameter of every model."""
     from safetensors.torch import load
 
     fit = th.load(fitted / name)
@@ -150,8 +159,16 @@ def test_a_run_of_python_is_sampled_and_scored_by_the_command(data, tmp_path, ca
     [
         ("gpt", "{d}/text.txt", lambda s: s["bits_per_byte"] > 0),
         ("classifier", "{d}/digits.npy --labels {d}/labels.npy", lambda s: s["kind"] == "exact"),
-        ("vae", "{d}/digits.npy --samples 7", lambda s: (s["kind"], s["K"], s["dimensions"]) == ("lower bound", 7, 64)),
-        ("flow", "{d}/rows.csv", lambda s: (s["measure"], s["units"], s["dimensions"]) == ("density", "y", 2)),
+        (
+            "vae",
+            "{d}/digits.npy --samples 7",
+            lambda s: (s["kind"], s["K"], s["dimensions"]) == ("lower bound", 7, 64),
+        ),
+        (
+            "flow",
+            "{d}/rows.csv",
+            lambda s: (s["measure"], s["units"], s["dimensions"]) == ("density", "y", 2),
+        ),
         ("diffusion", "{d}/digits.npy", lambda s: s["kind"] == "lower bound"),
         ("align", "{d}/pairs.jsonl", lambda s: s["mean"] > -0.6931),
     ],
@@ -172,13 +189,28 @@ def test_the_score_of_a_flow_is_in_the_units_of_its_table(fitted, data, capsys):
     _, sizes, fit = again(fitted / "flow")
     x = torch.tensor(pd.read_csv(data / "rows.csv").to_numpy())
     shift, scale = torch.tensor(sizes["shift"]), torch.tensor(sizes["scale"])
-    inside = fit.model.log_prob(th.data.Batch({"y": ((x - shift) / scale).float()})).detach().double().mean() - scale.log().sum()
+    inside = (
+        fit.model.log_prob(th.data.Batch({"y": ((x - shift) / scale).float()})).detach().double().mean()
+        - scale.log().sum()
+    )
     assert said == pytest.approx(float(inside), abs=1e-5)
 
 
 def test_a_run_is_sampled(fitted, tmp_path, capsys):
     capsys.readouterr()
-    words = ["sample", str(fitted / "gpt"), "--prompt", "line 1", "--max-new-tokens", "9", "-n", "2", "--seed", "5", "--json"]
+    words = [
+        "sample",
+        str(fitted / "gpt"),
+        "--prompt",
+        "line 1",
+        "--max-new-tokens",
+        "9",
+        "-n",
+        "2",
+        "--seed",
+        "5",
+        "--json",
+    ]
     assert main(words) == 0
     texts = json.loads(capsys.readouterr().out)["texts"]
     assert len(texts) == 2
@@ -206,7 +238,8 @@ def test_text_is_written_to_a_file(fitted, tmp_path, capsys):
 
 
 def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
-    """Whole greedy episodes for `play` and for each look; those of the play that was learnt from under a name of their own."""
+    """Whole greedy episodes for `play` and for each look; those of the play that was learnt from under a
+    name of their own."""
     assert main(["play", str(fitted / "policy"), "-n", "5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["episodes"], found["greedy"]) == (5, True)
@@ -218,7 +251,8 @@ def test_a_policy_plays_and_its_returns_are_kept_apart(fitted, capsys):
 
 
 def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
-    """The last of its returns, both kinds, θ of policy and value function apart, and the command that makes it again."""
+    """The last of its returns, both kinds, θ of policy and value function apart, and the command that
+    makes it again."""
     words = [
         *"fit policy --env CartPole-v1 --num-envs 4 --num-steps 8 --epochs 2 --width 8 --eval-episodes 3 --total-timesteps 192".split(),
         "--run",
@@ -227,7 +261,10 @@ def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
     shown, last = capsys.readouterr().out, {}
     for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines():
         last |= json.loads(line)
-    assert re.search(rf"greedy return\s+{number(last['greedy_return'])} ± {number(last['greedy_return_error'], 2)}\n", shown)
+    assert re.search(
+        rf"greedy return\s+{number(last['greedy_return'])} ± {number(last['greedy_return_error'], 2)}\n",
+        shown,
+    )
     assert re.search(rf"training return\s+{number(last['training_return'])}\n", shown)
     assert "θ of Policy, 130 values in 6 tensors" in shown
     assert "θ of Value, 121 values in 6 tensors" in shown
@@ -238,11 +275,21 @@ def test_what_a_run_measured_is_in_its_summary_and_report(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--discount", "0.5"), ("--gae-lambda", "0.5"), ("--num-envs", "2"), ("--clip-coef", "0.3")]
+    ("option", "value"),
+    [("--discount", "0.5"), ("--gae-lambda", "0.5"), ("--num-envs", "2"), ("--clip-coef", "0.3")],
 )
 def test_a_run_does_not_go_on_with_other_weights_or_other_play(fitted, capsys, option, value):
     """What data are drawn from the model, and how they weigh, is what was asked for when the run began."""
-    words = ["fit", "policy", *SMALL["policy"].split(), "--seed", "3", "--run", str(fitted / "policy"), "--resume"]
+    words = [
+        "fit",
+        "policy",
+        *SMALL["policy"].split(),
+        "--seed",
+        "3",
+        "--run",
+        str(fitted / "policy"),
+        "--resume",
+    ]
     words = [w for i, w in enumerate(words) if option not in (w, words[i - 1])]
     assert main([*words, option, value]) == 3
     assert f"{option} was " in capsys.readouterr().err
@@ -330,7 +377,10 @@ def harmed(folder, what: str) -> str:
 )
 def test_bad_input_is_named_and_nothing_is_left_behind(tmp_path, capsys, system, what, code, said):
     levels = ["--levels", "17"] if system in ("vae", "diffusion") else []
-    assert main(["fit", system, harmed(tmp_path, what), *levels, "--steps", "2", "--run", str(tmp_path / "run")]) == code
+    assert (
+        main(["fit", system, harmed(tmp_path, what), *levels, "--steps", "2", "--run", str(tmp_path / "run")])
+        == code
+    )
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
@@ -377,7 +427,10 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
         (["sample", str(fitted / "classifier")], "draws labels"),
         (["sample", str(fitted / "vae")], "images need a file"),
         (["sample", str(fitted / "vae"), str(data / "digits.npy")], "without DATA"),
-        (["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")], "which has none"),
+        (
+            ["score", str(fitted / "vae"), str(data / "digits.npy"), "--labels", str(data / "labels.npy")],
+            "which has none",
+        ),
         (["score", str(fitted / "gpt"), str(data / "text.txt"), "--samples", "5"], "not made of draws"),
         (["sample", str(fitted / "policy")], "thetahat play"),
         (["score", str(fitted / "policy"), str(data / "rows.csv")], "thetahat play"),

@@ -58,7 +58,9 @@ def test_counts_can_be_replaced_and_the_first_batch_keeps_its_own():
     assert second.total == 0.0
 
 
-@pytest.mark.parametrize(("tensors", "message"), [({}, "at least one"), ({"a": torch.ones(2), "b": torch.ones(3)}, "'b'.*3.*2")])
+@pytest.mark.parametrize(
+    ("tensors", "message"), [({}, "at least one"), ({"a": torch.ones(2), "b": torch.ones(3)}, "'b'.*3.*2")]
+)
 def test_a_batch_is_of_tensors_that_share_their_leading_shape(tensors, message):
     with pytest.raises(BadArgument, match=message):
         Batch(tensors)
@@ -91,7 +93,12 @@ def test_no_rows_are_no_source():
 
 @pytest.mark.parametrize(
     ("count", "message"),
-    [([1, -2], "row 1 is -2"), ([np.nan, 1], "row 0 is missing"), ([1, np.inf], "row 1 is inf"), ([0, 0], "zero")],
+    [
+        ([1, -2], "row 1 is -2"),
+        ([np.nan, 1], "row 0 is missing"),
+        ([1, np.inf], "row 1 is inf"),
+        ([0, 0], "zero"),
+    ],
 )
 def test_counts_are_finite_not_negative_and_not_all_zero(count, message):
     with pytest.raises(BadWeights, match=message):

@@ -77,7 +77,11 @@ MAKERS = [of_arrays, of_frame, of_memory, of_block, of_polars, of_arrow, of_tens
 
 def answers(fit):
     by = fit.standard_errors("cluster", by="k") if "formula" in fit.call else 0
-    table = [fit.residuals(), fit.influence(), fit.effects(), fit.outliers(None), by] if "formula" in fit.call else []
+    table = (
+        [fit.residuals(), fit.influence(), fit.effects(), fit.outliers(None), by]
+        if "formula" in fit.call
+        else []
+    )
     return [
         fit.standard_errors("observed"),
         fit.standard_errors("sandwich"),
@@ -91,7 +95,11 @@ def answers(fit):
 def same(before, after):
     for one, other in zip(before, after, strict=True):
         if isinstance(one, (pd.DataFrame, pd.Series)):
-            (pd.testing.assert_frame_equal if isinstance(one, pd.DataFrame) else pd.testing.assert_series_equal)(one, other)
+            (
+                pd.testing.assert_frame_equal
+                if isinstance(one, pd.DataFrame)
+                else pd.testing.assert_series_equal
+            )(one, other)
         else:
             np.testing.assert_array_equal(one, other)
 
@@ -122,9 +130,13 @@ def test_tensors_that_are_changed_after_the_fit_change_nothing(kind):
         tensors = {name: torch.from_numpy(v) for name, v in c.items()}
         count = tensors.pop("w") if kind in ("batch", "source") else None
         batch = Batch(dict(tensors), count=count)
-        data = {"dict": tensors, "arrays": c, "frame": pd.DataFrame(c, copy=False), "batch": batch, "source": Tensors(batch)}[
-            kind
-        ]
+        data = {
+            "dict": tensors,
+            "arrays": c,
+            "frame": pd.DataFrame(c, copy=False),
+            "batch": batch,
+            "source": Tensors(batch),
+        }[kind]
         return data, lambda: [spoil(v) for v in c.values()]
 
     weights = {"weights": "w"} if kind in ("dict", "arrays", "frame") else {}

@@ -1,4 +1,5 @@
-"""Columns of every type: numbers are float64 before a formula computes with them, or they are refused by name."""
+"""Columns of every type: numbers are float64 before a formula computes with them, or they are refused by
+name."""
 
 import datetime
 import decimal
@@ -106,7 +107,9 @@ def test_prediction_streaming_and_scores_compute_alike(tmp_path):
 def test_exp10_is_ten_to_the_power():
     """formulaic's own exp10(x) is x to the power of 10."""
     x, y = rng().normal(size=(2, N))
-    np.testing.assert_allclose(coefficients("y ~ exp10(x)", {"y": y, "x": x}), least_squares([10.0**x], y), rtol=1e-8)
+    np.testing.assert_allclose(
+        coefficients("y ~ exp10(x)", {"y": y, "x": x}), least_squares([10.0**x], y), rtol=1e-8
+    )
 
 
 K = rng().integers(0, 3, N)
@@ -117,7 +120,9 @@ NUMBERS = {
     "uint8[pyarrow]": pd.Series(K).astype("uint8[pyarrow]"),
     "int64[pyarrow]": pd.Series(K).astype("int64[pyarrow]"),
     "double[pyarrow]": pd.Series(K).astype("double[pyarrow]"),
-    "decimal[pyarrow]": pd.Series([decimal.Decimal(int(v)) for v in K], dtype=pd.ArrowDtype(pa.decimal128(10, 2))),
+    "decimal[pyarrow]": pd.Series(
+        [decimal.Decimal(int(v)) for v in K], dtype=pd.ArrowDtype(pa.decimal128(10, 2))
+    ),
     "decimals": pd.Series([decimal.Decimal(int(v)) for v in K]),
     "ints and floats": pd.Series([int(v) if i % 2 else float(v) for i, v in enumerate(K)], dtype=object),
     "sparse": pd.Series(pd.arrays.SparseArray(K.astype(float))),
@@ -163,7 +168,11 @@ def test_every_type_of_text_is_a_category(kind):
     """numpy.linalg.lstsq against the first level in the order of the alphabet."""
     y = rng(1).normal(size=N)
     column = CATEGORIES[kind]
-    frame = pl.DataFrame({"y": y, "g": column}) if kind.startswith("polars") else pd.DataFrame({"y": y, "g": column})
+    frame = (
+        pl.DataFrame({"y": y, "g": column})
+        if kind.startswith("polars")
+        else pd.DataFrame({"y": y, "g": column})
+    )
     want = least_squares([TEXT == "lo", TEXT == "mid"], y)
     np.testing.assert_allclose(coefficients("y ~ g", frame), want, rtol=1e-8)
     np.testing.assert_allclose(th.fit("y ~ C(g, contr.treatment)", frame).estimates[:3], want, rtol=1e-8)

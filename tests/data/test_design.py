@@ -1,4 +1,5 @@
-"""Designs against formulaic's own dense matrices: the same columns under the same names, whatever road they take here."""
+"""Designs against formulaic's own dense matrices: the same columns under the same names, whatever road
+they take here."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,9 @@ def table(n=N, seed=0):
             "k": r.integers(0, 4, n),
             "flag": r.random(n) < 0.4,
             "a": r.choice(["p", "q", "r"], n),
-            "b": pd.Categorical(r.choice(["lo", "mid", "hi"], n), categories=["lo", "mid", "hi"], ordered=True),
+            "b": pd.Categorical(
+                r.choice(["lo", "mid", "hi"], n), categories=["lo", "mid", "hi"], ordered=True
+            ),
             "c": r.choice(["u", "v"], n),
             "two words": r.normal(size=n),
         }
@@ -41,7 +44,10 @@ def written_out(formula, frame):
     batch = Encoder(Response("y", ("y",)), (design,)).encode(frame)
     predictor = Predictor("mean", Parameter(), design, 0, 0)
     offset = predictor.eta(batch, torch.zeros(predictor.size, dtype=torch.float64)).expand(len(frame))
-    columns = [predictor.eta(batch, e).expand(len(frame)) - offset for e in torch.eye(predictor.size, dtype=torch.float64)]
+    columns = [
+        predictor.eta(batch, e).expand(len(frame)) - offset
+        for e in torch.eye(predictor.size, dtype=torch.float64)
+    ]
     values = torch.stack(columns, 1).numpy() if columns else np.zeros((len(frame), 0))
     return pd.DataFrame(values, columns=design.names), offset.numpy()
 
@@ -134,7 +140,9 @@ def test_an_offset_adds_to_the_predictor_and_has_no_coefficient(formula, offset)
 
 def test_a_category_of_a_thousand_levels_is_one_integer_a_row():
     r = np.random.default_rng(1)
-    frame = pd.DataFrame({"y": r.normal(size=5000), "g": np.char.add("g", r.permutation(np.arange(5000) % 1000).astype(str))})
+    frame = pd.DataFrame(
+        {"y": r.normal(size=5000), "g": np.char.add("g", r.permutation(np.arange(5000) % 1000).astype(str))}
+    )
     design = build("g", Frame(frame))
     batch = Encoder(Response("y", ("y",)), (design,)).encode(frame)
     assert sorted(batch) == ["code0.0", "y"]
@@ -142,7 +150,9 @@ def test_a_category_of_a_thousand_levels_is_one_integer_a_row():
     first = sorted(frame["g"].unique())[0]
     code = batch["code0.0"].numpy()
     assert (code[frame["g"] == first] == 0).all()
-    assert all(design.names[1 + c - 1] == f"g[T.{g}]" for c, g in zip(code[:50], frame["g"][:50], strict=True) if c)
+    assert all(
+        design.names[1 + c - 1] == f"g[T.{g}]" for c, g in zip(code[:50], frame["g"][:50], strict=True) if c
+    )
 
 
 def test_declared_categories_keep_their_order_and_unseen_ones_have_no_column():
@@ -154,7 +164,11 @@ def test_declared_categories_keep_their_order_and_unseen_ones_have_no_column():
 def test_combinations_that_never_occur_have_no_column():
     frame = pd.DataFrame({"a": list("ppqq"), "b": list("uuuv")})
     assert build("a + b + a:b", Frame(frame)).names == ["Intercept", "a[T.q]", "b[T.v]", "a[T.q]:b[T.v]"]
-    assert build("0 + x:a:b", Frame(frame.assign(x=1.0))).names == ["x:a[p]:b[u]", "x:a[q]:b[u]", "x:a[q]:b[v]"]
+    assert build("0 + x:a:b", Frame(frame.assign(x=1.0))).names == [
+        "x:a[p]:b[u]",
+        "x:a[q]:b[u]",
+        "x:a[q]:b[v]",
+    ]
 
 
 @pytest.mark.parametrize("formula", ["a", "a:c", "C(a, contr.sum)", "a + a:x"])
@@ -167,12 +181,15 @@ def test_categories_that_are_declared_and_never_occur_have_no_column(formula):
 
 def test_a_column_may_have_the_name_of_a_function():
     frame = pd.DataFrame({"scale": [1.0, 2.0, 4.0], "log": [3.0, 1.0, 2.0]})
-    np.testing.assert_allclose(written_out("np.log(scale)", frame.assign(y=0.0))[0].iloc[:, 1], np.log(frame["scale"]))
+    np.testing.assert_allclose(
+        written_out("np.log(scale)", frame.assign(y=0.0))[0].iloc[:, 1], np.log(frame["scale"])
+    )
     assert build("scale + log", Frame(frame)).required == ("log", "scale")
 
 
 def test_new_rows_are_encoded_as_the_fit_remembers():
-    """Splines, polynomials and centring keep the knots, the norms and the means of the rows that were fitted."""
+    """Splines, polynomials and centring keep the knots, the norms and the means of the rows that were
+    fitted."""
     frame = table()
     formula = "bs(x, df=5) + poly(z, 2) + center(k) + a*b + C(c, contr.sum)"
     design = build(formula, Frame(frame))

@@ -20,7 +20,9 @@ def test_the_return_of_a_geometric_episode_is_geometric():
 
 def test_a_fair_bit_discounted_by_a_half_is_uniform():
     """Σ_k 2^−k B_k, B_k fair bits, is uniform on [0, 2); here ten of them: 1024 equal masses."""
-    chain = FiniteMDP([[[(0.5, 0.0, s + 1 if s < 9 else None), (0.5, 1.0, s + 1 if s < 9 else None)]] for s in range(10)])
+    chain = FiniteMDP(
+        [[[(0.5, 0.0, s + 1 if s < 9 else None), (0.5, 1.0, s + 1 if s < 9 else None)]] for s in range(10)]
+    )
     values, mass = chain.returns(discount=0.5)[0][0]
     np.testing.assert_allclose(values, 2 * np.arange(1024) / 1024, atol=1e-12)
     np.testing.assert_allclose(mass, 1 / 1024, atol=1e-15)

@@ -1,4 +1,5 @@
-"""Formulas: columns of any name, names of estimates that are unique, expressions that run no code, sizes that are known beforehand."""
+"""Formulas: columns of any name, names of estimates that are unique, expressions that run no code, sizes that
+are known beforehand."""
 
 import os
 import time
@@ -26,10 +27,15 @@ def least_squares(columns, y):
 
 def data(**columns):
     r = rng(3)
-    return {"y": r.normal(size=N), "x": r.random(N) + 0.1, "z": r.normal(size=N), "g": list("abc") * (N // 3)} | columns
+    return {
+        "y": r.normal(size=N),
+        "x": r.random(N) + 0.1,
+        "z": r.normal(size=N),
+        "g": list("abc") * (N // 3),
+    } | columns
 
 
-# ---- columns of any name -----------------------------------------------------------------------------------------------------
+# ---- columns of any name -----------------------------------------------------------------------------------
 
 NAMES = [
     *(
@@ -76,7 +82,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_may_be_called_anything(name):
-    """numpy.linalg.lstsq; beside it a column whose name differs by an underscore, or is what Python would read."""
+    """numpy.linalg.lstsq; beside it a column whose name differs by an underscore, or is what Python would
+    read."""
     r = rng(5)
     u, v, w, y = r.random((4, N)) + 0.5
     twin = "".join(c if c.isalnum() else "_" for c in name) + "_"
@@ -88,14 +95,18 @@ def test_a_column_may_be_called_anything(name):
     np.testing.assert_allclose(at, want.predict(), rtol=1e-10)
     np.testing.assert_allclose(th.fit(f"y ~ `{name}`", frame).estimates[:2], least_squares([u], y), rtol=1e-8)
     np.testing.assert_allclose(th.fit(f"`{name}` ~ w", frame).estimates[:2], least_squares([w], u), rtol=1e-8)
-    np.testing.assert_allclose(th.fit(f"y ~ offset(`{name}`)", frame).estimates.iloc[0], (y - u).mean(), rtol=1e-8)
+    np.testing.assert_allclose(
+        th.fit(f"y ~ offset(`{name}`)", frame).estimates.iloc[0], (y - u).mean(), rtol=1e-8
+    )
 
 
 def test_numbered_columns_of_an_array_are_columns():
     """pd.DataFrame(array) calls its columns 0, 1, 2; "1" is also how a formula writes the intercept."""
     X = rng().normal(size=(N, 3))
     found = th.fit("`0` ~ `1` + `2` + `1`:`2`", pd.DataFrame(X))
-    np.testing.assert_allclose(found.estimates[:4], least_squares([X[:, 1], X[:, 2], X[:, 1] * X[:, 2]], X[:, 0]), rtol=1e-8)
+    np.testing.assert_allclose(
+        found.estimates[:4], least_squares([X[:, 1], X[:, 2], X[:, 1] * X[:, 2]], X[:, 0]), rtol=1e-8
+    )
     assert found.names[:4] == ["Intercept", "1", "2", "1:2"]
 
 
@@ -121,7 +132,7 @@ def test_names_go_to_aliases_and_back():
             unquote(broken)
 
 
-# ---- names of estimates ------------------------------------------------------------------------------------------------------
+# ---- names of estimates ------------------------------------------------------------------------------------
 
 COLLISIONS = [
     ("y ~ scale", {}, "normal"),
@@ -140,7 +151,8 @@ COLLISIONS = [
 
 @pytest.mark.parametrize(("formula", "given", "family"), COLLISIONS)
 def test_every_estimate_has_a_name_of_its_own_that_all_questions_take_alike(formula, given, family):
-    """The value that each question gives under a name is the value that stands at that place among the estimates."""
+    """The value that each question gives under a name is the value that stands at that place among the
+    estimates."""
     r = rng(2)
     extra = [
         "scale",
@@ -163,7 +175,9 @@ def test_every_estimate_has_a_name_of_its_own_that_all_questions_take_alike(form
         assert fit.estimates[name] == values[i]
         low, high = fit.intervals(parameters=[name]).to_numpy()[0]
         assert low <= values[i] <= high
-        assert float(fit.delta(lambda v, name=name: v[name])["estimate"].iloc[0]) == pytest.approx(values[i], rel=1e-12)
+        assert float(fit.delta(lambda v, name=name: v[name])["estimate"].iloc[0]) == pytest.approx(
+            values[i], rel=1e-12
+        )
         slope = fit.model.slopes[i]
         if slope:
             z = values[i] / fit.standard_errors().to_numpy()[i]
@@ -173,7 +187,13 @@ def test_every_estimate_has_a_name_of_its_own_that_all_questions_take_alike(form
 
 @pytest.mark.parametrize(
     "hypothesis",
-    ["`site name`[T.b] = 0", "site name[T.b] = 0", "`site name[T.b]` = 0", "2*`site name`[T.b] = 0", "0 = `site name`[T.b]"],
+    [
+        "`site name`[T.b] = 0",
+        "site name[T.b] = 0",
+        "`site name[T.b]` = 0",
+        "2*`site name`[T.b] = 0",
+        "0 = `site name`[T.b]",
+    ],
 )
 def test_hypotheses_take_the_backticks_that_formulas_need(hypothesis):
     """The same restriction as a row of R."""
@@ -184,16 +204,24 @@ def test_hypotheses_take_the_backticks_that_formulas_need(hypothesis):
 
 
 def test_every_question_takes_names_with_backticks_or_without():
-    fit = th.fit("y ~ C(`site name`) + log(`a b`)", data(**{"site name": [1, 2, 2] * (N // 3), "a b": rng().random(N) + 1}))
+    fit = th.fit(
+        "y ~ C(`site name`) + log(`a b`)",
+        data(**{"site name": [1, 2, 2] * (N // 3), "a b": rng().random(N) + 1}),
+    )
     for name in ("C(`site name`)[T.2]", "C(site name)[T.2]", "`C(site name)[T.2]`"):
         assert fit.intervals(parameters=[name]).index.tolist() == ["C(`site name`)[T.2]"]
-        assert float(fit.delta(lambda v, name=name: v[name])["estimate"].iloc[0]) == fit.estimates["C(`site name`)[T.2]"]
-        assert th.priors.Normal(1.0, on=name).coordinates(fit.model).tolist() == [fit.names.index("C(`site name`)[T.2]")]
+        assert (
+            float(fit.delta(lambda v, name=name: v[name])["estimate"].iloc[0])
+            == fit.estimates["C(`site name`)[T.2]"]
+        )
+        assert th.priors.Normal(1.0, on=name).coordinates(fit.model).tolist() == [
+            fit.names.index("C(`site name`)[T.2]")
+        ]
     with pytest.raises(th.errors.BadArgument, match="no estimate is called 'site'"):
         fit.test("`site` = 0")
 
 
-# ---- code --------------------------------------------------------------------------------------------------------------------
+# ---- code --------------------------------------------------------------------------------------------------
 
 ATTACKS = [
     "y ~ {np.f2py.os.system('touch hit') + x}",
@@ -302,11 +330,12 @@ def test_what_is_not_of_rows_is_said():
             th.fit(f"y ~ {right}", data())
 
 
-# ---- sizes -------------------------------------------------------------------------------------------------------------------
+# ---- sizes -------------------------------------------------------------------------------------------------
 
 
 def test_an_interaction_of_two_wide_categories_is_a_code_a_row():
-    """20,000 × 20,000 combinations, of which 300 occur: the fit of the margins and the combinations is one of their cells' means."""
+    """20,000 × 20,000 combinations, of which 300 occur: the fit of the margins and the combinations is one of
+    their cells' means."""
     from thetahat.data.design import build
     from thetahat.data.frame import Frame
 

@@ -1,4 +1,5 @@
-"""Images that cannot be scored are refused: the message says which image, which pixel or file, and what is accepted."""
+"""Images that cannot be scored are refused: the message says which image, which pixel or file, and what is
+accepted."""
 
 import struct
 import zlib
@@ -19,7 +20,8 @@ def test_images_of_mixed_shape_are_refused_and_the_first_that_differs_is_named()
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [(256.0, OutOfSupport), (-1.0, OutOfSupport), (0.5, OutOfSupport), (np.nan, NotFinite)]
+    ("value", "error"),
+    [(256.0, OutOfSupport), (-1.0, OutOfSupport), (0.5, OutOfSupport), (np.nan, NotFinite)],
 )
 def test_a_pixel_that_is_no_level_is_named(value, error):
     """Levels are whole numbers 0 … 255; the bad pixel was put at image 1, row 0, column 1."""
@@ -38,24 +40,34 @@ def test_no_images_are_refused():
 
 
 def test_a_file_of_images_that_is_missing_cut_short_or_of_another_kind_is_named(tmp_path):
-    """IDX as LeCun describes it: a header of lengths, then so many bytes. Whole, it is read; a byte less, it is not."""
+    """IDX as LeCun describes it: a header of lengths, then so many bytes. Whole, it is read; a byte less,
+    it is not."""
     values = np.arange(8, dtype=np.uint8)
     whole = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 2, 2)) + values.tobytes()
     (tmp_path / "whole").write_bytes(whole)
     assert Images(tmp_path / "whole").whole["y"].reshape(-1).tolist() == values.tolist()
     (tmp_path / "short").write_bytes(whole[:-1])
     (tmp_path / "text").write_text("no images here")
-    for name, said in (("short", "short is cut short"), ("text", "text is no IDX file"), ("none", "none: there is no such file")):
+    for name, said in (
+        ("short", "short is cut short"),
+        ("text", "text is no IDX file"),
+        ("none", "none: there is no such file"),
+    ):
         with pytest.raises(MalformedFile, match=said):
             Images(tmp_path / name)
 
 
 def test_images_whose_channels_come_last_are_refused():
-    """(n, H, W, 3) is how many libraries have them; read as (n, C, H, W) it would be another image, without a word."""
-    with pytest.raises(BadArgument, match=r"\(8, 6, 3\): their channels come last. Give x.transpose\(0, 3, 1, 2\)"):
+    """(n, H, W, 3) is how many libraries have them; read as (n, C, H, W) it would be another image, without a
+    word."""
+    with pytest.raises(
+        BadArgument, match=r"\(8, 6, 3\): their channels come last. Give x.transpose\(0, 3, 1, 2\)"
+    ):
         Images(np.zeros((5, 8, 6, 3), dtype=np.uint8))
     assert Images(np.zeros((5, 3, 8, 6), dtype=np.uint8)).shape == (3, 8, 6)
-    assert Images(np.zeros((5, 3, 8, 3), dtype=np.uint8)).shape == (3, 8, 3), "which might be either is read as it is defined"
+    assert Images(np.zeros((5, 3, 8, 3), dtype=np.uint8)).shape == (3, 8, 3), (
+        "which might be either is read as it is defined"
+    )
 
 
 def test_a_network_of_images_and_its_shifts_refuse_another_order_of_pixels():
@@ -89,7 +101,8 @@ def test_a_grey_picture_of_16_bits_is_read_as_it_is_or_refused_by_its_value(tmp_
 
 
 def test_what_pillow_would_drop_from_a_picture_is_refused(tmp_path):
-    """Transparency, all pictures of an animation but the first, and the lower 8 of 16 bits a colour (a PNG written by hand)."""
+    """Transparency, all pictures of an animation but the first, and the lower 8 of 16 bits a colour (a PNG
+    written by hand)."""
     PIL = pytest.importorskip("PIL.Image")
     seen = np.full((2, 2, 4), 255, dtype=np.uint8)
     assert Images(saved(tmp_path / "opaque", seen)).shape == (3, 2, 2)
@@ -106,7 +119,12 @@ def test_what_pillow_would_drop_from_a_picture_is_refused(tmp_path):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # one pixel, 16 bits, three colours
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + bytes(6))) + chunk(b"IEND", b"")
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" + bytes(6)))
+        + chunk(b"IEND", b"")
+    )
     (tmp_path / "fine").mkdir()
     (tmp_path / "fine" / "a.png").write_bytes(png)
     with pytest.raises(BadArgument, match="16 bits a colour"):

@@ -1,4 +1,5 @@
-"""Runs on environments that are interrupted go on bit for bit: what was played, what was left of a pass, and the environments themselves."""
+"""Runs on environments that are interrupted go on bit for bit: what was played, what was left of a pass,
+and the environments themselves."""
 
 from __future__ import annotations
 
@@ -26,12 +27,15 @@ SYNC = {"vectorization_mode": "sync"}
 
 
 def ppo(environment: str, settings: dict[str, Any] | None, **more: Any) -> th.Objective:
-    rollouts = Rollouts(environment, 3, settings=settings, **({"length": 16, "epochs": 2, "batch_size": 20} | more))
+    rollouts = Rollouts(
+        environment, 3, settings=settings, **({"length": 16, "epochs": 2, "batch_size": 20} | more)
+    )
     d = int(np.prod(rollouts.environments.shape))
     space = rollouts.actions
     policy = th.rl.Policy(
         torch.nn.Sequential(
-            th.networks.Normaliser(d), th.networks.mlp(d, 8, th.rl.Policy(torch.nn.Identity(), space).actions.outputs)
+            th.networks.Normaliser(d),
+            th.networks.mlp(d, 8, th.rl.Policy(torch.nn.Identity(), space).actions.outputs),
         ),
         space,
     )
@@ -47,7 +51,15 @@ def c51() -> th.Objective:
         [
             th.LogLikelihood(
                 model,
-                Replay("CartPole-v1", 2, learning_starts=30, buffer_size=60, target_update_interval=7, batch_size=8, n_steps=2),
+                Replay(
+                    "CartPole-v1",
+                    2,
+                    learning_starts=30,
+                    buffer_size=60,
+                    target_update_interval=7,
+                    batch_size=8,
+                    n_steps=2,
+                ),
             )
         ]
     )
@@ -58,15 +70,23 @@ SYSTEMS = {
     "PPO, copies apart": lambda: ppo("CartPole-v1", SYNC | {"max_episode_steps": 11}),
     "PPO, whole episodes": lambda: ppo("CartPole-v1", {"max_episode_steps": 15}, length=None),
     "PPO, a continuous action": lambda: ppo("Pendulum-v1", {"max_episode_steps": 13}),
-    "A2C, segments": lambda: ppo("Acrobot-v1", {"max_episode_steps": 21}, epochs=None, batch_size=None, length=5),
+    "A2C, segments": lambda: ppo(
+        "Acrobot-v1", {"max_episode_steps": 21}, epochs=None, batch_size=None, length=5
+    ),
     "C51": c51,
 }
 
 
 def trained(system: str, path: Any, until: int = STEPS) -> torch.Tensor:
-    """θ after the steps; with `until`, the process is gone after so many, wherever that is between two checkpoints."""
+    """θ after the steps; with `until`, the process is gone after so many, wherever that is between two
+    checkpoints."""
     solver = th.Stochastic(
-        steps=STEPS, learning_rate=0.01, held_out=None, checkpoint=path, checkpoint_every=3, evaluate_every=STEPS
+        steps=STEPS,
+        learning_rate=0.01,
+        held_out=None,
+        checkpoint=path,
+        checkpoint_every=3,
+        evaluate_every=STEPS,
     )
     objective = SYSTEMS[system]()
     state = solver.start(objective)
@@ -109,15 +129,24 @@ def test_a_process_that_is_killed_goes_on_bit_for_bit(tmp_path):
     assert torch.equal(trained("PPO, segments", path), trained("PPO, segments", tmp_path / "whole"))
 
 
-# ---- one environment ---------------------------------------------------------------------------------------------------------
+# ---- one environment ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [{}, SYNC], ids=["together", "apart"])
 @pytest.mark.parametrize(
-    "name", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1", "FrozenLake-v1"]
+    "name",
+    [
+        "CartPole-v1",
+        "Acrobot-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+        "FrozenLake-v1",
+    ],
 )
 def test_an_environment_stands_where_another_stood(name, settings):
-    """The same actions from there on have the same states, rewards and ends, through limits of steps and new episodes."""
+    """The same actions from there on have the same states, rewards and ends, through limits of steps and new
+    episodes."""
     one, other = Environments(name, 3, settings), Environments(name, 3, settings)
     one.reset(seed=1)
     generator = np.random.default_rng(0)

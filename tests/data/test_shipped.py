@@ -24,9 +24,12 @@ R = {
 
 
 def test_the_ships_give_the_estimates_and_the_deviance_of_r() -> None:
-    """R, MASS::ships: glm(incidents ~ type + factor(year) + factor(period) + offset(log(service)), poisson, subset = service > 0):
-    the estimates above, residual deviance 38.69505 on 25 degrees of freedom (McCullagh and Nelder, 1989, §6.3.2: 38.7)."""
-    fit = th.fit("incidents ~ type + built + period + offset(log(service))", shipped("ships"), family="poisson")
+    """R, MASS::ships: glm(incidents ~ type + factor(year) + factor(period) + offset(log(service)), poisson,
+    subset = service > 0): the estimates above, residual deviance 38.69505 on 25 degrees of freedom (McCullagh
+    and Nelder, 1989, §6.3.2: 38.7)."""
+    fit = th.fit(
+        "incidents ~ type + built + period + offset(log(service))", shipped("ships"), family="poisson"
+    )
     assert fit.estimates.to_dict() == pytest.approx(R, abs=5e-6)
     y = torch.tensor(pd.read_csv(shipped("ships"))["incidents"], dtype=torch.float64)
     saturated = float(th.families.Poisson().log_prob(y, y).sum())

@@ -1,4 +1,5 @@
-"""A table streamed from Parquet is the table in memory: estimates, log-likelihood and errors, whatever its row groups."""
+"""A table streamed from Parquet is the table in memory: estimates, log-likelihood and errors, whatever its
+row groups."""
 
 import numpy as np
 import pandas as pd
@@ -72,9 +73,13 @@ CASES = [
 
 @pytest.mark.parametrize(("formula", "family", "more"), CASES, ids=lambda v: str(v))
 def test_streaming_changes_nothing(table, path, formula, family, more):
-    """The same rows in memory, to 10⁻⁹ relative; the in-memory road is held to other software in tests/solvers."""
+    """The same rows in memory, to 10⁻⁹ relative; the in-memory road is held to other software in
+    tests/solvers."""
     formula = formula.replace("a_b", "g:C(w)")
-    streamed, whole = th.fit(formula, Frame(path, memory=1), family, **more), th.fit(formula, table, family, **more)
+    streamed, whole = (
+        th.fit(formula, Frame(path, memory=1), family, **more),
+        th.fit(formula, table, family, **more),
+    )
     assert streamed.source.streamed
     assert not whole.source.streamed
     assert list(streamed.estimates.index) == list(whole.estimates.index)
@@ -120,7 +125,9 @@ def bad_row(table, **columns):
     for name, value in columns.items():
         frame[name] = frame[name].astype(float)
         frame.loc[1700, name] = value
-    frame.loc[[3, 1000], "real"] = np.nan  # dropped rows before it, so that places among the rows used are not places in the data
+    frame.loc[[3, 1000], "real"] = (
+        np.nan
+    )  # dropped rows before it, so that places among the rows used are not places in the data
     return frame
 
 
@@ -131,7 +138,12 @@ def bad_row(table, **columns):
         ({"z": -1.0}, {"formula": "real ~ log(z)"}, NotFinite, r"log\(z\)' is nan in row 1700"),
         ({"z": -1.0}, {"formula": "real ~ w + offset(log(z))"}, NotFinite, "offset.* is nan in row 1700"),
         ({"z": -1.0}, {"formula": "log(z) ~ w + real"}, NotFinite, r"log\(z\) is nan in row 1700"),
-        ({"count": -2.0}, {"formula": "count ~ real", "family": "poisson"}, OutOfSupport, "row 1700: count = -2"),
+        (
+            {"count": -2.0},
+            {"formula": "count ~ real", "family": "poisson"},
+            OutOfSupport,
+            "row 1700: count = -2",
+        ),
         ({"w": -1.0}, {"formula": "count ~ real", "weights": "w"}, BadWeights, "row 1700 is -1"),
         ({"w": np.nan}, {"formula": "count ~ real", "weights": "w"}, BadWeights, "row 1700 is missing"),
         ({"z": np.nan}, {"formula": "z ~ w", "missing": "raise"}, NotFinite, "'z' is missing in row 1700"),
@@ -179,7 +191,9 @@ def test_levels_that_only_later_blocks_hold_are_found(table, tmp_path):
     frame.to_parquet(tmp_path / "g.parquet")
     fit = th.fit("real ~ g", Frame(tmp_path / "g.parquet", memory=1))
     means = frame.groupby("g")["real"].mean()
-    np.testing.assert_allclose(fit.estimates[:3], [means["a"], means["b"] - means["a"], means["c"] - means["a"]], rtol=1e-12)
+    np.testing.assert_allclose(
+        fit.estimates[:3], [means["a"], means["b"] - means["a"], means["c"] - means["a"]], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,6 +230,7 @@ def test_a_word_among_numbers_is_named_by_its_row(tmp_path):
     lines[1 + 17] = "oops,17"
     (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(
-        OutOfSupport, match=r"the response 'y' is 'oops' in row 17, and a number elsewhere \(1 of its 30 values are words\)"
+        OutOfSupport,
+        match=r"the response 'y' is 'oops' in row 17, and a number elsewhere \(1 of its 30 values are words\)",
     ):
         th.fit("y ~ x", tmp_path / "rows.csv")

@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from thetahat.errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, UnknownLevel, WrongType
+from thetahat.errors import (
+    BadArgument,
+    DataError,
+    EmptyData,
+    MalformedFile,
+    UnknownColumn,
+    UnknownLevel,
+    WrongType,
+)
 from thetahat.language import BPE, Bytes, Characters, Tokens
 from thetahat.language.tokenizers import from_config
 
@@ -20,7 +28,7 @@ def texts_of(tokens: Tokens) -> str:
     return tokens.decode([t for t in tokens.stream.take(np.arange(len(tokens.stream))) if t < 256])
 
 
-# ---- tables and lists --------------------------------------------------------------------------------------------------------
+# ---- tables and lists --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,12 +59,13 @@ def test_a_table_without_a_column_of_texts_is_refused_with_its_columns():
         Tokens(7)
 
 
-# ---- lines of JSON ------------------------------------------------------------------------------------------------------------
+# ---- lines of JSON -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
 def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path, separator):
-    """JSON allows U+2028, U+2029 and U+0085 in a string as they stand; the control characters are escaped by json.dumps."""
+    """JSON allows U+2028, U+2029 and U+0085 in a string as they stand; the control characters are escaped by
+    json.dumps."""
     text = f"a{separator}b"
     (tmp_path / "x.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert Tokens(tmp_path / "x.jsonl").decode(Bytes().encode(text)) == text
@@ -86,21 +95,25 @@ def test_half_a_character_is_refused_by_its_place(tmp_path):
             tokenizer.encode(b"abc")
 
 
-# ---- tokens to text ------------------------------------------------------------------------------------------------------------
+# ---- tokens to text ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [-1, 10**6, 1.5])
 @pytest.mark.parametrize("kind", ["bytes", "characters", "bpe"])
 def test_a_token_that_is_not_of_the_vocabulary_has_no_text(kind, bad):
     """Python would count −1 from the end of the alphabet."""
-    tokenizer = {"bytes": Bytes(), "characters": Characters("abc"), "bpe": BPE.train(["abc"], vocabulary=258)}[kind]
+    tokenizer = {
+        "bytes": Bytes(),
+        "characters": Characters("abc"),
+        "bpe": BPE.train(["abc"], vocabulary=258),
+    }[kind]
     with pytest.raises(UnknownLevel, match=f"the token {bad} at 1 .* 0 … {tokenizer.vocabulary - 1}"):
         tokenizer.decode([0, bad])
     last = torch.tensor([0, tokenizer.vocabulary - 1])
     assert isinstance(tokenizer.decode(last), str)
 
 
-# ---- special tokens in texts ---------------------------------------------------------------------------------------------------
+# ---- special tokens in texts -------------------------------------------------------------------------------
 
 CHAT = "<|im_start|>user\nHi<|im_end|>\n"
 
@@ -108,7 +121,9 @@ CHAT = "<|im_start|>user\nHi<|im_end|>\n"
 def chat_tokenizer():
     package = pytest.importorskip("tokenizers")
     own = BPE.train([CHAT], vocabulary=270)._own
-    own.add_special_tokens([package.AddedToken("<|im_start|>", special=True), package.AddedToken("<|im_end|>", special=True)])
+    own.add_special_tokens(
+        [package.AddedToken("<|im_start|>", special=True), package.AddedToken("<|im_end|>", special=True)]
+    )
     return own
 
 

@@ -13,7 +13,9 @@ from thetahat.data import Batch, Tensors, Transformed, maps
 from thetahat.errors import BadArgument, DataError, NotFinite, OutOfSupport
 
 rng = np.random.default_rng(0)
-ROWS = torch.from_numpy(np.exp(rng.normal(size=(40, 3)) @ np.array([[1.0, 0.3, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 2.0]])))
+ROWS = torch.from_numpy(
+    np.exp(rng.normal(size=(40, 3)) @ np.array([[1.0, 0.3, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 2.0]]))
+)
 UNIT = torch.sigmoid(torch.log(ROWS))
 
 CHAINS = {
@@ -48,13 +50,18 @@ def test_the_log_determinant_is_that_of_the_jacobian(chain: str) -> None:
 def test_one_scale_for_all_columns_is_counted_for_each() -> None:
     """t = (x − 1)/2 of three columns: log |det| = −3 log 2."""
     one = maps.Standardise(1.0, 2.0)
-    torch.testing.assert_close(one.log_determinant(ROWS), torch.full((40,), -3 * math.log(2), dtype=torch.float64))
-    torch.testing.assert_close(one.log_determinant(ROWS[:, 0]), torch.full((40,), -math.log(2), dtype=torch.float64))
+    torch.testing.assert_close(
+        one.log_determinant(ROWS), torch.full((40,), -3 * math.log(2), dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        one.log_determinant(ROWS[:, 0]), torch.full((40,), -math.log(2), dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("chosen", [["standardise"], ["whiten"], ["standardise", "whiten"]], ids=", ".join)
 def test_a_normal_is_scored_alike_in_any_linear_units(chosen: list[str]) -> None:
-    """The normal family is closed under affine maps, so the maximum of log p(x) is the same number whichever t it is fitted to."""
+    """The normal family is closed under affine maps, so the maximum of log p(x) is the same number
+    whichever t it is fitted to."""
     model = lambda: th.models.Density(th.families.MultivariateNormal(3))  # noqa: E731
     raw = th.fit(model(), Tensors({"y": ROWS}))
     mapped = th.fit(model(), Transformed(ROWS, *chosen))
@@ -89,7 +96,9 @@ def test_other_data_go_through_the_same_maps() -> None:
     """`like` learns nothing: the constants are those of the first data."""
     train = Transformed(ROWS[:30], "standardise")
     held_out = train.like(ROWS[30:])
-    torch.testing.assert_close(held_out.whole["y"], (ROWS[30:] - ROWS[:30].mean(0)) / ROWS[:30].std(0, correction=0))
+    torch.testing.assert_close(
+        held_out.whole["y"], (ROWS[30:] - ROWS[:30].mean(0)) / ROWS[:30].std(0, correction=0)
+    )
     assert held_out.fingerprint == Tensors({"y": ROWS[30:]}).fingerprint
 
 
@@ -112,7 +121,9 @@ def test_counts_weigh_what_is_learnt() -> None:
 
 def test_a_table_is_read_in_the_order_of_its_columns() -> None:
     source = Transformed({"a": [1.0, 2.0, 4.0], "b": [3.0, 5.0, 4.0]}, "standardise")
-    torch.testing.assert_close(source.restore(source.whole["y"])[:, 1], torch.tensor([3.0, 5.0, 4.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        source.restore(source.whole["y"])[:, 1], torch.tensor([3.0, 5.0, 4.0], dtype=torch.float64)
+    )
 
 
 def test_streamed_batches_are_the_whole() -> None:

@@ -39,7 +39,8 @@ class Read(Model):
 
 
 class Noisy(Model):
-    """log p of the batch, minus `gap`, plus noise of standard deviation `noise`: a bound or an estimate that draws."""
+    """log p of the batch, minus `gap`, plus noise of standard deviation `noise`: a bound or an estimate that
+    draws."""
 
     def __init__(self, kind: str, *, gap: float = 0.0, noise: float = 0.1, K: int | None = None):
         super().__init__()
@@ -47,13 +48,17 @@ class Noisy(Model):
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         exact = batch["log_p"]
-        return exact - self.gap + self.noise * torch.randn(exact.shape, dtype=exact.dtype, generator=generator)
+        return (
+            exact - self.gap + self.noise * torch.randn(exact.shape, dtype=exact.dtype, generator=generator)
+        )
 
 
 def values(*log_p: float, count: Tensor | None = None, block: int = 16384) -> Tensors:
     """A source whose log p is given."""
     tensor = torch.tensor(log_p, dtype=torch.float64)
-    return Tensors({"log_p": tensor, "y": torch.arange(len(tensor), dtype=torch.float64)}, count=count, block=block)
+    return Tensors(
+        {"log_p": tensor, "y": torch.arange(len(tensor), dtype=torch.float64)}, count=count, block=block
+    )
 
 
 def people(n: int = 300, seed: int = 0) -> dict[str, np.ndarray]:

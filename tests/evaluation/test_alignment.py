@@ -1,4 +1,5 @@
-"""Rows: those that a fit uses decide its levels; what it says of each row stands in the user's own order, under the user's own index."""
+"""Rows: those that a fit uses decide its levels; what it says of each row stands in the user's own order,
+under the user's own index."""
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def with_holes(frame):
     return frame, np.array([3, 7, 11, 20])
 
 
-# ---- the user's index --------------------------------------------------------------------------------------------------------
+# ---- the user's index --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["quantile", "response", "pearson", "deviance"])
@@ -41,7 +42,9 @@ def test_residuals_have_the_tables_index_and_nan_where_a_row_was_dropped(kind):
     whole = th.fit("y ~ x + g", frame.dropna()).residuals(kind)
     pd.testing.assert_series_equal(found.dropna(), whole)
     if kind == "response":
-        pd.testing.assert_series_equal(found.dropna(), smf.ols("y ~ x + g", frame).fit().resid, check_names=False, rtol=1e-9)
+        pd.testing.assert_series_equal(
+            found.dropna(), smf.ols("y ~ x + g", frame).fit().resid, check_names=False, rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,9 @@ def test_categories_are_predicted_under_the_index_too():
     p = fit.predict(what="probabilities")
     pd.testing.assert_index_equal(p.index, frame.index)
     assert np.flatnonzero(p["yes"].isna()).tolist() == [3, 7, 20]
-    theirs = smf.logit("v ~ x", frame.assign(v=(frame["y"] == "yes") * 1.0).drop(frame.index[[3]])).fit(disp=0)
+    theirs = smf.logit("v ~ x", frame.assign(v=(frame["y"] == "yes") * 1.0).drop(frame.index[[3]])).fit(
+        disp=0
+    )
     np.testing.assert_allclose(p["yes"].dropna(), theirs.predict(), rtol=1e-6)
     drawn = fit.sample()
     assert set(drawn.dropna()) == {"no", "yes"}
@@ -117,9 +122,17 @@ def test_other_tables_give_arrays_of_as_many_rows_as_they_have(make, tmp_path):
     frame, holes = with_holes(table())
     given = frame.reset_index(drop=True)
     given.to_parquet(tmp_path / "a.parquet")
-    data = str(tmp_path / "a.parquet") if make == "file" else make({c: [None if v != v else v for v in given[c]] for c in given})
+    data = (
+        str(tmp_path / "a.parquet")
+        if make == "file"
+        else make({c: [None if v != v else v for v in given[c]] for c in given})
+    )
     fit, want = th.fit("y ~ x + g", data), th.fit("y ~ x + g", frame)
-    for found, own in [(fit.residuals(), want.residuals()), (fit.predict(), want.predict()), (fit.sample(), want.sample())]:
+    for found, own in [
+        (fit.residuals(), want.residuals()),
+        (fit.predict(), want.predict()),
+        (fit.sample(), want.sample()),
+    ]:
         assert isinstance(found, np.ndarray)
         np.testing.assert_array_equal(found, own.to_numpy())
     assert np.flatnonzero(np.isnan(fit.predict())).tolist() == holes.tolist()
@@ -134,7 +147,9 @@ def test_a_table_without_holes_keeps_its_index_and_a_row_of_weight_zero_is_left_
     frame.iloc[4, 3] = 0.0
     fit = th.fit("y ~ x", frame, weights="w")
     assert np.flatnonzero(fit.residuals().isna()).tolist() == [4]
-    np.testing.assert_allclose(fit.estimates, th.fit("y ~ x", frame.drop(frame.index[4])).estimates, rtol=1e-12)
+    np.testing.assert_allclose(
+        fit.estimates, th.fit("y ~ x", frame.drop(frame.index[4])).estimates, rtol=1e-12
+    )
     pd.testing.assert_index_equal(fit.predict(frame).index, frame.index)
     assert not fit.predict(frame).isna().any()
 
@@ -145,7 +160,7 @@ def test_every_row_incomplete_is_nothing_to_predict_from():
         fit.predict({"x": [np.nan, np.nan]})
 
 
-# ---- levels ------------------------------------------------------------------------------------------------------------------
+# ---- levels ------------------------------------------------------------------------------------------------
 
 LEAVING = ["response", "predictor", "trials", "zero weight"]
 
@@ -164,7 +179,8 @@ def emptied(how, level="d"):
 @pytest.mark.parametrize("level", ["a", "d"])
 @pytest.mark.parametrize("kind", ["text", "category", "contrast", "interaction", "streamed"])
 def test_levels_are_those_of_the_rows_that_are_used(how, level, kind, tmp_path):
-    """The fit of the table without those rows: the same names, the first level that is left as reference (R: drop.unused.levels)."""
+    """The fit of the table without those rows: the same names, the first level that is left as reference (R:
+    drop.unused.levels)."""
     frame, given, family = emptied(how, level)
     frame = frame if kind != "category" else frame.astype({"g": "category"})
     right = {"contrast": "C(g, contr.treatment) + z - z", "interaction": "g*x"}.get(kind, "g") + (

@@ -32,13 +32,17 @@ def forecasts(p: np.ndarray, y: np.ndarray, count: np.ndarray | None = None) -> 
     """Probabilities of 1 that were said, and what happened."""
     x = torch.tensor(np.log(p / (1 - p)))
     tensors = {"x": x, "y": torch.tensor(y, dtype=torch.float64)}
-    return Conditional(th.families.Bernoulli(), Said()), Tensors(tensors, count=None if count is None else torch.tensor(count))
+    return Conditional(th.families.Bernoulli(), Said()), Tensors(
+        tensors, count=None if count is None else torch.tensor(count)
+    )
 
 
 def test_wilsons_interval_is_statsmodels():
     """proportion_confint(method="wilson"), at both ends too."""
     k, n = np.array([0.0, 3.0, 17.0, 20.0]), np.array([5.0, 40.0, 20.0, 20.0])
-    np.testing.assert_allclose(wilson(k, n, 0.9), proportion_confint(k, n, alpha=0.1, method="wilson"), atol=1e-12)
+    np.testing.assert_allclose(
+        wilson(k, n, 0.9), proportion_confint(k, n, alpha=0.1, method="wilson"), atol=1e-12
+    )
 
 
 def test_bins_of_a_mean_are_those_of_numpy():
@@ -54,7 +58,8 @@ def test_bins_of_a_mean_are_those_of_numpy():
 
 
 def test_a_canonical_fit_is_calibrated_on_the_whole():
-    """Score equation of the intercept: Σ n·predicted = Σ n·observed; and a category's own bins match exactly."""
+    """Score equation of the intercept: Σ n·predicted = Σ n·observed; and a category's own bins match
+    exactly."""
     fit = th.fit("event ~ x + z", DATA, "bernoulli")
     table = calibration(fit.model, fit.source, bins=7)
     assert (table["n"] * table["predicted"]).sum() == pytest.approx((table["n"] * table["observed"]).sum())
@@ -79,9 +84,14 @@ def test_a_binomial_is_a_share_of_its_trials():
 def test_frequency_weights_are_rows():
     fit = th.fit("claims ~ x", DATA, "poisson", weights="weight")
     repeated = Tensors(
-        {k: np.repeat(v.numpy(), DATA["weight"].astype(int), 0) for k, v in next(fit.source.batches()).tensors.items()}
+        {
+            k: np.repeat(v.numpy(), DATA["weight"].astype(int), 0)
+            for k, v in next(fit.source.batches()).tensors.items()
+        }
     )
-    np.testing.assert_allclose(calibration(fit.model, fit.source, bins=1), calibration(fit.model, repeated, bins=1), rtol=1e-10)
+    np.testing.assert_allclose(
+        calibration(fit.model, fit.source, bins=1), calibration(fit.model, repeated, bins=1), rtol=1e-10
+    )
 
 
 def test_rows_that_were_not_observed_take_no_part():
@@ -91,7 +101,7 @@ def test_rows_that_were_not_observed_take_no_part():
     np.testing.assert_allclose(calibration(*with_padding, bins=2), calibration(*without, bins=2))
 
 
-# ---- PIT --------------------------------------------------------------------------------------------------------------------
+# ---- PIT ---------------------------------------------------------------------------------------------------
 
 
 def test_the_histogram_of_exact_quantiles_is_flat():
@@ -106,7 +116,8 @@ def test_the_histogram_of_exact_quantiles_is_flat():
 
 
 def test_a_spread_that_is_too_small_shows_as_a_bowl():
-    """Overdispersed counts under a Poisson: both ends of the histogram leave the band; under their own family they do not."""
+    """Overdispersed counts under a Poisson: both ends of the histogram leave the band; under their own family
+    they do not."""
     rng = np.random.default_rng(0)
     y = torch.tensor(rng.negative_binomial(2, 0.2, 1500).astype(float))
     wrong, right = (
@@ -117,7 +128,7 @@ def test_a_spread_that_is_too_small_shows_as_a_bowl():
     assert ((right["count"] >= right["low"]) & (right["count"] <= right["high"])).all()
 
 
-# ---- what cannot be ------------------------------------------------------------------------------------------------------------
+# ---- what cannot be ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +151,7 @@ def test_a_category_has_no_mean_to_bin_and_no_order_for_a_histogram():
         pit(fit.model, fit.source)
 
 
-# ---- censored times ----------------------------------------------------------------------------------------------------------
+# ---- censored times ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -153,36 +164,53 @@ def times():
 
 
 def test_kaplan_and_meier_is_statsmodels(times):
-    """statsmodels, SurvfuncRight: the estimate at every event, and Greenwood's error, by which the interval is exp(−exp(log(−log S) ± z·se))."""
+    """statsmodels, SurvfuncRight: the estimate at every event, and Greenwood's error, by which the
+    interval is exp(−exp(log(−log S) ± z·se))."""
     function = SurvfuncRight(times["t"], times["s"])
-    for t, value, error in list(zip(function.surv_times, function.surv_prob, function.surv_prob_se, strict=True))[5:200:20]:
+    for t, value, error in list(
+        zip(function.surv_times, function.surv_prob, function.surv_prob_se, strict=True)
+    )[5:200:20]:
         found, low, high = kaplan_meier(times["t"], times["s"] == 1, t)
         half = 1.959963984540054 * error / value / abs(np.log(value))
-        np.testing.assert_allclose([found, low, high], [value, value ** np.exp(half), value ** np.exp(-half)], rtol=1e-9)
+        np.testing.assert_allclose(
+            [found, low, high], [value, value ** np.exp(half), value ** np.exp(-half)], rtol=1e-9
+        )
 
 
 def test_rows_that_enter_late_are_at_risk_from_then_on():
     """By hand: at 2 the rows at risk are those that entered before and are still there."""
-    time, event, entry = np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4, dtype=bool), np.array([0.0, 0.0, 2.5, 0.0])
+    time, event, entry = (
+        np.array([1.0, 2.0, 3.0, 4.0]),
+        np.ones(4, dtype=bool),
+        np.array([0.0, 0.0, 2.5, 0.0]),
+    )
     assert kaplan_meier(time, event, 2.0, entry=entry)[0] == pytest.approx((1 - 1 / 3) * (1 - 1 / 2))
 
 
 def test_censored_times_are_calibrated_by_kaplan_and_meier(times):
-    """The true model: predicted shares lie within three standard errors of the observed; the mean of censored times, 0.9, would not."""
+    """The true model: predicted shares lie within three standard errors of the observed; the mean of censored
+    times, 0.9, would not."""
     fit = th.fit("Surv(t, s) ~ x", times, "weibull")
     found = fit.calibration(bins=5, level=0.997, at=1.0)
     assert ((found["low"] <= found["predicted"]) & (found["predicted"] <= found["high"])).all()
     assert found["n"].sum() == 400
     one = fit.calibration(bins=1, at=1.0)
     assert one["observed"].iloc[0] == pytest.approx(1 - kaplan_meier(times["t"], times["s"] == 1, 1.0)[0])
-    scale, shape = np.exp(fit.estimates["Intercept"] + fit.estimates["x"] * times["x"]), fit.estimates["shape"]
+    scale, shape = (
+        np.exp(fit.estimates["Intercept"] + fit.estimates["x"] * times["x"]),
+        fit.estimates["shape"],
+    )
     assert one["predicted"].iloc[0] == pytest.approx((1 - np.exp(-((1.0 / scale) ** shape))).mean())
-    assert fit.calibration().attrs["at"] == np.quantile(times["t"][times["s"] == 1], 0.5, method="inverted_cdf")
+    assert fit.calibration().attrs["at"] == np.quantile(
+        times["t"][times["s"] == 1], 0.5, method="inverted_cdf"
+    )
 
 
 def test_rows_known_up_to_an_interval_have_no_calibration(times):
     """Kaplan and Meier's estimate is of times seen or censored to the right."""
-    data = times | {"end": np.where(np.arange(400) < 5, times["t"] + 1, np.where(times["s"] == 1, times["t"], np.inf))}
+    data = times | {
+        "end": np.where(np.arange(400) < 5, times["t"] + 1, np.where(times["s"] == 1, times["t"], np.inf))
+    }
     fit = th.fit('Surv(t, end, type="interval2") ~ x', data, "weibull")
     with pytest.raises(BadArgument, match="interval, or below a bound"):
         fit.calibration()

@@ -36,15 +36,22 @@ def classes(n=1000, k=4, temperature=1.0, seed=0):
     eta = 2 * rng.normal(size=(n, k))
     p = np.exp(eta / temperature)
     y = (p.cumsum(1) / p.sum(1, keepdims=True) < rng.random((n, 1))).sum(1)
-    return Conditional(th.families.Categorical(k), Said()), Tensors({"x": torch.tensor(eta), "y": torch.tensor(y)})
+    return Conditional(th.families.Categorical(k), Said()), Tensors(
+        {"x": torch.tensor(eta), "y": torch.tensor(y)}
+    )
 
 
 def truth(of, k=4, temperature=1.0, bins=10, n=200_000):
-    """√ mean_b (said − true)² within bins of a sample so large that bins are quantiles, true probabilities in place of what happened."""
+    """√ mean_b (said − true)² within bins of a sample so large that bins are quantiles, true probabilities in
+    place of what happened."""
     eta = 2 * np.random.default_rng(99).normal(size=(n, k))
     said, true = (np.exp(eta / t) / np.exp(eta / t).sum(1, keepdims=True) for t in (1.0, temperature))
     top = said.argmax(1)
-    pairs = [(said[:, j], true[:, j]) for j in range(k)] if of == "classes" else [(said[range(n), top], true[range(n), top])]
+    pairs = (
+        [(said[:, j], true[:, j]) for j in range(k)]
+        if of == "classes"
+        else [(said[range(n), top], true[range(n), top])]
+    )
     parts = [((q - p)[rows].mean()) ** 2 for p, q in pairs for rows in np.array_split(np.argsort(p), bins)]
     return np.sqrt(np.mean(parts))
 
@@ -61,7 +68,8 @@ def test_the_error_is_the_formula():
 
 
 def test_what_chance_adds_is_taken_off():
-    """The mean of D over 200 samples of perfect calibration is 0 within 4 standard errors; Σ w |d̄| is far above."""
+    """The mean of D over 200 samples of perfect calibration is 0 within 4 standard errors; Σ w |d̄| is far
+    above."""
     found = [calibration_error(*classes(400, seed=s), bins=20, draws=1) for s in range(200)]
     D = np.array([each.squared for each in found])
     assert abs(D.mean()) < 4 * D.std(ddof=1) / np.sqrt(200)
@@ -70,16 +78,23 @@ def test_what_chance_adds_is_taken_off():
 
 @pytest.mark.parametrize("of", ["top", "classes"])
 def test_perfect_calibration_is_in_the_interval_as_often_as_it_says(of):
-    """Of 100 samples 0 is in (1 + level)/2 of them: for level 0.9, 95; fewer than 88 have probability 0.001."""
-    low = [calibration_error(*classes(300, seed=s), of=of, bins=8, level=0.9, draws=200).low for s in range(100)]
+    """Of 100 samples 0 is in (1 + level)/2 of them: for level 0.9, 95; fewer than 88 have probability
+    0.001."""
+    low = [
+        calibration_error(*classes(300, seed=s), of=of, bins=8, level=0.9, draws=200).low for s in range(100)
+    ]
     assert 88 <= sum(each == 0 for each in low) < 100
 
 
 @pytest.mark.parametrize("of", ["top", "classes"])
 def test_a_known_miscalibration_is_in_the_interval_as_often_as_it_says(of):
-    """Logits twice too large: 0.9 of the intervals hold the truth, 40 samples; fewer than 30 have probability 0.002."""
+    """Logits twice too large: 0.9 of the intervals hold the truth, 40 samples; fewer than 30 have probability
+    0.002."""
     true = truth(of, temperature=2.0)
-    found = [calibration_error(*classes(600, temperature=2.0, seed=s), of=of, bins=10, level=0.9, draws=200) for s in range(40)]
+    found = [
+        calibration_error(*classes(600, temperature=2.0, seed=s), of=of, bins=10, level=0.9, draws=200)
+        for s in range(40)
+    ]
     assert sum(each.low <= true <= each.high for each in found) >= 30
     assert all(each.low > 0 for each in found)
     assert np.mean([each.value for each in found]) == pytest.approx(true, rel=0.05)
@@ -108,9 +123,9 @@ def test_two_categories_are_a_bernoulli():
     bernoulli = calibration_error(*forecasts(p, y), draws=50)
     odds = torch.tensor(np.log(p / (1 - p)))[:, None]
     two = Conditional(th.families.Categorical(2), Said())
-    assert calibration_error(two, Tensors({"x": odds, "y": torch.tensor(y)}), draws=50).squared == pytest.approx(
-        bernoulli.squared
-    )
+    assert calibration_error(
+        two, Tensors({"x": odds, "y": torch.tensor(y)}), draws=50
+    ).squared == pytest.approx(bernoulli.squared)
 
 
 def test_frequency_weights_are_rows_and_unobserved_rows_take_no_part():
@@ -130,7 +145,10 @@ def test_it_is_the_same_again_with_the_same_seed():
 def test_a_fit_tells_it_of_new_rows():
     data = people()
     fit = th.fit("choice ~ x + z", data, "categorical")
-    own, half = fit.calibration_error(draws=50), fit.calibration_error({k: v[:150] for k, v in data.items()}, draws=50)
+    own, half = (
+        fit.calibration_error(draws=50),
+        fit.calibration_error({k: v[:150] for k, v in data.items()}, draws=50),
+    )
     assert own.low <= own.value <= own.high
     assert own != half
     assert 0 <= fit.calibration_error(of="classes", level=0.5, draws=50).value < 1

@@ -41,11 +41,14 @@ def test_a_row_counted_c_times_is_compared_c_times():
     a, b, c = np.array([-1.0, -2.0, -4.0]), np.array([-1.5, -1.5, -5.0]), [2, 1, 3]
     counted = compare({"a": of(*a, count=torch.tensor(c)), "b": of(*b, count=torch.tensor(c))}).pair("a", "b")
     repeated = compare({"a": of(*np.repeat(a, c)), "b": of(*np.repeat(b, c))}).pair("a", "b")
-    assert (counted.difference, counted.standard_error) == pytest.approx((repeated.difference, repeated.standard_error))
+    assert (counted.difference, counted.standard_error) == pytest.approx(
+        (repeated.difference, repeated.standard_error)
+    )
 
 
 def test_a_gamma_and_a_normal_of_the_logarithm_stand_in_one_table():
-    """Both in units of y: the difference is that of the log-likelihoods, the second with its Jacobian −Σ log y."""
+    """Both in units of y: the difference is that of the log-likelihoods, the second with its Jacobian −Σ
+    log y."""
     data = people()
     gamma, log = th.fit("positive ~ x + z", data, "gamma"), th.fit("log(positive) ~ x + z", data)
     table = compare({"gamma": gamma, "log": log}).table
@@ -67,9 +70,12 @@ def test_a_model_of_ones_own_stands_beside_a_formula():
 
 
 def test_nested_fits_differ_by_half_the_deviance():
-    """2·difference is the likelihood-ratio statistic; the larger model wins on the data that were fitted, and the note says why."""
+    """2·difference is the likelihood-ratio statistic; the larger model wins on the data that were fitted, and
+    the note says why."""
     data = people()
-    c = compare({"small": th.fit("claims ~ x", data, "poisson"), "large": th.fit("claims ~ x + z", data, "poisson")})
+    c = compare(
+        {"small": th.fit("claims ~ x", data, "poisson"), "large": th.fit("claims ~ x + z", data, "poisson")}
+    )
     assert list(c.scores) == ["large", "small"]
     assert c.pairs[0].difference == pytest.approx(c.scores["large"].total - c.scores["small"].total)
     assert "larger model gains" in str(c)
@@ -78,7 +84,10 @@ def test_nested_fits_differ_by_half_the_deviance():
 
 def test_held_out_data_are_scored_as_each_fit_encodes_them():
     data, other = people(), people(seed=1)
-    fits = {"poisson": th.fit("claims ~ x", data, "poisson"), "geometric": th.fit("claims ~ x", data, "geometric")}
+    fits = {
+        "poisson": th.fit("claims ~ x", data, "poisson"),
+        "geometric": th.fit("claims ~ x", data, "geometric"),
+    }
     c = compare(fits, other)
     assert c.scores["poisson"].total == pytest.approx(fits["poisson"].score(other).total)
     assert c.note == ""
@@ -107,7 +116,7 @@ def test_the_order_of_arguments_changes_nothing(rows):
     assert one.pair(first, third).difference == pytest.approx(around, abs=1e-8)
 
 
-# ---- bounds and estimates ---------------------------------------------------------------------------------------------------
+# ---- bounds and estimates ----------------------------------------------------------------------------------
 
 
 def test_a_bound_below_an_exact_value_proves_nothing():
@@ -132,13 +141,20 @@ def test_a_bound_above_an_exact_value_proves_its_model_better():
 
 
 def test_no_order_of_two_bounds_is_proven():
-    c = compare({"a": of(-1.0, -1.5, kind="lower bound"), "b": of(-2.0, -2.5, kind="lower bound"), "exact": of(-3.0, -3.5)})
+    c = compare(
+        {
+            "a": of(-1.0, -1.5, kind="lower bound"),
+            "b": of(-2.0, -2.5, kind="lower bound"),
+            "exact": of(-3.0, -3.5),
+        }
+    )
     assert c.pair("a", "b").relation == "?"
     assert [c.rank(n) for n in ("a", "b", "exact")] == [(1, 2), (1, 2), (3, 3)]
 
 
 def test_the_noise_of_an_estimate_is_in_the_error():
-    """An unbiased estimate of the same log p: its difference is within its error, which is that of the noise."""
+    """An unbiased estimate of the same log p: its difference is within its error, which is that of the
+    noise."""
     rows = -np.random.default_rng(0).exponential(size=3000)
     exact = of(*rows, fingerprint=values(*rows).fingerprint)
     noisy = score(Noisy("estimate", noise=0.4), values(*rows), generator=torch.Generator().manual_seed(0))
@@ -147,7 +163,7 @@ def test_the_noise_of_an_estimate_is_in_the_error():
     assert pair.z < 4
 
 
-# ---- impossible data --------------------------------------------------------------------------------------------------------
+# ---- impossible data ---------------------------------------------------------------------------------------
 
 
 def test_a_model_that_forbids_what_happened_is_infinitely_worse():
@@ -168,7 +184,7 @@ def test_models_that_forbid_different_rows_are_undecided():
     assert "Each gives probability zero" in str(c.pairs[0])
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------------------------------
 
 
 def refused(a: Score, b: Score) -> str:
@@ -203,7 +219,9 @@ def test_rows_that_were_dropped_are_named_as_the_reason():
     """x is missing once: the fits have 300 and 299 rows."""
     data = people()
     data["x"][3] = np.nan
-    message = refused(th.fit("claims ~ z", data, "poisson").score(), th.fit("claims ~ x", data, "poisson").score())
+    message = refused(
+        th.fit("claims ~ z", data, "poisson").score(), th.fit("claims ~ x", data, "poisson").score()
+    )
     assert "300 and 299 terms" in message
     assert "missing" in message
 
@@ -212,7 +230,8 @@ def test_other_counts_are_refused():
     assert "counted otherwise" in refused(of(-1.0, -2.0), of(-1.0, -2.0, count=torch.tensor([1.0, 2.0])))
     data = people()
     message = refused(
-        th.fit("claims ~ x", data, "poisson").score(), th.fit("claims ~ x", data, "poisson", weights="weight").score()
+        th.fit("claims ~ x", data, "poisson").score(),
+        th.fit("claims ~ x", data, "poisson", weights="weight").score(),
     )
     assert "fingerprints" in message
 
@@ -222,7 +241,8 @@ def test_other_dimensions_are_refused():
 
 
 def test_an_atom_is_not_a_density():
-    """A gamma with a hurdle has a mass at 0; a normal has a density there. Without zeros, they can be compared."""
+    """A gamma with a hurdle has a mass at 0; a normal has a density there. Without zeros, they can be
+    compared."""
     data = people()
     data["spent"] = np.where(np.arange(300) % 5 == 2, 0.0, data["positive"])
     message = refused(th.fit("spent ~ x", data, "hurdle(gamma)").score(), th.fit("spent ~ x", data).score())

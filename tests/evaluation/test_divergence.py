@@ -1,4 +1,5 @@
-"""Entropy, cross-entropy and KL: closed forms against integrals and sums, identities to rounding, estimates against truth and their own error."""
+"""Entropy, cross-entropy and KL: closed forms against integrals and sums, identities to rounding, estimates
+against truth and their own error."""
 
 from __future__ import annotations
 
@@ -19,29 +20,42 @@ from thetahat.families import Categorical, Family, MultivariateNormal, Normal
 
 from ..families.examples import EXAMPLES
 
-SCALARS = [(family, p, extras) for each in EXAMPLES.values() for family, p, extras in each if family.length is None]
+SCALARS = [
+    (family, p, extras) for each in EXAMPLES.values() for family, p, extras in each if family.length is None
+]
 
 
-def pair(family: Family, parameters: tuple[float, ...], extras: dict[str, float], seed: int = 0) -> tuple[tuple, tuple]:
+def pair(
+    family: Family, parameters: tuple[float, ...], extras: dict[str, float], seed: int = 0
+) -> tuple[tuple, tuple]:
     """The family at these parameters, and at others near them on the scale of their links."""
     rng, other = np.random.default_rng(seed), []
     for spec, value in zip(family.parameters.values(), parameters, strict=True):
         eta = spec.link(torch.tensor(value, dtype=torch.float64)) + 0.3 * rng.normal()
         other.append(float(spec.link.inverse(eta)))
     names = family.parameters
-    return (family, dict(zip(names, parameters, strict=True)) | extras), (family, dict(zip(names, other, strict=True)) | extras)
+    return (family, dict(zip(names, parameters, strict=True)) | extras), (
+        family,
+        dict(zip(names, other, strict=True)) | extras,
+    )
 
 
 @pytest.mark.parametrize(
-    ("family", "parameters", "extras"), [e for e in SCALARS if type(e[0]) in kl_forms.FORMS], ids=lambda e: str(e)[:40]
+    ("family", "parameters", "extras"),
+    [e for e in SCALARS if type(e[0]) in kl_forms.FORMS],
+    ids=lambda e: str(e)[:40],
 )
 def test_every_formula_is_the_integral_or_the_sum(family, parameters, extras, monkeypatch):
-    """KL by its formula, and by quadrature of p·(log p − log q): to 10⁻⁹ nats; across a kink (Laplace), a second-order rule, to 10⁻⁶."""
+    """KL by its formula, and by quadrature of p·(log p − log q): to 10⁻⁹ nats; across a kink (Laplace), a
+    second-order rule, to 10⁻⁶."""
     p, q = pair(family, parameters, extras)
     by_formula = kl(p, q)
     monkeypatch.delitem(kl_forms.FORMS, type(family))
     integral = kl(p, q)
-    assert (by_formula.method, integral.method) == ("a formula", "a sum" if family.measure == "mass" else "an integral")
+    assert (by_formula.method, integral.method) == (
+        "a formula",
+        "a sum" if family.measure == "mass" else "an integral",
+    )
     assert by_formula.value == pytest.approx(integral.value, rel=1e-9, abs=1e-9 if family.smooth else 1e-6)
     assert by_formula.value > 0
 
@@ -66,12 +80,17 @@ def test_cross_entropy_is_entropy_and_divergence(family, parameters, extras):
         return
     p, q = pair(family, parameters, extras)
     within = 1e-10 if family.smooth else 1e-5
-    assert cross_entropy(p, q).value == pytest.approx(entropy(p).value + kl(p, q).value, rel=within, abs=within)
+    assert cross_entropy(p, q).value == pytest.approx(
+        entropy(p).value + kl(p, q).value, rel=within, abs=within
+    )
 
 
-@pytest.mark.parametrize("family", [MultivariateNormal(1), MultivariateNormal(2), MultivariateNormal(3)], ids=str)
+@pytest.mark.parametrize(
+    "family", [MultivariateNormal(1), MultivariateNormal(2), MultivariateNormal(3)], ids=str
+)
 def test_normal_vectors_agree_with_draws_and_with_numbers(family):
-    """Monte Carlo over 200,000 draws within four errors; of one component the normal's own formula; scipy's entropy."""
+    """Monte Carlo over 200,000 draws within four errors; of one component the normal's own formula; scipy's
+    entropy."""
     (_, p), (_, q) = pair(family, EXAMPLES["multivariate_normal"][family.dim - 1][1], {})
     exact = kl((family, p), (family, q))
     tensors = [[torch.tensor(v, dtype=torch.float64) for v in each.values()] for each in (p, q)]
@@ -79,9 +98,13 @@ def test_normal_vectors_agree_with_draws_and_with_numbers(family):
     d = family.log_prob(y, *tensors[0]) - family.log_prob(y, *tensors[1])
     assert abs(exact.value - float(d.mean())) < 4 * float(d.std()) / math.sqrt(len(d))
     if family.dim == 1:
-        assert exact.value == pytest.approx(kl(("normal", tuple(p.values())), ("normal", tuple(q.values()))).value, rel=1e-12)
+        assert exact.value == pytest.approx(
+            kl(("normal", tuple(p.values())), ("normal", tuple(q.values()))).value, rel=1e-12
+        )
     covariance = family.variance(*tensors[0]).numpy()
-    assert entropy((family, p)).value == pytest.approx(stats.multivariate_normal(cov=covariance).entropy(), rel=1e-12)
+    assert entropy((family, p)).value == pytest.approx(
+        stats.multivariate_normal(cov=covariance).entropy(), rel=1e-12
+    )
 
 
 def test_the_dirichlet_of_two_shares_is_the_beta():
@@ -107,7 +130,8 @@ def test_entropies_are_scipys():
 
 
 def test_the_chain_rule_of_divergence():
-    """KL of a pair = KL of the first + the mean KL of the second given the first, to 1e-12: 3 × 4 tables, as categories."""
+    """KL of a pair = KL of the first + the mean KL of the second given the first, to 1e-12: 3 × 4 tables, as
+    categories."""
     rng = np.random.default_rng(1)
     P, Q = (rng.dirichlet(np.ones(12)).reshape(3, 4) for _ in range(2))
 
@@ -147,11 +171,12 @@ def test_parameters_that_do_not_fit_the_family_are_named(p, message):
         kl(p, ("gamma", (1.0, 1.0)))
 
 
-# ---- maximum likelihood is minimum divergence --------------------------------------------------------------------------------
+# ---- maximum likelihood is minimum divergence --------------------------------------------------------------
 
 
 def test_the_largest_likelihood_is_the_smallest_divergence():
-    """On a grid: −ℓ(θ)/n − H(shares) = KL(shares ‖ p_θ) at every θ, so that they have one argument; and it is the fit's."""
+    """On a grid: −ℓ(θ)/n − H(shares) = KL(shares ‖ p_θ) at every θ, so that they have one argument; and it is
+    the fit's."""
     y = np.random.default_rng(0).poisson(2.3, 300)
     values, count = np.unique(y, return_counts=True)
     share = count / len(y)
@@ -166,7 +191,8 @@ def test_the_largest_likelihood_is_the_smallest_divergence():
 
 
 def test_the_gradient_of_divergence_is_that_of_the_likelihood():
-    """∂/∂θ of KL(shares ‖ p_θ) is −1/n ∂ℓ/∂θ, by automatic differentiation, for a categorical fit of 4 shares."""
+    """∂/∂θ of KL(shares ‖ p_θ) is −1/n ∂ℓ/∂θ, by automatic differentiation, for a categorical fit of 4
+    shares."""
     counts = torch.tensor([5.0, 1.0, 3.0, 7.0], dtype=torch.float64)
     share = counts / counts.sum()
     eta = torch.tensor([0.2, -0.3, 0.9], dtype=torch.float64, requires_grad=True)
@@ -174,12 +200,15 @@ def test_the_gradient_of_divergence_is_that_of_the_likelihood():
     apart = (share * (share.log() - log_p)).sum()
     of_kl = torch.autograd.grad(apart, eta, retain_graph=True)[0]
     y = torch.repeat_interleave(torch.arange(4), counts.long()).double()
-    of_likelihood = torch.autograd.grad(Categorical(4).log_prob(y, *[e.expand(16) for e in eta]).sum(), eta)[0]
+    of_likelihood = torch.autograd.grad(Categorical(4).log_prob(y, *[e.expand(16) for e in eta]).sum(), eta)[
+        0
+    ]
     torch.testing.assert_close(of_kl, -of_likelihood / 16, rtol=1e-12, atol=1e-14)
 
 
 def test_the_wrong_family_goes_where_divergence_is_least():
-    """A Poisson fitted to 20,000 draws of a negative binomial, mean 3: KL(p ‖ Poisson(m)) by the sum is least at m = 3, where the fit is."""
+    """A Poisson fitted to 20,000 draws of a negative binomial, mean 3: KL(p ‖ Poisson(m)) by the sum is
+    least at m = 3, where the fit is."""
     p = ("negative_binomial", (3.0, 0.7))
     grid = np.linspace(2.8, 3.2, 9)
     assert grid[np.argmin([kl(p, ("poisson", (m,))).value for m in grid])] == pytest.approx(3.0)
@@ -188,7 +217,7 @@ def test_the_wrong_family_goes_where_divergence_is_least():
     assert abs(fit.estimates["mean"] - 3.0) < 4 * fit.standard_errors("sandwich")["mean"]
 
 
-# ---- fits --------------------------------------------------------------------------------------------------------------------
+# ---- fits --------------------------------------------------------------------------------------------------
 
 
 def test_a_fit_is_a_distribution():
@@ -231,7 +260,7 @@ def test_what_a_bound_knows_is_no_divergence():
         entropy(Bound())
 
 
-# ---- samples -----------------------------------------------------------------------------------------------------------------
+# ---- samples -----------------------------------------------------------------------------------------------
 
 
 def test_the_chain_rule_of_entropy():
@@ -252,9 +281,12 @@ def test_text_repeats_and_counts_are_the_same_observations():
     assert entropy(rows) == entropy(text) == entropy(np.repeat([4.0, 9.0, 1.0], [3, 2, 5]))
 
 
-@pytest.mark.parametrize(("share", "above"), [((0.5, 0.3, 0.2), 1.05), ((0.25, 0.25, 0.25, 0.25), 1.3)], ids=str)
+@pytest.mark.parametrize(
+    ("share", "above"), [((0.5, 0.3, 0.2), 1.05), ((0.25, 0.25, 0.25, 0.25), 1.3)], ids=str
+)
 def test_the_error_of_shares_is_calibrated(share, above):
-    """Of 2000 samples of 300: the error is their spread, and up to 1.3 of it for equal shares, of first-order variance 0; bias under a tenth."""
+    """Of 2000 samples of 300: the error is their spread, and up to 1.3 of it for equal shares, of first-order
+    variance 0; bias under a tenth."""
     rng, H = np.random.default_rng(0), stats.entropy(share)
     found = [entropy(np.repeat(np.arange(len(share)), c)) for c in rng.multinomial(300, share, 2000)]
     values, errors = np.array([f.value for f in found]), np.array([f.standard_error for f in found])
@@ -268,7 +300,11 @@ def test_the_error_of_shares_is_calibrated(share, above):
         ("normal", lambda g, n: g.normal(size=n), 0.5 * math.log(2 * math.pi * math.e)),
         ("uniform", lambda g, n: g.random(n), 0.0),
         ("exponential", lambda g, n: 3 * g.exponential(size=n), 1 + math.log(3)),
-        ("two normals", lambda g, n: g.normal(size=(n, 2)) @ [[1.0, 0.5], [0.0, 20.0]], math.log(2 * math.pi * math.e * 20)),
+        (
+            "two normals",
+            lambda g, n: g.normal(size=(n, 2)) @ [[1.0, 0.5], [0.0, 20.0]],
+            math.log(2 * math.pi * math.e * 20),
+        ),
     ],
 )
 def test_the_error_of_neighbours_is_calibrated(name, draw, H):
@@ -290,18 +326,23 @@ def test_conditional_entropy_of_numbers():
 
 
 def test_conditional_entropy_within_groups():
-    """y of spread 1 in one group and 4 in the other, text or codes: the mean of ½ log 2πe and of that plus log 4, within four errors."""
+    """y of spread 1 in one group and 4 in the other, text or codes: the mean of ½ log 2πe and of that plus
+    log 4, within four errors."""
     rng = np.random.default_rng(1)
     group = rng.choice(["a", "b"], 1500)
     y = rng.normal(size=1500) * np.where(group == "a", 1.0, 4.0)
-    found, truth = entropy(y, given=group), 0.5 * math.log(2 * math.pi * math.e) + (group == "b").mean() * math.log(4)
+    found, truth = (
+        entropy(y, given=group),
+        0.5 * math.log(2 * math.pi * math.e) + (group == "b").mean() * math.log(4),
+    )
     assert abs(found.value - truth) < 4 * found.standard_error < 0.2
     assert "of its group" in found.method
     assert entropy(y, given=(group == "a").astype(int)).value == pytest.approx(found.value, rel=1e-12)
 
 
 def test_divergence_of_two_samples():
-    """Wang, Kulkarni and Verdú's estimator: N(1, 1) from N(0, 1) is ½, and 0 from itself, each within three of its errors."""
+    """Wang, Kulkarni and Verdú's estimator: N(1, 1) from N(0, 1) is ½, and 0 from itself, each within
+    three of its errors."""
     rng = np.random.default_rng(1)
     for shift in (1.0, 0.0):
         found = kl(rng.normal(shift, 1, 1500), rng.normal(0, 1, 1500))
@@ -325,8 +366,16 @@ def test_rounded_numbers_have_no_entropy_from_a_sample():
         (lambda: entropy(np.array([0.1, math.nan, *np.linspace(1, 2, 20)])), NotFinite, "row 1"),
         (lambda: entropy([1, 2], method="bayes"), BadArgument, "Accepted: 'plug_in'"),
         (lambda: entropy([1, 2, 1], given=[1, 2]), BadArgument, "2 rows"),
-        (lambda: entropy([0, 1] * 10, given=np.random.default_rng(0).normal(size=20)), BadArgument, "is discrete"),
-        (lambda: entropy(np.random.default_rng(0).normal(size=20), given=[0, 1] * 10), BadArgument, "10 rows"),
+        (
+            lambda: entropy([0, 1] * 10, given=np.random.default_rng(0).normal(size=20)),
+            BadArgument,
+            "is discrete",
+        ),
+        (
+            lambda: entropy(np.random.default_rng(0).normal(size=20), given=[0, 1] * 10),
+            BadArgument,
+            "10 rows",
+        ),
         (lambda: kl(np.arange(9.0), ("normal", (0.0, 1.0))), BadArgument, "fit.excess"),
         (lambda: cross_entropy([1.0], "normal"), BadArgument, "no distribution"),
     ],
@@ -341,18 +390,21 @@ def test_neighbours_noise_is_not_independent():
     assert all(neighbours.noise(100, d) > 0 for d in neighbours.SHARED)
 
 
-# ---- how far from the best possible --------------------------------------------------------------------------------------------
+# ---- how far from the best possible ------------------------------------------------------------------------
 
 
 def test_the_excess_of_a_mass_is_half_the_deviance():
-    """2n·excess is the residual deviance of the grouped data against the saturated model: statsmodels' Binomial GLM of the groups."""
+    """2n·excess is the residual deviance of the grouped data against the saturated model: statsmodels'
+    Binomial GLM of the groups."""
     sm = pytest.importorskip("statsmodels.api")
     rng = np.random.default_rng(0)
     x = rng.integers(0, 6, 500)
     y = (rng.random(500) < 0.2 + 0.1 * x).astype(float)
     found = th.fit("y ~ x", {"x": x, "y": y}, family="bernoulli").excess()
     ones, rows = np.bincount(x, y), np.bincount(x)
-    glm = sm.GLM(np.stack([ones, rows - ones], 1), sm.add_constant(np.arange(6.0)), family=sm.families.Binomial()).fit()
+    glm = sm.GLM(
+        np.stack([ones, rows - ones], 1), sm.add_constant(np.arange(6.0)), family=sm.families.Binomial()
+    ).fit()
     assert 2 * 500 * found.value == pytest.approx(glm.deviance, rel=1e-8)
     assert found.chance == pytest.approx(glm.df_resid / 1000)
 
@@ -365,13 +417,16 @@ def test_the_saturated_model_has_no_excess():
 
 
 def test_counted_rows_have_the_excess_of_repeated_ones():
-    counted = th.fit("y ~ 1", {"y": [0, 1, 2, 3], "w": [30, 25, 5, 8]}, family="poisson", weights="w").excess()
+    counted = th.fit(
+        "y ~ 1", {"y": [0, 1, 2, 3], "w": [30, 25, 5, 8]}, family="poisson", weights="w"
+    ).excess()
     repeated = th.fit("y ~ 1", {"y": np.repeat([0, 1, 2, 3], [30, 25, 5, 8])}, family="poisson").excess()
     assert counted.value == pytest.approx(repeated.value, rel=1e-12)
 
 
 def test_the_excess_of_a_density_is_its_divergence():
-    """A normal fitted to 3000 draws of a Laplace: KL(Laplace ‖ N(0, √2)) by its integral, within three paired errors, well below those of either."""
+    """A normal fitted to 3000 draws of a Laplace: KL(Laplace ‖ N(0, √2)) by its integral, within three paired
+    errors, well below those of either."""
     y = np.random.default_rng(0).laplace(size=3000)
     found = th.fit("normal", y).excess()
     truth = kl(("laplace", (0.0, 1.0)), ("normal", (0.0, math.sqrt(2)))).value
@@ -381,7 +436,8 @@ def test_the_excess_of_a_density_is_its_divergence():
 
 
 def test_a_density_given_groups_has_an_excess():
-    """Spread 1 and 4 in two groups: one scale for both is KL away by the normal's formula; a scale of each group is not."""
+    """Spread 1 and 4 in two groups: one scale for both is KL away by the normal's formula; a scale of each
+    group is not."""
     rng = np.random.default_rng(2)
     g = np.arange(3000) % 2
     data = {"y": rng.normal(size=3000) * np.where(g, 4.0, 1.0), "g": g.astype(str)}

@@ -22,7 +22,9 @@ def summary(margins) -> np.ndarray:
     return np.column_stack([margins.margeff, margins.margeff_se])
 
 
-@pytest.mark.parametrize(("response", "family", "theirs"), [("event", "bernoulli", sm.Logit), ("claims", "poisson", sm.Poisson)])
+@pytest.mark.parametrize(
+    ("response", "family", "theirs"), [("event", "bernoulli", sm.Logit), ("claims", "poisson", sm.Poisson)]
+)
 def test_effects_are_statsmodels(response, family, theirs):
     """get_margeff(): average of derivatives, errors by the delta method."""
     ours = th.fit(f"{response} ~ x + z", DATA, family).effects()
@@ -61,7 +63,8 @@ def test_every_term_of_a_variable_moves_with_it():
 
 
 def test_an_effect_goes_through_every_parameter():
-    """A lognormal's mean exp(μ + σ²/2) with x in μ and in log σ: the derivative by hand, its error by finite differences of θ."""
+    """A lognormal's mean exp(μ + σ²/2) with x in μ and in log σ: the derivative by hand, its error by finite
+    differences of θ."""
     fit = th.fit("positive ~ x", DATA, "lognormal", scale="~ x")
     x, theta = DATA["x"], fit.theta.numpy()
 
@@ -76,7 +79,8 @@ def test_an_effect_goes_through_every_parameter():
 
 
 def test_an_offset_is_no_variable_of_its_own_accord():
-    """Left out unless it is asked for; E[y] is proportional to the exposure, so that its effect is the mean of E[y]/exposure."""
+    """Left out unless it is asked for; E[y] is proportional to the exposure, so that its effect is the
+    mean of E[y]/exposure."""
     fit = th.fit("claims ~ x + offset(log(exposure))", DATA, "poisson")
     assert list(fit.effects().index) == ["x"]
     ours = fit.effects(["exposure"]).loc["exposure", "effect"]
@@ -113,7 +117,9 @@ def test_true_and_false_are_a_category():
 def test_a_row_counted_c_times_counts_c_times():
     fit = th.fit("claims ~ x + smokes", DATA, "poisson", weights="weight")
     repeated = {k: np.repeat(v, DATA["weight"].astype(int)) for k, v in DATA.items()}
-    np.testing.assert_allclose(fit.effects(), th.fit("claims ~ x + smokes", repeated, "poisson").effects(), rtol=1e-6)
+    np.testing.assert_allclose(
+        fit.effects(), th.fit("claims ~ x + smokes", repeated, "poisson").effects(), rtol=1e-6
+    )
 
 
 def test_robust_errors_are_asked_for_by_name():
@@ -128,7 +134,9 @@ def test_a_file_read_block_by_block_has_the_same_effects(tmp_path):
     rows.to_parquet(tmp_path / "rows.parquet")
     a = th.fit("claims ~ x + smokes", Frame(tmp_path / "rows.parquet", memory=1), "poisson")
     assert a.source.streamed
-    np.testing.assert_allclose(a.effects(), th.fit("claims ~ x + smokes", rows, "poisson").effects(), rtol=1e-6)
+    np.testing.assert_allclose(
+        a.effects(), th.fit("claims ~ x + smokes", rows, "poisson").effects(), rtol=1e-6
+    )
 
 
 def test_what_has_no_effects_says_so():
@@ -147,8 +155,8 @@ def test_what_has_no_effects_says_so():
 
 @pytest.mark.parametrize("formula", ["y ~ bs(x, df=5)", "y ~ bs(x, df=6, degree=2)", "y ~ cs(x, df=4) - 1"])
 def test_a_spline_has_effects_up_to_its_boundary_knots(formula):
-    """At the least and the greatest x the derivative is from one side. Oracle: differences of the fitted curve, one-sided at the
-    ends, averaged over the rows."""
+    """At the least and the greatest x the derivative is from one side. Oracle: differences of the fitted
+    curve, one-sided at the ends, averaged over the rows."""
     rng = np.random.default_rng(0)
     x = np.concatenate([[0.0, 3.0], rng.uniform(0, 3, 98)])
     fit = th.fit(formula, {"x": x, "y": np.sin(x) + 0.1 * rng.normal(size=100)})

@@ -26,16 +26,20 @@ def columns(data: dict[str, np.ndarray]) -> np.ndarray:
     return np.column_stack([np.ones(len(data["x"])), data["x"], data["z"]])
 
 
-# ---- confidence -------------------------------------------------------------------------------------------------------------
+# ---- confidence --------------------------------------------------------------------------------------------
 
 
 def test_the_interval_of_a_poisson_mean_is_statsmodels():
     """GLM.get_prediction with an offset: on the log scale, mapped back."""
     fit = th.fit("claims ~ x + z + offset(log(exposure))", DATA, "poisson")
-    glm = sm.GLM(DATA["claims"], columns(DATA), family=sm.families.Poisson(), offset=np.log(DATA["exposure"])).fit(tol=1e-12)
+    glm = sm.GLM(
+        DATA["claims"], columns(DATA), family=sm.families.Poisson(), offset=np.log(DATA["exposure"])
+    ).fit(tol=1e-12)
     theirs = glm.get_prediction(columns(NEW), offset=np.log(NEW["exposure"])).summary_frame(alpha=0.1)
     ours = fit.predict(NEW, level=0.9)
-    np.testing.assert_allclose(ours.to_numpy(), theirs[["mean", "mean_ci_lower", "mean_ci_upper"]].to_numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.to_numpy(), theirs[["mean", "mean_ci_lower", "mean_ci_upper"]].to_numpy(), rtol=1e-6
+    )
     np.testing.assert_allclose(fit.predict(NEW, "linear"), np.log(theirs["mean"]), rtol=1e-6)
 
 
@@ -45,7 +49,9 @@ def test_the_interval_of_a_probability_is_statsmodels():
     glm = sm.GLM(DATA["event"], columns(DATA), family=sm.families.Binomial()).fit(tol=1e-12)
     theirs = glm.get_prediction(columns(NEW)).summary_frame(alpha=0.05)
     ours = fit.predict(NEW, level=0.95)
-    np.testing.assert_allclose(ours.to_numpy(), theirs[["mean", "mean_ci_lower", "mean_ci_upper"]].to_numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.to_numpy(), theirs[["mean", "mean_ci_lower", "mean_ci_upper"]].to_numpy(), rtol=1e-6
+    )
 
 
 def test_the_interval_of_a_normal_mean_has_its_closed_form():
@@ -54,21 +60,28 @@ def test_the_interval_of_a_normal_mean_has_its_closed_form():
     X, new = columns(DATA), columns(NEW)
     n = len(X)
     sigma = fit.estimates["scale"] * np.sqrt(n / (n - 3))
-    half = stats.t.ppf(0.975, n - 3) * sigma * np.sqrt(np.einsum("ij,jk,ik->i", new, np.linalg.inv(X.T @ X), new))
+    half = (
+        stats.t.ppf(0.975, n - 3)
+        * sigma
+        * np.sqrt(np.einsum("ij,jk,ik->i", new, np.linalg.inv(X.T @ X), new))
+    )
     ours = fit.predict(NEW, level=0.95)
     np.testing.assert_allclose(ours["high"] - ours["value"], half, rtol=1e-8)
     np.testing.assert_allclose(ours["value"] - ours["low"], half, rtol=1e-8)
 
 
 def test_the_mean_of_a_lognormal_has_coxs_interval():
-    """log E[y] = μ + σ²/2 has variance x'Vx + σ⁴/(2n)·…: Cox's method, by the delta method on the log scale."""
+    """log E[y] = μ + σ²/2 has variance x'Vx + σ⁴/(2n)·…: Cox's method, by the delta method on the log
+    scale."""
     fit = th.fit("positive ~ x + z", DATA, "lognormal")
     V, sigma, n = fit.covariance().to_numpy(), fit.estimates["scale"], 300
     new = columns(NEW)
     assert V[3, 3] == pytest.approx(sigma**2 / (2 * n), rel=1e-6)
     variance = np.einsum("ij,jk,ik->i", new, V[:3, :3], new) + sigma**2 * V[3, 3]
     ours = fit.predict(NEW, level=0.8)
-    np.testing.assert_allclose(np.log(ours["high"] / ours["value"]), stats.norm.ppf(0.9) * np.sqrt(variance), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.log(ours["high"] / ours["value"]), stats.norm.ppf(0.9) * np.sqrt(variance), rtol=1e-6
+    )
     np.testing.assert_allclose(ours["value"], np.exp(new @ fit.estimates[:3] + sigma**2 / 2), rtol=1e-10)
 
 
@@ -79,7 +92,9 @@ def test_the_interval_of_a_further_parameter_is_on_its_own_link():
     eta, error = new @ fit.estimates[2:], np.sqrt(np.einsum("ij,jk,ik->i", new, V, new))
     ours = fit.predict(NEW, "scale", level=0.95)
     z = stats.norm.ppf(0.975)
-    np.testing.assert_allclose(ours.to_numpy(), np.exp(np.column_stack([eta, eta - z * error, eta + z * error])), rtol=1e-8)
+    np.testing.assert_allclose(
+        ours.to_numpy(), np.exp(np.column_stack([eta, eta - z * error, eta + z * error])), rtol=1e-8
+    )
 
 
 def test_a_binomial_mean_is_trials_times_a_share():
@@ -88,8 +103,14 @@ def test_a_binomial_mean_is_trials_times_a_share():
     m = rng.integers(3, 12, 300).astype(float)
     data = DATA | {"m": m, "won": rng.binomial(m.astype(int), 0.4).astype(float)}
     fit = th.fit("won ~ x + z", data, "binomial", trials="m")
-    glm = sm.GLM(np.column_stack([data["won"], m - data["won"]]), columns(DATA), family=sm.families.Binomial()).fit(tol=1e-12)
-    theirs = glm.get_prediction(columns(NEW)).summary_frame()[["mean", "mean_ci_lower", "mean_ci_upper"]].to_numpy()
+    glm = sm.GLM(
+        np.column_stack([data["won"], m - data["won"]]), columns(DATA), family=sm.families.Binomial()
+    ).fit(tol=1e-12)
+    theirs = (
+        glm.get_prediction(columns(NEW))
+        .summary_frame()[["mean", "mean_ci_lower", "mean_ci_upper"]]
+        .to_numpy()
+    )
     ours = fit.predict(NEW | {"m": np.full(7, 5.0)}, level=0.95)
     np.testing.assert_allclose(ours.to_numpy(), 5 * theirs, rtol=1e-6)
     with pytest.raises(BadArgument, match="trials for these rows: the column 'm'"):
@@ -120,17 +141,24 @@ def test_a_wide_category_changes_nothing():
 def test_the_root_of_the_inverse_information_is_a_root(formula):
     """R Rᵀ = J⁻¹, with and without an eliminated category: what draws of θ stand on."""
     rng = np.random.default_rng(0)
-    data = {"group": np.repeat([f"g{i}" for i in range(70)], 5), "x": rng.normal(size=350), "y": rng.poisson(2.0, size=350) + 1.0}
+    data = {
+        "group": np.repeat([f"g{i}" for i in range(70)], 5),
+        "x": rng.normal(size=350),
+        "y": rng.poisson(2.0, size=350) + 1.0,
+    }
     J = th.fit(formula, data, "poisson").objective.taylor(order=2).information
     R = J.factor().root(torch.eye(J.size, dtype=torch.float64))
     np.testing.assert_allclose(R @ R.T, torch.linalg.inv(J.dense()), rtol=1e-7, atol=1e-10)
 
 
 def test_an_interval_that_leaves_the_link_ends_where_the_parameter_does():
-    """A gamma by its inverse link: η may reach 0, where the mean is ∞; and a Poisson by the identity, where it may reach 0."""
+    """A gamma by its inverse link: η may reach 0, where the mean is ∞; and a Poisson by the identity,
+    where it may reach 0."""
     rng = np.random.default_rng(1)
     data = {"x": np.linspace(0, 1, 12), "y": rng.gamma(2.0, 1.0, 12)}
-    wide = th.fit("y ~ x", data, th.families.Gamma(link="inverse")).predict({"x": np.array([0.5, 30.0, -2.0])}, level=0.9999)
+    wide = th.fit("y ~ x", data, th.families.Gamma(link="inverse")).predict(
+        {"x": np.array([0.5, 30.0, -2.0])}, level=0.9999
+    )
     assert (wide["high"] == np.inf).any()
     assert (wide["low"] > 0).all()
     counts = {"x": np.linspace(0, 1, 8), "y": np.array([0.0, 1, 0, 1, 1, 0, 2, 1])}
@@ -154,7 +182,9 @@ def test_the_mean_of_a_zero_inflated_count_is_a_function_of_both_parameters():
     x, h = 0.7, 1e-5
     g = np.array([(log_mean(t + h * e, x) - log_mean(t - h * e, x)) / (2 * h) for e in np.eye(3)])
     ours = fit.predict({"x": np.array([x])}, level=0.95)
-    assert np.log(ours["high"] / ours["value"])[0] == pytest.approx(stats.norm.ppf(0.975) * np.sqrt(g @ V @ g), rel=1e-6)
+    assert np.log(ours["high"] / ours["value"])[0] == pytest.approx(
+        stats.norm.ppf(0.975) * np.sqrt(g @ V @ g), rel=1e-6
+    )
 
 
 def test_a_network_has_intervals_by_the_same_road():
@@ -177,7 +207,7 @@ def test_a_density_has_intervals_by_the_same_road():
     assert np.log(ours["high"] / ours["value"])[0] == pytest.approx(half, rel=1e-6)
 
 
-# ---- of a new y -------------------------------------------------------------------------------------------------------------
+# ---- of a new y --------------------------------------------------------------------------------------------
 
 
 def test_a_plug_in_interval_is_the_familys_own_quantiles():
@@ -190,19 +220,25 @@ def test_a_plug_in_interval_is_the_familys_own_quantiles():
 
 
 def test_a_prediction_interval_has_the_noise_and_the_doubt():
-    """Few rows, so that x'(X'X)⁻¹x counts. Of a log-normal, whose errors are the observed information's: the quantiles of
-    N(0, 1)·exp(N(0, ½n)) + N(0, h), by 10⁶ draws of numpy; ours are of 2000. Of a normal the formula: x'β̂ ± t·s·√(1 + h)."""
+    """Few rows, so that x'(X'X)⁻¹x counts. Of a log-normal, whose errors are the observed information's: the
+    quantiles of N(0, 1)·exp(N(0, ½n)) + N(0, h), by 10⁶ draws of numpy; ours are of 2000. Of a normal the
+    formula: x'β̂ ± t·s·√(1 + h)."""
     rng = np.random.default_rng(2)
     data = {"x": rng.normal(size=12), "y": rng.normal(size=12)}
     X, new = np.column_stack([np.ones(12), data["x"]]), np.array([1.0, 3.0])
     normal = th.fit("y ~ x", data)
-    half = stats.t.ppf(0.95, 10) * normal.estimates["scale"] * np.sqrt(1.2 * (1 + new @ np.linalg.inv(X.T @ X) @ new))
+    half = (
+        stats.t.ppf(0.95, 10)
+        * normal.estimates["scale"]
+        * np.sqrt(1.2 * (1 + new @ np.linalg.inv(X.T @ X) @ new))
+    )
     exact = normal.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0]
     assert_allclose(exact, new @ normal.estimates[:2] + np.array([0, -half, half]), rtol=1e-9)
     fit = th.fit("t ~ x", data | {"t": np.exp(data["y"])}, "lognormal")
     h = new @ np.linalg.inv(X.T @ X) @ new
     big = fit.estimates["scale"] * (
-        rng.normal(size=10**6) * np.exp(rng.normal(size=10**6) / np.sqrt(24)) + np.sqrt(h) * rng.normal(size=10**6)
+        rng.normal(size=10**6) * np.exp(rng.normal(size=10**6) / np.sqrt(24))
+        + np.sqrt(h) * rng.normal(size=10**6)
     )
     ours = np.log(fit.predict({"x": np.array([3.0])}, level=0.9, kind="prediction").iloc[0])
     plug_in = np.log(fit.predict({"x": np.array([3.0])}, level=0.9, kind="plug-in").iloc[0])
@@ -221,7 +257,8 @@ def test_extras_and_every_parameter_are_drawn_with():
     data = DATA | {"m": m, "won": rng.binomial(m.astype(int), p).astype(float)}
     new = {"x": np.zeros(2), "m": np.array([4.0, 200.0])}
     wide, narrow = (
-        th.fit("won ~ x", data, f, trials="m").predict(new, level=0.9, kind="prediction") for f in ("beta_binomial", "binomial")
+        th.fit("won ~ x", data, f, trials="m").predict(new, level=0.9, kind="prediction")
+        for f in ("beta_binomial", "binomial")
     )
     assert (wide["high"] <= new["m"]).all()
     assert wide["high"][1] - wide["low"][1] > 2 * (narrow["high"][1] - narrow["low"][1])
@@ -248,7 +285,7 @@ def test_an_ordered_category_has_a_prediction_interval_of_levels():
     assert set(fit.predict(NEW, level=0.9, kind="prediction")["value"]) <= {"a", "b", "c"}
 
 
-# ---- categories -------------------------------------------------------------------------------------------------------------
+# ---- categories --------------------------------------------------------------------------------------------
 
 
 def test_probabilities_are_those_of_multinomial_logistic_regression():
@@ -269,10 +306,12 @@ def test_two_categories_are_a_probability_and_its_complement():
     b = th.fit("smokes ~ x", DATA, "categorical").predict(NEW, "probabilities", level=0.9)
     np.testing.assert_allclose(a["no", "low"], 1 - a["yes", "high"], rtol=1e-9)
     np.testing.assert_allclose(a, b, rtol=1e-6)
-    np.testing.assert_allclose(a["yes", "value"], th.fit("smokes ~ x", DATA, "bernoulli").predict(NEW), rtol=1e-12)
+    np.testing.assert_allclose(
+        a["yes", "value"], th.fit("smokes ~ x", DATA, "bernoulli").predict(NEW), rtol=1e-12
+    )
 
 
-# ---- draws ------------------------------------------------------------------------------------------------------------------
+# ---- draws -------------------------------------------------------------------------------------------------
 
 
 def test_draws_have_the_moments_of_the_model():
@@ -303,7 +342,7 @@ def test_drawn_vectors_keep_their_shape():
         fit.predict(level=0.9)
 
 
-# ---- sources ----------------------------------------------------------------------------------------------------------------
+# ---- sources -----------------------------------------------------------------------------------------------
 
 
 def test_a_file_read_block_by_block_is_predicted_as_in_memory(tmp_path):
@@ -317,13 +356,16 @@ def test_a_file_read_block_by_block_is_predicted_as_in_memory(tmp_path):
     assert len(a.predict()) == 200_000
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"what": "median"}, "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'probabilities', 'scale'"),
+        (
+            {"what": "median"},
+            "no what='median'. Accepted: 'mean', 'linear', 'quantile', 'probabilities', 'scale'",
+        ),
         ({"what": "quantile"}, "needs level"),
         ({"what": "probabilities"}, "no probabilities"),
         ({"level": 1.5}, "level=1.5"),

@@ -1,4 +1,5 @@
-"""A prior chosen by rows held out or by the evidence: each number of the table is that of the fits made one by one."""
+"""A prior chosen by rows held out or by the evidence: each number of the table is that of the fits made
+one by one."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ def frame():
     """60 rows, 12 columns, of which two matter."""
     r = np.random.default_rng(0)
     X = r.normal(size=(60, 12))
-    return pd.DataFrame(X, columns=[f"x{j}" for j in range(12)]).assign(y=1 + X[:, 0] - 0.7 * X[:, 1] + r.normal(size=60))
+    return pd.DataFrame(X, columns=[f"x{j}" for j in range(12)]).assign(
+        y=1 + X[:, 0] - 0.7 * X[:, 1] + r.normal(size=60)
+    )
 
 
 FORMULA = "y ~ " + " + ".join(f"x{j}" for j in range(12))
@@ -30,7 +33,8 @@ def choice(frame):
 
 
 def test_held_out_nats_are_those_of_fits_to_the_other_parts(frame, choice):
-    """Each part scored by `Fit.score` of a fit to the others, one by one; errors of a mean, and of a paired difference."""
+    """Each part scored by `Fit.score` of a fit to the others, one by one; errors of a mean, and of a paired
+    difference."""
     part = np.random.default_rng(1).permutation(60) % 4
     values = np.empty((len(CANDIDATES), 60))
     for i, prior in enumerate(CANDIDATES):
@@ -41,7 +45,9 @@ def test_held_out_nats_are_those_of_fits_to_the_other_parts(frame, choice):
     np.testing.assert_allclose(choice.table["error"], values.std(1, ddof=1) / np.sqrt(60), rtol=1e-7)
     apart = values - values[values.mean(1).argmax()]
     np.testing.assert_allclose(choice.table["difference"], apart.mean(1), rtol=1e-6, atol=1e-10)
-    np.testing.assert_allclose(choice.table["difference_error"], apart.std(1, ddof=1) / np.sqrt(60), rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(
+        choice.table["difference_error"], apart.std(1, ddof=1) / np.sqrt(60), rtol=1e-6, atol=1e-10
+    )
     assert choice.best == values.mean(1).argmax()
 
 
@@ -75,7 +81,10 @@ def test_the_evidence_chooses_the_scale_that_makes_the_data_most_probable(frame)
     fit = th.fit(FORMULA + " - 1", frame, scale=1.0)
     choice = fit.choose_prior([Normal(s) for s in scales], by="evidence", folds=2)
     X = frame[[f"x{j}" for j in range(12)]].to_numpy()
-    known = [stats.multivariate_normal(np.zeros(60), s**2 * X @ X.T + np.eye(60)).logpdf(frame["y"]) for s in scales]
+    known = [
+        stats.multivariate_normal(np.zeros(60), s**2 * X @ X.T + np.eye(60)).logpdf(frame["y"])
+        for s in scales
+    ]
     np.testing.assert_allclose(choice.table["evidence"], known, rtol=1e-10)
     assert choice.scale == scales[np.argmax(known)]
     assert not choice.flat
@@ -98,7 +107,8 @@ def test_one_standard_error_takes_the_least_scale_that_is_as_good(frame, choice)
     scales = [0.1, 0.15, 0.2, 0.25, 0.3, 0.4]
     fit = th.fit(FORMULA, frame)
     best, least = (
-        fit.choose_prior([*map(Normal, scales), Laplace(1e-3)], by=by, folds=4) for by in ("held out", "one standard error")
+        fit.choose_prior([*map(Normal, scales), Laplace(1e-3)], by=by, folds=4)
+        for by in ("held out", "one standard error")
     )
     table = best.table.iloc[:6]
     near = table["difference"] >= -table["difference_error"]
@@ -130,7 +140,9 @@ def test_a_transformed_response_is_scored_in_its_own_units(frame):
     """log p(y) = log p(log y) − log y, as `Fit.score` has it."""
     data = frame.assign(y=np.exp(frame["y"])).iloc[:8]
     found = th.fit("log(y) ~ x0", data).choose_prior([Normal(1.0)], folds=8).table["held_out"].iloc[0]
-    one = [th.fit("log(y) ~ x0", data.drop(i), prior=Normal(1.0)).score(data.iloc[[i]]).total for i in range(8)]
+    one = [
+        th.fit("log(y) ~ x0", data.drop(i), prior=Normal(1.0)).score(data.iloc[[i]]).total for i in range(8)
+    ]
     assert found == pytest.approx(np.mean(one), rel=1e-8)
 
 
@@ -156,7 +168,11 @@ def test_a_candidate_without_a_maximum_is_shown_and_not_chosen():
         ({"candidates": [Normal(1.0, on="nowhere")]}, UnknownColumn, "nowhere"),
         ({"candidates": [Normal(1.0)], "folds": 1}, BadArgument, "folds=1"),
         ({"candidates": [Normal(1.0)], "folds": 61}, BadArgument, "folds=61"),
-        ({"candidates": [Laplace(1.0)], "by": "evidence", "folds": 2}, BadArgument, "no candidate has an evidence"),
+        (
+            {"candidates": [Laplace(1.0)], "by": "evidence", "folds": 2},
+            BadArgument,
+            "no candidate has an evidence",
+        ),
     ],
 )
 def test_what_cannot_be_chosen_among_is_refused(frame, call, error, match):

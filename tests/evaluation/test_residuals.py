@@ -1,4 +1,5 @@
-"""Residuals are standard normal where the model is true; residuals and influence of generalised linear models are statsmodels 0.15's."""
+"""Residuals are standard normal where the model is true; residuals and influence of generalised linear models
+are statsmodels 0.15's."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def drawn(family, parameters, extras, n=2000):
     return y, theta, given
 
 
-# ---- quantile ---------------------------------------------------------------------------------------------------------------
+# ---- quantile ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
@@ -50,35 +51,48 @@ def test_quantile_residuals_are_standard_normal_where_the_model_is_true(family, 
 
 @pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
 def test_quantile_residuals_are_those_of_the_cdf(family, parameters, extras):
-    """Φ(r) = F(y) for a density, and F(y) − (1 − v)·p(y) where y has a mass: the definition, by the family's cdf and log_prob."""
+    """Φ(r) = F(y) for a density, and F(y) − (1 − v)·p(y) where y has a mass: the definition, by the
+    family's cdf and log_prob."""
     y, theta, given = drawn(family, parameters, extras, 200)
     v = torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     u = ndtr(quantile(family, y, v, theta, given))
     atom = (
-        torch.ones(200, dtype=torch.bool) if family.measure == "mass" else (y == family.support.low) & (family.measure == "mixed")
+        torch.ones(200, dtype=torch.bool)
+        if family.measure == "mass"
+        else (y == family.support.low) & (family.measure == "mixed")
     )
     mass = torch.where(atom, family.log_prob(y, *theta, **given).exp(), 0.0)
     np.testing.assert_allclose(u, family.cdf(y, *theta, **given) - (1 - v) * mass, rtol=1e-8, atol=1e-9)
 
 
 def test_far_tails_keep_their_digits():
-    """A normal residual is (y − μ)/σ, at 30 standard deviations too; a Poisson count 10³ times too large is finite."""
+    """A normal residual is (y − μ)/σ, at 30 standard deviations too; a Poisson count 10³ times too large is
+    finite."""
     y = torch.tensor([-30.0, -9.0, 0.0, 9.0, 30.0], dtype=torch.float64)
-    np.testing.assert_allclose(residuals(Given(th.families.Normal(), (0.0, 1.0)), Tensors({"y": y})), y, rtol=1e-9, atol=1e-12)
-    far = residuals(Given(th.families.Poisson(), (1.0,)), Tensors({"y": torch.tensor([1000.0], dtype=torch.float64)}))
+    np.testing.assert_allclose(
+        residuals(Given(th.families.Normal(), (0.0, 1.0)), Tensors({"y": y})), y, rtol=1e-9, atol=1e-12
+    )
+    far = residuals(
+        Given(th.families.Poisson(), (1.0,)), Tensors({"y": torch.tensor([1000.0], dtype=torch.float64)})
+    )
     log_p = stats.poisson(1.0).logpmf(1000)
-    assert stats.norm.logsf(far[0]) == pytest.approx(log_p, abs=8)  # between log p(y) + log v and log P(Y ≥ y)
+    assert stats.norm.logsf(far[0]) == pytest.approx(
+        log_p, abs=8
+    )  # between log p(y) + log v and log P(Y ≥ y)
 
 
 def test_censored_rows_are_spread_over_what_they_may_be():
-    """Right: u > F(y); left: u < F(y); an interval: between. Where the model is true, all are normal together."""
+    """Right: u > F(y); left: u < F(y); an interval: between. Where the model is true, all are normal
+    together."""
     family = th.families.Censored(th.families.Weibull())
     rng = np.random.default_rng(0)
     true = 2.0 * rng.weibull(1.5, 3000)
     event = rng.choice([1.0, 0.0, 2.0, 3.0], 3000)
     cut = np.where(event == 0, 1.2, np.where(event == 2, 2.2, 1.0))
     seen = np.where(
-        event == 0, true > cut, np.where(event == 2, true <= cut, np.where(event == 3, (true > cut) & (true <= 2.5), True))
+        event == 0,
+        true > cut,
+        np.where(event == 2, true <= cut, np.where(event == 3, (true > cut) & (true <= 2.5), True)),
     )
     event = np.where(seen, event, 1.0)
     y, upper = np.where(event == 1, true, cut), np.full(3000, 2.5)
@@ -97,7 +111,7 @@ def test_a_seed_decides_the_spread():
     assert (fit.residuals(seed=3) != fit.residuals(seed=4)).mean() > 0.9
 
 
-# ---- the others -------------------------------------------------------------------------------------------------------------
+# ---- the others --------------------------------------------------------------------------------------------
 
 GLMS = {
     "poisson": ("claims", "poisson", sm.families.Poisson()),
@@ -109,14 +123,21 @@ GLMS = {
 
 @pytest.mark.parametrize("name", GLMS)
 def test_residuals_of_a_generalised_linear_model_are_statsmodels(name):
-    """resid_response, resid_pearson and resid_deviance; ours divide the last two by √dispersion, as the likelihood does."""
+    """resid_response, resid_pearson and resid_deviance; ours divide the last two by √dispersion, as the
+    likelihood does."""
     response, family, theirs = GLMS[name]
     fit = th.fit(f"{response} ~ x + z", DATA, family)
     glm = sm.GLM(DATA[response], X, family=theirs).fit(tol=1e-13)
-    dispersion = {"normal": lambda e: e["scale"] ** 2, "gamma": lambda e: e["dispersion"]}.get(name, lambda e: 1.0)(fit.estimates)
+    dispersion = {"normal": lambda e: e["scale"] ** 2, "gamma": lambda e: e["dispersion"]}.get(
+        name, lambda e: 1.0
+    )(fit.estimates)
     np.testing.assert_allclose(fit.residuals("response"), glm.resid_response, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(fit.residuals("pearson"), glm.resid_pearson / np.sqrt(dispersion), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(fit.residuals("deviance"), glm.resid_deviance / np.sqrt(dispersion), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        fit.residuals("pearson"), glm.resid_pearson / np.sqrt(dispersion), rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        fit.residuals("deviance"), glm.resid_deviance / np.sqrt(dispersion), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_binomial_and_a_negative_binomial_have_deviance_residuals():
@@ -124,12 +145,16 @@ def test_a_binomial_and_a_negative_binomial_have_deviance_residuals():
     rng = np.random.default_rng(0)
     data = DATA | {"m": np.full(300, 4.0), "won": rng.binomial(4, 0.4, 300).astype(float)}
     fit = th.fit("won ~ x + z", data, "binomial", trials="m")
-    glm = sm.GLM(np.column_stack([data["won"], 4 - data["won"]]), X, family=sm.families.Binomial()).fit(tol=1e-13)
+    glm = sm.GLM(np.column_stack([data["won"], 4 - data["won"]]), X, family=sm.families.Binomial()).fit(
+        tol=1e-13
+    )
     assert {0.0, 4.0} <= set(data["won"])
     np.testing.assert_allclose(fit.residuals("deviance"), glm.resid_deviance, rtol=1e-5, atol=1e-6)
     data["n"] = rng.negative_binomial(2.0, 2.0 / (2.0 + np.exp(0.5 * DATA["x"]))).astype(float)
     nb = th.fit("n ~ x + z", data, "negative_binomial")
-    glm = sm.GLM(data["n"], X, family=sm.families.NegativeBinomial(alpha=nb.estimates["dispersion"])).fit(tol=1e-13)
+    glm = sm.GLM(data["n"], X, family=sm.families.NegativeBinomial(alpha=nb.estimates["dispersion"])).fit(
+        tol=1e-13
+    )
     np.testing.assert_allclose(nb.residuals("deviance"), glm.resid_deviance, rtol=1e-4, atol=1e-5)
 
 
@@ -175,12 +200,13 @@ def test_a_censored_row_has_quantile_residuals_alone():
         fit.residuals("response")
 
 
-# ---- influence --------------------------------------------------------------------------------------------------------------
+# ---- influence ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["poisson", "normal", "bernoulli"])
 def test_influence_is_statsmodels(name):
-    """get_influence: hat_matrix_diag, cooks_distance; a normal's at the σ² that maximises the likelihood, RSS/n."""
+    """get_influence: hat_matrix_diag, cooks_distance; a normal's at the σ² that maximises the likelihood,
+    RSS/n."""
     response, family, theirs = GLMS[name]
     fit = th.fit(f"{response} ~ x + z", DATA, family)
     scale = fit.estimates["scale"] ** 2 if name == "normal" else 1.0
@@ -192,18 +218,27 @@ def test_influence_is_statsmodels(name):
 
 @pytest.mark.parametrize("weights", [None, "weight"])
 def test_leverages_sum_to_the_number_of_coefficients(weights):
-    """tr(J J⁻¹) = p: of one parameter's block, of a categorical's logits together, and with frequency weights."""
-    assert th.fit("positive ~ x + z + region", DATA, "gamma", weights=weights).influence()["leverage"].sum() == pytest.approx(5)
-    assert th.fit("choice ~ x + z", DATA, "categorical", weights=weights).influence()["leverage"].sum() == pytest.approx(6)
+    """tr(J J⁻¹) = p: of one parameter's block, of a categorical's logits together, and with frequency
+    weights."""
+    assert th.fit("positive ~ x + z + region", DATA, "gamma", weights=weights).influence()[
+        "leverage"
+    ].sum() == pytest.approx(5)
+    assert th.fit("choice ~ x + z", DATA, "categorical", weights=weights).influence()[
+        "leverage"
+    ].sum() == pytest.approx(6)
 
 
 def test_a_row_counted_c_times_has_the_leverage_of_the_c_together():
     fit = th.fit("claims ~ x", DATA, "poisson", weights="weight")
     count = DATA["weight"].astype(int)
     repeated = (
-        th.fit("claims ~ x", {k: np.repeat(v, count) for k, v in DATA.items()}, "poisson").influence()["leverage"].to_numpy()
+        th.fit("claims ~ x", {k: np.repeat(v, count) for k, v in DATA.items()}, "poisson")
+        .influence()["leverage"]
+        .to_numpy()
     )
-    np.testing.assert_allclose(fit.influence()["leverage"], np.add.reduceat(repeated, np.cumsum(count) - count), rtol=1e-8)
+    np.testing.assert_allclose(
+        fit.influence()["leverage"], np.add.reduceat(repeated, np.cumsum(count) - count), rtol=1e-8
+    )
 
 
 def test_a_wide_category_has_leverages_by_the_same_sums():

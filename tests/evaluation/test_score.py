@@ -92,7 +92,9 @@ def test_the_terms_of_a_sequence_are_one_unit():
     s = score(Read(), Tensors(batch))
     assert (s.total, s.n, s.dimensions) == (-15.0, 5.0, 1)
     assert s.group.tolist() == [0, 0, 0, 1, 1, 1]
-    assert s.standard_error == pytest.approx(math.sqrt(2 * (3.0**2 + 3.0**2)) / 5)  # group sums −6 + 9 and −9 + 6
+    assert s.standard_error == pytest.approx(
+        math.sqrt(2 * (3.0**2 + 3.0**2)) / 5
+    )  # group sums −6 + 9 and −9 + 6
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -103,7 +105,9 @@ def test_a_transformed_response_is_scored_in_units_of_the_column(name):
     a, b = th.fit(f"{name}(y) ~ x", data), th.fit("t ~ x", data | {"t": function(data["y"])})
     raw = th.fit("y ~ x", data)
     s = a.score()
-    np.testing.assert_allclose(s.per_observation, b.score().per_observation.numpy() + slope(data["y"]), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        s.per_observation, b.score().per_observation.numpy() + slope(data["y"]), rtol=1e-12, atol=1e-12
+    )
     assert s.log_determinant == pytest.approx(slope(data["y"]).sum(), rel=1e-10)
     assert (s.units, s.fingerprint) == ("y", raw.score().fingerprint)
     assert a.source.units == f"{name}(y)"
@@ -113,13 +117,17 @@ def test_a_transformed_response_is_scored_in_units_of_the_column(name):
 def test_a_lognormal_fit_and_a_normal_fit_of_the_logarithm_have_the_same_score():
     """The same density, row by row, to 1e-12."""
     data = people()
-    a, b = th.fit("positive ~ x + z", data, "lognormal").score(), th.fit("log(positive) ~ x + z", data).score()
+    a, b = (
+        th.fit("positive ~ x + z", data, "lognormal").score(),
+        th.fit("log(positive) ~ x + z", data).score(),
+    )
     np.testing.assert_allclose(a.per_observation, b.per_observation, rtol=1e-12, atol=1e-12)
     assert (a.units, a.fingerprint, a.measure) == (b.units, b.fingerprint, b.measure)
 
 
 def test_a_censored_row_is_a_probability_and_has_no_units():
-    """Survival times: log(time) under a censored normal is time under a censored lognormal, the censored rows too."""
+    """Survival times: log(time) under a censored normal is time under a censored lognormal, the censored rows
+    too."""
     data = people()
     data["seen"] = (np.arange(300) % 4 != 0).astype(float)
     a = th.fit("Surv(positive, seen) ~ x", data, "lognormal").score()
@@ -199,7 +207,9 @@ def test_a_model_that_draws_says_how_sure_it_is():
 def test_draws_are_common_to_two_models_that_are_given_one_generator():
     """Same seed, same noise: the difference of two bounds is that of their gaps."""
     a, b = (
-        score(Noisy("lower bound", gap=g, K=8), values(-1.0, -2.0), generator=torch.Generator().manual_seed(3))
+        score(
+            Noisy("lower bound", gap=g, K=8), values(-1.0, -2.0), generator=torch.Generator().manual_seed(3)
+        )
         for g in (0.5, 0.7)
     )
     np.testing.assert_allclose(a.per_observation - b.per_observation, 0.2, rtol=1e-12)

@@ -27,7 +27,8 @@ def tables() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def test_the_ratio_of_two_normals_is_a_logistic_regression(tables):
-    """log N(x | 1, ½²)/N(x | 0, 1) = log 2 − 2 + 4x − 1.5x², each coefficient within four of its standard errors."""
+    """log N(x | 1, ½²)/N(x | 0, 1) = log 2 − 2 + 4x − 1.5x², each coefficient within four of its standard
+    errors."""
     ratio = density_ratio(*tables, "x + I(x**2)")
     found, truth = np.array(list(ratio.coefficients.values())), np.array([math.log(2) - 2, 4.0, -1.5])
     pooled = {"x": np.concatenate([t["x"] for t in tables]), "new": np.repeat([0.0, 1.0], [6000, 4000])}
@@ -43,7 +44,9 @@ def test_weights_have_mean_one_and_a_known_effective_size(tables):
     assert ratio.weights.mean() == pytest.approx(1.0, abs=1e-12)
     assert ratio.log_mean == pytest.approx(0.0, abs=0.05)
     grid = np.linspace(-8, 8, 40_001)
-    new, ref = (np.exp(-0.5 * ((grid - m) / s) ** 2) / s / math.sqrt(2 * math.pi) for m, s in ((1, 0.5), (0, 1)))
+    new, ref = (
+        np.exp(-0.5 * ((grid - m) / s) ** 2) / s / math.sqrt(2 * math.pi) for m, s in ((1, 0.5), (0, 1))
+    )
     assert ratio.n_eff / 6000 == pytest.approx(1 / (np.sum(new**2 / ref) * (grid[1] - grid[0])), rel=0.05)
     np.testing.assert_allclose(ratio.weigh(tables[0]), ratio.weights, rtol=1e-10)
 
@@ -58,17 +61,24 @@ def test_weighted_reference_rows_have_the_moments_of_the_new(tables):
 
 
 def test_the_weighted_line_is_better_on_new_rows(tables):
-    """y = x² fitted by a line: weighted by the estimated ratio it is within 0.1 of the optimum at the new rows, −0.75 + 2x, scores there what the
-    ratio promised from reference rows alone, and beats the unweighted line by many errors; at the reference rows it is the other way round."""
+    """y = x² fitted by a line: weighted by the estimated ratio it is within 0.1 of the optimum at the new
+    rows, −0.75 + 2x, scores there what the ratio promised from reference rows alone, and beats the
+    unweighted line by many errors; at the reference rows it is the other way round."""
     ratio = density_ratio(*tables, "x + I(x**2)")
     plain = th.fit("y ~ x", tables[0])
     weighted = th.fit("y ~ x", tables[0], weights=Importance(ratio))
     assert np.abs(weighted.estimates.to_numpy()[:2] - [-0.75, 2.0]).max() < 0.1
     assert abs(plain.estimates["x"]) < 0.1
     fresh = [table(0.0, 1.0, 2000, 3), table(1.0, 0.5, 2000, 4)]
-    assert th.compare({"weighted": weighted, "plain": plain}, fresh[1]).pair("weighted", "plain").better == "weighted"
+    assert (
+        th.compare({"weighted": weighted, "plain": plain}, fresh[1]).pair("weighted", "plain").better
+        == "weighted"
+    )
     assert th.compare({"weighted": weighted, "plain": plain}, fresh[1]).pair("weighted", "plain").z > 10
-    assert th.compare({"weighted": weighted, "plain": plain}, fresh[0]).pair("weighted", "plain").better == "plain"
+    assert (
+        th.compare({"weighted": weighted, "plain": plain}, fresh[0]).pair("weighted", "plain").better
+        == "plain"
+    )
     promised, error = ratio.mean(plain.score(tables[0]).per_observation)
     assert abs(promised - plain.score(fresh[1]).mean) < 4 * error
 
@@ -102,10 +112,18 @@ def test_too_few_effective_rows_are_refused():
     [
         (lambda: density_ratio({"x": [1.0, 2.0]}, {"z": [1.0]}), BadArgument, "share no column"),
         (lambda: density_ratio(table(0, 1, 9, 0), table(0, 1, 9, 1), "z"), UnknownColumn, "'z'"),
-        (lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x - 1"), BadArgument, "leaves the intercept out"),
+        (
+            lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x - 1"),
+            BadArgument,
+            "leaves the intercept out",
+        ),
         (lambda: density_ratio({"x": [1.0, None] * 9}, {"x": [1.0, 2.0] * 9}), DataError, "missing in row 1"),
         (lambda: two_sample(table(0, 1, 9, 0), table(0, 1, 9, 1), folds=1), BadArgument, "2 folds or more"),
-        (lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x").mean([1.0]), BadArgument, "99 rows"),
+        (
+            lambda: density_ratio(table(0, 1, 99, 0), table(0, 1, 99, 1), "x").mean([1.0]),
+            BadArgument,
+            "99 rows",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call, error, message):
@@ -113,11 +131,12 @@ def test_what_cannot_be_compared_is_refused(call, error, message):
         call()
 
 
-# ---- the test ----------------------------------------------------------------------------------------------------------------
+# ---- the test ----------------------------------------------------------------------------------------------
 
 
 def test_the_two_sample_test_finds_a_shift_and_a_spread():
-    """A shift of one standard deviation by x; twice the spread by x² alone, of which a line in x knows nothing."""
+    """A shift of one standard deviation by x; twice the spread by x² alone, of which a line in x knows
+    nothing."""
     old, new, wide = (table(m, s, 60, k) for m, s, k in ((0, 1, 0), (1, 1, 1), (0, 2, 2)))
     assert two_sample(old, new, "x", permutations=39).p_value == 1 / 40
     assert two_sample(old, wide, "I(x**2)", permutations=39).p_value == 1 / 40
@@ -127,10 +146,14 @@ def test_the_two_sample_test_finds_a_shift_and_a_spread():
 
 
 def test_the_two_sample_test_has_its_size():
-    """Of 14 pairs of samples of one population, at 1/10, where 9 permutations are exact: at most 4 (P = 0.991); p is spread over (0, 1]."""
+    """Of 14 pairs of samples of one population, at 1/10, where 9 permutations are exact: at most 4 (P =
+    0.991); p is spread over (0, 1]."""
     rng = np.random.default_rng(5)
     p = np.array(
-        [two_sample({"x": rng.normal(size=25)}, {"x": rng.normal(size=15)}, permutations=9, seed=k).p_value for k in range(14)]
+        [
+            two_sample({"x": rng.normal(size=25)}, {"x": rng.normal(size=15)}, permutations=9, seed=k).p_value
+            for k in range(14)
+        ]
     )
     assert (p <= 0.1).sum() <= 4
     assert 0.3 < p.mean() < 0.8

@@ -1,4 +1,5 @@
-"""Conformal p-values are uniform without a shift, flags are false as seldom as promised, and what is shifted is found."""
+"""Conformal p-values are uniform without a shift, flags are false as seldom as promised, and what is
+shifted is found."""
 
 from __future__ import annotations
 
@@ -20,21 +21,28 @@ def scores(values: np.ndarray, **settings: object) -> Score:
 
 
 def test_p_values_are_uniform_without_a_shift():
-    """P(p = k/(n + 1)) = 1/(n + 1) for every k, for any continuous score: χ² of 1200 p-values over the 10 values that 9 rows can give."""
+    """P(p = k/(n + 1)) = 1/(n + 1) for every k, for any continuous score: χ² of 1200 p-values over the 10
+    values that 9 rows can give."""
     rng = np.random.default_rng(0)
-    p = [surprise(None, scores(rng.standard_t(1, 9)), scores(rng.standard_t(1, 1))).p_values[0] for _ in range(1200)]
+    p = [
+        surprise(None, scores(rng.standard_t(1, 9)), scores(rng.standard_t(1, 1))).p_values[0]
+        for _ in range(1200)
+    ]
     seen = np.bincount(np.round(np.array(p) * 10).astype(int), minlength=11)[1:]
     assert stats.chisquare(seen).pvalue > 0.01
 
 
 def test_p_values_by_hand():
     """(1 + how many reference rows are at most so probable)/(1 + n)."""
-    found = surprise(None, scores(np.array([-1.0, -2.0, -2.0, -5.0])), scores(np.array([-6.0, -2.0, 0.0, -math.inf])))
+    found = surprise(
+        None, scores(np.array([-1.0, -2.0, -2.0, -5.0])), scores(np.array([-6.0, -2.0, 0.0, -math.inf]))
+    )
     np.testing.assert_allclose(found.p_values, [0.2, 0.8, 1.0, 0.2])
 
 
 def test_flags_are_false_as_seldom_as_promised():
-    """Of 200 sets of 50 rows, 10 of them outliers by 4, at 0.1: the mean share of false flags is at most 0.1, and most outliers are flagged."""
+    """Of 200 sets of 50 rows, 10 of them outliers by 4, at 0.1: the mean share of false flags is at most 0.1,
+    and most outliers are flagged."""
     rng = np.random.default_rng(1)
     false, found = [], []
     for _ in range(200):
@@ -56,7 +64,8 @@ def test_benjamini_and_hochberg_is_scipys():
 
 
 def test_the_shift_is_told_in_nats():
-    """Reference N(0, 1), new N(1, 1), scored by N(0, 1): ½ nat a row less, within four errors. Mann and Whitney's p is scipy's of the scores."""
+    """Reference N(0, 1), new N(1, 1), scored by N(0, 1): ½ nat a row less, within four errors. Mann and
+    Whitney's p is scipy's of the scores."""
     rng = np.random.default_rng(3)
     fit = th.fit("normal", rng.normal(size=2000))
     old, new = rng.normal(size=800), rng.normal(1, 1, 600)
@@ -91,7 +100,9 @@ def test_documents_are_rows():
 
 
 def test_padding_is_no_row():
-    found = surprise(None, scores(np.arange(5.0)), scores(np.array([1.0, 0.0]), count=torch.tensor([1.0, 0.0])))
+    found = surprise(
+        None, scores(np.arange(5.0)), scores(np.array([1.0, 0.0]), count=torch.tensor([1.0, 0.0]))
+    )
     assert len(found.new) == 1
 
 

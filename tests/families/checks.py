@@ -1,4 +1,5 @@
-"""What the tests of the continuous families have in common: a family held to scipy, to itself and to central differences."""
+"""What the tests of the continuous families have in common: a family held to scipy, to itself and to central
+differences."""
 
 import math
 
@@ -23,7 +24,9 @@ def matches_scipy(family, parameters, frozen, y, rtol=1e-12):
     theta = tensors(parameters)
 
     def close(ours, theirs, rtol=rtol):
-        torch.testing.assert_close(ours, torch.as_tensor(theirs, dtype=D).broadcast_to(ours.shape), rtol=rtol, atol=1e-14)
+        torch.testing.assert_close(
+            ours, torch.as_tensor(theirs, dtype=D).broadcast_to(ours.shape), rtol=rtol, atol=1e-14
+        )
 
     close(family.log_prob(y, *theta), frozen.logpdf(y.numpy()))
     close(family.cdf(y, *theta), frozen.cdf(y.numpy()))
@@ -43,7 +46,8 @@ def integrates_to_one(family, parameters):
 
 
 def derivatives_agree(family, parameters, y, rtol=1e-9):
-    """By hand, by automatic differentiation, and by central differences; with each η given once and given for each row."""
+    """By hand, by automatic differentiation, and by central differences; with each η given once and given for
+    each row."""
     eta = linear_predictors(family, parameters)
     automatic = Family.derivatives(family, y, eta)
     for shaped in (eta, [e.expand(y.shape) for e in eta]):
@@ -61,14 +65,19 @@ def derivatives_agree(family, parameters, y, rtol=1e-9):
         torch.testing.assert_close(slope, automatic[1][a], rtol=1e-6, atol=1e-6)
         rise = [
             p - q
-            for p, q in zip(Family.derivatives(family, y, up, order=1)[1], Family.derivatives(family, y, down)[1], strict=True)
+            for p, q in zip(
+                Family.derivatives(family, y, up, order=1)[1],
+                Family.derivatives(family, y, down)[1],
+                strict=True,
+            )
         ]
         for b in range(a, len(eta)):
             torch.testing.assert_close(rise[b] / (2 * step), automatic[2][a, b], rtol=1e-6, atol=1e-6)
 
 
 def cdf_agrees(family, parameters, y, rtol=1e-9):
-    """d cdf/dy = p(y); log_cdf and log_survival have the slopes of central differences in the parameters; no tail is lost."""
+    """d cdf/dy = p(y); log_cdf and log_survival have the slopes of central differences in the parameters; no
+    tail is lost."""
     theta = tensors(parameters)
     at = y.clone().requires_grad_()
     (density,) = torch.autograd.grad(family.cdf(at, *theta).sum(), at)
@@ -82,7 +91,9 @@ def cdf_agrees(family, parameters, y, rtol=1e-9):
             given = [leaf.expand(y.shape) if j == a else t for j, t in enumerate(theta)]
             (slope,) = torch.autograd.grad(function(y, *given).sum(), leaf)
             up, down = ([t + sign * step * (j == a) for j, t in enumerate(theta)] for sign in (1, -1))
-            torch.testing.assert_close(slope[0], (function(y, *up) - function(y, *down)).sum() / (2 * step), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                slope[0], (function(y, *up) - function(y, *down)).sum() / (2 * step), rtol=1e-5, atol=1e-6
+            )
 
 
 def quantile_inverts(family, parameters, least=1e-12, rtol=1e-10):
@@ -94,7 +105,8 @@ def quantile_inverts(family, parameters, least=1e-12, rtol=1e-10):
 
 
 def samples_follow(family, parameters, n=40_000):
-    """P(Y ≤ y) of draws is uniform: its first two moments within five standard errors; so are mean and variance where finite."""
+    """P(Y ≤ y) of draws is uniform: its first two moments within five standard errors; so are mean and
+    variance where finite."""
     theta = [t.expand(n) for t in tensors(parameters)]
     y = family.sample(*theta, generator=torch.Generator().manual_seed(7))
     again = family.sample(*theta, generator=torch.Generator().manual_seed(7))

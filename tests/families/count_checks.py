@@ -1,4 +1,5 @@
-"""What the tests of the discrete families have in common: hand against automatic derivatives, differences, quantiles, draws."""
+"""What the tests of the discrete families have in common: hand against automatic derivatives, differences,
+quantiles, draws."""
 
 import torch
 
@@ -15,7 +16,11 @@ def hand_is_automatic(family, y, eta, extras=None):
     found, expected = family.derivatives(y, eta, extras), Family.derivatives(family, y, eta, extras)
     assert found[2].keys() == expected[2].keys()
     assert family.derivatives(y, eta, extras, order=1)[2] == {}
-    for a, b in zip([found[0], *found[1], *found[2].values()], [expected[0], *expected[1], *expected[2].values()], strict=True):
+    for a, b in zip(
+        [found[0], *found[1], *found[2].values()],
+        [expected[0], *expected[1], *expected[2].values()],
+        strict=True,
+    ):
         torch.testing.assert_close(a.expand(y.shape), b.expand(y.shape), rtol=1e-10, atol=1e-13)
 
 
@@ -25,19 +30,28 @@ def automatic_is_difference(family, y, eta, extras=None):
     _, score, curvature = Family.derivatives(family, y, eta, extras)
     for a in range(len(eta)):
         up, down = ([e + sign * h * (i == a) for i, e in enumerate(eta)] for sign in (1, -1))
-        difference = (family.log_prob_eta(y, *up, **extras) - family.log_prob_eta(y, *down, **extras)) / (2 * h)
+        difference = (family.log_prob_eta(y, *up, **extras) - family.log_prob_eta(y, *down, **extras)) / (
+            2 * h
+        )
         torch.testing.assert_close(score[a], difference, rtol=1e-7, atol=1e-8)
-        above, below = Family.derivatives(family, y, up, extras, 1)[1], Family.derivatives(family, y, down, extras, 1)[1]
+        above, below = (
+            Family.derivatives(family, y, up, extras, 1)[1],
+            Family.derivatives(family, y, down, extras, 1)[1],
+        )
         for b in range(a, len(eta)):
             torch.testing.assert_close(curvature[a, b], (above[b] - below[b]) / (2 * h), rtol=1e-6, atol=1e-7)
 
 
 def never_nan(family, y, grid, extras=None):
-    """At every combination of the η of the grid: no NaN in the value, score or curvature, by hand and automatic."""
+    """At every combination of the η of the grid: no NaN in the value, score or curvature, by hand and
+    automatic."""
     k = len(family.parameters)
     for eta in torch.cartesian_prod(*[torch.tensor(grid, dtype=D)] * k).reshape(-1, k):
         rows = [e.expand(y.shape) for e in eta]
-        for value, score, curvature in (family.derivatives(y, rows, extras), Family.derivatives(family, y, rows, extras)):
+        for value, score, curvature in (
+            family.derivatives(y, rows, extras),
+            Family.derivatives(family, y, rows, extras),
+        ):
             for tensor in (value, *score, *curvature.values()):
                 assert not tensor.isnan().any(), eta
 

@@ -1,6 +1,8 @@
-"""For every family of the registry: settings, and parameter values (natural scale) at which the tests look at it.
+"""For every family of the registry: settings, and parameter values (natural scale) at which the tests look at
+it.
 
-name → list of (family, parameters, extras). Several entries: several regions (small and large dispersion, both tails …).
+name → list of (family, parameters, extras). Several entries: several regions (small and large dispersion,
+both tails …).
 """
 
 from thetahat import families as f
@@ -10,16 +12,23 @@ EXAMPLES = {
     "lognormal": [(f.LogNormal(), (0.3, 0.7), {})],
     "bernoulli": [(f.Bernoulli(link=link), (0.3,), {}) for link in ("logit", "probit", "cloglog", "cauchit")],
     "poisson": [(f.Poisson(), (2.5,), {}), (f.Poisson(), (40.0,), {})],
-    "binomial": [(f.Binomial(link=link), (0.3,), {"trials": 7.0}) for link in ("logit", "probit", "cloglog", "cauchit")],
+    "binomial": [
+        (f.Binomial(link=link), (0.3,), {"trials": 7.0}) for link in ("logit", "probit", "cloglog", "cauchit")
+    ],
     "beta_binomial": [(f.BetaBinomial(), (0.3, rho), {"trials": 7.0}) for rho in (1e-6, 0.2, 5.0)],
-    "negative_binomial": [(f.NegativeBinomial(), p, {}) for p in ((2.5, 0.5), (40.0, 0.1), (0.2, 4.0), (3.0, 1e-9))],
+    "negative_binomial": [
+        (f.NegativeBinomial(), p, {}) for p in ((2.5, 0.5), (40.0, 0.1), (0.2, 4.0), (3.0, 1e-9))
+    ],
     "negative_binomial_1": [(f.NegativeBinomial1(), p, {}) for p in ((2.5, 0.5), (40.0, 2.0), (3.0, 1e-9))],
     "geometric": [(f.Geometric(), (0.3,), {}), (f.Geometric(), (8.0,), {})],
     "generalized_poisson": [(f.GeneralizedPoisson(), p, {}) for p in ((2.5, 0.3), (30.0, 0.01), (3.0, 1e-9))],
     "categorical": [(f.Categorical(2), (0.4,), {}), (f.Categorical(4), (0.3, -1.2, 2.0), {})],
-    "ordinal": [(f.Ordinal(4, link=link), (0.5, -1.0, 0.2, 1.5), {}) for link in ("logit", "probit", "cloglog")],
+    "ordinal": [
+        (f.Ordinal(4, link=link), (0.5, -1.0, 0.2, 1.5), {}) for link in ("logit", "probit", "cloglog")
+    ],
     "discretised_logistic": [
-        (f.DiscretisedLogistic(levels), p, {}) for levels, p in ((2, (0.3, 0.7)), (17, (-0.8, 0.2)), (256, (1.1, 0.05)))
+        (f.DiscretisedLogistic(levels), p, {})
+        for levels, p in ((2, (0.3, 0.7)), (17, (-0.8, 0.2)), (256, (1.1, 0.05)))
     ],
     "student_t": [(f.StudentT(), p, {}) for p in ((0.3, 1.7, 4.0), (-4.0, 0.2, 0.7), (0.3, 1.7, 1e6))],
     "laplace": [(f.Laplace(), (0.3, 1.7), {})],
@@ -30,7 +39,10 @@ EXAMPLES = {
     "skew_normal": [(f.SkewNormal(), (0.3, 1.7, shape), {}) for shape in (-5.0, 0.0, 1.0, 30.0)],
     "huber": [(f.Huber(threshold), (0.3, 1.7), {}) for threshold in (0.2, 1.345, 4.0)],
     "von_mises": [(f.VonMises(), (0.3, concentration), {}) for concentration in (0.01, 2.0, 50.0)],
-    "censored": [(f.Censored(f.Normal()), (0.3, 1.7), {"event": 1.0}), (f.Censored(f.Weibull()), (2.5, 1.5), {"event": 1.0})],
+    "censored": [
+        (f.Censored(f.Normal()), (0.3, 1.7), {"event": 1.0}),
+        (f.Censored(f.Weibull()), (2.5, 1.5), {"event": 1.0}),
+    ],
     "truncated": [
         (f.Truncated(f.Normal(), low=0.0), (0.3, 1.7), {}),
         (f.Truncated(f.Normal(), low=-1.0, high=2.5), (0.3, 1.7), {}),

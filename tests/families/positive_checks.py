@@ -11,7 +11,8 @@ LEVELS = torch.tensor([1e-9, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.95, 0.9999], dtype=D)
 
 
 def agrees_with_itself(family, parameters):
-    """Derivatives by hand, by autograd and by differences; d cdf/dy = p; quantiles; samples; at quantiles from 1e-9 to 0.9999."""
+    """Derivatives by hand, by autograd and by differences; d cdf/dy = p; quantiles; samples; at quantiles
+    from 1e-9 to 0.9999."""
     y = family.quantile(LEVELS, *checks.tensors(parameters))
     checks.derivatives_agree(family, parameters, y)
     checks.cdf_agrees(family, parameters, y)
@@ -42,7 +43,8 @@ def impossible_outside(family, parameters, *outside):
 
 
 def ends_of_the_cdf(family, parameters, low, high):
-    """At and beyond the ends the cdf is 0 and 1, and has no NaN in its derivatives (a truncation at ∞ is none)."""
+    """At and beyond the ends the cdf is 0 and 1, and has no NaN in its derivatives (a truncation at ∞ is
+    none)."""
     theta = [t.expand(4).clone().requires_grad_() for t in checks.tensors(parameters)]
     y = torch.tensor([low - 1.0, low, high, math.inf], dtype=D)
     log_cdf, log_survival = family.log_cdf(y, *theta), family.log_survival(y, *theta)

@@ -1,4 +1,5 @@
-"""Sums and integrals over p(y), and draws from it: the truths to which test_registry.py holds every family."""
+"""Sums and integrals over p(y), and draws from it: the truths to which test_registry.py holds every
+family."""
 
 import functools
 import itertools
@@ -35,7 +36,9 @@ def has(family, method):
 
 def at(parameters, extras, n=1):
     """θ as tensors, and the extras of each row: (n,)."""
-    return [tensor(p).expand(n) for p in parameters], {name: tensor(v).expand(n) for name, v in extras.items()}
+    return [tensor(p).expand(n) for p in parameters], {
+        name: tensor(v).expand(n) for name, v in extras.items()
+    }
 
 
 def supported(family, y, extras):
@@ -64,7 +67,7 @@ def scattered(family, parameters, n, spread=0.3):
     return [e + spread * torch.randn(n, generator=g, dtype=D) for e in eta_of(family, parameters)]
 
 
-# ---- sums and integrals over p -----------------------------------------------------------------------------------------
+# ---- sums and integrals over p -----------------------------------------------------------------------------
 
 GAUSS = [tensor(x) for x in np.polynomial.legendre.leggauss(80)]
 DOUBLE = torch.arange(-4.5, 4.5, 1 / 24, dtype=D)  # the t of double-exponential quadrature
@@ -85,7 +88,8 @@ def ends(family, parameters, extras):
 
 
 def gauss(a, b, low, high):
-    """Gauss's rule on (a, b): in y, log(y − low) or the logit of y, as the density may be infinite at a finite end."""
+    """Gauss's rule on (a, b): in y, log(y − low) or the logit of y, as the density may be infinite at a
+    finite end."""
     if math.isinf(low):
         return (a + b) / 2 + (b - a) / 2 * GAUSS[0], (b - a) / 2 * GAUSS[1]
     first, last = (torch.log(y - low) - (torch.log(high - y) if math.isfinite(high) else 0.0) for y in (a, b))
@@ -96,7 +100,8 @@ def gauss(a, b, low, high):
 
 
 def pieces(family, parameters, extras):
-    """(a, b, quadrature nodes, weights) for a density: Gauss between quantiles of a sample, double-exponential to the ends."""
+    """(a, b, quadrature nodes, weights) for a density: Gauss between quantiles of a sample,
+    double-exponential to the ends."""
     y = draw(family, parameters, extras, 4001)
     y = y[y != 0] if family.measure == "mixed" else y
     cuts = torch.quantile(y, tensor([0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999]))
@@ -115,19 +120,29 @@ def pieces(family, parameters, extras):
             span = abs(end - float(cut))
             away = span * torch.sigmoid(2 * sinh)
             weight = 2 * away * torch.sigmoid(-2 * sinh) * cosh
-            yield cut, tensor(end), torch.where(sinh > 0, end - sign * span * torch.sigmoid(-2 * sinh), cut + sign * away), weight
+            yield (
+                cut,
+                tensor(end),
+                torch.where(sinh > 0, end - sign * span * torch.sigmoid(-2 * sinh), cut + sign * away),
+                weight,
+            )
 
 
 def plane(family, parameters):
-    """Quadrature nodes and weights for a density of two dimensions: the trapezoidal rule, in coordinates without bounds."""
+    """Quadrature nodes and weights for a density of two dimensions: the trapezoidal rule, in coordinates
+    without bounds."""
     theta, _ = at(parameters, {})
     if isinstance(family, f.MultivariateNormal):
         line = torch.arange(-9, 9.01, 0.1, dtype=D)
         factor = torch.linalg.cholesky(family.variance(*theta)[0])
-        return family.expectation(*theta) + torch.cartesian_prod(line, line) @ factor.T, 0.01 * torch.linalg.det(factor)
+        return family.expectation(*theta) + torch.cartesian_prod(
+            line, line
+        ) @ factor.T, 0.01 * torch.linalg.det(factor)
     line = torch.arange(-60, 60.01, 0.25, dtype=D)  # y₁ = σ(a), y₂ = σ(−a)·σ(b), y₃ = σ(−a)·σ(−b)
     a, b = torch.cartesian_prod(line, line).T
-    y = torch.stack([torch.sigmoid(a), torch.sigmoid(-a) * torch.sigmoid(b), torch.sigmoid(-a) * torch.sigmoid(-b)], 1)
+    y = torch.stack(
+        [torch.sigmoid(a), torch.sigmoid(-a) * torch.sigmoid(b), torch.sigmoid(-a) * torch.sigmoid(-b)], 1
+    )
     return y, 0.0625 * y.prod(1)
 
 

@@ -13,7 +13,8 @@ from .count_checks import D, tensors
 
 LINKS = ("logit", "probit", "cloglog", "cauchit")
 ROWS = torch.tensor(
-    [[0.0, 9.0], [1.0, 9.0], [5.0, 9.0], [9.0, 9.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [400.0, 1000.0]], dtype=D
+    [[0.0, 9.0], [1.0, 9.0], [5.0, 9.0], [9.0, 9.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [400.0, 1000.0]],
+    dtype=D,
 )
 Y, TRIALS = ROWS.T
 REGIONS = [(0.3, 0.2), (0.02, 1.0), (0.9, 30.0), (0.5, 1e-5)]
@@ -34,19 +35,29 @@ def exact(y, m, mean, rho):
 def test_binomial_is_scipys(link, mean):
     family, expected = Binomial(link=link), scipy.stats.binom(TRIALS.numpy(), mean).logpmf(Y.numpy())
     (eta,) = (p.link(t) for p, t in zip(family.parameters.values(), tensors(mean), strict=True))
-    np.testing.assert_allclose(family.log_prob(Y, *tensors(mean), trials=TRIALS), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        family.log_prob(Y, *tensors(mean), trials=TRIALS), expected, rtol=1e-12, atol=1e-12
+    )
     np.testing.assert_allclose(family.log_prob_eta(Y, eta, trials=TRIALS), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("link", LINKS)
 def test_one_trial_is_bernoulli(link):
-    y, eta, one = torch.tensor([0.0, 1.0], dtype=D), torch.tensor([0.7, -1.9], dtype=D), torch.ones(2, dtype=D)
-    torch.testing.assert_close(Binomial(link=link).log_prob_eta(y, eta, trials=one), Bernoulli(link=link).log_prob_eta(y, eta))
+    y, eta, one = (
+        torch.tensor([0.0, 1.0], dtype=D),
+        torch.tensor([0.7, -1.9], dtype=D),
+        torch.ones(2, dtype=D),
+    )
+    torch.testing.assert_close(
+        Binomial(link=link).log_prob_eta(y, eta, trials=one), Bernoulli(link=link).log_prob_eta(y, eta)
+    )
 
 
 def test_binomial_tails_keep_their_digits_in_eta():
     """log p(y = 0) = −m·log(1 + e^η) and log p(y = m) = −m·log(1 + e^−η), however far out."""
-    found = Binomial().log_prob_eta(*torch.tensor([[0.0, 5.0], [-60.0, -60.0]], dtype=D), trials=torch.tensor(5.0, dtype=D))
+    found = Binomial().log_prob_eta(
+        *torch.tensor([[0.0, 5.0], [-60.0, -60.0]], dtype=D), trials=torch.tensor(5.0, dtype=D)
+    )
     np.testing.assert_allclose(found, [-5 * np.exp(-60.0), -300.0], rtol=1e-13)
 
 
@@ -61,14 +72,21 @@ def test_beta_binomial_is_exact_for_every_dispersion(mean, rho):
 def test_beta_binomial_is_scipys():
     found = BetaBinomial().log_prob(Y, *tensors(0.3, 0.2), trials=TRIALS)
     np.testing.assert_allclose(
-        found, scipy.stats.betabinom(TRIALS.int().numpy(), 1.5, 3.5).logpmf(Y.int().numpy()), rtol=1e-10, atol=1e-12
+        found,
+        scipy.stats.betabinom(TRIALS.int().numpy(), 1.5, 3.5).logpmf(Y.int().numpy()),
+        rtol=1e-10,
+        atol=1e-12,
     )
 
 
 def test_dispersion_0_is_binomial():
     expected = Binomial().log_prob(Y, *tensors(0.3), trials=TRIALS)
-    np.testing.assert_allclose(BetaBinomial().log_prob(Y, *tensors(0.3, 1e-14), trials=TRIALS), expected, rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(BetaBinomial().log_prob(Y, *tensors(0.3, 0.0), trials=TRIALS), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        BetaBinomial().log_prob(Y, *tensors(0.3, 1e-14), trials=TRIALS), expected, rtol=1e-8, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        BetaBinomial().log_prob(Y, *tensors(0.3, 0.0), trials=TRIALS), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_the_mass_sums_to_1_and_has_the_stated_moments():
@@ -111,14 +129,18 @@ def test_binomial_tails_are_scipys(mean):
     y = torch.tensor([-1.0, 0.0, 3.0, 30.0, 70.0, 98.5, 100.0], dtype=D)
     trials, frozen = torch.tensor(100.0, dtype=D), scipy.stats.binom(100, mean)
     np.testing.assert_allclose(Binomial().cdf(y, *tensors(mean), trials=trials), frozen.cdf(y), rtol=1e-10)
-    np.testing.assert_allclose(torch.exp(Binomial().log_survival(y, *tensors(mean), trials=trials)), frozen.sf(y), rtol=1e-10)
+    np.testing.assert_allclose(
+        torch.exp(Binomial().log_survival(y, *tensors(mean), trials=trials)), frozen.sf(y), rtol=1e-10
+    )
 
 
 def test_beta_binomial_tails_are_sums_of_the_mass():
     y, trials = torch.arange(-1, 31, dtype=D), torch.tensor(30.0, dtype=D)
     for region in REGIONS:
         p = torch.exp(BetaBinomial().log_prob(y, *tensors(*region), trials=trials))
-        np.testing.assert_allclose(BetaBinomial().cdf(y, *tensors(*region), trials=trials), p.cumsum(0), rtol=1e-11)
+        np.testing.assert_allclose(
+            BetaBinomial().cdf(y, *tensors(*region), trials=trials), p.cumsum(0), rtol=1e-11
+        )
         survival = torch.exp(BetaBinomial().log_survival(y, *tensors(*region), trials=trials))
         np.testing.assert_allclose(survival[:-1], p.flip(0).cumsum(0).flip(0)[1:], rtol=1e-11)
         assert survival[-1] == 0
@@ -127,7 +149,11 @@ def test_beta_binomial_tails_are_sums_of_the_mass():
 @pytest.mark.parametrize("family", [Binomial(), BetaBinomial()], ids=str)
 def test_tails_are_differentiable(family):
     """∂ cdf/∂η against the derivative of the sum of the mass, on both sides of the mean."""
-    y, k, trials = torch.tensor([-1.0, 1.0, 3.0, 11.0, 12.0], dtype=D), torch.arange(13, dtype=D), torch.tensor(12.0, dtype=D)
+    y, k, trials = (
+        torch.tensor([-1.0, 1.0, 3.0, 11.0, 12.0], dtype=D),
+        torch.arange(13, dtype=D),
+        torch.tensor(12.0, dtype=D),
+    )
     theta = torch.tensor([0.35, 0.2][: len(family.parameters)], dtype=D, requires_grad=True)
     ours = torch.autograd.grad(family.cdf(y, *theta, trials=trials).sum(), theta)[0]
     mass = torch.exp(family.log_prob(k, *theta, trials=trials))
@@ -137,7 +163,12 @@ def test_tails_are_differentiable(family):
 
 @pytest.mark.parametrize(
     ("family", "parameters"),
-    [(Binomial(), (0.3,)), (BetaBinomial(), (0.3, 0.2)), (BetaBinomial(), (0.3, 500.0)), (BetaBinomial(), (0.6, 1e-9))],
+    [
+        (Binomial(), (0.3,)),
+        (BetaBinomial(), (0.3, 0.2)),
+        (BetaBinomial(), (0.3, 500.0)),
+        (BetaBinomial(), (0.6, 1e-9)),
+    ],
 )
 def test_quantile_inverts_the_cdf_and_samples_have_the_moments(family, parameters):
     trials = torch.tensor(12.0, dtype=D)
@@ -146,7 +177,9 @@ def test_quantile_inverts_the_cdf_and_samples_have_the_moments(family, parameter
 
 
 @pytest.mark.parametrize("family", [Binomial(), BetaBinomial()], ids=str)
-@pytest.mark.parametrize(("y", "trials"), [([0.0, 0.0], 3.0), ([3.0], 3.0), ([0.0, 3.0], 3.0), ([0.0], 0.0), ([7.0, 1e9], 1e9)])
+@pytest.mark.parametrize(
+    ("y", "trials"), [([0.0, 0.0], 3.0), ([3.0], 3.0), ([0.0, 3.0], 3.0), ([0.0], 0.0), ([7.0, 1e9], 1e9)]
+)
 def test_a_start_lies_inside_the_range(family, y, trials):
     y = torch.tensor(y, dtype=D)
     start = family.start(y, torch.ones_like(y), torch.full_like(y, trials))

@@ -31,12 +31,16 @@ def test_beta_agrees_with_itself(parameters):
     positive_checks.agrees_with_itself(Beta(), parameters)
 
 
-@pytest.mark.parametrize(("mean", "precision"), [(0.3, 1e8), (0.999999, 1e8), (1e-9, 30.0), (0.4, 1e-5), (0.7, 3.0)])
+@pytest.mark.parametrize(
+    ("mean", "precision"), [(0.3, 1e8), (0.999999, 1e8), (1e-9, 30.0), (0.4, 1e-5), (0.7, 3.0)]
+)
 def test_beta_is_exact_for_every_precision(mean, precision):
     """mpmath, 60 digits, at the η that float64 holds: y within three deviations of μ."""
     eta = checks.linear_predictors(Beta(), (mean, precision))
     spread = math.sqrt(mean * (1 - mean) / (1 + precision))
-    y = torch.tensor([min(max(mean + k * spread, mean / 3), (2 + mean) / 3) for k in (-2.0, 0.1, 3.0)], dtype=D)
+    y = torch.tensor(
+        [min(max(mean + k * spread, mean / 3), (2 + mean) / 3) for k in (-2.0, 0.1, 3.0)], dtype=D
+    )
     with mpmath.workdps(60):
         logit, log_phi = (mpmath.mpf(float(e)) for e in eta)
 
@@ -49,7 +53,10 @@ def test_beta_is_exact_for_every_precision(mean, precision):
         h = mpmath.mpf(10) ** -15
         exact = []
         for v in y.tolist():
-            along, across = ([log_prob(v, logit + k * h * s, log_phi + k * h * (1 - s)) for k in (-1, 0, 1)] for s in (0, 1))
+            along, across = (
+                [log_prob(v, logit + k * h * s, log_phi + k * h * (1 - s)) for k in (-1, 0, 1)]
+                for s in (0, 1)
+            )
             slopes = [float((c - a) / (2 * h)) for a, _, c in (across, along)]
             bends = [float((c - 2 * b + a) / h**2) for a, b, c in (across, along)]
             exact.append([float(along[1]), *slopes, *bends])
@@ -60,9 +67,17 @@ def test_beta_is_exact_for_every_precision(mean, precision):
 
 
 def test_a_share_and_its_rest_are_mirror_images():
-    y, theta, mirrored = torch.tensor([0.01, 0.3, 0.9], dtype=D), checks.tensors((0.3, 5.0)), checks.tensors((0.7, 5.0))
-    torch.testing.assert_close(Beta().log_prob(y, *theta), Beta().log_prob(1 - y, *mirrored), rtol=1e-13, atol=1e-14)
-    torch.testing.assert_close(Beta().log_cdf(y, *theta), Beta().log_survival(1 - y, *mirrored), rtol=1e-13, atol=0)
+    y, theta, mirrored = (
+        torch.tensor([0.01, 0.3, 0.9], dtype=D),
+        checks.tensors((0.3, 5.0)),
+        checks.tensors((0.7, 5.0)),
+    )
+    torch.testing.assert_close(
+        Beta().log_prob(y, *theta), Beta().log_prob(1 - y, *mirrored), rtol=1e-13, atol=1e-14
+    )
+    torch.testing.assert_close(
+        Beta().log_cdf(y, *theta), Beta().log_survival(1 - y, *mirrored), rtol=1e-13, atol=0
+    )
 
 
 @pytest.mark.parametrize("link", ["probit", "cloglog", "cauchit"])

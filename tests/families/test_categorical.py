@@ -38,13 +38,17 @@ def test_probabilities_sum_to_1_and_are_those_of_log_prob():
     assert p.shape == (5, 4)
     torch.testing.assert_close(p.sum(-1), torch.ones(5, dtype=D))
     for j in range(4):
-        torch.testing.assert_close(torch.log(p[:, j]), Categorical(4).log_prob(torch.full((5,), float(j), dtype=D), *ETA))
+        torch.testing.assert_close(
+            torch.log(p[:, j]), Categorical(4).log_prob(torch.full((5,), float(j), dtype=D), *ETA)
+        )
 
 
 def test_any_shape_of_rows_is_accepted():
     y, eta = torch.randint(4, (2, 3)), [e[:3].expand(2, 3) for e in ETA]
     assert Categorical(4).log_prob(y, *eta).shape == (2, 3)
-    torch.testing.assert_close(Categorical(4).log_prob(y, *eta)[1], Categorical(4).log_prob(y[1], *(e[1] for e in eta)))
+    torch.testing.assert_close(
+        Categorical(4).log_prob(y, *eta)[1], Categorical(4).log_prob(y[1], *(e[1] for e in eta))
+    )
     assert Categorical(4).probabilities(*eta).shape == (2, 3, 4)
 
 
@@ -66,7 +70,10 @@ def test_no_eta_makes_nan():
 
 def test_samples_have_the_stated_probabilities():
     family, n = Categorical(4), 100_000
-    draws, again = (family.sample(*(e[0].expand(n) for e in ETA), generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    draws, again = (
+        family.sample(*(e[0].expand(n) for e in ETA), generator=torch.Generator().manual_seed(1))
+        for _ in range(2)
+    )
     assert torch.equal(draws, again)
     p = family.probabilities(*(e[0] for e in ETA))
     share = torch.bincount(draws.long(), minlength=4) / n
@@ -106,5 +113,7 @@ def test_along_a_recession_direction_the_log_probability_never_falls():
     A, equality = Categorical(3).recession(y)
     assert not equality.any()
     for d in torch.randn(50, 2, dtype=D, generator=torch.Generator().manual_seed(2)):
-        path = torch.stack([Categorical(3).log_prob(y, *(t * e.expand(3) for e in d)) for t in (0.0, 1.0, 10.0, 1000.0)])
+        path = torch.stack(
+            [Categorical(3).log_prob(y, *(t * e.expand(3) for e in d)) for t in (0.0, 1.0, 10.0, 1000.0)]
+        )
         assert torch.equal(((A @ d) >= 0).all(1), (path.diff(dim=0) >= 0).all(0))

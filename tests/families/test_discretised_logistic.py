@@ -26,12 +26,15 @@ def test_the_mass_of_all_levels_sums_to_one(levels, place):
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("place", [(0.0, 0.1), (-0.9, 0.03), (0.4, 1.5)])
 def test_it_is_a_difference_of_scipys_logistic(levels, place):
-    """stats.logistic (scipy) at the edges of the cells, in numpy; what lies beyond the ends is counted to them."""
+    """stats.logistic (scipy) at the edges of the cells, in numpy; what lies beyond the ends is counted to
+    them."""
     edges = (2 * np.arange(levels - 1) + 1) / (levels - 1) - 1
     below = np.concatenate([[0.0], stats.logistic(*place).cdf(edges), [1.0]])
     family, at = DiscretisedLogistic(levels), [torch.tensor(v, dtype=F64) for v in place]
     y = np.arange(levels)
-    np.testing.assert_allclose(family.log_prob(torch.tensor(y, dtype=F64), *at).exp(), np.diff(below), atol=1e-14)
+    np.testing.assert_allclose(
+        family.log_prob(torch.tensor(y, dtype=F64), *at).exp(), np.diff(below), atol=1e-14
+    )
     mean = (y * np.diff(below)).sum()
     assert float(family.expectation(*at)) == pytest.approx(mean, rel=1e-10)
     assert float(family.variance(*at)) == pytest.approx((np.diff(below) * (y - mean) ** 2).sum(), rel=1e-9)
@@ -46,7 +49,8 @@ def test_its_slopes_are_those_of_differences():
 
 
 def test_a_mixture_of_them_sums_to_one_and_both_slopes_are_finite_far_out():
-    """256 levels, three components at random parameters, in float32 too; scales of e^±60 and locations far outside."""
+    """256 levels, three components at random parameters, in float32 too; scales of e^±60 and locations far
+    outside."""
     family, g = MixtureOf(DiscretisedLogistic(256), 3), torch.Generator().manual_seed(0)
     eta = torch.randn(8, 100, generator=g, dtype=F64) * 2
     y = torch.arange(256, dtype=F64)[:, None]
@@ -68,6 +72,10 @@ def test_what_is_no_level_is_impossible():
 
 def test_two_levels_are_one_trial():
     """P(1) = s(μ/σ): a Bernoulli or Categorical(2) of that log-odds."""
-    y, location, scale = torch.tensor([0.0, 1.0], dtype=F64), torch.tensor(0.7, dtype=F64), torch.tensor(0.4, dtype=F64)
+    y, location, scale = (
+        torch.tensor([0.0, 1.0], dtype=F64),
+        torch.tensor(0.7, dtype=F64),
+        torch.tensor(0.4, dtype=F64),
+    )
     mine = DiscretisedLogistic(2).log_prob(y, location, scale)
     torch.testing.assert_close(mine, Categorical(2).log_prob(y, location / scale), rtol=0, atol=1e-14)

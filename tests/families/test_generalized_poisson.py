@@ -45,7 +45,10 @@ def test_automatic_scores_are_the_central_differences(link):
 
 def test_the_score_of_a_tiny_dispersion_keeps_its_digits():
     """As α → 0, ∂ log p/∂ log α → α·(y(y − 1) − 2yμ + μ²) = α·((y − μ)² − y)."""
-    y, eta = torch.tensor([0.0, 1.0, 7.0], dtype=D), [torch.tensor([3.0], dtype=D).log(), torch.tensor([1e-12], dtype=D).log()]
+    y, eta = (
+        torch.tensor([0.0, 1.0, 7.0], dtype=D),
+        [torch.tensor([3.0], dtype=D).log(), torch.tensor([1e-12], dtype=D).log()],
+    )
     np.testing.assert_allclose(FAMILY.derivatives(y, eta)[1][1], 1e-12 * ((y - 3) ** 2 - y), rtol=1e-9)
 
 

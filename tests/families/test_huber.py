@@ -43,16 +43,25 @@ def test_normaliser_tails_and_variance_are_those_of_quadrature(threshold):
     theta = checks.tensors((0.0, 1.0))
     for z in (0.0, 0.3, 1.345, 2.0, 5.0):
         at = torch.tensor([z], dtype=D)
-        assert float(Huber(threshold).log_prob(at, *theta)) == pytest.approx(math.log(density(z) / (2 * half)), rel=1e-12)
-        assert float(Huber(threshold).cdf(-at, *theta)) == pytest.approx(total(density, z) / (2 * half), rel=1e-9)
-    assert float(Huber(threshold).variance(*theta)) == pytest.approx(total(lambda z: z * z * density(z), 0.0) / half, rel=1e-9)
+        assert float(Huber(threshold).log_prob(at, *theta)) == pytest.approx(
+            math.log(density(z) / (2 * half)), rel=1e-12
+        )
+        assert float(Huber(threshold).cdf(-at, *theta)) == pytest.approx(
+            total(density, z) / (2 * half), rel=1e-9
+        )
+    assert float(Huber(threshold).variance(*theta)) == pytest.approx(
+        total(lambda z: z * z * density(z), 0.0) / half, rel=1e-9
+    )
 
 
 def test_a_large_threshold_is_the_normal():
     y, theta = RESIDUALS, checks.tensors(THETA)
     for method in ("log_prob", "log_cdf", "log_survival"):
         torch.testing.assert_close(
-            getattr(Huber(50.0), method)(y, *theta), getattr(Normal(), method)(y, *theta), rtol=1e-12, atol=1e-15
+            getattr(Huber(50.0), method)(y, *theta),
+            getattr(Normal(), method)(y, *theta),
+            rtol=1e-12,
+            atol=1e-15,
         )
 
 

@@ -28,12 +28,18 @@ def exact(function, *arguments):
     step = [mpmath.mpf(10) ** -10 * min(v, 1 - v) if v < 1 else mpmath.mpf(10) ** -10 * v for v in x]
 
     def at(*moves):
-        return mpmath.log(function(*(v + sum(s * step[i] for j, s in moves if j == i) for i, v in enumerate(x))))
+        return mpmath.log(
+            function(*(v + sum(s * step[i] for j, s in moves if j == i) for i, v in enumerate(x)))
+        )
 
     k = range(len(x))
     first = [(at((i, 1)) - at((i, -1))) / (2 * step[i]) for i in k]
     second = [
-        [sum(s * t * at((i, s), (j, t)) for s, t in itertools.product((1, -1), repeat=2)) / (4 * step[i] * step[j]) for j in k]
+        [
+            sum(s * t * at((i, s), (j, t)) for s, t in itertools.product((1, -1), repeat=2))
+            / (4 * step[i] * step[j])
+            for j in k
+        ]
         for i in k
     ]
     return float(at()), [float(f) for f in first], [[float(s) for s in row] for row in second]
@@ -62,10 +68,13 @@ def test_the_incomplete_gamma_function_is_exact_with_its_derivatives(a, u):
             assert_all_close(found, truth, (a, a * u), rtol=1e-10)
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.05, 0.3), (0.5, 0.5), (1.0, 4.0), (4.0, 0.3), (60.0, 4.0), (3000.0, 60.0)])
+@pytest.mark.parametrize(
+    ("a", "b"), [(0.05, 0.3), (0.5, 0.5), (1.0, 4.0), (4.0, 0.3), (60.0, 4.0), (3000.0, 60.0)]
+)
 @pytest.mark.parametrize("at", [-3.0, -0.01, 0.01, 2.0])
 def test_the_incomplete_beta_function_is_exact_with_its_derivatives(a, b, at):
-    """mpmath, 60 digits: both tails, their gradient and Hessian in (a, b, x), to 1e-10; x so many deviations from the mean."""
+    """mpmath, 60 digits: both tails, their gradient and Hessian in (a, b, x), to 1e-10; x so many deviations
+    from the mean."""
     mean = a / (a + b)
     deviation = math.sqrt(mean * (1 - mean) / (a + b + 1))
     x = min(max(mean + at * deviation, mean * 0.03), 1 - (1 - mean) * 0.03)
@@ -81,7 +90,10 @@ def test_the_incomplete_beta_function_is_exact_with_its_derivatives(a, b, at):
 @pytest.mark.parametrize(("a", "x"), [(5.0, 400.0), (1e4, 7e3), (2.0, 1e-200), (0.3, 700.0), (1e5, 1.1e5)])
 def test_the_far_tails_of_the_incomplete_gamma_function_do_not_underflow(a, x):
     with mpmath.workdps(50):
-        tails = mpmath.gammainc(a, 0, x, regularized=True), mpmath.gammainc(a, x, mpmath.inf, regularized=True)
+        tails = (
+            mpmath.gammainc(a, 0, x, regularized=True),
+            mpmath.gammainc(a, x, mpmath.inf, regularized=True),
+        )
         smaller = float(mpmath.log(min(tails)))
     found = min(t.item() for t in log_gammainc(torch.tensor(a, dtype=D), torch.tensor(x, dtype=D)))
     assert found == pytest.approx(smaller, rel=1e-11)
@@ -100,9 +112,13 @@ def test_both_functions_have_their_limits_at_the_ends_and_keep_nan():
 
 
 def test_a_shape_for_all_rows_or_one_a_row_is_the_same():
-    x = torch.rand(40_000, generator=torch.Generator().manual_seed(1), dtype=D) * 9  # more rows than are taken at a time
+    x = (
+        torch.rand(40_000, generator=torch.Generator().manual_seed(1), dtype=D) * 9
+    )  # more rows than are taken at a time
     one = log_gammainc(torch.tensor([2.3], dtype=D), x)
-    torch.testing.assert_close(torch.stack(one), torch.stack(log_gammainc(torch.full_like(x, 2.3), x)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.stack(one), torch.stack(log_gammainc(torch.full_like(x, 2.3), x)), rtol=0, atol=0
+    )
     assert log_gammainc(torch.tensor(2.3), torch.rand(3, 2))[0].shape == (3, 2)
 
 
@@ -136,9 +152,13 @@ def test_the_deviance_is_zero_to_second_order():
 def test_a_cdf_is_inverted_to_the_last_digits_at_any_scale():
     q = torch.tensor([1e-300, 1e-20, 1e-3, 0.3, 0.5, 0.9, 1 - 1e-12], dtype=D)
     for scale in (1e-5, 1.0, 1e200):
-        y = invert_cdf(lambda y, s=scale: -torch.expm1(-y / s), q, 0.0, math.inf, lambda y, s=scale: torch.exp(-y / s))
+        y = invert_cdf(
+            lambda y, s=scale: -torch.expm1(-y / s), q, 0.0, math.inf, lambda y, s=scale: torch.exp(-y / s)
+        )
         torch.testing.assert_close(y / scale, -torch.log1p(-q), rtol=1e-14, atol=0)
-    torch.testing.assert_close(invert_cdf(torch.sigmoid, q[1:], -math.inf, math.inf), torch.logit(q[1:]), rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(
+        invert_cdf(torch.sigmoid, q[1:], -math.inf, math.inf), torch.logit(q[1:]), rtol=1e-10, atol=1e-15
+    )
     ends = invert_cdf(torch.sigmoid, torch.tensor([0.0, 1.0, math.nan], dtype=D), -math.inf, math.inf)
     assert ends[:2].tolist() == [-math.inf, math.inf]
     assert ends[2].isnan()

@@ -17,18 +17,27 @@ LEVELS = [0.05, 0.5, 0.9]
 
 def scipys(level, location, scale):
     """scipy's κ = √(q/(1 − q)) and scale σ/√(q(1 − q))."""
-    return scipy.stats.laplace_asymmetric(math.sqrt(level / (1 - level)), location, scale / math.sqrt(level * (1 - level)))
+    return scipy.stats.laplace_asymmetric(
+        math.sqrt(level / (1 - level)), location, scale / math.sqrt(level * (1 - level))
+    )
 
 
 @pytest.mark.parametrize(
     ("family", "frozen"),
-    [(Laplace(), scipy.stats.laplace(0.3, 1.7)), *((AsymmetricLaplace(q), scipys(q, 0.3, 1.7)) for q in LEVELS)],
-    ids=lambda each: str(each) if isinstance(each, Family) else "scipy",  # a name without an address: workers must agree
+    [
+        (Laplace(), scipy.stats.laplace(0.3, 1.7)),
+        *((AsymmetricLaplace(q), scipys(q, 0.3, 1.7)) for q in LEVELS),
+    ],
+    ids=lambda each: (
+        str(each) if isinstance(each, Family) else "scipy"
+    ),  # a name without an address: workers must agree
 )
 def test_laplace_is_scipys(family, frozen):
     y = 0.3 + 1.7 * RESIDUALS
     # scipy forms logcdf of its asymmetric Laplace from the cdf: compared where that loses nothing
-    checks.matches_scipy(family, (0.3, 1.7), frozen, y[1:-1] if isinstance(family, AsymmetricLaplace) else y, rtol=1e-11)
+    checks.matches_scipy(
+        family, (0.3, 1.7), frozen, y[1:-1] if isinstance(family, AsymmetricLaplace) else y, rtol=1e-11
+    )
 
 
 @pytest.mark.parametrize("family", [Laplace(), *map(AsymmetricLaplace, LEVELS)], ids=str)
@@ -58,7 +67,9 @@ def test_the_location_of_an_asymmetric_laplace_is_its_quantile():
 
 def test_the_even_asymmetric_laplace_is_laplace_with_twice_the_scale():
     y, theta = RESIDUALS, checks.tensors((0.3, 1.7))
-    torch.testing.assert_close(AsymmetricLaplace(0.5).log_prob(y, *theta), Laplace().log_prob(y, theta[0], 2 * theta[1]))
+    torch.testing.assert_close(
+        AsymmetricLaplace(0.5).log_prob(y, *theta), Laplace().log_prob(y, theta[0], 2 * theta[1])
+    )
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -3.0, math.nan])

@@ -22,14 +22,19 @@ FAMILIES = [Logistic(), HyperbolicSecant(), Gumbel()]
         (HyperbolicSecant(), scipy.stats.hypsecant(*THETA)),
         (Gumbel(), scipy.stats.gumbel_r(*THETA)),
     ],
-    ids=lambda each: str(each) if isinstance(each, Family) else "scipy",  # a name without an address: workers must agree
+    ids=lambda each: (
+        str(each) if isinstance(each, Family) else "scipy"
+    ),  # a name without an address: workers must agree
 )
 def test_distribution_is_scipys(family, frozen):
     # where scipy's own logs lose nothing: it takes log(1 − cdf) of the hyperbolic secant
     checks.matches_scipy(family, THETA, frozen, 0.3 + 1.7 * RESIDUALS[1:-2], rtol=1e-11)
     y = 0.3 + 1.7 * RESIDUALS
     torch.testing.assert_close(
-        family.log_prob(y, *checks.tensors(THETA)), torch.tensor(frozen.logpdf(y.numpy())), rtol=1e-12, atol=1e-14
+        family.log_prob(y, *checks.tensors(THETA)),
+        torch.tensor(frozen.logpdf(y.numpy())),
+        rtol=1e-12,
+        atol=1e-14,
     )
 
 
@@ -49,7 +54,9 @@ def test_tails_are_exact_where_probabilities_underflow():
     far = torch.tensor([800.0], dtype=D)
     for family, constant in [(Logistic(), 0.0), (HyperbolicSecant(), math.log(2 / math.pi)), (Gumbel(), 0.0)]:
         assert float(family.log_survival(far, *theta)) == pytest.approx(constant - 800, rel=1e-14)
-    assert float(HyperbolicSecant().log_cdf(-far, *theta)) == pytest.approx(math.log(2 / math.pi) - 800, rel=1e-14)
+    assert float(HyperbolicSecant().log_cdf(-far, *theta)) == pytest.approx(
+        math.log(2 / math.pi) - 800, rel=1e-14
+    )
     for family in FAMILIES:
         for y in (far, -far):
             leaf = y.clone().requires_grad_()

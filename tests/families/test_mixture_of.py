@@ -19,10 +19,14 @@ def t(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-GEYSER = np.concatenate([np.random.default_rng(0).normal(2, 0.4, 60), np.random.default_rng(1).normal(4.5, 0.5, 90)])
+GEYSER = np.concatenate(
+    [np.random.default_rng(0).normal(2, 0.4, 60), np.random.default_rng(1).normal(4.5, 0.5, 90)]
+)
 
 
-@pytest.mark.parametrize(("family", "theta"), [(f.Normal(), (0.3, 1.7)), (f.Gamma(), (2.5, 0.3)), (f.Poisson(), (2.5,))])
+@pytest.mark.parametrize(
+    ("family", "theta"), [(f.Normal(), (0.3, 1.7)), (f.Gamma(), (2.5, 0.3)), (f.Poisson(), (2.5,))]
+)
 def test_one_copy_is_the_family(family, theta):
     y, theta = t(0.0, 1.0, 4.0) if family.measure == "mass" else t(0.2, 1.0, 4.0), [t(v) for v in theta]
     one = f.MixtureOf(family, 1)
@@ -39,9 +43,12 @@ def test_the_density_is_the_weighted_sum_of_scipys():
     theta = [t(v) for v in (-1, 0.5, 2, 1.7, 4, 0.1, 0.4, -1.0)]
     family = f.MixtureOf(f.Normal(), 3)
     np.testing.assert_allclose(
-        family.log_prob(torch.tensor(y), *theta).exp(), sum(w * p.pdf(y) for w, p in zip(pi, parts, strict=True))
+        family.log_prob(torch.tensor(y), *theta).exp(),
+        sum(w * p.pdf(y) for w, p in zip(pi, parts, strict=True)),
     )
-    np.testing.assert_allclose(family.cdf(torch.tensor(y), *theta), sum(w * p.cdf(y) for w, p in zip(pi, parts, strict=True)))
+    np.testing.assert_allclose(
+        family.cdf(torch.tensor(y), *theta), sum(w * p.cdf(y) for w, p in zip(pi, parts, strict=True))
+    )
     r = family.responsibilities(torch.tensor(y), *theta)
     p = sum(w * part.pdf(y) for w, part in zip(pi, parts, strict=True))
     np.testing.assert_allclose(r[:, 1], pi[1] * parts[1].pdf(y) / p)
@@ -49,7 +56,8 @@ def test_the_density_is_the_weighted_sum_of_scipys():
 
 
 def test_without_predictors_it_is_the_mixture_model():
-    """models.Mixture at the same θ: log p of every row, and the maximum that EM finds is stationary for Newton here."""
+    """models.Mixture at the same θ: log p of every row, and the maximum that EM finds is stationary for
+    Newton here."""
     mixture = th.fit(th.models.Mixture("normal", 2), GEYSER, solver=th.EM(starts=3))
     value = mixture.estimates
     family = f.MixtureOf(f.Normal(), 2)
@@ -64,7 +72,8 @@ def test_without_predictors_it_is_the_mixture_model():
 
 
 def test_copies_with_lines_of_their_own_are_a_mixture_of_regressions():
-    """Two lines that cross, constant scales and shares: the maximum that EM finds of models.mixture.regressions."""
+    """Two lines that cross, constant scales and shares: the maximum that EM finds of
+    models.mixture.regressions."""
     rng = np.random.default_rng(3)
     x = rng.uniform(-2, 2, 200)
     y = np.where(rng.random(200) < 0.4, 1 + 2 * x, -1 - x) + 0.3 * rng.normal(size=200)
@@ -105,7 +114,8 @@ class Lines(torch.nn.Module):
 
 
 def test_a_mixture_density_network_learns_both_branches_of_an_inverse():
-    """Bishop's example: y of x = y + 0.3 sin(2πy) + noise has three branches in the middle; one normal cannot say so."""
+    """Bishop's example: y of x = y + 0.3 sin(2πy) + noise has three branches in the middle; one normal cannot
+    say so."""
     rng = np.random.default_rng(0)
     y = rng.uniform(0, 1, 600)
     x = y + 0.3 * np.sin(2 * np.pi * y) + 0.05 * rng.normal(size=600)
@@ -139,7 +149,9 @@ def test_the_quantile_of_a_wide_gap_and_of_an_atom():
 
 
 def test_an_impossible_row_has_probability_zero_and_no_nan_in_its_score():
-    value, score, curvature = f.MixtureOf(f.Gamma(), 2).derivatives(t(-1.0, 2.0), [t(v) for v in (0.1, -1.0, 1.0, -1.0, 0.3)])
+    value, score, curvature = f.MixtureOf(f.Gamma(), 2).derivatives(
+        t(-1.0, 2.0), [t(v) for v in (0.1, -1.0, 1.0, -1.0, 0.3)]
+    )
     assert value[0] == -math.inf
     assert all(torch.isfinite(s).all() for s in [*score, *curvature.values()])
 
@@ -154,7 +166,9 @@ def test_draws_come_from_the_copies_in_their_shares():
     assert ((found - shares).abs() < 5 * (shares * (1 - shares) / n).sqrt()).all()
 
 
-@pytest.mark.parametrize("name", ["mixture_of(normal)", "mixture_of_poisson", "censored(mixture_of(weibull))"])
+@pytest.mark.parametrize(
+    "name", ["mixture_of(normal)", "mixture_of_poisson", "censored(mixture_of(weibull))"]
+)
 def test_names_nest(name):
     assert "MixtureOf" in str(f.get(name))
 
@@ -178,7 +192,8 @@ def test_what_cannot_be_mixed_is_refused(build, message):
 
 
 def test_a_copy_on_one_row_is_no_maximum():
-    """The likelihood of a normal mixture is unbounded where a copy sits on equal values: no number is made up."""
+    """The likelihood of a normal mixture is unbounded where a copy sits on equal values: no number is made
+    up."""
     y = np.concatenate([np.zeros(20), np.random.default_rng(0).normal(3, 1, size=40)])
     with pytest.raises(th.errors.FitError):
         th.fit(f.MixtureOf(f.Normal(), 2), {"y": y})

@@ -1,4 +1,5 @@
-"""The multivariate normal and the Dirichlet against scipy, their one-dimensional kin, and the closed form of their maximum."""
+"""The multivariate normal and the Dirichlet against scipy, their one-dimensional kin, and the closed form of
+their maximum."""
 
 import math
 
@@ -20,14 +21,19 @@ N3, D4 = MultivariateNormal(3), Dirichlet(4)
 
 
 def draws(family, parameters, n):
-    return family.sample(*(t.expand(n) for t in checks.tensors(parameters)), generator=torch.Generator().manual_seed(5))
+    return family.sample(
+        *(t.expand(n) for t in checks.tensors(parameters)), generator=torch.Generator().manual_seed(5)
+    )
 
 
 def test_the_multivariate_normal_is_scipys():
     y = draws(N3, THETA, 30)
     frozen = scipy.stats.multivariate_normal(MEAN, np.array(FACTOR) @ np.array(FACTOR).T)
     torch.testing.assert_close(
-        N3.log_prob(y, *checks.tensors(THETA)), torch.from_numpy(frozen.logpdf(y.numpy())), rtol=1e-12, atol=1e-12
+        N3.log_prob(y, *checks.tensors(THETA)),
+        torch.from_numpy(frozen.logpdf(y.numpy())),
+        rtol=1e-12,
+        atol=1e-12,
     )
 
 
@@ -43,7 +49,9 @@ def test_the_dirichlet_is_scipys_and_with_two_shares_the_beta():
     torch.testing.assert_close(D4.log_prob(y, *checks.tensors(SHARES)), expected, rtol=1e-11, atol=1e-11)
     share = torch.tensor([0.01, 0.4, 0.97], dtype=D)
     found = Dirichlet(2).log_prob(torch.stack([share, 1 - share], -1), *checks.tensors((0.9, 2.1)))
-    torch.testing.assert_close(found, Beta().log_prob(share, *checks.tensors((0.3, 3.0))), rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(
+        found, Beta().log_prob(share, *checks.tensors((0.3, 3.0))), rtol=1e-13, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize(("family", "parameters"), [(N3, THETA), (D4, SHARES)], ids=str)
@@ -61,7 +69,9 @@ def test_derivatives_are_the_limits_of_differences(family, parameters):
         up, down = family.derivatives(y, up), family.derivatives(y, down)
         torch.testing.assert_close(score[a], (up[0] - down[0]) / (2 * step), rtol=1e-6, atol=1e-6)
         for b in range(a, len(eta)):
-            torch.testing.assert_close(curvature[a, b], (up[1][b] - down[1][b]) / (2 * step), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                curvature[a, b], (up[1][b] - down[1][b]) / (2 * step), rtol=1e-6, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize(("family", "parameters"), [(N3, THETA), (D4, SHARES)], ids=str)
@@ -78,11 +88,14 @@ def test_samples_have_the_mean_and_the_covariance(family, parameters):
 
 def test_the_dirichlets_covariance_is_scipys():
     covariance = D4.variance(*checks.tensors(SHARES))[0]
-    torch.testing.assert_close(covariance, torch.from_numpy(scipy.stats.dirichlet(SHARES).cov()), rtol=1e-12, atol=1e-16)
+    torch.testing.assert_close(
+        covariance, torch.from_numpy(scipy.stats.dirichlet(SHARES).cov()), rtol=1e-12, atol=1e-16
+    )
 
 
 def test_the_dirichlet_integrates_to_one():
-    """Over the triangle of three shares, by Gauss–Legendre in (y₁, y₂/(1 − y₁)); polynomial densities, so to rounding."""
+    """Over the triangle of three shares, by Gauss–Legendre in (y₁, y₂/(1 − y₁)); polynomial densities, so to
+    rounding."""
     node, weight = (torch.from_numpy(x) / 2 for x in np.polynomial.legendre.leggauss(20))
     first, second = (x.reshape(-1) for x in torch.meshgrid(node + 0.5, node + 0.5, indexing="ij"))
     y = torch.stack([first, (1 - first) * second, (1 - first) * (1 - second)], -1)
@@ -91,7 +104,8 @@ def test_the_dirichlet_integrates_to_one():
 
 
 def test_large_concentrations_keep_their_digits():
-    """mpmath, 50 digits, at α = 1e6 · (2, 3, 5): log Γ of ten million is a hundred million, the answer eleven."""
+    """mpmath, 50 digits, at α = 1e6 · (2, 3, 5): log Γ of ten million is a hundred million, the answer
+    eleven."""
     y = torch.tensor([[0.2003, 0.2998, 0.4999]], dtype=D)
     found = Dirichlet(3).log_prob(y, *checks.tensors((2e6, 3e6, 5e6)))
     import mpmath
@@ -99,7 +113,9 @@ def test_large_concentrations_keep_their_digits():
     with mpmath.workdps(50):
         a = [mpmath.mpf(x) for x in (2e6, 3e6, 5e6)]
         front = mpmath.loggamma(sum(a)) - sum(map(mpmath.loggamma, a))
-        exact = front + sum((k - 1) * mpmath.log(mpmath.mpf(v)) for k, v in zip(a, y[0].tolist(), strict=True))
+        exact = front + sum(
+            (k - 1) * mpmath.log(mpmath.mpf(v)) for k, v in zip(a, y[0].tolist(), strict=True)
+        )
     assert found.item() == pytest.approx(float(exact), abs=1e-8)
 
 
@@ -154,10 +170,15 @@ def test_parameters_are_named_by_component():
 
 
 def test_what_is_off_the_simplex_or_of_another_length_is_refused():
-    y = torch.tensor([[0.2, 0.3, 0.5, 0.0], [0.2, 0.3, 0.4, 0.2], [math.nan, 0.3, 0.4, 0.3], [0.1, 0.2, 0.3, 0.4]], dtype=D)
+    y = torch.tensor(
+        [[0.2, 0.3, 0.5, 0.0], [0.2, 0.3, 0.4, 0.2], [math.nan, 0.3, 0.4, 0.3], [0.1, 0.2, 0.3, 0.4]], dtype=D
+    )
     assert D4.in_support(y).tolist() == [False, False, False, True]
     assert D4.log_prob(y[:1], *checks.tensors(SHARES)).item() == -math.inf
-    assert N3.in_support(torch.tensor([[0.0, math.inf, 1.0], [0.0, 1.0, 2.0]], dtype=D)).tolist() == [False, True]
+    assert N3.in_support(torch.tensor([[0.0, math.inf, 1.0], [0.0, 1.0, 2.0]], dtype=D)).tolist() == [
+        False,
+        True,
+    ]
     for family, length in ((N3, 2), (D4, 3)):
         with pytest.raises(BadArgument, match="components"):
             family.in_support(torch.zeros(5, length))

@@ -28,9 +28,12 @@ def exact(y, mean, dispersion):
         return float(product - mpmath.loggamma(y + 1) + y * mpmath.log(m) - (y + 1 / a) * mpmath.log1p(a * m))
 
 
-@pytest.mark.parametrize(("mean", "dispersion"), [*REGIONS, (3.0, 1e-8), (3.0, 1e-12), (3.0, 1e-100), (0.5, 1e6)])
+@pytest.mark.parametrize(
+    ("mean", "dispersion"), [*REGIONS, (3.0, 1e-8), (3.0, 1e-12), (3.0, 1e-100), (0.5, 1e6)]
+)
 def test_nb2_is_exact_for_every_dispersion(mean, dispersion):
-    """mpmath, 60 digits: where α → 0 the two lgammas of the textbook formula have nothing left in common but rounding."""
+    """mpmath, 60 digits: where α → 0 the two lgammas of the textbook formula have nothing left in common but
+    rounding."""
     found = NegativeBinomial().log_prob(COUNTS, *tensors(mean, dispersion))
     expected = [exact(int(y), mean, dispersion) for y in COUNTS]
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
@@ -40,15 +43,21 @@ def test_nb2_is_exact_for_every_dispersion(mean, dispersion):
 def test_nb1_is_nb2_with_dispersion_over_mean(mean, dispersion):
     """scipy.stats.nbinom with r = μ/α, p = 1/(1 + α)."""
     found = NegativeBinomial1().log_prob(COUNTS, *tensors(mean, dispersion))
-    np.testing.assert_allclose(found, scipy.stats.nbinom(mean / dispersion, 1 / (1 + dispersion)).logpmf(COUNTS), rtol=1e-9)
-    np.testing.assert_allclose(found, [exact(int(y), mean, dispersion / mean) for y in COUNTS], rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(
+        found, scipy.stats.nbinom(mean / dispersion, 1 / (1 + dispersion)).logpmf(COUNTS), rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        found, [exact(int(y), mean, dispersion / mean) for y in COUNTS], rtol=1e-13, atol=1e-14
+    )
 
 
 def test_geometric_is_nb2_with_dispersion_1():
     for mean in (0.01, 3.0, 500.0):
         found = Geometric().log_prob(COUNTS, *tensors(mean))
         np.testing.assert_allclose(found, scipy.stats.geom(1 / (1 + mean), loc=-1).logpmf(COUNTS), rtol=1e-12)
-        np.testing.assert_allclose(found, NegativeBinomial().log_prob(COUNTS, *tensors(mean, 1.0)), rtol=1e-12)
+        np.testing.assert_allclose(
+            found, NegativeBinomial().log_prob(COUNTS, *tensors(mean, 1.0)), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("family", [NegativeBinomial(), NegativeBinomial1()], ids=str)
@@ -67,7 +76,11 @@ def test_the_mass_sums_to_1_and_has_the_stated_moments(family, mean, dispersion)
 
 def test_what_is_no_count_has_no_probability():
     y = torch.tensor([-1.0, 0.5, 2.5], dtype=D)
-    for family, parameters in ((NegativeBinomial(), (2.0, 0.5)), (NegativeBinomial1(), (2.0, 0.5)), (Geometric(), (2.0,))):
+    for family, parameters in (
+        (NegativeBinomial(), (2.0, 0.5)),
+        (NegativeBinomial1(), (2.0, 0.5)),
+        (Geometric(), (2.0,)),
+    ):
         assert torch.isneginf(family.log_prob(y, *tensors(*parameters))).all()
 
 
@@ -84,7 +97,9 @@ def test_hand_written_derivatives_are_the_automatic_ones(log_dispersion, constan
 def test_hand_written_derivatives_accept_constants_and_counts_beyond_the_table():
     y = torch.tensor([0.0, 1.0, 12.0, 5000.0], dtype=D)
     for count in (y, y[:3]):
-        checks.hand_is_automatic(NegativeBinomial(), count, [torch.tensor([2.0], dtype=D), torch.tensor([-0.4], dtype=D)])
+        checks.hand_is_automatic(
+            NegativeBinomial(), count, [torch.tensor([2.0], dtype=D), torch.tensor([-0.4], dtype=D)]
+        )
         checks.hand_is_automatic(Geometric(), count, [torch.tensor([2.0], dtype=D)])
     checks.hand_is_automatic(Geometric(), y, [torch.tensor([-30.0, 0.0, 2.0, 9.0], dtype=D)])
 
@@ -94,11 +109,16 @@ def test_the_score_of_a_tiny_dispersion_keeps_its_digits():
     y, mean = torch.tensor([0.0, 1.0, 7.0], dtype=D), 3.0
     limit = 0.5e-12 * ((y - mean) ** 2 - y)
     eta = [torch.tensor([mean], dtype=D).log(), torch.tensor([1e-12], dtype=D).log()]
-    for derivatives in (NegativeBinomial().derivatives(y, eta), Family.derivatives(NegativeBinomial(), y, eta)):
+    for derivatives in (
+        NegativeBinomial().derivatives(y, eta),
+        Family.derivatives(NegativeBinomial(), y, eta),
+    ):
         np.testing.assert_allclose(derivatives[1][1], limit, rtol=1e-9)
 
 
-@pytest.mark.parametrize("family", [NegativeBinomial(), NegativeBinomial1(), NegativeBinomial(link="softplus")], ids=str)
+@pytest.mark.parametrize(
+    "family", [NegativeBinomial(), NegativeBinomial1(), NegativeBinomial(link="softplus")], ids=str
+)
 def test_automatic_scores_are_the_central_differences(family):
     y = torch.tensor([0.0, 1.0, 4.0, 30.0], dtype=D)
     eta = [torch.tensor([0.3, 1.0, 0.8, 3.0], dtype=D), torch.tensor([-2.0, 0.5, -6.0, 1.0], dtype=D)]
@@ -119,14 +139,18 @@ def test_nb2_tails_are_scipys(mean, dispersion):
     np.testing.assert_allclose(family.cdf(y, *ours), found.cdf(y), rtol=1e-8)
     kept = found.sf(y) > 1e-290  # below it scipy's own tail underflows
     np.testing.assert_allclose(torch.exp(family.log_survival(y, *ours))[kept], found.sf(y)[kept], rtol=1e-8)
-    np.testing.assert_allclose(family.cdf(torch.tensor([-1.0, 2.7], dtype=D), *ours), [0.0, found.cdf(2)], rtol=1e-8)
+    np.testing.assert_allclose(
+        family.cdf(torch.tensor([-1.0, 2.7], dtype=D), *ours), [0.0, found.cdf(2)], rtol=1e-8
+    )
 
 
 def test_tails_reach_where_probabilities_underflow():
     """For α = ½, P(Y > y) = q^(y+1)·(1 + (y + 1)p) with p = 1 − q = 1/(1 + αμ); for α = 1e-12, Poisson's."""
     (mean, dispersion), family = tensors(3.0, 0.5), NegativeBinomial()
     expected = 2001 * np.log(0.6) + np.log1p(2001 * 0.4)
-    np.testing.assert_allclose(family.log_survival(torch.tensor(2000.0, dtype=D), mean, dispersion), expected, rtol=1e-13)
+    np.testing.assert_allclose(
+        family.log_survival(torch.tensor(2000.0, dtype=D), mean, dispersion), expected, rtol=1e-13
+    )
     limit = family.cdf(torch.tensor([0.0, 2.0, 9.0], dtype=D), *tensors(3.0, 1e-12))
     np.testing.assert_allclose(limit, scipy.stats.poisson(3.0).cdf([0, 2, 9]), rtol=1e-10)
 

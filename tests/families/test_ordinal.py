@@ -44,7 +44,9 @@ def test_probabilities_sum_to_1_and_accumulate_to_the_cdf(link):
     p = family.probabilities(*theta)
     np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-14)
     np.testing.assert_allclose(family.cdf(Y, *theta), p.cumsum(0), rtol=1e-14)
-    np.testing.assert_allclose(torch.exp(family.log_survival(Y, *theta)), 1 - p.cumsum(0), rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(
+        torch.exp(family.log_survival(Y, *theta)), 1 - p.cumsum(0), rtol=1e-13, atol=1e-15
+    )
     assert family.cdf(torch.tensor(-1.0, dtype=D), *theta) == 0
     assert family.probabilities(torch.zeros(5, dtype=D), *theta[1:]).shape == (5, 4)
 
@@ -69,7 +71,10 @@ def test_thresholds_out_of_order_have_probability_0_and_no_nan(link):
 
 @pytest.mark.parametrize("link", LINKS)
 def test_automatic_scores_are_the_central_differences(link):
-    eta = [torch.tensor([-1.5, 0.4, 0.2, 2.0], dtype=D), *(torch.full((4,), t, dtype=D) for t in (-1.0, 0.2, 0.225))]
+    eta = [
+        torch.tensor([-1.5, 0.4, 0.2, 2.0], dtype=D),
+        *(torch.full((4,), t, dtype=D) for t in (-1.0, 0.2, 0.225)),
+    ]
     checks.automatic_is_difference(Ordinal(4, link=link), Y, eta)
 
 
@@ -135,11 +140,14 @@ def test_log_prob_is_concave_and_rises_along_the_recession_cone_only(link):
     for d in torch.randn(60, 3, dtype=D, generator=generator):
         path = torch.stack([family.log_prob(y, *(base + t * d)) for t in (0.0, 0.1, 1.0, 15.0, 500.0)])
         assert torch.equal(((A @ d) >= 0).all(1), (path.diff(dim=0) >= -1e-12).all(0))
-        curvature = torch.autograd.functional.hessian(lambda theta: family.log_prob(y, *theta).sum(), base + 0.3 * d)
+        curvature = torch.autograd.functional.hessian(
+            lambda theta: family.log_prob(y, *theta).sum(), base + 0.3 * d
+        )
         assert torch.linalg.eigvalsh(curvature).max() < 1e-10
 
 
-# MASS::housing: satisfaction (low, medium, high) of 1681 householders by influence, type of housing and contact
+# MASS::housing: satisfaction (low, medium, high) of 1681 householders by influence, type of housing and
+# contact
 HOUSING = [
     [21, 21, 28], [34, 22, 36], [10, 11, 36], [61, 23, 17], [43, 35, 40], [26, 18, 54],
     [13, 9, 10], [8, 8, 12], [6, 7, 9], [18, 6, 7], [15, 13, 13], [7, 5, 11],
@@ -149,10 +157,13 @@ HOUSING = [
 
 
 def test_polr_of_the_housing_data_matches_r():
-    """R 4.3, MASS::polr(Sat ~ Infl + Type + Cont, weights = Freq, data = housing): residual deviance 3479.149."""
+    """R 4.3, MASS::polr(Sat ~ Infl + Type + Cont, weights = Freq, data = housing): residual deviance
+    3479.149."""
     cells = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(3), torch.arange(3))
     contact, kind, influence, y = (cells[:, j].double() for j in range(4))
-    X = torch.stack([*(influence == j for j in (1, 2)), *(kind == j for j in (1, 2, 3)), contact == 1], 1).to(D)  # (72, 6)
+    X = torch.stack([*(influence == j for j in (1, 2)), *(kind == j for j in (1, 2, 3)), contact == 1], 1).to(
+        D
+    )  # (72, 6)
     weight, family = torch.tensor(HOUSING, dtype=D).reshape(-1), Ordinal(3)
 
     def log_likelihood(theta):

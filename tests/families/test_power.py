@@ -1,4 +1,5 @@
-"""∫ p^(1 + β) dy of every family: its formula, or the rule in its place, held to quadrature that knows neither."""
+"""∫ p^(1 + β) dy of every family: its formula, or the rule in its place, held to quadrature that knows
+neither."""
 
 import math
 
@@ -23,7 +24,8 @@ WITH_FORMULA = [c for c in CASES if type(c.values[0]).log_power_integral is not 
 
 @pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
 def test_the_integral_is_the_mean_of_the_density_to_the_power_beta(family, parameters, extras):
-    """∫ p^(1+β) dy = E[p^β], by the tests' own sums over p (Gauss's rule between quantiles, double-exponential to the ends)."""
+    """∫ p^(1+β) dy = E[p^β], by the tests' own sums over p (Gauss's rule between quantiles,
+    double-exponential to the ends)."""
     if isinstance(family, f.Beta) and parameters == (0.5, 1.0):
         pytest.skip("p^(1+β) at y → 1 lies beyond float64: below, by its symmetry")
     theta, own = at(parameters, extras)
@@ -50,7 +52,8 @@ def test_an_infinite_density_at_both_ends_of_the_unit_interval():
 
 @pytest.mark.parametrize(("family", "parameters", "extras"), WITH_FORMULA)
 def test_formulas_and_the_rule_agree_to_the_second_derivative(family, parameters, extras):
-    """The formula against the trapezoidal rule, and their derivatives in the linear predictors, of which Newton's method is made."""
+    """The formula against the trapezoidal rule, and their derivatives in the linear predictors, of which
+    Newton's method is made."""
     if isinstance(family, (f.Laplace, f.AsymmetricLaplace, f.Huber, f.VonMises)) or parameters == (0.5, 1.0):
         pytest.skip("the rule is for smooth densities of a line, finite at y = 1")
     theta, own = at(parameters, extras)
@@ -60,14 +63,22 @@ def test_formulas_and_the_rule_agree_to_the_second_derivative(family, parameters
         own = {}
 
     def derivatives(integral):
-        eta = [p.link(t).clone().requires_grad_() for p, t in zip(family.parameters.values(), theta, strict=True)]
+        eta = [
+            p.link(t).clone().requires_grad_() for p, t in zip(family.parameters.values(), theta, strict=True)
+        ]
         value = integral(family.natural(eta)).sum()
         first = torch.autograd.grad(value, eta, create_graph=True, allow_unused=True)
         first = [torch.zeros_like(e) + 0 * e if g is None else g for g, e in zip(first, eta, strict=True)]
         total = sum((k + 1.0) * g.sum() for k, g in enumerate(first))
-        second = torch.autograd.grad(total, eta, allow_unused=True) if total.requires_grad else [None] * len(eta)
+        second = (
+            torch.autograd.grad(total, eta, allow_unused=True) if total.requires_grad else [None] * len(eta)
+        )
         return torch.cat(
-            [value[None], *first, *(torch.zeros_like(e) if g is None else g for g, e in zip(second, eta, strict=True))]
+            [
+                value[None],
+                *first,
+                *(torch.zeros_like(e) if g is None else g for g, e in zip(second, eta, strict=True)),
+            ]
         )
 
     formula = derivatives(lambda natural: family.log_power_integral(0.5, *natural, **own))

@@ -41,7 +41,12 @@ def test_the_derivative_of_an_inverse_is_its_difference_quotient(link):
 
 @pytest.mark.parametrize(
     ("name", "theta", "eta"),
-    [("sqrt", 9.0, 3.0), ("inverse_squared", 2.0, 0.25), ("power(3)", 2.0, 8.0), ("loglog", math.exp(-1.0), 0.0)],
+    [
+        ("sqrt", 9.0, 3.0),
+        ("inverse_squared", 2.0, 0.25),
+        ("power(3)", 2.0, 8.0),
+        ("loglog", math.exp(-1.0), 0.0),
+    ],
 )
 def test_links_by_name_are_what_the_textbooks_define(name, theta, eta):
     """√θ, θ⁻², θ³, −log(−log θ), by hand."""
@@ -82,9 +87,14 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "end", "outside", "certain", "other", "extras"), ENDS, ids=lambda v: str(v)[:40])
-def test_a_mean_at_its_end_makes_one_y_certain_and_a_mean_outside_none(family, end, outside, certain, other, extras):
-    """log 1 = 0, log 0 = −∞: the point mass that each family becomes; never NaN, and no slope is NaN either."""
+@pytest.mark.parametrize(
+    ("family", "end", "outside", "certain", "other", "extras"), ENDS, ids=lambda v: str(v)[:40]
+)
+def test_a_mean_at_its_end_makes_one_y_certain_and_a_mean_outside_none(
+    family, end, outside, certain, other, extras
+):
+    """log 1 = 0, log 0 = −∞: the point mass that each family becomes; never NaN, and no slope is NaN
+    either."""
     rest = [t(0.0)] * (len(family.parameters) - 1)
     for eta, y, expected in ((end, certain, 0.0), (end, other, -math.inf), (outside, certain, -math.inf)):
         value, score, curvature = family.derivatives(t(y), [t(eta), *rest], extras)

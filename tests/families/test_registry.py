@@ -1,6 +1,7 @@
 """Every family of the registry, at every example: it is a probability, and all that it says of itself agrees.
 
-The truths are sums and integrals of `log_prob` itself, scipy, and differences; a family is held to them once it is registered.
+The truths are sums and integrals of `log_prob` itself, scipy, and differences; a family is held to them once
+it is registered.
 """
 
 import itertools
@@ -15,10 +16,25 @@ from thetahat.families import links
 from thetahat.families.base import Family
 
 from .examples import EXAMPLES
-from .probability import D, at, close, draw, eta_of, has, moments, pieces, points, scattered, supported, tensor
+from .probability import (
+    D,
+    at,
+    close,
+    draw,
+    eta_of,
+    has,
+    moments,
+    pieces,
+    points,
+    scattered,
+    supported,
+    tensor,
+)
 
 NAMES = {**f.registry, **f.wrappers}
-CASES = [pytest.param(*case, id=f"{name}-{i}") for name, cases in EXAMPLES.items() for i, case in enumerate(cases)]
+CASES = [
+    pytest.param(*case, id=f"{name}-{i}") for name, cases in EXAMPLES.items() for i, case in enumerate(cases)
+]
 every_case = pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
 
 
@@ -79,7 +95,9 @@ def test_log_prob_and_cdf_are_those_of_scipy(family, parameters, extras):
     theta, rows = at(parameters, extras, len(y))
     log_p = theirs.logpmf(y) if family.measure == "mass" else theirs.logpdf(y)
     close(family.log_prob(y, *theta, **rows), log_p, rtol=1e-9, atol=1e-11)
-    if has(family, "cdf") and not isinstance(family, f.VonMises):  # of which scipy has but a normal approximation
+    if has(family, "cdf") and not isinstance(
+        family, f.VonMises
+    ):  # of which scipy has but a normal approximation
         close(family.cdf(y, *theta, **rows), theirs.cdf(y), rtol=1e-8)
 
 
@@ -87,12 +105,18 @@ def test_log_prob_and_cdf_are_those_of_scipy(family, parameters, extras):
 def test_derivatives_by_hand_are_the_automatic_ones(family, parameters, extras):
     y = draw(family, parameters, extras, 40)
     rows = at((), extras, 40)[1]
-    for eta in (scattered(family, parameters, 40), [e[None] for e in eta_of(family, parameters)]):  # by row, and constant: (1,)
+    for eta in (
+        scattered(family, parameters, 40),
+        [e[None] for e in eta_of(family, parameters)],
+    ):  # by row, and constant: (1,)
         value, score, curvature = family.derivatives(y, eta, rows)
         expected = Family.derivatives(family, y, [e.expand(40) for e in eta], rows)
         close(value, expected[0])
         assert set(curvature) == set(expected[2])
-        for ours, theirs in [*zip(score, expected[1], strict=True), *((curvature[k], expected[2][k]) for k in curvature)]:
+        for ours, theirs in [
+            *zip(score, expected[1], strict=True),
+            *((curvature[k], expected[2][k]) for k in curvature),
+        ]:
             assert torch.broadcast_shapes(ours.shape, (40,)) == (40,)
             close(ours, theirs, atol=1e-10)
         assert family.derivatives(y, eta, rows, order=1)[2] == {}
@@ -230,7 +254,9 @@ def test_start_is_inside_the_range_whatever_the_data(family, parameters, extras)
         for parameter, value in zip(family.parameters.values(), start, strict=True):
             assert isinstance(value, float)
             assert parameter.range.low < value < parameter.range.high
-        assert torch.isfinite(family.log_prob(sample, *at(start, {}, len(sample))[0], **rows)[weight > 0]).all()
+        assert torch.isfinite(
+            family.log_prob(sample, *at(start, {}, len(sample))[0], **rows)[weight > 0]
+        ).all()
 
 
 @every_case
@@ -241,13 +267,20 @@ def test_a_family_that_claims_concavity_has_no_positive_curvature(family, parame
     eta = scattered(family, parameters, 300, spread=1.5)
     value, _, curvature = Family.derivatives(family, y, eta, at((), extras, 300)[1])
     k = len(eta)
-    matrix = torch.stack([curvature[min(a, b), max(a, b)] for a in range(k) for b in range(k)], -1).reshape(-1, k, k)
+    matrix = torch.stack([curvature[min(a, b), max(a, b)] for a in range(k) for b in range(k)], -1).reshape(
+        -1, k, k
+    )
     matrix = matrix[torch.isfinite(value)]
     largest = torch.linalg.eigvalsh(matrix)[:, -1]
     assert (largest <= 1e-9 * (1 + matrix.abs().amax((1, 2)))).all()
 
 
-STRICT = (f.Bernoulli, f.Poisson, f.Binomial, f.Geometric)  # alone, truncated or with a hurdle: the cone is the whole of it
+STRICT = (
+    f.Bernoulli,
+    f.Poisson,
+    f.Binomial,
+    f.Geometric,
+)  # alone, truncated or with a hurdle: the cone is the whole of it
 
 
 @every_case
@@ -259,13 +292,18 @@ def test_recession_directions_never_make_a_row_less_probable(family, parameters,
     A, equality = (x.to(D) for x in cone)
     eta = eta_of(family, parameters)
     part = (A != 0).any(1).any(0).to(D)
-    strict = isinstance(family, STRICT) or (isinstance(family, (f.Truncated, f.Hurdle)) and isinstance(family.family, STRICT))
+    strict = isinstance(family, STRICT) or (
+        isinstance(family, (f.Truncated, f.Hurdle)) and isinstance(family.family, STRICT)
+    )
     for d in itertools.product((-1.0, 0.0, 1.0), repeat=len(eta)):
         d = tensor(d) * part
         slack = A @ d
         inside = ((slack >= 0) & ((slack == 0) | (equality == 0))).all(1)
         path = torch.stack(
-            [family.log_prob_eta(y, *(e + t * s for e, s in zip(eta, d, strict=True)), **rows) for t in (0, 1, 5, 20)]
+            [
+                family.log_prob_eta(y, *(e + t * s for e, s in zip(eta, d, strict=True)), **rows)
+                for t in (0, 1, 5, 20)
+            ]
         )
         rise = (path[1:] - path[:-1])[:, inside]
         assert not (rise < -1e-9 * (1 + path[1:, inside].abs())).any()
@@ -285,4 +323,7 @@ def test_no_derivative_is_nan_where_a_log_or_logit_link_is_far_out(family, param
             value, score, curvature = family.derivatives(y, eta, rows)
             assert not torch.isnan(value).any()
             for derivative in (*score, *curvature.values()):
-                assert not torch.isnan(derivative.expand(20)[torch.isfinite(value)]).any(), (list(family.parameters)[a], far)
+                assert not torch.isnan(derivative.expand(20)[torch.isfinite(value)]).any(), (
+                    list(family.parameters)[a],
+                    far,
+                )

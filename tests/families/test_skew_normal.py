@@ -21,8 +21,12 @@ def test_skew_normal_is_scipys(parameters):
     location, scale, shape = parameters
     frozen = scipy.stats.skewnorm(shape, location, scale)
     y, theta = location + scale * RESIDUALS[1:-2], checks.tensors(parameters)
-    torch.testing.assert_close(SkewNormal().log_prob(y, *theta), torch.tensor(frozen.logpdf(y.numpy())), rtol=1e-12, atol=0.0)
-    torch.testing.assert_close(SkewNormal().cdf(y, *theta), torch.tensor(frozen.cdf(y.numpy())), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(
+        SkewNormal().log_prob(y, *theta), torch.tensor(frozen.logpdf(y.numpy())), rtol=1e-12, atol=0.0
+    )
+    torch.testing.assert_close(
+        SkewNormal().cdf(y, *theta), torch.tensor(frozen.cdf(y.numpy())), rtol=1e-9, atol=1e-14
+    )
     assert float(SkewNormal().expectation(*theta)) == pytest.approx(frozen.mean(), rel=1e-12)
     assert float(SkewNormal().variance(*theta)) == pytest.approx(frozen.var(), rel=1e-12)
 
@@ -41,7 +45,9 @@ def test_skew_normal_agrees_with_itself(parameters):
 def exact_tail(z, shape):
     """P(Z > z), z ≥ 0, by mpmath's quadrature with 30 digits, in pieces that suit its scale."""
     width = 1 / (mpmath.sqrt(1 + shape**2) + z * (1 + shape**2)) if shape < 0 else 1 / (1 + mpmath.mpf(z))
-    ends = [z + width * k for k in (0, mpmath.mpf(10) ** -4, 1e-3, 0.01, 0.05, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64)]
+    ends = [
+        z + width * k for k in (0, mpmath.mpf(10) ** -4, 1e-3, 0.01, 0.05, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64)
+    ]
     return mpmath.quad(lambda t: 2 * mpmath.npdf(t) * mpmath.ncdf(shape * t), ends)
 
 
@@ -66,7 +72,9 @@ def test_no_shape_is_the_normal():
 
 def test_nothing_is_nan_at_extremes():
     for shape in (-1e8, 0.0, 1e8):
-        checks.never_nan(SkewNormal(), (0.0, 1.0, shape), torch.tensor([0.0, 1e-300, -1e6, 1e6, 1e60], dtype=D))
+        checks.never_nan(
+            SkewNormal(), (0.0, 1.0, shape), torch.tensor([0.0, 1e-300, -1e6, 1e6, 1e60], dtype=D)
+        )
     checks.starts_inside(SkewNormal())
 
 
@@ -99,6 +107,8 @@ def test_log_ndtr_and_its_two_derivatives_keep_their_digits():
 
 def test_a_tail_by_quadrature_is_the_integral():
     rate = torch.tensor([1e-3, 1.0, 50.0, 1e6], dtype=D)
-    torch.testing.assert_close(log_tail(lambda x: -rate[:, None] * x, 1 / rate), -torch.log(rate), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        log_tail(lambda x: -rate[:, None] * x, 1 / rate), -torch.log(rate), rtol=1e-13, atol=1e-13
+    )
     normal = log_tail(lambda x: -0.5 * (rate[:, None] * x) ** 2, 1 / rate)
     torch.testing.assert_close(normal, 0.5 * math.log(math.pi / 2) - torch.log(rate), rtol=1e-13, atol=1e-13)

@@ -24,7 +24,9 @@ def test_student_t_is_scipys(parameters):
     frozen = scipy.stats.t(df, location, scale)
     for ours, theirs in [(StudentT().log_prob, frozen.logpdf), (StudentT().cdf, frozen.cdf)]:
         torch.testing.assert_close(ours(y, *theta), torch.tensor(theirs(y.numpy())), rtol=1e-12, atol=0.0)
-    torch.testing.assert_close(StudentT().log_survival(y, *theta), torch.tensor(frozen.logsf(y.numpy())), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(
+        StudentT().log_survival(y, *theta), torch.tensor(frozen.logsf(y.numpy())), rtol=1e-12, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("parameters", REGIONS, ids=str)
@@ -57,7 +59,9 @@ def test_derivatives_in_the_degrees_of_freedom_keep_their_digits(df):
         exact = [[float(b), float((c - a) / (2 * h)), float((c - 2 * b + a) / h**2)] for a, b, c in rows]
     exact = torch.tensor(exact, dtype=D).T
     for value, score, curvature in (StudentT().derivatives(y, eta), Family.derivatives(StudentT(), y, eta)):
-        torch.testing.assert_close(torch.stack([value, score[2], curvature[2, 2]]), exact, rtol=1e-12, atol=0.0)
+        torch.testing.assert_close(
+            torch.stack([value, score[2], curvature[2, 2]]), exact, rtol=1e-12, atol=0.0
+        )
 
 
 def test_the_step_of_log_gamma_is_exact_at_every_size():
@@ -75,7 +79,10 @@ def test_many_degrees_of_freedom_are_the_normal():
     y = 5 * RESIDUALS / 30
     location, scale, df = checks.tensors((0.3, 1.7, 1e14))
     torch.testing.assert_close(
-        StudentT().log_prob(y, location, scale, df), Normal().log_prob(y, location, scale), rtol=1e-12, atol=0.0
+        StudentT().log_prob(y, location, scale, df),
+        Normal().log_prob(y, location, scale),
+        rtol=1e-12,
+        atol=0.0,
     )
     torch.testing.assert_close(
         StudentT().log_cdf(y, location, scale, df), Normal().log_cdf(y, location, scale), rtol=1e-12, atol=0.0
@@ -91,11 +98,18 @@ def test_many_degrees_of_freedom_are_the_normal():
 def test_one_degree_of_freedom_is_cauchy_far_into_its_tail():
     y = torch.tensor([-1e30, -1e8], dtype=D)
     theta = checks.tensors((0.0, 1.0, 1.0))
-    torch.testing.assert_close(StudentT().log_cdf(y, *theta), -torch.log(math.pi * y.abs()), rtol=1e-13, atol=0.0)
+    torch.testing.assert_close(
+        StudentT().log_cdf(y, *theta), -torch.log(math.pi * y.abs()), rtol=1e-13, atol=0.0
+    )
 
 
 def test_moments_exist_where_they_do():
-    for df, mean, variance in [(0.9, math.nan, math.nan), (1.5, 0.3, math.inf), (2.0, 0.3, math.inf), (4.0, 0.3, 2 * 1.7**2)]:
+    for df, mean, variance in [
+        (0.9, math.nan, math.nan),
+        (1.5, 0.3, math.inf),
+        (2.0, 0.3, math.inf),
+        (4.0, 0.3, 2 * 1.7**2),
+    ]:
         theta = checks.tensors((0.3, 1.7, df))
         assert float(StudentT().expectation(*theta)) == pytest.approx(mean, nan_ok=True)
         assert float(StudentT().variance(*theta)) == pytest.approx(variance, nan_ok=True)
@@ -113,4 +127,6 @@ def test_another_link_takes_the_automatic_road():
     y = torch.tensor([0.5, 2.0], dtype=D)
     family = StudentT(link="log")
     eta = checks.linear_predictors(family, (0.3, 1.7, 4.0))
-    torch.testing.assert_close(family.derivatives(y, eta)[0], StudentT().log_prob(y, *checks.tensors((0.3, 1.7, 4.0))))
+    torch.testing.assert_close(
+        family.derivatives(y, eta)[0], StudentT().log_prob(y, *checks.tensors((0.3, 1.7, 4.0)))
+    )

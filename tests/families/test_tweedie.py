@@ -48,7 +48,8 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_the_density_and_its_derivatives_are_those_of_the_series(row):
-    """mpmath, 40 digits; derivatives by central differences in (log μ, log φ, logit(p − 1)). To 1e-12, 1e-11 and 1e-8 of their size."""
+    """mpmath, 40 digits; derivatives by central differences in (log μ, log φ, logit(p − 1)). To 1e-12,
+    1e-11 and 1e-8 of their size."""
     y, *theta = row
     eta = checks.linear_predictors(F, theta)
     with mpmath.workdps(40):
@@ -65,12 +66,15 @@ def test_the_density_and_its_derivatives_are_those_of_the_series(row):
         slopes = [float((moved(a, a, 1, 0, h) - moved(a, a, -1, 0, h)) / (2 * h)) for a in range(3)]
         bend = float((moved(2, 2, 1, 0, k) - 2 * centre + moved(2, 2, -1, 0, k)) / k**2)
         twist = float(
-            (moved(1, 2, 1, 1, k) - moved(1, 2, 1, -1, k) - moved(1, 2, -1, 1, k) + moved(1, 2, -1, -1, k)) / (4 * k * k)
+            (moved(1, 2, 1, 1, k) - moved(1, 2, 1, -1, k) - moved(1, 2, -1, 1, k) + moved(1, 2, -1, -1, k))
+            / (4 * k * k)
         )
     found, score, curvature = F.derivatives(torch.tensor([y], dtype=D), eta)
     assert found.item() == pytest.approx(float(centre), rel=1e-12, abs=1e-13)
     assert [s.item() for s in score] == pytest.approx(slopes, rel=1e-11, abs=1e-11)
-    assert [curvature[2, 2].item(), curvature[1, 2].item()] == pytest.approx([bend, twist], rel=1e-8, abs=1e-9)
+    assert [curvature[2, 2].item(), curvature[1, 2].item()] == pytest.approx(
+        [bend, twist], rel=1e-8, abs=1e-9
+    )
 
 
 def test_rows_of_every_length_of_series_may_stand_in_one_batch():
@@ -80,9 +84,12 @@ def test_rows_of_every_length_of_series_may_stand_in_one_batch():
     torch.testing.assert_close(together, apart, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("parameters", [(2.0, 0.7, 1.5), (0.3, 2.0, 1.8), (9.0, 0.3, 1.2), (500.0, 0.05, 1.5)], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [(2.0, 0.7, 1.5), (0.3, 2.0, 1.8), (9.0, 0.3, 1.2), (500.0, 0.05, 1.5)], ids=str
+)
 def test_the_cdf_is_the_atom_and_the_integral_of_the_density(parameters):
-    """Gauss–Legendre in log y, in 40 panels; both tails of the cdf, from 1e-6 of the mean to where the rest is 1e-15."""
+    """Gauss–Legendre in log y, in 40 panels; both tails of the cdf, from 1e-6 of the mean to where the
+    rest is 1e-15."""
     theta = checks.tensors(parameters)
     assert F.cdf(torch.zeros(1, dtype=D), *theta).item() == pytest.approx(
         math.exp(F.log_prob(torch.zeros(1, dtype=D), *theta).item())
@@ -95,7 +102,9 @@ def test_the_cdf_is_the_atom_and_the_integral_of_the_density(parameters):
     mass = (torch.exp(F.log_prob(y.reshape(-1), *theta)).reshape(y.shape) * y * half * weight).sum(1)
     cdf, survival = (torch.exp(tail(torch.exp(ends), *theta)) for tail in (F.log_cdf, F.log_survival))
     torch.testing.assert_close(cdf[1:] - cdf[:1], mass.cumsum(0), rtol=1e-10, atol=1e-13)
-    torch.testing.assert_close(survival[:-1] - survival[-1:], mass.flip(0).cumsum(0).flip(0), rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(
+        survival[:-1] - survival[-1:], mass.flip(0).cumsum(0).flip(0), rtol=1e-9, atol=1e-15
+    )
     torch.testing.assert_close(cdf + survival, torch.ones_like(cdf), rtol=1e-12, atol=0)
 
 
@@ -132,14 +141,22 @@ def test_power_two_is_the_gamma():
     y = torch.tensor([0.3, 2.0, 9.0], dtype=D)
     expected = Gamma().log_prob(y, *checks.tensors((2.5, 0.3)))
     for gap in (1e-3, 1e-4, 1e-5):
-        torch.testing.assert_close(F.log_prob(y, *checks.tensors((2.5, 0.3, 2 - gap))), expected, rtol=0, atol=10 * gap)
+        torch.testing.assert_close(
+            F.log_prob(y, *checks.tensors((2.5, 0.3, 2 - gap))), expected, rtol=0, atol=10 * gap
+        )
     power = F.parameters["power"]
     assert (power.boundary, power.limit) == (2.0, "Gamma")
 
 
 def test_far_parameters_and_amounts_give_no_nan():
     y = torch.tensor([0.0, 1e-30, 1e-5, 1.0, 1e3], dtype=D)
-    for parameters in ((1e-20, 0.5, 1.5), (1e20, 1e3, 1.5), (1.0, 1e8, 1.5), (1.0, 0.5, 1 + 1e-6), (1.0, 0.5, 2 - 1e-5)):
+    for parameters in (
+        (1e-20, 0.5, 1.5),
+        (1e20, 1e3, 1.5),
+        (1.0, 1e8, 1.5),
+        (1.0, 0.5, 1 + 1e-6),
+        (1.0, 0.5, 2 - 1e-5),
+    ):
         checks.never_nan(F, parameters, y)
     eta = [torch.zeros(5, dtype=D), torch.zeros(5, dtype=D), torch.zeros(5, dtype=D)]
     assert all(torch.isfinite(s).all() for s in Family.derivatives(F, y, eta)[1])
@@ -147,4 +164,6 @@ def test_far_parameters_and_amounts_give_no_nan():
 
 def test_impossible_amounts_and_starts():
     positive_checks.impossible_outside(F, (2.5, 0.3, 1.5), -1.0)
-    positive_checks.starts_inside(F, [3.0], [0.0, 0.0], [2.0, 2.0, 2.0], [0.0, 1e-3, 2.0, 40.0], [1e6, 1e-6, 5.0])
+    positive_checks.starts_inside(
+        F, [3.0], [0.0, 0.0], [2.0, 2.0, 2.0], [0.0, 1e-3, 2.0, 40.0], [1e6, 1e-6, 5.0]
+    )

@@ -12,7 +12,10 @@ from . import checks, positive_checks
 from .checks import D
 
 CASES = [
-    *((Weibull(), p, scipy.stats.weibull_min(p[1], scale=p[0])) for p in ((2.5, 1.5), (40.0, 0.6), (1.0, 12.0), (3.0, 60.0))),
+    *(
+        (Weibull(), p, scipy.stats.weibull_min(p[1], scale=p[0]))
+        for p in ((2.5, 1.5), (40.0, 0.6), (1.0, 12.0), (3.0, 60.0))
+    ),
     *((LogLogistic(), p, scipy.stats.fisk(p[1], scale=p[0])) for p in ((2.5, 6.5), (40.0, 2.5), (1.0, 12.0))),
 ]
 every_case = pytest.mark.parametrize(
@@ -50,15 +53,27 @@ def test_both_tails_of_the_weibull_are_closed_forms():
     theta = checks.tensors((2.5, 1.5))
     hazard = (y / 2.5) ** 1.5
     torch.testing.assert_close(Weibull().log_survival(y, *theta), -hazard, rtol=1e-13, atol=0)
-    torch.testing.assert_close(Weibull().log_cdf(y[:1], *theta), 1.5 * torch.log(y[:1] / 2.5), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        Weibull().log_cdf(y[:1], *theta), 1.5 * torch.log(y[:1] / 2.5), rtol=1e-14, atol=0
+    )
 
 
 def test_weibull_of_shape_one_is_the_exponential():
     y, theta = torch.tensor([1e-8, 0.3, 2.0, 90.0], dtype=D), checks.tensors((2.5, 1.0))
-    torch.testing.assert_close(Weibull().log_prob(y, *theta), Exponential().log_prob(y, theta[0]), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        Weibull().log_prob(y, *theta), Exponential().log_prob(y, theta[0]), rtol=1e-14, atol=0
+    )
 
 
 def test_loglogistic_moments_are_infinite_where_the_tail_is_too_heavy():
     mean, variance = (LogLogistic().expectation, LogLogistic().variance)
-    assert [mean(*checks.tensors((1.0, k))).item() == math.inf for k in (0.5, 1.0, 1.1)] == [True, True, False]
-    assert [variance(*checks.tensors((1.0, k))).item() == math.inf for k in (1.5, 2.0, 2.1)] == [True, True, False]
+    assert [mean(*checks.tensors((1.0, k))).item() == math.inf for k in (0.5, 1.0, 1.1)] == [
+        True,
+        True,
+        False,
+    ]
+    assert [variance(*checks.tensors((1.0, k))).item() == math.inf for k in (1.5, 2.0, 2.1)] == [
+        True,
+        True,
+        False,
+    ]

@@ -29,7 +29,7 @@ def no_nan(family, y, eta, extras=None):
     assert all(torch.isfinite(c).all() for c in curvature.values())
 
 
-# ---- censored ----------------------------------------------------------------------------------------------------------
+# ---- censored ----------------------------------------------------------------------------------------------
 
 
 def test_a_censored_row_has_the_probability_of_its_interval():
@@ -40,7 +40,9 @@ def test_a_censored_row_has_the_probability_of_its_interval():
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("low", "high"), [(8.0, 9.0), (-9.0, -8.0), (30.0, 31.0), (-0.5, 0.7), (-40.0, 1.0), (-1.0, 60.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(8.0, 9.0), (-9.0, -8.0), (30.0, 31.0), (-0.5, 0.7), (-40.0, 1.0), (-1.0, 60.0)]
+)
 def test_the_probability_of_an_interval_is_exact_in_both_tails(low, high):
     with mpmath.workdps(400):
         expected = float(mpmath.log(mpmath.ncdf(high) - mpmath.ncdf(low)))
@@ -66,13 +68,18 @@ def test_censoring_that_says_nothing_has_probability_one_and_no_score():
 
 def test_impossible_rows_have_probability_zero_and_are_not_in_the_support():
     family = f.Censored(f.LogNormal())
-    y, event, upper = t(0.0, 2.0, 1.0, 1.0, -1.0, 1.0), t(2, 3, 3, 4, 1, 2), t(0.0, 1.0, math.nan, 2.0, 0.0, 0.0)
+    y, event, upper = (
+        t(0.0, 2.0, 1.0, 1.0, -1.0, 1.0),
+        t(2, 3, 3, 4, 1, 2),
+        t(0.0, 1.0, math.nan, 2.0, 0.0, 0.0),
+    )
     assert family.in_support(y, event=event, upper=upper).tolist() == [False] * 5 + [True]
     assert torch.isneginf(family.log_prob(y[:4], t(0.3), t(0.7), event=event[:4], upper=upper[:4])).all()
 
 
 def test_a_censored_row_is_held_to_the_bounds_of_its_own_extras():
-    """Nobody succeeds in more than 7 of 7 trials; nobody who entered at 2 was last seen at 1; no count is in (7.2, 7.8]."""
+    """Nobody succeeds in more than 7 of 7 trials; nobody who entered at 2 was last seen at 1; no count is in
+    (7.2, 7.8]."""
     trials = {"trials": t(7.0, 7.0, 7.0), "event": t(0.0, 0.0, 3.0), "upper": t(math.nan, math.nan, 7.0)}
     assert f.Censored(f.Binomial()).in_support(t(7.0, 6.0, 6.5), **trials).tolist() == [False, True, True]
     entry = {"low": t(2.0, 2.0), "event": t(0.0, 0.0)}
@@ -92,7 +99,9 @@ def test_score_and_curvature_are_finite_for_every_event_and_far_in_the_tails():
 
 def test_censored_scores_are_those_of_the_tobit_model():
     """∂ log Φ((c − μ)/σ)/∂μ = −φ(z)/(σ Φ(z)) (Tobin 1958)."""
-    value, (score, _), _ = f.Censored(f.Normal()).derivatives(t(0.0), [t(1.2), t(math.log(2.0))], {"event": t(2.0)})
+    value, (score, _), _ = f.Censored(f.Normal()).derivatives(
+        t(0.0), [t(1.2), t(math.log(2.0))], {"event": t(2.0)}
+    )
     z = -1.2 / 2
     assert score.item() == pytest.approx(-stats.norm.pdf(z) / (2 * stats.norm.cdf(z)), rel=1e-12)
     assert value.item() == pytest.approx(stats.norm.logcdf(z), rel=1e-12)
@@ -106,12 +115,15 @@ def test_start_of_a_censored_family_is_in_range_whatever_was_seen():
         assert math.isfinite(start[0])
 
 
-# ---- truncated ---------------------------------------------------------------------------------------------------------
+# ---- truncated ---------------------------------------------------------------------------------------------
 
 
 def test_a_truncated_normal_is_that_of_scipy():
     y = torch.linspace(0.2, 2.0, 7, dtype=torch.float64)
-    mine, theirs = f.Truncated(f.Normal(), low=0.1, high=2.2), stats.truncnorm((0.1 - 0.3) / 1.7, (2.2 - 0.3) / 1.7, 0.3, 1.7)
+    mine, theirs = (
+        f.Truncated(f.Normal(), low=0.1, high=2.2),
+        stats.truncnorm((0.1 - 0.3) / 1.7, (2.2 - 0.3) / 1.7, 0.3, 1.7),
+    )
     np.testing.assert_allclose(mine.log_prob(y, t(0.3), t(1.7)), theirs.logpdf(y), rtol=1e-10)
     np.testing.assert_allclose(mine.cdf(y, t(0.3), t(1.7)), theirs.cdf(y), rtol=1e-10)
     np.testing.assert_allclose(mine.expectation(t(0.3), t(1.7)), theirs.mean(), rtol=1e-10)
@@ -124,7 +136,10 @@ def test_a_truncated_normal_is_that_of_scipy():
 def test_the_zero_truncated_poisson_is_exact_for_every_mean(mean):
     with mpmath.workdps(60):
         m = mpmath.mpf(mean)
-        expected = [float(y * mpmath.log(m) - m - mpmath.loggamma(y + 1) - mpmath.log(-mpmath.expm1(-m))) for y in (1, 2, 7)]
+        expected = [
+            float(y * mpmath.log(m) - m - mpmath.loggamma(y + 1) - mpmath.log(-mpmath.expm1(-m)))
+            for y in (1, 2, 7)
+        ]
         average = float(m / -mpmath.expm1(-m))
     family = f.Truncated(f.Poisson(), low=0.0)
     np.testing.assert_allclose(family.log_prob(t(1.0, 2.0, 7.0), t(mean)), expected, rtol=1e-12, atol=1e-13)
@@ -135,7 +150,9 @@ def test_the_zero_truncated_poisson_is_exact_for_every_mean(mean):
 def test_low_is_outside_the_window_and_high_inside_it():
     family = f.Truncated(f.Poisson(), low=0.0, high=3.0)
     assert family.in_support(t(0.0, 1.0, 3.0, 4.0, 1.5)).tolist() == [False, True, True, False, False]
-    assert torch.exp(family.log_prob(t(0.0, 1.0, 2.0, 3.0, 4.0), t(2.5))).sum().item() == pytest.approx(1.0, abs=1e-14)
+    assert torch.exp(family.log_prob(t(0.0, 1.0, 2.0, 3.0, 4.0), t(2.5))).sum().item() == pytest.approx(
+        1.0, abs=1e-14
+    )
     assert str(family.support) == "the counts 0, 1, 2, … in [1, 3]"
 
 
@@ -145,14 +162,18 @@ def test_rows_may_have_windows_of_their_own():
     extras = {"low": t(0.5, 0.5, math.nan), "event": t(1.0, 0.0, 1.0)}
     value = family.log_prob(t(2.0, 3.0, 2.0), t(0.3), t(0.7), **extras)
     z = stats.lognorm(0.7, scale=math.exp(0.3))
-    np.testing.assert_allclose(value, [z.logpdf(2.0) - z.logsf(0.5), z.logsf(3.0) - z.logsf(0.5), z.logpdf(2.0)], rtol=1e-12)
+    np.testing.assert_allclose(
+        value, [z.logpdf(2.0) - z.logsf(0.5), z.logsf(3.0) - z.logsf(0.5), z.logpdf(2.0)], rtol=1e-12
+    )
     no_nan(family, t(2.0, 3.0, 2.0), [t(0.3), t(-0.4)], extras)
 
 
 @pytest.mark.parametrize(("low", "high"), [(5.0, INF), (-INF, -5.0), (9.0, 9.5)])
 def test_samples_of_a_narrow_window_lie_in_it_and_have_its_mean(low, high):
     family = f.Truncated(f.Normal(), low=low, high=high)
-    y = family.sample(torch.zeros(2000, dtype=torch.float64), t(1.0), generator=torch.Generator().manual_seed(1))
+    y = family.sample(
+        torch.zeros(2000, dtype=torch.float64), t(1.0), generator=torch.Generator().manual_seed(1)
+    )
     assert ((y > low) & (y <= high)).all()
     error = math.sqrt(family.variance(t(0.0), t(1.0)).item() / 2000)
     assert abs(y.mean().item() - family.expectation(t(0.0), t(1.0)).item()) < 5 * error
@@ -176,7 +197,7 @@ def test_a_truncated_poisson_recedes_at_the_ends_of_its_window(y):
         assert at[int(A.item())] == pytest.approx(0.0, abs=1e-5)
 
 
-# ---- zeros -------------------------------------------------------------------------------------------------------------
+# ---- zeros -------------------------------------------------------------------------------------------------
 
 
 def test_zero_inflation_mixes_a_mass_at_zero():
@@ -189,7 +210,9 @@ def test_without_inflation_the_family_inside_is_left():
     eta = t(0.9)
     y = t(0.0, 1.0, 5.0)
     np.testing.assert_allclose(
-        f.ZeroInflated(f.Poisson()).log_prob_eta(y, eta, t(-40.0)), f.Poisson().log_prob_eta(y, eta), rtol=1e-13
+        f.ZeroInflated(f.Poisson()).log_prob_eta(y, eta, t(-40.0)),
+        f.Poisson().log_prob_eta(y, eta),
+        rtol=1e-13,
     )
     assert f.ZeroInflated(f.Poisson()).parameters["inflation"].limit == "Poisson"
 
@@ -210,7 +233,9 @@ def test_a_hurdle_of_a_density_has_an_atom_at_zero():
         [math.log(0.4), math.log(0.6) + stats.lognorm.logpdf(2.0, 0.7, scale=math.exp(0.3))],
         rtol=1e-13,
     )
-    np.testing.assert_allclose(family.cdf(t(-1.0, 0.0, 1e9), t(0.3), t(0.7), t(0.4)), [0.0, 0.4, 1.0], rtol=1e-13)
+    np.testing.assert_allclose(
+        family.cdf(t(-1.0, 0.0, 1e9), t(0.3), t(0.7), t(0.4)), [0.0, 0.4, 1.0], rtol=1e-13
+    )
     assert family.in_support(t(0.0, 1.0, -1.0)).tolist() == [True, True, False]
 
 
@@ -227,7 +252,7 @@ def test_a_link_given_to_a_wrapper_is_that_of_the_family_inside():
     assert str(family.parameters["mean"].link) == "probit"
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------
+# ---- names -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -282,7 +307,8 @@ def test_what_cannot_be_wrapped_is_refused(build):
     ids=str,
 )
 def test_derivatives_by_the_chain_rule_are_the_automatic_ones(family):
-    """Family.derivatives differentiates log p automatically; the wrappers compose the formulas of the family inside."""
+    """Family.derivatives differentiates log p automatically; the wrappers compose the formulas of the family
+    inside."""
     y = t(1.0, 2.0, 7.0, 40.0) if isinstance(family, f.Truncated) else t(0.0, 0.0, 1.0, 2.0, 7.0, 40.0)
     for at in ((0.3, -0.4, -1.0), (-4.0, 1.0, 3.0), (2.5, -3.0, -6.0)):
         hand_is_automatic(family, y, t(*at)[: len(family.parameters)].unbind())
@@ -290,7 +316,8 @@ def test_derivatives_by_the_chain_rule_are_the_automatic_ones(family):
 
 @pytest.mark.parametrize("name", ["zero_inflated(negative_binomial)", "hurdle(negative_binomial)"])
 def test_zero_inflated_and_hurdle_counts_are_fitted_without_automatic_differentiation(name, monkeypatch):
-    """Automatic second derivatives of log Γ are what made 20,000 rows take ten times as long; none is taken on the way."""
+    """Automatic second derivatives of log Γ are what made 20,000 rows take ten times as long; none is
+    taken on the way."""
     rng = np.random.default_rng(0)
     y = rng.poisson(rng.gamma(2.0, 1.0, 400)) * (rng.random(400) < 0.7)
 

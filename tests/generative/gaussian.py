@@ -1,4 +1,5 @@
-"""Data of which everything is known: the best denoisers, the densities, and the paths of the probability flow in closed form."""
+"""Data of which everything is known: the best denoisers, the densities, and the paths of the probability
+flow in closed form."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Gaussian(nn.Module):
 
 
 class Independent(nn.Module):
-    """Pixels that are independent with probabilities p (d, L): the best logits for predict="levels" are log p, whatever z."""
+    """Pixels that are independent with probabilities p (d, L): the best logits for predict="levels" are
+    log p, whatever z."""
 
     def __init__(self, p: Tensor):
         super().__init__()

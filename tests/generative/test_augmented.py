@@ -26,13 +26,16 @@ def test_a_shift_is_numpys_with_zeros_at_the_edge():
     moved = shifts(x.expand(600, 2, 3, 4), generator)
     assert {image.numpy().tobytes() for image in moved} == expected
     flat = shifts(x.reshape(1, -1).expand(600, -1), torch.Generator().manual_seed(0))
-    assert torch.equal(flat, shifts(x.expand(600, 2, 3, 4), torch.Generator().manual_seed(0)).reshape(600, -1))
+    assert torch.equal(
+        flat, shifts(x.expand(600, 2, 3, 4), torch.Generator().manual_seed(0)).reshape(600, -1)
+    )
 
 
 def test_an_epoch_has_every_row_once_and_another_epoch_other_changes():
     augmented, generator = Augmented(source(), Shifts((3, 4), 1)), torch.Generator().manual_seed(0)
     first, second = (
-        {int(y): x for b in augmented.epoch(7, generator) for x, y in zip(b["x"], b["y"], strict=True)} for _ in "ab"
+        {int(y): x for b in augmented.epoch(7, generator) for x, y in zip(b["x"], b["y"], strict=True)}
+        for _ in "ab"
     )
     assert sorted(first) == sorted(second) == list(range(20))
     assert any(not torch.equal(first[i], second[i]) for i in first)

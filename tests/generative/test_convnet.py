@@ -15,11 +15,14 @@ from thetahat.networks import Standardise
 
 
 def images(n, *shape, seed=0):
-    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_the_network_is_the_formula():
-    """relu(norm(pool(K ∗ h))) twice and W h + b, by torch's functions, in evaluation mode with running statistics that are not 0 and 1."""
+    """relu(norm(pool(K ∗ h))) twice and W h + b, by torch's functions, in evaluation mode with running
+    statistics that are not 0 and 1."""
     net = ConvNet((2, 8, 12), 3, (4, 5), seed=1)
     x = images(6, 2, 8, 12)
     net.train()
@@ -28,8 +31,12 @@ def test_the_network_is_the_formula():
     h = x.float() / 255
     for stage in net.stages:
         h = F.max_pool2d(F.conv2d(h, stage[0].weight, padding=1), 2)
-        h = F.relu(F.batch_norm(h, stage[2].running_mean, stage[2].running_var, stage[2].weight, stage[2].bias))
-    torch.testing.assert_close(net(x), h.reshape(6, -1) @ net.head.weight.T + net.head.bias, rtol=1e-4, atol=1e-5)
+        h = F.relu(
+            F.batch_norm(h, stage[2].running_mean, stage[2].running_var, stage[2].weight, stage[2].bias)
+        )
+    torch.testing.assert_close(
+        net(x), h.reshape(6, -1) @ net.head.weight.T + net.head.bias, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_flat_and_square_bytes_and_floats_are_the_same_image():
@@ -52,7 +59,9 @@ def test_a_row_in_evaluation_mode_does_not_depend_on_its_neighbours():
 
 def test_the_seed_decides_the_weights_and_the_global_randomness_is_left_alone():
     before = torch.random.get_rng_state()
-    a, b, c = (torch.cat([p.reshape(-1) for p in ConvNet((8, 8), 3, (4,), seed=s).parameters()]) for s in (1, 1, 2))
+    a, b, c = (
+        torch.cat([p.reshape(-1) for p in ConvNet((8, 8), 3, (4,), seed=s).parameters()]) for s in (1, 1, 2)
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -74,7 +83,8 @@ def test_what_cannot_be_built_or_read_is_refused(build, message):
 
 
 def test_a_classifier_of_images_learns_where_the_light_is():
-    """Four categories, the quarter of the image with one bright square: all right after a second, and sure of it."""
+    """Four categories, the quarter of the image with one bright square: all right after a second, and sure of
+    it."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, 400)
     x = rng.integers(0, 60, (400, 16, 16))
@@ -83,13 +93,15 @@ def test_a_classifier_of_images_learns_where_the_light_is():
         x[i, r : r + 2, c : c + 2] = 255
     data = {"x": x.astype(np.uint8), "y": y}
     model = th.models.Conditional(th.families.Categorical(4), ConvNet((16, 16), 4, (8, 8)))
-    fit = th.fit(model, data, solver=th.Stochastic(steps=40, batch_size=64, learning_rate=0.02, held_out=None))
+    fit = th.fit(
+        model, data, solver=th.Stochastic(steps=40, batch_size=64, learning_rate=0.02, held_out=None)
+    )
     assert not fit.model.training
     assert fit.score(data).mean > -0.05
     assert (fit.predict(data, "probabilities").to_numpy().argmax(1) == y).mean() > 0.98
 
 
-# ---- standardise ---------------------------------------------------------------------------------------------------------------
+# ---- standardise -------------------------------------------------------------------------------------------
 
 
 def test_standardised_columns_have_mean_0_and_standard_deviation_1():
@@ -112,7 +124,9 @@ def test_a_linear_network_of_standardised_columns_is_the_same_regression():
     x = rng.normal([50.0, 0.01], [10.0, 0.002], (100, 2))
     y = rng.poisson(np.exp(0.03 * x[:, 0] + 20 * x[:, 1] - 1)).astype(float)
     formula = th.fit("y ~ a + b", {"a": x[:, 0], "b": x[:, 1], "y": y}, family="poisson")
-    net = torch.nn.Sequential(Standardise.of(x, torch.float64), th.networks.mlp(2, (), 1, dtype=torch.float64))
+    net = torch.nn.Sequential(
+        Standardise.of(x, torch.float64), th.networks.mlp(2, (), 1, dtype=torch.float64)
+    )
     fit = th.fit(th.models.Conditional(th.families.Poisson(), net), {"x": x, "y": y})
     assert fit.certificate.concave
     assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)

@@ -34,7 +34,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_the_bound_is_below_the_mass_of_the_interval_and_rises_to_it_with_K() -> None:
-    """scipy's normal cdf. The mean of 4000 bounds of K draws has a standard error; monotone by Burda et al., Theorem 1."""
+    """scipy's normal cdf. The mean of 4000 bounds of K draws has a standard error; monotone by Burda et al.,
+    Theorem 1."""
     y = np.arange(-3, 6)
     truth = exact(y, 1.3, 0.7)
     batch = Batch({"y": torch.from_numpy(np.repeat(y, 4000))})
@@ -62,7 +63,8 @@ def test_many_draws_are_the_integral() -> None:
 
 
 def test_a_uniform_density_over_the_cells_has_its_mass_from_one_draw() -> None:
-    """Logistic t = logit(x/L) is uniform x: P(y) = 1/L for every y and every draw, through the logit and its log-determinant."""
+    """Logistic t = logit(x/L) is uniform x: P(y) = 1/L for every y and every draw, through the logit and its
+    log-determinant."""
     logistic = th.models.Density(th.families.Logistic())  # mean 0, scale 1
     model = Dequantised(logistic, 17, maps=["logit"])
     y = torch.arange(17)
@@ -72,7 +74,8 @@ def test_a_uniform_density_over_the_cells_has_its_mass_from_one_draw() -> None:
 
 
 def test_an_image_is_one_term_of_all_its_pixels() -> None:
-    """Independent Normals: the bound of the vector is the sum of those of its components at the same u, and one draw serves all."""
+    """Independent Normals: the bound of the vector is the sum of those of its components at the same u,
+    and one draw serves all."""
     normals = th.models.Density(th.families.MultivariateNormal(2))
     y = torch.tensor([[0, 1], [2, -1]])
     with torch.no_grad():
@@ -83,7 +86,8 @@ def test_an_image_is_one_term_of_all_its_pixels() -> None:
 
 
 def test_a_fit_of_counts_finds_the_normal_that_was_rounded() -> None:
-    """Maximum likelihood of the rounded normal, by scipy's cdf: the bound with K = 32 comes within its noise."""
+    """Maximum likelihood of the rounded normal, by scipy's cdf: the bound with K = 32 comes within its
+    noise."""
     y = np.floor(np.random.default_rng(0).normal(3.0, 1.5, size=2000))
     model = Dequantised(normal(2.0, 1.0), K=32)
     solver = th.Stochastic(steps=120, batch_size=500, learning_rate=0.03, held_out=None)
@@ -98,7 +102,9 @@ def test_a_fit_of_counts_finds_the_normal_that_was_rounded() -> None:
 
 def test_a_bound_made_of_draws_is_not_given_to_newton() -> None:
     """Its θ may be float64: what decides is that its value is not the same twice."""
-    objective = th.Objective([th.LogLikelihood(Dequantised(normal(0, 1)), th.data.Tensors({"y": torch.zeros(3)}))])
+    objective = th.Objective(
+        [th.LogLikelihood(Dequantised(normal(0, 1)), th.data.Tensors({"y": torch.zeros(3)}))]
+    )
     assert isinstance(th.solvers.choose(objective), th.Stochastic)
 
 
@@ -115,7 +121,9 @@ def test_draws_outside_the_levels_are_drawn_again() -> None:
     y = Dequantised(normal(0.0, 1.0), 2).draw(20_000, generator=seeded())
     assert y.dtype == torch.uint8
     inside = norm.cdf(2) - norm.cdf(0)
-    assert float((y == 0).double().mean()) == pytest.approx((norm.cdf(1) - norm.cdf(0)) / inside, abs=5 * 0.5 / 20_000**0.5)
+    assert float((y == 0).double().mean()) == pytest.approx(
+        (norm.cdf(1) - norm.cdf(0)) / inside, abs=5 * 0.5 / 20_000**0.5
+    )
     with pytest.raises(ModelError, match="100 rounds of draws 0 of 3 lie within 0 … 1"):
         Dequantised(normal(100.0, 1.0), 2).draw(3, generator=seeded())
 
@@ -138,8 +146,14 @@ def test_a_flow_stands_in_one_table_with_a_model_of_pixels() -> None:
     y = np.random.default_rng(0).integers(0, 4, size=(60, 2, 2))
     images = th.generative.Images(y, levels=4)
     solver = th.Stochastic(steps=5, batch_size=30)
-    flow = th.fit(Dequantised(th.generative.Flow.affine(4, hidden=(8,)), 4, maps=["logit"]), images, solver=solver)
-    pixels = th.fit(th.generative.FullyVisible(th.families.Categorical(4), th.generative.MaskedMLP(4, 4)), images, solver=solver)
+    flow = th.fit(
+        Dequantised(th.generative.Flow.affine(4, hidden=(8,)), 4, maps=["logit"]), images, solver=solver
+    )
+    pixels = th.fit(
+        th.generative.FullyVisible(th.families.Categorical(4), th.generative.MaskedMLP(4, 4)),
+        images,
+        solver=solver,
+    )
     table = th.compare({"flow": flow, "pixels": pixels}, images)
     assert table.pair("flow", "pixels").relation in ("≥", "?")
     assert flow.sample(3).shape == (3, 4)
@@ -149,13 +163,21 @@ def test_a_flow_stands_in_one_table_with_a_model_of_pixels() -> None:
 def test_what_cannot_be_dequantised_is_named() -> None:
     with pytest.raises(OutOfSupport, match=r"'y' is 0\.5 at \[1\], and not a whole number \(1 such"):
         Dequantised(normal(0, 1)).log_prob(Batch({"y": torch.tensor([1.0, 0.5])}))
-    with pytest.raises(OutOfSupport, match=r"'y' is 4 at \[0, 1\], and not a whole number 0 … 3 \(levels=4\)"):
-        Dequantised(th.models.Density(th.families.MultivariateNormal(2)), 4).log_prob(Batch({"y": torch.tensor([[3, 4]])}))
+    with pytest.raises(
+        OutOfSupport, match=r"'y' is 4 at \[0, 1\], and not a whole number 0 … 3 \(levels=4\)"
+    ):
+        Dequantised(th.models.Density(th.families.MultivariateNormal(2)), 4).log_prob(
+            Batch({"y": torch.tensor([[3, 4]])})
+        )
     with pytest.raises(BadArgument, match="FullyVisible is not a model of a density"):
         Dequantised(th.generative.FullyVisible(th.families.Bernoulli(), th.generative.MaskedMLP(2, 1)))
     with pytest.raises(BadArgument, match="Dequantised"):
         Dequantised(Dequantised(normal(0, 1)))
-    for settings, said in (({"levels": 1}, "levels=1"), ({"K": 0}, "K=0"), ({"maps": ["logit"]}, "no upper end")):
+    for settings, said in (
+        ({"levels": 1}, "levels=1"),
+        ({"K": 0}, "K=0"),
+        ({"maps": ["logit"]}, "no upper end"),
+    ):
         with pytest.raises(BadArgument, match=said):
             Dequantised(normal(0, 1), **settings)
     with pytest.raises(BadArgument, match="learnt no scale"):

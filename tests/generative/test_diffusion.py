@@ -29,7 +29,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def repeated(model: Diffusion, y: torch.Tensor, n: int, seed: int = 0) -> tuple[float, float]:
-    """The mean of n bounds of one observation at times within even parts of [0, 1]; a standard error that is rather too large."""
+    """The mean of n bounds of one observation at times within even parts of [0, 1]; a standard error that is
+    rather too large."""
     t = (torch.arange(n) + torch.rand(n, generator=seeded(seed), dtype=torch.float64)) / n
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -37,11 +38,12 @@ def repeated(model: Diffusion, y: torch.Tensor, n: int, seed: int = 0) -> tuple[
     return float(found.mean()), float(found.std() / n**0.5)
 
 
-# ---- the bound ------------------------------------------------------------------------------------------------------------------
+# ---- the bound ---------------------------------------------------------------------------------------------
 
 
 def quadrature(model: Diffusion, y: torch.Tensor) -> torch.Tensor:
-    """The bound without a draw: ‖ε − ε̂‖² of a linear ε̂ is quadratic in ε, of which ±√d along each axis has the mean exactly; λ by Gauss–Legendre."""
+    """The bound without a draw: ‖ε − ε̂‖² of a linear ε̂ is quadratic in ε, of which ±√d along each axis
+    has the mean exactly; λ by Gauss–Legendre."""
     high, low = float(model.schedule.high), float(model.schedule.low)
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(200))
     log_snr = (high + low) / 2 + (high - low) / 2 * nodes
@@ -51,24 +53,36 @@ def quadrature(model: Diffusion, y: torch.Tensor) -> torch.Tensor:
         d = x.shape[1]
         axes = [sign * d**0.5 * torch.eye(d, dtype=torch.float64)[j] for j in range(d) for sign in (1, -1)]
         error = sum(model._error(x.expand(200, -1), e.expand(200, -1), log_snr) for e in axes) / len(axes)
-        ends = model._decoded(row[None], x, torch.zeros_like(x)) - model._end(x) - torch.log(model.scale).expand(d).sum()
+        ends = (
+            model._decoded(row[None], x, torch.zeros_like(x))
+            - model._end(x)
+            - torch.log(model.scale).expand(d).sum()
+        )
         out.append(ends[0] - 0.5 * (high - low) / 2 * (weights * error).sum())
     return torch.stack(out)
 
 
 @pytest.mark.parametrize("predict", ["epsilon", "v"])
 def test_the_bound_is_log_p_where_the_denoiser_is_the_best_one(predict):
-    """Closed form: x ~ N(m, C), of which the conditional mean of ε is linear in z. Apart by what noise at the ends hides, of order e⁻¹⁶ / var."""
+    """Closed form: x ~ N(m, C), of which the conditional mean of ε is linear in z. Apart by what noise at the
+    ends hides, of order e⁻¹⁶ / var."""
     network = Gaussian(predict=predict)
     model = Diffusion(network, predict=predict, schedule=Linear(16.0, -16.0))
     torch.testing.assert_close(quadrature(model, Y), network.log_prob(Y), atol=1e-5, rtol=0)
 
 
 def test_the_bound_is_below_log_p_by_what_the_ends_of_the_schedule_hide():
-    """On average over the data, Gibbs' inequality: Σ over 200 draws of N(m, C); the nearer the ends, the lower."""
+    """On average over the data, Gibbs' inequality: Σ over 200 draws of N(m, C); the nearer the ends, the
+    lower."""
     network = Gaussian()
-    y = MEAN + torch.randn(200, 3, dtype=torch.float64, generator=seeded()) @ torch.linalg.cholesky(network.C).T
-    ends = [quadrature(Diffusion(network, predict="epsilon", schedule=Linear(h, -h)), y).mean() for h in (3.0, 5.0, 8.0)]
+    y = (
+        MEAN
+        + torch.randn(200, 3, dtype=torch.float64, generator=seeded()) @ torch.linalg.cholesky(network.C).T
+    )
+    ends = [
+        quadrature(Diffusion(network, predict="epsilon", schedule=Linear(h, -h)), y).mean()
+        for h in (3.0, 5.0, 8.0)
+    ]
     assert ends[0] < ends[1] < ends[2] < network.log_prob(y).mean()
 
 
@@ -76,7 +90,9 @@ def test_the_bound_of_a_scaled_vector_is_per_its_own_unit():
     """y = 3 + 2x: log p(y) = log p(x) − d log 2."""
     network = Gaussian()
     model = Diffusion(network, predict="epsilon", schedule=Linear(16.0, -16.0), shift=3.0, scale=2.0)
-    torch.testing.assert_close(quadrature(model, 3 + 2 * Y), network.log_prob(Y) - 3 * math.log(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        quadrature(model, 3 + 2 * Y), network.log_prob(Y) - 3 * math.log(2), atol=1e-5, rtol=0
+    )
 
 
 def test_a_worse_denoiser_has_a_lower_bound():
@@ -84,7 +100,10 @@ def test_a_worse_denoiser_has_a_lower_bound():
     best = Gaussian()
     other = Gaussian(factor=torch.eye(3, dtype=torch.float64))
     y = MEAN + torch.randn(20, 3, dtype=torch.float64, generator=seeded()) @ torch.linalg.cholesky(best.C).T
-    a, b = (quadrature(Diffusion(m, predict="epsilon", schedule=Linear(14.0, -14.0)), y).mean() for m in (best, other))
+    a, b = (
+        quadrature(Diffusion(m, predict="epsilon", schedule=Linear(14.0, -14.0)), y).mean()
+        for m in (best, other)
+    )
     assert a > b + 0.1
 
 
@@ -100,15 +119,19 @@ def test_draws_have_the_bound_as_their_mean_whatever_the_schedule(schedule):
 def test_epsilon_and_v_are_two_names_of_one_prediction():
     """v = αε − σx: on common draws the two bounds are equal to rounding."""
     batch = Batch({"y": Y})
-    a, b = (Diffusion(Gaussian(predict=p), predict=p).log_prob(batch, generator=seeded(3)) for p in ("epsilon", "v"))
+    a, b = (
+        Diffusion(Gaussian(predict=p), predict=p).log_prob(batch, generator=seeded(3))
+        for p in ("epsilon", "v")
+    )
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-# ---- levels -------------------------------------------------------------------------------------------------------------------------
+# ---- levels ------------------------------------------------------------------------------------------------
 
 
 def test_the_bound_of_levels_is_log_p_where_the_denoiser_is_the_best_one():
-    """Independent pixels with known probabilities: Σ_j log p_j(y_j), 4 standard errors; and Σ_y exp(bound) is 1."""
+    """Independent pixels with known probabilities: Σ_j log p_j(y_j), 4 standard errors; and Σ_y exp(bound)
+    is 1."""
     model = Diffusion(Independent(P), levels=3, predict="levels", schedule=Cosine(9.0, -9.0, shift=1.0))
     total = 0.0
     for a in range(3):
@@ -116,7 +139,9 @@ def test_the_bound_of_levels_is_log_p_where_the_denoiser_is_the_best_one():
             mean, error = repeated(model, torch.tensor([a, b]), 40_000, seed=3 * a + b)
             exact = float((P[0, a] * P[1, b]).log())
             assert error < 0.05
-            assert mean == pytest.approx(exact, abs=4 * error + 1e-3)  # the ends of the schedule hide that much
+            assert mean == pytest.approx(
+                exact, abs=4 * error + 1e-3
+            )  # the ends of the schedule hide that much
             total += math.exp(mean)
     assert total == pytest.approx(1, abs=0.03)
 
@@ -137,7 +162,9 @@ def test_what_is_left_at_the_last_step_has_a_mass_that_sums_to_one():
     """Σ_l p(l | z_0) = 1 for every pixel; and with little noise it is the level itself."""
     model = Diffusion(Independent(P), levels=3, predict="levels")
     z = torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
-    torch.testing.assert_close(model.log_levels(z).exp().sum(-1), torch.ones(50, 2, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        model.log_levels(z).exp().sum(-1), torch.ones(50, 2, dtype=torch.float64), rtol=0, atol=1e-12
+    )
     exact = model.log_levels(model.encode(torch.tensor([[0, 2]])))
     assert exact[0, 0, 0] > -1e-9
     assert exact[0, 1, 2] > -1e-9
@@ -160,16 +187,19 @@ def test_what_is_no_level_is_impossible():
     assert torch.isfinite(found).tolist() == [True, False, False, False]
 
 
-# ---- draws and K ----------------------------------------------------------------------------------------------------------------------
+# ---- draws and K -------------------------------------------------------------------------------------------
 
 
 def test_K_draws_are_averaged_and_only_the_noise_falls():
-    """A mean of bounds: the expectation stays (4 standard errors), the spread falls at least as 1/√K (times are spread evenly)."""
+    """A mean of bounds: the expectation stays (4 standard errors), the spread falls at least as 1/√K
+    (times are spread evenly)."""
     model = Diffusion(Gaussian(), predict="epsilon", schedule=Cosine(8.0, -8.0))
     batch = Batch({"y": Y[1].expand(4000, -1)})
     one, many = (model.tightened(K).log_prob(batch, generator=seeded(K)) for K in (1, 16))
     assert float(many.std()) < float(one.std()) / 4 * 1.1
-    assert float(many.mean()) == pytest.approx(float(quadrature(model, Y[1:2])), abs=4 * float(many.std()) / 4000**0.5)
+    assert float(many.mean()) == pytest.approx(
+        float(quadrature(model, Y[1:2])), abs=4 * float(many.std()) / 4000**0.5
+    )
     assert model.K == 1
 
 
@@ -202,7 +232,7 @@ def test_a_score_is_a_bound_that_states_its_draws():
     assert fit.sample(3).shape == (3, 4)
 
 
-# ---- the training objective -------------------------------------------------------------------------------------------------------
+# ---- the training objective --------------------------------------------------------------------------------
 
 
 def test_simple_is_the_squared_error_evenly_over_the_cosine_schedule():
@@ -214,7 +244,8 @@ def test_simple_is_the_squared_error_evenly_over_the_cosine_schedule():
 
 
 def test_min_snr_is_hang_et_al_in_terms_of_x():
-    """w · (−dλ/dt) ‖ε − ε̂‖² ∝ min(SNR, γ) ‖x − x̂‖², since ‖ε − ε̂‖² = SNR ‖x − x̂‖² (Hang et al. 2023, §3.4)."""
+    """w · (−dλ/dt) ‖ε − ε̂‖² ∝ min(SNR, γ) ‖x − x̂‖², since ‖ε − ε̂‖² = SNR ‖x − x̂‖² (Hang et al. 2023,
+    §3.4)."""
     schedule = Cosine(20.0, -20.0)
     t = torch.linspace(0.05, 0.95, 11, dtype=torch.float64)
     snr = torch.exp(schedule.log_snr(t))
@@ -223,12 +254,15 @@ def test_min_snr_is_hang_et_al_in_terms_of_x():
 
 
 def test_what_is_held_out_is_scored_by_the_bound_whatever_the_weights():
-    """Noised gives times to the terms that are fitted: the trace of the batches is Σ w log p, what is held out is scored, 5 standard errors."""
+    """Noised gives times to the terms that are fitted: the trace of the batches is Σ w log p, what is held
+    out is scored, 5 standard errors."""
     y = torch.randn(200, 3, generator=seeded())
     held = Tensors({"y": torch.randn(100, 3, generator=seeded(1))})
     model = Diffusion(Denoiser(3, width=16, blocks=1), predict="epsilon", K=32)
     solver = th.Stochastic(steps=20, batch_size=32, held_out=held, evaluate_every=20, restore_best=False)
-    fit = th.fit(model, Noised(Tensors({"y": y})), weights=th.generative.Simple(model.schedule), solver=solver)
+    fit = th.fit(
+        model, Noised(Tensors({"y": y})), weights=th.generative.Simple(model.schedule), solver=solver
+    )
     score = fit.score(held, seed=5)
     noise = 3**0.5 * score.error / score.n  # of one look less the mean of two
     assert fit.trace[-1][1] == pytest.approx(score.mean, abs=5 * noise)
@@ -255,7 +289,8 @@ def test_every_term_of_noised_data_comes_once_an_epoch_with_a_new_time():
 
 
 def test_noised_data_are_scored_in_the_units_of_the_data():
-    """The log-determinant of a transform is in the score, with times or without: a network that starts at 0, common draws."""
+    """The log-determinant of a transform is in the score, with times or without: a network that starts at 0,
+    common draws."""
     y = torch.randn(20, 2, generator=seeded(), dtype=torch.float64) * 5
     source = th.data.Transformed(y.numpy(), "standardise")
     model = Diffusion(Denoiser(2, width=8, blocks=1))
@@ -279,7 +314,9 @@ def test_a_killed_climb_goes_on_bit_for_bit(tmp_path):
     def maximised(steps, **settings):
         model = Diffusion(Denoiser(3, width=8, blocks=1), predict="v")
         data = Noised(Tensors({"y": torch.randn(30, 3, generator=seeded())}))
-        solver = th.Stochastic(steps=steps, batch_size=8, held_out=None, lr_schedule="constant", evaluate_every=3, **settings)
+        solver = th.Stochastic(
+            steps=steps, batch_size=8, held_out=None, lr_schedule="constant", evaluate_every=3, **settings
+        )
         return th.fit(model, data, weights=th.generative.Simple(model.schedule), solver=solver)
 
     whole = maximised(6)
@@ -304,11 +341,12 @@ def test_a_killed_climb_goes_on_bit_for_bit(tmp_path):
     assert torch.equal(maximised(6, **kept).theta, whole.theta)
 
 
-# ---- learned ends ---------------------------------------------------------------------------------------------------------------------
+# ---- learned ends ------------------------------------------------------------------------------------------
 
 
 def test_learned_ends_tighten_the_bound():
-    """Independent pixels, the best denoiser: nothing is left to learn but the ends, and from a coarse start the bound comes near log p."""
+    """Independent pixels, the best denoiser: nothing is left to learn but the ends, and from a coarse
+    start the bound comes near log p."""
     y = torch.multinomial(P, 400, replacement=True, generator=seeded()).T.contiguous()
     exact = float(P[0, y[:, 0]].log().mean() + P[1, y[:, 1]].log().mean())
     schedule = Linear(2.0, -1.0, learned=True)
@@ -345,7 +383,7 @@ def test_a_schedule_falls_from_high_to_low_at_the_rate_that_it_says(schedule):
     torch.testing.assert_close(schedule.fall(t), -torch.autograd.grad(log_snr.sum(), t)[0])
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -395,7 +433,10 @@ def test_a_stream_is_not_noised():
 
 def test_the_denoiser_is_drawn_from_its_seed_and_starts_at_zero():
     before = torch.random.get_rng_state()
-    a, b, c = (torch.cat([p.reshape(-1) for p in Denoiser(4, width=8, blocks=2, seed=s).parameters()]) for s in (1, 1, 2))
+    a, b, c = (
+        torch.cat([p.reshape(-1) for p in Denoiser(4, width=8, blocks=2, seed=s).parameters()])
+        for s in (1, 1, 2)
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert torch.equal(before, torch.random.get_rng_state())

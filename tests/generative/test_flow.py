@@ -39,7 +39,8 @@ def made(name: str, d: int) -> Flow:
 
 @pytest.mark.parametrize("name", ["spline", "affine", "NICE", "RealNVP"])
 def test_the_density_integrates_to_one(name: str) -> None:
-    """The trapezoidal rule over (−24, 24)², beyond which less than 10⁻³ is left (the tails of a flow are wider than its base's)."""
+    """The trapezoidal rule over (−24, 24)², beyond which less than 10⁻³ is left (the tails of a flow are
+    wider than its base's)."""
     model = made(name, 2)
     grid = torch.linspace(-24, 24, 321, dtype=torch.float64)
     points = torch.cartesian_prod(grid, grid)
@@ -64,12 +65,15 @@ def test_the_log_determinant_is_that_of_the_jacobian(name: str) -> None:
 
 
 def test_a_fit_comes_near_the_entropy_of_a_density_that_is_known() -> None:
-    """y = (z, z² + w/2): its expected log density is −log 2π − 1 + log 2. No flow can do better than that, but for the noise of 4000 rows."""
+    """y = (z, z² + w/2): its expected log density is −log 2π − 1 + log 2. No flow can do better than that,
+    but for the noise of 4000 rows."""
     rng = np.random.default_rng(0)
     z, w = rng.normal(size=(2, 6000))
     rows = np.stack([z, z**2 + 0.5 * w], 1)
     train = Transformed(rows[:2000], "standardise")
-    fit = th.fit(Flow.affine(2, hidden=(32,), transforms=2), train, solver=th.Stochastic(steps=200, learning_rate=0.01))
+    fit = th.fit(
+        Flow.affine(2, hidden=(32,), transforms=2), train, solver=th.Stochastic(steps=200, learning_rate=0.01)
+    )
     score = fit.score(train.like(rows[2000:]))
     exact = -math.log(2 * math.pi) - 1 + math.log(2)
     assert score.units == "y"
@@ -86,7 +90,10 @@ def test_a_conditional_flow_is_a_density_for_every_x() -> None:
     y = torch.linspace(-14, 14, 28001, dtype=torch.float64)[:, None]
     densities = []
     for a, b in ((0.0, 0.0), (1.0, -2.0), (3.0, 0.5)):
-        columns = {"a": torch.full((28001,), a, dtype=torch.float64), "b": torch.full((28001,), b, dtype=torch.float64)}
+        columns = {
+            "a": torch.full((28001,), a, dtype=torch.float64),
+            "b": torch.full((28001,), b, dtype=torch.float64),
+        }
         with torch.no_grad():
             densities.append(model.log_prob(Batch({"y": y, **columns})).exp())
         assert float(densities[-1].sum() * 0.001) == pytest.approx(1.0, abs=1e-3)
@@ -135,7 +142,11 @@ def test_a_table_is_fitted_by_its_columns() -> None:
     """An array, a table and tensors are the same data."""
     rows = np.random.default_rng(0).normal(size=(30, 2))
     model = Flow.affine(2, hidden=(8,))
-    sources = [model.source(rows), model.source({"a": rows[:, 0], "b": rows[:, 1]}), Tensors({"y": torch.from_numpy(rows)})]
+    sources = [
+        model.source(rows),
+        model.source({"a": rows[:, 0], "b": rows[:, 1]}),
+        Tensors({"y": torch.from_numpy(rows)}),
+    ]
     assert len({s.fingerprint for s in sources}) == 1
     fit = th.fit(model, rows, solver=th.Stochastic(steps=3, held_out=None))
     assert fit.sample(4).shape == (4, 2)
@@ -143,7 +154,9 @@ def test_a_table_is_fitted_by_its_columns() -> None:
 
 
 def test_what_a_flow_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"of 2 components, and 'y' has the shape \(5, 3\). Accepted: \(5, 2\)"):
+    with pytest.raises(
+        ModelError, match=r"of 2 components, and 'y' has the shape \(5, 3\). Accepted: \(5, 2\)"
+    ):
         Flow.affine(2).log_prob(Batch({"y": torch.zeros(5, 3)}))
     with pytest.raises(BadArgument, match="context=2 columns of inputs=None"):
         Flow.spline(2, context=2)

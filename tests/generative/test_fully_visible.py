@@ -15,7 +15,11 @@ from thetahat.data import Batch, Tensors
 from thetahat.errors import BadArgument, ModelError, OutOfSupport
 from thetahat.generative import Images
 
-FullyVisible, MaskedMLP, PixelTransformer = th.generative.FullyVisible, th.generative.MaskedMLP, th.generative.PixelTransformer
+FullyVisible, MaskedMLP, PixelTransformer = (
+    th.generative.FullyVisible,
+    th.generative.MaskedMLP,
+    th.generative.PixelTransformer,
+)
 EVERY = torch.tensor(list(itertools.product(range(3), repeat=4)))  # all images of 2 × 2 with 3 levels
 NETWORKS = {
     "independent": lambda: MaskedMLP(4, 2, None, dtype=torch.float64),
@@ -61,7 +65,8 @@ def test_an_output_depends_on_the_pixels_before_it_and_on_all_of_them(name: str)
 
 
 def test_a_linear_network_is_a_multinomial_regression_a_pixel() -> None:
-    """The sum of the maxima of four `th.fit` regressions by formula, each by Newton: the same to 1e-6 nats."""
+    """The sum of the maxima of four `th.fit` regressions by formula, each by Newton: the same to 1e-6
+    nats."""
     rng = np.random.default_rng(0)
     y = np.zeros((400, 4), dtype=int)
     for j in range(4):
@@ -78,7 +83,8 @@ def test_a_linear_network_is_a_multinomial_regression_a_pixel() -> None:
 
 
 def test_pixels_may_be_numbers() -> None:
-    """Normal pixels with a linear network of their means: least squares of each pixel on those before it, whose ℓ has a closed form."""
+    """Normal pixels with a linear network of their means: least squares of each pixel on those before it,
+    whose ℓ has a closed form."""
     rng = np.random.default_rng(1)
     y = rng.normal(size=(300, 3)) @ np.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.4], [0.0, 0.0, 0.7]])
     network = MaskedMLP(3, 2, dtype=torch.float64)
@@ -118,7 +124,8 @@ def test_draws_have_the_probabilities(name: str) -> None:
 
 
 class Peeks(nn.Module):
-    """Output j reads pixel j − 1 as it may, and pixel `seen` from output `by` on; its last layer begins at 0."""
+    """Output j reads pixel j − 1 as it may, and pixel `seen` from output `by` on; its last layer begins at
+    0."""
 
     pixels = 4
 
@@ -138,7 +145,9 @@ def test_a_network_that_peeks_is_refused_even_before_it_shows(by: int, seen: int
     """Its weights are 0, so that Σ p(y) is 1 until the first step."""
     model = FullyVisible(th.families.Bernoulli(), Peeks(by, seen))
     batch = Batch({"y": torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]])})
-    with pytest.raises(ModelError, match=f"peeks: its output for pixel {by} changes with pixel {seen} or a later"):
+    with pytest.raises(
+        ModelError, match=f"peeks: its output for pixel {by} changes with pixel {seen} or a later"
+    ):
         model.log_prob(batch)
     honest = FullyVisible(th.families.Bernoulli(), Peeks(3, 2))
     assert float(honest.log_prob(batch).sum().detach()) == pytest.approx(-8 * math.log(2), rel=1e-6)
@@ -153,7 +162,9 @@ def test_images_of_one_level_try_nothing_yet() -> None:
 
 
 def test_the_trial_moves_neither_weights_nor_torchs_randomness() -> None:
-    model = FullyVisible(th.families.Categorical(3), PixelTransformer((2, 2), 3, layers=1, width=8, heads=2, dropout=0.5))
+    model = FullyVisible(
+        th.families.Categorical(3), PixelTransformer((2, 2), 3, layers=1, width=8, heads=2, dropout=0.5)
+    )
     theta, state = [p.clone() for p in model.parameters()], torch.get_rng_state()
     assert model.training
     model.eval()
@@ -171,7 +182,8 @@ def images(n: int = 200) -> Images:
 
 
 def test_a_mixture_of_independent_pixels_is_fitted_from_random_starts() -> None:
-    """Float32 modules without derivatives of their own; on two kinds of image, two components win and weigh 0.3 and 0.7."""
+    """Float32 modules without derivatives of their own; on two kinds of image, two components win and
+    weigh 0.3 and 0.7."""
     train, held_out = images(600), images(900).take(slice(600, 900))
 
     def pixels(seed: int) -> FullyVisible:
@@ -192,19 +204,26 @@ def test_a_mixture_of_independent_pixels_is_fitted_from_random_starts() -> None:
 def test_the_gradient_of_a_mixture_of_networks_is_that_of_automatic_differentiation() -> None:
     """Fisher's identity against backward through logsumexp, in float32."""
     mixture = th.models.Mixture(
-        [FullyVisible(th.families.Categorical(4), MaskedMLP(9, 3, hidden, seed=i)) for i, hidden in enumerate((None, (), 8))]
+        [
+            FullyVisible(th.families.Categorical(4), MaskedMLP(9, 3, hidden, seed=i))
+            for i, hidden in enumerate((None, (), 8))
+        ]
     )
     (batch,) = images(50).batches()
     found = mixture.taylor(batch, order=1)
     value = mixture.log_prob(batch).sum()
     exact = torch.autograd.grad(value, list(mixture.parameters()))
-    torch.testing.assert_close(found.gradient.float(), torch.cat([g.reshape(-1) for g in exact]), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        found.gradient.float(), torch.cat([g.reshape(-1) for g in exact]), rtol=1e-4, atol=1e-3
+    )
     assert float(found.value) == pytest.approx(float(value.detach()), rel=1e-5)
 
 
 def test_a_fit_of_a_mixture_of_networks_begins_where_they_stand() -> None:
     """No partition of the rows is made for components that could not make use of it."""
-    mixture = th.models.Mixture([FullyVisible(th.families.Categorical(4), MaskedMLP(9, 3, None, seed=i)) for i in range(2)])
+    mixture = th.models.Mixture(
+        [FullyVisible(th.families.Categorical(4), MaskedMLP(9, 3, None, seed=i)) for i in range(2)]
+    )
     theta = th.Objective([th.LogLikelihood(mixture, images())]).theta
     torch.testing.assert_close(mixture.start(images()), theta)
 
@@ -222,7 +241,10 @@ def test_every_network_is_fitted_and_none_is_worse_than_independent_pixels() -> 
         "transformer": PixelTransformer((3, 3), 2, layers=1, width=16, heads=2),
     }
     solver = th.Stochastic(steps=80, learning_rate=0.02, batch_size=100)
-    fits = {name: th.fit(FullyVisible(th.families.Categorical(2), net), train, solver=solver) for name, net in networks.items()}
+    fits = {
+        name: th.fit(FullyVisible(th.families.Categorical(2), net), train, solver=solver)
+        for name, net in networks.items()
+    }
     compared = th.compare(fits, held_out)
     for name in ("linear", "MADE", "transformer"):
         pair = compared.pair(name, "independent")
@@ -247,7 +269,9 @@ def test_what_does_not_fit_is_named() -> None:
         FullyVisible(categorical, PixelTransformer((2, 2), 3, width=8, heads=2)).log_prob(
             Batch({"y": torch.tensor([[0, 3, 1, 0]])})
         )
-    outside = FullyVisible(categorical, MaskedMLP(4, 2)).log_prob(Batch({"y": torch.tensor([[0, 3, 1, 0], [0, 1, 1, 0]])}))
+    outside = FullyVisible(categorical, MaskedMLP(4, 2)).log_prob(
+        Batch({"y": torch.tensor([[0, 3, 1, 0], [0, 1, 1, 0]])})
+    )
     assert outside[0] == -math.inf
     assert torch.isfinite(outside[1])
     with pytest.raises(BadArgument, match="Sequential does not say how many pixels"):

@@ -44,16 +44,19 @@ class Smooth(nn.Module):
         return self.inner(torch.cat([z, log_snr[:, None] / 5], 1))
 
 
-# ---- the density -------------------------------------------------------------------------------------------------------------------
+# ---- the density -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("predict", ["epsilon", "v"])
 def test_the_density_of_gaussian_data_is_the_closed_form(predict):
-    """log N(x; m, C + e^{−λ_0} I), scaled: y = 3 + 2x. What is left is the start at N(0, I), of order e⁻¹⁵."""
+    """log N(x; m, C + e^{−λ_0} I), scaled: y = 3 + 2x. What is left is the start at N(0, I), of order
+    e⁻¹⁵."""
     network = Gaussian(predict=predict)
     model = Diffusion(network, predict=predict, schedule=Linear(6.0, -30.0), shift=3.0, scale=2.0)
     found = ProbabilityFlow(model, tolerance=1e-8).solve(3 + 2 * Y)
-    torch.testing.assert_close(found.log_prob, network.log_prob(Y, math.exp(-6.0)) - 3 * math.log(2), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        found.log_prob, network.log_prob(Y, math.exp(-6.0)) - 3 * math.log(2), atol=2e-6, rtol=0
+    )
     assert float(found.error.abs().max()) == 0
 
 
@@ -63,7 +66,9 @@ def test_the_path_is_the_closed_form():
     model = Diffusion(network, predict="epsilon", schedule=Cosine(8.0, -8.0))
     end = ProbabilityFlow(model, tolerance=1e-9).solve(Y).end
     start = network.flow(end, -8.0, 8.0)
-    torch.testing.assert_close(start / torch.sigmoid(torch.tensor(8.0, dtype=torch.float64)).sqrt(), Y, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        start / torch.sigmoid(torch.tensor(8.0, dtype=torch.float64)).sqrt(), Y, atol=1e-6, rtol=0
+    )
 
 
 def test_the_density_of_any_network_integrates_to_one():
@@ -82,21 +87,26 @@ def test_draws_have_the_density():
     y = flow.draw(4000, generator=seeded())
     log_p = network.log_prob(y, math.exp(-8.0))
     entropy = torch.distributions.MultivariateNormal(network.mean, network.C).entropy()
-    assert float(log_p.mean()) == pytest.approx(-float(entropy), abs=4 * float(log_p.std()) / 4000**0.5 + 2e-3)
+    assert float(log_p.mean()) == pytest.approx(
+        -float(entropy), abs=4 * float(log_p.std()) / 4000**0.5 + 2e-3
+    )
 
 
-# ---- probes ------------------------------------------------------------------------------------------------------------------------
+# ---- probes ------------------------------------------------------------------------------------------------
 
 
 def test_probes_are_unbiased_and_their_error_is_what_they_say():
-    """Hutchinson against the exact trace: 400 rows of one y, standardised by their own reported errors (t with 15 degrees of freedom)."""
+    """Hutchinson against the exact trace: 400 rows of one y, standardised by their own reported errors (t
+    with 15 degrees of freedom)."""
     model = Diffusion(Smooth(3), predict="v", schedule=Cosine(5.0, -5.0))
     y = Y[2].expand(400, -1)
     exact = ProbabilityFlow(model, tolerance=1e-6).solve(Y[2:]).log_prob
     found = ProbabilityFlow(model, probes=16, tolerance=1e-4).solve(y, generator=seeded())
     assert float(found.error.min()) > 0
     z = (found.log_prob - exact) / found.error
-    assert float(found.log_prob.mean() - exact) == pytest.approx(0, abs=4 * float(found.log_prob.std()) / 20 + 1e-3)
+    assert float(found.log_prob.mean() - exact) == pytest.approx(
+        0, abs=4 * float(found.log_prob.std()) / 20 + 1e-3
+    )
     assert float(z.std()) == pytest.approx((15 / 13) ** 0.5, rel=0.15)
 
 
@@ -112,11 +122,12 @@ def test_a_score_by_probes_is_an_estimate_with_its_error():
     assert bool(one.error.isnan().all())  # one probe says nothing of its own error
 
 
-# ---- steps -------------------------------------------------------------------------------------------------------------------------
+# ---- steps -------------------------------------------------------------------------------------------------
 
 
 def test_no_value_depends_on_what_else_is_in_the_batch():
-    """Steps are each sample's own: alone and beside a far harder one the same, to rounding of the products of matrices."""
+    """Steps are each sample's own: alone and beside a far harder one the same, to rounding of the products of
+    matrices."""
     flow = ProbabilityFlow(Diffusion(Smooth(3), predict="v", schedule=Cosine(6.0, -6.0)), tolerance=1e-4)
     y = torch.cat([Y, 50 * Y[2:]])
     together, alone = flow.solve(y), flow.solve(Y[:1])
@@ -130,13 +141,17 @@ def test_a_smaller_tolerance_is_a_smaller_error():
     network = Gaussian()
     model = Diffusion(network, predict="epsilon", schedule=Linear(6.0, -30.0))
     exact = network.log_prob(Y, math.exp(-6.0))
-    errors = [float((ProbabilityFlow(model, tolerance=tol).solve(Y).log_prob - exact).abs().max()) for tol in (1e-2, 1e-4, 1e-7)]
+    errors = [
+        float((ProbabilityFlow(model, tolerance=tol).solve(Y).log_prob - exact).abs().max())
+        for tol in (1e-2, 1e-4, 1e-7)
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-5
 
 
 def test_the_integrator_agrees_with_scipy():
-    """scipy.integrate.solve_ivp(method="DOP853", rtol=1e-12) on Van der Pol's equation, forwards and backwards."""
+    """scipy.integrate.solve_ivp(method="DOP853", rtol=1e-12) on Van der Pol's equation, forwards and
+    backwards."""
 
     def field(t, y, _):
         return torch.stack([y[:, 1], 2 * (1 - y[:, 0] ** 2) * y[:, 1] - y[:, 0]], 1)
@@ -146,7 +161,12 @@ def test_the_integrator_agrees_with_scipy():
         found, steps = integrate(field, torch.from_numpy(starts), 0.0, stop, 1e-10)
         for start, value in zip(starts, found, strict=True):
             exact = scipy.integrate.solve_ivp(
-                lambda t, y: [y[1], 2 * (1 - y[0] ** 2) * y[1] - y[0]], (0, stop), start, method="DOP853", rtol=1e-12, atol=1e-12
+                lambda t, y: [y[1], 2 * (1 - y[0] ** 2) * y[1] - y[0]],
+                (0, stop),
+                start,
+                method="DOP853",
+                rtol=1e-12,
+                atol=1e-12,
             )
             np.testing.assert_allclose(value.numpy(), exact.y[:, -1], atol=1e-8)
         assert int(steps.min()) > 5
@@ -161,9 +181,18 @@ def test_the_integrator_is_of_fifth_order():
 
 def test_what_cannot_be_integrated_is_said():
     with pytest.raises(ModelError, match=r"sample 1 is not finite"):
-        integrate(lambda t, y, w: 1 / (y - 1), torch.tensor([[5.0], [1.0]], dtype=torch.float64), 0.0, 1.0, 1e-6)
+        integrate(
+            lambda t, y, w: 1 / (y - 1), torch.tensor([[5.0], [1.0]], dtype=torch.float64), 0.0, 1.0, 1e-6
+        )
     with pytest.raises(ModelError, match="after 10 steps"):
-        integrate(lambda t, y, w: torch.sin(100 * y), torch.ones(1, 1, dtype=torch.float64), 0.0, 10.0, 1e-10, max_steps=10)
+        integrate(
+            lambda t, y, w: torch.sin(100 * y),
+            torch.ones(1, 1, dtype=torch.float64),
+            0.0,
+            10.0,
+            1e-10,
+            max_steps=10,
+        )
 
 
 def test_a_flow_of_levels_and_settings_that_cannot_be_used_are_refused():

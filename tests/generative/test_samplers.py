@@ -25,7 +25,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("predict", ["epsilon", "v"])
 @pytest.mark.parametrize(("method", "order"), [("ddim", 1), ("heun", 2)])
 def test_deterministic_samplers_reach_the_probability_flow_at_their_order(method, order, predict):
-    """Gaussian data: along each eigenvector the flow keeps the quantile. Twice the steps, 2^order times less error."""
+    """Gaussian data: along each eigenvector the flow keeps the quantile. Twice the steps, 2^order times less
+    error."""
     network = Gaussian(predict=predict)
     model = Diffusion(network, predict=predict, schedule=Cosine(8.0, -8.0))
     z = torch.randn(20, 3, generator=seeded(), dtype=torch.float64)
@@ -48,7 +49,8 @@ def test_draws_have_the_mean_and_the_covariance_of_the_data(method, steps):
 
 
 def white_variance(model: Diffusion, steps: int) -> float:
-    """Of z_0 after ancestral steps for x ~ N(0, I), where x̂ = αz: var_s = α_s² ((1 − c)/α_t + cα_t)² var_t + σ_s² c."""
+    """Of z_0 after ancestral steps for x ~ N(0, I), where x̂ = αz: var_s = α_s² ((1 − c)/α_t + cα_t)² var_t +
+    σ_s² c."""
     grid = model.schedule.log_snr(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
     variance = 1.0
     for t, s in itertools.pairwise(grid):
@@ -58,8 +60,11 @@ def white_variance(model: Diffusion, steps: int) -> float:
 
 
 def test_ancestral_steps_have_the_variance_that_the_formula_gives():
-    """White data, in closed form for any number of steps (4 standard errors); the marginal's own, 1, is reached as 1/steps."""
-    model = Diffusion(Gaussian(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)), predict="epsilon")
+    """White data, in closed form for any number of steps (4 standard errors); the marginal's own, 1, is
+    reached as 1/steps."""
+    model = Diffusion(
+        Gaussian(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)), predict="epsilon"
+    )
     z = torch.randn(20_000, 2, generator=seeded(), dtype=torch.float64)
     out = solve(model, z, steps=20, method="ancestral", generator=seeded(1))
     assert float(out.var()) == pytest.approx(white_variance(model, 20), rel=4 * (2 / 4e4) ** 0.5)
@@ -69,7 +74,8 @@ def test_ancestral_steps_have_the_variance_that_the_formula_gives():
 
 @pytest.mark.parametrize("method", ["ancestral", "ddim", "heun"])
 def test_draws_of_levels_are_levels_with_their_probabilities(method):
-    """Independent pixels: the share of each level, 5 standard errors; deterministic samplers too, since the start is random."""
+    """Independent pixels: the share of each level, 5 standard errors; deterministic samplers too, since the
+    start is random."""
     p = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.9, 0.05]], dtype=torch.float64)
     model = Diffusion(Independent(p), levels=3, predict="levels", schedule=Cosine(9.0, -9.0))
     n = 5000

@@ -1,4 +1,5 @@
-"""The VAE's bound: of a linear Gaussian decoder log p is known (probabilistic PCA); the bound is below it, and reaches it."""
+"""The VAE's bound: of a linear Gaussian decoder log p is known (probabilistic PCA); the bound is below it,
+and reaches it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ def rows() -> Tensor:
     g = torch.Generator().manual_seed(0)
     W = torch.tensor([[1.5, 0.0], [1.0, 0.8], [-0.5, 1.0], [0.3, -0.7]], dtype=F64)
     noise = torch.randn(N, D, generator=g, dtype=F64)
-    return torch.randn(N, L, generator=g, dtype=F64) @ W.T + 0.5 * noise + torch.tensor([1.0, -2.0, 0.0, 3.0], dtype=F64)
+    return (
+        torch.randn(N, L, generator=g, dtype=F64) @ W.T
+        + 0.5 * noise
+        + torch.tensor([1.0, -2.0, 0.0, 3.0], dtype=F64)
+    )
 
 
 def linear(**settings: object) -> VAE:
@@ -53,7 +58,8 @@ def exact(model: VAE, y: Tensor) -> Tensor:
 
 
 def principal(y: Tensor) -> tuple[Tensor, Tensor, float, float]:
-    """(μ, W, σ², log-likelihood): the maximum in closed form (Tipping and Bishop 1999, eqs. 7 and 8), from the eigenvalues alone."""
+    """(μ, W, σ², log-likelihood): the maximum in closed form (Tipping and Bishop 1999, eqs. 7 and 8), from
+    the eigenvalues alone."""
     mean, S = y.mean(0), torch.cov(y.T, correction=0)
     values, vectors = torch.linalg.eigh(S)
     values, vectors = values.flip(0), vectors.flip(1)
@@ -64,7 +70,8 @@ def principal(y: Tensor) -> tuple[Tensor, Tensor, float, float]:
 
 
 def at_the_maximum(**settings: object) -> VAE:
-    """The decoder at the closed form; the encoder at the posterior, Normal(M⁻¹Wᵀ(y − μ), σ²M⁻¹), M = WᵀW + σ²I, which is diagonal."""
+    """The decoder at the closed form; the encoder at the posterior, Normal(M⁻¹Wᵀ(y − μ), σ²M⁻¹), M = WᵀW +
+    σ²I, which is diagonal."""
     model, (mean, W, s2, _) = linear(**settings), principal(rows())
     M = W.T @ W + s2 * torch.eye(L, dtype=F64)
     A = torch.linalg.solve(M, W.T)
@@ -77,7 +84,7 @@ def at_the_maximum(**settings: object) -> VAE:
     return model
 
 
-# ---- the bound -----------------------------------------------------------------------------------------------------------------
+# ---- the bound ---------------------------------------------------------------------------------------------
 
 
 def test_the_closed_form_of_probabilistic_pca_is_the_density_it_maximises() -> None:
@@ -94,11 +101,14 @@ def test_with_the_exact_posterior_every_draw_gives_log_p(K: int, estimator: str)
 
 
 def test_one_draw_with_the_divergence_in_closed_form_has_log_p_as_its_mean() -> None:
-    """Gauss–Hermite quadrature over ε, exact for the quadratic: E log p(y | z) − KL = log p(y) with the exact posterior."""
+    """Gauss–Hermite quadrature over ε, exact for the quadratic: E log p(y | z) − KL = log p(y) with the exact
+    posterior."""
     model, y = at_the_maximum(), rows()[:20]
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(3))
     found = sum(
-        float(a * b) / (2 * math.pi) * model.log_prob_at(Batch({"y": y}), torch.stack([u, v]).expand(1, 20, 2)).detach()
+        float(a * b)
+        / (2 * math.pi)
+        * model.log_prob_at(Batch({"y": y}), torch.stack([u, v]).expand(1, 20, 2)).detach()
         for u, a in zip(nodes, weights, strict=True)
         for v, b in zip(nodes, weights, strict=True)
     )
@@ -106,7 +116,8 @@ def test_one_draw_with_the_divergence_in_closed_form_has_log_p_as_its_mean() -> 
 
 
 def test_the_bound_is_below_log_p_and_rises_with_K() -> None:
-    """Burda et al., Theorem 1, with an encoder as it was drawn; log p by the closed form; steps far beyond their errors."""
+    """Burda et al., Theorem 1, with an encoder as it was drawn; log p by the closed form; steps far beyond
+    their errors."""
     model, y = linear(), rows()[:30]
     truth = float(exact(model, y).mean())
     many, found = Batch({"y": y.repeat(400, 1)}), []
@@ -127,27 +138,36 @@ def test_iwae_is_logsumexp_less_log_K_and_pieces_change_nothing(monkeypatch: pyt
     z = m + s * noise
     mean, log_scale = model.decoder(z.view(-1, L))
     p = torch.distributions.Normal(mean.view(6, 5, D), torch.exp(log_scale)).log_prob(y).sum(-1)
-    p = p + torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - torch.distributions.Normal(m, s).log_prob(z).sum(-1)
+    p = (
+        p
+        + torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+        - torch.distributions.Normal(m, s).log_prob(z).sum(-1)
+    )
     truth = torch.logsumexp(p, 0) - math.log(6)
     torch.testing.assert_close(model.log_prob_at(Batch({"y": y}), noise), truth)
     for held in (1, 10**6, 2 * y.numel()):
         minibatches = iter(noise)
         monkeypatch.setattr("thetahat.generative.vae.HELD", held)
         monkeypatch.setattr(
-            model, "_noise", lambda k, m, g, minibatches=minibatches: torch.stack([next(minibatches) for _ in range(k)])
+            model,
+            "_noise",
+            lambda k, m, g, minibatches=minibatches: torch.stack([next(minibatches) for _ in range(k)]),
         )
         with torch.no_grad():
             torch.testing.assert_close(model.log_prob(Batch({"y": y})), truth.detach())
         assert next(minibatches, None) is None
 
 
-# ---- its gradient --------------------------------------------------------------------------------------------------------------
+# ---- its gradient ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["iwae", "doubly reparameterised"])
 def test_the_gradient_is_unbiased(estimator: str) -> None:
-    """Against central differences of the K = 2 bound itself, all by quadrature over both draws of one latent component."""
-    model = VAE(mlp(3, (), 2, seed=1, dtype=F64), mlp(1, (), 3, seed=2, dtype=F64), latent=1, K=2, estimator=estimator)
+    """Against central differences of the K = 2 bound itself, all by quadrature over both draws of one latent
+    component."""
+    model = VAE(
+        mlp(3, (), 2, seed=1, dtype=F64), mlp(1, (), 3, seed=2, dtype=F64), latent=1, K=2, estimator=estimator
+    )
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(100))
     noise = torch.stack(torch.meshgrid(nodes, nodes, indexing="ij")).reshape(2, -1, 1)
     weight = (weights[:, None] * weights).reshape(-1) / (2 * math.pi)
@@ -166,8 +186,12 @@ def test_the_gradient_is_unbiased(estimator: str) -> None:
 
 
 def test_the_doubly_reparameterised_gradient_has_the_same_value_and_no_noise_at_the_posterior() -> None:
-    """∂ log w/∂z = 0 where q is the posterior (Tucker et al., §3), whereas the plain estimator's gradient is still noise."""
-    noise, batch = torch.randn(5, N, L, generator=torch.Generator().manual_seed(0), dtype=F64), Batch({"y": rows()})
+    """∂ log w/∂z = 0 where q is the posterior (Tucker et al., §3), whereas the plain estimator's gradient is
+    still noise."""
+    noise, batch = (
+        torch.randn(5, N, L, generator=torch.Generator().manual_seed(0), dtype=F64),
+        Batch({"y": rows()}),
+    )
     steep = {}
     for estimator in ("iwae", "doubly reparameterised"):
         model = at_the_maximum(K=5, estimator=estimator)
@@ -179,11 +203,12 @@ def test_the_doubly_reparameterised_gradient_has_the_same_value_and_no_noise_at_
     assert steep["iwae"] > 1e-2
 
 
-# ---- the fit -------------------------------------------------------------------------------------------------------------------
+# ---- the fit -----------------------------------------------------------------------------------------------
 
 
 def test_a_linear_vae_climbs_to_probabilistic_pca() -> None:
-    """Lucas et al. (2019): its bound has no maximum but the one of the exact likelihood, Tipping and Bishop's closed form."""
+    """Lucas et al. (2019): its bound has no maximum but the one of the exact likelihood, Tipping and Bishop's
+    closed form."""
     y, best = rows(), principal(rows())[3] / N
     solver = th.Stochastic(steps=400, batch_size=N, learning_rate=0.15, held_out=None, restore_best=False)
     fit = th.fit(linear(K=4, estimator="doubly reparameterised"), {"y": y}, solver=solver)
@@ -209,14 +234,16 @@ def test_the_same_seed_gives_the_same_theta() -> None:
     assert torch.equal(first, maximised())
 
 
-# ---- families, draws -----------------------------------------------------------------------------------------------------------
+# ---- families, draws ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("family", "k"), [(Bernoulli(), 1), (Categorical(3), 2), (Categorical(3), 3), (Poisson(), 1), (Normal(), 2)]
+    ("family", "k"),
+    [(Bernoulli(), 1), (Categorical(3), 2), (Categorical(3), 3), (Poisson(), 1), (Normal(), 2)],
 )
 def test_any_family_of_numbers_is_a_likelihood(family: th.families.Family, k: int) -> None:
-    """Terms, draws and reconstructions have the data's shape; the score is a bound of the family's measure."""
+    """Terms, draws and reconstructions have the data's shape; the score is a bound of the family's
+    measure."""
     model = VAE(mlp(4, 8, 4), mlp(2, 8, 4 * k, seed=1), family, latent=2, K=3)
     y = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 1]], dtype=torch.uint8)
     assert model.log_prob(Batch({"y": y})).shape == (2,)
@@ -225,7 +252,9 @@ def test_any_family_of_numbers_is_a_likelihood(family: th.families.Family, k: in
     assert bool(family.in_support(drawn).all())
     assert torch.equal(drawn, model.draw(5, generator=torch.Generator().manual_seed(0)))
     assert model.reconstruct(Batch({"y": y})).shape == (2, 4)
-    assert score(model, Tensors({"y": y}), generator=torch.Generator().manual_seed(0)).measure == family.measure
+    assert (
+        score(model, Tensors({"y": y}), generator=torch.Generator().manual_seed(0)).measure == family.measure
+    )
 
 
 def test_the_masses_of_all_images_sum_to_at_most_one() -> None:
@@ -239,12 +268,17 @@ def test_the_masses_of_all_images_sum_to_at_most_one() -> None:
 
 def test_counts_of_bernoulli_pixels_in_bytes_are_scored_as_floats_are() -> None:
     """The fused kernel against the family's own formula; and what is no pixel is impossible."""
-    eta, y = torch.randn(5, 4, 1, dtype=F64, generator=torch.Generator().manual_seed(0)), torch.randint(0, 2, (5, 4))
-    torch.testing.assert_close(Bernoulli().log_prob_outputs(y, eta), Bernoulli().log_prob_eta(y.double(), eta[..., 0]))
+    eta, y = (
+        torch.randn(5, 4, 1, dtype=F64, generator=torch.Generator().manual_seed(0)),
+        torch.randint(0, 2, (5, 4)),
+    )
+    torch.testing.assert_close(
+        Bernoulli().log_prob_outputs(y, eta), Bernoulli().log_prob_eta(y.double(), eta[..., 0])
+    )
     assert float(Bernoulli().log_prob_outputs(torch.full((5, 4), 2), eta)[0, 0]) == -math.inf
 
 
-# ---- bad input -----------------------------------------------------------------------------------------------------------------
+# ---- bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -271,7 +305,9 @@ def test_a_setting_that_cannot_be_is_named(settings: dict[str, object], says: st
         (mlp(4, 8, 4), Linear(2, 4).float(), r"gives 2 things of shapes .*1 tensors"),
     ],
 )
-def test_a_network_of_another_shape_is_named_with_both_shapes(encoder: nn.Module, decoder: nn.Module, says: str) -> None:
+def test_a_network_of_another_shape_is_named_with_both_shapes(
+    encoder: nn.Module, decoder: nn.Module, says: str
+) -> None:
     with pytest.raises(ModelError, match=says):
         VAE(encoder, decoder, latent=2).log_prob(Batch({"y": torch.zeros(5, 4)}))
 
@@ -281,4 +317,8 @@ def test_what_is_no_pixel_ends_the_fit_by_name(value: float, says: str) -> None:
     y = torch.zeros(20, 4)
     y[3, 2] = value
     with pytest.raises(ThetahatError, match=says):
-        th.fit(VAE(mlp(4, 8, 4), mlp(2, 8, 4), latent=2), {"y": y}, solver=th.Stochastic(steps=3, batch_size=20, held_out=None))
+        th.fit(
+            VAE(mlp(4, 8, 4), mlp(2, 8, 4), latent=2),
+            {"y": y},
+            solver=th.Stochastic(steps=3, batch_size=20, held_out=None),
+        )

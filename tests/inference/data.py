@@ -7,7 +7,8 @@ import pandas as pd
 
 
 def counts(n: int = 300, seed: int = 1) -> pd.DataFrame:
-    """Overdispersed counts y and 0/1 responses b with two predictors, two crossed groupings and a numeric response z."""
+    """Overdispersed counts y and 0/1 responses b with two predictors, two crossed groupings and a numeric
+    response z."""
     rng = np.random.default_rng(seed)
     x, w = rng.normal(size=n), rng.normal(size=n)
     g, h = rng.integers(0, 25, n), rng.integers(0, 12, n)

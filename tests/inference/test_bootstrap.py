@@ -24,7 +24,8 @@ def poisson():
 
 
 def test_a_draw_of_pairs_is_a_fit_to_the_rows_drawn():
-    """Draw d has the counts of Multinomial(n, 1/n) from the seed (seed, d): the same rows, repeated and fitted anew."""
+    """Draw d has the counts of Multinomial(n, 1/n) from the seed (seed, d): the same rows, repeated and
+    fitted anew."""
     fit = th.fit("y ~ x + w", DATA, "poisson")
     draws = fit.bootstrap(3, seed=11)
     for d in range(3):
@@ -60,7 +61,8 @@ def test_the_numbers_do_not_depend_on_the_workers(kind):
 
 @pytest.mark.parametrize("kind", ["pairs", "parametric"])
 def test_the_spread_of_the_draws_is_the_standard_error(kind):
-    """Efron (1979): on data from the model itself both estimate the same thing. 400 draws have a standard error of 3.5%."""
+    """Efron (1979): on data from the model itself both estimate the same thing. 400 draws have a standard
+    error of 3.5%."""
     rng = np.random.default_rng(8)
     x = rng.normal(size=400)
     fit = th.fit("y ~ x", {"y": rng.poisson(np.exp(0.7 + 0.4 * x)).astype(float), "x": x}, "poisson")
@@ -70,7 +72,8 @@ def test_the_spread_of_the_draws_is_the_standard_error(kind):
 
 
 def test_the_bootstrap_covariance_is_the_draws(monkeypatch):
-    """covariance("bootstrap") is the covariance of pairs drawn with seed 0; a delta method takes that of θ's draws."""
+    """covariance("bootstrap") is the covariance of pairs drawn with seed 0; a delta method takes that of θ's
+    draws."""
     monkeypatch.setattr(covariance, "DRAWS", 25)
     fit = th.fit("z ~ x", DATA)
     draws = fit.bootstrap(25)
@@ -83,7 +86,8 @@ def test_the_bootstrap_covariance_is_the_draws(monkeypatch):
 
 
 def test_frequency_weights_are_drawn_as_observations():
-    """n = Σ c observations are drawn among the rows with probability c/n: the spread is that of the repeated rows."""
+    """n = Σ c observations are drawn among the rows with probability c/n: the spread is that of the repeated
+    rows."""
     rows = DATA.head(120)
     weighted = th.fit("y ~ x", rows, "poisson", weights="c")
     repeated = th.fit("y ~ x", rows.loc[rows.index.repeat(rows["c"].astype(int))], "poisson")
@@ -120,7 +124,8 @@ def test_a_resample_without_a_maximum_is_a_row_of_nan_and_counted():
 
 
 def test_a_resample_at_the_boundary_is_an_estimate():
-    """A resample that is not overdispersed asks for dispersion 0, the Poisson model: kept, and counted apart."""
+    """A resample that is not overdispersed asks for dispersion 0, the Poisson model: kept, and counted
+    apart."""
     rng = np.random.default_rng(26)
     fit = th.fit("y ~ 1", {"y": rng.negative_binomial(8, 0.6, 60).astype(float)}, "negative_binomial")
     draws = fit.bootstrap(40, seed=0)

@@ -48,7 +48,8 @@ def test_the_sandwich_is_white_s_hc0(pair):
 
 @pytest.mark.parametrize("by", ["g", ["g", "h"]], ids=["one-way", "two-way"])
 def test_clusters_agree_with_statsmodels(pair, by):
-    """statsmodels 0.15, GLM(…).fit(cov_type="cluster", cov_kwds={"groups": …}), use_correction=True by default."""
+    """statsmodels 0.15, GLM(…).fit(cov_type="cluster", cov_kwds={"groups": …}), use_correction=True by
+    default."""
     ours, other = pair
     groups = DATA[by].to_numpy()
     theirs = other.fit(tol=1e-12, cov_type="cluster", cov_kwds={"groups": groups}).cov_params()
@@ -74,15 +75,19 @@ def test_two_way_clusters_are_the_sum_of_one_way_ones_less_their_intersection():
 
 
 def test_a_cluster_for_each_row_is_the_sandwich_but_for_its_factor():
-    """With G = n, f = n/(n − 1) · (n − 1)/(n − p), p the coefficients without the scale, as in Stata's regress."""
+    """With G = n, f = n/(n − 1) · (n − 1)/(n − p), p the coefficients without the scale, as in Stata's
+    regress."""
     data = DATA.assign(row=np.arange(len(DATA)))
     ours = th.fit("z ~ x", data)
     n, p = len(data), 2
-    assert_allclose(ours.covariance("cluster", by="row"), ours.covariance("sandwich") * n / (n - p), rtol=1e-9)
+    assert_allclose(
+        ours.covariance("cluster", by="row"), ours.covariance("sandwich") * n / (n - p), rtol=1e-9
+    )
 
 
 def test_the_normal_model_has_the_closed_form():
-    """By default statsmodels' OLS; the observed information's σ̂²(XᵀX)⁻¹ for the coefficients, σ̂²/2n for the scale; HC0 of statsmodels' OLS."""
+    """By default statsmodels' OLS; the observed information's σ̂²(XᵀX)⁻¹ for the coefficients, σ̂²/2n for the
+    scale; HC0 of statsmodels' OLS."""
     ours = th.fit("z ~ x + w", DATA)
     other = sm.OLS(DATA["z"], X).fit()
     n = len(DATA)
@@ -91,12 +96,16 @@ def test_the_normal_model_has_the_closed_form():
     assert_allclose(V[:3, :3], other.normalized_cov_params * other.ssr / n, rtol=1e-9)
     assert_allclose(V[3, 3], other.ssr / n / (2 * n), rtol=1e-9)
     assert_allclose(V[3, :3], 0, atol=1e-12)
-    assert_allclose(ours.covariance("sandwich").to_numpy()[:3, :3], other.get_robustcov_results("HC0").cov_params(), rtol=1e-9)
+    assert_allclose(
+        ours.covariance("sandwich").to_numpy()[:3, :3],
+        other.get_robustcov_results("HC0").cov_params(),
+        rtol=1e-9,
+    )
 
 
 def test_the_negative_binomial_has_statsmodels_errors():
-    """statsmodels 0.15, NegativeBinomial (NB2): its gradient vanishes at our estimates, and its Hessian there, dispersion on its own
-    scale, is that of our errors."""
+    """statsmodels 0.15, NegativeBinomial (NB2): its gradient vanishes at our estimates, and its Hessian
+    there, dispersion on its own scale, is that of our errors."""
     ours = th.fit("y ~ x + w", DATA, "negative_binomial")
     other = sm.NegativeBinomial(DATA["y"].to_numpy(), X)
     other._transparams = False  # its last parameter is the dispersion, not its logarithm
@@ -119,7 +128,11 @@ def test_a_weighting_enters_the_meat_squared():
 
     @th.model(mu=0.0)
     def mean(batch, mu):
-        return th.families.Normal().log_prob(batch["y"], mu, torch.ones((), dtype=torch.float64)).expand(batch.shape)
+        return (
+            th.families.Normal()
+            .log_prob(batch["y"], mu, torch.ones((), dtype=torch.float64))
+            .expand(batch.shape)
+        )
 
     ours = th.fit(mean, {"y": y, "w": w}, weights=lambda batch, log_prob: batch["w"])
     residual = y - (w * y).sum() / w.sum()
@@ -127,7 +140,7 @@ def test_a_weighting_enters_the_meat_squared():
     assert_allclose(ours.covariance("sandwich").iloc[0, 0], float(expected), rtol=1e-9)
 
 
-# ---- expected --------------------------------------------------------------------------------------------------------------
+# ---- expected ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,14 +160,19 @@ def test_a_weighting_enters_the_meat_squared():
     ],
 )
 def test_the_expected_information_has_its_closed_form(family, response, entry, exact):
-    """Lehmann and Casella (1998), table 5.1 (location-scale); Johnson, Kotz and Balakrishnan (1995) for the Gumbel; Var y of the others."""
+    """Lehmann and Casella (1998), table 5.1 (location-scale); Johnson, Kotz and Balakrishnan (1995) for the
+    Gumbel; Var y of the others."""
     data = DATA.assign(t=np.abs(DATA["z"]) + 0.1)
     ours = th.fit(f"{response} ~ 1", data, family)
     V = ours.covariance("expected")
-    assert_allclose(V.loc[entry], exact(ours.estimates, len(data)), rtol=1e-6 if family == "laplace" else 1e-9)
+    assert_allclose(
+        V.loc[entry], exact(ours.estimates, len(data)), rtol=1e-6 if family == "laplace" else 1e-9
+    )
 
 
-@pytest.mark.parametrize("family", ["negative_binomial", "poisson", "gamma", "weibull", "zero_inflated(poisson)", "normal"])
+@pytest.mark.parametrize(
+    "family", ["negative_binomial", "poisson", "gamma", "weibull", "zero_inflated(poisson)", "normal"]
+)
 def test_expected_and_observed_agree_on_a_large_sample_of_the_model_itself(family):
     """Bartlett's identity and the law of large numbers: both are E[−∂²ℓ] at the truth, to a few in √n."""
     rng = np.random.default_rng(0)
@@ -172,7 +190,8 @@ def test_expected_and_observed_agree_on_a_large_sample_of_the_model_itself(famil
 
 
 def test_the_expected_information_of_an_exponential_dispersion_family_is_its_variance_function_s():
-    """E[s²] = μ²/(φ V(μ)) with a log link: μ^(2−p)/φ for Tweedie, an atom at 0 and a density beside it; 1/φ for the gamma."""
+    """E[s²] = μ²/(φ V(μ)) with a log link: μ^(2−p)/φ for Tweedie, an atom at 0 and a density beside it;
+    1/φ for the gamma."""
     rng = np.random.default_rng(0)
     y = rng.poisson(1.2, 60) * rng.gamma(2.0, 1.0, 60)
     fit = th.fit("y ~ 1", {"y": y}, "tweedie", dispersion=1.5, power=1.6)
@@ -199,7 +218,8 @@ def test_the_expected_scores_products_of_a_binomial_are_its_variance():
 
 
 def test_the_expected_information_is_refused_where_it_has_no_meaning():
-    """A censored family does not say when rows are censored; a model of one's own has no distribution of y to average over."""
+    """A censored family does not say when rows are censored; a model of one's own has no distribution of y to
+    average over."""
 
     @th.model(rate=th.positive(1.0))
     def exponential(batch, rate):
@@ -212,7 +232,7 @@ def test_the_expected_information_is_refused_where_it_has_no_meaning():
         th.fit("Surv(t, s) ~ 1", data, "weibull").covariance("expected")
 
 
-# ---- a category of many levels -----------------------------------------------------------------------------------------------
+# ---- a category of many levels -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +256,9 @@ def test_an_eliminated_category_has_the_errors_of_its_dummies(wide, kind):
     assert eliminated.model.layout.eliminated is not None
     assert written.model.layout.eliminated is None
     assert_allclose(eliminated.standard_errors(kind), written.standard_errors(kind), rtol=1e-6)
-    assert_allclose(eliminated.covariance(kind).to_numpy().diagonal(), eliminated.standard_errors(kind) ** 2, rtol=1e-9)
+    assert_allclose(
+        eliminated.covariance(kind).to_numpy().diagonal(), eliminated.standard_errors(kind) ** 2, rtol=1e-9
+    )
     assert_allclose(eliminated.criteria["TIC"], written.criteria["TIC"], rtol=1e-9)
 
 
@@ -244,15 +266,19 @@ def test_an_eliminated_category_clusters_tests_and_profiles_as_its_dummies(wide)
     """The same model by another layout."""
     eliminated, written = wide
     assert_allclose(
-        eliminated.covariance("cluster", by="h").iloc[:2, :2], written.covariance("cluster", by="h").iloc[:2, :2], rtol=1e-6
+        eliminated.covariance("cluster", by="h").iloc[:2, :2],
+        written.covariance("cluster", by="h").iloc[:2, :2],
+        rtol=1e-6,
     )
     a, b = (f.intervals(kind="profile", parameters="x") for f in wide)
     assert_allclose(a, b, rtol=1e-8)
     for kind in ("likelihood_ratio", "score"):
-        assert_allclose(eliminated.test("x = 0.4", kind).statistic, written.test("x = 0.4", kind).statistic, rtol=1e-7)
+        assert_allclose(
+            eliminated.test("x = 0.4", kind).statistic, written.test("x = 0.4", kind).statistic, rtol=1e-7
+        )
 
 
-# ---- models of one's own -------------------------------------------------------------------------------------------------------
+# ---- models of one's own -----------------------------------------------------------------------------------
 
 
 @th.model(mean=0.0, scale=th.positive(1.0))
@@ -272,7 +298,8 @@ def test_a_model_of_one_s_own_has_the_errors_of_the_same_regression(kind):
 
 
 def test_a_simplex_has_the_multinomial_s_covariance():
-    """(diag p − p pᵀ)/n, singular in the direction of the sum: the delta method through a map from K − 1 to K."""
+    """(diag p − p pᵀ)/n, singular in the direction of the sum: the delta method through a map from K − 1
+    to K."""
 
     @th.model(measure="mass", p=th.simplex(3))
     def shares(batch, p):
@@ -286,7 +313,8 @@ def test_a_simplex_has_the_multinomial_s_covariance():
 
 
 def test_terms_over_one_source_add_their_scores_before_they_are_squared():
-    """Two terms log N(y; μ, 1) and log N(z; μ, 1) over the same rows: K = Σ (r_y + r_z)², not Σ r_y² + Σ r_z²."""
+    """Two terms log N(y; μ, 1) and log N(z; μ, 1) over the same rows: K = Σ (r_y + r_z)², not Σ r_y² + Σ
+    r_z²."""
     y, z = torch.tensor(DATA["z"].to_numpy()), torch.tensor(0.5 * DATA["z"].to_numpy() + 1)
 
     class Mean(torch.nn.Module):
@@ -308,7 +336,8 @@ def test_terms_over_one_source_add_their_scores_before_they_are_squared():
 
 
 def test_a_fit_of_two_models_reports_the_first_with_the_errors_of_both():
-    """log N(y; μ, 1) + log N(z; μ + δ, 1): μ̂ = ȳ and its variance 1/n, δ̂ = z̄ − ȳ with 2/n, whichever model is named first."""
+    """log N(y; μ, 1) + log N(z; μ + δ, 1): μ̂ = ȳ and its variance 1/n, δ̂ = z̄ − ȳ with 2/n, whichever
+    model is named first."""
 
     class Mean(torch.nn.Module):
         measure = "density"
@@ -334,8 +363,14 @@ def test_a_fit_of_two_models_reports_the_first_with_the_errors_of_both():
         assert_allclose(fit.estimates, exact, rtol=1e-7)
         assert_allclose(fit.covariance(), V, rtol=1e-9)
         half = 1.959963984540054 * np.sqrt(np.diag(V))
-        assert_allclose(fit.intervals(kind="profile"), np.stack([fit.estimates - half, fit.estimates + half], 1), rtol=1e-7)
-        assert_allclose(fit.test("`parts.0` = 0", "likelihood_ratio").statistic, n * float(y.mean()) ** 2, rtol=1e-7)
+        assert_allclose(
+            fit.intervals(kind="profile"),
+            np.stack([fit.estimates - half, fit.estimates + half], 1),
+            rtol=1e-7,
+        )
+        assert_allclose(
+            fit.test("`parts.0` = 0", "likelihood_ratio").statistic, n * float(y.mean()) ** 2, rtol=1e-7
+        )
 
 
 def test_groups_that_the_batches_name_are_the_units_of_the_sandwich():
@@ -358,7 +393,7 @@ def test_groups_that_the_batches_name_are_the_units_of_the_sandwich():
     assert_allclose(ours.covariance("sandwich").iloc[0, 0], float((sums**2).sum()) / len(y) ** 2, rtol=1e-9)
 
 
-# ---- refusals ------------------------------------------------------------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -398,7 +433,8 @@ def test_a_flat_direction_has_no_covariance():
     ],
 )
 def test_two_roads_to_a_mean_over_a_density_agree(family, draw):
-    """By the trapezoidal rule in t, whose mass is checked, and over the quantile: different nodes, one integral."""
+    """By the trapezoidal rule in t, whose mass is checked, and over the quantile: different nodes, one
+    integral."""
     from thetahat.inference import quadrature
 
     fit = th.fit(family, {"y": draw(np.random.default_rng(0), 200)})
@@ -415,8 +451,8 @@ def test_two_roads_to_a_mean_over_a_density_agree(family, draw):
 
 
 def test_angles_and_truncated_densities_are_integrated_over_their_quantiles():
-    """A density that does not fall off, and one with an edge: E[s²] of the von Mises location is κ·A(κ) (Mardia and Jupp 2000, §5.3.2);
-    that of the truncated normal's mean Var(y)/σ⁴."""
+    """A density that does not fall off, and one with an edge: E[s²] of the von Mises location is κ·A(κ)
+    (Mardia and Jupp 2000, §5.3.2); that of the truncated normal's mean Var(y)/σ⁴."""
     from scipy.special import ive
 
     y = np.random.default_rng(0).vonmises(0.3, 2.0, 100)

@@ -28,7 +28,8 @@ def test_aic_and_bic_are_statsmodels():
 
 
 def test_tic_of_a_normal_has_its_closed_form():
-    """tr(J⁻¹K) of (μ, σ): 1 + (κ − 1)/2, κ the fourth standardised moment: 2 where the data are normal (κ = 3)."""
+    """tr(J⁻¹K) of (μ, σ): 1 + (κ − 1)/2, κ the fourth standardised moment: 2 where the data are normal (κ
+    = 3)."""
     z = DATA["z"].to_numpy()
     fit = th.fit("normal", {"y": z})
     kurtosis = np.mean(((z - z.mean()) / z.std()) ** 4)
@@ -76,7 +77,9 @@ def test_the_delta_method_takes_any_covariance_and_any_model():
     p = np.array([0.2, 0.5, 0.3])
     out = own.delta(lambda v: -sum(v[f"p[{k}]"] * torch.log(v[f"p[{k}]"]) for k in range(3)))
     entropy = -(p * np.log(p)).sum()
-    assert_allclose(out.iloc[0], [entropy, math.sqrt(((p * np.log(p) ** 2).sum() - entropy**2) / 100)], rtol=1e-7)
+    assert_allclose(
+        out.iloc[0], [entropy, math.sqrt(((p * np.log(p) ** 2).sum() - entropy**2) / 100)], rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

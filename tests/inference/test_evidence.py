@@ -1,4 +1,5 @@
-"""The evidence: exact where the posterior is normal, close to the integral elsewhere, and refused where there is none."""
+"""The evidence: exact where the posterior is normal, close to the integral elsewhere, and refused where
+there is none."""
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,13 @@ def test_the_evidence_of_a_normal_linear_model_is_exact(n, p, scale, sigma, loca
     y = X @ r.normal(size=p) + r.normal(size=n)
     names = [f"x{j}" for j in range(p)]
     frame = pd.DataFrame(X, columns=names).assign(y=y)
-    fit = th.fit("y ~ " + " + ".join(names), frame, scale=sigma, prior=th.priors.Normal(scale, location, on=EVERY))
+    fit = th.fit(
+        "y ~ " + " + ".join(names), frame, scale=sigma, prior=th.priors.Normal(scale, location, on=EVERY)
+    )
     X1 = np.column_stack([np.ones(n), X])
-    known = stats.multivariate_normal(X1.sum(1) * location, scale**2 * X1 @ X1.T + sigma**2 * np.eye(n)).logpdf(y)
+    known = stats.multivariate_normal(
+        X1.sum(1) * location, scale**2 * X1 @ X1.T + sigma**2 * np.eye(n)
+    ).logpdf(y)
     assert fit.evidence == pytest.approx(known, rel=1e-10, abs=1e-8)
 
 
@@ -41,14 +46,18 @@ def test_two_priors_are_compared_by_their_densities():
     r = np.random.default_rng(0)
     x = r.normal(size=30)
     data = {"x": x, "y": 0.4 * x + r.normal(size=30)}
-    narrow, wide = (th.fit("y ~ x - 1", data, scale=1.0, prior=th.priors.Normal(s)).evidence for s in (0.5, 50.0))
+    narrow, wide = (
+        th.fit("y ~ x - 1", data, scale=1.0, prior=th.priors.Normal(s)).evidence for s in (0.5, 50.0)
+    )
     C = [np.eye(30) + s**2 * np.outer(x, x) for s in (0.5, 50.0)]
     known = [stats.multivariate_normal(np.zeros(30), c).logpdf(data["y"]) for c in C]
     assert narrow - wide == pytest.approx(known[0] - known[1], abs=1e-9)
     assert narrow - wide > 2
 
 
-@pytest.mark.parametrize("prior", [th.priors.Normal(1.5), th.priors.StudentT(1.5)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "prior", [th.priors.Normal(1.5), th.priors.StudentT(1.5)], ids=lambda p: type(p).__name__
+)
 def test_elsewhere_the_error_of_the_approximation_falls_as_one_over_n(prior):
     """log ∫ p(y | β) p(β) dβ of a logistic regression of one coefficient, by quadrature."""
     errors = []
@@ -63,7 +72,9 @@ def test_elsewhere_the_error_of_the_approximation_falls_as_one_over_n(prior):
         def joint(b, x=x, y=y, own=own):
             return (y * x * b - np.logaddexp(0, x * b)).sum() + own.logpdf(b)
 
-        integral = integrate.quad(lambda b, at=at: np.exp(joint(b) - joint(at)), at - 8, at + 8, points=[at], limit=400)[0]
+        integral = integrate.quad(
+            lambda b, at=at: np.exp(joint(b) - joint(at)), at - 8, at + 8, points=[at], limit=400
+        )[0]
         errors.append(abs(fit.evidence - (joint(at) + np.log(integral))))
     assert errors[0] < 0.05
     assert errors[1] < 0.4 * errors[0]
@@ -71,7 +82,8 @@ def test_elsewhere_the_error_of_the_approximation_falls_as_one_over_n(prior):
 
 
 def test_the_evidence_wants_a_prior_on_every_coordinate():
-    """Without one the integral has no finite value; the message names the coordinate and how to give it one."""
+    """Without one the integral has no finite value; the message names the coordinate and how to give it
+    one."""
     data = {"y": [1.0, 2.0, 2.5, 4.5], "x": [0.0, 1.0, 2.0, 3.0]}
     fit = th.fit("y ~ x", data, prior=th.priors.Normal(1.0))
     with pytest.raises(BadArgument, match=r"'Intercept', 'scale' have no prior.*on='Intercept'"):
@@ -93,7 +105,9 @@ def test_without_a_prior_the_difference_of_two_evidences_is_that_of_a_very_wide_
     for s in (0.2, 2.0):
         one = th.fit("y ~ x", data, scale=1.0, prior=th.priors.Normal(s))
         flat.append(evidence(one.objective, one.theta, flat=True))
-        both = th.fit("y ~ x", data, scale=1.0, prior=[th.priors.Normal(s), th.priors.Normal(1e5, on="Intercept")])
+        both = th.fit(
+            "y ~ x", data, scale=1.0, prior=[th.priors.Normal(s), th.priors.Normal(1e5, on="Intercept")]
+        )
         wide.append(both.evidence)
     assert flat[0] - flat[1] == pytest.approx(wide[0] - wide[1], abs=1e-6)
 
@@ -102,9 +116,12 @@ def test_a_weighting_and_a_kink_have_no_evidence():
     data = {"y": [1.0, 2.0, 2.5, 4.5], "x": [0.0, 1.0, 2.0, 3.0]}
     with pytest.raises(NoCurvature, match="held out"):
         _ = th.fit("y ~ x - 1", data, scale=1.0, prior=th.priors.Laplace(1.0)).evidence
-    model, source = th.models.formulas.regression("y ~ x - 1", data | {"y": [1, 2, 2, 4]}, th.families.Poisson())
+    model, source = th.models.formulas.regression(
+        "y ~ x - 1", data | {"y": [1, 2, 2, 4]}, th.families.Poisson()
+    )
     fit = th.maximize(
-        th.LogLikelihood(model, source, lambda batch, log_prob: 0.5 * batch.count) + th.LogPrior(th.priors.Normal(1.0), model)
+        th.LogLikelihood(model, source, lambda batch, log_prob: 0.5 * batch.count)
+        + th.LogPrior(th.priors.Normal(1.0), model)
     )
     with pytest.raises(BadArgument, match="weighted"):
         _ = fit.evidence
@@ -120,6 +137,8 @@ def test_a_robust_fit_has_no_evidence():
 def test_a_saddle_has_no_volume():
     """Student's t around 0 and data beyond: between the two maxima the information is negative."""
     data = {"y": [0.0] * 3, "x": [1.0] * 3}
-    fit = th.fit("y ~ x - 1", data, scale=40.0, prior=th.priors.StudentT(0.1, 60.0, df=1.0), on_failure="return")
+    fit = th.fit(
+        "y ~ x - 1", data, scale=40.0, prior=th.priors.StudentT(0.1, 60.0, df=1.0), on_failure="return"
+    )
     with pytest.raises(FlatDirection, match="volume"):
         evidence(fit.objective, fit.theta * 0 + 59.0)

@@ -25,7 +25,7 @@ X = sm.add_constant(DATA[["x", "w"]])
 NAMES = ["Intercept", "x", "x:z", "C(region)[T.b]", "g[T.b c]", "xx", "inflation: x", "2nd"]
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------------------
+# ---- reading -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,8 @@ NAMES = ["Intercept", "x", "x:z", "C(region)[T.b]", "g[T.b c]", "xx", "inflation
     ],
 )
 def test_a_hypothesis_is_read_as_a_row_and_a_value(text, row, value):
-    """By hand: names are those of the estimates, the longest first, whatever brackets and colons they have."""
+    """By hand: names are those of the estimates, the longest first, whatever brackets and colons they
+    have."""
     found = parse(text, NAMES)
     assert_allclose(found.R, [[row.get(n, 0) for n in NAMES]])
     assert_allclose(found.r, [value])
@@ -84,7 +85,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(text, message):
         parse(text, NAMES)
 
 
-# ---- Wald, likelihood ratio, score -------------------------------------------------------------------------------------------------
+# ---- Wald, likelihood ratio, score -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +130,14 @@ def test_the_score_test_is_statsmodels(poisson):
     other = sm.GLM(DATA["y"], X[["const", "w"]], family=sm.families.Poisson()).fit(tol=1e-12)
     theirs = other.score_test(exog_extra=DATA[["x"]].to_numpy())
     ours = poisson.test("x = 0", "score")
-    assert_allclose([ours.statistic, ours.p_value], [np.ravel(theirs.statistic)[0], np.ravel(theirs.pvalue)[0]], rtol=1e-6)
+    assert_allclose(
+        [ours.statistic, ours.p_value], [np.ravel(theirs.statistic)[0], np.ravel(theirs.pvalue)[0]], rtol=1e-6
+    )
 
 
 def test_pearson_s_chi2_is_a_score_test():
-    """Two binomials: Σ (O − E)²/E is the score statistic of equal probabilities (Rao 1948); 2Σ O log O/E the likelihood ratio."""
+    """Two binomials: Σ (O − E)²/E is the score statistic of equal probabilities (Rao 1948); 2Σ O log O/E the
+    likelihood ratio."""
     y, g = np.repeat([1.0, 0.0, 1.0, 0.0], [18, 22, 9, 31]), np.repeat([0.0, 1.0], [40, 40])
     fit = th.fit("y ~ g", {"y": y, "g": g}, "bernoulli")
     O, E = np.array([18, 22, 9, 31]), np.array([13.5, 26.5, 13.5, 26.5])
@@ -142,8 +146,8 @@ def test_pearson_s_chi2_is_a_score_test():
 
 
 def test_the_three_tests_of_a_normal_mean_with_unknown_scale_are_ordered():
-    """W = n·F, LR = n·log(1 + F), S = n·F/(1 + F) with F = r²/(1 − r²) of the slope: W ≥ LR ≥ S (Berndt and Savin 1977). By default the
-    slope's F statistic itself, (n − 2)·F."""
+    """W = n·F, LR = n·log(1 + F), S = n·F/(1 + F) with F = r²/(1 − r²) of the slope: W ≥ LR ≥ S (Berndt and
+    Savin 1977). By default the slope's F statistic itself, (n − 2)·F."""
     fit = th.fit("z ~ x", DATA)
     n, r2 = len(DATA), np.corrcoef(DATA["z"], DATA["x"])[0, 1] ** 2
     F = r2 / (1 - r2)
@@ -174,7 +178,7 @@ def test_estimates_stand_where_they_were_after_a_test(negbin):
     assert torch.equal(negbin.objective.theta, negbin.theta)
 
 
-# ---- constants on their own scale ------------------------------------------------------------------------------------------------
+# ---- constants on their own scale --------------------------------------------------------------------------
 
 
 def test_a_scale_is_tested_on_its_link():
@@ -183,7 +187,9 @@ def test_a_scale_is_tested_on_its_link():
     fit, n, hat = th.fit("normal", {"y": y}), len(y), y.std()
     assert_allclose(fit.test("scale = 1").statistic, 2 * n * np.log(hat) ** 2, rtol=1e-7)
     assert_allclose(fit.test("2*scale = 2").statistic, 2 * n * np.log(hat) ** 2, rtol=1e-7)
-    assert_allclose(fit.test("scale = 1", "likelihood_ratio").statistic, n * (hat**2 - 1 - np.log(hat**2)), rtol=1e-7)
+    assert_allclose(
+        fit.test("scale = 1", "likelihood_ratio").statistic, n * (hat**2 - 1 - np.log(hat**2)), rtol=1e-7
+    )
     joint = fit.test(["scale = 1", "mean = 1"], "likelihood_ratio")
     exact = n * (np.mean((y - 1) ** 2) - 1 - np.log(hat**2))
     assert_allclose(joint.statistic, exact, rtol=1e-7)
@@ -280,11 +286,12 @@ def test_a_test_is_plain_values(poisson):
     assert "χ²(1)" in str(ours)
 
 
-# ---- Vuong -----------------------------------------------------------------------------------------------------------------------
+# ---- Vuong -------------------------------------------------------------------------------------------------
 
 
 def test_vuong_s_statistic_is_its_formula():
-    """z = √n·mean(m)/sd(m) (Vuong 1989, eq. 5.6), a paired z test of the log densities; counts are repeated rows."""
+    """z = √n·mean(m)/sd(m) (Vuong 1989, eq. 5.6), a paired z test of the log densities; counts are repeated
+    rows."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=80), rng.normal(size=80)
     m = a - b

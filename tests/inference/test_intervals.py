@@ -35,7 +35,7 @@ def negbin():
     return th.fit("y ~ x + w", DATA, "negative_binomial")
 
 
-# ---- Wald ------------------------------------------------------------------------------------------------------------------------
+# ---- Wald --------------------------------------------------------------------------------------------------
 
 
 def test_wald_intervals_are_statsmodels(logit):
@@ -57,7 +57,8 @@ def test_a_scale_s_wald_interval_is_found_on_the_logarithm_and_mapped(negbin):
 
 @pytest.mark.parametrize("covariance", ["expected", "sandwich", "cluster"])
 def test_a_wald_interval_takes_any_covariance(negbin, covariance):
-    """The half width of a coefficient's interval is z times its standard error of that kind, or t's quantile of G − 1 degrees of freedom."""
+    """The half width of a coefficient's interval is z times its standard error of that kind, or t's
+    quantile of G − 1 degrees of freedom."""
     by = "g" if covariance == "cluster" else None
     ends = negbin.intervals(covariance=covariance, by=by)
     half = (ends["high"] - ends["low"])[:3] / 2
@@ -87,15 +88,20 @@ def test_a_decreasing_map_still_gives_low_below_high():
         assert low < fit.estimates.iloc[0] < high
 
 
-# ---- profile: closed forms -------------------------------------------------------------------------------------------------------
+# ---- profile: closed forms ---------------------------------------------------------------------------------
 
 
 def test_the_profile_of_a_normal_mean_has_its_closed_form():
-    """ℓ_p(μ) = −n/2·log(1 + (ȳ − μ)²/σ̂²) + const, so the ends are ȳ ± σ̂·√(exp(χ²/n) − 1): the t interval's likelihood twin."""
+    """ℓ_p(μ) = −n/2·log(1 + (ȳ − μ)²/σ̂²) + const, so the ends are ȳ ± σ̂·√(exp(χ²/n) − 1): the t interval's
+    likelihood twin."""
     y = DATA["z"].to_numpy()[:12]
     fit = th.fit("normal", {"y": y})
     half = y.std() * math.sqrt(math.exp(C95 / len(y)) - 1)
-    assert_allclose(fit.intervals(kind="profile", parameters="mean").iloc[0], [y.mean() - half, y.mean() + half], rtol=1e-9)
+    assert_allclose(
+        fit.intervals(kind="profile", parameters="mean").iloc[0],
+        [y.mean() - half, y.mean() + half],
+        rtol=1e-9,
+    )
 
 
 def test_the_profile_of_a_normal_scale_solves_its_equation():
@@ -108,7 +114,9 @@ def test_the_profile_of_a_normal_scale_solves_its_equation():
         return n * (2 * math.log(s / hat) + hat**2 / s**2 - 1) - C95
 
     ends = fit.intervals(kind="profile", parameters="scale").iloc[0]
-    assert_allclose(ends, [brentq(gap, hat / 5, hat, xtol=1e-14), brentq(gap, hat, 5 * hat, xtol=1e-14)], rtol=1e-9)
+    assert_allclose(
+        ends, [brentq(gap, hat / 5, hat, xtol=1e-14), brentq(gap, hat, 5 * hat, xtol=1e-14)], rtol=1e-9
+    )
 
 
 def test_the_profile_of_an_exponential_rate_solves_its_equation():
@@ -126,11 +134,14 @@ def test_the_profile_of_an_exponential_rate_solves_its_equation():
         return 14 * (rate / hat - 1 - math.log(rate / hat)) - C95
 
     ends = fit.intervals(kind="profile").iloc[0]
-    assert_allclose(ends, [brentq(gap, hat / 50, hat, xtol=1e-14), brentq(gap, hat, 50 * hat, xtol=1e-14)], rtol=1e-9)
+    assert_allclose(
+        ends, [brentq(gap, hat / 50, hat, xtol=1e-14), brentq(gap, hat, 50 * hat, xtol=1e-14)], rtol=1e-9
+    )
 
 
 def test_the_profile_of_a_part_of_a_simplex_is_the_binomial_s():
-    """Profiling p_1 of a multinomial leaves 2n·KL(p̂ ‖ p) of a binomial: a constraint that is not linear in θ."""
+    """Profiling p_1 of a multinomial leaves 2n·KL(p̂ ‖ p) of a binomial: a constraint that is not linear
+    in θ."""
 
     @th.model(measure="mass", p=th.simplex(4))
     def shares(batch, p):
@@ -146,7 +157,7 @@ def test_the_profile_of_a_part_of_a_simplex_is_the_binomial_s():
     assert_allclose(ends, [brentq(gap, 1e-3, hat, xtol=1e-14), brentq(gap, hat, 0.99, xtol=1e-14)], rtol=1e-8)
 
 
-# ---- profile: against refits -----------------------------------------------------------------------------------------------------
+# ---- profile: against refits -------------------------------------------------------------------------------
 
 
 def brute(fit, index, level=0.95):
@@ -168,7 +179,9 @@ def brute(fit, index, level=0.95):
     return sorted(moved)
 
 
-@pytest.mark.parametrize("family", ["negative_binomial", "poisson", "gamma", "student_t", "weibull", "zero_inflated(poisson)"])
+@pytest.mark.parametrize(
+    "family", ["negative_binomial", "poisson", "gamma", "student_t", "weibull", "zero_inflated(poisson)"]
+)
 def test_joint_endpoints_are_those_of_refits(family):
     """Two roads to one root: Newton on θ and the level together; Brent on ψ with a refit at each."""
     response = "t" if family in ("gamma", "weibull") else "y"
@@ -222,11 +235,12 @@ def test_the_refits_find_the_same_endpoint_alone(logit):
     assert low.status == "bracketed"
 
 
-# ---- profile: where the likelihood has no end ------------------------------------------------------------------------------------
+# ---- profile: where the likelihood has no end --------------------------------------------------------------
 
 
 def test_a_dispersion_that_may_be_zero_has_an_interval_from_zero():
-    """α → 0 is the Poisson model, whose likelihood is within χ²/2 of the maximum's: the interval begins at the end of the range."""
+    """α → 0 is the Poisson model, whose likelihood is within χ²/2 of the maximum's: the interval begins at
+    the end of the range."""
     y = np.random.default_rng(26).negative_binomial(8, 0.6, 60).astype(float)
     fit, limit = th.fit("y ~ 1", {"y": y}, "negative_binomial"), th.fit("y ~ 1", {"y": y}, "poisson")
     assert 0.3 < 2 * (fit.log_likelihood - limit.log_likelihood) < C95
@@ -248,7 +262,8 @@ def test_student_s_degrees_of_freedom_have_no_upper_end_where_the_data_are_nearl
 
 
 def test_a_higher_maximum_met_on_the_way_is_reported():
-    """Two modes of a Cauchy location: a fit that stands at the lower one is told of the higher, not given an interval."""
+    """Two modes of a Cauchy location: a fit that stands at the lower one is told of the higher, not given an
+    interval."""
 
     @th.model(location=4.0)
     def cauchy(batch, location):
@@ -261,7 +276,7 @@ def test_a_higher_maximum_met_on_the_way_is_reported():
         fit.intervals(0.9999999, kind="profile")
 
 
-# ---- curves ----------------------------------------------------------------------------------------------------------------------
+# ---- curves ------------------------------------------------------------------------------------------------
 
 
 def test_the_curve_of_a_normal_mean_is_its_closed_form():
@@ -269,7 +284,9 @@ def test_the_curve_of_a_normal_mean_is_its_closed_form():
     y = DATA["z"].to_numpy()[:12]
     fit = th.fit("normal", {"y": y})
     curve = fit.profile("mean", points=11, level=0.99)
-    assert_allclose(curve["log_likelihood"], -len(y) / 2 * np.log1p((y.mean() - curve["value"]) ** 2 / y.var()), atol=1e-9)
+    assert_allclose(
+        curve["log_likelihood"], -len(y) / 2 * np.log1p((y.mean() - curve["value"]) ** 2 / y.var()), atol=1e-9
+    )
     assert_allclose(curve["root"], np.linspace(-1, 1, 11) * math.sqrt(chi2.ppf(0.99, 1)), atol=1e-12)
     assert curve["value"].is_monotonic_increasing
 
@@ -291,11 +308,13 @@ def test_a_curve_without_an_end_is_followed_by_refits():
     curve = fit.profile("df", points=9, level=0.95)
     assert (curve["log_likelihood"] <= 1e-9).all()
     assert curve["value"].is_monotonic_increasing
-    assert (np.sign(curve["root"]) == np.sign(curve["value"] - fit.estimates["df"]).where(curve["root"] != 0, 0)).all()
+    assert (
+        np.sign(curve["root"]) == np.sign(curve["value"] - fit.estimates["df"]).where(curve["root"] != 0, 0)
+    ).all()
     assert (curve["value"] > fit.estimates["df"]).sum() >= 3
 
 
-# ---- bootstrap and refusals ------------------------------------------------------------------------------------------------------
+# ---- bootstrap and refusals --------------------------------------------------------------------------------
 
 
 def test_bootstrap_intervals_are_the_quantiles_of_the_draws(logit):
@@ -329,6 +348,8 @@ def test_a_weighted_log_likelihood_has_no_profile():
     def mean(batch, mu):
         return -0.5 * (batch["y"] - mu) ** 2
 
-    fit = th.fit(mean, {"y": torch.arange(6.0), "w": torch.ones(6)}, weights=lambda batch, log_prob: batch["w"])
+    fit = th.fit(
+        mean, {"y": torch.arange(6.0), "w": torch.ones(6)}, weights=lambda batch, log_prob: batch["w"]
+    )
     with pytest.raises(BadArgument, match="sandwich"):
         fit.intervals(kind="profile")

@@ -1,4 +1,5 @@
-"""Covariances that hold where the model does not: of rows, of clusters, of quantiles, of surveys; and as a property of the fit.
+"""Covariances that hold where the model does not: of rows, of clusters, of quantiles, of surveys; and as a
+property of the fit.
 
 Figures of R 4.2.2: sandwich 3.0-2, clubSandwich 0.5.8, quantreg 5.94, on `DATA`.
 """
@@ -38,7 +39,7 @@ def linear():
     return th.fit("y ~ x", DATA)
 
 
-# ---- rows --------------------------------------------------------------------------------------------------------------------
+# ---- rows --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,9 @@ def linear():
 def test_leverage_corrected_errors_of_a_linear_model_are_those_of_r_s_sandwich(linear, kind, errors):
     """R, sqrt(diag(vcovHC(lm(y ~ x), type = kind))); statsmodels' OLS(…).fit(cov_type=kind)."""
     assert_allclose(linear.standard_errors(kind)[:2], errors, rtol=1e-10)
-    assert_allclose(linear.standard_errors(kind)[:2], smf.ols("y ~ x", DATA).fit(cov_type=kind).bse, rtol=1e-10)
+    assert_allclose(
+        linear.standard_errors(kind)[:2], smf.ols("y ~ x", DATA).fit(cov_type=kind).bse, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,8 @@ def test_leverage_corrected_errors_of_a_linear_model_are_those_of_r_s_sandwich(l
     ],
 )
 def test_leverage_corrected_errors_of_other_families_are_those_of_r_s_sandwich(formula, family, kind, errors):
-    """R, sqrt(diag(vcovHC(glm(…), type = kind))): the expected information, of a link that is canonical and of one that is not."""
+    """R, sqrt(diag(vcovHC(glm(…), type = kind))): the expected information, of a link that is canonical
+    and of one that is not."""
     assert_allclose(th.fit(formula, DATA, family).standard_errors(kind), errors, rtol=1e-6)
 
 
@@ -81,18 +85,24 @@ def test_a_row_that_was_counted_c_times_is_c_rows(kind, formula, family):
 
 
 def test_a_row_that_alone_decides_a_coefficient_adds_nothing():
-    """Its residual is 0 and its leverage 1: 0/0 in HC3, which is 0; the other rows' errors are those without it."""
+    """Its residual is 0 and its leverage 1: 0/0 in HC3, which is 0; the other rows' errors are those
+    without it."""
     alone = DATA.assign(one=(ROW == 7).astype(float))
     ours, without = th.fit("y ~ x + one", alone), th.fit("y ~ x", DATA.drop(7))
-    assert_allclose(ours.standard_errors("HC3")[["Intercept", "x"]], without.standard_errors("HC3")[:2], rtol=1e-8)
+    assert_allclose(
+        ours.standard_errors("HC3")[["Intercept", "x"]], without.standard_errors("HC3")[:2], rtol=1e-8
+    )
 
 
-# ---- clusters ----------------------------------------------------------------------------------------------------------------
+# ---- clusters ----------------------------------------------------------------------------------------------
 
 
 def test_the_cluster_factor_is_stata_s_in_which_a_scale_is_no_coefficient(linear):
-    """R, sqrt(diag(vcovCL(lm(y ~ x), ~ g, type = "HC1"))), whose factor G/(G − 1)·(n − 1)/(n − 2) is Stata's for regress, vce(cluster g)."""
-    assert_allclose(linear.standard_errors("cluster", by="g")[:2], [0.393106490302, 0.207468301910], rtol=1e-10)
+    """R, sqrt(diag(vcovCL(lm(y ~ x), ~ g, type = "HC1"))), whose factor G/(G − 1)·(n − 1)/(n − 2) is
+    Stata's for regress, vce(cluster g)."""
+    assert_allclose(
+        linear.standard_errors("cluster", by="g")[:2], [0.393106490302, 0.207468301910], rtol=1e-10
+    )
     assert_allclose(linear.degrees_of_freedom(by="g"), 5)
 
 
@@ -132,7 +142,7 @@ def test_clusters_of_one_row_are_rows(linear):
         assert_allclose(fit.covariance(cluster, by="row"), linear.covariance(row), rtol=1e-9, atol=1e-12)
 
 
-# ---- the normal linear model -------------------------------------------------------------------------------------------------
+# ---- the normal linear model -------------------------------------------------------------------------------
 
 
 def test_a_normal_linear_model_has_the_exact_inference_of_least_squares(linear):
@@ -143,11 +153,15 @@ def test_a_normal_linear_model_has_the_exact_inference_of_least_squares(linear):
     assert_allclose(linear.intervals(0.9)[:2], other.conf_int(0.1), rtol=1e-10)
     test = linear.test(["Intercept = 0", "x = 0"])
     theirs = other.f_test(np.eye(2))
-    assert_allclose([test.statistic, test.p_value, test.df_error], [theirs.fvalue, theirs.pvalue, 38], rtol=1e-9)
+    assert_allclose(
+        [test.statistic, test.p_value, test.df_error], [theirs.fvalue, theirs.pvalue, 38], rtol=1e-9
+    )
     assert "F(1, 38)" in str(linear.test("x = 0"))
     new = pd.DataFrame({"x": [0.3, 9.0]})
     frame = other.get_prediction(new).summary_frame(0.1)
-    assert_allclose(linear.predict(new, level=0.9)[["low", "high"]], frame[["mean_ci_lower", "mean_ci_upper"]], rtol=1e-10)
+    assert_allclose(
+        linear.predict(new, level=0.9)[["low", "high"]], frame[["mean_ci_lower", "mean_ci_upper"]], rtol=1e-10
+    )
     ours = linear.predict(new, level=0.9, kind="prediction")
     assert_allclose(ours[["low", "high"]], frame[["obs_ci_lower", "obs_ci_upper"]], rtol=1e-10)
     assert_allclose(linear.effects().loc["x", "p_value"], other.pvalues["x"], rtol=1e-8)
@@ -159,24 +173,33 @@ def test_the_scale_s_interval_is_exact(linear):
     from scipy.stats import chi2
 
     squares = smf.ols("y ~ x", DATA).fit().ssr
-    assert_allclose(linear.intervals().loc["scale"], np.sqrt(squares / chi2.ppf([0.975, 0.025], 38)), rtol=1e-12)
+    assert_allclose(
+        linear.intervals().loc["scale"], np.sqrt(squares / chi2.ppf([0.975, 0.025], 38)), rtol=1e-12
+    )
 
 
 def test_the_default_errors_of_a_category_of_many_levels_are_least_squares_too():
-    """The eliminated levels of a wide category are multiplied like the others: statsmodels, OLS with a dummy a level."""
+    """The eliminated levels of a wide category are multiplied like the others: statsmodels, OLS with a
+    dummy a level."""
     rng = np.random.default_rng(0)
     g = np.concatenate([np.tile(np.arange(80), 2), rng.integers(0, 80, 40)])
     data = pd.DataFrame({"y": rng.normal(size=200), "x": rng.normal(size=200), "g": [f"l{k:02d}" for k in g]})
     ours, other = th.fit("y ~ x + C(g)", data), smf.ols("y ~ x + C(g)", data).fit()
     assert_allclose(ours.standard_errors()["x"], other.bse["x"], rtol=1e-9)
-    assert_allclose(ours.standard_errors("HC2")["x"], smf.ols("y ~ x + C(g)", data).fit(cov_type="HC2").bse["x"], rtol=1e-8)
+    assert_allclose(
+        ours.standard_errors("HC2")["x"],
+        smf.ols("y ~ x + C(g)", data).fit(cov_type="HC2").bse["x"],
+        rtol=1e-8,
+    )
 
 
-# ---- quantiles ---------------------------------------------------------------------------------------------------------------
+# ---- quantiles ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("level", "errors"), [(0.5, [0.8921128209, 0.5295645679]), (0.9, [0.3432758817, 0.3053791843])], ids=["median", "0.9"]
+    ("level", "errors"),
+    [(0.5, [0.8921128209, 0.5295645679]), (0.9, [0.3432758817, 0.3053791843])],
+    ids=["median", "0.9"],
 )
 def test_quantile_regression_has_hendricks_and_koenker_s_errors(level, errors):
     """R, summary(rq(y ~ x, tau = level), se = "nid", hs = TRUE)."""
@@ -194,7 +217,8 @@ def test_the_median_has_the_same_errors_by_either_family():
 
 
 def test_quantile_regression_is_refitted_by_the_linear_programme():
-    """A resample's counts are repeated rows: every draw is the maximum of the same programme on the rows written out."""
+    """A resample's counts are repeated rows: every draw is the maximum of the same programme on the rows
+    written out."""
     from scipy.optimize import linprog
 
     fit = th.fit("y ~ x", DATA, "laplace")
@@ -204,13 +228,17 @@ def test_quantile_regression_is_refitted_by_the_linear_programme():
     drawn = rng.multinomial(40, np.full(40, 1 / 40))
     Z, y = np.repeat(sm.add_constant(X), drawn, 0), np.repeat(DATA["y"].to_numpy(), drawn)
     least = linprog(
-        np.ones(82)[2:].tolist() + [0, 0, 0, 0], A_eq=np.hstack([np.eye(40), -np.eye(40), Z, -Z]), b_eq=y, bounds=(0, None)
+        np.ones(82)[2:].tolist() + [0, 0, 0, 0],
+        A_eq=np.hstack([np.eye(40), -np.eye(40), Z, -Z]),
+        b_eq=y,
+        bounds=(0, None),
     ).fun
     assert_allclose(np.abs(y - Z @ found.iloc[0, :2].to_numpy()).sum(), least, rtol=1e-9)
 
 
 def test_quantile_regression_has_no_chi2_of_its_kinked_likelihood():
-    """The likelihood ratio of Laplace is χ² only if the errors are Laplace (Koenker and Machado 1999): refused, with what to use."""
+    """The likelihood ratio of Laplace is χ² only if the errors are Laplace (Koenker and Machado 1999):
+    refused, with what to use."""
     fit = th.fit("y ~ x", DATA, "laplace")
     for call in (
         lambda: fit.intervals(kind="profile"),
@@ -231,12 +259,17 @@ def test_a_median_with_a_wide_category_uses_every_level():
 
 
 def test_a_weighted_median_is_weighted():
-    """Weights that are not counts enter the programme: the minimum of Σ w |y − m| is at the weighted median."""
+    """Weights that are not counts enter the programme: the minimum of Σ w |y − m| is at the weighted
+    median."""
     data = {"y": [0.0, 1.0, 2.0, 3.0, 10.0], "w": [1.0, 1.0, 1.0, 1.0, 9.0]}
-    assert_allclose(th.fit("y ~ 1", data, "laplace", weights=th.weights.Probability("w")).estimates["Intercept"], 10.0, rtol=1e-7)
+    assert_allclose(
+        th.fit("y ~ 1", data, "laplace", weights=th.weights.Probability("w")).estimates["Intercept"],
+        10.0,
+        rtol=1e-7,
+    )
 
 
-# ---- weights -----------------------------------------------------------------------------------------------------------------
+# ---- weights -----------------------------------------------------------------------------------------------
 
 
 def test_probability_weights_have_the_survey_s_errors():
@@ -254,7 +287,8 @@ def test_probability_weights_have_the_survey_s_errors():
 
 
 def test_variance_weights_are_weighted_least_squares():
-    """statsmodels, WLS(…, weights = w): estimates, errors, intervals; and the log-likelihood of N(xβ, σ²/w)."""
+    """statsmodels, WLS(…, weights = w): estimates, errors, intervals; and the log-likelihood of N(xβ,
+    σ²/w)."""
     ours = th.fit("y ~ x", DATA, weights=th.weights.Variance("w"))
     other = smf.wls("y ~ x", DATA, weights=DATA["w"]).fit()
     assert_allclose(ours.estimates[:2], other.params, rtol=1e-8)
@@ -282,7 +316,7 @@ def test_frequency_weights_that_are_not_whole_numbers_are_warned_of():
         th.fit("y ~ x", DATA.assign(w=2.0), weights="w")
 
 
-# ---- a property of the fit ---------------------------------------------------------------------------------------------------
+# ---- a property of the fit ---------------------------------------------------------------------------------
 
 KINDS = [("HC3", None), ("cluster", "g"), ("CR2", "g"), ("cluster", ["g", "c"])]
 
@@ -294,7 +328,8 @@ def _ratio(v):
 @pytest.mark.parametrize(("kind", "by"), KINDS, ids=str)
 @pytest.mark.parametrize("formula", SUM)
 def test_every_answer_of_a_fit_honours_its_covariance(kind, by, formula, tmp_path):
-    """The same call with the kind written out, on the fit without one: errors, intervals, tests, predictions, effects, delta, summary."""
+    """The same call with the kind written out, on the fit without one: errors, intervals, tests, predictions,
+    effects, delta, summary."""
     plain = th.fit(formula, DATA, SUM[formula])
     robust = th.fit(formula, DATA, SUM[formula], covariance=kind, by=by)
     asked = {"covariance": kind, "by": by}
@@ -343,7 +378,8 @@ def test_a_covariance_that_cannot_be_is_refused(linear, kind, by, error, match):
 
 
 def test_a_factor_with_more_levels_than_clusters_leaves_its_line_of_the_summary_empty():
-    """Eight levels, six clusters: a joint test of seven restrictions has a singular covariance; all else of the summary stands."""
+    """Eight levels, six clusters: a joint test of seven restrictions has a singular covariance; all else
+    of the summary stands."""
     fit = th.fit("y ~ x + c", DATA, by="g")
     text = str(fit.summary())
     assert "(joint Wald test): not available" in text
@@ -367,11 +403,12 @@ def test_a_saved_fit_keeps_its_covariance(kind, by, family, tmp_path):
         assert again.covariance_chosen == fit.covariance_chosen
 
 
-# ---- criteria under a prior --------------------------------------------------------------------------------------------------
+# ---- criteria under a prior --------------------------------------------------------------------------------
 
 
 def test_criteria_under_a_prior_count_the_effective_parameters():
-    """Ridge: tr((XᵀX/σ² + P)⁻¹ XᵀX/σ²) with P = diag(0, 1/τ²) for the slope, and 1 for a Poisson has no scale; → p as τ → ∞."""
+    """Ridge: tr((XᵀX/σ² + P)⁻¹ XᵀX/σ²) with P = diag(0, 1/τ²) for the slope, and 1 for a Poisson has no
+    scale; → p as τ → ∞."""
     fit = th.fit("k ~ x", DATA, "poisson", prior=th.priors.Normal(0.05))
     design = sm.add_constant(DATA[["x"]].to_numpy())
     J = design.T @ (design * np.exp(design @ fit.estimates.to_numpy())[:, None])

@@ -1,4 +1,5 @@
-"""A file that an earlier release wrote is read by every later one: one of each kind is kept in `formats/`, KIND.VERSION.thetahat."""
+"""A file that an earlier release wrote is read by every later one: one of each kind is kept in `formats/`,
+KIND.VERSION.thetahat."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ FORMATS = Path(__file__).parent / "formats"
 FILES = sorted(FORMATS.glob("*.thetahat"))
 NETWORK = [-0.42351627349853516, -0.23846998810768127]  # its outputs at x = 0.5 and 2.5
 KNOWN = {  # as they were printed when the files were written
-    "table": (-7.528151552659249, "certified maximum", [-1.1680915842633333, 0.6172251585015588, 0.3239770133172634]),
+    "table": (
+        -7.528151552659249,
+        "certified maximum",
+        [-1.1680915842633333, 0.6172251585015588, 0.3239770133172634],
+    ),
     "mixture": (-0.4878107472922678, "certified maximum", [0.0, 0.15000000000000002, -2.191013317336941]),
     "ratings": (-10.14367220919022, "certified maximum", [-0.8932908869512458, -1.5188533952670191]),
 }

@@ -1,4 +1,5 @@
-"""A run holds what a long training run reached: its folder is whole after a kill, and the same call goes on from it bit for bit."""
+"""A run holds what a long training run reached: its folder is whole after a kill, and the same call goes
+on from it bit for bit."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def done(tmp_path_factory):
 
 def test_a_run_holds_all_that_the_climb_was(done):
     folder, fit = done
-    assert {runs.CONFIG, runs.METRICS, runs.CHECKPOINT, runs.FIT, runs.REPORT} <= {p.name for p in folder.iterdir()}
+    assert {runs.CONFIG, runs.METRICS, runs.CHECKPOINT, runs.FIT, runs.REPORT} <= {
+        p.name for p in folder.iterdir()
+    }
     lines = runs.metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, 13))
     looks = [(line["step"], line["held_out"], line["held_out_error"]) for line in lines if "held_out" in line]
@@ -96,7 +99,11 @@ def test_a_run_that_ended_is_not_climbed_again(done):
     ("build", "solver", "text"),
     [
         (lambda: objective(32), SOLVER, "its shapes of θ is"),
-        (objective, th.Stochastic(steps=13, batch_size=8, evaluate_every=3), "its steps is '12', here it is '13'"),
+        (
+            objective,
+            th.Stochastic(steps=13, batch_size=8, evaluate_every=3),
+            "its steps is '12', here it is '13'",
+        ),
     ],
 )
 def test_a_run_of_another_climb_is_refused_by_what_differs(done, build, solver, text):
@@ -136,7 +143,8 @@ def test_nan_in_a_batch_names_the_step_and_the_place_and_the_last_good_checkpoin
     solver = th.Stochastic(steps=50, batch_size=4, held_out=None, checkpoint_every=1)
     rows = th.data.Tensors({"x": x, "y": y})
     with pytest.raises(
-        th.errors.NotConverged, match=r"step \d+: log p is nan .* The data hold nan in 'x' in row 37 of the data, column 1"
+        th.errors.NotConverged,
+        match=r"step \d+: log p is nan .* The data hold nan in 'x' in row 37 of the data, column 1",
     ) as caught:
         th.fit(model, rows, solver=solver, run=tmp_path / "r")
     assert torch.isfinite(caught.value.fit.theta).all()
@@ -208,7 +216,8 @@ def test_what_kills_left_of_unfinished_files_is_cleared_away(done, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_disk_that_is_full_for_metrics_is_named_and_the_climb_goes_on_later(done, tmp_path):
-    """The error says which file; the checkpoint is whole, and the same call then ends where the run that had room ended."""
+    """The error says which file; the checkpoint is whole, and the same call then ends where the run that had
+    room ended."""
     whole, fit = done
 
     def watch(state):
@@ -222,4 +231,6 @@ def test_a_disk_that_is_full_for_metrics_is_named_and_the_climb_goes_on_later(do
         th.maximize(asked, solver=SOLVER, run=run, watch=watch)
     again = th.maximize(objective(), solver=SOLVER, run=tmp_path / "full")
     assert torch.equal(again.theta, fit.theta)
-    assert [line["step"] for line in runs.metrics(tmp_path / "full")] == [line["step"] for line in runs.metrics(whole)]
+    assert [line["step"] for line in runs.metrics(tmp_path / "full")] == [
+        line["step"] for line in runs.metrics(whole)
+    ]

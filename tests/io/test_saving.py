@@ -1,4 +1,5 @@
-"""A saved fit comes back to the last bit, holds no row of the data, runs no code, and says what is wrong with a file that is not one."""
+"""A saved fit comes back to the last bit, holds no row of the data, runs no code, and says what is wrong
+with a file that is not one."""
 
 import json
 import os
@@ -24,7 +25,12 @@ def frame():
     r = np.random.default_rng(0)
     n = 80
     out = pd.DataFrame(
-        {"x": r.normal(size=n), "z": r.uniform(1, 2, n), "g": r.choice(list("abc"), n), "h": r.choice(["u", "v"], n)}
+        {
+            "x": r.normal(size=n),
+            "z": r.uniform(1, 2, n),
+            "g": r.choice(list("abc"), n),
+            "h": r.choice(["u", "v"], n),
+        }
     )
     out["k"] = r.choice([1, 2, 3], n)
     out["cut"] = pd.cut(out["z"], [0.9, 1.2, 1.6, 2.1])
@@ -57,9 +63,15 @@ def same_bits(fit, again, new):
         else:
             assert np.array_equal(np.asarray(statistic(again)), expected, equal_nan=True)
     if new is not None:
-        for one, other in zip(fit.model.parameters_at(fit._rows(new)), again.model.parameters_at(again._rows(new)), strict=True):
+        for one, other in zip(
+            fit.model.parameters_at(fit._rows(new)), again.model.parameters_at(again._rows(new)), strict=True
+        ):
             assert torch.equal(one, other)
-        asked = [lambda f: f.predict(new), lambda f: f.predict(new, level=0.9), lambda f: f.sample(3, new, seed=1)]
+        asked = [
+            lambda f: f.predict(new),
+            lambda f: f.predict(new, level=0.9),
+            lambda f: f.sample(3, new, seed=1),
+        ]
         for ask in [*asked, lambda f: f.predict(new, "linear", level=0.9)]:
             assert repr(said(ask, again)) == repr(said(ask, fit))
 
@@ -73,7 +85,7 @@ def said(ask, fit):
     return np.asarray(found).tolist()
 
 
-# ---- round trips ---------------------------------------------------------------------------------------------------------------
+# ---- round trips -------------------------------------------------------------------------------------------
 
 FORMULAS = [
     *(
@@ -89,9 +101,25 @@ FORMULAS = [
         "bs(x, df=5)",
         "cs(x, df=4) - 1",
     ),
-    *("poly(x, 2)", "center(x) + scale(z)", "standardize(x)", "bs(center(x), df=4)", "np.log(z) + I(x**2) + np.maximum(x, 0)"),
-    *("C(g, contr.sum)", "C(g, contr.treatment(base='b'))", "C(k, contr.poly)", "C(g, contr.helmert):center(x)"),
-    *("x:g:C(h, contr.sum) + log(z)", "g * bs(x, 4)", "C(g, Treatment('c')) + I(x > 0)", "C(g, levels=['c', 'b', 'a'])"),
+    *(
+        "poly(x, 2)",
+        "center(x) + scale(z)",
+        "standardize(x)",
+        "bs(center(x), df=4)",
+        "np.log(z) + I(x**2) + np.maximum(x, 0)",
+    ),
+    *(
+        "C(g, contr.sum)",
+        "C(g, contr.treatment(base='b'))",
+        "C(k, contr.poly)",
+        "C(g, contr.helmert):center(x)",
+    ),
+    *(
+        "x:g:C(h, contr.sum) + log(z)",
+        "g * bs(x, 4)",
+        "C(g, Treatment('c')) + I(x > 0)",
+        "C(g, levels=['c', 'b', 'a'])",
+    ),
 ]
 
 
@@ -102,7 +130,9 @@ def test_a_formula_encodes_new_rows_to_the_same_bits_after_it_was_saved(frame, t
     again = th.load(fit.save(tmp_path / "a.thetahat"))
     same_bits(fit, again, frame.iloc[5:25].assign(x=lambda d: 0.9 * d["x"]))
     attached = th.load(tmp_path / "a.thetahat", frame)
-    assert torch.equal(attached.objective.taylor(fit.theta).gradient, fit.objective.taylor(fit.theta).gradient)
+    assert torch.equal(
+        attached.objective.taylor(fit.theta).gradient, fit.objective.taylor(fit.theta).gradient
+    )
 
 
 MULTIVARIATE = ("multivariate_normal", "dirichlet")
@@ -110,7 +140,8 @@ MULTIVARIATE = ("multivariate_normal", "dirichlet")
 
 @pytest.mark.parametrize("name", [n for n in EXAMPLES if n not in MULTIVARIATE])
 def test_a_fit_of_every_family_comes_back_to_the_last_bit(name, tmp_path):
-    """60 draws of the family itself at its first example; what the fit says is the oracle, whatever its certificate."""
+    """60 draws of the family itself at its first example; what the fit says is the oracle, whatever its
+    certificate."""
     family, parameters, extras = EXAMPLES[name][0]
     n = 60
     given = {k: torch.full((n,), v, dtype=torch.float64) for k, v in extras.items()}
@@ -142,11 +173,17 @@ def test_a_density_of_vectors_comes_back_to_the_last_bit(name, tmp_path):
         ("g ~ x + z", "categorical", {}),
         ("k ~ x + z", "ordinal", {}),
         ("h ~ x", "bernoulli", {"prior": th.priors.Normal(2.5)}),
-        ("log(z) ~ x", "normal", {"prior": [th.priors.StudentT(1.0, df=3.0, on="x"), th.priors.Normal(10.0, on=["Int*"])]}),
+        (
+            "log(z) ~ x",
+            "normal",
+            {"prior": [th.priors.StudentT(1.0, df=3.0, on="x"), th.priors.Normal(10.0, on=["Int*"])]},
+        ),
         ("y ~ x", "student_t", {"solver": th.LBFGS()}),
     ],
 )
-def test_weights_priors_levels_fixed_and_further_parameters_are_kept(frame, tmp_path, formula, family, arguments):
+def test_weights_priors_levels_fixed_and_further_parameters_are_kept(
+    frame, tmp_path, formula, family, arguments
+):
     fit = th.fit(formula, frame, family, **arguments)
     again = th.load(fit.save(tmp_path / "a.thetahat"))
     same_bits(fit, again, frame.head(7))
@@ -159,14 +196,19 @@ def test_weights_priors_levels_fixed_and_further_parameters_are_kept(frame, tmp_
 def test_a_category_of_hundreds_of_levels_stays_eliminated(tmp_path):
     """J is kept as A, E and D: 300 levels take 300·2 numbers, not 300²."""
     r = np.random.default_rng(0)
-    frame = {"y": r.poisson(3.0, 3000), "x": r.normal(size=3000), "level": [f"l{i}" for i in r.integers(0, 300, 3000)]}
+    frame = {
+        "y": r.poisson(3.0, 3000),
+        "x": r.normal(size=3000),
+        "level": [f"l{i}" for i in r.integers(0, 300, 3000)],
+    }
     fit = th.fit("y ~ x + level", frame, "poisson")
     same_bits(fit, th.load(fit.save(tmp_path / "a.thetahat")), {"x": [0.3], "level": ["l7"]})
     assert (tmp_path / "a.thetahat").stat().st_size < 60_000
 
 
 def test_an_ill_conditioned_line_keeps_the_inverse_that_qr_gave(tmp_path):
-    """Columns of condition 10⁷: J⁻¹ comes from QR of the rows, and is kept, since J alone would give fewer digits."""
+    """Columns of condition 10⁷: J⁻¹ comes from QR of the rows, and is kept, since J alone would give fewer
+    digits."""
     x = np.linspace(0, 1, 50)
     frame = {"y": np.sin(7 * x) + x, "x": x, "near": x + 1e-7 * np.cos(99 * x)}
     fit = th.fit("y ~ x + near", frame)
@@ -194,7 +236,9 @@ def test_the_score_of_new_rows_is_that_of_the_fit(frame, tmp_path):
     assert torch.equal(ours.per_observation, theirs.per_observation)
     assert ours.to_dict() == theirs.to_dict()
     interval = fit.predict(frame.head(3), level=0.9, kind="prediction")
-    assert th.load(tmp_path / "a.thetahat").predict(frame.head(3), level=0.9, kind="prediction").equals(interval)
+    assert (
+        th.load(tmp_path / "a.thetahat").predict(frame.head(3), level=0.9, kind="prediction").equals(interval)
+    )
 
 
 def test_a_wald_test_of_a_loaded_fit_is_that_of_the_fit(frame, tmp_path):
@@ -209,8 +253,25 @@ def test_the_summary_of_a_loaded_fit_is_that_of_the_fit(frame, tmp_path):
 
 def test_values_come_back_through_json_with_type_and_bits():
     """Every type that `plain` lists; repr tells 0.0 from −0.0 and 1 from 1.0 and True."""
-    values = [0.1, -0.0, 1, 1.0, True, None, "é", float("inf"), float("nan"), (1, (2.0,)), {0: 0.5, 1: None}, {"~": 1}]
-    values += [pd.Timestamp("2024-02-29 12:00"), pd.Timestamp("2024-02-29").date(), pd.Interval(0.0, 1.5, closed="left")]
+    values = [
+        0.1,
+        -0.0,
+        1,
+        1.0,
+        True,
+        None,
+        "é",
+        float("inf"),
+        float("nan"),
+        (1, (2.0,)),
+        {0: 0.5, 1: None},
+        {"~": 1},
+    ]
+    values += [
+        pd.Timestamp("2024-02-29 12:00"),
+        pd.Timestamp("2024-02-29").date(),
+        pd.Interval(0.0, 1.5, closed="left"),
+    ]
     assert repr(rich(json.loads(json.dumps(plain(values), allow_nan=False)))) == repr(values)
     array = np.array([[0.1, np.inf], [-0.0, 2.0]])
     assert rich(plain(array)).tobytes() == array.tobytes()
@@ -218,7 +279,7 @@ def test_values_come_back_through_json_with_type_and_bits():
         plain(1j, "the offset")
 
 
-# ---- models that are code ------------------------------------------------------------------------------------------------------
+# ---- models that are code ----------------------------------------------------------------------------------
 
 
 def decay():
@@ -243,7 +304,9 @@ def test_a_likelihood_of_ones_own_is_given_again_and_known_by_its_parameters(fra
     def other(batch, rate, shift):
         return rate * batch["y"]
 
-    with pytest.raises(BadArgument, match=r"parameters rate \(positive\), shift; the model given has rate, shift"):
+    with pytest.raises(
+        BadArgument, match=r"parameters rate \(positive\), shift; the model given has rate, shift"
+    ):
         th.load(path, model=other)
 
 
@@ -257,7 +320,8 @@ def test_a_given_likelihood_keeps_its_own_parameters(frame, tmp_path):
 
 def network(width=3):
     return th.models.Conditional(
-        th.families.Poisson(), torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
+        th.families.Poisson(),
+        torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.Tanh(), torch.nn.Linear(width, 1)),
     )
 
 
@@ -273,7 +337,9 @@ def test_a_network_gets_its_weights_back(frame, tmp_path):
     assert torch.equal(again.model.log_prob(batch), fit.model.log_prob(batch))
     assert torch.equal(again.theta, fit.theta)
     assert again.certificate == fit.certificate
-    with pytest.raises(BadArgument, match=r"'network.0.weight' has the shape \[3, 2\]; that of the model given has \[4, 2\]"):
+    with pytest.raises(
+        BadArgument, match=r"'network.0.weight' has the shape \[3, 2\]; that of the model given has \[4, 2\]"
+    ):
         th.load(path, model=network(4))
     with pytest.raises(BadArgument, match="holds a fit of a Conditional; the model given is a Sequential"):
         th.load(path, model=model.network)
@@ -287,13 +353,21 @@ def described() -> dict[str, list[torch.nn.Module]]:
     from thetahat.rl.actions import Discrete
 
     return {
-        "gpt": [th.language.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, activation="relu2", ngrams=(7,)))],
+        "gpt": [
+            th.language.Autoregressive(
+                N.Transformer(65, layers=1, width=16, heads=2, activation="relu2", ngrams=(7,))
+            )
+        ],
         "tied": [th.language.Autoregressive(N.Transformer(65, layers=1, width=16, heads=2, tied=True))],
         "classifier": [M.Conditional(F.Categorical(3), th.generative.ConvNet((8, 8), 3, (4, 8), levels=17))],
         "double": [M.Conditional(F.get("gumbel"), N.mlp(3, (4,), 2, dtype=torch.float64))],
         "vae": [th.generative.VAE.images((8, 8), 17, width=8, latent=2)],
         "flow": [th.generative.Flow.spline(2, transforms=1, hidden=(8,))],
-        "diffusion": [th.generative.Diffusion(th.generative.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels")],
+        "diffusion": [
+            th.generative.Diffusion(
+                th.generative.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels"
+            )
+        ],
         "policy and value": [th.rl.Policy(shared[0], Discrete(2)), th.rl.Value(shared[1])],
         "returns": [th.rl.QRDQN(N.mlp(4, 8, 10), levels=5)],
     }
@@ -301,15 +375,21 @@ def described() -> dict[str, list[torch.nn.Module]]:
 
 @pytest.mark.parametrize("name", described())
 def test_the_librarys_own_models_are_built_again_from_plain_values(name):
-    """Names, shapes, types and sharing of every parameter and buffer are those of the model itself; layers too, as torch writes them."""
+    """Names, shapes, types and sharing of every parameter and buffer are those of the model itself; layers
+    too, as torch writes them."""
     from thetahat.io.modules import build, describe
 
     models = described()[name]
     again = build(json.loads(json.dumps(describe(models), allow_nan=False)))
     for model, other in zip(models, again, strict=True):
         assert repr(other) == repr(model)
-        for a, b in ((model.state_dict(), other.state_dict()), (dict(model.named_parameters()), dict(other.named_parameters()))):
-            assert {n: (t.shape, t.stride()) for n, t in a.items()} == {n: (t.shape, t.stride()) for n, t in b.items()}
+        for a, b in (
+            (model.state_dict(), other.state_dict()),
+            (dict(model.named_parameters()), dict(other.named_parameters())),
+        ):
+            assert {n: (t.shape, t.stride()) for n, t in a.items()} == {
+                n: (t.shape, t.stride()) for n, t in b.items()
+            }
     if len(again) == 2:
         assert again[0].network[0] is again[1].network[0]
 
@@ -365,7 +445,7 @@ def test_a_repr_makes_no_pass_over_the_data(frame, tmp_path):
     assert f"log_likelihood={fit.log_likelihood:.6g}" in repr(fit)
 
 
-# ---- what needs the data -------------------------------------------------------------------------------------------------------
+# ---- what needs the data -----------------------------------------------------------------------------------
 
 
 def test_what_needs_rows_says_that_it_needs_the_data(frame, tmp_path):
@@ -396,7 +476,8 @@ def test_data_are_attached_only_if_they_are_those_that_were_fitted(frame, tmp_pa
 
 
 def test_no_row_of_the_data_is_in_the_file(tmp_path):
-    """200 responses and predictors of 17 digits: none of their eight bytes, none of their digits, is anywhere in the file."""
+    """200 responses and predictors of 17 digits: none of their eight bytes, none of their digits, is
+    anywhere in the file."""
     r = np.random.default_rng(3)
     frame = {"y": r.normal(size=200), "x": r.normal(size=200), "g": r.choice(list("abc"), 200)}
     fit = th.fit("y ~ poly(x, 2) + g", frame)
@@ -409,11 +490,12 @@ def test_no_row_of_the_data_is_in_the_file(tmp_path):
     assert b"pickle" not in content
 
 
-# ---- files that are not as they were written -----------------------------------------------------------------------------------
+# ---- files that are not as they were written ---------------------------------------------------------------
 
 
 def test_every_changed_byte_is_found(tmp_path):
-    """Each byte of the file in turn, one bit turned over: the checksum covers them all, and so does the container around it."""
+    """Each byte of the file in turn, one bit turned over: the checksum covers them all, and so does the
+    container around it."""
     path = th.fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1, 2, 3]}).save(tmp_path / "a.thetahat")
     content = path.read_bytes()
     for at in range(0, len(content), 7):
@@ -454,7 +536,9 @@ def test_a_later_version_asks_for_an_upgrade(tmp_path, monkeypatch, version):
     monkeypatch.setattr(archive, "VERSION", version)
     path = th.fit("y ~ 1", {"y": [0.9, 2.1, 2.9]}).save(tmp_path / "a.thetahat")
     monkeypatch.undo()
-    with pytest.raises(BadSave, match=rf"of version {version!r} \(written by thetahat {th.__version__}\).*Upgrade thetahat"):
+    with pytest.raises(
+        BadSave, match=rf"of version {version!r} \(written by thetahat {th.__version__}\).*Upgrade thetahat"
+    ):
         th.load(path)
 
 
@@ -510,7 +594,9 @@ def test_an_expression_that_could_run_anything_else_is_refused(tmp_path, express
     """Each is refused by itself, and in a file whose checksum holds."""
     with pytest.raises(BadFormula):
         check_expression(expression, ["x"])
-    path = th.fit("y ~ log(x)", {"y": [0.9, 2.1, 2.9, 4.2], "x": [1.0, 2, 3, 4]}).save(tmp_path / "a.thetahat")
+    path = th.fit("y ~ log(x)", {"y": [0.9, 2.1, 2.9, 4.2], "x": [1.0, 2, 3, 4]}).save(
+        tmp_path / "a.thetahat"
+    )
 
     def change(content):
         dense = content["model"]["encoder"]["designs"][0]["dense"]
@@ -572,15 +658,20 @@ def test_a_fit_is_read_by_another_process(frame, tmp_path):
 
 
 def test_a_fit_of_adapters_holds_the_adapters_alone_and_asks_for_the_weights_that_they_adapt(tmp_path):
-    """Size: a few times the adapters' bytes, and far below the network's. Other frozen weights are another model, and refused."""
+    """Size: a few times the adapters' bytes, and far below the network's. Other frozen weights are another
+    model, and refused."""
 
     def network(seed):
         torch.manual_seed(seed)
-        return th.language.add_lora(th.networks.Transformer(2000, width=64, layers=2, heads=2, seed=seed), 2, seed=0)
+        return th.language.add_lora(
+            th.networks.Transformer(2000, width=64, layers=2, heads=2, seed=seed), 2, seed=0
+        )
 
     net = network(0)
     data = th.language.Tokens(np.random.default_rng(0).integers(0, 2000, 400), None, context=16)
-    fit = th.fit(th.language.Autoregressive(net), data, solver=th.Stochastic(steps=3, batch_size=4, held_out=None))
+    fit = th.fit(
+        th.language.Autoregressive(net), data, solver=th.Stochastic(steps=3, batch_size=4, held_out=None)
+    )
     path = fit.save(tmp_path / "a.thetahat")
     trained = sum(p.numel() * p.element_size() for p in fit.model.parameters() if p.requires_grad)
     whole = sum(p.numel() * p.element_size() for p in fit.model.parameters())
@@ -595,7 +686,9 @@ def test_tied_tensors_are_in_the_file_once(tmp_path):
     """The embedding is the output matrix: the file is smaller than twice it."""
     net = th.networks.Transformer(3000, width=32, layers=1, heads=2, tied=True)
     data = th.language.Tokens(np.random.default_rng(0).integers(0, 3000, 300), None, context=16)
-    fit = th.fit(th.language.Autoregressive(net), data, solver=th.Stochastic(steps=2, batch_size=4, held_out=None))
+    fit = th.fit(
+        th.language.Autoregressive(net), data, solver=th.Stochastic(steps=2, batch_size=4, held_out=None)
+    )
     path = fit.save(tmp_path / "a.thetahat")
     assert path.stat().st_size < 1.7 * 3000 * 32 * 4
     again = th.load(path)

@@ -31,7 +31,7 @@ def transformer(vocabulary: int = 257, **more: object) -> Transformer:
     return net.eval()
 
 
-# ---- the Markov chain --------------------------------------------------------------------------------------------------------
+# ---- the Markov chain --------------------------------------------------------------------------------------
 
 
 def chain(tokens: Tokens) -> float:
@@ -39,7 +39,9 @@ def chain(tokens: Tokens) -> float:
     pairs: Counter = Counter()
     for b in tokens.batches():
         pairs.update(
-            (int(x), int(y)) for x, y, c in zip(*(t.reshape(-1) for t in (b["input"], b["target"], b.count)), strict=True) if c
+            (int(x), int(y))
+            for x, y, c in zip(*(t.reshape(-1) for t in (b["input"], b["target"], b.count)), strict=True)
+            if c
         )
     before: Counter = Counter()
     for (x, _), n in pairs.items():
@@ -49,8 +51,8 @@ def chain(tokens: Tokens) -> float:
 
 @pytest.mark.parametrize("layout", ["stream", "packed"])
 def test_a_table_of_bigrams_reaches_the_maximum_that_counting_gives(layout):
-    """Its logits are free: the maximum is the count-based MLE. Transitions never seen take their probabilities to 0 from above, so the
-    run ends below it by what they still hold."""
+    """Its logits are free: the maximum is the count-based MLE. Transitions never seen take their
+    probabilities to 0 from above, so the run ends below it by what they still hold."""
     tokens = Tokens(TEXTS, th.language.Characters.of(*TEXTS), context=32, layout=layout)
     V = tokens.vocabulary
     table = torch.nn.Embedding(V, V, dtype=torch.float64)
@@ -71,7 +73,7 @@ def test_a_transformer_without_layers_reaches_the_maximum_that_counting_gives():
     assert best - 0.05 < fit.log_likelihood < best + 1e-4
 
 
-# ---- bookkeeping -------------------------------------------------------------------------------------------------------------
+# ---- bookkeeping -------------------------------------------------------------------------------------------
 
 
 def per_term(model: Autoregressive, tokens: Tokens, size: int | None = None) -> torch.Tensor:
@@ -84,7 +86,9 @@ def per_term(model: Autoregressive, tokens: Tokens, size: int | None = None) -> 
 
 
 @pytest.mark.parametrize("size", [1, 3, None])
-@pytest.mark.parametrize(("layout", "context"), [("padded", 40), ("packed", 40), ("packed", 64), ("stream", 200)])
+@pytest.mark.parametrize(
+    ("layout", "context"), [("padded", 40), ("packed", 40), ("packed", 64), ("stream", 200)]
+)
 def test_padding_packing_and_batch_size_change_no_log_prob(layout, context, size):
     """Each document alone, unpadded, in a batch of one: the same log p of every token, to rounding."""
     model = Autoregressive(transformer())
@@ -99,16 +103,23 @@ def test_padding_is_exactly_zero_and_carries_no_gradient():
     value = model.log_prob(batch)
     assert bool((value[batch.count == 0] == 0).all())
     assert bool((value[batch.count > 0] < 0).all())
-    other = Batch(batch.tensors | {"target": torch.where(batch.count == 0, 7, batch["target"])}, count=batch.count, dims=2)
+    other = Batch(
+        batch.tensors | {"target": torch.where(batch.count == 0, 7, batch["target"])},
+        count=batch.count,
+        dims=2,
+    )
     grads = [torch.autograd.grad(model.log_prob(b).sum(), list(model.parameters())) for b in (batch, other)]
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "stream"])
 def test_the_gradient_does_not_depend_on_the_layout(layout):
-    """Σ log p and its gradient: of padded rows, packed rows and windows of the stream that hold whole documents."""
+    """Σ log p and its gradient: of padded rows, packed rows and windows of the stream that hold whole
+    documents."""
     model = Autoregressive(transformer())
-    alone = th.Objective([th.LogLikelihood(model, Tokens(TEXTS, context=200, layout="padded"))]).taylor(order=1)
+    alone = th.Objective([th.LogLikelihood(model, Tokens(TEXTS, context=200, layout="padded"))]).taylor(
+        order=1
+    )
     found = th.Objective([th.LogLikelihood(model, Tokens(TEXTS, context=200, layout=layout))]).taylor(order=1)
     torch.testing.assert_close(found.gradient, alone.gradient, rtol=1e-9, atol=1e-11)
 
@@ -120,13 +131,16 @@ def test_a_network_that_cannot_keep_documents_apart_is_refused_them():
         Autoregressive(recurrent).log_prob(batch)
 
 
-# ---- the vocabulary in blocks ------------------------------------------------------------------------------------------------
+# ---- the vocabulary in blocks ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100, 1000])
 def test_blocks_of_the_vocabulary_give_the_log_softmax_and_its_gradients(chunk):
     g = torch.Generator().manual_seed(0)
-    h, W, b = (torch.randn(s, generator=g, dtype=torch.float64, requires_grad=True) for s in ((2, 9, 5), (100, 5), (100,)))
+    h, W, b = (
+        torch.randn(s, generator=g, dtype=torch.float64, requires_grad=True)
+        for s in ((2, 9, 5), (100, 5), (100,))
+    )
     y = torch.randint(100, (2, 9), generator=g)
     whole = torch.log_softmax(h @ W.T + b, -1).gather(-1, y[..., None])[..., 0]
     found = token_log_prob(h, W, b, y, chunk)
@@ -159,11 +173,12 @@ def test_no_tensor_is_ever_as_large_as_the_logits():
     assert largest == B * T * V
 
 
-# ---- other software ----------------------------------------------------------------------------------------------------------
+# ---- other software ----------------------------------------------------------------------------------------
 
 
 def test_log_prob_is_that_of_transformers():
-    """transformers' own loss of a Llama is the mean of −log p, its dropout off: equal to 1e-5 in float32, as is each token's log p."""
+    """transformers' own loss of a Llama is the mean of −log p, its dropout off: equal to 1e-5 in float32,
+    as is each token's log p."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers = pytest.importorskip("transformers")
@@ -181,19 +196,22 @@ def test_log_prob_is_that_of_transformers():
             assert float(-found.mean()) == pytest.approx(float(known.loss), abs=1e-5)
 
 
-# ---- scores ------------------------------------------------------------------------------------------------------------------
+# ---- scores ------------------------------------------------------------------------------------------------
 
 
 def test_bits_per_byte_do_not_depend_on_how_the_text_was_cut():
-    """A tokenizer that merges nothing has the tokens of the bytes under other numbers: the same network, renumbered, gives the same bits per
-    byte. And of a uniform network they are tokens · log V / (bytes · log 2), however the text is laid out."""
+    """A tokenizer that merges nothing has the tokens of the bytes under other numbers: the same network,
+    renumbered, gives the same bits per byte. And of a uniform network they are tokens · log V / (bytes · log
+    2), however the text is laid out."""
     pytest.importorskip("tokenizers")
     texts = [*TEXTS, "naïve — 今日"]
     plain, other = th.language.Bytes(), th.language.BPE.train([""], vocabulary=257)
     bytes_ = sum(len(t.encode()) for t in texts)
     number = torch.empty(257, dtype=torch.long)
     for byte in range(256):
-        (number[byte],) = torch.from_numpy(other._own.token_to_id(_written(byte)) + torch.zeros(1, dtype=torch.long).numpy())
+        (number[byte],) = torch.from_numpy(
+            other._own.token_to_id(_written(byte)) + torch.zeros(1, dtype=torch.long).numpy()
+        )
     number[256] = other.end
     one, two = (torch.nn.Embedding(257, 257, dtype=torch.float64) for _ in range(2))
     with torch.no_grad():
@@ -217,13 +235,15 @@ def test_bits_per_byte_do_not_depend_on_how_the_text_was_cut():
 
 
 def _written(byte: int) -> str:
-    """The character that byte-level BPE writes for a byte: itself if it is printable, else the next free one from U+0100 on (GPT-2)."""
+    """The character that byte-level BPE writes for a byte: itself if it is printable, else the next free one
+    from U+0100 on (GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return chr(byte if byte in printable else 256 + [b for b in range(256) if b not in printable].index(byte))
 
 
 def test_the_standard_error_is_that_of_documents():
-    """Of the ratio Σ nats / Σ terms over documents, written out; the same from the solver's look at held-out data."""
+    """Of the ratio Σ nats / Σ terms over documents, written out; the same from the solver's look at held-out
+    data."""
     from thetahat.solvers.minibatches import held_out_nats
 
     model, tokens = Autoregressive(transformer()), Tokens(TEXTS, context=16)
@@ -231,28 +251,40 @@ def test_the_standard_error_is_that_of_documents():
     value = per_term(model, tokens)
     lengths = [len(t) + 1 for t in TEXTS]
     sums = torch.stack([(part - value.mean()).sum() for part in value.split(lengths)])
-    assert score.standard_error == pytest.approx(float((sums**2).sum() * 5 / 4) ** 0.5 / len(value), rel=1e-12)
+    assert score.standard_error == pytest.approx(
+        float((sums**2).sum() * 5 / 4) ** 0.5 / len(value), rel=1e-12
+    )
     assert held_out_nats(model.log_prob, tokens) == pytest.approx((score.mean, score.standard_error, score.n))
-    bits, nats = [len(t) for t in TEXTS], torch.stack([part.sum() for part in value.split(lengths)]) / -math.log(2)
+    bits, nats = (
+        [len(t) for t in TEXTS],
+        torch.stack([part.sum() for part in value.split(lengths)]) / -math.log(2),
+    )
     ratio = float(nats.sum()) / sum(bits)
     residual = nats - ratio * torch.tensor(bits, dtype=torch.float64)
     assert score.bits_per_byte == pytest.approx(ratio)
-    assert score.bits_per_byte_error == pytest.approx(float((residual**2).sum() * 5 / 4) ** 0.5 / sum(bits), rel=1e-12)
+    assert score.bits_per_byte_error == pytest.approx(
+        float((residual**2).sum() * 5 / 4) ** 0.5 / sum(bits), rel=1e-12
+    )
     assert "bits per byte" in str(score)
 
 
 def test_models_with_other_windows_compare_token_by_token():
     tokens = Tokens(TEXTS, context=16)
     model = Autoregressive(transformer())
-    scores = {c: score_of(model, tokens.laid_out(context=c, layout=kind)) for c, kind in ((8, "padded"), (40, "stream"))}
+    scores = {
+        c: score_of(model, tokens.laid_out(context=c, layout=kind))
+        for c, kind in ((8, "padded"), (40, "stream"))
+    }
     comparison = th.compare({str(c): s for c, s in scores.items()})
     assert comparison.pair("8", "40").difference == pytest.approx(abs(scores[8].total - scores[40].total))
 
 
-# ---- draws -------------------------------------------------------------------------------------------------------------------
+# ---- draws -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"context": 8}, {"temperature": 0.7, "top": 5}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"context": 8}, {"temperature": 0.7, "top": 5}, {"temperature": 0.0}]
+)
 def test_draws_with_a_cache_are_the_draws_without(settings):
     model = Autoregressive(transformer(30))
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -265,7 +297,8 @@ def test_draws_with_a_cache_are_the_draws_without(settings):
 
 
 def test_draws_have_the_frequencies_of_the_model():
-    """20,000 continuations of two tokens: χ² of the 16 pairs against p(a | prompt) p(b | prompt a), 15 degrees of freedom."""
+    """20,000 continuations of two tokens: χ² of the 16 pairs against p(a | prompt) p(b | prompt a), 15
+    degrees of freedom."""
     model = Autoregressive(transformer(4))
     n = 20_000
     drawn = model.sample(torch.tensor([[1, 3]]).expand(n, 2), 2, generator=torch.Generator().manual_seed(0))
@@ -280,7 +313,9 @@ def test_draws_have_the_frequencies_of_the_model():
 
 def test_a_document_that_is_closed_stays_closed():
     model = Autoregressive(transformer(3))
-    drawn = model.sample(torch.zeros(50, 1, dtype=torch.long), 30, end=2, generator=torch.Generator().manual_seed(0))
+    drawn = model.sample(
+        torch.zeros(50, 1, dtype=torch.long), 30, end=2, generator=torch.Generator().manual_seed(0)
+    )
     assert drawn.shape == (50, 30)
     for row in drawn.tolist():
         if 2 in row:
@@ -288,7 +323,7 @@ def test_a_document_that_is_closed_stays_closed():
     assert any(2 in row for row in drawn.tolist())
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------------------------------------
+# ---- what goes wrong ---------------------------------------------------------------------------------------
 
 
 def test_a_token_outside_the_vocabulary_is_named():
@@ -303,7 +338,9 @@ def test_what_cannot_be_a_model_or_a_draw_is_refused():
     with pytest.raises(BadArgument, match="not a torch"):
         Autoregressive("gpt2")
     with pytest.raises(ModelError, match="for terms of shape"):
-        Autoregressive(torch.nn.Flatten()).log_prob(Batch({"input": torch.zeros(2, 3), "target": torch.zeros(2, 3)}, dims=2))
+        Autoregressive(torch.nn.Flatten()).log_prob(
+            Batch({"input": torch.zeros(2, 3), "target": torch.zeros(2, 3)}, dims=2)
+        )
     model = Autoregressive(torch.nn.Embedding(5, 5))
     with pytest.raises(BadArgument, match="prompt"):
         model.sample(torch.zeros(0, dtype=torch.long))

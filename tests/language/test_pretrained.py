@@ -1,4 +1,5 @@
-"""Models of transformers as networks: documents in one row, positions, logits. The truth is each document in a row of its own."""
+"""Models of transformers as networks: documents in one row, positions, logits. The truth is each document
+in a row of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ WINDOWED = {
     "Cohere2": {"sliding_window": WINDOW, "head_dim": 4},
     "Olmo3": {"sliding_window": WINDOW},
     "Exaone4": {"sliding_window": WINDOW, "sliding_window_pattern": 2},
-    "Llama4Text": {"attention_chunk_size": WINDOW, "head_dim": 4, "num_local_experts": 2, "intermediate_size_mlp": 32},
+    "Llama4Text": {
+        "attention_chunk_size": WINDOW,
+        "head_dim": 4,
+        "num_local_experts": 2,
+        "intermediate_size_mlp": 32,
+    },
 }
 FULL = {"Llama": {}, "Granite": {}, "SmolLM3": {}, "Helium": {"head_dim": 4}, "GPT2": None}
 
@@ -44,7 +50,8 @@ def built(kind: str, settings: dict | None, seed: int = 0) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", [*WINDOWED, *FULL])
 def test_documents_packed_in_one_row_have_the_log_p_of_rows_of_their_own(kind):
-    """Each document alone through the model's own forward, log softmax of its logits: sliding windows and chunks included."""
+    """Each document alone through the model's own forward, log softmax of its logits: sliding windows and
+    chunks included."""
     own = built(kind, (WINDOWED | FULL)[kind])
     generator = torch.Generator().manual_seed(1)
     documents = [torch.randint(3, V, (n,), generator=generator) for n in (11, 2, 9, 7)]
@@ -70,7 +77,9 @@ def test_documents_packed_in_one_row_have_the_log_p_of_rows_of_their_own(kind):
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_that_cannot_keep_documents_apart_is_refused_packed_rows(kind, settings):
     torch.manual_seed(0)
-    own = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**settings)).eval()
+    own = transformers.AutoModelForCausalLM.from_config(
+        getattr(transformers, f"{kind}Config")(**settings)
+    ).eval()
     net = Pretrained(own)
     assert not net.masks
     with pytest.raises(BadArgument, match="apart"):
@@ -83,7 +92,7 @@ def test_logits_that_are_bounded_are_not_taken_for_a_matrix_times_the_features()
     assert not Pretrained(own).linear
 
 
-# ---- positions -------------------------------------------------------------------------------------------------------------
+# ---- positions ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["GPT2", "OPT", "GPTJ"])
@@ -95,7 +104,9 @@ def test_more_tokens_than_a_model_has_positions_are_refused_with_both_numbers(ki
         "GPTJ": {"vocab_size": V, "n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4, "n_positions": 32},
     }[kind]  # fmt: skip
     model = Autoregressive(
-        transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**settings)).eval()
+        transformers.AutoModelForCausalLM.from_config(
+            getattr(transformers, f"{kind}Config")(**settings)
+        ).eval()
     )
     tokens = torch.ones(1, 33, dtype=torch.long)
     with pytest.raises(BadArgument, match=r"33 tokens .* 32"):
@@ -115,20 +126,29 @@ def test_packed_rows_may_be_longer_than_the_positions_where_no_document_is():
 
 
 def test_rotary_frequencies_that_follow_the_longest_row_are_refused_beyond_their_first_positions():
-    """transformers' "dynamic": the frequencies of every row change once one row of the batch is longer than the first limit."""
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0, "original_max_position_embeddings": 16}
+    """transformers' "dynamic": the frequencies of every row change once one row of the batch is longer
+    than the first limit."""
+    rope = {
+        "rope_type": "dynamic",
+        "factor": 2.0,
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 16,
+    }
     own = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, rope_parameters=rope)).eval()
     net = Pretrained(own)
     with pytest.raises(BadArgument, match=r"17 tokens .* longest row"):
         net(torch.ones(1, 17, dtype=torch.long))
 
 
-# ---- loading as a Transformer ----------------------------------------------------------------------------------------------
+# ---- loading as a Transformer ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["Granite", "Helium", "SmolLM3", "Gemma2", "Qwen2", "GPT2", "Phi3", "Olmo3", "Cohere2"])
+@pytest.mark.parametrize(
+    "kind", ["Granite", "Helium", "SmolLM3", "Gemma2", "Qwen2", "GPT2", "Phi3", "Olmo3", "Cohere2"]
+)
 def test_only_models_of_llamas_kind_are_loaded_as_a_transformer(kind):
-    """Granite scales its embeddings, residuals and logits, Helium pairs its angles otherwise, SmolLM3 leaves rotations out."""
+    """Granite scales its embeddings, residuals and logits, Helium pairs its angles otherwise, SmolLM3 leaves
+    rotations out."""
     with pytest.raises(ModelError, match=r"Accepted: .*llama"):
         Transformer.from_llama(built(kind, (WINDOWED | FULL)[kind]))
 
@@ -150,7 +170,9 @@ def test_a_mistral_without_a_window_is_a_transformer():
     own = built("Mistral", {"sliding_window": None})
     tokens = torch.randint(V, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(Transformer.from_llama(own)(tokens), own(input_ids=tokens).logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            Transformer.from_llama(own)(tokens), own(input_ids=tokens).logits, rtol=0, atol=1e-5
+        )
     with pytest.raises(ModelError, match="sliding_window"):
         Transformer.from_llama(built("Mistral", {"sliding_window": 4}))
 

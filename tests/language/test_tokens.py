@@ -12,11 +12,20 @@ from thetahat.errors import BadArgument, EmptyData, MalformedFile, UnknownLevel
 from thetahat.language import BPE, Bytes, Characters, Tokens, shards
 from thetahat.language.tokenizers import from_config
 
-TEXTS = ["To be, or not to be: that is the question.", "naïve café — 今日は 🎭 <end> done", "a", "¡Olé!\r\nsecond line\ttab"]
+TEXTS = [
+    "To be, or not to be: that is the question.",
+    "naïve café — 今日は 🎭 <end> done",
+    "a",
+    "¡Olé!\r\nsecond line\ttab",
+]
 
 
 def tokenizers() -> dict[str, object]:
-    return {"bytes": Bytes(), "characters": Characters.of(*TEXTS), "bpe": BPE.train(TEXTS * 3, vocabulary=300)}
+    return {
+        "bytes": Bytes(),
+        "characters": Characters.of(*TEXTS),
+        "bpe": BPE.train(TEXTS * 3, vocabulary=300),
+    }
 
 
 @pytest.fixture(scope="module", params=["bytes", "characters", "bpe"])
@@ -26,12 +35,13 @@ def tokenizer(request):
     return tokenizers()[request.param]
 
 
-# ---- tokenizers --------------------------------------------------------------------------------------------------------------
+# ---- tokenizers --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_comes_back_and_its_tokens_stand_for_its_bytes(tokenizer, text):
-    """decode(encode(text)) = text, and Σ lengths = bytes of UTF-8: also where a character is several tokens, or spells a special one."""
+    """decode(encode(text)) = text, and Σ lengths = bytes of UTF-8: also where a character is several
+    tokens, or spells a special one."""
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens) == text
     assert int(tokenizer.lengths[tokens].sum()) == len(text.encode("utf-8"))
@@ -47,7 +57,8 @@ def test_a_tokenizer_comes_back_from_its_plain_values(tokenizer):
 
 
 def test_bpe_merges_what_is_frequent():
-    """Sennrich et al.: the most frequent pair becomes a token. "ab" nine times is one token, so nine are left of eighteen bytes."""
+    """Sennrich et al.: the most frequent pair becomes a token. "ab" nine times is one token, so nine are
+    left of eighteen bytes."""
     pytest.importorskip("tokenizers")
     assert len(BPE.train(["ab" * 9], vocabulary=258).encode("ab" * 9)) == 9
 
@@ -69,7 +80,7 @@ def test_a_character_outside_the_alphabet_is_named():
         Characters("aa")
 
 
-# ---- terms -------------------------------------------------------------------------------------------------------------------
+# ---- terms -------------------------------------------------------------------------------------------------
 
 
 def terms(tokens: Tokens, batches=None) -> list[tuple[int, int, int]]:
@@ -77,7 +88,9 @@ def terms(tokens: Tokens, batches=None) -> list[tuple[int, int, int]]:
     out = []
     for b in tokens.batches() if batches is None else batches:
         group = b.group if b.grouped else torch.zeros(b.shape, dtype=torch.long)
-        for g, x, y, c in zip(*(t.reshape(-1).tolist() for t in (group, b["input"], b["target"], b.count)), strict=True):
+        for g, x, y, c in zip(
+            *(t.reshape(-1).tolist() for t in (group, b["input"], b["target"], b.count)), strict=True
+        ):
             if c:
                 out.append((g, x, y))
     return out
@@ -112,7 +125,8 @@ def test_every_layout_scores_every_term_once_in_the_same_order(tokenizer, contex
 @pytest.mark.parametrize("stride", [1, 4, 9])
 @pytest.mark.parametrize("layout", ["stream", "padded", "packed"])
 def test_windows_that_overlap_score_every_term_once_with_more_before_it(stride, layout):
-    """Each scored term has at least context − stride terms before it in its row, or all that its document (or the stream) has."""
+    """Each scored term has at least context − stride terms before it in its row, or all that its document (or
+    the stream) has."""
     tokens = Tokens(["x" * 5 + "abcdefghijklmnopqrstuvw", "yz"], context=10, stride=stride, layout=layout)
     assert terms(tokens) == terms(tokens.laid_out(context=100, layout="stream"))
     batch = next(iter(tokens.batches()))
@@ -174,7 +188,7 @@ def test_units_of_one_long_text_are_blocks_of_it_whatever_the_window():
         assert [groups.count(g) for g in range(5)] == [2000] * 4 + [1999]
 
 
-# ---- shards ------------------------------------------------------------------------------------------------------------------
+# ---- shards ------------------------------------------------------------------------------------------------
 
 
 def test_shards_are_mapped_and_equal_the_texts_that_they_were_made_of(tmp_path, tokenizer):
@@ -212,7 +226,7 @@ def test_a_folder_of_texts_is_read_file_by_file_and_jsonl_line_by_line(tmp_path)
     assert tokens.decode([y for _, _, y in terms(tokens) if y < 256]) == "onetwosecond\r\n"
 
 
-# ---- what goes wrong -----------------------------------------------------------------------------------------------------------
+# ---- what goes wrong ---------------------------------------------------------------------------------------
 
 
 def test_what_is_no_text_is_refused_by_name(tmp_path):
@@ -247,7 +261,13 @@ def test_a_token_outside_the_vocabulary_is_named():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"context": 0}, {"layout": "ragged"}, {"stride": 0}, {"context": 4, "stride": 5}, {"layout": "packed", "mask": False}],
+    [
+        {"context": 0},
+        {"layout": "ragged"},
+        {"stride": 0},
+        {"context": 4, "stride": 5},
+        {"layout": "packed", "mask": False},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(BadArgument, match="Accepted"):

@@ -1,4 +1,5 @@
-"""Importance weights: a fit to rows of one population is, weighted, the fit to another; errors are the sandwich's."""
+"""Importance weights: a fit to rows of one population is, weighted, the fit to another; errors are the
+sandwich's."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ def moved(n: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def test_a_wrong_line_goes_to_the_optimum_of_the_new_population():
-    """The line nearest to x² where x ~ N(m, s²) is s² − m² + 2m·x, with residual variance 2s⁴ + 0.09: at m = 1, s = ½ weighted, and at m = 0,
-    s = 1 without weights, each within four sandwich errors; neither is near the other's."""
+    """The line nearest to x² where x ~ N(m, s²) is s² − m² + 2m·x, with residual variance 2s⁴ + 0.09: at m
+    = 1, s = ½ weighted, and at m = 0, s = 1 without weights, each within four sandwich errors; neither is
+    near the other's."""
     data = moved(20_000)
     truth = {True: (-0.75, 2.0, math.sqrt(0.125 + 0.09)), False: (1.0, 0.0, math.sqrt(2.09))}
     for weighted, optimum in truth.items():
@@ -75,7 +77,9 @@ def test_a_model_of_ones_own_is_weighted_by_a_column():
     data = moved(80)
     own, formula = th.fit(line, data, weights=Importance("w")), th.fit("y ~ x", data, weights=Importance("w"))
     np.testing.assert_allclose(own.estimates, formula.estimates, rtol=1e-5)
-    np.testing.assert_allclose(own.standard_errors("sandwich"), formula.standard_errors("sandwich"), rtol=1e-4)
+    np.testing.assert_allclose(
+        own.standard_errors("sandwich"), formula.standard_errors("sandwich"), rtol=1e-4
+    )
 
 
 def test_the_sandwich_covers_where_the_information_would_not():
@@ -88,7 +92,8 @@ def test_the_sandwich_covers_where_the_information_would_not():
 
 
 def test_the_information_is_refused_as_an_error():
-    """J⁻¹ takes a weight for a count. The default is the sandwich, and of the criteria only Takeuchi's is shown, which is Shimodaira's here."""
+    """J⁻¹ takes a weight for a count. The default is the sandwich, and of the criteria only Takeuchi's is
+    shown, which is Shimodaira's here."""
     data = moved(80)
     fit = th.fit("y ~ x", data, weights=Importance("w"))
     for call in (fit.standard_errors, fit.covariance):
@@ -140,11 +145,13 @@ def test_weights_that_cannot_be_are_refused(weights, data, error, message):
 
 
 def test_weights_that_leave_the_fit_to_a_few_rows_are_refused():
-    """(Σ w)² / Σ w² of three heavy rows among sixty, by hand; as many even rows are no fewer than they are."""
+    """(Σ w)² / Σ w² of three heavy rows among sixty, by hand; as many even rows are no fewer than they
+    are."""
     data = moved(60)
     w = np.where(np.arange(60) < 3, [50.0, 40.0, 30.0] * 20, 1e-3)
     with pytest.raises(
-        BadWeights, match=rf"weigh like {w.sum() ** 2 / (w**2).sum():.1f} of them, and 10 are wanted for 3 parameters"
+        BadWeights,
+        match=rf"weigh like {w.sum() ** 2 / (w**2).sum():.1f} of them, and 10 are wanted for 3 parameters",
     ):
         th.fit("y ~ x", data | {"w": w}, weights=Importance("w"))
     few = {name: column[:6] for name, column in data.items()} | {"w": np.ones(6)}

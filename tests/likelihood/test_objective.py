@@ -1,4 +1,5 @@
-"""The objective: terms add, models share parameters, priors are on the scale of the sum, restrictions are the same function on a subspace."""
+"""The objective: terms add, models share parameters, priors are on the scale of the sum, restrictions are the
+same function on a subspace."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,13 @@ def frame():
     x, z = r.normal(size=(2, 500))
     g = np.char.add("g", r.permutation(np.arange(500) % 80).astype(str))
     return pd.DataFrame(
-        {"y": r.poisson(np.exp(0.2 + 0.4 * x)).astype(float), "real": 1 + 2 * x - z + r.normal(size=500), "x": x, "z": z, "g": g}
+        {
+            "y": r.poisson(np.exp(0.2 + 0.4 * x)).astype(float),
+            "real": 1 + 2 * x - z + r.normal(size=500),
+            "x": x,
+            "z": z,
+            "g": g,
+        }
     )
 
 
@@ -76,7 +83,8 @@ class Location(torch.nn.Module):
 
 
 def test_models_may_share_parameters_across_terms():
-    """Two samples with one mean and two variances: at the maximum Σ_k n_k (ȳ_k − μ)/σ_k² = 0 and σ_k² = mean (y − μ)²."""
+    """Two samples with one mean and two variances: at the maximum Σ_k n_k (ȳ_k − μ)/σ_k² = 0 and σ_k² =
+    mean (y − μ)²."""
     r = np.random.default_rng(0)
     y = [torch.tensor(r.normal(1.0, s, n)) for s, n in ((0.5, 60), (2.0, 200))]
     mu = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
@@ -85,7 +93,9 @@ def test_models_may_share_parameters_across_terms():
     assert len(fit.objective.theta) == 3
     found = float(fit.model.mu.detach())
     variance = [float(t.model.log_scale.detach().exp() ** 2) for t in fit.objective.terms]
-    assert sum(float((v - found).sum()) / s for v, s in zip(y, variance, strict=True)) == pytest.approx(0, abs=1e-6)
+    assert sum(float((v - found).sum()) / s for v, s in zip(y, variance, strict=True)) == pytest.approx(
+        0, abs=1e-6
+    )
     for v, s in zip(y, variance, strict=True):
         assert s == pytest.approx(float(((v - found) ** 2).mean()), rel=1e-8)
     assert fit.objective.taylor(order=2).information.dense()[1, 2] == 0.0
@@ -98,7 +108,7 @@ def test_a_sum_is_of_terms_and_priors(frame):
         objective + 3
 
 
-# ---- weights -----------------------------------------------------------------------------------------------------------------
+# ---- weights -----------------------------------------------------------------------------------------------
 
 
 def test_a_weighting_sees_log_prob_detached_and_multiplies_the_counts(frame):
@@ -125,12 +135,13 @@ def short(batch, log_prob):
     return torch.ones(3)
 
 
-# ---- priors ------------------------------------------------------------------------------------------------------------------
+# ---- priors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 def test_a_normal_prior_on_a_normal_model_is_ridge_regression(frame, scale):
-    """Hoerl and Kennard (1970): β̂ = (XᵀX/σ² + P)⁻¹ (Xᵀy/σ² + P m), P = 1/s² on the slopes and 0 on the intercept."""
+    """Hoerl and Kennard (1970): β̂ = (XᵀX/σ² + P)⁻¹ (Xᵀy/σ² + P m), P = 1/s² on the slopes and 0 on the
+    intercept."""
     location = 0.5
     fit = th.fit("real ~ x + z", frame, "normal", scale=1.3, prior=th.priors.Normal(scale, location))
     X = np.column_stack([np.ones(500), frame[["x", "z"]]])
@@ -172,7 +183,8 @@ def test_the_posterior_mode_does_not_depend_on_the_blocks(frame):
 
 
 @pytest.mark.parametrize(
-    ("on", "names"), [(None, ["x", "z"]), ("x", ["x"]), (["z", "Inter*"], ["Intercept", "z"]), ("?", ["x", "z"])]
+    ("on", "names"),
+    [(None, ["x", "z"]), ("x", ["x"]), (["z", "Inter*"], ["Intercept", "z"]), ("?", ["x", "z"])],
 )
 def test_a_prior_is_on_the_coefficients_that_it_names(frame, on, names):
     _, model, _ = poisson(frame)
@@ -192,7 +204,7 @@ def test_a_priors_scale_is_a_positive_number(scale):
         priors.Normal(scale)
 
 
-# ---- restrictions --------------------------------------------------------------------------------------------------------------
+# ---- restrictions ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("design", ["x + z", "x + g"])

@@ -28,13 +28,17 @@ def density(prior, theta):
 def test_an_elastic_net_is_a_density(scale, mix, location):
     """∫ p(θ) dθ = 1, by quadrature on either side of the kink."""
     prior = priors.ElasticNet(scale, location, mix=mix)
-    sides = [integrate.quad(lambda t, s=s: density(prior, location + s * t * scale) * scale, 0, np.inf)[0] for s in (1, -1)]
+    sides = [
+        integrate.quad(lambda t, s=s: density(prior, location + s * t * scale) * scale, 0, np.inf)[0]
+        for s in (1, -1)
+    ]
     assert sum(sides) == pytest.approx(1, abs=1e-7)
 
 
 @pytest.mark.parametrize("mix", [0.0, 1e-300, 1e-9, 1 - 1e-9, np.nextafter(1, 0), 1.0])
 def test_an_elastic_net_runs_from_normal_to_laplace(mix):
-    """log Z of scipy's normal and Laplace at the ends; within 10⁻⁸ of them beside the ends, where erfc underflows or b does."""
+    """log Z of scipy's normal and Laplace at the ends; within 10⁻⁸ of them beside the ends, where erfc
+    underflows or b does."""
     theta = torch.tensor([-3.0, -0.1, 0.0, 0.4, 7.0], dtype=torch.float64)
     found = priors.ElasticNet(0.7, 0.2, mix=mix).log_density((theta - 0.2) / 0.7) - np.log(0.7)
     known = (stats.norm(0.2, 0.7) if mix < 0.4 else stats.laplace(0.2, 0.7)).logpdf(theta.numpy())
@@ -43,7 +47,8 @@ def test_an_elastic_net_runs_from_normal_to_laplace(mix):
 
 @pytest.mark.parametrize("name", priors.registry)
 def test_every_prior_is_a_density_and_says_truly_whether_it_is_log_concave(name):
-    """∫ p(θ) dθ = 1; second differences of log p are nowhere positive if and only if it is concave; κ is half the jump of its slope at 0."""
+    """∫ p(θ) dθ = 1; second differences of log p are nowhere positive if and only if it is concave; κ is half
+    the jump of its slope at 0."""
     prior = priors.registry[name](0.7, 0.2)
     sides = [integrate.quad(lambda t, s=s: density(prior, 0.2 + s * t), 0, np.inf)[0] for s in (1, -1)]
     assert sum(sides) == pytest.approx(1, abs=1e-7)
@@ -85,7 +90,8 @@ def test_a_penalty_is_not_negative(l1, l2):
 
 @pytest.mark.parametrize("prior", [priors.Laplace(0.5, 0.3), priors.ElasticNet(0.5, 0.3, mix=0.7)])
 def test_the_expansion_is_that_of_the_whole_density(prior):
-    """Value and gradient by automatic differentiation away from the kink; at the kink the middle of the slopes, 0."""
+    """Value and gradient by automatic differentiation away from the kink; at the kink the middle of the
+    slopes, 0."""
     model, source = regression("y ~ x + z", DATA, th.families.Normal())
     objective = LogLikelihood(model, source) + LogPrior(prior, model)
     at = torch.tensor([0.5, 0.3, -0.8, 0.1], dtype=torch.float64)
@@ -101,7 +107,8 @@ def test_the_expansion_is_that_of_the_whole_density(prior):
 
 
 def test_the_covariance_under_a_normal_prior_is_the_posteriors():
-    """(XᵀX/σ² + I/s²)⁻¹, and the posterior mean; with the sandwich, only the likelihood's scores are squared."""
+    """(XᵀX/σ² + I/s²)⁻¹, and the posterior mean; with the sandwich, only the likelihood's scores are
+    squared."""
     r = np.random.default_rng(3)
     X = r.normal(size=(30, 2))
     y = X @ [1.0, -0.5] + r.normal(size=30)
@@ -116,7 +123,11 @@ def test_the_covariance_under_a_normal_prior_is_the_posteriors():
 def test_an_objective_knows_its_kinks():
     """λ adds where two priors have their kink at the same place."""
     model, source = regression("y ~ x + z", DATA, th.families.Normal())
-    objective = LogLikelihood(model, source) + LogPrior(priors.Laplace(0.5), model) + LogPrior(priors.Normal(1.0), model)
+    objective = (
+        LogLikelihood(model, source)
+        + LogPrior(priors.Laplace(0.5), model)
+        + LogPrior(priors.Normal(1.0), model)
+    )
     assert objective.kinked
     assert objective.kinks()[0].tolist() == [0, 2, 2, 0]
     twice = objective + LogPrior(priors.ElasticNet(0.5, mix=0.25, on="x"), model)
@@ -127,7 +138,8 @@ def test_an_objective_knows_its_kinks():
 
 
 def test_an_objective_is_concave_if_all_of_it_is():
-    """Student's t is no log-concave density; a weighting may be negative; a normal linear model is concave once its scale is given."""
+    """Student's t is no log-concave density; a weighting may be negative; a normal linear model is concave
+    once its scale is given."""
     model, source = regression("y ~ x", DATA, th.families.Poisson())
     term = LogLikelihood(model, source)
     assert (term + LogPrior(priors.Laplace(1.0), model)).concave
@@ -153,7 +165,8 @@ def test_a_certificate_under_students_t_does_not_call_the_maximum_global():
     ids=lambda prior: type(prior).__name__,
 )
 def test_the_posterior_of_a_network_does_not_depend_on_the_batch_size(prior, size):
-    """The mean of the steps of an epoch is 1/N of the value and of the gradient of the whole objective, whatever the batches."""
+    """The mean of the steps of an epoch is 1/N of the value and of the gradient of the whole objective,
+    whatever the batches."""
     network = th.networks.mlp(2, (3,), 2, dtype=torch.float64)
     model = th.models.Conditional(th.families.Categorical(3), network)
     r = np.random.default_rng(1)

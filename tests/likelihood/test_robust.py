@@ -26,7 +26,7 @@ def line(n=60, bad=0, seed=0, value=1e6):
     return {"y": y, "x": x}
 
 
-# ---- density power -----------------------------------------------------------------------------------------------------------
+# ---- density power -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_a_density_power_of_almost_zero_is_maximum_likelihood(formula, data, fam
 
 @pytest.mark.parametrize("beta", [1e-12, 0.3, 1.0])
 def test_the_value_of_a_row_is_that_of_the_paper(beta):
-    """Basu et al. (1998), eq. 2.1 with (1 + 1/β) written out, at N(0.3, 1.7²): sums in plain arithmetic; log p for β → 0."""
+    """Basu et al. (1998), eq. 2.1 with (1 + 1/β) written out, at N(0.3, 1.7²): sums in plain arithmetic;
+    log p for β → 0."""
     y, mean, scale = (torch.tensor([v], dtype=torch.float64) for v in (2.0, 0.3, 1.7))
     found = float(Powered(th.families.Normal(), beta).log_prob(y, mean, scale))
     density = math.exp(-0.5 * ((2.0 - 0.3) / 1.7) ** 2) / (1.7 * math.sqrt(2 * math.pi))
@@ -62,9 +63,12 @@ def test_the_value_of_a_row_is_that_of_the_paper(beta):
 
 
 def test_its_mean_is_highest_at_the_true_density():
-    """∫ p₀ H_β(y | θ) dy has gradient 0 and a negative Hessian at θ = θ₀ (Fisher consistency), by quadrature."""
+    """∫ p₀ H_β(y | θ) dy has gradient 0 and a negative Hessian at θ = θ₀ (Fisher consistency), by
+    quadrature."""
     y = torch.linspace(-15, 15, 6001, dtype=torch.float64)
-    weight = torch.exp(th.families.Normal().log_prob(y, *torch.tensor([0.3, 1.7], dtype=torch.float64))) * (y[1] - y[0])
+    weight = torch.exp(th.families.Normal().log_prob(y, *torch.tensor([0.3, 1.7], dtype=torch.float64))) * (
+        y[1] - y[0]
+    )
     eta = torch.tensor([0.3, math.log(1.7)], dtype=torch.float64)
     powered = Powered(th.families.Normal(), 0.5)
 
@@ -77,9 +81,13 @@ def test_its_mean_is_highest_at_the_true_density():
 
 @pytest.mark.parametrize("family", ["normal", "student_t", "poisson", "weibull", "negative_binomial"])
 def test_gradient_and_information_are_those_of_differentiation(family):
-    """The regression's sums of scores and curvatures against reverse-mode differentiation of Σ H_β through the coefficients."""
+    """The regression's sums of scores and curvatures against reverse-mode differentiation of Σ H_β through
+    the coefficients."""
     rng = np.random.default_rng(2)
-    data = {"y": rng.poisson(4.0, 30) + (0.5 if family in ("weibull", "normal", "student_t") else 0.0), "x": rng.normal(size=30)}
+    data = {
+        "y": rng.poisson(4.0, 30) + (0.5 if family in ("weibull", "normal", "student_t") else 0.0),
+        "x": rng.normal(size=30),
+    }
     term = th.fit("y ~ x", data, family=family, on_failure="return").objective.terms[0]
     model, batch = term.model, next(iter(term.source.batches()))
     with torch.no_grad():
@@ -103,25 +111,37 @@ def test_gradient_and_information_are_those_of_differentiation(family):
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 1.0])
 def test_the_sandwich_is_the_closed_form_at_the_normal(beta):
-    """J⁻¹KJ⁻¹ of H_β with each row's y replaced by a fine grid of normal quantiles: σ²/n over `efficiency`, σ²/2n over `efficiency_of_scale`."""
+    """J⁻¹KJ⁻¹ of H_β with each row's y replaced by a fine grid of normal quantiles: σ²/n over `efficiency`,
+    σ²/2n over `efficiency_of_scale`."""
     n = 4001
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     fit = th.fit("y ~ 1", {"y": (3 + 2 * torch.special.ndtri(u)).numpy()}, robust=th.DensityPower(beta))
     np.testing.assert_allclose(fit.estimates, [3.0, 2.0], atol=5e-3)
     error, scale = fit.standard_errors(), fit.estimates["scale"]
-    assert (scale**2 / n) / error["Intercept"] ** 2 == pytest.approx(th.DensityPower(beta).efficiency, rel=5e-3)
-    assert (scale**2 / (2 * n)) / error["scale"] ** 2 == pytest.approx(th.DensityPower(beta).efficiency_of_scale, rel=5e-3)
+    assert (scale**2 / n) / error["Intercept"] ** 2 == pytest.approx(
+        th.DensityPower(beta).efficiency, rel=5e-3
+    )
+    assert (scale**2 / (2 * n)) / error["scale"] ** 2 == pytest.approx(
+        th.DensityPower(beta).efficiency_of_scale, rel=5e-3
+    )
 
 
 def test_efficiencies_are_the_papers():
-    """Basu et al. (1998), table 1: asymptotic efficiencies of mean and standard deviation, in %: β 0.1: 98.8, 97.6; 0.5: 83.8, 73.4 …"""
-    for beta, mean, scale in ((0.02, 0.999, 0.999), (0.1, 0.988, 0.976), (0.5, 0.838, 0.731), (1.0, 0.650, 0.541)):
+    """Basu et al. (1998), table 1: asymptotic efficiencies of mean and standard deviation, in %: β 0.1: 98.8,
+    97.6; 0.5: 83.8, 73.4 …"""
+    for beta, mean, scale in (
+        (0.02, 0.999, 0.999),
+        (0.1, 0.988, 0.976),
+        (0.5, 0.838, 0.731),
+        (1.0, 0.650, 0.541),
+    ):
         assert th.DensityPower(beta).efficiency == pytest.approx(mean, abs=6e-4)
         assert th.DensityPower(beta).efficiency_of_scale == pytest.approx(scale, abs=6e-3)
 
 
 def test_outliers_do_not_move_it_and_move_maximum_likelihood():
-    """A fifth of the responses at 10⁶: the density-power line is, to rounding, that of the other rows under β's own equations with their share."""
+    """A fifth of the responses at 10⁶: the density-power line is, to rounding, that of the other rows
+    under β's own equations with their share."""
     data = line(60, 12)
     good = {k: v[:48] for k, v in data.items()}
     robust, alone = (th.fit("y ~ x", d, robust=th.DensityPower(0.5)) for d in (data, good))
@@ -157,7 +177,11 @@ def test_counts_with_outliers_keep_their_rate():
 
 def test_frequency_weights_are_rows():
     """A row of weight 3 is three rows, in the estimates and in the sandwich."""
-    data = {"y": np.array([1.0, 2.0, 2.5, 4.0, 30.0, 5.5]), "x": np.arange(6.0), "w": np.array([1.0, 3.0, 1.0, 2.0, 1.0, 1.0])}
+    data = {
+        "y": np.array([1.0, 2.0, 2.5, 4.0, 30.0, 5.5]),
+        "x": np.arange(6.0),
+        "w": np.array([1.0, 3.0, 1.0, 2.0, 1.0, 1.0]),
+    }
     times = data["w"].astype(int)
     one = th.fit("y ~ x", data, weights="w", robust=th.DensityPower(0.5))
     two = th.fit("y ~ x", {k: np.repeat(v, times) for k, v in data.items()}, robust=th.DensityPower(0.5))
@@ -166,7 +190,8 @@ def test_frequency_weights_are_rows():
 
 
 def test_the_bootstrap_refits_what_was_maximised():
-    """The errors of 40 clean rows and the sandwich's agree within what 60 draws can tell; log p alone would give ten times as much."""
+    """The errors of 40 clean rows and the sandwich's agree within what 60 draws can tell; log p alone
+    would give ten times as much."""
     fit = th.fit("y ~ x", line(40, 2, value=40.0), robust=th.DensityPower(0.5))
     ratio = fit.bootstrap(60)["x"].std() / fit.standard_errors()["x"]
     assert 0.6 < ratio < 1.6
@@ -195,7 +220,7 @@ def test_a_robust_fit_does_not_call_itself_a_likelihood():
             refused()
 
 
-# ---- trimmed -----------------------------------------------------------------------------------------------------------------
+# ---- trimmed -----------------------------------------------------------------------------------------------
 
 
 def test_trimmed_normal_is_least_trimmed_squares_over_all_subsets():
@@ -211,7 +236,9 @@ def test_trimmed_normal_is_least_trimmed_squares_over_all_subsets():
     fit = th.fit("y ~ a + b", {"y": y, "a": X[:, 1], "b": X[:, 2]}, robust=th.Trimmed(8 / 12))
     assert fit.kept.tolist() == list(best)
     rows = list(best)
-    np.testing.assert_allclose(fit.estimates[:3], np.linalg.lstsq(X[rows], y[rows], rcond=None)[0], rtol=1e-10)
+    np.testing.assert_allclose(
+        fit.estimates[:3], np.linalg.lstsq(X[rows], y[rows], rcond=None)[0], rtol=1e-10
+    )
     scale = fit.estimates["scale"]
     assert fit.maximised == pytest.approx(-8 * (0.5 * math.log(2 * math.pi) + math.log(scale) + 0.5))
     assert fit.certificate.ok
@@ -226,7 +253,9 @@ def test_trimmed_counts_reach_the_best_subset():
     y[2], y[7] = 30, 25
     values = {}
     for rows in itertools.combinations(range(8), 6):
-        part = th.fit("y ~ x", {"y": y[list(rows)], "x": x[list(rows)]}, family="poisson", on_failure="return")
+        part = th.fit(
+            "y ~ x", {"y": y[list(rows)], "x": x[list(rows)]}, family="poisson", on_failure="return"
+        )
         values[rows] = part.log_likelihood
     fit = th.fit("y ~ x", {"y": y, "x": x}, family="poisson", robust=th.Trimmed(0.75, starts=30))
     best = max(values, key=values.get)
@@ -242,8 +271,9 @@ def test_keeping_every_row_is_maximum_likelihood():
 
 
 def test_stack_loss_has_the_subset_and_the_outliers_of_robustbase():
-    """R 2.7.1, robustbase, tests/tlts.Rout.save, ltsReg(stack.loss ~ ., stackloss): n 21, half 13, best subsample 5 … 12, 15 … 19; after
-    reweighting, outliers 1, 3, 4, 21 and coefficients −37.6525, 0.7977, 0.5773, −0.0671, which are least squares of the other 17 rows.
+    """R 2.7.1, robustbase, tests/tlts.Rout.save, ltsReg(stack.loss ~ ., stackloss): n 21, half 13, best
+    subsample 5 … 12, 15 … 19; after reweighting, outliers 1, 3, 4, 21 and coefficients −37.6525, 0.7977,
+    0.5773, −0.0671, which are least squares of the other 17 rows.
     """
     half = th.fit(STACK, STACKLOSS, robust=th.Trimmed(13 / 21))
     assert (half.kept + 1).tolist() == [5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 17, 18, 19]
@@ -256,7 +286,10 @@ def test_stack_loss_has_the_subset_and_the_outliers_of_robustbase():
 def test_stack_loss_is_the_best_of_all_subsets():
     """All 203,490 subsets of 13 of the 21 days, by their normal equations."""
     data = _columns(STACKLOSS)
-    y, columns = data["loss"] - data["loss"].mean(), [data[k] for k in ("air_flow", "water_temperature", "acid")]
+    y, columns = (
+        data["loss"] - data["loss"].mean(),
+        [data[k] for k in ("air_flow", "water_temperature", "acid")],
+    )
     X = np.column_stack([np.ones(21)] + [(c - c.mean()) / c.std() for c in columns])
     subsets = np.array(list(itertools.combinations(range(21), 13)))
     mask = np.zeros((len(subsets), 21))
@@ -270,7 +303,8 @@ def test_stack_loss_is_the_best_of_all_subsets():
 
 
 def test_twenty_numbers_have_the_location_of_robustbase():
-    """The same file, ltsReg(y20): least trimmed squares of a location, reweighted: 44.6; of keep = 1: 33.0."""
+    """The same file, ltsReg(y20): least trimmed squares of a location, reweighted: 44.6; of keep = 1:
+    33.0."""
     y20 = [2, 3, 4, 8, 12, 22, 28, 29, 33, 34, 38, 40, 41, 47, 48, 50, 51, 54, 56, 59]
     every = th.fit("y ~ 1", {"y": np.array(y20, dtype=float)}, robust=th.Trimmed(1.0))
     assert every.estimates["Intercept"] == pytest.approx(33.0, abs=0.05)
@@ -280,7 +314,8 @@ def test_twenty_numbers_have_the_location_of_robustbase():
 
 
 def test_it_breaks_down_where_more_rows_are_bad_than_are_left_out():
-    """n = 60, keep = 0.7: 18 rows are left out. 18 rows at 10⁶ are harmless, and 19 are not (Neykov and Müller 2003)."""
+    """n = 60, keep = 0.7: 18 rows are left out. 18 rows at 10⁶ are harmless, and 19 are not (Neykov and
+    Müller 2003)."""
     holds, breaks = (th.fit("y ~ x", line(60, bad), robust=th.Trimmed(0.7, **few)) for bad in (18, 19))
     assert abs(holds.estimates[["Intercept", "x"]] - [1, 2]).max() < 0.6
     assert holds.kept.tolist() == list(range(42))
@@ -294,7 +329,9 @@ def test_trimmed_is_equivariant():
     one, two = (th.fit("y ~ x", d, robust=th.Trimmed(0.75, **few)) for d in (data, moved))
     assert one.kept.tolist() == two.kept.tolist()
     e = one.estimates
-    np.testing.assert_allclose(two.estimates, [3 * e["Intercept"] + 7, (3 * e["x"] - 2) / 10, 3 * e["scale"]], rtol=1e-9)
+    np.testing.assert_allclose(
+        two.estimates, [3 * e["Intercept"] + 7, (3 * e["x"] - 2) / 10, 3 * e["scale"]], rtol=1e-9
+    )
 
 
 def test_reweighting_is_maximum_likelihood_of_the_rows_within_the_cut_off():
@@ -316,7 +353,9 @@ def test_the_scale_of_the_rows_kept_is_made_consistent_by_its_factor(keep):
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     z = torch.special.ndtri(u)
     central = z[z.abs().argsort()[: int(keep * len(z))]]
-    assert float(central.square().mean().sqrt()) * th.Trimmed(keep).consistency == pytest.approx(1.0, abs=1e-4)
+    assert float(central.square().mean().sqrt()) * th.Trimmed(keep).consistency == pytest.approx(
+        1.0, abs=1e-4
+    )
 
 
 def test_a_mixed_up_fit_of_half_the_rows_has_the_same_seed_the_same_answer():
@@ -327,9 +366,11 @@ def test_a_mixed_up_fit_of_half_the_rows_has_the_same_seed_the_same_answer():
 
 
 def test_phones_leave_out_the_years_of_minutes():
-    """Rousseeuw and Leroy (1987), §2.2: in 1964 to 1969 (rows 14 … 19) minutes were counted for calls, and parts of 1963 and 1970 with them.
+    """Rousseeuw and Leroy (1987), §2.2: in 1964 to 1969 (rows 14 … 19) minutes were counted for calls, and
+    parts of 1963 and 1970 with them.
 
-    Their line by least median of squares is −5.610 + 0.115·year in tens of millions, and by least squares −26.01 + 0.504·year.
+    Their line by least median of squares is −5.610 + 0.115·year in tens of millions, and by least squares
+    −26.01 + 0.504·year.
     """
     plain = th.fit("calls ~ year", PHONES).estimates
     np.testing.assert_allclose([plain["Intercept"] / 10, plain["year"] / 10], [-26.01, 0.504], atol=5e-3)
@@ -386,7 +427,12 @@ def test_families_without_the_integral_are_refused():
     with pytest.raises(BadArgument, match="kinks"):
         th.fit("calls ~ year", PHONES, family="laplace", robust="density_power")
     with pytest.raises(BadArgument, match="censored"):
-        th.fit("Surv(y, event) ~ 1", {"y": [1.0, 2.0, 3.0], "event": [1, 1, 0]}, family="weibull", robust="density_power")
+        th.fit(
+            "Surv(y, event) ~ 1",
+            {"y": [1.0, 2.0, 3.0], "event": [1, 1, 0]},
+            family="weibull",
+            robust="density_power",
+        )
 
     @th.model(m=0.0)
     def own(batch, m):

@@ -1,4 +1,5 @@
-"""RLHF and DPO on a toy language whose sentences can all be written out: the optimum π_ref e^{r/β}/Z is known, and every method reaches it."""
+"""RLHF and DPO on a toy language whose sentences can all be written out: the optimum π_ref e^{r/β}/Z is
+known, and every method reaches it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ V, END, BOS, LENGTH, BETA = (
 
 
 class Tree(nn.Module):
-    """Free logits for every beginning of a sentence, words and end alone: it can be any distribution of sentences."""
+    """Free logits for every beginning of a sentence, words and end alone: it can be any distribution of
+    sentences."""
 
     def __init__(self, seed):
         super().__init__()
@@ -39,7 +41,9 @@ class Tree(nn.Module):
             code = code * V + tokens[:, t]
             place[:, t] = (code + 7 * t) % V**LENGTH if t else 0
         logits = self.table[place]
-        return torch.cat([logits, torch.full((*tokens.shape, 1), -torch.inf, dtype=logits.dtype)], -1)  # BOS is never drawn
+        return torch.cat(
+            [logits, torch.full((*tokens.shape, 1), -torch.inf, dtype=logits.dtype)], -1
+        )  # BOS is never drawn
 
 
 def sentences():
@@ -53,7 +57,11 @@ def sentences():
 def worth(answer):
     """Word 1 is good, word 2 after word 1 better; an answer that is cut off is bad."""
     a = answer.tolist()
-    return 0.4 * a.count(1) + sum(x == 1 and y == 2 for x, y in itertools.pairwise(a)) - (0.0 if a[-1] == END else 0.5)
+    return (
+        0.4 * a.count(1)
+        + sum(x == 1 and y == 2 for x, y in itertools.pairwise(a))
+        - (0.0 if a[-1] == END else 0.5)
+    )
 
 
 EVERY = sentences()
@@ -104,12 +112,22 @@ def test_every_method_reaches_the_closed_form_optimum(both, method):
     advantage, weights, more = METHODS[method]
     best = optimum(reference)
     draws = Generations(
-        [[BOS]], reward, max_new_tokens=LENGTH, end=END, num_generations=256, advantage=advantage, reference=reference, **more
+        [[BOS]],
+        reward,
+        max_new_tokens=LENGTH,
+        end=END,
+        num_generations=256,
+        advantage=advantage,
+        reference=reference,
+        **more,
     )
     with torch.no_grad():
         before = float((log_probs(policy).exp() * (log_probs(policy) - best)).sum())
     policy = th.fit(
-        policy, draws, weights=weights, solver=th.Stochastic(steps=150, learning_rate=0.1, lr_schedule="linear")
+        policy,
+        draws,
+        weights=weights,
+        solver=th.Stochastic(steps=150, learning_rate=0.1, lr_schedule="linear"),
     ).model
     with torch.no_grad():
         now = log_probs(policy)
@@ -118,13 +136,16 @@ def test_every_method_reaches_the_closed_form_optimum(both, method):
 
 
 def test_the_expected_step_is_the_gradient_of_the_reward_less_the_divergence(both):
-    """All pairs of sentences, each as often as it is drawn, RLOO: the weighted likelihood's gradient to 1e-10."""
+    """All pairs of sentences, each as often as it is drawn, RLOO: the weighted likelihood's gradient to
+    1e-10."""
     policy, reference = both
     reference.network.table.data += 0.3
     reference.network.table.data[:, 0] -= 0.5
     lp, ref = log_probs(policy), log_probs(reference).detach()
     p = lp.exp()
-    (wanted,) = torch.autograd.grad((p * (R - BETA * (lp - ref))).sum(), policy.network.table, retain_graph=True)
+    (wanted,) = torch.autograd.grad(
+        (p * (R - BETA * (lp - ref))).sum(), policy.network.table, retain_graph=True
+    )
     total = R - BETA * (lp.detach() - ref)
     n = len(EVERY)
     pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
@@ -136,14 +157,20 @@ def test_the_expected_step_is_the_gradient_of_the_reward_less_the_divergence(bot
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_each_estimate_of_the_divergence_has_the_gradient_that_it_is_said_to_have(estimator):
-    """Expectations over all five outcomes: k1's gradient is 0, k2's that of KL(π ‖ π_ref), k3's that of KL(π_ref ‖ π)."""
+    """Expectations over all five outcomes: k1's gradient is 0, k2's that of KL(π ‖ π_ref), k3's that of
+    KL(π_ref ‖ π)."""
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(5, generator=g, dtype=torch.float64, requires_grad=True)
-    lp, ref = torch.log_softmax(logits, 0), torch.log_softmax(torch.randn(5, generator=g, dtype=torch.float64), 0)
+    lp, ref = (
+        torch.log_softmax(logits, 0),
+        torch.log_softmax(torch.randn(5, generator=g, dtype=torch.float64), 0),
+    )
     p = lp.detach().exp()
     forward, reverse = (ref.exp() * (ref - lp)).sum(), (lp.exp() * (lp - ref)).sum()
     if estimator != "k2":
-        assert float((p * kl_estimate(lp, ref, estimator)).sum().detach()) == pytest.approx(float(reverse.detach()), abs=1e-12)
+        assert float((p * kl_estimate(lp, ref, estimator)).sum().detach()) == pytest.approx(
+            float(reverse.detach()), abs=1e-12
+        )
     (found,) = torch.autograd.grad((p * kl_estimate(lp, ref, estimator)).sum(), logits, retain_graph=True)
     wanted = {"k1": 0 * reverse, "k2": reverse, "k3": forward}[estimator]
     (slope,) = torch.autograd.grad(wanted, logits, retain_graph=True)
@@ -155,10 +182,18 @@ def test_each_estimate_of_the_divergence_has_the_gradient_that_it_is_said_to_hav
 
 
 def test_ends_and_cuts_are_apart_and_the_mask_is_one(both):
-    """The end counts as a term, what fills a row up does not; log π, the reference and every mean see the same tokens."""
+    """The end counts as a term, what fills a row up does not; log π, the reference and every mean see the
+    same tokens."""
     policy, reference = both
     draws = Generations(
-        [[BOS], [BOS, 1]], reward, max_new_tokens=2, end=END, num_generations=40, reference=reference, kl_coef=0.1, truncated=-5.0
+        [[BOS], [BOS, 1]],
+        reward,
+        max_new_tokens=2,
+        end=END,
+        num_generations=40,
+        reference=reference,
+        kl_coef=0.1,
+        truncated=-5.0,
     )
     batch = next(draws.batches(policy))
     last = batch.count.cumsum(1) == batch.count.sum(1, keepdim=True)
@@ -169,7 +204,9 @@ def test_ends_and_cuts_are_apart_and_the_mask_is_one(both):
     assert bool((batch["return"][cut].amin(1) < -4).all())
     for name in ("log_prob", "reference", "return", "advantage"):
         assert bool((batch[name][batch.count == 0] == 0).all()), name
-    assert torch.equal(batch["log_prob"], batch["reference"])  # the policy has not moved: every ratio is exactly 1
+    assert torch.equal(
+        batch["log_prob"], batch["reference"]
+    )  # the policy has not moved: every ratio is exactly 1
     assert torch.equal(Clipped()(batch, policy.log_prob(batch).detach()), batch["advantage"])
     found = draws.measured()
     assert found["kl"] == 0
@@ -187,14 +224,23 @@ def test_grpos_divisions_can_be_left_out():
 
 
 @pytest.mark.parametrize("killed", [3, 4, 5, 6])
-@pytest.mark.parametrize("minibatches", [{}, {"epochs": 2, "batch_size": 3}], ids=["a pass a step", "a pass in parts"])
+@pytest.mark.parametrize(
+    "minibatches", [{}, {"epochs": 2, "batch_size": 3}], ids=["a pass a step", "a pass in parts"]
+)
 def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, minibatches, killed):
-    """Between passes and in the middle of one, whose answers are of a policy that is gone and cannot be drawn again."""
+    """Between passes and in the middle of one, whose answers are of a policy that is gone and cannot be drawn
+    again."""
 
     def optimise(path, steps):
         policy = Autoregressive(Tree(1))
         draws = Generations(
-            [[BOS], [BOS, 2]], reward, max_new_tokens=2, end=END, prompts_per_step=1, advantage=RLOO(), **minibatches
+            [[BOS], [BOS, 2]],
+            reward,
+            max_new_tokens=2,
+            end=END,
+            prompts_per_step=1,
+            advantage=RLOO(),
+            **minibatches,
         )
         solver = th.Stochastic(steps=8, evaluate_every=1, checkpoint=path)
         objective = th.Objective([th.LogLikelihood(policy, draws, Clipped(0.2))])
@@ -210,7 +256,16 @@ def test_a_killed_run_on_generations_goes_on_bit_for_bit(tmp_path, minibatches, 
 
 def test_another_climb_begins_with_a_pass_of_its_own():
     """What is left of a pass is another policy's: the first batch of a run has ratio 1."""
-    draws = Generations([[BOS]], reward, max_new_tokens=2, end=END, num_generations=8, advantage=RLOO(), epochs=2, batch_size=4)
+    draws = Generations(
+        [[BOS]],
+        reward,
+        max_new_tokens=2,
+        end=END,
+        num_generations=8,
+        advantage=RLOO(),
+        epochs=2,
+        batch_size=4,
+    )
     next(draws.minibatches(Autoregressive(Tree(1))))
     other = Autoregressive(Tree(2))
     batch = next(draws.minibatches(other))
@@ -221,15 +276,19 @@ def test_what_cannot_be_generated_or_rewarded_is_named(both):
     policy = both[0]
 
     def draws(reward=reward, **more):
-        return next(Generations([[BOS]], reward, **({"max_new_tokens": 2, "end": END} | more)).batches(policy))
+        return next(
+            Generations([[BOS]], reward, **({"max_new_tokens": 2, "end": END} | more)).batches(policy)
+        )
 
     with pytest.raises(EmptyData, match="no prompts"):
         Generations([], reward, max_new_tokens=2)
     with pytest.raises(BadArgument, match="prompt 1 has the shape"):
         Generations([[BOS], []], reward, max_new_tokens=2)
-    with pytest.raises(BadArgument, match="prompt 0 has 3 tokens, and with an answer of 2 more than context=4"):
+    with pytest.raises(
+        BadArgument, match="prompt 0 has 3 tokens, and with an answer of 2 more than context=4"
+    ):
         Generations([[BOS, 1, 2]], reward, max_new_tokens=2, context=4)
-    with pytest.raises(BadArgument, match="length=0"):
+    with pytest.raises(BadArgument, match="max_new_tokens=0"):
         Generations([[BOS]], reward, max_new_tokens=0)
     with pytest.raises(BadArgument, match="reference="):
         Generations([[BOS]], reward, max_new_tokens=2, kl_coef=0.1)
@@ -243,15 +302,24 @@ def test_what_cannot_be_generated_or_rewarded_is_named(both):
 
 def test_a_reward_that_never_varies_ends_as_a_fit_that_says_so(both, tmp_path):
     source = Generations(
-        [[BOS]], lambda prompts, answers: torch.full((len(answers),), 0.25), max_new_tokens=2, end=END, advantage=RLOO()
+        [[BOS]],
+        lambda prompts, answers: torch.full((len(answers),), 0.25),
+        max_new_tokens=2,
+        end=END,
+        advantage=RLOO(),
     )
     solver = th.Stochastic(steps=100, checkpoint=tmp_path / "last", checkpoint_every=5)
     fit = th.fit(both[0], source, weights=Advantage(), solver=solver)
     assert fit.certificate.status == "stochastic"
     assert fit.certificate.steps == 20
-    assert "0.25 for every answer of the last 20 passes: it never varied, so that nothing was learnt" in fit.certificate.detail
+    assert (
+        "0.25 for every answer of the last 20 passes: it never varied, so that nothing was learnt"
+        in fit.certificate.detail
+    )
     assert (tmp_path / "last").exists()
-    again = th.fit(both[0], source, weights=Advantage(), solver=solver)  # finished there too: no further pass is drawn
+    again = th.fit(
+        both[0], source, weights=Advantage(), solver=solver
+    )  # finished there too: no further pass is drawn
     assert again.certificate.steps == 20
 
 
@@ -263,32 +331,54 @@ def test_a_solved_task_ends_as_a_fit_that_says_so(both):
         return torch.tensor([float(len(a) == 3 and bool((a == best).all())) for a in answers])
 
     source = Generations(
-        [[BOS], [BOS]], right, max_new_tokens=LENGTH, end=END, num_generations=32, prompts_per_step=1, advantage=RLOO()
+        [[BOS], [BOS]],
+        right,
+        max_new_tokens=LENGTH,
+        end=END,
+        num_generations=32,
+        prompts_per_step=1,
+        advantage=RLOO(),
     )
-    fit = th.fit(policy, source, weights=Advantage(), solver=th.Stochastic(steps=2000, learning_rate=0.3, lr_schedule="constant"))
+    fit = th.fit(
+        policy,
+        source,
+        weights=Advantage(),
+        solver=th.Stochastic(steps=2000, learning_rate=0.3, lr_schedule="constant"),
+    )
     assert fit.certificate.steps < 2000
-    assert "The reward was 1 for every answer of the last 20 passes: the task is solved" in fit.certificate.detail
+    assert (
+        "The reward was 1 for every answer of the last 20 passes: the task is solved"
+        in fit.certificate.detail
+    )
     assert "Ended before its 2000 steps" in fit.certificate.detail
 
 
 def test_training_goes_on_while_a_prompt_still_varies(both):
-    """Of 30 prompts, one a pass, the last alone is not solved: 29 passes in a row have equal rewards, and are not the end."""
+    """Of 30 prompts, one a pass, the last alone is not solved: 29 passes in a row have equal rewards, and are
+    not the end."""
     prompts = [[BOS]] * 29 + [[BOS, 1]]
 
     def reward(asked, answers):
-        return torch.tensor([1.0 if len(p) == 1 else float(a[0] == 2) for p, a in zip(asked, answers, strict=True)])
+        return torch.tensor(
+            [1.0 if len(p) == 1 else float(a[0] == 2) for p, a in zip(asked, answers, strict=True)]
+        )
 
-    source = Generations(prompts, reward, max_new_tokens=1, num_generations=16, prompts_per_step=1, advantage=RLOO())
+    source = Generations(
+        prompts, reward, max_new_tokens=1, num_generations=16, prompts_per_step=1, advantage=RLOO()
+    )
     fit = th.fit(both[0], source, weights=Advantage(), solver=th.Stochastic(steps=70, learning_rate=1e-9))
     assert fit.certificate.steps == 70
     assert "The reward was" not in fit.certificate.detail
 
 
 def test_with_a_divergence_from_a_reference_a_constant_reward_still_teaches(both):
-    """E r − β KL at constant r is largest at the reference: training goes there, and the certificate names the constant reward."""
+    """E r − β KL at constant r is largest at the reference: training goes there, and the certificate names
+    the constant reward."""
     policy, reference = both
     with torch.no_grad():
-        policy.network.table.add_(torch.randn(policy.network.table.shape, generator=torch.Generator().manual_seed(3)))
+        policy.network.table.add_(
+            torch.randn(policy.network.table.shape, generator=torch.Generator().manual_seed(3))
+        )
     draws = Generations(
         [[BOS]],
         lambda p, a: torch.ones(len(a)),
@@ -322,11 +412,12 @@ def test_what_is_measured_of_generations_is_the_last_pass_and_no_average(both):
         assert source.measured()["length"] == pytest.approx(float(batch.count.sum() / len(batch)))
 
 
-# ---- DPO -------------------------------------------------------------------------------------------------------------------
+# ---- DPO ---------------------------------------------------------------------------------------------------
 
 
 def preferences():
-    """Every ordered pair of sentences, as often as a judge of reward r prefers the first: infinitely many judgements."""
+    """Every ordered pair of sentences, as often as a judge of reward r prefers the first: infinitely many
+    judgements."""
     pairs = [(a, b) for a in range(len(EVERY)) for b in range(len(EVERY)) if a != b]
     rows = [{"prompt": [BOS], "chosen": EVERY[a].tolist(), "rejected": EVERY[b].tolist()} for a, b in pairs]
     source = TokenPairs(rows, context=8)
@@ -335,7 +426,8 @@ def preferences():
 
 
 def test_dpo_reaches_the_same_optimum(both):
-    """Judges prefer a to b with probability σ(r_a − r_b), here with every pair: log π of every sentence is that of π_ref e^{r/β}/Z, to 1e-3."""
+    """Judges prefer a to b with probability σ(r_a − r_b), here with every pair: log π of every sentence is
+    that of π_ref e^{r/β}/Z, to 1e-3."""
     policy, reference = both
     model = DPO(policy, reference, beta=BETA)
     fit = th.fit(model, preferences(), solver=th.LBFGS(), on_failure="return")
@@ -343,10 +435,13 @@ def test_dpo_reaches_the_same_optimum(both):
 
 
 def test_dpo_is_the_published_loss():
-    """−log σ(β(log π(a)/π_ref(a) − log π(b)/π_ref(b))), each sum of log p over the answer's own tokens, one pair and one token at a time."""
+    """−log σ(β(log π(a)/π_ref(a) − log π(b)/π_ref(b))), each sum of log p over the answer's own tokens,
+    one pair and one token at a time."""
     g = torch.Generator().manual_seed(2)
     policy, reference = (
-        Autoregressive(th.networks.Transformer(11, layers=1, width=16, heads=2, generator=g, dtype=torch.float64))
+        Autoregressive(
+            th.networks.Transformer(11, layers=1, width=16, heads=2, generator=g, dtype=torch.float64)
+        )
         for _ in range(2)
     )
     with torch.no_grad():
@@ -364,18 +459,24 @@ def test_dpo_is_the_published_loss():
 
     wanted = []
     for row in rows:
-        ratio = [answer(policy, row["prompt"], row[w]) - answer(reference, row["prompt"], row[w]) for w in ("chosen", "rejected")]
+        ratio = [
+            answer(policy, row["prompt"], row[w]) - answer(reference, row["prompt"], row[w])
+            for w in ("chosen", "rejected")
+        ]
         wanted.append(logsigmoid(0.1 * (ratio[0] - ratio[1])))
     model = DPO(policy, reference, beta=0.1)
     torch.testing.assert_close(model.log_prob(pairs.whole), torch.stack(wanted), atol=1e-10, rtol=0)
     known = model.referenced(pairs)
     torch.testing.assert_close(model.log_prob(known.whole), torch.stack(wanted), atol=1e-10, rtol=0)
     flipped = DPO(policy, reference, beta=0.1, label_smoothing=0.1).log_prob(pairs.whole).exp()
-    torch.testing.assert_close(flipped, 0.9 * torch.stack(wanted).exp() + 0.1 * (1 - torch.stack(wanted).exp()))
+    torch.testing.assert_close(
+        flipped, 0.9 * torch.stack(wanted).exp() + 0.1 * (1 - torch.stack(wanted).exp())
+    )
 
 
 def test_the_loss_of_a_batch_is_trls():
-    """1.0086963: DPOTrainer._compute_loss of trl 1.16.0 (transformers 5, float32) on these ids, with LlamaForCausalLM and these weights."""
+    """1.0086963: DPOTrainer._compute_loss of trl 1.16.0 (transformers 5, float32) on these ids, with
+    LlamaForCausalLM and these weights."""
 
     def filled(k):
         net = th.networks.Transformer(11, layers=2, width=16, heads=2, hidden=48, epsilon=1e-5)
@@ -407,7 +508,10 @@ def same(a, b):
 def test_the_reference_is_a_frozen_copy_and_what_was_given_stays_as_it_is(both):
     policy, reference = both
     reference.network.eval()  # a mode of a part alone, which is to stay
-    before, pairs = state_of(reference), TokenPairs([{"prompt": [BOS], "chosen": [1, END], "rejected": [2, END]}], context=8)
+    before, pairs = (
+        state_of(reference),
+        TokenPairs([{"prompt": [BOS], "chosen": [1, END], "rejected": [2, END]}], context=8),
+    )
     model = DPO(policy, reference)
     model.train()
     kept = model.reference
@@ -418,7 +522,9 @@ def test_the_reference_is_a_frozen_copy_and_what_was_given_stays_as_it_is(both):
     assert set(model.referenced(pairs).whole) == names | {"chosen_reference", "rejected_reference"}
     assert set(pairs.whole) == names
     th.fit(model, preferences(), solver=th.Stochastic(steps=3, held_out=None))
-    draws = Generations([[BOS]], reward, max_new_tokens=2, end=END, reference=reference, kl_coef=0.1, advantage=RLOO())
+    draws = Generations(
+        [[BOS]], reward, max_new_tokens=2, end=END, reference=reference, kl_coef=0.1, advantage=RLOO()
+    )
     next(draws.batches(policy))
     policy.sample(torch.tensor([[BOS]]), 2)
     assert same(before, state_of(reference))
@@ -462,7 +568,9 @@ def test_adapters_begin_as_nothing_are_left_out_for_the_reference_and_can_be_wri
         for p in own.parameters():
             p.add_(0.1)
         for found, wanted in zip(
-            model.of_reference(pairs.whole), DPO(own, Autoregressive(net))._answers(own, pairs.whole), strict=True
+            model.of_reference(pairs.whole),
+            DPO(own, Autoregressive(net))._answers(own, pairs.whole),
+            strict=True,
         ):
             torch.testing.assert_close(found, wanted)
         torch.testing.assert_close(th.language.merge(net)(tokens), changed)

@@ -29,11 +29,16 @@ def linear(inputs: int, outputs: int) -> torch.nn.Module:
 
 
 def test_newton_over_a_linear_network_is_multinomial_regression(iris):
-    """The maximum of `species ~ sepal length` by the formula's blocked Newton: the same to 1e-6 nats, by Newton and by L-BFGS."""
+    """The maximum of `species ~ sepal length` by the formula's blocked Newton: the same to 1e-6 nats, by
+    Newton and by L-BFGS."""
     X, y = iris
     formula = th.fit("species ~ length", {"length": X[:, 0], "species": y}, family="categorical")
     for solver in (None, th.Newton(), th.LBFGS()):
-        fit = th.fit(th.models.Conditional(th.families.Categorical(3), linear(1, 2)), {"x": X[:, :1], "y": y}, solver=solver)
+        fit = th.fit(
+            th.models.Conditional(th.families.Categorical(3), linear(1, 2)),
+            {"x": X[:, :1], "y": y},
+            solver=solver,
+        )
         assert fit.certificate.status == "certified maximum"
         assert fit.certificate.concave
         assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)
@@ -85,7 +90,9 @@ def test_k_logits_and_k_minus_one_log_odds_are_the_same_model(iris):
         odds[0].bias.copy_(full[0].bias[1:] - full[0].bias[0])
     models = [th.models.Conditional(th.families.Categorical(3), net) for net in (full, odds)]
     torch.testing.assert_close(models[0].log_prob(batch), models[1].log_prob(batch), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(models[0].probabilities(batch), models[1].probabilities(batch), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        models[0].probabilities(batch), models[1].probabilities(batch), rtol=1e-12, atol=1e-12
+    )
     torch.testing.assert_close(models[0].probabilities(batch).sum(-1), torch.ones(150, dtype=torch.float64))
 
 
@@ -107,7 +114,9 @@ def test_a_prior_is_on_weights_and_not_on_biases(iris):
     prior = th.priors.Normal(1.0)
     columns = dict(zip("abcd", X.T, strict=True))
     formula = th.fit("y ~ a + b + c + d", columns | {"y": y}, family="categorical", prior=prior)
-    fit = th.fit(th.models.Conditional(th.families.Categorical(3), linear(4, 2)), {"x": X, "y": y}, prior=prior)
+    fit = th.fit(
+        th.models.Conditional(th.families.Categorical(3), linear(4, 2)), {"x": X, "y": y}, prior=prior
+    )
     assert fit.log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-6)
 
 
@@ -119,22 +128,27 @@ def test_a_network_of_the_wrong_width_is_named():
         th.models.Conditional("normal", linear(2, 2))
 
 
-# ---- every family ----------------------------------------------------------------------------------------------------------------
+# ---- every family ------------------------------------------------------------------------------------------
 
 N = 40
-CASES = [pytest.param(*case, id=f"{name}-{i}") for name, cases in EXAMPLES.items() for i, case in enumerate(cases)]
+CASES = [
+    pytest.param(*case, id=f"{name}-{i}") for name, cases in EXAMPLES.items() for i, case in enumerate(cases)
+]
 
 
 def table(family, parameters, extras):
     """Two predictors, a response drawn from the family at its example, and its extras."""
     rng = np.random.default_rng(0)
     y = draw(family, parameters, extras, N).numpy()
-    return {"y": y, "x": rng.normal(size=N), "z": rng.normal(size=N)} | {name: np.full(N, v) for name, v in extras.items()}
+    return {"y": y, "x": rng.normal(size=N), "z": rng.normal(size=N)} | {
+        name: np.full(N, v) for name, v in extras.items()
+    }
 
 
 @pytest.mark.parametrize(("family", "parameters", "extras"), CASES)
 def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, parameters, extras):
-    """η_j = b_j + W_j x of every parameter, read off one network, and by the formula's designs: at the same θ, row by row."""
+    """η_j = b_j + W_j x of every parameter, read off one network, and by the formula's designs: at the
+    same θ, row by row."""
     data = table(family, parameters, extras)
     batch = Batch({name: torch.tensor(v) for name, v in data.items()})
     k, generator = len(family.parameters), torch.Generator().manual_seed(1)
@@ -159,7 +173,9 @@ def test_a_linear_network_has_the_log_likelihood_of_the_formula(family, paramete
         }
         seen = {name for name in extras if name in family.outcome}  # what Surv(…) says
         further = {name: text for name, text in further.items() if name not in seen}
-        other, source = regression(f"{'Surv(y, event)' if seen else 'y'} ~ x + z", data, family, parameters=further)
+        other, source = regression(
+            f"{'Surv(y, event)' if seen else 'y'} ~ x + z", data, family, parameters=further
+        )
         theta = []
         for j, name in enumerate(family.parameters):
             p = next(p for p in other.predictors if p.parameter == name)
@@ -190,7 +206,9 @@ def test_newton_over_a_linear_network_is_the_formula_for_several_parameters(fami
     rng = np.random.default_rng(2)
     n = 300
     x, z = rng.normal(size=n), rng.normal(size=n)
-    first, second = (e + c * torch.tensor(x) for e, c in zip(eta_of(family, parameters), (0.3, -0.2), strict=True))
+    first, second = (
+        e + c * torch.tensor(x) for e, c in zip(eta_of(family, parameters), (0.3, -0.2), strict=True)
+    )
     y = family.sample(*family.natural([first, second]), generator=torch.Generator().manual_seed(0)).numpy()
     data = {"x": x, "z": z, "y": y}
     formula = th.fit("y ~ x + z", data, family, **{list(family.parameters)[1]: "~ x + z"})
@@ -215,7 +233,11 @@ def test_newton_over_a_linear_network_is_the_formula_for_several_parameters(fami
             r"shape \(4, 1\), and Normal\(\) describes one number a row.*y\[..., 0\] is such",
         ),
         (th.families.Poisson(), torch.zeros(4, 2), r"shape \(4, 2\)"),
-        (th.families.MultivariateNormal(2), torch.zeros(4, 3), r"shape \(4, 3\).*a vector of 2 a row. Accepted: \(4, 2\)"),
+        (
+            th.families.MultivariateNormal(2),
+            torch.zeros(4, 3),
+            r"shape \(4, 3\).*a vector of 2 a row. Accepted: \(4, 2\)",
+        ),
         (th.families.MultivariateNormal(2), torch.zeros(4), r"shape \(4,\).*Accepted: \(4, 2\)"),
     ],
 )

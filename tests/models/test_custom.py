@@ -14,9 +14,12 @@ STARTS = {"winter": th.interval(0, 1), "low": th.positive(1.0), "high": th.posit
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(STARTS)), ids=" ".join)
-def test_estimates_stand_under_their_own_names_in_whatever_order_the_parameters_are_given(order: tuple[str, ...]) -> None:
-    """Hasselblad (1969), deaths of women over 80 in The Times: a mixture of two Poissons, means 1.2561 and 2.6634, share 0.3599 of the
-    first, log-likelihood −1989.946 (as Everitt and Hand, 1981, §4.4.1, give them)."""
+def test_estimates_stand_under_their_own_names_in_whatever_order_the_parameters_are_given(
+    order: tuple[str, ...],
+) -> None:
+    """Hasselblad (1969), deaths of women over 80 in The Times: a mixture of two Poissons, means 1.2561 and
+    2.6634, share 0.3599 of the first, log-likelihood −1989.946 (as Everitt and Hand, 1981, §4.4.1, give
+    them)."""
 
     @th.model(measure="mass", **{name: STARTS[name] for name in order})
     def mixture(batch, winter, low, high):  # type: ignore[no-untyped-def]
@@ -28,7 +31,9 @@ def test_estimates_stand_under_their_own_names_in_whatever_order_the_parameters_
 
     fit = th.fit(mixture, DEATHS, weights="days")
     assert list(fit.estimates.index) == list(order)
-    assert fit.estimates.to_dict() == pytest.approx({"winter": 0.6401, "low": 1.2561, "high": 2.6634}, abs=5e-5)
+    assert fit.estimates.to_dict() == pytest.approx(
+        {"winter": 0.6401, "low": 1.2561, "high": 2.6634}, abs=5e-5
+    )
     assert fit.log_likelihood == pytest.approx(-1989.946, abs=5e-4)
 
 
@@ -61,8 +66,11 @@ def test_parameters_and_arguments_must_agree() -> None:
     ids=str,
 )
 def test_a_constraint_starts_where_it_is_told(constraint, value: list[float]) -> None:  # type: ignore[no-untyped-def]
-    """constrain(unconstrain(v)) = v, and the unconstrained start is free: moved anywhere, it stays in the set."""
+    """constrain(unconstrain(v)) = v, and the unconstrained start is free: moved anywhere, it stays in the
+    set."""
     start = constraint.start()
     assert constraint.constrain(start).reshape(-1).tolist() == pytest.approx(value, rel=1e-14)
-    moved = constraint.constrain(start + torch.linspace(-3, 3, start.numel() or 1, dtype=torch.float64).reshape(start.shape))
+    moved = constraint.constrain(
+        start + torch.linspace(-3, 3, start.numel() or 1, dtype=torch.float64).reshape(start.shape)
+    )
     assert bool(torch.isfinite(moved).all())

@@ -44,7 +44,9 @@ def test_a_symmetric_dirichlet_solves_its_moment_equation():
     y = np.random.default_rng(0).dirichlet([1.0, 2.0, 4.0], size=200)
     fit = th.fit(Dirichlet(3), y)
     alpha = torch.tensor(fit.estimates.to_numpy())
-    np.testing.assert_allclose(torch.digamma(alpha) - torch.digamma(alpha.sum()), np.log(y).mean(0), atol=1e-9)
+    np.testing.assert_allclose(
+        torch.digamma(alpha) - torch.digamma(alpha.sum()), np.log(y).mean(0), atol=1e-9
+    )
 
 
 def test_the_mean_and_draws_of_the_fitted_vector(points):

@@ -57,7 +57,12 @@ def test_the_factor_solves(J):
 
 
 def test_sums_are_sums_of_matrices_in_place_or_not():
-    for a, b in [(eliminated(0), eliminated(1)), (plain(0), plain(1)), (eliminated(0), plain(1)), (plain(0), eliminated(1))]:
+    for a, b in [
+        (eliminated(0), eliminated(1)),
+        (plain(0), plain(1)),
+        (eliminated(0), plain(1)),
+        (plain(0), eliminated(1)),
+    ]:
         wanted = a.dense() + b.dense()
         close((a + b).dense(), wanted)
         close(a.accumulate(b).dense(), wanted)
@@ -93,4 +98,6 @@ def test_the_pivot_is_one_less_the_squared_multiple_correlation_of_the_last_colu
 
 def test_columns_of_any_size_have_the_same_pivot():
     J, s = plain().dense(), torch.tensor([1e-8, 1.0, 1e8] * 4, dtype=torch.float64)
-    assert Information(J * s * s[:, None]).factor().pivot == pytest.approx(Information(J).factor().pivot, rel=1e-9)
+    assert Information(J * s * s[:, None]).factor().pivot == pytest.approx(
+        Information(J).factor().pivot, rel=1e-9
+    )

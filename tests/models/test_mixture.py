@@ -48,16 +48,23 @@ class Plain(torch.nn.Module):
 
 def shaken(model: Mixture, seed: int = 1) -> Mixture:
     theta = get_theta(model)
-    set_theta(model, 0.4 * torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+    set_theta(
+        model,
+        0.4 * torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),
+    )
     return model
 
 
 def cases() -> dict[str, tuple[Mixture, Batch]]:
     y = numbers()
     vectors = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    counts = torch.poisson(torch.full((60,), 3.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4))
+    counts = torch.poisson(
+        torch.full((60,), 3.0, dtype=torch.float64), generator=torch.Generator().manual_seed(4)
+    )
     trials = torch.full((60,), 9.0, dtype=torch.float64)
-    regression, table = regressions("y ~ x + C(g)", {"y": y.numpy(), "x": numbers(seed=5).numpy(), "g": ["a", "b", "c"] * 20}, 2)
+    regression, table = regressions(
+        "y ~ x + C(g)", {"y": y.numpy(), "x": numbers(seed=5).numpy(), "g": ["a", "b", "c"] * 20}, 2
+    )
     return {
         "normal": (shaken(Mixture("normal", 3)), Batch({"y": y})),
         "vectors": (shaken(Mixture(MultivariateNormal(2), 2)), Batch({"y": vectors})),
@@ -72,7 +79,7 @@ def cases() -> dict[str, tuple[Mixture, Batch]]:
 CASES = cases()
 
 
-# ---- the density ---------------------------------------------------------------------------------------------------------------
+# ---- the density -------------------------------------------------------------------------------------------
 
 
 def test_log_p_is_the_logarithm_of_the_weighted_sum_of_densities():
@@ -110,12 +117,13 @@ def test_draws_and_the_mean_are_those_of_the_mixture():
     assert float(drawn.var()) == pytest.approx(3.54, rel=0.03)
 
 
-# ---- derivatives ---------------------------------------------------------------------------------------------------------------
+# ---- derivatives -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_and_the_information_are_those_of_automatic_differentiation(name):
-    """Fisher's identity and Louis' (1982), against two passes of reverse mode through logsumexp, rows weighted."""
+    """Fisher's identity and Louis' (1982), against two passes of reverse mode through logsumexp, rows
+    weighted."""
     model, batch = CASES[name]
     weight = torch.arange(len(batch), dtype=torch.float64) % 4
     own, plain = model.taylor(batch, weight), taylor(Plain(model), batch, weight)
@@ -145,7 +153,7 @@ def test_a_row_that_a_component_cannot_have_produced_says_nothing_of_it():
     assert bool((scores_of(model, batch)[:2, 3:] == 0).all())
 
 
-# ---- θ -------------------------------------------------------------------------------------------------------------------------
+# ---- θ -----------------------------------------------------------------------------------------------------
 
 
 def test_components_that_are_alike_are_put_in_order_and_p_does_not_change():
@@ -172,7 +180,7 @@ def test_weights_are_reported_whole_and_priors_name_their_logits():
     assert float(model.natural(get_theta(shaken(model)))[:3].sum()) == pytest.approx(1, abs=1e-15)
 
 
-# ---- formulas of the maximum ---------------------------------------------------------------------------------------------------
+# ---- formulas of the maximum -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", th.families.registry)
@@ -183,12 +191,17 @@ def test_where_a_family_has_a_formula_for_its_maximum_the_score_vanishes_there(n
     family, parameters, extras = EXAMPLES[name][0]
     generator = torch.Generator().manual_seed(2)
     own = {k: torch.full((80,), v, dtype=torch.float64) for k, v in extras.items()}
-    y = family.sample(*(torch.full((80,), v, dtype=torch.float64) for v in parameters), generator=generator, **own)
+    y = family.sample(
+        *(torch.full((80,), v, dtype=torch.float64) for v in parameters), generator=generator, **own
+    )
     weight = torch.rand(80, dtype=torch.float64, generator=generator)
     found = family.maximum(y, weight, **own)
     if found is None:
         return
-    eta = [p.link(torch.tensor(v, dtype=torch.float64)) for p, v in zip(family.parameters.values(), found, strict=True)]
+    eta = [
+        p.link(torch.tensor(v, dtype=torch.float64))
+        for p, v in zip(family.parameters.values(), found, strict=True)
+    ]
     _, score, _ = family.derivatives(y, eta, own, order=1)
     for s in score:
         assert abs(float(weight @ s)) < 1e-9 * float(weight @ s.abs() + 1)
@@ -200,7 +213,16 @@ def test_the_families_that_have_a_formula_for_their_maximum():
     base = th.families.Family.maximum
     found = {name for name, family in families.items() if family.maximum is not base}
     assert found == {
-        *("normal", "lognormal", "poisson", "geometric", "exponential", "bernoulli", "binomial", "inverse_gaussian"),
+        *(
+            "normal",
+            "lognormal",
+            "poisson",
+            "geometric",
+            "exponential",
+            "bernoulli",
+            "binomial",
+            "inverse_gaussian",
+        ),
         "multivariate_normal",
     }
 
@@ -211,7 +233,7 @@ def test_a_singular_covariance_has_no_maximum():
     assert not all(math.isfinite(v) for v in found)
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,7 +280,7 @@ def test_rows_that_no_component_describes_are_named():
         th.fit(Mixture("binomial", 2), {"y": [0.0, 1.0]})
 
 
-# ---- the data ------------------------------------------------------------------------------------------------------------------
+# ---- the data ----------------------------------------------------------------------------------------------
 
 
 def test_a_source_counted_otherwise_has_the_same_rows():

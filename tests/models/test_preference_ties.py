@@ -1,4 +1,5 @@
-"""Bradley–Terry with ties, margins and an advantage of the first; ratings that do not exist; linear rewards."""
+"""Bradley–Terry with ties, margins and an advantage of the first; ratings that do not exist; linear
+rewards."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from thetahat.errors import DataError, FlatDirection, ModelError, NoMaximum, Unk
 from thetahat.models.taylor import taylor
 from thetahat.preferences import BradleyTerry, Preferences
 
-# Agresti (2002), Categorical Data Analysis, 2nd ed., table 10.10: wins of the home team and of the visitors, season of 1987
+# Agresti (2002), Categorical Data Analysis, 2nd ed., table 10.10: wins of the home team and of the visitors,
+# season of 1987
 HOME = {
     "Milwaukee": "Detroit 4-3, Toronto 4-2, New York 4-3, Boston 6-1, Cleveland 4-2, Baltimore 6-0",
     "Detroit": "Milwaukee 3-3, Toronto 4-2, New York 4-3, Boston 6-0, Cleveland 6-1, Baltimore 4-3",
@@ -41,8 +43,9 @@ def pudding() -> Preferences:
 
 
 def test_ratings_and_ties_of_puddings_are_those_of_plackettluce():
-    """R, PlackettLuce 0.4.3, summary(PlackettLuce(R, weights = w, npseudo = 0, maxit = 7)) on Davidson's (1970) example 2: estimates, standard
-    errors, and the residual deviance, which counts each of the 745 tastings. It warns that seven iterations have not converged: 3e-4."""
+    """R, PlackettLuce 0.4.3, summary(PlackettLuce(R, weights = w, npseudo = 0, maxit = 7)) on Davidson's
+    (1970) example 2: estimates, standard errors, and the residual deviance, which counts each of the 745
+    tastings. It warns that seven iterations have not converged: 3e-4."""
     tastings = pudding()
     fit = th.fit(BradleyTerry(items=tastings.items, ties="davidson"), tastings)
     assert fit.certificate.status == "certified maximum"
@@ -63,8 +66,9 @@ def test_ratings_and_ties_of_puddings_are_those_of_plackettluce():
 
 
 def test_ties_are_a_log_linear_model():
-    """statsmodels: Davidson's model is the Poisson regression of the 45 counts on half-differences of ratings, on "tie", and on a constant a
-    pair (Fienberg and Larntz, 1976, Log linear representation for paired and multiple comparisons models)."""
+    """statsmodels: Davidson's model is the Poisson regression of the 45 counts on half-differences of
+    ratings, on "tie", and on a constant a pair (Fienberg and Larntz, 1976, Log linear representation for
+    paired and multiple comparisons models)."""
     tastings = pudding()
     batch = tastings.whole
     hot = np.eye(6)
@@ -78,7 +82,8 @@ def test_ties_are_a_log_linear_model():
 
 
 def test_the_advantage_of_the_home_team_is_that_of_bradleyterry2():
-    """R, BradleyTerry2's own test of the baseball data (Agresti, 2002, table 10.11, column 5): at.home 0.302; abilities as shares."""
+    """R, BradleyTerry2's own test of the baseball data (Agresti, 2002, table 10.11, column 5): at.home 0.302;
+    abilities as shares."""
     games = at_home()
     fit = th.fit(BradleyTerry(items=games.items, first=True), games)
     assert fit.observations == 273
@@ -90,7 +95,8 @@ def test_the_advantage_of_the_home_team_is_that_of_bradleyterry2():
 
 @pytest.mark.parametrize("ties", [None, "davidson", "rao_kupper"])
 def test_the_outcomes_of_a_pair_have_probabilities_that_sum_to_one(ties):
-    """Σ over a ≻ b, a ~ b, b ≻ a, each by log_prob of its own, out to differences at which naive forms overflow."""
+    """Σ over a ≻ b, a ~ b, b ≻ a, each by log_prob of its own, out to differences at which naive forms
+    overflow."""
     model = BradleyTerry(features=1, ties=ties, first=True)
     with torch.no_grad():
         for p in model.parameters():
@@ -102,15 +108,20 @@ def test_the_outcomes_of_a_pair_have_probabilities_that_sum_to_one(ties):
         log_p = [model.log_prob(Batch(b)) for b in (batch, swapped)]
         log_p += [] if ties is None else [model.log_prob(Batch(batch | {"tie": all_}))]
     assert all(bool(torch.isfinite(v).all()) for v in log_p)
-    torch.testing.assert_close(torch.logsumexp(torch.stack(log_p), 0), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        torch.logsumexp(torch.stack(log_p), 0), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0
+    )
     assert torch.allclose(model.probabilities(Batch(batch)).sum(-1), torch.ones(5, dtype=torch.float64))
     if ties is not None:
         tied = model.log_prob(Batch(swapped | {"tie": all_}))
-        torch.testing.assert_close(tied, log_p[2], msg="a tie has no winner: it is the same whoever is called so")
+        torch.testing.assert_close(
+            tied, log_p[2], msg="a tie has no winner: it is the same whoever is called so"
+        )
 
 
 def test_rao_and_kupper_are_as_printed():
-    """Rao and Kupper (1967), eq. 2.5: π_a/(π_a + θπ_b), and (θ² − 1)π_aπ_b / ((π_a + θπ_b)(θπ_a + π_b)), at π = 3 and 2, θ = 1.5."""
+    """Rao and Kupper (1967), eq. 2.5: π_a/(π_a + θπ_b), and (θ² − 1)π_aπ_b / ((π_a + θπ_b)(θπ_a + π_b)),
+    at π = 3 and 2, θ = 1.5."""
     model = BradleyTerry(items=2, ties="rao_kupper")
     with torch.no_grad():
         model.ratings.fill_(np.log(3 / 2))
@@ -182,7 +193,8 @@ def test_the_direction_of_an_unbeaten_item_makes_the_data_more_probable():
 
 
 def test_a_tie_connects_what_no_win_does():
-    """b lost to a and drew with it; a and c each won a game. Without the tie b would fall for ever; without a and c, ν would rise with r_a."""
+    """b lost to a and drew with it; a and c each won a game. Without the tie b would fall for ever; without a
+    and c, ν would rise with r_a."""
     games = Preferences(["a", "a", "a", "c"], ["b", "b", "c", "a"], tie=[0, 1, 0, 0])
     fit = th.fit(BradleyTerry(items=games.items, ties="davidson"), games)
     assert fit.certificate.status == "certified maximum"
@@ -205,10 +217,15 @@ def test_ties_that_never_or_always_occur_are_said():
 
 
 def test_ratings_without_a_reference_are_symmetric_under_a_prior():
-    """Whatever the order of the items, the ratings are the same, and their mean is 0: a normal prior on all prefers no item."""
-    tastings = [Preferences("winner", "loser", "count", tie="tie", data=shipped("pudding"), items=items) for items in _orders()]
+    """Whatever the order of the items, the ratings are the same, and their mean is 0: a normal prior on all
+    prefers no item."""
+    tastings = [
+        Preferences("winner", "loser", "count", tie="tie", data=shipped("pudding"), items=items)
+        for items in _orders()
+    ]
     fits = [
-        th.fit(BradleyTerry(items=t.items, ties="davidson", reference=False), t, prior=th.priors.Normal(0.5)) for t in tastings
+        th.fit(BradleyTerry(items=t.items, ties="davidson", reference=False), t, prior=th.priors.Normal(0.5))
+        for t in tastings
     ]
     assert abs(fits[0].estimates.drop("log_ties").sum()) < 1e-8
     assert (fits[0].estimates - fits[1].estimates).abs().max() < 1e-8
@@ -223,7 +240,8 @@ def _orders() -> list[list[str]]:
 
 @pytest.mark.parametrize("ties", [None, "davidson", "rao_kupper"])
 def test_the_expansion_of_linear_rewards_is_that_of_automatic_differentiation(ties):
-    """Value, gradient and information of BradleyTerry(features=…) beside those of the same model with a linear scorer."""
+    """Value, gradient and information of BradleyTerry(features=…) beside those of the same model with a
+    linear scorer."""
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(50, 3, generator=rng, dtype=torch.float64) for _ in range(2))
     batch = {"winner": x, "loser": y, "first": torch.sign(torch.randn(50, generator=rng))}
@@ -276,7 +294,8 @@ def test_columns_of_pairs_that_cannot_be_used_are_named():
 
 
 def test_robust_errors_are_of_independent_prompts():
-    """Each pair twice under one prompt: the sandwich is that of the pairs once, where the inverse information claims √2 less."""
+    """Each pair twice under one prompt: the sandwich is that of the pairs once, where the inverse information
+    claims √2 less."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 60, 2))
     once = Preferences(x, y)

@@ -18,8 +18,15 @@ CODES = {"wide": 90, "wider": 130}
 @pytest.fixture(scope="module")
 def frame():
     r = np.random.default_rng(5)
-    out = {"x": r.normal(size=N), "z": r.uniform(0.5, 2, N), "g": r.choice(list("abc"), N), "w": r.integers(0, 3, N) * 0.5}
-    out |= {name: np.char.add(name[0], r.permutation(np.arange(N) % k).astype(str)) for name, k in CODES.items()}
+    out = {
+        "x": r.normal(size=N),
+        "z": r.uniform(0.5, 2, N),
+        "g": r.choice(list("abc"), N),
+        "w": r.integers(0, 3, N) * 0.5,
+    }
+    out |= {
+        name: np.char.add(name[0], r.permutation(np.arange(N) % k).astype(str)) for name, k in CODES.items()
+    }
     eta = 0.3 + 0.5 * out["x"]
     out |= {
         "count": r.poisson(np.exp(eta)).astype(float),
@@ -44,7 +51,15 @@ RESPONSE = {
     "ordinal": "kind",
     "zero_inflated_poisson": "count",
 }
-DESIGNS = ["1", "x + z + g", "x + wide", "wide:x + g", "wide + wider + x", "x*wide", "0 + wide + offset(log(z))"]
+DESIGNS = [
+    "1",
+    "x + z + g",
+    "x + wide",
+    "wide:x + g",
+    "wide + wider + x",
+    "x*wide",
+    "0 + wide + offset(log(z))",
+]
 SETTINGS = {
     "plain": {},
     "weights": {"weights": "w"},
@@ -175,7 +190,9 @@ def test_scores_and_their_outer_product_are_those_of_automatic_differentiation(f
         lambda theta: torch.func.functional_call(model, {"coefficients": theta}, (few,)), get_theta(model)
     )
     torch.testing.assert_close(rows[:30], by_row, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close((rows * batch.count[:, None]).sum(0), model.taylor(batch, batch.count, order=1).gradient)
+    torch.testing.assert_close(
+        (rows * batch.count[:, None]).sum(0), model.taylor(batch, batch.count, order=1).gradient
+    )
     torch.testing.assert_close(
         model.outer(batch, batch.count).dense(), rows.T @ (rows * batch.count[:, None]), rtol=1e-8, atol=1e-9
     )
@@ -192,7 +209,9 @@ def test_a_kinked_family_has_the_outer_product_of_its_scores_for_information(fra
     """E[s sᵀ] = −E[∂² log p]: for Laplace the right side does not exist row by row."""
     model, source = regression("real ~ x", frame, th.families.Laplace())
     set_theta(model, model.start(source))
-    torch.testing.assert_close(model.taylor(source.whole).information.dense(), model.outer(source.whole).dense())
+    torch.testing.assert_close(
+        model.taylor(source.whole).information.dense(), model.outer(source.whole).dense()
+    )
 
 
 def test_holding_a_parameter_takes_it_out_of_theta_and_changes_nothing_else(frame):
@@ -212,7 +231,9 @@ def test_constants_are_reported_on_their_own_scale_and_predictors_on_their_links
     torch.testing.assert_close(model.natural(theta), torch.cat([theta[:2], theta[2:].exp()]))
     assert model.constants == [False, False, True]
     assert model.slopes == [False, True, False]
-    spread, _ = regression("count ~ x", frame, th.families.get("negative_binomial"), parameters={"dispersion": "~ z"})
+    spread, _ = regression(
+        "count ~ x", frame, th.families.get("negative_binomial"), parameters={"dispersion": "~ z"}
+    )
     assert names_of(spread) == ["Intercept", "x", "dispersion: Intercept", "dispersion: z"]
     assert torch.equal(spread.natural(get_theta(spread)), get_theta(spread))
 

@@ -1,7 +1,8 @@
 """Survival times in a formula: Surv(…) in R's conventions, and what is never silently read as something else.
 
-R's figures are of R 4.2.2, survival 3.5-3, survreg, on its data set ovarian. survreg knows no delayed entry: there the exponential is held
-to the Poisson regression of statsmodels that has its likelihood, and the Weibull to scipy's optimum of the likelihood written out.
+R's figures are of R 4.2.2, survival 3.5-3, survreg, on its data set ovarian. survreg knows no delayed entry:
+there the exponential is held to the Poisson regression of statsmodels that has its likelihood, and the
+Weibull to scipy's optimum of the likelihood written out.
 """
 
 import numpy as np
@@ -11,7 +12,15 @@ import statsmodels.api as sm
 from scipy import optimize, stats
 
 import thetahat as th
-from thetahat.errors import BadArgument, BadFormula, DataError, NotFinite, OutOfSupport, UnknownColumn, WrongType
+from thetahat.errors import (
+    BadArgument,
+    BadFormula,
+    DataError,
+    NotFinite,
+    OutOfSupport,
+    UnknownColumn,
+    WrongType,
+)
 
 OVARIAN = pd.DataFrame(
     {
@@ -49,12 +58,25 @@ def test_right_censored_times_are_those_of_survreg(family):
 
 @pytest.mark.parametrize(
     "event",
-    ["fustat", "died", "fustat == 1", "twos", "`the event`", "text == 'dead'", "fustat > 0", "np.where(fustat == 1, 1, 0)"],
+    [
+        "fustat",
+        "died",
+        "fustat == 1",
+        "twos",
+        "`the event`",
+        "text == 'dead'",
+        "fustat > 0",
+        "np.where(fustat == 1, 1, 0)",
+    ],
 )
 def test_an_event_may_be_a_number_a_truth_or_an_expression(event):
     """1 or True is what happened; 2 where the column is coded 1 and 2, as R reads its own data set lung."""
-    data = OVARIAN.assign(died=OVARIAN.fustat == 1, twos=OVARIAN.fustat + 1, text=np.where(OVARIAN.fustat == 1, "dead", "alive"))
-    fit = th.fit(f"Surv(futime, {event}) ~ ecog + rx", data.assign(**{"the event": OVARIAN.fustat}), "weibull")
+    data = OVARIAN.assign(
+        died=OVARIAN.fustat == 1, twos=OVARIAN.fustat + 1, text=np.where(OVARIAN.fustat == 1, "dead", "alive")
+    )
+    fit = th.fit(
+        f"Surv(futime, {event}) ~ ecog + rx", data.assign(**{"the event": OVARIAN.fustat}), "weibull"
+    )
     assert fit.log_likelihood == pytest.approx(SURVREG["weibull"][-1], rel=1e-9)
 
 
@@ -78,10 +100,13 @@ def visits():
 )
 @pytest.mark.parametrize("none", ["nan", "inf", "support"])
 def test_intervals_are_those_of_survreg_however_no_bound_is_written(family, expected, none):
-    """survreg(Surv(lo, up, type = "interval2") ~ rx, dist = family): NA, ±∞ or the end of the support, and no row is dropped."""
+    """survreg(Surv(lo, up, type = "interval2") ~ rx, dist = family): NA, ±∞ or the end of the support, and no
+    row is dropped."""
     data = visits()
     if none != "nan":
-        data = data.assign(low=data.low.fillna(-np.inf if none == "inf" else 0.0), high=data.high.fillna(np.inf))
+        data = data.assign(
+            low=data.low.fillna(-np.inf if none == "inf" else 0.0), high=data.high.fillna(np.inf)
+        )
     fit = th.fit('Surv(low, high, type="interval2") ~ rx', data, family)
     assert fit.source.dropped == 0
     np.testing.assert_allclose([*fit.estimates[["Intercept", "rx"]], scale_of(fit)], expected[:3], rtol=2e-5)
@@ -102,8 +127,50 @@ def test_a_tobit_model_is_a_left_censored_normal():
     """R: survreg(Surv(durable, durable > 0, type = "left") ~ age + quant, tobin, dist = "gaussian")."""
     tobin = {
         "durable": [0, 0.7, 0, 0, 0, 0, 0, 3.7, 0, 3.0, 10.4, 0, 0, 0, 1.5, 0, 0, 3.5, 6.1, 0],
-        "age": [57.7, 50.9, 48.5, 41.7, 47.7, 59.8, 44.3, 45.1, 51.7, 50, 46.8, 58, 58.9, 40, 34.1, 39.9, 33.4, 48.1, 46.6, 53.1],
-        "quant": [236, 283, 207, 220, 238, 216, 284, 221, 275, 269, 207, 249, 246, 277, 231, 219, 240, 266, 214, 251],
+        "age": [
+            57.7,
+            50.9,
+            48.5,
+            41.7,
+            47.7,
+            59.8,
+            44.3,
+            45.1,
+            51.7,
+            50,
+            46.8,
+            58,
+            58.9,
+            40,
+            34.1,
+            39.9,
+            33.4,
+            48.1,
+            46.6,
+            53.1,
+        ],
+        "quant": [
+            236,
+            283,
+            207,
+            220,
+            238,
+            216,
+            284,
+            221,
+            275,
+            269,
+            207,
+            249,
+            246,
+            277,
+            231,
+            219,
+            240,
+            266,
+            214,
+            251,
+        ],
     }
     fit = th.fit('Surv(durable, durable > 0, type="left") ~ age + quant', tobin, "normal")
     expected = [15.14486636068153, -0.12905928409699, -0.04554166295426, 5.572539763092]
@@ -111,7 +178,7 @@ def test_a_tobit_model_is_a_left_censored_normal():
     assert fit.log_likelihood == pytest.approx(-28.940133199721, rel=1e-10)
 
 
-# ---- delayed entry -----------------------------------------------------------------------------------------------------------
+# ---- delayed entry -----------------------------------------------------------------------------------------
 
 
 def entered(n=400, shape=1.0):
@@ -124,11 +191,14 @@ def entered(n=400, shape=1.0):
 
 
 def test_exponential_times_with_delayed_entry_are_a_poisson_regression():
-    """Σ d·log λ − λ·(stop − start) is, up to Σ d·log(stop − start), the likelihood of counts d of mean λ·(stop − start): GLM, statsmodels."""
+    """Σ d·log λ − λ·(stop − start) is, up to Σ d·log(stop − start), the likelihood of counts d of mean
+    λ·(stop − start): GLM, statsmodels."""
     data = entered()
     fit = th.fit("Surv(start, stop, event) ~ x", data, "exponential")
     exposure = data.stop - data.start
-    glm = sm.GLM(data.event * 1.0, sm.add_constant(data.x), sm.families.Poisson(), offset=np.log(exposure)).fit(tol=1e-13)
+    glm = sm.GLM(
+        data.event * 1.0, sm.add_constant(data.x), sm.families.Poisson(), offset=np.log(exposure)
+    ).fit(tol=1e-13)
     np.testing.assert_allclose(fit.estimates, -glm.params, rtol=1e-9)
     np.testing.assert_allclose(fit.standard_errors(), glm.bse, rtol=1e-6)
     assert fit.log_likelihood == pytest.approx(glm.llf - np.log(exposure[data.event]).sum(), rel=1e-10)
@@ -144,7 +214,8 @@ def test_the_rate_of_exponential_times_is_events_over_time_seen():
 
 
 def test_weibull_times_with_delayed_entry_are_at_the_maximum_of_the_likelihood_written_out():
-    """Σ d·log h(stop) − H(stop) + H(start), H(t) = (t/e^η)^k; Nelder and Mead's maximum, and a split of a row at any time changes nothing."""
+    """Σ d·log h(stop) − H(stop) + H(start), H(t) = (t/e^η)^k; Nelder and Mead's maximum, and a split of a
+    row at any time changes nothing."""
     data = entered(shape=1.6)
 
     def minus(p):
@@ -154,7 +225,10 @@ def test_weibull_times_with_delayed_entry_are_at_the_maximum_of_the_likelihood_w
 
     fit = th.fit("Surv(start, stop, event) ~ x", data, "weibull")
     found = optimize.minimize(
-        minus, [1.0, 0.5, 0.4], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-12, "maxiter": 4000}
+        minus,
+        [1.0, 0.5, 0.4],
+        method="Nelder-Mead",
+        options={"xatol": 1e-10, "fatol": 1e-12, "maxiter": 4000},
     )
     assert fit.log_likelihood == pytest.approx(-found.fun, rel=1e-10)
     np.testing.assert_allclose([*fit.estimates[:2], np.log(fit.estimates["shape"])], found.x, atol=2e-5)
@@ -180,18 +254,24 @@ def test_quantile_residuals_of_late_entries_are_uniform_where_the_model_is_true(
     assert stats.kstest(np.asarray(fit.residuals()), "norm").pvalue > 1e-3
 
 
-# ---- missing values ----------------------------------------------------------------------------------------------------------
+# ---- missing values ----------------------------------------------------------------------------------------
 
 
 def test_a_row_is_dropped_for_what_it_needs_alone():
-    """NaN in the bound of a row that has none is no missing value; a missing event, entry or both bounds are."""
+    """NaN in the bound of a row that has none is no missing value; a missing event, entry or both bounds
+    are."""
     data = visits()
     nothing = pd.DataFrame({"low": [np.nan, -np.inf], "high": [np.nan, np.inf], "rx": [1, 2]})
     fit = th.fit('Surv(low, high, type="interval2") ~ rx', pd.concat([data, nothing]), "weibull")
     assert (fit.source.rows, fit.source.dropped) == (26, 2)
     assert fit.log_likelihood == pytest.approx(-56.9174934377542, rel=1e-9)
     late = pd.DataFrame(
-        {"start": [np.nan, 0.5, 0.5], "stop": [2.0, np.nan, 2.0], "event": [1.0, 0.0, np.nan], "x": [0.0, 0.0, 0.0]}
+        {
+            "start": [np.nan, 0.5, 0.5],
+            "stop": [2.0, np.nan, 2.0],
+            "event": [1.0, 0.0, np.nan],
+            "x": [0.0, 0.0, 0.0],
+        }
     )
     data = entered()
     whole = pd.concat([data.assign(event=data.event * 1.0), late])
@@ -199,25 +279,35 @@ def test_a_row_is_dropped_for_what_it_needs_alone():
         fit = th.fit(f"Surv(start, stop, {event}) ~ x", whole, "exponential")
         assert (fit.source.rows, fit.source.dropped) == (len(data), 3)
     with pytest.raises(NotFinite, match=r"Surv\(start, stop, event\)' is missing in row 3"):
-        th.fit("Surv(start, stop, event) ~ x", pd.concat([data[:3] * 1.0, late]), "exponential", missing="raise")
+        th.fit(
+            "Surv(start, stop, event) ~ x", pd.concat([data[:3] * 1.0, late]), "exponential", missing="raise"
+        )
 
 
 def test_a_bound_of_truncation_that_a_row_lacks_is_the_familys_own():
-    """NaN: no bound of its own; ±∞: none at all. The mean of an exponential above c is c + 1/λ: λ̂ from y − c of the rows with a bound."""
+    """NaN: no bound of its own; ±∞: none at all. The mean of an exponential above c is c + 1/λ: λ̂ from y
+    − c of the rows with a bound."""
     y, low = np.array([1.5, 2.0, 4.0, 0.3, 1.1]), np.array([1.0, 1.0, 1.0, np.nan, -np.inf])
     fit = th.fit("y ~ 1", {"y": y, "low": low}, "truncated(exponential)", low="low")
     assert fit.source.rows == 5
-    assert np.exp(fit.estimates["Intercept"]) == pytest.approx((y - np.where(low == 1.0, 1.0, 0.0)).mean(), rel=1e-9)
+    assert np.exp(fit.estimates["Intercept"]) == pytest.approx(
+        (y - np.where(low == 1.0, 1.0, 0.0)).mean(), rel=1e-9
+    )
     with pytest.raises(BadArgument, match="needs low for these rows"):
-        th.fit("y ~ x", {"y": y, "low": low, "x": [1, 2, 3, 4, 5]}, "truncated(exponential)", low="low").predict({"x": [1.0]})
+        th.fit(
+            "y ~ x", {"y": y, "low": low, "x": [1, 2, 3, 4, 5]}, "truncated(exponential)", low="low"
+        ).predict({"x": [1.0]})
     with pytest.raises(NotFinite, match="'n' is inf in row 1"):
         th.fit("y ~ 1", {"y": [1, 2, 0], "n": [3, np.inf, 4]}, "binomial", trials="n")
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 DATA = OVARIAN.assign(
-    text=np.where(OVARIAN.fustat == 1, "dead", "alive"), code=np.arange(26) % 3, start=OVARIAN.futime - 1, zero=0.0
+    text=np.where(OVARIAN.fustat == 1, "dead", "alive"),
+    code=np.arange(26) % 3,
+    start=OVARIAN.futime - 1,
+    zero=0.0,
 )
 
 
@@ -232,7 +322,12 @@ DATA = OVARIAN.assign(
         ("Surv(futime, died) ~ rx", "weibull", UnknownColumn, "'died'"),
         ("Surv(futime, code) ~ rx", "weibull", OutOfSupport, r"is 2 in row 2.*code == 2"),
         ("Surv(futime, text) ~ rx", "weibull", WrongType, "text == 'alive'"),
-        ("Surv(futime, start, fustat) ~ rx", "weibull", OutOfSupport, "row 0 .*futime = 59 is not before start = 58"),
+        (
+            "Surv(futime, start, fustat) ~ rx",
+            "weibull",
+            OutOfSupport,
+            "row 0 .*futime = 59 is not before start = 58",
+        ),
         ("Surv(futime, start, type='interval2') ~ rx", "weibull", OutOfSupport, "row 0 .*not at most"),
         ("Surv(zero, fustat) ~ rx", "weibull", OutOfSupport, "row 0: zero = 0, event = 1"),
         ("Surv(futime, fustat) ~ rx", "bernoulli", BadArgument, "is a time.*'weibull'"),
@@ -247,7 +342,9 @@ def test_what_cannot_be_read_is_refused_with_what_can(formula, family, error, wo
         th.fit(formula, DATA, *([family] if family else []))
 
 
-@pytest.mark.parametrize("given", [{"status": "fustat"}, {"event": "fustat"}, {"upper": "futime"}, {"entry": 1.0}])
+@pytest.mark.parametrize(
+    "given", [{"status": "fustat"}, {"event": "fustat"}, {"upper": "futime"}, {"entry": 1.0}]
+)
 def test_what_was_seen_is_said_in_the_response_alone(given):
     """The old argument status=, of which 1 was censored, is answered with the formula that says it."""
     for formula in ("futime ~ rx", "Surv(futime, fustat) ~ rx"):
@@ -276,7 +373,7 @@ def test_no_family_is_fitted_without_what_it_needs_of_each_row(name, words):
         th.fit(th.models.Mixture(family, 2), {"y": y}, solver=th.EM())
 
 
-# ---- the face ----------------------------------------------------------------------------------------------------------------
+# ---- the face ----------------------------------------------------------------------------------------------
 
 
 def test_the_fit_says_how_many_events_there_were_and_is_saved_and_loaded(tmp_path):
@@ -294,9 +391,16 @@ def test_the_fit_says_how_many_events_there_were_and_is_saved_and_loaded(tmp_pat
 
 
 def test_lifetimes_of_two_kinds_are_a_mixture_of_censored_densities():
-    """A table's column `event` beside y; ±∞ and NaN in upper where it is not needed. One component is the fit of the formula."""
-    data = {"y": OVARIAN.futime, "event": OVARIAN.fustat, "upper": np.where(OVARIAN.fustat == 1, np.nan, np.inf)}
+    """A table's column `event` beside y; ±∞ and NaN in upper where it is not needed. One component is the
+    fit of the formula."""
+    data = {
+        "y": OVARIAN.futime,
+        "event": OVARIAN.fustat,
+        "upper": np.where(OVARIAN.fustat == 1, np.nan, np.inf),
+    }
     one = th.fit(th.models.Mixture("censored(weibull)", 1), data, solver=th.EM())
-    assert one.log_likelihood == pytest.approx(th.fit("Surv(futime, fustat) ~ 1", OVARIAN, "weibull").log_likelihood, rel=1e-7)
+    assert one.log_likelihood == pytest.approx(
+        th.fit("Surv(futime, fustat) ~ 1", OVARIAN, "weibull").log_likelihood, rel=1e-7
+    )
     with pytest.raises(NotFinite, match="upper is nan in row 0"):
         th.fit(th.models.Mixture("censored(weibull)", 1), data | {"event": np.full(26, 3)}, solver=th.EM())

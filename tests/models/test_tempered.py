@@ -81,13 +81,17 @@ def test_two_categories_are_a_bernoulli_and_log_odds_are_logits():
 def test_the_order_of_the_categories_and_the_classifier_stay_as_they_are():
     network = torch.nn.Linear(4, 3)
     with torch.no_grad():  # setosa has short petals, virginica long ones
-        network.weight.copy_(torch.tensor([[0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]))
+        network.weight.copy_(
+            torch.tensor([[0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+        )
         network.bias.copy_(torch.tensor([2.5, 0.0, -4.9]))
     model = th.models.Conditional(th.families.Categorical(3), network)
     before = [p.clone() for p in network.parameters()]
     X, y = load_iris(return_X_y=True)
     fit = th.fit(th.models.Tempered(model), {"x": X.astype(np.float32), "y": y})
-    assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(before, network.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) and b.requires_grad for a, b in zip(before, network.parameters(), strict=True)
+    )
     assert len(fit.theta) == 1
     batch = Batch({"x": torch.from_numpy(X.astype(np.float32))})
     assert torch.equal(fit.model.probabilities(batch).argmax(1), model.probabilities(batch).argmax(1))
@@ -96,12 +100,17 @@ def test_the_order_of_the_categories_and_the_classifier_stay_as_they_are():
 
 
 def test_it_mends_a_network_that_is_too_sure():
-    """Digits, a network that has learnt 200 rows by heart: half of the others decide T > 1, the other half gain by it."""
+    """Digits, a network that has learnt 200 rows by heart: half of the others decide T > 1, the other half
+    gain by it."""
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
     parts = [{"x": X[a:b], "y": y[a:b]} for a, b in ((0, 200), (200, 1000), (1000, None))]
     solver = th.Stochastic(steps=200, batch_size=64, learning_rate=0.03, held_out=None)
-    classifier = th.fit(th.models.Conditional(th.families.Categorical(10), th.networks.mlp(64, 64, 10)), parts[0], solver=solver)
+    classifier = th.fit(
+        th.models.Conditional(th.families.Categorical(10), th.networks.mlp(64, 64, 10)),
+        parts[0],
+        solver=solver,
+    )
     fit = th.fit(th.models.Tempered(classifier.model), parts[1])
     assert fit.certificate.ok
     assert fit.estimates["temperature"] > 1
@@ -151,7 +160,8 @@ def test_logits_that_are_all_equal_are_a_flat_direction():
 
 
 def test_a_formula_is_tempered_on_another_table():
-    """Logistic regression at its own maximum, on its own rows, has T = 1: the score equation Σ η (y − p) = 0."""
+    """Logistic regression at its own maximum, on its own rows, has T = 1: the score equation Σ η (y − p) =
+    0."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=300)
     frame = {"x": x, "y": (rng.random(300) < 1 / (1 + np.exp(-1.5 * x))).astype(float)}

@@ -1,4 +1,5 @@
-"""A network that sees the future is refused, for every model of the chain rule and whatever its first weights; an honest one is not."""
+"""A network that sees the future is refused, for every model of the chain rule and whatever its first
+weights; an honest one is not."""
 
 from __future__ import annotations
 
@@ -62,17 +63,22 @@ class Mixes(nn.Module):
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("by", [1, 2, 5])
 def test_a_network_that_reads_a_later_token_is_refused(by, zero, size, monkeypatch):
-    """Built so that output t reads token t + by; also where its first weights hide it, and where it is too large to be copied."""
+    """Built so that output t reads token t + by; also where its first weights hide it, and where it is too
+    large to be copied."""
     monkeypatch.setattr(causality, "SMALL", size)
     model = Autoregressive(Looks(by, zero))
-    with pytest.raises(ModelError, match=r"sees the future: its output at position \d+.* changes with the token at position \d+"):
+    with pytest.raises(
+        ModelError,
+        match=r"sees the future: its output at position \d+.* changes with the token at position \d+",
+    ):
         model.log_prob(batch())
 
 
 def test_the_position_is_named():
     """Output 4 alone reads token 7."""
     with pytest.raises(
-        ModelError, match="output at position 4, which is to predict token 5, changes with the token at position 7"
+        ModelError,
+        match="output at position 4, which is to predict token 5, changes with the token at position 7",
     ):
         Autoregressive(Looks(3, only=4)).log_prob(batch())
 
@@ -87,7 +93,9 @@ def test_an_encoder_of_torch_needs_its_mask(size, monkeypatch):
     honest.body.layers[0].eval()
     modes = [m.training for m in honest.modules()]
     assert Autoregressive(honest).log_prob(batch()).shape == (3, T)
-    assert all(torch.equal(value, before[name]) for name, value in honest.state_dict().items()), "its weights are as they were"
+    assert all(torch.equal(value, before[name]) for name, value in honest.state_dict().items()), (
+        "its weights are as they were"
+    )
     assert [m.training for m in honest.modules()] == modes, "and its modes"
 
 
@@ -96,7 +104,9 @@ def test_an_encoder_of_torch_needs_its_mask(size, monkeypatch):
     "network",
     [
         lambda: Transformer(V, layers=2, width=16, heads=2),
-        lambda: Transformer(V, layers=2, width=16, heads=4, kv_heads=2, tied=True, activation="relu2", ngrams=(121, 16)),
+        lambda: Transformer(
+            V, layers=2, width=16, heads=4, kv_heads=2, tied=True, activation="relu2", ngrams=(121, 16)
+        ),
         lambda: Transformer(V, layers=1, width=16, heads=2, dtype=torch.bfloat16),
         lambda: Transformer(V, layers=1, width=16, heads=2, dtype=torch.float64),
         lambda: add_lora(Transformer(V, layers=1, width=16, heads=2), rank=2),
@@ -116,7 +126,13 @@ def test_honest_networks_pass_and_are_tried_once(network, size, monkeypatch):
 
 def test_a_model_of_transformers_that_is_not_causal_is_refused():
     """BERT without is_decoder reads both ways; with it, and GPT-2, they do not."""
-    sizes = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {
+        "vocab_size": V,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     with pytest.raises(ModelError, match="BertLMHeadModel sees the future"):
         Pretrained(transformers.BertLMHeadModel(transformers.BertConfig(**sizes)))
     with pytest.raises(ModelError, match="sees the future"):
@@ -137,15 +153,20 @@ def test_a_target_that_is_the_input_is_refused():
 
 
 def test_a_fit_says_so_before_its_first_step():
-    """Random tokens, of which nothing can be predicted: a peeking network would reach 0 nats where −log V is the best."""
-    text = "".join("abcdefghijk"[i] for i in torch.randint(V, (600,), generator=torch.Generator().manual_seed(0)).tolist())
+    """Random tokens, of which nothing can be predicted: a peeking network would reach 0 nats where −log V
+    is the best."""
+    text = "".join(
+        "abcdefghijk"[i]
+        for i in torch.randint(V, (600,), generator=torch.Generator().manual_seed(0)).tolist()
+    )
     tokens = Tokens([text], "characters", context=T)
     with pytest.raises(ModelError, match="sees the future"):
         th.fit(Autoregressive(Looks(1)), tokens, solver=th.Stochastic(steps=3))
 
 
 @pytest.mark.parametrize(
-    "network", [lambda: MaskedMLP(16, 4, 9, levels=4), lambda: PixelTransformer((4, 4), 4, layers=1, width=8, heads=2)]
+    "network",
+    [lambda: MaskedMLP(16, 4, 9, levels=4), lambda: PixelTransformer((4, 4), 4, layers=1, width=8, heads=2)],
 )
 def test_networks_of_pixels_pass_by_the_same_trial(network):
     y = torch.randint(0, 4, (3, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -45,7 +45,8 @@ def test_a_denoiser_starts_at_zero_and_sees_the_noise_and_each_row_for_itself(bu
 
 
 def test_outputs_of_a_pixel_stand_last():
-    """A UNet of L outputs a pixel whose last map reads nothing but a bias of each: pixel j's l-th output is the bias of its colour and l."""
+    """A UNet of L outputs a pixel whose last map reads nothing but a bias of each: pixel j's l-th output
+    is the bias of its colour and l."""
     network = UNet((3, 4, 4), 5, channels=(4,))
     with torch.no_grad():
         network.out.bias.copy_(torch.arange(15.0))
@@ -56,14 +57,17 @@ def test_outputs_of_a_pixel_stand_last():
 
 
 def test_pixels_come_and_go_in_the_order_of_the_image():
-    """A convolution of 3 × 3: with one block a side a pixel's output hangs on pixels near it, not on those far away in a large image."""
+    """A convolution of 3 × 3: with one block a side a pixel's output hangs on pixels near it, not on those
+    far away in a large image."""
     network = stirred(UNet((24, 24), channels=(4,)))
     network_out = []
     for at in (0, 24 * 24 - 1):
         z = torch.zeros(1, 576)
         z[0, at] = 1e-3
         with torch.no_grad():
-            difference = (network.into(z.view(1, 1, 24, 24)) - network.into(torch.zeros(1, 1, 24, 24)))[0].abs().sum(0)
+            difference = (
+                (network.into(z.view(1, 1, 24, 24)) - network.into(torch.zeros(1, 1, 24, 24)))[0].abs().sum(0)
+            )
         network_out.append(torch.nonzero(difference > 1e-9).tolist())
     assert network_out[0] == [[0, 0], [0, 1], [1, 0], [1, 1]]
     assert network_out[1] == [[22, 22], [22, 23], [23, 22], [23, 23]]

@@ -1,4 +1,5 @@
-"""Normaliser: mean and variance of all that was played, exactly; frozen within a pass, and wherever nothing is played to learn from."""
+"""Normaliser: mean and variance of all that was played, exactly; frozen within a pass, and wherever
+nothing is played to learn from."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def test_in_pieces_as_at_once():
 
 
 def test_a_pass_is_played_and_learnt_from_with_one_normaliser():
-    """It knows the passes before, padding left out, and not the one under way: the recorded log π is that of the policy that learns."""
+    """It knows the passes before, padding left out, and not the one under way: the recorded log π is that
+    of the policy that learns."""
     normaliser, policy, value = pair()
     rollouts = th.rl.Rollouts("CartPole-v1", 3, num_steps=20, advantage=th.rl.GAE(value), seed=1)
     played = []
@@ -44,13 +46,17 @@ def test_a_pass_is_played_and_learnt_from_with_one_normaliser():
             assert torch.allclose(normaliser.mean, x.mean(0), atol=1e-9)
             assert torch.allclose(normaliser.squares / normaliser.seen, x.var(0, correction=0), atol=1e-9)
         real = batch.count > 0
-        assert torch.allclose(policy.log_prob(batch)[real], batch["log_prob"][real].to(torch.float32), atol=1e-6)
+        assert torch.allclose(
+            policy.log_prob(batch)[real], batch["log_prob"][real].to(torch.float32), atol=1e-6
+        )
         played.append(batch["state"][real])
 
 
 def test_evaluation_and_steps_leave_it_as_it_is():
     normaliser, policy, value = pair()
-    rollouts = th.rl.Rollouts("CartPole-v1", 4, num_steps=8, advantage=th.rl.GAE(value), epochs=3, batch_size=16, seed=0)
+    rollouts = th.rl.Rollouts(
+        "CartPole-v1", 4, num_steps=8, advantage=th.rl.GAE(value), epochs=3, batch_size=16, seed=0
+    )
     objective = th.LogLikelihood(policy, rollouts, th.rl.Clipped()) + th.LogLikelihood(value, rollouts)
     policy = th.maximize(objective, solver=th.Stochastic(steps=12, learning_rate=1e-3)).model
     normaliser = next(m for m in policy.modules() if isinstance(m, Normaliser))
@@ -71,7 +77,9 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
         _, policy, _ = pair(3)
         rollouts = th.rl.Rollouts("CartPole-v1", 2, seed=2)
         objective = th.Objective([th.LogLikelihood(policy, rollouts, th.rl.RewardToGo())])
-        solver = th.Stochastic(steps=8, learning_rate=0.01, checkpoint=path, checkpoint_every=1, held_out=None)
+        solver = th.Stochastic(
+            steps=8, learning_rate=0.01, checkpoint=path, checkpoint_every=1, held_out=None
+        )
 
         def watch(state):
             if state.step == dies:
@@ -91,7 +99,8 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
 
 
 def test_scales_that_would_stop_a_network_do_not_stop_it():
-    """CartPole with its position in tenths of millimetres and its angle in thousandths: tanh units saturate without a normaliser."""
+    """CartPole with its position in tenths of millimetres and its angle in thousandths: tanh units saturate
+    without a normaliser."""
     import gymnasium
 
     scale = np.array([1e4, 1e4, 1e3, 1e3], dtype=np.float32)
@@ -106,9 +115,13 @@ def test_scales_that_would_stop_a_network_do_not_stop_it():
         policy = th.rl.Policy(nn.Sequential(layer, mlp(4, 32, 2, "tanh", seed=0)))
         value = th.rl.Value(nn.Sequential(layer, mlp(4, 32, 1, "tanh", seed=1)))
         advantage = th.rl.GAE(value, 0.99, 0.95, normalise=True)
-        rollouts = th.rl.Rollouts(poles, 16, num_steps=32, advantage=advantage, epochs=8, batch_size=512, seed=0)
+        rollouts = th.rl.Rollouts(
+            poles, 16, num_steps=32, advantage=advantage, epochs=8, batch_size=512, seed=0
+        )
         objective = th.LogLikelihood(policy, rollouts, th.rl.Clipped()) + th.LogLikelihood(value, rollouts)
-        policy = th.maximize(objective, solver=th.Stochastic(steps=160, learning_rate=0.02, max_grad_norm=0.5, seed=0)).model
+        policy = th.maximize(
+            objective, solver=th.Stochastic(steps=160, learning_rate=0.02, max_grad_norm=0.5, seed=0)
+        ).model
         return float(returns(policy, poles, 10, seed=5).mean())
 
     assert learnt(True) > 2 * learnt(False)

@@ -32,15 +32,20 @@ def drawn(**more: object) -> Transformer:
     return net.eval()
 
 
-@pytest.mark.parametrize("more", [{}, {"kv_heads": 2}, {"tied": True}, {"activation": "relu2"}, {"theta": 500.0, "hidden": 40}])
+@pytest.mark.parametrize(
+    "more", [{}, {"kv_heads": 2}, {"tied": True}, {"activation": "relu2"}, {"theta": 500.0, "hidden": 40}]
+)
 def test_the_state_dict_loads_into_transformers_and_gives_the_same_logits(more):
     """transformers' LlamaForCausalLM (relu2: ArceeForCausalLM) with the same weights, key by key.
 
-    Whatever the dtype it has its norms and angles in float32. With those two in float64 its logits are ours to 1e-10; as it stands, to 1e-5.
+    Whatever the dtype it has its norms and angles in float32. With those two in float64 its logits are ours
+    to 1e-10; as it stands, to 1e-5.
     """
     net = drawn(**more)
     kind = "Arcee" if net.activation == "relu2" else "Llama"
-    config = getattr(transformers, f"{kind}Config")(**net.llama(), bos_token_id=0, eos_token_id=0, attn_implementation="sdpa")
+    config = getattr(transformers, f"{kind}Config")(
+        **net.llama(), bos_token_id=0, eos_token_id=0, attn_implementation="sdpa"
+    )
     other = getattr(transformers, f"{kind}ForCausalLM")(config).to(torch.float64).eval()
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
@@ -49,8 +54,12 @@ def test_the_state_dict_loads_into_transformers_and_gives_the_same_logits(more):
         torch.testing.assert_close(Transformer.from_llama(other)(TOKENS), logits, rtol=0, atol=1e-12)
         for norm in other.modules():
             if type(norm).__name__.endswith("RMSNorm"):
-                norm.forward = lambda x, own=norm: own.weight * x / (x.square().mean(-1, keepdim=True) + net.epsilon).sqrt()
-        other.model.rotary_emb.forward = lambda x, position_ids: tuple(t[None] for t in net._rotation(0, x.shape[1], x))
+                norm.forward = lambda x, own=norm: (
+                    own.weight * x / (x.square().mean(-1, keepdim=True) + net.epsilon).sqrt()
+                )
+        other.model.rotary_emb.forward = lambda x, position_ids: tuple(
+            t[None] for t in net._rotation(0, x.shape[1], x)
+        )
         torch.testing.assert_close(logits, other(input_ids=TOKENS).logits, rtol=0, atol=1e-10)
 
 
@@ -127,13 +136,15 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(a, c)
 
 
-@pytest.mark.parametrize("wrong", [{"width": 36}, {"kv_heads": 3}, {"activation": "tanh"}, {"dropout": 1.0}, {"layers": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"width": 36}, {"kv_heads": 3}, {"activation": "tanh"}, {"dropout": 1.0}, {"layers": -1}]
+)
 def test_what_cannot_be_built_is_refused(wrong):
     with pytest.raises(BadArgument, match="Accepted"):
         Transformer(**settings(**wrong))
 
 
-# ---- transformers' own -----------------------------------------------------------------------------------------------------
+# ---- transformers' own -------------------------------------------------------------------------------------
 
 
 def pretrained(kind: str) -> torch.nn.Module:

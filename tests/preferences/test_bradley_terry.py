@@ -9,7 +9,15 @@ import torch
 
 import thetahat as th
 from thetahat.data import Batch
-from thetahat.errors import BadArgument, DataError, ModelError, NoMaximum, NotFinite, UnknownColumn, UnknownLevel
+from thetahat.errors import (
+    BadArgument,
+    DataError,
+    ModelError,
+    NoMaximum,
+    NotFinite,
+    UnknownColumn,
+    UnknownLevel,
+)
 from thetahat.preferences import BradleyTerry, Preferences
 
 TEAMS = ["Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore"]
@@ -28,11 +36,14 @@ WINS = np.array(  # of the row's team over the column's
 
 def baseball() -> Preferences:
     i, j = np.nonzero(WINS)
-    return Preferences([TEAMS[a] for a in i], [TEAMS[b] for b in j], count=WINS[i, j], items=[*reversed(TEAMS)])
+    return Preferences(
+        [TEAMS[a] for a in i], [TEAMS[b] for b in j], count=WINS[i, j], items=[*reversed(TEAMS)]
+    )
 
 
 def test_ratings_of_the_american_league_east_are_those_of_bradleyterry2():
-    """R, BradleyTerry2::BTm on the season of 1987, Baltimore 0 (data: Agresti, 1990, Categorical Data Analysis, §10.6.1): estimate, error."""
+    """R, BradleyTerry2::BTm on the season of 1987, Baltimore 0 (data: Agresti, 1990, Categorical Data
+    Analysis, §10.6.1): estimate, error."""
     games = baseball()
     fit = th.fit(BradleyTerry(items=games.items), games)
     assert fit.certificate.status == "certified maximum"
@@ -96,7 +107,13 @@ def test_a_table_of_ratings_is_a_linear_scorer_of_indicators():
 
 
 def test_pairs_are_read_from_the_columns_of_a_table():
-    table = {"w": ["a", "b", "a"], "l": ["b", "a", "c"], "n": [3, 2, 1], "x": [1.0, 2.0, 3.0], "y": [0.5, 0.1, 0.2]}
+    table = {
+        "w": ["a", "b", "a"],
+        "l": ["b", "a", "c"],
+        "n": [3, 2, 1],
+        "x": [1.0, 2.0, 3.0],
+        "y": [0.5, 0.1, 0.2],
+    }
     labels = Preferences("w", "l", "n", data=table)
     assert labels.items == ["a", "b", "c"]
     batch = next(labels.batches())
@@ -126,6 +143,8 @@ def test_a_model_that_cannot_be_built_is_refused():
     with pytest.raises(BadArgument, match="one of the three"):
         BradleyTerry()
     with pytest.raises(ModelError, match="one number each"):
-        BradleyTerry(torch.nn.Linear(2, 3)).log_prob(Batch({"winner": torch.zeros(4, 2), "loser": torch.zeros(4, 2)}))
+        BradleyTerry(torch.nn.Linear(2, 3)).log_prob(
+            Batch({"winner": torch.zeros(4, 2), "loser": torch.zeros(4, 2)})
+        )
     with pytest.raises(ModelError, match="features"):
         BradleyTerry(items=2).log_prob(Batch({"winner": torch.zeros(4, 2), "loser": torch.zeros(4, 2)}))

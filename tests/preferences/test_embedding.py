@@ -21,7 +21,12 @@ def networks() -> dict[str, torch.nn.Module]:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=257, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+        vocab_size=257,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
     )
     llama = transformers.LlamaForCausalLM(config).double()
     return {"llama": Pretrained(llama), "ours": Transformer(257, layers=2, width=16, heads=2).double()}
@@ -29,7 +34,8 @@ def networks() -> dict[str, torch.nn.Module]:
 
 @pytest.mark.parametrize("name", ["llama", "ours"])
 def test_features_do_not_depend_on_batches_order_or_padding(name):
-    """All in one batch, one by one, padded by another token to another width, and in another order: the same to rounding."""
+    """All in one batch, one by one, padded by another token to another width, and in another order: the
+    same to rounding."""
     network = networks()[name]
     pairs = TokenPairs(ROWS, Bytes())
     whole = torch.cat(embedded(network, pairs, ("last", "mean")), 1)

@@ -35,7 +35,9 @@ def written(path: Path, *lines: object) -> Path:
 
 def test_the_prompt_of_two_dialogues_is_what_they_share_up_to_the_last_answer(tmp_path: Path) -> None:
     """As Anthropic's hh-rlhf is read: answers that begin alike keep their beginnings."""
-    file = written(tmp_path / "hh.jsonl.gz", {"chosen": TALK + " Yes, quite.", "rejected": TALK + " Yes, no."})
+    file = written(
+        tmp_path / "hh.jsonl.gz", {"chosen": TALK + " Yes, quite.", "rejected": TALK + " Yes, no."}
+    )
     pair = Pairs(file)[0]
     assert (pair.prompt, pair.chosen, pair.rejected) == (TALK, " Yes, quite.", " Yes, no.")
     assert (pair.where, pair.margin, pair.tie) == ("hh.jsonl.gz, line 1", None, None)
@@ -55,7 +57,12 @@ def test_pairs_that_cannot_be_used_name_their_line_and_field(tmp_path: Path) -> 
             Pairs(written(tmp_path / "p.jsonl", *lines))
 
     refused(UnknownColumn, "p.jsonl, line 2 lacks the field 'rejected'. It has: chosen", ROW, {"chosen": "a"})
-    refused(DataError, "identical in 2 of 3 pairs: p.jsonl, line 2; p.jsonl, line 3", ROW, *[ROW | {"rejected": "4"}] * 2)
+    refused(
+        DataError,
+        "identical in 2 of 3 pairs: p.jsonl, line 2; p.jsonl, line 3",
+        ROW,
+        *[ROW | {"rejected": "4"}] * 2,
+    )
     refused(MalformedFile, "line 1 is no JSON", "{")
     refused(MalformedFile, "line 1 holds a list", "[1]")
     refused(WrongType, "line 1: chosen is a int, '4'", ROW | {"chosen": 4})
@@ -101,7 +108,8 @@ def test_an_opening_is_shared_by_the_dialogues_of_a_conversation() -> None:
 
 
 def test_token_pairs_score_the_answers_and_their_ends_alone() -> None:
-    """Prompt 'ab', answers 'c' and 'de', each closed by 256; the masks hold what is left of the row after the prompt and before the padding."""
+    """Prompt 'ab', answers 'c' and 'de', each closed by 256; the masks hold what is left of the row after the
+    prompt and before the padding."""
     source = TokenPairs([{"prompt": "ab", "chosen": "c", "rejected": "de"}], Bytes(), context=8)
     batch = next(source.batches())
     assert batch["chosen"].tolist() == [[97, 98, 99, 256, 256]]
@@ -154,7 +162,9 @@ def test_a_pair_longer_than_the_context_is_refused_by_name_dropped_or_cut() -> N
     rows = [ROW, ROW | {"prompt": "0123456789"}, ROW | {"prompt": "x", "rejected": "y" * 20}]
     with pytest.raises(DataError, match="row 1 does not fit in context=9 tokens: the prompt alone has 10"):
         TokenPairs(rows, Bytes(), 9)
-    with pytest.raises(DataError, match="row 2 does not fit in context=15 tokens: the prompt has 1, the answer 21"):
+    with pytest.raises(
+        DataError, match="row 2 does not fit in context=15 tokens: the prompt has 1, the answer 21"
+    ):
         TokenPairs(rows, Bytes(), 15)
     dropped = TokenPairs(rows, Bytes(), 9, overlong="drop")
     assert (dropped.size, dropped.dropped) == (1, ["row 1", "row 2"])
@@ -166,7 +176,7 @@ def test_a_pair_longer_than_the_context_is_refused_by_name_dropped_or_cut() -> N
         TokenPairs(rows, Bytes(), 2, overlong="cut")
 
 
-# ---- features of text ----------------------------------------------------------------------------------------------------------
+# ---- features of text --------------------------------------------------------------------------------------
 
 
 def test_words_are_counted_whatever_their_case_and_length_is_in_hundreds() -> None:
@@ -177,7 +187,9 @@ def test_words_are_counted_whatever_their_case_and_length_is_in_hundreds() -> No
 
 
 def test_the_frequent_words_are_those_that_the_most_answers_have() -> None:
-    pairs = Pairs([ROW | {"chosen": "yes yes yes", "rejected": "no thanks"}, ROW | {"chosen": "no", "rejected": "no!"}])
+    pairs = Pairs(
+        [ROW | {"chosen": "yes yes yes", "rejected": "no thanks"}, ROW | {"chosen": "no", "rejected": "no!"}]
+    )
     assert Words.of(pairs, 2).words[0] == "no"
     with pytest.raises(EmptyData, match="no words"):
         Words.of(["1 2", "..."])

@@ -16,7 +16,8 @@ from thetahat.preferences import BradleyTerry, PlackettLuce, Preferences, Rankin
 
 
 def drawn(n: int = 80, seed: int = 0) -> list[list[str]]:
-    """Rankings of two to five of five items, by ratings plus Gumbel noise, of which the order is Plackett–Luce's."""
+    """Rankings of two to five of five items, by ratings plus Gumbel noise, of which the order is
+    Plackett–Luce's."""
     rng = np.random.default_rng(seed)
     worth = dict(zip("abcde", (1.0, 0.5, 0.0, 0.0, -1.0), strict=True))
     out = []
@@ -31,12 +32,14 @@ def test_all_orders_of_the_items_have_probabilities_that_sum_to_one():
     th.models.base.set_theta(model, torch.tensor([0.3, -50.0, 40.0, 1.0], dtype=torch.float64))
     orders = torch.tensor(list(itertools.permutations(range(5))))
     log_p = model.log_prob(Batch({"order": orders, "places": torch.full((120,), 5)}))
-    torch.testing.assert_close(torch.logsumexp(log_p, 0), torch.zeros((), dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        torch.logsumexp(log_p, 0), torch.zeros((), dtype=torch.float64), atol=1e-12, rtol=0
+    )
 
 
 def test_a_ranking_is_a_stratified_cox_regression():
-    """statsmodels PHReg: a ranking is a race that the best leaves first; each is a stratum of its own (Allison and Christakis, 1994, Logit
-    models for sets of ranked items)."""
+    """statsmodels PHReg: a ranking is a race that the best leaves first; each is a stratum of its own
+    (Allison and Christakis, 1994, Logit models for sets of ranked items)."""
     orders = drawn()
     races = Rankings(orders)
     fit = th.fit(PlackettLuce(races.items), races)
@@ -52,7 +55,8 @@ def test_a_ranking_is_a_stratified_cox_regression():
 
 
 def test_rankings_of_two_are_pairs():
-    """R, PlackettLuce 0.4.3, its introduction: A > B, C > A, B > A, B > C: B 0.8392 (1.3596), C 0.4196 (1.5973), deviance 5.1356."""
+    """R, PlackettLuce 0.4.3, its introduction: A > B, C > A, B > A, B > C: B 0.8392 (1.3596), C 0.4196
+    (1.5973), deviance 5.1356."""
     orders = [["A", "B"], ["C", "A"], ["B", "A"], ["B", "C"]]
     races = Rankings(orders)
     fit = th.fit(PlackettLuce(races.items), races)
@@ -70,7 +74,12 @@ def test_padding_and_batches_change_nothing():
     races = Rankings(drawn())
     model = PlackettLuce(races.items)
     th.models.base.set_theta(model, torch.tensor([0.3, -1.0, 0.5, 1.0], dtype=torch.float64))
-    padded = Batch({"order": torch.nn.functional.pad(races.whole["order"], (0, 3), value=2), "places": races.whole["places"]})
+    padded = Batch(
+        {
+            "order": torch.nn.functional.pad(races.whole["order"], (0, 3), value=2),
+            "places": races.whole["places"],
+        }
+    )
     torch.testing.assert_close(model.log_prob(padded), model.log_prob(races.whole))
     alone = torch.cat([model.log_prob(races.whole[i : i + 1]) for i in range(len(races.whole))])
     torch.testing.assert_close(alone, model.log_prob(races.whole))

@@ -18,7 +18,8 @@ def pudding(items: list[str] | None = None) -> th.Fit:
 
 
 def test_ratings_relative_to_their_mean_are_those_of_plackettluce():
-    """R, PlackettLuce 0.4.3, summary(mod, ref = NULL) of Davidson's puddings: estimates, of seven iterations, to 3e-4; standard errors."""
+    """R, PlackettLuce 0.4.3, summary(mod, ref = NULL) of Davidson's puddings: estimates, of seven
+    iterations, to 3e-4; standard errors."""
     printed = {
         "brand 1": (-0.176581, 0.121949),
         "brand 2": (0.043664, 0.121818),
@@ -44,7 +45,8 @@ def test_ratings_do_not_depend_on_which_item_is_fixed():
 
 
 def test_four_hundred_points_of_elo_are_odds_of_ten_to_one():
-    """a beats b ten times in eleven: log 10 between them, 400 points, half of them on either side of 1500; Var(log-odds) = 1/10 + 1/1."""
+    """a beats b ten times in eleven: log 10 between them, 400 points, half of them on either side of 1500;
+    Var(log-odds) = 1/10 + 1/1."""
     games = Preferences(["a", "b"], ["b", "a"], [10, 1])
     table = th.preferences.ratings(th.fit(BradleyTerry(items=games.items), games))
     np.testing.assert_allclose(table.elo, [1700, 1300], rtol=1e-9)
@@ -70,17 +72,25 @@ def test_ranks_are_told_as_far_as_the_games_tell_them():
     assert table.high.tolist() == [1, 2, 4, 4]
 
 
-@pytest.mark.parametrize("items", [[0.0, 0.0, 0.0, 0.0], [0.6, 0.3, 0.0, -0.9]], ids=["all alike", "different"])
+@pytest.mark.parametrize(
+    "items", [[0.0, 0.0, 0.0, 0.0], [0.6, 0.3, 0.0, -0.9]], ids=["all alike", "different"]
+)
 def test_intervals_of_ranks_hold_the_true_rank_as_often_as_they_say(items):
-    """60 tournaments at a level of 0.8: each item's interval has its true places in it (every place that its equals share)."""
+    """60 tournaments at a level of 0.8: each item's interval has its true places in it (every place that its
+    equals share)."""
     r = torch.tensor(items, dtype=torch.float64)
     a, b = torch.triu_indices(4, 4, 1)
     rng = torch.Generator().manual_seed(1)
     right = torch.zeros(4)
     for _ in range(60):
-        won = torch.binomial(torch.full((6,), 30.0, dtype=torch.float64), torch.sigmoid(r[a] - r[b]), generator=rng)
+        won = torch.binomial(
+            torch.full((6,), 30.0, dtype=torch.float64), torch.sigmoid(r[a] - r[b]), generator=rng
+        )
         games = Preferences(
-            [*a.tolist(), *b.tolist()], [*b.tolist(), *a.tolist()], torch.cat([won, 30 - won]), items=[0, 1, 2, 3]
+            [*a.tolist(), *b.tolist()],
+            [*b.tolist(), *a.tolist()],
+            torch.cat([won, 30 - won]),
+            items=[0, 1, 2, 3],
         )
         table = th.preferences.ratings(th.fit(BradleyTerry(items=games.items), games), level=0.8).sort_index()
         best, worst = 1 + (r[None] > r[:, None]).sum(1), 4 - (r[None] < r[:, None]).sum(1)
@@ -113,7 +123,8 @@ def test_what_has_no_ratings_is_refused():
 
 @pytest.mark.parametrize("what", ["ties", "rankings", "features"])
 def test_ratings_and_rewards_are_saved_and_loaded(what, tmp_path):
-    """Without their data, to the last bit: estimates, ratings and their errors; and new pairs are judged alike."""
+    """Without their data, to the last bit: estimates, ratings and their errors; and new pairs are judged
+    alike."""
     if what == "ties":
         fit = pudding()
         told = lambda f: th.preferences.ratings(f)  # noqa: E731

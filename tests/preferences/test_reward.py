@@ -37,7 +37,9 @@ def pairs(n: int = 40, seed: int = 0) -> TokenPairs:
 def test_a_reward_begins_at_even_odds_and_does_not_see_the_padding():
     source = pairs()
     model = BradleyTerry(Reward(network()))
-    torch.testing.assert_close(model.log_prob(source.whole), torch.full((40,), -math.log(2), dtype=torch.float64))
+    torch.testing.assert_close(
+        model.log_prob(source.whole), torch.full((40,), -math.log(2), dtype=torch.float64)
+    )
     torch.nn.init.normal_(model.scorer.head.weight)
     padded = {}
     for name in ("chosen", "rejected"):
@@ -53,7 +55,8 @@ def test_a_reward_begins_at_even_odds_and_does_not_see_the_padding():
 
 
 def test_a_frozen_network_with_a_reward_head_is_a_linear_reward_of_its_features():
-    """The same log-probabilities as BradleyTerry(features=…) on `embedded`, and the same maximum, of which Newton certifies the one."""
+    """The same log-probabilities as BradleyTerry(features=…) on `embedded`, and the same maximum, of which
+    Newton certifies the one."""
     source = pairs()
     chosen, rejected = embedded(network(), source, "last")
     linear = BradleyTerry(features=16)
@@ -78,7 +81,8 @@ def test_the_output_matrix_is_moved_only_if_it_is_the_embedding(tied):
 
 
 def test_a_reward_is_climbed_with_its_network():
-    """What is preferred can be read from the answer: the held-out pairs are judged rightly after a few steps."""
+    """What is preferred can be read from the answer: the held-out pairs are judged rightly after a few
+    steps."""
     source, other = pairs(200), pairs(60, seed=1)
     model = BradleyTerry(Reward(network().float()))
     solver = th.Stochastic(steps=60, batch_size=32, learning_rate=3e-3, held_out=None, warmup_steps=5)

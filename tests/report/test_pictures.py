@@ -49,6 +49,8 @@ def test_a_sheet_is_saved_small(tmp_path: Path) -> None:
         (np.zeros((1, 4)), (2, 2), {"scale": 0}, "scale=0"),
     ],
 )
-def test_what_is_no_sheet_is_named(images: np.ndarray, shape: tuple[int, ...], settings: dict[str, int], says: str) -> None:
+def test_what_is_no_sheet_is_named(
+    images: np.ndarray, shape: tuple[int, ...], settings: dict[str, int], says: str
+) -> None:
     with pytest.raises(BadArgument, match=says):
         grid(images, shape, **settings)

@@ -1,4 +1,5 @@
-"""Names and levels that a terminal would act on, or that XML does not know, are shown by their number wherever text leaves."""
+"""Names and levels that a terminal would act on, or that XML does not know, are shown by their number
+wherever text leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from thetahat.printable import everywhere, in_json, printable
 
 NASTY = "x\x1b[2J\x00\x9b31m\u202e\u2066\u2028\x07"
 UNSEEN = [c for c in map(chr, range(0x250)) if not c.isprintable() and c not in "\t\n\xa0"]
-UNSEEN += list("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\ufffe\uffff\ud800\U000e0041")
+UNSEEN += list(
+    "\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\ufffe\uffff\ud800\U000e0041"
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,8 @@ def test_the_report_of_nasty_names_holds_no_control_character_and_no_script(fit,
 
 
 def test_the_command_shows_no_control_character_on_any_of_its_streams(frame, tmp_path, capsys):
-    """A CSV whose header and cells hold escape sequences: table, JSON, saved fit, report, and an error that names a column."""
+    """A CSV whose header and cells hold escape sequences: table, JSON, saved fit, report, and an error that
+    names a column."""
     path = tmp_path / "a.csv"
     pd.DataFrame(frame).rename(columns={NASTY: NASTY.replace("\x00", "")}).to_csv(path, index=False)
     name = NASTY.replace("\x00", "")

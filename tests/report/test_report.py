@@ -15,7 +15,9 @@ from thetahat.report.plots import CHARTS
 
 @pytest.fixture(scope="module")
 def ships() -> th.Fit:
-    return th.fit("incidents ~ type + built + period + offset(log(service))", th.data.shipped("ships"), "poisson")
+    return th.fit(
+        "incidents ~ type + built + period + offset(log(service))", th.data.shipped("ships"), "poisson"
+    )
 
 
 class _Page(HTMLParser):
@@ -48,8 +50,11 @@ def _read(path: Path) -> _Page:
 
 
 def test_the_summary_holds_the_published_estimates_and_errors(ships: th.Fit) -> None:
-    """McCullagh and Nelder (1989), table 6.3: period 0.385 (0.118), type C −0.687 (0.329), built 1965-69 0.697 (0.150)."""
-    lines = {line.split()[0]: line.split()[1:3] for line in str(ships.summary()).splitlines() if "[T." in line}
+    """McCullagh and Nelder (1989), table 6.3: period 0.385 (0.118), type C −0.687 (0.329), built 1965-69
+    0.697 (0.150)."""
+    lines = {
+        line.split()[0]: line.split()[1:3] for line in str(ships.summary()).splitlines() if "[T." in line
+    }
     assert lines["period[T.1975-79]"] == ["0.3845", "0.1183"]
     assert lines["type[T.C]"] == ["−0.6874", "0.3290"]
     assert lines["built[T.1965-69]"] == ["0.6971", "0.1496"]
@@ -80,7 +85,11 @@ def test_a_constant_stands_on_its_natural_scale_without_a_meaningless_test() -> 
 def test_a_category_of_many_levels_is_folded_to_a_line() -> None:
     rng = np.random.default_rng(0)
     agent = np.repeat([f"a{i:03d}" for i in range(150)], 4)
-    fit = th.fit("y ~ x + agent", {"x": rng.normal(size=600), "y": rng.poisson(3.0, 600) + 1, "agent": agent}, "poisson")
+    fit = th.fit(
+        "y ~ x + agent",
+        {"x": rng.normal(size=600), "y": rng.poisson(3.0, 600) + 1, "agent": agent},
+        "poisson",
+    )
     text = str(fit.summary())
     assert "149 levels" in text
     assert len(text.splitlines()) < 40
@@ -135,12 +144,17 @@ def test_the_report_of_no_estimate_judges_no_predictions(tmp_path: Path) -> None
 
 
 def test_stochastic_ascent_shows_its_trend_and_no_decrement(tmp_path: Path) -> None:
-    """The third number of its trace is a standard error in nats, not Newton's decrement: one chart, with a band."""
+    """The third number of its trace is a standard error in nats, not Newton's decrement: one chart, with a
+    band."""
     import torch
 
     torch.manual_seed(0)
     data = {"x": torch.randn(100, 1), "y": torch.randn(100)}
-    fit = th.fit(th.models.Conditional(th.families.Normal(), torch.nn.Linear(1, 2)), data, solver=th.Stochastic(steps=20))
+    fit = th.fit(
+        th.models.Conditional(th.families.Normal(), torch.nn.Linear(1, 2)),
+        data,
+        solver=th.Stochastic(steps=20),
+    )
     drawn = fit.plot("trace").to_dict()
     assert "decrement" not in str(drawn)
     assert "nats a term" in str(drawn)
@@ -168,7 +182,9 @@ def test_the_terminal_and_the_notebook_say_what_the_text_says(ships: th.Fit) -> 
 
 def test_a_parameter_at_its_boundary_is_named_with_the_simpler_model() -> None:
     """Counts less spread than a Poisson's: the negative binomial's dispersion goes to 0."""
-    fit = th.fit("y ~ x", {"x": list(range(12)), "y": [1, 1, 2, 1, 2, 1, 2, 1, 2, 2, 1, 2]}, "negative_binomial")
+    fit = th.fit(
+        "y ~ x", {"x": list(range(12)), "y": [1, 1, 2, 1, 2, 1, 2, 1, 2, 2, 1, 2]}, "negative_binomial"
+    )
     assert "at its boundary, where the model is Poisson" in str(fit.summary())
 
 
@@ -200,7 +216,9 @@ def test_a_likelihood_of_ones_own_has_a_report(tmp_path: Path) -> None:
     assert "Certified" in " ".join(_read(fit.report(tmp_path / "r.html")).text)
 
 
-def test_a_report_that_fails_half_way_leaves_the_old_one(ships: th.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_fails_half_way_leaves_the_old_one(
+    ships: th.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "report.html"
     path.write_text("the old one")
 

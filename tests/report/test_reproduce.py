@@ -14,13 +14,18 @@ CALLS = [
     {"family": "negative_binomial", "dispersion": "~ period", "missing": "raise"},
     {"family": "negative_binomial", "dispersion": 0.5},
     {"family": "poisson", "prior": th.priors.Normal(0.5)},
-    {"family": "poisson", "prior": [th.priors.StudentT(2.0, df=7.0, on="type*"), th.priors.Normal(1.0, 0.1, on="period*")]},
+    {
+        "family": "poisson",
+        "prior": [th.priors.StudentT(2.0, df=7.0, on="type*"), th.priors.Normal(1.0, 0.1, on="period*")],
+    },
     {"family": th.families.Poisson(link="softplus")},
     {"family": "poisson", "solver": th.LBFGS()},
 ]
 
 
-@pytest.fixture(params=CALLS, ids=lambda call: " ".join(f"{name}={type(value).__name__}" for name, value in call.items()))
+@pytest.fixture(
+    params=CALLS, ids=lambda call: " ".join(f"{name}={type(value).__name__}" for name, value in call.items())
+)
 def again(request: pytest.FixtureRequest) -> th.Fit:
     return th.fit("incidents ~ type + period + log(service)", str(th.data.shipped("ships")), **request.param)
 

@@ -27,7 +27,8 @@ class Table(nn.Module):
 
 
 def rollout(seed, B=4, T=9):
-    """Random transitions: each next state is the following one unless an episode ends, sometimes cut off, sometimes terminated."""
+    """Random transitions: each next state is the following one unless an episode ends, sometimes cut off,
+    sometimes terminated."""
     g = np.random.default_rng(seed)
     state = g.integers(0, 6, (B, T + 1))
     terminated = g.random((B, T)) < 0.2
@@ -70,16 +71,24 @@ def test_an_episode_cut_off_is_bootstrapped_and_one_that_ended_is_not():
     for terminated, wanted in ((False, 4.0), (True, -1.0)):
         flags = {"terminated": torch.tensor([[terminated]]), "truncated": torch.tensor([[not terminated]])}
         batch = Batch(
-            {"state": torch.tensor([[0]]), "next": torch.tensor([[1]]), "reward": torch.ones(1, 1, dtype=torch.float64), **flags},
+            {
+                "state": torch.tensor([[0]]),
+                "next": torch.tensor([[1]]),
+                "reward": torch.ones(1, 1, dtype=torch.float64),
+                **flags,
+            },
             dims=2,
         )
         assert float(GAE(value, 0.5)(batch)[0]) == wanted
 
 
 def test_steps_that_only_begin_anew_are_no_part_of_an_advantage():
-    """Acrobot cut off every 4 steps, in passes of 7: gymnasium's reset steps have count 0, advantage 0, and nothing is carried over them."""
+    """Acrobot cut off every 4 steps, in passes of 7: gymnasium's reset steps have count 0, advantage 0, and
+    nothing is carried over them."""
     policy, value = (m(th.networks.mlp(6, (), k)) for m, k in ((th.rl.Policy, 3), (th.rl.Value, 1)))
-    rollouts = th.rl.Rollouts("Acrobot-v1", 2, num_steps=7, advantage=GAE(value, 1.0, 1.0), settings={"max_episode_steps": 4})
+    rollouts = th.rl.Rollouts(
+        "Acrobot-v1", 2, num_steps=7, advantage=GAE(value, 1.0, 1.0), settings={"max_episode_steps": 4}
+    )
     batch = next(rollouts.batches(policy))
     assert batch.count[0].tolist() == [1, 1, 1, 1, 0, 1, 1]
     assert bool((batch["advantage"][:, 4] == 0).all())
@@ -107,7 +116,10 @@ def test_ppo_as_a_weighted_likelihood_has_the_gradient_of_its_clipped_surrogate(
     g = torch.Generator().manual_seed(seed)
     logits = torch.randn(50, 3, generator=g, dtype=torch.float64, requires_grad=True)
     action = torch.randint(3, (50,), generator=g)
-    A, before = torch.randn(50, generator=g, dtype=torch.float64), torch.randn(50, 3, generator=g, dtype=torch.float64)
+    A, before = (
+        torch.randn(50, generator=g, dtype=torch.float64),
+        torch.randn(50, 3, generator=g, dtype=torch.float64),
+    )
     played = torch.log_softmax(logits.detach() + 0.4 * before, -1).gather(-1, action[:, None])[:, 0]
     log_prob = torch.log_softmax(logits, -1).gather(-1, action[:, None])[:, 0]
     ratio = torch.exp(log_prob - played)
@@ -121,11 +133,15 @@ def test_ppo_as_a_weighted_likelihood_has_the_gradient_of_its_clipped_surrogate(
 @pytest.mark.parametrize("weighting", [Advantage(entropy_coef=0.7), Clipped(0.2, entropy_coef=0.7)])
 def test_the_bonus_has_the_gradient_of_the_entropy_in_expectation(weighting):
     """All actions of a softmax, each as often as it is probable, advantage 0: Σ_a π(a) w ∇log π = c ∇H."""
-    logits = torch.randn(5, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(
+        5, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True
+    )
     log_prob = torch.log_softmax(logits, -1)
     p = log_prob.exp().detach()
     batch = Batch({"advantage": torch.zeros(5, dtype=torch.float64), "log_prob": log_prob.detach()})
-    found = torch.autograd.grad((p * weighting(batch, log_prob.detach()) * log_prob).sum(), logits, retain_graph=True)[0]
+    found = torch.autograd.grad(
+        (p * weighting(batch, log_prob.detach()) * log_prob).sum(), logits, retain_graph=True
+    )[0]
     wanted = torch.autograd.grad(-0.7 * (log_prob.exp() * log_prob).sum(), logits)[0]
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
 

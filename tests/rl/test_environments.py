@@ -1,4 +1,5 @@
-"""Environments: a transition means the same under each of gymnasium's ways to begin anew; and what an environment does wrong is named."""
+"""Environments: a transition means the same under each of gymnasium's ways to begin anew; and what an
+environment does wrong is named."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from thetahat.rl.rollouts import returns
 
 
 class Counter(gymnasium.Env):
-    """Shows (episode, t); pays t; terminates after 3 steps in even episodes, and is cut off after 2 in odd ones."""
+    """Shows (episode, t); pays t; terminates after 3 steps in even episodes, and is cut off after 2 in odd
+    ones."""
 
     observation_space = spaces.Box(-100, 100, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -40,7 +42,9 @@ class Counter(gymnasium.Env):
         return self._shown(), reward, even and self.t == 3, not even and self.t == 2, {}
 
     def _shown(self):
-        return np.array([self.episode, np.inf if self.fault == "state" and self.t == 2 else self.t], dtype=np.float32)
+        return np.array(
+            [self.episode, np.inf if self.fault == "state" and self.t == 2 else self.t], dtype=np.float32
+        )
 
 
 gymnasium.register("Counter-v0", entry_point=lambda fault="": Counter(fault))
@@ -48,13 +52,17 @@ gymnasium.register("Counter-v0", entry_point=lambda fault="": Counter(fault))
 
 def transitions(mode, steps=16):
     """(state, next, reward, terminated, truncated) of the first copy's transitions, in order."""
-    environments = Environments("Counter-v0", 2, {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}})
+    environments = Environments(
+        "Counter-v0", 2, {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}}
+    )
     environments.reset(seed=0)
     found = []
     for _ in range(steps):
         now = environments.step(np.zeros(2, dtype=int))
         if now.count[0]:
-            found.append((*now.state[0], *now.next[0], now.reward[0], bool(now.terminated[0]), bool(now.truncated[0])))
+            found.append(
+                (*now.state[0], *now.next[0], now.reward[0], bool(now.terminated[0]), bool(now.truncated[0]))
+            )
     environments.close()
     return found
 
@@ -65,10 +73,15 @@ def test_transitions_are_the_same_whoever_begins_anew(mode):
     wanted = []
     for e in range(8):
         last = 3 if e % 2 == 0 else 2
-        wanted += [(e, t, e, t + 1, t + 1, e % 2 == 0 and t + 1 == last, e % 2 == 1 and t + 1 == last) for t in range(last)]
+        wanted += [
+            (e, t, e, t + 1, t + 1, e % 2 == 0 and t + 1 == last, e % 2 == 1 and t + 1 == last)
+            for t in range(last)
+        ]
     found = transitions(mode)
     assert len(found) == (12 if mode == AutoresetMode.NEXT_STEP else 16)
-    assert [tuple(map(float, row)) for row in found] == [tuple(map(float, row)) for row in wanted[: len(found)]]
+    assert [tuple(map(float, row)) for row in found] == [
+        tuple(map(float, row)) for row in wanted[: len(found)]
+    ]
 
 
 def test_whole_episodes_end_where_they_end_in_every_mode():
@@ -94,7 +107,12 @@ def test_segments_go_on_from_pass_to_pass():
     rollouts = Rollouts(Counter, 1, num_steps=4)
     policy = th.rl.Policy(torch.nn.Linear(2, 2))
     first, second = next(rollouts.batches(policy)), next(rollouts.batches(policy))
-    assert first["next"][0].tolist() == [[0, 1], [0, 2], [0, 3], [0, 0]]  # the fourth step only begins anew: no transition
+    assert first["next"][0].tolist() == [
+        [0, 1],
+        [0, 2],
+        [0, 3],
+        [0, 0],
+    ]  # the fourth step only begins anew: no transition
     assert first.count[0].tolist() == [1, 1, 1, 0]
     assert second["state"][0, 0].tolist() == [1, 0]
     assert rollouts.played == 3 + int(second.count.sum())
@@ -102,7 +120,8 @@ def test_segments_go_on_from_pass_to_pass():
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("reward", "the reward nan in environment 0 after 2 steps"), ("state", "the state inf")]
+    ("fault", "said"),
+    [("reward", "the reward nan in environment 0 after 2 steps"), ("state", "the state inf")],
 )
 def test_what_is_not_finite_is_named(fault, said):
     with pytest.raises(NotFinite, match=said):
@@ -113,7 +132,9 @@ def test_a_state_of_another_shape_is_named(monkeypatch):
     environments = Environments("CartPole-v1", 2)
     environments.reset(seed=0)
     real = environments.vector.step
-    monkeypatch.setattr(environments.vector, "step", lambda action: (real(action)[0][:, :3], *real(action)[1:]))
+    monkeypatch.setattr(
+        environments.vector, "step", lambda action: (real(action)[0][:, :3], *real(action)[1:])
+    )
     with pytest.raises(DataError, match=r"a state of shape \(2, 3\) after 1 steps; it promises \(2, 4\)"):
         environments.step(np.array([0, 1]))
 
@@ -135,7 +156,11 @@ class Faulty(Counter):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("raises", r"Faulty failed after 1 steps of 1 environments: RuntimeError: boom. It promises states of shape \(2,\)"),
+        (
+            "raises",
+            r"Faulty failed after 1 steps of 1 environments: RuntimeError: boom. It promises states of shape "
+            r"\(2,\)",
+        ),
         ("shape", "Faulty failed after 1 steps"),
         ("word", "Faulty failed after 0 steps .*'x'"),
     ],
@@ -160,7 +185,8 @@ def test_states_that_are_no_arrays_are_refused():
 
 
 def test_actions_of_every_space_are_played_and_their_density_is_right():
-    """Pendulum's squashed normal beside torch's TransformedDistribution; a multi-discrete action beside independent categoricals."""
+    """Pendulum's squashed normal beside torch's TransformedDistribution; a multi-discrete action beside
+    independent categoricals."""
     rollouts = Rollouts("Pendulum-v1", 2, num_steps=3)
     policy = th.rl.Policy(th.networks.mlp(3, 8, 2), rollouts.actions)
     batch = next(rollouts.batches(policy))
@@ -181,11 +207,12 @@ def test_actions_of_every_space_are_played_and_their_density_is_right():
     assert many.act(state, torch.Generator().manual_seed(0)).shape == (4, 2)
 
 
-# ---- spaces ------------------------------------------------------------------------------------------------------------------
+# ---- spaces ------------------------------------------------------------------------------------------------
 
 
 def made(observations, actions, shown=lambda t: 0, taken=None):
-    """An environment of these spaces that shows `shown(t)`, and appends the actions that it is given to `taken`."""
+    """An environment of these spaces that shows `shown(t)`, and appends the actions that it is given to
+    `taken`."""
 
     class Made(gymnasium.Env):
         observation_space, action_space = observations, actions
@@ -206,7 +233,8 @@ def made(observations, actions, shown=lambda t: 0, taken=None):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "wide"), [(np.uint8, np.float32), (np.int16, np.float32), (np.int32, np.float64), (np.int64, np.float64)]
+    ("dtype", "wide"),
+    [(np.uint8, np.float32), (np.int16, np.float32), (np.int32, np.float64), (np.int64, np.float64)],
 )
 def test_whole_numbers_of_a_box_are_numbers_to_a_network(dtype, wide):
     make = made(spaces.Box(0, 100, (2,), dtype), spaces.Discrete(2), lambda t: np.array([t, 10 * t], dtype))
@@ -215,12 +243,15 @@ def test_whole_numbers_of_a_box_are_numbers_to_a_network(dtype, wide):
     assert batch["state"].numpy().dtype == wide
     assert batch["state"][0].tolist() == [[t, 10 * t] for t in range(5)]
     replay = th.rl.Replay(make, 2, learning_starts=10, batch_size=4)
-    assert next(replay.minibatches(th.rl.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))["state"].dtype.is_floating_point
+    assert next(replay.minibatches(th.rl.C51(th.networks.mlp(2, 4, 2 * 5), 0.0, 10.0, 5)))[
+        "state"
+    ].dtype.is_floating_point
     assert returns(policy, make, 2).tolist() == [5, 5]
 
 
 def test_a_discrete_space_that_begins_elsewhere_is_numbered_from_zero():
-    """States 3, 4, 5 are rows 0, 1, 2 of a table; actions 1 and 2 of the environment are the outputs 0 and 1 of a network."""
+    """States 3, 4, 5 are rows 0, 1, 2 of a table; actions 1 and 2 of the environment are the outputs 0 and
+    1 of a network."""
     taken: list[int] = []
     make = made(spaces.Discrete(3, start=3), spaces.Discrete(2, start=1), lambda t: 3 + t % 3, taken)
     rollouts = Rollouts(make, 1)
@@ -231,7 +262,9 @@ def test_a_discrete_space_that_begins_elsewhere_is_numbered_from_zero():
     taken.clear()
     model = th.rl.QRDQN(torch.nn.Embedding(3, 2 * 4), levels=4)
     with torch.no_grad():
-        model.network.weight.copy_(torch.tensor([[0.0] * 4 + [1.0] * 4] * 3))  # the second action is the better one
+        model.network.weight.copy_(
+            torch.tensor([[0.0] * 4 + [1.0] * 4] * 3)
+        )  # the second action is the better one
     assert returns(model, make, 1).tolist() == [5]
     assert [int(a) for a in taken] == [2] * 5
     replay = th.rl.Replay(make, 1, learning_starts=5, exploration=(0.0, 0.0, 1), batch_size=4)
@@ -257,7 +290,8 @@ def test_a_state_or_an_action_that_is_none_of_a_space_is_named():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_actions_lie_within_their_box_in_its_own_numbers(dtype):
-    """float32(0.1) = 0.10000000149… is more than 0.1: `contains` of the environment's own space is asked at both ends."""
+    """float32(0.1) = 0.10000000149… is more than 0.1: `contains` of the environment's own space is asked
+    at both ends."""
     box = spaces.Box(np.array([-0.3, 0.1], dtype), np.array([0.1, 0.7], dtype), dtype=dtype)
     actions = th.rl.Policy(torch.nn.Identity(), box).actions
     for u in (-40.0, 0.0, 0.3, 40.0):
@@ -267,5 +301,7 @@ def test_actions_lie_within_their_box_in_its_own_numbers(dtype):
     rough = th.rl.actions.SquashedNormal([-0.1], [0.1])
     assert rough.sent(torch.tensor([[-40.0]])).item() >= -0.1
     assert rough.sent(torch.tensor([[40.0]])).item() <= 0.1
-    played = next(Rollouts(made(spaces.Discrete(1), box), 1).batches(th.rl.Policy(torch.nn.Embedding(1, 4), box)))
+    played = next(
+        Rollouts(made(spaces.Discrete(1), box), 1).batches(th.rl.Policy(torch.nn.Embedding(1, 4), box))
+    )
     assert played["action"].shape == (1, 5, 2)

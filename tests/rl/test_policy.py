@@ -46,11 +46,14 @@ def test_actions_are_drawn_with_their_probabilities(policy):
 
 def test_a_network_of_the_wrong_shape_is_named():
     with pytest.raises(ModelError, match=r"\(3, 1\)"):
-        th.rl.Policy(torch.nn.Linear(4, 1)).log_prob(Batch({"state": torch.zeros(3, 4), "action": torch.zeros(3)}))
+        th.rl.Policy(torch.nn.Linear(4, 1)).log_prob(
+            Batch({"state": torch.zeros(3, 4), "action": torch.zeros(3)})
+        )
 
 
 def test_a_rollout_is_what_the_environment_does_with_its_actions(policy):
-    """Each episode played again in a single environment from its first state: the same states, rewards and end."""
+    """Each episode played again in a single environment from its first state: the same states, rewards and
+    end."""
     import gymnasium
 
     batch = next(Rollouts(CARTPOLE, 6, seed=3).batches(policy))
@@ -108,7 +111,9 @@ def test_what_cannot_be_played_is_refused(policy, monkeypatch):
         next(Rollouts(CARTPOLE).batches(torch.nn.Linear(4, 2)))
     real = builtins.__import__
     monkeypatch.setattr(
-        builtins, "__import__", lambda name, *a, **k: _absent(name) if name == "gymnasium" else real(name, *a, **k)
+        builtins,
+        "__import__",
+        lambda name, *a, **k: _absent(name) if name == "gymnasium" else real(name, *a, **k),
     )
     with pytest.raises(MissingExtra, match=r"thetahat\[rl\]"):
         Rollouts(CARTPOLE)
@@ -119,9 +124,13 @@ def _absent(name: str) -> None:
 
 
 def test_reinforce_improves_the_return_on_cartpole():
-    """The mean return of 32 drawn episodes before and after 15 steps: a gain of more than 5 standard errors; and greedily."""
+    """The mean return of 32 drawn episodes before and after 15 steps: a gain of more than 5 standard
+    errors; and greedily."""
     policy = th.rl.Policy(th.networks.mlp(4, 32, 2, "tanh", seed=0))
-    before, greedy = returns(policy, CARTPOLE, 32, seed=100, greedy=False), returns(policy, CARTPOLE, 32, seed=100)
+    before, greedy = (
+        returns(policy, CARTPOLE, 32, seed=100, greedy=False),
+        returns(policy, CARTPOLE, 32, seed=100),
+    )
     weights = th.rl.RewardToGo(0.99, normalise=True)
     solver = th.Stochastic(steps=15, learning_rate=0.02, lr_schedule="constant")
     fit = th.fit(policy, Rollouts(CARTPOLE, 8, seed=0), weights=weights, solver=solver)

@@ -16,7 +16,8 @@ from thetahat.rl import Replay
 
 
 class Counter(gymnasium.Env[Any, Any]):
-    """Shows how often it was stepped, ever; pays that number. Every third episode terminates after 4 steps, others are cut off after 5."""
+    """Shows how often it was stepped, ever; pays that number. Every third episode terminates after 4 steps,
+    others are cut off after 5."""
 
     observation_space = gymnasium.spaces.Box(-1, 1e6, (1,), np.float64)
     action_space = gymnasium.spaces.Discrete(2)
@@ -37,7 +38,8 @@ class Counter(gymnasium.Env[Any, Any]):
 
 
 class Tape(torch.nn.Module):
-    """Its target of a transition is (Σ γʲ R, γᵏ, the state then, terminated, what it holds): nothing of what it is told is lost."""
+    """Its target of a transition is (Σ γʲ R, γᵏ, the state then, terminated, what it holds): nothing of
+    what it is told is lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,17 +51,22 @@ class Tape(torch.nn.Module):
     def act(self, state: torch.Tensor, generator: Any = None, *, greedy: bool = False) -> np.ndarray:
         return np.zeros(len(state), dtype=np.int64)
 
-    def projected(self, reward: Any, discount: Any, following: Any, terminated: Any, action: Any = None) -> torch.Tensor:
+    def projected(
+        self, reward: Any, discount: Any, following: Any, terminated: Any, action: Any = None
+    ) -> torch.Tensor:
         held = self.held.detach().expand(len(reward))
         return torch.stack([reward, discount, following.reshape(len(reward)), terminated.double(), held], -1)
 
 
 def replay(**settings: Any) -> Replay:
-    return Replay(Counter, **({"learning_starts": 60, "batch_size": 256, "exploration": (0.0, 0.0, 0)} | settings))
+    return Replay(
+        Counter, **({"learning_starts": 60, "batch_size": 256, "exploration": (0.0, 0.0, 0)} | settings)
+    )
 
 
 def told(clock: float, steps: int, discount: float, newest: float) -> tuple[float, ...]:
-    """What the tape must hold of the transition that began at this clock, by walking the episodes: 6 clock values each, 5 where it terminates."""
+    """What the tape must hold of the transition that began at this clock, by walking the episodes: 6 clock
+    values each, 5 where it terminates."""
     begun, episode = 1.0, 1
     while True:
         length = 4 if episode % 3 == 0 else 5
@@ -74,7 +81,8 @@ def told(clock: float, steps: int, discount: float, newest: float) -> tuple[floa
 @pytest.mark.parametrize("steps", [1, 3, 7])
 @pytest.mark.parametrize("capacity", [10_000, 13])
 def test_sums_never_cross_an_end_and_bootstrap_on_truncation_alone(steps, capacity):
-    """Each target against a walk through the known episodes; capacity 13 has wrapped around by then, and holds the latest alone."""
+    """Each target against a walk through the known episodes; capacity 13 has wrapped around by then, and
+    holds the latest alone."""
     source, model = replay(n_steps=steps, buffer_size=capacity, discount=0.5), Tape()
     flags: set[float] = set()
     for _, batch in zip(range(12), source.minibatches(model), strict=False):
@@ -92,7 +100,11 @@ def test_a_step_that_only_begins_an_episode_is_never_drawn():
     source = replay()
     batch = next(source.minibatches(Tape()))
     assert int((~source.memory["count"][: source.written]).sum()) >= 9
-    ended = {float(s) for s, e in zip(source.memory["next"][:, 0, 0], source.memory["ended"][:, 0], strict=True) if e}
+    ended = {
+        float(s)
+        for s, e in zip(source.memory["next"][:, 0, 0], source.memory["ended"][:, 0], strict=True)
+        if e
+    }
     assert ended
     assert not ended & set(batch["state"][:, 0].tolist())
     assert source.played == int(source.memory["count"].sum()) == 60
@@ -140,7 +152,9 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
     mdp = FiniteMDP([[[(1.0, 0.0, 0)], [(1.0, 0.0, 0)]]])
     for double, wanted in ((True, 1.0), (False, 7.0)):
         model = th.rl.QRDQN(torch.nn.Embedding(1, 2), levels=1)
-        source = Replay(mdp, learning_starts=4, batch_size=4, target_update_interval=10**9, discount=1.0, double=double)
+        source = Replay(
+            mdp, learning_starts=4, batch_size=4, target_update_interval=10**9, discount=1.0, double=double
+        )
         deal = source.minibatches(model)
         with torch.no_grad():
             model.network.weight.copy_(torch.tensor([[1.0, 7.0]]))  # copied to the frozen one as it begins
@@ -151,17 +165,30 @@ def test_the_online_model_chooses_what_the_frozen_one_values():
 
 
 def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
-    """θ, the memory, the frozen copy, the counts and the episodes under way are those of the run that was not killed."""
+    """θ, the memory, the frozen copy, the counts and the episodes under way are those of the run that was not
+    killed."""
 
     def optimise(source: Replay, steps: int, **settings: Any) -> th.rl.C51:
         model = th.rl.C51(torch.nn.Linear(4, 2 * 5), 0.0, 50.0, 5)
         with torch.no_grad():
             [p.zero_() for p in model.parameters()]
-        th.fit(model, source, solver=th.Stochastic(steps=40, checkpoint=tmp_path / "c", checkpoint_every=10, **settings))
+        th.fit(
+            model,
+            source,
+            solver=th.Stochastic(steps=40, checkpoint=tmp_path / "c", checkpoint_every=10, **settings),
+        )
         return model
 
     def source() -> Replay:
-        return Replay("CartPole-v1", 2, learning_starts=50, buffer_size=300, target_update_interval=7, batch_size=16, n_steps=2)
+        return Replay(
+            "CartPole-v1",
+            2,
+            learning_starts=50,
+            buffer_size=300,
+            target_update_interval=7,
+            batch_size=16,
+            n_steps=2,
+        )
 
     whole = source()
     model = optimise(whole, 40)
@@ -170,7 +197,12 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_remembered(tmp_path):
     assert torch.equal(resumed.network.weight, model.network.weight)
     fresh = source()
     fresh.restore(whole.state())
-    assert (fresh.played, fresh.written, fresh.taken, fresh.epsilon) == (whole.played, whole.written, whole.taken, whole.epsilon)
+    assert (fresh.played, fresh.written, fresh.taken, fresh.epsilon) == (
+        whole.played,
+        whole.written,
+        whole.taken,
+        whole.epsilon,
+    )
     for name in ("state", "next", "action", "reward", "terminated", "ended", "count"):
         np.testing.assert_array_equal(fresh.memory[name], whole.memory[name])
     held = {name: t.clone() for name, t in whole.frozen.state_dict().items()}

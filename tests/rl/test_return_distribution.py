@@ -16,7 +16,8 @@ from thetahat.errors import BadArgument, ModelError
 from thetahat.rl import Replay
 from thetahat.rl.return_distribution import conditional_value_at_risk, log_quantile, midpoints, project
 
-# Four states, two actions, whole rewards, one loop (state 1, action 1 goes on with ½): every return is a whole number
+# Four states, two actions, whole rewards, one loop (state 1, action 1 goes on with ½): every return is a
+# whole number
 MDP = FiniteMDP(
     [
         [[(1.0, 1.0, 1)], [(0.5, 0.0, 2), (0.5, 4.0, 2)]],
@@ -35,7 +36,9 @@ class Fixed:
     def __init__(self, policy: np.ndarray):
         self.policy = torch.as_tensor(policy, dtype=torch.float64)
 
-    def act(self, state: torch.Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> np.ndarray:
+    def act(
+        self, state: torch.Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> np.ndarray:
         return torch.multinomial(self.policy[state], 1, generator=generator).squeeze(-1).numpy()
 
 
@@ -46,13 +49,16 @@ def distances(
     values, mass = (each.detach().double().numpy() for each in model.distribution(torch.arange(MDP.states)))
     return np.array(
         [
-            [wasserstein_distance(values[s, a], known[s][a][0], mass[s, a].clip(0), known[s][a][1]) for a in range(MDP.actions)]
+            [
+                wasserstein_distance(values[s, a], known[s][a][0], mass[s, a].clip(0), known[s][a][1])
+                for a in range(MDP.actions)
+            ]
             for s in range(MDP.states)
         ]
     )
 
 
-# ---- the projection ----------------------------------------------------------------------------------------------------------
+# ---- the projection ----------------------------------------------------------------------------------------
 
 
 def by_definition(returns: torch.Tensor, mass: torch.Tensor, low: float, high: float, K: int) -> torch.Tensor:
@@ -84,23 +90,29 @@ def test_the_projection_keeps_the_mean_inside_the_ends():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_return_that_lands_on_an_atom_keeps_its_mass_there(dtype):
-    """The trap of l = ⌊b⌋, u = ⌈b⌉: where both are one atom, its mass is multiplied by u − b = b − l = 0 and lost."""
+    """The trap of l = ⌊b⌋, u = ⌈b⌉: where both are one atom, its mass is multiplied by u − b = b − l = 0 and
+    lost."""
     atoms = torch.linspace(-10.0, 10.0, 51, dtype=dtype)
     mass = torch.full((51,), 1 / 51, dtype=dtype)
     torch.testing.assert_close(project(atoms, mass, -10.0, 10.0, 51), mass, atol=1e-6, rtol=0)
-    beyond = project(torch.tensor([-1e9, 1e9], dtype=dtype), torch.tensor([0.25, 0.75], dtype=dtype), -10.0, 10.0, 51)
+    beyond = project(
+        torch.tensor([-1e9, 1e9], dtype=dtype), torch.tensor([0.25, 0.75], dtype=dtype), -10.0, 10.0, 51
+    )
     assert (float(beyond[0]), float(beyond[-1]), float(beyond.sum())) == (0.25, 0.75, 1.0)
 
 
 def test_bellmans_operator_on_known_masses_has_the_known_distribution_as_its_fixed_point():
-    """C51's projected targets, averaged over the table's outcomes with every return on an atom: the exact distribution stays itself."""
+    """C51's projected targets, averaged over the table's outcomes with every return on an atom: the exact
+    distribution stays itself."""
     pi = np.full((4, 2), 0.5)
     known = MDP.returns(pi)
     low, high, K = -5.0, 45.0, 51
     table = torch.zeros(4, 2, K, dtype=torch.float64)
     for s in range(4):
         for a in range(2):
-            table[s, a, torch.as_tensor(known[s][a][0] - low).round().long()] = torch.as_tensor(known[s][a][1])
+            table[s, a, torch.as_tensor(known[s][a][0] - low).round().long()] = torch.as_tensor(
+                known[s][a][1]
+            )
     model = th.rl.C51(torch.nn.Embedding(4, 2 * K, dtype=torch.float64), low, high, K)
     with torch.no_grad():
         model.network.weight.copy_(table.clamp(min=1e-300).log().reshape(4, -1))
@@ -117,15 +129,22 @@ def test_bellmans_operator_on_known_masses_has_the_known_distribution_as_its_fix
             torch.testing.assert_close(mean, table[s, a], atol=1e-8, rtol=0)
 
 
-# ---- the likelihoods ---------------------------------------------------------------------------------------------------------
+# ---- the likelihoods ---------------------------------------------------------------------------------------
 
 
 def test_the_likelihood_of_c51_is_largest_at_the_mean_of_its_targets():
-    """Σ_i Σ_k m_ik log p_k ≤ Σ_i Σ_k m_ik log m̄_k (Gibbs), with equality where p = m̄: and its gradient in the logits is m̄ − p."""
+    """Σ_i Σ_k m_ik log p_k ≤ Σ_i Σ_k m_ik log m̄_k (Gibbs), with equality where p = m̄: and its gradient
+    in the logits is m̄ − p."""
     g = torch.Generator().manual_seed(0)
     m = torch.softmax(2 * torch.randn(200, 7, generator=g, dtype=torch.float64), -1)
     model = th.rl.C51(torch.nn.Embedding(1, 7, dtype=torch.float64), 0.0, 1.0, 7)
-    batch = Batch({"state": torch.zeros(200, dtype=torch.long), "action": torch.zeros(200, dtype=torch.long), "target": m})
+    batch = Batch(
+        {
+            "state": torch.zeros(200, dtype=torch.long),
+            "action": torch.zeros(200, dtype=torch.long),
+            "target": m,
+        }
+    )
     model.log_prob(batch).mean().backward()
     p = torch.softmax(model.network.weight.detach()[0], -1)
     torch.testing.assert_close(model.network.weight.grad[0], m.mean(0) - p, atol=1e-12, rtol=0)
@@ -140,7 +159,10 @@ def test_the_density_of_a_quantile_integrates_to_one(kappa, tau):
     def p(y: float) -> float:
         return float(
             log_quantile(
-                torch.tensor(y, dtype=torch.float64), torch.tensor(0.7), torch.tensor(tau, dtype=torch.float64), kappa
+                torch.tensor(y, dtype=torch.float64),
+                torch.tensor(0.7),
+                torch.tensor(tau, dtype=torch.float64),
+                kappa,
             ).exp()
         )
 
@@ -172,12 +194,16 @@ def test_counts_and_padding_are_respected():
         th.rl.QRDQN(torch.nn.Embedding(4, 6), levels=3),
         th.rl.IQN(torch.nn.Embedding(4, 8), torch.nn.Linear(8, 2), 8),
     ):
-        batch = {"state": torch.arange(3), "action": torch.tensor([0, 1, 1]), "target": torch.full((3, 3), 1 / 3)}
+        batch = {
+            "state": torch.arange(3),
+            "action": torch.tensor([0, 1, 1]),
+            "target": torch.full((3, 3), 1 / 3),
+        }
         found = model.log_prob(Batch(batch, count=torch.tensor([1.0, 0.0, 2.0])))
         assert (found != 0).tolist() == [True, False, True]
 
 
-# ---- risk --------------------------------------------------------------------------------------------------------------------
+# ---- risk --------------------------------------------------------------------------------------------------
 
 
 def test_the_cvar_of_a_normal_is_its_formula():
@@ -192,7 +218,8 @@ def test_the_cvar_of_a_normal_is_its_formula():
 
 
 def test_risk_takes_the_road_whose_worst_cases_are_better():
-    """Action 0 pays 3 or, one time in ten, −10: mean 1.7; action 1 pays 1. In the worst quarter they pay −2.2 and 1."""
+    """Action 0 pays 3 or, one time in ten, −10: mean 1.7; action 1 pays 1. In the worst quarter they pay −2.2
+    and 1."""
     for risk, wanted in ((None, 0), (0.25, 1)):
         model = th.rl.C51(torch.nn.Embedding(1, 2 * 14), -10.0, 3.0, 14, risk=risk)
         logits = torch.full((2, 14), -40.0)
@@ -201,10 +228,12 @@ def test_risk_takes_the_road_whose_worst_cases_are_better():
             model.network.weight.copy_(logits.reshape(1, -1))
         assert model.act(torch.tensor([0])).tolist() == [wanted]
         torch.testing.assert_close(model.q(torch.tensor([0])), torch.tensor([[1.7, 1.0]]))
-        torch.testing.assert_close(model.cvar(torch.tensor([0]), 0.25), torch.tensor([[(-10 * 0.1 + 3 * 0.15) / 0.25, 1.0]]))
+        torch.testing.assert_close(
+            model.cvar(torch.tensor([0]), 0.25), torch.tensor([[(-10 * 0.1 + 3 * 0.15) / 0.25, 1.0]])
+        )
 
 
-# ---- fitted, beside what is known ----------------------------------------------------------------------------------------------
+# ---- fitted, beside what is known --------------------------------------------------------------------------
 
 UNIFORM = np.full((4, 2), 0.5)
 
@@ -220,16 +249,24 @@ SETTINGS = {
 
 
 def optimise(
-    model: torch.nn.Module, mdp: FiniteMDP, steps: int, learning_rate: float, discount: float = 1.0, **more: object
+    model: torch.nn.Module,
+    mdp: FiniteMDP,
+    steps: int,
+    learning_rate: float,
+    discount: float = 1.0,
+    **more: object,
 ) -> torch.nn.Module:
     with torch.no_grad():
         model.network.weight.zero_()
     replay = Replay(mdp, discount=discount, **(SETTINGS | more))
-    return th.fit(model, replay, solver=th.Stochastic(steps=steps, learning_rate=learning_rate, lr_schedule="linear")).model
+    return th.fit(
+        model, replay, solver=th.Stochastic(steps=steps, learning_rate=learning_rate, lr_schedule="linear")
+    ).model
 
 
 def test_c51_fitted_to_a_replay_is_the_known_distribution_of_a_policy():
-    """Every return is on an atom, so that nothing but chance is between the fit and the truth: 27,000 transitions."""
+    """Every return is on an atom, so that nothing but chance is between the fit and the truth: 27,000
+    transitions."""
     known = MDP.returns(UNIFORM)
     model = th.rl.C51(torch.nn.Embedding(4, 2 * 21), -4.0, 16.0, 21)
     model = optimise(model, MDP, 1, 1e-9, policy=Fixed(UNIFORM))
@@ -251,7 +288,8 @@ def test_c51_that_acts_by_itself_finds_the_best_policy_and_its_distribution():
 
 
 def test_qr_dqn_fitted_to_a_replay_is_near_the_best_that_its_quantiles_can_be():
-    """32 midpoint quantiles of the known distribution are the nearest that 32 equal masses can be; κ = 0, the check loss itself."""
+    """32 midpoint quantiles of the known distribution are the nearest that 32 equal masses can be; κ = 0, the
+    check loss itself."""
     known = MDP.returns(UNIFORM)
     model = th.rl.QRDQN(torch.nn.Embedding(4, 2 * 32), levels=32, kappa=0.0)
     model = optimise(model, MDP, 400, 0.1, policy=Fixed(UNIFORM))
@@ -265,13 +303,18 @@ def test_qr_dqn_fitted_to_a_replay_is_near_the_best_that_its_quantiles_can_be():
 
 
 def test_iqn_fitted_to_a_replay_has_the_quantile_function_of_a_uniform_return():
-    """Fair bits discounted by a half are uniform on [0, 2) (here four, a uniform bit at the end): θ_τ = 2τ, at levels never asked for."""
+    """Fair bits discounted by a half are uniform on [0, 2) (here four, a uniform bit at the end): θ_τ =
+    2τ, at levels never asked for."""
     last = [(1 / 16, k / 8, None) for k in range(16)]
     chain = FiniteMDP([*[[[(0.5, 0.0, s + 1), (0.5, 1.0, s + 1)]] for s in range(3)], [last]], start=None)
     torch.manual_seed(0)
-    model = th.rl.IQN(torch.nn.Embedding(4, 16), torch.nn.Linear(16, 1), 16, levels=16, samples=32, kappa=0.02)
+    model = th.rl.IQN(
+        torch.nn.Embedding(4, 16), torch.nn.Linear(16, 1), 16, levels=16, samples=32, kappa=0.02
+    )
     replay = Replay(chain, discount=0.5, **SETTINGS)
-    model = th.fit(model, replay, solver=th.Stochastic(steps=400, learning_rate=0.02, lr_schedule="linear")).model
+    model = th.fit(
+        model, replay, solver=th.Stochastic(steps=400, learning_rate=0.02, lr_schedule="linear")
+    ).model
     tau = torch.linspace(0.05, 0.95, 19)
     found = model.quantiles(torch.arange(4), tau).detach()[:, 0]
     assert float((found - 2 * tau).abs().mean()) < 0.05

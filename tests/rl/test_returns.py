@@ -18,10 +18,13 @@ HORIZON = 3
 
 @dataclass
 class Tiny:
-    """A Markov decision process of two states and an end, two actions, three steps at most; a tabular softmax policy."""
+    """A Markov decision process of two states and an end, two actions, three steps at most; a tabular softmax
+    policy."""
 
     start: Tensor = field(default_factory=lambda: torch.tensor([0.4, 0.6], dtype=torch.float64))
-    reward: Tensor = field(default_factory=lambda: torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64))
+    reward: Tensor = field(
+        default_factory=lambda: torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64)
+    )
     move: Tensor = field(  # (state, action, next); next 2 is the end
         default_factory=lambda: torch.tensor(
             [[[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], [[0.25, 0.25, 0.5], [0.7, 0.3, 0.0]]], dtype=torch.float64
@@ -90,14 +93,18 @@ def test_the_weighted_likelihood_gradient_is_the_policy_gradient(discount, from_
 
 
 def test_the_baseline_of_other_episodes_adds_no_bias():
-    """Expectation over all pairs of trajectories: with the mean of the other as baseline, the same gradient to 1e-10."""
+    """Expectation over all pairs of trajectories: with the mean of the other as baseline, the same
+    gradient to 1e-10."""
     tiny = Tiny()
     policy = tiny.policy()
     batch, p = tiny.trajectories(policy)
     weighting = th.rl.RewardToGo(1.0, baseline="mean")
     log_prob = torch.zeros(2, HORIZON)
     expected = torch.stack(
-        [sum(p[j] * weighting(batch[torch.tensor([i, j])], log_prob)[0] for j in range(len(p))) for i in range(len(p))]
+        [
+            sum(p[j] * weighting(batch[torch.tensor([i, j])], log_prob)[0] for j in range(len(p)))
+            for i in range(len(p))
+        ]
     )
     plain = th.rl.RewardToGo(1.0, baseline=None)(batch, log_prob)
     assert float((expected - plain).abs().max()) > 0.1  # the weights differ, their gradient does not
@@ -107,13 +114,18 @@ def test_the_baseline_of_other_episodes_adds_no_bias():
 
 @pytest.mark.parametrize("weighting", [th.rl.Advantage(), th.rl.Clipped(0.2)])
 def test_advantages_give_the_policy_gradient_whatever_the_value_function(weighting):
-    """A2C's weight, and PPO's at its first step (ratio 1), with λ = 1 and a V that is wrong: expectation over all trajectories, to 1e-10."""
+    """A2C's weight, and PPO's at its first step (ratio 1), with λ = 1 and a V that is wrong: expectation over
+    all trajectories, to 1e-10."""
     tiny = Tiny()
     policy = tiny.policy()
     batch, p = tiny.trajectories(policy)
     last = torch.zeros(batch.shape, dtype=torch.bool)
     last[torch.arange(len(batch)), (batch.count.sum(1) - 1).long()] = True
-    batch.tensors |= {"terminated": last, "truncated": torch.zeros_like(last), "next": torch.zeros_like(batch["state"])}
+    batch.tensors |= {
+        "terminated": last,
+        "truncated": torch.zeros_like(last),
+        "next": torch.zeros_like(batch["state"]),
+    }
     wrong = torch.nn.Linear(2, 1, dtype=torch.float64)
     torch.nn.init.constant_(wrong.weight, 1.0)
     batch.tensors["advantage"], _ = th.rl.GAE(th.rl.Value(wrong), discount=1.0, gae_lambda=1.0)(batch)
@@ -130,7 +142,9 @@ def test_the_return_is_its_sum_written_out():
     r = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for discount in (0.0, 0.7, 1.0):
         G = th.rl.RewardToGo(discount, baseline=None).returns(r)
-        written = [[sum(discount ** (u - t) * r[i, u] for u in range(t, 6)) for t in range(6)] for i in range(4)]
+        written = [
+            [sum(discount ** (u - t) * r[i, u] for u in range(t, 6)) for t in range(6)] for i in range(4)
+        ]
         torch.testing.assert_close(G, torch.tensor(written, dtype=torch.float64))
 
 
@@ -138,7 +152,9 @@ def test_weights_are_zero_on_padding_carry_no_gradient_and_have_unit_spread_if_a
     r = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     count = torch.ones(5, 4, dtype=torch.float64)
     count[2, 2:] = count[4, 1:] = 0
-    weight = th.rl.RewardToGo(0.9, normalise=True)(Batch({"reward": r}, count=count, dims=2), torch.zeros(5, 4))
+    weight = th.rl.RewardToGo(0.9, normalise=True)(
+        Batch({"reward": r}, count=count, dims=2), torch.zeros(5, 4)
+    )
     assert bool((weight[count == 0] == 0).all())
     assert not weight.requires_grad
     assert float(weight[count == 1].std(correction=0)) == pytest.approx(1.0)
@@ -146,7 +162,8 @@ def test_weights_are_zero_on_padding_carry_no_gradient_and_have_unit_spread_if_a
 
 @pytest.mark.parametrize(("discount", "reward"), [(0.99, 1.0), (1.0, 0.1), (0.99, -1.0)])
 def test_equal_episodes_say_nothing(discount, reward):
-    """A policy that always gets the most there is: what is left of the returns is rounding, and is not blown up to unit spread."""
+    """A policy that always gets the most there is: what is left of the returns is rounding, and is not
+    blown up to unit spread."""
     batch = Batch({"reward": torch.full((16, 200), reward, dtype=torch.float64)}, dims=2)
     assert bool((th.rl.RewardToGo(discount, normalise=True)(batch, torch.zeros(16, 200)) == 0).all())
     for G in (3, 6, 7, 12):
@@ -155,7 +172,8 @@ def test_equal_episodes_say_nothing(discount, reward):
 
 
 def test_equal_advantages_say_nothing():
-    """Of V = 0.3 everywhere and rewards of 0.1 that end at once: A = −0.2 for every action, less its mean 0."""
+    """Of V = 0.3 everywhere and rewards of 0.1 that end at once: A = −0.2 for every action, less its mean
+    0."""
 
     class Level:
         def of(self, state, shape):
@@ -174,8 +192,12 @@ def test_returns_end_with_their_episode(from_start):
     r = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]], dtype=torch.float64)
     end = torch.tensor([[False, True, False, False, True]])
     weighting = th.rl.RewardToGo(0.5, baseline=None, from_start=from_start)
-    whole = weighting(Batch({"reward": r, "terminated": end, "truncated": torch.zeros_like(end)}, dims=2), torch.zeros(1, 5))
-    apart = [weighting(Batch({"reward": part}, dims=2), torch.zeros(part.shape)) for part in (r[:, :2], r[:, 2:])]
+    whole = weighting(
+        Batch({"reward": r, "terminated": end, "truncated": torch.zeros_like(end)}, dims=2), torch.zeros(1, 5)
+    )
+    apart = [
+        weighting(Batch({"reward": part}, dims=2), torch.zeros(part.shape)) for part in (r[:, :2], r[:, 2:])
+    ]
     assert torch.equal(whole, torch.cat(apart, 1))
 
 

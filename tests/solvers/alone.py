@@ -1,4 +1,5 @@
-"""What each process of test_alone.py does: fits under torch.distributed, and questions that the first process asks alone.
+"""What each process of test_alone.py does: fits under torch.distributed, and questions that the first process
+asks alone.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 alone.py FOLDER
 """
@@ -31,7 +32,12 @@ def line(batch, a, b):
 
 
 def asked(fit: th.Fit) -> dict[str, object]:
-    return {"log_likelihood": fit.log_likelihood, "n": fit.observations, "summary": str(fit.summary()), "repr": repr(fit)}
+    return {
+        "log_likelihood": fit.log_likelihood,
+        "n": fit.observations,
+        "summary": str(fit.summary()),
+        "repr": repr(fit),
+    }
 
 
 def main(folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""What each process of test_distributed.py does: the same runs, under torch.distributed or alone; the first process writes what came out.
+"""What each process of test_distributed.py does: the same runs, under torch.distributed or alone; the first
+process writes what came out.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 fit_together.py FOLDER
 """
@@ -20,7 +21,13 @@ from thetahat.solvers import iterate
 
 TEXTS = [f"document {i} is of {i * i} and of {i**3}" for i in range(40)]
 CLIMB = th.Stochastic(
-    steps=12, batch_size=7, ema_decay=0.5, max_grad_norm=1.0, held_out=0.2, evaluate_every=4, checkpoint_every=3
+    steps=12,
+    batch_size=7,
+    ema_decay=0.5,
+    max_grad_norm=1.0,
+    held_out=0.2,
+    evaluate_every=4,
+    checkpoint_every=3,
 )
 WAYS = {
     "ddp": replace(CLIMB, distributed="ddp"),

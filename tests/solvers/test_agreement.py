@@ -1,5 +1,6 @@
-"""Every solver reaches the maximum that every other one reaches: each smooth family of the registry by Newton, L-BFGS, Proximal and EM of one
-component, and by scipy's BFGS on the family's own log p, without the library's designs, derivatives or sums."""
+"""Every solver reaches the maximum that every other one reaches: each smooth family of the registry by
+Newton, L-BFGS, Proximal and EM of one component, and by scipy's BFGS on the family's own log p, without
+the library's designs, derivatives or sums."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def drawn(name):
 
 
 def from_scratch(fit, data, extras):
-    """The highest ℓ that BFGS finds from θ̂ disturbed: η_j = a_j + b_j·x where the fit has an x, log p of the family at g⁻¹(η)."""
+    """The highest ℓ that BFGS finds from θ̂ disturbed: η_j = a_j + b_j·x where the fit has an x, log p of the
+    family at g⁻¹(η)."""
     family = fit.model.family
     named = list(family.parameters)
     has_x = [p.parameter for p in fit.model.predictors if "x" in p.design.names]
@@ -62,7 +64,9 @@ def test_every_solver_reaches_one_maximum(name):
     formula = "y ~ x"
     newton = th.fit(formula, data, family, solver=th.Newton(), on_failure="return", **extras)
     if newton.certificate.status != "certified maximum":
-        newton = th.fit(formula, data, family, **extras)  # on a boundary, say: the solver that the library takes
+        newton = th.fit(
+            formula, data, family, **extras
+        )  # on a boundary, say: the solver that the library takes
         assert newton.certificate.ok
         return
     best = from_scratch(newton, data, extras)
@@ -72,7 +76,9 @@ def test_every_solver_reaches_one_maximum(name):
         other = th.fit(formula, data, family, solver=solver, **extras)
         assert other.log_likelihood == pytest.approx(newton.log_likelihood, abs=1e-6), solver
         errors = newton.standard_errors().to_numpy()
-        assert (np.abs(other.estimates.to_numpy() - newton.estimates.to_numpy()) <= 1e-3 * errors + 1e-9).all(), solver
+        assert (
+            np.abs(other.estimates.to_numpy() - newton.estimates.to_numpy()) <= 1e-3 * errors + 1e-9
+        ).all(), solver
     chosen = th.fit(formula, data, family, **extras)
     assert chosen.log_likelihood == pytest.approx(newton.log_likelihood, abs=1e-7)
     assert best == pytest.approx(newton.log_likelihood, abs=1e-4)

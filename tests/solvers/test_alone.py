@@ -1,4 +1,5 @@
-"""After a fit of two processes, the first may print, save and report alone: nothing that it asks waits for the other."""
+"""After a fit of two processes, the first may print, save and report alone: nothing that it asks waits for
+the other."""
 
 from __future__ import annotations
 
@@ -21,8 +22,19 @@ SCRIPT = Path(__file__).with_name("alone.py")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(folder)]
-    ran = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(SCRIPT),
+        str(folder),
+    ]
+    ran = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads((folder / "found.json").read_text()), folder
 
@@ -37,13 +49,18 @@ def here():
 
 @pytest.mark.parametrize("name", ["whole", "parts"])
 def test_two_processes_find_what_one_finds_and_count_no_row_twice(found, here, name):
-    """90 rows, on both processes or half on each; a fit of one process, in this interpreter, is the oracle."""
+    """90 rows, on both processes or half on each; a fit of one process, in this interpreter, is the
+    oracle."""
     alone = th.fit(here.line, here.rows(slice(None)))
     of_two = found[0][name]["newton"]
     assert of_two["n"] == 90
     assert of_two["log_likelihood"] == pytest.approx(alone.log_likelihood, rel=1e-12)
     assert found[0][name]["theta"] == pytest.approx(alone.theta.tolist(), rel=1e-8)
-    shown = [line.replace("line", "") for line in str(alone.summary()).splitlines() if "log-likelihood" in line or "AIC" in line]
+    shown = [
+        line.replace("line", "")
+        for line in str(alone.summary()).splitlines()
+        if "log-likelihood" in line or "AIC" in line
+    ]
     assert all(line in of_two["summary"] for line in shown)
     if name == "whole":
         assert found[0][name]["errors"] == pytest.approx(alone.standard_errors().tolist(), rel=1e-8)

@@ -1,4 +1,5 @@
-"""A run that is killed and goes on is the run that was not killed, to the last bit; and a checkpoint is never lost."""
+"""A run that is killed and goes on is the run that was not killed, to the last bit; and a checkpoint is never
+lost."""
 
 from __future__ import annotations
 
@@ -32,10 +33,14 @@ class Killed(BaseException):
 def classifier() -> th.Objective:
     """With dropout, running statistics and two sources of batches."""
     network = th.networks.mlp(4, (8,), 3)
-    layers = torch.nn.Sequential(torch.nn.BatchNorm1d(4), network[0], torch.nn.Dropout(0.3), network[1], network[2])
+    layers = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(4), network[0], torch.nn.Dropout(0.3), network[1], network[2]
+    )
     model = th.models.Conditional(th.families.Categorical(3), layers)
     one, two = Tensors({"x": X, "y": Y}), Tensors({"x": X[::2], "y": Y[::2]})
-    return th.Objective([th.LogLikelihood(model, one), th.LogLikelihood(model, two)]) + th.LogPrior(th.priors.Normal(2.0), model)
+    return th.Objective([th.LogLikelihood(model, one), th.LogLikelihood(model, two)]) + th.LogPrior(
+        th.priors.Normal(2.0), model
+    )
 
 
 def gpt() -> th.Objective:
@@ -55,8 +60,16 @@ SETTINGS = {
 @pytest.mark.parametrize("build", [classifier, gpt])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_climb_killed_at_any_step_and_resumed_is_bit_identical(build, name, tmp_path):
-    """Killed after steps 1, 2, 7, 13 and 19 of 20, one after the other: θ, buffers, trace and certificate of the run never killed."""
-    settings = {"steps": 20, "batch_size": 16, "held_out": 0.25, "evaluate_every": 3, "checkpoint_every": 2, "seed": 4}
+    """Killed after steps 1, 2, 7, 13 and 19 of 20, one after the other: θ, buffers, trace and certificate
+    of the run never killed."""
+    settings = {
+        "steps": 20,
+        "batch_size": 16,
+        "held_out": 0.25,
+        "evaluate_every": 3,
+        "checkpoint_every": 2,
+        "seed": 4,
+    }
     settings |= SETTINGS[name]
     torch.set_num_threads(1)
     whole = build()
@@ -99,7 +112,8 @@ torch.save(fit.theta, sys.argv[3])
 
 
 def test_a_process_killed_by_the_system_goes_on_where_its_last_checkpoint_was(tmp_path, monkeypatch):
-    """kill -9 while it writes a checkpoint a step; the process that goes on ends at the θ of one that was never killed."""
+    """kill -9 while it writes a checkpoint a step; the process that goes on ends at the θ of one that was
+    never killed."""
     path = tmp_path / "last"
     command = [sys.executable, "-c", SCRIPT, str(path), "400", str(tmp_path / "resumed")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -117,7 +131,7 @@ def test_a_process_killed_by_the_system_goes_on_where_its_last_checkpoint_was(tm
     assert torch.equal(torch.load(tmp_path / "resumed"), torch.load(tmp_path / "whole"))
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------------------------------------
+# ---- what goes wrong ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -127,7 +141,8 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
-    """The write fails half way: the error says so, the file is the one before, and nothing is left beside it."""
+    """The write fails half way: the error says so, the file is the one before, and nothing is left beside
+    it."""
     before = finished.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -145,7 +160,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, monkeypatch):
             good.append(solver.checkpoint.read_bytes())
             monkeypatch.setattr("os.fsync", full)
 
-    with pytest.raises(BadSave, match=r"cannot be written: No space left on device\. The one before it is whole"):
+    with pytest.raises(
+        BadSave, match=r"cannot be written: No space left on device\. The one before it is whole"
+    ):
         iterate(solver, gpt(), after)
     monkeypatch.undo()
     assert solver.checkpoint.read_bytes() == good[0]
@@ -180,11 +197,14 @@ def test_a_checkpoint_of_another_climb_is_refused_by_what_differs(finished):
 
 
 def test_a_climb_on_rollouts_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
-    """Each pass begins anew and is given out once, so the source's generator is all that its next draw depends on."""
+    """Each pass begins anew and is given out once, so the source's generator is all that its next draw
+    depends on."""
 
     def optimise(path, steps):
         policy = th.rl.Policy(th.networks.mlp(4, 4, 2, seed=0))
-        solver = th.Stochastic(steps=6, learning_rate=0.05, lr_schedule="constant", evaluate_every=2, checkpoint=path)
+        solver = th.Stochastic(
+            steps=6, learning_rate=0.05, lr_schedule="constant", evaluate_every=2, checkpoint=path
+        )
         rollouts = Rollouts("CartPole-v1", 2, seed=3)
         objective = th.Objective([th.LogLikelihood(policy, rollouts, th.rl.RewardToGo())])
         state = solver.start(objective)
@@ -205,11 +225,16 @@ def test_a_source_that_draws_and_says_nothing_of_its_state_is_refused(tmp_path):
 
     source = Drawn({"y": torch.zeros(3, 1)})
     with pytest.raises(BadArgument, match="restore"):
-        th.fit(th.generative.Flow.affine(1), source, solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"))
+        th.fit(
+            th.generative.Flow.affine(1),
+            source,
+            solver=th.Stochastic(steps=2, held_out=None, checkpoint=tmp_path / "last"),
+        )
 
 
 def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_is_back(tmp_path):
-    """A streamed Parquet file is taken away after its first epoch: the checkpoint is whole, and leads where the undisturbed run went."""
+    """A streamed Parquet file is taken away after its first epoch: the checkpoint is whole, and leads
+    where the undisturbed run went."""
     from thetahat.data.frame import Frame
     from thetahat.errors import MalformedFile
     from thetahat.models.formulas import regression
@@ -219,7 +244,9 @@ def test_a_file_that_is_lost_mid_stream_is_named_and_the_climb_goes_on_when_it_i
 
     def optimise(path, lost_after=None):
         frame = Frame(tmp_path / "rows.parquet", memory=1)
-        model, source = regression("y ~ x", frame, th.families.get("normal"), parameters={}, weights=None, missing="drop")
+        model, source = regression(
+            "y ~ x", frame, th.families.get("normal"), parameters={}, weights=None, missing="drop"
+        )
         assert source.streamed
         solver = th.Stochastic(steps=90, batch_size=64, held_out=None, checkpoint=path, checkpoint_every=10)
         objective = th.Objective([th.LogLikelihood(model, source)])
@@ -248,7 +275,9 @@ def test_a_checkpoint_of_another_family_network_or_x_is_refused(tmp_path, family
         g = torch.Generator().manual_seed(0)
         x, y = torch.randn(40, 3, generator=g), torch.randn(40, generator=g)
         model = th.models.Conditional(th.families.get(family), th.networks.mlp(3, 4, 2, activation, seed=0))
-        return th.fit(model, Tensors({"x": x + shift, "y": y}), solver=th.Stochastic(steps=4, checkpoint=tmp_path / "c"))
+        return th.fit(
+            model, Tensors({"x": x + shift, "y": y}), solver=th.Stochastic(steps=4, checkpoint=tmp_path / "c")
+        )
 
     optimise()
     with pytest.raises(BadSave, match=f"its {differs} is"):

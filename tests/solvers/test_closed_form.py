@@ -1,4 +1,5 @@
-"""Least squares by QR is the maximum of the normal likelihood: scipy's and numpy's own least squares are the oracle."""
+"""Least squares by QR is the maximum of the normal likelihood: scipy's and numpy's own least squares are the
+oracle."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ def test_it_is_least_squares(n, p, scale, weighted):
 def test_collinear_columns_are_named():
     X, y = design(20, 2, seed=3)
     with pytest.raises(FlatDirection) as error:
-        th.fit("y ~ a + b + c", {"y": y, "a": X[:, 0], "b": X[:, 1], "c": X[:, 0] - 2 * X[:, 1]}, solver=th.ClosedForm())
+        th.fit(
+            "y ~ a + b + c",
+            {"y": y, "a": X[:, 0], "b": X[:, 1], "c": X[:, 0] - 2 * X[:, 1]},
+            solver=th.ClosedForm(),
+        )
     assert set(error.value.certificate.directions[0]) == {"a", "b", "c"}
 
 
@@ -45,7 +50,9 @@ def test_the_digits_of_a_nearly_collinear_polynomial_are_kept():
     x = np.arange(21.0)
     noise = np.where(np.arange(21) % 2 == 0, 1.0, -1.0) * 1e-3
     data = {f"x{k}": x**k for k in range(1, 6)} | {"y": sum(x**k for k in range(6)) + noise}
-    b = np.linalg.lstsq(np.column_stack([x**k for k in range(6)]).astype(np.longdouble).astype(float), data["y"], rcond=None)[0]
+    b = np.linalg.lstsq(
+        np.column_stack([x**k for k in range(6)]).astype(np.longdouble).astype(float), data["y"], rcond=None
+    )[0]
     fit = th.fit("y ~ x1 + x2 + x3 + x4 + x5", data, solver=th.ClosedForm())
     np.testing.assert_allclose(fit.estimates.to_numpy()[:6], 1.0, atol=2e-3)
     np.testing.assert_allclose(fit.estimates.to_numpy()[:6], b, rtol=1e-6)

@@ -1,4 +1,5 @@
-"""EM: it never decreases the log-likelihood, ends where others' optima are, and says which maxima there are."""
+"""EM: it never decreases the log-likelihood, ends where others' optima are, and says which maxima there
+are."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def objective(model: Mixture, data: Any, weights: Any = None) -> Objective:
 def cases() -> dict[str, Objective]:
     rng = np.random.default_rng(1)
     counts = np.concatenate([rng.poisson(2, 80), rng.poisson(6, 60)]).astype(float)
-    weighted = Mixture("normal", 2).source({"y": drawn(), "times": rng.integers(0, 4, 250).astype(float)}, "times")
+    weighted = Mixture("normal", 2).source(
+        {"y": drawn(), "times": rng.integers(0, 4, 250).astype(float)}, "times"
+    )
     prior = Mixture("normal", 2)
     return {
         "normals": objective(Mixture("normal", 2), drawn()),
@@ -64,7 +67,7 @@ def cases() -> dict[str, Objective]:
 CASES = cases()
 
 
-# ---- it never decreases --------------------------------------------------------------------------------------------------------
+# ---- it never decreases ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,7 +126,10 @@ def test_the_slope_of_q_is_that_of_the_log_likelihood_and_q_bounds_its_change():
     here = expect(target, state.starts[0], state.limits)
     Q = Complete(target, here)
     torch.testing.assert_close(
-        Q.taylor(here.theta, order=1).gradient, target.taylor(here.theta, order=1).gradient, rtol=1e-9, atol=1e-8
+        Q.taylor(here.theta, order=1).gradient,
+        target.taylor(here.theta, order=1).gradient,
+        rtol=1e-9,
+        atol=1e-8,
     )
     base = Q.value(here.theta)
     generator = torch.Generator().manual_seed(0)
@@ -149,12 +155,13 @@ def test_squarem_needs_fewer_steps_than_em_where_components_overlap():
     assert taken[True] < 0.5 * taken[False]
 
 
-# ---- it ends where others' optima are --------------------------------------------------------------------------------------------
+# ---- it ends where others' optima are ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_maximum_is_that_of_scikit_learn(k):
-    """GaussianMixture 1.x of scikit-learn, full covariances, reg_covar=0, run to tol=1e-13 from θ̂'s own neighbourhood and not from θ̂."""
+    """GaussianMixture 1.x of scikit-learn, full covariances, reg_covar=0, run to tol=1e-13 from θ̂'s own
+    neighbourhood and not from θ̂."""
     from sklearn.mixture import GaussianMixture
 
     fit = th.fit(Mixture(MultivariateNormal(2), k), FAITHFUL, solver=EM(starts=4))
@@ -162,7 +169,12 @@ def test_the_maximum_is_that_of_scikit_learn(k):
     own = natural[k:].reshape(k, 5)
     means = own[:, :2]
     other = GaussianMixture(
-        k, reg_covar=0.0, tol=1e-13, max_iter=20_000, means_init=means + np.array([0.05, -0.5]), random_state=0
+        k,
+        reg_covar=0.0,
+        tol=1e-13,
+        max_iter=20_000,
+        means_init=means + np.array([0.05, -0.5]),
+        random_state=0,
     )
     other.fit(FAITHFUL)
     assert other.converged_
@@ -176,8 +188,8 @@ def test_the_maximum_is_that_of_scikit_learn(k):
 
 
 def test_waiting_times_are_those_of_mixtools():
-    """R, mixtools, normalmixEM(faithful$waiting), stopped at a gain of 1e-8: λ 0.360887 0.639113, μ 54.614893 80.091093,
-    σ 5.871245 5.867716, log-likelihood -1034.002."""
+    """R, mixtools, normalmixEM(faithful$waiting), stopped at a gain of 1e-8: λ 0.360887 0.639113, μ 54.614893
+    80.091093, σ 5.871245 5.867716, log-likelihood -1034.002."""
     fit = th.fit(Mixture("normal", 2), WAITING)
     known = [0.360887, 0.639113, 54.614893, 5.871245, 80.091093, 5.867716]
     np.testing.assert_allclose(fit.estimates, known, rtol=1e-5)
@@ -187,25 +199,33 @@ def test_waiting_times_are_those_of_mixtools():
 
 @pytest.mark.parametrize(("k", "bic"), [(1, 2607.623), (2, 2322.192)])
 def test_the_bic_of_old_faithful_is_that_of_mclust(k, bic):
-    """R, mclust, mclustBIC(faithful), model VVV: -2607.623, -2322.192 (its BIC has the other sign). Its third is a lower maximum than ours."""
+    """R, mclust, mclustBIC(faithful), model VVV: -2607.623, -2322.192 (its BIC has the other sign). Its
+    third is a lower maximum than ours."""
     fit = th.fit(Mixture(MultivariateNormal(2), k), shipped("faithful"), solver=EM(starts=3))
     assert fit.criteria["BIC"] == pytest.approx(bic, abs=5e-4)
 
 
 def test_one_component_is_the_family_alone():
-    alone, mixture = th.fit(MultivariateNormal(2), FAITHFUL), th.fit(Mixture(MultivariateNormal(2), 1), FAITHFUL)
+    alone, mixture = (
+        th.fit(MultivariateNormal(2), FAITHFUL),
+        th.fit(Mixture(MultivariateNormal(2), 1), FAITHFUL),
+    )
     assert mixture.log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-9)
     np.testing.assert_allclose(mixture.estimates[1:], alone.estimates, rtol=1e-8)
 
 
 def test_standard_errors_are_those_of_the_information_by_finite_differences():
-    """J by central differences of the log-likelihood in the natural parameters (π₀, μ, σ); weight[1] = 1 − weight[0] has the same error."""
+    """J by central differences of the log-likelihood in the natural parameters (π₀, μ, σ); weight[1] = 1 −
+    weight[0] has the same error."""
     fit = th.fit(Mixture("normal", 2), WAITING)
     e = fit.estimates.to_numpy()[[0, 2, 3, 4, 5]]
     y = torch.from_numpy(WAITING)
 
     def log_likelihood(v: np.ndarray) -> float:
-        terms = [math.log(w) - math.log(s) - 0.5 * ((y - m) / s) ** 2 for w, m, s in ((v[0], v[1], v[2]), (1 - v[0], v[3], v[4]))]
+        terms = [
+            math.log(w) - math.log(s) - 0.5 * ((y - m) / s) ** 2
+            for w, m, s in ((v[0], v[1], v[2]), (1 - v[0], v[3], v[4]))
+        ]
         return float(torch.logsumexp(torch.stack(terms), 0).sum())
 
     h = 1e-3 * np.maximum(np.abs(e), 0.1)
@@ -213,7 +233,9 @@ def test_standard_errors_are_those_of_the_information_by_finite_differences():
     for i in range(5):
         for j in range(5):
             a, b = np.eye(5)[i] * h[i], np.eye(5)[j] * h[j]
-            J[i, j] = -sum(s * t * log_likelihood(e + s * a + t * b) for s in (1, -1) for t in (1, -1)) / (4 * h[i] * h[j])
+            J[i, j] = -sum(s * t * log_likelihood(e + s * a + t * b) for s in (1, -1) for t in (1, -1)) / (
+                4 * h[i] * h[j]
+            )
     expected = np.sqrt(np.diag(np.linalg.inv(J)))
     errors = fit.standard_errors().to_numpy()
     np.testing.assert_allclose(errors[[0, 2, 3, 4, 5]], expected, rtol=1e-4)
@@ -245,10 +267,12 @@ def test_lines_that_cross_are_told_apart():
         assert abs(fit.estimates[name] - value) < 4 * error[name], name
     at_two = float(fit.predict({"x": [2.0]})[0])
     e = fit.estimates
-    assert at_two == pytest.approx(sum(e[f"weight[{k}]"] * (e[f"{k}: Intercept"] + 2 * e[f"{k}: x"]) for k in (0, 1)), rel=1e-12)
+    assert at_two == pytest.approx(
+        sum(e[f"weight[{k}]"] * (e[f"{k}: Intercept"] + 2 * e[f"{k}: x"]) for k in (0, 1)), rel=1e-12
+    )
 
 
-# ---- rows ------------------------------------------------------------------------------------------------------------------------
+# ---- rows --------------------------------------------------------------------------------------------------
 
 
 def test_a_weight_is_so_many_rows():
@@ -267,7 +291,8 @@ def test_blocks_of_rows_change_nothing():
 
 
 def test_many_rows_are_climbed_from_the_maxima_of_a_subsample():
-    """The same maximum as from every row; rows sorted by component do not mislead it, for the subsample is spread over them."""
+    """The same maximum as from every row; rows sorted by component do not mislead it, for the subsample is
+    spread over them."""
     y = np.sort(np.concatenate([drawn(seed) for seed in range(4)]))
     slow = th.fit(Mixture("normal", 2), y, solver=EM(starts=3))
     fast = th.fit(Mixture("normal", 2), y, solver=EM(starts=3, thin_above=400))
@@ -278,17 +303,21 @@ def test_many_rows_are_climbed_from_the_maxima_of_a_subsample():
 def test_a_weighting_that_is_held_weighs_the_rows():
     """w = 2 for every row: the same θ̂, ℓ doubled."""
     model = Mixture("normal", 2)
-    twice = th.fit(model, model.source(WAITING), weights=lambda batch, log_prob: torch.full_like(log_prob, 2.0))
+    twice = th.fit(
+        model, model.source(WAITING), weights=lambda batch, log_prob: torch.full_like(log_prob, 2.0)
+    )
     once = th.fit(Mixture("normal", 2), WAITING)
     np.testing.assert_allclose(twice.estimates, once.estimates, rtol=1e-8)
     assert twice.certificate.ok
 
 
-# ---- which maxima there are --------------------------------------------------------------------------------------------------------
+# ---- which maxima there are --------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_the_same_maximum():
-    first, again, other = (th.fit(Mixture("normal", 2), WAITING, solver=EM(seed=s, starts=2)) for s in (0, 0, 9))
+    first, again, other = (
+        th.fit(Mixture("normal", 2), WAITING, solver=EM(seed=s, starts=2)) for s in (0, 0, 9)
+    )
     assert bool((first.estimates == again.estimates).all())
     np.testing.assert_allclose(other.estimates, first.estimates, rtol=1e-8)
 
@@ -318,7 +347,7 @@ def test_components_are_numbered_by_their_first_parameter():
     assert means.is_monotonic_increasing
 
 
-# ---- what is no answer -----------------------------------------------------------------------------------------------------------
+# ---- what is no answer -------------------------------------------------------------------------------------
 
 
 def test_a_component_that_collapses_is_refused_with_the_reason():
@@ -343,13 +372,16 @@ def test_a_prior_on_the_scales_prevents_it():
 def test_a_climb_that_runs_into_a_singularity_is_left_and_told():
     """A start on one row collapses; the others find the maximum that mixtools finds."""
     model = Mixture("normal", 2)
-    solver = EM(begin=torch.tensor([math.log(9.0), 96.0, math.log(1e-3), 71.0, math.log(13.0)], dtype=torch.float64))
+    solver = EM(
+        begin=torch.tensor([math.log(9.0), 96.0, math.log(1e-3), 71.0, math.log(13.0)], dtype=torch.float64)
+    )
     with pytest.raises(NoMaximum, match="collapsed on 1 observations"):
         th.fit(model, WAITING, solver=solver)
 
 
 def test_components_that_the_data_do_not_ask_for_are_named():
-    """Counts no more spread than Poisson's: the likelihood of two components is highest where they are one (Lindsay 1983)."""
+    """Counts no more spread than Poisson's: the likelihood of two components is highest where they are one
+    (Lindsay 1983)."""
     counts = np.repeat(np.arange(7.0), [5, 15, 22, 22, 17, 10, 5])
     assert counts.var() < counts.mean()
     with pytest.raises(FlatDirection, match="the data do not ask for 2 components") as error:
@@ -378,18 +410,23 @@ def test_em_is_chosen_for_a_mixture_and_newton_alone_reaches_the_same():
     assert newton.log_likelihood == pytest.approx(th.fit(model, WAITING).log_likelihood, abs=1e-8)
 
 
-# ---- a fit of one is a fit -------------------------------------------------------------------------------------------------------
+# ---- a fit of one is a fit ---------------------------------------------------------------------------------
 
 
 def test_intervals_tests_and_bootstrap_work_as_for_other_models():
     fit = th.fit(Mixture("normal", 2), WAITING, solver=EM(starts=2))
-    wald, profile = (fit.intervals(kind=kind, parameters=["weight[0]", "0: mean", "0: scale"]) for kind in ("wald", "profile"))
+    wald, profile = (
+        fit.intervals(kind=kind, parameters=["weight[0]", "0: mean", "0: scale"])
+        for kind in ("wald", "profile")
+    )
     np.testing.assert_allclose(profile, wald, rtol=0.1)
     assert not np.allclose(profile, wald, rtol=1e-6)
     assert wald.loc["0: scale", "low"] > 0
     for name in ("0: mean", "0: scale"):  # 2(ℓ̂ − ℓ_p) = χ² at the ends of a profile interval
         for end in profile.loc[name]:
-            assert fit.test(f"{name} = {end}", "likelihood_ratio").statistic == pytest.approx(3.8415, abs=2e-3)
+            assert fit.test(f"{name} = {end}", "likelihood_ratio").statistic == pytest.approx(
+                3.8415, abs=2e-3
+            )
     assert fit.test("0: mean = 54.6", "likelihood_ratio").p_value > 0.9
     spread = fit.bootstrap(40, seed=1).std()
     np.testing.assert_allclose(spread, fit.standard_errors(), rtol=0.5)
@@ -412,17 +449,20 @@ def test_a_saved_mixture_comes_back(tmp_path):
 
 
 def test_the_summary_says_what_was_mixed():
-    text = str(th.fit(Mixture(["normal", "student_t"]), drawn(), solver=EM(starts=2), on_failure="return").summary())
+    text = str(
+        th.fit(Mixture(["normal", "student_t"]), drawn(), solver=EM(starts=2), on_failure="return").summary()
+    )
     assert "mixture of 2 components" in text
     assert "1 of Normal" in text
     assert "1 of StudentT" in text
 
 
-# ---- how many ------------------------------------------------------------------------------------------------------------------
+# ---- how many ----------------------------------------------------------------------------------------------
 
 
 def test_bic_and_held_out_nats_both_ask_for_two_components():
-    """Old Faithful: BIC is lowest at 2; held out in four parts, 2 beats 1 by far more than its error, and 3 does not beat 2 by its own."""
+    """Old Faithful: BIC is lowest at 2; held out in four parts, 2 beats 1 by far more than its error, and
+    3 does not beat 2 by its own."""
     bic, held = {}, {}
     order = np.random.default_rng(0).permutation(len(FAITHFUL))
     for k in (1, 2, 3):

@@ -1,4 +1,5 @@
-"""What stops a training run is named: the value, what its model accepts, and the row of the data, which the test has put there."""
+"""What stops a training run is named: the value, what its model accepts, and the row of the data, which
+the test has put there."""
 
 from __future__ import annotations
 
@@ -13,7 +14,17 @@ import thetahat as th
 from thetahat.data import Tensors
 from thetahat.errors import NotConverged
 from thetahat.families import Bernoulli, Categorical, Gamma, Normal, Poisson
-from thetahat.generative import VAE, Augmented, Denoiser, Diffusion, FullyVisible, Images, MaskedMLP, Noised, Shifts
+from thetahat.generative import (
+    VAE,
+    Augmented,
+    Denoiser,
+    Diffusion,
+    FullyVisible,
+    Images,
+    MaskedMLP,
+    Noised,
+    Shifts,
+)
 from thetahat.models import Conditional
 from thetahat.networks import mlp
 
@@ -33,7 +44,12 @@ def fails(model, data, said, held_out=None, steps=40, **settings):
 @pytest.mark.parametrize(
     ("family", "good", "bad", "support"),
     [
-        (Poisson(), 2.0, -1.0, r"'y' is -1 in row 37 of the data, outside Poisson\(\)'s support, the counts 0, 1, 2"),
+        (
+            Poisson(),
+            2.0,
+            -1.0,
+            r"'y' is -1 in row 37 of the data, outside Poisson\(\)'s support, the counts 0, 1, 2",
+        ),
         (Poisson(), 2.0, 1.5, r"'y' is 1.5 in row 37 .* the counts"),
         (Gamma(), 2.0, 0.0, r"'y' is 0 in row 37 .* the positive numbers"),
         (Bernoulli(), 1.0, 2.0, r"'y' is 2 in row 37 .* \{0, 1\}"),
@@ -42,7 +58,9 @@ def fails(model, data, said, held_out=None, steps=40, **settings):
     ],
 )
 @pytest.mark.parametrize("held_out", [None, 0.5])
-def test_a_value_outside_the_support_is_named_with_the_support_and_its_row(family, good, bad, support, held_out):
+def test_a_value_outside_the_support_is_named_with_the_support_and_its_row(
+    family, good, bad, support, held_out
+):
     """Row 37 of the data, whichever batch meets it, or the held-out half before the first step."""
     y = torch.full((N,), good)
     y[37] = bad
@@ -55,7 +73,10 @@ def test_labels_from_one_are_met_by_the_question_whether_they_were_meant():
     """1 … 3 of three classes: the codes are 0 … 2."""
     y = torch.arange(N) % 3 + 1
     fails(
-        Conditional(Categorical(3), mlp(2, (), 3)), {"x": x(), "y": y}, r"'y' is 3 .*Categories are numbered from 0: y − 1", 0.2
+        Conditional(Categorical(3), mlp(2, (), 3)),
+        {"x": x(), "y": y},
+        r"'y' is 3 .*Categories are numbered from 0: y − 1",
+        0.2,
     )
 
 
@@ -100,7 +121,9 @@ def test_outputs_that_are_not_finite_are_not_blamed_on_the_data():
     values = x().clamp(-1, 1)
     values[9, 0] = 3
     error = fails(
-        Conditional(Poisson(), Breaks(2, 1)), {"x": values, "y": torch.ones(N)}, r"in row 9 of the data.*model's outputs"
+        Conditional(Poisson(), Breaks(2, 1)),
+        {"x": values, "y": torch.ones(N)},
+        r"in row 9 of the data.*model's outputs",
     )
     assert "Lower the learning rate" in error.certificate.advice
 
@@ -112,7 +135,11 @@ def test_the_solvers_of_all_rows_name_them_too(solver):
     bad[7], missing[11, 1] = -1, math.nan
     one = mlp(2, (), 1, dtype=torch.float64)
     for model, data, said in (
-        (Conditional(Poisson(), one), {"x": values, "y": bad}, r"'y' is -1 in row 7 of the data, outside Poisson\(\)'s support"),
+        (
+            Conditional(Poisson(), one),
+            {"x": values, "y": bad},
+            r"'y' is -1 in row 7 of the data, outside Poisson\(\)'s support",
+        ),
         (
             Conditional(Categorical(3), mlp(2, (), 3, dtype=torch.float64)),
             {"x": values, "y": torch.arange(N) % 3 + 1},
@@ -130,11 +157,15 @@ def test_the_solvers_of_all_rows_name_them_too(solver):
 
 def test_images_are_fitted_to_the_end_where_nothing_is_wrong():
     images = Images(np.random.default_rng(0).integers(0, 8, (40, 2, 3)), levels=8)
-    fit = th.fit(Diffusion(Denoiser(6, width=8, blocks=1), levels=8), images, solver=th.Stochastic(steps=5, batch_size=8))
+    fit = th.fit(
+        Diffusion(Denoiser(6, width=8, blocks=1), levels=8),
+        images,
+        solver=th.Stochastic(steps=5, batch_size=8),
+    )
     assert fit.certificate.status == "stochastic"
 
 
-# ---- what a certificate says of a run that ended well ----------------------------------------------------------------------------
+# ---- what a certificate says of a run that ended well ------------------------------------------------------
 
 
 def rows():
@@ -146,14 +177,23 @@ def rows():
 def test_a_run_that_learnt_nothing_says_so():
     """Steps so large that every evaluation is worse than the first, whose θ is kept, or not."""
     model = Conditional(Poisson(), mlp(2, (), 1))
-    settings = {"steps": 6, "batch_size": 8, "optimiser": "sgd", "learning_rate": 0.3, "lr_schedule": "constant", "held_out": 0.5}
+    settings = {
+        "steps": 6,
+        "batch_size": 8,
+        "optimiser": "sgd",
+        "learning_rate": 0.3,
+        "lr_schedule": "constant",
+        "held_out": 0.5,
+    }
     with torch.no_grad():
         model.network[0].weight.copy_(torch.tensor([[0.3, 0.0]]))
         model.network[0].bias.fill_(0.5)
     before = torch.cat([p.detach().reshape(-1).clone() for p in model.parameters()])
     best = th.fit(model, rows(), solver=th.Stochastic(**settings))
     assert best.trace[0][1] == max(mean for _, mean, _ in best.trace)
-    said = "Nothing was learnt: the best evaluation was the first, before any step, so that θ is where it began."
+    said = (
+        "Nothing was learnt: the best evaluation was the first, before any step, so that θ is where it began."
+    )
     assert torch.equal(best.theta, before)
     for text in (str(best.certificate), str(best.summary())):
         assert said in " ".join(text.split())
@@ -163,13 +203,22 @@ def test_a_run_that_learnt_nothing_says_so():
 
 
 def test_a_run_that_learnt_something_does_not():
-    fit = th.fit(Conditional(Poisson(), mlp(2, (), 1)), rows(), solver=th.Stochastic(steps=40, batch_size=16, learning_rate=0.02))
+    fit = th.fit(
+        Conditional(Poisson(), mlp(2, (), 1)),
+        rows(),
+        solver=th.Stochastic(steps=40, batch_size=16, learning_rate=0.02),
+    )
     assert "Nothing was learnt" not in str(fit.certificate)
     assert "patience" not in str(fit.certificate)
 
 
 def test_an_end_by_patience_is_said():
-    solver = th.Stochastic(steps=500, batch_size=16, learning_rate=0.3, evaluate_every=5, patience=3, held_out=0.3)
+    solver = th.Stochastic(
+        steps=500, batch_size=16, learning_rate=0.3, evaluate_every=5, patience=3, held_out=0.3
+    )
     fit = th.fit(Conditional(Poisson(), mlp(2, (), 1)), rows(), solver=solver)
     assert fit.certificate.steps < 500
-    assert "Ended before its 500 steps: 3 evaluations in a row were no better than the best (patience)." in str(fit.certificate)
+    assert (
+        "Ended before its 500 steps: 3 evaluations in a row were no better than the best (patience)."
+        in str(fit.certificate)
+    )

@@ -1,4 +1,5 @@
-"""A likelihood of one's own that is a sum of squares: NIST's nonlinear sets, and which functions are recognised."""
+"""A likelihood of one's own that is a sum of squares: NIST's nonlinear sets, and which functions are
+recognised."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ exp = torch.exp
 
 
 class Set(NamedTuple):
-    """A nonlinear set of NIST's StRD: the mean, both starts, the certified estimates and their standard deviations."""
+    """A nonlinear set of NIST's StRD: the mean, both starts, the certified estimates and their standard
+    deviations."""
 
     y: Any
     x: Any
@@ -57,7 +59,24 @@ SETS = {
         [1.1435312227e-02, 1.9633220911e-01, 8.0842031232e-02, 9.0025542308e-02],
     ),
     "MGH10": Set(
-        [34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872],
+        [
+            34780,
+            28610,
+            23650,
+            19630,
+            16370,
+            13720,
+            11540,
+            9744,
+            8261,
+            7030,
+            6005,
+            5147,
+            4427,
+            3820,
+            3307,
+            2872,
+        ],
         np.arange(50, 126, 5),
         lambda x, b: b[0] * exp(b[1] / (x + b[2])),
         ([2, 400000, 25000], [0.02, 4000, 250]),
@@ -77,8 +96,22 @@ SETS = {
         LANCZOS_X,
         lambda x, b: b[0] * exp(-b[1] * x) + b[2] * exp(-b[3] * x) + b[4] * exp(-b[5] * x),
         ([1.2, 0.3, 5.6, 5.5, 6.5, 7.6], [0.5, 0.7, 3.6, 4.2, 4.0, 6.3]),
-        [9.6251029939e-02, 1.0057332849e00, 8.6424689056e-01, 3.0078283915e00, 1.5529016879e00, 5.0028798100e00],
-        [6.6770575477e-04, 3.3989646176e-03, 1.7185846685e-03, 4.1707005856e-03, 2.3744381417e-03, 1.3958787284e-03],
+        [
+            9.6251029939e-02,
+            1.0057332849e00,
+            8.6424689056e-01,
+            3.0078283915e00,
+            1.5529016879e00,
+            5.0028798100e00,
+        ],
+        [
+            6.6770575477e-04,
+            3.3989646176e-03,
+            1.7185846685e-03,
+            4.1707005856e-03,
+            2.3744381417e-03,
+            1.3958787284e-03,
+        ],
     ),
 }
 
@@ -96,7 +129,8 @@ def fitted(name: str, start: int, **settings: Any) -> th.Fit:
 @pytest.mark.parametrize("start", [0, 1], ids=["start 1", "start 2"])
 @pytest.mark.parametrize("name", SETS)
 def test_nists_certified_estimates_are_reached_from_both_starts(name: str, start: int) -> None:
-    """NIST StRD, nonlinear regression: estimates to 8 digits, and standard deviations (which divide by n − p) by the expected information."""
+    """NIST StRD, nonlinear regression: estimates to 8 digits, and standard deviations (which divide by n −
+    p) by the expected information."""
     fit = fitted(name, start)
     p, n = len(SETS[name].certified), len(SETS[name].y)
     assert isinstance(fit.solver, GaussNewton)
@@ -135,7 +169,9 @@ def test_frequency_weights_count_rows() -> None:
     repeated = th.fit(model, {"y": np.repeat(y, w), "x": np.repeat(x, w)})
     assert isinstance(weighted.solver, GaussNewton)
     assert weighted.theta.tolist() == pytest.approx(repeated.theta.tolist(), rel=1e-8)
-    assert weighted.standard_errors("expected").tolist() == pytest.approx(repeated.standard_errors("expected").tolist(), rel=1e-6)
+    assert weighted.standard_errors("expected").tolist() == pytest.approx(
+        repeated.standard_errors("expected").tolist(), rel=1e-6
+    )
 
 
 def objective_of(function: Any, **parameters: Any) -> Objective:
@@ -151,9 +187,13 @@ SQUARES = {
 }
 OTHERS = {
     "a scale a row": lambda batch, b, s: normal.log_prob(batch["y"], b * batch["x"], s * batch["s"]),
-    "a scale that moves with the mean": lambda batch, b, s: normal.log_prob(batch["y"], b * batch["x"], s * exp(b)),
+    "a scale that moves with the mean": lambda batch, b, s: normal.log_prob(
+        batch["y"], b * batch["x"], s * exp(b)
+    ),
     "something added": lambda batch, b, s: normal.log_prob(batch["y"], b * batch["x"], s) + 0.1 * b,
-    "two families": lambda batch, b, s: torch.logaddexp(normal.log_prob(batch["y"], b, s), normal.log_prob(batch["y"], -b, s)),
+    "two families": lambda batch, b, s: torch.logaddexp(
+        normal.log_prob(batch["y"], b, s), normal.log_prob(batch["y"], -b, s)
+    ),
     "another family": lambda batch, b, s: th.families.Logistic().log_prob(batch["y"], b * batch["x"], s),
 }
 

@@ -12,11 +12,12 @@ F = th.families
 EIGHT = {"x": list(range(1, 9)), "y": [0, 0, 1, 0, 1, 1, 1, 1]}
 
 
-# ---- figures of the issue, and closed forms ------------------------------------------------------------------------------------
+# ---- figures of the issue, and closed forms ----------------------------------------------------------------
 
 
 def test_log_binomial_maximum_at_the_last_row():
-    """P = 1 at x = 8, so b = −a/8; along that line the maximum by scipy's bounded search of ℓ(b), written out here."""
+    """P = 1 at x = 8, so b = −a/8; along that line the maximum by scipy's bounded search of ℓ(b), written out
+    here."""
     x, y = np.asarray(EIGHT["x"], float), np.asarray(EIGHT["y"])
 
     def minus(b):
@@ -35,7 +36,8 @@ def test_log_binomial_maximum_at_the_last_row():
 
 
 def test_log_binomial_maximum_on_the_edge_is_half_by_half():
-    """On a + b = 0, ℓ = log(1 − e^a)(…): the figure −2.8525, 2.8525, −3.09650 is the issue's, by another optimiser."""
+    """On a + b = 0, ℓ = log(1 − e^a)(…): the figure −2.8525, 2.8525, −3.09650 is the issue's, by another
+    optimiser."""
     data = {"x": [0, 0.2, 0.4, 0.6, 0.8, 1], "y": [0, 0, 1, 0, 0, 1]}
     fit = th.fit("y ~ x", data, family=F.Bernoulli(link="log"))
     assert fit.estimates.to_numpy() == pytest.approx([-2.8525, 2.8525], abs=1e-4)
@@ -52,18 +54,23 @@ def test_identity_link_keeps_probabilities_between_0_and_1():
 
 
 def test_a_mean_of_zero_with_a_count_of_zero_is_certain():
-    """Σy / Σx = 21/15: the maximum of a Poisson proportional to x, whose row x = 0 has mean 0 whatever the coefficient."""
+    """Σy / Σx = 21/15: the maximum of a Poisson proportional to x, whose row x = 0 has mean 0 whatever the
+    coefficient."""
     fit = th.fit("y ~ x - 1", {"y": [0, 1, 2, 4, 5, 9], "x": range(6)}, family=F.Poisson(link="identity"))
     assert fit.estimates["x"] == pytest.approx(1.4, abs=1e-9)
     assert fit.certificate.status == "certified maximum"
-    assert fit.log_likelihood == pytest.approx(stats.poisson.logpmf([0, 1, 2, 4, 5, 9], 1.4 * np.arange(6)).sum())
+    assert fit.log_likelihood == pytest.approx(
+        stats.poisson.logpmf([0, 1, 2, 4, 5, 9], 1.4 * np.arange(6)).sum()
+    )
 
 
 @pytest.mark.parametrize(
-    "family", ["gamma", "exponential", "inverse_gaussian", "negative_binomial", "tweedie", "poisson", "geometric"]
+    "family",
+    ["gamma", "exponential", "inverse_gaussian", "negative_binomial", "tweedie", "poisson", "geometric"],
 )
 def test_without_an_intercept_a_start_is_found(family):
-    """Proportional means: closed forms mean(y/x) for gamma and exponential, Σy/Σx for Poisson; else ℓ beats its neighbours."""
+    """Proportional means: closed forms mean(y/x) for gamma and exponential, Σy/Σx for Poisson; else ℓ
+    beats its neighbours."""
     x = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])
     y = np.array([1.0, 1, 2, 4, 5, 9])
     fit = th.fit("y ~ 0 + x", {"y": y, "x": x}, family=type(F.get(family))(link="identity"))
@@ -85,7 +92,7 @@ def test_rows_that_no_coefficients_satisfy_together_are_named():
         th.fit("y ~ 0 + x", {"y": [1.0, 2, 3], "x": [1.0, -2, 0.5]}, family=F.Gamma(link="identity"))
 
 
-# ---- an independent optimiser --------------------------------------------------------------------------------------------------
+# ---- an independent optimiser ------------------------------------------------------------------------------
 
 INVERSE = {
     "identity": lambda e: e,
@@ -106,10 +113,17 @@ LIKELIHOOD = {
     "negative_binomial": (True, lambda y, m, a, t: stats.nbinom.logpmf(y, 1 / a, 1 / (1 + a * m)), np.inf),
     "gamma": (True, lambda y, m, a, t: stats.gamma.logpdf(y, 1 / a, scale=m * a), np.inf),
     "exponential": (False, lambda y, m, a, t: -np.log(m) - y / m, np.inf),
-    "inverse_gaussian": (True, lambda y, m, a, t: -0.5 * (np.log(2 * np.pi * a * y**3) + (y / m - 1) ** 2 / (a * y)), np.inf),
+    "inverse_gaussian": (
+        True,
+        lambda y, m, a, t: -0.5 * (np.log(2 * np.pi * a * y**3) + (y / m - 1) ** 2 / (a * y)),
+        np.inf,
+    ),
     "weibull": (True, lambda y, m, a, t: stats.weibull_min.logpdf(y, a, scale=m), np.inf),
 }
-UNIT, POSITIVE = ("identity", "log", "sqrt", "inverse", "softplus"), ("identity", "sqrt", "inverse", "inverse_squared")
+UNIT, POSITIVE = (
+    ("identity", "log", "sqrt", "inverse", "softplus"),
+    ("identity", "sqrt", "inverse", "inverse_squared"),
+)
 PAIRS = [(f, link) for f, (_, _, top) in LIKELIHOOD.items() for link in (UNIT if top == 1 else POSITIVE)]
 
 
@@ -131,7 +145,10 @@ def drawn(family, rng):
         m = np.clip(2 + 2 * X[:, 0], 0.05, None)
         counts = {"poisson": rng.poisson(m), "geometric": rng.geometric(1 / (1 + m)) - 1}
         y = counts.get(
-            family, rng.poisson(m * rng.gamma(1.0, 1.0, n)) if family == "negative_binomial" else m * rng.gamma(2, 0.5, n)
+            family,
+            rng.poisson(m * rng.gamma(1.0, 1.0, n))
+            if family == "negative_binomial"
+            else m * rng.gamma(2, 0.5, n),
         )
     return X, np.asarray(y, float), t
 
@@ -156,7 +173,9 @@ def constrained(family, link, X, y, t, limits, begins):
     ]
     best = -np.inf
     for z in begins:
-        found = minimize(minus, z, constraints=constraints, method="SLSQP", options={"maxiter": 400, "ftol": 1e-13}).x
+        found = minimize(
+            minus, z, constraints=constraints, method="SLSQP", options={"maxiter": 400, "ftol": 1e-13}
+        ).x
         if all((s * (wide @ found - e) > -1e-9).all() for s, e in ends if np.isfinite(e)):
             best = max(best, -minus(found))
     return best, minus
@@ -165,13 +184,20 @@ def constrained(family, link, X, y, t, limits, begins):
 @pytest.mark.parametrize(("family", "link"), PAIRS, ids=lambda v: v)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_other_optimiser_finds_a_higher_likelihood_in_the_domain(family, link, seed):
-    """SLSQP on a log-likelihood of scipy.stats, from a constant and from θ̂ disturbed, over random designs; and it agrees on ℓ(θ̂)."""
+    """SLSQP on a log-likelihood of scipy.stats, from a constant and from θ̂ disturbed, over random
+    designs; and it agrees on ℓ(θ̂)."""
     rng = np.random.default_rng([seed, sum(map(ord, family + link))])
     X, y, t = drawn(family, rng)
     data = {"y": y, "t": t} | {f"x{j}": X[:, j] for j in range(X.shape[1])}
     extras = {"trials": "t"} if family in ("binomial", "beta_binomial") else {}
     chosen = type(F.get(family))(link=link)
-    fit = th.fit("y ~ " + " + ".join(f"x{j}" for j in range(X.shape[1])), data, family=chosen, on_failure="return", **extras)
+    fit = th.fit(
+        "y ~ " + " + ".join(f"x{j}" for j in range(X.shape[1])),
+        data,
+        family=chosen,
+        on_failure="return",
+        **extras,
+    )
     assert fit.certificate.ok, fit.certificate
     limits = next(iter(chosen.parameters.values())).limits
     size = 1 + X.shape[1] + LIKELIHOOD[family][0]
@@ -189,7 +215,7 @@ def test_no_other_optimiser_finds_a_higher_likelihood_in_the_domain(family, link
     assert best <= fit.log_likelihood + 1e-5
 
 
-# ---- what is said on the edge --------------------------------------------------------------------------------------------------
+# ---- what is said on the edge ------------------------------------------------------------------------------
 
 
 def test_on_the_edge_there_are_no_standard_errors_and_the_summary_says_so():
@@ -201,13 +227,14 @@ def test_on_the_edge_there_are_no_standard_errors_and_the_summary_says_so():
 
 
 def test_rows_of_weight_zero_bound_nothing():
-    """The row x = −1, which would need a + b·(−1) ≥ 0, does not count: Σy/Σx of the others, through the origin."""
+    """The row x = −1, which would need a + b·(−1) ≥ 0, does not count: Σy/Σx of the others, through the
+    origin."""
     data = {"y": [5.0, 1, 2, 4], "x": [-1.0, 1, 2, 3], "w": [0, 1, 1, 1]}
     fit = th.fit("y ~ 0 + x", data, family=F.Poisson(link="identity"), weights="w")
     assert fit.estimates["x"] == pytest.approx(7 / 6)
 
 
-# ---- new rows ------------------------------------------------------------------------------------------------------------------
+# ---- new rows ----------------------------------------------------------------------------------------------
 
 
 def test_a_new_row_whose_mean_leaves_its_range_is_not_predicted():
@@ -220,4 +247,7 @@ def test_a_new_row_whose_mean_leaves_its_range_is_not_predicted():
         assert np.isnan(fit.predict(new, level=0.9, kind=kind)).all(axis=1).tolist() == [False, True]
     assert fit.score(new).total == -np.inf
     bernoulli = th.fit("y ~ x", EIGHT, family=F.Bernoulli(link="log"))
-    assert np.isnan(bernoulli.predict({"x": [8.0, 9.0]}, "probabilities")).all(axis=1).tolist() == [False, True]
+    assert np.isnan(bernoulli.predict({"x": [8.0, 9.0]}, "probabilities")).all(axis=1).tolist() == [
+        False,
+        True,
+    ]

@@ -1,4 +1,5 @@
-"""A run that is asked to end (Ctrl-C, SIGTERM) writes its checkpoint first, and the same call goes on from that very step."""
+"""A run that is asked to end (Ctrl-C, SIGTERM) writes its checkpoint first, and the same call goes on from
+that very step."""
 
 from __future__ import annotations
 
@@ -22,21 +23,28 @@ def objective() -> th.Objective:
 
 @pytest.fixture(autouse=True)
 def _ctrl_c_interrupts():
-    """A shell starts what runs in its background with Ctrl-C ignored; the tests are of a process that does not ignore it."""
+    """A shell starts what runs in its background with Ctrl-C ignored; the tests are of a process that does
+    not ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-SOLVER = th.Stochastic(steps=40, batch_size=8, evaluate_every=40, held_out=0.25)  # no checkpoint is due before the last step
+SOLVER = th.Stochastic(
+    steps=40, batch_size=8, evaluate_every=40, held_out=0.25
+)  # no checkpoint is due before the last step
 
 
 @pytest.mark.parametrize(
     ("number", "kind", "text"),
-    [(signal.SIGINT, KeyboardInterrupt, "SIGINT after step 7"), (signal.SIGTERM, SystemExit, "SIGTERM after step 7")],
+    [
+        (signal.SIGINT, KeyboardInterrupt, "SIGINT after step 7"),
+        (signal.SIGTERM, SystemExit, "SIGTERM after step 7"),
+    ],
 )
 def test_a_signal_costs_no_step_and_the_resumed_run_is_bit_identical(tmp_path, capsys, number, kind, text):
-    """Sent in the middle of step 7 of 40, of a run whose first checkpoint is due at its end; the run that was not disturbed is the oracle."""
+    """Sent in the middle of step 7 of 40, of a run whose first checkpoint is due at its end; the run that was
+    not disturbed is the oracle."""
     truth = th.maximize(objective(), solver=SOLVER)
 
     def watch(state):
@@ -52,7 +60,9 @@ def test_a_signal_costs_no_step_and_the_resumed_run_is_bit_identical(tmp_path, c
     assert "The same call goes on from there" in said
     assert number == signal.SIGINT or caught.value.code == 143
     steps: list[int] = []
-    found = th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", watch=lambda state: steps.append(state.step))
+    found = th.maximize(
+        objective(), solver=SOLVER, run=tmp_path / "r", watch=lambda state: steps.append(state.step)
+    )
     assert steps[0] == 7
     assert torch.equal(found.theta, truth.theta)
     assert found.trace == truth.trace

@@ -1,4 +1,5 @@
-"""L-BFGS reaches what scipy's own L-BFGS-B and Newton reach, with a memory of few pairs, on badly scaled columns, and says when it has not."""
+"""L-BFGS reaches what scipy's own L-BFGS-B and Newton reach, with a memory of few pairs, on badly scaled
+columns, and says when it has not."""
 
 from __future__ import annotations
 
@@ -14,7 +15,12 @@ def table(n=400, p=12, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, p))
     y = (rng.random(n) < expit(X @ rng.normal(size=p) * 0.4)).astype(float)
-    return X, y, {"y": y} | {f"x{j}": X[:, j] for j in range(p)}, "y ~ " + " + ".join(f"x{j}" for j in range(p))
+    return (
+        X,
+        y,
+        {"y": y} | {f"x{j}": X[:, j] for j in range(p)},
+        "y ~ " + " + ".join(f"x{j}" for j in range(p)),
+    )
 
 
 @pytest.mark.parametrize("memory", [3, 10, 30])

@@ -1,4 +1,5 @@
-"""Newton's shortcuts change nothing: a thinned start, kept information and sums in float32 end where a plain float64 Newton ends.
+"""Newton's shortcuts change nothing: a thinned start, kept information and sums in float32 end where a plain
+float64 Newton ends.
 
 The oracle is Newton's method in numpy, a dozen lines, every row at every step.
 """
@@ -79,7 +80,8 @@ def test_the_defaults_on_many_rows_end_at_the_plain_maximum(family):
 
 
 def test_columns_that_float32_cannot_tell_apart_are_told_apart():
-    """x and x + 10⁻⁵ noise: the information of float32 sums is singular, that of float64 is not; the maximum is the plain one."""
+    """x and x + 10⁻⁵ noise: the information of float32 sums is singular, that of float64 is not; the
+    maximum is the plain one."""
     rng = np.random.default_rng(2)
     x = rng.normal(size=2000)
     w = x + 1e-4 * rng.normal(size=2000)
@@ -91,7 +93,8 @@ def test_columns_that_float32_cannot_tell_apart_are_told_apart():
 
 
 def test_a_subsample_without_a_maximum_is_no_obstacle():
-    """Every 2nd row separates, all of them do not: the thinned start is given up, and the maximum is the plain one."""
+    """Every 2nd row separates, all of them do not: the thinned start is given up, and the maximum is the
+    plain one."""
     x = np.tile([0.0, 1.0], 1500)
     y = np.where(np.arange(3000) % 4 == 0, 1.0, np.where(np.arange(3000) % 4 == 1, 1.0, 0.0))
     y[::2] = 0.0

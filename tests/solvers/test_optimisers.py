@@ -19,15 +19,20 @@ X = (X - X.mean(0)) / X.std(0)
 
 
 def objective(hidden_widths: tuple[int, ...] = (8, 8), dtype: torch.dtype = torch.float32) -> th.Objective:
-    model = th.models.Conditional(th.families.Categorical(3), th.networks.mlp(4, hidden_widths, 3, dtype=dtype))
+    model = th.models.Conditional(
+        th.families.Categorical(3), th.networks.mlp(4, hidden_widths, 3, dtype=dtype)
+    )
     return th.Objective([th.LogLikelihood(model, Tensors({"x": X, "y": Y}))])
 
 
 def test_muon_moves_hidden_matrices_and_adamw_the_rest():
-    """Of a transformer all but embedding, output and norms; of a tied one too; of a perceptron all weights but the last."""
+    """Of a transformer all but embedding, output and norms; of a tied one too; of a perceptron all weights
+    but the last."""
     for tied in (False, True):
         network = th.networks.Transformer(20, layers=2, width=16, heads=2, tied=tied)
-        whole = th.Objective([th.LogLikelihood(th.language.Autoregressive(network), th.language.Tokens(["some text"]))])
+        whole = th.Objective(
+            [th.LogLikelihood(th.language.Autoregressive(network), th.language.Tokens(["some text"]))]
+        )
         matrices = {id(p) for p in hidden([whole.model])}
         assert {n for n, p in network.named_parameters() if id(p) in matrices} == {
             n for n, _ in network.named_parameters() if "proj" in n
@@ -39,13 +44,16 @@ def test_muon_moves_hidden_matrices_and_adamw_the_rest():
 
 
 def test_a_step_of_muon_is_orthogonal():
-    """ĝ = U S Vᵀ; the step is along U Vᵀ, each singular value 0.2 √(larger side) · rate up to the Newton–Schulz iteration's 0.68 … 1.13
-    (Jordan et al.: coefficients that converge to near 1, not to 1); torch does it in bfloat16."""
+    """ĝ = U S Vᵀ; the step is along U Vᵀ, each singular value 0.2 √(larger side) · rate up to the
+    Newton–Schulz iteration's 0.68 … 1.13 (Jordan et al.: coefficients that converge to near 1, not to 1);
+    torch does it in bfloat16."""
     whole = objective((16, 12))
     before = [p.detach().clone() for p in whole.parameters()]
     gradient = whole.taylor(order=1).gradient[16 * 4 + 16 :][: 12 * 16].view(12, 16)
     U, S, Vt = torch.linalg.svd(gradient, full_matrices=False)
-    solver = th.Stochastic(steps=1, optimiser="muon", learning_rate=0.1, lr_schedule="constant", batch_size=150, held_out=None)
+    solver = th.Stochastic(
+        steps=1, optimiser="muon", learning_rate=0.1, lr_schedule="constant", batch_size=150, held_out=None
+    )
     step = iterate(solver, whole).ended.parameters()[2].detach() - before[2]
     values = torch.diag(U.T @ step @ Vt.T)[S / S[0] > 1e-2] / (0.1 * 0.2 * 4)
     assert float(values.min()) > 0.6
@@ -53,9 +61,12 @@ def test_a_step_of_muon_is_orthogonal():
 
 
 def test_muon_climbs():
-    """Two hidden layers and four columns: above the maximum of a linear classifier on sepal length alone (−91.03 nats, by Newton's method)."""
+    """Two hidden layers and four columns: above the maximum of a linear classifier on sepal length alone
+    (−91.03 nats, by Newton's method)."""
     whole = objective()
-    state = iterate(th.Stochastic(steps=80, optimiser="muon", learning_rate=0.1, batch_size=50, held_out=None), whole)
+    state = iterate(
+        th.Stochastic(steps=80, optimiser="muon", learning_rate=0.1, batch_size=50, held_out=None), whole
+    )
     assert state.ended.value() > -91.03 / 3
 
 
@@ -63,7 +74,9 @@ def test_a_step_of_adamw_is_its_formula():
     """Kingma and Ba: the first step is rate · ĝ / (|ĝ| + ε), whatever the betas."""
     whole = objective(dtype=torch.float64)
     before, g = whole.theta, whole.taylor(order=1).gradient / 150
-    solver = th.Stochastic(steps=1, learning_rate=0.01, betas=(0.5, 0.6), lr_schedule="constant", batch_size=150, held_out=None)
+    solver = th.Stochastic(
+        steps=1, learning_rate=0.01, betas=(0.5, 0.6), lr_schedule="constant", batch_size=150, held_out=None
+    )
     after = iterate(solver, whole).theta
     torch.testing.assert_close(after - before, 0.01 * g / (g.abs() + 1e-8), rtol=1e-9, atol=1e-12)
 
@@ -81,7 +94,8 @@ def test_the_average_is_the_mean_until_it_forgets():
 
 @pytest.mark.parametrize(("keep", "held_out"), [("best", 0.2), ("last", 0.2), ("last", None)])
 def test_what_is_left_in_place_is_the_average(keep, held_out):
-    """The same run without averaging passes through θ_1 … θ_T; their average by hand is what is left, and its score says so."""
+    """The same run without averaging passes through θ_1 … θ_T; their average by hand is what is left, and its
+    score says so."""
     settings = {
         "steps": 12,
         "batch_size": 30,
@@ -91,7 +105,9 @@ def test_what_is_left_in_place_is_the_average(keep, held_out):
         "learning_rate": 0.05,
     }
     plain, seen = objective(), []
-    iterate(th.Stochastic(**settings | {"restore_best": False}), plain, lambda state: seen.append(state.theta))
+    iterate(
+        th.Stochastic(**settings | {"restore_best": False}), plain, lambda state: seen.append(state.theta)
+    )
     average = None
     for t, theta in enumerate(seen[1:], 1):
         average = averaged(average, [torch.nn.Parameter(theta)], 0.5, t)
@@ -106,7 +122,9 @@ def test_a_climb_ends_when_its_held_out_score_has_not_risen_for_so_many_looks():
     """At a rate that makes every look worse than the first, two looks of patience are two looks."""
     fit = th.maximize(
         objective(),
-        solver=th.Stochastic(steps=500, learning_rate=5.0, held_out=0.2, evaluate_every=3, patience=2, lr_schedule="constant"),
+        solver=th.Stochastic(
+            steps=500, learning_rate=5.0, held_out=0.2, evaluate_every=3, patience=2, lr_schedule="constant"
+        ),
     )
     looks = [line[1] for line in fit.trace]
     assert len(looks) - 1 - looks.index(max(looks)) == 2
@@ -115,7 +133,8 @@ def test_a_climb_ends_when_its_held_out_score_has_not_risen_for_so_many_looks():
 
 
 def test_bfloat16_steers_and_theta_keeps_its_precision():
-    """Steps in bfloat16 (8 bits): the gradient is that of float32 to a few per cent, and the run ends where that of float32 does."""
+    """Steps in bfloat16 (8 bits): the gradient is that of float32 to a few per cent, and the run ends
+    where that of float32 does."""
     found = {}
     for precision in (None, torch.bfloat16):
         network = th.networks.Transformer(257, layers=1, width=32, heads=2)
@@ -129,7 +148,9 @@ def test_bfloat16_steers_and_theta_keeps_its_precision():
 
 
 @pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # of torch's compiler, about its own code
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:The .grad attribute"
+)  # of torch's compiler, about its own code
 def test_compiled_steps_are_the_same_steps():
     """θ after five steps: to float32's rounding."""
     found = []
@@ -140,7 +161,9 @@ def test_compiled_steps_are_the_same_steps():
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"betas": (0.9, 1.0)}, {"ema_decay": 1.0}, {"patience": 0}, {"optimiser": "lion"}])
+@pytest.mark.parametrize(
+    "wrong", [{"betas": (0.9, 1.0)}, {"ema_decay": 1.0}, {"patience": 0}, {"optimiser": "lion"}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(BadArgument, match="Accepted"):
         th.Stochastic(**wrong)

@@ -1,4 +1,5 @@
-"""Proximal Newton: lasso and elastic net against closed forms, scikit-learn, and the subgradient condition itself."""
+"""Proximal Newton: lasso and elastic net against closed forms, scikit-learn, and the subgradient condition
+itself."""
 
 import warnings
 
@@ -28,7 +29,7 @@ def diabetes():
     return X * np.sqrt(len(X)), y
 
 
-# ---- closed forms ------------------------------------------------------------------------------------------------------------
+# ---- closed forms ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.5, 5.0])
@@ -56,7 +57,7 @@ def test_without_weight_on_the_kink_the_elastic_net_is_ridge_regression(diabetes
     assert same.objective.value() == pytest.approx(ridge.objective.value(), rel=1e-13)
 
 
-# ---- other software --------------------------------------------------------------------------------------------------------
+# ---- other software ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("alpha", [0.03, 1.0, 20.0, 100.0])
@@ -84,21 +85,24 @@ def test_elastic_net_is_that_of_scikit_learn(diabetes, alpha, ratio):
 
 @pytest.mark.parametrize("C", [0.003, 0.02, 0.3])
 def test_logistic_lasso_is_that_of_scikit_learn(diabetes, C):
-    """Its C is the prior's scale. It stops by its own test, at 10⁻⁷: the objective says whose answer is the higher."""
+    """Its C is the prior's scale. It stops by its own test, at 10⁻⁷: the objective says whose answer is the
+    higher."""
     X, y = diabetes
     y = (y > 150).astype(float)
     formula, frame = columns(X, y)
     fit = th.fit(formula, frame, "bernoulli", prior=th.priors.Laplace(C))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the name of the penalty
-        known = LogisticRegression(penalty="elasticnet", l1_ratio=1, C=C, solver="saga", tol=1e-10, max_iter=20_000).fit(X, y)
+        known = LogisticRegression(
+            penalty="elasticnet", l1_ratio=1, C=C, solver="saga", tol=1e-10, max_iter=20_000
+        ).fit(X, y)
     np.testing.assert_allclose(fit.estimates.iloc[1:], known.coef_[0], rtol=0, atol=1e-6)
     assert fit.certificate.zeros == (known.coef_ == 0).sum()
     theirs = torch.tensor([known.intercept_[0], *known.coef_[0]])
     assert fit.objective.value(fit.theta) >= fit.objective.value(theirs) - 1e-12
 
 
-# ---- the subgradient condition -----------------------------------------------------------------------------------------------
+# ---- the subgradient condition -----------------------------------------------------------------------------
 
 FAMILIES = {
     "poisson": lambda eta, r: r.poisson(np.exp(0.3 * eta.clip(-6, 6))),
@@ -118,7 +122,8 @@ FAMILIES["student_t"] = lambda eta, r: eta + r.standard_t(3, size=len(eta))
     seed=st.integers(0, 10**6),
 )
 def test_a_certified_maximum_satisfies_the_subgradient_condition(family, n, p, scale, mix, seed):
-    """g_j = λ sign(θ_j) where θ_j ≠ 0, |g_j| ≤ λ where θ_j = 0, g the gradient of the rest: to a rounding, on random problems, wide ones too."""
+    """g_j = λ sign(θ_j) where θ_j ≠ 0, |g_j| ≤ λ where θ_j = 0, g the gradient of the rest: to a rounding, on
+    random problems, wide ones too."""
     r = np.random.default_rng(seed)
     X = r.normal(size=(n, p)) + r.normal(size=(n, 1)) * r.integers(0, 3)
     formula, frame = columns(X, FAMILIES[family](X @ r.normal(size=p), r))
@@ -133,7 +138,11 @@ def test_a_certified_maximum_satisfies_the_subgradient_condition(family, n, p, s
     whole = fit.objective.taylor(fit.theta, order=2)
     g = whole.gradient[1 : p + 1].numpy() + prior.kink / scale * np.sign(theta)
     error = 1e-7 * np.sqrt(whole.information.dense().diagonal()[1 : p + 1].numpy())
-    miss = np.where(theta != 0, np.abs(g - prior.kink / scale * np.sign(theta)), np.maximum(np.abs(g) - prior.kink / scale, 0))
+    miss = np.where(
+        theta != 0,
+        np.abs(g - prior.kink / scale * np.sign(theta)),
+        np.maximum(np.abs(g) - prior.kink / scale, 0),
+    )
     assert (miss <= error).all()
     assert fit.certificate.zeros == (theta == 0).sum()
 
@@ -141,7 +150,8 @@ def test_a_certified_maximum_satisfies_the_subgradient_condition(family, n, p, s
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.05, 2.0))
 def test_no_other_theta_is_higher(seed, scale):
-    """The objective of a concave model at its certified maximum exceeds that at any other θ, and by less than it says at its start."""
+    """The objective of a concave model at its certified maximum exceeds that at any other θ, and by less
+    than it says at its start."""
     r = np.random.default_rng(seed)
     X = r.normal(size=(30, 5))
     formula, frame = columns(X, r.poisson(np.exp(X[:, 0] * 0.7)))
@@ -158,7 +168,13 @@ def test_more_columns_than_rows_are_chosen_among():
     X = r.normal(size=(30, 200))
     y = X[:, :3] @ [3.0, -2.0, 1.5] + 0.3 * r.normal(size=30)
     formula, frame = columns(X, y)
-    fit = th.fit(formula, frame, scale=1.0, prior=th.priors.Laplace(1 / (30 * 0.1)), solver=th.Proximal(tolerance=1e-11))
+    fit = th.fit(
+        formula,
+        frame,
+        scale=1.0,
+        prior=th.priors.Laplace(1 / (30 * 0.1)),
+        solver=th.Proximal(tolerance=1e-11),
+    )
     known = Lasso(alpha=0.1, tol=1e-16, max_iter=100_000).fit(X, y)
     np.testing.assert_allclose(fit.estimates.iloc[1:], known.coef_, rtol=0, atol=1e-9)
     assert fit.certificate.concave
@@ -166,7 +182,8 @@ def test_more_columns_than_rows_are_chosen_among():
 
 
 def test_the_scale_of_the_errors_is_estimated_along():
-    """At the maximum σ̂² is the mean square of the residuals, whatever the prior on the coefficients; and it is not called global."""
+    """At the maximum σ̂² is the mean square of the residuals, whatever the prior on the coefficients; and
+    it is not called global."""
     X, y = load_diabetes(return_X_y=True)
     formula, frame = columns(X * 21, y)
     fit = th.fit(formula, frame, prior=th.priors.Laplace(2.0))
@@ -188,26 +205,36 @@ def test_a_large_enough_penalty_leaves_the_intercept_alone(diabetes):
 
 
 def test_levels_of_a_wide_category_are_chosen_among():
-    """80 levels, whose block of the information is kept apart for Newton: the lasso of their dummies, by scikit-learn."""
+    """80 levels, whose block of the information is kept apart for Newton: the lasso of their dummies, by
+    scikit-learn."""
     r = np.random.default_rng(6)
     g = r.integers(0, 80, 800)
     frame = pd.DataFrame({"g": np.char.add("g", np.char.zfill(g.astype(str), 2)), "x": r.normal(size=800)})
     frame["y"] = 0.5 * frame["x"] + 2.0 * (g == 7) - 3.0 * (g == 33) + r.normal(size=800)
     fit = th.fit("y ~ x + g", frame, scale=1.0, prior=th.priors.Laplace(1 / (800 * 0.005)))
     dummies = pd.get_dummies(frame[["g"]], drop_first=True).to_numpy(float)
-    known = Lasso(alpha=0.005, tol=1e-14, max_iter=100_000).fit(np.column_stack([frame["x"], dummies]), frame["y"])
+    known = Lasso(alpha=0.005, tol=1e-14, max_iter=100_000).fit(
+        np.column_stack([frame["x"], dummies]), frame["y"]
+    )
     np.testing.assert_allclose(fit.estimates.iloc[1:], known.coef_, rtol=0, atol=1e-9)
     assert fit.certificate.zeros == (known.coef_ == 0).sum() > 40
 
 
 def test_two_models_in_one_objective_have_the_lassos_that_each_has_alone(diabetes):
-    """Terms without a parameter in common are maximised together; each model's prior is on its own coefficients."""
+    """Terms without a parameter in common are maximised together; each model's prior is on its own
+    coefficients."""
     X, y = diabetes
     formula, frame = columns(X, y)
     other = frame.assign(y=(y > 150) * 1.0)
     parts = [
-        (th.models.formulas.regression(formula, frame, th.families.Normal(), parameters={"scale": 54.0}), th.priors.Laplace(2.0)),
-        (th.models.formulas.regression(formula, other, th.families.Bernoulli()), th.priors.ElasticNet(0.05, mix=0.8)),
+        (
+            th.models.formulas.regression(formula, frame, th.families.Normal(), parameters={"scale": 54.0}),
+            th.priors.Laplace(2.0),
+        ),
+        (
+            th.models.formulas.regression(formula, other, th.families.Bernoulli()),
+            th.priors.ElasticNet(0.05, mix=0.8),
+        ),
     ]
     objective = th.Objective([])
     for (model, source), prior in parts:
@@ -221,11 +248,12 @@ def test_two_models_in_one_objective_have_the_lassos_that_each_has_alone(diabete
     assert both.certificate.zeros == sum(int((theta == 0).sum()) for theta in alone)
 
 
-# ---- what is refused, and said -------------------------------------------------------------------------------------------------
+# ---- what is refused, and said -----------------------------------------------------------------------------
 
 
 def test_columns_that_are_the_same_have_no_single_lasso(diabetes):
-    """Tibshirani (2013): the maximum is one point if the columns of the equicorrelation set are independent. ElasticNet decides."""
+    """Tibshirani (2013): the maximum is one point if the columns of the equicorrelation set are independent.
+    ElasticNet decides."""
     X, y = diabetes
     formula, frame = columns(X[:, [2, 3, 2]], y)
     for held in ({"scale": 54.0}, {}):
@@ -254,7 +282,10 @@ def test_solvers_that_go_by_curvature_refuse_a_kink(diabetes, solver):
 
 def test_the_proximal_method_is_chosen_for_a_kink_and_not_otherwise(diabetes):
     formula, frame = columns(*diabetes)
-    fits = {prior: th.fit(formula, frame, prior=prior).solver for prior in (th.priors.Laplace(9.0), th.priors.Normal(9.0))}
+    fits = {
+        prior: th.fit(formula, frame, prior=prior).solver
+        for prior in (th.priors.Laplace(9.0), th.priors.Normal(9.0))
+    }
     assert [type(solver) for solver in fits.values()] == [th.Proximal, th.Newton]
     with pytest.raises(BadArgument, match="mixture"):
         th.fit(th.models.Mixture("normal", 2), diabetes[1], prior=th.priors.Laplace(1.0))
@@ -342,7 +373,8 @@ def test_a_bootstrap_of_a_lasso_refits_lassos(diabetes):
 
 
 def test_an_estimator_of_scikit_learns_interface_is_a_lasso(diabetes):
-    """The same zeros and coefficients as LogisticRegression's; of columns that are the same it warns, and predicts all the same."""
+    """The same zeros and coefficients as LogisticRegression's; of columns that are the same it warns, and
+    predicts all the same."""
     from sklearn.exceptions import ConvergenceWarning
 
     from thetahat.sklearn import Classifier, Regressor

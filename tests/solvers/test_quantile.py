@@ -1,4 +1,5 @@
-"""Quantile regression as a linear programme: statsmodels' iterations, the sample's own quantiles, and the subgradient are the oracle."""
+"""Quantile regression as a linear programme: statsmodels' iterations, the sample's own quantiles, and the
+subgradient are the oracle."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def test_frequency_weights_are_rows():
     w = np.random.default_rng(6).integers(0, 4, 30)
     long = {name: np.repeat(v, w) for name, v in data.items()}
     weighted = th.fit("y ~ x", data | {"w": w.astype(float)}, "laplace", weights="w")
-    assert weighted.log_likelihood == pytest.approx(th.fit("y ~ x", long, "laplace").log_likelihood, rel=1e-10)
+    assert weighted.log_likelihood == pytest.approx(
+        th.fit("y ~ x", long, "laplace").log_likelihood, rel=1e-10
+    )
 
 
 def test_an_offset_is_taken_off():

@@ -1,4 +1,5 @@
-"""Robust fits have several maxima: Restarts (density power) and Concentration (trimmed) keep the highest that scipy or a full search finds."""
+"""Robust fits have several maxima: Restarts (density power) and Concentration (trimmed) keep the highest that
+scipy or a full search finds."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def outliers(n=40, bad=8, seed=0):
 
 
 def power_objective(p, x, y, beta):
-    """Σ H_β, Basu et al. (1998): Σ [(f(y_i)^β − 1)/β … ] written out for the normal family, less what does not depend on θ."""
+    """Σ H_β, Basu et al. (1998): Σ [(f(y_i)^β − 1)/β … ] written out for the normal family, less what does
+    not depend on θ."""
     s = np.exp(p[2])
     f = stats.norm.pdf(y, p[0] + p[1] * x, s)
     integral = (2 * np.pi * s**2) ** (-beta / 2) / np.sqrt(1 + beta)
@@ -44,7 +46,8 @@ def test_no_start_of_scipy_ends_higher_in_the_density_power_divergence(beta):
 
 
 def test_a_trimmed_fit_is_the_best_of_all_subsets():
-    """Twelve rows, nine kept: all 220 subsets by least squares; the trimmed likelihood's maximum is the one of least σ̂."""
+    """Twelve rows, nine kept: all 220 subsets by least squares; the trimmed likelihood's maximum is the
+    one of least σ̂."""
     x, y = outliers(n=12, bad=3, seed=2)
     D = np.column_stack([np.ones(12), x])
     best = np.inf

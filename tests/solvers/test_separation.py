@@ -1,7 +1,9 @@
-"""Separation by linear programming against another programme: a direction at a time, by scipy, over hundreds of random designs.
+"""Separation by linear programming against another programme: a direction at a time, by scipy, over hundreds
+of random designs.
 
-The oracle asks of every row by itself whether some direction that harms no row makes this one more probable (Albert and Anderson 1984):
-max z_i·δ subject to z_k·δ ≥ 0 for all k, |δ| ≤ 1. The library asks it of all rows in one programme.
+The oracle asks of every row by itself whether some direction that harms no row makes this one more probable
+(Albert and Anderson 1984): max z_i·δ subject to z_k·δ ≥ 0 for all k, |δ| ≤ 1. The library asks it of all rows
+in one programme.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def verdict(formula, data, family, **extras):
 
 
 def columns(D):
-    return {f"x{j}": D[:, j] for j in range(1, D.shape[1])}, "y ~ " + " + ".join(f"x{j}" for j in range(1, D.shape[1]))
+    return {f"x{j}": D[:, j] for j in range(1, D.shape[1])}, "y ~ " + " + ".join(
+        f"x{j}" for j in range(1, D.shape[1])
+    )
 
 
 @pytest.mark.parametrize("block", range(8))
@@ -105,7 +109,8 @@ def test_shares_are_separated_at_their_ends_alone():
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_more_rows_than_one_programme_holds(monkeypatch, complete):
-    """Inequalities are added as they are violated: with room for 50 of 600 the verdict is that of all rows at once."""
+    """Inequalities are added as they are violated: with room for 50 of 600 the verdict is that of all rows at
+    once."""
     monkeypatch.setattr(separation, "WORKING", 50)
     rng = np.random.default_rng(8)
     x, z = rng.normal(size=600), rng.normal(size=600)

@@ -29,8 +29,12 @@ def rows(n: int = 64):
 @pytest.mark.parametrize("held_out", [None, "rows"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_the_statistics_are_those_of_the_averaged_weights(restore_best, held_out, dropout):
-    """Steps of all rows: mean and variance (n − 1) of W̄x + b̄ over them, in float64 by hand; and a score is of those."""
-    data, settings = rows(), {"steps": 30, "batch_size": 64, "learning_rate": 0.02, "lr_schedule": "constant", "ema_decay": 0.9}
+    """Steps of all rows: mean and variance (n − 1) of W̄x + b̄ over them, in float64 by hand; and a score
+    is of those."""
+    data, settings = (
+        rows(),
+        {"steps": 30, "batch_size": 64, "learning_rate": 0.02, "lr_schedule": "constant", "ema_decay": 0.9},
+    )
     held = None if held_out is None else Tensors(data)
     fit = th.fit(
         Conditional(Normal(), normed(dropout)),
@@ -48,11 +52,15 @@ def test_the_statistics_are_those_of_the_averaged_weights(restore_best, held_out
 
 
 def test_averaging_loses_nothing_to_old_statistics():
-    """Large constant steps: with the statistics of the raw θ this held-out mean is up to a nat lower; the raw weights' is the yardstick."""
+    """Large constant steps: with the statistics of the raw θ this held-out mean is up to a nat lower; the raw
+    weights' is the yardstick."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    x, y = torch.from_numpy(digits.images.astype("uint8")).flatten(1)[:900], torch.from_numpy(digits.target)[:900]
+    x, y = (
+        torch.from_numpy(digits.images.astype("uint8")).flatten(1)[:900],
+        torch.from_numpy(digits.target)[:900],
+    )
     train, test = ({"x": x[a:b], "y": y[a:b]} for a, b in ((0, 600), (600, 900)))
     score = {}
     for average in (None, 0.99):
@@ -65,13 +73,16 @@ def test_averaging_loses_nothing_to_old_statistics():
             restore_best=False,
             held_out=None,
         )
-        fit = th.fit(Conditional(Categorical(10), ConvNet((8, 8), 10, (16, 32), levels=17)), train, solver=solver)
+        fit = th.fit(
+            Conditional(Categorical(10), ConvNet((8, 8), 10, (16, 32), levels=17)), train, solver=solver
+        )
         score[average] = fit.score(Tensors(test)).mean
     assert score[0.99] > score[None] - 0.02
 
 
 def test_a_resumed_average_has_the_same_statistics_bit_for_bit(tmp_path):
-    """Killed after step 7 of 12 (what a checkpoint at 7 holds), and gone on: θ and buffers of the run that was not killed."""
+    """Killed after step 7 of 12 (what a checkpoint at 7 holds), and gone on: θ and buffers of the run that
+    was not killed."""
 
     def settings(path):
         return th.Stochastic(
@@ -95,7 +106,9 @@ def test_a_resumed_average_has_the_same_statistics_bit_for_bit(tmp_path):
         if state.step == 7:
             raise Stop
 
-    objective = th.likelihood.Objective([th.likelihood.LogLikelihood(Conditional(Normal(), normed(0.3)), Tensors(rows()))])
+    objective = th.likelihood.Objective(
+        [th.likelihood.LogLikelihood(Conditional(Normal(), normed(0.3)), Tensors(rows()))]
+    )
     with pytest.raises(Stop):
         th.maximize(objective, solver=killed, watch=watch)
     again = th.fit(Conditional(Normal(), normed(0.3)), rows(), solver=killed)
@@ -104,7 +117,7 @@ def test_a_resumed_average_has_the_same_statistics_bit_for_bit(tmp_path):
         assert torch.equal(a, b)
 
 
-# ---- batches of one row ---------------------------------------------------------------------------------------------------------
+# ---- batches of one row ------------------------------------------------------------------------------------
 
 
 def images(n: int):
@@ -114,17 +127,23 @@ def images(n: int):
 
 @pytest.mark.parametrize("n", [16, 17, 18, 31, 33])
 def test_a_last_batch_of_one_row_joins_the_one_before(n):
-    """n = 16m + 1 rows in batches of 16, through every way in which rows are minibatches; torch's own BatchNorm1d takes no single row."""
+    """n = 16m + 1 rows in batches of 16, through every way in which rows are minibatches; torch's own
+    BatchNorm1d takes no single row."""
     x, y = images(n)
     data = {"x": x.float() / 16, "y": y}
     net = nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     solver = th.Stochastic(steps=4, batch_size=16, held_out=None)
     for source in (data, Augmented(data, lambda x, g: x)):
-        assert th.fit(Conditional(Categorical(3), net), source, solver=solver).certificate.status == "stochastic"
+        assert (
+            th.fit(Conditional(Categorical(3), net), source, solver=solver).certificate.status == "stochastic"
+        )
     pieces = th.Stochastic(steps=4, batch_size=8, accumulation_steps=3, held_out=None)
     assert th.fit(Conditional(Categorical(3), net), data, solver=pieces).certificate.status == "stochastic"
     pixels = ConvNet((8, 8), 3, (4, 4, 4), levels=17)  # its last layer has one pixel
-    assert th.fit(Conditional(Categorical(3), pixels), {"x": x, "y": y}, solver=solver).certificate.status == "stochastic"
+    assert (
+        th.fit(Conditional(Categorical(3), pixels), {"x": x, "y": y}, solver=solver).certificate.status
+        == "stochastic"
+    )
 
 
 def test_every_row_is_still_seen_once_an_epoch():
@@ -142,7 +161,10 @@ def test_every_row_is_still_seen_once_an_epoch():
 
 @pytest.mark.parametrize(("batch_size", "pieces"), [(1, 1), (3, 2), (7, 4)])
 def test_batches_too_small_for_batch_norm_are_refused(batch_size, pieces):
-    with pytest.raises(BadArgument, match=f"batch_size={batch_size}, accumulation_steps={pieces}: BatchNorm1d takes the variance"):
+    with pytest.raises(
+        BadArgument,
+        match=f"batch_size={batch_size}, accumulation_steps={pieces}: BatchNorm1d takes the variance",
+    ):
         th.fit(
             Conditional(Normal(), normed()),
             rows(),
@@ -158,7 +180,9 @@ def test_batches_too_small_for_batch_norm_are_refused(batch_size, pieces):
 def test_a_single_row_is_too_few():
     data = {name: value[:1] for name, value in rows().items()}
     with pytest.raises(ThetahatError, match="1 rows, and batch norm needs 2"):
-        th.fit(Conditional(Normal(), normed()), data, solver=th.Stochastic(batch_size=4, steps=2, held_out=None))
+        th.fit(
+            Conditional(Normal(), normed()), data, solver=th.Stochastic(batch_size=4, steps=2, held_out=None)
+        )
 
 
 def test_images_in_memory_are_dealt_so_too():
@@ -166,4 +190,7 @@ def test_images_in_memory_are_dealt_so_too():
     source = Images(x.reshape(17, 8, 8).numpy(), levels=17)
     net = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
     vae = th.generative.VAE(net, th.networks.mlp(2, 8, 64 * 17), Categorical(17), latent=2)
-    assert th.fit(vae, source, solver=th.Stochastic(steps=4, batch_size=8, held_out=None)).certificate.status == "stochastic"
+    assert (
+        th.fit(vae, source, solver=th.Stochastic(steps=4, batch_size=8, held_out=None)).certificate.status
+        == "stochastic"
+    )

@@ -1,4 +1,5 @@
-"""Stochastic ascent: its gradient is that of the objective, its maximum that of Newton's method, its numbers those of its seed."""
+"""Stochastic ascent: its gradient is that of the objective, its maximum that of Newton's method, its numbers
+those of its seed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def iris():
 def classifier(
     inputs: int, hidden: tuple[int, ...] = (), dtype: torch.dtype = torch.float32, outputs: int = 2
 ) -> th.models.Conditional:
-    return th.models.Conditional(th.families.Categorical(3), th.networks.mlp(inputs, hidden, outputs, dtype=dtype))
+    return th.models.Conditional(
+        th.families.Categorical(3), th.networks.mlp(inputs, hidden, outputs, dtype=dtype)
+    )
 
 
 def objective(X, y, prior: bool = False, count=None) -> th.Objective:
@@ -42,14 +45,17 @@ def objective(X, y, prior: bool = False, count=None) -> th.Objective:
 def estimate(work) -> tuple[float, torch.Tensor]:
     """1/N of the objective and of its gradient, as the next batches of a run estimate them."""
     value = work.engine.gradient([(feed, next(feed.batches)) for feed in work.feeds])
-    return value, torch.cat([-(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in work.engine.parameters])
+    return value, torch.cat(
+        [-(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in work.engine.parameters]
+    )
 
 
-# ---- the gradient ----------------------------------------------------------------------------------------------------------
+# ---- the gradient ------------------------------------------------------------------------------------------
 
 
 def test_a_full_batch_is_the_objective_divided_once_by_its_count(iris):
-    """1/N of value and gradient of the objective, prior and counts included; the sum in pieces is the same."""
+    """1/N of value and gradient of the objective, prior and counts included; the sum in pieces is the
+    same."""
     count = torch.arange(150) % 4
     whole = objective(*iris, prior=True, count=count)
     taylor, N = whole.taylor(order=1), float(count.sum())
@@ -62,12 +68,15 @@ def test_a_full_batch_is_the_objective_divided_once_by_its_count(iris):
 
 @pytest.mark.parametrize("batch_size", [10, 30, 75])
 def test_the_mean_over_an_epoch_is_the_gradient_whatever_the_batch_size(iris, batch_size):
-    """An epoch of equal batches sees each row once: the mean of its estimates is 1/N of the whole gradient, with the prior's part."""
+    """An epoch of equal batches sees each row once: the mean of its estimates is 1/N of the whole
+    gradient, with the prior's part."""
     whole = objective(*iris, prior=True)
     solver = th.Stochastic(batch_size=batch_size, **EXACT)
     work = solver.start(whole).work
     estimates = [estimate(work)[1] for _ in range(150 // batch_size)]
-    torch.testing.assert_close(torch.stack(estimates).mean(0), whole.taylor(order=1).gradient / 150, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        torch.stack(estimates).mean(0), whole.taylor(order=1).gradient / 150, rtol=1e-10, atol=1e-13
+    )
 
 
 def test_an_epoch_deals_out_every_row_once_in_an_order_of_its_seed():
@@ -85,7 +94,8 @@ def test_an_epoch_deals_out_every_row_once_in_an_order_of_its_seed():
 
 
 def test_terms_over_one_source_share_its_batches_and_other_sources_weigh_by_their_size(iris):
-    """Two models on one source and one on another: the sum of the full batches is (ℓ_1 + ℓ_2 + ℓ_3)/(N_1 + N_2)."""
+    """Two models on one source and one on another: the sum of the full batches is (ℓ_1 + ℓ_2 + ℓ_3)/(N_1 +
+    N_2)."""
     X, y = iris
     one, other = Tensors({"x": X, "y": y}), Tensors({"x": X[:60], "y": y[:60]})
     models = [classifier(4, dtype=torch.float64, outputs=k) for k in (2, 3, 2)]
@@ -105,7 +115,9 @@ def test_pieces_cover_a_batch_once():
 
 def test_padding_and_zero_counts_do_not_move_the_estimate(iris):
     X, y = iris
-    padded = objective(np.concatenate([X, X[:20]]), np.concatenate([y, y[:20]]), count=torch.tensor([1.0] * 150 + [0.0] * 20))
+    padded = objective(
+        np.concatenate([X, X[:20]]), np.concatenate([y, y[:20]]), count=torch.tensor([1.0] * 150 + [0.0] * 20)
+    )
     plain = objective(X, y)
     found = []
     for each in (padded, plain):
@@ -114,7 +126,7 @@ def test_padding_and_zero_counts_do_not_move_the_estimate(iris):
     torch.testing.assert_close(found[0], found[1], rtol=1e-11, atol=1e-13)
 
 
-# ---- the maximum -----------------------------------------------------------------------------------------------------------
+# ---- the maximum -------------------------------------------------------------------------------------------
 
 
 def test_a_convex_problem_reaches_the_multinomial_maximum(iris):
@@ -127,7 +139,8 @@ def test_a_convex_problem_reaches_the_multinomial_maximum(iris):
 
 
 def test_the_posterior_mode_is_newtons(iris):
-    """Four columns separate the species: with a Normal prior the maximum a posteriori exists, and is the same to 1e-3 nats."""
+    """Four columns separate the species: with a Normal prior the maximum a posteriori exists, and is the
+    same to 1e-3 nats."""
     X, y = iris
     prior = th.priors.Normal(1.0)
     truth = th.fit(classifier(4, dtype=torch.float64), {"x": X, "y": y}, prior=prior)
@@ -137,25 +150,32 @@ def test_the_posterior_mode_is_newtons(iris):
 
 
 def test_a_formula_can_be_climbed_stochastically():
-    """Its float64 coefficients, by sgd in batches of 50: within a tenth of a standard error of least squares."""
+    """Its float64 coefficients, by sgd in batches of 50: within a tenth of a standard error of least
+    squares."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=500)
     frame = {"x": x, "y": 1 + 2 * x + rng.normal(size=500)}
     truth = th.fit("y ~ x", frame)
     fit = th.fit(
-        "y ~ x", frame, solver=th.Stochastic(steps=300, optimiser="sgd", learning_rate=0.05, batch_size=50, held_out=None)
+        "y ~ x",
+        frame,
+        solver=th.Stochastic(steps=300, optimiser="sgd", learning_rate=0.05, batch_size=50, held_out=None),
     )
     assert fit.theta.dtype == torch.float64
     errors = truth.standard_errors()
     assert bool(((fit.estimates - truth.estimates).abs() < 0.1 * errors).all())
 
 
-# ---- what is held out ------------------------------------------------------------------------------------------------------
+# ---- what is held out --------------------------------------------------------------------------------------
 
 
 def test_the_certificate_is_the_held_out_trend_and_the_model_that_it_speaks_of(iris):
     X, y = iris
-    fit = th.fit(classifier(4, (8,)), {"x": X, "y": y}, solver=th.Stochastic(steps=60, learning_rate=0.05, held_out=0.2, seed=3))
+    fit = th.fit(
+        classifier(4, (8,)),
+        {"x": X, "y": y},
+        solver=th.Stochastic(steps=60, learning_rate=0.05, held_out=0.2, seed=3),
+    )
     certificate = fit.certificate
     assert certificate.status == "stochastic"
     assert certificate.ok
@@ -171,13 +191,21 @@ def test_the_certificate_is_the_held_out_trend_and_the_model_that_it_speaks_of(i
 
 
 def test_a_weighted_climb_tells_what_was_climbed_beside_the_log_likelihood(iris):
-    """Weights of 2: the objective is twice the log-likelihood of the batches, and the held-out figure is the log-likelihood itself."""
+    """Weights of 2: the objective is twice the log-likelihood of the batches, and the held-out figure is the
+    log-likelihood itself."""
     X, y = iris
-    solver = th.Stochastic(steps=30, batch_size=150, evaluate_every=1, learning_rate=0.1, held_out=Tensors({"x": X, "y": y}))
-    fit = th.fit(
-        classifier(4), Tensors({"x": X, "y": y}), weights=lambda batch, log_prob: torch.full_like(log_prob, 2.0), solver=solver
+    solver = th.Stochastic(
+        steps=30, batch_size=150, evaluate_every=1, learning_rate=0.1, held_out=Tensors({"x": X, "y": y})
     )
-    found = re.search(r"weighted, and no log-likelihood: mean w·log p .* from (\S+) to (\S+) nats", fit.certificate.detail)
+    fit = th.fit(
+        classifier(4),
+        Tensors({"x": X, "y": y}),
+        weights=lambda batch, log_prob: torch.full_like(log_prob, 2.0),
+        solver=solver,
+    )
+    found = re.search(
+        r"weighted, and no log-likelihood: mean w·log p .* from (\S+) to (\S+) nats", fit.certificate.detail
+    )
     assert float(found[1]) == pytest.approx(2 * fit.trace[0][1], rel=1e-3)
     assert float(found[2]) == pytest.approx(2 * fit.trace[-2][1], rel=1e-3)
 
@@ -200,7 +228,9 @@ def test_the_best_look_is_kept_and_the_last_if_asked(iris):
         fit = th.fit(classifier(4, (16,)), {"x": X, "y": y}, solver=solver)
         _, out = split(fit.source.whole, 0.3, torch.Generator().manual_seed(0))
         left[keep] = held_out_nats(fit.model.log_prob, out)[0]
-        assert left[keep] == pytest.approx(fit.certificate.trend[1] if keep == "best" else fit.trace[-1][1], rel=1e-6)
+        assert left[keep] == pytest.approx(
+            fit.certificate.trend[1] if keep == "best" else fit.trace[-1][1], rel=1e-6
+        )
     assert left["best"] > left["last"]
 
 
@@ -210,7 +240,11 @@ def test_the_standard_error_of_held_out_nats_is_that_of_a_mean():
     model = th.models.Density(th.families.Normal())
     each = model.log_prob(Batch({"y": y})).detach()
     mean, error, n = held_out_nats(model.log_prob, Batch({"y": y}))
-    assert (mean, error, n) == (pytest.approx(float(each.mean())), pytest.approx(float(each.std() / 40**0.5)), 40)
+    assert (mean, error, n) == (
+        pytest.approx(float(each.mean())),
+        pytest.approx(float(each.std() / 40**0.5)),
+        40,
+    )
     counted = held_out_nats(model.log_prob, Batch({"y": y[:20]}, count=torch.full((20,), 2.0)))
     assert counted == pytest.approx(held_out_nats(model.log_prob, Batch({"y": torch.cat([y[:20], y[:20]])})))
 
@@ -233,7 +267,7 @@ def test_what_is_held_out_is_whole_groups():
         split(Batch({"y": torch.zeros(2)}), 0.1, torch.Generator())
 
 
-# ---- its numbers -----------------------------------------------------------------------------------------------------------
+# ---- its numbers -------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_numbers_dropout_included(iris):
@@ -241,7 +275,9 @@ def test_the_same_seed_gives_the_same_numbers_dropout_included(iris):
 
     def theta(seed: int) -> torch.Tensor:
         net = th.networks.mlp(4, 16, 3)
-        model = th.models.Conditional(th.families.Categorical(3), torch.nn.Sequential(net[0], torch.nn.Dropout(0.5), *net[1:]))
+        model = th.models.Conditional(
+            th.families.Categorical(3), torch.nn.Sequential(net[0], torch.nn.Dropout(0.5), *net[1:])
+        )
         return th.fit(model, {"x": X, "y": y}, solver=th.Stochastic(steps=20, batch_size=32, seed=seed)).theta
 
     state = torch.random.get_rng_state()
@@ -253,11 +289,14 @@ def test_the_same_seed_gives_the_same_numbers_dropout_included(iris):
 
 
 def test_theta_keeps_its_precision_while_products_are_in_another(iris):
-    """A float32 network whose products of matrices are in bfloat16: θ is float32, and the gradient right to bfloat16's 8 bits."""
+    """A float32 network whose products of matrices are in bfloat16: θ is float32, and the gradient right to
+    bfloat16's 8 bits."""
     X, y = iris
     whole = th.Objective([th.LogLikelihood(classifier(4, (8,)), Tensors({"x": X, "y": y}))])
     exact = whole.taylor(order=1).gradient / 150
-    found = estimate(th.Stochastic(batch_size=150, held_out=None, precision=torch.bfloat16).start(whole).work)[1]
+    found = estimate(
+        th.Stochastic(batch_size=150, held_out=None, precision=torch.bfloat16).start(whole).work
+    )[1]
     assert whole.theta.dtype == torch.float32
     error = float((found - exact).norm() / exact.norm())
     assert 1e-5 < error < 2e-2
@@ -265,7 +304,9 @@ def test_theta_keeps_its_precision_while_products_are_in_another(iris):
 
 def test_running_statistics_move_in_the_precision_of_the_model(iris):
     X, y = iris
-    net = torch.nn.Sequential(torch.nn.BatchNorm1d(4, dtype=torch.float64), th.networks.mlp(4, (), 3, dtype=torch.float64))
+    net = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(4, dtype=torch.float64), th.networks.mlp(4, (), 3, dtype=torch.float64)
+    )
     fit = th.fit(
         th.models.Conditional(th.families.Categorical(3), net),
         {"x": X + 2, "y": y},
@@ -292,22 +333,31 @@ def test_the_gradient_is_clipped_to_its_norm(iris):
     whole = objective(*iris)
     before = whole.theta
     solver = th.Stochastic(
-        steps=1, optimiser="sgd", momentum=0.0, learning_rate=0.5, max_grad_norm=1e-3, lr_schedule="constant", **EXACT
+        steps=1,
+        optimiser="sgd",
+        momentum=0.0,
+        learning_rate=0.5,
+        max_grad_norm=1e-3,
+        lr_schedule="constant",
+        **EXACT,
     )
     after = iterate(solver, whole).theta
     assert float((after - before).norm()) == pytest.approx(5e-4, rel=1e-9)
 
 
-# ---- what goes wrong -------------------------------------------------------------------------------------------------------
+# ---- what goes wrong ---------------------------------------------------------------------------------------
 
 
 def test_a_value_that_is_not_finite_stops_the_climb_at_the_last_finite_theta():
-    """Row 37 is impossible (−1 is no count): the step that meets it is named, and θ is that of the step before."""
+    """Row 37 is impossible (−1 is no count): the step that meets it is named, and θ is that of the step
+    before."""
     y = torch.ones(64)
     y[37] = -1.0
     model = th.models.Conditional(th.families.Poisson(), th.networks.mlp(1, (), 1))
     data = {"x": torch.ones(64, 1), "y": y}
-    with pytest.raises(NotConverged, match=r"step \d+: log p is -inf for 1 of 4 terms of the batch.* last finite θ") as caught:
+    with pytest.raises(
+        NotConverged, match=r"step \d+: log p is -inf for 1 of 4 terms of the batch.* last finite θ"
+    ) as caught:
         th.fit(model, data, solver=th.Stochastic(steps=50, batch_size=4, held_out=None))
     assert caught.value.certificate.steps < 16
     assert bool(torch.isfinite(caught.value.fit.theta).all())
@@ -317,7 +367,9 @@ def test_a_value_that_is_not_finite_stops_the_climb_at_the_last_finite_theta():
 def test_a_climb_that_diverges_leaves_finite_numbers_behind(iris):
     X, y = iris
     model = classifier(4, (8,))
-    solver = th.Stochastic(steps=50, optimiser="sgd", learning_rate=1e38, lr_schedule="constant", held_out=None)
+    solver = th.Stochastic(
+        steps=50, optimiser="sgd", learning_rate=1e38, lr_schedule="constant", held_out=None
+    )
     fit = th.fit(model, {"x": X, "y": y}, solver=solver, on_failure="return")
     assert fit.certificate.status == "not converged"
     assert "step" in fit.certificate.detail
@@ -340,7 +392,7 @@ def test_settings_that_make_no_sense_are_refused(setting, text):
         th.Stochastic(**setting)
 
 
-# ---- sources ---------------------------------------------------------------------------------------------------------------
+# ---- sources -----------------------------------------------------------------------------------------------
 
 
 class Stream:
@@ -349,7 +401,11 @@ class Stream:
     units, fingerprint = "y", "stream"
 
     def __init__(self, X, y, block: int, size: int | None):
-        self.rows, self.block, self.size = Batch({"x": torch.as_tensor(X), "y": torch.as_tensor(y)}), block, size
+        self.rows, self.block, self.size = (
+            Batch({"x": torch.as_tensor(X), "y": torch.as_tensor(y)}),
+            block,
+            size,
+        )
         self.passes = 0
 
     def batches(self, model: object = None) -> Iterator[Batch]:
@@ -365,10 +421,14 @@ def test_a_source_that_is_read_block_by_block_deals_out_every_row_once(iris):
     X, y = iris
     term = th.LogLikelihood(classifier(4), Stream(X, y, 60, 150))
     (feed,) = feeds([term], 25, torch.Generator().manual_seed(0), {})
-    minibatches = torch.cat([next(feed.batches)[0]["x"] for _ in range(7)])  # 25, 25, 10, 25, 25, 10, 25 and 5 more
+    minibatches = torch.cat(
+        [next(feed.batches)[0]["x"] for _ in range(7)]
+    )  # 25, 25, 10, 25, 25, 10, 25 and 5 more
     assert len(minibatches) == 145
     rest = next(feed.batches)[0]["x"]
-    assert torch.equal(torch.cat([minibatches, rest]).sum(0).round(decimals=9), torch.as_tensor(X).sum(0).round(decimals=9))
+    assert torch.equal(
+        torch.cat([minibatches, rest]).sum(0).round(decimals=9), torch.as_tensor(X).sum(0).round(decimals=9)
+    )
     assert feed.observations == 150
 
 
@@ -382,7 +442,9 @@ def test_a_source_without_end_is_climbed_and_takes_no_prior(iris):
     assert "without end" in fit.certificate.detail
     assert fit.certificate.trend[1] > fit.certificate.trend[0] + 0.5
     with pytest.raises(BadArgument, match="prior"):
-        th.fit(classifier(4), Stream(X, y, 150, None), prior=th.priors.Normal(), solver=th.Stochastic(steps=1))
+        th.fit(
+            classifier(4), Stream(X, y, 150, None), prior=th.priors.Normal(), solver=th.Stochastic(steps=1)
+        )
 
 
 def test_data_drawn_from_the_model_are_drawn_anew_each_step():
@@ -410,6 +472,10 @@ def test_the_solver_is_chosen_by_precision_and_by_where_the_data_come_from(iris)
     X, y = iris
     data = Tensors({"x": X, "y": y})
     assert isinstance(choose(th.Objective([th.LogLikelihood(classifier(4), data)])), th.Stochastic)
-    assert isinstance(choose(th.Objective([th.LogLikelihood(classifier(4, dtype=torch.float64), data)])), th.Newton)
+    assert isinstance(
+        choose(th.Objective([th.LogLikelihood(classifier(4, dtype=torch.float64), data)])), th.Newton
+    )
     policy = th.rl.Policy(th.networks.mlp(4, (), 2, dtype=torch.float64))
-    assert isinstance(choose(th.Objective([th.LogLikelihood(policy, Rollouts("CartPole-v1", 2))])), th.Stochastic)
+    assert isinstance(
+        choose(th.Objective([th.LogLikelihood(policy, Rollouts("CartPole-v1", 2))])), th.Stochastic
+    )

@@ -1,6 +1,8 @@
-"""What is said of a fit that is more, or less, than a maximum: separation, boundaries, flat directions, points that have not converged.
+"""What is said of a fit that is more, or less, than a maximum: separation, boundaries, flat directions,
+points that have not converged.
 
-The oracle of each is by hand, by scipy's own optimiser on a log-likelihood of scipy.stats, or a published figure.
+The oracle of each is by hand, by scipy's own optimiser on a log-likelihood of scipy.stats, or a published
+figure.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ COUNTS = [
 ]
 
 
-# ---- separation before boundaries ----------------------------------------------------------------------------------------------
+# ---- separation before boundaries --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", COUNTS)
 def test_counts_that_are_0_on_one_side_have_no_maximum_whatever_their_dispersion(family):
-    """By hand: with every y = 0 where x = 1, log p rises as β → −∞, at any dispersion; rows 4 and 5 say so."""
+    """By hand: with every y = 0 where x = 1, log p rises as β → −∞, at any dispersion; rows 4 and 5 say
+    so."""
     with pytest.raises(NoMaximum) as error:
         th.fit("y ~ x", SEPARATED, family)
     assert error.value.certificate.rows == (4, 5)
@@ -45,7 +48,8 @@ def test_shares_that_are_0_on_one_side_have_no_maximum(family):
 
 
 def test_what_is_separated_is_said_beside_what_is_flat():
-    """x separates, and z repeats it: the direction of the separation, and that the two cannot be told apart."""
+    """x separates, and z repeats it: the direction of the separation, and that the two cannot be told
+    apart."""
     data = {"x": [1.0, 2, 3, 4], "z": [2.0, 4, 6, 8], "y": [0.0, 0, 1, 1]}
     with pytest.raises(FitError) as error:
         th.fit("y ~ x + z", data, "bernoulli")
@@ -60,13 +64,14 @@ def test_a_column_that_never_meets_a_positive_count_is_flat_in_a_hurdle():
     assert [set(d) for d in error.value.certificate.directions] == [{"x"}]
 
 
-# ---- rows that say nothing -----------------------------------------------------------------------------------------------------
+# ---- rows that say nothing ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["weibull", "lognormal", "gamma", "loglogistic", "normal", "logistic"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_one_interval_repeated_is_not_a_fit(family, n):
-    """By hand: P(1 < Y ≤ 10) comes as near to 1 as one likes when the spread shrinks: the supremum, 0 nats, is not attained."""
+    """By hand: P(1 < Y ≤ 10) comes as near to 1 as one likes when the spread shrinks: the supremum, 0
+    nats, is not attained."""
     with pytest.raises((NoMaximum, NotConverged, FlatDirection)):
         th.fit('Surv(low, high, type="interval2") ~ 1', {"low": [1.0] * n, "high": [10.0] * n}, family)
 
@@ -88,7 +93,7 @@ def test_a_held_scale_makes_no_perfect_fit_of_large_numbers():
     assert fit.log_likelihood == pytest.approx(-8.75e22, rel=1e-9)
 
 
-# ---- boundaries ----------------------------------------------------------------------------------------------------------------
+# ---- boundaries --------------------------------------------------------------------------------------------
 
 
 def even_counts():
@@ -116,7 +121,8 @@ def test_a_dispersion_of_0_is_poisson_with_a_prior_on_the_others_or_without(fami
 
 
 def test_the_skew_normal_leaves_the_stationary_point_at_shape_0():
-    """At shape 0 the score vanishes for any data; scipy's skewnorm finds a higher point beside it, and so does the fit."""
+    """At shape 0 the score vanishes for any data; scipy's skewnorm finds a higher point beside it, and so
+    does the fit."""
     y = np.random.default_rng(3).gamma(6.0, size=150)
     fit = th.fit("y ~ 1", {"y": y}, "skew_normal")
 
@@ -124,7 +130,12 @@ def test_the_skew_normal_leaves_the_stationary_point_at_shape_0():
         return -stats.skewnorm.logpdf(y, p[2], p[0], np.exp(p[1])).sum()
 
     best = min(
-        minimize(minus, [y.mean(), np.log(y.std()), a], method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-10}).fun
+        minimize(
+            minus,
+            [y.mean(), np.log(y.std()), a],
+            method="Nelder-Mead",
+            options={"maxiter": 4000, "fatol": 1e-10},
+        ).fun
         for a in (-2.0, 2.0)
     )
     assert fit.certificate.ok
@@ -133,7 +144,8 @@ def test_the_skew_normal_leaves_the_stationary_point_at_shape_0():
 
 
 def test_a_boundary_is_left_where_a_point_inside_is_higher():
-    """Counts of two means: the mixture of two Poissons, by EM in plain numpy from the thirds of the data, is above the Poisson of one mean."""
+    """Counts of two means: the mixture of two Poissons, by EM in plain numpy from the thirds of the data, is
+    above the Poisson of one mean."""
     rng = np.random.default_rng(4)
     y = np.r_[rng.poisson(2, 60), rng.poisson(9, 20)].astype(float)
     m, w = np.array([1.0, 10.0]), np.array([0.5, 0.5])
@@ -146,7 +158,7 @@ def test_a_boundary_is_left_where_a_point_inside_is_higher():
     assert fit.log_likelihood == pytest.approx(inside, abs=1e-6)
 
 
-# ---- units and starts ----------------------------------------------------------------------------------------------------------
+# ---- units and starts --------------------------------------------------------------------------------------
 
 
 def test_counts_of_a_thousand_million_are_fitted():
@@ -173,7 +185,13 @@ def test_steps_that_are_used_up_are_not_called_proof():
     """Under "not converged" the gap is that of the local quadratic model, and the certificate says so."""
     rng = np.random.default_rng(6)
     x = rng.normal(size=50)
-    fit = th.fit("y ~ x", {"x": x, "y": rng.poisson(np.exp(3 + x))}, "poisson", solver=th.Newton(steps=1), on_failure="return")
+    fit = th.fit(
+        "y ~ x",
+        {"x": x, "y": rng.poisson(np.exp(3 + x))},
+        "poisson",
+        solver=th.Newton(steps=1),
+        on_failure="return",
+    )
     assert fit.certificate.status == "not converged"
     assert "local quadratic model" in str(fit.certificate)
     assert "gap to the maximum" not in str(fit.certificate)

@@ -1,7 +1,7 @@
 """The command `thetahat`: a thin face over `th.fit` and the fit's own methods.
 
-Tables go to stdout, progress and errors to stderr. With --json stdout holds one strict JSON document and nothing else: an error is
-{"error": …}, and a number that is not finite is null.
+Tables go to stdout, progress and errors to stderr. With --json stdout holds one strict JSON document and
+nothing else: an error is {"error": …}, and a number that is not finite is null.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    argv : the words after `thetahat`; None: those of the process
+    argv
+        the words after `thetahat`; None: those of the process
 
     Returns
     -------
-    0 certified, done; 1 no maximum, or not converged; 2 bad usage or a bad model; 3 bad data or a bad file; 4 scores that no
-    subtraction can compare; 70 an error of thetahat itself (with a traceback: please report it); 130 interrupted
+    int
+        0 certified, done; 1 no maximum, or not converged; 2 bad usage or a bad model; 3 bad data or a bad
+        file; 4 scores that no subtraction can compare; 70 an error of thetahat itself (with a traceback:
+        please report it); 130 interrupted
 
+    Examples
+    --------
     >>> main(["--version"])
     thetahat 0.1.0
     0
@@ -34,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without θ shows ?, and does not stop the command
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal without θ shows ?, and does not stop the command
     try:
         code = _done(words)
         sys.stdout.flush()
@@ -100,6 +107,7 @@ def _say(text: str, end: str = "\n") -> None:
 
 
 def _silence(stream: Any) -> None:
-    """What is left of a stream that cannot be written goes nowhere, so that the process ends without a second error."""
+    """What is left of a stream that cannot be written goes nowhere, so that the process ends without a second
+    error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,5 @@
-"""`thetahat align PAIRS --network FOLDER`: a language model's low-rank adapters (LoRA), moved towards what is preferred.
+"""`thetahat align PAIRS --network FOLDER`: a language model's low-rank adapters (LoRA), moved towards what is
+preferred.
 
     dpo                          pairs of answers are the data: Bradley and Terry's likelihood, with r = β log π/π_ref
     reinforce, rloo, grpo, ppo   answers that the model draws are the data, weighted by a fitted reward less β log π/π_ref
@@ -69,7 +70,9 @@ class DPO(Align, Trained):
         from ..preferences.pairs import Pairs
         from ..preferences.token_pairs import TokenPairs
 
-        return TokenPairs(Pairs(path, identical="drop"), tokenizer_in(self.network), self.context, overlong="cut")
+        return TokenPairs(
+            Pairs(path, identical="drop"), tokenizer_in(self.network), self.context, overlong="cut"
+        )
 
     def model(self, sizes: Sizes) -> ModelLike:
         from .. import preferences
@@ -77,7 +80,9 @@ class DPO(Align, Trained):
         return preferences.DPO(self._adapted(), beta=self.beta, label_smoothing=self.label_smoothing)
 
     def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
-        return super().objective(model, model.referenced(source), sizes)  # log π_ref once, and not at every step
+        return super().objective(
+            model, model.referenced(source), sizes
+        )  # log π_ref once, and not at every step
 
     def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None]:
         return super().language(model.policy, sizes)
@@ -85,7 +90,8 @@ class DPO(Align, Trained):
 
 @dataclass(frozen=True, kw_only=True)
 class RLOO(Align):
-    """Answers of its own are the data: each weighs its reward less the mean of the others to the same prompt."""
+    """Answers of its own are the data: each weighs its reward less the mean of the others to the same
+    prompt."""
 
     method: Method = "rloo"
     reward: Annotated[Path, arg(metavar="FIT")]
@@ -126,10 +132,14 @@ class RLOO(Align):
 
         if self.batch_size < self.num_generations or self.num_generations < 2:
             raise BadArgument(
-                f"--num-generations {self.num_generations}, --batch-size {self.batch_size}. Accepted: 2 or more, and no more than a batch."
+                f"--num-generations {self.num_generations}, --batch-size {self.batch_size}. Accepted: 2 or "
+                "more, and no more than a batch."
             )
         if self.context <= self.max_new_tokens:
-            raise BadArgument(f"--max-new-tokens {self.max_new_tokens} leaves no room for a prompt in --context {self.context}.")
+            raise BadArgument(
+                f"--max-new-tokens {self.max_new_tokens} leaves no room for a prompt in --context "
+                f"{self.context}."
+            )
         tokenizer = tokenizer_in(self.network)
         return language.Generations(
             _prompts(Pairs(self.pairs, identical="drop"), tokenizer, self.context - self.max_new_tokens),
@@ -170,7 +180,8 @@ class RLOO(Align):
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument(
-            f"{self.method} learns from answers of its own, and pairs are not data for it: thetahat sample RUN --prompt TEXT."
+            f"{self.method} learns from answers of its own, and pairs are not data for it: thetahat sample "
+            "RUN --prompt TEXT."
         )
 
 
@@ -223,7 +234,9 @@ METHODS: dict[str, type[Align]] = {"dpo": DPO, "reinforce": Reinforce, "rloo": R
 def _prompts(pairs: Data, tokenizer: Plain, room: int) -> list[list[int]]:
     """The prompts of the pairs as tokens, each once; their last tokens, where there is not room for all."""
     end = [] if tokenizer.end is None else [tokenizer.end]
-    found = dict.fromkeys(tuple(int(t) for t in tokenizer.encode(str(pair.prompt)))[-room:] or tuple(end) for pair in pairs)
+    found = dict.fromkeys(
+        tuple(int(t) for t in tokenizer.encode(str(pair.prompt)))[-room:] or tuple(end) for pair in pairs
+    )
     if () in found:
         raise BadArgument("a prompt is empty, and the tokenizer has no token for the beginning of a text.")
     return [list(prompt) for prompt in found]
@@ -242,7 +255,8 @@ def _reward(path: Path, tokenizer: Plain) -> Any:
     words = Words([name.removeprefix("word ") for name in known if name.startswith("word ")])
     if not known or known != words.names:
         raise BadArgument(
-            f"--reward {path} is not a reward of words and length: thetahat fit reward PAIRS --words 200 --save FIT."
+            f"--reward {path} is not a reward of words and length: thetahat fit reward PAIRS --words 200 "
+            "--save FIT."
         )
     slopes = torch.tensor(fit.estimates.to_numpy(copy=True))
 

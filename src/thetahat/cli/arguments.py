@@ -109,7 +109,9 @@ class Score(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Common):
-    fits: Positional[Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]]
+    fits: Positional[
+        Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]
+    ]
     """Two or more fits that fit --save wrote."""
     data: Data
     """The rows on which they are scored, best held out."""
@@ -282,26 +284,36 @@ def parse(words: Sequence[str]) -> Command:
 
     Raises
     ------
-    SystemExit : 0 after --help, 2 after a usage error, with what was wrong on stderr
+    SystemExit
+        0 after --help, 2 after a usage error, with what was wrong on stderr
     """
     if len(words) > 1 and words[0] == "fit" and words[1] in FITS:
         system, line, more = FITS[words[1]]
         description = f"{line}\n\n{more}\n\n{CODES}"
         found: Command = tyro.cli(
-            _of_method(system, words), args=words[2:], prog=f"thetahat fit {words[1]}", description=description, config=_CONFIG
+            _of_method(system, words),
+            args=words[2:],
+            prog=f"thetahat fit {words[1]}",
+            description=description,
+            config=_CONFIG,
         )
         return found
     if words and words[0] in COMMANDS:
         kind, line, more = COMMANDS[words[0]]
         description = f"{line}\n\n{more}\n\n{CODES}"
         parsed: Command = tyro.cli(
-            _of_method(kind, words), args=words[1:], prog=f"thetahat {words[0]}", description=description, config=_CONFIG
+            _of_method(kind, words),
+            args=words[1:],
+            prog=f"thetahat {words[0]}",
+            description=description,
+            config=_CONFIG,
         )
         return parsed
     commands: Any = None
     for name, (kind, line, _) in COMMANDS.items():
         kind = _of_method(kind, [])
-        each: Plain = Annotated.__class_getitem__((kind, subcommand(name, description=line, prefix_name=False)))  # type: ignore[attr-defined]
+        chosen_by: Plain = subcommand(name, description=line, prefix_name=False)
+        each: Plain = Annotated[kind, chosen_by]
         commands = each if commands is None else commands | each
     description = (
         "Maximum likelihood: maximise Σ w·log p(x | θ) + log p(θ) over θ.\n\n"
@@ -310,5 +322,7 @@ def parse(words: Sequence[str]) -> Command:
         "  thetahat fit --help\n"
         "  thetahat --version\n\n" + CODES
     )
-    chosen: Command = tyro.cli(commands, args=list(words), prog="thetahat", description=description, config=_CONFIG)
+    chosen: Command = tyro.cli(
+        commands, args=list(words), prog="thetahat", description=description, config=_CONFIG
+    )
     return chosen

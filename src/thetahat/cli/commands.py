@@ -1,4 +1,5 @@
-"""What the commands do. Each reads, calls the library, and says what it found on a `Screen`; what is heavy is imported where it is used."""
+"""What the commands do. Each reads, calls the library, and says what it found on a `Screen`; what is heavy is
+imported where it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .training import train
 
 
 def run(command: Command, words: Sequence[str] = ()) -> int:
-    """Do it (`words`: how it was called), and return the exit code; an error of the tree, or of a file, becomes a message."""
+    """Do it (`words`: how it was called), and return the exit code; an error of the tree, or of a file,
+    becomes a message."""
     screen = Screen(command.json, words)
     try:
         do: Any = train if isinstance(command, System) else _DO[type(command)]
@@ -40,6 +42,8 @@ def run(command: Command, words: Sequence[str] = ()) -> int:
 def code_of(error: ThetahatError) -> int:
     """1 no maximum, 2 usage or model, 3 data or file, 4 incomparable.
 
+    Examples
+    --------
     >>> from thetahat.errors import BadArgument
     >>> code_of(BadSave("")), code_of(FitError("")), code_of(IncomparableScores("")), code_of(BadArgument(""))
     (3, 1, 4, 2)
@@ -53,7 +57,9 @@ def code_of(error: ThetahatError) -> int:
 
 def report(command: Report, screen: Screen) -> int:
     if command.fit.is_dir():
-        raise BadArgument(f"{command.fit} is the folder of a run, which has its report: {command.fit / 'report.html'}.")
+        raise BadArgument(
+            f"{command.fit} is the folder of a run, which has its report: {command.fit / 'report.html'}."
+        )
     name = command.fit.name.removesuffix(".thetahat") + ".html"
     out = command.out if command.out is not None else command.fit.with_name(name)
     may_write(out, [command.fit, command.data], (".html", ".htm"))

@@ -53,7 +53,7 @@ def fit_formula(command: Fit, screen: Screen) -> int:
     return 0 if found.certificate.ok else 1
 
 
-# ---- words to values ---------------------------------------------------------------------------------------------------------
+# ---- words to values ---------------------------------------------------------------------------------------
 
 
 def _assigned(text: str) -> tuple[str, Any]:
@@ -61,7 +61,9 @@ def _assigned(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name, value = name.strip(), value.strip()
     if not (name and equals and value):
-        raise BadArgument(f"--set {text!r}. Accepted: NAME=VALUE, such as dispersion='~ age', df=4, trials=n.")
+        raise BadArgument(
+            f"--set {text!r}. Accepted: NAME=VALUE, such as dispersion='~ age', df=4, trials=n."
+        )
     from ..fit import fit
 
     if name in inspect.signature(fit).parameters:

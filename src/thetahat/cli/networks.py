@@ -13,7 +13,7 @@ from ..errors import BadArgument, DataError, UnknownColumn
 from ..types import Data, ModelLike, Plain, Settings
 from .system import Schedule, Sizes, Trained
 
-# ---- text --------------------------------------------------------------------------------------------------------------------
+# ---- text --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class GPT(Trained):
         return from_config(sizes["tokenizer"])
 
 
-# ---- images ------------------------------------------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +162,18 @@ class Classifier(OfImages):
         rows = self._joined(x, y)
         distinct, most = len(y.unique()), int(y.max())
         if distinct < 2:
-            raise BadArgument(f"{self.labels} holds one class only, {most}: there is nothing to be told apart.")
+            raise BadArgument(
+                f"{self.labels} holds one class only, {most}: there is nothing to be told apart."
+            )
         if distinct == most and int(y.min()) == 1:
-            raise BadArgument(f"{self.labels} holds the classes 1 … {most}, and no 0. Number them from 0: labels − 1.")
+            raise BadArgument(
+                f"{self.labels} holds the classes 1 … {most}, and no 0. Number them from 0: labels − 1."
+            )
         if most >= 100 + 10 * distinct:
-            raise BadArgument(f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, ….")
+            raise BadArgument(
+                f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, "
+                "…."
+            )
         sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
         return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
 
@@ -180,16 +187,24 @@ class Classifier(OfImages):
         from ..generative.convnet import ConvNet
         from ..models import Conditional
 
-        network = ConvNet(sizes["shape"], sizes["classes"], self.channels, levels=sizes["levels"], seed=self.seed)
+        network = ConvNet(
+            sizes["shape"], sizes["classes"], self.channels, levels=sizes["levels"], seed=self.seed
+        )
         return Conditional(Categorical(sizes["classes"]), network)
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        raise BadArgument("a classifier is scored on images and their labels: thetahat score RUN IMAGES --labels LABELS.")
+        raise BadArgument(
+            "a classifier is scored on images and their labels: thetahat score RUN IMAGES --labels LABELS."
+        )
 
     def labelled(self, images: Path, labels: Path) -> Any:
         from ..data import Tensors
 
-        return Tensors(dataclasses.replace(self, images=images, labels=labels)._joined(self._images(images), _labels(labels)))
+        return Tensors(
+            dataclasses.replace(self, images=images, labels=labels)._joined(
+                self._images(images), _labels(labels)
+            )
+        )
 
 
 def _labels(path: Path) -> Any:
@@ -199,14 +214,21 @@ def _labels(path: Path) -> Any:
 
     found = read(path)
     if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:
-        hint = "" if found.ndim != 2 else " Of one-hot rows: labels.argmax(1)." if found.shape[1] > 1 else " Give labels[:, 0]."
+        hint = (
+            ""
+            if found.ndim != 2
+            else " Of one-hot rows: labels.argmax(1)."
+            if found.shape[1] > 1
+            else " Give labels[:, 0]."
+        )
         raise BadArgument(
-            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers 0, 1, …, (n,).{hint}"
+            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers "
+            f"0, 1, …, (n,).{hint}"
         )
     return torch.from_numpy(found.astype("int64"))
 
 
-# ---- tables ------------------------------------------------------------------------------------------------------------------
+# ---- tables ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,10 +250,13 @@ class Flow(Trained):
         from ..data import Transformed
 
         names, rows = self._rows(self.data, list(self.columns))
-        for name, constant, value in zip(names, (rows == rows[0]).all(0).tolist(), rows[0].tolist(), strict=True):
+        for name, constant, value in zip(
+            names, (rows == rows[0]).all(0).tolist(), rows[0].tolist(), strict=True
+        ):
             if constant:
                 raise DataError(
-                    f"column {name!r} of {self.data} is {value:g} in every row: it has no scale. Leave it out (--columns)."
+                    f"column {name!r} of {self.data} is {value:g} in every row: it has no scale. Leave it "
+                    "out (--columns)."
                 )
         source = Transformed(rows, "standardise")
         learnt: Plain = source.maps[0]
@@ -257,7 +282,9 @@ class Flow(Trained):
         from .. import generative
 
         make = generative.Flow.spline if self.kind == "spline" else generative.Flow.affine
-        return make(len(sizes["columns"]), transforms=self.transforms, hidden=(self.width, self.width), seed=self.seed)
+        return make(
+            len(sizes["columns"]), transforms=self.transforms, hidden=(self.width, self.width), seed=self.seed
+        )
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         import torch

@@ -1,4 +1,5 @@
-"""`thetahat fit policy`: a policy and a value function on the policy's own rollouts, a likelihood weighted by advantages.
+"""`thetahat fit policy`: a policy and a value function on the policy's own rollouts, a likelihood weighted by
+advantages.
 
     ppo         clipped ratios of advantages, over several epochs of each pass
     a2c         advantages, each pass once
@@ -53,19 +54,33 @@ class Policy(System):
     def read(self) -> tuple[Sizes, Any]:
         from ..rl.environments import Environments
 
-        counts = ("num_envs", "eval_episodes", "width", "num_steps", "epochs", "batch_size", "total_timesteps", "passes")
+        counts = (
+            "num_envs",
+            "eval_episodes",
+            "width",
+            "num_steps",
+            "epochs",
+            "batch_size",
+            "total_timesteps",
+            "passes",
+        )
         for name, value in vars(self).items():
             if name in counts and value < 1:
                 raise BadArgument(f"--{name.replace('_', '-')} {value}. Accepted: 1 or more.")
         shown = Environments(self.env, 1)
         if shown.levels is None and len(shown.shape) != 1:
             raise BadArgument(
-                f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, or numbered states."
+                f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, or "
+                "numbered states."
             )
         if self.normalise and shown.levels is not None:
             raise BadArgument(f"--normalise: the states of {self.env} are numbered, and have no scale.")
         inputs = shown.levels if shown.levels is not None else shown.shape[0]
-        return {"inputs": inputs, "numbered": shown.levels is not None, "outputs": self._actions(shown.actions).outputs}, None
+        return {
+            "inputs": inputs,
+            "numbered": shown.levels is not None,
+            "outputs": self._actions(shown.actions).outputs,
+        }, None
 
     @staticmethod
     def _actions(space: Space) -> Any:
@@ -168,7 +183,9 @@ class A2C(Policy):
 
         value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
         advantage = rl.GAE(value, self.discount, self.gae_lambda, normalise=True)
-        rollouts = rl.Rollouts(self.env, self.num_envs, num_steps=self.num_steps, advantage=advantage, seed=self.seed, **play)
+        rollouts = rl.Rollouts(
+            self.env, self.num_envs, num_steps=self.num_steps, advantage=advantage, seed=self.seed, **play
+        )
         return Objective([LogLikelihood(model, rollouts, self.weighting()), LogLikelihood(value, rollouts)])
 
     def weighting(self) -> Any:
@@ -203,7 +220,9 @@ class PPO(A2C):
         return rl.Clipped(self.clip_coef, self.entropy_coef)
 
     def solver(self) -> Any:
-        return self._solver(self.passes * self.epochs * ceil(self.num_envs * self.num_steps / self.batch_size))
+        return self._solver(
+            self.passes * self.epochs * ceil(self.num_envs * self.num_steps / self.batch_size)
+        )
 
 
 METHODS: dict[str, type[Policy]] = {"ppo": PPO, "a2c": A2C, "reinforce": Reinforce}

@@ -1,4 +1,5 @@
-"""The language model and the tokenizer of a folder: of transformers, or of the run of a `thetahat fit gpt`. Each is read by itself."""
+"""The language model and the tokenizer of a folder: of transformers, or of the run of a `thetahat fit
+gpt`. Each is read by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ def network_in(folder: Path) -> ModelLike:
 
     Raises
     ------
-    MissingExtra : transformers is not installed;  BadArgument : no such folder, or no language model in it
+    MissingExtra
+        transformers is not installed
+    BadArgument
+        no such folder, or no language model in it
     """
     from ..io.runs import FIT
 
@@ -43,7 +47,8 @@ def _run_of_gpt(folder: Path) -> Settings | None:
     about = runs.read(folder)["about"]
     if about.get("system") != "gpt":
         raise BadArgument(
-            f"--network {folder} is the run of a {about.get('system') or 'training in Python'}. Accepted: of a gpt."
+            f"--network {folder} is the run of a {about.get('system') or 'training in Python'}. Accepted: of "
+            "a gpt."
         )
     sizes: Settings = about["sizes"]
     return sizes

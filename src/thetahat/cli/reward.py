@@ -1,4 +1,5 @@
-"""`thetahat fit reward PAIRS`: ratings of items from a table of who was preferred to whom, or a reward model of text from pairs of answers.
+"""`thetahat fit reward PAIRS`: ratings of items from a table of who was preferred to whom, or a reward model
+of text from pairs of answers.
 
 PAIRS.csv, .parquet          winner, loser[, tie, first, count]: Bradley–Terry ratings, and ranks with intervals
 PAIRS.jsonl, .jsonl.gz       chosen, rejected[, prompt, margin]: a reward that is linear in the frequent words and the length of an
@@ -35,10 +36,14 @@ class Rated:
 
     Parameters
     ----------
-    fit : the fit
-    table : a row an item (`preferences.ratings`), or a row a coefficient: estimate, standard_error, z
-    judgement : of pairs held out; None for ratings of items
-    note : what was left out, and which prior was chosen
+    fit
+        the fit
+    table
+        a row an item (`preferences.ratings`), or a row a coefficient: estimate, standard_error, z
+    judgement
+        of pairs held out; None for ratings of items
+    note
+        what was left out, and which prior was chosen
     """
 
     fit: Fit
@@ -48,7 +53,9 @@ class Rated:
 
     def __str__(self) -> str:
         shown = _items(self.table) if self.judgement is None else _strongest(self.table)
-        return "\n\n".join(str(part) for part in (shown, self.judgement, self.note, self.fit.certificate) if part)
+        return "\n\n".join(
+            str(part) for part in (shown, self.judgement, self.note, self.fit.certificate) if part
+        )
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""
@@ -65,7 +72,10 @@ class Rated:
                 "accuracy": {"value": j.accuracy, "low": j.low, "high": j.high},
                 "level": j.level,
             }
-            out["held_out"] |= {"score": j.score.to_dict(), "calibration_error": {"value": c.value, "low": c.low, "high": c.high}}
+            out["held_out"] |= {
+                "score": j.score.to_dict(),
+                "calibration_error": {"value": c.value, "low": c.low, "high": c.high},
+            }
         return out
 
 
@@ -85,20 +95,29 @@ def rated(command: Reward, screen: Screen) -> int:
 def reward(asked: Reward) -> Rated:
     """Ratings of items, or a reward model of text: by what the file holds.
 
-    Without a prior there is none on ratings; on coefficients other than the length's it is the one of `SCALES` that pairs held out of the
-    fit find most probable. Identical answers, and answers that do not fit in the context, are left out and counted.
+    Without a prior there is none on ratings; on coefficients other than the length's it is the one of
+    `SCALES` that pairs held out of the fit find most probable. Identical answers, and answers that do not fit
+    in the context, are left out and counted.
 
     Raises
     ------
-    DataError : pairs that cannot be used, by line or row;  NoMaximum : an item that never lost, by name, and no prior
+    DataError
+        pairs that cannot be used, by line or row
+    NoMaximum
+        an item that never lost, by name, and no prior
     """
     name = asked.pairs.name
     if name.endswith((".jsonl", ".jsonl.gz")):
         if asked.count is not None:
-            raise BadArgument(f"--count {asked.count} is a column of a table of items, and {name} holds answers.")
+            raise BadArgument(
+                f"--count {asked.count} is a column of a table of items, and {name} holds answers."
+            )
         return _text(asked)
     if asked.network is not None:
-        raise BadArgument(f"{name} is a table of items, for which there is no network. Accepted with one: .jsonl of answers.")
+        raise BadArgument(
+            f"{name} is a table of items, for which there is no network. Accepted with one: .jsonl of "
+            "answers."
+        )
     return _table(asked)
 
 
@@ -117,11 +136,16 @@ def _table(asked: Reward) -> Rated:
     assert games.items is not None
     tied = "tie" in games.whole and bool(games.whole["tie"].any())
     model = BradleyTerry(
-        items=games.items, ties="davidson" if tied else None, first="first" in named, reference=asked.prior is None
+        items=games.items,
+        ties="davidson" if tied else None,
+        first="first" in named,
+        reference=asked.prior is None,
     )
     found = fit(model, games, prior=None if asked.prior is None else Normal(asked.prior))
     extra = [name for name in found.names if name in ("first", "log_ties")]
-    note = "".join(f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra)
+    note = "".join(
+        f"{name}: {found.estimates[name]:.4f} ± {found.standard_errors()[name]:.4f}\n" for name in extra
+    )
     note += f"columns that were not read: {', '.join(unread)}" if unread else ""
     return Rated(found, preferences.ratings(found, level=asked.level), note=note.strip())
 
@@ -134,7 +158,10 @@ def _text(asked: Reward) -> Rated:
     from ..preferences.pairs import Pairs
 
     if not 0 < asked.held_out < 1 or asked.words < 1:
-        raise BadArgument(f"--held-out {asked.held_out:g}, --words {asked.words}. Accepted: a fraction in (0, 1), and 1 or more.")
+        raise BadArgument(
+            f"--held-out {asked.held_out:g}, --words {asked.words}. Accepted: a fraction in (0, 1), and 1 or "
+            "more."
+        )
     pairs = Pairs(asked.pairs, identical="drop")
     train, test = pairs.split(asked.held_out, seed=asked.seed)
     left = [f"{len(pairs.dropped)} pairs of identical answers"] if pairs.dropped else []
@@ -150,12 +177,17 @@ def _text(asked: Reward) -> Rated:
     scales = SCALES if asked.prior is None else (asked.prior,)
     found = fit(BradleyTerry(features=fitted.features), fitted, prior=Normal(scales[-1], on=on))
     note = f"left out: {'; '.join(left)}\n" if left else ""
-    note += "" if differs else "length: no two answers of a pair differ in it, so that only the prior speaks of it\n"
+    note += (
+        ""
+        if differs
+        else "length: no two answers of a pair differ in it, so that only the prior speaks of it\n"
+    )
     if asked.prior is None:
         choice = found.choose_prior([Normal(scale, on=on) for scale in scales], folds=5, seed=asked.seed)
         found, note = (
             choice.fit,
-            note + f"prior: Normal({choice.scale:g}) on all{' but the length' if differs else ''}, by pairs held out",
+            note
+            + f"prior: Normal({choice.scale:g}) on all{' but the length' if differs else ''}, by pairs held out",
         )
     judgement = preferences.judge(found, judged, level=asked.level)
     found = found._with(measured=(_measured(judgement),))
@@ -179,7 +211,8 @@ def _coefficients(found: Fit) -> pd.DataFrame:
 
 
 def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Preferences, Preferences, int]:
-    """Both parts by the mean hidden state over each answer, in units of its spread among the pairs fitted, and by length."""
+    """Both parts by the mean hidden state over each answer, in units of its spread among the pairs fitted,
+    and by length."""
     import numpy as np
 
     from ..language.pretrained import Pretrained
@@ -193,8 +226,13 @@ def _embedded(train: Pairs, test: Pairs, folder: Path, context: int) -> tuple[Pr
     for pairs in (train, test):
         tokens = TokenPairs(pairs, tokenizer, context, overlong="cut")
         gone += len(tokens.dropped)
-        length = [tokens.whole[f"{w}_mask"].sum(1, keepdim=True).double().numpy() / 100 for w in ("chosen", "rejected")]
-        parts.append((*(h.numpy() for h in embedded(llama, tokens, "mean")), *length, tokens.whole.group.numpy()))
+        length = [
+            tokens.whole[f"{w}_mask"].sum(1, keepdim=True).double().numpy() / 100
+            for w in ("chosen", "rejected")
+        ]
+        parts.append(
+            (*(h.numpy() for h in embedded(llama, tokens, "mean")), *length, tokens.whole.group.numpy())
+        )
     scale = np.std(parts[0][0] - parts[0][1], axis=0)
     names = [*(f"h{i}" for i in range(len(scale))), "length"]
     sides = [
@@ -212,7 +250,9 @@ def _items(table: pd.DataFrame) -> str:
         {
             "rating": [f"{r:.3f} ± {e:.3f}" for r, e in zip(table.rating, table.standard_error, strict=True)],
             "Elo": [f"{r:.0f} ± {e:.0f}" for r, e in zip(table.elo, table.elo_error, strict=True)],
-            "rank": [f"{r} ({a} to {b})" for r, a, b in zip(table["rank"], table.low, table.high, strict=True)],
+            "rank": [
+                f"{r} ({a} to {b})" for r, a, b in zip(table["rank"], table.low, table.high, strict=True)
+            ],
         },
         index=table.index.rename(None),
     )

@@ -35,7 +35,9 @@ def sample(command: Sample, screen: Screen) -> int:
             frame.to_parquet(part) if command.out.suffix == ".parquet" else frame.to_csv(part, index=False)
         screen.note(f"wrote {command.out}: {len(frame)} rows of {command.draws} draws")
     if command.json:
-        document = {"seed": command.seed} | ({"out": str(command.out)} if command.out is not None else {"draws": drawn.tolist()})
+        document = {"seed": command.seed} | (
+            {"out": str(command.out)} if command.out is not None else {"draws": drawn.tolist()}
+        )
         screen.show(None, document)
     elif command.out is None:
         frame.to_csv(sys.stdout, index=False)
@@ -58,7 +60,9 @@ def _drawn(command: Sample, screen: Screen) -> int:
         model, tokenizer, context = found_language
         may_write(command.out, [command.fit], (".txt",), new=True)
         if not command.prompt:
-            raise BadArgument("--prompt is empty. Give a character at least, that a language model can go on from.")
+            raise BadArgument(
+                "--prompt is empty. Give a character at least, that a language model can go on from."
+            )
         try:
             begun = tokenizer.encode(command.prompt)
         except ThetahatError as error:
@@ -80,7 +84,12 @@ def _drawn(command: Sample, screen: Screen) -> int:
         elif command.out is None:
             sys.stdout.write("\n\n".join(texts) + "\n")
         return 0
-    may_write(command.out, [command.fit], (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"), new=True)
+    may_write(
+        command.out,
+        [command.fit],
+        (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"),
+        new=True,
+    )
     with screen.busy("drawing"):
         drawn = fit.sample(command.draws, seed=command.seed)
     if system.name == "flow":
@@ -118,8 +127,13 @@ def _images(images: Data, levels: int, out: Path) -> None:
             return
         from ..report.pictures import png, tiled
 
-        sheet, times = tiled(images.reshape(len(images), -1), images.shape[1:], levels), max(1, 56 // images.shape[-1])
-        part.write_bytes(png(np.ascontiguousarray(sheet.repeat(times, 0).repeat(times, 1))))  # small ones large enough to see
+        sheet, times = (
+            tiled(images.reshape(len(images), -1), images.shape[1:], levels),
+            max(1, 56 // images.shape[-1]),
+        )
+        part.write_bytes(
+            png(np.ascontiguousarray(sheet.repeat(times, 0).repeat(times, 1)))
+        )  # small ones large enough to see
 
 
 def play(command: Play, screen: Screen) -> int:
@@ -134,7 +148,12 @@ def play(command: Play, screen: Screen) -> int:
         found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
     low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
-    document = {"environment": system.env, "episodes": len(found), "greedy": not command.draw, "mean": float(found.mean())}
+    document = {
+        "environment": system.env,
+        "episodes": len(found),
+        "greedy": not command.draw,
+        "mean": float(found.mean()),
+    }
     document |= {"standard_error": error, "lowest": low, "median": middle, "highest": high}
     rows = [
         ("return", f"{found.mean():.5g} ± {error:.2g}"),

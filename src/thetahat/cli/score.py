@@ -21,7 +21,9 @@ def score(command: Score, screen: Screen) -> int:
             if command.labels is not None and not isinstance(system, Classifier):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
-                raise BadArgument("--against takes no --labels: the labels of the reference are not those of the data.")
+                raise BadArgument(
+                    "--against takes no --labels: the labels of the reference are not those of the data."
+                )
             if command.labels is None:
                 data = system.other(command.data, sizes)
             else:
@@ -33,7 +35,9 @@ def score(command: Score, screen: Screen) -> int:
         if beside is not None:
             from ..evaluation.surprise import surprise
 
-            found: Plain = surprise(fit, beside, data, level=command.level, samples=command.samples, seed=command.seed)
+            found: Plain = surprise(
+                fit, beside, data, level=command.level, samples=command.samples, seed=command.seed
+            )
         else:
             found = fit.score(data, samples=command.samples, seed=command.seed)
     screen.show(found if beside is not None else plain_table(_score_rows(found)), found.to_dict())
@@ -46,7 +50,8 @@ def compare(command: Compare, screen: Screen) -> int:
     for path in command.fits:
         if path.is_dir():
             raise BadArgument(
-                f"{path} is the folder of a run; compare takes what fit --save wrote. Runs are scored one by one (thetahat score RUN DATA), "
+                f"{path} is the folder of a run; compare takes what fit --save wrote. Runs are scored one by "
+                "one (thetahat score RUN DATA), "
                 "and compared in Python: th.compare({name: score, …})."
             )
     from ..data.frame import Frame
@@ -74,11 +79,19 @@ def _score_rows(score: Any) -> list[tuple[str, str]]:
         ("", f"{number(score.bits, 6)} bits"),
     ]
     if score.dimensions > 1:
-        rows.append(("per dimension", f"{number(score.bits_per_dimension, 6)} bits, of {count(score.dimensions)}"))
+        rows.append(
+            ("per dimension", f"{number(score.bits_per_dimension, 6)} bits, of {count(score.dimensions)}")
+        )
     if score.bits_per_byte is not None:
-        rows.append(("per byte", f"{number(score.bits_per_byte, 6)} ± {number(score.bits_per_byte_error, 3)} bits"))
+        rows.append(
+            ("per byte", f"{number(score.bits_per_byte, 6)} ± {number(score.bits_per_byte_error, 3)} bits")
+        )
         rows.append(("perplexity", number(score.perplexity, 6)))
     if score.error:
-        rows.append(("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'"))
+        rows.append(
+            ("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'")
+        )
     rows.append(("fingerprint", score.fingerprint))
-    return rows + ([("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else [])
+    return rows + (
+        [("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else []
+    )

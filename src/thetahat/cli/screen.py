@@ -1,4 +1,5 @@
-"""What every command says it with: tables or JSON on stdout, progress and errors on stderr; and what it may write to."""
+"""What every command says it with: tables or JSON on stdout, progress and errors on stderr; and what it may
+write to."""
 
 from __future__ import annotations
 
@@ -25,13 +26,17 @@ class Screen:
 
     def __init__(self, as_json: bool, words: Sequence[str] = ()):
         self.as_json = as_json
-        self.command = shlex.join(["thetahat", *(word for word in words if word != "--resume")])  # by which a run is made again
+        self.command = shlex.join(
+            ["thetahat", *(word for word in words if word != "--resume")]
+        )  # by which a run is made again
         self.out, self.err = console(file=sys.stdout), console(file=sys.stderr, highlight=False)
 
     def show(self, shown: Any, document: Any) -> None:
         """The table for a reader, or the document for a program."""
         if self.as_json:
-            sys.stdout.write(in_json(json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=2)) + "\n")
+            sys.stdout.write(
+                in_json(json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
+            )
         else:
             self.out.print(shown)
 
@@ -52,11 +57,15 @@ class Screen:
         message = str(error)
         for in_python, here in _OPTIONS.items():
             message = message.replace(
-                in_python, here.replace("normal:", "") if self.command.startswith("thetahat fit reward") else here
+                in_python,
+                here.replace("normal:", "") if self.command.startswith("thetahat fit reward") else here,
             )
         with suppress(OSError):
             self.err.print(
-                f"{type(error).__name__}: {message}", style="bold red", markup=False, soft_wrap=not self.err.is_terminal
+                f"{type(error).__name__}: {message}",
+                style="bold red",
+                markup=False,
+                soft_wrap=not self.err.is_terminal,
             )
         if self.as_json:
             found: Settings = {"type": type(error).__name__, "message": message}
@@ -65,18 +74,25 @@ class Screen:
             self.show(None, {"error": found})
 
 
-def may_write(path: Path | None, inputs: Sequence[Path], endings: tuple[str, ...], *, new: bool = False) -> None:
+def may_write(
+    path: Path | None, inputs: Sequence[Path], endings: tuple[str, ...], *, new: bool = False
+) -> None:
     """Refuse, before anything is computed, a path that would replace data or that cannot be written."""
     if path is None:
         return
     if any(path.resolve() == each.resolve() for each in inputs):
         raise BadArgument(f"{path} is read by this command: it is not written to.")
     if path.is_dir() or not path.resolve().parent.is_dir():
-        raise BadArgument(f"{path} cannot be written: " + ("it is a folder." if path.is_dir() else "there is no such folder."))
+        raise BadArgument(
+            f"{path} cannot be written: "
+            + ("it is a folder." if path.is_dir() else "there is no such folder.")
+        )
     if endings and path.suffix.lower() not in endings:
         raise BadArgument(f"{path} ends in {path.suffix or 'nothing'!r}. Accepted: {', '.join(endings)}.")
     if path.exists() and (new or path.name.lower().endswith(DATA)):
-        raise BadArgument(f"{path} exists, and a file of data is not overwritten. Give another path, or remove it.")
+        raise BadArgument(
+            f"{path} exists, and a file of data is not overwritten. Give another path, or remove it."
+        )
 
 
 def plain_text(text: str) -> Any:
@@ -100,6 +116,8 @@ def plain_table(rows: list[tuple[str, str]]) -> Any:
 def finite(value: Plain) -> Plain:
     """Plain values for strict JSON: tuples as lists, a number that is not finite as null.
 
+    Examples
+    --------
     >>> finite({"a": (1.0, float("nan"))})
     {'a': [1.0, None]}
     """

@@ -1,7 +1,7 @@
 """What every command that trains has: what it reads, the model it makes of it, the objective, and the solver.
 
-A command is its settings, one plain dataclass. `read` makes the data, and the sizes that the model takes from them; `model` needs the sizes
-alone, so that a run can be sampled and scored where its data are not.
+A command is its settings, one plain dataclass. `read` makes the data, and the sizes that the model takes from
+them; `model` needs the sizes alone, so that a run can be sampled and scored where its data are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from ..types import ModelLike, Named, ObjectiveLike, Plain, Settings, SourceLike
 from .common import Common
 
 Sizes = Settings
-Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")]
+Folder = Annotated[
+    Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")
+]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -54,7 +56,8 @@ class System(Common, ABC):
         """Other data, as the model reads them."""
 
     def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
-        """(language model, tokenizer, context) of what `thetahat sample` draws text from; None: it draws something else."""
+        """(language model, tokenizer, context) of what `thetahat sample` draws text from; None: it draws
+        something else."""
         return None
 
     def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
@@ -70,7 +73,9 @@ class System(Common, ABC):
     @property
     def settings(self) -> Settings:
         """What was asked for, in plain values."""
-        asked = (f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume"))
+        asked = (
+            f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume")
+        )
         return {name: str(v) if isinstance(v := vars(self)[name], Path) else v for name in asked}
 
     def about(self, sizes: Sizes) -> Settings:
@@ -82,11 +87,13 @@ class System(Common, ABC):
 
         Raises
         ------
-        BadSave : it was another system, or another setting of it; the message names the option
+        BadSave
+            it was another system, or another setting of it; the message names the option
         """
         if about.get("system") != self.name:
             raise BadSave(
-                f"{folder} is the run of a {about.get('system') or 'training run in Python'}, and here a {self.name} is asked for."
+                f"{folder} is the run of a {about.get('system') or 'training run in Python'}, and here a "
+                f"{self.name} is asked for."
             )
         known = about.get("settings")
         if not isinstance(known, dict):
@@ -96,7 +103,8 @@ class System(Common, ABC):
             if was != value:
                 option = f"--{name.replace('_', '-')}"
                 raise BadSave(
-                    f"{option} was {was} when {folder} began, and is {value} here. A run goes on as it began: ask for the same."
+                    f"{option} was {was} when {folder} began, and is {value} here. A run goes on as it "
+                    "began: ask for the same."
                 )
 
     @classmethod
@@ -106,14 +114,19 @@ class System(Common, ABC):
         given: Plain = {}
         for name, value in settings.items():
             given[name] = (
-                Path(value) if name in paths and value is not None else tuple(value) if isinstance(value, list) else value
+                Path(value)
+                if name in paths and value is not None
+                else tuple(value)
+                if isinstance(value, list)
+                else value
             )
         return cls(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(System):
-    """Data that are there before the training, of which a part is held out. Each setting is that of `solvers.Stochastic`."""
+    """Data that are there before the training, of which a part is held out. Each setting is that of
+    `solvers.Stochastic`."""
 
     steps: int = 2000
     """Gradient steps."""

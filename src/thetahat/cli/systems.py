@@ -48,7 +48,7 @@ SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
         "Fit a policy to what it does in an environment, by PPO, A2C or REINFORCE.",
         """Examples:
   thetahat fit policy --env CartPole-v1 --run runs/cartpole
-  thetahat fit policy --method a2c --help
+  thetahat fit policy --env Pendulum-v1 --method a2c
   thetahat play runs/cartpole --episodes 100""",
     ),
     "align": (
@@ -76,7 +76,8 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
 
     Raises
     ------
-    BadSave : the folder is not a run, its settings are damaged, or it has not ended
+    BadSave
+        the folder is not a run, its settings are damaged, or it has not ended
     """
     from ..io import runs
     from ..io.reading import described, load
@@ -109,7 +110,8 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
 
 
 class OfPython:
-    """A run that Python code began, as the commands see it: what its saved fit says of its data is what they know."""
+    """A run that Python code began, as the commands see it: what its saved fit says of its data is what they
+    know."""
 
     name = "Python"
 
@@ -122,7 +124,9 @@ class OfPython:
         return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
 
     def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None] | None:
-        return (model, self.fit.tokenizer, self.fit.source.context) if self.fit.tokenizer is not None else None
+        return (
+            (model, self.fit.tokenizer, self.fit.source.context) if self.fit.tokenizer is not None else None
+        )
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         from ..generative.images import Images
@@ -133,14 +137,19 @@ class OfPython:
         if levels_of(self.fit.source) is not None:
             return Images(path, levels=self.fit.source.levels)
         raise BadArgument(
-            "the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in Python."
+            "the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in "
+            "Python."
         )
 
 
 def free(name: str) -> Path:
     """runs/NAME, or runs/NAME-2, -3 … if that is taken."""
     first = Path("runs") / name
-    return first if not first.exists() else next(p for k in range(2, 10**6) if not (p := Path("runs") / f"{name}-{k}").exists())
+    return (
+        first
+        if not first.exists()
+        else next(p for k in range(2, 10**6) if not (p := Path("runs") / f"{name}-{k}").exists())
+    )
 
 
 __all__ = ["SYSTEMS", "Sizes", "System", "again", "free"]

@@ -1,4 +1,5 @@
-"""`thetahat fit gpt | policy | …` and `thetahat align`: a run that a folder records, runs/NAME, and from which it goes on."""
+"""`thetahat fit gpt | policy | …` and `thetahat align`: a run that a folder records, runs/NAME, and from
+which it goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def train(command: System, screen: Screen) -> int:
     begun = (folder / CONFIG).exists()
     if command.resume and not begun:
         raise BadArgument(
-            f"--resume: {folder} is no run. Without it a new one is begun." if command.run else "--resume needs --run FOLDER."
+            f"--resume: {folder} is no run. Without it a new one is begun."
+            if command.run
+            else "--resume needs --run FOLDER."
         )
     if begun and not command.resume:
         raise BadArgument(f"{folder} is a run already. Give --resume to go on with it, or another --run.")
@@ -31,20 +34,26 @@ def train(command: System, screen: Screen) -> int:
         sizes, source = command.read()
         model = command.model(sizes)
     objective = command.objective(model, source, sizes)
-    solver = dataclasses.replace(command.solver(), in_place=True)  # the command made the models, and nobody else has them
+    solver = dataclasses.replace(
+        command.solver(), in_place=True
+    )  # the command made the models, and nobody else has them
     record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model), screen.note)
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     elif begun:
         screen.note(f"{folder} holds no checkpoint: the run begins again")
     count = sum(p.numel() for p in model.parameters())
-    screen.note(f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached")
+    screen.note(
+        f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached"
+    )
     said = Lines(screen, record)
     settings: Settings = {"run": record, "watch": said, "call": {"command": screen.command}}
     try:
         found = maximize(objective, solver=record.solver, on_failure="return", **settings)
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the checkpoint is written
-        screen.note(f"to go on: {screen.command} --resume" + ("" if command.run is not None else f" --run {folder}"))
+        screen.note(
+            f"to go on: {screen.command} --resume" + ("" if command.run is not None else f" --run {folder}")
+        )
         raise
     summary = found.summary()
     screen.show(summary, summary.to_dict() | {"run": str(folder)})
@@ -57,7 +66,13 @@ class Lines:
     """A line a look, where stderr is no terminal and has no bar: a log that shows that the run is alive."""
 
     def __init__(self, screen: Screen, record: Any):
-        self.screen, self.record, self.looks, self.begun, self.before = screen, record, 0, time.monotonic(), 0.0
+        self.screen, self.record, self.looks, self.begun, self.before = (
+            screen,
+            record,
+            0,
+            time.monotonic(),
+            0.0,
+        )
 
     def __call__(self, state: StateLike) -> None:
         from ..solvers.progress import said
@@ -70,5 +85,7 @@ class Lines:
                 if not name.endswith("_error"):
                     error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
                     told += f"{name.replace('_', ' ')} {value:.5g}{error}, "
-            self.screen.note(f"step {state.step}: {told}{said(state, time.monotonic() - self.begun, self.before)}")
+            self.screen.note(
+                f"step {state.step}: {told}{said(state, time.monotonic() - self.begun, self.before)}"
+            )
         self.looks = len(state.trace)

@@ -16,16 +16,22 @@ NARROW = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.uin
 class Batch(Mapping[str, Tensor]):
     """What was observed: named tensors of leading shape `batch.shape`, one entry a term of the sum.
 
+    `batch[name]` of whole numbers is int64, in however few bits `batch.tensors` holds them: arithmetic and
+    comparisons in uint8 wrap round (255 + 1 is 0, and y < 256 is false of every y).
+
     Parameters
     ----------
-    tensors : name → tensor, all of leading shape `shape`
-    count : how often each term was observed, of `shape` (1; a frequency weight; 0 = padding). None: once each
-    group : which independent unit each term belongs to, of `shape`. None: its first index
-    dims : how many leading dimensions the terms have (1 for a table; 2 for (B, T) tokens)
+    tensors
+        name → tensor, all of leading shape `shape`
+    count
+        how often each term was observed, of `shape` (1; a frequency weight; 0 = padding). None: once each
+    group
+        which independent unit each term belongs to, of `shape`. None: its first index
+    dims
+        how many leading dimensions the terms have (1 for a table; 2 for (B, T) tokens)
 
-    `batch[name]` of whole numbers is int64, in however few bits `batch.tensors` holds them: arithmetic and comparisons in uint8 wrap round
-    (255 + 1 is 0, and y < 256 is false of every y).
-
+    Examples
+    --------
     >>> batch = Batch({"x": torch.arange(6.0).reshape(3, 2), "y": torch.zeros(3)})
     >>> batch.shape, batch[1:]["x"].tolist(), float(batch.total)
     ((3,), [[2.0, 3.0], [4.0, 5.0]], 3.0)
@@ -33,7 +39,14 @@ class Batch(Mapping[str, Tensor]):
 
     __slots__ = ("_count", "_group", "shape", "tensors")
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, count: Tensor | None = None, group: Tensor | None = None, dims: int = 1):
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        count: Tensor | None = None,
+        group: Tensor | None = None,
+        dims: int = 1,
+    ):
         if not tensors:
             raise BadArgument("a batch needs at least one tensor.")
         first = next(iter(tensors.values()))
@@ -42,7 +55,10 @@ class Batch(Mapping[str, Tensor]):
         self._count, self._group = count, group
         for name, tensor in self.tensors.items():
             if tuple(tensor.shape[:dims]) != self.shape:
-                raise BadArgument(f"tensor {name!r} has leading shape {tuple(tensor.shape[:dims])}, the others {self.shape}.")
+                raise BadArgument(
+                    f"tensor {name!r} has leading shape {tuple(tensor.shape[:dims])}, the others "
+                    f"{self.shape}."
+                )
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
         if isinstance(key, str):
@@ -86,7 +102,8 @@ class Batch(Mapping[str, Tensor]):
 
     @property
     def grouped(self) -> bool:
-        """Whether the terms name independent units of their own (otherwise each entry of the first index is one)."""
+        """Whether the terms name independent units of their own (otherwise each entry of the first index is
+        one)."""
         return self._group is not None
 
     @property
@@ -107,7 +124,9 @@ class Batch(Mapping[str, Tensor]):
 
     def to(self, target: torch.device | torch.dtype | str) -> Batch:
         """The batch on another device, or with its floating tensors in another precision."""
-        return self.map(lambda t: t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target))
+        return self.map(
+            lambda t: t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target)
+        )
 
     def with_count(self, count: Tensor) -> Batch:
         """The same observations, counted otherwise (bootstrap, trimming)."""
@@ -136,13 +155,15 @@ def concatenate(batches: list[Batch]) -> Batch:
 
 
 def split(batch: Batch, fraction: float, generator: torch.Generator) -> tuple[Batch, Batch]:
-    """(what is left, what is held out): about `fraction` of the units, each whole (a row, or all rows of a group)."""
+    """(what is left, what is held out): about `fraction` of the units, each whole (a row, or all rows of a
+    group)."""
     unit = batch.group.reshape(len(batch), -1)[:, 0]
     ids, position = torch.unique(unit, return_inverse=True)
     many = round(fraction * len(ids))
     if not 0 < many < len(ids):
         raise BadArgument(
-            f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, or None."
+            f"held_out={fraction:g} of {len(ids)} units holds out {many}. Give another fraction, a source, "
+            "or None."
         )
     out = torch.zeros(len(ids), dtype=torch.bool)
     out[torch.randperm(len(ids), generator=generator)[:many]] = True

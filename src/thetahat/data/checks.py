@@ -28,7 +28,8 @@ def finite(values: np.ndarray, what: str, place: Place) -> np.ndarray:
 
     Raises
     ------
-    NotFinite : the first row that is not, by its place in the data
+    NotFinite
+        the first row that is not, by its place in the data
     """
     with np.errstate(all="ignore"):
         if values.size and not np.isfinite(values.sum()):
@@ -36,6 +37,7 @@ def finite(values: np.ndarray, what: str, place: Place) -> np.ndarray:
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
                 raise NotFinite(
-                    f"{what} is {values[row]} in row {place.row(row)}. Every value must be finite ({int(bad.sum())} are not)."
+                    f"{what} is {values[row]} in row {place.row(row)}. Every value must be finite "
+                    f"({int(bad.sum())} are not)."
                 )
     return values if values.flags.writeable else values.copy()

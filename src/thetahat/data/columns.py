@@ -1,7 +1,9 @@
-"""One column of a table: whether it is a number or a category, its values as float64, the codes of its levels.
+"""One column of a table: whether it is a number or a category, its values as float64, the codes of its
+levels.
 
-Numbers and booleans are float64 before anything is computed with them: int8 would wrap at 128, and two booleans would add up to "or".
-A column that is neither a number nor a category (a date, a list, a complex number) is refused by its name.
+Numbers and booleans are float64 before anything is computed with them: int8 would wrap at 128, and two
+booleans would add up to "or". A column that is neither a number nor a category (a date, a list, a complex
+number) is refused by its name.
 """
 
 from __future__ import annotations
@@ -26,7 +28,26 @@ _WRITTEN = re.compile(
     r"[-+(]?\s*[$€£¥]?\s*[-+]?(\d{1,3}([,.'\s]\d{3})+([.,]\d+)?|\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*[%$€£¥]?\s*\)?"
 )
 _EMPTY = frozenset(
-    {"", "-", "--", "–", "—", ".", "..", "?", "*", "na", "n/a", "n.a.", "nan", "null", "none", "missing", "inf", "-inf"}
+    {
+        "",
+        "-",
+        "--",
+        "–",
+        "—",
+        ".",
+        "..",
+        "?",
+        "*",
+        "na",
+        "n/a",
+        "n.a.",
+        "nan",
+        "null",
+        "none",
+        "missing",
+        "inf",
+        "-inf",
+    }
 )
 
 
@@ -35,7 +56,8 @@ def is_categorical(column: pd.Series, name: str) -> bool:
 
     Raises
     ------
-    WrongType : it is neither; the message names the column, and a cell
+    WrongType
+        it is neither; the message names the column, and a cell
     """
     dtype = column.dtype
     if isinstance(dtype, pd.SparseDtype):
@@ -50,7 +72,9 @@ def is_categorical(column: pd.Series, name: str) -> bool:
             return True
         if kind.startswith(("int", "uint", "float", "double", "halffloat", "bool", "decimal")):
             return False
-    elif pd.api.types.is_bool_dtype(dtype) or (pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)):
+    elif pd.api.types.is_bool_dtype(dtype) or (
+        pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+    ):
         return False
     raise _neither(name, str(dtype))
 
@@ -67,7 +91,8 @@ def _object_is_categorical(column: pd.Series, name: str) -> bool:
         raise _neither(name, f"object, of {shown}")
     row = next(i for i, v in enumerate(column) if not isinstance(v, _NUMBERS) and not _missing(v))
     raise WrongType(
-        f"column {name!r} is of type object and holds {shown}; row {row_of(column, row)} is {column.iloc[row]!r}. "
+        f"column {name!r} is of type object and holds {shown}; row {row_of(column, row)} is "
+        f"{column.iloc[row]!r}. "
         "Make it numbers throughout, or text throughout."
     )
 
@@ -90,7 +115,8 @@ def numeric_column(frame: pd.DataFrame, name: str) -> np.ndarray:
 
     Raises
     ------
-    WrongType : a cell is not a number, or a whole number beyond 2**53 of which float64 would lose digits
+    WrongType
+        a cell is not a number, or a whole number beyond 2**53 of which float64 would lose digits
     """
     column = frame[name]
     if column.dtype == np.float64:
@@ -109,8 +135,10 @@ def _check_digits(column: pd.Series, values: np.ndarray, name: str) -> None:
         value = column.iloc[row]
         if np.isfinite(values[row]) and value != int(values[row]):
             raise WrongType(
-                f"column {name!r} is {value} in row {row_of(column, row)}, a whole number that float64 would round to {int(values[row])}: "
-                f"beyond 2**53 digits are lost. If it is a label, write C({name}) or make it text; if it is a quantity, subtract a "
+                f"column {name!r} is {value} in row {row_of(column, row)}, a whole number that float64 would "
+                f"round to {int(values[row])}: "
+                f"beyond 2**53 digits are lost. If it is a label, write C({name}) or make it text; if it is "
+                "a quantity, subtract a "
                 "constant from it first."
             )
 
@@ -127,7 +155,8 @@ def _text_as_numbers(column: pd.Series, name: str) -> np.ndarray:
             out[row] = float(value)
         except (TypeError, ValueError):
             raise WrongType(
-                f"column {name!r} is {value!r} in row {row_of(column, row)}, and a number is needed there (the column is of type {column.dtype})."
+                f"column {name!r} is {value!r} in row {row_of(column, row)}, and a number is needed there "
+                f"(the column is of type {column.dtype})."
             ) from None
     return out
 
@@ -146,19 +175,24 @@ def level_codes(column: pd.Series, levels: Sequence[Level], name: str) -> np.nda
         value, *seen = (v.item() if isinstance(v, np.generic) else v for v in (column.iloc[row], *levels[:8]))
         shown = ", ".join(map(repr, seen)) + (" …" if len(levels) > 8 else "")
         raise UnknownLevel(
-            f"column {name!r} has the level {value!r} (row {row_of(column, row)}), which the fit has not seen. Seen: {shown}."
+            f"column {name!r} has the level {value!r} (row {row_of(column, row)}), which the fit has not "
+            f"seen. Seen: {shown}."
         )
     return codes
 
 
 def row_of(column: pd.Series, i: int) -> int:
-    """The number of a row in the data: frames number their rows, and a selection of them keeps the numbers."""
+    """The number of a row in the data: frames number their rows, and a selection of them keeps the
+    numbers."""
     return int(column.index[i]) if pd.api.types.is_integer_dtype(column.index.dtype) else i
 
 
 def stray_cells(levels: Sequence[Level]) -> set[str]:
-    """Of the different values of a column of text that is mostly numbers, those that are none ("-", "1,100", "5%").
+    """Of the different values of a column of text that is mostly numbers, those that are none ("-", "1,100",
+    "5%").
 
+    Examples
+    --------
     >>> stray_cells(["1.5", "2", "-", "3"]), stray_cells(["1", "2", "3"]), stray_cells(["a", "b", "1"])
     ({'-'}, set(), set())
     >>> sorted(stray_cells(["5%", "7%", "12%"]))

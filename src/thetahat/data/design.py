@@ -1,10 +1,11 @@
-"""Design: from a formula and columns to the numbers that a linear predictor needs, and the same again for new rows.
+"""Design: from a formula and columns to the numbers that a linear predictor needs, and the same again for new
+rows.
 
     η = offset + x·β + Σ_j value_j · table_j[code_j]
 
-x holds the dense columns (numeric columns as they are; splines, interactions, contrasts by formulaic), `code_j` the level of a
-categorical term: a category of thousands of levels is one integer a row, never a column a level. The reference level has
-code 0 and contributes nothing.
+x holds the dense columns (numeric columns as they are; splines, interactions, contrasts by formulaic),
+`code_j` the level of a categorical term: a category of thousands of levels is one integer a row, never a
+column a level. The reference level has code 0 and contributes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ BYTES = 4 * 2**30  # that the dense columns of a design may take
 class Coded:
     """A categorical term: which level each row has, times the numeric columns that it interacts with.
 
-    `levels` are those that were seen, the reference left out; `factors` are (column, all its levels, whether the first is the reference).
+    `levels` are those that were seen, the reference left out; `factors` are (column, all its levels, whether
+    the first is the reference).
     """
 
     term: str
@@ -51,11 +53,15 @@ class Coded:
     def codes(self, frame: pd.DataFrame, known: dict[str, np.ndarray]) -> np.ndarray:
         """1 + the position in `names` of each row's levels, 0 for the reference.
 
-        known : the codes of columns that other terms have read
+        Parameters
+        ----------
+        known
+            the codes of columns that other terms have read
 
         Raises
         ------
-        UnknownLevel : a combination of levels that the fit has not seen, and that has no coefficient therefore
+        UnknownLevel
+            a combination of levels that the fit has not seen, and that has no coefficient therefore
         """
         for name, levels, _ in self.factors:
             if name not in known:
@@ -63,7 +69,9 @@ class Coded:
         product = _product(known, self.factors, len(frame))
         if not self.size:
             return np.zeros(len(frame), dtype=np.int64)
-        if len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size:  # without a gap
+        if (
+            len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size
+        ):  # without a gap
             out: np.ndarray = np.clip(product - (int(self.cells[0]) - 1), 0, None)
             return out
         at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
@@ -80,7 +88,8 @@ class Coded:
             at = int(np.flatnonzero(absent)[0])
             cell = ", ".join(f"{name} = {levels[int(known[name][at])]!r}" for name, levels, _ in self.factors)
             raise UnknownLevel(
-                f"row {frame.index[at]}: the rows that were fitted hold no {cell} together, and {self.term} has no coefficient for it "
+                f"row {frame.index[at]}: the rows that were fitted hold no {cell} together, and {self.term} "
+                "has no coefficient for it "
                 f"({int(absent.sum())} such rows). Leave those rows out, or fit without the interaction."
             )
 
@@ -99,12 +108,19 @@ class Design:
 
     Parameters
     ----------
-    formula : the right-hand side, as the user wrote it
-    intercept : whether 1 is among the columns
-    numeric : numeric columns taken as they are
-    dense : formulaic's specification of all the other dense columns (its first column is the intercept, dropped), or None
-    coded : the categorical terms
-    offset : formulaic's specification of the offset, or None
+    formula
+        the right-hand side, as the user wrote it
+    intercept
+        whether 1 is among the columns
+    numeric
+        numeric columns taken as they are
+    dense
+        formulaic's specification of all the other dense columns (its first column is the intercept, dropped),
+        or None
+    coded
+        the categorical terms
+    offset
+        formulaic's specification of the offset, or None
     """
 
     formula: str
@@ -121,7 +137,8 @@ class Design:
 
     @cached_property
     def names(self) -> list[str]:
-        """One name a coefficient, in the order of β. The constant is "(Intercept)" where a column is called Intercept."""
+        """One name a coefficient, in the order of β. The constant is "(Intercept)" where a column is called
+        Intercept."""
         own = [*self.numeric, *self.dense_names, *(name for term in self.coded for name in term.names)]
         constant = "(Intercept)" if "Intercept" in own else "Intercept"
         return [constant, *own] if self.intercept else own
@@ -159,10 +176,9 @@ class Design:
 
 
 def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) -> Design:
-    """What a right-hand side needs of the rows that are fitted: which levels its columns have, what its transforms must remember.
+    """What a right-hand side needs of the rows that are fitted: which levels its columns have, what its
+    transforms must remember.
 
-    Raises
-    ------
     BadFormula, UnknownColumn, WrongType
     """
     if isinstance(predictors, str):
@@ -187,13 +203,18 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     _refuse_stray_cells(terms, first, levels, rows)
     sample = _sample(first, required) if coded or rest or offsets else first
     reduced = _reduced(terms, predictors.coding, sample, formula) if coded else {}
-    # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that shares their columns
+    # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that
+    # shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
-    entangled = {name for term in rest for name in variables(term, formula, rows.columns, trusted=True) if kinds[name]}
+    entangled = {
+        name for term in rest for name in variables(term, formula, rows.columns, trusted=True) if kinds[name]
+    }
     dense_terms = rest + [t for t, cats, _ in coded if entangled & set(cats) and t not in rest]
     coded = [c for c in coded if not entangled & set(c[1])]
     _check_bytes(formula, dense_terms, {name: len(own) for name, own in levels.items()}, rows.size)
-    dense, dense_names = _dense(dense_terms, predictors.coding, rows, sample, formula, kinds) if dense_terms else (None, ())
+    dense, dense_names = (
+        _dense(dense_terms, predictors.coding, rows, sample, formula, kinds) if dense_terms else (None, ())
+    )
     offset = _offset(offsets, rows, sample, formula, kinds) if offsets else None
     cells = _cells(rows, [cats for _, cats, _ in coded], levels, formula)
     return Design(
@@ -209,30 +230,43 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
 
 
 def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
-    """The design of numeric columns taken as they are: no formula is read, so a thousand of them cost nothing.
+    """The design of numeric columns taken as they are: no formula is read, so a thousand of them cost
+    nothing.
 
+    Examples
+    --------
     >>> from_columns(["x", "z"]).names
     ['Intercept', 'x', 'z']
     """
     formula = " + ".join([*names[:20], *(["…"] if len(names) > 20 else [])]) or "1"
     return Design(
-        formula=formula if intercept else f"{formula} - 1", intercept=intercept, numeric=tuple(names), required=tuple(names)
+        formula=formula if intercept else f"{formula} - 1",
+        intercept=intercept,
+        numeric=tuple(names),
+        required=tuple(names),
     )
 
 
-# ---- memory --------------------------------------------------------------------------------------------------------------------
+# ---- memory ------------------------------------------------------------------------------------------------
 
 
 class _Window:
     """Memory that others own, as an array: pandas hands out read-only views, which torch will not take."""
 
     def __init__(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], owner: Any):
-        self.__array_interface__ = {"version": 3, "typestr": "<f8", "data": (address, False), "shape": shape, "strides": strides}
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "<f8",
+            "data": (address, False),
+            "shape": shape,
+            "strides": strides,
+        }
         self.owner = owner
 
 
 def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """(q, n) from q columns of n: without a copy where they already lie evenly spaced in memory, as a data frame's do."""
+    """(q, n) from q columns of n: without a copy where they already lie evenly spaced in memory, as a data
+    frame's do."""
     if not columns:
         return np.empty((0, 0))
     address = [c.__array_interface__["data"][0] for c in columns]
@@ -246,7 +280,7 @@ def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(columns)
 
 
-# ---- what formulaic makes ----------------------------------------------------------------------------------------------------
+# ---- what formulaic makes ----------------------------------------------------------------------------------
 
 
 def _sample(block: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
@@ -255,10 +289,15 @@ def _sample(block: pd.DataFrame, required: Sequence[str]) -> pd.DataFrame:
 
 
 def specification(terms: Sequence[Term], intercept: bool) -> ModelSpec:
-    """formulaic's specification of terms, not fitted yet. It is made of the terms themselves: as text they would have to be read again."""
+    """formulaic's specification of terms, not fitted yet. It is made of the terms themselves: as text they
+    would have to be read again."""
     one = [Term([Factor("1", eval_method="literal")])] if intercept else []
     return ModelSpec(
-        formula=SimpleFormula([*one, *terms]), materializer=Columns, output="numpy", na_action="ignore", ensure_full_rank=True
+        formula=SimpleFormula([*one, *terms]),
+        materializer=Columns,
+        output="numpy",
+        na_action="ignore",
+        ensure_full_rank=True,
     )
 
 
@@ -272,13 +311,17 @@ def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", DataMismatchWarning)  # an unseen category, which would come out as zeros
+            warnings.simplefilter(
+                "error", DataMismatchWarning
+            )  # an unseen category, which would come out as zeros
             made = spec.get_model_matrix(frame, context=FUNCTIONS)
     except DataMismatchWarning as warning:
         raise _unknown_level(spec, frame, formula) from warning
     except DataError:
         raise
-    except Exception as error:  # the formula holds the user's own expressions: whatever they raise is about the formula
+    except (
+        Exception
+    ) as error:  # the formula holds the user's own expressions: whatever they raise is about the formula
         raise _not_evaluated(spec, frame, formula, error) from error
     if np.iscomplexobj(made):
         raise BadFormula(f"{formula!r} is a complex number for some rows: a predictor is real.")
@@ -289,7 +332,11 @@ def fitted(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
     """The specification with what its transforms and categories must remember of these rows."""
     try:
         declared = [str(name) for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
-        frame = frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared}) if declared else frame
+        frame = (
+            frame.assign(**{name: frame[name].cat.remove_unused_categories() for name in declared})
+            if declared
+            else frame
+        )
         with np.errstate(all="ignore"):
             return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec
     except DataError:
@@ -299,17 +346,26 @@ def fitted(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
 
 
 def _not_evaluated(spec: ModelSpec, frame: pd.DataFrame, formula: str, error: Exception) -> Exception:
-    """What to raise where formulaic failed: of a column, by its name; of text that is computed with, by the cell."""
+    """What to raise where formulaic failed: of a column, by its name; of text that is computed with, by the
+    cell."""
     cause = error.__cause__
     if isinstance(cause, DataError):
         return cause
-    for expression in expressions(spec.formula) if isinstance(cause or error, (TypeError, ValueError)) else ():
-        for name in sorted(columns_read(expression, formula, frame.columns, trusted=True) & set(map(str, frame.columns))):
+    for expression in (
+        expressions(spec.formula) if isinstance(cause or error, (TypeError, ValueError)) else ()
+    ):
+        for name in sorted(
+            columns_read(expression, formula, frame.columns, trusted=True) & set(map(str, frame.columns))
+        ):
             if is_categorical(frame[name], name) and len(frame):
                 odd = stray_cells(tuple(frame[name].dropna().unique()))
-                row, value = next(((i, v) for i, v in frame[name].items() if v in odd), (frame.index[0], frame[name].iloc[0]))
+                row, value = next(
+                    ((i, v) for i, v in frame[name].items() if v in odd),
+                    (frame.index[0], frame[name].iloc[0]),
+                )
                 return BadFormula(
-                    f"{written(expression)} in {formula!r} computes with column {name!r}, which is text: row {row} is {value!r}. "
+                    f"{written(expression)} in {formula!r} computes with column {name!r}, which is text: row "
+                    f"{row} is {value!r}. "
                     f"Make it numbers; if it is a category, write C({name})."
                 )
     return BadFormula(f"{formula!r} cannot be evaluated on the data: {written(first_line(error))}")
@@ -330,7 +386,12 @@ def _unknown_level(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> Unknow
 
 
 def _dense(
-    terms: Sequence[Term], intercept: bool, rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
+    terms: Sequence[Term],
+    intercept: bool,
+    rows: Frame,
+    sample: pd.DataFrame,
+    formula: str,
+    kinds: dict[str, bool],
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     spec = fitted(specification(terms, intercept), sample, formula)
     own = sorted(set().union(*(variables(t, formula, rows.columns, trusted=True) for t in terms)))
@@ -340,21 +401,29 @@ def _dense(
     return spec, tuple(map(shown, spec.column_names[1:] if intercept else spec.column_names))
 
 
-def _offset(offsets: Sequence[str], rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]) -> ModelSpec:
+def _offset(
+    offsets: Sequence[str], rows: Frame, sample: pd.DataFrame, formula: str, kinds: dict[str, bool]
+) -> ModelSpec:
     for offset in offsets:
         if kinds.get(column(offset.strip())):
-            raise WrongType(f"offset({shown(offset)}) in {formula!r}: the column is not a number, and an offset is.")
+            raise WrongType(
+                f"offset({shown(offset)}) in {formula!r}: the column is not a number, and an offset is."
+            )
     terms = [expression_term(f"I({offset})") for offset in offsets]
     spec = _dense(terms, False, rows, sample, formula, kinds)[0]
     if len(spec.column_names) != len(offsets):
-        raise WrongType(f"offset({shown(', '.join(offsets))}) in {formula!r} is not one number a row: an offset is numeric.")
+        raise WrongType(
+            f"offset({shown(', '.join(offsets))}) in {formula!r} is not one number a row: an offset is "
+            "numeric."
+        )
     return spec
 
 
 def _reduced(
     terms: Sequence[Term], intercept: bool, sample: pd.DataFrame, formula: str
 ) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """For each term, the factors whose reference level is dropped: formulaic's rank reduction, without the columns themselves."""
+    """For each term, the factors whose reference level is dropped: formulaic's rank reduction, without the
+    columns themselves."""
     spec = specification(terms, intercept)
     materializer = Columns(sample, context=FUNCTIONS)
     try:
@@ -366,12 +435,14 @@ def _reduced(
     except Exception as error:
         raise _not_evaluated(spec, sample, formula, error) from error
     return {
-        str(term): tuple(tuple(str(f.factor.expr) for f in scoped.factors if f.reduced) for scoped in scoped_terms)
+        str(term): tuple(
+            tuple(str(f.factor.expr) for f in scoped.factors if f.reduced) for scoped in scoped_terms
+        )
         for term, scoped_terms in materializer._get_scoped_terms(spec.formula)
     }
 
 
-# ---- levels ------------------------------------------------------------------------------------------------------------------
+# ---- levels ------------------------------------------------------------------------------------------------
 
 
 def _categories(terms: Sequence[Term], kinds: Mapping[str, bool]) -> set[str]:
@@ -385,7 +456,8 @@ def _categories(terms: Sequence[Term], kinds: Mapping[str, bool]) -> set[str]:
 
 
 def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
-    """Every level of each categorical column: a pass over those columns alone. Declared categories keep their declared order."""
+    """Every level of each categorical column: a pass over those columns alone. Declared categories keep their
+    declared order."""
     seen: dict[str, dict[Level, None]] = {name: {} for name in names}
     declared: dict[str, list[Level]] = {}
     for block in rows.blocks(list(names)) if names else ():
@@ -410,21 +482,35 @@ def _levels(rows: Frame, names: Sequence[str]) -> dict[str, Levels]:
     return out
 
 
-def _refuse_stray_cells(terms: Sequence[Term], first: pd.DataFrame, levels: Mapping[str, Levels], rows: Frame) -> None:
-    """Refuse a column of text that is numbers but for a few cells: as a category it would have a coefficient a number."""
-    bare = {name for term in terms for name, explicit in map(column_of, term.factors) if name is not None and not explicit}
+def _refuse_stray_cells(
+    terms: Sequence[Term], first: pd.DataFrame, levels: Mapping[str, Levels], rows: Frame
+) -> None:
+    """Refuse a column of text that is numbers but for a few cells: as a category it would have a
+    coefficient a number."""
+    bare = {
+        name
+        for term in terms
+        for name, explicit in map(column_of, term.factors)
+        if name is not None and not explicit
+    }
     for name in sorted(bare & set(levels)):
         odd = set() if isinstance(first[name].dtype, pd.CategoricalDtype) else stray_cells(levels[name])
         if odd:
-            row, value = next((i, v) for block in rows.blocks([name]) for i, v in block[name].items() if v in odd)
+            row, value = next(
+                (i, v) for block in rows.blocks([name]) for i, v in block[name].items() if v in odd
+            )
             raise WrongType(
-                f"column {name!r} is text that is meant as numbers: {value!r} in row {row} does not read as one ({len(odd)} of its "
-                f"{len(levels[name])} different values do not). Correct those cells, or leave them empty (empty ones are dropped and counted); "
+                f"column {name!r} is text that is meant as numbers: {value!r} in row {row} does not read as "
+                f"one ({len(odd)} of its "
+                f"{len(levels[name])} different values do not). Correct those cells, or leave them empty "
+                "(empty ones are dropped and counted); "
                 f"if the column is a category, write C({name})."
             )
 
 
-def _product(codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, Levels, bool]], n: int) -> np.ndarray:
+def _product(
+    codes: Mapping[str, np.ndarray], factors: Sequence[tuple[str, Levels, bool]], n: int
+) -> np.ndarray:
     """The number of each row's combination of levels, (n,), as if all combinations were counted."""
     product = np.zeros(n, dtype=np.int64)
     for name, levels, _ in factors:
@@ -440,7 +526,8 @@ def _coded(
     reduced: tuple[str, ...],
     cells: Mapping[tuple[str, ...], np.ndarray],
 ) -> Coded:
-    """The table of a categorical term: its combinations of levels that occur, less those at a reference level."""
+    """The table of a categorical term: its combinations of levels that occur, less those at a reference
+    level."""
     expression = {
         str(column_of(factor)[0]): str(factor.expr) for factor in term.factors
     }  # column → a or C(a), as the formula has it
@@ -451,10 +538,13 @@ def _coded(
     for name, _, drop in factors:
         keep &= ~(drop & (at[name] == 0))
     shown_levels = {
-        name: [f"{shown(expression[name])}[{'T.' if drop else ''}{level}]" for level in own] for name, own, drop in factors
+        name: [f"{shown(expression[name])}[{'T.' if drop else ''}{level}]" for level in own]
+        for name, own, drop in factors
     }
     parts = [
-        [shown_levels[name][i] for i in at[name][keep].tolist()] if name in shown_levels else [name] * int(keep.sum())
+        [shown_levels[name][i] for i in at[name][keep].tolist()]
+        if name in shown_levels
+        else [name] * int(keep.sum())
         for name in expression
     ]
     names = tuple(map(":".join, zip(*parts, strict=True)))
@@ -464,13 +554,18 @@ def _coded(
 def _cells(
     rows: Frame, terms: Sequence[tuple[str, ...]], levels: Mapping[str, Levels], formula: str
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """For each tuple of categorical columns the combinations of levels that occur, by number: one pass over the rows for all of them."""
-    out = {names: np.arange(len(levels[names[0]])) if len(names) == 1 else np.zeros(0, dtype=np.int64) for names in terms}
+    """For each tuple of categorical columns the combinations of levels that occur, by number: one pass
+    over the rows for all of them."""
+    out = {
+        names: np.arange(len(levels[names[0]])) if len(names) == 1 else np.zeros(0, dtype=np.int64)
+        for names in terms
+    }
     wide = [names for names in out if len(names) > 1]
     for names in wide:
         if float(np.prod([float(len(levels[n])) for n in names])) > 2.0**62:
             raise BadFormula(
-                f"the interaction {':'.join(names)} of {formula!r} has more than 2**62 combinations of levels. Make it one column of text."
+                f"the interaction {':'.join(names)} of {formula!r} has more than 2**62 combinations of "
+                "levels. Make it one column of text."
             )
     used = sorted({name for names in wide for name in names})
     for block in rows.blocks(used) if wide else ():
@@ -492,6 +587,8 @@ def _check_bytes(formula: str, terms: Sequence[Term], levels: Mapping[str, int],
         columns += own
     if 8 * n * columns > BYTES:
         raise BadFormula(
-            f"{formula!r} makes {columns:,.0f} columns of {n:,} rows, {8 * n * columns / 2**30:,.1f} GiB; {BYTES / 2**30:.0f} GiB are accepted. "
-            "An interaction with its margins, a*b, needs no columns: only a code a row. Else combine the levels into one column of text."
+            f"{formula!r} makes {columns:,.0f} columns of {n:,} rows, {8 * n * columns / 2**30:,.1f} GiB; "
+            f"{BYTES / 2**30:.0f} GiB are accepted. "
+            "An interaction with its margins, a*b, needs no columns: only a code a row. Else combine the "
+            "levels into one column of text."
         )

@@ -1,11 +1,13 @@
 """Expressions in formulas: which are let through, and how they are evaluated.
 
-A formula holds expressions, and an expression is code. `check_expression` lets through columns, numbers, arithmetic, comparisons, and calls
-of the functions that formulas know (`FUNCTIONS`, formulaic's transforms and contrasts, numpy's ufuncs); everything else is refused before
-anything runs. `trusted=True` leaves the check out, for formulas that the caller wrote; a saved fit is checked whatever it says.
+A formula holds expressions, and an expression is code. `check_expression` lets through columns, numbers,
+arithmetic, comparisons, and calls of the functions that formulas know (`FUNCTIONS`, formulaic's transforms
+and contrasts, numpy's ufuncs); everything else is refused before anything runs. `trusted=True` leaves the
+check out, for formulas that the caller wrote; a saved fit is checked whatever it says.
 
-`Columns` evaluates: numbers and booleans are float64 wherever they enter an operator or a function, so that int8 does not wrap and
-(x > 0) + (z > 0) counts; the name of a function means the function, whatever the columns are called.
+`Columns` evaluates: numbers and booleans are float64 wherever they enter an operator or a function, so that
+int8 does not wrap and (x > 0) + (z > 0) counts; the name of a function means the function, whatever the
+columns are called.
 """
 
 from __future__ import annotations
@@ -37,14 +39,33 @@ _NUMPY = (
     *("where", "minimum", "maximum", "clip", "floor", "ceil", "sign"),
 )
 # exp10 and exp2: formulaic's exp10 is x to the power of 10
-FUNCTIONS: Settings = {"np": np, "exp10": lambda x: np.power(10.0, x), **{name: vars(np)[name] for name in _NUMPY}}
-_ARRAYS = {"where": 3, "clip": 3, "round": 2}  # of numpy, not ufuncs: and how many arguments they take before `out`
+FUNCTIONS: Settings = {
+    "np": np,
+    "exp10": lambda x: np.power(10.0, x),
+    **{name: vars(np)[name] for name in _NUMPY},
+}
+_ARRAYS = {
+    "where": 3,
+    "clip": 3,
+    "round": 2,
+}  # of numpy, not ufuncs: and how many arguments they take before `out`
 _CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
 _KNOWN = {*FUNCTIONS, *TRANSFORMS}
 _CALLED = {name for name in (*FUNCTIONS, *TRANSFORMS) if name not in ("np", "contr")}
 _CONSTANTS = ("np.pi", "np.e", "np.nan", "np.inf")
 _SYNTAX = (
-    *(ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Call, ast.keyword, ast.Attribute, ast.List, ast.Tuple, ast.Dict),
+    *(
+        ast.Expression,
+        ast.Name,
+        ast.Load,
+        ast.Constant,
+        ast.Call,
+        ast.keyword,
+        ast.Attribute,
+        ast.List,
+        ast.Tuple,
+        ast.Dict,
+    ),
     *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.USub, ast.UAdd, ast.Invert),
     *(ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
@@ -57,7 +78,7 @@ LARGEST = 1000  # columns of one of them
 UNTRUSTED = "If you wrote the formula yourself, th.fit(…, trusted=True) runs it as Python; never do so for one from elsewhere."
 
 
-# ---- quoted names ----------------------------------------------------------------------------------------------------------
+# ---- quoted names ------------------------------------------------------------------------------------------
 
 _ALIAS = re.compile(r"(?<![A-Za-z0-9_.])quoted_([0-9a-f]+)_(?![A-Za-z0-9_])")
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -67,6 +88,8 @@ _Q = re.compile(r"\bQ\(\s*(?:'([^'`]+)'|\"([^\"`]+)\")\s*\)")
 def alias(name: str) -> str:
     """A name that Python can read for a column that is called anything: always the same one.
 
+    Examples
+    --------
     >>> alias("1"), column(alias("two words")), column("x")
     ('quoted_31_', 'two words', 'x')
     """
@@ -82,15 +105,18 @@ def column(name: str) -> str:
 def unquote(text: str) -> str:
     """A formula with its `quoted columns` and Q('quoted columns') under names that Python can read.
 
-    Everything below reads formulas of this form: a column called "1" is not the intercept, one called "a:b" is not an interaction, and
-    "a b" and "a_b" are two.
-
-    >>> unquote("`1` + log(x)")
-    'quoted_31_ + log(x)'
+    Everything below reads formulas of this form: a column called "1" is not the intercept, one called "a:b"
+    is not an interaction, and "a b" and "a_b" are two.
 
     Raises
     ------
-    BadFormula : a backtick is not closed
+    BadFormula
+        a backtick is not closed
+
+    Examples
+    --------
+    >>> unquote("`1` + log(x)")
+    'quoted_31_ + log(x)'
     """
     text = _Q.sub(lambda found: f"`{found.group(1) or found.group(2)}`", text)
     out: list[str] = []
@@ -103,7 +129,9 @@ def unquote(text: str) -> str:
         else:
             end = text.find(quote, at + 1) + 1
             if quote == "`" and end < at + 3:
-                raise BadFormula(f"{_shown(text)} has a backtick that is not closed, or nothing between two of them.")
+                raise BadFormula(
+                    f"{_shown(text)} has a backtick that is not closed, or nothing between two of them."
+                )
             end = end or len(text)
             name = text[at + 1 : end - 1]
             out.append(text[at:end] if quote != "`" else name if _plain(name) else alias(name))
@@ -122,8 +150,11 @@ def _plain(name: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A name or an expression as the user knows it: quoted columns by their names, in backticks inside brackets.
+    """A name or an expression as the user knows it: quoted columns by their names, in backticks inside
+    brackets.
 
+    Examples
+    --------
     >>> shown("log(quoted_6120622e_):x"), shown("quoted_6120622e_:x")
     ('log(`a b.`):x', 'a b.:x')
     """
@@ -147,7 +178,7 @@ def written(text: str) -> str:
     return _ALIAS.sub(own, text)
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------------------
+# ---- reading -----------------------------------------------------------------------------------------------
 
 
 def parse(expression: str) -> ast.Expression:
@@ -155,10 +186,13 @@ def parse(expression: str) -> ast.Expression:
 
     Raises
     ------
-    BadFormula : it cannot be read, or it is too long or too deep to be one
+    BadFormula
+        it cannot be read, or it is too long or too deep to be one
     """
     if len(expression) > LONGEST:
-        raise BadFormula(f"{_shown(expression)} has {len(expression):,} characters; an expression may have {LONGEST:,}.")
+        raise BadFormula(
+            f"{_shown(expression)} has {len(expression):,} characters; an expression may have {LONGEST:,}."
+        )
     if _depth(expression) > DEEPEST:
         raise BadFormula(f"{_shown(expression)} has more than {DEEPEST} brackets within brackets.")
     try:
@@ -183,25 +217,40 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def columns_read(expression: str, formula: str, columns: Collection[str], *, trusted: bool = False) -> set[str]:
+def columns_read(
+    expression: str, formula: str, columns: Collection[str], *, trusted: bool = False
+) -> set[str]:
     """The columns that an expression reads: its names, but for those of functions and modules.
 
     Raises
     ------
-    BadFormula : it cannot be read, or, not trusted, it calls a function that formulas do not know
+    BadFormula
+        it cannot be read, or, not trusted, it calls a function that formulas do not know
     """
     tree = parse(expression)
     modules = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and _is_module(n.value)}
-    called = {id(n.func): n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    called = {
+        id(n.func): n.func.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     unknown = next((name for name in called.values() if name not in _KNOWN), None)
     if unknown is not None and not trusted:
-        raise BadFormula(f"{formula!r} calls {column(unknown)}(…), which is not known. Known: {', '.join(sorted(_KNOWN))}.")
+        raise BadFormula(
+            f"{formula!r} calls {column(unknown)}(…), which is not known. Known: {', '.join(sorted(_KNOWN))}."
+        )
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and not {id(node)} & (modules | called.keys()):
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Load)
+            and not {id(node)} & (modules | called.keys())
+        ):
             name = column(node.id)
-            if name in columns or not (node.id in _KNOWN or (trusted and (node.id in bound or hasattr(builtins, node.id)))):
+            if name in columns or not (
+                node.id in _KNOWN or (trusted and (node.id in bound or hasattr(builtins, node.id)))
+            ):
                 found.add(name)
     return found
 
@@ -210,16 +259,20 @@ def _is_module(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in ("np", "contr")
 
 
-# ---- checking ------------------------------------------------------------------------------------------------------------------
+# ---- checking ----------------------------------------------------------------------------------------------
 
 
 def check_expression(expression: str, columns: Collection[str]) -> None:
-    """Refuse an expression of anything but columns, numbers, arithmetic, comparisons, and the functions that formulas know.
+    """Refuse an expression of anything but columns, numbers, arithmetic, comparisons, and the functions that
+    formulas know.
 
     Raises
     ------
-    BadFormula : names the part that is refused
+    BadFormula
+        names the part that is refused
 
+    Examples
+    --------
     >>> check_expression("bs(log(x), df=4, knots=None)", ["x"])
     >>> check_expression("__import__('os').system('ls')", ["x"])
     Traceback (most recent call last):
@@ -240,14 +293,16 @@ class _Reader(ast.NodeVisitor):
 
     def refuse(self, node: ast.AST) -> None:
         raise BadFormula(
-            f"{_shown(self.expression)} holds {ast.unparse(node)!r}, which a formula may not: it may hold columns, numbers, arithmetic, "
+            f"{_shown(self.expression)} holds {ast.unparse(node)!r}, which a formula may not: it may hold "
+            "columns, numbers, arithmetic, "
             "comparisons (joined by & and |) and calls of known functions."
         )
 
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, (ast.BoolOp, ast.Not, ast.Is, ast.IsNot, ast.In, ast.NotIn)):
             raise BadFormula(
-                f"{_shown(self.expression)}: and, or, not, is, in are not of rows. Accepted: &, |, ~ between comparisons."
+                f"{_shown(self.expression)}: and, or, not, is, in are not of rows. Accepted: &, |, ~ between "
+                "comparisons."
             )
         if not isinstance(node, _SYNTAX):
             self.refuse(node)
@@ -256,7 +311,8 @@ class _Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if not _is_function(node.func):
             raise BadFormula(
-                f"{_shown(self.expression)} calls {ast.unparse(node.func)}, which is none of the functions that formulas know."
+                f"{_shown(self.expression)} calls {ast.unparse(node.func)}, which is none of the functions "
+                "that formulas know."
             )
         most = _most_arguments(node.func)
         if most is not None:
@@ -264,7 +320,9 @@ class _Reader(ast.NodeVisitor):
                 self.refuse(node)  # the next argument of a ufunc is where it writes
             for part in node.keywords:
                 if part.arg not in ("decimals", "min", "max", "a_min", "a_max"):
-                    self.refuse(part.value)  # out, where, dtype: it would write, or compute in another type than float64
+                    self.refuse(
+                        part.value
+                    )  # out, where, dtype: it would write, or compute in another type than float64
         if isinstance(node.func, ast.Name) and node.func.id in _SIZED:
             _check_sizes(self.expression, node)
         for each in (*node.args, *node.keywords):
@@ -276,7 +334,9 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """contr.sum, not called; a constant of numpy."""
-        if ast.unparse(node) not in _CONSTANTS and not (_is_function(node) and ast.unparse(node).startswith("contr.")):
+        if ast.unparse(node) not in _CONSTANTS and not (
+            _is_function(node) and ast.unparse(node).startswith("contr.")
+        ):
             self.refuse(node)
 
     def visit_keyword(self, node: ast.keyword) -> None:
@@ -290,7 +350,9 @@ class _Reader(ast.NodeVisitor):
                 isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes))
             ):
                 self.refuse(node)  # 'a' * 10**9
-        if isinstance(node.op, (ast.Pow, ast.LShift, ast.Mult)) and not any(isinstance(n, ast.Name) for n in ast.walk(node)):
+        if isinstance(node.op, (ast.Pow, ast.LShift, ast.Mult)) and not any(
+            isinstance(n, ast.Name) for n in ast.walk(node)
+        ):
             for n in ast.walk(node):
                 if isinstance(n, ast.BinOp) and isinstance(n.op, (ast.Pow, ast.LShift)):
                     small = [_is_small(n.left), _is_small(n.right)]
@@ -308,17 +370,31 @@ def _check_sizes(expression: str, node: ast.Call) -> None:
             value = np.inf
         if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
             raise BadFormula(
-                f"{_shown(expression)} gives {ast.unparse(node.func)} the argument {ast.unparse(part)}; a number up to {LARGEST:,} is accepted."
+                f"{_shown(expression)} gives {ast.unparse(node.func)} the argument {ast.unparse(part)}; a "
+                f"number up to {LARGEST:,} is accepted."
             )
 
 
 def width(expression: str) -> int:
-    """About how many columns an expression makes: as many as bs(x, df=k), poly(x, k) … are told, and a few more."""
+    """About how many columns an expression makes: as many as bs(x, df=k), poly(x, k) … are told, and a few
+    more."""
     found = 1
     for node in ast.walk(parse(expression)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SIZED:
-            parts = [*node.args[1:2], *(k.value for k in node.keywords if k.arg in ("df", "degree", "levels"))]
-            found *= max([4, *(int(p.value) for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, (int, float)))])
+            parts = [
+                *node.args[1:2],
+                *(k.value for k in node.keywords if k.arg in ("df", "degree", "levels")),
+            ]
+            found *= max(
+                [
+                    4,
+                    *(
+                        int(p.value)
+                        for p in parts
+                        if isinstance(p, ast.Constant) and isinstance(p.value, (int, float))
+                    ),
+                ]
+            )
     return found
 
 
@@ -331,7 +407,9 @@ def _is_small(node: ast.expr) -> bool:
 def _is_function(node: ast.expr) -> bool:
     if isinstance(node, ast.Name):
         return node.id in _CALLED
-    if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)) or node.attr.startswith("_"):
+    if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)) or node.attr.startswith(
+        "_"
+    ):
         return False
     if node.value.id == "np":
         return node.attr in _ARRAYS or isinstance(vars(np).get(node.attr), np.ufunc)
@@ -339,7 +417,8 @@ def _is_function(node: ast.expr) -> bool:
 
 
 def _most_arguments(node: ast.expr) -> int | None:
-    """How many arguments a function of numpy takes before the array that it would write to; None: it is not of numpy."""
+    """How many arguments a function of numpy takes before the array that it would write to; None: it is
+    not of numpy."""
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     of_numpy = isinstance(node, ast.Name) or (isinstance(node.value, ast.Name) and node.value.id == "np")  # type: ignore[attr-defined]
     if not of_numpy:
@@ -350,17 +429,26 @@ def _most_arguments(node: ast.expr) -> int | None:
     return function.nin if isinstance(function, np.ufunc) else None
 
 
-# ---- evaluating ----------------------------------------------------------------------------------------------------------------
+# ---- evaluating --------------------------------------------------------------------------------------------
 
-_FLOAT, _OPERAND, _LABELS, _FUNCTION = "thetahat_float_", "thetahat_operand_", "thetahat_labels_", "thetahat_function_"
+_FLOAT, _OPERAND, _LABELS, _FUNCTION = (
+    "thetahat_float_",
+    "thetahat_operand_",
+    "thetahat_labels_",
+    "thetahat_function_",
+)
 
 
 def as_float(value: Plain) -> Plain:
     """Booleans and whole numbers as float64; anything else as it is."""
-    if not isinstance(value, (pd.Series, pd.Index, np.ndarray, np.generic, ExtensionArray)) or isinstance(value, FactorValues):
+    if not isinstance(value, (pd.Series, pd.Index, np.ndarray, np.generic, ExtensionArray)) or isinstance(
+        value, FactorValues
+    ):
         return value
     kind = value.dtype.kind
-    if not isinstance(value.dtype, pd.CategoricalDtype) and (kind in "biu" or (kind == "f" and value.dtype != np.float64)):
+    if not isinstance(value.dtype, pd.CategoricalDtype) and (
+        kind in "biu" or (kind == "f" and value.dtype != np.float64)
+    ):
         return value.astype(np.float64)
     return value
 
@@ -370,9 +458,12 @@ def as_operand(value: Plain) -> Plain:
 
     Raises
     ------
-    TypeError : it is text
+    TypeError
+        it is text
     """
-    if isinstance(value, (pd.Series, np.ndarray)) and (not isinstance(value.dtype, np.dtype) or value.dtype.kind == "O"):
+    if isinstance(value, (pd.Series, np.ndarray)) and (
+        not isinstance(value.dtype, np.dtype) or value.dtype.kind == "O"
+    ):
         raise TypeError("arithmetic with text")
     return as_float(value)
 
@@ -404,7 +495,9 @@ class Columns(PandasMaterializer):  # type: ignore[misc]
         env |= {_LABELS + name: self._numbers.labels(name) for name in names}
         code = ast.fix_missing_locations(_Writer(names, set(functions)).visit(tree))
         layers = LayeredMapping(env, self.layered_context)
-        return as_float(stateful_eval(ast.unparse(code), layers, {expr: metadata}, spec.transform_state, spec)), variables
+        return as_float(
+            stateful_eval(ast.unparse(code), layers, {expr: metadata}, spec.transform_state, spec)
+        ), variables
 
 
 class _Numbers(Named):
@@ -443,7 +536,8 @@ class _Numbers(Named):
 
 
 class _Writer(ast.NodeTransformer):
-    """Writes an expression out for evaluation: operands as float64, functions by reserved names, C(column) of the column's own labels."""
+    """Writes an expression out for evaluation: operands as float64, functions by reserved names, C(column) of
+    the column's own labels."""
 
     def __init__(self, columns: set[str], functions: set[str]):
         self.columns, self.functions = columns, functions

@@ -1,4 +1,5 @@
-"""A formula read against the columns that there are: its terms, its offsets, the columns that it needs. Nothing in it is evaluated here."""
+"""A formula read against the columns that there are: its terms, its offsets, the columns that it needs.
+Nothing in it is evaluated here."""
 
 from __future__ import annotations
 
@@ -31,10 +32,14 @@ class Predictors:
 
     Parameters
     ----------
-    formula : as the user wrote it
-    terms, offsets : formulaic's terms, and the expressions inside offset(…), quoted columns under their aliases
-    coding : whether categories are coded against a reference: also where the intercept itself is not wanted
-    required : the columns that it reads
+    formula
+        as the user wrote it
+    terms, offsets
+        formulaic's terms, and the expressions inside offset(…), quoted columns under their aliases
+    coding
+        whether categories are coded against a reference: also where the intercept itself is not wanted
+    required
+        the columns that it reads
     """
 
     formula: str
@@ -47,15 +52,17 @@ class Predictors:
 def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     """Read a right-hand side.
 
+    BadFormula, UnknownColumn
+
     Parameters
     ----------
-    formula : "x + C(region) + offset(log(exposure))", columns of any name in backticks
-    frame : whose columns it may name
-    trusted : leave out the check that its expressions hold columns, arithmetic and known functions alone (`data.expressions`)
-
-    Raises
-    ------
-    BadFormula, UnknownColumn
+    formula
+        "x + C(region) + offset(log(exposure))", columns of any name in backticks
+    frame
+        whose columns it may name
+    trusted
+        leave out the check that its expressions hold columns, arithmetic and known functions alone
+        (`data.expressions`)
     """
     code, formula = unquote(formula), written(formula)
     terms, offsets = _terms(code, formula)
@@ -94,18 +101,24 @@ def _is_one(term: Term) -> bool:
 def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
     """The terms of a right-hand side, and the expressions inside offset(…)."""
     if re.search(r"(^|[\s+*:(-])\.($|[\s+*:)-])", formula):
-        raise BadFormula(f"the formula {shown!r} has a '.' for all other columns, which is not known here: name the columns.")
+        raise BadFormula(
+            f"the formula {shown!r} has a '.' for all other columns, which is not known here: name the "
+            "columns."
+        )
     depth = 0
     for character in formula:
         depth += (character in "([{") - (character in ")]}")
         if depth > DEEPEST:
-            raise BadFormula(f"the formula {shown[:200]!r}… has more than {DEEPEST} brackets within brackets.")
+            raise BadFormula(
+                f"the formula {shown[:200]!r}… has more than {DEEPEST} brackets within brackets."
+            )
     try:
         tree = DefaultFormulaParser().get_ast(formula, context={})
         many = _expanded(tree)
         if many > TERMS:
             raise BadFormula(
-                f"the operators of {shown!r} expand to more than {TERMS:,} terms (a power may be {POWER}). Name the interactions that are meant."
+                f"the operators of {shown!r} expand to more than {TERMS:,} terms (a power may be {POWER}). "
+                "Name the interactions that are meant."
             )
         parsed = Formula(formula)
     except _UNREADABLE as error:
@@ -125,7 +138,8 @@ def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
 
 
 def _expanded(tree: Plain) -> float:
-    """At most how many terms the operators * : / ** %in% expand to; a plain sum of columns counts as nothing."""
+    """At most how many terms the operators * : / ** %in% expand to; a plain sum of columns counts as
+    nothing."""
     sizes: dict[int, float] = {}
     stack, order = [tree], []
     while stack:
@@ -157,7 +171,8 @@ def _expanded(tree: Plain) -> float:
 
 
 def split(term: Term, kinds: dict[str, bool]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """(categorical columns, numeric columns) of a term that is a plain product of columns; (None, ()) of any other."""
+    """(categorical columns, numeric columns) of a term that is a plain product of columns; (None, ()) of any
+    other."""
     categorical: list[str] = []
     numeric: list[str] = []
     for factor in term.factors:
@@ -178,7 +193,8 @@ def column_of(factor: Factor) -> tuple[str | None, bool]:
 
 
 def single_term(expression: str) -> Term:
-    """The term of an expression that is one column or one function of columns, with no operator of formulas around it; else None."""
+    """The term of an expression that is one column or one function of columns, with no operator of formulas
+    around it; else None."""
     try:
         tokens = list(DefaultFormulaParser(include_intercept=False).get_tokens(expression))
         single = len(tokens) == 1 and tokens[0].kind in (Token.Kind.NAME, Token.Kind.PYTHON)

@@ -1,7 +1,7 @@
 """Frame: rows and columns from wherever they are, as pandas blocks.
 
-A dict of columns, a pandas, polars or Arrow table, a CSV or a Parquet file. What is in memory is one block; a Parquet file larger
-than `memory` is read block by block, again at each pass, and never held.
+A dict of columns, a pandas, polars or Arrow table, a CSV or a Parquet file. What is in memory is one block; a
+Parquet file larger than `memory` is read block by block, again at each pass, and never held.
 """
 
 from __future__ import annotations
@@ -23,19 +23,26 @@ from ..types import Data, Level, Plain
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
 STREAM_ROWS = 131072
-SPARE = 2**30  # bytes of columns that a fit does not read, up to which they are copied with those that it does
-_QUADRUPLE = {np.dtype(np.longdouble)} - {np.dtype(np.float64)}  # which pandas holds but does not compute with
+SPARE = (
+    2**30
+)  # bytes of columns that a fit does not read, up to which they are copied with those that it does
+_QUADRUPLE = {np.dtype(np.longdouble)} - {
+    np.dtype(np.float64)
+}  # which pandas holds but does not compute with
 
 
 class Frame:
     """Columns by name, rows by block.
 
+    Inside, rows are numbered from 0, whatever the user's own index is; that is `index`, of a pandas table,
+    else None.
+
     Parameters
     ----------
-    data : dict of columns, pandas / polars / Arrow table, or the path of a .csv, .csv.gz or .parquet file
-    memory : a Parquet file whose columns need more bytes than this is streamed
-
-    Inside, rows are numbered from 0, whatever the user's own index is; that is `index`, of a pandas table, else None.
+    data
+        dict of columns, pandas / polars / Arrow table, or the path of a .csv, .csv.gz or .parquet file
+    memory
+        a Parquet file whose columns need more bytes than this is streamed
     """
 
     def __init__(self, data: Data, *, memory: int = MEMORY):
@@ -65,11 +72,17 @@ class Frame:
             self._columns, self._size = tuple(str(c) for c in self.pandas.columns), len(self.pandas)
             repeated = pd.Index(self._columns)[pd.Index(self._columns).duplicated()]
             if len(repeated):
-                raise DataError(f"two columns of the data are called {repeated[0]!r} as text. Rename one of them.")
+                raise DataError(
+                    f"two columns of the data are called {repeated[0]!r} as text. Rename one of them."
+                )
             # a shallow copy: what is done to the user's own frame later is not seen here
             self.pandas = self.pandas.copy(deep=False)
-            quadruple = [n for n, t in zip(self.pandas.columns, self.pandas.dtypes, strict=True) if t in _QUADRUPLE]
-            self.pandas = self.pandas.astype(dict.fromkeys(quadruple, np.float64)) if quadruple else self.pandas
+            quadruple = [
+                n for n, t in zip(self.pandas.columns, self.pandas.dtypes, strict=True) if t in _QUADRUPLE
+            ]
+            self.pandas = (
+                self.pandas.astype(dict.fromkeys(quadruple, np.float64)) if quadruple else self.pandas
+            )
             self.pandas.columns = pd.Index(list(self._columns))
             self.pandas.index = pd.RangeIndex(self._size)
         if self._size == 0:
@@ -95,7 +108,8 @@ class Frame:
         return 8 * len(names) * self._size > self.memory
 
     def owning(self, names: Sequence[str]) -> Frame:
-        """The same rows, these columns copied: nothing that is done to the user's arrays later changes them."""
+        """The same rows, these columns copied: nothing that is done to the user's arrays later changes
+        them."""
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
             out._own = self.pandas[list(names)].copy()
@@ -107,13 +121,16 @@ class Frame:
         return out
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
-        """At least these columns, whole: what is in memory is handed out as it is, since a selection would be a copy."""
+        """At least these columns, whole: what is in memory is handed out as it is, since a selection would
+        be a copy."""
         if self._own is not None and all(name in self._own for name in names):
             return self._own
         if self.pandas is not None:
             return self.pandas
         try:
-            return _arrow_to_pandas(pa.parquet.read_table(self.path, columns=list(names), page_checksum_verification=True))
+            return _arrow_to_pandas(
+                pa.parquet.read_table(self.path, columns=list(names), page_checksum_verification=True)
+            )
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
@@ -123,7 +140,9 @@ class Frame:
             yield self.read(names)
             return
         try:
-            with pa.parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True) as file:
+            with pa.parquet.ParquetFile(
+                self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
+            ) as file:
                 first = 0
                 for batch in file.iter_batches(batch_size=rows, columns=list(names)):
                     block = _arrow_to_pandas(pa.Table.from_batches([batch]))
@@ -135,7 +154,9 @@ class Frame:
 
     def _open(self, path: Path) -> None:
         if not path.is_file():
-            raise MalformedFile(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.")
+            raise MalformedFile(
+                f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}."
+            )
         kind = "".join(path.suffixes[-2:]).lower()
         try:
             if kind.endswith((".parquet", ".pq")):
@@ -154,14 +175,19 @@ class Frame:
                 self.pandas = _arrow_to_pandas(table)
             else:
                 raise BadArgument(
-                    f"{path}: a file of type {kind or 'unknown'} cannot be read. Accepted: .csv, .csv.gz, .tsv, .parquet."
+                    f"{path}: a file of type {kind or 'unknown'} cannot be read. Accepted: .csv, .csv.gz, "
+                    ".tsv, .parquet."
                 )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedFile(f"{path} cannot be read: {error}") from error
 
 
 def _delimiter(path: Path) -> str:
-    with gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace") as file:
+    with (
+        gzip.open(path, "rt", errors="replace")
+        if path.suffix == ".gz"
+        else path.open(errors="replace") as file
+    ):
         header = file.readline()
     return max(",;\t", key=header.count)
 
@@ -183,14 +209,19 @@ def _to_pandas(data: Data) -> pd.DataFrame:
             f"{type(data).__name__} is not a table.{lazy} "
             "Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
         ) from error
-    # the categories of a polars column are in the order of a cache of the process: they have no order that could be meant
+    # the categories of a polars column are in the order of a cache of the process: they have no order that
+    # could be meant
     unordered = [name for name, dtype in native.schema.items() if dtype == nw.Categorical]
     native = native.with_columns(*[nw.col(name).cast(nw.String) for name in unordered])
     try:
         frame = _arrow_to_pandas(native.to_arrow())
     except pa.ArrowException as error:
-        raise WrongType(f"column {_unreadable(native)} cannot be read as numbers or text: {error}. Convert it first.") from error
-    return frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
+        raise WrongType(
+            f"column {_unreadable(native)} cannot be read as numbers or text: {error}. Convert it first."
+        ) from error
+    return (
+        frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
+    )
 
 
 def _unreadable(native: Data) -> str:
@@ -210,12 +241,16 @@ def _from_dict(data: Mapping[Level, Data]) -> pd.DataFrame:
     if single and len(single) < len(columns):
         long = next(name for name in columns if name not in single)
         raise DataError(
-            f"column {single[0]!r} of the dict is one value ({columns[single[0]]!r}) and {long!r} is a list of them. Give one value a row, or "
+            f"column {single[0]!r} of the dict is one value ({columns[single[0]]!r}) and {long!r} is a list "
+            "of them. Give one value a row, or "
             "one value of every column for a single row."
         )
     deep = next((name for name, value in columns.items() if _dimensions(value) > 1), None)
     if deep is not None:
-        raise DataError(f"column {deep!r} of the dict has the shape {np.shape(columns[deep])}: a column is one value a row.")
+        raise DataError(
+            f"column {deep!r} of the dict has the shape {np.shape(columns[deep])}: a column is one value a "
+            "row."
+        )
     try:
         return pd.DataFrame({name: [value] for name, value in columns.items()} if single else columns)
     except (ValueError, TypeError) as error:
@@ -237,6 +272,9 @@ def _arrow_to_pandas(table: pa.Table) -> pd.DataFrame:
     whole = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
     nulls = any(c.type in whole and c.null_count for c in table.columns)
     out: pd.DataFrame = table.to_pandas(
-        split_blocks=True, self_destruct=False, strings_to_categorical=False, types_mapper=whole.get if nulls else None
+        split_blocks=True,
+        self_destruct=False,
+        strings_to_categorical=False,
+        types_mapper=whole.get if nulls else None,
     )
     return out

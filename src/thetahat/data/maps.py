@@ -2,8 +2,9 @@
 
     p(x) = p(t) · |det ∂t/∂x|
 
-A map whose constants come from data (a mean, a scale) learns them once, `learnt(x)`, and is then a fixed function: of other data it is the same
-map. Shapes: x and t (n,), or (n, d) with the columns along the last axis.
+A map whose constants come from data (a mean, a scale) learns them once, `learnt(x)`, and is then a fixed
+function: of other data it is the same map. Shapes: x and t (n,), or (n, d) with the columns along the last
+axis.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ..errors import BadArgument, DataError, OutOfSupport
 
 
 class Map(ABC):
-    """t = f(x), one-to-one: `forward`, `inverse`, and `log_determinant(t)` = log |det ∂t/∂x| of each row, as a function of t."""
+    """t = f(x), one-to-one: `forward`, `inverse`, and `log_determinant(t)` = log |det ∂t/∂x| of each row,
+    as a function of t."""
 
     def learnt(self, x: Tensor, count: Tensor) -> Self:
         """The map with the constants of these data, weighted by `count`, (n,); itself, where it has none."""
@@ -47,8 +49,11 @@ class Log(Map):
 
     Parameters
     ----------
-    columns : of x (n, d) that are mapped; None: all
+    columns
+        of x (n, d) that are mapped; None: all
 
+    Examples
+    --------
     >>> Log().forward(torch.tensor([[1.0, 1.0]])).tolist()
     [[0.0, 0.0]]
     """
@@ -77,9 +82,13 @@ class Logit(Map):
 
     Parameters
     ----------
-    low, high : the ends, which x does not reach
-    columns : of x (n, d) that are mapped; None: all
+    low, high
+        the ends, which x does not reach
+    columns
+        of x (n, d) that are mapped; None: all
 
+    Examples
+    --------
     >>> Logit(0.0, 10.0).forward(torch.tensor([[5.0]])).tolist()
     [[0.0]]
     """
@@ -95,14 +104,18 @@ class Logit(Map):
     def refuse(self, x: Tensor) -> None:
         part = _chosen(x, self.columns)
         inside = (part > self.low) & (part < self.high)
-        _refuse(x, inside, self.columns, f"logit needs numbers strictly between {self.low:g} and {self.high:g}")
+        _refuse(
+            x, inside, self.columns, f"logit needs numbers strictly between {self.low:g} and {self.high:g}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         part = _chosen(x, self.columns)
         return _put(x, self.columns, torch.log(part - self.low) - torch.log(self.high - part))
 
     def inverse(self, t: Tensor) -> Tensor:
-        return _put(t, self.columns, self.low + (self.high - self.low) * torch.sigmoid(_chosen(t, self.columns)))
+        return _put(
+            t, self.columns, self.low + (self.high - self.low) * torch.sigmoid(_chosen(t, self.columns))
+        )
 
     def log_determinant(self, t: Tensor) -> Tensor:
         part = _chosen(t, self.columns)
@@ -119,8 +132,11 @@ class Standardise(Map):
 
     Parameters
     ----------
-    mean, scale : m and s, (d,), or one for every column; None: learnt
+    mean, scale
+        m and s, (d,), or one for every column; None: learnt
 
+    Examples
+    --------
     >>> Standardise(1.0, 2.0).forward(torch.tensor([3.0])).item()
     1.0
     """
@@ -134,13 +150,20 @@ class Standardise(Map):
         constant = torch.nonzero(scale <= 1e-12 * mean.abs())
         if len(constant):
             at = int(constant[0, 0])
-            raise DataError(f"column {at} of the observations is constant ({float(mean[at]):g}): it has no scale. Leave it out.")
+            raise DataError(
+                f"column {at} of the observations is constant ({float(mean[at]):g}): it has no scale. Leave "
+                "it out."
+            )
         return replace(self, mean=mean.reshape(x.shape[1:]), scale=scale.reshape(x.shape[1:]))
 
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.scale is None:
-            raise BadArgument("this map has learnt no scale: use Standardise().learnt(x, count), or th.data.Transformed.")
-        return torch.as_tensor(self.mean, dtype=torch.float64), torch.as_tensor(self.scale, dtype=torch.float64)
+            raise BadArgument(
+                "this map has learnt no scale: use Standardise().learnt(x, count), or th.data.Transformed."
+            )
+        return torch.as_tensor(self.mean, dtype=torch.float64), torch.as_tensor(
+            self.scale, dtype=torch.float64
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         mean, scale = self._known()
@@ -151,7 +174,9 @@ class Standardise(Map):
         return mean + scale * t
 
     def log_determinant(self, t: Tensor) -> Tensor:
-        return -torch.log(self._known()[1]).expand(t.shape[1:]).sum().expand(len(t))  # one scale may be that of every column
+        return (
+            -torch.log(self._known()[1]).expand(t.shape[1:]).sum().expand(len(t))
+        )  # one scale may be that of every column
 
     def __str__(self) -> str:
         return "standardise"
@@ -159,12 +184,16 @@ class Standardise(Map):
 
 @dataclass(frozen=True, eq=False)
 class Whiten(Map):
-    """t = L⁻¹ (x − m), L Lᵀ the covariance: uncorrelated columns of variance 1 in the data that it was learnt from.
+    """t = L⁻¹ (x − m), L Lᵀ the covariance: uncorrelated columns of variance 1 in the data that it was learnt
+    from.
 
     Parameters
     ----------
-    mean, factor : m (d,) and L (d, d), lower triangular; None: learnt
+    mean, factor
+        m (d,) and L (d, d), lower triangular; None: learnt
 
+    Examples
+    --------
     >>> Whiten(torch.zeros(2), 2 * torch.eye(2)).forward(torch.tensor([[2.0, 4.0]])).tolist()
     [[1.0, 2.0]]
     """
@@ -174,17 +203,24 @@ class Whiten(Map):
 
     def learnt(self, x: Tensor, count: Tensor) -> Self:
         if x.ndim != 2:
-            raise BadArgument(f"whiten needs observations of several columns, (n, d); received the shape {tuple(x.shape)}.")
+            raise BadArgument(
+                f"whiten needs observations of several columns, (n, d); received the shape {tuple(x.shape)}."
+            )
         mean, covariance = _moments(x, count)
         factor, info = torch.linalg.cholesky_ex(covariance)
         singular = int(info) or bool((factor.diagonal() <= 1e-7 * covariance.diagonal().sqrt()).any())
         if singular:
-            raise DataError("the columns of the observations are linearly dependent: they cannot be whitened. Leave one out.")
+            raise DataError(
+                "the columns of the observations are linearly dependent: they cannot be whitened. Leave one "
+                "out."
+            )
         return replace(self, mean=mean, factor=factor)
 
     def _known(self) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.factor is None:
-            raise BadArgument("this map has learnt no covariance: use Whiten().learnt(x, count), or th.data.Transformed.")
+            raise BadArgument(
+                "this map has learnt no covariance: use Whiten().learnt(x, count), or th.data.Transformed."
+            )
         return self.mean, self.factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,17 +245,18 @@ NAMED: dict[str, type[Map]] = {"log": Log, "logit": Logit, "standardise": Standa
 def named(maps: Sequence[str | Map]) -> tuple[Map, ...]:
     """Maps by name or as they are.
 
-    Raises
-    ------
     BadArgument
 
+    Examples
+    --------
     >>> [str(each) for each in named(["log", Standardise()])]
     ['log', 'standardise']
     """
     for each in maps:
         if not isinstance(each, Map) and each not in NAMED:
             raise BadArgument(
-                f"{each!r} is no map. Accepted: {', '.join(map(repr, NAMED))}, or a map such as th.data.maps.Log()."
+                f"{each!r} is no map. Accepted: {', '.join(map(repr, NAMED))}, or a map such as "
+                "th.data.maps.Log()."
             )
     return tuple(each if isinstance(each, Map) else NAMED[each]() for each in maps)
 
@@ -242,14 +279,16 @@ def inverse(maps: Sequence[Map], t: Tensor) -> tuple[Tensor, Tensor]:
     return t, total
 
 
-# ---- columns ---------------------------------------------------------------------------------------------------------------
+# ---- columns -----------------------------------------------------------------------------------------------
 
 
 def _chosen(x: Tensor, columns: tuple[int, ...] | None) -> Tensor:
     if columns is None:
         return x
     if x.ndim != 2 or not all(0 <= c < x.shape[1] for c in columns):
-        raise BadArgument(f"columns={columns} of observations of the shape {tuple(x.shape)}. Accepted: 0 … d − 1 of (n, d).")
+        raise BadArgument(
+            f"columns={columns} of observations of the shape {tuple(x.shape)}. Accepted: 0 … d − 1 of (n, d)."
+        )
     return x[:, list(columns)]
 
 

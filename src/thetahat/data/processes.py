@@ -1,4 +1,5 @@
-"""The processes of torch.distributed that fit together: how many there are, who has which rows, and their sums."""
+"""The processes of torch.distributed that fit together: how many there are, who has which rows, and their
+sums."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def rank() -> int:
 
 
 def replicated(source: Source) -> bool:
-    """Whether every process holds the same data (then each takes its share of every batch, and no sum is over processes), or a part of them.
+    """Whether every process holds the same data (then each takes its share of every batch, and no sum is over
+    processes), or a part of them.
 
     Asked once a source, of all processes together.
     """
@@ -56,7 +58,8 @@ def _alike(source: Source) -> bool:
 
 
 def share(batch: Batch) -> Batch:
-    """This process's rows of a batch that all of them hold; where none is left to it, one that counts nothing, so that it keeps step."""
+    """This process's rows of a batch that all of them hold; where none is left to it, one that counts
+    nothing, so that it keeps step."""
     if world() == 1:
         return batch
     own = batch[rank() :: world()]

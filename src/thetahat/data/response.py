@@ -66,7 +66,9 @@ class Response:
     def scored(self, frame: pd.DataFrame, batch: Batch) -> dict[str, Tensor]:
         """What was observed of these rows, before any one-to-one transform of it."""
         return {
-            "y": batch["y"] if self.transform is None else torch.from_numpy(np.array(numeric_column(frame, self.required[0])))
+            "y": batch["y"]
+            if self.transform is None
+            else torch.from_numpy(np.array(numeric_column(frame, self.required[0])))
         }
 
     @property
@@ -82,7 +84,8 @@ class Response:
 
     @property
     def observed(self) -> str:
-        """What was observed: the column itself, where the expression is a column or a known one-to-one function of one."""
+        """What was observed: the column itself, where the expression is a column or a known one-to-one
+        function of one."""
         return self.required[0] if self.spec is None or self.transform is not None else self.expression
 
 
@@ -100,9 +103,12 @@ class Left:
 
     Parameters
     ----------
-    expression : as the user wrote it
-    term : formulaic's, where it is an expression; None: it is a column
-    required : the columns that it reads
+    expression
+        as the user wrote it
+    term
+        formulaic's, where it is an expression; None: it is a column
+    required
+        the columns that it reads
     """
 
     expression: str
@@ -113,11 +119,12 @@ class Left:
 def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
     """Read a left-hand side against the columns that there are. Nothing in it has been evaluated.
 
-    trusted : as of `formula.read`
-
-    Raises
-    ------
     BadFormula, UnknownColumn
+
+    Parameters
+    ----------
+    trusted
+        as of `formula.read`
     """
     text, code = written(expression).strip(), unquote(expression).strip()
     plain = column(code)
@@ -125,7 +132,10 @@ def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
         return Left(plain, None, (plain,))
     term = single_term(code)
     if term is None:
-        raise BadFormula(f"the response {text!r} is not one column or one function of columns. For arithmetic write I({text}).")
+        raise BadFormula(
+            f"the response {text!r} is not one column or one function of columns. For arithmetic write "
+            f"I({text})."
+        )
     required = tuple(sorted(variables(term, text, frame.columns, trusted=trusted)))
     frame.require(required or [plain])
     if not trusted:
@@ -139,12 +149,15 @@ def read_expression(left: Left, frame: Frame) -> Response:
     block = next(iter(frame.blocks(columns)))[columns].dropna()
     spec = fitted(specification([left.term], False), block.iloc[:1000], left.expression)
     if spec.transform_state:
-        spec = fitted(specification([left.term], False), frame.read(columns)[columns].dropna(), left.expression)
+        spec = fitted(
+            specification([left.term], False), frame.read(columns)[columns].dropna(), left.expression
+        )
     return Response(left.expression, left.required, spec=spec)
 
 
 def read_response(left: Left, rows: Selection, family: Family) -> Response:
-    """The response of the rows that are used. A categorical one (or any response of a categorical family) becomes codes."""
+    """The response of the rows that are used. A categorical one (or any response of a categorical family)
+    becomes codes."""
     frame: Frame = rows
     expression, plain = left.expression, left.required[0]
     if left.term is not None:
@@ -168,7 +181,8 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
         if 0 < len(words) < len(levels) / 2:
             row, value = next(found for found in _rows(rows.whole, plain) if found[1] in words)
             raise OutOfSupport(
-                f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of its {len(levels)} values are "
+                f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of "
+                f"its {len(levels)} values are "
                 "words). Mend those rows, or leave them empty: empty ones are dropped and counted."
             )
         some = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
@@ -178,7 +192,8 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
             else "use family='bernoulli' (two levels), 'categorical' or 'ordinal'"
         )
         raise OutOfSupport(
-            f"the response {plain!r} is text of {len(levels)} level{'s' * (len(levels) != 1)} ({some}), and {family} describes "
+            f"the response {plain!r} is text of {len(levels)} level{'s' * (len(levels) != 1)} ({some}), and "
+            f"{family} describes "
             f"{family.support}: {remedy}."
         )
     return Response(expression, (plain,), levels=levels)

@@ -1,7 +1,9 @@
-"""Selection: the rows of a frame that a fit uses, and what is computed of them put back in the user's own order.
+"""Selection: the rows of a frame that a fit uses, and what is computed of them put back in the user's own
+order.
 
-A row is used if it is complete in the columns that the fit reads, and its weight is not 0. Levels, knots, centres and scales are those of
-these rows alone: a level that stands only in rows that were dropped would be a column without a row.
+A row is used if it is complete in the columns that the fit reads, and its weight is not 0. Levels, knots,
+centres and scales are those of these rows alone: a level that stands only in rows that were dropped would be
+a column without a row.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from .source import ALL_ZERO
 
 
 class Sometimes(Protocol):
-    """Columns of which some rows need a value and others do not: the bounds of an interval, an extra of the family."""
+    """Columns of which some rows need a value and others do not: the bounds of an interval, an extra of the
+    family."""
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -36,12 +39,18 @@ class Selection(Frame):
 
     Parameters
     ----------
-    frame : all rows
-    required : the columns that must not be missing
-    weights : the column of frequency weights: a row of weight 0 is left out
-    carried : columns of weights that must not be missing
-    missing : "drop", or "raise" where a row is incomplete
-    sometimes : further columns, which some rows need
+    frame
+        all rows
+    required
+        the columns that must not be missing
+    weights
+        the column of frequency weights: a row of weight 0 is left out
+    carried
+        columns of weights that must not be missing
+    missing
+        "drop", or "raise" where a row is incomplete
+    sometimes
+        further columns, which some rows need
     """
 
     def __init__(
@@ -72,10 +81,15 @@ class Selection(Frame):
         for name, found in self._missing(block, first):
             row = first + int(np.flatnonzero(found)[0])
             if name == self.weights or name in self.carried:
-                raise BadWeights(f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row out.")
+                raise BadWeights(
+                    f"the weight of row {row} is missing. Weights count observations: give 0 to leave a row "
+                    "out."
+                )
             if self.missing == "raise":
                 n = int(found.sum())
-                raise NotFinite(f"{name!r} is missing in row {row} ({n} row{'s' * (n != 1)} in all), and missing='raise'.")
+                raise NotFinite(
+                    f"{name!r} is missing in row {row} ({n} row{'s' * (n != 1)} in all), and missing='raise'."
+                )
             missing = found if missing is None else missing | found
         dropped = 0 if missing is None else int(missing.sum())
         if self.weights is not None:
@@ -113,7 +127,9 @@ class Selection(Frame):
             if kept is not None and not kept.any():
                 if dropped < len(kept):
                     raise BadWeights(ALL_ZERO)
-                raise EmptyData(f"all {dropped} rows of {self.name} have a missing value in {', '.join(self.required)}.")
+                raise EmptyData(
+                    f"all {dropped} rows of {self.name} have a missing value in {', '.join(self.required)}."
+                )
             self._held = block if kept is None else block.loc[kept, list(self.required)]
         return self._held
 
@@ -124,9 +140,12 @@ class Alignment:
 
     Parameters
     ----------
-    size : how many rows were given
-    kept : which of them were used, (size,), None: all
-    index : the index of a pandas table; None: there was none
+    size
+        how many rows were given
+    kept
+        which of them were used, (size,), None: all
+    index
+        the index of a pandas table; None: there was none
     """
 
     size: int
@@ -147,17 +166,28 @@ class Alignment:
     def __call__(self, found: Plain) -> Plain:
         """One value (or one row of a frame) for each row that was given, NaN where it was not used.
 
-        An array stays an array; of a pandas table it becomes a Series with the table's index. A frame has that index, else row numbers.
+        An array stays an array; of a pandas table it becomes a Series with the table's index. A frame has
+        that index, else row numbers.
         """
         if self.kept is None and self.index is None:
             return found
         if isinstance(found, pd.DataFrame):
-            out = found if self.kept is None else found.set_axis(np.flatnonzero(self.kept)).reindex(pd.RangeIndex(self.size))
+            out = (
+                found
+                if self.kept is None
+                else found.set_axis(np.flatnonzero(self.kept)).reindex(pd.RangeIndex(self.size))
+            )
             out = out.set_axis(pd.RangeIndex(self.size) if self.index is None else self.index)
             out.attrs |= found.attrs
             return out
         if self.kept is not None:
-            kind = found.dtype if found.dtype.kind == "f" else np.float64 if found.dtype.kind in "iub" else object
+            kind = (
+                found.dtype
+                if found.dtype.kind == "f"
+                else np.float64
+                if found.dtype.kind in "iub"
+                else object
+            )
             whole = np.full((self.size, *found.shape[1:]), np.nan, dtype=kind)
             whole[self.kept] = found
             found = whole
@@ -179,7 +209,8 @@ def missing_rows(column: pd.Series, first: int = 0) -> np.ndarray | None:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise NotFinite(
-                f"column {column.name!r} is {values[row]} in row {first + row}. Every value must be finite ({int(bad.sum())} are not)."
+                f"column {column.name!r} is {values[row]} in row {first + row}. Every value must be finite "
+                f"({int(bad.sum())} are not)."
             )
     elif isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub":
         return None

@@ -1,4 +1,8 @@
-"""Source: yields batches, again and again. `Tensors` is the one for tensors in memory."""
+"""
+References
+----------
+yields batches, again and again. `Tensors` is the one for tensors in memory.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,12 @@ BLOCK = 16384  # rows: 30 float64 columns of a block fit a core's second-level c
 
 @runtime_checkable
 class Source(Protocol):
-    """Yields batches. A table or a tensor set ignores the model; rollouts are drawn from the model as it now stands.
+    """Yields batches. A table or a tensor set ignores the model; rollouts are drawn from the model as it now
+    stands.
 
-    A source whose batches hold a transform t = f(x) of what was observed may say `log_determinant(batch)`, log |dt/dx| of each term, and
-    `scored_in`, what a density is per once that has been added. A score adds it; a fit does not need it.
+    A source whose batches hold a transform t = f(x) of what was observed may say `log_determinant(batch)`,
+    log |dt/dx| of each term, and `scored_in`, what a density is per once that has been added. A score adds
+    it; a fit does not need it.
     """
 
     @property
@@ -51,12 +57,20 @@ class Tensors:
 
     Parameters
     ----------
-    tensors : name → tensor, all with the same first dimension n
-    count : (n,) frequency weights, or None
-    target : the name of the tensor that is scored ("y" by default): it makes the fingerprint
-    block : rows a batch: more than a table's, since a model without a road of its own pays a graph a batch
-    copy : whether the tensors are copied: what is written into the user's own later must not change what was fitted
+    tensors
+        name → tensor, all with the same first dimension n
+    count
+        (n,) frequency weights, or None
+    target
+        the name of the tensor that is scored ("y" by default): it makes the fingerprint
+    block
+        rows a batch: more than a table's, since a model without a road of its own pays a graph a batch
+    copy
+        whether the tensors are copied: what is written into the user's own later must not change what was
+        fitted
 
+    Examples
+    --------
     >>> source = Tensors({"x": torch.randn(10, 2), "y": torch.zeros(10)})
     >>> source.size, [len(b) for b in source.batches()]
     (10, [10])
@@ -72,7 +86,9 @@ class Tensors:
         copy: bool = True,
     ):
         if not isinstance(tensors, Batch):
-            tensors = Batch({name: torch.as_tensor(value) for name, value in tensors.items()}, count=check_count(count))
+            tensors = Batch(
+                {name: torch.as_tensor(value) for name, value in tensors.items()}, count=check_count(count)
+            )
         if len(tensors) == 0:
             raise EmptyData("the tensors have no rows.")
         self.whole, self.target, self.block = tensors.map(_own) if copy else tensors, target, block
@@ -111,7 +127,8 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 class Thinned:
-    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Held, so that a file is read once for it."""
+    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Held, so
+    that a file is read once for it."""
 
     def __init__(self, source: Source, keep: int):
         self.source, self.keep = source, keep
@@ -136,7 +153,8 @@ class Thinned:
             yield self._held[start : start + BLOCK]
 
     def _parts(self, model: ModelLike) -> Iterator[Batch]:
-        """The first rows of each batch; of a streamed file copies, since a view would keep the whole block alive."""
+        """The first rows of each batch; of a streamed file copies, since a view would keep the whole block
+        alive."""
         streamed = is_streamed(self.source)
         for batch in self.source.batches(model):
             part = batch[: -(-len(batch) // self.keep)]
@@ -149,7 +167,11 @@ def evaluating(model: ModelLike) -> Iterator[None]:
 
     A source with `drawn = True` draws within it.
     """
-    was = [m for m in model.modules() if m.training] if isinstance(model, torch.nn.Module) and model.training else []
+    was = (
+        [m for m in model.modules() if m.training]
+        if isinstance(model, torch.nn.Module) and model.training
+        else []
+    )
     if was:
         model.train(False)
     try:
@@ -162,7 +184,12 @@ def evaluating(model: ModelLike) -> Iterator[None]:
 def check_count(count: Data, row: Callable[[int], int] = int, *, part: bool = False) -> Tensor | None:
     """Frequency weights as a float64 tensor, or the reason why they cannot be.
 
-    row : names a row by its place in the data;  part : these are not all of them, and may all be zero
+    Parameters
+    ----------
+    row
+        names a row by its place in the data
+    part
+        these are not all of them, and may all be zero
     """
     if count is None:
         return None
@@ -171,7 +198,10 @@ def check_count(count: Data, row: Callable[[int], int] = int, *, part: bool = Fa
     if bad.any():
         at = int(torch.nonzero(bad)[0, 0])
         value = "missing" if torch.isnan(count[at]) else f"{float(count[at]):g}"
-        raise BadWeights(f"the weight of row {row(at)} is {value}. Weights count observations: they are finite and not negative.")
+        raise BadWeights(
+            f"the weight of row {row(at)} is {value}. Weights count observations: they are finite and not "
+            "negative."
+        )
     if not part and not (count > 0).any():
         raise BadWeights(ALL_ZERO)
     out: Tensor | None = count
@@ -179,10 +209,14 @@ def check_count(count: Data, row: Callable[[int], int] = int, *, part: bool = Fa
 
 
 class Digest:
-    """A short stable digest of values that arrive in parts: equal values of equal shape have equal digests, however they were cut.
+    """A short stable digest of values that arrive in parts: equal values of equal shape have equal digests,
+    however they were cut.
 
-    Values, not addresses or dtypes: every number is read as float64, so that a column and a tensor of the same numbers agree.
+    Values, not addresses or dtypes: every number is read as float64, so that a column and a tensor of the
+    same numbers agree.
 
+    Examples
+    --------
     >>> parts = Digest()
     >>> parts.update(torch.tensor([1.0, 2.0])), parts.update(torch.tensor([3]))
     (None, None)
@@ -223,7 +257,9 @@ def digest(*tensors: Tensor) -> str:
 def joined(digests: Iterable[str]) -> str:
     """One digest of several."""
     found = list(digests)
-    return found[0] if len(found) == 1 else hashlib.blake2b(" ".join(found).encode(), digest_size=8).hexdigest()
+    return (
+        found[0] if len(found) == 1 else hashlib.blake2b(" ".join(found).encode(), digest_size=8).hexdigest()
+    )
 
 
 def _digest(tensor: Tensor) -> str:
@@ -238,13 +274,20 @@ def is_table(data: Data) -> bool:
 
 
 def told(settings: Plain) -> str | None:
-    """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is fitted again must be the same.
+    """A weighting, a prior, an advantage by its kind and its plain values; a function by its name. What is
+    fitted again must be the same.
 
+    Examples
+    --------
     >>> from thetahat.rl import Clipped
     >>> told(Clipped(0.1)), told(len)
     ('Clipped(epsilon=0.1, entropy=0.0)', 'len')
     """
     if not dataclasses.is_dataclass(settings):
         return None if settings is None else name_of(settings)
-    shown = [f"{name}={v!r}" for name, v in fields_of(settings).items() if isinstance(v, (bool, int, float, str, list, tuple))]
+    shown = [
+        f"{name}={v!r}"
+        for name, v in fields_of(settings).items()
+        if isinstance(v, (bool, int, float, str, list, tuple))
+    ]
     return f"{type(settings).__name__}({', '.join(shown)})"

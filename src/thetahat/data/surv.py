@@ -6,7 +6,8 @@
     Surv(lower, upper, type="interval2")         lower < true time ≤ upper; equal: exact; NaN or ±inf: no bound on that side
     Surv(time, time2, event, type="interval")    event 0 right-censored, 1 exact, 2 left-censored, 3 between time and time2
 
-An argument is a column or an expression of columns, `status == 2`. Source: Therneau (2024), A package for survival analysis in R, ?Surv.
+An argument is a column or an expression of columns, `status == 2`. Source: Therneau (2024), A package for
+survival analysis in R, ?Surv.
 """
 
 from __future__ import annotations
@@ -95,14 +96,21 @@ class Surv(Response):
             yield self.expression, lost
 
     def tensors(self, frame: pd.DataFrame, place: Place = ALL) -> dict[str, Tensor]:
-        """y, event and, where the kind has them, upper and entry, (n,) each, as `families.Censored` reads them."""
+        """y, event and, where the kind has them, upper and entry, (n,) each, as `families.Censored` reads
+        them."""
         a, b, event = self._columns(frame)
         self._check_event(event, place)
         if self.kind == "interval2":
             a, b = np.where(np.isnan(a), -np.inf, a), np.where(np.isnan(b), np.inf, b)
             self._check_order(a > b, a, b, place)
-            event = np.where(a == b, EXACT, np.where(a == -np.inf, LEFT, np.where(b == np.inf, RIGHT, BETWEEN)))
-            found = {"y": np.where(event == LEFT, b, a), "event": event, "upper": np.where(event == BETWEEN, b, np.nan)}
+            event = np.where(
+                a == b, EXACT, np.where(a == -np.inf, LEFT, np.where(b == np.inf, RIGHT, BETWEEN))
+            )
+            found = {
+                "y": np.where(event == LEFT, b, a),
+                "event": event,
+                "upper": np.where(event == BETWEEN, b, np.nan),
+            }
         elif self.kind == "counting":
             self._check_order(a >= b, a, b, place)
             found = {"y": b, "event": event, "entry": a}
@@ -140,7 +148,8 @@ class Surv(Response):
             names = [part.expression for part in self.parts[:2]]
             wanted = "before" if self.kind == "counting" else "at most"
             raise OutOfSupport(
-                f"row {place.row(at)} of {self.expression}: {names[0]} = {a[at]:g} is not {wanted} {names[1]} = {b[at]:g} "
+                f"row {place.row(at)} of {self.expression}: {names[0]} = {a[at]:g} is not {wanted} "
+                f"{names[1]} = {b[at]:g} "
                 f"({int(bad.sum())} such rows)."
             )
 
@@ -152,13 +161,19 @@ def is_surv(expression: str) -> bool:
 def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
     """Read Surv(…) against the data.
 
-    expression : the left-hand side, quoted columns under their aliases
-    trusted : as of `formula.read`
+    Parameters
+    ----------
+    expression
+        the left-hand side, quoted columns under their aliases
+    trusted
+        as of `formula.read`
 
     Raises
     ------
-    BadFormula : arguments that Surv does not take
-    WrongType, OutOfSupport : an event that is text, or has other values than its codes
+    BadFormula
+        arguments that Surv does not take
+    WrongType, OutOfSupport
+        an event that is text, or has other values than its codes
     """
     kind, texts = _arguments(expression.strip())
     parts = tuple(_part(text, frame, trusted) for text in texts)
@@ -172,10 +187,16 @@ def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
         if event.spec is None and is_categorical(block[event.required[0]], event.required[0]):
             level = block[event.required[0]].dropna().iloc[-1]
             raise WrongType(
-                f"the event of {expression} is the column {event.required[0]!r}, which is text ({level!r} …). Say which level means that "
+                f"the event of {expression} is the column {event.required[0]!r}, which is text ({level!r} "
+                "…). Say which level means that "
                 f"it happened: {event.expression} == {level!r}."
             )
-    values = {float(v) for block in frame.blocks(list(event.required)) for v in np.unique(_values(event, block)) if v == v}
+    values = {
+        float(v)
+        for block in frame.blocks(list(event.required))
+        for v in np.unique(_values(event, block))
+        if v == v
+    }
     if kind != "interval" and 2.0 in values and values <= {1.0, 2.0}:
         return replace(found, first=1.0)
     for value in sorted(values - set(_codes(kind))):
@@ -201,13 +222,15 @@ def _bad_event(surv: Surv, row: int, value: float) -> OutOfSupport:
     }.get(surv.kind, "1 (or True: it happened) and 0 (not by then); or 2 and 1 throughout, as R takes them")
     name = surv.parts[-1].expression
     return OutOfSupport(
-        f"the event of {surv.expression} is {value:g} in row {row}. Accepted: {accepted}. For one of several codes write "
+        f"the event of {surv.expression} is {value:g} in row {row}. Accepted: {accepted}. For one of several "
+        "codes write "
         f"{name} == {value:g}."
     )
 
 
 def _values(part: Response, frame: pd.DataFrame) -> np.ndarray:
-    """An argument as float64, NaN where a column that it reads is missing: NaN == 2 would be False, and a row censored."""
+    """An argument as float64, NaN where a column that it reads is missing: NaN == 2 would be False, and a row
+    censored."""
     values = part.values(frame)
     if part.spec is None:
         return values
@@ -242,8 +265,15 @@ def _arguments(expression: str) -> tuple[str, list[str]]:
     free = [role for role in ROLES[kind] if role not in named]
     named |= dict(zip(free, call.args, strict=False))
     if set(named) != set(ROLES[kind]) or len(call.args) != len(free):
-        hint = " Without an event every time was observed: leave Surv out." if len(call.args) + len(call.keywords) == 1 else ""
-        raise BadFormula(f"the response {shown!r} has other arguments than {', '.join(ROLES[kind])}. Accepted: {FORMS}.{hint}")
+        hint = (
+            " Without an event every time was observed: leave Surv out."
+            if len(call.args) + len(call.keywords) == 1
+            else ""
+        )
+        raise BadFormula(
+            f"the response {shown!r} has other arguments than {', '.join(ROLES[kind])}. Accepted: "
+            f"{FORMS}.{hint}"
+        )
     return kind, [(ast.get_source_segment(expression, named[role]) or "").strip() for role in ROLES[kind]]
 
 
@@ -252,5 +282,7 @@ def _kind(given: Plain, positional: int, named: set[str], shown: str) -> str:
         return "counting" if named & {"time2", "start", "stop"} or positional + len(named) == 3 else "right"
     kind = given.value if isinstance(given, ast.Constant) else None
     if kind not in ROLES:
-        raise BadFormula(f"the response {shown!r} has an unknown type. Accepted: {', '.join(map(repr, ROLES))}.")
+        raise BadFormula(
+            f"the response {shown!r} has an unknown type. Accepted: {', '.join(map(repr, ROLES))}."
+        )
     return str(kind)

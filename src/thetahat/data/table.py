@@ -1,6 +1,7 @@
 """Table: rows of a data frame or a file, as the source of a regression.
 
-`Encoder` turns columns into the tensors that `models.regression` reads, and remembers how, so that new rows are encoded alike:
+`Encoder` turns columns into the tensors that `models.regression` reads, and remembers how, so that new rows
+are encoded alike:
 
     y                (n,)       the response; codes 0 … k − 1 if it is categorical
     x0, x1 …         (n, q)     dense columns of predictor 0, 1 …; a window of the user's own memory where that is possible
@@ -56,11 +57,20 @@ class Extras:
         return tuple(sorted(set(self.columns.values())))
 
     def missing(self, block: pd.DataFrame, first: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-        values = {name: torch.from_numpy(np.array(numeric_column(block, column))) for name, column in self.columns.items()}
+        values = {
+            name: torch.from_numpy(np.array(numeric_column(block, column)))
+            for name, column in self.columns.items()
+        }
         for name, value in values.items():
-            needed = torch.as_tensor(self.family is None or self.family.needs(name, values)).expand(len(block)).numpy()
+            needed = (
+                torch.as_tensor(self.family is None or self.family.needs(name, values))
+                .expand(len(block))
+                .numpy()
+            )
             lost = np.isnan(value.numpy()) & needed
-            finite(np.where(needed & ~lost, value.numpy(), 0.0), f"column {self.columns[name]!r}", Place(first))
+            finite(
+                np.where(needed & ~lost, value.numpy(), 0.0), f"column {self.columns[name]!r}", Place(first)
+            )
             if lost.any():
                 yield self.columns[name], lost
 
@@ -82,7 +92,9 @@ class Encoder:
     def required(self) -> tuple[str, ...]:
         """The columns that a fit reads."""
         wanted = set(self.predictors) | set(self.response.required)
-        wanted |= {v for v in self.extras.values() if isinstance(v, str)} | ({self.weights} if self.weights else set())
+        wanted |= {v for v in self.extras.values() if isinstance(v, str)} | (
+            {self.weights} if self.weights else set()
+        )
         wanted |= set(self.carried)
         return tuple(sorted(wanted))
 
@@ -95,7 +107,14 @@ class Encoder:
             sometimes.append(self.response)
         else:
             always |= set(self.response.required)
-        return Selection(frame, sorted(always), weights=self.weights, carried=self.carried, missing=missing, sometimes=sometimes)
+        return Selection(
+            frame,
+            sorted(always),
+            weights=self.weights,
+            carried=self.carried,
+            missing=missing,
+            sometimes=sometimes,
+        )
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -120,7 +139,9 @@ class Encoder:
                     tensors[f"value{slot}.{j}"] = torch.from_numpy(finite(value, term.term, place))
             offset = design.offsets(frame)
             if offset is not None:
-                tensors[f"offset{slot}"] = torch.from_numpy(finite(offset, f"the offset of {design.formula!r}", place))
+                tensors[f"offset{slot}"] = torch.from_numpy(
+                    finite(offset, f"the offset of {design.formula!r}", place)
+                )
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:
@@ -142,18 +163,32 @@ class Encoder:
 class Table:
     """Rows of a data frame or a file, complete in the columns that the model reads.
 
+    A file too large for memory is read again at each pass; the first pass checks it.
+
     Parameters
     ----------
-    frame : the data
-    encoder : how they become tensors
-    family : whose support the response must lie in
-    missing : "drop" leaves rows with a missing value out and counts them (`dropped`); "raise" refuses them
-    block : rows a batch; None: more of them where a category is so wide that each batch has a large sum of its own
-
-    A file too large for memory is read again at each pass; the first pass checks it.
+    frame
+        the data
+    encoder
+        how they become tensors
+    family
+        whose support the response must lie in
+    missing
+        "drop" leaves rows with a missing value out and counts them (`dropped`); "raise" refuses them
+    block
+        rows a batch; None: more of them where a category is so wide that each batch has a large sum of its
+        own
     """
 
-    def __init__(self, frame: Frame, encoder: Encoder, family: Family, *, missing: str = "drop", block: int | None = None):
+    def __init__(
+        self,
+        frame: Frame,
+        encoder: Encoder,
+        family: Family,
+        *,
+        missing: str = "drop",
+        block: int | None = None,
+    ):
         rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
@@ -171,7 +206,10 @@ class Table:
             total += batch.total
             self.fractional += int((batch.count != batch.count.round()).sum()) if batch.counted else 0
         if self.rows == 0 and self.dropped == frame.size:
-            raise EmptyData(f"all {self.dropped} rows of {frame.name} have a missing value in {', '.join(encoder.required)}.")
+            raise EmptyData(
+                f"all {self.dropped} rows of {frame.name} have a missing value in "
+                f"{', '.join(encoder.required)}."
+            )
         if not total > 0:
             raise BadWeights(ALL_ZERO)
         self.total = total
@@ -186,7 +224,8 @@ class Table:
 
     @property
     def scored_in(self) -> str:
-        """What a density is per once `log_determinant` has been added: the column, where the response is a known function of one."""
+        """What a density is per once `log_determinant` has been added: the column, where the response is a
+        known function of one."""
         return self.encoder.response.observed
 
     @property
@@ -195,7 +234,8 @@ class Table:
         return joined(digest.hexdigest() for digest in self._digests.values())
 
     def log_determinant(self, batch: Batch) -> Tensor | None:
-        """log |dt/dy|, (n,), of a response t = f(y) with f one-to-one (log, log1p, log2, log10, sqrt, exp, expm1); None: none is needed.
+        """log |dt/dy|, (n,), of a response t = f(y) with f one-to-one (log, log1p, log2, log10, sqrt, exp,
+        expm1); None: none is needed.
 
         log p(y) = log p(t) + log |dt/dy|
         """
@@ -225,14 +265,16 @@ class Table:
         column = whole.read([name])[name].to_numpy()
         return column if self.kept is None else column[self.kept]
 
-    # ---- reading -------------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------------------
 
     def _survey(self) -> Iterator[Batch]:
         """The first pass: check every row, and keep the tensors if they fit in memory."""
         first = 0
         parts, masks = [], []
         for frame in (
-            self.frame.whole.blocks(self.encoder.required) if self.streamed else [Frame.read(self.frame, self.encoder.required)]
+            self.frame.whole.blocks(self.encoder.required)
+            if self.streamed
+            else [Frame.read(self.frame, self.encoder.required)]
         ):
             kept, dropped = self.frame.used(frame)
             place = Place(first, kept)
@@ -269,10 +311,14 @@ class Table:
         if bool(inside.all()):
             return
         at = int(torch.nonzero(~inside)[0, 0])
-        with_extras = "".join(f", {k} = {float(v[at]):g}" for k, v in extras.items() if not torch.isnan(v[at]))
+        with_extras = "".join(
+            f", {k} = {float(v[at]):g}" for k, v in extras.items() if not torch.isnan(v[at])
+        )
         raise OutOfSupport(
-            f"row {place.row(at)}: {self.encoder.response.units} = {float(batch['y'][at]):g}{with_extras}, to which {self.family} "
-            f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such rows.)"
+            f"row {place.row(at)}: {self.encoder.response.units} = {float(batch['y'][at]):g}{with_extras}, "
+            f"to which {self.family} "
+            f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such "
+            "rows.)"
         )
 
 
@@ -286,18 +332,24 @@ def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
 
 
 def new_rows(encoder: Encoder, data: Data, family: Family | None = None) -> Batch:
-    """Predictors of rows that the fit has not seen, by the encodings that it remembers. A missing one is an error: nothing is dropped."""
+    """Predictors of rows that the fit has not seen, by the encodings that it remembers. A missing one is an
+    error: nothing is dropped."""
     batch, alignment = aligned_rows(encoder, data, family)
     if alignment.kept is not None:
         row = int(np.flatnonzero(~alignment.kept)[0])
-        raise DataError(f"row {row} has a missing value in a column that the model reads: every row is needed here.")
+        raise DataError(
+            f"row {row} has a missing value in a column that the model reads: every row is needed here."
+        )
     return batch
 
 
 def aligned_rows(encoder: Encoder, data: Data, family: Family | None = None) -> tuple[Batch, Alignment]:
     """The rows of new data that are complete in what a prediction reads, and where they stand among all.
 
-    family : says which rows need an extra; None: all do
+    Parameters
+    ----------
+    family
+        says which rows need an extra; None: all do
     """
     frame = Frame(data)
     given = {n: c for n, c in encoder.extras.items() if isinstance(c, str) and c in frame.columns}
@@ -311,17 +363,25 @@ def aligned_rows(encoder: Encoder, data: Data, family: Family | None = None) -> 
     for _, found in Extras(given, family).missing(block):
         missing |= found
     if missing.all() and needed:
-        raise DataError(f"every row has a missing value in {', '.join(needed)}: there is nothing to predict from.")
+        raise DataError(
+            f"every row has a missing value in {', '.join(needed)}: there is nothing to predict from."
+        )
     kept = ~missing if missing.any() else None
     block = block if kept is None else block.loc[kept, needed]
     batch = encoder.encode(block, response=False, place=Place(0, kept))
     return batch, Alignment(frame.size, kept, frame.index)
 
 
-def numeric_tensors(frame: Frame, columns: Sequence[str] = (), optional: Collection[str] = ()) -> dict[str, Tensor]:
-    """Columns (all, without a choice) as float64 tensors, for a model that reads them by name. A missing value is refused by name.
+def numeric_tensors(
+    frame: Frame, columns: Sequence[str] = (), optional: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Columns (all, without a choice) as float64 tensors, for a model that reads them by name. A missing
+    value is refused by name.
 
-    optional : columns in which NaN and ±∞ are let through
+    Parameters
+    ----------
+    optional
+        columns in which NaN and ±∞ are let through
     """
     chosen = list(columns) or list(frame.columns)
     block = frame.read(chosen)
@@ -330,10 +390,16 @@ def numeric_tensors(frame: Frame, columns: Sequence[str] = (), optional: Collect
         found = None if name in optional else missing_rows(block[name])
         if found is not None:
             raise NotFinite(
-                f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own sees every row: drop it first."
+                f"column {name!r} is missing in row {int(np.flatnonzero(found)[0])}. A model of one's own "
+                "sees every row: drop it first."
             )
         if is_categorical(block[name], name):
-            raise WrongType(f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it out.")
+            raise WrongType(
+                f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it "
+                "out."
+            )
         values = numeric_column(block, name)
-        out[name] = torch.from_numpy(np.array(values) if name in optional else finite(values, f"column {name!r}", ALL))
+        out[name] = torch.from_numpy(
+            np.array(values) if name in optional else finite(values, f"column {name!r}", ALL)
+        )
     return out

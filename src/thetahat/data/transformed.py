@@ -22,21 +22,31 @@ class Transformed:
 
         log p(x) = log p(t) + log |det ∂t/∂x|
 
-    A model is fitted to t, and a score adds the log-determinant: it is a density of x, per unit of x, on the fingerprint of x, and compares with that
-    of a model of x itself. Means and scales are learnt from these data, once; `like(other)` maps other data by the same constants.
+    A model is fitted to t, and a score adds the log-determinant: it is a density of x, per unit of x, on the
+    fingerprint of x, and compares with that of a model of x itself. Means and scales are learnt from these
+    data, once; `like(other)` maps other data by the same constants.
 
     Parameters
     ----------
-    data : an array (n, d) or (n,), a table of numbers (its columns in their order), or a source
-    maps : "standardise", "whiten", "log", "logit", or a map such as `th.data.maps.Log(columns=(0, 2))`, in the order in which they are applied
-    target : the tensor that is mapped
+    data
+        an array (n, d) or (n,), a table of numbers (its columns in their order), or a source
+    maps
+        "standardise", "whiten", "log", "logit", or a map such as `th.data.maps.Log(columns=(0, 2))`, in the
+        order in which they are applied
+    target
+        the tensor that is mapped
 
     Raises
     ------
-    OutOfSupport : the first row, and its column, that a map cannot take
-    NotFinite, DataError : a value that is no number; a column without a scale
-    BadArgument : no map, or an unknown one
+    OutOfSupport
+        the first row, and its column, that a map cannot take
+    NotFinite, DataError
+        a value that is no number; a column without a scale
+    BadArgument
+        no map, or an unknown one
 
+    Examples
+    --------
     >>> x = torch.tensor([[1.0, 10.0], [2.0, 30.0], [4.0, 20.0]], dtype=torch.float64)
     >>> source = Transformed(x, "log", "standardise")
     >>> source.units, source.scored_in, source.whole["y"].mean(0).abs().max() < 1e-12
@@ -47,7 +57,9 @@ class Transformed:
 
     def __init__(self, data: Data, *maps: str | Map, target: str = "y"):
         if not maps:
-            raise BadArgument(f"Transformed(data, map, …): no map is given. Accepted: {', '.join(map(repr, _maps.NAMED))}.")
+            raise BadArgument(
+                f"Transformed(data, map, …): no map is given. Accepted: {', '.join(map(repr, _maps.NAMED))}."
+            )
         self.target = target
         self.inner = _source(data, target)
         x, count = _observations(self.inner, target)
@@ -70,7 +82,7 @@ class Transformed:
             x = each.forward(x)
         return out
 
-    # ---- a source --------------------------------------------------------------------------------------------------------
+    # ---- a source ------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int | None:
@@ -119,12 +131,17 @@ class Transformed:
         return _maps.inverse(self.maps, torch.as_tensor(t, dtype=torch.float64))[0]
 
     def _mapped(self, batch: Batch) -> Batch:
-        return _replaced(batch, self.target, _maps.forward(self.maps, batch[self.target].to(torch.float64))[0])
+        return _replaced(
+            batch, self.target, _maps.forward(self.maps, batch[self.target].to(torch.float64))[0]
+        )
 
 
 def observations(data: Data, target: str = "y") -> Tensors:
-    """An array (n, d) or (n,), or a table of numbers whose columns are the components, as a source of vectors.
+    """An array (n, d) or (n,), or a table of numbers whose columns are the components, as a source of
+    vectors.
 
+    Examples
+    --------
     >>> observations({"a": [1.0, 2.0], "b": [3.0, 4.0]}).whole["y"].tolist()
     [[1.0, 3.0], [2.0, 4.0]]
     """
@@ -136,7 +153,10 @@ def observations(data: Data, target: str = "y") -> Tensors:
         return Tensors({target: torch.stack(list(columns.values()), -1)}, target=target, copy=False)
     array = np.asarray(data.detach().cpu() if isinstance(data, Tensor) else data)
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
-        raise BadArgument(f"observations are an array of numbers, (n,) or (n, d); received {array.dtype} of shape {array.shape}.")
+        raise BadArgument(
+            f"observations are an array of numbers, (n,) or (n, d); received {array.dtype} of shape "
+            f"{array.shape}."
+        )
     return Tensors({target: torch.tensor(array, dtype=torch.float64)}, target=target, copy=False)
 
 
@@ -154,7 +174,10 @@ def _observations(source: Source, target: str) -> tuple[Tensor, Tensor]:
     if bool(bad.any()):
         at = torch.nonzero(bad)[0].tolist()
         where = f"row {at[0]}" + (f", column {at[1]}" if len(at) > 1 else "")
-        raise NotFinite(f"{where} of {target!r} is {float(x[tuple(at)])}. Every value must be finite ({int(bad.sum())} are not).")
+        raise NotFinite(
+            f"{where} of {target!r} is {float(x[tuple(at)])}. Every value must be finite ({int(bad.sum())} "
+            "are not)."
+        )
     return x, torch.cat([count for _, count in found])
 
 

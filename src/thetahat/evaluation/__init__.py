@@ -1,1 +1,2 @@
-"""From a model and data: scores and their comparison, predictions, residuals, marginal effects, calibration."""
+"""From a model and data: scores and their comparison, predictions, residuals, marginal effects,
+calibration."""

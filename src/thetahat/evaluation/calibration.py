@@ -4,7 +4,9 @@
                   whose mean nobody has seen: P(T ≤ t) at one time, predicted against Kaplan and Meier's
     pit           u = F(y | x), a histogram: flat if every predictive distribution is right
 
-Source: Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference.
+References
+----------
+Dawid (1984), Statistical theory: the prequential approach (PIT); Wilson (1927), Probable inference.
 """
 
 from __future__ import annotations
@@ -36,20 +38,28 @@ def calibration(
 
     Parameters
     ----------
-    model : at θ̂, of a family with a mean
-    source : with the response
-    bins : so many, of equal numbers of observations; rows of one prediction stay together, so there may be fewer
-    level : of the intervals of what was observed: Wilson's for shares (Bernoulli, binomial), normal for means
-    at : of censored times: the time t of P(T ≤ t); None: the median of the times at which something happened
+    model
+        at θ̂, of a family with a mean
+    source
+        with the response
+    bins
+        so many, of equal numbers of observations; rows of one prediction stay together, so there may be fewer
+    level
+        of the intervals of what was observed: Wilson's for shares (Bernoulli, binomial), normal for means
+    at
+        of censored times: the time t of P(T ≤ t); None: the median of the times at which something happened
 
     Returns
     -------
-    a row a bin: predicted, observed, low, high, n (observations; trials of a binomial). `attrs["at"]`: t of censored times
+    pd.DataFrame
+        a row a bin: predicted, observed, low, high, n (observations; trials of a binomial). `attrs["at"]`: t
+        of censored times
 
     Raises
     ------
-    BadArgument : a family without a mean, a level or a number of bins that cannot be; `at` of times that are not censored; rows that are
-        known only to lie in an interval, of which Kaplan and Meier say nothing
+    BadArgument
+        a family without a mean, a level or a number of bins that cannot be; `at` of times that are not
+        censored; rows that are known only to lie in an interval, of which Kaplan and Meier say nothing
     """
     check(bins, level)
     family = family_for(model, "mean")
@@ -73,7 +83,8 @@ def calibration(
     if share:
         low, high = wilson(o * n, n, level)
     else:
-        # the spread about the predictions: within a bin these differ, and that is no doubt about the observed mean
+        # the spread about the predictions: within a bin these differ, and that is no doubt about the observed
+        # mean
         rest = observed - predicted
         error = np.sqrt(np.bincount(code, count * (rest - (o - p)[code]) ** 2) / np.maximum(n - 1, 1) / n)
         error[n <= 1] = np.nan
@@ -81,14 +92,19 @@ def calibration(
     return pd.DataFrame({"predicted": p, "observed": o, "low": low, "high": high, "n": n})
 
 
-def _of_times(model: ModelLike, source: Batch | Source, bins: int, level: float, at: float | None) -> pd.DataFrame:
+def _of_times(
+    model: ModelLike, source: Batch | Source, bins: int, level: float, at: float | None
+) -> pd.DataFrame:
     """P(T ≤ at), predicted and by Kaplan and Meier, in groups of equal predicted risk."""
     read = list(batches(source, model))
-    time, event, entry, count = (np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True))
+    time, event, entry, count = (
+        np.concatenate(part) for part in zip(*(_watched(model, b) for b in read), strict=True)
+    )
     if at is None:
         if not event.any():
             raise BadArgument(
-                "no row says when something happened: every time is censored, and there is nothing to compare with."
+                "no row says when something happened: every time is censored, and there is nothing to "
+                "compare with."
             )
         at = float(np.quantile(time[event & seen(count)], 0.5, method="inverted_cdf"))
     if not np.isfinite(at):
@@ -98,11 +114,21 @@ def _of_times(model: ModelLike, source: Batch | Source, bins: int, level: float,
     code = binned(risk, count, bins)
     n = np.bincount(code, count)
     lasted = [
-        kaplan_meier(time[code == b], event[code == b], at, level, entry=entry[code == b], count=count[code == b])
+        kaplan_meier(
+            time[code == b], event[code == b], at, level, entry=entry[code == b], count=count[code == b]
+        )
         for b in range(len(n))
     ]
     observed, high, low = 1 - np.array(lasted).T
-    out = pd.DataFrame({"predicted": np.bincount(code, count * risk) / n, "observed": observed, "low": low, "high": high, "n": n})
+    out = pd.DataFrame(
+        {
+            "predicted": np.bincount(code, count * risk) / n,
+            "observed": observed,
+            "low": low,
+            "high": high,
+            "n": n,
+        }
+    )
     out.attrs["at"] = at
     return out
 
@@ -113,11 +139,17 @@ def _watched(model: ModelLike, batch: Batch) -> tuple[np.ndarray, np.ndarray, np
     event = extras.get("event", torch.ones(len(batch))).expand(len(batch))
     if bool((((event != 0) & (event != 1)) & (batch.count > 0)).any()):
         raise BadArgument(
-            "some rows are known only to lie in an interval, or below a bound: Kaplan and Meier's estimate is of times that were seen or "
+            "some rows are known only to lie in an interval, or below a bound: Kaplan and Meier's estimate "
+            "is of times that were seen or "
             "censored to the right."
         )
     entry = extras.get("entry", extras.get("low", torch.full((1,), -math.inf))).expand(len(batch))
-    parts = (response_of(model, batch), event == 1, torch.where(torch.isnan(entry), -math.inf, entry), batch.count)
+    parts = (
+        response_of(model, batch),
+        event == 1,
+        torch.where(torch.isnan(entry), -math.inf, entry),
+        batch.count,
+    )
     time, happened, entered, count = (part.numpy() for part in parts)
     return time, happened, entered, count.astype(np.float64)
 
@@ -125,7 +157,11 @@ def _watched(model: ModelLike, batch: Batch) -> tuple[np.ndarray, np.ndarray, np
 def _risk(model: ModelLike, batch: Batch, at: float) -> np.ndarray:
     """P(T ≤ at) of each row, whenever it entered."""
     parameters = parameters_of(model, batch)
-    extras = {name: v for name, v in extras_of(model, batch).items() if name not in ("event", "upper", "entry", "low", "high")}
+    extras = {
+        name: v
+        for name, v in extras_of(model, batch).items()
+        if name not in ("event", "upper", "entry", "low", "high")
+    }
     t = torch.full((len(batch),), at, dtype=torch.float64)
     with torch.no_grad():
         out: np.ndarray = model.family.cdf(t, *parameters, **extras).numpy()
@@ -137,6 +173,8 @@ def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[n
 
         (p̂ + z²/2n ± z·√(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)
 
+    Examples
+    --------
     >>> low, high = wilson(np.array([0.0]), np.array([10.0]))
     >>> float(low[0]), round(float(high[0]), 6)
     (0.0, 0.277533)
@@ -148,16 +186,21 @@ def wilson(successes: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[n
     return np.maximum((centre - half) / (1 + z2 / n), 0.0), np.minimum((centre + half) / (1 + z2 / n), 1.0)
 
 
-def pit(model: ModelLike, source: Batch | Source, *, bins: int = 20, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def pit(
+    model: ModelLike, source: Batch | Source, *, bins: int = 20, level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
     """The histogram of u = F(y | x), masses spread at random (`residuals`).
 
     Returns
     -------
-    a row a bin: left, right, count, expected, low, high: between which a count falls with probability `level` if the model is true
+    pd.DataFrame
+        a row a bin: left, right, count, expected, low, high: between which a count falls with probability
+        `level` if the model is true
 
     Raises
     ------
-    BadArgument : a family without a cdf
+    BadArgument
+        a family without a cdf
     """
     check(bins, level)
     u = ndtr(residuals(model, source, "quantile", seed=seed))
@@ -166,7 +209,16 @@ def pit(model: ModelLike, source: Batch | Source, *, bins: int = 20, level: floa
     found = np.histogram(u, edges, weights=count)[0]
     n = float(count.sum())
     low, high = binom.ppf((1 - level) / 2, round(n), 1 / bins), binom.ppf((1 + level) / 2, round(n), 1 / bins)
-    return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": found, "expected": n / bins, "low": low, "high": high})
+    return pd.DataFrame(
+        {
+            "left": edges[:-1],
+            "right": edges[1:],
+            "count": found,
+            "expected": n / bins,
+            "low": low,
+            "high": high,
+        }
+    )
 
 
 def _seen(parts: list[np.ndarray]) -> np.ndarray:
@@ -181,7 +233,8 @@ def seen(count: np.ndarray) -> np.ndarray:
 
 
 def binned(predicted: np.ndarray, count: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions (to rounding) together."""
+    """The bin of each row, 0 … B − 1, none empty: quantiles of the prediction, equal predictions (to
+    rounding) together."""
     order = np.argsort(predicted, kind="stable")
     ordered = predicted[order]
     new = np.diff(ordered, prepend=-np.inf) > SAME * np.abs(ordered).max()

@@ -2,15 +2,18 @@
 
     δ_b = E[hit − p | bin b],      Δ² = Σ_b w_b δ_b²,      w_b = n_b / N
 
-p is the probability said of the most probable category (or of each), hit whether it was the one, a bin holds rows of nearly equal p, equally many.
-The mean d̄_b of a bin is off by chance, so that Σ w_b d̄_b² and Σ w_b |d̄_b|, the expected calibration error, are too large, the more so the
-more bins there are, and never 0. What chance adds to the squares is known, and is taken off:
+p is the probability said of the most probable category (or of each), hit whether it was the one, a bin holds
+rows of nearly equal p, equally many. The mean d̄_b of a bin is off by chance, so that Σ w_b d̄_b² and Σ w_b
+|d̄_b|, the expected calibration error, are too large, the more so the more bins there are, and never 0. What
+chance adds to the squares is known, and is taken off:
 
     D = Σ_b w_b (d̄_b² − v_b),      v_b = s_b² / n_b,      E[D] = Δ²
 
-Source: Kumar, Liang and Ma (2019), Verified uncertainty calibration, §4 (the debiased estimator; here v_b is the variance of hit − p itself);
-Guo et al. (2017), On calibration of modern neural networks (top label); Nixon et al. (2019), Measuring calibration in deep learning (equal-mass
-bins, by category).
+References
+----------
+Kumar, Liang and Ma (2019), Verified uncertainty calibration, §4 (the debiased estimator; here v_b is the
+variance of hit − p itself); Guo et al. (2017), On calibration of modern neural networks (top label); Nixon et
+al. (2019), Measuring calibration in deep learning (equal-mass bins, by category).
 """
 
 from __future__ import annotations
@@ -34,17 +37,25 @@ CELLS = 2**22  # resampled counts held at once
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """How far said probabilities are from what happened, root mean square, and between which values that lies.
+    """How far said probabilities are from what happened, root mean square, and between which values that
+    lies.
 
     Parameters
     ----------
-    value : √max(D, 0), between 0 and 1: free of the upward bias of the plain one
-    low, high : the interval of Δ
-    level : of it
-    squared : D itself, without bias, and below 0 in about half of all samples if the calibration is perfect
-    expected : Σ_b w_b |d̄_b|, the expected calibration error as it is commonly told: too large by what chance adds
-    of : which probability
-    bins : how many there were, of all categories together
+    value
+        √max(D, 0), between 0 and 1: free of the upward bias of the plain one
+    low, high
+        the interval of Δ
+    level
+        of it
+    squared
+        D itself, without bias, and below 0 in about half of all samples if the calibration is perfect
+    expected
+        Σ_b w_b |d̄_b|, the expected calibration error as it is commonly told: too large by what chance adds
+    of
+        which probability
+    bins
+        how many there were, of all categories together
     """
 
     value: float
@@ -58,7 +69,8 @@ class CalibrationError:
 
     def __str__(self) -> str:
         return (
-            f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), root mean square, of {self.of}, "
+            f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), root "
+            f"mean square, of {self.of}, "
             f"{self.bins} bins; expected {self.expected:.4f} with its bias"
         )
 
@@ -75,31 +87,49 @@ def calibration_error(
 ) -> CalibrationError:
     """The debiased root-mean-square calibration error, by bins of equal numbers.
 
-    The interval inverts a test: a Δ is in it if D is between the quantiles of c + 2√c Σ w u e + Σ w (e² − v), c = Δ², u the direction of d̄
-    scaled to Σ w u² = 1, e the errors of the bins' means in rows drawn with replacement. So its lower end is 0 wherever perfect
-    calibration could have given D: in (1 + level)/2 of all samples, if the calibration is perfect.
+    The interval inverts a test: a Δ is in it if D is between the quantiles of c + 2√c Σ w u e + Σ w (e² − v),
+    c = Δ², u the direction of d̄ scaled to Σ w u² = 1, e the errors of the bins' means in rows drawn with
+    replacement. So its lower end is 0 wherever perfect calibration could have given D: in (1 + level)/2 of
+    all samples, if the calibration is perfect.
 
     Parameters
     ----------
-    model : at θ̂, of a category or of {0, 1}; or of preferences, where a category is an outcome of the pair ("top" alone: which of the
-        two is called first is arbitrary; of a pair with equal odds, half of each is what happened)
-    source : with the response
-    of : "top", the most probable category (of two, the second's probability); "classes", each category's, every category alike:
-        Δ² is then the mean over categories
-    bins : of each category
-    level, draws, seed : of the interval
+    model
+        at θ̂, of a category or of {0, 1}; or of preferences, where a category is an outcome of the pair
+        ("top" alone: which of the two is called first is arbitrary; of a pair with equal odds, half of each
+        is what happened)
+    source
+        with the response
+    of
+        "top", the most probable category (of two, the second's probability); "classes", each category's,
+        every category alike: Δ² is then the mean over categories
+    bins
+        of each category
+    level, draws, seed
+        of the interval
 
     Raises
     ------
-    BadArgument : the response is not a category
+    BadArgument
+        the response is not a category
 
-    Source: Kumar, Liang and Ma (2019), Verified uncertainty calibration, §4.
+    References
+    ----------
+    Kumar, Liang and Ma (2019), Verified uncertainty calibration, §4.
     """
     check(bins, level)
     if of not in OF:
         raise BadArgument(f"of={of!r}. Accepted: {', '.join(map(repr, OF))}.")
-    said, hit, count = _judged(model, source, of) if isinstance(model, Pairwise) else _forecasts(model, source, of)
-    name = "each category" if of == "classes" else "P(second category)" if said.shape[1] == 1 else "the most probable category"
+    said, hit, count = (
+        _judged(model, source, of) if isinstance(model, Pairwise) else _forecasts(model, source, of)
+    )
+    name = (
+        "each category"
+        if of == "classes"
+        else "P(second category)"
+        if said.shape[1] == 1
+        else "the most probable category"
+    )
     if of == "top" and said.shape[1] > 1:
         top = said.argmax(1, keepdims=True)
         said, hit = np.take_along_axis(said, top, 1), np.take_along_axis(hit, top, 1)
@@ -121,11 +151,16 @@ def calibration_error(
         slope.append(2 * (w * u) @ error)
         centre.append(w @ (error**2 - spread))
     low, high = _inverted(D, np.concatenate(slope), np.concatenate(centre), level)
-    return CalibrationError(float(np.sqrt(max(D, 0.0))), low, high, level, D, float(w @ np.abs(mean)), name, len(w))
+    return CalibrationError(
+        float(np.sqrt(max(D, 0.0))), low, high, level, D, float(w @ np.abs(mean)), name, len(w)
+    )
 
 
-def _forecasts(model: ModelLike, source: Batch | Source, of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Said probabilities and what happened, (n, K), and counts, (n,); of two categories the second alone, (n, 1)."""
+def _forecasts(
+    model: ModelLike, source: Batch | Source, of: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Said probabilities and what happened, (n, K), and counts, (n,); of two categories the second alone, (n,
+    1)."""
     family = family_for(model, "probabilities")
     parts = []
     for batch in batches(source, model):
@@ -136,7 +171,9 @@ def _forecasts(model: ModelLike, source: Batch | Source, of: str) -> tuple[np.nd
             mean = mean_of(model, batch).double().numpy()
             p = np.stack([1 - mean, mean], 1)
         else:
-            raise BadArgument(f"{family} does not describe a category, so no probability of one is off. See `calibration`.")
+            raise BadArgument(
+                f"{family} does not describe a category, so no probability of one is off. See `calibration`."
+            )
         hit = (y[:, None] == np.arange(p.shape[1])).astype(np.float64)
         if p.shape[1] == 2:
             p, hit = p[:, 1:], hit[:, 1:]
@@ -168,9 +205,12 @@ class _Table:
 
     Parameters
     ----------
-    codes : (n, K), the bin of each row for each category, all bins numbered through
-    difference : (n, K), hit − p
-    count : (n,)
+    codes
+        (n, K), the bin of each row for each category, all bins numbered through
+    difference
+        (n, K), hit − p
+    count
+        (n,)
     """
 
     def __init__(self, codes: np.ndarray, difference: np.ndarray, count: np.ndarray):
@@ -178,11 +218,14 @@ class _Table:
         M = int(codes.max()) + 1
         rows, columns = codes.T.reshape(-1), np.tile(np.arange(n), K)
         d = difference.T.reshape(-1)
-        self.sums = [scipy.sparse.csr_array((x, (rows, columns)), shape=(M, n)) for x in (np.ones_like(d), d, d**2)]
+        self.sums = [
+            scipy.sparse.csr_array((x, (rows, columns)), shape=(M, n)) for x in (np.ones_like(d), d, d**2)
+        ]
         self.weight = self.sums[0] @ count / (count.sum() * K)
 
     def moments(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """d̄_b and v_b, (M, R), of counts (n, R). A bin of one row has no variance; one of none is perfect."""
+        """d̄_b and v_b, (M, R), of counts (n, R). A bin of one row has no variance; one of none is
+        perfect."""
         n, total, square = (s @ counts for s in self.sums)
         mean = total / np.maximum(n, 1)
         spread = np.maximum(square - n * mean**2, 0.0) / np.maximum(n - 1, 1)

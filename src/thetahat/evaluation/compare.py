@@ -4,9 +4,9 @@
 
 Pairing is what makes it sharp: what both models find hard to predict cancels.
 
-What is known of the true log-likelihoods decides what may be said. An exact value and an unbiased estimate are values. A lower bound
-says "at least so much": above an exact value it proves its model better; below one it proves nothing, and its model is not ranked as
-worse.
+What is known of the true log-likelihoods decides what may be said. An exact value and an unbiased estimate
+are values. A lower bound says "at least so much": above an exact value it proves its model better; below one
+it proves nothing, and its model is not ranked as worse.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ class Pair:
 
     Parameters
     ----------
-    better, worse : the names
-    difference : Σ c (v_better − v_worse), nats; larger than 0
-    standard_error : of the difference, over independent units
-    relation : "=" the difference is known; "≥" it is at least so large (worse is exact, better a bound); "?" its sign is not known
+    better, worse
+        the names
+    difference
+        Σ c (v_better − v_worse), nats; larger than 0
+    standard_error
+        of the difference, over independent units
+    relation
+        "=" the difference is known; "≥" it is at least so large (worse is exact, better a bound); "?" its
+        sign is not known
     """
 
     better: str
@@ -54,7 +59,11 @@ class Pair:
             return math.nan
         if self.difference == 0:
             return 0.0
-        return self.difference / self.standard_error if self.standard_error > 0 else math.copysign(math.inf, self.difference)
+        return (
+            self.difference / self.standard_error
+            if self.standard_error > 0
+            else math.copysign(math.inf, self.difference)
+        )
 
     def __str__(self) -> str:
         size = f"{self.difference:.4g}"
@@ -77,9 +86,12 @@ class Comparison:
 
     Parameters
     ----------
-    scores : name → score, best value first
-    pairs : of every two of them
-    note : what has to be said besides (scored on the data that were fitted)
+    scores
+        name → score, best value first
+    pairs
+        of every two of them
+    note
+        what has to be said besides (scored on the data that were fitted)
     """
 
     scores: dict[str, Score]
@@ -92,7 +104,8 @@ class Comparison:
 
     @property
     def best(self) -> str:
-        """The name with the largest value: the best, unless a bound is undecided against it (its rank is then a range)."""
+        """The name with the largest value: the best, unless a bound is undecided against it (its rank is
+        then a range)."""
         return next(iter(self.scores))
 
     def pair(self, a: str, b: str) -> Pair:
@@ -100,12 +113,15 @@ class Comparison:
 
         Raises
         ------
-        BadArgument : a name that was not compared
+        BadArgument
+            a name that was not compared
         """
         for pair in self.pairs:
             if {pair.better, pair.worse} == {a, b}:
                 return pair
-        raise BadArgument(f"{a!r} and {b!r} are not a pair of this comparison. It has: {', '.join(self.scores)}.")
+        raise BadArgument(
+            f"{a!r} and {b!r} are not a pair of this comparison. It has: {', '.join(self.scores)}."
+        )
 
     def rank(self, name: str) -> tuple[int, int]:
         """The first and the last place that the score may have, by what its bounds prove."""
@@ -114,7 +130,8 @@ class Comparison:
         return above + 1, max(above + 1, len(self.scores) - below)
 
     def _table(self) -> pd.DataFrame:
-        """A row a score: rank, nats and bits, its kind, the difference to the first with its paired standard error, z, and what it proves."""
+        """A row a score: rank, nats and bits, its kind, the difference to the first with its paired standard
+        error, z, and what it proves."""
         rows = []
         for name, score in self.scores.items():
             low, high = self.rank(name)
@@ -146,17 +163,24 @@ class Comparison:
 
         first = self.scores[self.best]
         yield Text(
-            f"{_capital(first.measure)} of {first.units}, {first.n:g} observations, nats per observation; differences are totals"
+            f"{_capital(first.measure)} of {first.units}, {first.n:g} observations, nats per observation; "
+            "differences are totals"
         )
         shown = Table(box=None, pad_edge=False)
-        shown.add_column("", overflow="fold")  # names and kinds break where a terminal is narrow, numbers never
+        shown.add_column(
+            "", overflow="fold"
+        )  # names and kinds break where a terminal is narrow, numbers never
         shown.add_column("rank", no_wrap=True)
         for column in ("nats", "bits/dim", "difference", "±", "z"):
             shown.add_column(column, justify="right", no_wrap=True)
         shown.add_column("kind", min_width=8)
         for name, row in self.table.iterrows():
             mark = "" if row["relation"] == "=" else f"{row['relation']} "
-            cells = [f"{row['nats']:.5f}", f"{row['bits_per_dimension']:.4f}", f"{mark}{row['difference']:.3f}"]
+            cells = [
+                f"{row['nats']:.5f}",
+                f"{row['bits_per_dimension']:.4f}",
+                f"{mark}{row['difference']:.3f}",
+            ]
             cells += ["" if math.isnan(row[c]) else f"{row[c]:.2f}" for c in ("difference_error", "z")]
             shown.add_row(str(name), row["rank"], *(cell.replace("-", "−") for cell in cells), row["kind"])
         yield shown
@@ -180,7 +204,9 @@ class Comparison:
         """Plain values, for JSON."""
         return {
             "best": self.best,
-            "scores": {name: score.to_dict() | {"rank": list(self.rank(name))} for name, score in self.scores.items()},
+            "scores": {
+                name: score.to_dict() | {"rank": list(self.rank(name))} for name, score in self.scores.items()
+            },
             "pairs": [str(pair) for pair in self.pairs],
             "note": self.note,
         }
@@ -191,8 +217,10 @@ def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
 
     Parameters
     ----------
-    scores_or_fits : name → a Score, or anything with `score(data)` (a fit)
-    data : on which fits are scored; None: on those that each was fitted to, which flatters the larger model
+    scores_or_fits
+        name → a Score, or anything with `score(data)` (a fit)
+    data
+        on which fits are scored; None: on those that each was fitted to, which flatters the larger model
 
     Returns
     -------
@@ -200,12 +228,18 @@ def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
 
     Raises
     ------
-    IncomparableScores : a density against a mass, other data, other units, other numbers of rows; the message gives the reason
-    BadArgument : fewer than two, or something that has no score
+    IncomparableScores
+        a density against a mass, other data, other units, other numbers of rows; the message gives the reason
+    BadArgument
+        fewer than two, or something that has no score
 
-    Source: Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation (the paired standard error); Burda, Grosse and
-    Salakhutdinov (2016), Importance weighted autoencoders (what a bound of K samples is).
+    References
+    ----------
+    Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation (the paired standard error); Burda,
+    Grosse and Salakhutdinov (2016), Importance weighted autoencoders (what a bound of K samples is).
 
+    Examples
+    --------
     >>> a = Score(torch.tensor([-1.0, -2.0, -1.5]), fingerprint="f")
     >>> b = Score(torch.tensor([-1.5, -2.1, -2.0]), fingerprint="f")
     >>> print(compare({"b": b, "a": a}).pair("a", "b"))
@@ -227,7 +261,11 @@ def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
         _check(names[0], scores[names[0]], name, scores[name])
     ordered = dict(sorted(scores.items(), key=lambda item: _order(item[1]), reverse=True))
     pairs = tuple(_pair(a, b, ordered[a], ordered[b]) for a, b in combinations(ordered, 2))
-    note = "Scored on the data that were fitted: a larger model gains even where it is not better." if fitted else ""
+    note = (
+        "Scored on the data that were fitted: a larger model gains even where it is not better."
+        if fitted
+        else ""
+    )
     return Comparison(ordered, pairs, note)
 
 
@@ -245,7 +283,9 @@ def _pair(a: str, b: str, first: Score, second: Score) -> Pair:
 def _order(score: Score) -> tuple[float, float]:
     """Fewest impossible terms first, then the sum of the others: the total, where it is finite."""
     impossible = score.per_observation == -math.inf
-    return -float(score.count[impossible].sum()), float(weighted(score.per_observation, score.count)[~impossible].sum())
+    return -float(score.count[impossible].sum()), float(
+        weighted(score.per_observation, score.count)[~impossible].sum()
+    )
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
@@ -253,7 +293,7 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == b, 0.0, a - b)
 
 
-# ---- what no subtraction can compare ---------------------------------------------------------------------------------------
+# ---- what no subtraction can compare -----------------------------------------------------------------------
 
 
 def _check(a: str, first: Score, b: str, second: Score) -> None:
@@ -266,28 +306,34 @@ def _check(a: str, first: Score, b: str, second: Score) -> None:
     if "mass" in masses and len(masses) > 1:
         other = (masses - {"mass"}).pop()
         refuse(
-            f"one is a mass and the other a {'density' if other == 'density' else 'density with atoms'} of {first.units}. A probability and "
+            f"one is a mass and the other a {'density' if other == 'density' else 'density with atoms'} of "
+            f"{first.units}. A probability and "
             "a density have no difference: the density changes with the units of measurement."
         )
     if first.units != second.units and masses != {"mass"}:
         refuse(
-            f"one is a density per unit of {first.units}, the other of {second.units}. Fit both to the same response (log(y), log1p(y), "
+            f"one is a density per unit of {first.units}, the other of {second.units}. Fit both to the same "
+            "response (log(y), log1p(y), "
             "sqrt(y), exp(y) and their kin are carried back to y)."
         )
     if len(first.per_observation) != len(second.per_observation):
         refuse(
-            f"they have {len(first.per_observation)} and {len(second.per_observation)} terms. Rows with missing values are dropped by the "
+            f"they have {len(first.per_observation)} and {len(second.per_observation)} terms. Rows with "
+            "missing values are dropped by the "
             "columns that each model reads: drop those of all models first."
         )
     if first.fingerprint != second.fingerprint:
         refuse(
-            f"they are scores of other data, or of the same rows in another order (fingerprints {first.fingerprint} and "
+            "they are scores of other data, or of the same rows in another order (fingerprints "
+            f"{first.fingerprint} and "
             f"{second.fingerprint}). Score both on the same rows: compare({{…}}, data)."
         )
     if not torch.equal(first.count, second.count):
         refuse("their rows are counted otherwise (frequency weights, padding).")
     if first.dimensions != second.dimensions:
-        refuse(f"an observation holds {first.dimensions} numbers in one and {second.dimensions} in the other.")
+        refuse(
+            f"an observation holds {first.dimensions} numbers in one and {second.dimensions} in the other."
+        )
     _check_atoms(first, second, refuse)
 
 
@@ -301,7 +347,8 @@ def _check_atoms(first: Score, second: Score, refuse: Plain) -> None:
     if bool(unlike.any()):
         row = int(torch.nonzero(unlike)[0, 0])
         refuse(
-            f"row {row} has a mass in one and a density in the other ({int(unlike.sum())} such rows): one has an atom there, or sees the row "
+            f"row {row} has a mass in one and a density in the other ({int(unlike.sum())} such rows): one "
+            "has an atom there, or sees the row "
             "as censored."
         )
 

@@ -3,10 +3,13 @@
     numbers      AME_x = 1/N · Σ_i c_i ∂E[y_i]/∂x_i
     categories   AME_a = 1/N · Σ_i c_i (E[y_i | every row at level a] − E[y_i | every row at the reference])
 
-The data are encoded anew with x changed, so that x² , splines, interactions and offsets of x move with it. Errors by the delta method:
-∂AME/∂θ is the same combination of the gradients of the means, summed row by row.
+The data are encoded anew with x changed, so that x² , splines, interactions and offsets of x move with it.
+Errors by the delta method: ∂AME/∂θ is the same combination of the gradients of the means, summed row by row.
 
-Source: Bartus (2005), Estimation of marginal effects using margeff, Stata Journal 5; Williams (2012), Using the margins command.
+References
+----------
+Bartus (2005), Estimation of marginal effects using margeff, Stata Journal 5; Williams (2012), Using the
+margins command.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴
 CENTRAL = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
 FORWARD = (-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4)
 
-Change = Callable[[pd.DataFrame], Iterator[tuple[pd.DataFrame, np.ndarray]]]  # rows, encoded anew, and the weight of each
+Change = Callable[
+    [pd.DataFrame], Iterator[tuple[pd.DataFrame, np.ndarray]]
+]  # rows, encoded anew, and the weight of each
 
 
 def effects(
@@ -52,28 +57,40 @@ def effects(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,)
-    variables : columns; None: all that the formulas read, those that are offsets alone left out
-    kind, clusters : the covariance of θ̂ (`inference.covariance`)
+    objective, theta
+        θ̂, (p,)
+    variables
+        columns; None: all that the formulas read, those that are offsets alone left out
+    kind, clusters
+        the covariance of θ̂ (`inference.covariance`)
 
     Returns
     -------
-    a row an effect (a number: its name; a category: name[level], against its first level); columns effect, standard_error, z, p_value. z is
-    effect / standard_error, and p that of Student's t where the covariance has degrees of freedom.
-    Effects are per unit of the column, on the scale of the response as the formula writes it.
+    pd.DataFrame
+        a row an effect (a number: its name; a category: name[level], against its first level); columns
+        effect, standard_error, z, p_value. z is effect / standard_error, and p that of Student's t where the
+        covariance has degrees of freedom. Effects are per unit of the column, on the scale of the response as
+        the formula writes it.
 
     Raises
     ------
-    BadArgument : the model is no regression on a table, or its family has no mean
-    UnknownColumn : a variable that no formula reads
+    BadArgument
+        the model is no regression on a table, or its family has no mean
+    UnknownColumn
+        a variable that no formula reads
     """
     objective = objective.at(theta)
     model = objective.model
     source = objective.terms[0].source
     if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
-        raise BadArgument("marginal effects are of a formula fitted to a table: a model of one's own has no columns to change.")
+        raise BadArgument(
+            "marginal effects are of a formula fitted to a table: a model of one's own has no columns to "
+            "change."
+        )
     if not model.family.has("expectation"):
-        raise BadArgument(f"{model.family} has no mean, on which an effect would be. Compare predict(what='probabilities').")
+        raise BadArgument(
+            f"{model.family} has no mean, on which an effect would be. Compare predict(what='probabilities')."
+        )
     known = _columns(model)
     for name in variables or ():
         if name not in model.encoder.predictors:
@@ -105,12 +122,14 @@ def _columns(model: Regression) -> list[str]:
     return [name for name in seen if name in model.encoder.predictors]
 
 
-# ---- the changes -------------------------------------------------------------------------------------------------------------
+# ---- the changes -------------------------------------------------------------------------------------------
 
 
 def _changes(source: Table, model: Regression, name: str) -> dict[str, Change]:
     """Label → how the rows are changed and weighed."""
-    coded = next((own for d in model.encoder.designs for t in d.coded for n, own, _ in t.factors if n == name), None)
+    coded = next(
+        (own for d in model.encoder.designs for t in d.coded for n, own, _ in t.factors if n == name), None
+    )
     levels = coded or _levels(source, model, name)
     if levels is None:
         return {name: _derivative(source, name)}
@@ -118,13 +137,16 @@ def _changes(source: Table, model: Regression, name: str) -> dict[str, Change]:
 
 
 def _levels(source: Table, model: Regression, name: str) -> Levels | None:
-    """The levels of a column that is a category, or that a formula takes as one (C(x, contr.sum)); None: it is a number."""
+    """The levels of a column that is a category, or that a formula takes as one (C(x, contr.sum)); None:
+    it is a number."""
     column = next(source.frames())[name]
     written = False
     for spec in (d.dense for d in model.encoder.designs if d.dense is not None):
         kinds = {expression: state[0].value for expression, state in spec.encoder_state.items()}
         for factor, read in spec.factor_variables.items():
-            written = written or (kinds.get(str(factor)) == "categorical" and name in {column_called(str(v)) for v in read})
+            written = written or (
+                kinds.get(str(factor)) == "categorical" and name in {column_called(str(v)) for v in read}
+            )
     if not (written or column.dtype == bool or is_categorical(column, name)):
         return None
     seen = {v for frame in source.frames() for v in pd.unique(frame[name])}
@@ -142,8 +164,8 @@ def _difference(name: str, reference: Data, level: Level) -> Change:
 
 
 def _derivative(source: Table, name: str) -> Change:
-    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain, and never beyond the values that were
-    fitted, where a spline is not defined: there the five points are on one side."""
+    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain, and never beyond
+    the values that were fitted, where a spline is not defined: there the five points are on one side."""
     values = np.concatenate([numeric_column(frame, name) for frame in source.frames()])
     low, high = float(values.min()), float(values.max())
     spread = float(values.std()) or abs(float(values.mean())) or 1.0
@@ -156,12 +178,15 @@ def _derivative(source: Table, name: str) -> Change:
         for k in range(5):
             place = np.where(side == 0, k - 2, np.where(side > 0, k, -k))
             weight = np.where(side == 0, CENTRAL[k], side * FORWARD[k])
-            yield frame.assign(**{name: np.clip(x + place * h, low, high) if low < high else x + place * h}), weight / h
+            yield (
+                frame.assign(**{name: np.clip(x + place * h, low, high) if low < high else x + place * h}),
+                weight / h,
+            )
 
     return change
 
 
-# ---- the averages ------------------------------------------------------------------------------------------------------------
+# ---- the averages ------------------------------------------------------------------------------------------
 
 
 def _averages(source: Table, model: Regression, changes: dict[str, Change]) -> tuple[Tensor, Tensor]:
@@ -183,7 +208,9 @@ def _sum_of_means(model: Regression, batch: Batch, weight: Tensor) -> tuple[Tens
     """Σ w E[y], and its gradient in θ, (p,)."""
     extras = extras_of(model, batch)
     eta = [e.detach() for e in eta_of(model, batch)]
-    mean, slopes = with_slopes(lambda *e: model.family.expectation(*natural_at(model.family, e), **extras), eta)
+    mean, slopes = with_slopes(
+        lambda *e: model.family.expectation(*natural_at(model.family, e), **extras), eta
+    )
     gradient = torch.zeros(model.layout.size, dtype=torch.float64)
     for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
         predictor.pull(batch, weight * s, gradient)

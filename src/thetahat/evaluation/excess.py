@@ -1,15 +1,19 @@
-"""How far a fit is from the best possible: its cross-entropy less the entropy of the data, which no model can go below.
+"""How far a fit is from the best possible: its cross-entropy less the entropy of the data, which no model can
+go below.
 
     KL(data ‖ model) = H(data, model) − H(data) ≥ 0
 
-Where predictors repeat and the response is discrete, H(data) is known of these rows exactly: the shares of each y among the rows of equal x are the
-model that makes them most probable (the saturated model), so that no model of the same predictors is more than the excess better, here. Part of
-it is chance: had the fitted model made the data, 2n·excess would be about χ² with as many degrees of freedom as the saturated model has more.
+Where predictors repeat and the response is discrete, H(data) is known of these rows exactly: the shares of
+each y among the rows of equal x are the model that makes them most probable (the saturated model), so that no
+model of the same predictors is more than the excess better, here. Part of it is chance: had the fitted model
+made the data, 2n·excess would be about χ² with as many degrees of freedom as the saturated model has more.
 
-Where the response has a density, and there are no predictors or they are shared by twenty rows and more, H(data) is estimated by the distances of
-neighbours, and the two are paired.
+Where the response has a density, and there are no predictors or they are shared by twenty rows and more,
+H(data) is estimated by the distances of neighbours, and the two are paired.
 
-Source: Nelder and Wedderburn (1972), Generalized linear models (the deviance, 2n·excess); `neighbours`.
+References
+----------
+Nelder and Wedderburn (1972), Generalized linear models (the deviance, 2n·excess); `neighbours`.
 """
 
 from __future__ import annotations
@@ -40,12 +44,20 @@ class Excess:
 
     Parameters
     ----------
-    value, standard_error : of the difference; 0 where the entropy of the rows is known
-    entropy, entropy_error : H(data)
-    chance : what the value would be by chance alone, had the fitted model made the data; None where it is not known
-    exact : whether the entropy is that of these rows, the saturated model's, rather than an estimate
-    rows : n
+    value, standard_error
+        of the difference; 0 where the entropy of the rows is known
+    entropy, entropy_error
+        H(data)
+    chance
+        what the value would be by chance alone, had the fitted model made the data; None where it is not
+        known
+    exact
+        whether the entropy is that of these rows, the saturated model's, rather than an estimate
+    rows
+        n
 
+    Examples
+    --------
     >>> print(Excess(0.012, 0.0, 0.42, 0.0, 0.010, True, 300))
     entropy of the rows given their predictors 0.42 nats: no model of these predictors is more than 0.012 nats a row better here (0.01 by
     chance alone)
@@ -61,17 +73,17 @@ class Excess:
 
     def __str__(self) -> str:
         if self.exact and self.value < 1e-9:
-            text = (
-                f"entropy of the rows given their predictors {self.entropy:.4g} nats: no model of these predictors is better here"
-            )
+            text = f"entropy of the rows given their predictors {self.entropy:.4g} nats: no model of these predictors is better here"
         elif self.exact:
             text = (
-                f"entropy of the rows given their predictors {self.entropy:.4g} nats: no model of these predictors is more than "
+                f"entropy of the rows given their predictors {self.entropy:.4g} nats: no model of these "
+                "predictors is more than "
                 f"{self.value:.3g} nats a row better here ({self.chance:.2g} by chance alone)"
             )
         else:
             text = (
-                f"entropy of the data ≈ {self.entropy:.4g} ± {self.entropy_error:.2g} nats: the fit is about {self.value:.2g} ± "
+                f"entropy of the data ≈ {self.entropy:.4g} ± {self.entropy_error:.2g} nats: the fit is about "
+                f"{self.value:.2g} ± "
                 f"{self.standard_error:.2g} nats a row from the best possible"
             )
         return text.replace("-", "−")
@@ -93,13 +105,18 @@ def excess(model: ModelLike, source: Source) -> Excess:
 
     Parameters
     ----------
-    model : says log_prob, exactly
-    source : the rows it was fitted to, up to `MOST`
+    model
+        says log_prob, exactly
+    source
+        the rows it was fitted to, up to `MOST`
 
     Raises
     ------
-    BadArgument : where it cannot be told, and why
+    BadArgument
+        where it cannot be told, and why
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("distress ~ temperature", th.data.shipped("orings"), family="bernoulli")
     >>> excess(fit.model, fit.source)
@@ -113,7 +130,8 @@ def excess(model: ModelLike, source: Source) -> Excess:
     size = source.size
     if size is None or size > MOST:
         raise BadArgument(
-            f"the source has {'no end' if size is None else f'{size:,} rows'}: an excess is told of up to {MOST:,}."
+            f"the source has {'no end' if size is None else f'{size:,} rows'}: an excess is told of up to "
+            f"{MOST:,}."
         )
     if kind_of(model) != "exact" or is_padded(source):
         raise BadArgument("log p is not known exactly, or the terms are not rows.")
@@ -126,7 +144,10 @@ def excess(model: ModelLike, source: Source) -> Excess:
         return _saturated(model, source, whole, target)
     if measure == "density" and not whole.counted and not whole.grouped:
         return _by_neighbours(model, source, whole[target].numpy(), _predictors(whole, target))
-    raise BadArgument("rows with counts or groups of their own repeat, or the density has atoms: its entropy is not estimated.")
+    raise BadArgument(
+        "rows with counts or groups of their own repeat, or the density has atoms: its entropy is not "
+        "estimated."
+    )
 
 
 def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> Excess:
@@ -138,7 +159,8 @@ def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> E
     pairs, levels = int((cells > 0).sum()), int((groups > 0).sum())
     if n < CELL * pairs:
         raise BadArgument(
-            f"{n:g} rows have {pairs} distinct pairs of predictors and response: where they hardly repeat, their shares tell nothing. "
+            f"{n:g} rows have {pairs} distinct pairs of predictors and response: where they hardly repeat, "
+            "their shares tell nothing. "
             f"Wanted: {CELL} rows a pair."
         )
     seen = c > 0
@@ -159,16 +181,23 @@ def _by_neighbours(model: ModelLike, source: Source, y: np.ndarray, given: np.nd
     y = neighbours.columns(y, "the response")
     n, d = y.shape
     if d > 2:
-        raise BadArgument(f"the response has {d} columns: the bias of the estimate would not be small beside the excess.")
+        raise BadArgument(
+            f"the response has {d} columns: the bias of the estimate would not be small beside the excess."
+        )
     if n < neighbours.GROUP * (given.max() + 1):
         raise BadArgument(
-            f"{n} rows have {given.max() + 1} distinct rows of predictors, too few of each for distances within them."
+            f"{n} rows have {given.max() + 1} distinct rows of predictors, too few of each for distances "
+            "within them."
         )
     found = score(model, source)
     if found.log_determinant:
-        raise BadArgument(f"the response is a transform, {source.units}, and the entropy would be that of {found.units}.")
+        raise BadArgument(
+            f"the response is a transform, {source.units}, and the entropy would be that of {found.units}."
+        )
     local, noise = neighbours.local_within(y, given, "the response"), neighbours.noise(n, d)
     apart = -found.per_observation.numpy() - local
     variance = local.var(ddof=1) / n + noise
     paired = apart.var(ddof=1) / n + noise
-    return Excess(float(apart.mean()), math.sqrt(paired), float(local.mean()), math.sqrt(variance), None, False, n)
+    return Excess(
+        float(apart.mean()), math.sqrt(paired), float(local.mean()), math.sqrt(variance), None, False, n
+    )

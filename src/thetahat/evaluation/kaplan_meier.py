@@ -1,4 +1,5 @@
-"""The Kaplan–Meier estimate of P(T > t), where some rows are known only to have lasted longer than they were watched.
+"""The Kaplan–Meier estimate of P(T > t), where some rows are known only to have lasted longer than they were
+watched.
 
     S(t) = Π_{t_j ≤ t} (1 − d_j / n_j),      Var log S(t) ≈ Σ_{t_j ≤ t} d_j / (n_j (n_j − d_j))
 
@@ -24,18 +25,28 @@ def kaplan_meier(
 
     Parameters
     ----------
-    time : when the event happened, or until when the row was watched, (n,)
-    event : whether it happened, (n,)
-    entry : from when on the row was watched; None: from the beginning
-    count : how often each row was observed; None: once
+    time
+        when the event happened, or until when the row was watched, (n,)
+    event
+        whether it happened, (n,)
+    entry
+        from when on the row was watched; None: from the beginning
+    count
+        how often each row was observed; None: once
 
     Returns
     -------
-    S, low, high; NaN where nothing was at risk. Without an event by then S = 1, of which there is no interval (NaN).
+    tuple[float, float, float]
+        S, low, high; NaN where nothing was at risk. Without an event by then S = 1, of which there is no
+        interval (NaN).
 
-    Source: Kaplan and Meier (1958), Nonparametric estimation from incomplete observations; Kalbfleisch and Prentice (2002), The Statistical
-    Analysis of Failure Time Data, 2nd ed., §1.4.2.
+    References
+    ----------
+    Kaplan and Meier (1958), Nonparametric estimation from incomplete observations; Kalbfleisch and Prentice
+    (2002), The Statistical Analysis of Failure Time Data, 2nd ed., §1.4.2.
 
+    Examples
+    --------
     >>> time, event = np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True])
     >>> round(kaplan_meier(time, event, 3.5)[0], 6)                         # ¾ · ½
     0.375

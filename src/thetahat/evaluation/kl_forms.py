@@ -1,10 +1,13 @@
 """KL(p ‖ q) of two members of one family, where it has a formula: in nats, exact, row by row.
 
-Each function takes the parameters of p and of q on their own scales, in the family's order. The tests hold every one of them to the
-integral or sum of p·(log p − log q), over the families' own examples.
+Each function takes the parameters of p and of q on their own scales, in the family's order. The tests hold
+every one of them to the integral or sum of p·(log p − log q), over the families' own examples.
 
-Source: Gil, Alajaji and Linder (2013), Rényi divergence measures for commonly used univariate continuous distributions, Table 2; Bauckhage
-(2013), Computing the Kullback–Leibler divergence between two Weibull distributions.
+References
+----------
+Gil, Alajaji and Linder (2013), Rényi divergence measures for commonly used univariate continuous
+distributions, Table 2; Bauckhage (2013), Computing the Kullback–Leibler divergence between two Weibull
+distributions.
 """
 
 from __future__ import annotations
@@ -43,15 +46,19 @@ Values = Sequence[Tensor]
 Form = Callable[[Family, Values, Values, Mapping[str, Tensor]], Tensor]
 
 
-def closed_form(p: Family, own: Values, q: Family, other: Values, extras: Mapping[str, Tensor]) -> Tensor | None:
-    """KL(p ‖ q), (n,), or None where it has no formula here: two families, or one that is not in the table."""
+def closed_form(
+    p: Family, own: Values, q: Family, other: Values, extras: Mapping[str, Tensor]
+) -> Tensor | None:
+    """KL(p ‖ q), (n,), or None where it has no formula here: two families, or one that is not in the
+    table."""
     form = FORMS.get(type(p))
     alike = type(p) is type(q) and p.length == q.length and len(p.parameters) == len(q.parameters)
     return None if form is None or not alike else form(p, own, other, extras)
 
 
 def relative(a: Tensor, b: Tensor) -> Tensor:
-    """a·log(a/b) − a + b ≥ 0; b where a = 0. In terms of a/b − 1, so that nothing cancels where a and b are near."""
+    """a·log(a/b) − a + b ≥ 0; b where a = 0. In terms of a/b − 1, so that nothing cancels where a and b are
+    near."""
     out: Tensor = torch.special.xlogy(a, a / b) - a + b
     return out
 
@@ -169,7 +176,9 @@ def vector_entropy(family: Family, p: Values) -> Tensor | None:
     """
     if isinstance(family, MultivariateNormal):
         factor = family._unpack(p)[1]
-        return family.dim / 2 * (1 + math.log(2 * math.pi)) + torch.log(factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
+        return family.dim / 2 * (1 + math.log(2 * math.pi)) + torch.log(
+            factor.diagonal(dim1=-2, dim2=-1)
+        ).sum(-1)
     if isinstance(family, Dirichlet):
         s, out = torch.stack(list(p)).sum(0), torch.zeros_like(p[0])
         for a in p:

@@ -5,7 +5,10 @@
                  normal linear model the formula, xᵀβ̂ ± t·√(s² + xᵀVx)
     plug-in      of a new y as if θ̂ were true: the family's own quantiles
 
-Source: Oehlert (1992), A note on the delta method; King, Tomz and Wittenberg (2000), Making the most of statistical analyses (the draws).
+References
+----------
+Oehlert (1992), A note on the delta method; King, Tomz and Wittenberg (2000), Making the most of statistical
+analyses (the draws).
 """
 
 from __future__ import annotations
@@ -68,23 +71,35 @@ def predict(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,)
-    rows : new rows, or a source
-    what : "mean" (E[y], on the scale of the response as the formula writes it), "linear" (η of the first parameter), "quantile" (of y,
-        at `level`), "probabilities" (of each category), or the name of one of the family's further parameters
-    level : of the interval, between 0 and 1; None: no interval. For "quantile": which one
-    kind : one of `KINDS`; the last two are of a new y, and take what="mean"
-    covariance, clusters : V of θ̂ (`inference.covariance`); None: the fit's default
-    seed : of the draws
+    objective, theta
+        θ̂, (p,)
+    rows
+        new rows, or a source
+    what
+        "mean" (E[y], on the scale of the response as the formula writes it), "linear" (η of the first
+        parameter), "quantile" (of y, at `level`), "probabilities" (of each category), or the name of one of
+        the family's further parameters
+    level
+        of the interval, between 0 and 1; None: no interval. For "quantile": which one
+    kind
+        one of `KINDS`; the last two are of a new y, and take what="mean"
+    covariance, clusters
+        V of θ̂ (`inference.covariance`); None: the fit's default
+    seed
+        of the draws
 
     Returns
     -------
-    (n,) values; with a level a data frame with columns value, low, high; for "probabilities" a data frame with a column a category
+    np.ndarray | pd.DataFrame
+        (n,) values; with a level a data frame with columns value, low, high; for "probabilities" a data frame
+        with a column a category
 
     Raises
     ------
-    BadArgument : an unknown name, a level outside (0, 1), or something that the family does not have
-    FlatDirection : an interval is asked for, and θ̂ has no covariance
+    BadArgument
+        an unknown name, a level outside (0, 1), or something that the family does not have
+    FlatDirection
+        an interval is asked for, and θ̂ has no covariance
     """
     model = objective.model
     if kind not in KINDS:
@@ -99,9 +114,13 @@ def predict(
             return _probabilities(model, rows)
         return np.concatenate([_values(model, batch, what) for batch in batches(rows, model)])
     if kind != "confidence" and what == "probabilities":
-        raise BadArgument(f"kind={kind!r} is an interval of a new y, and a probability is not one. Accepted: 'confidence'.")
+        raise BadArgument(
+            f"kind={kind!r} is an interval of a new y, and a probability is not one. Accepted: 'confidence'."
+        )
     if kind != "confidence" and what != "mean":
-        raise BadArgument(f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'.")
+        raise BadArgument(
+            f"kind={kind!r} is an interval of a new y; received what={what!r}. Accepted: 'mean'."
+        )
     if kind == "plug-in":
         return _of_new(objective, theta, rows, level, None, seed)
     V = prepare(objective, covariance or default(objective), clusters)
@@ -109,7 +128,11 @@ def predict(
         return _probability_intervals(objective, rows, level, V)
     if kind == "confidence":
         return _intervals(objective, rows, lambda batch: _target(model, batch, what), level, V)
-    return _of_linear(objective, rows, level, V) if linear(objective) else _of_new(objective, theta, rows, level, V, seed)
+    return (
+        _of_linear(objective, rows, level, V)
+        if linear(objective)
+        else _of_new(objective, theta, rows, level, V, seed)
+    )
 
 
 def sample(model: ModelLike, rows: Batch | Source, n: int | None = None, *, seed: int = 0) -> np.ndarray:
@@ -117,7 +140,8 @@ def sample(model: ModelLike, rows: Batch | Source, n: int | None = None, *, seed
 
     Raises
     ------
-    BadArgument : the model cannot draw, or n is no whole number above 0
+    BadArgument
+        the model cannot draw, or n is no whole number above 0
     """
     if not isinstance(model, Samples):
         raise BadArgument(f"a {type(model).__name__} has no sample(batch) method, which draws need.")
@@ -134,7 +158,7 @@ def sample(model: ModelLike, rows: Batch | Source, n: int | None = None, *, seed
     return as_levels(model, (drawn[0] if n is None else drawn).cpu().numpy())
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------------------
 
 
 def _values(model: ModelLike, batch: Batch, what: str) -> np.ndarray:
@@ -170,7 +194,9 @@ def _probabilities(model: ModelLike, rows: Batch | Source) -> pd.DataFrame:
     return pd.DataFrame(found.numpy(), columns=list(levels_of(model) or range(found.shape[-1])))
 
 
-def _probability_intervals(objective: Objective, rows: Batch | Source, level: float, V: Covariance) -> pd.DataFrame:
+def _probability_intervals(
+    objective: Objective, rows: Batch | Source, level: float, V: Covariance
+) -> pd.DataFrame:
     """Of each category value, low and high, each interval on the logit scale."""
     model = objective.model
     family = family_for(model, "probabilities")
@@ -196,11 +222,12 @@ def _shares(family: Family) -> Function:
     if family.support.binary:
         return lambda mean: torch.stack([1 - mean, mean], -1)
     raise BadArgument(
-        f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a parameter's name."
+        f"{family} has no probabilities of categories. Accepted: 'mean', 'linear', 'quantile', or a "
+        "parameter's name."
     )
 
 
-# ---- confidence --------------------------------------------------------------------------------------------------------------
+# ---- confidence --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -230,17 +257,20 @@ def _target(model: ModelLike, batch: Batch, what: str) -> _Target:
         return _Target(lambda *eta: eta[j], lambda t, eta, high: _inverse(spec, t, eta[j], high))
     if what != "mean":
         raise BadArgument(
-            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', 'probabilities'{', ' * bool(other)}{other}."
+            f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', "
+            f"'probabilities'{', ' * bool(other)}{other}."
         )
     if not family.has("expectation"):
         raise BadArgument(
-            f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', {', '.join(map(repr, names))}."
+            f"{family} has no mean. Accepted: 'probabilities', 'linear', 'quantile', "
+            f"{', '.join(map(repr, names))}."
         )
     return _mean(model, family, batch)
 
 
 def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
-    """On the link's scale where the mean is a function of one estimated parameter; else log, logit or as it is, by the family's support."""
+    """On the link's scale where the mean is a function of one estimated parameter; else log, logit or as
+    it is, by the family's support."""
     extras = extras_of(model, batch)
     specs = list(family.parameters.values())
 
@@ -276,16 +306,24 @@ def _mean(model: ModelLike, family: Family, batch: Batch) -> _Target:
 
 
 def _inverse(spec: Parameter, t: Tensor, eta: Tensor, high: bool) -> Tensor:
-    """The parameter of a linear predictor; where an interval of it leaves the link's range, the parameter's own end; NaN where η̂ does."""
+    """The parameter of a linear predictor; where an interval of it leaves the link's range, the
+    parameter's own end; NaN where η̂ does."""
     value = spec.link.inverse(t)
-    value = torch.where(spec.range.contains(value), value, spec.range.high if high == spec.link.increasing else spec.range.low)
+    value = torch.where(
+        spec.range.contains(value), value, spec.range.high if high == spec.link.increasing else spec.range.low
+    )
     return torch.where(spec.limits.outside(eta), torch.nan, value)
 
 
 def _intervals(
-    objective: Objective, rows: Batch | Source, target_of: Callable[[Batch], _Target], level: float, V: Covariance
+    objective: Objective,
+    rows: Batch | Source,
+    target_of: Callable[[Batch], _Target],
+    level: float,
+    V: Covariance,
 ) -> pd.DataFrame:
-    """t̂ ± q·√(∇t V ∇tᵀ), q the quantile of Student's t with the degrees of freedom of V, mapped back, row by row."""
+    """t̂ ± q·√(∇t V ∇tᵀ), q the quantile of Student's t with the degrees of freedom of V, mapped back, row by
+    row."""
     model, places = objective.model, own_places(objective)
     parts = []
     for batch in _cut(rows, model, objective.size):
@@ -293,7 +331,9 @@ def _intervals(
         eta = [e.detach() for e in eta_of(model, batch)]
         t, slopes = with_slopes(target.forward, eta)
         if t.ndim > 1:
-            raise BadArgument(f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out.")
+            raise BadArgument(
+                f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out."
+            )
         G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
         G[:, places] = gradient_rows(model, batch, slopes)
         half = _quantile(V, G, level) * V.diagonal(G).sqrt()
@@ -315,17 +355,20 @@ def _cut(rows: Batch | Source, model: ModelLike, width: int) -> Iterator[Batch]:
             yield batch[start : start + step]
 
 
-# ---- of a new y --------------------------------------------------------------------------------------------------------------
+# ---- of a new y --------------------------------------------------------------------------------------------
 
 
 def _of_new(
     objective: Objective, theta: Tensor, rows: Batch | Source, level: float, V: Covariance | None, seed: int
 ) -> pd.DataFrame:
-    """Columns value (the mean; the median where there is none), low and high of a new y; V = None: as if θ̂ were true."""
+    """Columns value (the mean; the median where there is none), low and high of a new y; V = None: as if
+    θ̂ were true."""
     model = objective.model
     family = family_for(model, "new y to predict")
     if not family.has("cdf"):
-        raise BadArgument(f"{family} describes a y without an order: it has no interval. Take what='probabilities'.")
+        raise BadArgument(
+            f"{family} describes a y without an order: it has no interval. Take what='probabilities'."
+        )
     q = torch.tensor([0.5, (1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     drawn = None
@@ -343,11 +386,14 @@ def _of_new(
             found[0] = mean_of(model, batch)
         parts.append(found)
     value, low, high = torch.cat(parts, 1).numpy()
-    return pd.DataFrame({"value": as_levels(model, value), "low": as_levels(model, low), "high": as_levels(model, high)})
+    return pd.DataFrame(
+        {"value": as_levels(model, value), "low": as_levels(model, low), "high": as_levels(model, high)}
+    )
 
 
 def _of_linear(objective: Objective, rows: Batch | Source, level: float, V: Covariance) -> pd.DataFrame:
-    """A new y of a normal linear model: xᵀβ̂ ± t·√(s² + xᵀVx), s² = σ̂² n/(n − p), exact where V is s²(XᵀX)⁻¹."""
+    """A new y of a normal linear model: xᵀβ̂ ± t·√(s² + xᵀVx), s² = σ̂² n/(n − p), exact where V is
+    s²(XᵀX)⁻¹."""
     model = objective.model
     n, p = objective.observations, model.predictors[0].size
     parts = []
@@ -361,8 +407,11 @@ def _of_linear(objective: Objective, rows: Batch | Source, level: float, V: Cova
     return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
 
 
-def _simulated(objective: Objective, batch: Batch, theta: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator) -> Tensor:
-    """Quantiles (3, n) of y ~ p(· | θ_d) over the draws; a draw that leaves a parameter's range is left out."""
+def _simulated(
+    objective: Objective, batch: Batch, theta: Tensor, drawn: Tensor, q: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Quantiles (3, n) of y ~ p(· | θ_d) over the draws; a draw that leaves a parameter's range is left
+    out."""
     family, extras = objective.model.family, extras_of(objective.model, batch)
     centre = parameters_of(objective.model, batch)
     columns: list[list[Tensor]] = []
@@ -376,9 +425,13 @@ def _simulated(objective: Objective, batch: Batch, theta: Tensor, drawn: Tensor,
     for value, own, spec in zip(parameters, centre, specs, strict=False):
         inside &= spec.range.contains(value) & spec.range.contains(own)
     middles = [spec.range.middle for spec in specs] or [0.0] * len(parameters)
-    parameters = [torch.where(inside, value, middle) for value, middle in zip(parameters, middles, strict=True)]
+    parameters = [
+        torch.where(inside, value, middle) for value, middle in zip(parameters, middles, strict=True)
+    ]
     shape = parameters[0].shape
-    y = family.sample(*parameters, generator=generator, **{name: e.expand(shape) for name, e in extras.items()})
+    y = family.sample(
+        *parameters, generator=generator, **{name: e.expand(shape) for name, e in extras.items()}
+    )
     known = inside.any(0)
     y = torch.where(inside | ~known, y, torch.nan)
     method = "inverted_cdf" if family.measure == "mass" else "linear"

@@ -35,22 +35,29 @@ Priors = tuple[Prior, ...]
 class Choice:
     """Several priors on the same model, and which of them the data ask for. It prints itself.
 
-    Parameters
-    ----------
-    table : a row a candidate, with columns
-
         held_out, error              mean nats of a row that the fit had not seen, and its standard error
         difference, difference_error what it is less than the best, and the standard error of that, row by row
         evidence                     nats, of all rows; NaN where there is none (a kink, or other coordinates without a prior)
         zeros                        coefficients that are exactly zero in the fit to all rows
         maximum                      what the fit to all rows came to
 
-    best : the number of the chosen row
-    prior : the chosen priors
-    by : how they were chosen
-    folds : parts of the rows, each held out once
-    flat : coordinates without a prior, over which the evidence is known up to a constant only, the same in every row
-    fit : with the chosen priors, to all rows
+    Parameters
+    ----------
+    table
+        a row a candidate, with columns
+    best
+        the number of the chosen row
+    prior
+        the chosen priors
+    by
+        how they were chosen
+    folds
+        parts of the rows, each held out once
+    flat
+        coordinates without a prior, over which the evidence is known up to a constant only, the same in every
+        row
+    fit
+        with the chosen priors, to all rows
     """
 
     table: pd.DataFrame
@@ -78,9 +85,12 @@ class Choice:
         digits = dict.fromkeys(("held_out", "error", "difference", "difference_error"), "{:.4f}".format)
         text = shown.to_string(formatters={**digits, "evidence": "{:.2f}".format}, na_rep="—")
         how = {"evidence": "by the evidence", "held out": f"by rows held out ({self.folds} parts)"}.get(
-            self.by, f"by rows held out ({self.folds} parts): the least scale within one standard error of the best"
+            self.by,
+            f"by rows held out ({self.folds} parts): the least scale within one standard error of the best",
         )
-        note = f"\nNo prior is on {', '.join(self.flat)}: the evidence is up to a constant." if self.flat else ""
+        note = (
+            f"\nNo prior is on {', '.join(self.flat)}: the evidence is up to a constant." if self.flat else ""
+        )
         return printable(f"{text}\n\nChosen {how}: {_called(self.prior)}.{note}")
 
     __repr__ = __str__
@@ -103,23 +113,33 @@ def choose(
 
     Parameters
     ----------
-    objective : of one log-likelihood, in the state θ̂ = `theta`, (p,)
-    candidates : each a prior, several priors, or None for none
-    by : one of `BY`
-    folds : parts of the rows (of the groups, where the batches name them), each held out once
-    seed : of the parts, which are the same for all candidates
+    objective
+        of one log-likelihood, in the state θ̂ = `theta`, (p,)
+    candidates
+        each a prior, several priors, or None for none
+    by
+        one of `BY`
+    folds
+        parts of the rows (of the groups, where the batches name them), each held out once
+    seed
+        of the parts, which are the same for all candidates
 
     Returns
     -------
-    Choice, whose `fit` is for the caller to make
+    Choice
+        whose `fit` is for the caller to make
 
     Raises
     ------
-    BadArgument : fewer than one candidate, an unknown `by`, fewer rows than parts; several terms, or a weighting
-    NotConverged : no candidate can be judged by that criterion
+    BadArgument
+        fewer than one candidate, an unknown `by`, fewer rows than parts; several terms, or a weighting
+    NotConverged
+        no candidate can be judged by that criterion
 
-    Source: Stone (1974), Cross-validatory choice and assessment of statistical predictions; Breiman et al. (1984), Classification and
-    regression trees, §3.4.3 (one standard error); MacKay (1992), Bayesian interpolation.
+    References
+    ----------
+    Stone (1974), Cross-validatory choice and assessment of statistical predictions; Breiman et al. (1984),
+    Classification and regression trees, §3.4.3 (one standard error); MacKay (1992), Bayesian interpolation.
     """
     objective = objective.at(theta)
     tried = _checked(objective, candidates, by, folds)
@@ -140,17 +160,25 @@ def choose(
 def _checked(objective: Objective, candidates: Plain, by: str, folds: int) -> list[Priors]:
     if by not in BY:
         raise BadArgument(f"by={by!r}. Accepted: {', '.join(map(repr, BY))}.")
-    if len(objective.terms) != 1 or objective.terms[0].weights is not None or objective.terms[0].robust is not None:
+    if (
+        len(objective.terms) != 1
+        or objective.terms[0].weights is not None
+        or objective.terms[0].robust is not None
+    ):
         raise BadArgument(
-            "a prior is chosen for an objective of one log-likelihood without a weighting: its rows are what is held out."
+            "a prior is chosen for an objective of one log-likelihood without a weighting: its rows are what "
+            "is held out."
         )
     if isinstance(candidates, Prior) or not isinstance(candidates, Sequence) or not len(candidates):
         raise BadArgument(
-            f"candidates={candidates!r}: a list of priors, such as [th.priors.Normal(s) for s in (0.1, 1.0, 10.0)]."
+            f"candidates={candidates!r}: a list of priors, such as [th.priors.Normal(s) for s in (0.1, 1.0, "
+            "10.0)]."
         )
     tried: list[Priors] = []
     for candidate in candidates:
-        several = candidate if isinstance(candidate, (list, tuple)) else [] if candidate is None else [candidate]
+        several = (
+            candidate if isinstance(candidate, (list, tuple)) else [] if candidate is None else [candidate]
+        )
         tried.append(tuple(several))
         for each in several:
             if not isinstance(each, Prior):
@@ -162,7 +190,7 @@ def _checked(objective: Objective, candidates: Plain, by: str, folds: int) -> li
     return tried
 
 
-# ---- the fits ----------------------------------------------------------------------------------------------------------------
+# ---- the fits ----------------------------------------------------------------------------------------------
 
 
 class _Part(Tensors):
@@ -178,8 +206,8 @@ class _Part(Tensors):
 
 
 def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
-    """A fit of the term's model to a source under each candidate, each begun where the one before ended: its certificate, and the objective
-    there, of a simpler model where a parameter is at its boundary."""
+    """A fit of the term's model to a source under each candidate, each begun where the one before ended: its
+    certificate, and the objective there, of a simpler model where a parameter is at its boundary."""
     out: list[tuple[Certificate, Objective]] = []
     for priors in tried:
         own = Objective([term.over(source)], [LogPrior(each, term.model) for each in priors])
@@ -192,7 +220,8 @@ def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tupl
 
 
 def _evidences(fits: list[tuple[Certificate, Objective]]) -> tuple[tuple[str, ...], list[float]]:
-    """The coordinates left without a prior by those that leave fewest, and the evidence of each candidate that leaves those."""
+    """The coordinates left without a prior by those that leave fewest, and the evidence of each candidate
+    that leaves those."""
     left = [tuple(unheld(objective)) for _, objective in fits]
     reference = min(left, key=len)
     out = []
@@ -213,8 +242,11 @@ def _evidences(fits: list[tuple[Certificate, Objective]]) -> tuple[tuple[str, ..
     return reference, out
 
 
-def _held_out(term: LogLikelihood, tried: list[Priors], folds: int, seed: int) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    """log p of each row under each candidate's fit to the other parts, (n,); the rows' counts and groups. NaN where such a fit has no maximum."""
+def _held_out(
+    term: LogLikelihood, tried: list[Priors], folds: int, seed: int
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """log p of each row under each candidate's fit to the other parts, (n,); the rows' counts and groups. NaN
+    where such a fit has no maximum."""
     rows = concatenate(list(term.source.batches(term.model)))
     held: list[list[Tensor]] = [[] for _ in tried]
     counts: list[Tensor] = []
@@ -224,7 +256,11 @@ def _held_out(term: LogLikelihood, tried: list[Priors], folds: int, seed: int) -
         counts.append(test.whole.count.to(torch.float64).reshape(-1))
         groups.append(test.whole.group.reshape(-1))
         for own, (certificate, ended) in zip(held, _path(term, train, tried), strict=True):
-            found = score(ended.model, test).per_observation if certificate.ok else torch.full_like(counts[-1], math.nan)
+            found = (
+                score(ended.model, test).per_observation
+                if certificate.ok
+                else torch.full_like(counts[-1], math.nan)
+            )
             own.append(found)
     return [torch.cat(own) for own in held], torch.cat(counts), torch.cat(groups) if rows.grouped else None
 
@@ -238,7 +274,7 @@ def _parts(rows: Batch, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]
         yield torch.from_numpy(np.flatnonzero(part != k)), torch.from_numpy(np.flatnonzero(part == k))
 
 
-# ---- the choice --------------------------------------------------------------------------------------------------------------
+# ---- the choice --------------------------------------------------------------------------------------------
 
 
 def _table(values: list[Tensor], count: Tensor, group: Tensor | None) -> pd.DataFrame:
@@ -249,17 +285,25 @@ def _table(values: list[Tensor], count: Tensor, group: Tensor | None) -> pd.Data
     for v, mean in zip(values, means, strict=True):
         apart = v - values[top]
         lost = math.isnan(mean)
-        error, between = (math.nan, math.nan) if lost else (spread(v, count, group) / n, spread(apart, count, group) / n)
-        out.append({"held_out": mean, "error": error, "difference": mean - means[top], "difference_error": between})
+        error, between = (
+            (math.nan, math.nan) if lost else (spread(v, count, group) / n, spread(apart, count, group) / n)
+        )
+        out.append(
+            {"held_out": mean, "error": error, "difference": mean - means[top], "difference_error": between}
+        )
     return pd.DataFrame(out)
 
 
 def _best(table: pd.DataFrame, tried: list[Priors], by: str) -> int:
     column = table["evidence" if by == "evidence" else "held_out"]
-    usable = column.notna().to_numpy() & table["maximum"].isin(["certified maximum", "boundary", "stochastic"]).to_numpy()
+    usable = (
+        column.notna().to_numpy()
+        & table["maximum"].isin(["certified maximum", "boundary", "stochastic"]).to_numpy()
+    )
     if not usable.any():
         raise BadArgument(
-            "no candidate has an evidence: it needs smooth priors (Normal, StudentT) and a certified maximum. Choose by='held out'."
+            "no candidate has an evidence: it needs smooth priors (Normal, StudentT) and a certified "
+            "maximum. Choose by='held out'."
             if by == "evidence"
             else "no candidate has a certified maximum on every part of the rows. Give priors, or priors of smaller scale."
         )
@@ -282,6 +326,9 @@ def _called(priors: Priors) -> str:
     out = []
     for each in priors:
         default, own = {f.name: f.default for f in dataclasses.fields(each)}, fields_of(each)
-        inside = [f"{each.scale:.4g}", *(f"{n}={v!r}" for n, v in own.items() if n != "scale" and v != default[n])]
+        inside = [
+            f"{each.scale:.4g}",
+            *(f"{n}={v!r}" for n, v in own.items() if n != "scale" and v != default[n]),
+        ]
         out.append(f"{type(each).__name__}({', '.join(inside)})")
     return " and ".join(out) or "none"

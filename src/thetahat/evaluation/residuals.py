@@ -5,10 +5,14 @@
     pearson    (y − E[y]) / √Var[y]
     deviance   sign(y − θ₁)·√(2(max log p(y | θ₁) − log p(y))), the maximum over the first parameter, which is at θ₁ = y
 
-A deviance residual is of the likelihood itself: of a normal it is (y − μ)/σ, a generalised linear model's own divided by √dispersion.
+A deviance residual is of the likelihood itself: of a normal it is (y − μ)/σ, a generalised linear model's own
+divided by √dispersion.
 
-Source: Dunn and Smyth (1996), Randomized quantile residuals; Cook (1977), Detection of influential observation in linear regression;
-Williams (1987), Generalized linear model diagnostics using the deviance and single case deletions.
+References
+----------
+Dunn and Smyth (1996), Randomized quantile residuals; Cook (1977), Detection of influential observation in
+linear regression; Williams (1987), Generalized linear model diagnostics using the deviance and single case
+deletions.
 """
 
 from __future__ import annotations
@@ -40,23 +44,32 @@ NEAR = 1e-4  # how far from θ₁ = y the saturated value is checked to be lower
 CELLS = 2**22  # entries of a block of gradient rows
 
 
-def residuals(model: ModelLike, source: Batch | Source, kind: str = "quantile", *, seed: int = 0) -> np.ndarray:
+def residuals(
+    model: ModelLike, source: Batch | Source, kind: str = "quantile", *, seed: int = 0
+) -> np.ndarray:
     """One residual a row.
 
     Parameters
     ----------
-    model : at θ̂
-    source : with the response
-    kind : one of `KINDS`
-    seed : of the uniform numbers that spread a mass
+    model
+        at θ̂
+    source
+        with the response
+    kind
+        one of `KINDS`
+    seed
+        of the uniform numbers that spread a mass
 
     Returns
     -------
-    (n,)
+    np.ndarray
+        (n,)
 
     Raises
     ------
-    BadArgument : an unknown kind, or a family without what it needs (a cdf, a mean, a variance, a first parameter that y estimates)
+    BadArgument
+        an unknown kind, or a family without what it needs (a cdf, a mean, a variance, a first parameter that
+        y estimates)
     """
     if kind not in KINDS:
         raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
@@ -71,25 +84,38 @@ def _of(model: ModelLike, batch: Batch, kind: str, generator: torch.Generator) -
         v = torch.rand(len(y), dtype=torch.float64, generator=generator)
         return quantile(family, y, v, parameters_of(model, batch), extras_of(model, batch))
     if isinstance(family, Censored) and bool((batch["event"] != 1).any()):
-        raise BadArgument(f"a {kind} residual of a censored row does not exist: y was not seen. Accepted: 'quantile'.")
+        raise BadArgument(
+            f"a {kind} residual of a censored row does not exist: y was not seen. Accepted: 'quantile'."
+        )
     if kind == "deviance":
         return deviance(model, batch, y).numpy()
     residual = y - mean_of(model, batch)
     if kind == "response":
         return residual.numpy()
     if not family.has("variance"):
-        raise BadArgument(f"{family} has no variance, and a Pearson residual divides by it. Accepted: 'quantile', 'response'.")
-    out: np.ndarray = (residual / family.variance(*parameters_of(model, batch), **extras_of(model, batch)).sqrt()).numpy()
+        raise BadArgument(
+            f"{family} has no variance, and a Pearson residual divides by it. Accepted: 'quantile', "
+            "'response'."
+        )
+    out: np.ndarray = (
+        residual / family.variance(*parameters_of(model, batch), **extras_of(model, batch)).sqrt()
+    ).numpy()
     return out
 
 
-# ---- quantile ----------------------------------------------------------------------------------------------------------------
+# ---- quantile ----------------------------------------------------------------------------------------------
 
 
-def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> np.ndarray:
-    """Φ⁻¹(F(y−) + v·p(y)), each (n,), from whichever tail has the digits: v spreads a mass, and does nothing to a density."""
+def quantile(
+    family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]
+) -> np.ndarray:
+    """Φ⁻¹(F(y−) + v·p(y)), each (n,), from whichever tail has the digits: v spreads a mass, and does
+    nothing to a density."""
     if not family.has("cdf"):
-        raise BadArgument(f"{family} has no cdf: its y has no order, or none is known. There are no quantile residuals of it.")
+        raise BadArgument(
+            f"{family} has no cdf: its y has no order, or none is known. There are no quantile residuals of "
+            "it."
+        )
     with torch.no_grad():
         log_below, log_mass, log_above = _split(family, y, theta, extras)
         log_u = torch.logaddexp(log_below, torch.log(v) + log_mass)
@@ -100,15 +126,20 @@ def quantile(family: Family, y: Tensor, v: Tensor, theta: Sequence[Tensor], extr
     return out
 
 
-def _split(family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """log P(Y < what was seen), log P(what was seen), log P(Y > what was seen); the middle is −∞ where Y has a density there."""
+def _split(
+    family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log P(Y < what was seen), log P(what was seen), log P(Y > what was seen); the middle is −∞ where Y
+    has a density there."""
     if isinstance(family, Censored):
         inside, inner = _entered(family, extras)
         below, mass, above = _split(inside, y, theta, inner)
         event, upper = extras["event"], extras.get("upper", torch.full_like(y, torch.inf))
         right, left, between = event == 0, event == 2, event == 3
         beyond = log_tail(inside, torch.where(between, upper, y), True, theta, inner)
-        below = torch.where(left, -torch.inf, torch.where(right | between, log_tail(inside, y, False, theta, inner), below))
+        below = torch.where(
+            left, -torch.inf, torch.where(right | between, log_tail(inside, y, False, theta, inner), below)
+        )
         above = torch.where(right, -torch.inf, torch.where(left | between, beyond, above))
         return below, torch.where(event == 1, mass, family.log_prob(y, *theta, **extras)), above
     above = log_tail(family, y, True, theta, extras)
@@ -130,10 +161,14 @@ def _entered(family: Censored, extras: dict[str, Tensor]) -> tuple[Family, dict[
     if not isinstance(family.family, Truncated):
         return Truncated(family.family), {**inner, "low": extras["entry"]}
     low, high = family.family.window(inner)
-    return family.family, {**inner, "low": torch.maximum(low, extras["entry"]), "high": high.expand(extras["entry"].shape)}
+    return family.family, {
+        **inner,
+        "low": torch.maximum(low, extras["entry"]),
+        "high": high.expand(extras["entry"].shape),
+    }
 
 
-# ---- deviance ----------------------------------------------------------------------------------------------------------------
+# ---- deviance ----------------------------------------------------------------------------------------------
 
 
 def deviance(model: ModelLike, batch: Batch, y: Tensor) -> Tensor:
@@ -141,18 +176,24 @@ def deviance(model: ModelLike, batch: Batch, y: Tensor) -> Tensor:
 
     Raises
     ------
-    BadArgument : log p is not largest at θ₁ = y (a shape, a rate, a beta's mean): there is no closed form to compare with
+    BadArgument
+        log p is not largest at θ₁ = y (a shape, a rate, a beta's mean): there is no closed form to compare
+        with
     """
     family = model.family
     name, spec = next(iter(family.parameters.items()))
     theta, extras = parameters_of(model, batch), extras_of(model, batch)
     if name not in ("mean", "location") or isinstance(family, Categories):
         raise BadArgument(
-            f"a deviance residual compares with {name} = y, which {family} does not allow. Accepted: 'quantile', 'pearson'."
+            f"a deviance residual compares with {name} = y, which {family} does not allow. Accepted: "
+            "'quantile', 'pearson'."
         )
     own = y / extras["trials"] if "trials" in extras else y
     tiny = torch.finfo(torch.float64)
-    low, high = spec.range.low + tiny.tiny, spec.range.high - tiny.eps  # y = 0 of a Poisson: the limit of a vanishing mean
+    low, high = (
+        spec.range.low + tiny.tiny,
+        spec.range.high - tiny.eps,
+    )  # y = 0 of a Poisson: the limit of a vanishing mean
 
     def log_p(first: Tensor) -> Tensor:
         out: Tensor = family.log_prob(y, first.clamp(low, high), *theta[1:], **extras)
@@ -163,14 +204,15 @@ def deviance(model: ModelLike, batch: Batch, y: Tensor) -> Tensor:
         step = NEAR * own.abs().clamp(min=NEAR)
         if bool(((log_p(own + step) > most + 1e-12) | (log_p(own - step) > most + 1e-12)).any()):
             raise BadArgument(
-                f"log p of {family} is not largest at {name} = y, so a deviance residual has no closed form. Accepted: 'quantile', 'pearson'."
+                f"log p of {family} is not largest at {name} = y, so a deviance residual has no closed form. "
+                "Accepted: 'quantile', 'pearson'."
             )
         fitted = family.log_prob_eta(y, *eta_of(model, batch), **extras)
         out: Tensor = torch.sign(own - theta[0]) * (2 * (most - fitted)).clamp(min=0).sqrt()
         return out
 
 
-# ---- influence ---------------------------------------------------------------------------------------------------------------
+# ---- influence ---------------------------------------------------------------------------------------------
 
 
 def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
@@ -178,36 +220,49 @@ def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
 
         leverage  h_i = tr(J_i J⁻¹)          cook  D_i = s_iᵀ J⁻¹ s_i / (p (1 − h_i)²)
 
-    J_i, J and s_i are the row's information, the whole (priors included) and the row's score, in the coefficients of the first parameter
-    (and of those that share its predictors, the logits of a categorical family); p is how many they are. A row counted c times is the
-    c of them together. Of a generalised linear model h_i is the diagonal of the hat matrix by the observed information, and Σ h_i = p.
-    D_i is Cook's distance after one Newton step, with the dispersion that maximises the likelihood.
+    J_i, J and s_i are the row's information, the whole (priors included) and the row's score, in the
+    coefficients of the first parameter (and of those that share its predictors, the logits of a categorical
+    family); p is how many they are. A row counted c times is the c of them together. Of a generalised linear
+    model h_i is the diagonal of the hat matrix by the observed information, and Σ h_i = p. D_i is Cook's
+    distance after one Newton step, with the dispersion that maximises the likelihood.
 
     Returns
     -------
-    columns leverage and cook, a row a row
+    pd.DataFrame
+        columns leverage and cook, a row a row
 
     Raises
     ------
-    BadArgument : the model has no linear predictors
-    FlatDirection : the information is singular
-    NoCurvature : a prior has a kink
+    BadArgument
+        the model has no linear predictors
+    FlatDirection
+        the information is singular
+    NoCurvature
+        a prior has a kink
     """
     objective = objective.at(theta)
     model = objective.model
     if not isinstance(model, Regression) or len(objective.terms) != 1:
-        raise BadArgument(f"influence is of a regression, whose rows have predictors; the model is a {type(model).__name__}.")
+        raise BadArgument(
+            "influence is of a regression, whose rows have predictors; the model is a "
+            f"{type(model).__name__}."
+        )
     if objective.kinked:
         raise NoCurvature(KINKED)
     information = objective.taylor(order=2).information
     assert information is not None
     block = [j for j, p in enumerate(model.predictors) if j == 0 or p.spec.own_predictors]
     free = torch.cat(
-        [torch.arange(model.predictors[j].start, model.predictors[j].start + model.predictors[j].size) for j in block]
+        [
+            torch.arange(model.predictors[j].start, model.predictors[j].start + model.predictors[j].size)
+            for j in block
+        ]
     )
     factor = double(information).restrict(free).factor()
     if factor is None:
-        raise FlatDirection("the information is singular: no row's leverage is defined. Read fit.certificate.")
+        raise FlatDirection(
+            "the information is singular: no row's leverage is defined. Read fit.certificate."
+        )
     term, parts = objective.terms[0], []
     step = max(1, CELLS // (len(free) * len(block)))
     for batch in batches(term.source, model):
@@ -217,7 +272,9 @@ def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"leverage": leverage, "cook": cook})
 
 
-def _influence(term: LogLikelihood, model: Regression, batch: Batch, block: list[int], free: Tensor, factor: Any) -> Tensor:
+def _influence(
+    term: LogLikelihood, model: Regression, batch: Batch, block: list[int], free: Tensor, factor: Any
+) -> Tensor:
     """(2, n): h and D of one block of rows."""
     n, one = len(batch), torch.ones(len(batch), dtype=torch.float64)
     _, score, curvature = model.row_derivatives(batch)

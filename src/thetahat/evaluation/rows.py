@@ -1,8 +1,10 @@
-"""What a model says of each row: its family, its linear predictors, and functions of them with their gradients in θ.
+"""What a model says of each row: its family, its linear predictors, and functions of them with their
+gradients in θ.
 
     f_i = f(η_i1, …, η_ik),      ∂f_i/∂θ = Σ_j ∂f_i/∂η_ij · ∂η_ij/∂θ
 
-The first factor is by automatic differentiation of one small function; the second are rows of the design, or, for a network, its Jacobian.
+The first factor is by automatic differentiation of one small function; the second are rows of the design, or,
+for a network, its Jacobian.
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ def family_for(model: ModelLike, what: str) -> Family:
 
     Raises
     ------
-    BadArgument : it has none (a likelihood of one's own)
+    BadArgument
+        it has none (a likelihood of one's own)
     """
     family = family_of(model)
     if not isinstance(family, Family):
         raise BadArgument(
-            f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined for it."
+            f"a {type(model).__name__} has a log_prob alone: it has no family, so that {what} is not defined "
+            "for it."
         )
     return family
 
@@ -58,7 +62,8 @@ def extras_of(model: ModelLike, batch: Batch) -> dict[str, Tensor]:
 
     Raises
     ------
-    BadArgument : something is needed, and the rows lack it
+    BadArgument
+        something is needed, and the rows lack it
     """
     family = model.family
     out = {name: batch[name] for name in family.extras if name in batch}
@@ -67,7 +72,9 @@ def extras_of(model: ModelLike, batch: Batch) -> dict[str, Tensor]:
     )  # a bound that the fit was given is not left out of a prediction
     for name, default in family.extras.items():
         if (default is None or name in own) and name not in out and name not in family.outcome:
-            raise BadArgument(f"{family} needs {name} for these rows: the column {own.get(name, name)!r} is not among them.")
+            raise BadArgument(
+                f"{family} needs {name} for these rows: the column {own.get(name, name)!r} is not among them."
+            )
     return out
 
 
@@ -94,7 +101,8 @@ def mean_of(model: ModelLike, batch: Batch) -> Tensor:
 
     Raises
     ------
-    BadArgument : the family has no mean
+    BadArgument
+        the family has no mean
     """
     family = family_for(model, "mean")
     if not family.has("expectation"):
@@ -111,13 +119,19 @@ def with_slopes(function: Function, eta: Sequence[Tensor]) -> tuple[Tensor, list
         if not value.requires_grad:
             return value.detach(), [torch.zeros_like(e) for e in leaves]
         found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
-    return value.detach(), [torch.zeros_like(e) if g is None else g for g, e in zip(found, leaves, strict=True)]
+    return value.detach(), [
+        torch.zeros_like(e) if g is None else g for g, e in zip(found, leaves, strict=True)
+    ]
 
 
 def free_of(model: ModelLike, values: Sequence[T]) -> list[T]:
     """Of one value a parameter of the family, those of the parameters that are estimated."""
     fixed = model.fixed if isinstance(model, HasFixed) else {}
-    return list(values) if not fixed else [v for n, v in zip(model.family.parameters, values, strict=True) if n not in fixed]
+    return (
+        list(values)
+        if not fixed
+        else [v for n, v in zip(model.family.parameters, values, strict=True) if n not in fixed]
+    )
 
 
 def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
@@ -125,7 +139,9 @@ def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> T
     if isinstance(model, Regression):
         return model.gradient_rows(batch, free_of(model, slopes))
     with torch.enable_grad():
-        values = torch.stack([s.detach() * e for s, e in zip(slopes, eta_of(model, batch), strict=True)]).sum(0)
+        values = torch.stack([s.detach() * e for s, e in zip(slopes, eta_of(model, batch), strict=True)]).sum(
+            0
+        )
         return jacobian(values, [p for p in model.parameters() if p.requires_grad]).to(torch.float64)
 
 
@@ -145,12 +161,14 @@ def response_of(model: ModelLike, batch: Batch) -> Tensor:
 
     Raises
     ------
-    BadArgument : it is a vector
+    BadArgument
+        it is a vector
     """
     y = batch[target_of(model)]
     if y.ndim != 1:
         raise BadArgument(
-            f"the response of each row is a vector of shape {tuple(y.shape[1:])}: it has no residual, and no one bin."
+            f"the response of each row is a vector of shape {tuple(y.shape[1:])}: it has no residual, and no "
+            "one bin."
         )
     out: Tensor = y.to(torch.float64)
     return out

@@ -2,8 +2,8 @@
 
     total = Σ_i c_i · v_i,      v_i = log p(x_i | θ) + log |dt/dx|_i      in nats
 
-v_i is the log-density of what was observed (x), not of a transform of it (t): the log-determinant of the transform is in it. c_i is how
-often term i was observed.
+v_i is the log-density of what was observed (x), not of a transform of it (t): the log-determinant of the
+transform is in it. c_i is how often term i was observed.
 """
 
 from __future__ import annotations
@@ -46,21 +46,37 @@ class Score:
 
     Parameters
     ----------
-    per_observation : (n,) nats; −∞ where the model gives a term probability zero
-    count : (n,) how often each term was observed
-    kind : "exact", "lower bound" (log p is at least so large), "estimate" (unbiased)
-    measure : "density", "mass", or "mixed" (a density with atoms)
-    units : what a density is per
-    dimensions : how many numbers one observation holds
-    fingerprint : of the data
-    K : samples that the bound or the estimate is made of, or None
-    error : standard error of the total that comes from the model's own randomness, nats; 0 if it has none
-    log_determinant : how much of the total comes from the change of units, nats
-    atoms : (n,) where v_i is the log of a mass rather than of a density; None: not known
-    group : (n,) which independent unit each term belongs to; None: each is its own
-    weights : "raw", or "EMA" (an exponential moving average of the parameters)
-    lengths : (n,) bytes of text that each term stands for; None where it is no text
+    per_observation
+        (n,) nats; −∞ where the model gives a term probability zero
+    count
+        (n,) how often each term was observed
+    kind
+        "exact", "lower bound" (log p is at least so large), "estimate" (unbiased)
+    measure
+        "density", "mass", or "mixed" (a density with atoms)
+    units
+        what a density is per
+    dimensions
+        how many numbers one observation holds
+    fingerprint
+        of the data
+    K
+        samples that the bound or the estimate is made of, or None
+    error
+        standard error of the total that comes from the model's own randomness, nats; 0 if it has none
+    log_determinant
+        how much of the total comes from the change of units, nats
+    atoms
+        (n,) where v_i is the log of a mass rather than of a density; None: not known
+    group
+        (n,) which independent unit each term belongs to; None: each is its own
+    weights
+        "raw", or "EMA" (an exponential moving average of the parameters)
+    lengths
+        (n,) bytes of text that each term stands for; None where it is no text
 
+    Examples
+    --------
     >>> s = Score(torch.tensor([-1.0, -3.0]), units="y", fingerprint="…")
     >>> s.total, s.mean, s.standard_error, round(s.bits, 6)
     (-4.0, -2.0, 1.0, 2.88539)
@@ -85,9 +101,13 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise BadArgument(f"the kind of a score is {self.kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
+            raise BadArgument(
+                f"the kind of a score is {self.kind!r}. Accepted: {', '.join(map(repr, KINDS))}."
+            )
         if self.measure not in MEASURES:
-            raise BadArgument(f"the measure of a score is {self.measure!r}. Accepted: {', '.join(map(repr, MEASURES))}.")
+            raise BadArgument(
+                f"the measure of a score is {self.measure!r}. Accepted: {', '.join(map(repr, MEASURES))}."
+            )
         if self.count is None:
             object.__setattr__(self, "count", torch.ones_like(self.per_observation))
 
@@ -108,7 +128,8 @@ class Score:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over independent units; NaN where it does not exist (one unit, or a term of probability zero)."""
+        """Of the mean, over independent units; NaN where it does not exist (one unit, or a term of
+        probability zero)."""
         return spread(self.per_observation, self.count, self.group) / self.n
 
     @property
@@ -138,14 +159,22 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """−total / (bytes · log 2): the code length of a byte of text, however it was cut into tokens; None where it is no text."""
-        return None if self.lengths is None else -self.total / (math.log(2) * float(weighted(self.lengths, self.count).sum()))
+        """−total / (bytes · log 2): the code length of a byte of text, however it was cut into tokens; None
+        where it is no text."""
+        return (
+            None
+            if self.lengths is None
+            else -self.total / (math.log(2) * float(weighted(self.lengths, self.count).sum()))
+        )
 
     @property
     def bits_per_byte_error(self) -> float | None:
-        """Its standard error over independent units (documents), as of a ratio Σ a / Σ b: that of Σ (a − r b), divided by Σ b.
+        """Its standard error over independent units (documents), as of a ratio Σ a / Σ b: that of Σ (a − r
+        b), divided by Σ b.
 
-        Source: Cochran (1977), Sampling Techniques, 3rd ed., §6.4.
+        References
+        ----------
+        Cochran (1977), Sampling Techniques, 3rd ed., §6.4.
         """
         if self.lengths is None or self.bits_per_byte is None:
             return None
@@ -157,7 +186,9 @@ class Score:
         """The kind of number, in words: "lower bound (K = 16) of the log mass of y"."""
         samples = "" if self.K is None else f" (K = {self.K})"
         kind = "exact" if self.kind == "exact" else f"{self.kind}{samples} of the"
-        what = {"density": "log density", "mass": "log mass", "mixed": "log density (log mass at its atoms)"}[self.measure]
+        what = {"density": "log density", "mass": "log mass", "mixed": "log density (log mass at its atoms)"}[
+            self.measure
+        ]
         return f"{kind} {what} of {self.units}"
 
     def __str__(self) -> str:
@@ -205,14 +236,18 @@ class Score:
 def score(model: ModelLike, source: Source, *, generator: torch.Generator | None = None) -> Score:
     """log p of every term of a source, by one pass.
 
+    A model that draws is evaluated twice with independent draws: the value is the mean of both (a mean of
+    bounds is a bound), and half their difference measures its noise, error² = Σ c² (a − b)² / 4.
+
     Parameters
     ----------
-    model : says log_prob(batch); its `kind` and `measure` are the score's. A bound or an estimate that draws takes `generator=`
-    source : the data; its log-determinant, where it has one, is added to every density
-    generator : of a model that draws, so that two models can be scored on common draws
-
-    A model that draws is evaluated twice with independent draws: the value is the mean of both (a mean of bounds is a bound), and half
-    their difference measures its noise, error² = Σ c² (a − b)² / 4.
+    model
+        says log_prob(batch); its `kind` and `measure` are the score's. A bound or an estimate that draws
+        takes `generator=`
+    source
+        the data; its log-determinant, where it has one, is added to every density
+    generator
+        of a model that draws, so that two models can be scored on common draws
 
     Returns
     -------
@@ -220,9 +255,13 @@ def score(model: ModelLike, source: Source, *, generator: torch.Generator | None
 
     Raises
     ------
-    NotFinite : log p of a term is NaN or +∞ (−∞ is reported, not refused)
-    EmptyData : nothing was observed
+    NotFinite
+        log p of a term is NaN or +∞ (−∞ is reported, not refused)
+    EmptyData
+        nothing was observed
 
+    Examples
+    --------
     >>> from thetahat.data import Tensors
     >>> from thetahat.families import Normal
     >>> from thetahat.models import Density
@@ -301,7 +340,7 @@ def spread(values: Tensor, count: Tensor, group: Tensor | None = None) -> float:
     return math.sqrt(g / (g - 1) * float(sums.square().sum())) if g > 1 else math.nan
 
 
-# ---- the parts ---------------------------------------------------------------------------------------------------------------
+# ---- the parts ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -318,13 +357,16 @@ def _evaluating(model: ModelLike) -> Iterator[None]:
 
 
 def _log_prob(model: ModelLike, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """log p of every term, flat, float64; and the standard error of each that comes from the model's own draws."""
+    """log p of every term, flat, float64; and the standard error of each that comes from the model's own
+    draws."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if first is not None and first.device.type != "cpu":
         batch = batch.to(first.device)
     draws = "generator" in inspect.signature(model.log_prob).parameters
     given: Settings = {"generator": generator} if draws else {}
-    a, *rest = (model.log_prob(batch, **given).reshape(-1).to("cpu", torch.float64) for _ in range(2 if draws else 1))
+    a, *rest = (
+        model.log_prob(batch, **given).reshape(-1).to("cpu", torch.float64) for _ in range(2 if draws else 1)
+    )
     if not rest:
         return a, torch.zeros_like(a)
     same = a == rest[0]  # both −∞ too, whose difference is none
@@ -353,13 +395,15 @@ def _log_determinant(source: SourceLike, measure: str, batch: Batch, atoms: Tens
     change = change.reshape(-1).to(torch.float64)
     if measure == "mixed" and atoms is None:
         raise BadArgument(
-            f"the response is a transform ({source.units}), and the model does not say which of its terms are masses."
+            f"the response is a transform ({source.units}), and the model does not say which of its terms "
+            "are masses."
         )
     return change if atoms is None else torch.where(atoms, 0.0, change)
 
 
 def _dimensions(batch: Batch, target: str) -> int:
-    """How many numbers a term holds; 1 where an outcome is scored that the batch tells by its order (which of two was preferred)."""
+    """How many numbers a term holds; 1 where an outcome is scored that the batch tells by its order (which of
+    two was preferred)."""
     if target not in ("y", *batch):
         return 1
     scored = [batch[target]] if target in batch else list(batch.tensors.values())
@@ -371,9 +415,14 @@ def _refuse_nan(value: Tensor, count: Tensor, before: int) -> None:
     if bool(bad.any()):
         at = int(torch.nonzero(bad)[0, 0])
         raise NotFinite(
-            f"log p of term {before + at} is {float(value[at])}: a log-probability is a number or −∞ ({int(bad.sum())} such terms)."
+            f"log p of term {before + at} is {float(value[at])}: a log-probability is a number or −∞ "
+            f"({int(bad.sum())} such terms)."
         )
 
 
 def _short(value: float) -> str:
-    return f"{value:.6g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}".replace("-", "−")
+    return (
+        f"{value:.6g}".replace("-", "−")
+        if abs(value) >= 1e-4 or value == 0
+        else f"{value:.2e}".replace("-", "−")
+    )

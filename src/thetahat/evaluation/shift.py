@@ -1,15 +1,21 @@
-"""Two tables with the same columns: how much more probable each row is in one than in the other, and whether they differ at all.
+"""Two tables with the same columns: how much more probable each row is in one than in the other, and whether
+they differ at all.
 
-With labels t = 1 for new rows and 0 for reference rows, Bayes' theorem makes every classifier a density ratio,
+With labels t = 1 for new rows and 0 for reference rows, Bayes' theorem makes every classifier a density
+ratio,
 
     log p_new(x)/p_ref(x) = log P(t = 1 | x)/P(t = 0 | x) − log n_new/n_ref
 
-and the classifier is a logistic regression, fitted by maximum likelihood. Its ratio weighs reference rows as the new population would have
-them (`weights.Importance`), and how well it does on rows that it has not seen is a test of whether there are two populations.
+and the classifier is a logistic regression, fitted by maximum likelihood. Its ratio weighs reference rows as
+the new population would have them (`weights.Importance`), and how well it does on rows that it has not seen
+is a test of whether there are two populations.
 
-Source: Qin (1998), Inferences for case-control and semiparametric two-sample density ratio models; Shimodaira (2000), Improving
-predictive inference under covariate shift by weighting the log-likelihood function; Kong (1992), A note on importance sampling using
-standardized weights (the effective size); Lopez-Paz and Oquab (2017), Revisiting classifier two-sample tests.
+References
+----------
+Qin (1998), Inferences for case-control and semiparametric two-sample density ratio models; Shimodaira (2000),
+Improving predictive inference under covariate shift by weighting the log-likelihood function; Kong (1992), A
+note on importance sampling using standardized weights (the effective size); Lopez-Paz and Oquab (2017),
+Revisiting classifier two-sample tests.
 """
 
 from __future__ import annotations
@@ -35,7 +41,9 @@ from ..models.formulas import regression
 from ..solvers import Certificate, Newton, choose, iterate, optimise
 from ..types import Data, Plain, Settings
 
-STREAM = 0x2B1  # another stream than that of data drawn with the same seed, on which permutations must not depend
+STREAM = (
+    0x2B1  # another stream than that of data drawn with the same seed, on which permutations must not depend
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,16 @@ class DensityRatio:
 
     Parameters
     ----------
-    model, certificate : the regression, at its maximum
-    predictors : its right-hand side
-    weights : (n_ref,) the ratio at each reference row, divided by their mean
-    log_mean : the log of that mean, nats: 0 but for error, since E_ref[p_new/p_ref] = 1
-    n_new : how many new rows there were
+    model, certificate
+        the regression, at its maximum
+    predictors
+        its right-hand side
+    weights
+        (n_ref,) the ratio at each reference row, divided by their mean
+    log_mean
+        the log of that mean, nats: 0 but for error, since E_ref[p_new/p_ref] = 1
+    n_new
+        how many new rows there were
     """
 
     model: Regression = field(repr=False)
@@ -78,17 +91,24 @@ class DensityRatio:
         return eta.numpy() - math.log(self.n_new / len(self.weights))
 
     def weigh(self, data: Data) -> np.ndarray:
-        """The ratio of each row, divided by its mean over the reference: what `weights.Importance` weighs by."""
+        """The ratio of each row, divided by its mean over the reference: what `weights.Importance` weighs
+        by."""
         return np.exp(self.log_ratio(data) - self.log_mean)
 
     def mean(self, values: Plain) -> tuple[float, float]:
-        """Σ w v / Σ w and its standard error: what the mean of a quantity of the reference rows would be among the new ones.
+        """Σ w v / Σ w and its standard error: what the mean of a quantity of the reference rows would be
+        among the new ones.
 
-        values : (n_ref,), such as `fit.score(reference).per_observation`. The weights are taken as known.
+        Parameters
+        ----------
+        values
+            (n_ref,), such as `fit.score(reference).per_observation`. The weights are taken as known.
         """
         v = np.asarray(values, dtype=np.float64)
         if v.shape != self.weights.shape:
-            raise BadArgument(f"the reference has {len(self.weights)} rows, and the values the shape {v.shape}: one a row.")
+            raise BadArgument(
+                f"the reference has {len(self.weights)} rows, and the values the shape {v.shape}: one a row."
+            )
         share = self.weights / self.weights.sum()
         centre = float(share @ v)
         return centre, float(np.sqrt(np.square(share * (v - centre)).sum()))
@@ -96,8 +116,10 @@ class DensityRatio:
     def __str__(self) -> str:
         n = len(self.weights)
         return (
-            f"p_new/p_ref by logistic regression on {self.predictors}, {n} reference and {self.n_new} new rows\n"
-            f"the reference rows weigh like {self.n_eff:.1f} of them ({self.n_eff / n:.0%}); the heaviest like {self.weights.max():.3g}"
+            f"p_new/p_ref by logistic regression on {self.predictors}, {n} reference and {self.n_new} new "
+            "rows\n"
+            f"the reference rows weigh like {self.n_eff:.1f} of them ({self.n_eff / n:.0%}); the heaviest "
+            f"like {self.weights.max():.3g}"
         )
 
     def to_dict(self) -> Settings:
@@ -121,10 +143,14 @@ def density_ratio(
 
     Parameters
     ----------
-    reference, new : tables (whatever `th.fit` reads), complete in the columns that are read
-    predictors : the right-hand side of a formula, "age + bmi + I(bmi**2)"; None: every column that both tables have. To weigh a regression of
-        y on x it must be of x alone: y may depend on x otherwise in the new rows, and that is no covariate shift
-    prior : on the coefficients: shrinks the ratio towards 1
+    reference, new
+        tables (whatever `th.fit` reads), complete in the columns that are read
+    predictors
+        the right-hand side of a formula, "age + bmi + I(bmi**2)"; None: every column that both tables have.
+        To weigh a regression of y on x it must be of x alone: y may depend on x otherwise in the new rows,
+        and that is no covariate shift
+    prior
+        on the coefficients: shrinks the ratio towards 1
 
     Returns
     -------
@@ -132,10 +158,14 @@ def density_ratio(
 
     Raises
     ------
-    NoMaximum : a combination of columns tells all new rows from all reference rows: nothing is left to be weighed
-    BadWeights : the reference rows weigh like fewer than max(10, 2(p + 1)) of them, p the regression's coefficients: too few to carry the very
-        regression that weighed them, or any other
+    NoMaximum
+        a combination of columns tells all new rows from all reference rows: nothing is left to be weighed
+    BadWeights
+        the reference rows weigh like fewer than max(10, 2(p + 1)) of them, p the regression's coefficients:
+        too few to carry the very regression that weighed them, or any other
 
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> ratio = density_ratio({"x": rng.normal(size=500)}, {"x": rng.normal(0.5, 1.0, 500)})  # log ratio 0.5 x − 0.125
     >>> print(ratio)
@@ -148,7 +178,10 @@ def density_ratio(
     if not certificate.ok:
         kind = NoMaximum if certificate.status == "no maximum" else NotConverged
         why = certificate.detail or str(certificate)
-        raise kind(f"the new rows can be told from the reference rows too well for a density ratio: {why}", certificate)
+        raise kind(
+            f"the new rows can be told from the reference rows too well for a density ratio: {why}",
+            certificate,
+        )
     model = objective.model
     with torch.no_grad():
         eta = torch.cat([model.eta(b)[0].expand(len(b)) for b in table.batches()]).numpy()[:n_ref]
@@ -158,35 +191,42 @@ def density_ratio(
     least = max(FEW, 2 * (objective.size + 1))
     if found.n_eff < least:
         raise BadWeights(
-            f"the {n_ref} reference rows weigh like {found.n_eff:.1f} of them, and {least} are wanted: the new rows lie where the reference hardly "
-            "has any. Gather reference rows there, leave out predictors, or put a prior on the ratio (prior=th.priors.Normal(1))."
+            f"the {n_ref} reference rows weigh like {found.n_eff:.1f} of them, and {least} are wanted: the "
+            "new rows lie where the reference hardly "
+            "has any. Gather reference rows there, leave out predictors, or put a prior on the ratio "
+            "(prior=th.priors.Normal(1))."
         )
     return found
 
 
 def _labelled(reference: Data, new: Data, predictors: str | None) -> tuple[Regression, Table, int, int, str]:
-    """The regression of which table a row is from, over both, reference rows first; how many of each; its right-hand side."""
+    """The regression of which table a row is from, over both, reference rows first; how many of each; its
+    right-hand side."""
     frames = Frame(reference), Frame(new)
     shared = [c for c in frames[0].columns if c in frames[1].columns]
     if predictors is None:
         if not shared:
             raise BadArgument(
-                f"the tables share no column. They have: {', '.join(frames[0].columns)}; {', '.join(frames[1].columns)}."
+                f"the tables share no column. They have: {', '.join(frames[0].columns)}; "
+                f"{', '.join(frames[1].columns)}."
             )
         predictors = " + ".join(c if c.isidentifier() else f"`{c}`" for c in shared)
     label = "is_new"
     while label in shared:
         label += "_"
     parts = [frame.read(frame.columns)[shared].assign(**{label: float(t)}) for t, frame in enumerate(frames)]
-    model, table = regression(f"{label} ~ {predictors}", pd.concat(parts, ignore_index=True), Bernoulli(), missing="raise")
+    model, table = regression(
+        f"{label} ~ {predictors}", pd.concat(parts, ignore_index=True), Bernoulli(), missing="raise"
+    )
     if not model.predictors[0].design.intercept:
         raise BadArgument(
-            f"{predictors!r} leaves the intercept out, which takes up how many rows of either table there are. Leave it in."
+            f"{predictors!r} leaves the intercept out, which takes up how many rows of either table there "
+            "are. Leave it in."
         )
     return model, table, len(parts[0]), len(parts[1]), predictors
 
 
-# ---- are they two populations? ---------------------------------------------------------------------------------------------------
+# ---- are they two populations? -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -195,11 +235,17 @@ class TwoSample:
 
     Parameters
     ----------
-    gain : nats a row by which its held-out log-likelihood is above that of the labels' shares: at least so much is in the columns about
-        the table, on average (their mutual information is the largest gain there can be)
-    accuracy : the share of held-out rows whose table it names, each table weighing one half
-    p_value : of "both are of one population": (1 + permutations of the labels that can be told as well) / (1 + permutations)
-    reference, new : how many rows
+    gain
+        nats a row by which its held-out log-likelihood is above that of the labels' shares: at least so much
+        is in the columns about the table, on average (their mutual information is the largest gain there can
+        be)
+    accuracy
+        the share of held-out rows whose table it names, each table weighing one half
+    p_value
+        of "both are of one population": (1 + permutations of the labels that can be told as well) / (1 +
+        permutations)
+    reference, new
+        how many rows
     """
 
     gain: float
@@ -213,8 +259,10 @@ class TwoSample:
     def __str__(self) -> str:
         gain = f"{self.gain:.4f}".replace("-", "−")
         return (
-            f"{self.reference} reference and {self.new} new rows, by logistic regression on {self.predictors}\n"
-            f"held out: {gain} nats a row above guessing, {self.accuracy:.1%} right of one half each; p = {self.p_value:.3g} "
+            f"{self.reference} reference and {self.new} new rows, by logistic regression on "
+            f"{self.predictors}\n"
+            f"held out: {gain} nats a row above guessing, {self.accuracy:.1%} right of one half each; p = "
+            f"{self.p_value:.3g} "
             f"({self.permutations} permutations)"
         )
 
@@ -224,31 +272,48 @@ class TwoSample:
 
 
 def two_sample(
-    reference: Data, new: Data, predictors: str | None = None, *, folds: int = 5, permutations: int = 199, seed: int = 0
+    reference: Data,
+    new: Data,
+    predictors: str | None = None,
+    *,
+    folds: int = 5,
+    permutations: int = 199,
+    seed: int = 0,
 ) -> TwoSample:
-    """The classifier two-sample test: how well labels can be told, on held-out rows; and whether permuted labels can be told as well.
+    """The classifier two-sample test: how well labels can be told, on held-out rows; and whether permuted
+    labels can be told as well.
+
+    The test is of the maximum of the labels' log-likelihood over all rows (with a Normal(2.5) prior on the
+    coefficients of standardised columns, so that there is one where tables are told apart completely), among
+    its values for permuted labels. Under the null hypothesis labels are exchangeable, so that P(p ≤ α) ≤ α in
+    any finite sample, overfitted or not; a permutation test of the held-out gain would be as exact, and spend
+    rows on not overfitting.
 
     Parameters
     ----------
-    reference, new, predictors : as of `density_ratio`
-    folds : of the gain and the accuracy: each row is asked about once, by a regression fitted to the other folds
-    permutations : 199: p is a multiple of 1/200
+    reference, new, predictors
+        as of `density_ratio`
+    folds
+        of the gain and the accuracy: each row is asked about once, by a regression fitted to the other folds
+    permutations
+        199: p is a multiple of 1/200
 
-    The test is of the maximum of the labels' log-likelihood over all rows (with a Normal(2.5) prior on the coefficients of standardised columns, so
-    that there is one where tables are told apart completely), among its values for permuted labels. Under the null hypothesis labels are
-    exchangeable, so that P(p ≤ α) ≤ α in any finite sample, overfitted or not; a permutation test of the held-out gain would be
-    as exact, and spend rows on not overfitting.
+    References
+    ----------
+    Lopez-Paz and Oquab (2017), Revisiting classifier two-sample tests; Phipson and Smyth (2010), Permutation
+    p-values should never be zero.
 
-    Source: Lopez-Paz and Oquab (2017), Revisiting classifier two-sample tests; Phipson and Smyth (2010), Permutation p-values should never be
-    zero.
-
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> print(two_sample({"x": rng.normal(size=60)}, {"x": rng.normal(1.0, 1.0, 60)}, permutations=39))
     60 reference and 60 new rows, by logistic regression on x
     held out: 0.113... nats a row above guessing, 70.0% right of one half each; p = 0.025 (39 permutations)
     """
     if folds < 2 or permutations < 1:
-        raise BadArgument(f"folds={folds}, permutations={permutations}. Accepted: 2 folds or more, 1 permutation or more.")
+        raise BadArgument(
+            f"folds={folds}, permutations={permutations}. Accepted: 2 folds or more, 1 permutation or more."
+        )
     model, table, n_ref, n_new, predictors = _labelled(reference, new, predictors)
     assert table.whole is not None
     batch = _standardised(table.whole)
@@ -263,7 +328,15 @@ def two_sample(
     for _ in range(permutations):
         other = label[torch.from_numpy(rng.permutation(len(label)))]
         beaten += _fitted(model, batch, other)[1] >= best
-    return TwoSample(_gain(log_odds, label), accuracy, (1 + beaten) / (1 + permutations), permutations, predictors, n_ref, n_new)
+    return TwoSample(
+        _gain(log_odds, label),
+        accuracy,
+        (1 + beaten) / (1 + permutations),
+        permutations,
+        predictors,
+        n_ref,
+        n_new,
+    )
 
 
 def _standardised(batch: Batch) -> Batch:

@@ -1,12 +1,13 @@
 """What a family is: p(y | its own parameters), and nothing that it need not be.
 
-A family states its parameters (a name, a range, a link), the support of y, and `log_prob`. Scores and curvatures of each
-row with respect to each parameter's linear predictor η come from automatic differentiation of that one method, so a
-family of k parameters is fitted by the same Newton as a one-parameter GLM. A hand-written `derivatives` is a speed-up
-only, and a test holds it to the automatic one.
+A family states its parameters (a name, a range, a link), the support of y, and `log_prob`. Scores and
+curvatures of each row with respect to each parameter's linear predictor η come from automatic differentiation
+of that one method, so a family of k parameters is fitted by the same Newton as a one-parameter GLM. A
+hand-written `derivatives` is a speed-up only, and a test holds it to the automatic one.
 
-A parameter outside its range makes every y impossible: log p = −∞, moments, distribution functions and quantiles NaN, and no draw.
-`Family` sees to that for each subclass, whose methods are called with parameters in their range only (see `ranges`).
+A parameter outside its range makes every y impossible: log p = −∞, moments, distribution functions and
+quantiles NaN, and no draw. `Family` sees to that for each subclass, whose methods are called with parameters
+in their range only (see `ranges`).
 
 Shapes: y (n,), every parameter and every η (n,) or broadcastable to it.
 """
@@ -38,12 +39,18 @@ class Parameter:
 
     Parameters
     ----------
-    range : where θ lives
-    link : the map g to its linear predictor, η = g(θ)
-    boundary : the end of the range at which the family becomes a simpler one (dispersion → 0), or None
-    limit : what it becomes there, in words ("Poisson")
-    intercept : whether formulas of this parameter carry an intercept
-    own_predictors : whether the parameter takes the main formula's predictors by default (as the first one does)
+    range
+        where θ lives
+    link
+        the map g to its linear predictor, η = g(θ)
+    boundary
+        the end of the range at which the family becomes a simpler one (dispersion → 0), or None
+    limit
+        what it becomes there, in words ("Poisson")
+    intercept
+        whether formulas of this parameter carry an intercept
+    own_predictors
+        whether the parameter takes the main formula's predictors by default (as the first one does)
     """
 
     range: Range = real
@@ -57,6 +64,8 @@ class Parameter:
     def limits(self) -> Limits:
         """The linear predictors that the link maps into the range.
 
+        Examples
+        --------
         >>> from thetahat.families.ranges import unit
         >>> Parameter(unit, link=links.log).limits.low, Parameter(unit, link=links.log).limits.high
         (-inf, 0.0)
@@ -66,7 +75,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Support:
-    """The set of y to which the family gives a positive density or mass. `low` and `high` belong to it where `closed` says so."""
+    """The set of y to which the family gives a positive density or mass. `low` and `high` belong to it where
+    `closed` says so."""
 
     name: str
     low: float = -math.inf
@@ -107,7 +117,8 @@ Derivatives = tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]
 
 @dataclass(frozen=True)
 class Family:
-    """p(y | θ₁, …, θ_k). A subclass is a frozen dataclass: its fields are its settings, its `Parameter`s are class attributes.
+    """p(y | θ₁, …, θ_k). A subclass is a frozen dataclass: its fields are its settings, its `Parameter`s are
+    class attributes.
 
         class Exponential(Family):
             mean = Parameter(positive, link=links.log)
@@ -116,16 +127,23 @@ class Family:
 
     Parameters
     ----------
-    link : another link for the first parameter, by name or as an object
+    link
+        another link for the first parameter, by name or as an object
     """
 
     link: Link | str | None = field(default=None, kw_only=True)
 
     support: ClassVar[Support] = reals
     measure: ClassVar[str] = "density"  # "density", "mass", or "mixed" (a density with atoms)
-    smooth: ClassVar[bool] = True  # False: log p has kinks in η, and the fit smooths it or takes another solver than Newton
-    extras: ClassVar[Mapping[str, float | None]] = {}  # further data of each row, with defaults; None: must be given
-    outcome: ClassVar[frozenset[str]] = frozenset()  # those extras that say what was seen of y: a prediction has none
+    smooth: ClassVar[bool] = (
+        True  # False: log p has kinks in η, and the fit smooths it or takes another solver than Newton
+    )
+    extras: ClassVar[
+        Mapping[str, float | None]
+    ] = {}  # further data of each row, with defaults; None: must be given
+    outcome: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # those extras that say what was seen of y: a prediction has none
     _parameters: ClassVar[dict[str, Parameter]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -136,15 +154,17 @@ class Family:
             if name in vars(cls):
                 setattr(cls, name, method(vars(cls)[name]))
 
-    # ---- what a family must say ------------------------------------------------------------------------------------
+    # ---- what a family must say ----------------------------------------------------------------------------
 
     def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         """log p(y | θ) in nats, one value a row. −inf outside the support."""
         raise NotImplementedError
 
-    # ---- what it may say besides -----------------------------------------------------------------------------------
+    # ---- what it may say besides ---------------------------------------------------------------------------
 
-    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
+    def sample(
+        self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor
+    ) -> Tensor:
         """One draw of y a row."""
         raise self._lacks("sample")
 
@@ -173,20 +193,24 @@ class Family:
         raise self._lacks("quantile")
 
     def log_power_integral(self, beta: float, *parameters: Tensor, **extras: Tensor) -> Tensor:
-        """log ∫ p(y | θ)^(1 + β) dy, a sum for a mass; ∞ where it diverges. Override where there is a formula."""
+        """log ∫ p(y | θ)^(1 + β) dy, a sum for a mass; ∞ where it diverges. Override where there is a
+        formula."""
         return log_power_integral(self, beta, parameters, extras)
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
-        """Row by row: whether y has positive probability for some parameters. Override where the extras bound it (trials)."""
+        """Row by row: whether y has positive probability for some parameters. Override where the extras
+        bound it (trials)."""
         return self.support.contains(y)
 
     def lacking(self, given: Container[str]) -> str | None:
-        """What of each row's data must be given besides y and is not among the names given, in words; None: nothing is."""
+        """What of each row's data must be given besides y and is not among the names given, in words; None:
+        nothing is."""
         name = next((n for n, default in self.extras.items() if default is None and n not in given), None)
         return None if name is None else f"{name}: the column that holds it, or a number ({name}='column')"
 
     def needs(self, name: str, extras: Mapping[str, Tensor]) -> Tensor | bool:
-        """Which rows need that extra, (n,): in the others NaN and ±∞ stand for none. All rows, unless overridden."""
+        """Which rows need that extra, (n,): in the others NaN and ±∞ stand for none. All rows, unless
+        overridden."""
         return True
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
@@ -194,15 +218,18 @@ class Family:
         return tuple(p.range.middle for p in self.parameters.values())
 
     def maximum(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...] | None:
-        """The constant parameters that maximise Σ w log p(y | θ), where they have a formula; None where they have none.
+        """The constant parameters that maximise Σ w log p(y | θ), where they have a formula; None where they
+        have none.
 
-        On their own scale, in order. An end of a range (a scale of 0), or NaN, where the likelihood has no maximum.
+        On their own scale, in order. An end of a range (a scale of 0), or NaN, where the likelihood has no
+        maximum.
         """
         return None
 
     @property
     def concave(self) -> bool:
-        """Whether log p is concave in (η₁, …, η_k) for every y: then every stationary point is a global maximum."""
+        """Whether log p is concave in (η₁, …, η_k) for every y: then every stationary point is a global
+        maximum."""
         return False
 
     def concave_with(self, held: Container[str]) -> bool:
@@ -210,12 +237,17 @@ class Family:
         return self.concave
 
     def recession(self, y: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The directions d of (η₁, …, η_k) along which log p(y | η + t·d) never falls, t → ∞: a cone a row, for separation.
+        """The directions d of (η₁, …, η_k) along which log p(y | η + t·d) never falls, t → ∞: a cone a row,
+        for separation.
+
+        column of A is zero throughout takes no part. None: the family has no such direction, or does not
+        know.
 
         Returns
         -------
-        A : (n, m, k), and equality : (n, m), boolean. The cone is {d : A d ≥ 0, and A d = 0 where equality}. A parameter whose
-        column of A is zero throughout takes no part. None: the family has no such direction, or does not know.
+        A
+            (n, m, k), and equality : (n, m), boolean. The cone is {d : A d ≥ 0, and A d = 0 where equality}.
+            A parameter whose
         """
         return None
 
@@ -228,7 +260,7 @@ class Family:
         """The same family for k categories; only categorical responses have them."""
         raise BadArgument(f"{self} does not describe a categorical response.")
 
-    # ---- what follows ----------------------------------------------------------------------------------------------
+    # ---- what follows --------------------------------------------------------------------------------------
 
     @property
     def length(self) -> int | None:
@@ -241,11 +273,14 @@ class Family:
         if self.link is None:
             return self._parameters
         first = next(iter(self._parameters))
-        return {n: replace(p, link=links.get(self.link)) if n == first else p for n, p in self._parameters.items()}
+        return {
+            n: replace(p, link=links.get(self.link)) if n == first else p for n, p in self._parameters.items()
+        }
 
     @cached_property
     def _limits(self) -> tuple[Limits, ...] | None:
-        """Of each parameter, the η that its link maps into its range; None where every link maps every η there."""
+        """Of each parameter, the η that its link maps into its range; None where every link maps every η
+        there."""
         found = tuple(p.limits for p in self.parameters.values())
         return found if any(each.finite for each in found) else None
 
@@ -255,9 +290,11 @@ class Family:
         return tuple(limits(p.range, links.identity) for p in self.parameters.values())
 
     def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
-        """Which y have probability 0 where parameter j stands at a closed end of its range, at the high one or the low one.
+        """Which y have probability 0 where parameter j stands at a closed end of its range, at the high one
+        or the low one.
 
-        A mean at its end makes one y certain: 0 or, at the high end, the largest. Other parameters only make the family a simpler one.
+        A mean at its end makes one y certain: 0 or, at the high end, the largest. Other parameters only make
+        the family a simpler one.
         """
         if j > 0:
             return torch.zeros_like(y, dtype=torch.bool)
@@ -283,17 +320,21 @@ class Family:
         return self.log_prob(y, *self.natural(eta), **extras)
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
-        """log p(y | η), all of η in one tensor, (…, k), as a network hands it out. Override where taking it apart costs time."""
+        """log p(y | η), all of η in one tensor, (…, k), as a network hands it out. Override where taking it
+        apart costs time."""
         return self.log_prob_eta(floating(y, outputs), *outputs.unbind(-1), **extras)
 
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:
-        """log p, its score and its curvature in each row's η: the whole of what Newton's method needs to know of a family.
+        """log p, its score and its curvature in each row's η: the whole of what Newton's method needs to know
+        of a family.
 
         Returns
         -------
-        log_prob (n,); score, k tensors (n,): ∂/∂η_a; curvature {(a, b): (n,)}, a ≤ b: ∂²/∂η_a∂η_b (empty if order < 2).
+        Derivatives
+            log_prob (n,); score, k tensors (n,): ∂/∂η_a; curvature {(a, b): (n,)}, a ≤ b: ∂²/∂η_a∂η_b (empty
+            if order < 2).
         """
         extras = extras or {}
         with torch.enable_grad():
@@ -305,8 +346,11 @@ class Family:
                 row = gradient(score[a].sum(), leaves[a:], create_graph=False)
                 curvature.update({(a, a + j): second for j, second in enumerate(row)})
             if curvature and self._limits is not None:
-                # at the end of a range y is certain whatever the other parameters: only the slope along η itself is left
-                inside = functools.reduce(torch.logical_and, (~m.at_end(e) for m, e in zip(self._limits, leaves, strict=False)))
+                # at the end of a range y is certain whatever the other parameters: only the slope along η
+                # itself is left
+                inside = functools.reduce(
+                    torch.logical_and, (~m.at_end(e) for m, e in zip(self._limits, leaves, strict=False))
+                )
                 curvature = {ab: torch.where(inside, c, 0.0) for ab, c in curvature.items()}
         return value.detach(), [s.detach() for s in score], curvature
 
@@ -315,8 +359,11 @@ class Family:
         return f"{type(self).__name__}({', '.join(settings)})"
 
     def has(self, what: str) -> bool:
-        """Whether the family says what this class only declares: "sample", "expectation", "variance", "cdf", "quantile".
+        """Whether the family says what this class only declares: "sample", "expectation", "variance", "cdf",
+        "quantile".
 
+        Examples
+        --------
         >>> from thetahat.families import MultivariateNormal, Normal
         >>> Normal().has("cdf"), MultivariateNormal(2).has("cdf")
         (True, False)
@@ -328,7 +375,8 @@ class Family:
 
 
 class Tailed(Family):
-    """A family whose two tails are found together: the smaller by its own series or fraction, the larger as its complement."""
+    """A family whose two tails are found together: the smaller by its own series or fraction, the larger
+    as its complement."""
 
     @abstractmethod
     def tails(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor]:
@@ -345,7 +393,8 @@ class Tailed(Family):
 
 
 def floating(y: Tensor, like: Tensor) -> Tensor:
-    """Whole numbers and booleans in the precision of `like`: a family computes with real numbers (log Γ of an int64 is float32)."""
+    """Whole numbers and booleans in the precision of `like`: a family computes with real numbers (log Γ of an
+    int64 is float32)."""
     return y if y.is_floating_point() else y.to(like.dtype)
 
 

@@ -15,9 +15,25 @@ from .base import Derivatives, Family, Parameter, Tailed, binary, counts, weight
 from .links import CLogLog, Identity, Link, Log, Logit, LogLog, Probit
 from .negative_binomial import log_nb2
 from .ranges import nonnegative, probability
-from .special import beta_fraction, count_quantile, log1mexp, log_factorial, log_gamma_sample, log_rising, log_sum, many
+from .special import (
+    beta_fraction,
+    count_quantile,
+    log1mexp,
+    log_factorial,
+    log_gamma_sample,
+    log_rising,
+    log_sum,
+    many,
+)
 
-_CONCAVE: tuple[type[Link], ...] = (Logit, Probit, CLogLog, LogLog, Log, Identity)  # log μ(η) and log(1 − μ(η)) both are
+_CONCAVE: tuple[type[Link], ...] = (
+    Logit,
+    Probit,
+    CLogLog,
+    LogLog,
+    Log,
+    Identity,
+)  # log μ(η) and log(1 − μ(η)) both are
 
 
 @dataclass(frozen=True)
@@ -28,10 +44,15 @@ class Bernoulli(Family):
 
     Parameters
     ----------
-    mean : 0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
+    mean
+        0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
 
-    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., ch. 4.
+    References
+    ----------
+    McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., ch. 4.
 
+    Examples
+    --------
     >>> round(Bernoulli().log_prob(torch.tensor(1.0), torch.tensor(0.25)).item(), 6)
     -1.386294
     """
@@ -47,14 +68,19 @@ class Bernoulli(Family):
     def log_prob_eta(self, y: Tensor, eta: Tensor) -> Tensor:
         link = self.parameters["mean"].link
         success = y > 0.5
-        # the side that was not observed is looked at in the middle: at the end of the range its slope is infinite
+        # the side that was not observed is looked at in the middle: at the end of the range its slope is
+        # infinite
         middle = self.parameters["mean"].limits.middle
         one, none = torch.where(success, eta, middle), torch.where(success, middle, eta)
         value = torch.where(success, link.log_inverse(one), link.log1m_inverse(none))
         return torch.where(binary.contains(y), value, -torch.inf)
 
     def log_prob_outputs(self, y: Tensor, outputs: Tensor, **extras: Tensor) -> Tensor:
-        plain = outputs.shape[-1] == 1 and y.shape == outputs.shape[:-1] and isinstance(self.parameters["mean"].link, Logit)
+        plain = (
+            outputs.shape[-1] == 1
+            and y.shape == outputs.shape[:-1]
+            and isinstance(self.parameters["mean"].link, Logit)
+        )
         if not plain or y.is_floating_point() or torch.compiler.is_compiling() or y.numel() == 0:
             return super().log_prob_outputs(y, outputs, **extras)
         low, high = torch.aminmax(y)
@@ -112,11 +138,18 @@ class Binomial(Tailed):
 
     Parameters
     ----------
-    mean : 0 ≤ μ ≤ 1, the probability of success, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
-    trials : m, one number a row, known
+    mean
+        0 ≤ μ ≤ 1, the probability of success, link logit; probit, cloglog, loglog, cauchit, log, identity …
+        by `link=`
+    trials
+        m, one number a row, known
 
-    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §4.2.
+    References
+    ----------
+    McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §4.2.
 
+    Examples
+    --------
     >>> round(Binomial().log_prob(torch.tensor(1.0), torch.tensor(0.25), trials=torch.tensor(2.0)).item(), 6)
     -0.980829
     """
@@ -166,7 +199,8 @@ class Binomial(Tailed):
         return trials * mean * (1 - mean)
 
     def tails(self, y: Tensor, mean: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
-        """P(Y ≤ y) = I_{1−μ}(m − y, y + 1): the smaller tail from its fraction, the larger from its complement."""
+        """P(Y ≤ y) = I_{1−μ}(m − y, y + 1): the smaller tail from its fraction, the larger from its
+        complement."""
         y, mean, m = torch.broadcast_tensors(torch.floor(y), mean, trials.to(mean.dtype))
         below, all_of_it = y < 0, y >= m
         y = torch.where(below | all_of_it, 0.0, y)
@@ -175,7 +209,12 @@ class Binomial(Tailed):
         left = gap > 0
         a, b = torch.where(left, m - y, y + 1), torch.where(left, y + 1, m - y)
         fraction = beta_fraction(a, b, torch.where(left, 1 - mean, mean), torch.where(left, gap, -gap))
-        prefactor = _log_choose(m, y + 1) + torch.log(y + 1) + torch.xlogy(y + 1, mean) + torch.special.xlog1py(m - y, -mean)
+        prefactor = (
+            _log_choose(m, y + 1)
+            + torch.log(y + 1)
+            + torch.xlogy(y + 1, mean)
+            + torch.special.xlog1py(m - y, -mean)
+        )
         smaller = prefactor + torch.log(fraction)
         larger = log1mexp(smaller)
         log_cdf, log_survival = torch.where(left, smaller, larger), torch.where(left, larger, smaller)
@@ -210,16 +249,25 @@ class BetaBinomial(Family):
 
         log p(y | μ, ρ) = log C(m, y) + Σ_{k<y} log(μ + ρk) + Σ_{k<m−y} log(1 − μ + ρk) − Σ_{k<m} log(1 + ρk)
 
-    Mean mμ, variance mμ(1 − μ)·(1 + mρ)/(1 + ρ). ρ → 0 is binomial; the correlation of two trials of a row is ρ/(1 + ρ).
+    Mean mμ, variance mμ(1 − μ)·(1 + mρ)/(1 + ρ). ρ → 0 is binomial; the correlation of two trials of a row is
+    ρ/(1 + ρ).
 
     Parameters
     ----------
-    mean : 0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
-    dispersion : ρ > 0, link log
-    trials : m, one number a row, known
+    mean
+        0 ≤ μ ≤ 1, link logit; probit, cloglog, loglog, cauchit, log, identity … by `link=`
+    dispersion
+        ρ > 0, link log
+    trials
+        m, one number a row, known
 
-    Source: Griffiths (1973), Maximum likelihood estimation for the beta-binomial distribution, Biometrics 29, eq. 1.1.
+    References
+    ----------
+    Griffiths (1973), Maximum likelihood estimation for the beta-binomial distribution, Biometrics 29, eq.
+    1.1.
 
+    Examples
+    --------
     >>> half, m = torch.tensor(0.5), torch.tensor(2.0)
     >>> round(BetaBinomial().log_prob(torch.tensor(1.0), mean=half, dispersion=half, trials=m).item(), 6)
     -1.098612
@@ -239,9 +287,13 @@ class BetaBinomial(Family):
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor, trials: Tensor) -> Tensor:
         link = self.parameters["mean"].link
-        return self._log_prob(y, link.log_inverse(eta[0]), link.log1m_inverse(eta[0]), torch.exp(eta[1]), trials)
+        return self._log_prob(
+            y, link.log_inverse(eta[0]), link.log1m_inverse(eta[0]), torch.exp(eta[1]), trials
+        )
 
-    def _log_prob(self, y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
+    def _log_prob(
+        self, y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor
+    ) -> Tensor:
         inside = self.in_support(y, trials)
         large = inside & many(trials, log_mean, log1m_mean, torch.log(dispersion))
         small, m = torch.where(inside & ~large, y, 0.0), torch.where(large, 0.0, trials)
@@ -256,7 +308,9 @@ class BetaBinomial(Family):
             value = torch.where(large, _of_many(y, log_mean, log1m_mean, dispersion, m), value)
         return torch.where(inside, value, -torch.inf)
 
-    def sample(self, mean: Tensor, dispersion: Tensor, *, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, mean: Tensor, dispersion: Tensor, *, trials: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         mean, dispersion, trials = torch.broadcast_tensors(mean, dispersion, trials.to(mean.dtype))
         success = log_gamma_sample(mean / dispersion, generator)
         failure = log_gamma_sample((1 - mean) / dispersion, generator)
@@ -272,12 +326,20 @@ class BetaBinomial(Family):
         return torch.exp(self.log_cdf(y, mean, dispersion, trials))
 
     def log_cdf(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
-        y, mean, dispersion, trials = torch.broadcast_tensors(torch.floor(y), mean, dispersion, trials.to(mean.dtype))
-        lower = log_sum(lambda k: self.log_prob(k, mean, dispersion, trials), torch.zeros_like(y), torch.minimum(y, trials - 1))
+        y, mean, dispersion, trials = torch.broadcast_tensors(
+            torch.floor(y), mean, dispersion, trials.to(mean.dtype)
+        )
+        lower = log_sum(
+            lambda k: self.log_prob(k, mean, dispersion, trials),
+            torch.zeros_like(y),
+            torch.minimum(y, trials - 1),
+        )
         return torch.where(y >= trials, 0.0, lower)
 
     def log_survival(self, y: Tensor, mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
-        y, mean, dispersion, trials = torch.broadcast_tensors(torch.floor(y), mean, dispersion, trials.to(mean.dtype))
+        y, mean, dispersion, trials = torch.broadcast_tensors(
+            torch.floor(y), mean, dispersion, trials.to(mean.dtype)
+        )
         upper = log_sum(lambda k: self.log_prob(k, mean, dispersion, trials), (y + 1).clamp(min=1), trials)
         return torch.where(y < 0, 0.0, upper)
 
@@ -301,8 +363,9 @@ class BetaBinomial(Family):
 
 
 def _of_many(y: Tensor, log_mean: Tensor, log1m_mean: Tensor, dispersion: Tensor, trials: Tensor) -> Tensor:
-    """The beta-binomial mass as NB(y)·NB(m − y)/NB(m), means mμ, m(1 − μ), m and dispersions ρ/μ, ρ/(1 − μ), ρ, whose powers cancel:
-    for many trials each is of the size of the answer, where the logarithms of the products have that of m·log m."""
+    """The beta-binomial mass as NB(y)·NB(m − y)/NB(m), means mμ, m(1 − μ), m and dispersions ρ/μ, ρ/(1 −
+    μ), ρ, whose powers cancel: for many trials each is of the size of the answer, where the logarithms of
+    the products have that of m·log m."""
     log_m, log_rho = torch.log(trials.clamp(min=1.0)), torch.log(dispersion)
     successes = log_nb2(y, log_m + log_mean, log_rho - log_mean)
     failures = log_nb2(trials - y, log_m + log1m_mean, log_rho - log1m_mean)
@@ -314,7 +377,8 @@ def _log_choose(m: Tensor, y: Tensor) -> Tensor:
 
 
 def _one_sided(y: Tensor, trials: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """No success lets η fall, no failure lets it rise, both pin it, and no trial says nothing. The dispersion takes no part."""
+    """No success lets η fall, no failure lets it rise, both pin it, and no trial says nothing. The dispersion
+    takes no part."""
     A = torch.zeros(len(y), 1, k, dtype=torch.float64, device=y.device)
     success, failure = y > 0, y < trials
     A[:, 0, 0] = success.to(A) - failure.to(A) + (success & failure).to(A)

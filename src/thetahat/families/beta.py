@@ -23,16 +23,23 @@ class Beta(Family):
 
         log p(y | μ, φ) = −φ·K + ½ log(φμ(1 − μ)/2π) + δ(φ) − δ(α) − δ(β) − log y(1 − y),      α = φμ,  β = φ(1 − μ)
 
-    the beta density of shapes α and β, with its terms collected so that none cancel; δ is what Stirling's formula leaves of
-    log Γ, and K = μ·log(μ/y) + (1 − μ)·log((1 − μ)/(1 − y)). Mean μ, variance μ(1 − μ)/(1 + φ).
+    the beta density of shapes α and β, with its terms collected so that none cancel; δ is what Stirling's
+    formula leaves of log Γ, and K = μ·log(μ/y) + (1 − μ)·log((1 − μ)/(1 − y)). Mean μ, variance μ(1 − μ)/(1 +
+    φ).
 
     Parameters
     ----------
-    mean : 0 < μ < 1, link logit
-    precision : φ > 0, link log
+    mean
+        0 < μ < 1, link logit
+    precision
+        φ > 0, link log
 
-    Source: Ferrari and Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions, J. Appl. Stat. 31.
+    References
+    ----------
+    Ferrari and Cribari-Neto (2004), Beta Regression for Modelling Rates and Proportions, J. Appl. Stat. 31.
 
+    Examples
+    --------
     >>> round(Beta().log_prob(torch.tensor(0.3), torch.tensor(0.5), torch.tensor(4.0)).item(), 6)
     0.231112
     """
@@ -46,13 +53,19 @@ class Beta(Family):
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
         mean, precision = (p.link for p in self.parameters.values())
-        return self._log_prob(y, mean.log_inverse(eta[0]) - mean.log1m_inverse(eta[0]), precision.log_inverse(eta[1]))
+        return self._log_prob(
+            y, mean.log_inverse(eta[0]) - mean.log1m_inverse(eta[0]), precision.log_inverse(eta[1])
+        )
 
     def _log_prob(self, y: Tensor, logit: Tensor, log_precision: Tensor) -> Tensor:
         inside = (y > 0) & (y < 1)
         log_y, log_1my = _logs(torch.where(inside, y, 0.5))
         precision = torch.exp(log_precision)
-        normaliser = 0.5 * (log_precision + logsigmoid(logit) + logsigmoid(-logit)) - LOG_ROOT_2PI + stirling(precision)
+        normaliser = (
+            0.5 * (log_precision + logsigmoid(logit) + logsigmoid(-logit))
+            - LOG_ROOT_2PI
+            + stirling(precision)
+        )
         for tail in (logit, -logit):
             normaliser = normaliser - stirling(torch.exp(log_precision + logsigmoid(tail)))
         value = normaliser - precision * _divergence(log_y - log_1my, logit) - log_y - log_1my
@@ -74,7 +87,10 @@ class Beta(Family):
         value = normaliser - divergence - log_y - log_1my
         slope, tilt = mean * rest, rest - mean  # μ′ = dμ/dη, and μ″ = μ′·tilt
         scaled, gap = phi * slope, a1 - b1
-        score = [scaled * distance + (0.5 * tilt - scaled * gap), (0.5 + phi * d1 - alpha * a1 - beta * b1) - divergence]
+        score = [
+            scaled * distance + (0.5 * tilt - scaled * gap),
+            (0.5 + phi * d1 - alpha * a1 - beta * b1) - divergence,
+        ]
         if order < 2:
             return value, score, {}
         mean_mean = scaled * tilt * distance - (scaled + slope + scaled * (tilt * gap + scaled * (a2 + b2)))
@@ -84,7 +100,9 @@ class Beta(Family):
 
     def sample(self, mean: Tensor, precision: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         mean, precision = torch.broadcast_tensors(mean, precision)
-        logit = log_gamma_sample(mean * precision, generator) - log_gamma_sample((1 - mean) * precision, generator)
+        logit = log_gamma_sample(mean * precision, generator) - log_gamma_sample(
+            (1 - mean) * precision, generator
+        )
         limits = torch.finfo(mean.dtype)
         return torch.sigmoid(logit).clamp(min=limits.tiny, max=1 - limits.eps / 2)
 
@@ -104,7 +122,10 @@ class Beta(Family):
         return log_betainc(mean * precision, (1 - mean) * precision, y)[1]
 
     def quantile(self, q: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
-        lower, upper = (lambda y, tail=tail: torch.exp(tail(y, mean, precision)) for tail in (self.log_cdf, self.log_survival))
+        lower, upper = (
+            lambda y, tail=tail: torch.exp(tail(y, mean, precision))
+            for tail in (self.log_cdf, self.log_survival)
+        )
         return invert_cdf(lower, q, 0.0, 1.0, upper)
 
     def log_power_integral(self, beta: float, mean: Tensor, precision: Tensor) -> Tensor:
@@ -129,11 +150,13 @@ def _logs(y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _divergence(logit_y: Tensor, logit: Tensor) -> Tensor:
-    """K = log(1 + μ·(e^d − 1)) − μ·d ≥ 0, d = logit y − logit μ; seen from the side where μ ≤ ½, which keeps its digits."""
+    """K = log(1 + μ·(e^d − 1)) − μ·d ≥ 0, d = logit y − logit μ; seen from the side where μ ≤ ½, which
+    keeps its digits."""
     side = torch.where(logit > 0, -1.0, 1.0).to(logit)
     distance, tail = side * (logit_y - logit), side * logit
     far = distance > 100  # where e^d may overflow
     near = torch.log1p(torch.sigmoid(tail) * torch.expm1(torch.where(far, 0.0, distance)))
     return (
-        torch.where(far, torch.logaddexp(logsigmoid(-tail), logsigmoid(tail) + distance), near) - torch.sigmoid(tail) * distance
+        torch.where(far, torch.logaddexp(logsigmoid(-tail), logsigmoid(tail) + distance), near)
+        - torch.sigmoid(tail) * distance
     )

@@ -1,4 +1,5 @@
-"""One of k categories without an order: multinomial logistic regression, and every classifier that ends in a softmax."""
+"""One of k categories without an order: multinomial logistic regression, and every classifier that ends in a
+softmax."""
 
 from __future__ import annotations
 
@@ -26,15 +27,21 @@ class Categorical(Family):
 
         log p(y | η) = η_y − log Σ_j exp η_j,      η_0 = 0
 
-    The parameters are the k − 1 log-odds logit_1 … logit_{k−1} against category 0, each with the predictors of the main formula.
-    `log_prob` and `log_prob_eta` also accept k logits, the output of a network, where one is left over.
+    The parameters are the k − 1 log-odds logit_1 … logit_{k−1} against category 0, each with the predictors
+    of the main formula. `log_prob` and `log_prob_eta` also accept k logits, the output of a network, where
+    one is left over.
 
     Parameters
     ----------
-    k : the number of categories; y is coded 0 … k − 1
+    k
+        the number of categories; y is coded 0 … k − 1
 
-    Source: McFadden (1974), Conditional logit analysis of qualitative choice behavior, eq. 12.
+    References
+    ----------
+    McFadden (1974), Conditional logit analysis of qualitative choice behavior, eq. 12.
 
+    Examples
+    --------
     >>> round(Categorical(3).log_prob(torch.tensor(2.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -0.551445
     """
@@ -47,7 +54,9 @@ class Categorical(Family):
         if self.k is not None and self.k < 2:
             raise BadArgument(f"k is {self.k}; a categorical response has 2 or more categories.")
         if self.link is not None:
-            raise BadArgument(f"link is {self.link!r}; the logits of Categorical are its predictors and take no link.")
+            raise BadArgument(
+                f"link is {self.link!r}; the logits of Categorical are its predictors and take no link."
+            )
 
     @property
     def support(self) -> Support:
@@ -83,7 +92,11 @@ class Categorical(Family):
             if low < 0 or high >= k:
                 return super().log_prob_outputs(y, outputs, **extras)
         try:
-            return _cross(outputs, y) if y.ndim == 1 else _cross(outputs.reshape(-1, k), y.reshape(-1)).view(y.shape)
+            return (
+                _cross(outputs, y)
+                if y.ndim == 1
+                else _cross(outputs.reshape(-1, k), y.reshape(-1)).view(y.shape)
+            )
         except IndexError:  # some y is no code, and impossible
             return super().log_prob_outputs(y, outputs, **extras)
 
@@ -128,11 +141,14 @@ class Categorical(Family):
         self._affordable(len(y), 0)
         d = torch.eye(k, dtype=torch.float64, device=y.device)
         gaps = d[:, None, :] - d[None, :, :]  # (c, j, parameter)
-        others = torch.stack([gaps[c][torch.arange(k, device=y.device) != c] for c in range(k)])[..., 1:]  # (c, k − 1, k − 1)
+        others = torch.stack([gaps[c][torch.arange(k, device=y.device) != c] for c in range(k)])[
+            ..., 1:
+        ]  # (c, k − 1, k − 1)
         return others[code], torch.zeros(len(y), k - 1, dtype=torch.bool, device=y.device)
 
     def _affordable(self, n: int, order: int) -> None:
-        """Whether a table of n rows can be held: the order of its derivatives, or 0 for the directions that separation is looked for in."""
+        """Whether a table of n rows can be held: the order of its derivatives, or 0 for the directions that
+        separation is looked for in."""
         k = _known(self, self.k)
         pairs = 0.5 * k**2 * (8 * n + 500)  # a tensor for each pair of log-odds
         held = {0: 8 * k**2 * (n + k), 1: 48 * n * k, 2: 48 * n * k + pairs}[order]
@@ -146,7 +162,9 @@ class Categorical(Family):
         """The k logits, (k, …): those given, or 0 before the k − 1 given."""
         k = _known(self, self.k)
         if len(eta) not in (k - 1, k):
-            raise BadArgument(f"{self} takes {k - 1} log-odds against category 0, or {k} logits; it was given {len(eta)}.")
+            raise BadArgument(
+                f"{self} takes {k - 1} log-odds against category 0, or {k} logits; it was given {len(eta)}."
+            )
         given = list(torch.broadcast_tensors(*eta))
         return torch.stack(given if len(eta) == k else [torch.zeros_like(given[0]), *given])
 
@@ -158,8 +176,11 @@ def _log_odds(k: int) -> dict[str, Parameter]:
 
 
 def _cross(logits: Tensor, y: Tensor) -> Tensor:
-    """log p(y) of whole logits, (n, k) and (n,): one kernel forwards and one back. No code is passed over (torch's default is −100)."""
-    return -F.cross_entropy(logits, y if y.dtype == torch.long else y.long(), reduction="none", ignore_index=_NONE)
+    """log p(y) of whole logits, (n, k) and (n,): one kernel forwards and one back. No code is passed over
+    (torch's default is −100)."""
+    return -F.cross_entropy(
+        logits, y if y.dtype == torch.long else y.long(), reduction="none", ignore_index=_NONE
+    )
 
 
 def _code(support: Support, y: Tensor) -> tuple[Tensor, Tensor]:

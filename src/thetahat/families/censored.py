@@ -1,6 +1,7 @@
 """What a family around a family shares; and censoring, where a row is known only up to an interval.
 
-Censoring and truncation both come down to log P(low < Y ≤ high): `log_between`, which subtracts in the tail that has the digits.
+Censoring and truncation both come down to log P(low < Y ≤ high): `log_between`, which subtracts in the tail
+that has the digits.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class Wrapper(Family):
 
     Parameters
     ----------
-    family : the family inside
-    link : another link for the first parameter of the family inside
+    family
+        the family inside
+    link
+        another link for the first parameter of the family inside
     """
 
     family: Family = field(kw_only=False)
@@ -39,14 +42,25 @@ class Wrapper(Family):
 
     def __post_init__(self) -> None:
         if not isinstance(self.family, Family):
-            raise BadArgument(f"{type(self).__name__} wraps a family; {self.family!r} is none. Families by name: families.get.")
+            raise BadArgument(
+                f"{type(self).__name__} wraps a family; {self.family!r} is none. Families by name: "
+                "families.get."
+            )
         if isinstance(self.family, (MultivariateNormal, Dirichlet)):
-            raise BadArgument(f"{type(self).__name__} wraps a family of single numbers; {self.family} describes vectors.")
+            raise BadArgument(
+                f"{type(self).__name__} wraps a family of single numbers; {self.family} describes vectors."
+            )
         if isinstance(self.family, Censored):
-            raise BadArgument(f"Censored goes outermost: Censored({type(self).__name__}(…)) says what was seen of such a y.")
-        twice = (set(self.own_extras) & set(self.family.extras)) | (set(self._parameters) & set(self.family.parameters))
+            raise BadArgument(
+                f"Censored goes outermost: Censored({type(self).__name__}(…)) says what was seen of such a y."
+            )
+        twice = (set(self.own_extras) & set(self.family.extras)) | (
+            set(self._parameters) & set(self.family.parameters)
+        )
         if twice:
-            raise BadArgument(f"{type(self).__name__} around {self.family} would have {', '.join(sorted(twice))} twice.")
+            raise BadArgument(
+                f"{type(self).__name__} around {self.family} would have {', '.join(sorted(twice))} twice."
+            )
         if self.link is not None:
             object.__setattr__(self, "family", replace(self.family, link=self.link))
             object.__setattr__(self, "link", None)
@@ -97,26 +111,35 @@ class Wrapper(Family):
         """The extras that belong to the family inside."""
         return {name: value for name, value in extras.items() if name in self.family.extras}
 
-    def inner_start(self, y: Tensor, weight: Tensor, rows: Tensor, extras: Mapping[str, Tensor]) -> tuple[float, ...]:
-        """The start of the family inside on these rows alone; where no row has weight, the middle of each range."""
+    def inner_start(
+        self, y: Tensor, weight: Tensor, rows: Tensor, extras: Mapping[str, Tensor]
+    ) -> tuple[float, ...]:
+        """The start of the family inside on these rows alone; where no row has weight, the middle of each
+        range."""
         rows = rows & (weight > 0)
         if not rows.any():
             return Family.start(self.family, y, weight)
-        return self.family.start(y[rows], weight[rows], **{n: v.expand(y.shape)[rows] for n, v in self.inner(extras).items()})
+        return self.family.start(
+            y[rows], weight[rows], **{n: v.expand(y.shape)[rows] for n, v in self.inner(extras).items()}
+        )
 
 
-# ---- probabilities of intervals ----------------------------------------------------------------------------------------
+# ---- probabilities of intervals ----------------------------------------------------------------------------
 
 
 def somewhere(support: Support) -> float:
-    """A y in the support: what rows that take no part are evaluated at, so that no gradient of theirs is NaN."""
+    """A y in the support: what rows that take no part are evaluated at, so that no gradient of theirs is
+    NaN."""
     if support.integer or not math.isfinite(support.low):
         return support.low if math.isfinite(support.low) else min(0.0, support.high - 1)
     return (support.low + support.high) / 2 if math.isfinite(support.high) else support.low + 1
 
 
-def log_tail(family: Family, y: Tensor, upper: bool, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
-    """log P(Y > y) if upper, else log P(Y ≤ y), for y beyond the support too: there it is 0 or −∞, whatever θ."""
+def log_tail(
+    family: Family, y: Tensor, upper: bool, theta: Sequence[Tensor], extras: Mapping[str, Tensor]
+) -> Tensor:
+    """log P(Y > y) if upper, else log P(Y ≤ y), for y beyond the support too: there it is 0 or −∞,
+    whatever θ."""
     support = family.support
     below = (y <= support.low) if not support.closed[0] else (y < support.low)
     inside = ~below & (y < support.high)
@@ -127,10 +150,14 @@ def log_tail(family: Family, y: Tensor, upper: bool, theta: Sequence[Tensor], ex
     return torch.where(inside, tail(torch.where(inside, y, somewhere(support)), *theta, **extras), beyond)
 
 
-def log_between(family: Family, low: Tensor, high: Tensor, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
-    """log P(low < Y ≤ high) = log(F(high) − F(low)) = log(S(low) − S(high)), by the smaller tail; −∞ where high ≤ low.
+def log_between(
+    family: Family, low: Tensor, high: Tensor, theta: Sequence[Tensor], extras: Mapping[str, Tensor]
+) -> Tensor:
+    """log P(low < Y ≤ high) = log(F(high) − F(low)) = log(S(low) − S(high)), by the smaller tail; −∞ where
+    high ≤ low.
 
-    Which of the four tails a row needs is found without gradient; the others are evaluated elsewhere, and dropped.
+    Which of the four tails a row needs is found without gradient; the others are evaluated elsewhere, and
+    dropped.
     """
 
     def tail(y: Tensor, upper: bool) -> Tensor:
@@ -148,35 +175,45 @@ def log_between(family: Family, low: Tensor, high: Tensor, theta: Sequence[Tenso
         second = tail(torch.where(near[False], low, -torch.inf), False)
         second = torch.where(near[True], tail(torch.where(near[True], high, torch.inf), True), second)
         either = near[False] | near[True]
-        first = first + torch.where(either, log1mexp(torch.where(either, second - first, -1.0).clamp(max=-1e-300)), 0.0)
+        first = first + torch.where(
+            either, log1mexp(torch.where(either, second - first, -1.0).clamp(max=-1e-300)), 0.0
+        )
     return torch.where(possible, first, -torch.inf)
 
 
-# ---- censored ----------------------------------------------------------------------------------------------------------
+# ---- censored ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Censored(Wrapper):
-    """A response of which some rows are known only to lie in an interval: survival times, limits of detection, Tobit.
+    """A response of which some rows are known only to lie in an interval: survival times, limits of
+    detection, Tobit.
 
         event  1   it happened at y                  log p(y | θ)
         event  0   not by then: above y              log S(y | θ)
         event  2   before then: at most y            log F(y | θ)
         event  3   y < true value ≤ upper            log(F(upper | θ) − F(y | θ))
 
-    With an `entry`, the row is in the data only because its true value is above it: log S(entry | θ) is subtracted (delayed entry, left
-    truncation). The codes are those of R's Surv; a formula says them as Surv(time, event), Surv(start, stop, event) or
-    Surv(lower, upper, type="interval2"). The censoring must tell nothing of the true value beyond the interval. Expectation, variance,
-    cdf, quantile and sample are those of the true value, whenever it entered.
-
-    Parameters
-    ----------
-    family : the family of the true value; it must have a cdf
+    With an `entry`, the row is in the data only because its true value is above it: log S(entry | θ) is
+    subtracted (delayed entry, left truncation). The codes are those of R's Surv; a formula says them as
+    Surv(time, event), Surv(start, stop, event) or Surv(lower, upper, type="interval2"). The censoring must
+    tell nothing of the true value beyond the interval. Expectation, variance, cdf, quantile and sample are
+    those of the true value, whenever it entered.
 
     Extras: event, which must be given; upper, needed where event = 3; entry, −∞ or NaN where there is none.
 
-    Source: Klein and Moeschberger (2003), Survival Analysis, 2nd ed., eq. 3.5.1; Therneau (2024), A package for survival analysis in R.
+    Parameters
+    ----------
+    family
+        the family of the true value; it must have a cdf
 
+    References
+    ----------
+    Klein and Moeschberger (2003), Survival Analysis, 2nd ed., eq. 3.5.1; Therneau (2024), A package for
+    survival analysis in R.
+
+    Examples
+    --------
     >>> from thetahat.families import Normal
     >>> tensor = torch.tensor
     >>> at = Censored(Normal()).log_prob(tensor(0.0), tensor(0.0), tensor(1.0), event=tensor(0.0))
@@ -212,12 +249,16 @@ class Censored(Wrapper):
         entry = None if entry is None else torch.where(torch.isnan(entry), -torch.inf, entry)
         return extras["event"], extras.get("upper", torch.full_like(y, torch.nan)), entry
 
-    def _log_prob(self, y: Tensor, log_p: LogProb, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
+    def _log_prob(
+        self, y: Tensor, log_p: LogProb, theta: Sequence[Tensor], extras: Mapping[str, Tensor]
+    ) -> Tensor:
         event, upper, entry = self._seen(y, extras)
         inner = self.inner(extras)
         exact, right, left = event == 1, event == 0, event == 2
         low = torch.where(exact | left, -torch.inf, y)
-        high = torch.where(exact | right, torch.inf, torch.where(left, y, torch.where(event == 3, upper, torch.nan)))
+        high = torch.where(
+            exact | right, torch.inf, torch.where(left, y, torch.where(event == 3, upper, torch.nan))
+        )
         low = low if entry is None else torch.maximum(low, entry)
         partly = log_between(self.family, low, high, theta, inner)
         value = torch.where(exact, log_p(torch.where(exact, y, somewhere(self.support))), partly)
@@ -227,13 +268,19 @@ class Censored(Wrapper):
         return torch.where(possible, value - log_tail(self.family, entry, True, theta, inner), -torch.inf)
 
     def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
-        return self._log_prob(y, lambda v: self.family.log_prob(v, *parameters, **self.inner(extras)), parameters, extras)
+        return self._log_prob(
+            y, lambda v: self.family.log_prob(v, *parameters, **self.inner(extras)), parameters, extras
+        )
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor, **extras: Tensor) -> Tensor:
         theta = self.natural(eta)
-        return self._log_prob(y, lambda v: self.family.log_prob_eta(v, *eta, **self.inner(extras)), theta, extras)
+        return self._log_prob(
+            y, lambda v: self.family.log_prob_eta(v, *eta, **self.inner(extras)), theta, extras
+        )
 
-    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
+    def sample(
+        self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor
+    ) -> Tensor:
         return self.family.sample(*parameters, generator=generator, **self.inner(extras))
 
     def expectation(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
@@ -255,14 +302,17 @@ class Censored(Wrapper):
         return self.family.quantile(q, *parameters, **self.inner(extras))
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
-        """Whether the row's interval has a positive probability; with the bounds that the extras of the family inside give."""
+        """Whether the row's interval has a positive probability; with the bounds that the extras of the
+        family inside give."""
         event, upper, entry = self._seen(y, extras)
         s, inner = self.support, self.inner(extras)
         y_next = torch.floor(y) + 1 if s.integer else torch.nextafter(y, torch.full_like(y, torch.inf))
 
         def reached(end: Tensor) -> Tensor:  # F(end) > 0
             atom = (self.family.measure != "density") | (end > s.low)
-            return (end >= s.high) | (self.family.in_support(torch.floor(end) if s.integer else end, **inner) & atom)
+            return (end >= s.high) | (
+                self.family.in_support(torch.floor(end) if s.integer else end, **inner) & atom
+            )
 
         above = (y < s.low) | self.family.in_support(y_next, **inner)  # S(y) > 0
         interval = above & reached(upper) & (upper >= y_next)

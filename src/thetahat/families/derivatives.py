@@ -12,5 +12,7 @@ def gradient(value: Tensor, leaves: Sequence[Tensor], create_graph: bool) -> lis
     """∂value/∂leaf for each leaf, zero where the value does not depend on it."""
     if not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(value, leaves, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(
+        value, leaves, create_graph=create_graph, retain_graph=True, allow_unused=True
+    )
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]

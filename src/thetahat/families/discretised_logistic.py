@@ -21,23 +21,32 @@ HELD = 2**22  # numbers of a (…, levels) tensor that are held at once
 
 @dataclass(frozen=True)
 class DiscretisedLogistic(Family):
-    """A logistic variable rounded to the nearest of L levels 0 … L − 1: what lies beyond an end is counted to that end.
+    """A logistic variable rounded to the nearest of L levels 0 … L − 1: what lies beyond an end is counted to
+    that end.
 
         P(y | μ, σ) = s((x + δ − μ)/σ) − s((x − δ − μ)/σ),      x = 2y/(L − 1) − 1,  δ = 1/(L − 1),  s the sigmoid
 
-    with s(−∞) = 0 below level 0 and s(∞) = 1 above level L − 1. Location and scale are in units in which the levels span −1 … 1, so that
-    a network gives numbers of size 1 for every L. Σ_y P(y) = 1 exactly, for every μ and σ. Grey levels near each other are alike, which a
-    Categorical(L) has to learn, and there are two numbers a pixel instead of L: `MixtureOf(DiscretisedLogistic(256), 5)` has several peaks.
+    with s(−∞) = 0 below level 0 and s(∞) = 1 above level L − 1. Location and scale are in units in which the
+    levels span −1 … 1, so that a network gives numbers of size 1 for every L. Σ_y P(y) = 1 exactly, for every
+    μ and σ. Grey levels near each other are alike, which a Categorical(L) has to learn, and there are two
+    numbers a pixel instead of L: `MixtureOf(DiscretisedLogistic(256), 5)` has several peaks.
 
     Parameters
     ----------
-    levels : L
-    location : μ, link identity
-    scale : σ > 0, link log
+    levels
+        L
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
-    Source: Kingma et al. (2016), Improved variational inference with inverse autoregressive flow, eq. 34; Salimans, Karpathy, Chen and Kingma
-    (2017), PixelCNN++, §2.1.
+    References
+    ----------
+    Kingma et al. (2016), Improved variational inference with inverse autoregressive flow, eq. 34; Salimans,
+    Karpathy, Chen and Kingma (2017), PixelCNN++, §2.1.
 
+    Examples
+    --------
     >>> family = DiscretisedLogistic(4)
     >>> y, zero = torch.arange(4.0, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     >>> torch.exp(family.log_prob(y, zero, zero + 0.5)).tolist()  # s(−4/3), s(0) − s(−4/3), …
@@ -67,7 +76,8 @@ class DiscretisedLogistic(Family):
         return self._log_prob(y, eta[0], torch.exp(-eta[1]))  # σ = e^η may overflow where 1/σ does not
 
     def _log_prob(self, y: Tensor, location: Tensor, inverse: Tensor) -> Tensor:
-        """log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)), b − a = 2δ/σ: no difference of near numbers."""
+        """log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)), b − a = 2δ/σ: no difference of near
+        numbers."""
         above, below = (self._edge(y) - location) * inverse, (self._edge(y - 1) - location) * inverse
         first, last = y <= 0, y >= self.levels - 1
         width = (inverse * (-2 / (self.levels - 1))).clamp(max=-torch.finfo(inverse.dtype).tiny)
@@ -76,10 +86,11 @@ class DiscretisedLogistic(Family):
         return torch.where(self.support.contains(y), value, -torch.inf)
 
     def _edge(self, y: Tensor) -> Tensor:
-        """x + δ: the upper end of the cell of a level, which is the lower end of the next one's to the last bit."""
+        """x + δ: the upper end of the cell of a level, which is the lower end of the next one's to the
+        last bit."""
         return (2 * y + 1) / (self.levels - 1) - 1
 
-    # ---- what follows --------------------------------------------------------------------------------------------------------
+    # ---- what follows --------------------------------------------------------------------------------------
 
     def sample(self, location: Tensor, scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         location, scale = torch.broadcast_tensors(location, scale)
@@ -91,7 +102,8 @@ class DiscretisedLogistic(Family):
 
     def variance(self, location: Tensor, scale: Tensor) -> Tensor:
         mean = self.expectation(location, scale)[..., None]
-        # E[(Y − m)²] = m² + Σ_j ((j − m)² − (j − 1 − m)²) P(Y ≥ j): about the mean, so that no digits are lost
+        # E[(Y − m)²] = m² + Σ_j ((j − m)² − (j − 1 − m)²) P(Y ≥ j): about the mean, so that no digits are
+        # lost
         return self._summed(lambda j: 2 * (j - mean) - 1, location, scale) + mean[..., 0] ** 2
 
     def _summed(self, gain: Callable[[Tensor], Tensor], location: Tensor, scale: Tensor) -> Tensor:

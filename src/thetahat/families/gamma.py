@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from . import links
-from .base import Derivatives, Family, Parameter, Tailed, nonnegatives, positives, weighted_mean, weighted_variance
+from .base import (
+    Derivatives,
+    Family,
+    Parameter,
+    Tailed,
+    nonnegatives,
+    positives,
+    weighted_mean,
+    weighted_variance,
+)
 from .incomplete import LOG_ROOT_2PI, log_gammainc, stirling, stirling_jets
 from .links import Log
 from .ranges import positive
@@ -27,10 +36,15 @@ class Exponential(Family):
 
     Parameters
     ----------
-    mean : μ > 0, link log
+    mean
+        μ > 0, link log
 
-    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §13.3.1.
+    References
+    ----------
+    McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §13.3.1.
 
+    Examples
+    --------
     >>> round(Exponential().log_prob(torch.tensor(3.0), torch.tensor(2.0)).item(), 6)
     -2.193147
     """
@@ -91,20 +105,27 @@ class Exponential(Family):
 
 @dataclass(frozen=True)
 class Gamma(Tailed):
-    """Positive amounts whose standard deviation is proportional to their mean: claims, durations, concentrations.
+    """Positive amounts whose standard deviation is proportional to their mean: claims, durations,
+    concentrations.
 
         log p(y | μ, φ) = −(u − 1 − log u)/φ − ½ log(2πφ) − δ(1/φ) − log y,      u = y/μ
 
-    the gamma density of shape 1/φ and scale φμ, with its terms collected so that none cancel; δ is what Stirling's formula leaves
-    of log Γ. Mean μ, variance φμ². φ = 1 is the exponential distribution.
+    the gamma density of shape 1/φ and scale φμ, with its terms collected so that none cancel; δ is what
+    Stirling's formula leaves of log Γ. Mean μ, variance φμ². φ = 1 is the exponential distribution.
 
     Parameters
     ----------
-    mean : μ > 0, link log
-    dispersion : φ > 0, link log
+    mean
+        μ > 0, link log
+    dispersion
+        φ > 0, link log
 
-    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., ch. 8.
+    References
+    ----------
+    McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., ch. 8.
 
+    Examples
+    --------
     >>> round(Gamma().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(0.5)).item(), 6)
     -1.901388
     """
@@ -117,7 +138,9 @@ class Gamma(Tailed):
         return self._log_prob(y, torch.log(mean), torch.log(dispersion))
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
+        return self._log_prob(
+            y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True))
+        )
 
     def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
         log_y = torch.log(torch.where(y > 0, y, 1.0))
@@ -156,7 +179,9 @@ class Gamma(Tailed):
 
     def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
         finite = y < math.inf
-        x = torch.where(finite, torch.where(finite, y, 0.0) / (mean * dispersion), y)  # y = ∞ has no derivative of its quotient
+        x = torch.where(
+            finite, torch.where(finite, y, 0.0) / (mean * dispersion), y
+        )  # y = ∞ has no derivative of its quotient
         return log_gammainc(1 / dispersion, x)
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
@@ -165,7 +190,8 @@ class Gamma(Tailed):
         return mean * dispersion * invert_cdf(lower, q, 0.0, math.inf, upper)
 
     def log_power_integral(self, beta: float, mean: Tensor, dispersion: Tensor) -> Tensor:
-        # Γ(a) / (Γ(k)^(1+β) s^β (1+β)^a), k the shape, s = μ/k the scale, a = k + β(k − 1), Stirling's terms collected; ∞ where a ≤ 0
+        # Γ(a) / (Γ(k)^(1+β) s^β (1+β)^a), k the shape, s = μ/k the scale, a = k + β(k − 1), Stirling's terms
+        # collected; ∞ where a ≤ 0
         shape = 1 / dispersion
         a = shape + beta * (shape - 1)
         finite = a > 0

@@ -16,20 +16,27 @@ from .special import count_quantile, log1mexp, log_poisson, log_sum, log_sum_abo
 
 @dataclass(frozen=True)
 class GeneralizedPoisson(Family):
-    """The total progeny of a Poisson number of families: a count whose variance grows with the cube of its mean (GP-2).
+    """The total progeny of a Poisson number of families: a count whose variance grows with the cube of its
+    mean (GP-2).
 
         log p(y | μ, α) = y·log(μ / (1 + αμ)) + (y − 1)·log(1 + αy) − log y! − μ(1 + αy) / (1 + αμ)
 
-    Mean μ, variance μ(1 + αμ)². α → 0 is Poisson. In Consul and Jain's own parameters the rate is θ = μ/(1 + αμ) and the
-    clustering λ = αθ; 0 ≤ λ < 1, so that the mass sums to 1 exactly, with no truncation.
+    Mean μ, variance μ(1 + αμ)². α → 0 is Poisson. In Consul and Jain's own parameters the rate is θ = μ/(1 +
+    αμ) and the clustering λ = αθ; 0 ≤ λ < 1, so that the mass sums to 1 exactly, with no truncation.
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
-    dispersion : α > 0, link log
+    mean
+        μ ≥ 0, link log
+    dispersion
+        α > 0, link log
 
-    Source: Consul and Famoye (1992), Generalized Poisson regression model, Comm. Statist. Theory Methods 21, eq. 2.1.
+    References
+    ----------
+    Consul and Famoye (1992), Generalized Poisson regression model, Comm. Statist. Theory Methods 21, eq. 2.1.
 
+    Examples
+    --------
     >>> round(GeneralizedPoisson().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(0.5)).item(), 6)
     -2.459178
     """
@@ -58,7 +65,9 @@ class GeneralizedPoisson(Family):
         if bool(large.any()):
             # rows that are not large are evaluated where nothing overflows, and dropped
             gap = torch.exp(log_rate) - y * torch.exp(-minus_log_p)  # m − y = (μ − y)/(1 + αμ)
-            y, mean, gap = (torch.where(large, v, at) for v, at in ((y, 1.0), (torch.exp(log_m), 1.0), (gap, 0.0)))
+            y, mean, gap = (
+                torch.where(large, v, at) for v, at in ((y, 1.0), (torch.exp(log_m), 1.0), (gap, 0.0))
+            )
             value = torch.where(large, log_poisson(y, mean, gap), value)
         return torch.where(inside, value - torch.log1p(ay), -torch.inf)
 

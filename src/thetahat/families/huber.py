@@ -24,21 +24,29 @@ class Huber(Family):
         log p(y | μ, σ) = −log C − log σ − ρ(z),      z = (y − μ)/σ
         ρ(z) = z²/2 where |z| ≤ c,  c|z| − c²/2 beyond,      C = √(2π)·(2Φ(c) − 1) + (2/c)·e^(−c²/2)
 
-    Mean μ. c → ∞ is Normal. Because C does not depend on σ, the scale is estimated with the location, as in any other family. The
-    curvature jumps at |z| = c but is finite; log p is once continuously differentiable.
+    Mean μ. c → ∞ is Normal. Because C does not depend on σ, the scale is estimated with the location, as in
+    any other family. The curvature jumps at |z| = c but is finite; log p is once continuously differentiable.
 
     Parameters
     ----------
-    threshold : c > 0; 1.345 is 95 % efficient for the location of normal data. A setting, never estimated
-    location : μ, link identity
-    scale : σ > 0, link log
+    threshold
+        c > 0; 1.345 is 95 % efficient for the location of normal data. A setting, never estimated
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
     Raises
     ------
-    BadArgument : where threshold is not a positive number
+    BadArgument
+        where threshold is not a positive number
 
-    Source: Huber (1964), Robust estimation of a location parameter, Ann. Math. Statist. 35, eq. (4.1).
+    References
+    ----------
+    Huber (1964), Robust estimation of a location parameter, Ann. Math. Statist. 35, eq. (4.1).
 
+    Examples
+    --------
     >>> round(Huber().log_prob(torch.tensor(3.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -4.109086
     """
@@ -113,7 +121,12 @@ class Huber(Family):
         c, power = self.threshold, 1 + beta
         middle = math.sqrt(2 * math.pi / power) * math.erf(c * math.sqrt(power / 2))
         tails = 2 / (c * power) * math.exp(-power * c * c / 2)
-        return math.log(middle + tails) - power * math.log(sum(self._parts)) - beta * torch.log(scale) + 0 * location
+        return (
+            math.log(middle + tails)
+            - power * math.log(sum(self._parts))
+            - beta * torch.log(scale)
+            + 0 * location
+        )
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         centre, spread = median_and_spread(y, weight)
@@ -135,4 +148,6 @@ class Huber(Family):
         mass = p * (middle + tails)
         outside = mass < tails / 2
         upper = (mass - tails / 2) / math.sqrt(2 * math.pi) + math.erfc(c / math.sqrt(2)) / 2
-        return torch.where(outside, c / 2 - torch.log(c * mass) / c, -ndtri(torch.where(outside, 0.25, upper)))
+        return torch.where(
+            outside, c / 2 - torch.log(c * mass) / c, -ndtri(torch.where(outside, 0.25, upper))
+        )

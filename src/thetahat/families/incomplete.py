@@ -1,9 +1,11 @@
-"""The regularised incomplete gamma and beta functions, differentiable in their shapes, and Stirling's remainder.
+"""The regularised incomplete gamma and beta functions, differentiable in their shapes, and Stirling's
+remainder.
 
-Each function is a sum over K = 16 + 48 terms exp(ℓ_k): 16 steps of the recurrence that raises the first shape, all of them
-positive, and the Gauss–Legendre rule for what then remains, in the logarithm of the variable, where the integrand is log-concave
-and (after those steps) falls fast from its end. As ∂ log Σ exp(ℓ_k) is the mean of ∂ℓ_k, and the second derivative the mean of
-∂²ℓ_k plus the variance of ∂ℓ_k, the derivatives in the shapes are as exact as the value, in the far tails too.
+Each function is a sum over K = 16 + 48 terms exp(ℓ_k): 16 steps of the recurrence that raises the first
+shape, all of them positive, and the Gauss–Legendre rule for what then remains, in the logarithm of the
+variable, where the integrand is log-concave and (after those steps) falls fast from its end. As ∂ log Σ
+exp(ℓ_k) is the mean of ∂ℓ_k, and the second derivative the mean of ∂²ℓ_k plus the variance of ∂ℓ_k, the
+derivatives in the shapes are as exact as the value, in the far tails too.
 """
 
 from __future__ import annotations
@@ -18,23 +20,43 @@ from torch import Tensor
 
 from .special import log1mexp, polynomial
 
-STEPS, NODES, DEPTH, ROWS = 16, 48, 42.0, 1 << 14  # DEPTH: nats below the integrand's maximum at which the rule stops
+STEPS, NODES, DEPTH, ROWS = (
+    16,
+    48,
+    42.0,
+    1 << 14,
+)  # DEPTH: nats below the integrand's maximum at which the rule stops
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
-STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)  # B_2m / (2m(2m − 1))
+STIRLING = (
+    1 / 12,
+    -1 / 360,
+    1 / 1260,
+    -1 / 1680,
+    1 / 1188,
+    -691 / 360360,
+    1 / 156,
+    -3617 / 122400,
+)  # B_2m / (2m(2m − 1))
 
 
-def jet(value: Tensor, leaves: Sequence[Tensor], first: Sequence[Tensor], second: Mapping[tuple[int, int], Tensor]) -> Tensor:
+def jet(
+    value: Tensor, leaves: Sequence[Tensor], first: Sequence[Tensor], second: Mapping[tuple[int, int], Tensor]
+) -> Tensor:
     """The value, with first and second derivatives that are given rather than traced.
 
         f + Σ_a f_a·(x_a − x̂_a) + ½ Σ_ab f_ab·(x_a − x̂_a)·(x_b − x̂_b),      x̂ = x.detach()
 
-    The differences are zero, so this changes no value; differentiated once or twice, it gives f_a and f_ab. Third derivatives are
-    not those of f. It spares the memory of a graph through a long series, and rounding that a traced derivative would amplify.
+    The differences are zero, so this changes no value; differentiated once or twice, it gives f_a and f_ab.
+    Third derivatives are not those of f. It spares the memory of a graph through a long series, and rounding
+    that a traced derivative would amplify.
 
     Parameters
     ----------
-    value, first, second : f, f_a and {(a, b): f_ab, a ≤ b} at the leaves, without a graph
+    value, first, second
+        f, f_a and {(a, b): f_ab, a ≤ b} at the leaves, without a graph
 
+    Examples
+    --------
     >>> x = torch.tensor(2.0, requires_grad=True)
     >>> cube = jet(torch.tensor(8.0), [x], [torch.tensor(12.0)], {(0, 0): torch.tensor(12.0)})
     >>> torch.autograd.grad(cube, x)
@@ -68,6 +90,8 @@ def stirling_value(a: Tensor) -> Tensor:
 def stirling_jets(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """δ, δ′ and δ″ of `stirling`, without a graph.
 
+    Examples
+    --------
     >>> [round(d.item(), 9) for d in stirling_jets(torch.tensor(2.0, dtype=torch.float64))]
     [0.041340696, -0.020362845, 0.019934067]
     """
@@ -86,12 +110,17 @@ def stirling_jets(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def stirling(a: Tensor) -> Tensor:
-    """δ(a), what Stirling's formula leaves of log Γ: families write their normalisers with it where log Γ's would cancel.
+    """δ(a), what Stirling's formula leaves of log Γ: families write their normalisers with it where log Γ's
+    would cancel.
 
         log Γ(a) = (a − ½)·log a − a + ½ log 2π + δ(a),      δ(a) = 1/12a − 1/360a³ + … for a ≥ 10
 
-    Source: Loader (2000), Fast and Accurate Computation of Binomial Probabilities.
+    References
+    ----------
+    Loader (2000), Fast and Accurate Computation of Binomial Probabilities.
 
+    Examples
+    --------
     >>> round(stirling(torch.tensor(100.0)).item(), 9)
     0.000833331
     """
@@ -102,6 +131,8 @@ def stirling(a: Tensor) -> Tensor:
 def trigamma(a: Tensor) -> Tensor:
     """ψ′(a) = ζ(2, a), to float64 (torch.polygamma(1, a) is wrong in the tenth digit).
 
+    Examples
+    --------
     >>> round(trigamma(torch.tensor(1.0, dtype=torch.float64)).item() - torch.pi**2 / 6, 14)
     0.0
     """
@@ -110,8 +141,11 @@ def trigamma(a: Tensor) -> Tensor:
 
 
 def deviance(k: Tensor, expected: Tensor) -> Tensor:
-    """k·log(k/e) − k + e ≥ 0, which vanishes to second order at k = e: written so that no digit is lost there.
+    """k·log(k/e) − k + e ≥ 0, which vanishes to second order at k = e: written so that no digit is lost
+    there.
 
+    Examples
+    --------
     >>> deviance(torch.tensor(1e8, dtype=torch.float64), torch.tensor(1e8 + 1, dtype=torch.float64)).item()
     4.99...e-09
     """
@@ -126,17 +160,25 @@ def log_gammainc(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    a : shape > 0
-    x : 0 ≤ x ≤ ∞
+    a
+        shape > 0
+    x
+        0 ≤ x ≤ ∞
 
-    Source: DLMF 8.2.4, 8.8.11 (the recurrence).
+    References
+    ----------
+    DLMF 8.2.4, 8.8.11 (the recurrence).
 
+    Examples
+    --------
     >>> log_gammainc(torch.tensor(1.0, dtype=torch.float64), torch.tensor(50.0, dtype=torch.float64))[1].item()
     -49.99999999999...
     """
     a, x = torch.broadcast_tensors(a, x)
     inside = (x > 0) & (x < math.inf)
-    x_in = torch.where(inside, x, 1.0).clamp(min=torch.finfo(x.dtype).tiny)  # what is smaller has no quotients
+    x_in = torch.where(inside, x, 1.0).clamp(
+        min=torch.finfo(x.dtype).tiny
+    )  # what is smaller has no quotients
     upper = x_in > torch.clamp(a, min=0.5)
     value, *d = by_rows(_gamma_jets, a, x_in)
     smaller = jet(value, [a, x_in], d[:2], {(0, 0): d[2], (0, 1): d[3], (1, 1): d[4]})
@@ -144,17 +186,24 @@ def log_gammainc(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_betainc(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(log I, log(1 − I)): the regularised incomplete beta function, which torch lacks, differentiable in both shapes.
+    """(log I, log(1 − I)): the regularised incomplete beta function, which torch lacks, differentiable in
+    both shapes.
 
         I_x(a, b) = ∫₀ˣ t^(a−1) (1 − t)^(b−1) dt / B(a, b)
 
     Parameters
     ----------
-    a, b : shapes > 0
-    x : 0 ≤ x ≤ 1
+    a, b
+        shapes > 0
+    x
+        0 ≤ x ≤ 1
 
-    Source: DLMF 8.17.1, 8.17.20 (the recurrence).
+    References
+    ----------
+    DLMF 8.17.1, 8.17.20 (the recurrence).
 
+    Examples
+    --------
     >>> log_betainc(*torch.tensor([2.0, 1.0, 0.1], dtype=torch.float64))[0].exp().item()
     0.01...
     """
@@ -180,14 +229,18 @@ def by_rows(jets: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> list
     """The jets of all rows, some thousands at a time: their (rows, K) intermediates stay small."""
     flat = [x.detach().to(torch.float64).reshape(-1).split(ROWS) for x in arguments]
     parts = [jets(*rows) for rows in zip(*flat, strict=True)]
-    return [torch.cat(column).reshape(arguments[0].shape).to(arguments[0].dtype) for column in zip(*parts, strict=True)]
+    return [
+        torch.cat(column).reshape(arguments[0].shape).to(arguments[0].dtype)
+        for column in zip(*parts, strict=True)
+    ]
 
 
 def _gamma_jets(a: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """L = log of the smaller of P and Q, and L_a, L_x, L_aa, L_ax, L_xx. With t = log(u/x), u the variable of integration:
+    """L = log of the smaller of P and Q, and L_a, L_x, L_aa, L_ax, L_xx. With t = log(u/x), u the variable of
+    integration:
 
-    P(a, x) = x^a e^(−x) / Γ(a + 1) · {Σ_{j<m} x^j / (a + 1)_j  +  x^m / (a + 1)_(m−1) · ∫_{t<0} exp((a + m)·t − x·(e^t − 1)) dt}
-    Q(a, x) = x^a e^(−x) / Γ(a) · ∫_{t>0} exp(a·t − x·(e^t − 1)) dt
+    P(a, x) = x^a e^(−x) / Γ(a + 1) · {Σ_{j<m} x^j / (a + 1)_j  +  x^m / (a + 1)_(m−1) · ∫_{t<0} exp((a + m)·t
+    − x·(e^t − 1)) dt} Q(a, x) = x^a e^(−x) / Γ(a) · ∫_{t>0} exp(a·t − x·(e^t − 1)) dt
     """
     upper = x > a.clamp(min=0.5)
     shape = torch.where(upper, a, a + STEPS)
@@ -197,7 +250,9 @@ def _gamma_jets(a: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         t = sign * s
         return x * torch.expm1(t) - shape * t, sign * (x * torch.exp(t) - shape)
 
-    start = torch.minimum((2 * DEPTH / x).sqrt(), torch.where(upper, 2 * torch.log1p(DEPTH / x), (DEPTH + x) / shape))
+    start = torch.minimum(
+        (2 * DEPTH / x).sqrt(), torch.where(upper, 2 * torch.log1p(DEPTH / x), (DEPTH + x) / shape)
+    )
     node, log_weight = _rule(_reach(depth, start))
     node = sign[:, None] * node
     log_node = log_weight - (x[:, None] * torch.expm1(node) - shape[:, None] * node)
@@ -212,7 +267,9 @@ def _gamma_jets(a: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     mean, square = moments(p, torch.cat([-rise1, node + node1], 1))
     outer = torch.where(upper, a, a + 1)
     delta, delta1, delta2 = stirling_jets(outer)
-    normaliser = 0.5 * torch.log(outer) - LOG_ROOT_2PI - delta - deviance(outer, x) - torch.where(upper, 0.0, log_x)
+    normaliser = (
+        0.5 * torch.log(outer) - LOG_ROOT_2PI - delta - deviance(outer, x) - torch.where(upper, 0.0, log_x)
+    )
     value = normaliser + log_sum
     normaliser1 = torch.log(x / outer) + 0.5 / outer - delta1
     first = normaliser1 + mean
@@ -224,9 +281,11 @@ def _gamma_jets(a: Tensor, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """L = log I_x(a, b) for x below the mean, and L_a, L_b, L_x, L_aa, L_ab, L_ax, L_bb, L_bx, L_xx. With s = logit x − logit u:
+    """L = log I_x(a, b) for x below the mean, and L_a, L_b, L_x, L_aa, L_ab, L_ax, L_bb, L_bx, L_xx. With s =
+    logit x − logit u:
 
-    I_x(a, b) = x^a (1 − x)^b Γ(a + b) / Γ(a + 1) Γ(b) · {Σ_{j<m} x^j (a + b)_j / (a + 1)_j  +  x^m (a + b)_m / (a + 1)_(m−1) · J}
+    I_x(a, b) = x^a (1 − x)^b Γ(a + b) / Γ(a + 1) Γ(b) · {Σ_{j<m} x^j (a + b)_j / (a + 1)_j  +  x^m (a + b)_m
+    / (a + 1)_(m−1) · J}
     J = ∫_{s>0} exp(−(a + m)·g + b·h) ds,      g = log(x/u), h = log((1 − u)/(1 − x))
     """
     shape = a + STEPS
@@ -240,7 +299,9 @@ def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         return shape * g - b * h, shape * (1 - u) - b * u
 
     log_x, log_1mx = torch.log(x), torch.log1p(-x)
-    start = torch.minimum((2 * DEPTH / ((shape + b) * x * (1 - x))).sqrt(), (DEPTH - (shape + b) * log_1mx) / shape)
+    start = torch.minimum(
+        (2 * DEPTH / ((shape + b) * x * (1 - x))).sqrt(), (DEPTH - (shape + b) * log_1mx) / shape
+    )
     node, log_weight = _rule(_reach(depth, start))
     g, h = logs(node, x[:, None])
     (top, top1, top2), (bottom, bottom1, bottom2) = _rising(a + b, STEPS), _rising(a + 1, STEPS - 1)
@@ -261,9 +322,14 @@ def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     n, c = a + b, a + 1
     (d_n, psi_n, tri_n), (d_c, psi_c, tri_c), (d_b, psi_b, tri_b) = (_digammas(k) for k in (n + 1, c, b))
     near = deviance(c, (n + 1) * x) + deviance(b, (n + 1) * (1 - x))
-    normaliser = 0.5 * torch.log(c * (b / (n + 1))) - LOG_ROOT_2PI + d_n - d_c - d_b - near - log_x - torch.log(n)
+    normaliser = (
+        0.5 * torch.log(c * (b / (n + 1))) - LOG_ROOT_2PI + d_n - d_c - d_b - near - log_x - torch.log(n)
+    )
     value = normaliser + log_sum
-    norm_a, norm_b = torch.log((n + 1) * x / c) + psi_n - psi_c - 1 / n, torch.log((n + 1) * (1 - x) / b) + psi_n - psi_b - 1 / n
+    norm_a, norm_b = (
+        torch.log((n + 1) * x / c) + psi_n - psi_c - 1 / n,
+        torch.log((n + 1) * (1 - x) / b) + psi_n - psi_b - 1 / n,
+    )
     first_a, first_b = norm_a + mean_a, norm_b + mean_b
     both = tri_n + 1 / n**2
     both_x = x * (1 - x)
@@ -271,7 +337,18 @@ def _beta_jets(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     cross_a, cross_b = slope * (norm_a + 1 / a - first_a) / both_x, slope * (norm_b - first_b) / both_x
     second_x = slope * ((a - 1) * (1 - x) - (b - 1) * x - slope) / both_x**2
     second_a, second_b = both - tri_c + square_a + bend_a, both - tri_b + square_b + bend_b
-    return value, first_a, first_b, slope / both_x, second_a, both + product + bend_b, cross_a, second_b, cross_b, second_x
+    return (
+        value,
+        first_a,
+        first_b,
+        slope / both_x,
+        second_a,
+        both + product + bend_b,
+        cross_a,
+        second_b,
+        cross_b,
+        second_x,
+    )
 
 
 def _digammas(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -281,7 +358,8 @@ def _digammas(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rising(a: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log (a)_j = Σ_{i<j} log(a + i) for j = 0, …, steps, with its first and second derivatives in a: (n, steps + 1)."""
+    """log (a)_j = Σ_{i<j} log(a + i) for j = 0, …, steps, with its first and second derivatives in a: (n,
+    steps + 1)."""
     factor = a[:, None] + torch.arange(steps, dtype=a.dtype, device=a.device)
     none = torch.zeros_like(a)[:, None]
     terms = torch.log(factor), 1 / factor, -(factor**-2)
@@ -302,7 +380,8 @@ def moments(p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reach(depth: Callable[[Tensor], tuple[Tensor, Tensor]], s: Tensor) -> Tensor:
-    """The s with depth(s) = DEPTH. As depth is convex and rising, Newton's method comes to it from above after one step."""
+    """The s with depth(s) = DEPTH. As depth is convex and rising, Newton's method comes to it from above
+    after one step."""
     for _ in range(10):
         value, slope = depth(s)
         s = s + (DEPTH - value) / slope
@@ -317,7 +396,8 @@ def _rule(end: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _gauss_legendre() -> tuple[Tensor, Tensor]:
-    """Nodes and log weights on (0, 1). numpy's are good to 12 digits: a Newton step in extended precision mends them."""
+    """Nodes and log weights on (0, 1). numpy's are good to 12 digits: a Newton step in extended precision
+    mends them."""
     x = np.polynomial.legendre.leggauss(NODES)[0].astype(np.longdouble)
     legendre = [0] * NODES + [1]
     slopes = np.polynomial.legendre.legder(legendre)

@@ -1,7 +1,8 @@
-"""Where a distribution is, row by row: the values of a count that matter, and a coordinate in which a density can be integrated.
+"""Where a distribution is, row by row: the values of a count that matter, and a coordinate in which a density
+can be integrated.
 
-A density is integrated in a coordinate t in which it falls off exponentially at both ends, where the trapezoidal rule converges faster
-than any power of its step:
+A density is integrated in a coordinate t in which it falls off exponentially at both ends, where the
+trapezoidal rule converges faster than any power of its step:
 
     y = c + b·sinh t      on the real line
     y = low + e^(c + bt)                         on a half-line
@@ -9,7 +10,9 @@ than any power of its step:
 
 c and b from the mean and the variance, or the quartiles where those do not exist.
 
-Source: Trefethen and Weideman (2014), The exponentially convergent trapezoidal rule, SIAM Review 56.
+References
+----------
+Trefethen and Weideman (2014), The exponentially convergent trapezoidal rule, SIAM Review 56.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ Pairs = dict[tuple[int, int], Tensor]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of linear predictors and extras, each (n,), and the parameters (by position) whose scores are wanted."""
+    """Rows of linear predictors and extras, each (n,), and the parameters (by position) whose scores are
+    wanted."""
 
     family: Family
     eta: list[Tensor]
@@ -47,7 +51,9 @@ class Rows:
         return len(self.eta[0])
 
     def take(self, rows: Tensor) -> Rows:
-        return Rows(self.family, [e[rows] for e in self.eta], {n: v[rows] for n, v in self.extras.items()}, self.free)
+        return Rows(
+            self.family, [e[rows] for e in self.eta], {n: v[rows] for n, v in self.extras.items()}, self.free
+        )
 
     def of(self, name: str, q: Tensor | None = None) -> Tensor:
         """A quantity of the family, (n,): "expectation", "variance"; "quantile" at q, (n, m)."""
@@ -69,7 +75,9 @@ class Rows:
         if order == 0:
             return self.family.log_prob_eta(y.reshape(-1), *eta, **extras).view(y.shape), []
         log_p, score, _ = self.family.derivatives(y.reshape(-1), eta, extras, 1)
-        return log_p.expand(y.numel()).view(y.shape), [score[j].expand(y.numel()).view(y.shape) for j in self.free]
+        return log_p.expand(y.numel()).view(y.shape), [
+            score[j].expand(y.numel()).view(y.shape) for j in self.free
+        ]
 
     def zeros(self) -> Pairs:
         k = range(len(self.free))
@@ -77,7 +85,8 @@ class Rows:
 
 
 def reach(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Where each row's sum begins, and over how many counts it goes: twice as far from the median as the 10⁻¹⁰ quantiles are."""
+    """Where each row's sum begins, and over how many counts it goes: twice as far from the median as the
+    10⁻¹⁰ quantiles are."""
     needs_quantile(rows)
     q = torch.tensor([1e-10, 0.5, 1 - 1e-10], dtype=torch.float64).expand(len(rows), 3)
     low, middle, high = rows.of("quantile", q).unbind(1)
@@ -87,7 +96,10 @@ def reach(rows: Rows) -> tuple[Tensor, Tensor]:
 
 def needs_quantile(rows: Rows) -> None:
     if not rows.family.has("quantile"):
-        raise BadArgument(f"{rows.family} has no quantile, by which an expectation could be taken. Use covariance='observed'.")
+        raise BadArgument(
+            f"{rows.family} has no quantile, by which an expectation could be taken. Use "
+            "covariance='observed'."
+        )
 
 
 Map = Callable[[Tensor], tuple[Tensor, Tensor]]  # t (n, m) → y and log dy/dt
@@ -101,7 +113,9 @@ def scale_of(rows: Rows) -> tuple[Tensor, Tensor]:
     except BadArgument:
         middle = spread = torch.full((len(rows),), torch.nan, dtype=torch.float64)
     if not bool((torch.isfinite(middle) & torch.isfinite(spread)).all()) and family.has("quantile"):
-        quartiles = rows.of("quantile", torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64).expand(len(rows), 3))
+        quartiles = rows.of(
+            "quantile", torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64).expand(len(rows), 3)
+        )
         bad = ~(torch.isfinite(middle) & torch.isfinite(spread))
         middle = torch.where(bad, quartiles[:, 1], middle)
         spread = torch.where(bad, (quartiles[:, 2] - quartiles[:, 0]) / 1.35, spread)
@@ -132,7 +146,8 @@ def mapping(family: Family, center: Tensor, width: Tensor) -> Map:
 
 
 def range_of(rows: Rows, center: Tensor, width: Tensor, power: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row's t beyond which p^power, a density in t, is more than TAIL nats below its peak; and whether it falls so far (an angle's does not)."""
+    """Each row's t beyond which p^power, a density in t, is more than TAIL nats below its peak; and
+    whether it falls so far (an angle's does not)."""
     far = [2.0**k * f for k in range(-2, 11) for f in (1.0, 1.5)]
     grid = torch.tensor([-x for x in reversed(far)] + [0.0] + far, dtype=torch.float64)
     if not math.isfinite(rows.family.support.low):
@@ -142,10 +157,14 @@ def range_of(rows: Rows, center: Tensor, width: Tensor, power: float = 1.0) -> t
         y, jacobian = mapping(rows.family, center[part, None], width[part, None])(grid.expand(len(part), -1))
         inside = rows.family.support.contains(y)
         inner = torch.where(
-            inside, y, center[part, None] if not math.isfinite(rows.family.support.low) else _somewhere(rows.family)
+            inside,
+            y,
+            center[part, None] if not math.isfinite(rows.family.support.low) else _somewhere(rows.family),
         )
         log_p, _ = rows.take(part).scores(inner, order=0)
-        value[part] = torch.where(inside, power * log_p + jacobian, -torch.inf).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+        value[part] = torch.where(inside, power * log_p + jacobian, -torch.inf).nan_to_num(
+            nan=-torch.inf, posinf=-torch.inf
+        )
     near = value >= value.max(1, keepdim=True).values - TAIL
     first = (near.int().argmax(1) - 1).clamp(min=0)
     last = (len(grid) - near.flip(1).int().argmax(1)).clamp(max=len(grid) - 1)
@@ -159,4 +178,8 @@ def _somewhere(family: Family) -> float:
 
 def inside_of(end: float, towards: float) -> float:
     """The representable number next to an end of the support, on its inner side."""
-    return end if math.isinf(end) else max(math.nextafter(end, towards * math.inf), 2.3e-308 if end == 0 else -math.inf)
+    return (
+        end
+        if math.isinf(end)
+        else max(math.nextafter(end, towards * math.inf), 2.3e-308 if end == 0 else -math.inf)
+    )

@@ -27,12 +27,19 @@ class InverseGaussian(Tailed):
 
     Parameters
     ----------
-    mean : μ > 0, link log. μ = ∞ is Lévy's distribution, which a link such as inverse can reach.
-    dispersion : φ > 0, in the inverse of y's unit; link log
+    mean
+        μ > 0, link log. μ = ∞ is Lévy's distribution, which a link such as inverse can reach.
+    dispersion
+        φ > 0, in the inverse of y's unit; link log
 
-    Source: Tweedie (1957), Statistical Properties of Inverse Gaussian Distributions I, Ann. Math. Statist. 28. The distribution
-    function: Shuster (1968), On the Inverse Gaussian Distribution Function, J. Amer. Statist. Assoc. 63.
+    References
+    ----------
+    Tweedie (1957), Statistical Properties of Inverse Gaussian Distributions I, Ann. Math. Statist. 28. The
+    distribution function: Shuster (1968), On the Inverse Gaussian Distribution Function, J. Amer. Statist.
+    Assoc. 63.
 
+    Examples
+    --------
     >>> round(InverseGaussian().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(0.5)).item(), 6)
     -2.303617
     """
@@ -45,7 +52,9 @@ class InverseGaussian(Tailed):
         return self._log_prob(y, torch.log(mean), torch.log(dispersion))
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
+        return self._log_prob(
+            y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True))
+        )
 
     def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
         inside = torch.where(y > 0, y, 1.0)
@@ -74,7 +83,8 @@ class InverseGaussian(Tailed):
         return value, score, {(0, 0): bend, (0, 1): -slope, (1, 1): -half}
 
     def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Michael, Schucany and Haas (1976), Generating Random Variates Using Transformations with Multiple Roots."""
+        """Michael, Schucany and Haas (1976), Generating Random Variates Using Transformations with Multiple
+        Roots."""
         mean, dispersion = torch.broadcast_tensors(mean, dispersion)
         half = 0.5 * mean * dispersion * torch.normal(torch.zeros_like(mean), 1.0, generator=generator) ** 2
         root = 1 + half + torch.sqrt(half * (2 + half))  # the larger root over μ; the smaller is its inverse
@@ -90,7 +100,8 @@ class InverseGaussian(Tailed):
     def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
         """log P(Y ≤ y) and log P(Y > y): Φ(a) + e^(2/φμ)·Φ(−b) and its complement, a, b = (y/μ ∓ 1)/√(φy).
 
-        As 2/φμ = (b² − a²)/2, the second term is e^(−a²/2)·M(b), M(b) = e^(b²/2)·Φ(−b), and nothing overflows.
+        As 2/φμ = (b² − a²)/2, the second term is e^(−a²/2)·M(b), M(b) = e^(b²/2)·Φ(−b), and nothing
+        overflows.
         """
         y, mean, dispersion = torch.broadcast_tensors(y, mean, dispersion)
         inside = (y > 0) & (y < math.inf)
@@ -108,7 +119,9 @@ class InverseGaussian(Tailed):
         return log_cdf, torch.where(inside, log_survival, torch.where(y > 0, -math.inf, 0.0))
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-        lower, upper = (lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion)[tail]) for tail in (0, 1))
+        lower, upper = (
+            lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion)[tail]) for tail in (0, 1)
+        )
         return invert_cdf(lower, q, 0.0, math.inf, upper)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
@@ -121,7 +134,8 @@ class InverseGaussian(Tailed):
 
 
 def _log_mills(x: Tensor) -> Tensor:
-    """log of e^(x²/2)·Φ(−x), x ≥ 0; from 15 on by its asymptotic series, as the derivative of erfcx cancels there."""
+    """log of e^(x²/2)·Φ(−x), x ≥ 0; from 15 on by its asymptotic series, as the derivative of erfcx cancels
+    there."""
     far = x > 15
     near = torch.log(0.5 * erfcx(torch.where(far, 0.0, x) / math.sqrt(2)))
     out = torch.where(far, x, 15.0)

@@ -18,20 +18,27 @@ from .special import median_and_spread, weighted_quantile
 
 @dataclass(frozen=True)
 class Laplace(Family):
-    """The Laplace distribution: absolute loss, with its scale made explicit. The estimate of a lone μ is the median.
+    """The Laplace distribution: absolute loss, with its scale made explicit. The estimate of a lone μ is the
+    median.
 
         log p(y | μ, σ) = −log 2σ − |y − μ| / σ
 
-    Mean μ, variance 2σ². Not smooth: the curvature in μ is 0 everywhere but at y = μ, where it does not exist, so that Newton's
-    method has nothing to divide by.
+    Mean μ, variance 2σ². Not smooth: the curvature in μ is 0 everywhere but at y = μ, where it does not
+    exist, so that Newton's method has nothing to divide by.
 
     Parameters
     ----------
-    location : μ, link identity
-    scale : σ > 0, link log
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
-    Source: Laplace (1774), Mémoire sur la probabilité des causes par les évènements.
+    References
+    ----------
+    Laplace (1774), Mémoire sur la probabilité des causes par les évènements.
 
+    Examples
+    --------
     >>> round(Laplace().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(2.0)).item(), 6)
     -1.886294
     """
@@ -79,22 +86,31 @@ class AsymmetricLaplace(Family):
 
         log p(y | μ, σ) = log q(1 − q) − log σ − ρ((y − μ)/σ),      ρ(z) = z·(q − 1[z < 0])
 
-    P(Y ≤ μ) = q. Mean μ + σ(1 − 2q)/(q(1 − q)), variance σ²(1 − 2q + 2q²)/(q(1 − q))². Not smooth: the curvature in μ is 0
-    everywhere but at y = μ, where it does not exist. At q = ½ it is Laplace, with twice its σ.
+    P(Y ≤ μ) = q. Mean μ + σ(1 − 2q)/(q(1 − q)), variance σ²(1 − 2q + 2q²)/(q(1 − q))². Not smooth: the
+    curvature in μ is 0 everywhere but at y = μ, where it does not exist. At q = ½ it is Laplace, with twice
+    its σ.
 
     Parameters
     ----------
-    level : 0 < q < 1, the quantile that is fitted; a setting, never estimated
-    location : μ, the q-quantile of y; link identity
-    scale : σ > 0, link log
+    level
+        0 < q < 1, the quantile that is fitted; a setting, never estimated
+    location
+        μ, the q-quantile of y; link identity
+    scale
+        σ > 0, link log
 
     Raises
     ------
-    BadArgument : where level does not lie strictly between 0 and 1
+    BadArgument
+        where level does not lie strictly between 0 and 1
 
-    Source: Koenker and Machado (1999), Goodness of fit and related inference processes for quantile regression, J. Amer. Statist.
-    Assoc. 94; Yu and Moyeed (2001), Bayesian quantile regression, Statist. Probab. Lett. 54.
+    References
+    ----------
+    Koenker and Machado (1999), Goodness of fit and related inference processes for quantile regression, J.
+    Amer. Statist. Assoc. 94; Yu and Moyeed (2001), Bayesian quantile regression, Statist. Probab. Lett. 54.
 
+    Examples
+    --------
     >>> round(AsymmetricLaplace(0.9).log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -3.307946
     """
@@ -150,7 +166,8 @@ class AsymmetricLaplace(Family):
 
 
 def _log_lower(z: Tensor, q: float) -> Tensor:
-    """log P(Z ≤ z): log q + (1 − q)z below 0, log(1 − (1 − q)e^(−qz)) above; each branch sees only its own z."""
+    """log P(Z ≤ z): log q + (1 − q)z below 0, log(1 − (1 − q)e^(−qz)) above; each branch sees only its own
+    z."""
     below, above = torch.where(z < 0, z, 0.0), torch.where(z < 0, 0.0, z)
     return torch.where(z < 0, math.log(q) + (1 - q) * below, torch.log1p(-(1 - q) * torch.exp(-q * above)))
 

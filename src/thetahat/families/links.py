@@ -7,11 +7,11 @@
     logit      η = log θ/(1 − θ)            probit     η = Φ⁻¹(θ)              power(λ)         η = θ^λ
     cloglog    η = log(−log(1 − θ))         loglog     η = −log(−log θ)        cauchit          η = tan(π(θ − ½))
 
-Where g⁻¹ does not lead into the range of a parameter for every η (the identity for a Poisson mean, the log for a probability), `within`
-says for which η it does: a fit keeps every row's η there.
+Where g⁻¹ does not lead into the range of a parameter for every η (the identity for a Poisson mean, the log
+for a probability), `within` says for which η it does: a fit keeps every row's η there.
 
-A link of a probability also gives log θ and log(1 − θ) straight from η, so that no log-probability is ever formed from a
-probability. Names are those of the field; `get` turns a name into the object.
+A link of a probability also gives log θ and log(1 − θ) straight from η, so that no log-probability is ever
+formed from a probability. Names are those of the field; `get` turns a name into the object.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Link:
     def within(self, low: float, high: float) -> tuple[float, float]:
         """The interval of η for which low ≤ g⁻¹(η) ≤ high.
 
+        Examples
+        --------
         >>> log.within(0.0, 1.0)
         (-inf, 0.0)
         >>> logit.within(0.0, 1.0)
@@ -181,7 +183,8 @@ class CLogLog(Link):
         return -torch.expm1(-torch.exp(eta))
 
     def log_inverse(self, eta: Tensor) -> Tensor:
-        # log(1 − e^(−e^η)) = η − e^η/2 + O(e^2η): below −18 the series is exact to float64, and the direct form is 0 · ∞ in its gradient
+        # log(1 − e^(−e^η)) = η − e^η/2 + O(e^2η): below −18 the series is exact to float64, and the direct
+        # form is 0 · ∞ in its gradient
         small = eta < -18
         direct = torch.log(-torch.expm1(-torch.exp(torch.where(small, 0.0, eta))))
         return torch.where(small, eta - torch.exp(eta) / 2, direct)
@@ -235,12 +238,16 @@ class Power(Link):
 
     Parameters
     ----------
-    exponent : λ, any number but 0, of which the limit is the link log
+    exponent
+        λ, any number but 0, of which the limit is the link log
 
     Raises
     ------
-    BadArgument : λ is 0 or not a finite number
+    BadArgument
+        λ is 0 or not a finite number
 
+    Examples
+    --------
     >>> Power(0.5).inverse(torch.tensor(3.0)).item()
     9.0
     """
@@ -250,7 +257,10 @@ class Power(Link):
     def __post_init__(self) -> None:
         number = isinstance(self.exponent, (int, float)) and not isinstance(self.exponent, bool)
         if not number or not math.isfinite(self.exponent) or self.exponent == 0:
-            raise BadArgument(f"exponent={self.exponent!r}. Accepted: a finite number other than 0; for 0 the link is 'log'.")
+            raise BadArgument(
+                f"exponent={self.exponent!r}. Accepted: a finite number other than 0; for 0 the link is "
+                "'log'."
+            )
 
     domain = (0.0, math.inf)
     image = (0.0, math.inf)
@@ -359,10 +369,30 @@ class Softplus(Link):
         return softplus(eta)
 
 
-identity, log, inverse, logit, probit, cloglog, cauchit = Identity(), Log(), Inverse(), Logit(), Probit(), CLogLog(), Cauchit()
+identity, log, inverse, logit, probit, cloglog, cauchit = (
+    Identity(),
+    Log(),
+    Inverse(),
+    Logit(),
+    Probit(),
+    CLogLog(),
+    Cauchit(),
+)
 softplus_link, loglog, sqrt, inverse_squared = Softplus(), LogLog(), Sqrt(), InverseSquared()
 
-_every = (identity, log, inverse, logit, probit, cloglog, cauchit, softplus_link, loglog, sqrt, inverse_squared)
+_every = (
+    identity,
+    log,
+    inverse,
+    logit,
+    probit,
+    cloglog,
+    cauchit,
+    softplus_link,
+    loglog,
+    sqrt,
+    inverse_squared,
+)
 registry: dict[str, Link] = {str(link): link for link in _every}
 
 
@@ -371,8 +401,11 @@ def get(link: str | Link) -> Link:
 
     Raises
     ------
-    BadArgument : no link has that name
+    BadArgument
+        no link has that name
 
+    Examples
+    --------
     >>> str(get("probit"))
     'probit'
     >>> get("power(0.5)")

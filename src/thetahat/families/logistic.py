@@ -27,11 +27,17 @@ class Logistic(Family):
 
     Parameters
     ----------
-    location : μ, link identity
-    scale : σ > 0, link log
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
-    Source: Johnson, Kotz and Balakrishnan (1995), Continuous Univariate Distributions 2, ch. 23.
+    References
+    ----------
+    Johnson, Kotz and Balakrishnan (1995), Continuous Univariate Distributions 2, ch. 23.
 
+    Examples
+    --------
     >>> round(Logistic().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -1.626523
     """
@@ -45,7 +51,9 @@ class Logistic(Family):
 
     def sample(self, location: Tensor, scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         location, scale = torch.broadcast_tensors(location, scale)
-        return location + scale * (_log_exponential(location, generator) - _log_exponential(location, generator))
+        return location + scale * (
+            _log_exponential(location, generator) - _log_exponential(location, generator)
+        )
 
     def expectation(self, location: Tensor, scale: Tensor) -> Tensor:
         return location + 0 * scale
@@ -83,11 +91,17 @@ class HyperbolicSecant(Family):
 
     Parameters
     ----------
-    location : μ, link identity
-    scale : σ > 0, link log
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
-    Source: Johnson, Kotz and Balakrishnan (1995), Continuous Univariate Distributions 2, §23.11.
+    References
+    ----------
+    Johnson, Kotz and Balakrishnan (1995), Continuous Univariate Distributions 2, §23.11.
 
+    Examples
+    --------
     >>> round(HyperbolicSecant().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -1.578511
     """
@@ -125,7 +139,9 @@ class HyperbolicSecant(Family):
         return location + scale * torch.where(q < 0.5, z, -z)
 
     def log_power_integral(self, beta: float, location: Tensor, scale: Tensor) -> Tensor:
-        beta_half = math.lgamma(0.5) + math.lgamma((1 + beta) / 2) - math.lgamma(1 + beta / 2)  # log ∫ cosh^(−1−β) z dz
+        beta_half = (
+            math.lgamma(0.5) + math.lgamma((1 + beta) / 2) - math.lgamma(1 + beta / 2)
+        )  # log ∫ cosh^(−1−β) z dz
         return beta_half - (1 + beta) * math.log(math.pi) - beta * torch.log(scale) + 0 * location
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
@@ -151,11 +167,17 @@ class Gumbel(Family):
 
     Parameters
     ----------
-    location : μ, link identity
-    scale : σ > 0, link log
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
 
-    Source: Gumbel (1958), Statistics of Extremes, ch. 5.
+    References
+    ----------
+    Gumbel (1958), Statistics of Extremes, ch. 5.
 
+    Examples
+    --------
     >>> round(Gumbel().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -1.367879
     """
@@ -185,7 +207,8 @@ class Gumbel(Family):
         return -torch.exp((location - y) / scale)
 
     def log_survival(self, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        # log(1 − e^(−e^η)) is the complementary log-log's log θ; above η = 6.5 it is −10⁻²⁸⁹, and its gradient 0 · ∞
+        # log(1 − e^(−e^η)) is the complementary log-log's log θ; above η = 6.5 it is −10⁻²⁸⁹, and its
+        # gradient 0 · ∞
         return links.cloglog.log_inverse(((location - y) / scale).clamp(max=6.5))
 
     def quantile(self, q: Tensor, location: Tensor, scale: Tensor) -> Tensor:
@@ -202,4 +225,6 @@ class Gumbel(Family):
 
 def _log_exponential(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """log E, E exponential with mean 1."""
-    return torch.log(torch.empty_like(like, memory_format=torch.contiguous_format).exponential_(generator=generator))
+    return torch.log(
+        torch.empty_like(like, memory_format=torch.contiguous_format).exponential_(generator=generator)
+    )

@@ -23,7 +23,8 @@ LOSSES = {
 
 
 def loss(name: str, level: float | None = None) -> Family:
-    """The family that a loss is in disguise: the loss is −log p up to constants, and to minimise one is to maximise the other.
+    """The family that a loss is in disguise: the loss is −log p up to constants, and to minimise one is to
+    maximise the other.
 
         loss           of                     −log p(y | θ, σ = 1), up to a constant in θ             family
         squared        r = y − μ              r²/2                                                    Normal
@@ -35,26 +36,36 @@ def loss(name: str, level: float | None = None) -> Family:
         cross_entropy  y ∈ {0 … K−1}, η       log Σ_k e^(η_k) − η_y                                   Categorical
         poisson        y ∈ {0, 1, …}, η       e^η − y·η                                               Poisson
 
-    What the loss leaves out comes with the family: the scale σ of the first five, at 1 in the loss, can be estimated (and then
-    weighs the loss against every other term), and losses become comparable, in nats, on the same data.
+    What the loss leaves out comes with the family: the scale σ of the first five, at 1 in the loss, can be
+    estimated (and then weighs the loss against every other term), and losses become comparable, in nats, on
+    the same data.
 
     Parameters
     ----------
-    name : of the loss, from the table
-    level : the threshold of huber (default 1.345) or the quantile of pinball (default 0.5); no other loss has one
+    name
+        of the loss, from the table
+    level
+        the threshold of huber (default 1.345) or the quantile of pinball (default 0.5); no other loss has one
 
     Raises
     ------
-    BadArgument : for an unknown name; for a level where there is none; for hinge, which is the negative log of no probability
+    BadArgument
+        for an unknown name; for a level where there is none; for hinge, which is the negative log of no
+        probability
 
+    Examples
+    --------
     >>> print(loss("pinball", 0.9), loss("squared"))
     AsymmetricLaplace(level=0.9) Normal()
     """
     if "hinge" in name:
-        # for no constant c is e^(−c·h(η)) + e^(−c·h(−η)) the same for every η, so that e^(−c·h) is not a probability of y = ±1
+        # for no constant c is e^(−c·h(η)) + e^(−c·h(−η)) the same for every η, so that e^(−c·h) is not a
+        # probability of y = ±1
         raise BadArgument(
-            f"the {name} loss is not a likelihood: e^(−loss) does not sum to a constant over the two classes, so it is the "
-            "−log p of no family, and no probability can be read from its margin. Its nearest likelihood is 'logistic'."
+            f"the {name} loss is not a likelihood: e^(−loss) does not sum to a constant over the two "
+            "classes, so it is the "
+            "−log p of no family, and no probability can be read from its margin. Its nearest likelihood is "
+            "'logistic'."
         )
     if name not in LOSSES:
         near = difflib.get_close_matches(name, LOSSES, n=1)
@@ -66,4 +77,7 @@ def loss(name: str, level: float | None = None) -> Family:
         return Huber(level)
     if name == "pinball":
         return AsymmetricLaplace(level)
-    raise BadArgument(f"the {name} loss has no level; got {level!r}. Those that have one: huber (threshold), pinball (quantile).")
+    raise BadArgument(
+        f"the {name} loss has no level; got {level!r}. Those that have one: huber (threshold), pinball "
+        "(quantile)."
+    )

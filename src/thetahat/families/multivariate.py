@@ -1,4 +1,5 @@
-"""Vectors: the multivariate normal and the Dirichlet. y is (n, d); every parameter is (n,) or broadcastable to it."""
+"""Vectors: the multivariate normal and the Dirichlet. y is (n, d); every parameter is (n,) or
+broadcastable to it."""
 
 from __future__ import annotations
 
@@ -28,12 +29,20 @@ class MultivariateNormal(Family):
 
     Parameters
     ----------
-    dim : d, the length of y
-    mean_1 … mean_d : μ, link identity (or `link`)
-    scale_11, scale_21, scale_22, … : L row by row; its diagonal positive, link log; the rest real
+    dim
+        d, the length of y
+    mean_1 … mean_d
+        μ, link identity (or `link`)
+    scale_11, scale_21, scale_22, …
+        L row by row; its diagonal positive, link log; the rest real
 
-    Source: Pinheiro and Bates (1996), Unconstrained parametrizations for variance-covariance matrices, Stat. Comput. 6.
+    References
+    ----------
+    Pinheiro and Bates (1996), Unconstrained parametrizations for variance-covariance matrices, Stat. Comput.
+    6.
 
+    Examples
+    --------
     >>> round(MultivariateNormal(2).log_prob(torch.tensor([[1.0, 2.0]]), *torch.tensor([0.0, 0.0, 1.0, 0.5, 2.0])).item(), 6)
     -3.312274
     """
@@ -54,7 +63,9 @@ class MultivariateNormal(Family):
         diagonal, below = Parameter(positive, link=links.log), Parameter(real)
         means = {f"mean_{i}": mean for i in range(1, self.dim + 1)}
         apart = "_" if self.dim > 9 else ""
-        return means | {f"scale_{i + 1}{apart}{j + 1}": diagonal if i == j else below for i, j in self._entries()}
+        return means | {
+            f"scale_{i + 1}{apart}{j + 1}": diagonal if i == j else below for i, j in self._entries()
+        }
 
     def _entries(self) -> list[tuple[int, int]]:
         return [(i, j) for i in range(self.dim) for j in range(i + 1)]
@@ -95,7 +106,8 @@ class MultivariateNormal(Family):
         return _of_length(self, y, self.dim) & reals.contains(y).all(-1)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
-        """The maximum of the likelihood of constant parameters, or close to it where the covariance is singular."""
+        """The maximum of the likelihood of constant parameters, or close to it where the covariance is
+        singular."""
         share = (weight / weight.sum())[:, None]
         mean = (share * y).sum(0)
         deviation = ((share * (y - mean) ** 2).sum(0)).sqrt()
@@ -116,7 +128,9 @@ class MultivariateNormal(Family):
         deviation = rest.square().sum(0).sqrt()
         z = rest / deviation  # NaN where a component does not vary
         factor, failed = torch.linalg.cholesky_ex(z.T @ z)
-        if int(failed) or not float(factor.diagonal().min()) > 1e-6:  # rounding decides below: the covariance is singular
+        if (
+            int(failed) or not float(factor.diagonal().min()) > 1e-6
+        ):  # rounding decides below: the covariance is singular
             factor = torch.full_like(factor, math.nan)
         factor = deviation[:, None] * factor
         return (*mean.tolist(), *(float(factor[i, j]) for i, j in self._entries()))
@@ -132,15 +146,22 @@ class Dirichlet(Family):
 
         log p(y | α) = log Γ(s) − Σ_j log Γ(α_j) + Σ_j (α_j − 1)·log y_j,      s = Σ_j α_j
 
-    Mean α/s; the density is on the simplex, with respect to the first k − 1 shares. k = 2 is the beta distribution.
+    Mean α/s; the density is on the simplex, with respect to the first k − 1 shares. k = 2 is the beta
+    distribution.
 
     Parameters
     ----------
-    k : the number of shares
-    concentration_1 … concentration_k : α_j > 0, link log (or `link`)
+    k
+        the number of shares
+    concentration_1 … concentration_k
+        α_j > 0, link log (or `link`)
 
-    Source: Minka (2000), Estimating a Dirichlet distribution.
+    References
+    ----------
+    Minka (2000), Estimating a Dirichlet distribution.
 
+    Examples
+    --------
     >>> round(Dirichlet(3).log_prob(torch.tensor([[0.2, 0.3, 0.5]]), *torch.tensor([1.0, 2.0, 3.0])).item(), 6)
     1.504077
     """
@@ -205,5 +226,7 @@ class Dirichlet(Family):
 
 def _of_length(family: Family, y: Tensor, length: int) -> Tensor:
     if y.ndim < 2 or y.shape[-1] != length:
-        raise BadArgument(f"{family} describes vectors of {length} components; y has the shape {tuple(y.shape)}.")
+        raise BadArgument(
+            f"{family} describes vectors of {length} components; y has the shape {tuple(y.shape)}."
+        )
     return torch.ones(y.shape[:-1], dtype=torch.bool, device=y.device)

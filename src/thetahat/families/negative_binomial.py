@@ -1,4 +1,5 @@
-"""Counts whose variance exceeds their mean because their rate varies: the negative binomial, its linear kin, the geometric."""
+"""Counts whose variance exceeds their mean because their rate varies: the negative binomial, its linear
+kin, the geometric."""
 
 from __future__ import annotations
 
@@ -38,11 +39,17 @@ class NegativeBinomial(Tailed):
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
-    dispersion : α > 0, link log
+    mean
+        μ ≥ 0, link log
+    dispersion
+        α > 0, link log
 
-    Source: Hilbe (2011), Negative Binomial Regression, 2nd ed., eq. 8.2.
+    References
+    ----------
+    Hilbe (2011), Negative Binomial Regression, 2nd ed., eq. 8.2.
 
+    Examples
+    --------
     >>> NegativeBinomial().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(0.5)).item()
     -2.0794...
     """
@@ -83,7 +90,9 @@ class NegativeBinomial(Tailed):
     def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         mean, dispersion = torch.broadcast_tensors(mean, dispersion)
         shape = (1 / dispersion).clamp(max=1e30)
-        return torch.poisson(mean * (torch._standard_gamma(shape, generator=generator) / shape), generator=generator)
+        return torch.poisson(
+            mean * (torch._standard_gamma(shape, generator=generator) / shape), generator=generator
+        )
 
     def expectation(self, mean: Tensor, dispersion: Tensor) -> Tensor:
         return mean + 0 * dispersion
@@ -116,11 +125,17 @@ class NegativeBinomial1(Tailed):
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
-    dispersion : α > 0, link log
+    mean
+        μ ≥ 0, link log
+    dispersion
+        α > 0, link log
 
-    Source: Cameron and Trivedi (1986), Econometric models based on count data, J. Appl. Econometrics 1, eq. 2.8.
+    References
+    ----------
+    Cameron and Trivedi (1986), Econometric models based on count data, J. Appl. Econometrics 1, eq. 2.8.
 
+    Examples
+    --------
     >>> NegativeBinomial1().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(1.0)).item()
     -2.0794...
     """
@@ -171,10 +186,15 @@ class Geometric(Family):
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
+    mean
+        μ ≥ 0, link log
 
-    Source: Johnson, Kemp and Kotz (2005), Univariate Discrete Distributions, 3rd ed., §5.2.
+    References
+    ----------
+    Johnson, Kemp and Kotz (2005), Univariate Discrete Distributions, 3rd ed., §5.2.
 
+    Examples
+    --------
     >>> round(Geometric().log_prob(torch.tensor(2.0), torch.tensor(1.0)).item(), 6)
     -2.079442
     """
@@ -186,7 +206,9 @@ class Geometric(Family):
     def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
         inside = counts.contains(y)
         y = torch.where(inside, y, 0.0)
-        return torch.where(inside, -torch.where(y > 0, y * torch.log1p(1 / mean), 0.0) - torch.log1p(mean), -torch.inf)
+        return torch.where(
+            inside, -torch.where(y > 0, y * torch.log1p(1 / mean), 0.0) - torch.log1p(mean), -torch.inf
+        )
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
         log_mean = self.parameters["mean"].link.log_inverse(eta[0])
@@ -243,7 +265,8 @@ class Geometric(Family):
 
 
 def _geometric(y: Tensor, log_mean: Tensor) -> Tensor:
-    """y·log(μ/(1 + μ)) − log(1 + μ), the two logarithms of the first term in one: for a large μ they cancel."""
+    """y·log(μ/(1 + μ)) − log(1 + μ), the two logarithms of the first term in one: for a large μ they
+    cancel."""
     return -y * softplus(-log_mean, threshold=40.0) - softplus(log_mean, threshold=40.0)
 
 
@@ -255,19 +278,23 @@ def log_nb2(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
     log_odds = log_mean + log_dispersion
     minus_log_p = softplus(log_odds, threshold=40.0)
     x = torch.exp(log_odds.clamp(max=200.0))
-    # exp, not sigmoid, whose gradient s(1 − s) loses its digits near s = 1; the bound keeps the gradient's powers of αμ finite
+    # exp, not sigmoid, whose gradient s(1 − s) loses its digits near s = 1; the bound keeps the gradient's
+    # powers of αμ finite
     mean_p = torch.exp(log_mean - minus_log_p)
     rising = log_rising(small, torch.exp(log_dispersion)) - log_factorial(small)
     value = rising + small * (log_mean - minus_log_p) - mean_p * (1 + x * bennett(x))
     if bool(large.any()):
         # rows that are not large are evaluated where nothing overflows, and dropped
         log_mean, log_dispersion = (torch.where(large, e, 0.0) for e in (log_mean, log_dispersion))
-        value = torch.where(large, _of_many(torch.where(large, y, 2.0 * MANY), log_mean, log_dispersion), value)
+        value = torch.where(
+            large, _of_many(torch.where(large, y, 2.0 * MANY), log_mean, log_dispersion), value
+        )
     return torch.where(inside, value, -torch.inf)
 
 
 def _of_many(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
-    """NB2 for large y, whose terms have the size of the answer and not of y (Loader's saddle-point form), s Stirling's error:
+    """NB2 for large y, whose terms have the size of the answer and not of y (Loader's saddle-point form), s
+    Stirling's error:
 
     log p = −½ log 2πy − ½ log(1 + αy) + s(y + 1/α) − s(1/α) − s(y) − δ²·(h(δ/y)/y + α·h(−αδ)),    δ = (μ − y)/(1 + αμ)
     """
@@ -280,7 +307,9 @@ def _of_many(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
     left = log1p_remainder(gap / y, torch.log(mean_p / y) + torch.log1p(ay))
     right = log1p_remainder(-dispersion * gap, torch.log1p(ay) - minus_log_p)
     inverse = dispersion / (1 + ay)
-    corrections = stirling_error(1 / inverse, inverse) - stirling_error(torch.exp(-log_dispersion), dispersion)
+    corrections = stirling_error(1 / inverse, inverse) - stirling_error(
+        torch.exp(-log_dispersion), dispersion
+    )
     shape = corrections - stirling_error(y, 1 / y) - 0.5 * torch.log1p(ay)
     return shape - LOG_ROOT_2PI - 0.5 * torch.log(y) - gap * (gap / y * left + dispersion * gap * right)
 
@@ -288,7 +317,8 @@ def _of_many(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
 def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log Π_{k<y} (1 + αk)/(k + 1), and its first and second derivatives in log α.
 
-    With one α for all rows they are running sums over k, looked up at y: exact for every α, and no lgamma a row.
+    With one α for all rows they are running sums over k, looked up at y: exact for every α, and no lgamma a
+    row.
     """
     if log_dispersion.numel() == 1 and y.numel():
         low, high = (float(end) for end in torch.aminmax(y))
@@ -309,7 +339,8 @@ def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _tails(y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:
-    """log P(Y ≤ y) and log P(Y > y): the smaller from the incomplete beta's fraction, the larger from its complement.
+    """log P(Y ≤ y) and log P(Y > y): the smaller from the incomplete beta's fraction, the larger from its
+    complement.
 
     P(Y ≤ y) = I_p(1/α, y + 1), p = 1/(1 + αμ);      both tails have the prefactor (y + 1)·P(Y = y + 1)
     """

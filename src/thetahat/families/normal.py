@@ -25,11 +25,17 @@ class Normal(Family):
 
     Parameters
     ----------
-    mean : μ, link identity
-    scale : σ > 0, link log. σ → 0 is a perfect fit, where the density has no maximum.
+    mean
+        μ, link identity
+    scale
+        σ > 0, link log. σ → 0 is a perfect fit, where the density has no maximum.
 
-    Source: Gauss (1809), Theoria motus corporum coelestium, §177.
+    References
+    ----------
+    Gauss (1809), Theoria motus corporum coelestium, §177.
 
+    Examples
+    --------
     >>> round(Normal().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -1.418939
     """
@@ -53,7 +59,11 @@ class Normal(Family):
         score = [residual * precision, square - 1]
         if order < 2:
             return value, score, {}
-        return value, score, {(0, 0): (-precision).expand(y.shape), (0, 1): -2 * score[0], (1, 1): -2 * square}
+        return (
+            value,
+            score,
+            {(0, 0): (-precision).expand(y.shape), (0, 1): -2 * score[0], (1, 1): -2 * square},
+        )
 
     def sample(self, mean: Tensor, scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         mean, scale = torch.broadcast_tensors(mean, scale)
@@ -101,15 +111,21 @@ class LogNormal(Family):
 
         log p(y | μ, σ) = −½ log 2π − log σ − log y − (log y − μ)² / 2σ²
 
-    Parameters
-    ----------
-    location : μ, the mean of log y; link identity
-    scale : σ > 0, the standard deviation of log y; link log
-
     Mean exp(μ + σ²/2), variance (exp σ² − 1)·exp(2μ + σ²).
 
-    Source: Crow and Shimizu (1988), Lognormal Distributions, §1.
+    Parameters
+    ----------
+    location
+        μ, the mean of log y; link identity
+    scale
+        σ > 0, the standard deviation of log y; link log
 
+    References
+    ----------
+    Crow and Shimizu (1988), Lognormal Distributions, §1.
+
+    Examples
+    --------
     >>> round(LogNormal().log_prob(torch.tensor(2.0), torch.tensor(0.0), torch.tensor(1.0)).item(), 6)
     -1.852312
     """

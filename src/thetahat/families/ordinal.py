@@ -29,13 +29,21 @@ class Ordinal(Family):
 
     Parameters
     ----------
-    k : the number of categories; y is coded 0 … k − 1
-    location : ℓ, link identity, without an intercept, which the thresholds are
-    threshold_1 … threshold_{k−1} : τ, increasing, link identity, constants by default
-    link : F⁻¹, "logit" (proportional odds), "probit" or "cloglog" (proportional hazards)
+    k
+        the number of categories; y is coded 0 … k − 1
+    location
+        ℓ, link identity, without an intercept, which the thresholds are
+    threshold_1 … threshold_{k−1}
+        τ, increasing, link identity, constants by default
+    link
+        F⁻¹, "logit" (proportional odds), "probit" or "cloglog" (proportional hazards)
 
-    Source: McCullagh (1980), Regression models for ordinal data, J. R. Statist. Soc. B 42.
+    References
+    ----------
+    McCullagh (1980), Regression models for ordinal data, J. R. Statist. Soc. B 42.
 
+    Examples
+    --------
     >>> round(Ordinal(3).log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(-1.0), torch.tensor(1.0)).item(), 6)
     -0.771937
     """
@@ -48,7 +56,9 @@ class Ordinal(Family):
         if self.k is not None and self.k < 2:
             raise BadArgument(f"k is {self.k}; an ordinal response has 2 or more categories.")
         if not isinstance(self._cumulative, (Logit, Probit, CLogLog)):
-            raise BadArgument(f"link is {self.link!r}; the cumulative links of Ordinal are logit, probit and cloglog.")
+            raise BadArgument(
+                f"link is {self.link!r}; the cumulative links of Ordinal are logit, probit and cloglog."
+            )
 
     @property
     def _cumulative(self) -> Link:
@@ -79,13 +89,17 @@ class Ordinal(Family):
         link, ordered = self._cumulative, (low < high) & ~first & ~last
         between = _log_between(link, torch.where(ordered, low, -1.0), torch.where(ordered, high, 1.0))
         value = torch.where(first, _log_below(link, high), torch.where(last, _log_above(link, low), between))
-        return torch.where(inside & (first | last | ordered) & (cuts[1:] > cuts[:-1]).all(0), value, -torch.inf)
+        return torch.where(
+            inside & (first | last | ordered) & (cuts[1:] > cuts[:-1]).all(0), value, -torch.inf
+        )
 
     def probabilities(self, *eta: Tensor) -> Tensor:
         """P(y = j | η), (…, k)."""
         location, cuts = self._cuts(eta)
         shape = torch.broadcast_shapes(location.shape, cuts.shape[1:])
-        columns = [self.log_prob(location.new_full(shape, float(j)), *eta) for j in range(_known(self, self.k))]
+        columns = [
+            self.log_prob(location.new_full(shape, float(j)), *eta) for j in range(_known(self, self.k))
+        ]
         return torch.exp(torch.stack(columns, -1))
 
     def cdf(self, y: Tensor, *parameters: Tensor) -> Tensor:
@@ -117,7 +131,8 @@ class Ordinal(Family):
         return True  # F has a log-concave density for each of the three links: Prékopa (1973), Pratt (1981)
 
     def recession(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        # the upper threshold of y's interval must not fall, nor the lower rise, both measured from the location; none may cross
+        # the upper threshold of y's interval must not fall, nor the lower rise, both measured from the
+        # location; none may cross
         k = _known(self, self.k)
         d = torch.eye(k, dtype=torch.float64, device=y.device)  # location, threshold_1, …
         none = torch.zeros(1, k, dtype=torch.float64, device=y.device)
@@ -130,10 +145,14 @@ class Ordinal(Family):
     def _cuts(self, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         k = _known(self, self.k)
         if len(parameters) != k:
-            raise BadArgument(f"{self} takes a location and {k - 1} thresholds; it was given {len(parameters)} parameters.")
+            raise BadArgument(
+                f"{self} takes a location and {k - 1} thresholds; it was given {len(parameters)} parameters."
+            )
         return parameters[0], torch.stack(torch.broadcast_tensors(*parameters[1:]))
 
-    def _cut(self, y: Tensor, parameters: Sequence[Tensor], side: _Side, before: float, after: float) -> Tensor:
+    def _cut(
+        self, y: Tensor, parameters: Sequence[Tensor], side: _Side, before: float, after: float
+    ) -> Tensor:
         """One tail at the threshold above y."""
         location, cuts = self._cuts(parameters)
         y = torch.floor(y)

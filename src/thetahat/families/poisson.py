@@ -26,10 +26,15 @@ class Poisson(Family):
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
+    mean
+        μ ≥ 0, link log
 
-    Source: McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §6.2.
+    References
+    ----------
+    McCullagh and Nelder (1989), Generalized Linear Models, 2nd ed., §6.2.
 
+    Examples
+    --------
     >>> round(Poisson().log_prob(torch.tensor(3.0), torch.tensor(2.0)).item(), 6)
     -1.712318
     """

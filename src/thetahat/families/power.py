@@ -1,7 +1,9 @@
-"""log ∫ p(y | θ)^(1 + β) dy where there is no formula: a sum over counts, or the trapezoidal rule in the coordinate of `integration`.
+"""log ∫ p(y | θ)^(1 + β) dy where there is no formula: a sum over counts, or the trapezoidal rule in the
+coordinate of `integration`.
 
-The nodes are placed at θ and then held, so that the value is differentiated through p alone: the rule converges as fast for the
-derivatives as for the integral. Where a density has an edge, the integral is taken over the quantile instead: ∫₀¹ p(Q(u))^β du.
+The nodes are placed at θ and then held, so that the value is differentiated through p alone: the rule
+converges as fast for the derivatives as for the integral. Where a density has an edge, the integral is taken
+over the quantile instead: ∫₀¹ p(Q(u))^β du.
 """
 
 from __future__ import annotations
@@ -22,28 +24,38 @@ if TYPE_CHECKING:
     from .base import Family
 
 STEPS, MOST = 64, 4096  # nodes of the first rule, and of the last
-SETTLED = 1e-10  # by what the logarithm may change when the step is halved: its own error is then the square of that
+# by what the logarithm may change when the step is halved: its own error is then the square of that
+SETTLED = 1e-10
 STEP = 1 / 32  # of the rule in z
 CELLS = 4 * BLOCK  # (row, count) pairs that are added up
-WIDE = 1024  # counts of a row beyond which a mass is so wide that every k-th does: it then spans 25 standard deviations
+# counts of a row beyond which a mass is so wide that every k-th does: it then spans 25 standard deviations
+WIDE = 1024
 
 
-def log_power_integral(family: Family, beta: float, parameters: Sequence[Tensor], extras: Mapping[str, Tensor]) -> Tensor:
+def log_power_integral(
+    family: Family, beta: float, parameters: Sequence[Tensor], extras: Mapping[str, Tensor]
+) -> Tensor:
     """log ∫ p^(1 + β) dy of each row, (n,), twice differentiable in the parameters.
 
     Parameters
     ----------
-    family, parameters, extras : p of each row, on the parameters' own scales, each (n,) or (1,)
-    beta : β > 0
+    family, parameters, extras
+        p of each row, on the parameters' own scales, each (n,) or (1,)
+    beta
+        β > 0
 
     Returns
     -------
-    (n,); ∞ where a mass is so wide that it is not added up
+    Tensor
+        (n,); ∞ where a mass is so wide that it is not added up
 
     Raises
     ------
-    BadArgument : the integral does not settle
+    BadArgument
+        the integral does not settle
 
+    Examples
+    --------
     >>> from thetahat.families import Weibull
     >>> two = torch.tensor([2.0], dtype=torch.float64)
     >>> round(log_power_integral(Weibull(), 0.5, [two, two], {}).item(), 10) == round(Weibull().log_power_integral(0.5, two, two).item(), 10)
@@ -51,7 +63,8 @@ def log_power_integral(family: Family, beta: float, parameters: Sequence[Tensor]
     """
     wide = torch.broadcast_tensors(*parameters, *(v.to(torch.float64) for v in extras.values()))
     theta, k = wide[: len(parameters)], len(parameters)
-    # rows that are alike are integrated once, with derivatives; each row's own value is its second-order expansion, exact where it stands
+    # rows that are alike are integrated once, with derivatives; each row's own value is its second-order
+    # expansion, exact where it stands
     table, back = torch.unique(torch.stack([t.detach() for t in wide]), dim=1, return_inverse=True)
     given = dict(zip(extras, table[k:], strict=True))
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in theta)):
@@ -78,19 +91,28 @@ def _integral(family: Family, beta: float, theta: Sequence[Tensor], extras: Mapp
     y, log_weight = nodes
     value = _log_sum(family, beta, y, log_weight, theta, extras)
     if family.measure == "mixed":
-        value = torch.logaddexp(value, (1 + beta) * family.log_prob(torch.zeros_like(theta[0]), *theta, **extras))
+        value = torch.logaddexp(
+            value, (1 + beta) * family.log_prob(torch.zeros_like(theta[0]), *theta, **extras)
+        )
     return value
 
 
 def _log_sum(
-    family: Family, beta: float, y: Tensor, log_weight: Tensor, theta: Sequence[Tensor], extras: Mapping[str, Tensor]
+    family: Family,
+    beta: float,
+    y: Tensor,
+    log_weight: Tensor,
+    theta: Sequence[Tensor],
+    extras: Mapping[str, Tensor],
 ) -> Tensor:
     """log Σ_j w_j p(y_j)^(1 + β), y and log w of (n, m)."""
 
     def spread(t: Tensor) -> Tensor:
         return t[:, None].expand(y.shape).reshape(-1)
 
-    log_p = family.log_prob(y.reshape(-1), *map(spread, theta), **{n: spread(v) for n, v in extras.items()}).view(y.shape)
+    log_p = family.log_prob(
+        y.reshape(-1), *map(spread, theta), **{n: spread(v) for n, v in extras.items()}
+    ).view(y.shape)
     return torch.logsumexp((1 + beta) * log_p + log_weight, 1)
 
 
@@ -103,18 +125,24 @@ def _nodes(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:
     if found is None and family.has("quantile"):
         found = _by_quantile(rows, beta)
     if found is None:
-        raise BadArgument(f"∫ p^{1 + beta:g} dy of {family} could not be found numerically, and it has no formula.")
+        raise BadArgument(
+            f"∫ p^{1 + beta:g} dy of {family} could not be found numerically, and it has no formula."
+        )
     return found
 
 
 def _counts(rows: Rows) -> tuple[Tensor, Tensor] | None:
-    """Every count that matters; of a wide mass that begins above the support's end every k-th, k times (the trapezoidal rule).
+    """Every count that matters; of a wide mass that begins above the support's end every k-th, k times (the
+    trapezoidal rule).
 
     None: they are too many to be added up.
     """
     support = rows.family.support
     if math.isfinite(support.low) and math.isfinite(support.high):
-        low, length = torch.full_like(rows.eta[0], support.low), torch.full_like(rows.eta[0], support.high - support.low + 1)
+        low, length = (
+            torch.full_like(rows.eta[0], support.low),
+            torch.full_like(rows.eta[0], support.high - support.low + 1),
+        )
     else:
         low, length = _span(rows)
     stride = torch.where(low > support.low, torch.ceil(length / WIDE), 1.0)
@@ -127,7 +155,8 @@ def _counts(rows: Rows) -> tuple[Tensor, Tensor] | None:
 
 
 def _span(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Where each row's sum begins and over how many counts it goes: from the mean outwards until p is TAIL nats below what it is there."""
+    """Where each row's sum begins and over how many counts it goes: from the mean outwards until p is TAIL
+    nats below what it is there."""
     try:
         middle, spread = torch.floor(rows.of("expectation")), rows.of("variance").sqrt()
     except BadArgument:
@@ -160,7 +189,10 @@ def _by_density(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:
         y, jacobian = mapping(rows.family, center[:, None], width[:, None])(t)
         inside = _inside(rows, y)
         middle = y[:, m // 2, None]
-        y, log_weight = torch.where(inside, y, middle), torch.where(inside, jacobian + torch.log(h)[:, None], -math.inf)
+        y, log_weight = (
+            torch.where(inside, y, middle),
+            torch.where(inside, jacobian + torch.log(h)[:, None], -math.inf),
+        )
         now = _log_sum(rows.family, beta, y, log_weight, theta, rows.extras)
         if before is not None and bool(((now - before).abs() <= SETTLED).all()):
             return y, log_weight
@@ -172,11 +204,16 @@ def _by_quantile(rows: Rows, beta: float) -> tuple[Tensor, Tensor] | None:
     """dy = du / p(Q(u)), u = Φ(z). None where the ends still matter: the integral may diverge there."""
     z = torch.arange(-REACH + STEP / 2, REACH, STEP, dtype=torch.float64)
     support = rows.family.support
-    y = rows.of("quantile", ndtr(z).expand(len(rows), -1)).clamp(inside_of(support.low, 1.0), inside_of(support.high, -1.0))
+    y = rows.of("quantile", ndtr(z).expand(len(rows), -1)).clamp(
+        inside_of(support.low, 1.0), inside_of(support.high, -1.0)
+    )
     log_p, _ = rows.scores(y, order=0)
     inside = _inside(rows, y) & torch.isfinite(log_p)
     log_weight = -0.5 * z * z + math.log(STEP / math.sqrt(2 * math.pi)) - log_p
-    y, log_weight = torch.where(inside, y, y[:, len(z) // 2, None]), torch.where(inside, log_weight, -math.inf)
+    y, log_weight = (
+        torch.where(inside, y, y[:, len(z) // 2, None]),
+        torch.where(inside, log_weight, -math.inf),
+    )
     terms = torch.where(inside, (1 + beta) * log_p + log_weight, -math.inf)
     ends = torch.maximum(terms[:, 0], terms[:, -1])
     settled = ends < torch.logsumexp(terms, 1) + math.log(SETTLED)

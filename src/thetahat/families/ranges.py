@@ -2,8 +2,9 @@
 
     low ≤ g⁻¹(η) ≤ high      as an interval of η: a fit keeps every row there, and log p = −∞ beyond
 
-A closed end belongs to the range: a Poisson mean of 0 makes y = 0 certain. A family's own formula is not asked there, where it is 0 · ∞,
-but at the next number that it can work with, 10⁻¹⁰³ away: the value to every digit, and the one-sided slope.
+A closed end belongs to the range: a Poisson mean of 0 makes y = 0 certain. A family's own formula is not
+asked there, where it is 0 · ∞, but at the next number that it can work with, 10⁻¹⁰³ away: the value to every
+digit, and the one-sided slope.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ ROUNDING = 1e-10  # η no further beyond a closed end is that end: a fit that st
 
 @dataclass(frozen=True)
 class Range:
-    """The interval from low to high in which a parameter lives; an end belongs to it where `closed` says so."""
+    """The interval from low to high in which a parameter lives; an end belongs to it where `closed` says
+    so."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -60,10 +62,14 @@ class Limits:
 
     Parameters
     ----------
-    low, high : the interval
-    closed : whether each end belongs to it
-    ends : whether each end is an end of the *range*, and which: 1 the high one, −1 the low one, 0 neither
-    middle : a v well inside
+    low, high
+        the interval
+    closed
+        whether each end belongs to it
+    ends
+        whether each end is an end of the *range*, and which: 1 the high one, −1 the low one, 0 neither
+    middle
+        a v well inside
     """
 
     low: float
@@ -85,7 +91,8 @@ class Limits:
         return above if math.isinf(self.low) else below if math.isinf(self.high) else below | above
 
     def nearest(self, dtype: torch.dtype, times: float = 1.0) -> tuple[float, float]:
-        """The v next to each closed end at which a family's formulas, their first and their second derivatives are finite."""
+        """The v next to each closed end at which a family's formulas, their first and their second
+        derivatives are finite."""
         tiny, eps = times * torch.finfo(dtype).tiny ** (1 / 3), times * torch.finfo(dtype).eps
         low, high = self.low, self.high
         if self.closed[0] and math.isfinite(low):
@@ -103,7 +110,8 @@ class Limits:
         return out | (v >= high) if self.closed[1] and math.isfinite(self.high) else out
 
     def beyond(self, v: Tensor) -> Tensor:
-        """Whether v is NaN or past an end, an open end itself not counted: a scale that underflows to 0 keeps its limits."""
+        """Whether v is NaN or past an end, an open end itself not counted: a scale that underflows to 0 keeps
+        its limits."""
         return ~((v >= self.low - ROUNDING * self.closed[0]) & (v <= self.high + ROUNDING * self.closed[1]))
 
     def inside(self, v: Tensor, bad: Tensor) -> Tensor:
@@ -117,7 +125,9 @@ class Limits:
         if not self.finite or not any(self.closed):
             return v
         return torch.where(
-            self.outside(v), v, v.clamp(*(e if c else None for e, c in zip((self.low, self.high), self.closed, strict=True)))
+            self.outside(v),
+            v,
+            v.clamp(*(e if c else None for e, c in zip((self.low, self.high), self.closed, strict=True))),
         )
 
 
@@ -127,7 +137,8 @@ def limits(range: Range, link: Link) -> Limits:
 
     Raises
     ------
-    BadArgument : none is
+    BadArgument
+        none is
     """
     low, high = link.within(range.low, range.high)
     if not low < high:
@@ -136,7 +147,9 @@ def limits(range: Range, link: Link) -> Limits:
     for end, at in ((low, 0), (high, 1)):
         side = at if link.increasing else 1 - at  # of the range
         edge = (range.low, range.high)[side]
-        value = float(link.inverse(torch.tensor(end, dtype=torch.float64))) if math.isfinite(end) else math.inf
+        value = (
+            float(link.inverse(torch.tensor(end, dtype=torch.float64))) if math.isfinite(end) else math.inf
+        )
         reached = value == edge or (math.isfinite(edge) and abs(value - edge) <= 1e-12 * (1 + abs(edge)))
         closed.append(math.isfinite(end) and (range.closed[side] if reached else math.isfinite(value)))
         ends.append((1 if side else -1) if reached and math.isfinite(edge) else 0)
@@ -145,13 +158,18 @@ def limits(range: Range, link: Link) -> Limits:
     return Limits(low, high, (closed[0], closed[1]), (ends[0], ends[1]), middle)
 
 
-# ---- what a family says outside ------------------------------------------------------------------------------------------------
+# ---- what a family says outside ----------------------------------------------------------------------------
 
 
 def _enclosed(
-    family: Plain, y: Tensor | None, values: Sequence[Tensor], found: Sequence[Limits], extras: dict[str, Tensor]
+    family: Plain,
+    y: Tensor | None,
+    values: Sequence[Tensor],
+    found: Sequence[Limits],
+    extras: dict[str, Tensor],
 ) -> tuple[list[Tensor], Tensor | None]:
-    """The values, moved inside their limits; and where no y, or not this y, is possible (None: nowhere). Without y, open ends stay."""
+    """The values, moved inside their limits; and where no y, or not this y, is possible (None: nowhere).
+    Without y, open ends stay."""
     out, lost = list(values), None
     for j, (v, limit) in enumerate(zip(values, found, strict=False)):
         if not limit.finite:
@@ -204,7 +222,8 @@ def _log_prob_eta(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _unknown(method: Callable[..., Tensor], of_y: bool) -> Callable[..., Tensor]:
-    """A function that is NaN where a parameter is outside its range; its first argument is y or q if `of_y`."""
+    """A function that is NaN where a parameter is outside its range; its first argument is y or q if
+    `of_y`."""
 
     @functools.wraps(method)
     def within(self: Plain, *args: Any, **kwargs: Any) -> Tensor:
@@ -214,11 +233,15 @@ def _unknown(method: Callable[..., Tensor], of_y: bool) -> Callable[..., Tensor]
         values, extras = _split(self, args[of_y:], kwargs)
         moved, lost = _enclosed(self, None, values, ranges, extras)
         if not of_y:  # a moment at an end of the range is that of the end
-            moved = [torch.where(limit.beyond(v), m, v) for v, m, limit in zip(values, moved, ranges, strict=False)]
+            moved = [
+                torch.where(limit.beyond(v), m, v) for v, m, limit in zip(values, moved, ranges, strict=False)
+            ]
         out = method(self, *args[:of_y], *moved, **extras)
         if lost is None or not bool(lost.any()):
             return out
-        return torch.where(lost[(...,) + (None,) * (out.ndim - lost.ndim)] if lost.ndim else lost, torch.nan, out)
+        return torch.where(
+            lost[(...,) + (None,) * (out.ndim - lost.ndim)] if lost.ndim else lost, torch.nan, out
+        )
 
     return within
 
@@ -234,7 +257,8 @@ def _sample(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if limit.finite and bool(bad.any()):
                 row, others = int(bad.int().argmax()), int(bad.sum()) - 1
                 raise BadArgument(
-                    f"row {row} has {name} = {float(v.reshape(-1)[row]):g}, which is outside its range {parameter.range}: {self} has no "
+                    f"row {row} has {name} = {float(v.reshape(-1)[row]):g}, which is outside its range "
+                    f"{parameter.range}: {self} has no "
                     f"draw there{f', nor at {others} other rows' if others else ''}."
                 )
         values, _ = _enclosed(self, None, values, self._ranges, extras)
@@ -261,6 +285,9 @@ guarded: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
     "log_prob_eta": _log_prob_eta,
     "sample": _sample,
     "start": _start,
-    **{name: functools.partial(_unknown, of_y=True) for name in ("cdf", "log_cdf", "log_survival", "quantile")},
+    **{
+        name: functools.partial(_unknown, of_y=True)
+        for name in ("cdf", "log_cdf", "log_survival", "quantile")
+    },
     **{name: functools.partial(_unknown, of_y=False) for name in ("expectation", "variance")},
 }

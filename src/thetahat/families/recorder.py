@@ -1,9 +1,9 @@
-"""Which call of a family gave a log-likelihood: so that a function that returns `Normal().log_prob(y, mean, scale)` is known to be a sum
-of squares, with that mean and that scale.
+"""Which call of a family gave a log-likelihood: so that a function that returns `Normal().log_prob(y, mean,
+scale)` is known to be a sum of squares, with that mean and that scale.
 
-A family whose structure matters to a solver says so where it returns (`record`). Whoever wants to know calls the function under `recording`
-and looks for the call whose value is the very tensor that the function returned (`is`, not equal): what was added to it, summed or
-transformed is another tensor, and not recognised.
+A family whose structure matters to a solver says so where it returns (`record`). Whoever wants to know calls
+the function under `recording` and looks for the call whose value is the very tensor that the function
+returned (`is`, not equal): what was added to it, summed or transformed is another tensor, and not recognised.
 """
 
 from __future__ import annotations

@@ -78,8 +78,11 @@ NESTED = 20  # wrappers and words in the name of a family
 
 
 def get(family: str | Family) -> Family:
-    """The family of that name with its default settings, or the family itself. Names nest: "censored(weibull)", "hurdle_poisson".
+    """The family of that name with its default settings, or the family itself. Names nest:
+    "censored(weibull)", "hurdle_poisson".
 
+    Examples
+    --------
     >>> str(get("poisson"))
     'Poisson()'
     >>> str(get("zero_inflated(poisson)"))

@@ -1,4 +1,5 @@
-"""Special functions that torch lacks, or has without derivatives. All are vectorised, in log space, and twice differentiable."""
+"""Special functions that torch lacks, or has without derivatives. All are vectorised, in log space, and twice
+differentiable."""
 
 from __future__ import annotations
 
@@ -15,19 +16,29 @@ Function = Callable[[Tensor], Tensor]
 def invert_cdf(cdf: Function, q: Tensor, low: float, high: float, survival: Function | None = None) -> Tensor:
     """The y with cdf(y) = q: quantiles of families whose cdf has no inverse in closed form.
 
-    Bisection on the bit patterns of the floats halves the list of all 2⁶⁴ numbers, so it needs no scale to start from; it brings
-    each root into a quarter of a binade, and Chandrupatla's method finishes it to the last digits. The first derivatives are
-    those of the implicit function: dy = (dq − ∂cdf/∂θ dθ) / cdf′(y), for whatever q and cdf depend on.
+    Bisection on the bit patterns of the floats halves the list of all 2⁶⁴ numbers, so it needs no scale to
+    start from; it brings each root into a quarter of a binade, and Chandrupatla's method finishes it to the
+    last digits. The first derivatives are those of the implicit function: dy = (dq − ∂cdf/∂θ dθ) / cdf′(y),
+    for whatever q and cdf depend on.
 
     Parameters
     ----------
-    cdf : continuous and non-decreasing, evaluated row by row
-    q : probabilities; 0 and 1 give low and high
-    low, high : ends of the support, which may be infinite
-    survival : 1 − cdf, exact where cdf is near 1: it then decides the roots of q > ½
+    cdf
+        continuous and non-decreasing, evaluated row by row
+    q
+        probabilities; 0 and 1 give low and high
+    low, high
+        ends of the support, which may be infinite
+    survival
+        1 − cdf, exact where cdf is near 1: it then decides the roots of q > ½
 
-    Source: Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function.
+    References
+    ----------
+    Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
+    function.
 
+    Examples
+    --------
     >>> invert_cdf(lambda y: -torch.expm1(-y), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 0.0, torch.inf)
     tensor([0.0000, 0.6931,    inf], dtype=torch.float64)
     """
@@ -40,9 +51,13 @@ def invert_cdf(cdf: Function, q: Tensor, low: float, high: float, survival: Func
     with torch.no_grad():
         middle = 1.0 if low < 1.0 < high else (low + high) / 2
         shape = excess(torch.full_like(q, middle, dtype=torch.float64)).shape
-        bits_low, bits_high = (_bits(torch.full(shape, end, dtype=torch.float64, device=q.device)) for end in (low, high))
+        bits_low, bits_high = (
+            _bits(torch.full(shape, end, dtype=torch.float64, device=q.device)) for end in (low, high)
+        )
         for _ in range(14):  # 64 bits, less the 50 that tell apart the numbers within a quarter of a binade
-            bits = (bits_low >> 1) + (bits_high >> 1) + (bits_low & bits_high & 1)  # their middle, where their sum would overflow
+            bits = (
+                (bits_low >> 1) + (bits_high >> 1) + (bits_low & bits_high & 1)
+            )  # their middle, where their sum would overflow
             below = excess(_unbits(bits)) < 0
             bits_low, bits_high = torch.where(below, bits, bits_low), torch.where(below, bits_high, bits)
         y = _chandrupatla(excess, _unbits(bits_low), _unbits(bits_high))
@@ -66,7 +81,8 @@ def _unbits(bits: Tensor) -> Tensor:
 
 
 def _chandrupatla(f: Function, a: Tensor, b: Tensor) -> Tensor:
-    """The root of f between a and b, row by row: inverse quadratic interpolation where it is safe, bisection where it is not."""
+    """The root of f between a and b, row by row: inverse quadratic interpolation where it is safe, bisection
+    where it is not."""
     fa, fb = f(a), f(b)
     c, fc, t = a, fa, torch.full_like(a, 0.5)
     for _ in range(60):
@@ -105,8 +121,12 @@ def log_mills(z: Tensor) -> Tensor:
         z ≤ 10      log ½ erfc(z/√2) + z²/2 + ½ log 2π
         z > 10      −log z + log1p(−1/z² + 3/z⁴ − 15/z⁶ + …)
 
-    Source: Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.2.12.
+    References
+    ----------
+    Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.2.12.
 
+    Examples
+    --------
     >>> round(log_mills(torch.tensor(1e6, dtype=torch.float64)).exp().item() * 1e6, 9)
     1.0
     """
@@ -121,8 +141,11 @@ _MILLS = [(-1.0) ** k * math.prod(range(1, 2 * k, 2)) for k in range(1, 21)]
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    """log Φ(x). torch.special.log_ndtr has the same value, but its second derivative is lost to cancellation below −1000.
+    """log Φ(x). torch.special.log_ndtr has the same value, but its second derivative is lost to cancellation
+    below −1000.
 
+    Examples
+    --------
     >>> round(log_ndtr(torch.tensor(-10.0, dtype=torch.float64)).item(), 6)
     -53.231285
     """
@@ -132,10 +155,15 @@ def log_ndtr(x: Tensor) -> Tensor:
 
 
 def log_gamma_half_step(a: Tensor) -> Tensor:
-    """log Γ(a + ½) − log Γ(a) − ½ log a, which is −1/(8a) + 1/(192a³) − … and would drown in the rounding of log Γ for large a.
+    """log Γ(a + ½) − log Γ(a) − ½ log a, which is −1/(8a) + 1/(192a³) − … and would drown in the rounding of
+    log Γ for large a.
 
-    Source: Tricomi and Erdélyi (1951), The asymptotic expansion of a ratio of gamma functions, Pacific J. Math. 1.
+    References
+    ----------
+    Tricomi and Erdélyi (1951), The asymptotic expansion of a ratio of gamma functions, Pacific J. Math. 1.
 
+    Examples
+    --------
     >>> round(log_gamma_half_step(torch.tensor(1e6, dtype=torch.float64)).item() * 1e6, 6)
     -0.125
     """
@@ -144,7 +172,8 @@ def log_gamma_half_step(a: Tensor) -> Tensor:
     at = torch.where(large, a, inside + 10)
     inverse = 1 / at
     series = inverse * polynomial(inverse * inverse, _HALF_STEP)
-    # Γ(a + ½)/Γ(a), carried 10 steps up (torch's trigamma is good to 9 digits only, so that log Γ would spoil second derivatives)
+    # Γ(a + ½)/Γ(a), carried 10 steps up (torch's trigamma is good to 9 digits only, so that log Γ would spoil
+    # second derivatives)
     ratio = torch.ones_like(a)
     for j in range(10):
         ratio = ratio * (inside + j) / (inside + (j + 0.5))
@@ -152,22 +181,39 @@ def log_gamma_half_step(a: Tensor) -> Tensor:
 
 
 # −(1 − 4⁻ᵏ) B₂ₖ / (k(2k − 1)), k = 1 … 8: below 1e-15 of the first term for a > 10
-_HALF_STEP = [-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224, -5461 / 425984, 929569 / 15728640]
+_HALF_STEP = [
+    -1 / 8,
+    1 / 192,
+    -1 / 640,
+    17 / 14336,
+    -31 / 18432,
+    691 / 180224,
+    -5461 / 425984,
+    929569 / 15728640,
+]
 
 
 def log_tail(log_density: Callable[[Tensor], Tensor], scale: Tensor) -> Tensor:
-    """log ∫₀^∞ exp(log_density(x)) dx, for an integrand that falls about as exp(−x/scale) or faster; differentiable.
+    """log ∫₀^∞ exp(log_density(x)) dx, for an integrand that falls about as exp(−x/scale) or faster;
+    differentiable.
 
-    The trapezoidal rule in t, x = scale·exp(t − e^(−t)): doubly exponential at 0, so that an integrand that bends near 0 does no
-    harm; about 13 digits for the tails in this package.
+    The trapezoidal rule in t, x = scale·exp(t − e^(−t)): doubly exponential at 0, so that an integrand that
+    bends near 0 does no harm; about 13 digits for the tails in this package.
 
     Parameters
     ----------
-    log_density : takes x (n, K), gives (n, K)
-    scale : (n,)
+    log_density
+        takes x (n, K), gives (n, K)
+    scale
+        (n,)
 
-    Source: Mori and Sugihara (2001), The double-exponential transformation in numerical analysis, J. Comput. Appl. Math. 127.
+    References
+    ----------
+    Mori and Sugihara (2001), The double-exponential transformation in numerical analysis, J. Comput. Appl.
+    Math. 127.
 
+    Examples
+    --------
     >>> round(log_tail(lambda x: -3.0 * x, torch.tensor([0.5], dtype=torch.float64)).exp().item(), 12)
     0.333333333333
     """
@@ -175,12 +221,16 @@ def log_tail(log_density: Callable[[Tensor], Tensor], scale: Tensor) -> Tensor:
     t = torch.arange(-3.6, 4.2, step, dtype=scale.dtype, device=scale.device)
     log_x = t - torch.exp(-t)
     log_weight = log_x + torch.log(step * (1 + torch.exp(-t)))
-    return torch.logsumexp(log_density(scale[..., None] * torch.exp(log_x)) + log_weight, -1) + torch.log(scale)
+    return torch.logsumexp(log_density(scale[..., None] * torch.exp(log_x)) + log_weight, -1) + torch.log(
+        scale
+    )
 
 
 def weighted_quantile(y: Tensor, weight: Tensor, level: float) -> float:
     """The smallest y at or below which a share `level` of the weight lies.
 
+    Examples
+    --------
     >>> weighted_quantile(torch.tensor([3.0, 1.0, 2.0]), torch.ones(3), 0.5)
     2.0
     """
@@ -196,7 +246,8 @@ def weighted_quantiles(y: Tensor, weight: Tensor, levels: Sequence[float]) -> li
 
 
 def median_and_spread(y: Tensor, weight: Tensor) -> tuple[float, float]:
-    """The median and half the interquartile range; where that is 0, the mean distance to the median, and where that is 0, 1."""
+    """The median and half the interquartile range; where that is 0, the mean distance to the median, and
+    where that is 0, 1."""
     lower, centre, upper = weighted_quantiles(y, weight, (0.25, 0.5, 0.75))
     half_range = (upper - lower) / 2
     distance = float((weight * (y - centre).abs()).sum() / weight.sum())
@@ -207,19 +258,26 @@ def median_and_spread(y: Tensor, weight: Tensor) -> tuple[float, float]:
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 − eˣ) for x < 0, exact near 0 and for x → −∞; −∞ at 0.
 
-    Source: Mächler (2012), Accurately Computing log(1 − exp(−|a|)).
+    References
+    ----------
+    Mächler (2012), Accurately Computing log(1 − exp(−|a|)).
 
+    Examples
+    --------
     >>> log1mexp(torch.tensor(-1e-20, dtype=torch.float64)).item()
     -46.05170185988...
     """
     near = x > -math.log(2)
     return torch.where(
-        near, torch.log(-torch.expm1(torch.where(near, x, -1.0))), torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
+        near,
+        torch.log(-torch.expm1(torch.where(near, x, -1.0))),
+        torch.log1p(-torch.exp(torch.where(near, -1.0, x))),
     )
 
 
 def bennett(u: Tensor) -> Tensor:
-    """χ(u) = ((1 + u)·log(1 + u) − u) / u² = ½ − u/6 + u²/12 − …, for u ≥ 0; smooth at 0, where the closed form is 0/0."""
+    """χ(u) = ((1 + u)·log(1 + u) − u) / u² = ½ − u/6 + u²/12 − …, for u ≥ 0; smooth at 0, where the closed
+    form is 0/0."""
     small = u < 0.1
     s = torch.where(small, u, 0.0)
     series = polynomial(s, [(-1) ** k / (k * (k - 1)) for k in range(2, 18)])
@@ -230,8 +288,13 @@ def bennett(u: Tensor) -> Tensor:
 def log1p_remainder(u: Tensor, log1p_u: Tensor | None = None) -> Tensor:
     """(u − log(1 + u)) / u² = ½ − u/3 + u²/4 − …, for u > −1; smooth at 0, where the closed form is 0/0.
 
-    log1p_u : log(1 + u), where the caller knows it better than from u (u near −1)
+    Parameters
+    ----------
+    log1p_u
+        log(1 + u), where the caller knows it better than from u (u near −1)
 
+    Examples
+    --------
     >>> log1p_remainder(torch.tensor([0.0, 1.0], dtype=torch.float64))
     tensor([0.5000, 0.3069], dtype=torch.float64)
     """
@@ -242,11 +305,14 @@ def log1p_remainder(u: Tensor, log1p_u: Tensor | None = None) -> Tensor:
     return torch.where(small, series, (b - log) / (b * b))
 
 
-MANY = 1024  # counts beyond which a mass is written by its deviance: y·log μ − μ − log y! subtracts numbers of the size y·log y
+# counts beyond which a mass is written by its deviance: y·log μ − μ − log y! subtracts numbers of the size
+# y·log y
+MANY = 1024
 
 
 def many(y: Tensor, *eta: Tensor) -> Tensor:
-    """The rows whose mass is to be written by its deviance: large counts, and logarithms of parameters short of overflow."""
+    """The rows whose mass is to be written by its deviance: large counts, and logarithms of parameters
+    short of overflow."""
     out = (y > MANY) & torch.isfinite(y)
     for e in eta:
         out = out & (e.abs() < 60)
@@ -254,14 +320,22 @@ def many(y: Tensor, *eta: Tensor) -> Tensor:
 
 
 def log_poisson(y: Tensor, mean: Tensor, gap: Tensor | None = None) -> Tensor:
-    """log of the Poisson mass for large y, in which nothing of the size of y is subtracted (Loader's saddle-point form).
+    """log of the Poisson mass for large y, in which nothing of the size of y is subtracted (Loader's
+    saddle-point form).
 
         log p(y | μ) = −½ log 2πy − s(y) − δ²·h(δ/y)/y,      δ = μ − y,   h(u) = (u − log(1 + u))/u²,   s Stirling's series
 
-    gap : δ, where the caller knows it better than as a difference
+    Parameters
+    ----------
+    gap
+        δ, where the caller knows it better than as a difference
 
-    Source: Loader (2000), Fast and accurate computation of binomial probabilities.
+    References
+    ----------
+    Loader (2000), Fast and accurate computation of binomial probabilities.
 
+    Examples
+    --------
     >>> round(log_poisson(torch.tensor(2000.0, dtype=torch.float64), torch.tensor(2000.0, dtype=torch.float64)).item(), 6)
     -4.719431
     """
@@ -282,6 +356,8 @@ def _stirling(inverse: Tensor) -> Tensor:
 def stirling_error(z: Tensor, inverse: Tensor) -> Tensor:
     """lgamma(z) − (z − ½)·log z + z − ½ log 2π for every z > 0, given 1/z besides, which may be 0 (z = ∞).
 
+    Examples
+    --------
     >>> round(stirling_error(*torch.tensor([1.0, 1.0], dtype=torch.float64)).item(), 12)      # 1 − ½ log 2π
     0.081061466795
     """
@@ -295,12 +371,16 @@ def stirling_error(z: Tensor, inverse: Tensor) -> Tensor:
 
 
 def log_rising(y: Tensor, a: Tensor) -> Tensor:
-    """log Π_{k<y} (1 + a·k) = lgamma(y + 1/a) − lgamma(1/a) + y·log a, for counts y and a ≥ 0, to any order of derivative in a.
+    """log Π_{k<y} (1 + a·k) = lgamma(y + 1/a) − lgamma(1/a) + y·log a, for counts y and a ≥ 0, to any order
+    of derivative in a.
 
-    With R = 1/a + 10 and u = y/R the two lgammas are Stirling's, whose leading terms cancel by hand, so that a → 0 is exact:
+    With R = 1/a + 10 and u = y/R the two lgammas are Stirling's, whose leading terms cancel by hand, so that
+    a → 0 is exact:
 
         R·((1 + u)·log(1 + u) − u) − ½·log(1 + u) + s(R + y) − s(R) + y·log(1 + 10a) − Σ_{j<10} log(1 + ya/(1 + ja))
 
+    Examples
+    --------
     >>> log_rising(torch.tensor(3.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)).exp()
     tensor(3.0000, dtype=torch.float64)
     """
@@ -317,11 +397,16 @@ def log_rising(y: Tensor, a: Tensor) -> Tensor:
 def beta_fraction(a: Tensor, b: Tensor, x: Tensor, gap: Tensor) -> Tensor:
     """I_x(a, b)·B(a, b) / (xᵃ (1 − x)ᵇ), for gap = a − (a + b)·x ≥ 0, given apart because it cancels.
 
-    The even part of the classical continued fraction, which keeps its digits when a or b → ∞ (Poisson's limits). Its length is
-    doubled until the value stands still, and only the last round is differentiated.
+    The even part of the classical continued fraction, which keeps its digits when a or b → ∞ (Poisson's
+    limits). Its length is doubled until the value stands still, and only the last round is differentiated.
 
-    Source: DiDonato and Morris (1992), Algorithm 708: Significant digit computation of the incomplete beta function ratios, §4.
+    References
+    ----------
+    DiDonato and Morris (1992), Algorithm 708: Significant digit computation of the incomplete beta function
+    ratios, §4.
 
+    Examples
+    --------
     >>> half = torch.tensor(0.5, dtype=torch.float64)
     >>> round((beta_fraction(half, half, half, 0 * half) * 0.5).item() / torch.pi, 12)          # I_½(½, ½) = ½, B(½, ½) = π
     0.5
@@ -343,19 +428,24 @@ def beta_fraction(a: Tensor, b: Tensor, x: Tensor, gap: Tensor) -> Tensor:
         now = fraction(8)
         while terms < 16384:
             before, now = now, fraction(terms)
-            if not bool(((now - before).abs() > 5 * torch.finfo(now.dtype).eps * now.abs()).any()):  # NaN stops it too
+            if not bool(
+                ((now - before).abs() > 5 * torch.finfo(now.dtype).eps * now.abs()).any()
+            ):  # NaN stops it too
                 break
             terms *= 2
     return fraction(terms)
 
 
 def log_sum(log_term: Function, first: Tensor, last: Tensor, block: int = 256) -> Tensor:
-    """log Σ_{k=first}^{last} exp(log_term(k)), row by row; −∞ where first > last. log_term sees k as (block, *rows)."""
+    """log Σ_{k=first}^{last} exp(log_term(k)), row by row; −∞ where first > last. log_term sees k as (block,
+    *rows)."""
     total = torch.full_like(first, -math.inf)
     longest = float((last - first).max()) + 1 if first.numel() else 0.0
     for begin in range(0, int(max(longest, 0)), block):
         size = min(block, int(longest) - begin)
-        step = torch.arange(begin, begin + size, dtype=first.dtype, device=first.device).reshape(-1, *[1] * first.ndim)
+        step = torch.arange(begin, begin + size, dtype=first.dtype, device=first.device).reshape(
+            -1, *[1] * first.ndim
+        )
         k = first + step
         inside = k <= last
         terms = torch.where(inside, log_term(torch.where(inside, k, 0.0)), -math.inf)
@@ -367,7 +457,8 @@ def log_sum(log_term: Function, first: Tensor, last: Tensor, block: int = 256) -
 
 
 def log_sum_above(log_term: Function, first: Tensor, most: int = 1 << 15) -> Tensor:
-    """log Σ_{k ≥ first} exp(log_term(k)) for terms that end by falling geometrically, until the rest is below 1e-17 of it."""
+    """log Σ_{k ≥ first} exp(log_term(k)) for terms that end by falling geometrically, until the rest is below
+    1e-17 of it."""
     size = 128
     total = log_sum(log_term, first, first + (size - 1))
     while size < most:
@@ -382,7 +473,8 @@ def log_sum_above(log_term: Function, first: Tensor, most: int = 1 << 15) -> Ten
 
 
 def count_quantile(cdf: Function, q: Tensor, limit: Tensor | float = math.inf) -> Tensor:
-    """The smallest count y with cdf(y) ≥ q: brackets by doubling, then halves. `limit`: the largest y there is."""
+    """The smallest count y with cdf(y) ≥ q: brackets by doubling, then halves. `limit`: the largest y
+    there is."""
     limit = torch.as_tensor(limit, dtype=q.dtype, device=q.device)
     low, high = torch.full_like(q, -1.0), torch.minimum(torch.ones_like(q), limit)
     with torch.no_grad():
@@ -390,7 +482,10 @@ def count_quantile(cdf: Function, q: Tensor, limit: Tensor | float = math.inf) -
             short = (cdf(high) < q) & (high < limit)
             if not bool(short.any()):
                 break
-            low, high = torch.where(short, high, low), torch.where(short, torch.minimum(2 * high, limit), high)
+            low, high = (
+                torch.where(short, high, low),
+                torch.where(short, torch.minimum(2 * high, limit), high),
+            )
         while bool((high - low > 1).any()):
             middle = torch.floor((low + high) / 2)
             enough = cdf(middle.clamp(min=0)) >= q
@@ -400,7 +495,8 @@ def count_quantile(cdf: Function, q: Tensor, limit: Tensor | float = math.inf) -
 
 
 def log_gamma_sample(shape: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """log of a Gamma(shape, 1) draw, finite even for shape → 0, where the draw itself underflows: Γ(a) ~ Γ(a + 1)·U^(1/a)."""
+    """log of a Gamma(shape, 1) draw, finite even for shape → 0, where the draw itself underflows: Γ(a) ~
+    Γ(a + 1)·U^(1/a)."""
     u = 1 - torch.rand(shape.shape, dtype=shape.dtype, device=shape.device, generator=generator)
     return torch.log(torch._standard_gamma(shape + 1, generator=generator)) + torch.log(u) / shape
 
@@ -412,12 +508,21 @@ def _factorials() -> Tensor:
 
 
 def log_factorial(y: Tensor) -> Tensor:
-    """log y! for counts y ≥ 0: looked up where they are small, since lgamma costs more than all the rest of a Poisson's log p.
+    """log y! for counts y ≥ 0: looked up where they are small, since lgamma costs more than all the rest of a
+    Poisson's log p.
 
+    Examples
+    --------
     >>> log_factorial(torch.tensor([0.0, 3.0], dtype=torch.float64)).exp().round()
     tensor([1., 6.], dtype=torch.float64)
     """
-    if y.requires_grad or y.dtype != torch.float64 or not y.numel() or float(y.amax()) > 1024 or float(y.amin()) < 0:
+    if (
+        y.requires_grad
+        or y.dtype != torch.float64
+        or not y.numel()
+        or float(y.amax()) > 1024
+        or float(y.amin()) < 0
+    ):
         return torch.lgamma(y + 1)
     index = y.to(torch.int32)
     looked_up = _factorials().index_select(0, index.reshape(-1)).reshape(y.shape)

@@ -15,7 +15,8 @@ from .base import Derivatives, Family, Parameter
 from .ranges import positive, real
 from .special import LOG_ROOT_2PI, invert_cdf, log_gamma_half_step, log_tail, median_and_spread, polynomial
 
-# h(u) = log(1 + u) − u/(1 + u) = Σ_{k≥2} w^k/k, w = u/(1 + u): its direct form is lost to cancellation for small u
+# h(u) = log(1 + u) − u/(1 + u) = Σ_{k≥2} w^k/k, w = u/(1 + u): its direct form is lost to cancellation for
+# small u
 _H = [0.0, 0.0] + [1 / k for k in range(2, 11)]
 
 
@@ -25,17 +26,26 @@ class StudentT(Family):
 
         log p(y | μ, σ, ν) = log Γ((ν+1)/2) − log Γ(ν/2) − ½ log νπ − log σ − (ν+1)/2 · log(1 + z²/ν),      z = (y − μ)/σ
 
-    Mean μ where ν > 1, variance σ²ν/(ν − 2) where ν > 2. ν = 1 is Cauchy; ν → ∞ is Normal: the boundary that the certificate
-    reports. In η = log ν all derivatives stay exact as ν → ∞ (where the score itself falls as 1/ν).
+    Mean μ where ν > 1, variance σ²ν/(ν − 2) where ν > 2. ν = 1 is Cauchy; ν → ∞ is Normal: the boundary that
+    the certificate reports. In η = log ν all derivatives stay exact as ν → ∞ (where the score itself falls as
+    1/ν).
 
     Parameters
     ----------
-    location : μ, link identity
-    scale : σ > 0, link log
-    df : ν > 0, the degrees of freedom; link log
+    location
+        μ, link identity
+    scale
+        σ > 0, link log
+    df
+        ν > 0, the degrees of freedom; link log
 
-    Source: Lange, Little and Taylor (1989), Robust statistical modeling using the t distribution, J. Amer. Statist. Assoc. 84.
+    References
+    ----------
+    Lange, Little and Taylor (1989), Robust statistical modeling using the t distribution, J. Amer. Statist.
+    Assoc. 84.
 
+    Examples
+    --------
     >>> round(StudentT().log_prob(*torch.tensor([1.0, 0.0, 1.0, 3.0])).item(), 6)
     -1.576253
     """
@@ -82,13 +92,18 @@ class StudentT(Family):
         }
         return value, score, curvature
 
-    def sample(self, location: Tensor, scale: Tensor, df: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, location: Tensor, scale: Tensor, df: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         location, scale, df = torch.broadcast_tensors(location, scale, df)
         normal = torch.randn(df.shape, generator=generator, dtype=df.dtype, device=df.device)
-        # χ²_ν/ν by way of Gamma(ν/2) = Gamma(ν/2 + 1)·U^(2/ν), in logs: Gamma(ν/2) itself underflows for small ν
+        # χ²_ν/ν by way of Gamma(ν/2) = Gamma(ν/2 + 1)·U^(2/ν), in logs: Gamma(ν/2) itself underflows for
+        # small ν
         half = _finite(df, df)[0] / 2
         gamma = torch._standard_gamma(half + 1, generator=generator)
-        log_uniform = torch.log1p(-torch.rand(df.shape, generator=generator, dtype=df.dtype, device=df.device))
+        log_uniform = torch.log1p(
+            -torch.rand(df.shape, generator=generator, dtype=df.dtype, device=df.device)
+        )
         return location + scale * normal * torch.exp(-0.5 * (torch.log(gamma / half) + log_uniform / half))
 
     def expectation(self, location: Tensor, scale: Tensor, df: Tensor) -> Tensor:
@@ -131,7 +146,8 @@ class StudentT(Family):
 
 
 def _log_standard(z: Tensor, df: Tensor) -> Tensor:
-    """log p(z | 0, 1, ν), by (ν+1)·log(1+u) = ν·h(u) + νw + log(1+u), so that automatic differentiation in ν cancels nothing."""
+    """log p(z | 0, 1, ν), by (ν+1)·log(1+u) = ν·h(u) + νw + log(1+u), so that automatic differentiation in ν
+    cancels nothing."""
     df, z = _finite(df, z)
     square = z * z
     u = square / df
@@ -142,7 +158,8 @@ def _log_standard(z: Tensor, df: Tensor) -> Tensor:
 
 
 def _finite(df: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """ν short of what overflows, where the family is Normal to the last digit; z short of what overflows when squared."""
+    """ν short of what overflows, where the family is Normal to the last digit; z short of what overflows when
+    squared."""
     largest = torch.finfo(z.dtype).max
     return df.clamp(max=largest**0.3), z.clamp(-(largest**0.49), largest**0.49)
 
@@ -163,7 +180,8 @@ def _normaliser(df: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=64)
 def _normaliser_of_one(df: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Remembered: a constant ν is asked for once a block of rows, and its small tensors would cost more than the rows."""
+    """Remembered: a constant ν is asked for once a block of rows, and its small tensors would cost more
+    than the rows."""
     return _normalisers(torch.tensor([df], dtype=torch.float64), 2)
 
 
@@ -177,7 +195,8 @@ def _normalisers(df: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _log_tail(z: Tensor, df: Tensor) -> Tensor:
-    """log P(T > |z|) = log ∫ p(√ν sinh φ)·√ν cosh φ dφ over φ > asinh(|z|/√ν): in φ every tail is exponential."""
+    """log P(T > |z|) = log ∫ p(√ν sinh φ)·√ν cosh φ dφ over φ > asinh(|z|/√ν): in φ every tail is
+    exponential."""
     z, df = torch.broadcast_tensors(z, df)
     root = torch.sqrt(df)
     start = torch.asinh(torch.where(z < 0, -z, z) / root)
@@ -189,4 +208,6 @@ def _log_tail(z: Tensor, df: Tensor) -> Tensor:
 def _log_cosh(x: Tensor) -> Tensor:
     """log cosh x for x ≥ 0, exact in the relative sense near 0."""
     near = torch.where(x < 1, x, 0.0)
-    return torch.where(x < 1, 0.5 * torch.log1p(torch.sinh(near) ** 2), x + torch.log1p(torch.exp(-2 * x)) - math.log(2))
+    return torch.where(
+        x < 1, 0.5 * torch.log1p(torch.sinh(near) ** 2), x + torch.log1p(torch.exp(-2 * x)) - math.log(2)
+    )

@@ -23,18 +23,27 @@ class Tweedie(Tailed):
         log p(y | μ, φ, p) = −log y − D/φ + ½ log A − log 2π + log Σ_{j≥1} exp(−(1 + A)·d(j, ĵ) − δ(j) − δ(jA)),      y > 0
 
     with A = (2 − p)/(p − 1) the shape of each amount, ĵ = y^(2−p) / φ(2 − p) the place of the largest term,
-    d(j, ĵ) = j·log(j/ĵ) − j + ĵ, and D = μ^(2−p)·[(u − 1) − (u^(2−p) − 1)/(2 − p)]/(p − 1), u = y/μ, half the unit deviance.
-    This is the series of Dunn and Smyth with Stirling's formula put into its terms (δ: what that leaves of log Γ), so that
-    nothing cancels. Mean μ, variance φμ^p. p → 1 is a scaled Poisson, p → 2 the gamma.
+    d(j, ĵ) = j·log(j/ĵ) − j + ĵ, and D = μ^(2−p)·[(u − 1) − (u^(2−p) − 1)/(2 − p)]/(p − 1), u = y/μ, half the
+    unit deviance. This is the series of Dunn and Smyth with Stirling's formula put into its terms (δ: what
+    that leaves of log Γ), so that nothing cancels. Mean μ, variance φμ^p. p → 1 is a scaled Poisson, p → 2
+    the gamma.
 
     Parameters
     ----------
-    mean : μ ≥ 0, link log
-    dispersion : φ > 0, link log
-    power : 1 < p < 2, link logit on (1, 2)
+    mean
+        μ ≥ 0, link log
+    dispersion
+        φ > 0, link log
+    power
+        1 < p < 2, link logit on (1, 2)
 
-    Source: Dunn and Smyth (2005), Series evaluation of Tweedie exponential dispersion model densities, Stat. Comput. 15.
+    References
+    ----------
+    Dunn and Smyth (2005), Series evaluation of Tweedie exponential dispersion model densities, Stat. Comput.
+    15.
 
+    Examples
+    --------
     >>> round(Tweedie().log_prob(*(torch.tensor(x, dtype=torch.float64) for x in (0.0, 2.0, 0.5, 1.5))).item(), 6)
     -5.656854
     """
@@ -52,9 +61,13 @@ class Tweedie(Tailed):
         log_mean, log_dispersion = (
             p.link.log_inverse(e) for p, e in zip(list(self.parameters.values())[:2], eta[:2], strict=True)
         )
-        return self._log_prob(y, log_mean, log_dispersion, torch.sigmoid(eta[2]), torch.sigmoid(-eta[2]))  # p − 1 and 2 − p
+        return self._log_prob(
+            y, log_mean, log_dispersion, torch.sigmoid(eta[2]), torch.sigmoid(-eta[2])
+        )  # p − 1 and 2 − p
 
-    def _log_prob(self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor, over: Tensor, under: Tensor) -> Tensor:
+    def _log_prob(
+        self, y: Tensor, log_mean: Tensor, log_dispersion: Tensor, over: Tensor, under: Tensor
+    ) -> Tensor:
         """over = p − 1, under = 2 − p: apart, so that p near 1 or 2 keeps its digits."""
         log_y = torch.log(torch.where(y > 0, y, 1.0))
         z, shape = log_y - log_mean, under / over
@@ -67,12 +80,16 @@ class Tweedie(Tailed):
         positive = -log_y - deviance + 0.5 * torch.log(shape) - math.log(2 * math.pi) + series
         return torch.where(y > 0, positive, torch.where(y == 0, -scale / under, -math.inf))
 
-    def sample(self, mean: Tensor, dispersion: Tensor, power: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, mean: Tensor, dispersion: Tensor, power: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         mean, dispersion, power = torch.broadcast_tensors(mean, dispersion, power)
         rate, shape, scale = self._compound(mean, dispersion, power)
         number = torch.poisson(rate, generator=generator)
         some = number > 0
-        return torch.where(some, scale * torch.exp(log_gamma_sample(torch.where(some, number, 1.0) * shape, generator)), 0.0)
+        return torch.where(
+            some, scale * torch.exp(log_gamma_sample(torch.where(some, number, 1.0) * shape, generator)), 0.0
+        )
 
     def expectation(self, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
         return mean + 0 * dispersion * power
@@ -81,7 +98,9 @@ class Tweedie(Tailed):
         return dispersion * mean**power
 
     def quantile(self, q: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
-        lower, upper = (lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion, power)[tail]) for tail in (0, 1))
+        lower, upper = (
+            lambda y, tail=tail: torch.exp(self.tails(y, mean, dispersion, power)[tail]) for tail in (0, 1)
+        )
         rate = self._compound(mean, dispersion, power)[0]
         some = q > torch.exp(-rate)
         return torch.where(some, invert_cdf(lower, torch.where(some, q, 0.0), 0.0, math.inf, upper), 0.0)
@@ -92,7 +111,8 @@ class Tweedie(Tailed):
         return rate, (2 - power) / (power - 1), dispersion * (power - 1) * mean ** (power - 1)
 
     def tails(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-        """log P(Y ≤ y), P(Y ≤ y) = e^(−λ) + Σ_{j≥1} Poisson(j; λ)·P(jA, y/scale), and its complement: Q for P, and no atom."""
+        """log P(Y ≤ y), P(Y ≤ y) = e^(−λ) + Σ_{j≥1} Poisson(j; λ)·P(jA, y/scale), and its complement: Q
+        for P, and no atom."""
         y, mean, dispersion, power = torch.broadcast_tensors(y, mean, dispersion, power)
         some = (y > 0) & (y < math.inf)
         y_in = torch.where(some, y, mean)
@@ -102,7 +122,9 @@ class Tweedie(Tailed):
             peak = y_in ** (2 - power) / (dispersion * (2 - power))
             peak = torch.where(upper, torch.maximum(peak, rate), torch.minimum(peak, rate))
             deviation = torch.sqrt(peak / (1 + shape))
-            j, step = _window(peak.reshape(-1), torch.full_like(peak, DEPTH).reshape(-1), deviation.reshape(-1))
+            j, step = _window(
+                peak.reshape(-1), torch.full_like(peak, DEPTH).reshape(-1), deviation.reshape(-1)
+            )
             j, step = j.reshape(*y.shape, -1), step.reshape(y.shape)
         log_poisson = j * torch.log(rate)[..., None] - rate[..., None] - torch.lgamma(j + 1)
         lower_gamma, upper_gamma = log_gammainc(j * shape[..., None], (y_in / scale)[..., None])
@@ -111,27 +133,40 @@ class Tweedie(Tailed):
         lower = torch.where(upper, log1mexp(torch.where(upper, total, -1.0)), torch.logaddexp(total, -rate))
         higher = torch.where(upper, total, log1mexp(torch.where(upper, -1.0, lower)))
         lower = torch.where(some, lower, torch.where(y > 0, 0.0, torch.where(y == 0, -rate, -math.inf)))
-        return lower, torch.where(some, higher, torch.where(y > 0, -math.inf, torch.where(y == 0, log1mexp(-rate), 0.0)))
+        return lower, torch.where(
+            some, higher, torch.where(y > 0, -math.inf, torch.where(y == 0, log1mexp(-rate), 0.0))
+        )
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
         mean = weighted_mean(y, weight) or 1.0
-        return mean, min(max(weighted_variance(y / mean, weight), 1e-3), 1e4) * math.sqrt(mean), 1.5  # variance φμ^1.5
+        return (
+            mean,
+            min(max(weighted_variance(y / mean, weight), 1e-3), 1e4) * math.sqrt(mean),
+            1.5,
+        )  # variance φμ^1.5
 
 
 LARGEST = 1e15  # a peak beyond which neighbouring terms are one number
 
 
 def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Points j (n, K) that carry a sum over j = 1, 2, … of smooth terms with their largest at `peak`, and their step (n,).
+    """Points j (n, K) that carry a sum over j = 1, 2, … of smooth terms with their largest at `peak`, and
+    their step (n,).
 
-    The ends are where d(j, peak) = depth at the latest, by d ≥ t²/(2·peak + 2t/3), t = j − peak. The step is 1 while the sum is
-    short. A long one is subsampled, at real j: by Poisson's summation formula Σ f(j) and h·Σ f(jh) differ by the Fourier transform
-    of f at 1/h, which for terms like a normal density of deviation s is e^(−2π²s²/h²) of the sum; here h = s/2.
+    The ends are where d(j, peak) = depth at the latest, by d ≥ t²/(2·peak + 2t/3), t = j − peak. The step is
+    1 while the sum is short. A long one is subsampled, at real j: by Poisson's summation formula Σ f(j) and
+    h·Σ f(jh) differ by the Fourier transform of f at 1/h, which for terms like a normal density of deviation
+    s is e^(−2π²s²/h²) of the sum; here h = s/2.
 
-    deviation : the least that the terms can have at the peak
+    Parameters
+    ----------
+    deviation
+        the least that the terms can have at the peak
     """
     # where a parameter has run away nothing is summed: the terms themselves are NaN there
-    peak, depth, deviation = (torch.where(torch.isfinite(v) & (peak < LARGEST), v, 1.0) for v in (peak, depth, deviation))
+    peak, depth, deviation = (
+        torch.where(torch.isfinite(v) & (peak < LARGEST), v, 1.0) for v in (peak, depth, deviation)
+    )
     low = torch.floor(peak - torch.sqrt(2 * depth * peak))
     step = torch.where(low > 1, (deviation / 2).clamp(min=1.0), 1.0)
     low, high = low.clamp(min=1.0), peak.clamp(min=1.0)
@@ -141,7 +176,8 @@ def _window(peak: Tensor, depth: Tensor, deviation: Tensor) -> tuple[Tensor, Ten
 
 
 def _series_jets(log_peak: Tensor, shape: Tensor) -> tuple[Tensor, ...]:
-    """V(c, A) = log Σ_j exp(−(1 + A)·d(j, e^c) − δ(j) − δ(jA)), and V_c, V_A, V_cc, V_cA, V_AA, as moments over the terms."""
+    """V(c, A) = log Σ_j exp(−(1 + A)·d(j, e^c) − δ(j) − δ(jA)), and V_c, V_A, V_cc, V_cA, V_AA, as moments
+    over the terms."""
     peak = torch.exp(log_peak)
     j, step = _window(peak, DEPTH / (1 + shape), torch.sqrt(peak / (1 + shape)))
     c, peak, shape = log_peak[:, None], peak[:, None], shape[:, None]

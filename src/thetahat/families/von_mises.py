@@ -25,17 +25,24 @@ class VonMises(Family):
 
         log p(y | μ, κ) = κ cos(y − μ) − log 2π − log I₀(κ)
 
-    A density over one turn: it integrates to 1 over any interval of length 2π, and y and y + 2π are the same angle. Mean
-    direction μ; κ large is Normal with variance 1/κ, κ → 0 is uniform on the circle. Where an angle must stand on a line (cdf,
-    quantile, sample, expectation, variance) the circle is cut opposite μ, and y is the representative in (μ − π, μ + π].
+    A density over one turn: it integrates to 1 over any interval of length 2π, and y and y + 2π are the same
+    angle. Mean direction μ; κ large is Normal with variance 1/κ, κ → 0 is uniform on the circle. Where an
+    angle must stand on a line (cdf, quantile, sample, expectation, variance) the circle is cut opposite μ,
+    and y is the representative in (μ − π, μ + π].
 
     Parameters
     ----------
-    location : μ in radians, link identity (μ and μ + 2π are the same model)
-    concentration : κ > 0, link log
+    location
+        μ in radians, link identity (μ and μ + 2π are the same model)
+    concentration
+        κ > 0, link log
 
-    Source: Mardia and Jupp (2000), Directional Statistics, §3.5.4.
+    References
+    ----------
+    Mardia and Jupp (2000), Directional Statistics, §3.5.4.
 
+    Examples
+    --------
     >>> round(VonMises().log_prob(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(2.0)).item(), 6)
     -1.581266
     """
@@ -46,9 +53,15 @@ class VonMises(Family):
 
     def log_prob(self, y: Tensor, location: Tensor, concentration: Tensor) -> Tensor:
         # cos − 1 = −2 sin²(½·): κ(cos − 1) keeps its digits for large κ, and I₀(κ)e^(−κ) does not overflow
-        return -2 * concentration * torch.sin((y - location) / 2) ** 2 - math.log(2 * math.pi) - _log_i0e(concentration)
+        return (
+            -2 * concentration * torch.sin((y - location) / 2) ** 2
+            - math.log(2 * math.pi)
+            - _log_i0e(concentration)
+        )
 
-    def sample(self, location: Tensor, concentration: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, location: Tensor, concentration: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         location, kappa = torch.broadcast_tensors(location, concentration)
         shape, kappa = location.shape, kappa.reshape(-1).clamp(min=1e-30)
         angle = torch.empty_like(kappa)
@@ -107,7 +120,8 @@ _HANKEL = [math.prod((2 * j - 1) ** 2 / (8 * j) for j in range(1, k + 1)) for k 
 
 
 def _log_i0e(kappa: Tensor) -> Tensor:
-    """log(I₀(κ)e^(−κ)); by Hankel's expansion above 30, where I₁/I₀ − 1 and its derivative would lose their digits."""
+    """log(I₀(κ)e^(−κ)); by Hankel's expansion above 30, where I₁/I₀ − 1 and its derivative would lose their
+    digits."""
     large = kappa > 30
     inverse = 1 / torch.where(large, kappa, 30.0)
     far = torch.log1p(inverse * polynomial(inverse, _HANKEL)) + 0.5 * torch.log(inverse / (2 * math.pi))
@@ -115,22 +129,31 @@ def _log_i0e(kappa: Tensor) -> Tensor:
 
 
 def _integral(start: Tensor, kappa: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """∫ function(φ)·p(φ) dφ from start ≥ 0 to π, by Gauss and Legendre's rule up to where the density has fallen by e⁻⁴⁰."""
+    """∫ function(φ)·p(φ) dφ from start ≥ 0 to π, by Gauss and Legendre's rule up to where the density has
+    fallen by e⁻⁴⁰."""
     start, kappa = torch.broadcast_tensors(start, kappa)
-    nodes, weights = (torch.as_tensor(a, dtype=start.dtype, device=start.device) for a in np.polynomial.legendre.leggauss(64))
+    nodes, weights = (
+        torch.as_tensor(a, dtype=start.dtype, device=start.device)
+        for a in np.polynomial.legendre.leggauss(64)
+    )
     base = torch.sin(start / 2) ** 2
     with torch.no_grad():  # what lies beyond the end does not count, and neither does its derivative
-        end = torch.where(base + 20 / kappa < 1, 2 * torch.asin(torch.sqrt((base + 20 / kappa).clamp(max=1.0))), math.pi)
+        end = torch.where(
+            base + 20 / kappa < 1, 2 * torch.asin(torch.sqrt((base + 20 / kappa).clamp(max=1.0))), math.pi
+        )
     half = ((end - start) / 2).clamp(min=torch.finfo(start.dtype).tiny)
     angle = start[..., None] + half[..., None] * (1 + nodes)
-    density = torch.exp(-2 * kappa[..., None] * torch.sin(angle / 2) ** 2 - _log_i0e(kappa)[..., None]) / (2 * math.pi)
+    density = torch.exp(-2 * kappa[..., None] * torch.sin(angle / 2) ** 2 - _log_i0e(kappa)[..., None]) / (
+        2 * math.pi
+    )
     return half * ((density if function is None else density * function(angle)) * weights).sum(-1)
 
 
 def _best_fisher(kappa: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """A wrapped Cauchy angle for each κ, and whether it is accepted (about two of three are).
 
-    Best and Fisher (1979), Appl. Statist. 28. Their r is (1 + √(1 + 4κ²))/2κ; all is written by r − 1, for large κ.
+    Best and Fisher (1979), Appl. Statist. 28. Their r is (1 + √(1 + 4κ²))/2κ; all is written by r − 1, for
+    large κ.
     """
     u = torch.rand((3, len(kappa)), generator=generator, dtype=kappa.dtype, device=kappa.device)
     excess = (1 + 1 / (torch.sqrt(1 + 4 * kappa**2) + 2 * kappa)) / (2 * kappa)  # r − 1

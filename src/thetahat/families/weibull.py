@@ -34,7 +34,8 @@ def _log_moments(y: Tensor, weight: Tensor) -> tuple[float, float]:
 
 
 class _Power(Family):
-    """y = scale · e^(w/k) with w of a density without parameters: log p(y) = log k − log y + log p(w),  w = k·log(y/scale)."""
+    """y = scale · e^(w/k) with w of a density without parameters: log p(y) = log k − log y + log p(w),  w =
+    k·log(y/scale)."""
 
     scale = Parameter(positive, link=links.log)
     shape = Parameter(positive, link=links.log)
@@ -44,7 +45,9 @@ class _Power(Family):
         return self._log_prob(y, torch.log(scale), torch.log(shape))
 
     def log_prob_eta(self, y: Tensor, *eta: Tensor) -> Tensor:
-        return self._log_prob(y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True)))
+        return self._log_prob(
+            y, *(p.link.log_inverse(e) for p, e in zip(self.parameters.values(), eta, strict=True))
+        )
 
     def _log_prob(self, y: Tensor, log_scale: Tensor, log_shape: Tensor) -> Tensor:
         log_y = _log(y)
@@ -69,11 +72,17 @@ class Weibull(_Power):
 
     Parameters
     ----------
-    scale : λ > 0, link log
-    shape : k > 0, link log
+    scale
+        λ > 0, link log
+    shape
+        k > 0, link log
 
-    Source: Weibull (1951), A Statistical Distribution Function of Wide Applicability, J. Appl. Mech. 18.
+    References
+    ----------
+    Weibull (1951), A Statistical Distribution Function of Wide Applicability, J. Appl. Mech. 18.
 
+    Examples
+    --------
     >>> round(Weibull().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(1.5)).item(), 6)
     -1.922067
     """
@@ -94,7 +103,11 @@ class Weibull(_Power):
         if order < 2:
             return value, score, {}
         bend = w * hazard
-        return value, score, {(0, 0): -(shape**2) * hazard, (0, 1): shape * (excess + bend), (1, 1): -w * (excess + bend)}
+        return (
+            value,
+            score,
+            {(0, 0): -(shape**2) * hazard, (0, 1): shape * (excess + bend), (1, 1): -w * (excess + bend)},
+        )
 
     def sample(self, scale: Tensor, shape: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         scale, shape = torch.broadcast_tensors(scale, shape)
@@ -121,11 +134,15 @@ class Weibull(_Power):
 
     def log_power_integral(self, beta: float, scale: Tensor, shape: Tensor) -> Tensor:
         a = 1 + beta - beta / shape  # (k/λ)^β Γ(a) (1 + β)^(−a)
-        value = beta * torch.log(shape / scale) + torch.lgamma(torch.where(a > 0, a, 1.0)) - a * math.log1p(beta)
+        value = (
+            beta * torch.log(shape / scale) + torch.lgamma(torch.where(a > 0, a, 1.0)) - a * math.log1p(beta)
+        )
         return torch.where(a > 0, value, math.inf)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:
-        mean, deviation = _log_moments(y, weight)  # log y has mean log λ − γ/k (γ Euler's) and deviation π/(k√6)
+        mean, deviation = _log_moments(
+            y, weight
+        )  # log y has mean log λ − γ/k (γ Euler's) and deviation π/(k√6)
         shape = math.pi / math.sqrt(6) / min(max(deviation, 1e-2), 1e2)
         return math.exp(mean + 0.5772156649015329 / shape), shape
 
@@ -140,11 +157,17 @@ class LogLogistic(_Power):
 
     Parameters
     ----------
-    scale : α > 0, the median; link log
-    shape : k > 0, link log
+    scale
+        α > 0, the median; link log
+    shape
+        k > 0, link log
 
-    Source: Bennett (1983), Log-Logistic Regression Models for Survival Data, J. R. Statist. Soc. C 32.
+    References
+    ----------
+    Bennett (1983), Log-Logistic Regression Models for Survival Data, J. R. Statist. Soc. C 32.
 
+    Examples
+    --------
     >>> round(LogLogistic().log_prob(torch.tensor(3.0), torch.tensor(2.0), torch.tensor(1.5)).item(), 6)
     -2.170527
     """
@@ -180,7 +203,9 @@ class LogLogistic(_Power):
 
     def log_power_integral(self, beta: float, scale: Tensor, shape: Tensor) -> Tensor:
         below, above = 1 + beta - beta / shape, 1 + beta + beta / shape  # (k/α)^β B(1 + β − β/k, 1 + β + β/k)
-        value = torch.lgamma(torch.where(below > 0, below, 1.0)) + torch.lgamma(above) - math.lgamma(2 + 2 * beta)
+        value = (
+            torch.lgamma(torch.where(below > 0, below, 1.0)) + torch.lgamma(above) - math.lgamma(2 + 2 * beta)
+        )
         return torch.where(below > 0, value + beta * torch.log(shape / scale), math.inf)
 
     def start(self, y: Tensor, weight: Tensor) -> tuple[float, ...]:

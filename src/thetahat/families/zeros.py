@@ -1,4 +1,5 @@
-"""Zeros of two kinds: a family of counts with a further mass at 0, and families whose zeros have a probability of their own."""
+"""Zeros of two kinds: a family of counts with a further mass at 0, and families whose zeros have a
+probability of their own."""
 
 from __future__ import annotations
 
@@ -47,9 +48,11 @@ class _Zeros(Wrapper):
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:
-        """By the chain rule from those of the family inside, which has formulas of its own where autograd is slow.
+        """By the chain rule from those of the family inside, which has formulas of its own where autograd is
+        slow.
 
-        With r the probability that the row came from the family inside (1 where y > 0), ∂r/∂log p₀ = r(1 − r):
+        With r the probability that the row came from the family inside (1 where y > 0), ∂r/∂log p₀ = r(1 −
+        r):
 
             ∂/∂η_a = r s_a,      ∂²/∂η_a∂η_b = r c_ab + r(1 − r) s_a s_b,      ∂/∂logit π = (1 − r) − π
         """
@@ -67,7 +70,10 @@ class _Zeros(Wrapper):
         scores = [*(torch.where(r == 0, 0.0, r * s) for s in score), z - share]
         if order < 2:
             return value, scores, {}
-        seconds = {(a, b): torch.where(r == 0, 0.0, r * c + r * z * score[a] * score[b]) for (a, b), c in curvature.items()}
+        seconds = {
+            (a, b): torch.where(r == 0, 0.0, r * c + r * z * score[a] * score[b])
+            for (a, b), c in curvature.items()
+        }
         seconds |= {(a, k): torch.where(r == 0, 0.0, -r * z * score[a]) for a in range(k)}
         seconds[k, k] = r * z - share * torch.exp(log_rest)
         return value, scores, dict(sorted(seconds.items()))
@@ -79,10 +85,14 @@ class _Zeros(Wrapper):
     def impossible(self, y: Tensor, j: int, high: bool, **extras: Tensor) -> Tensor:
         return (y != 0) & self.positive.impossible(y, j, high, **extras)
 
-    def sample(self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor) -> Tensor:
+    def sample(
+        self, *parameters: Tensor, generator: torch.Generator | None = None, **extras: Tensor
+    ) -> Tensor:
         *theta, share = torch.broadcast_tensors(*parameters)
         y = self.positive.sample(*theta, generator=generator, **extras)
-        return torch.where(torch.rand(y.shape, dtype=y.dtype, device=y.device, generator=generator) < share, 0.0, y)
+        return torch.where(
+            torch.rand(y.shape, dtype=y.dtype, device=y.device, generator=generator) < share, 0.0, y
+        )
 
     def expectation(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
         *theta, share = parameters
@@ -95,13 +105,17 @@ class _Zeros(Wrapper):
 
     def cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         *theta, share = parameters
-        return torch.where(y < 0, 0.0, share + (1 - share) * torch.exp(log_tail(self.positive, y, False, theta, extras)))
+        return torch.where(
+            y < 0, 0.0, share + (1 - share) * torch.exp(log_tail(self.positive, y, False, theta, extras))
+        )
 
     def log_cdf(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         *theta, share = parameters
         log_zero, log_rest = _log_shares(share)
         inside = log_rest + log_tail(self.positive, y, False, theta, extras)
-        return torch.where(y < 0, -torch.inf, torch.logsumexp(torch.stack(torch.broadcast_tensors(log_zero, inside)), 0))
+        return torch.where(
+            y < 0, -torch.inf, torch.logsumexp(torch.stack(torch.broadcast_tensors(log_zero, inside)), 0)
+        )
 
     def log_survival(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         *theta, share = parameters
@@ -124,11 +138,17 @@ class ZeroInflated(_Zeros):
 
     Parameters
     ----------
-    family : a family of counts; its parameters come first
-    inflation : 0 < π < 1, link logit. π → 0 is the family inside.
+    family
+        a family of counts; its parameters come first
+    inflation
+        0 < π < 1, link logit. π → 0 is the family inside.
 
-    Source: Lambert (1992), Zero-inflated Poisson regression, Technometrics 34.
+    References
+    ----------
+    Lambert (1992), Zero-inflated Poisson regression, Technometrics 34.
 
+    Examples
+    --------
     >>> from thetahat.families import Poisson
     >>> family = ZeroInflated(Poisson())
     >>> round(family.log_prob(torch.tensor(0.0), torch.tensor(2.0), torch.tensor(0.25)).item(), 6)  # log(¼ + ¾e⁻²)
@@ -140,22 +160,34 @@ class ZeroInflated(_Zeros):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.family.measure != "mass" or self.family.support.low != 0:
-            raise BadArgument(f"ZeroInflated needs a family of counts 0, 1, 2, …; {self.family} describes {self.family.support}.")
+            raise BadArgument(
+                f"ZeroInflated needs a family of counts 0, 1, 2, …; {self.family} describes "
+                f"{self.family.support}."
+            )
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        return {**self.family.parameters, "inflation": replace(self._parameters["inflation"], limit=type(self.family).__name__)}
+        return {
+            **self.family.parameters,
+            "inflation": replace(self._parameters["inflation"], limit=type(self.family).__name__),
+        }
 
     def _log_prob(self, y: Tensor, log_p: LogProb, log_zero: Tensor, log_rest: Tensor) -> Tensor:
         rest = log_rest + log_p(y)
-        return torch.where(y == 0, torch.logsumexp(torch.stack(torch.broadcast_tensors(log_zero, rest)), 0), rest)
+        return torch.where(
+            y == 0, torch.logsumexp(torch.stack(torch.broadcast_tensors(log_zero, rest)), 0), rest
+        )
 
     def in_support(self, y: Tensor, **extras: Tensor) -> Tensor:
         return self.family.in_support(y, **extras)
 
     def start(self, y: Tensor, weight: Tensor, **extras: Tensor) -> tuple[float, ...]:
         """The zeros beyond those that the family fitted to y > 0 would give."""
-        theta = self.inner_start(y, weight, y > 0, extras) if bool((y > 0).any()) else self.family.start(y, weight, **extras)
+        theta = (
+            self.inner_start(y, weight, y > 0, extras)
+            if bool((y > 0).any())
+            else self.family.start(y, weight, **extras)
+        )
         log_p = self.family.log_prob(torch.zeros_like(y), *(torch.full_like(y, t) for t in theta), **extras)
         seen, expected = weighted_mean((y == 0).to(y.dtype), weight), weighted_mean(torch.exp(log_p), weight)
         return (*theta, min(max((seen - expected) / max(1 - expected, 1e-6), 0.05), 0.95))
@@ -172,16 +204,24 @@ class Hurdle(_Zeros):
 
         p(0) = π,      p(y) = (1 − π)·p₀(y | θ) / (1 − p₀(0 | θ)) for y > 0
 
-    Inside is a family of counts, truncated at zero; or a density on positive numbers, where p₀(0) = 0 and p is a density with an
-    atom at 0 (two-part models: rain, expenditure). The log-likelihood is a sum of one part for π and one for θ.
+    Inside is a family of counts, truncated at zero; or a density on positive numbers, where p₀(0) = 0 and p
+    is a density with an atom at 0 (two-part models: rain, expenditure). The log-likelihood is a sum of one
+    part for π and one for θ.
 
     Parameters
     ----------
-    family : a family of counts, or of positive numbers; its parameters come first
-    zero : 0 < π < 1, link logit
+    family
+        a family of counts, or of positive numbers; its parameters come first
+    zero
+        0 < π < 1, link logit
 
-    Source: Mullahy (1986), Specification and testing of some modified count data models, J. Econometrics 33; Cragg (1971).
+    References
+    ----------
+    Mullahy (1986), Specification and testing of some modified count data models, J. Econometrics 33; Cragg
+    (1971).
 
+    Examples
+    --------
     >>> from thetahat.families import Poisson
     >>> family = Hurdle(Poisson())
     >>> round(family.log_prob(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(0.25)).item(), 6)  # log ¾·2/(e² − 1)
@@ -194,7 +234,10 @@ class Hurdle(_Zeros):
         super().__post_init__()
         s = self.family.support
         if s.low < 0 or self.family.measure == "mixed" or (self.family.measure == "mass" and s.low != 0):
-            raise BadArgument(f"Hurdle needs a family of counts 0, 1, 2, … or of positive numbers; {self.family} describes {s}.")
+            raise BadArgument(
+                f"Hurdle needs a family of counts 0, 1, 2, … or of positive numbers; {self.family} describes "
+                f"{s}."
+            )
 
     @property
     def measure(self) -> str:
@@ -210,7 +253,9 @@ class Hurdle(_Zeros):
         return Truncated(self.family, low=0.0) if self.family.measure == "mass" else self.family
 
     def _log_prob(self, y: Tensor, log_p: LogProb, log_zero: Tensor, log_rest: Tensor) -> Tensor:
-        return torch.where(y == 0, log_zero, log_rest + log_p(torch.where(y == 0, somewhere(self.positive.support), y)))
+        return torch.where(
+            y == 0, log_zero, log_rest + log_p(torch.where(y == 0, somewhere(self.positive.support), y))
+        )
 
     def _inside(self, log_posterior: Tensor) -> Tensor:
         return torch.zeros_like(log_posterior)  # a zero is never the family's own
@@ -227,9 +272,13 @@ class Hurdle(_Zeros):
         return self.positive.concave  # and so is the logistic part
 
     def recession(self, y: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor] | None:
-        # a zero says nothing of θ; where nothing is known of how y > 0 recedes, θ is held still, which only misses directions
+        # a zero says nothing of θ; where nothing is known of how y > 0 recedes, θ is held still, which only
+        # misses directions
         k = len(self.family.parameters)
-        pinned = torch.eye(k, dtype=torch.float64).expand(len(y), k, k), torch.ones(len(y), k, dtype=torch.bool)
+        pinned = (
+            torch.eye(k, dtype=torch.float64).expand(len(y), k, k),
+            torch.ones(len(y), k, dtype=torch.bool),
+        )
         A, equality = self.positive.recession(y, **extras) or pinned
         zero = (y == 0).to(A.device)
         return _with_share(torch.where(zero[:, None, None], 0.0, A), equality & ~zero[:, None], y)

@@ -33,7 +33,18 @@ from .schedule import Cosine, Linear, Schedule
 from .unet import UNet
 from .vae import VAE
 
-record(ConvNet, Denoiser, Diffusion, FullyVisible, LogisticDecoder, MaskedMLP, PixelTransformer, ProbabilityFlow, UNet, VAE)
+record(
+    ConvNet,
+    Denoiser,
+    Diffusion,
+    FullyVisible,
+    LogisticDecoder,
+    MaskedMLP,
+    PixelTransformer,
+    ProbabilityFlow,
+    UNet,
+    VAE,
+)
 record(Flow, by=("spline", "affine"))
 record(Cosine, Linear, suffix="Schedule")
 

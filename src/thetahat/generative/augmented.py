@@ -18,23 +18,34 @@ Change = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Augmented:
-    """A source whose inputs are changed at random, anew each epoch of a fit: shifts of an image that is the same digit.
+    """A source whose inputs are changed at random, anew each epoch of a fit: shifts of an image that is the
+    same digit.
 
         Σ_i (1/M) Σ_m log p(y_i | t_m(x_i), θ)
 
-    is what a fit maximises in expectation: the data enlarged M-fold by the changes t_m, each row still of weight 1 in all. So a standard
-    error or a comparison knows no more rows than there are, and the changes are a statement about the world, not about these data. A score
-    (`batches`), and whatever is held out (`split`), sees the rows as they were observed.
+    is what a fit maximises in expectation: the data enlarged M-fold by the changes t_m, each row still of
+    weight 1 in all. So a standard error or a comparison knows no more rows than there are, and the changes
+    are a statement about the world, not about these data. A score (`batches`), and whatever is held out
+    (`split`), sees the rows as they were observed.
 
     Parameters
     ----------
-    data : a source in memory, a batch, or name → tensor
-    change : (inputs of a batch, generator) → the same shape, such as `Shifts`
-    inputs : the name of what is changed
-    target : of what is scored, where `data` is not a source
+    data
+        a source in memory, a batch, or name → tensor
+    change
+        (inputs of a batch, generator) → the same shape, such as `Shifts`
+    inputs
+        the name of what is changed
+    target
+        of what is scored, where `data` is not a source
 
-    Source: Simard, Steinkraus and Platt (2003), Best practices for convolutional neural networks applied to visual document analysis.
+    References
+    ----------
+    Simard, Steinkraus and Platt (2003), Best practices for convolutional neural networks applied to visual
+    document analysis.
 
+    Examples
+    --------
     >>> source = Augmented({"x": torch.ones(6, 4), "y": torch.zeros(6)}, Shifts((2, 2), 1))
     >>> generator = torch.Generator().manual_seed(0)
     >>> [float(batch["x"].sum()) < 16 for batch in source.epoch(4, generator)], float(next(source.batches())["x"].sum())
@@ -78,30 +89,38 @@ class Augmented:
             changed = self.change(inputs, generator)
             if changed.shape != inputs.shape:
                 raise BadArgument(
-                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape {tuple(inputs.shape)}: they stay as they were."
+                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape "
+                    f"{tuple(inputs.shape)}: they stay as they were."
                 )
             batch.tensors[self.inputs] = changed
             yield batch
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Augmented, Tensors]:
-        """(what is left, augmented; what is held out, as it was observed). Rows of one group stay together."""
-        left, out = (Tensors(rows, target=self.target, copy=False) for rows in split(self.source.whole, fraction, generator))
+        """(what is left, augmented; what is held out, as it was observed). Rows of one group stay
+        together."""
+        left, out = (
+            Tensors(rows, target=self.target, copy=False)
+            for rows in split(self.source.whole, fraction, generator)
+        )
         return Augmented(left, self.change, self.inputs), out
 
 
 @dataclass(frozen=True)
 class Shifts:
-    """Images moved by up to `by` pixels each way, whole pixels, all moves equally probable; what comes in at the edge is 0.
+    """Images moved by up to `by` pixels each way, whole pixels, all moves equally probable; what comes in at
+    the edge is 0.
+
+    BadArgument
 
     Parameters
     ----------
-    shape : of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
-    by : pixels
+    shape
+        of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
+    by
+        pixels
 
-    Raises
-    ------
-    BadArgument
-
+    Examples
+    --------
     >>> Shifts((1, 3), 0)(torch.tensor([[1, 2, 3]]), torch.Generator())
     tensor([[1, 2, 3]])
     """
@@ -110,9 +129,15 @@ class Shifts:
     by: int = 2
 
     def __post_init__(self) -> None:
-        if len(self.shape) not in (2, 3) or isinstance(self.by, bool) or not isinstance(self.by, int) or self.by < 0:
+        if (
+            len(self.shape) not in (2, 3)
+            or isinstance(self.by, bool)
+            or not isinstance(self.by, int)
+            or self.by < 0
+        ):
             raise BadArgument(
-                f"Shifts({tuple(self.shape)}, {self.by!r}). Accepted: (H, W) or (C, H, W), and a whole number of pixels."
+                f"Shifts({tuple(self.shape)}, {self.by!r}). Accepted: (H, W) or (C, H, W), and a whole "
+                "number of pixels."
             )
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:

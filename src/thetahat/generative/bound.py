@@ -4,7 +4,9 @@
 
     L_1 ≤ L_2 ≤ … ≤ log p(x),       L_K → log p(x)
 
-Source: Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, Theorem 1.
+References
+----------
+Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, Theorem 1.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from ..models.base import Model
 class Bound(Model):
     """A model whose value is a lower bound made of K draws.
 
-    A subclass says `log_prob(batch, generator=None)`, whose draws come from the generator, or from torch's own; the same generator gives two
-    models the same draws. `K` is public, since a score states it.
+    A subclass says `log_prob(batch, generator=None)`, whose draws come from the generator, or from torch's
+    own; the same generator gives two models the same draws. `K` is public, since a score states it.
     """
 
     kind: ClassVar[str] = "lower bound"
@@ -36,7 +38,8 @@ class Bound(Model):
 
         Raises
         ------
-        BadArgument : K is not 1 or more
+        BadArgument
+            K is not 1 or more
         """
         if K < 1:
             raise BadArgument(f"K={K}. Accepted: 1 or more draws an observation.")
@@ -50,10 +53,15 @@ def log_mean_exp(log_weights: Callable[[int], Tensor], K: int, held: int) -> Ten
 
     Parameters
     ----------
-    log_weights : k → (k, n) log weights, drawn anew at each call
-    K : how many in all
-    held : how many at once; with a graph all of them stay in memory anyway
+    log_weights
+        k → (k, n) log weights, drawn anew at each call
+    K
+        how many in all
+    held
+        how many at once; with a graph all of them stay in memory anyway
 
+    Examples
+    --------
     >>> log_mean_exp(lambda k: torch.zeros(k, 2), 1000, 300)
     tensor([0., 0.])
     """

@@ -4,8 +4,10 @@
 
 e(λ) are sines and cosines of the log signal-to-noise ratio behind two affine maps. D starts at 0.
 
-Source: Perez et al. (2018), FiLM; Peebles and Xie (2023), Scalable diffusion models with transformers (adaptive norm, outputs that begin at
-zero); Tancik et al. (2020), Fourier features.
+References
+----------
+Perez et al. (2018), FiLM; Peebles and Xie (2023), Scalable diffusion models with transformers (adaptive norm,
+outputs that begin at zero); Tancik et al. (2020), Fourier features.
 """
 
 from __future__ import annotations
@@ -24,13 +26,21 @@ class Denoiser(nn.Module):
 
     Parameters
     ----------
-    dimensions : d
-    outputs : None: d
-    width : of h
-    blocks : m
-    dropout : within the blocks, while training
-    seed : of the weights; torch's global randomness is never touched
+    dimensions
+        d
+    outputs
+        None: d
+    width
+        of h
+    blocks
+        m
+    dropout
+        within the blocks, while training
+    seed
+        of the weights; torch's global randomness is never touched
 
+    Examples
+    --------
     >>> tuple(Denoiser(4, width=16, blocks=1)(torch.zeros(3, 4), torch.zeros(3)).shape)
     (3, 4)
     """
@@ -50,7 +60,8 @@ class Denoiser(nn.Module):
         outputs = dimensions if outputs is None else outputs
         if min(dimensions, outputs, width, blocks) < 1 or not 0 <= dropout < 1:
             raise BadArgument(
-                f"Denoiser({dimensions}, {outputs}, width={width}, blocks={blocks}, dropout={dropout}): 1 or more of each, dropout in [0, 1)."
+                f"Denoiser({dimensions}, {outputs}, width={width}, blocks={blocks}, dropout={dropout}): 1 or "
+                "more of each, dropout in [0, 1)."
             )
         self.dimensions, self.dropout = dimensions, dropout
         g = torch.Generator().manual_seed(seed)
@@ -75,7 +86,9 @@ class _Level(nn.Module):
 
     def __init__(self, features: int, width: int, g: torch.Generator, dtype: torch.dtype):
         super().__init__()
-        self.register_buffer("frequencies", torch.logspace(-4, 2, features // 2, base=2.0, dtype=dtype), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.logspace(-4, 2, features // 2, base=2.0, dtype=dtype), persistent=False
+        )
         self.one, self.two = _linear(features, width, g, dtype), _linear(width, width, g, dtype)
 
     def forward(self, log_snr: Tensor) -> Tensor:
@@ -101,7 +114,9 @@ def _norm(h: Tensor) -> Tensor:
     return F.layer_norm(h, (h.shape[-1],))
 
 
-def _linear(inputs: int, outputs: int, g: torch.Generator, dtype: torch.dtype, zero: bool = False) -> nn.Linear:
+def _linear(
+    inputs: int, outputs: int, g: torch.Generator, dtype: torch.dtype, zero: bool = False
+) -> nn.Linear:
     """Uniform on ±1/√inputs, as in `mlp`; or zero."""
     linear = torch.nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
     with torch.no_grad():

@@ -15,7 +15,9 @@ from ..errors import BadArgument, ModelError, OutOfSupport
 from ..protocols import Draws, kind_of, measure_of
 from .bound import Bound, log_mean_exp
 
-EDGE = 1e-7  # how near a draw comes to the ends of its cell, where a logit is infinite: less of the cell than a float32 resolves
+# how near a draw comes to the ends of its cell, where a logit is infinite: less of the cell than a float32
+# resolves
+EDGE = 1e-7
 HELD = 2**22  # numbers of draws that are held at once
 ROUNDS = 100
 
@@ -27,25 +29,37 @@ class Dequantised(Bound):
 
     It is a mass, so a flow stands in one table with models of whole numbers.
 
+    A density that leaves some of its mass outside the levels has a P that sums to less than 1, which is the
+    price of the score; with "logit" there is none outside.
+
     Parameters
     ----------
-    density : a model of x = y + u in [0, levels)^d, such as a `Flow` or a mixture
-    levels : y is one of 0 … levels − 1; None: any whole number
-    K : draws an observation: the bound is tighter for more
-    maps : of x, before the density sees it: "logit" (of x/levels, to all real numbers), or maps of `th.data.maps` whose constants are known
-    target : the tensor that is scored, (n,) or (n, d)
-
-    A density that leaves some of its mass outside the levels has a P that sums to less than 1, which is the price of the score; with "logit" there
-    is none outside.
+    density
+        a model of x = y + u in [0, levels)^d, such as a `Flow` or a mixture
+    levels
+        y is one of 0 … levels − 1; None: any whole number
+    K
+        draws an observation: the bound is tighter for more
+    maps
+        of x, before the density sees it: "logit" (of x/levels, to all real numbers), or maps of
+        `th.data.maps` whose constants are known
+    target
+        the tensor that is scored, (n,) or (n, d)
 
     Raises
     ------
-    OutOfSupport : y is not one of the levels
-    BadArgument : the model given is no density
+    OutOfSupport
+        y is not one of the levels
+    BadArgument
+        the model given is no density
 
-    Source: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, §3.1 (K = 1); Hoogeboom, Cohen and Tomczak
-    (2020), Learning discrete distributions by dequantization (several draws).
+    References
+    ----------
+    Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, §3.1 (K = 1);
+    Hoogeboom, Cohen and Tomczak (2020), Learning discrete distributions by dequantization (several draws).
 
+    Examples
+    --------
     >>> from thetahat.families import Normal
     >>> from thetahat.models import Density
     >>> model = Dequantised(Density(Normal()), K=1000)  # the mass of [0, 1) is 0.3413
@@ -56,14 +70,21 @@ class Dequantised(Bound):
     measure = "mass"
 
     def __init__(
-        self, density: nn.Module, levels: int | None = None, K: int = 1, *, maps: Sequence[str | Map] = (), target: str = "y"
+        self,
+        density: nn.Module,
+        levels: int | None = None,
+        K: int = 1,
+        *,
+        maps: Sequence[str | Map] = (),
+        target: str = "y",
     ):
         super().__init__()
         if not isinstance(density, nn.Module) or measure_of(density) != "density":
             raise BadArgument(f"Dequantised(density): {type(density).__name__} is not a model of a density.")
         if kind_of(density) != "exact":
             raise BadArgument(
-                f"Dequantised(density): log p of {type(density).__name__} is not exact, and a bound of a bound is not kept."
+                f"Dequantised(density): log p of {type(density).__name__} is not exact, and a bound of a "
+                "bound is not kept."
             )
         if levels is not None and levels < 2:
             raise BadArgument(f"levels={levels}. Accepted: 2 or more, or None.")
@@ -73,9 +94,11 @@ class Dequantised(Bound):
             raise BadArgument("maps=['logit']: without levels there is no upper end. Accepted: levels=256.")
         self.density: Any = density
         self.levels, self.K, self.target = levels, K, target
-        self.maps = _maps.named([Logit(0.0, float(levels or 1)) if each == "logit" else each for each in maps])
+        self.maps = _maps.named(
+            [Logit(0.0, float(levels or 1)) if each == "logit" else each for each in maps]
+        )
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The bound, (n,), of K draws from the generator, or from torch's own."""
@@ -89,7 +112,9 @@ class Dequantised(Bound):
             x = (y + u.clamp(EDGE, 1 - EDGE)).reshape(k * len(y), *y.shape[1:])
             t, change = _maps.forward(self.maps, x)
             repeated = {name: other.repeat(k, *[1] * (other.ndim - 1)) for name, other in others.items()}
-            out: Tensor = (self.density.log_prob(Batch({self.target: t, **repeated})) + change).reshape(k, len(y))
+            out: Tensor = (self.density.log_prob(Batch({self.target: t, **repeated})) + change).reshape(
+                k, len(y)
+            )
             return out
 
         return log_mean_exp(log_density, self.K, HELD // max(y.numel(), 1))
@@ -100,23 +125,31 @@ class Dequantised(Bound):
             bad = bad | (y < 0) | (y > self.levels - 1)
         if bool(bad.any()):
             at = torch.nonzero(bad)[0].tolist()
-            kind = "a whole number" if self.levels is None else f"a whole number 0 … {self.levels - 1} (levels={self.levels})"
+            kind = (
+                "a whole number"
+                if self.levels is None
+                else f"a whole number 0 … {self.levels - 1} (levels={self.levels})"
+            )
             raise OutOfSupport(
-                f"{self.target!r} is {float(y[tuple(at)]):g} at {at}, and not {kind} ({int(bad.sum())} such values)."
+                f"{self.target!r} is {float(y[tuple(at)]):g} at {at}, and not {kind} ({int(bad.sum())} such "
+                "values)."
             )
 
-    # ---- draws -------------------------------------------------------------------------------------------------------------
+    # ---- draws ---------------------------------------------------------------------------------------------
 
     def _density_draws(self, n: int, generator: torch.Generator | None) -> Tensor:
         own = self.density.draw if isinstance(self.density, Draws) else None
         if own is not None:
             return own(n, generator=generator)
-        out: Tensor = self.density.sample(Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator)
+        out: Tensor = self.density.sample(
+            Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator
+        )
         return out
 
     @torch.no_grad()
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n observations of whole numbers, (n, d): the density's draws, rounded down; those outside the levels are drawn again."""
+        """n observations of whole numbers, (n, d): the density's draws, rounded down; those outside the
+        levels are drawn again."""
         parts: list[Tensor] = []
         for _ in range(ROUNDS):
             wanted = n - sum(map(len, parts))
@@ -131,6 +164,7 @@ class Dequantised(Bound):
         drawn = torch.cat(parts) if parts else torch.zeros(0)
         if len(drawn) < n:
             raise ModelError(
-                f"of {ROUNDS} rounds of draws {len(drawn)} of {n} lie within 0 … {(self.levels or 1) - 1}: fit longer."
+                f"of {ROUNDS} rounds of draws {len(drawn)} of {n} lie within 0 … {(self.levels or 1) - 1}: "
+                "fit longer."
             )
         return drawn if self.levels is None else drawn.to(torch.uint8 if self.levels <= 256 else torch.int64)

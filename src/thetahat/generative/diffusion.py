@@ -1,14 +1,17 @@
-"""Diffusion: noise is added to x until nothing is left of it, and a network undoes it; what it says of x is a lower bound on log p(x).
+"""Diffusion: noise is added to x until nothing is left of it, and a network undoes it; what it says of x is a
+lower bound on log p(x).
 
     z_t = α_t x + σ_t ε,  ε ~ N(0, I),      λ_t = log α_t²/σ_t²  falling in t (`schedule.py`)
 
     log p(x)  ≥  E log p(x | z_0)  −  KL(q(z_1 | x) ‖ N(0, I))  −  ½ E_{t, ε} (−dλ/dt) ‖ε − ε̂(z_t, λ_t)‖²
 
-The chain has no smallest step: this is the bound of infinitely many. With the best possible ε̂ it is log p(x) itself, as far as noise at λ_0
-leaves x known.
+The chain has no smallest step: this is the bound of infinitely many. With the best possible ε̂ it is log p(x)
+itself, as far as noise at λ_0 leaves x known.
 
-Source: Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, eq. 17; Kingma and Gao (2023), Understanding diffusion
-objectives as the ELBO with simple data augmentation.
+References
+----------
+Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, eq. 17; Kingma and Gao (2023),
+Understanding diffusion objectives as the ELBO with simple data augmentation.
 """
 
 from __future__ import annotations
@@ -37,38 +40,51 @@ class Diffusion(Bound):
 
         log p(x) ≥ mean over k = 1 … K of   log p(x | z_0) − KL_1 − ½ (−dλ/dt) ‖ε_k − ε̂(z_{t_k}, λ_{t_k})‖²
 
-    K is the number of draws of (t, ε) over which the bound is *averaged*: its expectation is the same for every K, and only its noise falls.
-    It is no importance-weighted bound, which would grow with K. The times of one observation are evenly spaced, t_k = u + k/K mod 1, and so
-    are the u of a batch: each is uniform, together they cover [0, 1] (Kingma et al., 2021, §I.1).
+    K is the number of draws of (t, ε) over which the bound is *averaged*: its expectation is the same for
+    every K, and only its noise falls. It is no importance-weighted bound, which would grow with K. The times
+    of one observation are evenly spaced, t_k = u + k/K mod 1, and so are the u of a batch: each is uniform,
+    together they cover [0, 1] (Kingma et al., 2021, §I.1).
 
-    Whole numbers, 0 … L − 1 (`levels=L`), have a mass, which sums to 1 over the levels of each pixel; x = (2y − L + 1)/(L − 1):
+    Whole numbers, 0 … L − 1 (`levels=L`), have a mass, which sums to 1 over the levels of each pixel; x = (2y
+    − L + 1)/(L − 1):
 
         p(y_j | z_0) = softmax_l (−½ e^{λ_0} (z_0j/α_0 − x(l))²) at l = y_j
 
     Real vectors have a density, p(y | z_0) = N(x; z_0/α_0, e^{−λ_0} I)/∏ scale, x = (y − shift)/scale.
 
-    Parameters
-    ----------
-    network : (z (n, d), λ (n,)) → what is predicted
-    levels : L, of whole numbers; None: a density of real vectors
-    predict : "epsilon": ε̂ (n, d). "v": v̂ (n, d), v = αε − σx, so that ε̂ = αv̂ + σz. "levels": logits a (n, d·L), to which what z itself
-        says of its pixel is added: x̂ = Σ_l x(l) softmax_l(a_l − (z − αx(l))²/2σ²)
-    schedule : "linear", "cosine", or a `Schedule`, whose ends may be learned, without weights. None: linear for real vectors, where there is as much
-        to learn at every λ; for levels the cosine about λ = log(L − 1), midway from the picture as a whole to single levels
-    K : draws of (t, ε) an observation
-    shift, scale : of real vectors, numbers or (d,)
-    dimensions : d, for draws; None: the network's own `dimensions`
+    A batch that holds "t" (`th.generative.Noised`, so that a weighting can see the time of a term) is scored
+    at its times, unless draws are asked of a generator.
 
-    A batch that holds "t" (`th.generative.Noised`, so that a weighting can see the time of a term) is scored at its times, unless draws are asked of
-    a generator.
-
-    Raises
-    ------
     BadArgument, ModelError
 
-    Source: Kingma et al. (2021), eq. 17 and §3; Salimans and Ho (2022), Progressive distillation for fast sampling (v); Gulrajani and
-    Hashimoto (2023), Likelihood-based diffusion language models (the output prior behind "levels").
+    Parameters
+    ----------
+    network
+        (z (n, d), λ (n,)) → what is predicted
+    levels
+        L, of whole numbers; None: a density of real vectors
+    predict
+        "epsilon": ε̂ (n, d). "v": v̂ (n, d), v = αε − σx, so that ε̂ = αv̂ + σz. "levels": logits a (n, d·L),
+        to which what z itself says of its pixel is added: x̂ = Σ_l x(l) softmax_l(a_l − (z − αx(l))²/2σ²)
+    schedule
+        "linear", "cosine", or a `Schedule`, whose ends may be learned, without weights. None: linear for real
+        vectors, where there is as much to learn at every λ; for levels the cosine about λ = log(L − 1),
+        midway from the picture as a whole to single levels
+    K
+        draws of (t, ε) an observation
+    shift, scale
+        of real vectors, numbers or (d,)
+    dimensions
+        d, for draws; None: the network's own `dimensions`
 
+    References
+    ----------
+    Kingma et al. (2021), eq. 17 and §3; Salimans and Ho (2022), Progressive distillation for fast sampling
+    (v); Gulrajani and Hashimoto (2023), Likelihood-based diffusion language models (the output prior behind
+    "levels").
+
+    Examples
+    --------
     >>> model = Diffusion(lambda z, log_snr: torch.zeros_like(z), levels=None, predict="epsilon", dimensions=2)
     >>> tuple(model.log_prob(Batch({"y": torch.zeros(5, 2)})).shape)
     (5,)
@@ -92,16 +108,21 @@ class Diffusion(Bound):
         super().__init__()
         if predict not in PREDICTIONS or (predict == "levels" and levels is None):
             raise BadArgument(
-                f"predict={predict!r}, levels={levels}. Accepted: 'epsilon', 'v', and 'levels' where there are levels."
+                f"predict={predict!r}, levels={levels}. Accepted: 'epsilon', 'v', and 'levels' where there "
+                "are levels."
             )
         if levels is not None and levels < 2:
             raise BadArgument(f"levels={levels}. Accepted: 2 or more; None for real vectors.")
         if K < 1:
             raise BadArgument(f"K={K}. Accepted: 1 or more draws an observation.")
         if isinstance(schedule, str) and schedule not in SCHEDULES:
-            raise BadArgument(f"schedule={schedule!r}. Accepted: {', '.join(map(repr, SCHEDULES))}, a Schedule.")
+            raise BadArgument(
+                f"schedule={schedule!r}. Accepted: {', '.join(map(repr, SCHEDULES))}, a Schedule."
+            )
         if not callable(network):
-            raise BadArgument(f"Diffusion(network): received {type(network).__name__}, not a torch.nn.Module.")
+            raise BadArgument(
+                f"Diffusion(network): received {type(network).__name__}, not a torch.nn.Module."
+            )
         self.network, self.levels, self.predict, self.K = network, levels, predict, K
         if schedule is None:
             schedule = Linear() if levels is None else Cosine(shift=math.log(levels - 1))
@@ -117,7 +138,7 @@ class Diffusion(Bound):
         self.measure = "density" if levels is None else "mass"
         self.dimensions = dimensions_of(network) if dimensions is None else dimensions
 
-    # ---- x, z, ε̂ ----------------------------------------------------------------------------------------------------------
+    # ---- x, z, ε̂ ------------------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,7 +177,8 @@ class Diffusion(Bound):
         shapes = ((n, d),) if self.predict != "levels" else ((n, d * (self.levels or 0)), (n, d, self.levels))
         if tuple(out.shape) not in shapes:
             raise ModelError(
-                f"the network gives a tensor of shape {tuple(out.shape)} for z of shape {(n, d)} and predict={self.predict!r}. Accepted: "
+                f"the network gives a tensor of shape {tuple(out.shape)} for z of shape {(n, d)} and "
+                f"predict={self.predict!r}. Accepted: "
                 f"{' or '.join(map(str, shapes))}."
             )
         found: Tensor = out
@@ -178,17 +200,21 @@ class Diffusion(Bound):
             return (alpha * (alpha * epsilon - sigma * x - out)).square().sum(1)
         return torch.exp(log_snr) * (x - self._mean_level(out, z / alpha, log_snr)).square().sum(1)
 
-    # ---- the bound ---------------------------------------------------------------------------------------------------------
+    # ---- the bound -----------------------------------------------------------------------------------------
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         y = batch["y"]
         if y.ndim != 2:
-            raise ModelError(f"y has the shape {tuple(y.shape)}. Accepted: (n, d), a vector or an image a row.")
+            raise ModelError(
+                f"y has the shape {tuple(y.shape)}. Accepted: (n, d), a vector or an image a row."
+            )
         x = self.encode(y)
         total = x.new_zeros(len(x))
         for t in self._times(batch, x, generator):
             epsilon = _normal(x, generator)
-            part = self._decoded(y, x, epsilon) - 0.5 * self.schedule.fall(t) * self._error(x, epsilon, self.schedule.log_snr(t))
+            part = self._decoded(y, x, epsilon) - 0.5 * self.schedule.fall(t) * self._error(
+                x, epsilon, self.schedule.log_snr(t)
+            )
             total = total + part
         value = total / self.K - self._end(x)
         if self.levels is None:
@@ -233,9 +259,11 @@ class Diffusion(Bound):
         high = self.schedule.high.to(ratio)
         return torch.log_softmax(-0.5 * torch.exp(high) * (ratio[..., None] - self.values()) ** 2, -1)
 
-    # ---- draws ---------------------------------------------------------------------------------------------------------------
+    # ---- draws ---------------------------------------------------------------------------------------------
 
-    def draw(self, n: int, *, steps: int = 100, method: str = "ancestral", generator: torch.Generator | None = None) -> Tensor:
+    def draw(
+        self, n: int, *, steps: int = 100, method: str = "ancestral", generator: torch.Generator | None = None
+    ) -> Tensor:
         """n observations, (n, d): see `samplers.sample`."""
         return sample(self, n, steps=steps, method=method, generator=generator)
 

@@ -22,23 +22,35 @@ class Flow(Model):
 
         log p(y | x, θ) = log p(z) + log |det ∂z/∂y|,      z = f_θ(y; x),      z ~ Normal(0, I)
 
+    `Flow.spline(d)` and `Flow.affine(d)` make the usual two, drawn from a seed. Flows bend what lies near 0:
+    give them standardised data (`th.data.Transformed(rows, "standardise")`), and the score is still one of
+    the rows themselves.
+
     Parameters
     ----------
-    flow : a zuko flow (`zuko.flows.NSF(features=d)`, MAF, NAF, CNF …): called with nothing, or with x, it gives a distribution
-    inputs : the tensor that the flow is conditioned on, (n, c), or the columns that are stacked to it; None: p(y) alone
-    target : the tensor that is scored, (n, d)
-
-    `Flow.spline(d)` and `Flow.affine(d)` make the usual two, drawn from a seed. Flows bend what lies near 0: give them standardised data
-    (`th.data.Transformed(rows, "standardise")`), and the score is still one of the rows themselves.
+    flow
+        a zuko flow (`zuko.flows.NSF(features=d)`, MAF, NAF, CNF …): called with nothing, or with x, it gives
+        a distribution
+    inputs
+        the tensor that the flow is conditioned on, (n, c), or the columns that are stacked to it; None: p(y)
+        alone
+    target
+        the tensor that is scored, (n, d)
 
     Raises
     ------
-    ModelError : y has another number of components than the flow
-    MissingExtra : zuko is not installed (extra "flows")
+    ModelError
+        y has another number of components than the flow
+    MissingExtra
+        zuko is not installed (extra "flows")
 
-    Source: Rezende and Mohamed (2015), Variational inference with normalizing flows; Papamakarios et al. (2021), Normalizing flows for
-    probabilistic modeling and inference; Rozet et al., zuko.
+    References
+    ----------
+    Rezende and Mohamed (2015), Variational inference with normalizing flows; Papamakarios et al. (2021),
+    Normalizing flows for probabilistic modeling and inference; Rozet et al., zuko.
 
+    Examples
+    --------
     >>> model = Flow.affine(2, hidden=(8,), transforms=1)
     >>> tuple(model.log_prob(Batch({"y": torch.zeros(5, 2)})).shape), tuple(model.draw(3).shape)
     ((5,), (3, 2))
@@ -47,7 +59,9 @@ class Flow(Model):
     def __init__(self, flow: nn.Module, *, inputs: str | Sequence[str] | None = None, target: str = "y"):
         super().__init__()
         if not isinstance(flow, nn.Module):
-            raise BadArgument(f"Flow(flow): flow is {type(flow).__name__}, not a flow of zuko (zuko.flows.NSF(features=3)).")
+            raise BadArgument(
+                f"Flow(flow): flow is {type(flow).__name__}, not a flow of zuko (zuko.flows.NSF(features=3))."
+            )
         self.flow, self.target = flow, target
         self.inputs = inputs if inputs is None or isinstance(inputs, str) else tuple(inputs)
 
@@ -64,23 +78,41 @@ class Flow(Model):
         seed: int = 0,
         inputs: str | Sequence[str] | None = None,
     ) -> Self:
-        """An autoregressive flow of monotone rational-quadratic splines: bends within ±5, the identity beyond.
+        """An autoregressive flow of monotone rational-quadratic splines: bends within ±5, the identity
+        beyond.
 
         Parameters
         ----------
-        features : d
-        context : columns of x, with `inputs`
-        transforms, hidden, bins : maps in a row, the widths of their networks, pieces of a spline
-        activation : of the networks: "relu", "gelu", "silu", or "tanh", which stays bounded far from the data (small tables)
-        seed : of the weights
-        inputs : as of `Flow`
+        features
+            d
+        context
+            columns of x, with `inputs`
+        transforms, hidden, bins
+            maps in a row, the widths of their networks, pieces of a spline
+        activation
+            of the networks: "relu", "gelu", "silu", or "tanh", which stays bounded far from the data (small
+            tables)
+        seed
+            of the weights
+        inputs
+            as of `Flow`
 
-        Source: Durkan et al. (2019), Neural spline flows.
+        References
+        ----------
+        Durkan et al. (2019), Neural spline flows.
 
+        Examples
+        --------
         >>> Flow.spline(2, bins=4).draw(3, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([3, 2])
         """
-        sizes = {"features": features, "context": context, "transforms": transforms, "hidden_features": hidden, "bins": bins}
+        sizes = {
+            "features": features,
+            "context": context,
+            "transforms": transforms,
+            "hidden_features": hidden,
+            "bins": bins,
+        }
         made = _made("NSF", seed, activation, **sizes)
         return cls(made, inputs=_conditioned(inputs, context))
 
@@ -100,33 +132,50 @@ class Flow(Model):
 
         Parameters
         ----------
-        features, context, transforms, hidden, activation, seed, inputs : as of `spline`
+        features, context, transforms, hidden, activation, seed, inputs
+            as of `spline`
 
-        Source: Papamakarios, Pavlakou and Murray (2017), Masked autoregressive flow for density estimation.
+        References
+        ----------
+        Papamakarios, Pavlakou and Murray (2017), Masked autoregressive flow for density estimation.
 
+        Examples
+        --------
         >>> Flow.affine(2, context=1, inputs="x").inputs
         'x'
         """
-        sizes = {"features": features, "context": context, "transforms": transforms, "hidden_features": hidden}
+        sizes = {
+            "features": features,
+            "context": context,
+            "transforms": transforms,
+            "hidden_features": hidden,
+        }
         made = _made("MAF", seed, activation, **sizes)
         return cls(made, inputs=_conditioned(inputs, context))
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def distribution(self, batch: Batch | None = None) -> Any:
         """What the flow gives: a torch distribution of y, of each row's x where it is conditioned."""
         if self.inputs is None:
             return self.flow()
         if batch is None:
-            raise BadArgument(f"this flow is conditioned on {self.inputs!r}: it has no distribution without rows of it.")
-        x = batch[self.inputs] if isinstance(self.inputs, str) else torch.stack([batch[name] for name in self.inputs], -1)
+            raise BadArgument(
+                f"this flow is conditioned on {self.inputs!r}: it has no distribution without rows of it."
+            )
+        x = (
+            batch[self.inputs]
+            if isinstance(self.inputs, str)
+            else torch.stack([batch[name] for name in self.inputs], -1)
+        )
         return self.flow(x.to(self._dtype))
 
     def log_prob(self, batch: Batch) -> Tensor:
         p, y = self.distribution(batch), batch[self.target].to(self._dtype)
         if tuple(y.shape[1:]) != tuple(p.event_shape):
             raise ModelError(
-                f"the flow is of {' × '.join(map(str, p.event_shape))} components, and {self.target!r} has the shape "
+                f"the flow is of {' × '.join(map(str, p.event_shape))} components, and {self.target!r} has "
+                "the shape "
                 f"{tuple(y.shape)}. Accepted: {(len(y), *p.event_shape)}."
             )
         out: Tensor = p.log_prob(y)
@@ -137,12 +186,15 @@ class Flow(Model):
         first = next(self.parameters(), None)
         return torch.float32 if first is None else first.dtype
 
-    # ---- draws -------------------------------------------------------------------------------------------------------------
+    # ---- draws ---------------------------------------------------------------------------------------------
 
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n observations, (n, d)."""
         if self.inputs is not None:
-            raise BadArgument(f"this flow is conditioned on {self.inputs!r}: model.sample(batch) draws a y for each row of it.")
+            raise BadArgument(
+                f"this flow is conditioned on {self.inputs!r}: model.sample(batch) draws a y for each row of "
+                "it."
+            )
         return self._drawn(None, (n,), generator)
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
@@ -150,19 +202,26 @@ class Flow(Model):
         return self._drawn(batch, (len(batch),) if self.inputs is None else (), generator)
 
     @torch.no_grad()
-    def _drawn(self, batch: Batch | None, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    def _drawn(
+        self, batch: Batch | None, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
         with _randomness(generator):
             out: Tensor = self.distribution(batch).sample(shape)
             return out
 
-    # ---- data --------------------------------------------------------------------------------------------------------------
+    # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """An array (n, d), or a table whose columns are the components of y; None where the flow is conditioned and reads columns by name."""
+        """An array (n, d), or a table whose columns are the components of y; None where the flow is
+        conditioned and reads columns by name."""
         from ..data.transformed import observations
 
         plain = isinstance(data, dict) and self.target in data
-        return None if self.inputs is not None or weights is not None or plain else observations(data, self.target)
+        return (
+            None
+            if self.inputs is not None or weights is not None or plain
+            else observations(data, self.target)
+        )
 
 
 def _conditioned(inputs: str | Sequence[str] | None, context: int) -> str | Sequence[str] | None:
@@ -202,7 +261,8 @@ def _in_float32() -> Iterator[None]:
 
 @contextmanager
 def _randomness(generator: torch.Generator | None) -> Iterator[None]:
-    """torch's own randomness, which is all that zuko draws from, seeded by the generator, and as it was afterwards."""
+    """torch's own randomness, which is all that zuko draws from, seeded by the generator, and as it was
+    afterwards."""
     if generator is None:
         yield
         return

@@ -1,4 +1,5 @@
-"""Images: arrays of whole numbers as a source, checked pixel by pixel; and binary images drawn anew from grey ones."""
+"""Images: arrays of whole numbers as a source, checked pixel by pixel; and binary images drawn anew from grey
+ones."""
 
 from __future__ import annotations
 
@@ -24,23 +25,33 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 class Images(Tensors):
-    """Images in memory: y (n, d), whole numbers 0 … levels − 1, an image a row, d pixels (channels, rows, columns) one after the other.
+    """Images in memory: y (n, d), whole numbers 0 … levels − 1, an image a row, d pixels (channels, rows,
+    columns) one after the other.
 
-    Every model of images scores this y, flat, so that their scores can stand in one table; a network that looks at neighbours is told `shape`.
+    Every model of images scores this y, flat, so that their scores can stand in one table; a network that
+    looks at neighbours is told `shape`.
 
     Parameters
     ----------
-    data : an array (n, H, W) or (n, C, H, W); a list of arrays of one shape; an IDX file (MNIST's, also .gz), a .npy file, or a folder of
-        pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H, W); grey ones of 16 bits have levels=65536)
-    levels : how many values a pixel may have
+    data
+        an array (n, H, W) or (n, C, H, W); a list of arrays of one shape; an IDX file (MNIST's, also .gz), a
+        .npy file, or a folder of pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H,
+        W); grey ones of 16 bits have levels=65536)
+    levels
+        how many values a pixel may have
 
     Raises
     ------
-    BadArgument : images of different shapes; an array of another number of dimensions, or whose channels come last; pictures that are read
-        with a loss: transparent ones, animations, colours of 16 bits
-    OutOfSupport, NotFinite, WrongType : the first pixel that is not one of the levels
-    EmptyData, MalformedFile : nothing there, or a file that cannot be read
+    BadArgument
+        images of different shapes; an array of another number of dimensions, or whose channels come last;
+        pictures that are read with a loss: transparent ones, animations, colours of 16 bits
+    OutOfSupport, NotFinite, WrongType
+        the first pixel that is not one of the levels
+    EmptyData, MalformedFile
+        nothing there, or a file that cannot be read
 
+    Examples
+    --------
     >>> images = Images(np.zeros((5, 8, 8), dtype=np.uint8), levels=17)
     >>> images.size, images.shape, tuple(images.whole["y"].shape)
     (5, (8, 8), (5, 64))
@@ -51,16 +62,21 @@ class Images(Tensors):
             raise BadArgument(f"levels={levels}. Accepted: 2 or more.")
         array = read(data) if isinstance(data, (str, Path)) else _stacked(data)
         if array.ndim not in (3, 4):
-            raise BadArgument(f"images are (n, H, W) or (n, C, H, W); received an array of shape {array.shape}.")
+            raise BadArgument(
+                f"images are (n, H, W) or (n, C, H, W); received an array of shape {array.shape}."
+            )
         if array.size == 0:
             raise EmptyData(f"there are no images: the array has the shape {array.shape}.")
         if array.ndim == 4 and array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
             raise BadArgument(
-                f"{data if isinstance(data, (str, Path)) else 'the array'} holds images of shape {array.shape[1:]}: their channels come last. "
+                f"{data if isinstance(data, (str, Path)) else 'the array'} holds images of shape "
+                f"{array.shape[1:]}: their channels come last. "
                 "Give x.transpose(0, 3, 1, 2)."
             )
         self.levels, self.shape = levels, tuple(int(s) for s in array.shape[1:])
-        super().__init__(Batch({"y": torch.from_numpy(_levelled(array, levels).reshape(len(array), -1))}), block=4096)
+        super().__init__(
+            Batch({"y": torch.from_numpy(_levelled(array, levels).reshape(len(array), -1))}), block=4096
+        )
 
     @property
     def dimensions(self) -> int:
@@ -81,10 +97,16 @@ class Binarised:
 
         y_j ~ Bernoulli(intensity_j),      intensity = level / (levels − 1)
 
-    A pass for a score (`batches`) draws from the seed alone: it is one fixed set of images, with a fingerprint.
+    A pass for a score (`batches`) draws from the seed alone: it is one fixed set of images, with a
+    fingerprint.
 
-    Source: Salakhutdinov and Murray (2008), On the quantitative analysis of deep belief networks, §6 (binarised MNIST).
+    References
+    ----------
+    Salakhutdinov and Murray (2008), On the quantitative analysis of deep belief networks, §6 (binarised
+    MNIST).
 
+    Examples
+    --------
     >>> grey = Images(np.full((4, 2, 2), 3, dtype=np.uint8), levels=4)
     >>> next(grey.binarised().batches())["y"].float().mean()
     tensor(1.)
@@ -127,10 +149,14 @@ class Binarised:
         many = round(fraction * self.size)
         if not 0 < many < self.size:
             raise BadArgument(
-                f"held_out={fraction:g} of {self.size} images holds out {many}. Give another fraction, a source, or None."
+                f"held_out={fraction:g} of {self.size} images holds out {many}. Give another fraction, a "
+                "source, or None."
             )
         order = torch.randperm(self.size, generator=generator)
-        left, out = (Binarised(self.images.take(part.sort().values), self.seed) for part in (order[many:], order[:many]))
+        left, out = (
+            Binarised(self.images.take(part.sort().values), self.seed)
+            for part in (order[many:], order[:many])
+        )
         return left, out
 
     def _draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -145,30 +171,31 @@ class Binarised:
 
 
 def check_shape(x: Tensor, shape: Sequence[int], who: str) -> None:
-    """Images (n, …) come flat, or in their shape (C, H, W), or (H, W) of one channel: the same pixels in another order are another image.
+    """Images (n, …) come flat, or in their shape (C, H, W), or (H, W) of one channel: the same pixels in
+    another order are another image.
 
-    Raises
-    ------
     BadArgument
     """
     full = (1, *shape) if len(shape) == 2 else tuple(shape)
     accepted = [(math.prod(full),), full, *([full[1:]] if full[0] == 1 else [])]
     if tuple(x.shape[1:]) not in accepted:
-        last = " Channels come first: x.permute(0, 3, 1, 2)." if tuple(x.shape[1:]) == (*full[1:], full[0]) else ""
+        last = (
+            " Channels come first: x.permute(0, 3, 1, 2)."
+            if tuple(x.shape[1:]) == (*full[1:], full[0])
+            else ""
+        )
         raise BadArgument(
             f"{who} images of shape {tuple(shape)}; received a batch of shape {tuple(x.shape)}. Accepted: "
             f"{' or '.join(str(('n', *each)) for each in accepted)}.{last}"
         )
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------------------
+# ---- reading -----------------------------------------------------------------------------------------------
 
 
 def read(path: str | Path) -> np.ndarray:
     """The images of a file or a folder, (n, H, W) or (n, C, H, W); of an IDX file also labels, (n,).
 
-    Raises
-    ------
     EmptyData, MalformedFile, BadArgument
     """
     path = usable(path)
@@ -200,7 +227,9 @@ def pictures(folder: Path) -> list[Path]:
 def _idx(raw: bytes, path: Path) -> np.ndarray:
     """LeCun's format: two zeros, the type (8: bytes), the number of dimensions, each length, the values."""
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise MalformedFile(f"{path} is no IDX file of bytes. Accepted: IDX (also .gz), .npy, a folder of pictures.")
+        raise MalformedFile(
+            f"{path} is no IDX file of bytes. Accepted: IDX (also .gz), .npy, a folder of pictures."
+        )
     shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     if values.size != int(np.prod(shape)):
@@ -216,8 +245,12 @@ def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             _refuse_losses(image, path)
-            deep = image.mode == "I" or image.mode.startswith("I;")  # more than 8 bits, which convert("L") would cut at 255
-            array = np.asarray(image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+            deep = image.mode == "I" or image.mode.startswith(
+                "I;"
+            )  # more than 8 bits, which convert("L") would cut at 255
+            array = np.asarray(
+                image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            )
     except (UnidentifiedImageError, OSError) as error:
         raise MalformedFile(f"{path} is no picture that can be read: {error}") from error
     return array if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -226,17 +259,21 @@ def _picture(path: Path) -> np.ndarray:
 def _refuse_losses(image: Plain, path: Path) -> None:
     """What pillow would drop without a word."""
     if getattr(image, "n_frames", 1) > 1:
-        raise BadArgument(f"{path} is an animation of {image.n_frames} pictures. Accepted: one picture a file.")
+        raise BadArgument(
+            f"{path} is an animation of {image.n_frames} pictures. Accepted: one picture a file."
+        )
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
         raise BadArgument(
-            f"{path} has transparent pixels, whose colour depends on what lies behind. Lay it on a background first."
+            f"{path} has transparent pixels, whose colour depends on what lies behind. Lay it on a "
+            "background first."
         )
     if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
         with path.open("rb") as file:
             bits = file.read(25)[24]  # of the header, which is the first part of every PNG
         if bits == 16:
             raise BadArgument(
-                f"{path} has 16 bits a colour, of which pillow reads 8. Accepted: 8 bits a colour, or grey of 16 bits."
+                f"{path} has 16 bits a colour, of which pillow reads 8. Accepted: 8 bits a colour, or grey "
+                "of 16 bits."
             )
 
 
@@ -252,7 +289,9 @@ def _stacked(data: Data, names: Sequence[str] | None = None) -> np.ndarray:
     for i, part in enumerate(parts):
         if part.shape != parts[0].shape:
             which, first = (f"{names[i]}", f"{names[0]}") if names else (f"image {i}", "image 0")
-            raise BadArgument(f"{which} has the shape {part.shape}, {first} {parts[0].shape}: all images have one shape.")
+            raise BadArgument(
+                f"{which} has the shape {part.shape}, {first} {parts[0].shape}: all images have one shape."
+            )
     return np.stack(parts)
 
 
@@ -272,7 +311,11 @@ def _levelled(array: np.ndarray, levels: int) -> np.ndarray:
         bad |= array != np.floor(array)
     if bad.any():
         hint = (
-            " Intensities in [0, 1] become levels by (255 * x).round()." if array.dtype.kind == "f" and array.max() <= 1 else ""
+            " Intensities in [0, 1] become levels by (255 * x).round()."
+            if array.dtype.kind == "f" and array.max() <= 1
+            else ""
         )
-        raise OutOfSupport(f"{first(bad)}. Pixels are whole numbers 0 … {levels - 1} (levels={levels}).{hint}")
+        raise OutOfSupport(
+            f"{first(bad)}. Pixels are whole numbers 0 … {levels - 1} (levels={levels}).{hint}"
+        )
     return np.array(array, dtype=np.uint8 if levels <= 256 else np.int32)

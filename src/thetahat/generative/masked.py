@@ -14,11 +14,13 @@ from ..networks.mlp import ACTIVATIONS
 
 
 class MaskedLinear(nn.Module):
-    """W x with W zero where the mask is: θ holds the other entries alone, so that none of it is without effect.
+    """W x with W zero where the mask is: θ holds the other entries alone, so that none of it is without
+    effect.
 
     Parameters
     ----------
-    mask : (rows, columns), True where an entry is free
+    mask
+        (rows, columns), True where an entry is free
     """
 
     index: Tensor
@@ -39,23 +41,35 @@ class MaskedMLP(nn.Module):
 
         h_1 = a(W_1 x + b_1),      h_i = a(W_i h_{i−1} + b_i),      η = V h_m + A x + c
 
-    Every hidden unit has a degree in 1 … d − 1, assigned in turn: it sees inputs of a place below its degree, and outputs of a place from
-    its degree on see it. So W, V and A are masked.
+    Every hidden unit has a degree in 1 … d − 1, assigned in turn: it sees inputs of a place below its degree,
+    and outputs of a place from its degree on see it. So W, V and A are masked.
 
     Parameters
     ----------
-    pixels : d
-    outputs : k, of each pixel
-    hidden : the width of the hidden layer, or of each of several; () is a linear map of what came before (a regression a pixel); None reads
-        nothing: η is a constant of each pixel (independent pixels)
-    levels : y is one of 0 … levels − 1 and is read as x = 2 y/(levels − 1) − 1; None: x = y
-    activation : "gelu", "relu", "silu" or "tanh"
-    seed : of the weights, where no generator is given
-    dtype : of the weights: float32 for stochastic ascent, float64 for Newton's method
+    pixels
+        d
+    outputs
+        k, of each pixel
+    hidden
+        the width of the hidden layer, or of each of several; () is a linear map of what came before (a
+        regression a pixel); None reads nothing: η is a constant of each pixel (independent pixels)
+    levels
+        y is one of 0 … levels − 1 and is read as x = 2 y/(levels − 1) − 1; None: x = y
+    activation
+        "gelu", "relu", "silu" or "tanh"
+    seed
+        of the weights, where no generator is given
+    dtype
+        of the weights: float32 for stochastic ascent, float64 for Newton's method
 
-    Source: Germain, Gregor, Murray and Larochelle (2015), MADE: masked autoencoder for distribution estimation; without hidden layers Frey,
-    Hinton and Dayan (1996), Does the wake-sleep algorithm produce good density estimators? (the logistic autoregressive network).
+    References
+    ----------
+    Germain, Gregor, Murray and Larochelle (2015), MADE: masked autoencoder for distribution estimation;
+    without hidden layers Frey, Hinton and Dayan (1996), Does the wake-sleep algorithm produce good density
+    estimators? (the logistic autoregressive network).
 
+    Examples
+    --------
     >>> net = MaskedMLP(3, 1, hidden=())
     >>> tuple(net(torch.zeros(5, 3)).shape), sum(p.numel() for p in net.parameters())  # 3 constants, and 0 + 1 + 2 slopes
     ((5, 3, 1), 6)
@@ -79,12 +93,17 @@ class MaskedMLP(nn.Module):
         widths = [] if hidden is None else [hidden] if isinstance(hidden, int) else list(hidden)
         if min([pixels, outputs, *widths]) < 1 or (levels is not None and levels < 2):
             raise BadArgument(
-                f"pixels={pixels}, outputs={outputs}, hidden={hidden}, levels={levels}. Accepted: 1 or more; levels 2."
+                f"pixels={pixels}, outputs={outputs}, hidden={hidden}, levels={levels}. Accepted: 1 or more; "
+                "levels 2."
             )
         self.pixels, self.outputs, self.levels = pixels, outputs, levels
         self.activation = ACTIVATIONS[activation]()
         place = torch.arange(pixels)
-        self.linear = None if hidden is None else MaskedLinear((place[:, None] > place).repeat_interleave(outputs, 0), dtype)
+        self.linear = (
+            None
+            if hidden is None
+            else MaskedLinear((place[:, None] > place).repeat_interleave(outputs, 0), dtype)
+        )
         degree, layers = place + 1, []  # an input of place i is seen from degree i + 1 on
         for width in widths:
             own = torch.arange(width) % max(pixels - 1, 1) + 1
@@ -99,7 +118,8 @@ class MaskedMLP(nn.Module):
 
     @torch.no_grad()
     def _draw(self, generator: torch.Generator) -> None:
-        """Uniform on ±1/√columns; of the constants on ±1/√d, so that networks of two seeds differ where nothing is read."""
+        """Uniform on ±1/√columns; of the constants on ±1/√d, so that networks of two seeds differ where
+        nothing is read."""
         for module in self.modules():
             if isinstance(module, MaskedLinear):
                 bound = 1 / math.sqrt(module.shape[1])

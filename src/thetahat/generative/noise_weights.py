@@ -1,10 +1,14 @@
-"""Weights of a diffusion's terms, by how much noise there is: what is maximised is then no bound on log p, and may draw better pictures.
+"""Weights of a diffusion's terms, by how much noise there is: what is maximised is then no bound on log p,
+and may draw better pictures.
 
     ½ ∫ w(λ) ‖ε − ε̂‖² dλ,      w = 1: the bound itself
 
-A weighting of the log signal-to-noise ratio does not depend on the schedule by which t was drawn: log p of a term has −dλ/dt in it.
+A weighting of the log signal-to-noise ratio does not depend on the schedule by which t was drawn: log p of a
+term has −dλ/dt in it.
 
-Source: Kingma and Gao (2023), Understanding diffusion objectives as the ELBO with simple data augmentation, Table 1.
+References
+----------
+Kingma and Gao (2023), Understanding diffusion objectives as the ELBO with simple data augmentation, Table 1.
 """
 
 from __future__ import annotations
@@ -18,23 +22,32 @@ from .schedule import Schedule
 
 
 class Simple:
-    """The objective of most pictures: ‖ε − ε̂‖² evenly over the times of the cosine schedule, given as a weight of the bound.
+    """The objective of most pictures: ‖ε − ε̂‖² evenly over the times of the cosine schedule, given as a
+    weight of the bound.
 
         w(λ) = sech(λ/2) = 2ασ
 
+    A batch has to say the time of its terms, "t": `th.generative.Noised(source)`. What is held out is scored
+    by the bound itself.
+
     Parameters
     ----------
-    schedule : `model.schedule`: turns a term's t into λ. Its ends are fixed, since a weighted sum would move them to where it is largest
-        without telling anything of the data
-
-    A batch has to say the time of its terms, "t": `th.generative.Noised(source)`. What is held out is scored by the bound itself.
+    schedule
+        `model.schedule`: turns a term's t into λ. Its ends are fixed, since a weighted sum would move them to
+        where it is largest without telling anything of the data
 
     Raises
     ------
-    BadArgument : a learned schedule; a batch without "t"
+    BadArgument
+        a learned schedule; a batch without "t"
 
-    Source: Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models, eq. 14; Kingma and Gao (2023), Table 1.
+    References
+    ----------
+    Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models, eq. 14; Kingma and Gao (2023), Table
+    1.
 
+    Examples
+    --------
     >>> from thetahat.generative.schedule import Linear
     >>> Simple(Linear(8.0, -8.0))(Batch({"t": torch.tensor([0.5, 0.0])}), torch.zeros(2))
     tensor([1.0000, 0.0366])
@@ -42,11 +55,16 @@ class Simple:
 
     def __init__(self, schedule: Schedule):
         if not isinstance(schedule, Schedule):
-            raise BadArgument(f"{type(self).__name__}(schedule): received {type(schedule).__name__}. Accepted: model.schedule.")
+            raise BadArgument(
+                f"{type(self).__name__}(schedule): received {type(schedule).__name__}. Accepted: "
+                "model.schedule."
+            )
         if schedule.learned:
             raise BadArgument(
-                f"{type(self).__name__} and a learned schedule: the ends of a schedule can be learned by the bound alone, which they tighten; a "
-                "weighted sum is no bound, and is largest at ends that hide the data. Fix the ends, or give no weights."
+                f"{type(self).__name__} and a learned schedule: the ends of a schedule can be learned by the "
+                "bound alone, which they tighten; a "
+                "weighted sum is no bound, and is largest at ends that hide the data. Fix the ends, or give "
+                "no weights."
             )
         self.schedule = schedule
 
@@ -57,23 +75,32 @@ class Simple:
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if "t" not in batch:
             raise BadArgument(
-                f"{type(self).__name__} weighs terms by their time, and the batch has no 't'. Wrap the data: th.generative.Noised(data)."
+                f"{type(self).__name__} weighs terms by their time, and the batch has no 't'. Wrap the data: "
+                "th.generative.Noised(data)."
             )
         return self.of(self.schedule.log_snr(batch["t"]))
 
 
 class MinSNR(Simple):
-    """Simple's weight, held back where there is little noise: there a step would learn pixels' last digits alone.
+    """Simple's weight, held back where there is little noise: there a step would learn pixels' last digits
+    alone.
 
         w(λ) = sech(λ/2) · min(1, γ e^{−λ})
 
     Parameters
     ----------
-    schedule : `model.schedule`, its ends fixed
-    gamma : γ > 0, the signal-to-noise ratio from which on terms count less
+    schedule
+        `model.schedule`, its ends fixed
+    gamma
+        γ > 0, the signal-to-noise ratio from which on terms count less
 
-    Source: Hang et al. (2023), Efficient diffusion training via min-SNR weighting strategy, eq. 8 (in terms of ε); Kingma and Gao (2023).
+    References
+    ----------
+    Hang et al. (2023), Efficient diffusion training via min-SNR weighting strategy, eq. 8 (in terms of ε);
+    Kingma and Gao (2023).
 
+    Examples
+    --------
     >>> from thetahat.generative.schedule import Linear
     >>> MinSNR(Linear(8.0, -8.0))(Batch({"t": torch.tensor([0.5, 0.0])}), torch.zeros(2))
     tensor([1.0000e+00, 6.1422e-05])

@@ -10,29 +10,46 @@ from torch import Tensor
 from ..data.batch import Batch, split
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
-from ..protocols import HasEpoch, HasWhole, Splits, levels_of, log_determinant_of, shape_of, target_of, units_of
+from ..protocols import (
+    HasEpoch,
+    HasWhole,
+    Splits,
+    levels_of,
+    log_determinant_of,
+    shape_of,
+    target_of,
+    units_of,
+)
 from ..types import ModelLike
 
 
 class Noised:
-    """Every term of a source with a time t, drawn anew each epoch: a term of a diffusion's training objective is (x, t).
+    """Every term of a source with a time t, drawn anew each epoch: a term of a diffusion's training objective
+    is (x, t).
 
         t_i = (u + i/n) mod 1,      u uniform, i the place in a batch of n, in which the order is random
 
-    Each t_i is uniform, and a batch covers [0, 1] evenly. What is held out of a `Noised` has no t: it is scored by the bound itself, whatever the
-    weights. A pass (`batches`) has times from the seed alone.
+    Each t_i is uniform, and a batch covers [0, 1] evenly. What is held out of a `Noised` has no t: it is
+    scored by the bound itself, whatever the weights. A pass (`batches`) has times from the seed alone.
 
     Parameters
     ----------
-    source : in memory (`Tensors`, `Images`), or one that deals out its own epochs (`Binarised`)
-    seed : of the times of a pass
+    source
+        in memory (`Tensors`, `Images`), or one that deals out its own epochs (`Binarised`)
+    seed
+        of the times of a pass
 
     Raises
     ------
-    BadArgument : a source of neither kind
+    BadArgument
+        a source of neither kind
 
-    Source: Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, §I.1.
+    References
+    ----------
+    Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, §I.1.
 
+    Examples
+    --------
     >>> noised = Noised(Tensors({"y": torch.zeros(4, 2)}))
     >>> t = next(noised.epoch(4, torch.Generator().manual_seed(0)))["t"].sort().values
     >>> (t[1:] - t[:-1]).tolist()
@@ -42,7 +59,8 @@ class Noised:
     def __init__(self, source: Source, seed: int = 0):
         if _rows(source) is None and not isinstance(source, HasEpoch):
             raise BadArgument(
-                f"Noised(source): a {type(source).__name__} is read as it streams. Accepted: a source in memory, Binarised."
+                f"Noised(source): a {type(source).__name__} is read as it streams. Accepted: a source in "
+                "memory, Binarised."
             )
         self.source, self.seed = source, seed
 
@@ -108,7 +126,9 @@ class Noised:
         rows = _rows(self.source)
         assert rows is not None
         kept, held = split(rows, fraction, generator)
-        return Noised(Tensors(kept, target=self.target, copy=False), self.seed), Tensors(held, target=self.target, copy=False)
+        return Noised(Tensors(kept, target=self.target, copy=False), self.seed), Tensors(
+            held, target=self.target, copy=False
+        )
 
 
 def _rows(source: Source) -> Batch | None:

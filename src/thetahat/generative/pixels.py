@@ -21,14 +21,22 @@ class PixelTransformer(nn.Module):
 
     Parameters
     ----------
-    shape : of the image, (H, W) or (C, H, W); d is its product
-    levels : L, values of a pixel
-    layers, width, heads, hidden, activation, dropout : as of `Transformer`
-    seed : of the weights
+    shape
+        of the image, (H, W) or (C, H, W); d is its product
+    levels
+        L, values of a pixel
+    layers, width, heads, hidden, activation, dropout
+        as of `Transformer`
+    seed
+        of the weights
 
-    Source: Child, Gray, Radford and Sutskever (2019), Generating long sequences with sparse transformers (places of an image by their axes); Chen
-    et al. (2020), Generative pretraining from pixels.
+    References
+    ----------
+    Child, Gray, Radford and Sutskever (2019), Generating long sequences with sparse transformers (places of
+    an image by their axes); Chen et al. (2020), Generative pretraining from pixels.
 
+    Examples
+    --------
     >>> net = PixelTransformer((2, 3), 4, layers=1, width=16, heads=2)
     >>> tuple(net(torch.zeros(5, 6)).shape)
     (5, 6, 4)
@@ -50,7 +58,10 @@ class PixelTransformer(nn.Module):
     ):
         super().__init__()
         if not shape or min(shape) < 1 or levels < 2:
-            raise BadArgument(f"shape={tuple(shape)}, levels={levels}. Accepted: lengths of 1 or more, and 2 levels or more.")
+            raise BadArgument(
+                f"shape={tuple(shape)}, levels={levels}. Accepted: lengths of 1 or more, and 2 levels or "
+                "more."
+            )
         generator = torch.Generator().manual_seed(seed)
         self.shape, self.levels, self.pixels = tuple(shape), levels, math.prod(shape)
         self.body = Transformer(
@@ -77,7 +88,8 @@ class PixelTransformer(nn.Module):
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.levels):
             at = torch.nonzero((tokens < 0) | (tokens >= self.levels))[0].tolist()
             raise OutOfSupport(
-                f"the pixel at {at} is {float(y[tuple(at)]):g}, outside the levels 0 … {self.levels - 1} of the network."
+                f"the pixel at {at} is {float(y[tuple(at)]):g}, outside the levels 0 … {self.levels - 1} of "
+                "the network."
             )
         before = self.body.model["embed_tokens"](tokens)
         h = torch.cat([self.start.expand(len(y), 1, -1), before], 1)

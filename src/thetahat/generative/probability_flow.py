@@ -4,13 +4,15 @@
 
     log p(x) = log N(z_1; 0, I) + ∫ tr(∂v̂/∂z) dφ + d log α_0        along the path from z_0 = α_0 x to z_1
 
-In the angle φ the path turns at a speed of about ‖z‖ everywhere: nothing is stiff but the network. It is integrated in float64 by the embedded
-method of Dormand and Prince; every sample has steps of its own, each accepted if its own error is within tolerance, so that no value
-depends on what else is in the batch.
+In the angle φ the path turns at a speed of about ‖z‖ everywhere: nothing is stiff but the network. It is
+integrated in float64 by the embedded method of Dormand and Prince; every sample has steps of its own, each
+accepted if its own error is within tolerance, so that no value depends on what else is in the batch.
 
-Source: Song et al. (2021), Score-based generative modeling through stochastic differential equations, §4.3; Salimans and Ho (2022),
-Progressive distillation (the angle); Grathwohl et al. (2019), FFJORD (the probes); Hairer, Nørsett and Wanner (1993), Solving ordinary
-differential equations I, §II.4–5.
+References
+----------
+Song et al. (2021), Score-based generative modeling through stochastic differential equations, §4.3; Salimans
+and Ho (2022), Progressive distillation (the angle); Grathwohl et al. (2019), FFJORD (the probes); Hairer,
+Nørsett and Wanner (1993), Solving ordinary differential equations I, §II.4–5.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from ..errors import BadArgument, ModelError
 from ..models.base import Model
 from .diffusion import Diffusion
 
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]  # (φ (m,), state (m, s), which samples (m,)) → its slope (m, s)
+Field = Callable[
+    [Tensor, Tensor, Tensor], Tensor
+]  # (φ (m,), state (m, s), which samples (m,)) → its slope (m, s)
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,14 @@ class Paths:
 
     Parameters
     ----------
-    log_prob : (n,) nats
-    error : (n,) standard error of each that the probes leave; 0 with the exact trace
-    end : z_1, (n, d)
-    steps : (n,) accepted steps
+    log_prob
+        (n,) nats
+    error
+        (n,) standard error of each that the probes leave; 0 with the exact trace
+    end
+        z_1, (n, d)
+    steps
+        (n,) accepted steps
     """
 
     log_prob: Tensor
@@ -50,22 +58,29 @@ class Paths:
 
 
 class ProbabilityFlow(Model):
-    """A fitted diffusion of real vectors as an exact density, by the ordinary differential equation that shares its marginals.
+    """A fitted diffusion of real vectors as an exact density, by the ordinary differential equation that
+    shares its marginals.
+
+    With the best possible ε̂ it is the density of what was observed, but for noise of variance e^{−λ_0}.
+    Otherwise it is another model than the one whose bound was maximised, and may be above or below it.
 
     Parameters
     ----------
-    diffusion : of real vectors (levels=None); it is copied to float64, and no gradient reaches it
-    probes : None: the exact trace, d derivatives a slope. P: unbiased, tr J ≈ mean over P random signs e of eᵀJe (Hutchinson), the same along
-        the whole path
-    tolerance : of a step, absolute and relative, in every coordinate and in the logarithm
-
-    With the best possible ε̂ it is the density of what was observed, but for noise of variance e^{−λ_0}. Otherwise it is another model than the one
-    whose bound was maximised, and may be above or below it.
+    diffusion
+        of real vectors (levels=None); it is copied to float64, and no gradient reaches it
+    probes
+        None: the exact trace, d derivatives a slope. P: unbiased, tr J ≈ mean over P random signs e of eᵀJe
+        (Hutchinson), the same along the whole path
+    tolerance
+        of a step, absolute and relative, in every coordinate and in the logarithm
 
     Raises
     ------
-    BadArgument : a diffusion of levels, which has a mass and no density
+    BadArgument
+        a diffusion of levels, which has a mass and no density
 
+    Examples
+    --------
     >>> class White(torch.nn.Module):                                # x ~ N(0, I): the best ε̂ is σz
     ...     def forward(self, z, log_snr):
     ...         return torch.sigmoid(-log_snr[:, None]).sqrt() * z
@@ -81,10 +96,13 @@ class ProbabilityFlow(Model):
         super().__init__()
         if not isinstance(diffusion, Diffusion) or diffusion.levels is not None:
             raise BadArgument(
-                "ProbabilityFlow takes a Diffusion of real vectors (levels=None): levels have a mass, and its bound."
+                "ProbabilityFlow takes a Diffusion of real vectors (levels=None): levels have a mass, and "
+                "its bound."
             )
         if (probes is not None and probes < 1) or not 0 < tolerance < 1:
-            raise BadArgument(f"probes={probes}, tolerance={tolerance}. Accepted: None or 1 or more; a number in (0, 1).")
+            raise BadArgument(
+                f"probes={probes}, tolerance={tolerance}. Accepted: None or 1 or more; a number in (0, 1)."
+            )
         self.diffusion = copy.deepcopy(diffusion).to(torch.float64).eval().requires_grad_(False)
         self.probes, self.tolerance = probes, tolerance
 
@@ -113,7 +131,9 @@ class ProbabilityFlow(Model):
         end, traces = state[:, :d], state[:, d:]
         log_end = -0.5 * (end.square().sum(1) + d * math.log(2 * math.pi))
         units = d * math.log(math.cos(first)) - torch.log(self.diffusion.scale.to(x)).expand(d).sum()
-        error = traces.std(1) / (self.probes or 1) ** 0.5 if traces.shape[1] > 1 else x.new_full((n,), math.nan)
+        error = (
+            traces.std(1) / (self.probes or 1) ** 0.5 if traces.shape[1] > 1 else x.new_full((n,), math.nan)
+        )
         return Paths(log_end + traces.mean(1) + units, x.new_zeros(n) if signs is None else error, end, steps)
 
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -144,18 +164,23 @@ class ProbabilityFlow(Model):
                 z = state[:, :d].detach().requires_grad_()
                 v = self.slope(phi, z)
                 if signs is None:
-                    rows = [torch.autograd.grad(v[:, j].sum(), z, retain_graph=True)[0][:, j] for j in range(d)]
+                    rows = [
+                        torch.autograd.grad(v[:, j].sum(), z, retain_graph=True)[0][:, j] for j in range(d)
+                    ]
                     traces = torch.stack(rows, 1).sum(1, keepdim=True)
                 else:
                     e = signs[which]
-                    pulled = [torch.autograd.grad(v, z, e[:, j], retain_graph=True)[0] * e[:, j] for j in range(e.shape[1])]
+                    pulled = [
+                        torch.autograd.grad(v, z, e[:, j], retain_graph=True)[0] * e[:, j]
+                        for j in range(e.shape[1])
+                    ]
                     traces = torch.stack([each.sum(1) for each in pulled], 1)
             return torch.cat([v.detach(), traces], 1)
 
         return field
 
 
-# ---- Dormand and Prince, 5(4) ------------------------------------------------------------------------------------------------------
+# ---- Dormand and Prince, 5(4) ------------------------------------------------------------------------------
 
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _A = (
@@ -180,16 +205,24 @@ def integrate(
 
     Parameters
     ----------
-    field : (φ (m,), state (m, s), which of the n samples (m,)) → slope (m, s)
-    state : (n, s), float64
-    start, stop : of φ, in either direction
+    field
+        (φ (m,), state (m, s), which of the n samples (m,)) → slope (m, s)
+    state
+        (n, s), float64
+    start, stop
+        of φ, in either direction
 
     Raises
     ------
-    ModelError : the slope is not finite, or a sample needs more than max_steps steps
+    ModelError
+        the slope is not finite, or a sample needs more than max_steps steps
 
-    Source: Dormand and Prince (1980), A family of embedded Runge-Kutta formulae.
+    References
+    ----------
+    Dormand and Prince (1980), A family of embedded Runge-Kutta formulae.
 
+    Examples
+    --------
     >>> y, steps = integrate(lambda t, y, _: y, torch.ones(1, 1, dtype=torch.float64), 0.0, 1.0, 1e-9)
     >>> round(y.item(), 8)
     2.71828183
@@ -215,20 +248,24 @@ def integrate(
         if not bool(torch.isfinite(size).all()):
             i = int(torch.nonzero(~torch.isfinite(size))[0, 0])
             raise ModelError(
-                f"the slope of sample {int(live[i])} is not finite near φ = {float(phi[i]):.4g} (of {start:.4g} to {stop:.4g})."
+                f"the slope of sample {int(live[i])} is not finite near φ = {float(phi[i]):.4g} (of "
+                f"{start:.4g} to {stop:.4g})."
             )
         accepted = size <= 1
         h[live] = width.abs() * (0.9 * size.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
         done = live[accepted]
         state[done], at[done] = new[accepted], torch.where(last, stop, phi + width)[accepted]
         steps[done] += 1
-        slope = torch.where(accepted[:, None], k[-1], slope)  # the last slope of an accepted step is the next one's first
+        slope = torch.where(
+            accepted[:, None], k[-1], slope
+        )  # the last slope of an accepted step is the next one's first
         going = ~(accepted & last)
         live, slope = live[going], slope[going]
         if len(live) == 0:
             return state, steps
     i = int(live[0])
     raise ModelError(
-        f"sample {i} stands at φ = {float(at[i]):.4g} (of {start:.4g} to {stop:.4g}) after {max_steps} steps. Accepted: a larger "
+        f"sample {i} stands at φ = {float(at[i]):.4g} (of {start:.4g} to {stop:.4g}) after {max_steps} "
+        "steps. Accepted: a larger "
         f"tolerance than {tolerance:g}, or a smoother network."
     )

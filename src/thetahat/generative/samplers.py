@@ -8,9 +8,11 @@ With z̄ = z/α and σ̄ = σ/α = e^{−λ/2}, noise is removed along
     "heun"       Euler's step, then the mean of the slopes at both its ends                                         error O(1/steps²)
     "ancestral"  q(z_s | z_t, x̂) = N(α_s (e^{λ_t − λ_s} z̄_t + c x̂), σ_s² c),   c = 1 − e^{λ_t − λ_s}        noise anew at each step
 
-Source: Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models; Kingma et al. (2021), eq. 32 (ancestral in λ); Song, Meng and
-Ermon (2021), Denoising diffusion implicit models, eq. 14; Karras, Aittala, Aila and Laine (2022), Elucidating the design space of
-diffusion-based generative models, algorithm 1.
+References
+----------
+Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models; Kingma et al. (2021), eq. 32 (ancestral
+in λ); Song, Meng and Ermon (2021), Denoising diffusion implicit models, eq. 14; Karras, Aittala, Aila and
+Laine (2022), Elucidating the design space of diffusion-based generative models, algorithm 1.
 """
 
 from __future__ import annotations
@@ -31,22 +33,36 @@ METHODS = ("ancestral", "ddim", "heun")
 
 @torch.no_grad()
 def sample(
-    model: Diffusion, n: int, *, steps: int = 100, method: str = "ancestral", generator: torch.Generator | None = None
+    model: Diffusion,
+    n: int,
+    *,
+    steps: int = 100,
+    method: str = "ancestral",
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """n draws, (n, d).
 
     Parameters
     ----------
-    model : whose ε̂ leads back
-    n : draws
-    steps : from t = 1 to t = 0, evenly spaced in the model's t; the network is asked once a step, by "heun" twice
-    method : "ancestral", which ends with a draw from p(x | z_0); "ddim" or "heun", which end with its mean (of levels: its mode)
-    generator : the randomness; None: torch's own
+    model
+        whose ε̂ leads back
+    n
+        draws
+    steps
+        from t = 1 to t = 0, evenly spaced in the model's t; the network is asked once a step, by "heun" twice
+    method
+        "ancestral", which ends with a draw from p(x | z_0); "ddim" or "heun", which end with its mean (of
+        levels: its mode)
+    generator
+        the randomness; None: torch's own
 
     Raises
     ------
-    BadArgument : an unknown method; the model does not know its d
+    BadArgument
+        an unknown method; the model does not know its d
 
+    Examples
+    --------
     >>> from .diffusion import Diffusion
     >>> white = Diffusion(lambda z, log_snr: z, predict="epsilon", dimensions=2)       # "all is noise": x̂ = 0 where α is small
     >>> tuple(sample(white, 3, steps=2, method="ddim").shape)
@@ -71,7 +87,9 @@ def sample(
 
 
 @torch.no_grad()
-def solve(model: Diffusion, z: Tensor, *, steps: int, method: str, generator: torch.Generator | None = None) -> Tensor:
+def solve(
+    model: Diffusion, z: Tensor, *, steps: int, method: str, generator: torch.Generator | None = None
+) -> Tensor:
     """z_0 of z_1, (n, d)."""
     grid = model.schedule.log_snr(torch.linspace(1, 0, steps + 1, dtype=z.dtype, device=z.device))
     for before, after in itertools.pairwise(grid):
@@ -79,7 +97,9 @@ def solve(model: Diffusion, z: Tensor, *, steps: int, method: str, generator: to
     return z
 
 
-def _step(model: Diffusion, z: Tensor, t: Tensor, s: Tensor, method: str, generator: torch.Generator | None) -> Tensor:
+def _step(
+    model: Diffusion, z: Tensor, t: Tensor, s: Tensor, method: str, generator: torch.Generator | None
+) -> Tensor:
     """z_s of z_t; t and s are log-SNRs, s the larger."""
     x, epsilon = model.denoised(z, t.expand(len(z)))
     alpha, sigma = torch.sigmoid(s).sqrt(), torch.sigmoid(-s).sqrt()

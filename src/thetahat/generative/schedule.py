@@ -2,10 +2,14 @@
 
     z_t = α_t x + σ_t ε,      α² = sigmoid(λ_t),  σ² = sigmoid(−λ_t),      λ_t = log α²/σ²,  falling from `high` at t = 0 to `low` at t = 1
 
-The bound of a diffusion model depends on a schedule by its two ends alone; what lies between decides how noisy one draw of t makes it.
+The bound of a diffusion model depends on a schedule by its two ends alone; what lies between decides how
+noisy one draw of t makes it.
 
-Source: Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, §5.1; Nichol and Dhariwal (2021), Improved denoising diffusion
-probabilistic models, eq. 17 (the cosine schedule; its log-SNR: Kingma and Gao, 2023, Table 1).
+References
+----------
+Kingma, Salimans, Poole and Ho (2021), Variational diffusion models, §5.1; Nichol and Dhariwal (2021),
+Improved denoising diffusion probabilistic models, eq. 17 (the cosine schedule; its log-SNR: Kingma and Gao,
+2023, Table 1).
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ class Schedule(nn.Module, ABC):
 
     Parameters
     ----------
-    high, low : λ at t = 0 and at t = 1; a `high` of None is set by the model that the schedule is given to
-    learned : whether both are parameters, which the bound itself then decides
+    high, low
+        λ at t = 0 and at t = 1; a `high` of None is set by the model that the schedule is given to
+    learned
+        whether both are parameters, which the bound itself then decides
     """
 
     def __init__(self, high: float | None = None, low: float = -10.0, *, learned: bool = False):
@@ -67,6 +73,8 @@ class Schedule(nn.Module, ABC):
 class Linear(Schedule):
     """λ_t = high + (low − high)·t.
 
+    Examples
+    --------
     >>> Linear(8.0, -8.0).log_snr(torch.tensor([0.0, 0.5, 1.0])).tolist()
     [8.0, 0.0, -8.0]
     """
@@ -79,17 +87,22 @@ class Linear(Schedule):
 
 
 class Cosine(Schedule):
-    """λ_t = shift − 2 log tan φ_t, the angle φ_t growing evenly from one end to the other: most times are spent where λ is near `shift`.
+    """λ_t = shift − 2 log tan φ_t, the angle φ_t growing evenly from one end to the other: most times are
+    spent where λ is near `shift`.
 
         tan φ = e^{(shift − λ)/2},      −dλ/dt = 2 (φ_1 − φ_0) / (sin φ_t cos φ_t)
 
     With shift = 0 and both ends infinite, α_t = cos(πt/2): the cosine schedule.
 
+    Examples
+    --------
     >>> Cosine(8.0, -8.0).log_snr(torch.tensor([0.0, 0.5, 1.0])).round(decimals=3).tolist()
     [8.0, 0.0, -8.0]
     """
 
-    def __init__(self, high: float | None = None, low: float = -10.0, *, shift: float = 0.0, learned: bool = False):
+    def __init__(
+        self, high: float | None = None, low: float = -10.0, *, shift: float = 0.0, learned: bool = False
+    ):
         super().__init__(high, low, learned=learned)
         self.shift = shift
 

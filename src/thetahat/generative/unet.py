@@ -1,10 +1,14 @@
-"""UNet: a convolutional denoiser of small images, which sees them at several sizes and is told how much noise there is.
+"""UNet: a convolutional denoiser of small images, which sees them at several sizes and is told how much noise
+there is.
 
     down: h_i → blocks → kept as k_i → halved        up: doubled, + k_i → blocks        block: h + K_2 ∗ a(n(K_1 ∗ a(n(h))) ∘ (1 + s) + b)
 
 (s, b) = C e(λ) of each block, e(λ) as in `denoiser.py`; n is group norm, a is silu. The last map starts at 0.
 
-Source: Ronneberger, Fischer and Brox (2015), U-Net; Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models, appendix B.
+References
+----------
+Ronneberger, Fischer and Brox (2015), U-Net; Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic
+models, appendix B.
 """
 
 from __future__ import annotations
@@ -25,21 +29,30 @@ GROUPS = 4
 class UNet(nn.Module):
     """(z (n, d), λ (n,)) → (n, d), or (n, d, outputs) where there are several outputs a pixel.
 
+    A learnt vector of each place is added to the first layer, since a digit's middle is not its margin.
+
     Parameters
     ----------
-    shape : of one image, (H, W) or (C, H, W), as `Images.shape` has it; d is its product
-    outputs : of each pixel: 1, or the levels, for `Diffusion(predict="levels")`
-    channels : of each size, each half of the one before; multiples of 4
-    blocks : at each size, on the way down and on the way up
-    dropout : within the blocks, while training
-    seed : of the weights; torch's global randomness is never touched
-
-    A learnt vector of each place is added to the first layer, since a digit's middle is not its margin.
+    shape
+        of one image, (H, W) or (C, H, W), as `Images.shape` has it; d is its product
+    outputs
+        of each pixel: 1, or the levels, for `Diffusion(predict="levels")`
+    channels
+        of each size, each half of the one before; multiples of 4
+    blocks
+        at each size, on the way down and on the way up
+    dropout
+        within the blocks, while training
+    seed
+        of the weights; torch's global randomness is never touched
 
     Raises
     ------
-    BadArgument : an image that cannot be halved so often
+    BadArgument
+        an image that cannot be halved so often
 
+    Examples
+    --------
     >>> net = UNet((8, 8), 17, channels=(8, 16))
     >>> tuple(net(torch.zeros(3, 64), torch.zeros(3)).shape), net.dimensions
     ((3, 64, 17), 64)
@@ -59,14 +72,22 @@ class UNet(nn.Module):
         sizes = tuple(int(s) for s in shape)
         if len(sizes) not in (2, 3) or min(sizes, default=0) < 1:
             raise BadArgument(f"shape={tuple(shape)}. Accepted: (H, W) or (C, H, W), as Images.shape has it.")
-        if outputs < 1 or blocks < 1 or not channels or any(c < 1 or c % GROUPS for c in channels) or not 0 <= dropout < 1:
+        if (
+            outputs < 1
+            or blocks < 1
+            or not channels
+            or any(c < 1 or c % GROUPS for c in channels)
+            or not 0 <= dropout < 1
+        ):
             raise BadArgument(
-                f"outputs={outputs}, channels={tuple(channels)}, blocks={blocks}, dropout={dropout}. Accepted: 1 or more; multiples of {GROUPS}; "
+                f"outputs={outputs}, channels={tuple(channels)}, blocks={blocks}, dropout={dropout}. "
+                f"Accepted: 1 or more; multiples of {GROUPS}; "
                 "dropout in [0, 1)."
             )
         if any(s % 2 ** (len(channels) - 1) for s in sizes[-2:]):
             raise BadArgument(
-                f"an image of {sizes[-2]} × {sizes[-1]} is not halved {len(channels) - 1} times, for channels={tuple(channels)}."
+                f"an image of {sizes[-2]} × {sizes[-1]} is not halved {len(channels) - 1} times, for "
+                f"channels={tuple(channels)}."
             )
         self.colours, self.rows, self.columns = (1, *sizes) if len(sizes) == 2 else sizes
         self.dimensions, self.outputs = math.prod(sizes), outputs
@@ -81,7 +102,9 @@ class UNet(nn.Module):
             return nn.ModuleList(_Block(c, width, dropout, g) for _ in range(many))
 
         self.down = nn.ModuleList(stack(c, blocks) for c in outer)
-        self.shrink = nn.ModuleList(_conv(a, b, 2, g, stride=2) for a, b in zip(outer, channels[1:], strict=True))
+        self.shrink = nn.ModuleList(
+            _conv(a, b, 2, g, stride=2) for a, b in zip(outer, channels[1:], strict=True)
+        )
         self.middle = stack(inner, 2 * blocks)
         self.grow = nn.ModuleList(_conv(b, 4 * a, 1, g) for a, b in zip(outer, channels[1:], strict=True))
         self.up = nn.ModuleList(stack(c, blocks) for c in outer)
@@ -90,7 +113,8 @@ class UNet(nn.Module):
     def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.dimensions:
             raise BadArgument(
-                f"z has the shape {tuple(z.shape)}, and the network was told of images of {self.dimensions} pixels."
+                f"z has the shape {tuple(z.shape)}, and the network was told of images of {self.dimensions} "
+                "pixels."
             )
         n, e = len(z), self.level(log_snr)
         h = self.into(z.view(n, self.colours, self.rows, self.columns)) + self.place
@@ -106,7 +130,11 @@ class UNet(nn.Module):
         if self.outputs == 1:
             found: Tensor = out.reshape(n, -1)
             return found
-        found = out.view(n, self.colours, self.outputs, self.rows, self.columns).movedim(2, -1).reshape(n, -1, self.outputs)
+        found = (
+            out.view(n, self.colours, self.outputs, self.rows, self.columns)
+            .movedim(2, -1)
+            .reshape(n, -1, self.outputs)
+        )
         return found
 
 
@@ -131,10 +159,14 @@ def _through(blocks: nn.Module, h: Tensor, e: Tensor) -> Tensor:
     return h
 
 
-def _conv(inputs: int, outputs: int, size: int, g: torch.Generator, *, stride: int = 1, zero: bool = False) -> nn.Conv2d:
+def _conv(
+    inputs: int, outputs: int, size: int, g: torch.Generator, *, stride: int = 1, zero: bool = False
+) -> nn.Conv2d:
     """Uniform on ±1/√(inputs · size²), or zero; the image keeps its size, or is halved."""
     padding = size // 2 if stride == 1 else 0
-    conv = torch.nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, stride=stride, padding=padding, dtype=torch.float32)
+    conv = torch.nn.utils.skip_init(
+        nn.Conv2d, inputs, outputs, size, stride=stride, padding=padding, dtype=torch.float32
+    )
     with torch.no_grad():
         for p in conv.parameters():
             bound = 1 / math.sqrt(inputs * size**2)

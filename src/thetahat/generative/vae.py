@@ -26,7 +26,8 @@ HELD = 2**22  # components of y times draws that a score holds at once
 
 
 class VAE(Bound):
-    """p(y) = ∫ p(y | z) p(z) dz of a decoder, z ~ Normal(0, I), bounded below by K draws of an encoder's q(z | y).
+    """p(y) = ∫ p(y | z) p(z) dz of a decoder, z ~ Normal(0, I), bounded below by K draws of an encoder's q(z
+    | y).
 
         log p(y | θ) ≥ E log (1/K) Σ_k p(y | z_k) p(z_k) / q(z_k | y),      z_k ~ q(z | y) = Normal(m(y), diag s(y)²)
 
@@ -36,26 +37,42 @@ class VAE(Bound):
 
     Parameters
     ----------
-    encoder : y (n, d), as numbers of θ's own precision → (n, 2·latent), m and then log s. Of a family whose support is finite, 0 … L − 1, it
-        reads y/(L − 1), between 0 and 1
-    decoder : z (m, latent) → η of the family, (m, d·k), the k of a component beside each other; or a tuple of k tensors that broadcast to
-        (m, d), so that a scale shared by all is a parameter of the decoder. A Categorical(k) may be given k logits or k − 1
-    family : p(y_j | η_j) of each component j = 1 … d, independent given z
-    latent : components of z
-    K : draws inside the logarithm; a score says how many
-    estimator : of the gradient where K > 1: "iwae", that of the bound as it stands, or "doubly reparameterised", whose encoder's part does not
-        drown in noise as K grows. Both are unbiased, and the value is the same
-    target : the tensor that is scored, (n, d)
-    dimensions : d; None: as the first batch has it, and as many as the decoder gives before there was one
+    encoder
+        y (n, d), as numbers of θ's own precision → (n, 2·latent), m and then log s. Of a family whose support
+        is finite, 0 … L − 1, it reads y/(L − 1), between 0 and 1
+    decoder
+        z (m, latent) → η of the family, (m, d·k), the k of a component beside each other; or a tuple of k
+        tensors that broadcast to (m, d), so that a scale shared by all is a parameter of the decoder. A
+        Categorical(k) may be given k logits or k − 1
+    family
+        p(y_j | η_j) of each component j = 1 … d, independent given z
+    latent
+        components of z
+    K
+        draws inside the logarithm; a score says how many
+    estimator
+        of the gradient where K > 1: "iwae", that of the bound as it stands, or "doubly reparameterised",
+        whose encoder's part does not drown in noise as K grows. Both are unbiased, and the value is the same
+    target
+        the tensor that is scored, (n, d)
+    dimensions
+        d; None: as the first batch has it, and as many as the decoder gives before there was one
 
     Raises
     ------
-    BadArgument : no family of single numbers, latent or K below 1, an unknown estimator
-    ModelError : encoder or decoder gives another shape
+    BadArgument
+        no family of single numbers, latent or K below 1, an unknown estimator
+    ModelError
+        encoder or decoder gives another shape
 
-    Source: Kingma and Welling (2014), Auto-encoding variational Bayes; Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders,
-    eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly reparameterized gradient estimators for Monte Carlo objectives, eq. 8.
+    References
+    ----------
+    Kingma and Welling (2014), Auto-encoding variational Bayes; Burda, Grosse and Salakhutdinov (2016),
+    Importance weighted autoencoders, eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly reparameterized
+    gradient estimators for Monte Carlo objectives, eq. 8.
 
+    Examples
+    --------
     >>> model = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent=2, K=5)
     >>> tuple(model.log_prob(Batch({"y": torch.zeros(3, 6)})).shape), tuple(model.draw(4).shape)
     ((3,), (4, 6))
@@ -77,12 +94,15 @@ class VAE(Bound):
         family = Bernoulli() if family is None else family
         for name, network in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(network, nn.Module):
-                raise BadArgument(f"VAE(encoder, decoder): {name} is {type(network).__name__}, not a torch.nn.Module.")
+                raise BadArgument(
+                    f"VAE(encoder, decoder): {name} is {type(network).__name__}, not a torch.nn.Module."
+                )
         if not isinstance(family, Family):
             raise BadArgument(f"VAE(family={family!r}): not a family (th.families.Bernoulli()).")
         if family.length is not None or family.lacking(()) is not None:
             raise BadArgument(
-                f"family={family}: a component of y is one number, without further data (Bernoulli, Normal, Categorical)."
+                f"family={family}: a component of y is one number, without further data (Bernoulli, Normal, "
+                "Categorical)."
             )
         if latent < 1 or K < 1:
             raise BadArgument(f"latent={latent}, K={K}. Accepted: 1 or more of each.")
@@ -107,18 +127,27 @@ class VAE(Bound):
     ) -> Self:
         """The usual VAE of images of that shape, drawn from a seed.
 
-        Black and white pixels (levels=2) are Bernoulli, and both networks perceptrons. Of more levels a pixel is a mixture of discretised
-        logistics, its decoder convolutional (`LogisticDecoder`): neither the networks nor the memory of a step grow with the levels.
+        Black and white pixels (levels=2) are Bernoulli, and both networks perceptrons. Of more levels a pixel
+        is a mixture of discretised logistics, its decoder convolutional (`LogisticDecoder`): neither the
+        networks nor the memory of a step grow with the levels.
 
         Parameters
         ----------
-        shape, levels : as `Images` has them
-        latent : numbers of z
-        width : of the two hidden layers of a perceptron
-        components : of a pixel's mixture
-        K, estimator : as of `VAE`
-        seed : of the weights
+        shape, levels
+            as `Images` has them
+        latent
+            numbers of z
+        width
+            of the two hidden layers of a perceptron
+        components
+            of a pixel's mixture
+        K, estimator
+            as of `VAE`
+        seed
+            of the weights
 
+        Examples
+        --------
         >>> model = VAE.images((3, 32, 32), 256)
         >>> str(model.family), sum(p.numel() for p in model.decoder.parameters()) < 1e6
         ('MixtureOf(family=DiscretisedLogistic(levels=256), k=3)', True)
@@ -135,7 +164,7 @@ class VAE(Bound):
         decoder = LogisticDecoder(shape, latent, components, seed=seed + 1)
         return cls(encoder, decoder, one if components == 1 else MixtureOf(one, components), **settings)
 
-    # ---- the bound -------------------------------------------------------------------------------------------------------
+    # ---- the bound -----------------------------------------------------------------------------------------
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The bound of each observation, made of K draws, (n,)."""
@@ -156,7 +185,8 @@ class VAE(Bound):
 
         Parameters
         ----------
-        noise : ε (K, n, latent), of standard normal draws
+        noise
+            ε (K, n, latent), of standard normal draws
         """
         y = self._observed(batch)
         m, log_s = self._posterior(y)
@@ -170,7 +200,9 @@ class VAE(Bound):
         log_w, z = self._log_weights(y, m, log_s, noise)
         if self.estimator == "doubly reparameterised" and z.requires_grad:
             share = torch.softmax(log_w.detach(), 0)[..., None]
-            z.register_hook(lambda slope: share * slope)  # logsumexp hands z the share w_k/Σw: the encoder's part has its square
+            z.register_hook(
+                lambda slope: share * slope
+            )  # logsumexp hands z the share w_k/Σw: the encoder's part has its square
         return torch.logsumexp(log_w, 0) - math.log(len(noise))
 
     def _log_weights(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,7 +230,7 @@ class VAE(Bound):
         device = m.device if generator is None else generator.device
         return torch.randn((k, *m.shape), generator=generator, dtype=m.dtype, device=device).to(m.device)
 
-    # ---- the two networks ------------------------------------------------------------------------------------------------
+    # ---- the two networks ----------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> torch.dtype:
@@ -209,7 +241,10 @@ class VAE(Bound):
     def _observed(self, batch: Batch) -> Tensor:
         y = batch[self.target]
         if y.ndim != 2:
-            raise ModelError(f"{self.target!r} has the shape {tuple(y.shape)}. A VAE scores vectors or flat images, (n, d).")
+            raise ModelError(
+                f"{self.target!r} has the shape {tuple(y.shape)}. A VAE scores vectors or flat images, (n, "
+                "d)."
+            )
         self.dimensions = y.shape[1] if self.dimensions is None else self.dimensions
         out: Tensor = y.to(self.dtype) if y.is_floating_point() else y
         return out
@@ -225,7 +260,8 @@ class VAE(Bound):
         if not isinstance(out, Tensor) or tuple(out.shape) != (len(y), 2 * self.latent):
             given = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ModelError(
-                f"the encoder gives {given} for y of shape {tuple(y.shape)}. Accepted: {(len(y), 2 * self.latent)}, the means "
+                f"the encoder gives {given} for y of shape {tuple(y.shape)}. Accepted: "
+                f"{(len(y), 2 * self.latent)}, the means "
                 f"and the log scales of latent={self.latent} components."
             )
         m, log_s = out.chunk(2, -1)
@@ -236,7 +272,8 @@ class VAE(Bound):
 
         Parameters
         ----------
-        d : how many components y has; None: those of the batches before, or as many as the decoder gives
+        d
+            how many components y has; None: those of the batches before, or as many as the decoder gives
         """
         d = self.dimensions if d is None else d
         out = self.decoder(z)
@@ -253,11 +290,14 @@ class VAE(Bound):
         many = "d" if d is None else d
         shapes = " or ".join(f"({len(z)}, {f'd·{each}' if d is None else d * each})" for each in wanted)
         raise ModelError(
-            f"the decoder gives {given} for z of shape {tuple(z.shape)}, and {self.family} has {k} parameter{'s' * (k > 1)} for each "
+            f"the decoder gives {given} for z of shape {tuple(z.shape)}, and {self.family} has {k} "
+            f"parameter{'s' * (k > 1)} for each "
             f"of {many} components. Accepted: {shapes}, or a tuple of {k} tensors."
         )
 
-    def _several(self, out: Sequence[Any], wanted: tuple[int, ...], rows: int, d: int | None) -> tuple[Tensor, ...]:
+    def _several(
+        self, out: Sequence[Any], wanted: tuple[int, ...], rows: int, d: int | None
+    ) -> tuple[Tensor, ...]:
         shapes = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in out]
         try:
             if len(out) not in wanted:
@@ -268,12 +308,13 @@ class VAE(Bound):
         except (RuntimeError, TypeError) as error:
             many = " or ".join(map(str, wanted))
             raise ModelError(
-                f"the decoder gives {len(out)} things of shapes {shapes}. Accepted: {many} tensors for {self.family} "
+                f"the decoder gives {len(out)} things of shapes {shapes}. Accepted: {many} tensors for "
+                f"{self.family} "
                 f"({', '.join(self.family.parameters)}) that broadcast to {(rows, 'd' if d is None else d)}."
             ) from error
         return tuple(full)
 
-    # ---- draws, codes, reconstructions -----------------------------------------------------------------------------------
+    # ---- draws, codes, reconstructions ---------------------------------------------------------------------
 
     @torch.no_grad()
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -305,7 +346,7 @@ class VAE(Bound):
         eta = eta.unbind(-1) if isinstance(eta, Tensor) else eta
         return self.family.natural(eta) if len(eta) == len(self.family.parameters) else list(eta)
 
-    # ---- data ------------------------------------------------------------------------------------------------------------
+    # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
         """An array (n, d), or a table whose columns are the components of y."""

@@ -1,1 +1,2 @@
-"""From an objective and a θ̂: covariances, intervals, profiles, tests, the bootstrap, criteria, functions of the estimates."""
+"""From an objective and a θ̂: covariances, intervals, profiles, tests, the bootstrap, criteria, functions
+of the estimates."""

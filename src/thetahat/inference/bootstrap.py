@@ -4,10 +4,14 @@
     cluster      whole clusters are drawn: count of row i = c_i · m_g(i), m ~ Multinomial(G, 1/G)
     parametric   y is drawn from the fitted model, row by row
 
-A resample is the same batches, counted otherwise: nothing is copied. Draw d has a seed of its own, made of (seed, d), and every draw is
-computed with one thread, so the numbers do not depend on how many draws, or how many workers, there are.
+A resample is the same batches, counted otherwise: nothing is copied. Draw d has a seed of its own, made of
+(seed, d), and every draw is computed with one thread, so the numbers do not depend on how many draws, or how
+many workers, there are.
 
-Source: Efron (1979), Bootstrap methods: another look at the jackknife; Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 6, 8.
+References
+----------
+Efron (1979), Bootstrap methods: another look at the jackknife; Efron and Tibshirani (1993), An Introduction
+to the Bootstrap, ch. 6, 8.
 """
 
 from __future__ import annotations
@@ -42,9 +46,12 @@ from .natural import coordinates, natural, one_thread, parameter
 
 KINDS = ("pairs", "parametric", "cluster")
 PATIENCE = 2.0  # seconds before a progress bar appears
-RUNAWAY = 1e3  # a standard error that grows by this factor along the run belongs to a coefficient that has no maximum
+# a standard error that grows by this factor along the run belongs to a coefficient that has no maximum
+RUNAWAY = 1e3
 
-Refitted = tuple[Tensor | None, bool]  # θ of a draw, None if it has no maximum; whether a constant ran to its boundary
+Refitted = tuple[
+    Tensor | None, bool
+]  # θ of a draw, None if it has no maximum; whether a constant ran to its boundary
 
 
 def bootstrap(
@@ -61,29 +68,43 @@ def bootstrap(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,)
-    draws : how many resamples
-    kind : one of `KINDS`
-    clusters : for "cluster": one array of labels, one a row
-    seed : of the resampling; draw d depends on (seed, d) alone
-    workers : threads, each with a model of its own
+    objective, theta
+        θ̂, (p,)
+    draws
+        how many resamples
+    kind
+        one of `KINDS`
+    clusters
+        for "cluster": one array of labels, one a row
+    seed
+        of the resampling; draw d depends on (seed, d) alone
+    workers
+        threads, each with a model of its own
 
     Returns
     -------
-    a row a draw, a column an estimate, on the natural scale. A draw whose likelihood has no maximum is a row of NaN: `attrs["failed"]`
-    counts them, and a warning names the number. `attrs["boundary"]` counts the draws in which a constant ran to its boundary.
+    pd.DataFrame
+        a row a draw, a column an estimate, on the natural scale. A draw whose likelihood has no maximum is a
+        row of NaN: `attrs["failed"]` counts them, and a warning names the number. `attrs["boundary"]` counts
+        the draws in which a constant ran to its boundary.
 
     Raises
     ------
-    BadArgument : an unknown kind, clusters that do not fit it, a model without `sample`
-    NotConverged : no draw has a maximum
+    BadArgument
+        an unknown kind, clusters that do not fit it, a model without `sample`
+    NotConverged
+        no draw has a maximum
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> bootstrap(fit.objective, fit.theta, draws=3, kind="parametric").notna().all().to_dict()
     {'Intercept': True, 'x': True}
     """
-    found, failed, boundary = refits(objective, theta, draws, kind, clusters=clusters, seed=seed, workers=workers)
+    found, failed, boundary = refits(
+        objective, theta, draws, kind, clusters=clusters, seed=seed, workers=workers
+    )
     values = torch.stack([natural(objective, t) for t in found])
     out = pd.DataFrame(values.numpy(), columns=names_of(objective.model))
     out.attrs |= {"failed": failed, "boundary": boundary, "kind": kind, "seed": seed}
@@ -116,12 +137,14 @@ def refits(
     failed = sum(t is None for t, _ in results)
     if failed == draws:
         raise NotConverged(
-            f"none of the {draws} resamples has a maximum that could be certified: the bootstrap says nothing here. Where a category has "
+            f"none of the {draws} resamples has a maximum that could be certified: the bootstrap says "
+            "nothing here. Where a category has "
             "levels of few rows, a resample may lack one: kind='parametric' keeps every row."
         )
     if failed:
         warnings.warn(
-            f"{failed} of {draws} resamples have no maximum (NaN rows): what is computed from the others is conditional on having one.",
+            f"{failed} of {draws} resamples have no maximum (NaN rows): what is computed from the others is "
+            "conditional on having one.",
             stacklevel=2,
         )
     rows = [torch.full_like(theta, torch.nan) if t is None else t for t, _ in results]
@@ -137,7 +160,8 @@ def _check(objective: Objective, kind: str, draws: int, clusters: Plain, workers
         raise BadArgument(f"workers={workers!r}: a whole number of at least 1 is needed.")
     if any(isinstance(t.robust, Trimmed) for t in objective.terms):
         raise BadArgument(
-            "a resample counts its rows, and Trimmed keeps or leaves out whole ones: it has no bootstrap. th.DensityPower has one."
+            "a resample counts its rows, and Trimmed keeps or leaves out whole ones: it has no bootstrap. "
+            "th.DensityPower has one."
         )
     if (kind == "cluster") != bool(clusters):
         what = (
@@ -151,15 +175,17 @@ def _check(objective: Objective, kind: str, draws: int, clusters: Plain, workers
     if kind == "parametric":
         if len(objective.terms) != 1 or not isinstance(objective.model, Samples):
             raise BadArgument(
-                f"{type(objective.model).__name__} has no sample, from which a parametric bootstrap could draw. Use kind='pairs'."
+                f"{type(objective.model).__name__} has no sample, from which a parametric bootstrap could "
+                "draw. Use kind='pairs'."
             )
         if isinstance(family_of(objective.model), Censored):
             raise BadArgument(
-                "a censored family does not say when a row is censored, so no data can be drawn from it. Use kind='pairs'."
+                "a censored family does not say when a row is censored, so no data can be drawn from it. Use "
+                "kind='pairs'."
             )
 
 
-# ---- resamples ---------------------------------------------------------------------------------------------------------------
+# ---- resamples ---------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -210,11 +236,16 @@ def _recounted(objective: Objective, rng: np.random.Generator, codes: np.ndarray
 
 def _row_count(batch: Batch) -> Tensor:
     """How often each entry of the first index was observed; a row of several terms is one observation."""
-    return batch.count.to(torch.float64) if len(batch.shape) == 1 else torch.ones(len(batch), dtype=torch.float64)
+    return (
+        batch.count.to(torch.float64)
+        if len(batch.shape) == 1
+        else torch.ones(len(batch), dtype=torch.float64)
+    )
 
 
 def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
-    """The same rows with y drawn from the model at θ̂; a row counted c times is c rows, each with a y of its own."""
+    """The same rows with y drawn from the model at θ̂; a row counted c times is c rows, each with a y of its
+    own."""
     term = objective.terms[0]
     target = target_of(term.model)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -224,7 +255,8 @@ def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
             count = batch.count.round()
             if not bool((count == batch.count).all()):
                 raise BadArgument(
-                    "a parametric bootstrap draws y for each observation, and some frequency weights are not whole numbers."
+                    "a parametric bootstrap draws y for each observation, and some frequency weights are not "
+                    "whole numbers."
                 )
             batch = batch[torch.arange(len(batch)).repeat_interleave(count.long())].with_count(
                 torch.ones(int(count.sum()), dtype=torch.float64)
@@ -236,24 +268,28 @@ def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
     return Objective([term.over(source)], objective.priors)
 
 
-# ---- refits ------------------------------------------------------------------------------------------------------------------
+# ---- refits ------------------------------------------------------------------------------------------------
 
 
 def _reference(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """√J_jj at θ̂, and the standard error of each coordinate in its units: what runaway coefficients are measured against."""
+    """√J_jj at θ̂, and the standard error of each coordinate in its units: what runaway coefficients are
+    measured against."""
     J = objective.taylor(theta, order=2).information
     assert J is not None
     scale = J.diagonal().clamp(min=1e-300).sqrt()
     factor = J.factor()
-    growth = torch.ones_like(scale) if factor is None else factor.inverse_diagonal().clamp(min=0).sqrt() * scale
+    growth = (
+        torch.ones_like(scale) if factor is None else factor.inverse_diagonal().clamp(min=0).sqrt() * scale
+    )
     return scale, growth
 
 
 def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -> Refitted:
     """θ of one resample, reached from θ̂.
 
-    A draw fails where Newton cannot certify its end, or where some standard error has grown a thousandfold more than at θ̂ (separation).
-    A constant of the family that runs to its own boundary is an estimate, not a failure: the simpler model is what that draw asks for.
+    A draw fails where Newton cannot certify its end, or where some standard error has grown a thousandfold
+    more than at θ̂ (separation). A constant of the family that runs to its own boundary is an estimate, not a
+    failure: the simpler model is what that draw asks for.
     """
     if quantile.linear(objective):
         programme = quantile.LinearProgramme()
@@ -264,7 +300,9 @@ def _refit(objective: Objective, theta: Tensor, scale: Tensor, growth: Tensor) -
         end = iterate(proximal, objective)
         return (end.theta if proximal.certificate(objective, end).ok else None), False
     bounded = interior_point.applies(objective)
-    solver: SolverLike = InteriorPoint(tolerance=1e-6) if bounded else Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
+    solver: SolverLike = (
+        InteriorPoint(tolerance=1e-6) if bounded else Newton(begin=theta, thin_above=10**18, tolerance=1e-6)
+    )
     state = iterate(solver, objective)
     if state.factor is None or not solver.certificate(objective, state).ok:
         return None, False
@@ -286,14 +324,17 @@ def _at_boundary(objective: Objective, theta: Tensor, j: int) -> bool:
     return abs(value - spec.boundary) < 1e-3 if np.isfinite(spec.boundary) else abs(value) > 1e4
 
 
-# ---- workers -----------------------------------------------------------------------------------------------------------------
+# ---- workers -----------------------------------------------------------------------------------------------
 
 
-def _run(objective: Objective, once: Callable[[Objective, int], Refitted], draws: int, workers: int) -> Iterator[Refitted]:
-    """once(objective, d) for each draw, in order. A worker is a thread; models and data are shared, and nobody writes into them.
+def _run(
+    objective: Objective, once: Callable[[Objective, int], Refitted], draws: int, workers: int
+) -> Iterator[Refitted]:
+    """once(objective, d) for each draw, in order. A worker is a thread; models and data are shared, and
+    nobody writes into them.
 
-    Threads, not processes: a likelihood of one's own is a function that no pickle carries, and torch releases the interpreter's lock
-    where the time goes.
+    Threads, not processes: a likelihood of one's own is a function that no pickle carries, and torch releases
+    the interpreter's lock where the time goes.
     """
     if workers == 1:
         for d in range(draws):

@@ -14,15 +14,20 @@ from ..solvers import closed_form, interior_point
 from .expected import expected
 
 ILL = 1e-3  # a squared pivot below which J is an ill-conditioned matrix
-SINGULAR = 1e-13  # a smaller squared pivot of the scaled information is exact collinearity: its inverse is rounding error
+# a smaller squared pivot of the scaled information is exact collinearity: its inverse is rounding error
+SINGULAR = 1e-13
 KINKED = (
-    "a prior has a kink at zero, where its density has no curvature, so that the maximum has no standard errors, no Wald intervals and tests, "
-    "and no profile. fit.bootstrap() shows how the estimates vary; for errors, fit the coefficients that are not zero to other rows, or use a "
+    "a prior has a kink at zero, where its density has no curvature, so that the maximum has no standard "
+    "errors, no Wald intervals and tests, "
+    "and no profile. fit.bootstrap() shows how the estimates vary; for errors, fit the coefficients that are "
+    "not zero to other rows, or use a "
     "smooth prior such as th.priors.Normal."
 )
 EDGE = (
-    "On that edge the estimates are not normal, however many rows there are: the maximum has no standard errors, no Wald intervals and tests. "
-    "fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the range (log, logit) has no edge."
+    "On that edge the estimates are not normal, however many rows there are: the maximum has no standard "
+    "errors, no Wald intervals and tests. "
+    "fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the range "
+    "(log, logit) has no edge."
 )
 
 
@@ -45,7 +50,8 @@ class Inverse:
 def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
     """A factor of J (of I, if expected) at the objective's θ, in float64.
 
-    A normal linear model whose J is ill-conditioned gets J⁻¹ by QR of its columns instead, whose error is that of X and not of XᵀX.
+    A normal linear model whose J is ill-conditioned gets J⁻¹ by QR of its columns instead, whose error is
+    that of X and not of XᵀX.
     """
     if objective.kinked:
         raise NoCurvature(KINKED)
@@ -61,7 +67,8 @@ def bread(objective: Objective, kind: str = "observed") -> Factor | Inverse:
             return Inverse(V)
     if factor is None or factor.pivot < SINGULAR:
         raise FlatDirection(
-            "the information is not positive definite at these estimates, so they have no covariance: a direction is flat, or this is no "
+            "the information is not positive definite at these estimates, so they have no covariance: a "
+            "direction is flat, or this is no "
             "maximum. Read fit.certificate."
         )
     return factor

@@ -15,11 +15,15 @@
     sparsity    of quantile regression: Hendricks and Koenker's (`sparsity`)
     bootstrap   the covariance of refits to resampled rows (or clusters)
 
-n = Σ c. p counts the coefficients of predictors and no constant (a scale, a dispersion): f is that of Stata's `regress, vce(cluster)` and of
-statsmodels' cov_type="cluster"; Stata's commands for other models leave its second part out.
+n = Σ c. p counts the coefficients of predictors and no constant (a scale, a dispersion): f is that of Stata's
+`regress, vce(cluster)` and of statsmodels' cov_type="cluster"; Stata's commands for other models leave its
+second part out.
 
-Source: White (1982), Maximum likelihood estimation of misspecified models; Liang and Zeger (1986), Longitudinal data analysis using
-generalized linear models; Cameron, Gelbach and Miller (2011), Robust inference with multiway clustering.
+References
+----------
+White (1982), Maximum likelihood estimation of misspecified models; Liang and Zeger (1986), Longitudinal data
+analysis using generalized linear models; Cameron, Gelbach and Miller (2011), Robust inference with multiway
+clustering.
 """
 
 from __future__ import annotations
@@ -61,14 +65,15 @@ DRAWS = 999  # of a bootstrap covariance
 Clusters = Sequence[np.ndarray] | None
 
 
-# ---- which kind --------------------------------------------------------------------------------------------------------------
+# ---- which kind --------------------------------------------------------------------------------------------
 
 
 def default(objective: Objective) -> str:
-    """The kind where none is asked for: the one that is right without further assumptions of the model fitted.
+    """The kind where none is asked for: the one that is right without further assumptions of the model
+    fitted.
 
-    "sandwich" of a robust fit and of one whose weights are not counts, "sparsity" of quantile regression, "ols" of a normal linear model,
-    "observed" otherwise.
+    "sandwich" of a robust fit and of one whose weights are not counts, "sparsity" of quantile regression,
+    "ols" of a normal linear model, "observed" otherwise.
     """
     if importance(objective) or any(term.robust is not None for term in objective.terms):
         return "sandwich"
@@ -78,7 +83,8 @@ def default(objective: Objective) -> str:
 
 
 def linear(objective: Objective) -> bool:
-    """Whether this is a normal linear model whose scale is estimated, by one coefficient and without a prior."""
+    """Whether this is a normal linear model whose scale is estimated, by one coefficient and without a
+    prior."""
     model = objective.model
     if (
         not isinstance(model, Regression)
@@ -87,15 +93,25 @@ def linear(objective: Objective) -> bool:
         or objective.terms[0].robust is not None
     ):
         return False
-    if not isinstance(model.family, Normal) or not isinstance(model.family.parameters["mean"].link, Identity) or model.fixed:
+    if (
+        not isinstance(model.family, Normal)
+        or not isinstance(model.family.parameters["mean"].link, Identity)
+        or model.fixed
+    ):
         return False
     mean, scale = model.predictors
     weighting = objective.terms[0].weights
-    return mean.size > 0 and scale.size == 1 and scale.design.intercept and (weighting is None or _probability(weighting))
+    return (
+        mean.size > 0
+        and scale.size == 1
+        and scale.design.intercept
+        and (weighting is None or _probability(weighting))
+    )
 
 
 def regressors(objective: Objective) -> int:
-    """p: the coefficients of predictors, constants (a scale, a dispersion) not counted; elsewhere the parameters without a constraint."""
+    """p: the coefficients of predictors, constants (a scale, a dispersion) not counted; elsewhere the
+    parameters without a constraint."""
     model = objective.model
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         return sum(free(objective)) or objective.size
@@ -112,11 +128,13 @@ def check(kind: str, clusters: Clusters) -> None:
         raise BadArgument(f"covariance {kind!r}.{hint} Accepted: {', '.join(map(repr, KINDS))}.")
     if kind in CLUSTERED and not clusters:
         raise BadArgument(
-            f"the kind {kind!r} needs by: the column{', or two columns,' * (kind == 'cluster')} whose values identify clusters."
+            f"the kind {kind!r} needs by: the column{', or two columns,' * (kind == 'cluster')} whose values "
+            "identify clusters."
         )
     if clusters is not None and kind not in (*CLUSTERED, "bootstrap"):
         raise BadArgument(
-            f"by names clusters, and the kind is {kind!r}: it takes {', '.join(map(repr, CLUSTERED))} or 'bootstrap'."
+            f"by names clusters, and the kind is {kind!r}: it takes {', '.join(map(repr, CLUSTERED))} or "
+            "'bootstrap'."
         )
     most = 2 if kind == "cluster" else 1
     if clusters is not None and len(clusters) > most:
@@ -124,7 +142,8 @@ def check(kind: str, clusters: Clusters) -> None:
 
 
 def importance(objective: Objective) -> bool:
-    """Whether rows weigh what they would in another population: J⁻¹, for which a weight is a count, is then no covariance."""
+    """Whether rows weigh what they would in another population: J⁻¹, for which a weight is a count, is
+    then no covariance."""
     return any(isinstance(t.weights, Importance | Probability) or _named(t.weights, "importance: ") or _probability(t.weights)
                for t in objective.terms)  # fmt: skip
 
@@ -142,23 +161,28 @@ def refuse_robust(objective: Objective, kind: str) -> None:
     robust = next((term.robust for term in objective.terms if term.robust is not None), None)
     if isinstance(robust, Trimmed) and robust.keep < 1:
         raise NoCurvature(
-            f"{robust}: which rows are kept depends on the rows themselves, and no information of those kept alone says how the estimates vary. "
+            f"{robust}: which rows are kept depends on the rows themselves, and no information of those kept "
+            "alone says how the estimates vary. "
             "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
         )
     if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
-        raise BadArgument(f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use 'sandwich'.")
+        raise BadArgument(
+            f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use "
+            "'sandwich'."
+        )
 
 
 def refuse_importance(objective: Objective, kind: str) -> None:
     refuse_robust(objective, kind)
     if kind in ("observed", "expected", "ols") and importance(objective):
         raise BadArgument(
-            f"the rows have weights that are not counts: the {kind} information says nothing of the error. Where a covariance can "
+            f"the rows have weights that are not counts: the {kind} information says nothing of the error. "
+            "Where a covariance can "
             "be chosen, choose 'sandwich'."
         )
 
 
-# ---- V -----------------------------------------------------------------------------------------------------------------------
+# ---- V -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -167,15 +191,25 @@ class Covariance:
 
     Parameters
     ----------
-    kind : one of `KINDS`
-    bread : of an inverse information or a sandwich; None of a bootstrap
-    stretch : (p,), by which the rows and columns of the bread are multiplied ("ols"); None: 1
-    meat : K of a sandwich; None of an inverse information
-    sums : (f, U) of clusters: K = Σ f UᵀU
-    refits : θ of each draw of a bootstrap
-    df : of Student's t, to which estimates over errors are referred; ∞: the normal
-    clusters : of CR2 and CR3, whose degrees of freedom differ from one linear function to the next
-    by_coordinate : of a fit that was saved without its rows: df of each θ_j, (p,); a function of several has the least of theirs
+    kind
+        one of `KINDS`
+    bread
+        of an inverse information or a sandwich; None of a bootstrap
+    stretch
+        (p,), by which the rows and columns of the bread are multiplied ("ols"); None: 1
+    meat
+        K of a sandwich; None of an inverse information
+    sums
+        (f, U) of clusters: K = Σ f UᵀU
+    refits
+        θ of each draw of a bootstrap
+    df
+        of Student's t, to which estimates over errors are referred; ∞: the normal
+    clusters
+        of CR2 and CR3, whose degrees of freedom differ from one linear function to the next
+    by_coordinate
+        of a fit that was saved without its rows: df of each θ_j, (p,); a function of several has the least of
+        theirs
     """
 
     kind: str
@@ -205,7 +239,11 @@ class Covariance:
 
     def variances(self) -> Tensor:
         """diag V, (p,). A category of thousands of levels stays eliminated."""
-        if isinstance(self.bread, Factor) and self.meat is not None and reduced(self.bread, self.meat) is not None:
+        if (
+            isinstance(self.bread, Factor)
+            and self.meat is not None
+            and reduced(self.bread, self.meat) is not None
+        ):
             return sandwich_diagonal(self.bread, self.meat)
         if self.bread is None or self.meat is not None or self.sums:
             return self.diagonal(torch.eye(self.size, dtype=torch.float64))
@@ -234,7 +272,9 @@ class Covariance:
             return moved if self.stretch is None else moved * self.stretch[:, None]
         V = self.of(torch.eye(len(z), dtype=torch.float64))
         scale = V.diagonal().clamp(min=1e-300).sqrt()
-        values, vectors = torch.linalg.eigh(V / scale[:, None] / scale)  # a sandwich of few rows or clusters may be singular
+        values, vectors = torch.linalg.eigh(
+            V / scale[:, None] / scale
+        )  # a sandwich of few rows or clusters may be singular
         out: Tensor = scale[:, None] * (vectors @ (values.clamp(min=0).sqrt()[:, None] * z))
         return out
 
@@ -244,7 +284,9 @@ class Covariance:
         left = G.to(torch.float64) if self.stretch is None else G.to(torch.float64) * self.stretch
         if self.meat is None and not self.sums:
             return left, self.bread.solve(left.T.contiguous())
-        if self.size > DENSE:  # of very many coefficients K alone may be written out, and of clusters not even that
+        if (
+            self.size > DENSE
+        ):  # of very many coefficients K alone may be written out, and of clusters not even that
             B = self.bread.solve(left.T.contiguous())
             return left, self.bread.solve(self._inside(B))
         return left, self._whole @ left.T
@@ -270,20 +312,27 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
 
     Parameters
     ----------
-    kind : one of `KINDS`; or V itself, made ready before
-    clusters : for "cluster" one or two arrays of labels, for "CR2" and "CR3" one (for "bootstrap" one, or None), one label a row in the
-        source's order
+    kind
+        one of `KINDS`; or V itself, made ready before
+    clusters
+        for "cluster" one or two arrays of labels, for "CR2" and "CR3" one (for "bootstrap" one, or None), one
+        label a row in the source's order
 
     Raises
     ------
-    BadArgument : an unknown kind, clusters that do not fit it, or a kind that the model does not have
-    FlatDirection : the information at θ̂ is not positive definite, so that there is no covariance
-    NoCurvature : a prior has a kink, or the maximum lies on the edge of its parameters' ranges
+    BadArgument
+        an unknown kind, clusters that do not fit it, or a kind that the model does not have
+    FlatDirection
+        the information at θ̂ is not positive definite, so that there is no covariance
+    NoCurvature
+        a prior has a kink, or the maximum lies on the edge of its parameters' ranges
     """
     if isinstance(kind, Covariance):
         return kind
     kept = objective.spread
-    if kept is not None and kind == kept.kind and clusters is None:  # of a fit that was saved without its rows
+    if (
+        kept is not None and kind == kept.kind and clusters is None
+    ):  # of a fit that was saved without its rows
         return Covariance(kind, Inverse(kept.V), df=float(kept.df.min()), by_coordinate=kept.df)
     check(kind, clusters)
     refuse_importance(objective, kind)
@@ -292,7 +341,13 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
 
         return Covariance(
             kind,
-            refits=refits(objective, objective.theta, DRAWS, "pairs" if clusters is None else "cluster", clusters=clusters)[0],
+            refits=refits(
+                objective,
+                objective.theta,
+                DRAWS,
+                "pairs" if clusters is None else "cluster",
+                clusters=clusters,
+            )[0],
         )
     if kind in ("observed", "expected"):
         return Covariance(kind, bread(objective, kind))
@@ -300,7 +355,9 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
         return _ols(objective)
     df = _freedom(objective, kind, clusters)
     if kind == "sparsity" and not quantile.linear(objective):
-        raise BadArgument("covariance='sparsity' is that of quantile regression, family='laplace' or AsymmetricLaplace(q).")
+        raise BadArgument(
+            "covariance='sparsity' is that of quantile regression, family='laplace' or AsymmetricLaplace(q)."
+        )
     if quantile.linear(objective) and kind not in ("HC2", "HC3", "CR2", "CR3"):
         inverse: Factor | Inverse = sparsity.bread(objective)
     else:
@@ -313,14 +370,18 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
         return Covariance(kind, inverse, sums=((1.0, found.sums()),), df=df, clusters=found)
     if kind == "cluster":
         assert clusters is not None
-        return Covariance(kind, inverse, sums=tuple(cluster_sums(objective, clusters, regressors(objective))), df=df)
+        return Covariance(
+            kind, inverse, sums=tuple(cluster_sums(objective, clusters, regressors(objective))), df=df
+        )
     K = meat(objective)
     if kind == "sparsity":
         K = sparsity.meat(objective, K)
     if kind == "HC1":
         n, p = objective.observations, regressors(objective)
         if n <= p:
-            raise BadArgument(f"{n:g} observations and {p} coefficients leave no degree of freedom for covariance='HC1'.")
+            raise BadArgument(
+                f"{n:g} observations and {p} coefficients leave no degree of freedom for covariance='HC1'."
+            )
         K = K.times(n / (n - p))
     return Covariance(kind, inverse, meat=K, df=df)
 
@@ -329,7 +390,8 @@ def _ols(objective: Objective) -> Covariance:
     """The mean's part of J⁻¹, in which σ̂² = Σ c r²/n, times n/(n − p); the scale's as it is."""
     if not linear(objective):
         raise BadArgument(
-            f"covariance='ols' is that of a normal linear model with identity link, an estimated constant scale and no prior; the model is "
+            "covariance='ols' is that of a normal linear model with identity link, an estimated constant "
+            "scale and no prior; the model is "
             f"{family_of(objective.model) or type(objective.model).__name__}. Use 'observed'."
         )
     n, p = objective.observations, objective.model.predictors[0].size
@@ -339,7 +401,8 @@ def _ols(objective: Objective) -> Covariance:
 
 
 def _freedom(objective: Objective, kind: str, clusters: Clusters) -> float:
-    """t's degrees of freedom: G − 1 of clusters (of the fewer, by two columns); n − p of a normal linear model; else ∞, the normal."""
+    """t's degrees of freedom: G − 1 of clusters (of the fewer, by two columns); n − p of a normal linear
+    model; else ∞, the normal."""
     if clusters is not None:
         return float(min(int(codes_of(objective, c).max()) for c in clusters))
     if not linear(objective):
@@ -348,17 +411,23 @@ def _freedom(objective: Objective, kind: str, clusters: Clusters) -> float:
     return n - p if n > p else math.inf
 
 
-# ---- of the estimates --------------------------------------------------------------------------------------------------------
+# ---- of the estimates --------------------------------------------------------------------------------------
 
 
-def natural(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
+def natural(
+    objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None
+) -> Tensor:
     """Var v̂, (q, q): the covariance of the estimates on their natural scale.
 
     Parameters
     ----------
-    objective : at whose maximum θ̂ = `theta` stands, (p,)
-    kind, clusters : as of `prepare`, whose errors it raises
+    objective
+        at whose maximum θ̂ = `theta` stands, (p,)
+    kind, clusters
+        as of `prepare`, whose errors it raises
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> natural(fit.objective, fit.theta, "sandwich").diagonal().sqrt().tolist()
@@ -371,8 +440,11 @@ def natural(objective: Objective, theta: Tensor, kind: str | Covariance = "obser
     return prepared.of(jacobian(objective, theta))
 
 
-def variances(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
-    """diag Var v̂, (q,). Of an elementwise model no p × p matrix is written: a category of thousands of levels stays eliminated."""
+def variances(
+    objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None
+) -> Tensor:
+    """diag Var v̂, (q,). Of an elementwise model no p × p matrix is written: a category of thousands of
+    levels stays eliminated."""
     objective = objective.at(theta)
     prepared = prepare(objective, kind, clusters)
     if prepared.refits is not None or not elementwise(objective.model):
@@ -380,7 +452,9 @@ def variances(objective: Objective, theta: Tensor, kind: str | Covariance = "obs
     return slopes(objective, theta) ** 2 * prepared.variances()[own_places(objective)]
 
 
-def freedom(objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None) -> Tensor:
+def freedom(
+    objective: Objective, theta: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None
+) -> Tensor:
     """t's degrees of freedom of each estimate, (q,)."""
     objective = objective.at(theta)
     prepared = prepare(objective, kind, clusters)
@@ -390,7 +464,11 @@ def freedom(objective: Objective, theta: Tensor, kind: str | Covariance = "obser
 
 
 def project(
-    objective: Objective, theta: Tensor, G: Tensor, kind: str | Covariance = "observed", clusters: Clusters = None
+    objective: Objective,
+    theta: Tensor,
+    G: Tensor,
+    kind: str | Covariance = "observed",
+    clusters: Clusters = None,
 ) -> Tensor:
     """G V Gᵀ, (m, m), for any G of (m, p): the covariance of linear functions of θ̂."""
     return prepare(objective.at(theta), kind, clusters).of(G)

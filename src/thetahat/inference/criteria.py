@@ -16,33 +16,45 @@ from .bread import bread
 from .meat import meat, reduced
 
 
-def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observations: float) -> dict[str, float]:
+def criteria(
+    objective: Objective, theta: Tensor, log_likelihood: float, observations: float
+) -> dict[str, float]:
     """AIC, AICc, BIC and TIC, in units of −2 nats: smaller is better.
 
         AIC = −2ℓ + 2p        AICc = AIC + 2p(p + 1)/(n − p − 1)        BIC = −2ℓ + p·log n        TIC = −2ℓ + 2·tr(J⁻¹ K)
 
-    p is the length of θ; under a prior the effective number tr((J + P)⁻¹J), which is smaller: a coefficient that its prior holds near zero is
-    no free parameter.
+    p is the length of θ; under a prior the effective number tr((J + P)⁻¹J), which is smaller: a coefficient
+    that its prior holds near zero is no free parameter.
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,)
-    log_likelihood : ℓ(θ̂), priors not included, nats
-    observations : n = Σ count
+    objective, theta
+        θ̂, (p,)
+    log_likelihood
+        ℓ(θ̂), priors not included, nats
+    observations
+        n = Σ count
 
     Returns
     -------
-    name → value. AICc is ∞ where n ≤ p + 1; TIC is NaN where the information is singular. J is the information of the objective and K
-    the sum of squared scores (`covariance`): TIC is AIC where the model is true, and stays right where it is not.
+    dict[str, float]
+        name → value. AICc is ∞ where n ≤ p + 1; TIC is NaN where the information is singular. J is the
+        information of the objective and K the sum of squared scores (`covariance`): TIC is AIC where the
+        model is true, and stays right where it is not.
 
     Raises
     ------
-    NoCurvature : a prior has a kink
+    NoCurvature
+        a prior has a kink
 
-    Source: Gray (1992), Flexible methods for analyzing survival data using splines (the effective number); Akaike (1973);
-    Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics and a
-    criterion of model fitting.
+    References
+    ----------
+    Gray (1992), Flexible methods for analyzing survival data using splines (the effective number); Akaike
+    (1973); Hurvich and Tsai (1989); Schwarz (1978); Takeuchi (1976), Distribution of informational statistics
+    and a criterion of model fitting.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> {name: round(value, 3) for name, value in criteria(fit.objective, fit.theta, fit.log_likelihood, 5).items()}
@@ -50,7 +62,8 @@ def criteria(objective: Objective, theta: Tensor, log_likelihood: float, observa
     """
     if objective.kinked:
         raise NoCurvature(
-            "AIC, BIC and TIC count the parameters of a maximum of the likelihood, and under a prior with a kink it is not known how many that "
+            "AIC, BIC and TIC count the parameters of a maximum of the likelihood, and under a prior with a "
+            "kink it is not known how many that "
             "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
         )
     return counted(parameters(objective, theta), log_likelihood, observations) | {
@@ -63,7 +76,8 @@ def parameters(objective: Objective, theta: Tensor) -> float:
 
     Raises
     ------
-    NoCurvature : a prior has a kink
+    NoCurvature
+        a prior has a kink
     """
     if not objective.priors:
         return objective.size
@@ -80,7 +94,8 @@ def parameters(objective: Objective, theta: Tensor) -> float:
 
 
 def counted(p: float, log_likelihood: float, n: float) -> dict[str, float]:
-    """AIC, AICc and BIC: those that need p and n alone, and no row of the data (a fit that was loaded from a file has them)."""
+    """AIC, AICc and BIC: those that need p and n alone, and no row of the data (a fit that was loaded from a
+    file has them)."""
     deviance = -2 * log_likelihood
     aic = deviance + 2 * p
     aicc = aic + 2 * p * (p + 1) / (n - p - 1) if n > p + 1 else math.inf

@@ -29,20 +29,30 @@ def delta(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,)
-    function : dict of estimate name → scalar tensor, on the natural scale; returns a tensor, or a dict of label → tensor
-    kind, clusters : the covariance V of θ̂ (`inference.covariance`)
+    objective, theta
+        θ̂, (p,)
+    function
+        dict of estimate name → scalar tensor, on the natural scale; returns a tensor, or a dict of label →
+        tensor
+    kind, clusters
+        the covariance V of θ̂ (`inference.covariance`)
 
     Returns
     -------
-    columns estimate and standard_error, a row an entry; `attrs["covariance"]` is F V Fᵀ as an array.
+    pd.DataFrame
+        columns estimate and standard_error, a row an entry; `attrs["covariance"]` is F V Fᵀ as an array.
 
     Raises
     ------
-    BadArgument : the function asks for a name that no estimate has, or returns something else than tensors
+    BadArgument
+        the function asks for a name that no estimate has, or returns something else than tensors
 
-    Source: Doob (1935), The limiting distributions of certain statistics; Oehlert (1992), A note on the delta method.
+    References
+    ----------
+    Doob (1935), The limiting distributions of certain statistics; Oehlert (1992), A note on the delta method.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> delta(fit.objective, fit.theta, lambda v: {"rate ratio": torch.exp(v["x"])}).round(4).to_dict("index")
@@ -53,10 +63,16 @@ def delta(
         leaf = theta.clone().requires_grad_()
         values = natural_of(objective.model, leaf[places])
         labels, flat = _outputs(_call(function, _Values(zip(names, values, strict=True))))
-        rows = [torch.autograd.grad(v, leaf, retain_graph=True, allow_unused=True)[0] if v.requires_grad else None for v in flat]
+        rows = [
+            torch.autograd.grad(v, leaf, retain_graph=True, allow_unused=True)[0] if v.requires_grad else None
+            for v in flat
+        ]
     F = torch.stack([torch.zeros_like(theta) if r is None else r for r in rows]).to(torch.float64)
     V = project(objective, theta, F, kind, clusters)
-    table = {"estimate": [float(v.detach()) for v in flat], "standard_error": V.diagonal().clamp(min=0).sqrt().tolist()}
+    table = {
+        "estimate": [float(v.detach()) for v in flat],
+        "standard_error": V.diagonal().clamp(min=0).sqrt().tolist(),
+    }
     out = pd.DataFrame(table, index=pd.Index(labels))
     out.attrs["covariance"] = V.numpy()
     return out
@@ -89,7 +105,8 @@ def _outputs(result: Data) -> tuple[list[str], list[Tensor]]:
     for label, part in parts.items():
         if not isinstance(part, Tensor):
             raise BadArgument(
-                f"the function returned {type(part).__name__} for {label!r}. Accepted: a tensor, or a dict of label → tensor."
+                f"the function returned {type(part).__name__} for {label!r}. Accepted: a tensor, or a dict "
+                "of label → tensor."
             )
         entries = part.reshape(-1)
         labels += [str(label)] if part.ndim == 0 else [f"{label}[{i}]" for i in range(len(entries))]

@@ -2,13 +2,17 @@
 
     I = Σ_i w_i X_iᵀ E[s_i s_iᵀ] X_i,      s_i = ∂ log p(Y | η_i)/∂η,  Y ~ p(· | η_i)
 
-E[s sᵀ] = −E[∂s/∂η] (Bartlett's second identity), and is positive semidefinite by construction. `quadrature` takes the mean over y.
+E[s sᵀ] = −E[∂s/∂η] (Bartlett's second identity), and is positive semidefinite by construction. `quadrature`
+takes the mean over y.
 
 Of a likelihood of one's own that returns `Normal().log_prob(y, μ(θ), σ(θ))`:   I = Σ_i w_i (∂μ_i ∂μ_iᵀ + 2·∂σ_i ∂σ_iᵀ) / σ_i²
 
 For a canonical link the curvature is free of y, and the expected information is the observed one.
 
-Source: Efron and Hinkley (1978), Assessing the accuracy of the maximum likelihood estimator: observed versus expected Fisher information.
+References
+----------
+Efron and Hinkley (1978), Assessing the accuracy of the maximum likelihood estimator: observed versus expected
+Fisher information.
 """
 
 from __future__ import annotations
@@ -33,20 +37,29 @@ def expected(objective: Objective) -> Information:
 
     Raises
     ------
-    BadArgument : the model is neither a Regression nor normal, or its family cannot say how y is distributed
+    BadArgument
+        the model is neither a Regression nor normal, or its family cannot say how y is distributed
     """
     model = objective.model
     first = next(iter(objective.terms[0].source.batches(model)))
-    if len(objective.terms) == 1 and not isinstance(model, Regression) and normal_rows(model, first) is not None:
-        return _with_priors(objective, total(partial(_of_normal, objective.terms[0]), objective.terms[0].source, model))
+    if (
+        len(objective.terms) == 1
+        and not isinstance(model, Regression)
+        and normal_rows(model, first) is not None
+    ):
+        return _with_priors(
+            objective, total(partial(_of_normal, objective.terms[0]), objective.terms[0].source, model)
+        )
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         raise BadArgument(
-            "the expected information is that of a regression, or of a likelihood of one's own that returns Normal().log_prob(y, mean, scale) "
+            "the expected information is that of a regression, or of a likelihood of one's own that returns "
+            "Normal().log_prob(y, mean, scale) "
             f"itself; the model is a {type(model).__name__}. Use covariance='observed' or 'sandwich'."
         )
     if isinstance(model.family, Censored):
         raise BadArgument(
-            f"{model.family} does not say when a row is censored, so nothing can be averaged over. Use covariance='observed'."
+            f"{model.family} does not say when a row is censored, so nothing can be averaged over. Use "
+            "covariance='observed'."
         )
     term = objective.terms[0]
 
@@ -78,7 +91,8 @@ def _of_normal(term: LogLikelihood, batch: Batch) -> Information:
 
 @torch.no_grad()
 def outer_products(model: Regression, batch: Batch) -> Pairs:
-    """E[s_a s_b] of each row, a ≤ b over the estimated parameters, each (n,). Rows with equal η are evaluated once."""
+    """E[s_a s_b] of each row, a ≤ b over the estimated parameters, each (n,). Rows with equal η are evaluated
+    once."""
     eta = [e.expand(len(batch)) for e in model.eta(batch, model.coefficients.detach())]
     extras = model.extras(batch)
     table, back = torch.unique(torch.stack([*eta, *extras.values()]), dim=1, return_inverse=True)

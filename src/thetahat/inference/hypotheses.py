@@ -6,8 +6,8 @@
     product      = factor {("*" | "/") factor}
     factor       = number | name | "`" name "`" | "(" sum ")"
 
-A name is that of an estimate, whatever is in it: "C(region)[T.b]", "x:z". Names are matched as they stand, the longest first; columns in
-them may be in backticks, as formulas write them.
+A name is that of an estimate, whatever is in it: "C(region)[T.b]", "x:z". Names are matched as they stand,
+the longest first; columns in them may be in backticks, as formulas write them.
 """
 
 from __future__ import annotations
@@ -54,19 +54,27 @@ def parse(hypothesis: str | Sequence[str], names: Sequence[str]) -> Restrictions
 
     Parameters
     ----------
-    hypothesis : "x = 0", "x = z", "2*x + z = 1", "x = z = 0", "x = 0, z = 1", or a list of such
-    names : of the estimates
+    hypothesis
+        "x = 0", "x = z", "2*x + z = 1", "x = z = 0", "x = 0, z = 1", or a list of such
+    names
+        of the estimates
 
     Raises
     ------
-    BadArgument : what cannot be read, a name that no estimate has, a product of names, restrictions that contradict or repeat each other
+    BadArgument
+        what cannot be read, a name that no estimate has, a product of names, restrictions that contradict or
+        repeat each other
 
+    Examples
+    --------
     >>> parse("2*x - `z` = 1, x = z", ["x", "z"]).R.tolist()
     [[2.0, -1.0], [1.0, -1.0]]
     """
     texts = [hypothesis] if isinstance(hypothesis, str) else list(hypothesis)
     if not texts or not all(isinstance(t, str) for t in texts):
-        raise BadArgument(f"a hypothesis is text such as 'x = 0', or a list of such; received {hypothesis!r}.")
+        raise BadArgument(
+            f"a hypothesis is text such as 'x = 0', or a list of such; received {hypothesis!r}."
+        )
     rows: list[Linear] = []
     for text in texts:
         rows += _Parser(text, names).restrictions()
@@ -83,8 +91,14 @@ def _check(R: np.ndarray, r: np.ndarray, text: str) -> None:
     rank = int((s > RANK).sum())
     if rank < len(R):
         finite = np.where(np.isfinite(r), r, 0.0) / norms
-        what = "contradict" if np.abs(U[:, rank:].T @ finite).max() > 1e-9 * (1 + np.abs(finite).max()) else "repeat"
-        raise BadArgument(f"the restrictions of {text!r} {what} each other: {len(R)} are given, {rank} are independent.")
+        what = (
+            "contradict"
+            if np.abs(U[:, rank:].T @ finite).max() > 1e-9 * (1 + np.abs(finite).max())
+            else "repeat"
+        )
+        raise BadArgument(
+            f"the restrictions of {text!r} {what} each other: {len(R)} are given, {rank} are independent."
+        )
 
 
 class _Parser:
@@ -96,7 +110,7 @@ class _Parser:
         self.at = 0
         self._tokenise()
 
-    # ---- tokens ----------------------------------------------------------------------------------------------------------
+    # ---- tokens --------------------------------------------------------------------------------------------
 
     def _tokenise(self) -> None:
         longest, text, i = sorted(self.names, key=len, reverse=True), self.text, 0
@@ -125,7 +139,8 @@ class _Parser:
     def _end(self, name: str, i: int) -> int | None:
         """Where a name that stands at i ends; None: it does not stand there. 'x' is not found in 'xy'.
 
-        Columns may be in backticks, as a formula writes them, or not: "`site name`[T.b]" is "site name[T.b]". They are closed within the name.
+        Columns may be in backticks, as a formula writes them, or not: "`site name`[T.b]" is "site name[T.b]".
+        They are closed within the name.
         """
         text, quotes = self.text, 0
         for character in name.replace("`", ""):
@@ -143,10 +158,11 @@ class _Parser:
 
     def _error(self, what: str) -> BadArgument:
         return BadArgument(
-            f"the hypothesis {self.text!r} cannot be read: {what}. It is like 'x = 0', 'x = z', '2*x + z = 1', 'x = 0, z = 0'."
+            f"the hypothesis {self.text!r} cannot be read: {what}. It is like 'x = 0', 'x = z', '2*x + z = "
+            "1', 'x = 0, z = 0'."
         )
 
-    # ---- grammar ---------------------------------------------------------------------------------------------------------
+    # ---- grammar -------------------------------------------------------------------------------------------
 
     def restrictions(self) -> list[Linear]:
         out: list[Linear] = []
@@ -214,7 +230,9 @@ class _Parser:
                 raise self._error("a bracket is not closed")
             return inner
         raise self._error(
-            f"{self.tokens[self.at][1]!r} is not expected there" if self.at < len(self.tokens) else "it ends too early"
+            f"{self.tokens[self.at][1]!r} is not expected there"
+            if self.at < len(self.tokens)
+            else "it ends too early"
         )
 
 

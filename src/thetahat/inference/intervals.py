@@ -41,31 +41,42 @@ def intervals(
         profile     {ψ : 2(ℓ̂ − ℓ_p(ψ)) ≤ χ²_{1, level}}
         bootstrap   the (1 ± level)/2 quantiles of the refits
 
-    t is the quantile of Student's distribution with the degrees of freedom of V (`covariance`): ∞, the normal, but n − p of a normal linear
-    model and G − 1 of clusters. The scale of a normal linear model has, with V = "ols", the exact interval σ̂ √(n/χ²_{n−p}).
+    t is the quantile of Student's distribution with the degrees of freedom of V (`covariance`): ∞, the
+    normal, but n − p of a normal linear model and G − 1 of clusters. The scale of a normal linear model has,
+    with V = "ols", the exact interval σ̂ √(n/χ²_{n−p}).
 
-    A scale's Wald interval is found on the logarithm and so never reaches below 0; the profile's and the percentile's respect any
-    reparametrisation of themselves.
+    A scale's Wald interval is found on the logarithm and so never reaches below 0; the profile's and the
+    percentile's respect any reparametrisation of themselves.
+
+    BadArgument, FlatDirection, NotConverged
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,), a maximum
-    level : of confidence
-    kind : one of `KINDS`
-    parameters : for those alone; None: all
-    covariance, clusters : V of the Wald interval (`inference.covariance`); for the bootstrap, clusters are drawn whole
-    draws, seed : of the bootstrap
+    objective, theta
+        θ̂, (p,), a maximum
+    level
+        of confidence
+    kind
+        one of `KINDS`
+    parameters
+        for those alone; None: all
+    covariance, clusters
+        V of the Wald interval (`inference.covariance`); for the bootstrap, clusters are drawn whole
+    draws, seed
+        of the bootstrap
 
     Returns
     -------
-    columns low and high. `attrs["endpoints"]` says of each profile endpoint how it was found.
+    pd.DataFrame
+        columns low and high. `attrs["endpoints"]` says of each profile endpoint how it was found.
 
-    Raises
-    ------
-    BadArgument, FlatDirection, NotConverged
+    References
+    ----------
+    Pawitan (2001), In All Likelihood, ch. 2 and 9; Efron and Tibshirani (1993), An Introduction to the
+    Bootstrap, ch. 13.
 
-    Source: Pawitan (2001), In All Likelihood, ch. 2 and 9; Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 13.
-
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> intervals(fit.objective, fit.theta, 0.9, "profile", parameters=["x"]).round(3).to_dict("list")
@@ -79,7 +90,8 @@ def intervals(
         raise BadArgument(f"covariance={covariance!r} makes Wald intervals; a {kind} interval takes none.")
     if kind == "profile" and clusters is not None:
         raise BadArgument(
-            "by names clusters, and a profile interval takes none: the likelihood itself holds the rows independent."
+            "by names clusters, and a profile interval takes none: the likelihood itself holds the rows "
+            "independent."
         )
     wanted = find(objective, parameters)
     attrs: dict[str, object] = {"level": level, "kind": kind}
@@ -101,7 +113,12 @@ def intervals(
 
 
 def _wald(
-    objective: Objective, theta: Tensor, level: float, kind: str | Covariance, clusters: Clusters, wanted: list[int]
+    objective: Objective,
+    theta: Tensor,
+    level: float,
+    kind: str | Covariance,
+    clusters: Clusters,
+    wanted: list[int],
 ) -> np.ndarray:
     objective = objective.at(theta)
     V = prepare(objective, kind, clusters)
@@ -119,13 +136,16 @@ def _wald(
             ends[-1] = _scale(objective, theta, V.df, level)
     rest = [i for i in wanted if places[i] is None]
     if rest:
-        error = spread(objective, theta, V).diagonal()[rest].sqrt() * float(student.ppf((1 + level) / 2, V.df))
+        error = spread(objective, theta, V).diagonal()[rest].sqrt() * float(
+            student.ppf((1 + level) / 2, V.df)
+        )
         ends[rest] = torch.stack([values[rest] - error, values[rest] + error], 1)
     return ends[wanted].sort(1).values.numpy()
 
 
 def _quantiles(V: Covariance, at: Tensor, size: int, level: float) -> Tensor:
-    """t of each wanted coordinate of θ; the normal's quantile where it has infinitely many degrees of freedom."""
+    """t of each wanted coordinate of θ; the normal's quantile where it has infinitely many degrees of
+    freedom."""
     df = torch.full((len(at),), V.df, dtype=torch.float64)
     if V.clusters is not None:
         G = torch.zeros(len(at), size, dtype=torch.float64)
@@ -137,7 +157,8 @@ def _quantiles(V: Covariance, at: Tensor, size: int, level: float) -> Tensor:
 
 
 def _scale(objective: Objective, theta: Tensor, df: float, level: float) -> Tensor:
-    """The ends of σ of a normal linear model, from Σ c r² / σ² ~ χ²_{n−p}; on the scale of its link where it is no constant."""
+    """The ends of σ of a normal linear model, from Σ c r² / σ² ~ χ²_{n−p}; on the scale of its link where
+    it is no constant."""
     n = objective.observations
     ratio = np.sqrt(n / chi2.ppf([(1 + level) / 2, (1 - level) / 2], df))
     moved = [theta.clone(), theta.clone()]

@@ -1,4 +1,5 @@
-"""The sum of squared scores: what a sandwich has on its inside, by rows, by the groups of a batch, or by clusters.
+"""The sum of squared scores: what a sandwich has on its inside, by rows, by the groups of a batch, or by
+clusters.
 
     K = Σ_u s_u s_uᵀ,      s_u = Σ_{i in unit u} c_i w_i s_i
 
@@ -36,7 +37,9 @@ def meat(objective: Objective) -> Information:
         outer = term.scored.outer if isinstance(term.scored, Regression) else None
         first = next(iter(term.source.batches(term.model)))
         if first.grouped:
-            U = _sums(objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy())
+            U = _sums(
+                objective, terms, lambda batch, start: batch.group.reshape(len(batch), -1)[:, 0].numpy()
+            )
             part = Information(U.T @ U)
         elif outer is not None and len(terms) == 1 and len(first.shape) == 1:
             part = total(_squared(term, outer), term.source, term.model)
@@ -65,18 +68,25 @@ def sharing(objective: Objective) -> list[list[LogLikelihood]]:
     return list(groups.values())
 
 
-def _squared(term: LogLikelihood, outer: Callable[[Batch, Tensor | None], Information]) -> Callable[[Batch], Information]:
+def _squared(
+    term: LogLikelihood, outer: Callable[[Batch, Tensor | None], Information]
+) -> Callable[[Batch], Information]:
     return lambda batch: outer(batch, _meat_weight(term, batch))
 
 
 def _meat_weight(term: LogLikelihood, batch: Batch) -> Tensor | None:
     """c · w²."""
     weight = term.weight(batch)
-    return weight if weight is None or term.weights is None else torch.where(batch.count > 0, weight**2 / batch.count, 0.0)
+    return (
+        weight
+        if weight is None or term.weights is None
+        else torch.where(batch.count > 0, weight**2 / batch.count, 0.0)
+    )
 
 
 def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Tensor:
-    """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further indices of a term (time)."""
+    """c · w · s of each entry of the first index, (n, p), summed over the terms and over the further
+    indices of a term (time)."""
     out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
     for term in terms:
         s = scores(term.scored, batch).to(torch.float64)
@@ -95,7 +105,9 @@ def _outer(objective: Objective, terms: list[LogLikelihood], batch: Batch) -> Te
     return s.T @ s
 
 
-def _sums(objective: Objective, terms: list[LogLikelihood], label: Callable[[Batch, int], np.ndarray]) -> Tensor:
+def _sums(
+    objective: Objective, terms: list[LogLikelihood], label: Callable[[Batch, int], np.ndarray]
+) -> Tensor:
     """u_g = Σ_{i in g} c w s, a row a group. `label(batch, first row)` names the group of each row."""
     found: dict[Level, int] = {}
     parts: list[tuple[Tensor, Tensor]] = []
@@ -121,7 +133,8 @@ def numbered(objective: Objective, term: LogLikelihood) -> Iterator[tuple[int, B
 
 
 def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -> list[tuple[float, Tensor]]:
-    """(f, U), U (G, p) the score of each cluster: K = Σ f UᵀU. By two columns K_A + K_B − K_{A∩B}, each with its own f.
+    """(f, U), U (G, p) the score of each cluster: K = Σ f UᵀU. By two columns K_A + K_B − K_{A∩B}, each with
+    its own f.
 
     f = G/(G − 1) · (n − 1)/(n − p), n = Σ c
     """
@@ -133,7 +146,8 @@ def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -
     n = objective.observations
     if n <= p:
         raise BadArgument(
-            f"{n:g} observations and {p} coefficients leave no degree of freedom for the cluster's small-sample factor."
+            f"{n:g} observations and {p} coefficients leave no degree of freedom for the cluster's "
+            "small-sample factor."
         )
     out = []
     for sign, codes in zip(signs, labels, strict=True):
@@ -141,7 +155,11 @@ def cluster_sums(objective: Objective, clusters: Sequence[np.ndarray], p: int) -
         U = torch.zeros(groups, objective.size, dtype=torch.float64)
         for terms in sharing(objective):
             for start, batch in numbered(objective, terms[0]):
-                U.index_add_(0, torch.from_numpy(codes[start : start + len(batch)]), unit_scores(objective, terms, batch))
+                U.index_add_(
+                    0,
+                    torch.from_numpy(codes[start : start + len(batch)]),
+                    unit_scores(objective, terms, batch),
+                )
         out.append((sign * (groups / (groups - 1)) * ((n - 1) / (n - p)), U))
     return out
 
@@ -151,16 +169,20 @@ def codes_of(objective: Objective, labels: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    BadArgument : not one label a row, a missing label, or fewer than two clusters
+    BadArgument
+        not one label a row, a missing label, or fewer than two clusters
     """
     labels = np.asarray(labels).reshape(-1)
     rows = {t[0].source.size for t in sharing(objective)}
     if rows != {len(labels)}:
-        raise BadArgument(f"by has {len(labels)} labels, and the fit {', '.join(map(str, rows))} rows: one label a row.")
+        raise BadArgument(
+            f"by has {len(labels)} labels, and the fit {', '.join(map(str, rows))} rows: one label a row."
+        )
     codes, seen = pd.factorize(labels)
     if (codes < 0).any():
         raise BadArgument(
-            f"by is missing in row {int(np.flatnonzero(codes < 0)[0])} of those that were fitted. Every row needs a cluster."
+            f"by is missing in row {int(np.flatnonzero(codes < 0)[0])} of those that were fitted. Every row "
+            "needs a cluster."
         )
     if len(seen) < 2:
         raise BadArgument(f"by has one value only ({seen[0]!r}): a covariance needs several clusters.")
@@ -170,8 +192,9 @@ def codes_of(objective: Objective, labels: np.ndarray) -> np.ndarray:
 def sandwich_diagonal(factor: Factor | Inverse, K: Information) -> Tensor:
     """diag J⁻¹ K J⁻¹ by the blocks of both.
 
-    With R = E D⁻¹ and S the Schur complement, J⁻¹ = F + Pᵀ S⁻¹ P, F = diag(0, D⁻¹), P = [I, −Rᵀ]. K has the same zero pattern as J
-    (two levels of a category never meet in a row), so every product below is (L, m) or smaller.
+    With R = E D⁻¹ and S the Schur complement, J⁻¹ = F + Pᵀ S⁻¹ P, F = diag(0, D⁻¹), P = [I, −Rᵀ]. K has the
+    same zero pattern as J (two levels of a category never meet in a row), so every product below is (L, m) or
+    smaller.
     """
     inner = reduced(factor, K)
     if inner is None:

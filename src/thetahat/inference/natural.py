@@ -1,9 +1,10 @@
-"""θ and what is reported of it: the map from θ to the natural values, its derivative, and its inverse one coordinate at a time.
+"""θ and what is reported of it: the map from θ to the natural values, its derivative, and its inverse one
+coordinate at a time.
 
     v = natural(θ),      G = ∂v/∂θ
 
-An estimate is *elementwise* where v_i is a monotone function of one θ_j alone (a coefficient, a scale): its intervals are found on
-θ_j, and mapped. The parts of a simplex or of an ordered vector are not.
+An estimate is *elementwise* where v_i is a monotone function of one θ_j alone (a coefficient, a scale): its
+intervals are found on θ_j, and mapped. The parts of a simplex or of an ordered vector are not.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ _inside, _before = 0, 1
 
 @contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost more than they bring.
+    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost
+    more than they bring.
 
-    The number is torch's, of the whole process: of several callers at once the last one out puts back what the first one found.
+    The number is torch's, of the whole process: of several callers at once the last one out puts back what
+    the first one found.
     """
     global _inside, _before
     if not when:
@@ -92,7 +95,8 @@ def elementwise(model: nn.Module) -> bool:
 
 
 def coordinates(objective: Objective) -> list[int | None]:
-    """For each estimate, the coordinate of the objective's θ of which alone it is a function; None where there is none."""
+    """For each estimate, the coordinate of the objective's θ of which alone it is a function; None where
+    there is none."""
     own = own_places(objective).tolist()
     return [None if j is None else own[j] for j in _coordinates(objective.model)]
 
@@ -139,7 +143,8 @@ def _linear(model: ModelLike) -> list[bool]:
 
 
 def _innermost(model: ModelLike, index: int) -> tuple[ModelLike, int]:
-    """The component that has an estimate of a mixture, and its index there; of another model, itself. (A weight is the mixture's own.)"""
+    """The component that has an estimate of a mixture, and its index there; of another model, itself. (A
+    weight is the mixture's own.)"""
     if not isinstance(model, Mixture) or index < model.k:
         return model, index
     index -= model.k
@@ -151,7 +156,8 @@ def _innermost(model: ModelLike, index: int) -> tuple[ModelLike, int]:
 
 
 def parameter(objective: Objective, index: int) -> Parameter | None:
-    """The family's parameter of which an estimate is the natural value; None for coefficients and for models of one's own."""
+    """The family's parameter of which an estimate is the natural value; None for coefficients and for
+    models of one's own."""
     return _parameter(*_innermost(objective.model, index))
 
 
@@ -168,7 +174,8 @@ def unconstrained(objective: Objective, index: int, value: float) -> float:
 
     Raises
     ------
-    BadArgument : the value is outside the range
+    BadArgument
+        the value is outside the range
     """
     name, v = names_of(objective.model)[index], torch.tensor(float(value), dtype=torch.float64)
     model, index = _innermost(objective.model, index)
@@ -189,7 +196,8 @@ def find(objective: Objective, names: str | Sequence[str] | None) -> list[int]:
 
     Raises
     ------
-    BadArgument : no estimate has that name; the nearest is named
+    BadArgument
+        no estimate has that name; the nearest is named
     """
     known = names_of(objective.model)
     if names is None:

@@ -2,25 +2,29 @@
 
     ℓ_p(ψ) = max {ℓ(θ) : v(θ) = ψ},      r(ψ) = sign(ψ − ψ̂)·√(2(ℓ̂ − ℓ_p(ψ)))
 
-An endpoint of the interval is where r = ±√χ²_{1, level}. Its θ solves, for the multiplier λ = dℓ_p/dψ and a = ∂v/∂θ,
+An endpoint of the interval is where r = ±√χ²_{1, level}. Its θ solves, for the multiplier λ = dℓ_p/dψ and a =
+∂v/∂θ,
 
     ∂ℓ/∂θ = λ a,      ℓ(θ) = ℓ̂ − r²/2
 
-jointly, by Newton's method: no refit at each trial ψ. With M = J + λ ∂²v/∂θ² (J alone for a coordinate of θ), u = M⁻¹ ∂ℓ/∂θ and
-w = M⁻¹a, one step is
+jointly, by Newton's method: no refit at each trial ψ. With M = J + λ ∂²v/∂θ² (J alone for a coordinate of θ),
+u = M⁻¹ ∂ℓ/∂θ and w = M⁻¹a, one step is
 
     d = u − λ' w,      λ' = −sign(r)·√(2(ℓ + ½ uᵀ∂ℓ/∂θ − ℓ̂ + r²/2) / aᵀw)
 
-one pass over the data and one factorisation each; the first, from θ̂, is shared by all endpoints. It ends when d is shorter than
-`CLOSE` standard errors; the last d is still taken, so that what remains is of the order of its square.
+one pass over the data and one factorisation each; the first, from θ̂, is shared by all endpoints. It ends
+when d is shorter than `CLOSE` standard errors; the last d is still taken, so that what remains is of the
+order of its square.
 
-An estimate v that is an increasing or decreasing function of one θ_j has the profile of θ_j: its endpoints are mapped. Where ℓ_p stays
-above the level for ever, the endpoint is the end of the parameter's range.
+An estimate v that is an increasing or decreasing function of one θ_j has the profile of θ_j: its endpoints
+are mapped. Where ℓ_p stays above the level for ever, the endpoint is the end of the parameter's range.
 
 With a prior, ℓ is the objective: the log-likelihood and the log-prior.
 
-Source: Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence intervals, Appl. Statist. 37; Murphy and
-van der Vaart (2000), On profile likelihood.
+References
+----------
+Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence intervals, Appl.
+Statist. 37; Murphy and van der Vaart (2000), On profile likelihood.
 """
 
 from __future__ import annotations
@@ -54,12 +58,18 @@ class Endpoint:
 
     Parameters
     ----------
-    value : ψ on the natural scale; the end of the range where `status` is "unbounded"
-    theta : (p,) the whole constrained maximum there; None if unbounded
-    root : r, signed by the scale of θ_j
-    status : "solved" (jointly), "bracketed" (by refits), or "unbounded" (ℓ_p never falls so far)
-    error : an estimate of how far ψ still is from the root, in standard errors
-    passes : over the data
+    value
+        ψ on the natural scale; the end of the range where `status` is "unbounded"
+    theta
+        (p,) the whole constrained maximum there; None if unbounded
+    root
+        r, signed by the scale of θ_j
+    status
+        "solved" (jointly), "bracketed" (by refits), or "unbounded" (ℓ_p never falls so far)
+    error
+        an estimate of how far ψ still is from the root, in standard errors
+    passes
+        over the data
     """
 
     value: float
@@ -94,7 +104,11 @@ class Peak:
 
     def psi(self, theta: Tensor) -> float:
         """ψ: θ_j, or v(θ) where it is not a function of one coordinate."""
-        return float(theta[self.coordinate]) if self.coordinate is not None else float(natural(self.objective, theta)[self.index])
+        return (
+            float(theta[self.coordinate])
+            if self.coordinate is not None
+            else float(natural(self.objective, theta)[self.index])
+        )
 
     def value_at(self, psi: float) -> float:
         """The natural value of ψ."""
@@ -112,20 +126,29 @@ def endpoints(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,), a maximum
-    level : of confidence, between 0 and 1
-    parameters : for those alone; None: all
+    objective, theta
+        θ̂, (p,), a maximum
+    level
+        of confidence, between 0 and 1
+    parameters
+        for those alone; None: all
 
     Returns
     -------
-    name → (low, high) on the natural scale.
+    dict[str, tuple[Endpoint, Endpoint]]
+        name → (low, high) on the natural scale.
 
     Raises
     ------
-    BadArgument : an unknown name or level; weights that are no frequencies
-    FlatDirection : the information at θ̂ is singular
-    NotConverged : an endpoint could not be found, or a higher maximum was
+    BadArgument
+        an unknown name or level; weights that are no frequencies
+    FlatDirection
+        the information at θ̂ is singular
+    NotConverged
+        an endpoint could not be found, or a higher maximum was
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> low, high = endpoints(fit.objective, fit.theta, parameters="x")["x"]
@@ -139,28 +162,39 @@ def endpoints(
         for peak in _peaks(objective, theta, find(objective, parameters)):
             first = _endpoint(peak, radius, theta + radius / peak.error * peak.direction)
             start = theta - radius / peak.error * peak.direction
-            if first.theta is not None:  # θ(r) = θ̂ + r·t + r²·q + …: the far side of r shows q, so that the other starts with it
+            if (
+                first.theta is not None
+            ):  # θ(r) = θ̂ + r·t + r²·q + …: the far side of r shows q, so that the other starts with it
                 start = first.theta - 2 * radius / peak.error * peak.direction
             second = _endpoint(peak, -radius, start)
             out[peak.name] = (second, first) if second.value <= first.value else (first, second)
         return out
 
 
-def curve(objective: Objective, theta: Tensor, parameter: str, points: int = 21, level: float = 0.99) -> pd.DataFrame:
+def curve(
+    objective: Objective, theta: Tensor, parameter: str, points: int = 21, level: float = 0.99
+) -> pd.DataFrame:
     """The profile log-likelihood of one estimate, out to where its interval of this level ends.
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,), a maximum
-    parameter : the estimate's name
-    points : how many, at equal steps of r: half of them on each side of θ̂
-    level : of the interval that is covered
+    objective, theta
+        θ̂, (p,), a maximum
+    parameter
+        the estimate's name
+    points
+        how many, at equal steps of r: half of them on each side of θ̂
+    level
+        of the interval that is covered
 
     Returns
     -------
-    columns value (natural scale), log_likelihood (nats, relative to the maximum) and root (r: a straight line where the likelihood is
-    normal), by increasing value.
+    pd.DataFrame
+        columns value (natural scale), log_likelihood (nats, relative to the maximum) and root (r: a straight
+        line where the likelihood is normal), by increasing value.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> curve(fit.objective, fit.theta, "x", points=3, level=0.95).round(3).to_numpy().tolist()
@@ -175,7 +209,9 @@ def curve(objective: Objective, theta: Tensor, parameter: str, points: int = 21,
         sides = [_side(peak, radius, points // 2), _side(peak, -radius, points // 2)]
         rows = [(peak.value_at(peak.psi(theta)), 0.0, 0.0)]
         rows += [(p.value, -0.5 * p.root**2, p.root) for side in sides for p in side]
-        out = pd.DataFrame(rows, columns=["value", "log_likelihood", "root"]).sort_values("value", ignore_index=True)
+        out = pd.DataFrame(rows, columns=["value", "log_likelihood", "root"]).sort_values(
+            "value", ignore_index=True
+        )
         at = int((out["root"] == 0).to_numpy().argmax())
         out["root"] = out["root"].abs().where(out.index >= at, -out["root"].abs())
         return out
@@ -195,11 +231,13 @@ def _peaks(objective: Objective, theta: Tensor, wanted: Sequence[int]) -> list[P
     """One factorisation of J at θ̂, one solve for all the wanted directions."""
     if any(t.robust is not None for t in objective.terms):
         raise BadArgument(
-            "a robust fit does not maximise a likelihood, and has no χ² profile. Use kind='wald' with covariance='sandwich'."
+            "a robust fit does not maximise a likelihood, and has no χ² profile. Use kind='wald' with "
+            "covariance='sandwich'."
         )
     if any(t.weights is not None for t in objective.terms):
         raise BadArgument(
-            "the terms are weighted, and a weighted log-likelihood has no χ² profile. Use kind='wald' with covariance='sandwich'."
+            "the terms are weighted, and a weighted log-likelihood has no χ² profile. Use kind='wald' with "
+            "covariance='sandwich'."
         )
     if quantile.applies(objective):
         raise BadArgument(quantile.KINK.format(family=objective.model.family, what="profile"))
@@ -213,7 +251,10 @@ def _peaks(objective: Objective, theta: Tensor, wanted: Sequence[int]) -> list[P
         else:
             A[places[i], k] = 1.0
     D = factor.solve(A) if not isinstance(factor, Inverse) else factor.matrix @ A
-    return [Peak(objective, theta, value, i, places[i], D[:, k].clone(), slopes.get(i)) for k, i in enumerate(wanted)]
+    return [
+        Peak(objective, theta, value, i, places[i], D[:, k].clone(), slopes.get(i))
+        for k, i in enumerate(wanted)
+    ]
 
 
 def _slope(objective: Objective, theta: Tensor, index: int) -> Tensor:
@@ -226,11 +267,13 @@ def _slope(objective: Objective, theta: Tensor, index: int) -> Tensor:
 
 def _bend(objective: Objective, theta: Tensor, index: int) -> Tensor:
     """∂²v/∂θ², (p, p)."""
-    out: Tensor = torch.autograd.functional.hessian(lambda t: natural_of(objective.model, t[own_places(objective)])[index], theta)
+    out: Tensor = torch.autograd.functional.hessian(
+        lambda t: natural_of(objective.model, t[own_places(objective)])[index], theta
+    )
     return out
 
 
-# ---- one endpoint --------------------------------------------------------------------------------------------------------------
+# ---- one endpoint ------------------------------------------------------------------------------------------
 
 
 def _endpoint(peak: Peak, root: float, start: Tensor) -> Endpoint:
@@ -244,16 +287,20 @@ def _endpoint(peak: Peak, root: float, start: Tensor) -> Endpoint:
             found = _refitted(peak, root, reached)
     if found is None:
         raise NotConverged(
-            f"the {'upper' if root > 0 else 'lower'} end of the profile of {peak.name!r} could not be found: on the way the likelihood "
-            "has no constrained maximum that could be certified. Look at fit.profile(…) with a lower level, or use kind='bootstrap'."
+            f"the {'upper' if root > 0 else 'lower'} end of the profile of {peak.name!r} could not be found: "
+            "on the way the likelihood "
+            "has no constrained maximum that could be certified. Look at fit.profile(…) with a lower level, "
+            "or use kind='bootstrap'."
         )
     return found
 
 
 def _direct(peak: Peak, end: Endpoint) -> bool:
-    """Whether no valley lies between θ̂ and the end, where log p is not known to be concave: three points of the chord are looked at.
+    """Whether no valley lies between θ̂ and the end, where log p is not known to be concave: three points of
+    the chord are looked at.
 
-    ℓ on the chord is a lower bound of the profile. Below the level it shows nothing for certain, and the curve is followed instead.
+    ℓ on the chord is a lower bound of the profile. Below the level it shows nothing for certain, and the
+    curve is followed instead.
     """
     if is_concave(peak.objective.model) or end.theta is None:
         return True
@@ -345,11 +392,12 @@ def _refitted(peak: Peak, root: float, reached: Endpoint | None) -> Endpoint | N
     return out
 
 
-# ---- a curve -------------------------------------------------------------------------------------------------------------------
+# ---- a curve -----------------------------------------------------------------------------------------------
 
 
 def _side(peak: Peak, radius: float, m: int) -> list[Endpoint]:
-    """m points at r = radius/m, …, radius, each predicted from those before it; by refits in ψ where the curve in r ends."""
+    """m points at r = radius/m, …, radius, each predicted from those before it; by refits in ψ where the
+    curve in r ends."""
     out: list[Endpoint] = []
     tangent = peak.direction / peak.error
     for k in range(1, m + 1):
@@ -366,7 +414,9 @@ def _side(peak: Peak, radius: float, m: int) -> list[Endpoint]:
 def _extrapolated(known: list[tuple[float, Tensor]], r: float, tangent: Tensor) -> Tensor:
     """θ(r) by the polynomial through θ̂, its tangent there, and the last points."""
     (_, origin), *rest = known
-    scaled = [(q, (theta - origin - q * tangent) / q**2) for q, theta in rest]  # (θ(r) − θ̂ − r·t)/r² is smooth in r
+    scaled = [
+        (q, (theta - origin - q * tangent) / q**2) for q, theta in rest
+    ]  # (θ(r) − θ̂ − r·t)/r² is smooth in r
     if len(scaled) == 1:
         curvature = scaled[0][1]
     else:
@@ -379,7 +429,8 @@ def _beyond(peak: Peak, radius: float, done: list[Endpoint], m: int) -> list[End
     """m further points of the side, at equal steps of ψ, by constrained refits."""
     if peak.coordinate is None:
         raise NotConverged(
-            f"the profile of {peak.name!r} could not be followed beyond {len(done)} points of its side. Use a lower level."
+            f"the profile of {peak.name!r} could not be followed beyond {len(done)} points of its side. Use "
+            "a lower level."
         )
     refits = Refits(peak.objective, peak.coordinate, peak.theta, peak.value, peak.error)
     origin = peak.psi(peak.theta)

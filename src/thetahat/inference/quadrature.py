@@ -1,10 +1,13 @@
 """Means over y of products of scores, E[s_a s_b], row by row: sums for a mass, integrals for a density.
 
-A density is integrated in the coordinate t of `families.integration`, in which it falls off exponentially at both ends. Steps are halved, row
-by row, until ∫ p dy is 1 and E[s²] no longer moves. Rows that do not settle (a density with an edge, an angle), and families with kinks,
-are integrated over the quantile instead: ∫₀¹ s sᵀ(Q(u)) du, u = Φ(z), by the same rule in z.
+A density is integrated in the coordinate t of `families.integration`, in which it falls off exponentially at
+both ends. Steps are halved, row by row, until ∫ p dy is 1 and E[s²] no longer moves. Rows that do not settle
+(a density with an edge, an angle), and families with kinks, are integrated over the quantile instead: ∫₀¹ s
+sᵀ(Q(u)) du, u = Φ(z), by the same rule in z.
 
-Source: Trefethen and Weideman (2014), The exponentially convergent trapezoidal rule, SIAM Review 56.
+References
+----------
+Trefethen and Weideman (2014), The exponentially convergent trapezoidal rule, SIAM Review 56.
 """
 
 from __future__ import annotations
@@ -15,13 +18,26 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from ..families.integration import BLOCK, REACH, Pairs, Rows, inside_of, mapping, needs_quantile, range_of, reach, scale_of
+from ..families.integration import (
+    BLOCK,
+    REACH,
+    Pairs,
+    Rows,
+    inside_of,
+    mapping,
+    needs_quantile,
+    range_of,
+    reach,
+    scale_of,
+)
 
 STEPS, MOST = 64, 8192  # nodes of the first rule, and of the last
 MASS, CHANGE = (
     1e-9,
     1e-6,
-)  # what ∫ p may miss, and by what E[s²] may change when the step is halved (its own error is the square of that)
+    # what ∫ p may miss, and by what E[s²] may change when the step is halved (its own error is the square of
+    # that)
+)
 STEP, KINKED = 1 / 8, 1 / 512  # its step; across a kink the rule converges but as the square of it
 
 
@@ -30,7 +46,8 @@ def mean(rows: Rows) -> Pairs:
 
     Raises
     ------
-    BadArgument : the family has no quantile where one is needed
+    BadArgument
+        the family has no quantile where one is needed
     """
     support, measure = rows.family.support, rows.family.measure
     if measure == "mass":
@@ -53,10 +70,12 @@ def mean(rows: Rows) -> Pairs:
 
 def _add(out: Pairs, s: list[Tensor], weight: Tensor) -> None:
     for (a, b), value in out.items():
-        value += torch.where(weight > 0, s[a] * s[b] * weight, 0.0).sum(1)  # where p = 0 the score is not defined, and not needed
+        value += torch.where(weight > 0, s[a] * s[b] * weight, 0.0).sum(
+            1
+        )  # where p = 0 the score is not defined, and not needed
 
 
-# ---- masses ----------------------------------------------------------------------------------------------------------------------
+# ---- masses ------------------------------------------------------------------------------------------------
 
 
 def _sum(rows: Rows, low: Tensor, n: int) -> Pairs:
@@ -68,7 +87,7 @@ def _sum(rows: Rows, low: Tensor, n: int) -> Pairs:
     return out
 
 
-# ---- densities, in t -------------------------------------------------------------------------------------------------------------
+# ---- densities, in t ---------------------------------------------------------------------------------------
 
 
 def _by_density(rows: Rows, at_zero: Tensor, out: Pairs) -> Tensor:
@@ -102,7 +121,7 @@ def _by_density(rows: Rows, at_zero: Tensor, out: Pairs) -> Tensor:
     return torch.cat([left, torch.nonzero(~falls).reshape(-1)])
 
 
-# ---- densities, over the quantile ------------------------------------------------------------------------------------------------
+# ---- densities, over the quantile --------------------------------------------------------------------------
 
 
 def _by_quantile(rows: Rows, at: Tensor, at_zero: Tensor, out: Pairs) -> None:
@@ -110,12 +129,16 @@ def _by_quantile(rows: Rows, at: Tensor, at_zero: Tensor, out: Pairs) -> None:
     needs_quantile(rows)
     support = rows.family.support
     step = STEP if rows.family.smooth else KINKED
-    z = torch.arange(-REACH + step / 2, REACH, step, dtype=torch.float64)  # midpoints: a kink at the median is not a node
+    z = torch.arange(
+        -REACH + step / 2, REACH, step, dtype=torch.float64
+    )  # midpoints: a kink at the median is not a node
     u, weight = ndtr(z), torch.exp(-0.5 * z * z) * (step / math.sqrt(2 * math.pi))
     for part in torch.arange(len(rows)).split(max(1, BLOCK // len(z))):
         some, rest = rows.take(part), 1 - at_zero[part, None]
         y = some.of("quantile", at_zero[part, None] + rest * u)
-        y = y.clamp(inside_of(support.low, 1.0), inside_of(support.high, -1.0))  # a quantile may round to the end of the support
+        y = y.clamp(
+            inside_of(support.low, 1.0), inside_of(support.high, -1.0)
+        )  # a quantile may round to the end of the support
         _, s = some.scores(y)
         piece = some.zeros()
         _add(piece, s, weight * rest)

@@ -1,6 +1,8 @@
-"""Constrained refits: the profile log-likelihood at a given value of one coordinate, and its root by bracketing.
+"""Constrained refits: the profile log-likelihood at a given value of one coordinate, and its root by
+bracketing.
 
-The slow road of a profile, for where the joint solution fails: ℓ_p stays above the level, or is far from quadratic.
+The slow road of a profile, for where the joint solution fails: ℓ_p stays above the level, or is far from
+quadratic.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ class Refits:
 
     Parameters
     ----------
-    objective, index : ψ = θ_index
-    theta, value : θ̂, (p,), and ℓ̂
-    error : the standard error of ψ̂
+    objective, index
+        ψ = θ_index
+    theta, value
+        θ̂, (p,), and ℓ̂
+    error
+        the standard error of ψ̂
     """
 
     def __init__(self, objective: Objective, index: int, theta: Tensor, value: float, error: float):
@@ -39,7 +44,8 @@ class Refits:
         self.passes, self.width = 0, 0.0
 
     def at(self, psi: float, near: Tensor | None = None) -> tuple[Tensor | None, float]:
-        """θ that maximises ℓ with θ_index = psi, and ℓ_p(psi). θ is None where it is not certified: ℓ_p is then at least that value."""
+        """θ that maximises ℓ with θ_index = psi, and ℓ_p(psi). θ is None where it is not certified: ℓ_p is
+        then at least that value."""
         start = self._predicted(psi) if near is None else near.clone()
         start[self.index] = psi
         free = torch.ones(len(start), dtype=torch.bool)
@@ -59,7 +65,9 @@ class Refits:
         theta = restricted.lift(state.theta)
         if state.value > self.value + HIGHER:
             names = names_of(self.objective.model)
-            raise higher(names[self.index] if self.index < len(names) else str(self.index), state.value - self.value)
+            raise higher(
+                names[self.index] if self.index < len(names) else str(self.index), state.value - self.value
+            )
         if not solver.certificate(restricted, state).ok:
             return None, state.value
         self.known[psi] = theta
@@ -74,9 +82,14 @@ class Refits:
         return t0 + (psi - p0) / (p1 - p0) * (t1 - t0)
 
     def root(self, root: float, reached: Tensor | None, stride: float) -> tuple[float, Tensor | None] | None:
-        """ψ and θ with r(ψ) = root; (±∞, None) where the profile never falls so far; None where it cannot be told.
+        """ψ and θ with r(ψ) = root; (±∞, None) where the profile never falls so far; None where it cannot be
+        told.
 
-        reached : a constrained maximum on the way, from where to seek (None: θ̂); stride : the first step of ψ, doubled until it is beyond
+        Parameters
+        ----------
+        reached
+            a constrained maximum on the way, from where to seek (None: θ̂); stride : the first step of ψ,
+            doubled until it is beyond
         """
         sign, target = math.copysign(1.0, root), self.value - 0.5 * root * root
         inside = float(self.theta[self.index])
@@ -126,7 +139,8 @@ class Refits:
 def higher(name: str, nats: float) -> NotConverged:
     """The error for a fit that its own profile shows to be a local maximum."""
     return NotConverged(
-        f"along the profile of {name!r} the objective is {nats:.3g} nats higher than at the fit: the fit is a local maximum. "
+        f"along the profile of {name!r} the objective is {nats:.3g} nats higher than at the fit: the fit is "
+        "a local maximum. "
         "Fit again from other starts."
     )
 

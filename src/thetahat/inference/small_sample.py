@@ -1,22 +1,29 @@
-"""Sandwiches whose scores are corrected for leverage: HC2 and HC3 of rows, CR2 and CR3 of clusters; Satterthwaite's degrees of freedom.
+"""Sandwiches whose scores are corrected for leverage: HC2 and HC3 of rows, CR2 and CR3 of clusters;
+Satterthwaite's degrees of freedom.
 
-With I = L Lᵀ the expected information, s_u the score of a unit (a row, a cluster), I_u what it adds to I, and M_u = L⁻¹ I_u L⁻ᵀ:
+With I = L Lᵀ the expected information, s_u the score of a unit (a row, a cluster), I_u what it adds to I, and
+M_u = L⁻¹ I_u L⁻ᵀ:
 
     K = Σ_u a_u a_uᵀ,      a_u = L (1 − M_u)^{−δ} L⁻¹ s_u,      δ = ½ (HC2, CR2), 1 (HC3, CR3)
 
-Of a normal linear model a_u = X_uᵀ (1 − H_uu)^{−δ} r_u / σ², H the hat matrix: MacKinnon and White's, and Bell and McCaffrey's with a
-working covariance of 1. I⁻¹a_u for δ = 1 is (I − I_u)⁻¹ s_u: one step of Newton's method without the unit, the jackknife. Where 1 − M_u is
-singular (a unit alone decides a coefficient, and its score there is 0) the inverse is Moore and Penrose's. Of a normal linear model the figures
-are those of R's sandwich and clubSandwich; of others CR2 takes the root on the scale of working residuals over their standard deviation, where
-clubSandwich takes another: standard errors differ by tenths of a percent.
+Of a normal linear model a_u = X_uᵀ (1 − H_uu)^{−δ} r_u / σ², H the hat matrix: MacKinnon and White's, and
+Bell and McCaffrey's with a working covariance of 1. I⁻¹a_u for δ = 1 is (I − I_u)⁻¹ s_u: one step of Newton's
+method without the unit, the jackknife. Where 1 − M_u is singular (a unit alone decides a coefficient, and its
+score there is 0) the inverse is Moore and Penrose's. Of a normal linear model the figures are those of R's
+sandwich and clubSandwich; of others CR2 takes the root on the scale of working residuals over their standard
+deviation, where clubSandwich takes another: standard errors differ by tenths of a percent.
 
-Satterthwaite: cᵀV̂c is matched to a χ² whose degrees of freedom, under a working model of independent rows, are (tr P)² / tr P²,
+Satterthwaite: cᵀV̂c is matched to a χ² whose degrees of freedom, under a working model of independent rows,
+are (tr P)² / tr P²,
 
     P_uv = 1[u = v] q_uᵀM_u q_u − (M_u q_u)ᵀ(M_v q_v),      q_u = (1 − M_u)^{−δ} L⁻¹ c
 
-Source: MacKinnon and White (1985), Some heteroskedasticity-consistent covariance matrix estimators with improved finite sample properties;
-Bell and McCaffrey (2002), Bias reduction in standard errors for linear regression with multi-stage samples; Pustejovsky and Tipton (2018),
-Small-sample methods for cluster-robust variance estimation and hypothesis testing in fixed effects models, §2.
+References
+----------
+MacKinnon and White (1985), Some heteroskedasticity-consistent covariance matrix estimators with improved
+finite sample properties; Bell and McCaffrey (2002), Bias reduction in standard errors for linear regression
+with multi-stage samples; Pustejovsky and Tipton (2018), Small-sample methods for cluster-robust variance
+estimation and hypothesis testing in fixed effects models, §2.
 """
 
 from __future__ import annotations
@@ -62,13 +69,17 @@ def root_of(objective: Objective) -> Root:
 
     Raises
     ------
-    FlatDirection : the information is not positive definite
+    FlatDirection
+        the information is not positive definite
     """
     J = expected(objective).dense().to(torch.float64)
     scale = J.diagonal().clamp(min=1e-300).sqrt()
     factor, info = torch.linalg.cholesky_ex(J / scale[:, None] / scale)
     if int(info) != 0:
-        raise FlatDirection("the expected information is not positive definite at these estimates, so they have no covariance.")
+        raise FlatDirection(
+            "the expected information is not positive definite at these estimates, so they have no "
+            "covariance."
+        )
     return Root(scale, factor)
 
 
@@ -124,11 +135,15 @@ def by_clusters(objective: Objective, kind: str, labels: np.ndarray) -> Clustere
     groups = int(codes.max()) + 1
     if groups * p * p > CELLS:
         raise BadArgument(
-            f"covariance={kind!r} holds a matrix of {p} × {p} for each of {groups} clusters: {groups * p * p * 8 / 2**30:.1f} GiB. "
+            f"covariance={kind!r} holds a matrix of {p} × {p} for each of {groups} clusters: "
+            f"{groups * p * p * 8 / 2**30:.1f} GiB. "
             "Use covariance='cluster'."
         )
     root = root_of(objective)
-    scores, information = torch.zeros(groups, p, dtype=torch.float64), torch.zeros(groups, p, p, dtype=torch.float64)
+    scores, information = (
+        torch.zeros(groups, p, dtype=torch.float64),
+        torch.zeros(groups, p, p, dtype=torch.float64),
+    )
     for start, batch in numbered(objective, term):
         here = torch.from_numpy(codes[start : start + len(batch)])
         count, own = _weights(objective, batch)
@@ -142,7 +157,8 @@ def by_clusters(objective: Objective, kind: str, labels: np.ndarray) -> Clustere
 
 
 def _rows(model: Regression, batch: Batch, root: Root, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Z = C^½ X L⁻ᵀ, (n, k, p), and e = C^−½ s, (n, k): C = w E[s sᵀ] of each row, so that ZᵀZ = M and Zᵀe = L⁻¹ Xᵀs."""
+    """Z = C^½ X L⁻ᵀ, (n, k, p), and e = C^−½ s, (n, k): C = w E[s sᵀ] of each row, so that ZᵀZ = M and Zᵀe
+    = L⁻¹ Xᵀs."""
     n, k = len(batch), len(model.predictors)
     C = torch.zeros(n, k, k, dtype=torch.float64)
     for (a, b), value in outer_products(model, batch).items():
@@ -153,7 +169,9 @@ def _rows(model: Regression, batch: Batch, root: Root, weight: Tensor) -> tuple[
     back = torch.where(some, 1 / half, 0.0)
     score = torch.stack([s.expand(n) for s in model.row_derivatives(batch, order=1)[1]], 1) * weight[:, None]
     ones, none = torch.ones(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-    X = torch.stack([model.gradient_rows(batch, [ones if i == j else none for i in range(k)]) for j in range(k)], 1)
+    X = torch.stack(
+        [model.gradient_rows(batch, [ones if i == j else none for i in range(k)]) for j in range(k)], 1
+    )
     white = root.inverse(X.reshape(n * k, -1).T.contiguous()).T.reshape(n, k, -1)
     Z = torch.einsum("nab,nb,ncb,ncp->nap", vectors, half, vectors, white)
     return Z, torch.einsum("nab,nb,ncb,nc->na", vectors, back, vectors, score)
@@ -175,11 +193,19 @@ def _power(values: Tensor, power: float) -> Tensor:
 
 def _regression(objective: Objective, kind: str) -> Regression:
     model = objective.model
-    if not isinstance(model, Regression) or len(objective.terms) != 1 or objective.terms[0].robust is not None:
+    if (
+        not isinstance(model, Regression)
+        or len(objective.terms) != 1
+        or objective.terms[0].robust is not None
+    ):
         raise BadArgument(
-            f"covariance={kind!r} corrects for the leverage of rows in a regression; the model is a {type(model).__name__}. "
+            f"covariance={kind!r} corrects for the leverage of rows in a regression; the model is a "
+            f"{type(model).__name__}. "
             "Use 'sandwich', or 'cluster'."
         )
     if quantile.applies(objective):
-        raise BadArgument(f"covariance={kind!r} is not that of quantile regression. Use 'sparsity', 'sandwich', or 'cluster'.")
+        raise BadArgument(
+            f"covariance={kind!r} is not that of quantile regression. Use 'sparsity', 'sandwich', or "
+            "'cluster'."
+        )
     return model

@@ -1,19 +1,24 @@
-"""The covariance of quantile regression: Hendricks and Koenker's sandwich, from the density of y at the fitted quantile.
+"""The covariance of quantile regression: Hendricks and Koenker's sandwich, from the density of y at the
+fitted quantile.
 
     V = H⁻¹ · q(1 − q) Σ c x xᵀ · H⁻¹,      H = Σ_i c_i f_i x_i x_iᵀ,      f_i = 2h / (x_iᵀβ̂(q + h) − x_iᵀβ̂(q − h))
 
-The check function's kink has no curvature: what takes its place is the density f_i of y at its own quantile, a difference quotient of the
-quantile function, of which two further linear programmes are the fits. It may differ from row to row, and the errors need be neither Laplace nor of
-equal spread. The bandwidth is Hall and Sheather's for an interval of 95 %, halved until q ± h lies between 0 and 1:
+The check function's kink has no curvature: what takes its place is the density f_i of y at its own quantile,
+a difference quotient of the quantile function, of which two further linear programmes are the fits. It may
+differ from row to row, and the errors need be neither Laplace nor of equal spread. The bandwidth is Hall and
+Sheather's for an interval of 95 %, halved until q ± h lies between 0 and 1:
 
     h = n^{−1/3} z^{2/3} (1.5 φ(x)² / (2x² + 1))^{1/3},      z = Φ⁻¹(0.975), x = Φ⁻¹(q)
 
-Chosen by simulation: 300 replicates of normal, t, exponential and growing errors, q = ½ and 0.9, 50 to 1,000 rows. It covered 91 to 99 %;
-Powell's kernel estimate 83 to 100 %, too wide for the median and too narrow for a high quantile of skewed errors. It is R's
-summary.rq(se = "nid"); benchmarks/coverage.py has its coverage.
+Chosen by simulation: 300 replicates of normal, t, exponential and growing errors, q = ½ and 0.9, 50 to 1,000
+rows. It covered 91 to 99 %; Powell's kernel estimate 83 to 100 %, too wide for the median and too narrow for
+a high quantile of skewed errors. It is R's summary.rq(se = "nid"); benchmarks/coverage.py has its coverage.
 
-Source: Hendricks and Koenker (1992), Hierarchical spline models for conditional quantiles and the demand for electricity; Hall and Sheather
-(1988), On the distribution of a studentized quantile; Koenker (2005), Quantile Regression, §3.4.2.
+References
+----------
+Hendricks and Koenker (1992), Hierarchical spline models for conditional quantiles and the demand for
+electricity; Hall and Sheather (1988), On the distribution of a studentized quantile; Koenker (2005), Quantile
+Regression, §3.4.2.
 """
 
 from __future__ import annotations
@@ -28,12 +33,16 @@ from ..likelihood import Information, Objective
 from ..models.information import Factor
 from ..solvers import quantile
 
-LEAST = float(np.finfo(float).eps) ** (2 / 3)  # what a difference of two fitted quantiles is above zero, of their size
+LEAST = float(np.finfo(float).eps) ** (
+    2 / 3
+)  # what a difference of two fitted quantiles is above zero, of their size
 
 
 def bandwidth(n: float, level: float) -> float:
     """Hall and Sheather's h, such that 0 < level ± h < 1.
 
+    Examples
+    --------
     >>> round(bandwidth(100, 0.5), 4)
     0.2093
     """
@@ -45,11 +54,13 @@ def bandwidth(n: float, level: float) -> float:
 
 
 def bread(objective: Objective) -> Factor:
-    """A factor of J, in which f_i stands where a smooth family has its curvature; of log σ the expected information, Σ c.
+    """A factor of J, in which f_i stands where a smooth family has its curvature; of log σ the expected
+    information, Σ c.
 
     Raises
     ------
-    FlatDirection : the fitted quantiles cross in so many rows that H is singular
+    FlatDirection
+        the fitted quantiles cross in so many rows that H is singular
     """
     X, y, w, level, step, sigma = _data(objective)
     n = float(w.sum())
@@ -65,14 +76,16 @@ def bread(objective: Objective) -> Factor:
     factor = Information(A).factor()
     if factor is None:
         raise FlatDirection(
-            "the density of y at the fitted quantile cannot be estimated from these rows: there are too few near it. "
+            "the density of y at the fitted quantile cannot be estimated from these rows: there are too few "
+            "near it. "
             "fit.bootstrap() shows how the estimates vary."
         )
     return factor
 
 
 def meat(objective: Objective, squared: Information) -> Information:
-    """K with q(1 − q) in the place of each row's squared score of the location: the same mean, and no noise."""
+    """K with q(1 − q) in the place of each row's squared score of the location: the same mean, and no
+    noise."""
     X, _, w, level, step, sigma = _data(objective)
     A = squared.dense().clone()
     p = X.shape[1]
@@ -84,5 +97,7 @@ def _data(objective: Objective) -> tuple[np.ndarray, np.ndarray, np.ndarray, flo
     """X, y, w; q; by how much ∂log p/∂location jumps at y, in units of 1/σ; σ."""
     model = objective.model
     X, y, w = quantile.rows(objective)
-    sigma = float(torch.exp(objective.theta[-1])) if len(model.predictors) == 2 else float(model.fixed["scale"])
+    sigma = (
+        float(torch.exp(objective.theta[-1])) if len(model.predictors) == 2 else float(model.fixed["scale"])
+    )
     return X, y, w, quantile.level_of(model.family), 2.0 if isinstance(model.family, Laplace) else 1.0, sigma

@@ -1,4 +1,5 @@
-"""Tests of hypotheses on the estimates: Wald's, the likelihood ratio, the score; and Vuong's of two models that are not nested.
+"""Tests of hypotheses on the estimates: Wald's, the likelihood ratio, the score; and Vuong's of two models
+that are not nested.
 
 With H: R θ = r of m restrictions, θ̃ the maximum under H, J the information:
 
@@ -6,10 +7,14 @@ With H: R θ = r of m restrictions, θ̃ the maximum under H, J the information:
     likelihood_ratio    2(ℓ(θ̂) − ℓ(θ̃))
     score               ∂ℓ(θ̃)ᵀ J(θ̃)⁻¹ ∂ℓ(θ̃)
 
-each χ²_m where H is true. ν is that of `covariance` (n − p of a normal linear model, G − 1 of clusters; of CR2 and CR3 the least of
-Satterthwaite's over the restrictions). A restriction on an estimate that is a function of one θ_j ("scale = 1") is one on θ_j (log scale = 0).
+each χ²_m where H is true. ν is that of `covariance` (n − p of a normal linear model, G − 1 of clusters; of
+CR2 and CR3 the least of Satterthwaite's over the restrictions). A restriction on an estimate that is a
+function of one θ_j ("scale = 1") is one on θ_j (log scale = 0).
 
-Source: Wald (1943); Wilks (1938); Rao (1948); Engle (1984), Wald, likelihood ratio, and Lagrange multiplier tests in econometrics.
+References
+----------
+Wald (1943); Wilks (1938); Rao (1948); Engle (1984), Wald, likelihood ratio, and Lagrange multiplier tests in
+econometrics.
 """
 
 # ruff: noqa: PT028 (`test` is not pytest's)
@@ -50,13 +55,20 @@ class Test:
 
     Parameters
     ----------
-    hypothesis : as it was written
-    kind : "wald", "likelihood_ratio", "score", "vuong"
-    statistic : χ² for the first three (F, which is χ² / df, where df_error is finite), z for Vuong's
-    df : degrees of freedom; None for a z
-    p_value : two-sided for a z
-    note : what else must be known of the reference distribution
-    df_error : of an F, the degrees of freedom of its denominator; None of a χ² and a z
+    hypothesis
+        as it was written
+    kind
+        "wald", "likelihood_ratio", "score", "vuong"
+    statistic
+        χ² for the first three (F, which is χ² / df, where df_error is finite), z for Vuong's
+    df
+        degrees of freedom; None for a z
+    p_value
+        two-sided for a z
+    note
+        what else must be known of the reference distribution
+    df_error
+        of an F, the degrees of freedom of its denominator; None of a χ² and a z
     """
 
     __test__ = False  # pytest collects classes of this name
@@ -71,7 +83,13 @@ class Test:
 
     def __str__(self) -> str:
         p = f"p = {self.p_value:.4f}" if self.p_value >= 1e-4 else f"p = {self.p_value:.1e}"
-        which = "z" if self.df is None else f"χ²({self.df})" if self.df_error is None else f"F({self.df}, {self.df_error:.4g})"
+        which = (
+            "z"
+            if self.df is None
+            else f"χ²({self.df})"
+            if self.df_error is None
+            else f"F({self.df}, {self.df_error:.4g})"
+        )
         shown = f"{which} = {self.statistic:.4g}"
         note = f" ({self.note})" if self.note else ""
         return printable(f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}{note}")
@@ -94,23 +112,36 @@ def test(
 
     Parameters
     ----------
-    objective, theta : θ̂, (p,), a maximum
-    hypothesis : "x = 0", "x = z", "2*x + z = 1", ["x = 0", "z = 1"], "scale = 1", "dispersion = 0" (`inference.hypotheses`)
-    kind : one of `KINDS`
-    covariance, clusters : V of Wald's; for the score "observed" or "expected" information at θ̃; the likelihood ratio takes none
+    objective, theta
+        θ̂, (p,), a maximum
+    hypothesis
+        "x = 0", "x = z", "2*x + z = 1", ["x = 0", "z = 1"], "scale = 1", "dispersion = 0"
+        (`inference.hypotheses`)
+    kind
+        one of `KINDS`
+    covariance, clusters
+        V of Wald's; for the score "observed" or "expected" information at θ̃; the likelihood ratio takes none
 
     Returns
     -------
-    Test. At a family's own boundary ("dispersion = 0") the likelihood ratio is a mixture of χ²'s, which `note` states.
+    Test
+        At a family's own boundary ("dispersion = 0") the likelihood ratio is a mixture of χ²'s, which `note`
+        states.
 
     Raises
     ------
-    BadArgument : what cannot be read; a restriction that is not linear in θ ("scale = x"); a kind that does not apply
-    NotConverged : the restricted maximum could not be certified
+    BadArgument
+        what cannot be read; a restriction that is not linear in θ ("scale = x"); a kind that does not apply
+    NotConverged
+        the restricted maximum could not be certified
 
-    Source: as above; Self and Liang (1987), Asymptotic properties of maximum likelihood estimators and likelihood ratio tests under
-    nonstandard conditions, case 5.
+    References
+    ----------
+    as above; Self and Liang (1987), Asymptotic properties of maximum likelihood estimators and likelihood
+    ratio tests under nonstandard conditions, case 5.
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]}, "poisson")
     >>> print(test(fit.objective, fit.theta, "x = 0", "likelihood_ratio"))
@@ -122,18 +153,25 @@ def test(
         check(covariance, clusters)
     if kind != "wald" and any(t.robust is not None for t in objective.terms):
         raise BadArgument(
-            f"a robust fit does not maximise a likelihood, and has no χ² {kind}. Use kind='wald', covariance='sandwich'."
+            f"a robust fit does not maximise a likelihood, and has no χ² {kind}. Use kind='wald', "
+            "covariance='sandwich'."
         )
     if kind != "wald" and any(t.weights is not None for t in objective.terms):
         raise BadArgument(
-            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', covariance='sandwich'."
+            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', "
+            "covariance='sandwich'."
         )
     if kind != "wald" and quantile.applies(objective):
         raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
     if kind == "likelihood_ratio" and covariance != "observed":
-        raise BadArgument(f"a likelihood ratio takes no covariance; received {covariance!r}. Use kind='wald'.")
+        raise BadArgument(
+            f"a likelihood ratio takes no covariance; received {covariance!r}. Use kind='wald'."
+        )
     if kind == "score" and covariance not in ("observed", "expected"):
-        raise BadArgument(f"the score test takes covariance='observed' or 'expected'; received {covariance!r}. Use kind='wald'.")
+        raise BadArgument(
+            f"the score test takes covariance='observed' or 'expected'; received {covariance!r}. Use "
+            "kind='wald'."
+        )
     objective = objective.at(theta)
     asked = parse(hypothesis, names_of(objective.model))
     places = coordinates(objective)
@@ -152,10 +190,12 @@ def test(
     return _score(objective, theta, asked, R, r, covariance)
 
 
-# ---- restrictions on θ -----------------------------------------------------------------------------------------------------------
+# ---- restrictions on θ -------------------------------------------------------------------------------------
 
 
-def _on_theta(objective: Objective, asked: Restrictions, places: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
+def _on_theta(
+    objective: Objective, asked: Restrictions, places: Sequence[int | None]
+) -> tuple[np.ndarray, np.ndarray]:
     """R (m, p) and r (m,) in the coordinates of θ: r is ±∞ at a boundary."""
     R, r = np.zeros((len(asked.r), objective.size)), asked.r.copy()
     plain, names = linear(objective), names_of(objective.model)
@@ -164,8 +204,10 @@ def _on_theta(objective: Objective, asked: Restrictions, places: Sequence[int | 
         curved = [names[i] for i in used if not plain[i]]
         if curved and len(used) > 1:
             raise BadArgument(
-                f"the hypothesis {asked.text!r} puts {', '.join(curved)}, which is estimated on the scale of its link, into a sum: that is no "
-                f"linear restriction. Accepted: '{curved[0]} = number'. For a function of several estimates: fit.delta."
+                f"the hypothesis {asked.text!r} puts {', '.join(curved)}, which is estimated on the scale of "
+                "its link, into a sum: that is no "
+                f"linear restriction. Accepted: '{curved[0]} = number'. For a function of several estimates: "
+                "fit.delta."
             )
         if curved:
             i = int(used[0])
@@ -184,12 +226,19 @@ def _known(place: int | None) -> int:
 
 
 def _natural_wald(
-    objective: Objective, theta: Tensor, asked: Restrictions, kind: str, covariance: str | Covariance, clusters: Clusters
+    objective: Objective,
+    theta: Tensor,
+    asked: Restrictions,
+    kind: str,
+    covariance: str | Covariance,
+    clusters: Clusters,
 ) -> Test:
-    """Wald's test where an estimate is not a function of one θ_j (a part of a simplex, of an ordered vector): on the natural scale."""
+    """Wald's test where an estimate is not a function of one θ_j (a part of a simplex, of an ordered
+    vector): on the natural scale."""
     if kind != "wald":
         raise BadArgument(
-            f"the hypothesis {asked.text!r} is on an estimate that is a function of several coordinates of θ: no linear restriction. Use kind='wald'."
+            f"the hypothesis {asked.text!r} is on an estimate that is a function of several coordinates of "
+            "θ: no linear restriction. Use kind='wald'."
         )
     R, r = torch.from_numpy(asked.R), torch.from_numpy(asked.r)
     V = natural(objective, theta, covariance, clusters)
@@ -212,12 +261,14 @@ def _wald(
 
 
 def _quadratic(text: str, miss: Tensor, V: Tensor, freedom: float) -> Test:
-    """missᵀ V⁻¹ miss, as χ²; over the number of restrictions, as F, where V has so many degrees of freedom."""
+    """missᵀ V⁻¹ miss, as χ²; over the number of restrictions, as F, where V has so many degrees of
+    freedom."""
     scale = V.diagonal().clamp(min=0).sqrt()
     L, info = torch.linalg.cholesky_ex(V / scale[:, None] / scale)
     if int(info) != 0 or not bool((L.diagonal() > 1e-7).all()):
         raise BadArgument(
-            f"the covariance of the restrictions {text!r} is singular: fewer clusters than restrictions, or a perfect fit."
+            f"the covariance of the restrictions {text!r} is singular: fewer clusters than restrictions, or "
+            "a perfect fit."
         )
     z = torch.linalg.solve_triangular(L, (miss / scale)[:, None], upper=False)
     statistic, m = float((z**2).sum()), len(miss)
@@ -230,11 +281,12 @@ def _chi2(text: str, kind: str, statistic: float, df: int, note: str = "") -> Te
     return Test(text, kind, statistic, df, float(chi2.sf(statistic, df)), note)
 
 
-# ---- the restricted maximum ------------------------------------------------------------------------------------------------------
+# ---- the restricted maximum --------------------------------------------------------------------------------
 
 
 def _refit(objective: Objective, theta: Tensor, R: np.ndarray, r: np.ndarray) -> tuple[float, Tensor]:
-    """ℓ(θ̃) and θ̃, from where the quadratic model at θ̂ has its restricted maximum: θ̂ − V Rᵀ(R V Rᵀ)⁻¹(Rθ̂ − r)."""
+    """ℓ(θ̃) and θ̃, from where the quadratic model at θ̂ has its restricted maximum: θ̂ − V Rᵀ(R V
+    Rᵀ)⁻¹(Rθ̂ − r)."""
     G, at = torch.from_numpy(R), torch.from_numpy(r)
     factor = bread(objective)
     B = factor.solve(G.T.contiguous()) if not isinstance(factor, Inverse) else factor.matrix @ G.T
@@ -261,7 +313,9 @@ def _maximise(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor
     state = iterate(solver, restricted)
     certificate = solver.certificate(restricted, state)
     if not certificate.ok:
-        raise NotConverged(f"under the hypothesis the maximum could not be certified: {certificate}.", certificate)
+        raise NotConverged(
+            f"under the hypothesis the maximum could not be certified: {certificate}.", certificate
+        )
     return state.value, restricted.lift(state.theta)
 
 
@@ -269,13 +323,16 @@ def _ratio(whole: float, restricted: float) -> float:
     statistic = 2 * (whole - restricted)
     if statistic < -1e-6 - 1e-9 * abs(whole):
         raise NotConverged(
-            f"the objective is {-statistic / 2:.3g} nats higher under the hypothesis than at the fit: the fit is a local maximum. "
+            f"the objective is {-statistic / 2:.3g} nats higher under the hypothesis than at the fit: the "
+            "fit is a local maximum. "
             "Fit again from other starts."
         )
     return max(statistic, 0.0)
 
 
-def _score(objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, covariance: str) -> Test:
+def _score(
+    objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, covariance: str
+) -> Test:
     _, tilde = _refit(objective, theta, R, r)
     objective = objective.at(tilde)
     g = objective.taylor(tilde, order=1).gradient.to(torch.float64)
@@ -283,25 +340,39 @@ def _score(objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarr
         step = bread(objective, covariance).solve(g)
     except FlatDirection as error:
         raise NotConverged(
-            f"the {covariance} information at the maximum under {asked.text!r} is not positive definite, so the score has no norm there. "
+            f"the {covariance} information at the maximum under {asked.text!r} is not positive definite, so "
+            "the score has no norm there. "
             "Use covariance='expected', or kind='likelihood_ratio'."
         ) from error
     return _chi2(asked.text, "score", float(g @ step), len(R))
 
 
-def _boundary(objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, kind: str) -> Test:
-    """The likelihood ratio at a family's boundary: half the time the maximum is there, and the statistic has one degree less."""
+def _boundary(
+    objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, kind: str
+) -> Test:
+    """The likelihood ratio at a family's boundary: half the time the maximum is there, and the statistic
+    has one degree less."""
     edge = np.flatnonzero(~np.isfinite(r))
     index = int(np.flatnonzero(asked.R[edge[0]])[0])
     spec, name = parameter(objective, index), names_of(objective.model)[index]
-    if spec is None or spec.boundary is None or float(asked.r[edge[0]] / asked.R[edge[0], index]) != spec.boundary:
-        raise BadArgument(f"the hypothesis {asked.text!r} puts {name} at the end of its range, where the model has no limit.")
+    if (
+        spec is None
+        or spec.boundary is None
+        or float(asked.r[edge[0]] / asked.R[edge[0], index]) != spec.boundary
+    ):
+        raise BadArgument(
+            f"the hypothesis {asked.text!r} puts {name} at the end of its range, where the model has no "
+            "limit."
+        )
     if kind != "likelihood_ratio":
         raise BadArgument(
-            f"{name} is at its boundary under {asked.text!r}, where a {kind} test is not defined. Use kind='likelihood_ratio'."
+            f"{name} is at its boundary under {asked.text!r}, where a {kind} test is not defined. Use "
+            "kind='likelihood_ratio'."
         )
     if len(edge) > 1:
-        raise BadArgument(f"the hypothesis {asked.text!r} puts several parameters at their boundaries: test one at a time.")
+        raise BadArgument(
+            f"the hypothesis {asked.text!r} puts several parameters at their boundaries: test one at a time."
+        )
     at = r.copy()
     at[edge[0]] = math.copysign(FAR, r[edge[0]])
     value, _ = _refit(objective, theta, R, at)
@@ -313,7 +384,7 @@ def _boundary(objective: Objective, theta: Tensor, asked: Restrictions, R: np.nd
     return Test(asked.text, kind, statistic, df, p, note)
 
 
-# ---- models that are not nested --------------------------------------------------------------------------------------------------
+# ---- models that are not nested ----------------------------------------------------------------------------
 
 
 def vuong(
@@ -332,17 +403,27 @@ def vuong(
 
     Parameters
     ----------
-    a, b : log p of each row under either model, (n,), nats, of the same rows in the same order
-    count : how often each row was observed; None: once
-    sizes : (p_a, p_b), how many parameters either has; needed for a correction
-    correction : None, "aic" or "bic"
+    a, b
+        log p of each row under either model, (n,), nats, of the same rows in the same order
+    count
+        how often each row was observed; None: once
+    sizes
+        (p_a, p_b), how many parameters either has; needed for a correction
+    correction
+        None, "aic" or "bic"
 
     Raises
     ------
-    BadArgument : rows that do not match, values that are not finite, or two models that agree on every row
+    BadArgument
+        rows that do not match, values that are not finite, or two models that agree on every row
 
-    Source: Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, Econometrica 57, eq. 5.6.
+    References
+    ----------
+    Vuong (1989), Likelihood ratio tests for model selection and non-nested hypotheses, Econometrica 57, eq.
+    5.6.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> y = rng.normal(size=200)
@@ -351,13 +432,19 @@ def vuong(
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
-        raise BadArgument(f"the two models score {a.shape} and {b.shape} rows: one log p a row, of the same rows, is needed.")
+        raise BadArgument(
+            f"the two models score {a.shape} and {b.shape} rows: one log p a row, of the same rows, is "
+            "needed."
+        )
     c = np.ones(len(a)) if count is None else np.asarray(count, dtype=np.float64)
     if c.shape != a.shape:
         raise BadArgument(f"count has shape {c.shape}, and the rows {a.shape}.")
     a, b, c = a[c > 0], b[c > 0], c[c > 0]
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise BadArgument("a row has log p that is not finite: the model that calls an observed row impossible has already lost.")
+        raise BadArgument(
+            "a row has log p that is not finite: the model that calls an observed row impossible has already "
+            "lost."
+        )
     if correction not in (None, "aic", "bic"):
         raise BadArgument(f"correction={correction!r}. Accepted: None, 'aic', 'bic'.")
     if correction is not None and sizes is None:

@@ -1,9 +1,11 @@
-"""A file of tensors and JSON: safetensors, whose metadata hold one entry, of JSON, that begins with a checksum over every byte.
+"""A file of tensors and JSON: safetensors, whose metadata hold one entry, of JSON, that begins with a
+checksum over every byte.
 
     "thetahat fit": {"checksum": 32 hex digits, "version": 1, "library": "0.1.0", "fit": …}
 
-The same fit gives the same bytes. The checksum is BLAKE2b of the whole file with zeros in the checksum's own place. It finds damage,
-not malice: whoever can rewrite the file can rewrite it too, which is why nothing that is read is ever run.
+The same fit gives the same bytes. The checksum is BLAKE2b of the whole file with zeros in the checksum's own
+place. It finds damage, not malice: whoever can rewrite the file can rewrite it too, which is why nothing that
+is read is ever run.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from ..types import Named, Settings
 
 FORMAT, VERSION = "thetahat fit", 1
 HEADER = 90_000_000  # bytes of JSON; a safetensors header may have 100 million
-_CHECKSUM = re.compile(rb'.{8}\{"__metadata__":\{"thetahat fit":"\{\\"checksum\\":\\"([0-9a-f]{32})', re.DOTALL)
+_CHECKSUM = re.compile(
+    rb'.{8}\{"__metadata__":\{"thetahat fit":"\{\\"checksum\\":\\"([0-9a-f]{32})', re.DOTALL
+)
 _ZERO = "0" * 32
 
 
@@ -34,16 +38,23 @@ def write(path: Path, content: Named, tensors: Mapping[str, Tensor], library: st
 
     Raises
     ------
-    BadArgument : another file is there, or the path is not one of a file
-    NotWritten : the disk is full
+    BadArgument
+        another file is there, or the path is not one of a file
+    NotWritten
+        the disk is full
     """
     path = usable(path)
     if path.exists() and not is_ours(path):
-        raise BadArgument(f"{path} exists and is no saved fit: it is not overwritten. Give another path, or remove it.")
+        raise BadArgument(
+            f"{path} exists and is no saved fit: it is not overwritten. Give another path, or remove it."
+        )
     whole = {"checksum": _ZERO, "version": VERSION, "library": library, "fit": content}
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if len(text.encode()) > HEADER:
-        raise BadArgument(f"the names in the fit take {len(text.encode()) >> 20} MB, more than the header of a file can hold.")
+        raise BadArgument(
+            f"the names in the fit take {len(text.encode()) >> 20} MB, more than the header of a file can "
+            "hold."
+        )
     with replacing(path) as part:
         try:
             safetensors.torch.save_file(_apart(tensors), str(part), metadata={FORMAT: text})
@@ -63,7 +74,8 @@ def read(path: Path, library: str) -> tuple[Settings, dict[str, Tensor]]:
 
     Raises
     ------
-    BadSave : no such file, no file of this format, one of another version, cut short or changed
+    BadSave
+        no such file, no file of this format, one of another version, cut short or changed
     """
     if not usable(path).is_file():
         raise BadSave(f"there is no file {path}.")
@@ -73,25 +85,32 @@ def read(path: Path, library: str) -> tuple[Settings, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except Exception as error:  # safetensors' own errors have no common public base
         raise BadSave(
-            f"{path} is no saved fit, or was cut short or damaged ({error}). Fetch the file again, or save the fit again."
+            f"{path} is no saved fit, or was cut short or damaged ({error}). Fetch the file again, or save "
+            "the fit again."
         ) from error
     if FORMAT not in metadata:
-        raise BadSave(f"{path} is a safetensors file, but no saved fit. th.load reads what fit.save(path) wrote.")
+        raise BadSave(
+            f"{path} is a safetensors file, but no saved fit. th.load reads what fit.save(path) wrote."
+        )
     try:
         whole = json.loads(metadata[FORMAT])
         version, checksum, content = whole["version"], whole["checksum"], whole["fit"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise BadSave(f"{path} holds no readable description of a fit ({error!r}). Save the fit again.") from error
+        raise BadSave(
+            f"{path} holds no readable description of a fit ({error!r}). Save the fit again."
+        ) from error
     if not (type(version) is int and 1 <= version <= VERSION):
         raise BadSave(
-            f"{path} is of version {version!r} (written by thetahat {whole.get('library', '?')}); thetahat {library} reads "
+            f"{path} is of version {version!r} (written by thetahat {whole.get('library', '?')}); thetahat "
+            f"{library} reads "
             f"versions up to {VERSION}. Upgrade thetahat."
         )
     with path.open("rb") as opened:
         header = _header(opened)
         if _CHECKSUM.match(header) is None or checksum != _digest(opened, header):
             raise BadSave(
-                f"{path} was changed since it was saved: its checksum does not hold. Fetch the file again, or save the fit again."
+                f"{path} was changed since it was saved: its checksum does not hold. Fetch the file again, "
+                "or save the fit again."
             )
     return content, tensors
 

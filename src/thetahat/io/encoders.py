@@ -1,10 +1,11 @@
 """An encoder as plain values, and back: what a saved fit keeps of how columns became numbers.
 
-Kept are levels, contrasts, spline knots, centres, scales; no row. A dense term is kept as formulaic holds it: its factors, the state
-of its transforms, and which columns it makes, so that nothing is fitted again and new rows are encoded to the same bits.
+Kept are levels, contrasts, spline knots, centres, scales; no row. A dense term is kept as formulaic holds it:
+its factors, the state of its transforms, and which columns it makes, so that nothing is fitted again and new
+rows are encoded to the same bits.
 
-A formula holds expressions, and an expression is code: `expressions.check_expression` is asked when a fit is saved and again when it is loaded.
-A file can therefore name no function but those that formulas know.
+A formula holds expressions, and an expression is code: `expressions.check_expression` is asked when a fit is
+saved and again when it is loaded. A file can therefore name no function but those that formulas know.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ..errors import BadArgument, BadFormula, BadSave, ThetahatError
 from ..types import Data, Level, Levels, Plain, Settings
 from .values import checked, plain, rich
 
-# ---- formulaic's specifications ----------------------------------------------------------------------------------------------
+# ---- formulaic's specifications ----------------------------------------------------------------------------
 
 
 def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> Settings | None:
@@ -39,17 +40,22 @@ def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> Settings | N
     _check_factors(spec.formula, columns)
     # of an encoder's state only what encoding reads: formulaic keeps the contrasts besides, for show
     encoders = {
-        e: [kind.value, {k: v for k, v in state.items() if k != "contrasts"}] for e, (kind, state) in spec.encoder_state.items()
+        e: [kind.value, {k: v for k, v in state.items() if k != "contrasts"}]
+        for e, (kind, state) in spec.encoder_state.items()
     }
     return {
-        "terms": [[[f.expr, f.eval_method.value, f.kind.value] for f in term.factors] for term in spec.formula],
+        "terms": [
+            [[f.expr, f.eval_method.value, f.kind.value] for f in term.factors] for term in spec.formula
+        ],
         "transforms": plain(spec.transform_state, "the state of a transform"),
         "encoders": plain(encoders, "the state of a category"),
         "full_rank": spec.ensure_full_rank,
         "structure": [
             {
                 "term": [spec_term.expr for spec_term in entry.term.factors],
-                "scoped": [[s.scale, [[f.factor.expr, f.reduced] for f in s.factors]] for s in entry.scoped_terms],
+                "scoped": [
+                    [s.scale, [[f.factor.expr, f.reduced] for f in s.factors]] for s in entry.scoped_terms
+                ],
                 "columns": list(entry.columns),
             }
             for entry in spec.structure or []
@@ -60,7 +66,10 @@ def _spec_config(spec: ModelSpec | None, columns: Sequence[str]) -> Settings | N
 def _spec(config: Settings | None, columns: Sequence[str]) -> ModelSpec | None:
     if config is None:
         return None
-    terms = [Term([Factor(e, eval_method=method, kind=kind) for e, method, kind in factors]) for factors in config["terms"]]
+    terms = [
+        Term([Factor(e, eval_method=method, kind=kind) for e, method, kind in factors])
+        for factors in config["terms"]
+    ]
     formula = SimpleFormula(terms)
     _check_factors(formula, columns)
     factors = {f.expr: f for term in terms for f in term.factors}
@@ -69,7 +78,10 @@ def _spec(config: Settings | None, columns: Sequence[str]) -> ModelSpec | None:
         EncodedTermStructure(
             by_name[tuple(entry["term"])],
             [
-                ScopedTerm([ScopedFactor(EvaluatedFactor(factors[e], None), reduced) for e, reduced in scoped], scale=scale)
+                ScopedTerm(
+                    [ScopedFactor(EvaluatedFactor(factors[e], None), reduced) for e, reduced in scoped],
+                    scale=scale,
+                )
                 for scale, scoped in entry["scoped"]
             ],
             list(entry["columns"]),
@@ -85,7 +97,9 @@ def _spec(config: Settings | None, columns: Sequence[str]) -> ModelSpec | None:
         output="numpy",
         structure=structure,
         transform_state=rich(config["transforms"]),
-        encoder_state={e: (Factor.Kind(kind), state) for e, (kind, state) in rich(config["encoders"]).items()},
+        encoder_state={
+            e: (Factor.Kind(kind), state) for e, (kind, state) in rich(config["encoders"]).items()
+        },
     )
 
 
@@ -94,10 +108,12 @@ def _check_factors(formula: Plain, columns: Sequence[str]) -> None:
         if factor.eval_method is Factor.EvalMethod.PYTHON:
             check_expression(str(factor.expr), columns)
         elif factor.eval_method is Factor.EvalMethod.LOOKUP and column(str(factor.expr)) not in columns:
-            raise BadFormula(f"a formula looks up {factor.expr!r}, which is none of its columns ({', '.join(columns)}).")
+            raise BadFormula(
+                f"a formula looks up {factor.expr!r}, which is none of its columns ({', '.join(columns)})."
+            )
 
 
-# ---- designs, encoders -------------------------------------------------------------------------------------------------------
+# ---- designs, encoders -------------------------------------------------------------------------------------
 
 
 def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
@@ -105,7 +121,8 @@ def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
 
     Raises
     ------
-    BadArgument, BadFormula : a level or an expression that cannot be saved, by name
+    BadArgument, BadFormula
+        a level or an expression that cannot be saved, by name
     """
     tensors = {
         f"encoder.{slot}.{j}.cells": torch.from_numpy(term.cells)
@@ -122,7 +139,8 @@ def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
 
 
 class Loaded(Encoder):
-    """An encoder that was read from a file: where what the file remembers of a transform cannot encode a row, that is said of the file."""
+    """An encoder that was read from a file: where what the file remembers of a transform cannot encode a row,
+    that is said of the file."""
 
     def encode(self, frame: Data, **settings: Plain) -> Batch:
         try:
@@ -130,7 +148,9 @@ class Loaded(Encoder):
         except (ThetahatError, MemoryError):
             raise
         except Exception as error:  # of formulaic, numpy and pandas, on a state that they did not make
-            raise BadSave(f"the rows cannot be encoded by what the saved fit remembers of its columns: {error!r}.") from error
+            raise BadSave(
+                f"the rows cannot be encoded by what the saved fit remembers of its columns: {error!r}."
+            ) from error
 
 
 def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
@@ -138,7 +158,8 @@ def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
 
     Raises
     ------
-    BadSave : for anything that `to_config` does not write
+    BadSave
+        for anything that `to_config` does not write
     """
     try:
         whole = {
@@ -159,7 +180,9 @@ def _response_config(response: Response) -> Settings:
     config = {
         "expression": response.expression,
         "required": list(response.required),
-        "levels": None if response.levels is None else plain(list(response.levels), f"a level of {response.expression!r}"),
+        "levels": None
+        if response.levels is None
+        else plain(list(response.levels), f"a level of {response.expression!r}"),
         "spec": _spec_config(response.spec, response.required),
     }
     if isinstance(response, Surv):
@@ -197,7 +220,10 @@ def _design_config(design: Design) -> Settings:
         "coded": [
             {
                 "term": term.term,
-                "factors": [[name, plain(list(levels), f"a level of {name!r}"), drop] for name, levels, drop in term.factors],
+                "factors": [
+                    [name, plain(list(levels), f"a level of {name!r}"), drop]
+                    for name, levels, drop in term.factors
+                ],
                 "numeric": list(term.numeric),
                 "names": list(term.names),
             }
@@ -215,13 +241,19 @@ def _design(config: Settings, slot: int, tensors: Mapping[str, Tensor]) -> Desig
         "numeric": tuple(config["numeric"]),
         "dense": _spec(config["dense"], config["required"]),
         "dense_names": tuple(config["dense_names"]),
-        "coded": tuple(_coded(term, tensors[f"encoder.{slot}.{j}.cells"].numpy()) for j, term in enumerate(config["coded"])),
+        "coded": tuple(
+            _coded(term, tensors[f"encoder.{slot}.{j}.cells"].numpy())
+            for j, term in enumerate(config["coded"])
+        ),
         "offset": _spec(config["offset"], config["required"]),
         "required": tuple(config["required"]),
     }
     missing = set(values["numeric"]) - set(values["required"])
     if missing:
-        raise BadSave(f"the file's formula {config['formula']!r} reads {sorted(missing)}, which it does not name as required.")
+        raise BadSave(
+            f"the file's formula {config['formula']!r} reads {sorted(missing)}, which it does not name as "
+            "required."
+        )
     out: Design = checked(Design, values)
     return out
 
@@ -236,7 +268,11 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
         "cells": cells,
     }
     product = math.prod(len(levels) for _, levels, _ in values["factors"])
-    rising = cells.ndim == 1 and bool((np.diff(cells) > 0).all()) and (not len(cells) or 0 <= cells[0] <= cells[-1] < product)
+    rising = (
+        cells.ndim == 1
+        and bool((np.diff(cells) > 0).all())
+        and (not len(cells) or 0 <= cells[0] <= cells[-1] < product)
+    )
     if cells.dtype != np.int64 or cells.shape != (len(values["names"]),) or not rising:
         raise BadSave(f"the file's cells of {config['term']!r} do not fit its levels.")
     out: Coded = checked(Coded, values)
@@ -245,7 +281,9 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
 
 def _levels(levels: Sequence[Level]) -> Levels:
     """Levels of a category: scalars, each once."""
-    if not isinstance(levels, list) or any(isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels):
+    if not isinstance(levels, list) or any(
+        isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels
+    ):
         raise BadSave(f"the file holds {str(levels)[:60]!r} in the place of levels.")
     if len(set(levels)) < len(levels):
         raise BadSave(f"the file holds a level twice among {str(levels)[:60]}.")

@@ -2,8 +2,8 @@
 
     {"family": "truncated", "settings": {"family": {"family": "poisson"}, "low": 0.0}}
 
-That is the registered name, and those settings that are not the default. Families and links among the settings are written in
-the same way; infinities and NaN, which strict JSON lacks, as {"number": "inf"}.
+That is the registered name, and those settings that are not the default. Families and links among the
+settings are written in the same way; infinities and NaN, which strict JSON lacks, as {"number": "inf"}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from ..families.links import Link
 from ..families.registry import registry, wrappers
 from ..types import Plain, Settings
 
-_LINKS = {c.__name__.lower(): c for c in vars(links).values() if isinstance(c, type) and issubclass(c, Link) and c is not Link}
+_LINKS = {
+    c.__name__.lower(): c
+    for c in vars(links).values()
+    if isinstance(c, type) and issubclass(c, Link) and c is not Link
+}
 
 
 NAMES: dict[str, type[Family]] = {**registry, **wrappers}
@@ -28,7 +32,11 @@ def _settings(value: Plain) -> Settings:
     """The fields that are not at their default, encoded."""
     defaults = {f.name: f.default for f in fields(value) if f.default is not MISSING}
     chosen = {f.name: vars(value)[f.name] for f in fields(value) if f.init}
-    return {n: _encode(v, f"{type(value).__name__}.{n}") for n, v in chosen.items() if n not in defaults or v != defaults[n]}
+    return {
+        n: _encode(v, f"{type(value).__name__}.{n}")
+        for n, v in chosen.items()
+        if n not in defaults or v != defaults[n]
+    }
 
 
 def _encode(value: Plain, where: str) -> Plain:
@@ -43,7 +51,10 @@ def _encode(value: Plain, where: str) -> Plain:
         return [_encode(v, where) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise BadArgument(f"{where} is {value!r}, which cannot be saved. Saved are numbers, strings, tuples, links and families.")
+    raise BadArgument(
+        f"{where} is {value!r}, which cannot be saved. Saved are numbers, strings, tuples, links and "
+        "families."
+    )
 
 
 def _decode(value: Plain) -> Plain:
@@ -78,8 +89,11 @@ def to_config(family: Family) -> Settings:
 
     Raises
     ------
-    BadArgument : for a family, or a setting, that has no registered name
+    BadArgument
+        for a family, or a setting, that has no registered name
 
+    Examples
+    --------
     >>> from thetahat.families import Bernoulli
     >>> to_config(Bernoulli(link="probit"))
     {'family': 'bernoulli', 'settings': {'link': 'probit'}}
@@ -96,8 +110,11 @@ def from_config(config: Settings) -> Family:
 
     Raises
     ------
-    BadArgument : for anything that `to_config` does not write
+    BadArgument
+        for anything that `to_config` does not write
 
+    Examples
+    --------
     >>> str(from_config({"family": "bernoulli", "settings": {"link": "probit"}}))
     'Bernoulli(link=probit)'
     """

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit:
     """The fit of a file that `save` wrote, or of the folder of a run.
 
-    Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests, criteria, certificate,
-    summary, and predictions, draws and scores for new rows. With them, everything. A fit of a language model has its `tokenizer`; one of
-    a run has the `settings` of that run.
+    Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests,
+    criteria, certificate, summary, and predictions, draws and scores for new rows. With them, everything. A
+    fit of a language model has its `tokenizer`; one of a run has the `settings` of that run.
 
     Parameters
     ----------
-    path : the file, or runs/NAME
-    data : those to which it was fitted: what needs their rows (profiles, the bootstrap, the sandwich, residuals) then works again
-    model : the likelihood of one's own, or the network, where the fit was of one that the file does not describe; a list where there are
-        several. What is given stays as it is
+    path
+        the file, or runs/NAME
+    data
+        those to which it was fitted: what needs their rows (profiles, the bootstrap, the sandwich, residuals)
+        then works again
+    model
+        the likelihood of one's own, or the network, where the fit was of one that the file does not describe;
+        a list where there are several. What is given stays as it is
 
     Returns
     -------
@@ -36,10 +40,16 @@ def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit
 
     Raises
     ------
-    BadSave : not a saved fit or a run, damaged, of a version that this library does not read; or a run that has not ended
-    BadArgument : the model is missing, is another one, or is not needed
-    DataError : the data are others than those that were fitted
+    BadSave
+        not a saved fit or a run, damaged, of a version that this library does not read; or a run that has not
+        ended
+    BadArgument
+        the model is missing, is another one, or is not needed
+    DataError
+        the data are others than those that were fitted
 
+    Examples
+    --------
     >>> import tempfile, thetahat as th
     >>> network = th.networks.Transformer(257, layers=1, width=16, heads=2)
     >>> solver = th.Stochastic(steps=2, held_out=None)
@@ -54,13 +64,16 @@ def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit
         return load_file(path, data, model=model)
     about = runs.read(path)
     if not (path / runs.FIT).exists():
-        raise BadSave(f"{path} has not ended: the call that began it goes on with it. Its checkpoint is no fit yet.")
+        raise BadSave(
+            f"{path} has not ended: the call that began it goes on with it. Its checkpoint is no fit yet."
+        )
     if about["about"].get("system") is None:
         out: Fit = _with(load_file(path / runs.FIT, data, model=model), settings=about["run"])
         return out
     if model is not None:
         raise BadArgument(
-            f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: th.load({str(path)!r})."
+            f"{path} is the run of a thetahat {about['about']['system']}, which needs no model: "
+            f"th.load({str(path)!r})."
         )
     from ..cli.systems import again
 

@@ -1,12 +1,14 @@
-"""How a model was made, as plain values: a saved fit of the library's own networks and models is built again without a line of code.
+"""How a model was made, as plain values: a saved fit of the library's own networks and models is built again
+without a line of code.
 
     {"of": "Transformer", "settings": {"vocabulary": 65, "layers": 4, …}}           a class that was recorded, and what it was called with
     {"of": "Flow", "by": "spline", "settings": …}                                   … by one of its constructors
     {"of": "Sequential", "parts": [{"of": "Linear", "settings": …}, …]}             layers of torch
     {"again": 2}                                                                    the third module of the description, once more: shared
 
-What is built is of the classes in this list and of nothing else; their parameters and buffers then come from the file. A subclass, a layer
-that is not listed, or a network that was changed after it was made has no description.
+What is built is of the classes in this list and of nothing else; their parameters and buffers then come from
+the file. A subclass, a layer that is not listed, or a network that was changed after it was made has no
+description.
 """
 
 from __future__ import annotations
@@ -35,8 +37,26 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Flatten: ("start_dim", "end_dim"),
     nn.MaxPool2d: ("kernel_size", "stride", "padding"),
     nn.AvgPool2d: ("kernel_size", "stride", "padding"),
-    nn.Conv1d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
+    nn.Conv1d: (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "bias",
+    ),
+    nn.Conv2d: (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "bias",
+    ),
     **dict.fromkeys((nn.GELU, nn.ReLU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity), ()),
 }
 _LAYERS = {kind.__name__: kind for kind in LAYERS}
@@ -61,7 +81,10 @@ def _described(module: nn.Module, seen: dict[int, int]) -> Settings:
     seen[id(module)] = len(seen)
     kind = type(module)
     if kind is nn.Sequential:
-        return {"of": "Sequential", "parts": [_described(each, seen) for each in module._modules.values() if each is not None]}
+        return {
+            "of": "Sequential",
+            "parts": [_described(each, seen) for each in module._modules.values() if each is not None],
+        }
     if kind in LAYERS:
         found = {name: getattr(module, name) for name in LAYERS[kind]}
         if "bias" in found:
@@ -75,7 +98,11 @@ def _described(module: nn.Module, seen: dict[int, int]) -> Settings:
     within = {id(each) for each in module.modules()}
     if any(isinstance(v, nn.Module) and id(v) not in within for v in settings.values()):
         raise Undescribed(f"a {kind.__name__} whose parts were replaced")
-    return {"of": NAMES[kind], **({"by": by} if by else {}), "settings": {n: _plain(v, seen) for n, v in settings.items()}}
+    return {
+        "of": NAMES[kind],
+        **({"by": by} if by else {}),
+        "settings": {n: _plain(v, seen) for n, v in settings.items()},
+    }
 
 
 def _plain(value: Plain, seen: dict[int, int]) -> Plain:
@@ -87,16 +114,22 @@ def _plain(value: Plain, seen: dict[int, int]) -> Plain:
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Tensor) and value.numel() <= 10_000 and not value.is_complex():
         kind = str(value.dtype).removeprefix("torch.")
-        return {"tensor": _plain(value.detach().cpu().to(torch.float64).tolist(), seen)["value"], "dtype": kind}
+        return {
+            "tensor": _plain(value.detach().cpu().to(torch.float64).tolist(), seen)["value"],
+            "dtype": kind,
+        }
     if type(value) in NAMES and "_made" in vars(value):  # the actions of a policy
-        return {"of": NAMES[type(value)], "settings": {name: _plain(v, seen) for name, v in value._made[1].items()}}
+        return {
+            "of": NAMES[type(value)],
+            "settings": {name: _plain(v, seen) for name, v in value._made[1].items()},
+        }
     try:
         return {"value": plain(list(value) if isinstance(value, range) else value)}
     except BadArgument as error:
         raise Undescribed(f"a {type(value).__name__}") from error
 
 
-# ---- and back ----------------------------------------------------------------------------------------------------------------
+# ---- and back ----------------------------------------------------------------------------------------------
 
 
 def build(descriptions: Sequence[Named]) -> list[nn.Module]:
@@ -104,7 +137,8 @@ def build(descriptions: Sequence[Named]) -> list[nn.Module]:
 
     Raises
     ------
-    BadSave : for anything that `describe` does not write
+    BadSave
+        for anything that `describe` does not write
     """
     for name in SYSTEMS:
         import_module(f"..{name}", __package__)  # it records its classes

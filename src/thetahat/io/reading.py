@@ -39,15 +39,19 @@ from .without_rows import Forgotten, ForgottenTable, ForgottenWeights, Memory, R
 def load(path: str | Path, data: Data = None, *, model: nn.Module | None = None) -> Fit:
     """The fit that `save` wrote: `th.load`, of a file.
 
-    Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests, criteria, certificate,
-    summary, and predictions, draws and scores for new rows. With them, everything.
+    Without its data it gives, to the last bit, the estimates, standard errors, Wald intervals and tests,
+    criteria, certificate, summary, and predictions, draws and scores for new rows. With them, everything.
 
     Parameters
     ----------
-    path : the file
-    data : those to which it was fitted: what needs their rows (profiles, the bootstrap, the sandwich, residuals) then works again
-    model : the likelihood of one's own, or the network, where the fit was of one that the file does not describe; a list where there are
-        several. What is given stays as it is
+    path
+        the file
+    data
+        those to which it was fitted: what needs their rows (profiles, the bootstrap, the sandwich, residuals)
+        then works again
+    model
+        the likelihood of one's own, or the network, where the fit was of one that the file does not describe;
+        a list where there are several. What is given stays as it is
 
     Returns
     -------
@@ -55,9 +59,12 @@ def load(path: str | Path, data: Data = None, *, model: nn.Module | None = None)
 
     Raises
     ------
-    BadSave : no saved fit, damaged, or of a version that this library does not read
-    BadArgument : the model is missing, is another one, or is not needed
-    DataError : the data are others than those that were fitted
+    BadSave
+        no saved fit, damaged, or of a version that this library does not read
+    BadArgument
+        the model is missing, is another one, or is not needed
+    DataError
+        the data are others than those that were fitted
     """
     from .. import __version__
 
@@ -73,7 +80,8 @@ def load(path: str | Path, data: Data = None, *, model: nn.Module | None = None)
 
 @contextmanager
 def _whole(path: Path, arguments: bool = False) -> Iterator[None]:
-    """Whatever goes wrong in reading a file that was written by something else is said of the file; of `arguments` as it is."""
+    """Whatever goes wrong in reading a file that was written by something else is said of the file; of
+    `arguments` as it is."""
     try:
         yield
     except BadSave:
@@ -83,7 +91,8 @@ def _whole(path: Path, arguments: bool = False) -> Iterator[None]:
             raise
         shown = str(error) if isinstance(error, ThetahatError) else repr(error)
         raise BadSave(
-            f"{path} cannot be read back: {shown}. It was not written by this library, or by another state of it."
+            f"{path} cannot be read back: {shown}. It was not written by this library, or by another state "
+            "of it."
         ) from error
 
 
@@ -92,7 +101,8 @@ def _same(content: Settings, tensors: dict[str, Tensor], fit: Fit, path: Path) -
 
     Raises
     ------
-    BadSave : names the first field that was not
+    BadSave
+        names the first field that was not
     """
     again, own = _content(fit)
     differs = _first_difference(content, json.loads(json.dumps(again, allow_nan=False)), "")
@@ -100,8 +110,16 @@ def _same(content: Settings, tensors: dict[str, Tensor], fit: Fit, path: Path) -
         raise BadSave(f"{path} holds something at {differs} that this library does not write there.")
     for name in {**tensors, **own}:
         a, b = tensors.get(name), own.get(name)
-        if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
-            raise BadSave(f"{path} holds a tensor {name!r} that does not belong to the fit that it describes.")
+        if (
+            a is None
+            or b is None
+            or a.dtype != b.dtype
+            or a.shape != b.shape
+            or not torch.equal(a.nan_to_num(), b.nan_to_num())
+        ):
+            raise BadSave(
+                f"{path} holds a tensor {name!r} that does not belong to the fit that it describes."
+            )
 
 
 def _first_difference(a: Plain, b: Plain, where: str) -> str | None:
@@ -112,7 +130,9 @@ def _first_difference(a: Plain, b: Plain, where: str) -> str | None:
         parts = [(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
     else:
         return None if type(a) is type(b) and a == b else where.lstrip(".") or "its description"
-    return next((found for x, y, place in parts if (found := _first_difference(x, y, place)) is not None), None)
+    return next(
+        (found for x, y, place in parts if (found := _first_difference(x, y, place)) is not None), None
+    )
 
 
 _MISSING = object()
@@ -124,8 +144,15 @@ def described(path: Path) -> bool:
 
     content, _ = archive.read(path, __version__)
     further = content.get("further")
-    configs = [content.get("model"), *(further["models"] if isinstance(further, dict) and "models" in further else [])]
-    code = [config for config in configs if isinstance(config, dict) and config.get("kind") in ("module", "custom")]
+    configs = [
+        content.get("model"),
+        *(further["models"] if isinstance(further, dict) and "models" in further else []),
+    ]
+    code = [
+        config
+        for config in configs
+        if isinstance(config, dict) and config.get("kind") in ("module", "custom")
+    ]
     return not code or content.get("made") is not None
 
 
@@ -135,26 +162,36 @@ def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Pl
     configs = [content["model"], *([] if further is None else further["models"])]
     code = [k for k, config in enumerate(configs) if config["kind"] in ("module", "custom")]
     if given is not None and not code:
-        raise BadArgument(f"{path} holds a {configs[0]['kind']}, which needs no model: th.load({str(path)!r}).")
+        raise BadArgument(
+            f"{path} holds a {configs[0]['kind']}, which needs no model: th.load({str(path)!r})."
+        )
     wanted = ", ".join(configs[k]["name"] for k in code)
     if given is None and code:
-        described = None if content["made"] is None or any(configs[k]["kind"] == "custom" for k in code) else content["made"]
+        described = (
+            None
+            if content["made"] is None or any(configs[k]["kind"] == "custom" for k in code)
+            else content["made"]
+        )
         if described is None:
             needed = wanted if len(code) == 1 else f"[{wanted}]"
             raise BadArgument(
-                f"{path} holds a fit of {wanted!r}, which is code, and code is not saved: th.load({str(path)!r}, model={needed})."
+                f"{path} holds a fit of {wanted!r}, which is code, and code is not saved: "
+                f"th.load({str(path)!r}, model={needed})."
             )
         models = build(described)
     else:
         asked = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
         if len(asked) != len(code):
             raise BadArgument(
-                f"{path} holds a fit of {len(code)} models ({wanted}); {len(asked)} were given. Give a list of them."
+                f"{path} holds a fit of {len(code)} models ({wanted}); {len(asked)} were given. Give a list "
+                "of them."
             )
         models = copy.deepcopy(asked)
     out: list[nn.Module] = []
     for k, config in enumerate(configs):
-        own = {name.removeprefix(f"{k}."): t for name, t in tensors.items() if k == 0 or name.startswith(f"{k}.")}
+        own = {
+            name.removeprefix(f"{k}."): t for name, t in tensors.items() if k == 0 or name.startswith(f"{k}.")
+        }
         if k in code:
             out.append(_filled(models[code.index(k)], config, own, path, given is None))
         else:
@@ -164,15 +201,19 @@ def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Pl
     return out
 
 
-def _filled(model: nn.Module, config: Settings, tensors: dict[str, Tensor], path: Path, own: bool) -> nn.Module:
-    """A model that is code with the values of the file, once it is known to be the same. `own`: it was built from the file's description."""
+def _filled(
+    model: nn.Module, config: Settings, tensors: dict[str, Tensor], path: Path, own: bool
+) -> nn.Module:
+    """A model that is code with the values of the file, once it is known to be the same. `own`: it was built
+    from the file's description."""
     name = config["name"]
     if config["kind"] == "custom":
         wanted = config["parameters"]
         if not isinstance(model, Custom) or _constraints(model) != wanted:
             found = _constraints(model) if isinstance(model, Custom) else type(model).__name__
             raise BadArgument(
-                f"{path} holds a fit of {name!r} with the parameters {_shown(wanted)}; the model given has {_shown(found)}."
+                f"{path} holds a fit of {name!r} with the parameters {_shown(wanted)}; the model given has "
+                f"{_shown(found)}."
             )
         set_theta(model, tensors["theta"])
         return model
@@ -187,23 +228,28 @@ def _filled(model: nn.Module, config: Settings, tensors: dict[str, Tensor], path
         first = differ[0]
         if own:
             raise BadSave(
-                f"{path} holds a fit of a {name} that was changed after it was made (its tensor {first!r}): give it, th.load({str(path)!r}, "
+                f"{path} holds a fit of a {name} that was changed after it was made (its tensor {first!r}): "
+                f"give it, th.load({str(path)!r}, "
                 "model=…)."
             )
         raise BadArgument(
-            f"{path} holds a fit of a {name} whose tensor {first!r} has the shape {config['shapes'].get(first)}; that of the model given has "
+            f"{path} holds a fit of a {name} whose tensor {first!r} has the shape "
+            f"{config['shapes'].get(first)}; that of the model given has "
             f"{shapes.get(first)} ({len(differ)} tensors differ)."
         )
     if config.get("frozen", "") not in ("", _frozen(model)):
         raise BadArgument(
-            f"{path} holds what was trained of a {name}, and not what was frozen; the frozen values of the model given are others than those "
+            f"{path} holds what was trained of a {name}, and not what was frozen; the frozen values of the "
+            "model given are others than those "
             "of the fit. Give the network that was adapted, with the same weights."
         )
     values = {n: tensors[f"model.{n}"] for n in shapes}
     if own:
         for n, p in model.named_parameters():
             p.data = p.data.to(values[n].dtype)
-    model.load_state_dict(values, strict=False)  # names that are missing share a tensor with one that is there, or are frozen
+    model.load_state_dict(
+        values, strict=False
+    )  # names that are missing share a tensor with one that is there, or are frozen
     if "weights" in config:
         model.weights = config["weights"]
     return model.eval()
@@ -214,11 +260,19 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
     if config["kind"] == "mixture":
         parts: list[Plain] = []
         for k, each in enumerate(config["components"]):
-            own = {name.removeprefix(f"component.{k}."): t for name, t in tensors.items() if name.startswith(f"component.{k}.")}
-            parts.append(_built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None))
+            own = {
+                name.removeprefix(f"component.{k}."): t
+                for name, t in tensors.items()
+                if name.startswith(f"component.{k}.")
+            }
+            parts.append(
+                _built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None)
+            )
         return Mixture(parts)
     if config["kind"] == "preference":
-        return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(rich(config["settings"]))
+        return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(
+            rich(config["settings"])
+        )
     try:
         family = families_from_config(config["family"])
     except BadArgument as error:
@@ -228,10 +282,15 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
     encoder = encoder or encoders.from_config(config["encoder"], tensors)
     fixed = {name: number(v, f"fixed.{name}") for name, v in rich(config["fixed"]).items()}
     slots, density = config["slots"], config["density"]
-    levels, many = encoder.response.levels, family.categories or (2 if isinstance(family, families.Bernoulli) else 0)
+    levels, many = (
+        encoder.response.levels,
+        family.categories or (2 if isinstance(family, families.Bernoulli) else 0),
+    )
     if levels is not None and (len(levels) != many or not many):
         raise BadSave(f"{path} holds {len(levels)} levels of a response that has {many or 'none'}.")
-    if type(density) is not bool or any(type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()):
+    if type(density) is not bool or any(
+        type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()
+    ):
         raise BadSave(f"{path} holds slots {str(slots)[:60]} of {len(encoder.designs)} designs.")
     return Regression(family, encoder, slots, fixed, density=density)
 
@@ -259,28 +318,50 @@ def _term(config: Settings, models: list[ModelLike], path: Path) -> tuple[LogLik
 def _recalled(content: Settings, tensors: dict[str, Tensor], models: list[ModelLike], path: Path) -> Fit:
     model = models[0]
     further = content["further"]
-    (term, memory), *rest = (_term(each, models, path) for each in [content, *([] if further is None else further["terms"])])
+    (term, memory), *rest = (
+        _term(each, models, path) for each in [content, *([] if further is None else further["terms"])]
+    )
     found = None
     if "value" in tensors:
         layout = layout_of(model)
-        J = Information(tensors["A"], tensors.get("E"), tensors.get("D"), None if layout is None else layout.eliminated)
+        J = Information(
+            tensors["A"], tensors.get("E"), tensors.get("D"), None if layout is None else layout.eliminated
+        )
         found = Taylor(tensors["value"], tensors["gradient"], J)
     known = [LogPrior(_prior(p), models[p.get("of", 0)]) for p in content["priors"]]
     trace = tuple((int(row[0]), *row[1:]) for row in tensors["trace"].tolist()) if "trace" in tensors else ()
     chosen = _covariance(rich(content["covariance"]))
-    spread = Spread(chosen[0], tensors["spread"], tensors["freedom"]) if "spread" in tensors and chosen is not None else None
-    objective = Recalled([term, *(each for each, _ in rest)], known, memory, found, tensors.get("inverse"), spread)
-    if spread is not None and not (spread.V.shape == (objective.size, objective.size) and spread.df.shape == (objective.size,)):
-        raise BadSave(f"{path} holds a covariance of shape {tuple(spread.V.shape)} of {objective.size} estimates.")
+    spread = (
+        Spread(chosen[0], tensors["spread"], tensors["freedom"])
+        if "spread" in tensors and chosen is not None
+        else None
+    )
+    objective = Recalled(
+        [term, *(each for each, _ in rest)], known, memory, found, tensors.get("inverse"), spread
+    )
+    if spread is not None and not (
+        spread.V.shape == (objective.size, objective.size) and spread.df.shape == (objective.size,)
+    ):
+        raise BadSave(
+            f"{path} holds a covariance of shape {tuple(spread.V.shape)} of {objective.size} estimates."
+        )
     certificate = checked(Certificate, rich(content["certificate"]))
-    fit = Fit(objective, certificate, trace=trace, solver=_solver(content["solver"]), call=_call(rich(content["call"])))
+    fit = Fit(
+        objective,
+        certificate,
+        trace=trace,
+        solver=_solver(content["solver"]),
+        call=_call(rich(content["call"])),
+    )
     if chosen is not None:
         fit.__dict__["_errors"] = chosen
     log_likelihood = rich(content["log_likelihood"])
     if log_likelihood is not None:
         fit._cache["log_likelihood"] = number(log_likelihood, "log_likelihood")
     if content["criteria"] is not None:
-        fit._cache["criteria"] = {name: number(v, f"criteria.{name}") for name, v in rich(content["criteria"]).items()}
+        fit._cache["criteria"] = {
+            name: number(v, f"criteria.{name}") for name, v in rich(content["criteria"]).items()
+        }
     elif log_likelihood is not None and memory.total is not None and not objective.kinked:
         fit._cache["criteria"] = counted(objective.size, log_likelihood, memory.total)
     return fit
@@ -291,7 +372,11 @@ def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | Non
     if chosen is None:
         return None
     kind, by = chosen
-    named = by is None or isinstance(by, str) or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
+    named = (
+        by is None
+        or isinstance(by, str)
+        or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
+    )
     if kind not in KINDS or not named:
         raise BadSave(f"the file holds {str(chosen)[:60]} in the place of a kind of covariance.")
     return kind, by
@@ -317,7 +402,9 @@ def _robust(config: Settings | None) -> DensityPower | Trimmed | None:
         return None
     kinds: dict[str, type[DensityPower] | type[Trimmed]] = {c.__name__: c for c in (DensityPower, Trimmed)}
     if config.get("robust") not in kinds:
-        raise BadSave(f"the file holds a robust setting {config.get('robust')!r}, which this library does not know.")
+        raise BadSave(
+            f"the file holds a robust setting {config.get('robust')!r}, which this library does not know."
+        )
     return kinds[config["robust"]](**rich(config["settings"]))
 
 
@@ -353,16 +440,20 @@ def _solver(config: Settings | None) -> Plain:
 
 
 def _attached(fit: Fit, data: Data, path: Path) -> Fit:
-    """The fit over its data again, once they are known to be the same: by their fingerprint, and by the objective at θ̂."""
+    """The fit over its data again, once they are known to be the same: by their fingerprint, and by the
+    objective at θ̂."""
     recalled, model = fit.objective, fit.model
     assert isinstance(recalled, Recalled)
     memory = recalled.memory
     if len(recalled.terms) > 1:
-        raise BadArgument(f"{path} holds a fit of {len(recalled.terms)} terms, to which no data are attached: fit again.")
+        raise BadArgument(
+            f"{path} holds a fit of {len(recalled.terms)} terms, to which no data are attached: fit again."
+        )
     weights = recalled.terms[0].weights
     if isinstance(weights, ForgottenWeights):
         raise BadArgument(
-            f"{path} was fitted with the weighting {weights.__name__}, which is code, and code is not saved: fit again."
+            f"{path} was fitted with the weighting {weights.__name__}, which is code, and code is not saved: "
+            "fit again."
         )
     table = model if isinstance(model, Regression) else _regression_of(model)
     if table is not None:
@@ -377,7 +468,8 @@ def _attached(fit: Fit, data: Data, path: Path) -> Fit:
         source = source_of(data, model, memory.weights)
     if source.fingerprint != memory.fingerprint:
         raise DataError(
-            f"these are other data than {path} was fitted to: {source.size} rows of fingerprint {source.fingerprint}, and there {memory.size} of "
+            f"these are other data than {path} was fitted to: {source.size} rows of fingerprint "
+            f"{source.fingerprint}, and there {memory.size} of "
             f"{memory.fingerprint}. For other data: fit.predict(data), fit.score(data)."
         )
     objective = Objective([recalled.terms[0].over(source, model)], recalled.priors)
@@ -385,7 +477,8 @@ def _attached(fit: Fit, data: Data, path: Path) -> Fit:
         there, here = float(recalled.found.value), objective.value(fit.theta)
         if not abs(there - here) <= 1e-8 * (1 + abs(there)):
             raise DataError(
-                f"these are other data than {path} was fitted to: the responses are the same, but the objective at the estimates is {here:.10g} "
+                f"these are other data than {path} was fitted to: the responses are the same, but the "
+                f"objective at the estimates is {here:.10g} "
                 f"nats, and was {there:.10g}. A predictor, an offset or a weight differs."
             )
     out = Fit(objective, fit.certificate, trace=fit.trace, solver=fit.solver, call=fit.call)

@@ -1,4 +1,5 @@
-"""A run: the folder of a long training run. Whatever happens to the process, what was reached is in it, and the same call goes on from there.
+"""A run: the folder of a long training run. Whatever happens to the process, what was reached is in it, and
+the same call goes on from there.
 
     runs/NAME/
         config.json        what was asked: model, data, solver, versions; a run of anything else is refused
@@ -9,8 +10,9 @@
         fit.thetahat       the fit, and
         report.html        its report, once the run has ended
 
-Everything is written aside and renamed, or appended a whole line at a time. Of several processes of torch.distributed the first writes;
-any other process that opens the folder meanwhile is refused. Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint.
+Everything is written aside and renamed, or appended a whole line at a time. Of several processes of
+torch.distributed the first writes; any other process that opens the folder meanwhile is refused. Ctrl-C and
+SIGTERM end the run after the step under way, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -44,7 +46,13 @@ from ..types import Named, Plain, Settings, SolverLike, StateLike
 if TYPE_CHECKING:
     from ..fit import Fit
 
-CONFIG, METRICS, CHECKPOINT, FIT, REPORT = "config.json", "metrics.jsonl", "checkpoint", "fit.thetahat", "report.html"
+CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
+    "config.json",
+    "metrics.jsonl",
+    "checkpoint",
+    "fit.thetahat",
+    "report.html",
+)
 LOCK = "lock"
 LINES = 200  # of metrics, at least, besides one a look
 OWN = (
@@ -66,16 +74,24 @@ class Run:
 
     Parameters
     ----------
-    folder : runs/NAME; made if it is not there
-    objective, solver : of the run; `run.solver` is the same with a checkpoint in the folder
-    about : plain values that config.json keeps besides (how the command line was called)
-    measure : what else is to be measured at each look (greedy returns of a policy, in environments of their own): name → number
-    say : is told what was damaged and repaired; None: `warnings.warn`
+    folder
+        runs/NAME; made if it is not there
+    objective, solver
+        of the run; `run.solver` is the same with a checkpoint in the folder
+    about
+        plain values that config.json keeps besides (how the command line was called)
+    measure
+        what else is to be measured at each look (greedy returns of a policy, in environments of their own):
+        name → number
+    say
+        is told what was damaged and repaired; None: `warnings.warn`
 
     Raises
     ------
-    BadArgument : the solver is not `Stochastic`, has a checkpoint elsewhere, or the folder cannot be written
-    BadSave : the folder holds another run, or another process writes it; the message names what differs
+    BadArgument
+        the solver is not `Stochastic`, has a checkpoint elsewhere, or the folder cannot be written
+    BadSave
+        the folder holds another run, or another process writes it; the message names what differs
     """
 
     def __init__(
@@ -89,9 +105,14 @@ class Run:
     ):
         self.folder = usable(folder)
         if not isinstance(solver, Stochastic):
-            raise BadArgument(f"run={str(folder)!r} records a training run; the solver is {type(solver).__name__}.")
+            raise BadArgument(
+                f"run={str(folder)!r} records a training run; the solver is {type(solver).__name__}."
+            )
         if solver.checkpoint is not None:
-            raise BadArgument(f"run={str(folder)!r} keeps its own checkpoint; leave out checkpoint={str(solver.checkpoint)!r}.")
+            raise BadArgument(
+                f"run={str(folder)!r} keeps its own checkpoint; leave out "
+                f"checkpoint={str(solver.checkpoint)!r}."
+            )
         self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
         self.every = max(1, solver.steps // LINES)
         self.writer: Plain = None
@@ -107,8 +128,15 @@ class Run:
         """The folder, locked, with the configuration that is wanted."""
         path = self.folder / CONFIG
         new = not path.exists()
-        if new and self.folder.exists() and (not self.folder.is_dir() or set(os.listdir(self.folder)) - {LOCK}):
-            raise BadArgument(f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new folder.")
+        if (
+            new
+            and self.folder.exists()
+            and (not self.folder.is_dir() or set(os.listdir(self.folder)) - {LOCK})
+        ):
+            raise BadArgument(
+                f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new "
+                "folder."
+            )
         if not new:
             same(self.folder, wanted["run"])
         together()  # every process has seen the folder as it was
@@ -134,13 +162,16 @@ class Run:
         except filelock.Timeout as error:
             self.lock = None
             raise BadSave(
-                f"{self.folder} is being written by another process. Wait until it has ended, or give another folder."
+                f"{self.folder} is being written by another process. Wait until it has ended, or give "
+                "another folder."
             ) from error
         except OSError as error:
             self.lock = None
-            raise BadArgument(f"run={str(self.folder)!r} cannot be written: {error.strerror or error}.") from error
+            raise BadArgument(
+                f"run={str(self.folder)!r} cannot be written: {error.strerror or error}."
+            ) from error
 
-    # ---- along the run ---------------------------------------------------------------------------------------------------
+    # ---- along the run -------------------------------------------------------------------------------------
 
     def __call__(self, state: StateLike) -> None:
         """What `iterate` calls with every state."""
@@ -150,7 +181,13 @@ class Run:
             self._begin(state)
             return
         evaluated, looked = len(state.evaluations) > self.looks, len(state.fitted) > self.fitted
-        if not (evaluated or looked or state.failure or state.step % self.every == 0 or state.step == self.solver.steps):
+        if not (
+            evaluated
+            or looked
+            or state.failure
+            or state.step % self.every == 0
+            or state.step == self.solver.steps
+        ):
             return
         now = time.perf_counter()
         line = {
@@ -169,7 +206,12 @@ class Run:
         line |= {name: _plain(value) for name, value in self.measured.items()}
         if state.failure:
             line["failure"] = state.failure
-        self.looks, self.fitted, self.seen, self.at = len(state.evaluations), len(state.fitted), state.seen, now
+        self.looks, self.fitted, self.seen, self.at = (
+            len(state.evaluations),
+            len(state.fitted),
+            state.seen,
+            now,
+        )
         try:
             self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             self.lines.flush()
@@ -193,7 +235,9 @@ class Run:
         path = self.folder / METRICS
         found, damaged = _read(path)
         if damaged:
-            self.say(f"{path}: {_lines(damaged)} could not be read and left out. The run goes on without them.")
+            self.say(
+                f"{path}: {_lines(damaged)} could not be read and left out. The run goes on without them."
+            )
         kept = [line for line in found if line["step"] <= state.step] if state.step else []
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), alone=True)
         self.lines = path.open("a", encoding="utf-8")
@@ -203,10 +247,13 @@ class Run:
         self.begun = self.at = time.perf_counter()
 
     def close(self) -> None:
-        """The files of the run, closed; also after an error. A run that did not begin leaves no folder behind that it made."""
+        """The files of the run, closed; also after an error. A run that did not begin leaves no folder behind
+        that it made."""
         if self.writer is not None:
             for file in (self.lines, self.writer):
-                with contextlib.suppress(OSError):  # every line was flushed: what fails here was said when it was written
+                with contextlib.suppress(
+                    OSError
+                ):  # every line was flushed: what fails here was said when it was written
                     file.close()
         if self.lock is not None:
             empty = self.writer is None and self.made and set(os.listdir(self.folder)) <= {CONFIG, LOCK}
@@ -224,7 +271,9 @@ class Run:
         from ..report import html
         from .archive import is_ours
 
-        page = html.page(fit)  # of every process: where each holds a part of the data, it sums over all of them
+        page = html.page(
+            fit
+        )  # of every process: where each holds a part of the data, it sums over all of them
         if rank() == 0:
             saved = self.folder / FIT
             if saved.exists() and not is_ours(saved):
@@ -234,14 +283,18 @@ class Run:
             write_text(self.folder / REPORT, page)
 
 
-# ---- what a folder says ------------------------------------------------------------------------------------------------------
+# ---- what a folder says ------------------------------------------------------------------------------------
 
 
 def config(objective: Objective, solver: Stochastic, about: Named | None) -> Settings:
     """What was asked, in plain values. `run` has to be the same for a run to go on."""
     settings = json.loads(json.dumps(identity(solver, objective)))
     kinds = [f"{type(t.model).__name__} on {type(t.source).__name__}" for t in objective.terms]
-    versions = {"thetahat": version("thetahat"), "torch": torch.__version__, "python": platform.python_version()}
+    versions = {
+        "thetahat": version("thetahat"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     size = sum(p.numel() for p in objective.parameters())
     return {"terms": kinds, "size": size, "run": settings, "versions": versions, "about": dict(about or {})}
 
@@ -251,13 +304,15 @@ def same(folder: Path, settings: Named) -> None:
 
     Raises
     ------
-    BadSave : names what differs
+    BadSave
+        names what differs
     """
     known = read(folder)["run"]
     for name, value in settings.items():
         if known.get(name) != value:
             raise BadSave(
-                f"{folder} holds another run: its {name} is {_short(known.get(name))}, here it is {_short(value)}. "
+                f"{folder} holds another run: its {name} is {_short(known.get(name))}, here it is "
+                f"{_short(value)}. "
                 "Give another run=, or ask for the same."
             )
 
@@ -267,7 +322,8 @@ def read(folder: str | Path) -> Settings:
 
     Raises
     ------
-    BadSave : the folder is not a run, or its configuration is damaged
+    BadSave
+        the folder is not a run, or its configuration is damaged
     """
     path = usable(folder) / CONFIG
     try:
@@ -275,7 +331,9 @@ def read(folder: str | Path) -> Settings:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadSave(f"{folder} is not a run: it has no {CONFIG}.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise BadSave(f"{path} is damaged: {error}. Restore it, or begin the run anew in another folder.") from error
+        raise BadSave(
+            f"{path} is damaged: {error}. Restore it, or begin the run anew in another folder."
+        ) from error
     known = isinstance(found, dict) and all(isinstance(found.get(name), dict) for name in ("run", "about"))
     if not known:
         raise BadSave(f"{path} is not the configuration of a run.")
@@ -288,7 +346,8 @@ def metrics(folder: str | Path) -> list[Settings]:
 
 
 def _read(path: Path) -> tuple[list[Settings], list[int]]:
-    """The lines of a file of metrics, and the numbers of those that are damaged: not of a last one that a kill cut short."""
+    """The lines of a file of metrics, and the numbers of those that are damaged: not of a last one that a
+    kill cut short."""
     out: list[Settings] = []
     damaged: list[int] = []
     raw = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -297,7 +356,11 @@ def _read(path: Path) -> tuple[list[Settings], list[int]]:
             line = json.loads(text)
         except (ValueError, RecursionError):
             line = None
-        if isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("seconds"), (int, float)):
+        if (
+            isinstance(line, dict)
+            and type(line.get("step")) is int
+            and isinstance(line.get("seconds"), (int, float))
+        ):
             out.append(line)
         elif text:
             damaged.append(number)
@@ -314,7 +377,11 @@ def _lines(numbers: list[int]) -> str:
 def measured(folder: str | Path) -> list[dict[str, float]]:
     """What a run measured besides (returns, rewards), at each step where it did."""
     lines = (
-        {name: v for name, v in line.items() if name == "step" or (name not in OWN and type(v) in (int, float))}
+        {
+            name: v
+            for name, v in line.items()
+            if name == "step" or (name not in OWN and type(v) in (int, float))
+        }
         for line in metrics(folder)
     )
     return [line for line in lines if len(line) > 1]

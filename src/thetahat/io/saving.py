@@ -1,4 +1,5 @@
-"""A fit in one file: safetensors for θ̂ and J, strict JSON for everything else, versioned, with a checksum over every byte.
+"""A fit in one file: safetensors for θ̂ and J, strict JSON for everything else, versioned, with a checksum
+over every byte.
 
     thetahat fit, version 1
         theta                       θ̂, unconstrained
@@ -8,10 +9,12 @@
         trace                       of the run
         fit                         JSON: model, family, encodings, certificate, call, log-likelihood, fingerprint and units of the data
 
-No pickle, and no row of the data; category levels, spline knots, and the centres of transforms are there, since new rows cannot be encoded
-without them. The library's own networks and models are described (`made`); other code is not saved: a likelihood or a network of one's own
-is given again to `load`. Loading runs nothing from the file: expressions of a formula are let through only if they are made of columns,
-numbers, arithmetic and functions that formulas know. What was read is put into words again, and has to be what the file holds, field by field.
+No pickle, and no row of the data; category levels, spline knots, and the centres of transforms are there,
+since new rows cannot be encoded without them. The library's own networks and models are described (`made`);
+other code is not saved: a likelihood or a network of one's own is given again to `load`. Loading runs nothing
+from the file: expressions of a formula are let through only if they are made of columns, numbers, arithmetic
+and functions that formulas know. What was read is put into words again, and has to be what the file holds,
+field by field.
 """
 
 from __future__ import annotations
@@ -48,19 +51,24 @@ if TYPE_CHECKING:
     from ..fit import Fit
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
-SOLVERS: Settings = {c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)}
+SOLVERS: Settings = {
+    c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)
+}
 
 
-# ---- save --------------------------------------------------------------------------------------------------------------------
+# ---- save --------------------------------------------------------------------------------------------------
 
 
 def save(fit: Fit, path: str | Path) -> Path:
-    """Write a fit to one file, aside first and then renamed: a crash leaves the old file or the new one, never half of one.
+    """Write a fit to one file, aside first and then renamed: a crash leaves the old file or the new one,
+    never half of one.
 
     Parameters
     ----------
-    fit : of one or several terms: every model of theirs is kept
-    path : usually named .thetahat; another file than a saved fit is not overwritten
+    fit
+        of one or several terms: every model of theirs is kept
+    path
+        usually named .thetahat; another file than a saved fit is not overwritten
 
     Returns
     -------
@@ -68,10 +76,16 @@ def save(fit: Fit, path: str | Path) -> Path:
 
     Raises
     ------
-    BadArgument : the fit holds something that is not saved (a family that is not registered), or the path is another file's
-    NotWritten : the disk is full
-    BadFormula : the formula calls something that a loaded formula may not
+    BadArgument
+        the fit holds something that is not saved (a family that is not registered), or the path is another
+        file's
+    NotWritten
+        the disk is full
+    BadFormula
+        the formula calls something that a loaded formula may not
 
+    Examples
+    --------
     >>> import tempfile, thetahat as th
     >>> fit = th.fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +127,9 @@ def _content(fit: Fit) -> tuple[Settings, dict[str, Tensor]]:
         "further": {"models": configs[1:], "terms": further} if further else None,
         "made": describe(networks) if networks else None,
         "priors": [_prior_config(p, models) for p in fit.objective.priors],
-        "covariance": None if spread is None and fit._errors[0] is None else plain([fit.covariance_chosen[0], fit._errors[1]]),
+        "covariance": None
+        if spread is None and fit._errors[0] is None
+        else plain([fit.covariance_chosen[0], fit._errors[1]]),
         "certificate": plain(fit.certificate.to_dict(), "the certificate"),
         "solver": _solver_config(fit.solver),
         "call": plain({k: str(v) if isinstance(v, Path) else v for k, v in fit.call.items()}, "the call"),
@@ -137,14 +153,24 @@ def _term_config(fit: Fit, term: LogLikelihood, models: list[ModelLike]) -> Sett
     k = next(k for k, model in enumerate(models) if model is term.model)
     weights = None if term.weights is None else shown_as(term.weights)
     memory = plain(dataclasses.asdict(_memory(fit, term)))
-    return {**({"of": k} if k else {}), "weights": weights, "robust": _robust_config(term.robust), "data": memory}
+    return {
+        **({"of": k} if k else {}),
+        "weights": weights,
+        "robust": _robust_config(term.robust),
+        "data": memory,
+    }
 
 
 def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     """What is needed to build the model again, or to know the model that is given again."""
     if isinstance(model, Regression):
         encoder, tensors = encoders.to_config(model.encoder)
-        config = {"family": families_to_config(model.family), "encoder": encoder, "slots": model.slots, "density": model.density}
+        config = {
+            "family": families_to_config(model.family),
+            "encoder": encoder,
+            "slots": model.slots,
+            "density": model.density,
+        }
         return {"kind": "regression", "fixed": plain(model.fixed), **config}, tensors
     if isinstance(model, Density):
         return {"kind": "density", "family": families_to_config(model.family)}, {}
@@ -158,16 +184,29 @@ def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
         return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    label = model.weights if isinstance(model, HasWeights) else None  # whether θ is an average, for its scores
+    label = (
+        model.weights if isinstance(model, HasWeights) else None
+    )  # whether θ is an average, for its scores
     labelled: Settings = {"weights": label} if isinstance(label, str) else {}
     labelled |= {"frozen": _frozen(model)} if _keeps_free(model) else {}
-    return {"kind": "module", "name": type(model).__name__, "shapes": _shapes(model), "trained": trained, **labelled}, state
+    return {
+        "kind": "module",
+        "name": type(model).__name__,
+        "shapes": _shapes(model),
+        "trained": trained,
+        **labelled,
+    }, state
 
 
 def _constraints(model: Custom) -> list[list[Plain]]:
     """Name, constraint, shape, and the ends of an interval, of each parameter."""
-    ends = {n: [c.low, c.high] if isinstance(c, Interval) else [None, None] for n, c in model.constraints.items()}
-    return [[n, type(c).__name__.lower(), list(model.theta[n].shape), plain(ends[n])] for n, c in model.constraints.items()]
+    ends = {
+        n: [c.low, c.high] if isinstance(c, Interval) else [None, None] for n, c in model.constraints.items()
+    }
+    return [
+        [n, type(c).__name__.lower(), list(model.theta[n].shape), plain(ends[n])]
+        for n, c in model.constraints.items()
+    ]
 
 
 def _shapes(model: nn.Module) -> dict[str, list[int]]:
@@ -175,7 +214,8 @@ def _shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each once where two names share it; of a model that keeps what is free alone, its parameters that are moved."""
+    """Parameters and buffers, each once where two names share it; of a model that keeps what is free
+    alone, its parameters that are moved."""
     every, seen = {}, set()
     for name, t in model.state_dict().items():
         place = (t.data_ptr(), t.shape, t.stride(), t.dtype)
@@ -190,7 +230,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _keeps_free(model: nn.Module) -> bool:
-    """Whether what is frozen is given again with the network, and is not in the file: low-rank adapters of a network, a reference."""
+    """Whether what is frozen is given again with the network, and is not in the file: low-rank adapters of a
+    network, a reference."""
     return (isinstance(model, Model) and model.keeps == "free") or bool(adapted_by(model))
 
 
@@ -201,7 +242,9 @@ def _frozen(model: nn.Module) -> str:
     for name, t in sorted(model.state_dict().items()):
         if name not in free:
             digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-            digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if t.numel() else b"")
+            digest.update(
+                t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if t.numel() else b""
+            )
     return digest.hexdigest()
 
 
@@ -228,7 +271,8 @@ ROWLESS = ("observed", "expected", "ols")  # covariances that a fit has without 
 
 
 def _spread(fit: Fit) -> Spread | None:
-    """The covariance of the fit's own kind, where it needs the rows; None where there is none, or it could not be held."""
+    """The covariance of the fit's own kind, where it needs the rows; None where there is none, or it could
+    not be held."""
     kind, by = fit.covariance_chosen
     if kind in ROWLESS or fit.certificate.status == "stochastic" or len(fit.theta) > DENSE:
         return None
@@ -244,7 +288,8 @@ def _spread(fit: Fit) -> Spread | None:
 
 
 def _known(fit: Fit, what: str) -> Plain:
-    """A number that is known, or can be had by a pass over data that end; None of a stochastic fit that was not asked for it."""
+    """A number that is known, or can be had by a pass over data that end; None of a stochastic fit that
+    was not asked for it."""
     if what in fit._cache:
         return plain(fit._cache[what])
     if fit.certificate.status == "stochastic" or fit.source.size is None:
@@ -273,7 +318,11 @@ def _memory(fit: Fit, term: LogLikelihood) -> Memory:
     )
     if isinstance(source, Table):
         return dataclasses.replace(
-            memory, name=source.frame.name, dropped=source.dropped, missing=source.missing, streamed=source.streamed
+            memory,
+            name=source.frame.name,
+            dropped=source.dropped,
+            missing=source.missing,
+            streamed=source.streamed,
         )
     return dataclasses.replace(memory, weights=fit.call.get("weights"))
 
@@ -284,7 +333,9 @@ def _prior_config(term: LogPrior, models: list[ModelLike]) -> Settings:
         raise BadArgument("a prior on a model that no term of the likelihood has is not saved.")
     kind = type(term.prior)
     if getattr(priors, kind.__name__, None) is not kind:
-        raise BadArgument(f"a prior of the type {kind.__name__} is code and is not saved. Saved are those of th.priors.")
+        raise BadArgument(
+            f"a prior of the type {kind.__name__} is code and is not saved. Saved are those of th.priors."
+        )
     return {
         **({"of": k} if k else {}),
         "prior": kind.__name__,
@@ -293,7 +344,11 @@ def _prior_config(term: LogPrior, models: list[ModelLike]) -> Settings:
 
 
 def _robust_config(robust: DensityPower | Trimmed | None) -> Settings | None:
-    return None if robust is None else {"robust": type(robust).__name__, "settings": plain(dataclasses.asdict(robust))}
+    return (
+        None
+        if robust is None
+        else {"robust": type(robust).__name__, "settings": plain(dataclasses.asdict(robust))}
+    )
 
 
 def _solver_config(solver: SolverLike) -> Settings | None:

@@ -4,7 +4,8 @@
     (1, 2), {0: 1.5}, inf, nan                      {"~": "tuple" | "map" | "float", "v": …}
     numpy arrays, dates, timestamps, intervals      {"~": "array" | "date" | "timestamp" | "interval", …}
 
-A float is written with as many digits as give it back exactly. Nothing else is written, and reading builds nothing else.
+A float is written with as many digits as give it back exactly. Nothing else is written, and reading builds
+nothing else.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ def plain(value: Plain, where: str = "a value") -> Plain:
 
     Raises
     ------
-    BadArgument : for any type that is not in the list above; `where` names what it belongs to
+    BadArgument
+        for any type that is not in the list above; `where` names what it belongs to
 
+    Examples
+    --------
     >>> plain({"knots": (0.0, math.inf)})
     {'knots': {'~': 'tuple', 'v': [0.0, {'~': 'float', 'v': 'inf'}]}}
     """
@@ -62,9 +66,14 @@ def plain(value: Plain, where: str = "a value") -> Plain:
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return {TAG: "date", "v": value.isoformat()}
     if isinstance(value, pd.Interval):
-        return {TAG: "interval", "v": [plain(value.left, where), plain(value.right, where)], "closed": value.closed}
+        return {
+            TAG: "interval",
+            "v": [plain(value.left, where), plain(value.right, where)],
+            "closed": value.closed,
+        }
     raise BadArgument(
-        f"{where} is of type {type(value).__name__}, which cannot be saved. Saved are numbers, text, dates, intervals, and lists of them."
+        f"{where} is of type {type(value).__name__}, which cannot be saved. Saved are numbers, text, dates, "
+        "intervals, and lists of them."
     )
 
 
@@ -73,8 +82,11 @@ def rich(value: Plain) -> Plain:
 
     Raises
     ------
-    BadSave : for anything that `plain` does not write
+    BadSave
+        for anything that `plain` does not write
 
+    Examples
+    --------
     >>> rich(plain({"knots": (0.0, math.inf)}))
     {'knots': (0.0, inf)}
     """
@@ -87,7 +99,9 @@ def rich(value: Plain) -> Plain:
     try:
         return _read(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadSave(f"the file holds {str(value)[:80]!r}, which is no value that this library writes: {error}.") from error
+        raise BadSave(
+            f"the file holds {str(value)[:80]!r}, which is no value that this library writes: {error}."
+        ) from error
 
 
 def _read(value: Settings) -> Plain:
@@ -109,7 +123,7 @@ def _read(value: Settings) -> Plain:
     raise ValueError(f"unknown type {kind!r}")
 
 
-# ---- read as what it should be ---------------------------------------------------------------------------------------------------
+# ---- read as what it should be -----------------------------------------------------------------------------
 
 
 def checked(kind: type, values: Settings) -> Plain:
@@ -117,7 +131,8 @@ def checked(kind: type, values: Settings) -> Plain:
 
     Raises
     ------
-    BadSave : names the field
+    BadSave
+        names the field
     """
     hints = get_type_hints(kind)
     for name, value in values.items():
@@ -125,7 +140,9 @@ def checked(kind: type, values: Settings) -> Plain:
             check_type(value, hints[name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except (KeyError, TypeCheckError) as error:
             what = (
-                f"{str(value)[:60]!r}, which is not of the type {hints[name]}" if name in hints else "a field that is not known"
+                f"{str(value)[:60]!r}, which is not of the type {hints[name]}"
+                if name in hints
+                else "a field that is not known"
             )
             raise BadSave(f"the file holds {kind.__name__}.{name}: {what}.") from error
     return kind(**values)

@@ -1,8 +1,9 @@
-"""What a saved fit knows of its data without having them: the objective at θ̂, and sources that have a name and a size but no rows.
+"""What a saved fit knows of its data without having them: the objective at θ̂, and sources that have a name
+and a size but no rows.
 
-A loaded fit is an ordinary Fit over these. What follows from θ̂ and from J(θ̂) alone (estimates, standard errors, Wald's intervals and tests,
-predictions for new rows) is computed by the same code from the same numbers; whatever asks for a row, or for the objective at another
-θ, is told that it needs the data.
+A loaded fit is an ordinary Fit over these. What follows from θ̂ and from J(θ̂) alone (estimates, standard
+errors, Wald's intervals and tests, predictions for new rows) is computed by the same code from the same
+numbers; whatever asks for a row, or for the objective at another θ, is told that it needs the data.
 """
 
 from __future__ import annotations
@@ -34,19 +35,32 @@ class Memory:
 
     Parameters
     ----------
-    path : of the saved fit
-    source : the class of the source ("Table", "Tensors")
-    name : of the data, as the report shows it
-    size : rows that were used, or None
-    dropped : rows with a missing value
-    total : Σ count
-    fingerprint, units : of what was scored
-    missing : what was asked of rows with a missing value
-    streamed : whether the data were too large to be held
-    weights : the column of frequency weights, or None
-    tokenizer, context : of text: how it became tokens, as plain values, and how many a prediction sees
-    shape, levels : of images
-    drawn : whether the data were drawn from the model as it was fitted
+    path
+        of the saved fit
+    source
+        the class of the source ("Table", "Tensors")
+    name
+        of the data, as the report shows it
+    size
+        rows that were used, or None
+    dropped
+        rows with a missing value
+    total
+        Σ count
+    fingerprint, units
+        of what was scored
+    missing
+        what was asked of rows with a missing value
+    streamed
+        whether the data were too large to be held
+    weights
+        the column of frequency weights, or None
+    tokenizer, context
+        of text: how it became tokens, as plain values, and how many a prediction sees
+    shape, levels
+        of images
+    drawn
+        whether the data were drawn from the model as it was fitted
     """
 
     path: str
@@ -68,7 +82,8 @@ class Memory:
 
     def lack(self) -> NoReturn:
         raise BadArgument(
-            f"this needs the data that the fit was fitted to, and {self.path} holds none of it: th.load({self.path!r}, data=…) with those data."
+            f"this needs the data that the fit was fitted to, and {self.path} holds none of it: "
+            f"th.load({self.path!r}, data=…) with those data."
         )
 
 
@@ -93,7 +108,11 @@ class ForgottenTable(Table):
 
     def __init__(self, memory: Memory, encoder: Encoder, family: Family):
         self.memory, self.encoder, self.family = memory, encoder, family
-        self.frame, self.missing, self.streamed = ForgottenFrame(memory, encoder.required), memory.missing, memory.streamed
+        self.frame, self.missing, self.streamed = (
+            ForgottenFrame(memory, encoder.required),
+            memory.missing,
+            memory.streamed,
+        )
         self.whole = self.kept = None
         self.events = {}
         self.rows, self.dropped, self.total = memory.size or 0, memory.dropped, memory.total or 0.0
@@ -162,12 +181,19 @@ class Recalled(Objective):
 
     Parameters
     ----------
-    terms : the log-likelihoods, whose sources are forgotten
-    priors : as they were
-    memory : of the data of the first
-    found : the objective there to second order, priors included; None if it was not kept
-    inverse : J⁻¹, where it was had more exactly than from J (by QR of an ill-conditioned linear model's columns), or None
-    spread : the covariance of θ̂ of the kind that the fit had, where that needs the rows (a sandwich); or None
+    terms
+        the log-likelihoods, whose sources are forgotten
+    priors
+        as they were
+    memory
+        of the data of the first
+    found
+        the objective there to second order, priors included; None if it was not kept
+    inverse
+        J⁻¹, where it was had more exactly than from J (by QR of an ill-conditioned linear model's columns),
+        or None
+    spread
+        the covariance of θ̂ of the kind that the fit had, where that needs the rows (a sandwich); or None
     """
 
     def __init__(
@@ -180,13 +206,21 @@ class Recalled(Objective):
         spread: Spread | None = None,
     ):
         super().__init__(terms, priors)
-        self.memory, self.peak, self.found, self.inverse, self.spread = memory, self.theta, found, inverse, spread
+        self.memory, self.peak, self.found, self.inverse, self.spread = (
+            memory,
+            self.theta,
+            found,
+            inverse,
+            spread,
+        )
 
     def copy(self) -> Recalled:
         own = super().copy()
         return Recalled(own.terms, own.priors, self.memory, self.found, self.inverse, self.spread)
 
-    def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+    def taylor(
+        self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
         if self.found is None or not torch.equal(self.theta if theta is None else theta, self.peak):
             self.memory.lack()
         J = self.found.information

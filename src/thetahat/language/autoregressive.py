@@ -1,7 +1,8 @@
 """Autoregressive: a text is as probable as its tokens are, each given those before it. GPT's likelihood.
 
-With the features h and the output matrix W of a network, log p of one token needs no (B, T, V) tensor, only its logsumexp, which is gathered
-over blocks of the vocabulary; a block's logits are computed again when the gradient asks for them.
+With the features h and the output matrix W of a network, log p of one token needs no (B, T, V) tensor, only
+its logsumexp, which is gathered over blocks of the vocabulary; a block's logits are computed again when the
+gradient asks for them.
 """
 
 from __future__ import annotations
@@ -32,25 +33,38 @@ class Autoregressive(Model):
 
         log p(x_t | x_<t, θ) = f_θ(x_<t)_{x_t} − log Σ_v exp f_θ(x_<t)_v
 
+    Terms are (B, T), in nats per token; those with count 0 (padding, context alone) are exactly 0.
+
     Parameters
     ----------
-    network : tokens (B, T) → logits (B, T, V): a `th.networks.Transformer`, any causal language model of transformers, or a module of one's
-        own (`nn.Embedding(V, V)` is the Markov chain of order one)
-    chunk : tokens of the vocabulary whose logits are held at once, where the network has features and an output matrix
-    inputs, target : the tensors of a batch, (B, T), that are read and scored
-
-    Terms are (B, T), in nats per token; those with count 0 (padding, context alone) are exactly 0.
+    network
+        tokens (B, T) → logits (B, T, V): a `th.networks.Transformer`, any causal language model of
+        transformers, or a module of one's own (`nn.Embedding(V, V)` is the Markov chain of order one)
+    chunk
+        tokens of the vocabulary whose logits are held at once, where the network has features and an output
+        matrix
+    inputs, target
+        the tensors of a batch, (B, T), that are read and scored
 
     Raises
     ------
-    OutOfSupport : a token outside the vocabulary
-    ModelError : the network's output does not match the terms; it sees the future: on the first batch it is tried whether its output at a
-        position changes with a later token (`networks.causality`), or whether the batch gives it the very token that it is to predict
-    BadArgument : rows hold several documents, and the network cannot keep them apart
+    OutOfSupport
+        a token outside the vocabulary
+    ModelError
+        the network's output does not match the terms; it sees the future: on the first batch it is tried
+        whether its output at a position changes with a later token (`networks.causality`), or whether the
+        batch gives it the very token that it is to predict
+    BadArgument
+        rows hold several documents, and the network cannot keep them apart
 
-    Source: Shannon (1951), Prediction and entropy of printed English; Bengio et al. (2003), A neural probabilistic language model; Wijmans et
-    al. (2024), Cut your losses in large-vocabulary language models (blocks of the vocabulary).
+    References
+    ----------
+    Shannon (1951), Prediction and entropy of printed English; Bengio et al. (2003), A neural probabilistic
+    language model; Wijmans et al. (2024), Cut your losses in large-vocabulary language models (blocks of the
+    vocabulary).
 
+    Examples
+    --------
     >>> model = Autoregressive(nn.Embedding(5, 5))
     >>> batch = Batch({"input": torch.tensor([[0, 1, 2]]), "target": torch.tensor([[1, 2, 3]])}, dims=2)
     >>> tuple(model.log_prob(batch).shape), model.vocabulary
@@ -59,17 +73,24 @@ class Autoregressive(Model):
 
     measure = "mass"
 
-    def __init__(self, network: nn.Module, *, chunk: int = 8192, inputs: str = "input", target: str = "target"):
+    def __init__(
+        self, network: nn.Module, *, chunk: int = 8192, inputs: str = "input", target: str = "target"
+    ):
         super().__init__()
         if not isinstance(network, nn.Module):
-            raise BadArgument(f"Autoregressive(network): network is {type(network).__name__}, not a torch.nn.Module.")
+            raise BadArgument(
+                f"Autoregressive(network): network is {type(network).__name__}, not a torch.nn.Module."
+            )
         if chunk < 1:
             raise BadArgument(f"chunk={chunk}. Accepted: 1 or more.")
         foreign = is_pretrained(network)
         self.network: ModelLike = Pretrained(network) if foreign else network
         self.chunk, self.inputs, self.target = chunk, inputs, target
         self._tried = False
-        self._apart = isinstance(network, nn.Embedding) or "documents" in inspect.signature(self.network.forward).parameters
+        self._apart = (
+            isinstance(network, nn.Embedding)
+            or "documents" in inspect.signature(self.network.forward).parameters
+        )
         self._apart = self._apart and not (isinstance(self.network, Pretrained) and not self.network.masks)
         self._headed = isinstance(self.network, HasFeatures) and not (
             isinstance(self.network, Pretrained) and not self.network.linear
@@ -82,7 +103,7 @@ class Autoregressive(Model):
             return self.network.num_embeddings
         return self.network.vocabulary if isinstance(self.network, HasVocabulary) else None
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log p of each token given those before it, (B, T); exactly 0 where the count is 0."""
@@ -96,7 +117,10 @@ class Autoregressive(Model):
         else:
             logits = self.network(x, *given)
             if tuple(logits.shape[:-1]) != batch.shape:
-                raise ModelError(f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}.")
+                raise ModelError(
+                    f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape "
+                    f"{batch.shape}."
+                )
             out = torch.log_softmax(_wide(logits), -1).gather(-1, y[..., None])[..., 0]
         return unpadded(out, batch)
 
@@ -105,11 +129,13 @@ class Autoregressive(Model):
 
         Raises
         ------
-        BadArgument : it has none: there is nothing to leave out
+        BadArgument
+            it has none: there is nothing to leave out
         """
         if not adapted_by(self.network):
             raise BadArgument(
-                "the network has no adapters to be left out: language.add_lora(network), or give another reference."
+                "the network has no adapters to be left out: language.add_lora(network), or give another "
+                "reference."
             )
         with without(self.network):
             return self.log_prob(batch)
@@ -119,18 +145,20 @@ class Autoregressive(Model):
             return ()
         if not self._apart:
             raise BadArgument(
-                f"the rows hold several documents, and {type(self.network).__name__} cannot keep them apart. Accepted: layout='padded', "
+                f"the rows hold several documents, and {type(self.network).__name__} cannot keep them apart. "
+                "Accepted: layout='padded', "
                 "mask=False, or a network whose forward takes documents (B, T)."
             )
         return () if isinstance(self.network, nn.Embedding) else (batch["document"],)
 
     def check(self, batch: Batch) -> None:
-        """A token outside the vocabulary reads other memory on an accelerator, and fails without a name elsewhere."""
+        """A token outside the vocabulary reads other memory on an accelerator, and fails without a name
+        elsewhere."""
         self._inside(batch[self.inputs], batch[self.target])
         if not self._tried:
             self._tried = self._causal(batch)
 
-    # ---- no position sees the future -------------------------------------------------------------------------------------
+    # ---- no position sees the future -----------------------------------------------------------------------
 
     @torch.no_grad()
     def _causal(self, batch: Batch) -> bool:
@@ -141,7 +169,8 @@ class Autoregressive(Model):
         shown = (x == y).all() & ~(x[:, 1:] == y[:, :-1]).all()
         if bool(shown) and x.shape == y.shape:
             raise ModelError(
-                f"{self.target!r} is {self.inputs!r}, so that each position is shown the token that it is to predict. Accepted: the tokens after "
+                f"{self.target!r} is {self.inputs!r}, so that each position is shown the token that it is to "
+                "predict. Accepted: the tokens after "
                 f"them: {self.inputs}=tokens[:, :-1], {self.target}=tokens[:, 1:]."
             )
         own = x[:1]
@@ -152,12 +181,19 @@ class Autoregressive(Model):
             return False
         documents = tuple(d[:1, : own.shape[1]] for d in self._documents(batch))
         found = first_peek(
-            self.network, own, other, *documents, rows=max(len(x), 2), method="features" if self._headed else "forward"
+            self.network,
+            own,
+            other,
+            *documents,
+            rows=max(len(x), 2),
+            method="features" if self._headed else "forward",
         )
         if found is not None:
             raise ModelError(
-                f"the network sees the future: its output at position {found[0]}, which is to predict token {found[0] + 1}, changes with the token "
-                f"at position {found[1]} or a later one, so that Π p(x_t | x_<t) is no probability. Accepted: a network whose output at t depends "
+                f"the network sees the future: its output at position {found[0]}, which is to predict token "
+                f"{found[0] + 1}, changes with the token "
+                f"at position {found[1]} or a later one, so that Π p(x_t | x_<t) is no probability. "
+                "Accepted: a network whose output at t depends "
                 "on the tokens up to t alone (a causal mask)."
             )
         return True
@@ -166,7 +202,9 @@ class Autoregressive(Model):
         """Another token at every position; None where no other is known."""
         V = self.vocabulary
         if V is not None and V > 1:
-            away = torch.randint(V - 1, tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens.device)
+            away = torch.randint(V - 1, tokens.shape, generator=torch.Generator().manual_seed(0)).to(
+                tokens.device
+            )
             return (tokens + 1 + away) % V
         low, high = torch.aminmax(tokens)
         return None if bool(low == high) else torch.where(tokens == low, high, low)
@@ -179,9 +217,11 @@ class Autoregressive(Model):
             low, high = (int(v) for v in torch.aminmax(each))
             if low < 0 or high >= V:
                 at = tuple(torch.nonzero((each < 0) | (each >= V))[0].tolist())
-                raise OutOfSupport(f"the token {int(each[at])} at {at} is outside the vocabulary 0 … {V - 1} of the network.")
+                raise OutOfSupport(
+                    f"the token {int(each[at])} at {at} is outside the vocabulary 0 … {V - 1} of the network."
+                )
 
-    # ---- draws -------------------------------------------------------------------------------------------------------------
+    # ---- draws ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -200,29 +240,42 @@ class Autoregressive(Model):
 
         Parameters
         ----------
-        prompt : (B, T) or (T,) tokens, at least one; one document is drawn for each row
-        max_new_tokens : tokens to draw
-        context : the longest window that the network reads; when it is full, its first half is forgotten. None: no limit
-        temperature : p^(1/temperature), renormalised; 1 draws from the model, 0 takes the most probable token
-        top : only so many most probable tokens; None: all
-        end : the token that closes a document; what follows it is filled with it
-        cached : keep the keys and values of what was read, where the network can: the same draws, sooner
+        prompt
+            (B, T) or (T,) tokens, at least one; one document is drawn for each row
+        max_new_tokens
+            tokens to draw
+        context
+            the longest window that the network reads; when it is full, its first half is forgotten. None: no
+            limit
+        temperature
+            p^(1/temperature), renormalised; 1 draws from the model, 0 takes the most probable token
+        top
+            only so many most probable tokens; None: all
+        end
+            the token that closes a document; what follows it is filled with it
+        cached
+            keep the keys and values of what was read, where the network can: the same draws, sooner
 
         Returns
         -------
-        (B, max_new_tokens) tokens
+        Tensor
+            (B, max_new_tokens) tokens
 
         Raises
         ------
-        BadArgument : no prompt, or a setting out of range
+        BadArgument
+            no prompt, or a setting out of range
         """
         if isinstance(prompt, Batch):
-            raise BadArgument("a model of sequences continues a prompt of tokens: fit.model.sample(prompt, max_new_tokens).")
+            raise BadArgument(
+                "a model of sequences continues a prompt of tokens: fit.model.sample(prompt, max_new_tokens)."
+            )
         prompt = torch.as_tensor(prompt)
         window = prompt[None] if prompt.ndim == 1 else prompt
         if window.ndim != 2 or window.shape[1] < 1 or window.is_floating_point():
             raise BadArgument(
-                f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape {tuple(prompt.shape)}."
+                f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape "
+                f"{tuple(prompt.shape)}."
             )
         if (
             max_new_tokens < 0
@@ -231,7 +284,8 @@ class Autoregressive(Model):
             or (context is not None and context < 2)
         ):
             raise BadArgument(
-                f"max_new_tokens={max_new_tokens}, temperature={temperature}, top={top}, context={context}. Accepted: max_new_tokens and "
+                f"max_new_tokens={max_new_tokens}, temperature={temperature}, top={top}, context={context}. "
+                "Accepted: max_new_tokens and "
                 "temperature of 0 or more, "
                 "top of 1 or more, context of 2 or more."
             )
@@ -289,15 +343,22 @@ def token_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, ch
 
     Parameters
     ----------
-    h : (…, D)
-    weight, bias : (V, D), and (V,) or None
-    y : (…,) tokens
-    chunk : tokens of a block; where V is no more, there is one block, and nothing is computed twice
+    h
+        (…, D)
+    weight, bias
+        (V, D), and (V,) or None
+    y
+        (…,) tokens
+    chunk
+        tokens of a block; where V is no more, there is one block, and nothing is computed twice
 
     Returns
     -------
-    (…,) nats, float32 or better
+    Tensor
+        (…,) nats, float32 or better
 
+    Examples
+    --------
     >>> h, W, y = torch.randn(2, 3, 4), torch.randn(10, 4), torch.randint(10, (2, 3))
     >>> whole = torch.log_softmax(h @ W.T, -1).gather(-1, y[..., None])[..., 0]
     >>> bool(torch.allclose(token_log_prob(h, W, None, y, chunk=3), whole, atol=1e-5))
@@ -309,10 +370,15 @@ def token_log_prob(h: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, ch
         return chosen - normaliser
     from torch.utils.checkpoint import checkpoint
 
-    normalisers, chosen = [], torch.zeros((), dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
+    normalisers, chosen = (
+        [],
+        torch.zeros((), dtype=torch.promote_types(h.dtype, torch.float32), device=h.device),
+    )
     biases: tuple[Tensor | None, ...] = (None,) * -(-V // chunk) if bias is None else bias.split(chunk)
     for k, (W, b) in enumerate(zip(weight.split(chunk), biases, strict=True)):
-        normaliser, own = checkpoint(_block, h, W, b, y - k * chunk, use_reentrant=False, preserve_rng_state=False)
+        normaliser, own = checkpoint(
+            _block, h, W, b, y - k * chunk, use_reentrant=False, preserve_rng_state=False
+        )
         normalisers.append(normaliser)
         chosen = chosen + own
     return chosen - torch.logsumexp(torch.stack(normalisers), 0)

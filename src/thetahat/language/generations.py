@@ -18,13 +18,16 @@ from ..types import Data, ModelLike
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
-CONSTANT = 20  # passes in a row whose rewards are all the same, at least, after which there is nothing to learn
+CONSTANT = (
+    20  # passes in a row whose rewards are all the same, at least, after which there is nothing to learn
+)
 
 
 class Generations:
     """What a language model answers to prompts, as a source that draws from the model.
 
-    Each pass takes the next prompts in turn, draws G answers to each, and yields them as one batch of terms (B, T), B prompts · G:
+    Each pass takes the next prompts in turn, draws G answers to each, and yields them as one batch of terms
+    (B, T), B prompts · G:
 
         input, target (B, T)    tokens, and those that follow; the count is 1 where the target belongs to the answer, its end included
         log_prob (B, T)         log π of each token, of the policy that drew it
@@ -33,37 +36,60 @@ class Generations:
         advantage (B, T)        what `advantage` makes of R, at each of its tokens
         ended (B, T)            at the last token of an answer: it is the end (otherwise the answer was cut off at `max_new_tokens`)
 
-    E ∇ Σ_i R_i log π(o_i) is the gradient of E r − β KL(π ‖ π_ref), whose maximum is π_ref e^{r/β}/Z. Advantages are multiplied by the mean
-    length of the answers in a batch, so that a step's mean over tokens is a mean over answers, whatever their length.
+    E ∇ Σ_i R_i log π(o_i) is the gradient of E r − β KL(π ‖ π_ref), whose maximum is π_ref e^{r/β}/Z.
+    Advantages are multiplied by the mean length of the answers in a batch, so that a step's mean over tokens
+    is a mean over answers, whatever their length.
+
+    Answers are drawn from π itself, at temperature 1 and from all tokens: another distribution than that
+    whose gradient is taken would bias it.
+
+    Once every answer of many passes, to every prompt, has the same reward, there is nothing more to learn:
+    without a reference, training ends there (`finished`), and the fit says so.
 
     Parameters
     ----------
-    prompts : token ids, (T,) each, at least one token
-    reward : (prompts, answers), lists of (T,) tokens → (B,) numbers; an answer has its end where it was drawn
-    max_new_tokens : tokens of an answer, at most
-    end : the token that ends an answer; None: all have `max_new_tokens` tokens
-    num_generations : G
-    prompts_per_step : prompts a pass; None: all
-    advantage : (R (P, G), their lengths (P, G)) → (P, G): `language.RLOO()`, `language.GroupRelative()`
-    reference : an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters (`language.add_lora`)
-    kl_coef : β ≥ 0, in units of reward a nat
-    truncated : the reward of every answer that was cut off, in place of its own; None: its own
-    context : tokens of prompt and answer together that the network can read; None: any number
-    epochs, batch_size : deal each pass out so many times, so many answers a step (PPO). None: whole, once
-    seed : of the draws
-
-    Answers are drawn from π itself, at temperature 1 and from all tokens: another distribution than that whose gradient is taken would bias it.
+    prompts
+        token ids, (T,) each, at least one token
+    reward
+        (prompts, answers), lists of (T,) tokens → (B,) numbers; an answer has its end where it was drawn
+    max_new_tokens
+        tokens of an answer, at most
+    end
+        the token that ends an answer; None: all have `max_new_tokens` tokens
+    num_generations
+        G
+    prompts_per_step
+        prompts a pass; None: all
+    advantage
+        (R (P, G), their lengths (P, G)) → (P, G): `language.RLOO()`, `language.GroupRelative()`
+    reference
+        an Autoregressive, of which a frozen copy is kept; "base", the policy without its adapters
+        (`language.add_lora`)
+    kl_coef
+        β ≥ 0, in units of reward a nat
+    truncated
+        the reward of every answer that was cut off, in place of its own; None: its own
+    context
+        tokens of prompt and answer together that the network can read; None: any number
+    epochs, batch_size
+        deal each pass out so many times, so many answers a step (PPO). None: whole, once
+    seed
+        of the draws
 
     Raises
     ------
-    BadArgument : a prompt without a token or longer than the context leaves room for
-    DataError, NotFinite : rewards of another shape, or not finite
+    BadArgument
+        a prompt without a token or longer than the context leaves room for
+    DataError, NotFinite
+        rewards of another shape, or not finite
 
-    Once every answer of many passes, to every prompt, has the same reward, there is nothing more to learn: without a reference, training ends
-    there (`finished`), and the fit says so.
+    References
+    ----------
+    Ziegler et al. (2019), Fine-tuning language models from human preferences; Ahmadian et al. (2024), Back to
+    basics.
 
-    Source: Ziegler et al. (2019), Fine-tuning language models from human preferences; Ahmadian et al. (2024), Back to basics.
-
+    Examples
+    --------
     >>> from thetahat.language import Autoregressive
     >>> model = Autoregressive(torch.nn.Embedding(5, 5))
     >>> def ones(prompts, answers):
@@ -109,16 +135,21 @@ class Generations:
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
         if not 0 <= kl_coef < math.inf or (kl_coef > 0 and reference is None):
-            raise BadArgument(f"kl_coef={kl_coef}: 0 or more, and with more than 0 a reference= from which it is measured.")
+            raise BadArgument(
+                f"kl_coef={kl_coef}: 0 or more, and with more than 0 a reference= from which it is measured."
+            )
         self.prompts = [torch.as_tensor(p, dtype=torch.long) for p in prompts]
         if not self.prompts:
             raise EmptyData("there are no prompts.")
         for i, prompt in enumerate(self.prompts):
             if prompt.ndim != 1 or not len(prompt):
-                raise BadArgument(f"prompt {i} has the shape {tuple(prompt.shape)}. A prompt is (T,) tokens, one or more.")
+                raise BadArgument(
+                    f"prompt {i} has the shape {tuple(prompt.shape)}. A prompt is (T,) tokens, one or more."
+                )
             if context is not None and len(prompt) + max_new_tokens > context:
                 raise BadArgument(
-                    f"prompt {i} has {len(prompt)} tokens, and with an answer of {max_new_tokens} more than context={context}."
+                    f"prompt {i} has {len(prompt)} tokens, and with an answer of {max_new_tokens} more than "
+                    f"context={context}."
                 )
         self.reward, self.max_new_tokens, self.end = reward, max_new_tokens, end
         self.num_generations, self.advantage = num_generations, advantage
@@ -153,13 +184,14 @@ class Generations:
         how = "/".join(map(str, (*known, told(self.advantage))))
         return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
 
-    # ---- what a run takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes ----------------------------------------------------------------------------------
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
         if model is None or not isinstance(model, Samples):
             raise BadArgument(
-                "generations are drawn by a language model: it must have sample and log_prob (language.Autoregressive)."
+                "generations are drawn by a language model: it must have sample and log_prob "
+                "(language.Autoregressive)."
             )
         with evaluating(model), torch.no_grad():
             yield self._drawn(model)
@@ -181,14 +213,18 @@ class Generations:
     def _order(self, whole: Batch) -> list[Tensor]:
         """The rows of each step that a pass is used for."""
         n = len(whole)
-        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)] or [torch.arange(n)]
+        orders = [torch.randperm(n, generator=self.generator) for _ in range(self.epochs or 0)] or [
+            torch.arange(n)
+        ]
         return [part for order in orders for part in order.split(self.batch_size or n)]
 
     def state(self) -> dict[str, Tensor]:
         """What the next batches depend on; of a pass that is being used, what is left of it."""
         counts = torch.tensor([self.at, self.constant, self.varied])
         known = {"generator": self.generator.get_state(), "counts": counts}
-        known |= {f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()}
+        known |= {
+            f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()
+        }
         if self._last is not None:
             known["last"] = torch.tensor(self._last, dtype=torch.float64)
         if self._pass is not None and self._left:
@@ -201,7 +237,9 @@ class Generations:
         self.generator.set_state(tensors["generator"])
         self.at, self.constant, varied = tensors["counts"].tolist()
         self.varied = bool(varied)
-        self._now = {name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")}
+        self._now = {
+            name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")
+        }
         self._last = float(tensors["last"]) if "last" in tensors else None
         self._pass, self._left, self._restored = None, [], True
         if "left" in tensors:
@@ -210,12 +248,14 @@ class Generations:
             self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
-        """Means over the answers of the last pass: reward, KL to the reference (nats an answer), length, and the share cut off."""
+        """Means over the answers of the last pass: reward, KL to the reference (nats an answer), length,
+        and the share cut off."""
         return dict(self._now)
 
     @property
     def remark(self) -> str:
-        """A sentence for the certificate, once all rewards have been the same for many passes, over all prompts twice at least."""
+        """A sentence for the certificate, once all rewards have been the same for many passes, over all
+        prompts twice at least."""
         if self.constant < max(CONSTANT, 2 * math.ceil(len(self.prompts) / self.each)):
             return ""
         why = (
@@ -227,10 +267,11 @@ class Generations:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more can be learnt: all rewards are the same, and there is no divergence from a reference to be learnt from."""
+        """Whether nothing more can be learnt: all rewards are the same, and there is no divergence from a
+        reference to be learnt from."""
         return bool(self.remark) and self.reference is None
 
-    # ---- draw ----------------------------------------------------------------------------------------------------------------
+    # ---- draw ----------------------------------------------------------------------------------------------
 
     def _drawn(self, model: ModelLike) -> Batch:
         chosen = [(self.at + k) % len(self.prompts) for k in range(self.each)]
@@ -246,7 +287,10 @@ class Generations:
         )
         log_prob = model.log_prob(batch)
         batch.tensors["log_prob"] = log_prob
-        lengths, cut = count.sum(1), torch.tensor([self.end is not None and int(a[-1]) != self.end for a in answers])
+        lengths, cut = (
+            count.sum(1),
+            torch.tensor([self.end is not None and int(a[-1]) != self.end for a in answers]),
+        )
         batch.tensors["ended"] = _at_last(count) & ~cut[:, None]
         reward = self._rewards(prompts, answers, cut)
         penalty = torch.zeros_like(reward)
@@ -257,7 +301,9 @@ class Generations:
         A = (
             R
             if self.advantage is None
-            else self.advantage(R.view(-1, self.num_generations), lengths.view(-1, self.num_generations)).reshape(-1)
+            else self.advantage(
+                R.view(-1, self.num_generations), lengths.view(-1, self.num_generations)
+            ).reshape(-1)
         )
         batch.tensors["return"] = (R[:, None] * count).to(log_prob.dtype)
         batch.tensors["advantage"] = (A[:, None] * count).to(log_prob.dtype)
@@ -293,12 +339,19 @@ class Generations:
         try:
             reward = torch.as_tensor(given, dtype=torch.float64).detach()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"the reward gave {str(given)[:60]!r} for {len(answers)} answers: one number each.") from error
+            raise DataError(
+                f"the reward gave {str(given)[:60]!r} for {len(answers)} answers: one number each."
+            ) from error
         if tuple(reward.shape) != (len(answers),):
-            raise DataError(f"the reward gave the shape {tuple(reward.shape)} for {len(answers)} answers: one number each.")
+            raise DataError(
+                f"the reward gave the shape {tuple(reward.shape)} for {len(answers)} answers: one number "
+                "each."
+            )
         if not bool(torch.isfinite(reward).all()):
             i = int(torch.nonzero(~torch.isfinite(reward))[0, 0])
-            raise NotFinite(f"the reward of answer {i} is {float(reward[i])} (tokens {answers[i].tolist()[:20]}).")
+            raise NotFinite(
+                f"the reward of answer {i} is {float(reward[i])} (tokens {answers[i].tolist()[:20]})."
+            )
         if self.truncated is not None:
             reward = torch.where(cut, torch.tensor(self.truncated, dtype=reward.dtype), reward)
         same = bool((reward == reward[0]).all())
@@ -309,7 +362,8 @@ class Generations:
 
 
 def _laid_out(prompts: list[Tensor], answers: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """(input and target (B, T), count (B, T)): 1 at the targets that belong to an answer; what fills a row up has count 0."""
+    """(input and target (B, T), count (B, T)): 1 at the targets that belong to an answer; what fills a row up
+    has count 0."""
     T = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) - 1
     both = torch.zeros(2, len(prompts), T, dtype=torch.long)
     count = torch.zeros(len(prompts), T, dtype=torch.float64)
@@ -327,7 +381,8 @@ def _at_last(count: Tensor) -> Tensor:
 
 
 def _levelled(batch: Batch) -> Batch:
-    """Advantages times the mean length of an answer: the mean over tokens that a step takes is then one over answers."""
+    """Advantages times the mean length of an answer: the mean over tokens that a step takes is then one over
+    answers."""
     new = batch[...]
     new.tensors["advantage"] = batch["advantage"] * (batch.total / len(batch))
     out: Batch = new

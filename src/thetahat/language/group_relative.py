@@ -1,7 +1,11 @@
-"""Returns of answers to one prompt, as advantages; and what an estimate of the KL divergence does as a penalty.
+"""Returns of answers to one prompt, as advantages; and what an estimate of the KL divergence does as a
+penalty.
 
-Source: Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free!; Shao et al. (2024), DeepSeekMath (GRPO); Liu et al.
-(2025), Understanding R1-Zero-like training (what its two divisions do); Schulman (2020), Approximating KL divergence.
+References
+----------
+Kool, van Hoof and Welling (2019), Buy 4 REINFORCE samples, get a baseline for free!; Shao et al. (2024),
+DeepSeekMath (GRPO); Liu et al. (2025), Understanding R1-Zero-like training (what its two divisions do);
+Schulman (2020), Approximating KL divergence.
 """
 
 from __future__ import annotations
@@ -21,10 +25,14 @@ from ..types import Weights
 class RLOO:
     """Leave one out: A_j = R_j − Σ_{k≠j} R_k / (G − 1), over the answers to one prompt.
 
-    The baseline knows nothing of the answer that it is taken from, so E Σ A_j ∇log π(o_j) is the gradient of G·E R exactly.
+    The baseline knows nothing of the answer that it is taken from, so E Σ A_j ∇log π(o_j) is the gradient of
+    G·E R exactly.
 
-    across : the others are all answers of the pass, to whatever prompt (REINFORCE with the mean as its baseline)
+    across : the others are all answers of the pass, to whatever prompt (REINFORCE with the mean as its
+    baseline)
 
+    Examples
+    --------
     >>> RLOO()(torch.tensor([[1.0, 0.0, 0.5]]), torch.ones(1, 3)).tolist()
     [[0.75, -0.75, 0.0]]
     """
@@ -44,14 +52,17 @@ class RLOO:
 class GroupRelative:
     """GRPO: A_j = (R_j − mean R) / sd R over the answers to one prompt, divided by the answer's length.
 
-    Both divisions bias the gradient, and can be left out. `by_std`: prompts whose answers are worth about the same (too easy, too hard) weigh as
-    much as the others. `by_length`: a long wrong answer is blamed less a token than a short one, so wrong answers grow longer. Without both it
-    is (G − 1)/G of RLOO.
+    Both divisions bias the gradient, and can be left out. `by_std`: prompts whose answers are worth about the
+    same (too easy, too hard) weigh as much as the others. `by_length`: a long wrong answer is blamed less a
+    token than a short one, so wrong answers grow longer. Without both it is (G − 1)/G of RLOO.
 
     Parameters
     ----------
-    by_std, by_length : divide
+    by_std, by_length
+        divide
 
+    Examples
+    --------
     >>> GroupRelative(by_length=False)(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), torch.ones(1, 4))
     tensor([[ 0.8660, -0.8660, -0.8660,  0.8660]])
     """
@@ -81,9 +92,12 @@ def kl_estimate(log_prob: Tensor, reference: Tensor, estimator: str = "k1") -> T
         k2 = d²/2                       biased;               its gradient is that of KL(π ‖ π_ref)
         k3 = e^{−d} − 1 + d             unbiased, positive;   its gradient is that of KL(π_ref ‖ π)
 
-    (the gradients of the estimates at draws held fixed, in expectation over them). A draw is what log p is of: of a sequence's log p the
-    divergence is the sequence's, of a token's it is that token's, given those before it as they were drawn.
+    (the gradients of the estimates at draws held fixed, in expectation over them). A draw is what log p is
+    of: of a sequence's log p the divergence is the sequence's, of a token's it is that token's, given those
+    before it as they were drawn.
 
+    Examples
+    --------
     >>> kl_estimate(torch.tensor(-1.0), torch.tensor(-1.5), "k3").item() > 0
     True
     """
@@ -103,16 +117,21 @@ class Penalised:
 
         w = weighting − β·k'(d),      k' the derivative of the estimate k(d) in log π:   1 (k1),   d (k2),   1 − e^{−d} (k3)
 
-    Parameters
-    ----------
-    weighting : (batch, log_prob) → weights
-    beta : β ≥ 0
-    estimator : "k2", for the gradient of KL(π ‖ π_ref); "k3" (GRPO's), for that of KL(π_ref ‖ π); "k1" does nothing in expectation
-
-    Terms are tokens, so the divergence is each token's, given those before it: what a token does to the divergence of later ones is left out,
-    as GRPO leaves it out. The divergence of whole answers belongs in the reward: `language.Generations(…, kl=β)`.
+    Terms are tokens, so the divergence is each token's, given those before it: what a token does to the
+    divergence of later ones is left out, as GRPO leaves it out. The divergence of whole answers belongs in
+    the reward: `language.Generations(…, kl=β)`.
 
     Reads "reference" of the batch.
+
+    Parameters
+    ----------
+    weighting
+        (batch, log_prob) → weights
+    beta
+        β ≥ 0
+    estimator
+        "k2", for the gradient of KL(π ‖ π_ref); "k3" (GRPO's), for that of KL(π_ref ‖ π); "k1" does nothing
+        in expectation
     """
 
     weighting: Weights
@@ -122,15 +141,19 @@ class Penalised:
     def __post_init__(self) -> None:
         if self.beta < 0 or self.estimator not in ESTIMATORS:
             raise BadArgument(
-                f"beta={self.beta}, estimator={self.estimator!r}. Accepted: 0 or more, and one of {', '.join(map(repr, ESTIMATORS))}."
+                f"beta={self.beta}, estimator={self.estimator!r}. Accepted: 0 or more, and one of "
+                f"{', '.join(map(repr, ESTIMATORS))}."
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if "reference" not in batch:
             raise BadArgument(
-                "Penalised measures from a reference, and the batch has none: language.Generations(…, reference=…)."
+                "Penalised measures from a reference, and the batch has none: language.Generations(…, "
+                "reference=…)."
             )
         d = log_prob - batch["reference"]
         slope = {"k1": torch.ones_like(d), "k2": d, "k3": -bounded(torch.expm1(-d))}[self.estimator]
-        scale = batch.total / len(batch) if len(batch.shape) > 1 else 1.0  # as the advantages: a mean over answers
+        scale = (
+            batch.total / len(batch) if len(batch.shape) > 1 else 1.0
+        )  # as the advantages: a mean over answers
         return bounded(self.weighting(batch, log_prob) - bounded(self.beta * scale * slope))

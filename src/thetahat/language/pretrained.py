@@ -1,7 +1,8 @@
 """A causal language model of transformers as a network: what it can do is tried, not assumed.
 
-Documents of one row are kept apart by their positions alone: each counts from 0, and transformers itself builds of that the mask of each kind
-of layer (full, sliding window, chunks). A mask that is built here would replace the window's.
+Documents of one row are kept apart by their positions alone: each counts from 0, and transformers itself
+builds of that the mask of each kind of layer (full, sliding window, chunks). A mask that is built here would
+replace the window's.
 """
 
 from __future__ import annotations
@@ -17,25 +18,36 @@ from ..types import Plain
 
 WINDOW = 64  # the widest window or chunk of attention that a trial exceeds
 GROWING = ("dynamic", "longrope")  # kinds of rotary frequencies that follow the longest row of a batch
-WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_attention")
+WINDOWS = (
+    "sliding_window",
+    "attention_chunk_size",
+    "attention_window_size",
+    "window_size",
+    "local_attention",
+)
 CAPS = ("final_logit_softcapping", "logits_soft_cap")  # of a configuration: a bound on its logits
 
 
 class Pretrained(nn.Module):
-    """Tokens (B, T) → logits of the next token (B, T, V), by any causal language model of transformers (Llama, GPT-2, Qwen …).
+    """Tokens (B, T) → logits of the next token (B, T, V), by any causal language model of transformers
+    (Llama, GPT-2, Qwen …).
+
+    `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is
+    never held whole); `masks` whether documents in one row can be kept apart: their hidden states in one row
+    are those of rows of their own; `limit` how many positions it has, None where there is no limit.
 
     Parameters
     ----------
-    own : AutoModelForCausalLM.from_pretrained(…), or one built from a configuration
+    own
+        AutoModelForCausalLM.from_pretrained(…), or one built from a configuration
 
     Raises
     ------
-    BadArgument : it is not a language model; later: a row is longer than the positions that it has, or documents that it cannot keep apart
-    ModelError : it sees the future: a position's hidden state changes with a later token
-
-    `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is never held whole); `masks`
-    whether documents in one row can be kept apart: their hidden states in one row are those of rows of their own; `limit` how many positions it
-    has, None where there is no limit.
+    BadArgument
+        it is not a language model; later: a row is longer than the positions that it has, or documents that
+        it cannot keep apart
+    ModelError
+        it sees the future: a position's hidden state changes with a later token
     """
 
     def __init__(self, own: nn.Module):
@@ -43,7 +55,8 @@ class Pretrained(nn.Module):
         head: Any = own.get_output_embeddings() if isinstance(own, _OfTransformers) else None
         if head is None:
             raise BadArgument(
-                f"a {type(own).__name__} is not a causal language model of transformers: it has no output embeddings."
+                f"a {type(own).__name__} is not a causal language model of transformers: it has no output "
+                "embeddings."
             )
         self.own: Plain = own
         self.vocabulary = int(head.weight.shape[0])
@@ -56,7 +69,8 @@ class Pretrained(nn.Module):
         return out
 
     def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """The last hidden state, (B, T, D); documents (B, T): a position sees its own alone, and is counted from its beginning."""
+        """The last hidden state, (B, T, D); documents (B, T): a position sees its own alone, and is
+        counted from its beginning."""
         return _hidden(self.own, tokens, self._positions(tokens, documents))
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
@@ -75,7 +89,10 @@ class Pretrained(nn.Module):
             self._inside(tokens.shape[1])
             return {}
         if not self.masks:
-            raise BadArgument(f"{type(self.own).__name__} cannot keep documents of one row apart. Accepted: layout='padded'.")
+            raise BadArgument(
+                f"{type(self.own).__name__} cannot keep documents of one row apart. Accepted: "
+                "layout='padded'."
+            )
         positions = _within(documents)
         if self.limit is not None:
             self._inside(1 + int(positions.max()))
@@ -84,13 +101,15 @@ class Pretrained(nn.Module):
     def _inside(self, length: int) -> None:
         if self.limit is not None and length > self.limit:
             raise BadArgument(
-                f"{length} tokens are given to a {type(self.own).__name__}, which {self.limited_by}. Accepted: rows of at most {self.limit} tokens "
+                f"{length} tokens are given to a {type(self.own).__name__}, which {self.limited_by}. "
+                f"Accepted: rows of at most {self.limit} tokens "
                 f"(context={self.limit})."
             )
 
     @torch.no_grad()
     def _tried(self) -> tuple[bool, bool]:
-        """(logits = W h?, documents apart?) by a trial, of a small network in a copy whose weights are moved: its first ones hide much."""
+        """(logits = W h?, documents apart?) by a trial, of a small network in a copy whose weights are moved:
+        its first ones hide much."""
         small = sum(p.numel() for p in self.own.parameters()) <= SMALL
         own: Plain = redrawn(self.own) if small else self.own
         modes = {m: m.training for m in own.modules()}
@@ -112,24 +131,38 @@ class Pretrained(nn.Module):
         first, cut = parts[0], longest // 2
         later = first.clone()
         later[:, cut:] = (later[:, cut:] + 1) % self.vocabulary
-        if self.vocabulary > 1 and longest > 1 and not _equal(alone[0][:, :cut], _hidden(own, later, {})[:, :cut]):
+        if (
+            self.vocabulary > 1
+            and longest > 1
+            and not _equal(alone[0][:, :cut], _hidden(own, later, {})[:, :cut])
+        ):
             raise ModelError(
-                f"{type(own).__name__} sees the future: its hidden state at position {cut - 1} or before changes with tokens at position {cut} and "
+                f"{type(own).__name__} sees the future: its hidden state at position {cut - 1} or before "
+                f"changes with tokens at position {cut} and "
                 "later. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
             )
         capped = any(_said(own.config, name) is not None for name in CAPS)
         linear = not capped and _equal(head(alone[0]), own(input_ids=first, use_cache=False).logits)
-        documents = torch.arange(3, device=tokens.device).repeat_interleave(torch.tensor(lengths, device=tokens.device))[None]
+        documents = torch.arange(3, device=tokens.device).repeat_interleave(
+            torch.tensor(lengths, device=tokens.device)
+        )[None]
         try:
             packed = _hidden(own, tokens, {"position_ids": _within(documents)})
-        except (TypeError, ValueError, RuntimeError, IndexError):  # no such argument, or positions of the row are what it has
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ):  # no such argument, or positions of the row are what it has
             return linear, False
         return linear, _equal(packed, torch.cat(alone, 1))
 
 
 def _hidden(own: Plain, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:
     """The last hidden state, (B, T, D)."""
-    below = own.base_model if own.base_model is not own else own.model  # Llama 4 calls its base by a name that it lacks
+    below = (
+        own.base_model if own.base_model is not own else own.model
+    )  # Llama 4 calls its base by a name that it lacks
     out: Tensor = below(input_ids=tokens, use_cache=False, **given).last_hidden_state
     return out
 
@@ -143,7 +176,8 @@ def _within(documents: Tensor) -> Tensor:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """To the rounding of sums in another order (of float32 at best: transformers computes norms and angles in it)."""
+    """To the rounding of sums in another order (of float32 at best: transformers computes norms and angles in
+    it)."""
     tolerance = max(TOLERANCE.get(a.dtype, 2e-2), 1e-5)
     return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
 
@@ -181,8 +215,14 @@ def _limit(own: Plain) -> tuple[int | None, str]:
     if most is not None and any(len(t) >= most for t in named):
         return int(most), f"has embeddings of {most} positions"
     rope = _said(config, "rope_parameters") or {}
-    for each in [r for r in rope.values() if isinstance(r, dict)] or [rope]:  # of each kind of layer, or of all
-        known = each.get("original_max_position_embeddings"), _said(config, "original_max_position_embeddings"), most
+    for each in [r for r in rope.values() if isinstance(r, dict)] or [
+        rope
+    ]:  # of each kind of layer, or of all
+        known = (
+            each.get("original_max_position_embeddings"),
+            _said(config, "original_max_position_embeddings"),
+            most,
+        )
         first = next((n for n in known if n is not None), None)
         if each.get("rope_type") in GROWING and first is not None:
             why = f"beyond {first} positions has rotary frequencies ({each['rope_type']}) that follow the longest row of a batch"

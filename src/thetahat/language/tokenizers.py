@@ -22,7 +22,8 @@ from ..types import Plain, Settings
 class Tokenizer(Protocol):
     """Text to tokens, and back without loss.
 
-    `vocabulary` is V, the tokens are 0 … V − 1. `end` is the token that closes a document (it stands for no text), or None.
+    `vocabulary` is V, the tokens are 0 … V − 1. `end` is the token that closes a document (it stands for no
+    text), or None.
     """
 
     @property
@@ -39,15 +40,19 @@ class Tokenizer(Protocol):
         """The tokens of a text, (n,)."""
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text; what is not valid UTF-8 (a character cut in two) becomes U+FFFD. UnknownLevel: a token outside 0 … V − 1."""
+        """The text; what is not valid UTF-8 (a character cut in two) becomes U+FFFD. UnknownLevel: a token
+        outside 0 … V − 1."""
 
     def to_config(self) -> Settings:
         """Plain values, from which `from_config` makes the tokenizer again."""
 
 
 class Bytes:
-    """The bytes of UTF-8, and one token more that closes a document. Nothing to learn, and no text that it lacks.
+    """The bytes of UTF-8, and one token more that closes a document. Nothing to learn, and no text that it
+    lacks.
 
+    Examples
+    --------
     >>> Bytes().encode("né").tolist(), Bytes().decode([110, 195, 169]), Bytes().vocabulary
     ([110, 195, 169], 'né', 257)
     """
@@ -62,7 +67,9 @@ class Bytes:
         return np.frombuffer(_written(text).encode("utf-8"), dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return bytes(t for t in known(tokens, self.vocabulary) if t != self.end).decode("utf-8", errors="replace")
+        return bytes(t for t in known(tokens, self.vocabulary) if t != self.end).decode(
+            "utf-8", errors="replace"
+        )
 
     def to_config(self) -> Settings:
         return {"kind": "bytes"}
@@ -73,12 +80,16 @@ class Characters:
 
     Parameters
     ----------
-    alphabet : the characters, in order, each once
+    alphabet
+        the characters, in order, each once
 
     Raises
     ------
-    BadArgument : a character twice, or none
+    BadArgument
+        a character twice, or none
 
+    Examples
+    --------
     >>> c = Characters.of("hello")
     >>> c.alphabet, c.encode("hole").tolist(), c.decode([1, 0])
     ('ehlo', [1, 3, 2, 0], 'he')
@@ -115,7 +126,10 @@ class Characters:
         tokens = np.where(codes < len(self._table), self._table[np.minimum(codes, len(self._table) - 1)], -1)
         if (tokens < 0).any():
             at = int(np.argmax(tokens < 0))
-            raise UnknownLevel(f"the character {text[at]!r} (at {at}) is not in the alphabet of {len(self.alphabet)} characters.")
+            raise UnknownLevel(
+                f"the character {text[at]!r} (at {at}) is not in the alphabet of {len(self.alphabet)} "
+                "characters."
+            )
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -130,20 +144,34 @@ class BPE:
 
     Parameters
     ----------
-    tokenizer : a tokenizers.Tokenizer that works on bytes (GPT-2's and its kin), the path of its JSON file, or a tokenizer of transformers
-    end : the token that closes a document, by its text; None: the tokenizer's only special token, if it has just one
-    special : what the spelling of a special token ("<|im_start|>") in a text is: True, that token, as a chat template means it (it stands for
-        no bytes of text); False, its characters; None: a text with one is refused, since it cannot be known
+    tokenizer
+        a tokenizers.Tokenizer that works on bytes (GPT-2's and its kin), the path of its JSON file, or a
+        tokenizer of transformers
+    end
+        the token that closes a document, by its text; None: the tokenizer's only special token, if it has
+        just one
+    special
+        what the spelling of a special token ("<|im_start|>") in a text is: True, that token, as a chat
+        template means it (it stands for no bytes of text); False, its characters; None: a text with one is
+        refused, since it cannot be known
 
     Raises
     ------
-    DataError : a text spells a special token, and `special` does not say what is meant
-    BadArgument : the tokenizer does not work on bytes, or changes the text before it cuts it: bits per byte would not be known
-    MissingExtra : the package is not installed
+    DataError
+        a text spells a special token, and `special` does not say what is meant
+    BadArgument
+        the tokenizer does not work on bytes, or changes the text before it cuts it: bits per byte would not
+        be known
+    MissingExtra
+        the package is not installed
 
-    Source: Sennrich, Haddow and Birch (2016), Neural machine translation of rare words with subword units; Radford et al. (2019), Language
-    models are unsupervised multitask learners (on bytes).
+    References
+    ----------
+    Sennrich, Haddow and Birch (2016), Neural machine translation of rare words with subword units; Radford et
+    al. (2019), Language models are unsupervised multitask learners (on bytes).
 
+    Examples
+    --------
     >>> bpe = BPE.train(["low lower lowest " * 9], vocabulary=262)
     >>> bpe.decode(bpe.encode("lowest naïf")), int(bpe.lengths[bpe.encode("lowest naïf")].sum())
     ('lowest naïf', 12)
@@ -156,17 +184,23 @@ class BPE:
         tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
         if not isinstance(tokenizer, package.Tokenizer):
             raise BadArgument(
-                f"BPE takes a tokenizers.Tokenizer, its file, or a tokenizer of transformers; received {type(tokenizer).__name__}."
+                "BPE takes a tokenizers.Tokenizer, its file, or a tokenizer of transformers; received "
+                f"{type(tokenizer).__name__}."
             )
         if "ByteLevel" not in repr(tokenizer.pre_tokenizer) or tokenizer.normalizer is not None:
             raise BadArgument(
-                "the tokenizer does not cut the bytes of the text as they stand. Accepted: byte-level BPE without a normalizer."
+                "the tokenizer does not cut the bytes of the text as they stand. Accepted: byte-level BPE "
+                "without a normalizer."
             )
         tokenizer = package.Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its settings
-        tokenizer.encode_special_tokens = not special  # the package's word for: "<end>" in a text is five characters
+        tokenizer.encode_special_tokens = (
+            not special
+        )  # the package's word for: "<end>" in a text is five characters
         self._own, self.special = tokenizer, special
         names = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
-        self._spelled = re.compile("|".join(re.escape(t) for t in sorted(names.values(), key=len, reverse=True)) or r"(?!)")
+        self._spelled = re.compile(
+            "|".join(re.escape(t) for t in sorted(names.values(), key=len, reverse=True)) or r"(?!)"
+        )
         if end is None:
             self.end: int | None = next(iter(names)) if len(names) == 1 else None
         else:
@@ -180,7 +214,9 @@ class BPE:
         """Learn the merges of texts: 256 bytes, the token <end>, and the most frequent pairs."""
         package = _package()
         if vocabulary < 257:
-            raise BadArgument(f"vocabulary={vocabulary}. Accepted: 257 or more (the bytes and the end of a document).")
+            raise BadArgument(
+                f"vocabulary={vocabulary}. Accepted: 257 or more (the bytes and the end of a document)."
+            )
         own = package.Tokenizer(package.models.BPE())
         own.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         own.decoder = package.decoders.ByteLevel()
@@ -189,7 +225,9 @@ class BPE:
             vocab_size=vocabulary, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
         )
         own.train_from_iterator(texts, trainer)
-        return cls(own, special=False)  # its <end> is of this library's making: in a text it is five characters
+        return cls(
+            own, special=False
+        )  # its <end> is of this library's making: in a text it is five characters
 
     @property
     def vocabulary(self) -> int:
@@ -199,7 +237,8 @@ class BPE:
         found = None if self.special is not None else self._spelled.search(_written(text))
         if found is not None:
             raise DataError(
-                f"the text spells the special token {found.group()!r} (at {found.start()}: {text[found.start() :][:40]!r}). Say what is meant: "
+                f"the text spells the special token {found.group()!r} (at {found.start()}: "
+                f"{text[found.start() :][:40]!r}). Say what is meant: "
                 "BPE(…, special=True), that token; special=False, its characters."
             )
         return np.array(self._own.encode(_written(text), add_special_tokens=False).ids, dtype=np.int64)
@@ -226,8 +265,11 @@ def known(tokens: Iterable[int], vocabulary: int) -> list[int]:
 
     Raises
     ------
-    UnknownLevel : one outside 0 … V − 1, or that is not a whole number
+    UnknownLevel
+        one outside 0 … V − 1, or that is not a whole number
 
+    Examples
+    --------
     >>> known(np.array([0, 2]), 3)
     [0, 2]
     """
@@ -247,7 +289,8 @@ def _written(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the text holds half of a character, U+{ord(text[error.start]):04X} at {error.start}, which UTF-8 cannot write."
+            f"the text holds half of a character, U+{ord(text[error.start]):04X} at {error.start}, which "
+            "UTF-8 cannot write."
         ) from error
     return text
 
@@ -263,6 +306,8 @@ def _package() -> Plain:
 def from_config(config: Settings) -> Tokenizer:
     """The tokenizer that `to_config` wrote down.
 
+    Examples
+    --------
     >>> from_config(Characters("abc").to_config()).alphabet
     'abc'
     """
@@ -272,7 +317,9 @@ def from_config(config: Settings) -> Tokenizer:
     if kind == "characters":
         return Characters(config["alphabet"])
     if kind == "bpe":
-        return BPE(_package().Tokenizer.from_str(config["json"]), end=config["end"], special=config.get("special"))
+        return BPE(
+            _package().Tokenizer.from_str(config["json"]), end=config["end"], special=config.get("special")
+        )
     raise BadArgument(f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe.")
 
 
@@ -284,4 +331,6 @@ def named(name: str | Tokenizer, texts: Sequence[str] | None = None) -> Tokenize
         return Bytes()
     if name == "characters" and texts is not None:
         return Characters.of(*texts)
-    raise BadArgument(f"tokenizer={name!r}. Accepted: 'bytes', 'characters', or a tokenizer (th.language.BPE.train(texts)).")
+    raise BadArgument(
+        f"tokenizer={name!r}. Accepted: 'bytes', 'characters', or a tokenizer (th.language.BPE.train(texts))."
+    )

@@ -1,4 +1,5 @@
-"""Tokens: text as a source of terms (B, T), read where it lies. A document is a run of tokens; a row is a window of `context` terms.
+"""Tokens: text as a source of terms (B, T), read where it lies. A document is a run of tokens; a row is a
+window of `context` terms.
 
     with a token that closes documents      stream  = end d_1 end d_2 end …,     term t: log p(stream_{t+1} | its document up to t)
     without one                             stream  = d_1 d_2 …,                 the first token of each document is given, not scored
@@ -7,7 +8,8 @@
     layout "padded"     each document in rows of its own, the rest of a row padded (count 0)
     layout "packed"     whole documents side by side in a row, as many as fit, in order; longer ones in pieces
 
-Terms never see another document (`mask`), so where no document is longer than `context`, "padded" and "packed" score every term alike.
+Terms never see another document (`mask`), so where no document is longer than `context`, "padded" and
+"packed" score every term alike.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ from ..types import Data, ModelLike
 from .tokenizers import Tokenizer, from_config, named
 
 LAYOUTS = ("stream", "padded", "packed")
-TERMS = 8192  # terms of a block when all are scored: enough to keep a core busy, little enough to hold their logits
-BLOCK = 2000  # terms of one long text that are taken as one independent unit: far beyond the reach of one window
+# terms of a block when all are scored: enough to keep a core busy, little enough to hold their logits
+TERMS = 8192
+BLOCK = (
+    2000  # terms of one long text that are taken as one independent unit: far beyond the reach of one window
+)
 INSTEAD = "A text itself goes in a list: Tokens([text])."
 HEADER = "tokens.json"
 TEXT = "text"  # the column, or the field of a line, that holds a document
@@ -62,7 +67,8 @@ class Stream:
 
 @dataclass(frozen=True)
 class Rows:
-    """Spans of terms, laid out in rows: span j is the terms [begin_j, begin_j + length_j), of which the first skip_j are context alone.
+    """Spans of terms, laid out in rows: span j is the terms [begin_j, begin_j + length_j), of which the first
+    skip_j are context alone.
 
     Row r holds the spans [first_r, first_{r+1}), one after the other.
     """
@@ -81,25 +87,33 @@ class Tokens:
 
         Σ_t log p(x_t | x_<t, θ)
 
-    Parameters
-    ----------
-    data : a folder or a file of UTF-8 text (each file a document; of .jsonl each line's "text"); a folder that `shards` wrote (mapped, never
-        loaded whole); a list of texts, or a table with a column "text" (or one column alone); token ids, (n,), or a list of such documents
-    tokenizer : "bytes", "characters" (of these texts), or a tokenizer; of ids None will do (then bits per byte are not known)
-    context : T, terms of a row
-    layout : "stream", "padded", "packed"
-    stride : terms by which a window moves on when all are scored: less than `context` gives every term at least context − stride
-        terms before it, at the price of reading some twice. None: context
-    mask : terms see their own document alone; False: a stream that is read across its documents' ends
+    Batches hold "input" and "target" (B, T), and "document" where a row holds several; their count is 0 for
+    padding, for context alone, and for a document's first token if no token closes the one before. Units of
+    the standard error are documents; of one long document, blocks of 2000 terms.
 
-    Batches hold "input" and "target" (B, T), and "document" where a row holds several; their count is 0 for padding, for context alone, and
-    for a document's first token if no token closes the one before. Units of the standard error are documents; of one long document, blocks
-    of 2000 terms.
-
-    Raises
-    ------
     EmptyData, MalformedFile, UnknownLevel, BadArgument; UnknownColumn (a table without a column of texts)
 
+    Parameters
+    ----------
+    data
+        a folder or a file of UTF-8 text (each file a document; of .jsonl each line's "text"); a folder that
+        `shards` wrote (mapped, never loaded whole); a list of texts, or a table with a column "text" (or one
+        column alone); token ids, (n,), or a list of such documents
+    tokenizer
+        "bytes", "characters" (of these texts), or a tokenizer; of ids None will do (then bits per byte are
+        not known)
+    context
+        T, terms of a row
+    layout
+        "stream", "padded", "packed"
+    stride
+        terms by which a window moves on when all are scored: less than `context` gives every term at least
+        context − stride terms before it, at the price of reading some twice. None: context
+    mask
+        terms see their own document alone; False: a stream that is read across its documents' ends
+
+    Examples
+    --------
     >>> tokens = Tokens(["to be", "or not"], context=8, layout="padded")
     >>> tokens.documents, tokens.size, [tuple(b["input"].shape) for b in tokens.batches()]
     (2, 13, [(2, 7)])
@@ -134,20 +148,30 @@ class Tokens:
 
     def _lay_out(self, context: int, layout: str, stride: int | None, mask: bool) -> None:
         if context < 1 or (stride is not None and not 1 <= stride <= context):
-            raise BadArgument(f"context={context}, stride={stride}. Accepted: context of 1 or more, stride of 1 … context.")
+            raise BadArgument(
+                f"context={context}, stride={stride}. Accepted: context of 1 or more, stride of 1 … context."
+            )
         if layout not in LAYOUTS or (layout != "stream" and not mask):
             raise BadArgument(
-                f"layout={layout!r}, mask={mask}. Accepted: {', '.join(map(repr, LAYOUTS))}; mask=False for 'stream'."
+                f"layout={layout!r}, mask={mask}. Accepted: {', '.join(map(repr, LAYOUTS))}; mask=False for "
+                "'stream'."
             )
-        self.context, self.layout, self.stride, self.mask = context, layout, context if stride is None else stride, mask
+        self.context, self.layout, self.stride, self.mask = (
+            context,
+            layout,
+            context if stride is None else stride,
+            mask,
+        )
         self._rows: Rows | None = None
         self._fingerprint: str | None = None
         inside = self.starts[(self.starts > self.low) & (self.starts < self.high - 1)]
         self._inner = np.concatenate([[self.low], inside])  # where the documents of this view begin
         if self.high - self.low < 2 or self.size == 0:
-            raise EmptyData(f"the data hold {self.high - self.low} tokens: a term needs one token and the one before it.")
+            raise EmptyData(
+                f"the data hold {self.high - self.low} tokens: a term needs one token and the one before it."
+            )
 
-    # ---- what it holds -----------------------------------------------------------------------------------------------------
+    # ---- what it holds -------------------------------------------------------------------------------------
 
     @property
     def vocabulary(self) -> int:
@@ -190,20 +214,29 @@ class Tokens:
             raise BadArgument("bare token ids have no text: give a tokenizer.")
         return self.tokenizer.decode(torch.as_tensor(tokens).reshape(-1).tolist())
 
-    # ---- other views -------------------------------------------------------------------------------------------------------
+    # ---- other views ---------------------------------------------------------------------------------------
 
     def laid_out(
-        self, *, context: int | None = None, layout: str | None = None, stride: int | None = None, mask: bool | None = None
+        self,
+        *,
+        context: int | None = None,
+        layout: str | None = None,
+        stride: int | None = None,
+        mask: bool | None = None,
     ) -> Tokens:
         """The same tokens in other windows."""
         out = copy.copy(self)
-        out._lay_out(context or self.context, layout or self.layout, stride, self.mask if mask is None else mask)
+        out._lay_out(
+            context or self.context, layout or self.layout, stride, self.mask if mask is None else mask
+        )
         return out
 
     def split(self, fraction: float, generator: torch.Generator | None = None) -> tuple[Tokens, Tokens]:
-        """(what is left, the last part): about `fraction` of the tokens, cut where a document begins if there are several.
+        """(what is left, the last part): about `fraction` of the tokens, cut where a document begins if there
+        are several.
 
-        Nothing is drawn: neighbouring windows of a text are not independent, and its end is the fairest test of its beginning.
+        Nothing is drawn: neighbouring windows of a text are not independent, and its end is the fairest test
+        of its beginning.
         """
         if not 0 < fraction < 1:
             raise BadArgument(f"fraction={fraction}. Accepted: a number in (0, 1).")
@@ -217,7 +250,7 @@ class Tokens:
             part._lay_out(self.context, self.layout, self.stride, self.mask)
         return rest, out
 
-    # ---- rows ----------------------------------------------------------------------------------------------------------------
+    # ---- rows ----------------------------------------------------------------------------------------------
 
     @property
     def rows(self) -> Rows:
@@ -226,10 +259,14 @@ class Tokens:
                 self._rows = _alone(*_windows(self.low, self.high - 1, self.context, self.stride))
             else:
                 ends = [*self._inner[1:] - (0 if self.closed else 1), self.high - 1]
-                spans = [_windows(a, b, self.context, self.stride) for a, b in zip(self._inner, ends, strict=True)]
+                spans = [
+                    _windows(a, b, self.context, self.stride) for a, b in zip(self._inner, ends, strict=True)
+                ]
                 begin, length, skip = (np.concatenate(p) for p in zip(*spans, strict=True))
                 self._rows = (
-                    _alone(begin, length, skip) if self.layout == "padded" else _packed(begin, length, skip, self.context)
+                    _alone(begin, length, skip)
+                    if self.layout == "padded"
+                    else _packed(begin, length, skip, self.context)
                 )
         return self._rows
 
@@ -240,7 +277,8 @@ class Tokens:
             yield self._batch(self.rows, np.arange(a, min(a + many, len(self.rows))), grouped=True)
 
     def epoch(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Every term once, in rows of a random order, `size` rows at a time. Windows of a stream begin elsewhere in every epoch."""
+        """Every term once, in rows of a random order, `size` rows at a time. Windows of a stream begin
+        elsewhere in every epoch."""
         rows = self.rows
         if self.layout == "stream":
             phase = int(torch.randint(self.context, (), generator=generator))
@@ -308,7 +346,7 @@ def _packed(begin: np.ndarray, length: np.ndarray, skip: np.ndarray, context: in
     return Rows(begin, length, skip, np.array([*first, len(begin)]))
 
 
-# ---- where tokens come from ----------------------------------------------------------------------------------------------------
+# ---- where tokens come from --------------------------------------------------------------------------------
 
 
 def read(data: Data) -> Iterator[tuple[str, str]]:
@@ -316,13 +354,20 @@ def read(data: Data) -> Iterator[tuple[str, str]]:
 
     Raises
     ------
-    EmptyData : no file, no text, or an empty one;  MalformedFile : not UTF-8, or binary
+    EmptyData
+        no file, no text, or an empty one
+    MalformedFile
+        not UTF-8, or binary
     """
     if isinstance(data, (str, Path)):
         path = usable(data, INSTEAD)
         if not path.exists():
             raise MalformedFile(f"{str(data)!r} is neither a file nor a folder. {INSTEAD}")
-        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+        files = (
+            [path]
+            if path.is_file()
+            else sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+        )
         if not files:
             raise EmptyData(f"the folder {str(path)!r} holds no files.")
         for file in files:
@@ -333,7 +378,10 @@ def read(data: Data) -> Iterator[tuple[str, str]]:
         raise EmptyData("the list of texts is empty.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise BadArgument(f"document {i} is a {type(text).__name__}. Accepted: a list of texts, or of arrays of token ids.")
+            raise BadArgument(
+                f"document {i} is a {type(text).__name__}. Accepted: a list of texts, or of arrays of token "
+                "ids."
+            )
         if not text:
             raise EmptyData(f"document {i} is empty.")
         yield f"document {i}", text
@@ -346,10 +394,15 @@ def _texts(data: Data) -> list[Data]:
         try:
             return list(data)
         except TypeError as error:
-            raise BadArgument(f"data is a {type(data).__name__}. Accepted: a path, a list of texts, token ids.") from error
+            raise BadArgument(
+                f"data is a {type(data).__name__}. Accepted: a path, a list of texts, token ids."
+            ) from error
     names = [str(name) for name in columns]
     if TEXT not in names and len(names) != 1:
-        raise UnknownColumn(f"a table of texts has them in a column {TEXT!r}, or has one column; this has: {', '.join(names)}.")
+        raise UnknownColumn(
+            f"a table of texts has them in a column {TEXT!r}, or has one column; this has: "
+            f"{', '.join(names)}."
+        )
     return list(data[TEXT] if TEXT in names else data[next(iter(columns))])
 
 
@@ -360,7 +413,9 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedFile(f"{str(file)!r} is no UTF-8 text: byte {content[error.start]:#04x} at {error.start}.") from error
+        raise MalformedFile(
+            f"{str(file)!r} is no UTF-8 text: byte {content[error.start]:#04x} at {error.start}."
+        ) from error
     if "\0" in text:
         raise MalformedFile(f"{str(file)!r} is no text but binary: it has a zero byte at {content.index(0)}.")
     if file.suffix != ".jsonl":
@@ -417,7 +472,8 @@ def _checked(ids: np.ndarray, vocabulary: int | None, where: str) -> np.ndarray:
 
 
 def _joined(documents: Iterable[np.ndarray], tokenizer: Tokenizer | None) -> tuple[Stream, np.ndarray]:
-    """The stream in memory, and where each document begins (at the token that closes the one before, if there is one)."""
+    """The stream in memory, and where each document begins (at the token that closes the one before, if
+    there is one)."""
     end = None if tokenizer is None else tokenizer.end
     vocabulary = None if tokenizer is None else tokenizer.vocabulary
     parts = [_checked(d, vocabulary, f"document {i}") for i, d in enumerate(documents)]
@@ -430,20 +486,26 @@ def _joined(documents: Iterable[np.ndarray], tokenizer: Tokenizer | None) -> tup
     return Stream([np.concatenate(pieces)]), starts
 
 
-# ---- shards ------------------------------------------------------------------------------------------------------------------
+# ---- shards ------------------------------------------------------------------------------------------------
 
 
-def shards(data: Data, folder: str | Path, tokenizer: str | Tokenizer = "bytes", *, tokens: int = 1 << 27) -> Path:
+def shards(
+    data: Data, folder: str | Path, tokenizer: str | Tokenizer = "bytes", *, tokens: int = 1 << 27
+) -> Path:
     """Write text as shards of tokens that `Tokens(folder)` maps: one document in memory at a time.
+
+    The header is written last, aside first and then renamed: a folder without it was not finished.
 
     Parameters
     ----------
-    data : as of `Tokens`, not ids
-    folder : made if it is not there; a folder that holds shards is refused
-    tokenizer : "bytes", or a tokenizer
-    tokens : of a shard (a document is never cut: the last may make it longer)
-
-    The header is written last, aside first and then renamed: a folder without it was not finished.
+    data
+        as of `Tokens`, not ids
+    folder
+        made if it is not there; a folder that holds shards is refused
+    tokenizer
+        "bytes", or a tokenizer
+    tokens
+        of a shard (a document is never cut: the last may make it longer)
 
     Returns
     -------
@@ -470,7 +532,13 @@ def shards(data: Data, folder: str | Path, tokenizer: str | Tokenizer = "bytes",
                 sizes[-1] += len(part)
                 at += len(part)
     np.save(folder / "documents.npy", np.array(starts, dtype=np.int64))
-    header = {"format": "thetahat tokens", "version": 1, "dtype": dtype.str, "tokens": sizes, "tokenizer": own.to_config()}
+    header = {
+        "format": "thetahat tokens",
+        "version": 1,
+        "dtype": dtype.str,
+        "tokens": sizes,
+        "tokenizer": own.to_config(),
+    }
     aside = folder / f"{HEADER}.part"
     aside.write_text(json.dumps(header), encoding="utf-8")
     aside.rename(folder / HEADER)
@@ -490,12 +558,16 @@ def _open(folder: Path) -> tuple[Stream, np.ndarray, Tokenizer]:
     except (ValueError, KeyError, TypeError) as error:
         raise MalformedFile(f"{str(folder / HEADER)!r} cannot be read: {error!r}.") from error
     if version != 1:
-        raise MalformedFile(f"{str(folder / HEADER)!r} is of version {version}; this library reads version 1.")
+        raise MalformedFile(
+            f"{str(folder / HEADER)!r} is of version {version}; this library reads version 1."
+        )
     parts = []
     for i, size in enumerate(sizes):
         path = folder / _shard(i)
         have = path.stat().st_size if path.is_file() else -1
         if have != size * dtype.itemsize:
-            raise MalformedFile(f"{str(path)!r} has {max(have, 0)} bytes of {size * dtype.itemsize}: cut short, or another's.")
+            raise MalformedFile(
+                f"{str(path)!r} has {max(have, 0)} bytes of {size * dtype.itemsize}: cut short, or another's."
+            )
         parts.append(np.memmap(path, dtype=dtype, mode="r"))
     return Stream(parts), np.load(folder / "documents.npy", allow_pickle=False), tokenizer

@@ -1,7 +1,9 @@
-"""The objective: Σ_terms Σ_i w_i · log p(x_i | θ) + log p(θ). Terms add; models may share parameters across terms.
+"""The objective: Σ_terms Σ_i w_i · log p(x_i | θ) + log p(θ). Terms add; models may share parameters across
+terms.
 
-It is a function of θ and nothing else: to evaluate it writes nothing into the modules that it was made of. It also stands somewhere, at
-the θ that those modules hold, which is where a solver begins and, of the objective that a fit has, θ̂.
+It is a function of θ and nothing else: to evaluate it writes nothing into the modules that it was made of. It
+also stands somewhere, at the θ that those modules hold, which is where a solver begins and, of the objective
+that a fit has, θ̂.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ class LogLikelihood:
 
     Parameters
     ----------
-    model : says log p of a batch
-    source : yields the batches
-    weights : (batch, log_prob) → one weight a term; it sees log_prob detached, and carries no gradient. None: 1
+    model
+        says log p of a batch
+    source
+        yields the batches
+    weights
+        (batch, log_prob) → one weight a term; it sees log_prob detached, and carries no gradient. None: 1
     """
 
     def __init__(self, model: nn.Module, source: Source, weights: Weights | None = None):
@@ -43,7 +48,8 @@ class LogLikelihood:
 
     @property
     def scored(self) -> ModelLike:
-        """The model whose values, scores and curvatures are the term's: a robust term maximises something else than its log p."""
+        """The model whose values, scores and curvatures are the term's: a robust term maximises something
+        else than its log p."""
         return self.model
 
     def over(self, source: Source, model: nn.Module | None = None) -> LogLikelihood:
@@ -60,7 +66,8 @@ class LogLikelihood:
         if tuple(own.shape) != batch.shape:
             name = name_of(self.weights)
             raise BadWeights(
-                f"the weighting {name} gave the shape {tuple(own.shape)} for a batch of {batch.shape}: one weight a term."
+                f"the weighting {name} gave the shape {tuple(own.shape)} for a batch of {batch.shape}: one "
+                "weight a term."
             )
         return own if weight is None else own * weight
 
@@ -85,8 +92,10 @@ class LogPrior:
 
     Parameters
     ----------
-    prior : the density of each coefficient that it names
-    model : whose coefficients they are
+    prior
+        the density of each coefficient that it names
+    model
+        whose coefficients they are
     """
 
     def __init__(self, prior: Prior, model: nn.Module):
@@ -100,7 +109,9 @@ class LogPrior:
 class Objective:
     """A sum of log-likelihood terms and log-priors, as a function of one flat θ."""
 
-    inverse: Tensor | None = None  # J⁻¹ and a covariance of θ̂ that a fit saved without its rows remembers (`io.without_rows`)
+    inverse: Tensor | None = (
+        None  # J⁻¹ and a covariance of θ̂ that a fit saved without its rows remembers (`io.without_rows`)
+    )
     spread: Plain = None
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
@@ -115,9 +126,11 @@ class Objective:
             return Objective(self.terms, [*self.priors, other])
         if isinstance(other, Objective):
             return Objective([*self.terms, *other.terms], [*self.priors, *other.priors])
-        raise BadArgument(f"an objective is a sum of LogLikelihood and LogPrior terms; received {type(other).__name__}.")
+        raise BadArgument(
+            f"an objective is a sum of LogLikelihood and LogPrior terms; received {type(other).__name__}."
+        )
 
-    # ---- θ ---------------------------------------------------------------------------------------------------------------
+    # ---- θ -------------------------------------------------------------------------------------------------
 
     @property
     def model(self) -> ModelLike:
@@ -145,21 +158,26 @@ class Objective:
         return sum(p.numel() for p in self.parameters())
 
     def copy(self) -> Objective:
-        """The same objective with modules of its own, shared as they were between terms, priors, weights and sources. Data are not copied."""
+        """The same objective with modules of its own, shared as they were between terms, priors, weights and
+        sources. Data are not copied."""
         memo: dict[int, object] = {}
         free = {id(p) for p in self.parameters()}
         terms, priors = [], []
         for term in self.terms:
             own = copy.copy(term)
             own.model = copy.deepcopy(term.model, memo)
-            own.weights, own.source = _with_models(term.weights, free, memo), _with_models(term.source, free, memo)
+            own.weights, own.source = (
+                _with_models(term.weights, free, memo),
+                _with_models(term.source, free, memo),
+            )
             terms.append(own)
         for prior in self.priors:
             priors.append(LogPrior(prior.prior, copy.deepcopy(prior.model, memo)))
         return Objective(terms, priors)
 
     def at(self, theta: Tensor) -> Objective:
-        """The same objective with models that stand at θ, (p,): itself if they do, else a copy. Nothing is written into this one."""
+        """The same objective with models that stand at θ, (p,): itself if they do, else a copy. Nothing is
+        written into this one."""
         if torch.equal(theta, self.theta):
             return self
         out = self.copy()
@@ -168,7 +186,8 @@ class Objective:
 
     @contextmanager
     def moved(self, theta: Tensor) -> Iterator[Objective]:
-        """`at(theta)` for as long as the block lasts: a copy that is kept for the next call, and of which each thread takes its own."""
+        """`at(theta)` for as long as the block lasts: a copy that is kept for the next call, and of which
+        each thread takes its own."""
         try:
             work = self._spare.pop()
         except IndexError:
@@ -193,16 +212,23 @@ class Objective:
         for p in self.parameters():
             start[id(p)] = at
             at += p.numel()
-        own = [torch.arange(start[id(p)], start[id(p)] + p.numel()) for p in model.parameters() if p.requires_grad]
+        own = [
+            torch.arange(start[id(p)], start[id(p)] + p.numel())
+            for p in model.parameters()
+            if p.requires_grad
+        ]
         return torch.cat(own) if own else torch.zeros(0, dtype=torch.long)
 
     def __getstate__(self) -> Settings:
         return self.__dict__ | {"_spare": [], "_last": None}
 
-    # ---- ℓ ---------------------------------------------------------------------------------------------------------------
+    # ---- ℓ -------------------------------------------------------------------------------------------------
 
-    def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
-        """The objective at θ (None: where it stands): its value, its gradient, and (order 2) its information. One pass over each source.
+    def taylor(
+        self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
+        """The objective at θ (None: where it stands): its value, its gradient, and (order 2) its information.
+        One pass over each source.
 
         A pure function of θ: what the models hold before, they hold after.
         """
@@ -213,7 +239,8 @@ class Objective:
         return self._remembered(here, order, precision)
 
     def _remembered(self, here: Tensor, order: int, precision: torch.dtype) -> Taylor:
-        """The expansion where the objective stands: errors, criteria and tests at θ̂ all ask for the same one."""
+        """The expansion where the objective stands: errors, criteria and tests at θ̂ all ask for the same
+        one."""
         kept = precision == torch.float64 and all(t.weights is None for t in self.terms)
         if kept and self._last is not None and torch.equal(self._last[0], here):
             return self._last[1]
@@ -254,18 +281,24 @@ class Objective:
 
     @property
     def concave(self) -> bool:
-        """Whether the whole is concave in θ: every log p and every prior is, and no weighting can turn a term over."""
+        """Whether the whole is concave in θ: every log p and every prior is, and no weighting can turn a term
+        over."""
         terms = all(is_concave(t.scored) and t.weights is None for t in self.terms)
         return terms and all(p.prior.concave for p in self.priors)
 
     @property
     def kinked(self) -> bool:
-        """Whether a prior has a kink, so that the whole has no derivative where a coefficient stands on it."""
+        """Whether a prior has a kink, so that the whole has no derivative where a coefficient stands on
+        it."""
         return any(p.prior.kink > 0 for p in self.priors)
 
     def kinks(self) -> tuple[Tensor, Tensor]:
-        """λ and m, (p,), of the part −Σ_j λ_j |θ_j − m_j| that has no derivative; λ_j = 0 where there is none."""
-        weight, center = torch.zeros(self.size, dtype=torch.float64), torch.zeros(self.size, dtype=torch.float64)
+        """λ and m, (p,), of the part −Σ_j λ_j |θ_j − m_j| that has no derivative; λ_j = 0 where there is
+        none."""
+        weight, center = (
+            torch.zeros(self.size, dtype=torch.float64),
+            torch.zeros(self.size, dtype=torch.float64),
+        )
         for each in self.priors:
             prior = each.prior
             if prior.kink == 0:
@@ -273,14 +306,15 @@ class Objective:
             at = self.positions(each.model)[prior.coordinates(each.model)]
             if bool(((weight[at] > 0) & (center[at] != prior.location)).any()):
                 raise BadArgument(
-                    f"two priors have their kinks at different places of one coefficient, {prior.location:g} and another: name with on= the "
+                    f"two priors have their kinks at different places of one coefficient, {prior.location:g} "
+                    "and another: name with on= the "
                     "coefficients of each."
                 )
             weight[at] += prior.kink / prior.scale
             center[at] = prior.location
         return weight, center
 
-    # ---- the data ----------------------------------------------------------------------------------------------------------
+    # ---- the data ------------------------------------------------------------------------------------------
 
     @property
     def rows(self) -> int | None:
@@ -291,10 +325,14 @@ class Objective:
     @property
     def observations(self) -> float:
         """Σ count over all terms: the n of AIC, BIC and a mean."""
-        return sum(float(total(lambda b: torch.tensor(b.total, dtype=torch.float64), t.source, t.model)) for t in self.terms)
+        return sum(
+            float(total(lambda b: torch.tensor(b.total, dtype=torch.float64), t.source, t.model))
+            for t in self.terms
+        )
 
     def thinned(self, keep: int) -> Objective:
-        """The same objective on every keep-th row: where a run on many rows begins. Priors weigh accordingly less there."""
+        """The same objective on every keep-th row: where a run on many rows begins. Priors weigh accordingly
+        less there."""
         return Objective([t.thinned(keep) for t in self.terms], self.priors)
 
     def batches(self) -> Iterator[tuple[LogLikelihood, Batch]]:
@@ -304,13 +342,19 @@ class Objective:
                 yield term, batch
 
 
-# ---- models inside weights and sources -----------------------------------------------------------------------------------------
+# ---- models inside weights and sources ---------------------------------------------------------------------
 
 
 def _with_models(thing: Plain, free: set[int], memo: dict[int, object]) -> ModelLike:
-    """A weighting or a source that reads the copies of the models that it read (an advantage its value function); else itself.
+    """A weighting or a source that reads the copies of the models that it read (an advantage its value
+    function); else itself.
 
-    free : the parameters of the objective, by id;  memo : of `copy.deepcopy`, what was copied of it so far
+    Parameters
+    ----------
+    free
+        the parameters of the objective, by id
+    memo
+        of `copy.deepcopy`, what was copied of it so far
     """
     if isinstance(thing, nn.Module):
         return copy.deepcopy(thing, memo)
@@ -324,8 +368,10 @@ def _with_models(thing: Plain, free: set[int], memo: dict[int, object]) -> Model
         return {name: _with_models(each, free, memo) for name, each in thing.items()}
     if isinstance(thing, FunctionType):
         raise BadArgument(
-            f"the function {thing.__name__} uses a model that is fitted at the same time: the fit is of a copy, which that "
-            "function would not see. Write a class that holds the model as an attribute, or hand the models over: "
+            f"the function {thing.__name__} uses a model that is fitted at the same time: the fit is of a "
+            "copy, which that "
+            "function would not see. Write a class that holds the model as an attribute, or hand the models "
+            "over: "
             "solver=th.Stochastic(in_place=True)."
         )
     out = memo[id(thing)] = copy.copy(thing)

@@ -1,10 +1,12 @@
 """Priors: log p(θ), coefficient by coefficient.
 
-Normal is ridge regression, Laplace the lasso, ElasticNet lies between them; Student's t shrinks the small and leaves the large. Each is a
-density that integrates to 1, so that the nats of two priors can be compared (`inference.evidence`).
+Normal is ridge regression, Laplace the lasso, ElasticNet lies between them; Student's t shrinks the small and
+leaves the large. Each is a density that integrates to 1, so that the nats of two priors can be compared
+(`inference.evidence`).
 
-A prior with a kink, −κ·|z| in its log density, has no derivative at its location: the maximum can stand exactly there, and it takes
-`solvers.Proximal` to find it. `taylor` gives every prior whole, at the kink with the middle of its slopes, 0.
+A prior with a kink, −κ·|z| in its log density, has no derivative at its location: the maximum can stand
+exactly there, and it takes `solvers.Proximal` to find it. `taylor` gives every prior whole, at the kink with
+the middle of its slopes, 0.
 """
 
 from __future__ import annotations
@@ -31,9 +33,12 @@ class Prior:
 
     Parameters
     ----------
-    scale : of each coefficient
-    location : where it is centred
-    on : names of coefficients, * and ? allowed; None: every coefficient but intercepts and constants
+    scale
+        of each coefficient
+    location
+        where it is centred
+    on
+        names of coefficients, * and ? allowed; None: every coefficient but intercepts and constants
     """
 
     scale: float = 1.0
@@ -50,7 +55,8 @@ class Prior:
         numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in (self.scale, self.location))
         if not (numbers and self.scale > 0):
             raise BadArgument(
-                f"a prior's scale is a positive number and its location a number; received {self.scale!r}, {self.location!r}."
+                f"a prior's scale is a positive number and its location a number; received {self.scale!r}, "
+                f"{self.location!r}."
             )
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -68,7 +74,11 @@ class Prior:
             keep = [False] * len(names)
             for pattern in patterns:
                 one = place_of(pattern, names)
-                found = [i for i, n in enumerate(names) if fnmatch.fnmatchcase(n, pattern)] if one is None else [one]
+                found = (
+                    [i for i, n in enumerate(names) if fnmatch.fnmatchcase(n, pattern)]
+                    if one is None
+                    else [one]
+                )
                 if not found:
                     raise UnknownColumn.named(pattern, names, where="the prior")
                 for i in found:
@@ -83,7 +93,9 @@ class Prior:
             leaf = theta[on].clone().requires_grad_()
             each = self.log_density((leaf - self.location) / self.scale) - math.log(self.scale)
             slope = torch.autograd.grad(each.sum(), leaf, create_graph=True)[0]
-            bend = torch.autograd.grad(slope.sum(), leaf)[0] if slope.requires_grad else torch.zeros_like(leaf)
+            bend = (
+                torch.autograd.grad(slope.sum(), leaf)[0] if slope.requires_grad else torch.zeros_like(leaf)
+            )
         gradient, curvature = torch.zeros_like(theta), torch.zeros_like(theta)
         gradient[on], curvature[on] = slope.detach(), -bend
         return Taylor(each.sum().detach(), gradient, _diagonal(model, curvature) if order > 1 else None)
@@ -93,8 +105,12 @@ class Prior:
 class Normal(Prior):
     """log p(θ_j) = −½ log 2π − log s − (θ_j − m)² / 2s²: ridge regression with penalty 1/2s².
 
-    Source: Hoerl and Kennard (1970), Ridge Regression.
+    References
+    ----------
+    Hoerl and Kennard (1970), Ridge Regression.
 
+    Examples
+    --------
     >>> str(Normal(2.5))
     'Normal(scale=2.5, location=0.0, on=None)'
     """
@@ -105,9 +121,13 @@ class Normal(Prior):
 
 @dataclass(frozen=True)
 class StudentT(Prior):
-    """Student's t with `df` degrees of freedom: weakly informative for logistic coefficients at df = 1 … 7, scale 2.5.
+    """Student's t with `df` degrees of freedom: weakly informative for logistic coefficients at df = 1 … 7,
+    scale 2.5.
 
-    Source: Gelman, Jakulin, Pittau and Su (2008), A weakly informative default prior distribution for logistic and other regression models.
+    References
+    ----------
+    Gelman, Jakulin, Pittau and Su (2008), A weakly informative default prior distribution for logistic and
+    other regression models.
     """
 
     df: float = field(default=4.0, kw_only=True)
@@ -126,10 +146,15 @@ class StudentT(Prior):
 
 @dataclass(frozen=True)
 class Laplace(Prior):
-    """log p(θ_j) = −|θ_j − m| / s − log 2s: the lasso, with penalty 1/s. Coefficients of which the data say little are exactly m.
+    """log p(θ_j) = −|θ_j − m| / s − log 2s: the lasso, with penalty 1/s. Coefficients of which the data say
+    little are exactly m.
 
-    Source: Tibshirani (1996), Regression shrinkage and selection via the lasso.
+    References
+    ----------
+    Tibshirani (1996), Regression shrinkage and selection via the lasso.
 
+    Examples
+    --------
     >>> round(Laplace(0.5).log_density(torch.tensor(3.0)).item(), 6)
     -3.693147
     """
@@ -144,7 +169,8 @@ class Laplace(Prior):
 
 @dataclass(frozen=True)
 class ElasticNet(Prior):
-    """Between ridge and lasso: coefficients are exactly m as under Laplace, and columns alike share their coefficient as under Normal.
+    """Between ridge and lasso: coefficients are exactly m as under Laplace, and columns alike share their
+    coefficient as under Normal.
 
         log p(θ_j) = −a·|z| − (1 − a)·z²/2 − log s − log Z,      z = (θ_j − m)/s,      Z = √(2π/b) · e^{a²/2b} · erfc(a/√2b),  b = 1 − a
 
@@ -152,11 +178,17 @@ class ElasticNet(Prior):
 
     Parameters
     ----------
-    scale, location, on : as of every prior
-    mix : a, between 0 and 1
+    scale, location, on
+        as of every prior
+    mix
+        a, between 0 and 1
 
-    Source: Zou and Hastie (2005), Regularization and variable selection via the elastic net.
+    References
+    ----------
+    Zou and Hastie (2005), Regularization and variable selection via the elastic net.
 
+    Examples
+    --------
     >>> ElasticNet(1.0, mix=1.0).log_density(torch.zeros(1)).item() == Laplace(1.0).log_density(torch.zeros(1)).item()
     True
     """
@@ -166,12 +198,19 @@ class ElasticNet(Prior):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.mix, bool) or not isinstance(self.mix, (int, float)) or not 0 <= self.mix <= 1:
-            raise BadArgument(f"mix={self.mix!r}: the weight of |z|, a number between 0 (Normal) and 1 (Laplace).")
+            raise BadArgument(
+                f"mix={self.mix!r}: the weight of |z|, a number between 0 (Normal) and 1 (Laplace)."
+            )
 
     @classmethod
-    def of_penalty(cls, l1: float, l2: float, *, location: float = 0.0, on: str | Sequence[str] | None = None) -> ElasticNet:
-        """The prior of a penalty l1·|θ − m| + ½·l2·(θ − m)² on the sum of nats: s is the positive root of l2·s² + l1·s = 1, and a = l1·s.
+    def of_penalty(
+        cls, l1: float, l2: float, *, location: float = 0.0, on: str | Sequence[str] | None = None
+    ) -> ElasticNet:
+        """The prior of a penalty l1·|θ − m| + ½·l2·(θ − m)² on the sum of nats: s is the positive root of
+        l2·s² + l1·s = 1, and a = l1·s.
 
+        Examples
+        --------
         >>> prior = ElasticNet.of_penalty(3.0, 4.0)
         >>> prior.scale, prior.mix
         (0.25, 0.75)
@@ -198,16 +237,24 @@ class ElasticNet(Prior):
         return 0.5 * math.log(2 * math.pi / b) + float(scaled.log())
 
 
-registry: dict[str, type[Prior]] = {"normal": Normal, "student_t": StudentT, "laplace": Laplace, "elastic_net": ElasticNet}
+registry: dict[str, type[Prior]] = {
+    "normal": Normal,
+    "student_t": StudentT,
+    "laplace": Laplace,
+    "elastic_net": ElasticNet,
+}
 
 
 def _size(z: Tensor) -> Tensor:
-    """|z|, with the slope 0 at 0 and no curvature. (The second derivative of torch.abs loads torch's compiler: seconds.)"""
+    """|z|, with the slope 0 at 0 and no curvature. (The second derivative of torch.abs loads torch's
+    compiler: seconds.)
+    """
     return z * z.detach().sign()
 
 
 def _diagonal(model: nn.Module, curvature: Tensor) -> Information:
-    """diag(curvature) in the block structure that the model's own information has, so that the two add without being written out."""
+    """diag(curvature) in the block structure that the model's own information has, so that the two add
+    without being written out."""
     layout = layout_of(model)
     if layout is None or layout.eliminated is None:
         return Information(torch.diag(curvature))

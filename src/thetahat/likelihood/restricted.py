@@ -1,4 +1,5 @@
-"""An objective on a linear subspace of θ: held coefficients, profile likelihoods, linear restrictions, aliased columns."""
+"""An objective on a linear subspace of θ: held coefficients, profile likelihoods, linear restrictions,
+aliased columns."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ class Restricted:
 
     Parameters
     ----------
-    objective : of θ, (p,)
-    origin : a θ that satisfies the restriction, (p,)
-    basis : (p, r), columns span the directions that stay free; or a boolean mask (p,) of free coordinates
+    objective
+        of θ, (p,)
+    origin
+        a θ that satisfies the restriction, (p,)
+    basis
+        (p, r), columns span the directions that stay free; or a boolean mask (p,) of free coordinates
     """
 
     def __init__(self, objective: Objective, origin: Tensor, basis: Tensor):
@@ -69,13 +73,21 @@ class Restricted:
         """The same, its models at θ(φ)."""
         return self._of(self.whole.at(self.lift(phi)))
 
-    def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
-        part = self.whole.taylor(None if theta is None else self.lift(theta), order=order, precision=precision)
+    def taylor(
+        self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
+        part = self.whole.taylor(
+            None if theta is None else self.lift(theta), order=order, precision=precision
+        )
         if self.free is not None:
             J = None if part.information is None else part.information.restrict(self.free)
             return Taylor(part.value, part.gradient[self.free], J)
         assert self.basis is not None
-        J = None if part.information is None else Information(self.basis.T @ part.information.dense() @ self.basis)
+        J = (
+            None
+            if part.information is None
+            else Information(self.basis.T @ part.information.dense() @ self.basis)
+        )
         return Taylor(part.value, self.basis.T @ part.gradient, J)
 
     def value(self, theta: Tensor | None = None) -> float:

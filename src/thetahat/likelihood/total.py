@@ -30,15 +30,21 @@ T = TypeVar("T", bound=Any)
 def total(function: Callable[[Batch], T], source: Source, model: ModelLike = None) -> T:
     """Σ function(batch) over all batches of the source, and over all processes.
 
+    Under torch.distributed, where every process holds a part of the data, the sum is over all of them, the
+    same on each. Where all hold the same data (their fingerprints say so) it is that of each: no row is
+    counted twice.
+
     Parameters
     ----------
-    function : Batch → a tensor, or anything with `+` and `tensors()`
-    source : read once
-    model : handed to sources that draw from it
+    function
+        Batch → a tensor, or anything with `+` and `tensors()`
+    source
+        read once
+    model
+        handed to sources that draw from it
 
-    Under torch.distributed, where every process holds a part of the data, the sum is over all of them, the same on each. Where all hold the
-    same data (their fingerprints say so) it is that of each: no row is counted twice.
-
+    Examples
+    --------
     >>> from thetahat.data import Tensors
     >>> total(lambda batch: batch["y"].sum(), Tensors({"y": torch.ones(5)}, block=2))
     tensor(5.)

@@ -1,7 +1,7 @@
 """What a model is: a torch module whose θ is `parameters()` and that says log p(x | θ), one value a term.
 
-A plain `nn.Module` with `log_prob(batch)` and `measure` is a model. What it may offer besides opens a faster or a
-better-explained road, each on its own:
+A plain `nn.Module` with `log_prob(batch)` and `measure` is a model. What it may offer besides opens a faster
+or a better-explained road, each on its own:
 
     taylor(batch, weight, order, precision)   value, gradient and information at once     → blocked Newton
     start(source)                             a θ from which to start
@@ -35,7 +35,9 @@ class Model(nn.Module, ABC):
 
     measure: str = "density"
     kind: ClassVar[str] = "exact"
-    keeps: str = "all"  # of a saved fit; "free": what was moved alone, where the rest is given again with the network
+    keeps: str = (
+        "all"  # of a saved fit; "free": what was moved alone, where the rest is given again with the network
+    )
 
     @abstractmethod
     def log_prob(self, batch: Batch) -> Tensor: ...
@@ -50,10 +52,9 @@ def unpadded(log_prob: Tensor, batch: Batch) -> Tensor:
 
 
 def response(batch: Batch, name: str, family: Family) -> Tensor:
-    """y, (…) of batch.shape, or (…, d) of a family of vectors: a column too many would be broadcast against the rows.
+    """y, (…) of batch.shape, or (…, d) of a family of vectors: a column too many would be broadcast against
+    the rows.
 
-    Raises
-    ------
     ModelError
     """
     y, d = batch[name], family.length
@@ -67,17 +68,20 @@ def response(batch: Batch, name: str, family: Family) -> Tensor:
     elif y.ndim == len(wanted) + 1 and isinstance(family, Categories):
         hint = f" Of one-hot rows: {name}.argmax(-1)."
     raise ModelError(
-        f"{name!r} has the shape {tuple(y.shape)}, and {family} describes {'one number' if d is None else f'a vector of {d}'} a row. "
+        f"{name!r} has the shape {tuple(y.shape)}, and {family} describes "
+        f"{'one number' if d is None else f'a vector of {d}'} a row. "
         f"Accepted: {tuple(wanted)}.{hint}"
     )
 
 
 def applied(network: nn.Module, x: Tensor) -> Tensor:
-    """A network of real numbers, these in its precision; of codes (embeddings) and of levels (`ConvNet`) as they are.
+    """A network of real numbers, these in its precision; of codes (embeddings) and of levels (`ConvNet`) as
+    they are.
 
     Raises
     ------
-    ModelError : whole numbers, and the network reads real ones
+    ModelError
+        whole numbers, and the network reads real ones
     """
     if x.is_floating_point() or _of_numbers(network):
         first = _first_parameter(network)
@@ -88,7 +92,8 @@ def applied(network: nn.Module, x: Tensor) -> Tensor:
         return out
     except RuntimeError as error:
         raise ModelError(
-            f"{type(network).__name__} fails on inputs of type {x.dtype} and shape {tuple(x.shape)}: {error}. Where it reads real numbers, "
+            f"{type(network).__name__} fails on inputs of type {x.dtype} and shape {tuple(x.shape)}: "
+            f"{error}. Where it reads real numbers, "
             "give it floating ones (x.float())."
         ) from error
 
@@ -146,7 +151,9 @@ def names_of(model: nn.Module) -> list[str]:
 
 def coefficient_names(model: nn.Module) -> list[str]:
     """One name a coordinate of θ, as priors name it; no two alike."""
-    return unique(model.coefficient_names if isinstance(model, HasCoefficientNames) else _parameter_names(model))
+    return unique(
+        model.coefficient_names if isinstance(model, HasCoefficientNames) else _parameter_names(model)
+    )
 
 
 def _parameter_names(model: nn.Module) -> list[str]:
@@ -160,6 +167,8 @@ def _parameter_names(model: nn.Module) -> list[str]:
 def unique(names: Iterable[str]) -> list[str]:
     """The same names, those that stand a second time numbered.
 
+    Examples
+    --------
     >>> unique(["x", "z", "x", "x (2)"])
     ['x', 'z', 'x (3)', 'x (2)']
     """
@@ -180,8 +189,11 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def place_of(name: str, names: Sequence[str]) -> int | None:
-    """Which of the names is meant, None: none. Backticks, in which formulas quote columns, may be there or not.
+    """Which of the names is meant, None: none. Backticks, in which formulas quote columns, may be there or
+    not.
 
+    Examples
+    --------
     >>> place_of("`site name`[T.b]", ["x", "site name[T.b]"]), place_of("log(site name)", ["log(`site name`)"])
     (1, 0)
     """

@@ -1,4 +1,5 @@
-"""Conditional: a family whose parameters are the outputs of a network. Every regression and every classifier of deep learning."""
+"""Conditional: a family whose parameters are the outputs of a network. Every regression and every
+classifier of deep learning."""
 
 from __future__ import annotations
 
@@ -22,42 +23,62 @@ class Conditional(Model):
 
     Parameters
     ----------
-    family : p(y | its k parameters); Categorical(K) also takes K logits, one of which is then left over
-    network : x (n, …) → η (n, k); (n,) will do where k is 1
-    inputs : the tensor of the batch that the network reads, or the columns that are stacked to it, (n, columns)
-    target : the tensor that is scored
+    family
+        p(y | its k parameters); Categorical(K) also takes K logits, one of which is then left over
+    network
+        x (n, …) → η (n, k); (n,) will do where k is 1
+    inputs
+        the tensor of the batch that the network reads, or the columns that are stacked to it, (n, columns)
+    target
+        the tensor that is scored
 
     Raises
     ------
-    ModelError : the network's outputs are not as many as the family's parameters
+    ModelError
+        the network's outputs are not as many as the family's parameters
 
-    Source: Bishop (1994), Mixture Density Networks (networks whose outputs are the parameters of a density).
+    References
+    ----------
+    Bishop (1994), Mixture Density Networks (networks whose outputs are the parameters of a density).
 
+    Examples
+    --------
     >>> from thetahat.families import Poisson
     >>> model = Conditional(Poisson(), nn.Linear(2, 1, dtype=torch.float64))
     >>> tuple(model.log_prob(Batch({"x": torch.ones(5, 2), "y": torch.zeros(5)})).shape)
     (5,)
     """
 
-    def __init__(self, family: Family, network: nn.Module, *, inputs: str | Sequence[str] = "x", target: str = "y"):
+    def __init__(
+        self, family: Family, network: nn.Module, *, inputs: str | Sequence[str] = "x", target: str = "y"
+    ):
         super().__init__()
         if not isinstance(family, Family):
             raise BadArgument(
-                f"Conditional(family, network): family is {type(family).__name__}, not a family (th.families.Poisson())."
+                f"Conditional(family, network): family is {type(family).__name__}, not a family "
+                "(th.families.Poisson())."
             )
         if not isinstance(network, nn.Module):
-            raise BadArgument(f"Conditional(family, network): network is {type(network).__name__}, not a torch.nn.Module.")
+            raise BadArgument(
+                f"Conditional(family, network): network is {type(network).__name__}, not a torch.nn.Module."
+            )
         self.family, self.network, self.target = family, network, target
         self.inputs = inputs if isinstance(inputs, str) else tuple(inputs)
         self.measure = family.measure
         # asked here: what is compiled does not ask again
-        self._k = 0 if isinstance(family, Categories) and family.categories is None else len(family.parameters)
+        self._k = (
+            0 if isinstance(family, Categories) and family.categories is None else len(family.parameters)
+        )
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def outputs(self, batch: Batch) -> Tensor:
         """The family's linear predictors of each row, (…, k); of a Categorical also its logits, one more."""
-        x = batch[self.inputs] if isinstance(self.inputs, str) else torch.stack([batch[name] for name in self.inputs], -1)
+        x = (
+            batch[self.inputs]
+            if isinstance(self.inputs, str)
+            else torch.stack([batch[name] for name in self.inputs], -1)
+        )
         out = applied(self.network, x)
         if not self._k:
             self._k = len(self.family.parameters)
@@ -67,8 +88,10 @@ class Conditional(Model):
         wanted = (k, k + 1) if isinstance(self.family, Categories) else (k,)
         if out.shape[:-1] != batch.shape or out.shape[-1] not in wanted:
             raise ModelError(
-                f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, and {self.family} has the "
-                f"parameters {', '.join(self.family.parameters)}. Accepted: {' or '.join(str((*batch.shape, w)) for w in wanted)}."
+                f"the network gives a tensor of shape {tuple(out.shape)} for terms of shape {batch.shape}, "
+                f"and {self.family} has the "
+                f"parameters {', '.join(self.family.parameters)}. Accepted: "
+                f"{' or '.join(str((*batch.shape, w)) for w in wanted)}."
             )
         return out
 
@@ -80,9 +103,11 @@ class Conditional(Model):
         return {name: batch[name] for name in self.family.extras if name in batch}
 
     def log_prob(self, batch: Batch) -> Tensor:
-        return self.family.log_prob_outputs(response(batch, self.target, self.family), self.outputs(batch), **self.extras(batch))
+        return self.family.log_prob_outputs(
+            response(batch, self.target, self.family), self.outputs(batch), **self.extras(batch)
+        )
 
-    # ---- what it predicts ------------------------------------------------------------------------------------------------
+    # ---- what it predicts ----------------------------------------------------------------------------------
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales; a Categorical's logits as they are."""
@@ -97,14 +122,16 @@ class Conditional(Model):
     def probabilities(self, batch: Batch) -> Tensor:
         """P(y = j | x), (n, K), of a categorical family."""
         if not isinstance(self.family, Categories):
-            raise BadArgument(f"{self.family} has no probabilities of categories. It has a mean: model.mean(batch).")
+            raise BadArgument(
+                f"{self.family} has no probabilities of categories. It has a mean: model.mean(batch)."
+            )
         return self.family.probabilities(*self.parameters_at(batch))
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
         return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
 
-    # ---- what makes it explained -----------------------------------------------------------------------------------------
+    # ---- what makes it explained ---------------------------------------------------------------------------
 
     @property
     def concave(self) -> bool:
@@ -113,8 +140,14 @@ class Conditional(Model):
 
     @property
     def slopes(self) -> list[bool]:
-        """Which coordinates of θ are weights rather than biases: those that a prior is on unless it names others."""
-        return [not name.endswith("bias") for name, p in self.named_parameters() if p.requires_grad for _ in range(p.numel())]
+        """Which coordinates of θ are weights rather than biases: those that a prior is on unless it names
+        others."""
+        return [
+            not name.endswith("bias")
+            for name, p in self.named_parameters()
+            if p.requires_grad
+            for _ in range(p.numel())
+        ]
 
 
 def _affine(network: nn.Module) -> bool:

@@ -30,7 +30,8 @@ from .base import Model
 
 @dataclass(frozen=True)
 class Constraint:
-    """A start, and the map from unconstrained θ to the natural value. `elementwise`: one θ a value, increasing."""
+    """A start, and the map from unconstrained θ to the natural value. `elementwise`: one θ a value,
+    increasing."""
 
     value: Plain
     elementwise = True
@@ -46,10 +47,14 @@ class Constraint:
         try:
             value = torch.as_tensor(self.value, dtype=torch.float64).detach().clone()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BadArgument(f"a parameter starts at a number or a tensor of numbers; received {self.value!r}.") from error
+            raise BadArgument(
+                f"a parameter starts at a number or a tensor of numbers; received {self.value!r}."
+            ) from error
         theta = self.unconstrain(value)
         if not bool(torch.isfinite(theta).all()):
-            raise BadArgument(f"the start {value.tolist()} does not satisfy the constraint {type(self).__name__.lower()}.")
+            raise BadArgument(
+                f"the start {value.tolist()} does not satisfy the constraint {type(self).__name__.lower()}."
+            )
         return theta
 
 
@@ -91,7 +96,9 @@ class Simplex(Constraint):
 
     def unconstrain(self, value: Tensor) -> Tensor:
         if abs(float(value.sum()) - 1) > 1e-9:
-            raise BadArgument(f"the start {value.tolist()} of a simplex sums to {float(value.sum()):g}, not to 1.")
+            raise BadArgument(
+                f"the start {value.tolist()} of a simplex sums to {float(value.sum()):g}, not to 1."
+            )
         return torch.log(value[1:] / value[0])
 
     def constrain(self, theta: Tensor) -> Tensor:
@@ -101,6 +108,8 @@ class Simplex(Constraint):
 def positive(value: Plain = 1.0) -> Constraint:
     """A parameter (or a tensor of them) in (0, ∞), starting at `value`.
 
+    Examples
+    --------
     >>> positive(2.0).constrain(positive(2.0).start()).item()
     2.0
     """
@@ -128,10 +137,21 @@ class Custom(Model):
     """A model made of a function and its named parameters. Made by `model`, not by hand."""
 
     def __init__(
-        self, function: Callable[..., Tensor], constraints: dict[str, Constraint], measure: str, target: str, concave: bool
+        self,
+        function: Callable[..., Tensor],
+        constraints: dict[str, Constraint],
+        measure: str,
+        target: str,
+        concave: bool,
     ):
         super().__init__()
-        self.function, self.constraints, self.measure, self.target, self.concave = function, constraints, measure, target, concave
+        self.function, self.constraints, self.measure, self.target, self.concave = (
+            function,
+            constraints,
+            measure,
+            target,
+            concave,
+        )
         self.__doc__ = function.__doc__
         # pairs, because a ParameterDict sorts a dict by name, and θ is in the order of the constraints
         self.theta = nn.ParameterDict([(name, nn.Parameter(c.start())) for name, c in constraints.items()])
@@ -145,16 +165,18 @@ class Custom(Model):
         if not isinstance(out, Tensor) or tuple(out.shape) != batch.shape:
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ModelError(
-                f"{self.function.__name__} must return log p of each row, a tensor of shape {batch.shape}; it returned {shape}. "
+                f"{self.function.__name__} must return log p of each row, a tensor of shape {batch.shape}; "
+                f"it returned {shape}. "
                 "Do not sum or average: the library does."
             )
         return out
 
     def call(self, batch: Batch) -> Call | None:
-        """The call of a family whose value the function returns: `return th.families.Normal().log_prob(y, mean, scale)`.
+        """The call of a family whose value the function returns: `return th.families.Normal().log_prob(y,
+        mean, scale)`.
 
-        None where it returns anything else, or where the family does not record its calls. By it a sum of squares is recognised
-        (`solvers.GaussNewton`) and the expected information is known.
+        None where it returns anything else, or where the family does not record its calls. By it a sum of
+        squares is recognised (`solvers.GaussNewton`) and the expected information is known.
         """
         with recording() as calls:
             out = self.log_prob(batch)
@@ -164,7 +186,8 @@ class Custom(Model):
         return self.log_prob(batch)
 
     def __getstate__(self) -> Settings:
-        """A function is pickled by its qualified name. Decorated by `@th.model`, that name is this model, and it the model's `function`."""
+        """A function is pickled by its qualified name. Decorated by `@th.model`, that name is this model,
+        and it the model's `function`."""
         function, at = self.function, sys.modules.get(self.function.__module__)
         for part in function.__qualname__.split("."):
             at = getattr(at, part, None)
@@ -195,17 +218,27 @@ class Custom(Model):
 
 
 def model(
-    *, measure: str = "density", target: str = "y", concave: bool = False, **parameters: float | Tensor | Constraint
+    *,
+    measure: str = "density",
+    target: str = "y",
+    concave: bool = False,
+    **parameters: float | Tensor | Constraint,
 ) -> Callable[[Callable[..., Tensor]], Custom]:
     """Make a model of a function `f(batch, **parameters)` that returns log p of each row.
 
     Parameters
     ----------
-    measure : "density" or "mass"
-    target : the column that is scored
-    concave : say so if log p is concave in the unconstrained parameters: the certificate is then global
-    parameters : a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`
+    measure
+        "density" or "mass"
+    target
+        the column that is scored
+    concave
+        say so if log p is concave in the unconstrained parameters: the certificate is then global
+    parameters
+        a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`
 
+    Examples
+    --------
     >>> @model(rate=positive(1.0))
     ... def exponential(batch, rate):
     ...     return torch.log(rate) - rate * batch["y"]
@@ -221,7 +254,8 @@ def model(
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
         if not open_ended and set(takes) != set(constraints):
             raise BadArgument(
-                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: they must agree."
+                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: "
+                "they must agree."
             )
         return Custom(function, constraints, measure, target, concave)
 

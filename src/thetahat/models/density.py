@@ -29,8 +29,11 @@ class Density(Model):
 
     Parameters
     ----------
-    family : p(y | its k parameters)
+    family
+        p(y | its k parameters)
 
+    Examples
+    --------
     >>> from thetahat.families import Normal
     >>> Density(Normal()).names
     ['mean', 'scale']
@@ -63,11 +66,19 @@ class Density(Model):
         return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
 
     def taylor(
-        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """Σ w log p, its gradient and its information: sums of the family's scores and curvatures."""
         k = len(self.theta)
-        value, gradient, A = self.theta.new_zeros(()), torch.zeros_like(self.theta), self.theta.new_zeros(k, k)
+        value, gradient, A = (
+            self.theta.new_zeros(()),
+            torch.zeros_like(self.theta),
+            self.theta.new_zeros(k, k),
+        )
         step = max(256, CELLS // k**2)
         with torch.no_grad():
             for at in range(0, len(batch), step):
@@ -79,13 +90,17 @@ class Density(Model):
                 value += weighted(log_p.expand(len(rows)), w).sum()
                 gradient += torch.stack([w @ s.expand(len(rows)) for s in score])
                 for (a, b), c in curvature.items():
-                    own = c if self.family.smooth else -score[a] * score[b]  # a kink's information: E[s sᵀ], as in Regression
+                    own = (
+                        c if self.family.smooth else -score[a] * score[b]
+                    )  # a kink's information: E[s sᵀ], as in Regression
                     A[a, b] -= w @ own.expand(len(rows))
         return Taylor(value, gradient, Information(A + A.triu(1).T) if order > 1 else None)
 
     def scores(self, batch: Batch) -> Tensor:
         """∂ log p_i / ∂θ, (n, k)."""
-        _, score, _ = self.family.derivatives(self._observed(batch), list(self.theta.detach()), self.extras(batch), order=1)
+        _, score, _ = self.family.derivatives(
+            self._observed(batch), list(self.theta.detach()), self.extras(batch), order=1
+        )
         return torch.stack([s.expand(len(batch)) for s in score], -1)
 
     def start(self, source: Source) -> Tensor:
@@ -94,7 +109,8 @@ class Density(Model):
         return self._eta(self.family.start(y, weight, **extras))
 
     def closed_form(self, source: Source) -> Tensor | None:
-        """The maximum itself, where the family has a formula for it: not finite where there is none; None where there is no formula."""
+        """The maximum itself, where the family has a formula for it: not finite where there is none; None
+        where there is no formula."""
         y, weight, extras = self._whole(source)
         values = self.family.maximum(y, weight, **extras)
         return None if values is None else self._eta(values)
@@ -145,9 +161,13 @@ def density(family: Family, array: Data) -> tuple[Density, Tensors]:
 
     Raises
     ------
-    BadArgument : the vectors are not of the family's length
-    NotFinite, OutOfSupport : the first row that cannot be used
+    BadArgument
+        the vectors are not of the family's length
+    NotFinite, OutOfSupport
+        the first row that cannot be used
 
+    Examples
+    --------
     >>> from thetahat.families import Normal
     >>> model, source = density(Normal(), [0.0, 1.0])
     >>> source.size
@@ -161,31 +181,47 @@ def observed(data: Data, families: Sequence[Family], weights: str | None = None)
 
     Parameters
     ----------
-    data : an array of y, (n,) or (n, d); or a table (whatever `data.Frame` reads): the columns that are named like a family's extras
-        (trials, event …) are those, `weights` the frequencies, and the others are y, the components of a vector in their order
-    families : one of which, at least, must describe each row
+    data
+        an array of y, (n,) or (n, d); or a table (whatever `data.Frame` reads): the columns that are named
+        like a family's extras (trials, event …) are those, `weights` the frequencies, and the others are y,
+        the components of a vector in their order
+    families
+        one of which, at least, must describe each row
 
     Raises
     ------
-    BadArgument : y is a vector of another length, or there are columns too many
-    NotFinite, OutOfSupport : the first row that cannot be used
+    BadArgument
+        y is a vector of another length, or there are columns too many
+    NotFinite, OutOfSupport
+        the first row that cannot be used
 
+    Examples
+    --------
     >>> from thetahat.families import Normal
     >>> observed({"y": [0.0, 1.0], "times": [3, 2]}, [Normal()], "times").whole.total
     5.0
     """
-    arrays = isinstance(data, Mapping) and "y" in data and all(np.ndim(v) >= (2 if k == "y" else 1) for k, v in data.items())
+    arrays = (
+        isinstance(data, Mapping)
+        and "y" in data
+        and all(np.ndim(v) >= (2 if k == "y" else 1) for k, v in data.items())
+    )
     if arrays:
         tensors = {name: _numbers(values, families[0]) for name, values in data.items()}
     elif is_table(data):
         from ..data.frame import Frame  # brings pandas
         from ..data.table import numeric_tensors
 
-        optional = {name for family in families for name in family.extras}  # what a row needs of them, its family says
+        optional = {
+            name for family in families for name in family.extras
+        }  # what a row needs of them, its family says
         tensors = _stacked(numeric_tensors(Frame(data), optional=optional), families, weights)
     else:
         if weights is not None:
-            raise BadArgument(f"weights={weights!r} names a column, and an array has none. Give a table, or a Batch with counts.")
+            raise BadArgument(
+                f"weights={weights!r} names a column, and an array has none. Give a table, or a Batch with "
+                "counts."
+            )
         tensors = {"y": _numbers(data, families[0])}
     if weights is not None and weights not in tensors:
         raise UnknownColumn.named(weights, tensors, where="weights=")
@@ -201,7 +237,9 @@ def _numbers(values: Plain, family: Family) -> Tensor:
     return torch.tensor(array, dtype=torch.float64)
 
 
-def _stacked(columns: dict[str, Tensor], families: Sequence[Family], weights: str | None) -> dict[str, Tensor]:
+def _stacked(
+    columns: dict[str, Tensor], families: Sequence[Family], weights: str | None
+) -> dict[str, Tensor]:
     """The columns of a table, those that make up y as one tensor."""
     if weights is not None and weights not in columns:
         raise UnknownColumn.named(weights, columns, where="weights=")
@@ -211,7 +249,8 @@ def _stacked(columns: dict[str, Tensor], families: Sequence[Family], weights: st
     if len(mine) != (length or 1):
         wanted = "one column" if length is None else f"vectors of {length} components"
         raise BadArgument(
-            f"{families[0]} describes {wanted}, and the data have {', '.join(mine) or 'none'}. Pass those columns alone."
+            f"{families[0]} describes {wanted}, and the data have {', '.join(mine) or 'none'}. Pass those "
+            "columns alone."
         )
     y = columns[mine[0]] if length is None else torch.stack([columns[name] for name in mine], -1)
     return {"y": y} | {name: column for name, column in columns.items() if name not in mine}
@@ -222,7 +261,10 @@ def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
     finite = torch.isfinite(y.reshape(len(y), -1)).all(-1)
     if not bool(finite.all()):
         row = int(torch.nonzero(~finite)[0, 0])
-        raise NotFinite(f"row {row} is {y[row].tolist()}. Every value must be finite ({int((~finite).sum())} rows are not).")
+        raise NotFinite(
+            f"row {row} is {y[row].tolist()}. Every value must be finite ({int((~finite).sum())} rows are "
+            "not)."
+        )
     inside = torch.zeros(len(y), dtype=torch.bool)
     for family in families:
         lacking = family.lacking(tensors)
@@ -234,12 +276,14 @@ def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
             if bool(bad.any()):
                 row = int(torch.nonzero(bad)[0, 0])
                 raise NotFinite(
-                    f"{name} is {float(values[row])} in row {row}, and {family} needs it there ({int(bad.sum())} such rows)."
+                    f"{name} is {float(values[row])} in row {row}, and {family} needs it there "
+                    f"({int(bad.sum())} such rows)."
                 )
         possible = family.in_support(y, **extras)
         if possible.shape != inside.shape:
             raise BadArgument(
-                f"the data have the shape {tuple(y.shape)}, and {family} describes one number a row. Accepted: ({len(y)},); several columns are "
+                f"the data have the shape {tuple(y.shape)}, and {family} describes one number a row. "
+                f"Accepted: ({len(y)},); several columns are "
                 f"described by th.families.MultivariateNormal({y.shape[-1]})."
             )
         inside = inside | possible
@@ -248,6 +292,7 @@ def _check(tensors: dict[str, Tensor], families: Sequence[Family]) -> None:
         named = " or ".join(dict.fromkeys(map(str, families)))
         supports = " or ".join(dict.fromkeys(str(family.support) for family in families))
         raise OutOfSupport(
-            f"row {row}: {y[row].tolist()}, to which {named} gives probability zero. Its support is {supports}. "
+            f"row {row}: {y[row].tolist()}, to which {named} gives probability zero. Its support is "
+            f"{supports}. "
             f"({int((~inside).sum())} such rows.)"
         )

@@ -1,8 +1,10 @@
-"""The domain of a regression: the θ for which every row's linear predictors lead into the ranges of its parameters.
+"""The domain of a regression: the θ for which every row's linear predictors lead into the ranges of its
+parameters.
 
     C θ ≥ d,      a row of C for each row of the data and each end that its η may not pass:  x_i θ + o_i ≥ low,  x_i θ + o_i ≤ high
 
-Where a link maps every η into the range (log for a Poisson mean) there is no such row. Where it does not (identity), a fit begins inside.
+Where a link maps every η into the range (log for a Poisson mean) there is no such row. Where it does not
+(identity), a fit begins inside.
 """
 
 from __future__ import annotations
@@ -34,12 +36,18 @@ class Domain:
 
     Parameters
     ----------
-    C : (m, p), dense or sparse
-    d : (m,)
-    row : (m,) the row of the data
-    what : (m,) the end, in words: "mean ≤ 1"
-    closed : (m,) whether the end itself is allowed: it belongs to the range, and the row's y is possible there
-    typical : (m,) the slack of a constant η from which a family would begin
+    C
+        (m, p), dense or sparse
+    d
+        (m,)
+    row
+        (m,) the row of the data
+    what
+        (m,) the end, in words: "mean ≤ 1"
+    closed
+        (m,) whether the end itself is allowed: it belongs to the range, and the row's y is possible there
+    typical
+        (m,) the slack of a constant η from which a family would begin
     """
 
     C: Plain
@@ -76,7 +84,8 @@ def domain_of(model: Regression, source: Source) -> Domain | None:
 
     Raises
     ------
-    DataError : a row has a parameter outside its range whatever θ
+    DataError
+        a row has a parameter outside its range whatever θ
     """
     bounded = [p for p in model.predictors if p.spec.limits.finite]
     if not bounded:
@@ -103,7 +112,9 @@ def domain_of(model: Regression, source: Source) -> Domain | None:
                 possible = torch.full((len(batch),), limits.closed[k])
                 if limits.closed[k] and limits.ends[k]:
                     place = list(model.family.parameters).index(p.parameter)
-                    possible = ~model.family.impossible(batch["y"], place, limits.ends[k] > 0, **model.extras(batch))
+                    possible = ~model.family.impossible(
+                        batch["y"], place, limits.ends[k] > 0, **model.extras(batch)
+                    )
                 closed.append(possible.numpy()[used])
                 begin = sign * (eta - end)
                 typical.append(np.full(int(used.sum()), begin if begin > 0 else 1.0))
@@ -126,7 +137,8 @@ def _words(parameter: str, spec: Parameter, end: int, eta: float, sign: float) -
 
 
 def _moving(domain: Domain, source: Source) -> Domain:
-    """Without the constraints that no θ changes (a row whose columns are all zero), once they are seen to hold."""
+    """Without the constraints that no θ changes (a row whose columns are all zero), once they are seen to
+    hold."""
     size = _dense(abs(domain.C).max(axis=1)).reshape(-1) if domain.C.shape[1] else np.zeros(len(domain.d))
     still = size == 0
     if not still.any():
@@ -134,11 +146,19 @@ def _moving(domain: Domain, source: Source) -> Domain:
     lost = still & ((-domain.d < -ROUNDING) | (~domain.closed & (domain.d >= 0)))
     if lost.any():
         raise DataError(
-            f"{_listed(domain, lost, source)}: no coefficient changes that row's linear predictor, and its value breaks {domain.what[lost][0]}. "
+            f"{_listed(domain, lost, source)}: no coefficient changes that row's linear predictor, and its "
+            f"value breaks {domain.what[lost][0]}. "
             "Add an intercept or an offset, or choose a link that maps every linear predictor into the range."
         )
     kept = ~still
-    return Domain(domain.C[kept], domain.d[kept], domain.row[kept], domain.what[kept], domain.closed[kept], domain.typical[kept])
+    return Domain(
+        domain.C[kept],
+        domain.d[kept],
+        domain.row[kept],
+        domain.what[kept],
+        domain.closed[kept],
+        domain.typical[kept],
+    )
 
 
 def _listed(domain: Domain, which: np.ndarray, source: Source) -> str:
@@ -154,17 +174,20 @@ def user_rows(source: Source, rows: np.ndarray) -> np.ndarray:
     return rows if kept is None else kept.nonzero()[0][rows]
 
 
-# ---- a θ inside ----------------------------------------------------------------------------------------------------------------
+# ---- a θ inside --------------------------------------------------------------------------------------------
 
 
 def interior(domain: Domain, theta: Tensor, source: Source) -> Tensor:
-    """A θ inside the domain, the given one if it is; on those constraints that no θ satisfies with slack, if there are any.
+    """A θ inside the domain, the given one if it is; on those constraints that no θ satisfies with slack, if
+    there are any.
 
-    By the linear programme  maximise t  subject to  Cθ − d ≥ t·typical,  t ≤ 1,  repeated with the constraints that hold t at 0 as equalities.
+    By the linear programme  maximise t  subject to  Cθ − d ≥ t·typical,  t ≤ 1,  repeated with the
+    constraints that hold t at 0 as equalities.
 
     Raises
     ------
-    DataError : no θ gives every row parameters in their ranges
+    DataError
+        no θ gives every row parameters in their ranges
     """
     if (domain.slack(theta) > 1e-6 * domain.typical).all():
         return theta
@@ -176,9 +199,12 @@ def interior(domain: Domain, theta: Tensor, source: Source) -> Tensor:
         known, pinned = pinned, pinned | binding
         if t < -STRICT or not domain.closed[pinned].all():
             raise DataError(
-                f"no coefficients give every row parameters in their ranges: {_listed(domain, pinned, source)} cannot all satisfy "
-                f"{' and '.join(sorted(set(domain.what[pinned])))}. Add an intercept, leave out a row or an offset, or choose a link that maps "
-                "every linear predictor into the range, such as log for a positive mean or logit for a probability."
+                "no coefficients give every row parameters in their ranges: "
+                f"{_listed(domain, pinned, source)} cannot all satisfy "
+                f"{' and '.join(sorted(set(domain.what[pinned])))}. Add an intercept, leave out a row or an "
+                "offset, or choose a link that maps "
+                "every linear predictor into the range, such as log for a positive mean or logit for a "
+                "probability."
             )
         if pinned.all() or (pinned == known).all():
             break
@@ -186,7 +212,8 @@ def interior(domain: Domain, theta: Tensor, source: Source) -> Tensor:
 
 
 def _roomiest(domain: Domain, pinned: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The largest least slack t against the typical one, the θ that has it, and the constraints that bind it."""
+    """The largest least slack t against the typical one, the θ that has it, and the constraints that bind
+    it."""
     from scipy import sparse
     from scipy.optimize import linprog
 
@@ -198,7 +225,9 @@ def _roomiest(domain: Domain, pinned: np.ndarray) -> tuple[float, np.ndarray, np
         np.concatenate([np.zeros(p), [-1.0]]),
         A_ub=sparse.hstack([-C[free], sparse.csr_matrix(domain.typical[free, None])]).tocsr(),
         b_ub=-domain.d[free],
-        A_eq=sparse.hstack([C[pinned], sparse.csr_matrix((int(pinned.sum()), 1))]).tocsr() if pinned.any() else None,
+        A_eq=sparse.hstack([C[pinned], sparse.csr_matrix((int(pinned.sum()), 1))]).tocsr()
+        if pinned.any()
+        else None,
         b_eq=domain.d[pinned] if pinned.any() else None,
         bounds=[(None, None)] * p + [(None, 1.0)],
         method="highs",

@@ -40,37 +40,54 @@ def regression(
 ) -> tuple[Regression, Table]:
     """The model and the source that a formula names.
 
+    BadFormula, BadArgument, and all of DataError
+
     Parameters
     ----------
-    formula : "y ~ x + C(region) + offset(log(exposure))": the response, and the predictors of the family's first parameter. A response
-        Surv(time, event) (see `data.surv`) makes the family censored
-    data : whatever `data.Frame` reads
-    parameters : for each further parameter, "~ its own formula" or a number at which it is held; for each of the family's extras
-        (trials, low …) the column that holds it, or a number
-    weights : a column of frequency weights
-    carried : columns that a weighting of the fit reads
-    missing : "drop" rows with a missing value, or "raise"
-    trusted : whether the formulas may hold any Python expression (`data.expressions`)
-
-    Raises
-    ------
-    BadFormula, BadArgument, and all of DataError
+    formula
+        "y ~ x + C(region) + offset(log(exposure))": the response, and the predictors of the family's first
+        parameter. A response Surv(time, event) (see `data.surv`) makes the family censored
+    data
+        whatever `data.Frame` reads
+    parameters
+        for each further parameter, "~ its own formula" or a number at which it is held; for each of the
+        family's extras (trials, low …) the column that holds it, or a number
+    weights
+        a column of frequency weights
+    carried
+        columns that a weighting of the fit reads
+    missing
+        "drop" rows with a missing value, or "raise"
+    trusted
+        whether the formulas may hold any Python expression (`data.expressions`)
     """
     left, right = _sides(formula)
     frame = Frame(data)
     given = dict(parameters or {})
-    response = read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
+    response = (
+        read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
+    )
     surv = response if isinstance(response, Surv) else None
     family = family if surv is None else _censored(family, surv.expression)
     if not isinstance(family, Categories):
         _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
-    texts = [right, "1", *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras)]
+    texts = [
+        right,
+        "1",
+        *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
+    ]
     predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
-    always = {*(() if surv else response.required), *(name for p in predictors.values() for name in p.required), *carried}
+    always = {
+        *(() if surv else response.required),
+        *(name for p in predictors.values() for name in p.required),
+        *carried,
+    }
     always |= {weights} if weights else set()
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
-    rows = Selection(frame, sorted(always), weights=weights, carried=carried, missing=missing, sometimes=sometimes)
+    rows = Selection(
+        frame, sorted(always), weights=weights, carried=carried, missing=missing, sometimes=sometimes
+    )
     found = response if isinstance(response, Surv) else read_response(response, rows, family)
     if found.levels is not None:
         family = _with_levels(family, found.expression, found.levels)
@@ -90,9 +107,12 @@ def regression(
 
 
 def family_of_formula(formula: str, family: str | Family | None) -> Family:
-    """The family that was named; where none was, Normal, but of times, which are seldom normal, one has to be named."""
+    """The family that was named; where none was, Normal, but of times, which are seldom normal, one has to be
+    named."""
     if family is None and is_surv(formula):
-        raise BadArgument(f"the response of {formula!r} is a time, and no family is given. Accepted: {_TIMES}.")
+        raise BadArgument(
+            f"the response of {formula!r} is a time, and no family is given. Accepted: {_TIMES}."
+        )
     return families.get("normal" if family is None else family)
 
 
@@ -111,13 +131,16 @@ def _censored(family: Family, response: str) -> Family:
 def _with_levels(family: Family, response: str, levels: Levels) -> Family:
     """The family with as many categories as the response has levels."""
     if len(levels) == 1:
-        raise BadArgument(f"the response {response!r} has one level only ({levels[0]!r}): there is nothing to tell apart.")
+        raise BadArgument(
+            f"the response {response!r} has one level only ({levels[0]!r}): there is nothing to tell apart."
+        )
     if not isinstance(family, Categories):
         return family
     k = family.categories
     if k is not None and k != len(levels):
         raise BadArgument(
-            f"{family} describes {k} categories, and the response {response!r} has {len(levels)}: {', '.join(map(repr, levels[:8]))}."
+            f"{family} describes {k} categories, and the response {response!r} has {len(levels)}: "
+            f"{', '.join(map(repr, levels[:8]))}."
         )
     return family if k is not None else family.with_categories(len(levels))
 
@@ -138,7 +161,8 @@ def _sides(formula: str) -> tuple[str, str]:
         raise BadFormula(f"the formula {formula!r} names no response before the ~.")
     if not right:
         raise BadFormula(
-            f"the formula {formula!r} names no predictors after the ~. For none of them write '{written(left)} ~ 1'."
+            f"the formula {formula!r} names no predictors after the ~. For none of them write "
+            f"'{written(left)} ~ 1'."
         )
     return left, right
 
@@ -157,19 +181,22 @@ def _sorted_out(
             formulas[name] = _predictors(name, value)
             if j == 0 and right != "1":
                 raise BadFormula(
-                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value!r} gives it others. Give one of them."
+                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value!r} gives "
+                    "it others. Give one of them."
                 )
         elif isinstance(value, NUMBERS) and not isinstance(value, bool):
             if j == 0 and right != "1":
                 raise BadFormula(
-                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value} holds it. For the latter write '~ 1'."
+                    f"the formula gives {name} the predictors {written(right)!r}, and {name}={value} holds "
+                    "it. For the latter write '~ 1'."
                 )
             if not spec.range.low < value < spec.range.high:
                 raise BadArgument(f"{name}={value:g} is outside the range {spec.range} of {family}'s {name}.")
             fixed[name] = float(value)
         else:
             raise BadArgument(
-                f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it is held."
+                f"{name}={value!r}: a parameter is given as a formula ('~ age') or as the number at which it "
+                "is held."
             )
     extras: dict[str, str | float] = {}
     for name in family.extras:
@@ -179,10 +206,15 @@ def _sorted_out(
         if isinstance(value, str) or (isinstance(value, NUMBERS) and not isinstance(value, bool)):
             extras[name] = value if isinstance(value, str) else float(value)
         elif value is not None:
-            raise BadArgument(f"{name} is the name of a column, or one number for all rows; received {type(value).__name__}.")
+            raise BadArgument(
+                f"{name} is the name of a column, or one number for all rows; received "
+                f"{type(value).__name__}."
+            )
     lacking = family.lacking({*extras, *(family.outcome if surv else ())})
     if "status" in given:
-        raise BadArgument(f"status= is not known. Write the response as {FORMS}; event 1 (or True) means that it happened.")
+        raise BadArgument(
+            f"status= is not known. Write the response as {FORMS}; event 1 (or True) means that it happened."
+        )
     if lacking is not None:
         raise BadArgument(f"{family} needs {lacking}.")
     if given:
@@ -195,5 +227,7 @@ def _predictors(name: str, text: str) -> str:
     """The right-hand side that is given for a further parameter: '~ age', or 'age'."""
     left, _, right = unquote(text).rpartition("~")
     if left.strip():
-        raise BadFormula(f"{name}={text!r}: a parameter is given its predictors alone, '~ {written(right.strip())}'.")
+        raise BadFormula(
+            f"{name}={text!r}: a parameter is given its predictors alone, '~ {written(right.strip())}'."
+        )
     return right.strip() or "1"

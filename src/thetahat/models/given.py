@@ -1,4 +1,5 @@
-"""Data from what the user has: a table, an array, tensors, a Batch; with a formula's or a family's regression, or as a model reads them."""
+"""Data from what the user has: a table, an array, tensors, a Batch; with a formula's or a family's
+regression, or as a model reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def need(data: Data, what: str) -> None:
         raise BadArgument(f"{what} needs data: fit(…, data).")
 
 
-def density_of(family: Family, data: Data, weights: str | None, parameters: Settings, missing: str) -> tuple[nn.Module, Source]:
+def density_of(
+    family: Family, data: Data, weights: str | None, parameters: Settings, missing: str
+) -> tuple[nn.Module, Source]:
     """A family fitted to y alone: the regression of y on nothing, every constant on its own scale."""
     from ..data.frame import Frame
     from .formulas import regression
@@ -33,7 +36,8 @@ def density_of(family: Family, data: Data, weights: str | None, parameters: Sett
         rest = [c for c in frame.columns if c != weights and c not in parameters.values()]
         if len(rest) != 1:
             raise BadArgument(
-                f"{family} describes one column, and the data have {', '.join(rest)}. Name it: fit('y ~ 1', …), or pass data[['y']]."
+                f"{family} describes one column, and the data have {', '.join(rest)}. Name it: fit('y ~ 1', "
+                "…), or pass data[['y']]."
             )
         name: str = rest[0]
     else:
@@ -45,15 +49,19 @@ def density_of(family: Family, data: Data, weights: str | None, parameters: Sett
 
             if weights is not None:
                 raise BadArgument(
-                    f"weights={weights!r} names a column, and an array has none. Give a model and a Batch with counts."
+                    f"weights={weights!r} names a column, and an array has none. Give a model and a Batch "
+                    "with counts."
                 )
             if parameters:
                 raise BadArgument(
-                    f"{next(iter(parameters))}= cannot be given with an array of vectors: every parameter is a constant to be fitted."
+                    f"{next(iter(parameters))}= cannot be given with an array of vectors: every parameter is "
+                    "a constant to be fitted."
                 )
             return density(family, array)
         frame, name = Frame({"y": array}), "y"
-    built, source = regression(f"`{name}` ~ 1", frame, family, parameters=parameters, weights=weights, missing=missing)
+    built, source = regression(
+        f"`{name}` ~ 1", frame, family, parameters=parameters, weights=weights, missing=missing
+    )
     built.density = True
     return built, source
 
@@ -62,7 +70,8 @@ def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
     """A source from what a model is given: a Source, a Batch, a dict of tensors, or a table of numbers."""
     if isinstance(data, (Source, Batch)) and weights is not None:
         raise BadArgument(
-            f"weights={weights!r} names a column, and a {type(data).__name__} has its own counts: Batch(…, count=…)."
+            f"weights={weights!r} names a column, and a {type(data).__name__} has its own counts: Batch(…, "
+            "count=…)."
         )
     if isinstance(data, Source):
         return data
@@ -88,12 +97,16 @@ def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
 
 
 def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
-    """An array of one value or more a row. As pandas hands it out it is read-only, and torch takes no such memory: it is copied."""
+    """An array of one value or more a row. As pandas hands it out it is read-only, and torch takes no such
+    memory: it is copied."""
     if value.ndim == 0:
         raise BadArgument(f"{name!r} is one number: give one value a row.")
     try:
-        return torch.as_tensor(value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value)
+        return torch.as_tensor(
+            value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+        )
     except TypeError as error:
         raise WrongType(
-            f"{name!r} is an array of type {value.dtype}, and a model reads numbers. Encode it, or leave it out."
+            f"{name!r} is an array of type {value.dtype}, and a model reads numbers. Encode it, or leave it "
+            "out."
         ) from error

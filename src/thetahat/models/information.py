@@ -3,8 +3,9 @@
     J = [ A   Eᵀ ]      A (m, m) dense;  D (L,) the diagonal block of one categorical term of L levels;  E (L, m)
         [ E   D  ]
 
-Two levels of one category never meet in a row, so their block of J is diagonal: it is eliminated by its Schur complement
-S = A − Eᵀ D⁻¹ E, and a category of thousands of levels costs O(L·m), not O(L³). Without such a term, J = A.
+Two levels of one category never meet in a row, so their block of J is diagonal: it is eliminated by its Schur
+complement S = A − Eᵀ D⁻¹ E, and a category of thousands of levels costs O(L·m), not O(L³). Without such a
+term, J = A.
 
 The coordinates of D are `eliminated`, a slice of θ; A holds the others in order.
 """
@@ -51,7 +52,11 @@ class Information:
     def kept(self) -> Tensor:
         """The coordinates of A among those of θ."""
         index = torch.arange(self.size, device=self.A.device)
-        return index if self.eliminated is None else torch.cat([index[: self.eliminated.start], index[self.eliminated.stop :]])
+        return (
+            index
+            if self.eliminated is None
+            else torch.cat([index[: self.eliminated.start], index[self.eliminated.stop :]])
+        )
 
     def dense(self) -> Tensor:
         """J written out, (p, p)."""
@@ -95,7 +100,10 @@ class Information:
         kept = position[free[~inside]]
         first = int((free < start).sum())
         return Information(
-            self.A[kept[:, None], kept], self.E[gone[:, None], kept], self.D[gone], slice(first, first + len(gone))
+            self.A[kept[:, None], kept],
+            self.E[gone[:, None], kept],
+            self.D[gone],
+            slice(first, first + len(gone)),
         )
 
     def multiply(self, v: Tensor) -> Tensor:
@@ -131,7 +139,8 @@ class Information:
 
 @dataclass
 class Factor:
-    """The Cholesky factor L of the scaled Schur complement; `pivot` is its smallest squared pivot: 0 is exact collinearity."""
+    """The Cholesky factor L of the scaled Schur complement; `pivot` is its smallest squared pivot: 0 is exact
+    collinearity."""
 
     information: Information
     L: Tensor

@@ -2,16 +2,21 @@
 
     log p(x | θ) = log Σ_k π_k p_k(x | θ_k)
 
-What was not seen has a posterior, the responsibilities r_k(x) = π_k p_k(x) / p(x), and with them every derivative of the mixture is
-made of its components' own. With S_k = ∂ log(π_k p_k)/∂θ the score of a row whose component were known, and J_k its information,
+What was not seen has a posterior, the responsibilities r_k(x) = π_k p_k(x) / p(x), and with them every
+derivative of the mixture is made of its components' own. With S_k = ∂ log(π_k p_k)/∂θ the score of a row
+whose component were known, and J_k its information,
 
     score         s = Σ_k r_k S_k                                            (Fisher's identity)
     information   J = Σ_k r_k J_k − (Σ_k r_k S_k S_kᵀ − s sᵀ)                 (Louis': complete less missing)
 
-The first sums are weighted maximum likelihood of each component, responsibilities as weights: what EM maximises.
+The first sums are weighted maximum likelihood of each component, responsibilities as weights: what EM
+maximises.
 
-Source: Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm; Louis (1982), Finding the observed
-information matrix when using the EM algorithm; McLachlan and Peel (2000), Finite Mixture Models.
+References
+----------
+Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm; Louis (1982),
+Finding the observed information matrix when using the EM algorithm; McLachlan and Peel (2000), Finite Mixture
+Models.
 """
 
 from __future__ import annotations
@@ -46,35 +51,44 @@ class Mixture(Model):
 
         log p(x | θ) = logsumexp_k (log π_k + log p_k(x | θ_k)),      π = softmax(0, a_1, …, a_{K−1})
 
-    θ = (a_1, …, a_{K−1}, θ_0, …, θ_{K−1}). Components of one kind may change places without changing p: a fit numbers them by their first
-    parameter (mean, location, intercept), upwards.
+    θ = (a_1, …, a_{K−1}, θ_0, …, θ_{K−1}). Components of one kind may change places without changing p: a fit
+    numbers them by their first parameter (mean, location, intercept), upwards.
 
     Parameters
     ----------
-    components : a family, its name, or a model, of which there are `k` copies; or a list of them, not necessarily alike. A family has no
-        predictors; regressions as components share a table (see `regressions`)
-    k : how many, where one is given
+    components
+        a family, its name, or a model, of which there are `k` copies; or a list of them, not necessarily
+        alike. A family has no predictors; regressions as components share a table (see `regressions`)
+    k
+        how many, where one is given
 
     Raises
     ------
-    BadArgument : fewer than one component, densities mixed with masses, or vectors of different lengths
+    BadArgument
+        fewer than one component, densities mixed with masses, or vectors of different lengths
 
+    Examples
+    --------
     >>> Mixture("normal", 2).names
     ['weight[0]', 'weight[1]', '0: mean', '0: scale', '1: mean', '1: scale']
     """
 
     target = "y"
 
-    def __init__(self, components: str | Family | nn.Module | Sequence[str | Family | nn.Module], k: int | None = None):
+    def __init__(
+        self, components: str | Family | nn.Module | Sequence[str | Family | nn.Module], k: int | None = None
+    ):
         super().__init__()
         built = _built(components, k)
         self.components = nn.ModuleList(built)
         first = next((p for c in built for p in c.parameters()), None)  # of networks in their precision
-        self.logits = nn.Parameter(torch.zeros(len(built) - 1, dtype=torch.float64 if first is None else first.dtype))
+        self.logits = nn.Parameter(
+            torch.zeros(len(built) - 1, dtype=torch.float64 if first is None else first.dtype)
+        )
         self.measure = built[0].measure
         self.alike = [next(j for j, other in enumerate(built) if _alike(other, each)) for each in built]
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     @property
     def k(self) -> int:
@@ -104,18 +118,29 @@ class Mixture(Model):
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row: of its component first."""
         with torch.no_grad():
-            z = torch.multinomial(torch.exp(self.log_weights()), len(batch), replacement=True, generator=generator)
+            z = torch.multinomial(
+                torch.exp(self.log_weights()), len(batch), replacement=True, generator=generator
+            )
             drawn = torch.stack([c.sample(batch, generator=generator) for c in self._models()])
         return drawn[z, torch.arange(len(batch))]
 
-    # ---- derivatives -----------------------------------------------------------------------------------------------------
+    # ---- derivatives ---------------------------------------------------------------------------------------
 
     def complete(
-        self, batch: Batch, r: Tensor, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        r: Tensor,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
-        """Q = Σ_i w_i Σ_k r_ik log(π_k p_k(x_i)), r held: to second order. The log-likelihood if the components had been seen.
+        """Q = Σ_i w_i Σ_k r_ik log(π_k p_k(x_i)), r held: to second order. The log-likelihood if the
+        components had been seen.
 
-        r : (n, K) responsibilities
+        Parameters
+        ----------
+        r
+            (n, K) responsibilities
         """
         counts = r if weight is None else r * weight[:, None]
         with torch.no_grad():
@@ -126,7 +151,9 @@ class Mixture(Model):
         blocks = [n_k.sum() * (torch.diag(pi[1:]) - torch.outer(pi[1:], pi[1:]))]
         for component, count in zip(self._models(), counts.T, strict=True):
             rows = count > 0  # a row that a component cannot have produced has no derivatives there
-            part = taylor(component, batch if bool(rows.all()) else batch[rows], count[rows], order, precision)
+            part = taylor(
+                component, batch if bool(rows.all()) else batch[rows], count[rows], order, precision
+            )
             value = value + part.value
             gradient.append(part.gradient)
             if part.information is not None:
@@ -135,7 +162,11 @@ class Mixture(Model):
         return Taylor(value, torch.cat(gradient), J)
 
     def taylor(
-        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """Σ w log p, its gradient (Fisher's identity), and its information (Louis')."""
         with torch.no_grad():
@@ -146,10 +177,13 @@ class Mixture(Model):
         known = self.complete(batch, r, weight, order, precision)
         if known.information is None:
             return Taylor(value, known.gradient)
-        return Taylor(value, known.gradient, Information(known.information.A - self._missing(batch, r, weight)))
+        return Taylor(
+            value, known.gradient, Information(known.information.A - self._missing(batch, r, weight))
+        )
 
     def _missing(self, batch: Batch, r: Tensor, weight: Tensor | None) -> Tensor:
-        """Σ_i w_i (Σ_k r_k S_k S_kᵀ − s sᵀ): what would be known besides, had the components been seen. (p, p)"""
+        """Σ_i w_i (Σ_k r_k S_k S_kᵀ − s sᵀ): what would be known besides, had the components been seen.
+        (p, p)"""
         s, own = self._scores(batch, r)
         counts = r if weight is None else r * weight[:, None]
         pi = torch.exp(self.log_weights().detach())
@@ -180,7 +214,7 @@ class Mixture(Model):
         parts = [r[:, 1:] - pi[1:], *(r[:, k, None] * s_k for k, s_k in enumerate(own))]
         return torch.cat(parts, 1), own
 
-    # ---- θ ---------------------------------------------------------------------------------------------------------------
+    # ---- θ -------------------------------------------------------------------------------------------------
 
     @property
     def sizes(self) -> list[int]:
@@ -213,14 +247,17 @@ class Mixture(Model):
     def slopes(self) -> list[bool]:
         """Which coordinates of θ are coefficients of a column: those of components that are regressions."""
         own = (
-            c.slopes if isinstance(c, HasSlopes) else [True] * size for c, size in zip(self.components, self.sizes, strict=True)
+            c.slopes if isinstance(c, HasSlopes) else [True] * size
+            for c, size in zip(self.components, self.sizes, strict=True)
         )
         return [False] * (self.k - 1) + [bool(b) for each in own for b in each]
 
     def natural(self, theta: Tensor) -> Tensor:
         """θ seen through its constraints: K weights, and the components' own natural values."""
         weights = torch.softmax(torch.cat([theta.new_zeros(1), theta[: self.k - 1]]), 0)
-        return torch.cat([weights, *(natural_of(c, theta[at]) for c, at in zip(self.components, self.places, strict=True))])
+        return torch.cat(
+            [weights, *(natural_of(c, theta[at]) for c, at in zip(self.components, self.places, strict=True))]
+        )
 
     def canonical(self, theta: Tensor) -> Tensor:
         """θ with the components that are alike in the order of their first natural value: the same p."""
@@ -241,7 +278,7 @@ class Mixture(Model):
     def concave(self) -> bool:
         return self.k == 1 and is_concave(self.components[0])
 
-    # ---- data, and where to begin ----------------------------------------------------------------------------------------
+    # ---- data, and where to begin --------------------------------------------------------------------------
 
     @property
     def encoder(self) -> Encoder | None:
@@ -249,7 +286,8 @@ class Mixture(Model):
         return next((c.encoder for c in self.components if isinstance(c, Regression)), None)
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """Rows as the components read them: an array or a table (`models.density.observed`); None where they read them as other models do."""
+        """Rows as the components read them: an array or a table (`models.density.observed`); None where they
+        read them as other models do."""
         found = [c.family for c in self.components if isinstance(c, (Density, Regression))]
         if len(found) < self.k:
             return None
@@ -261,15 +299,20 @@ class Mixture(Model):
         return Table(Frame(data), self.encoder, found[0])
 
     def start(self, source: Source) -> Tensor:
-        """θ of one partition of the rows, from which to start without EM; canonical. As it is, where a component does not say where to begin."""
+        """θ of one partition of the rows, from which to start without EM; canonical. As it is, where a
+        component does not say where to begin."""
         if not all(isinstance(c, HasStart) for c in self.components):
             return get_theta(self)
         held = partition(self, list(source.batches()), torch.Generator().manual_seed(0))
         return self.canonical(self.begin(source, held))
 
     def begin(self, source: Source, responsibilities: Sequence[Tensor]) -> Tensor:
-        """θ of responsibilities given beforehand, (n, K) a batch: each component where it would start were its rows known."""
-        counted = [r if not b.counted else r * b.count[:, None] for b, r in zip(source.batches(), responsibilities, strict=True)]
+        """θ of responsibilities given beforehand, (n, K) a batch: each component where it would start were
+        its rows known."""
+        counted = [
+            r if not b.counted else r * b.count[:, None]
+            for b, r in zip(source.batches(), responsibilities, strict=True)
+        ]
         n_k = torch.stack([c.sum(0) for c in counted]).sum(0)
         parts = [torch.log(n_k[1:] / n_k[0])]
         for k, c in enumerate(self._models()):
@@ -282,12 +325,15 @@ class Mixture(Model):
 
 
 class Recounted:
-    """The batches of a source, counted otherwise: a component sees the rows by how far it is responsible for them.
+    """The batches of a source, counted otherwise: a component sees the rows by how far it is responsible for
+    them.
 
     Parameters
     ----------
-    source : whose batches come in the same order at every pass
-    counts : of each batch, (n,)
+    source
+        whose batches come in the same order at every pass
+    counts
+        of each batch, (n,)
     """
 
     def __init__(self, source: Source, counts: Sequence[Tensor]):
@@ -310,7 +356,7 @@ class Recounted:
             yield batch.with_count(count)
 
 
-# ---- what makes a mixture ----------------------------------------------------------------------------------------------------
+# ---- what makes a mixture ----------------------------------------------------------------------------------
 
 
 def regressions(
@@ -323,16 +369,22 @@ def regressions(
     missing: str = "drop",
     **parameters: str | float,
 ) -> tuple[Mixture, Table]:
-    """A mixture of k regressions of one formula, and the table that they read: which of k relations holds for a row was not seen.
+    """A mixture of k regressions of one formula, and the table that they read: which of k relations holds for
+    a row was not seen.
 
         log p(y | x) = log Σ_k π_k p(y | x, θ_k)
 
     Parameters
     ----------
-    formula, data, family, weights, missing, parameters : as `fit` takes them
+    formula, data, family, weights, missing, parameters
+        as `fit` takes them
 
-    Source: Quandt and Ramsey (1978), Estimating mixtures of normal distributions and switching regressions.
+    References
+    ----------
+    Quandt and Ramsey (1978), Estimating mixtures of normal distributions and switching regressions.
 
+    Examples
+    --------
     >>> mixture, table = regressions("y ~ x", {"y": [1.0, 2.0, 0.5], "x": [0.0, 1.0, 2.0]}, 2)
     >>> mixture.names[2:5]
     ['0: Intercept', '0: x', '0: scale']
@@ -357,7 +409,9 @@ def _built(components: Plain, k: int | None) -> list[ModelLike]:
     given = [components] * int(k or 0) if one else list(components)
     if not given:
         raise BadArgument("a mixture has at least one component.")
-    built = [copy.deepcopy(each) if isinstance(each, nn.Module) else Density(families.get(each)) for each in given]
+    built = [
+        copy.deepcopy(each) if isinstance(each, nn.Module) else Density(families.get(each)) for each in given
+    ]
     _agree(built)
     return built
 
@@ -366,13 +420,19 @@ def _agree(built: list[ModelLike]) -> None:
     """Refuse components whose log p cannot be put into one sum."""
     measures = list(dict.fromkeys(measure_of(c) for c in built))
     if len(measures) > 1:
-        raise BadArgument(f"a {measures[0]} and a {measures[1]} have no sum: the components of a mixture are all of one measure.")
+        raise BadArgument(
+            f"a {measures[0]} and a {measures[1]} have no sum: the components of a mixture are all of one "
+            "measure."
+        )
     lengths = list(dict.fromkeys(c.family.length for c in built if family_of(c) is not None))
     if len(lengths) > 1:
         raise BadArgument(f"the components describe y of different lengths: {', '.join(map(str, lengths))}.")
     encoders = {id(c.encoder) for c in built if isinstance(c, Regression)}
     if len(encoders) > 1 or (encoders and any(isinstance(c, Density) for c in built)):
-        raise BadArgument("regressions as components read one table: build them of one formula (models.mixture.regressions).")
+        raise BadArgument(
+            "regressions as components read one table: build them of one formula "
+            "(models.mixture.regressions)."
+        )
 
 
 def _alike(a: nn.Module, b: nn.Module) -> bool:

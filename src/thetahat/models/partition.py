@@ -14,17 +14,22 @@ from ..types import ModelLike
 from .base import family_of
 from .regression import Regression
 
-SURE = 0.8  # of a row, for the component to which a first guess gives it; the rest is everybody's, so that no component starts on a point
+# of a row, for the component to which a first guess gives it; the rest is everybody's, so that no component
+# starts on a point
+SURE = 0.8
 
 
 def partition(model: ModelLike, batches: Sequence[Batch], generator: torch.Generator) -> list[Tensor]:
     """Responsibilities to begin with, (n, K) a batch: rows near each other begin together.
 
-    Without predictors: K centres drawn far apart (k-means++: each next one with probability ∝ count × squared distance to the nearest), each
-    row to the nearest. With predictors: rows are ordered along a random direction of (x, y) and cut into K parts, since relations cross
-    where groups do not. Components that are not alike are assigned at random.
+    Without predictors: K centres drawn far apart (k-means++: each next one with probability ∝ count × squared
+    distance to the nearest), each row to the nearest. With predictors: rows are ordered along a random
+    direction of (x, y) and cut into K parts, since relations cross where groups do not. Components that are
+    not alike are assigned at random.
 
-    Source: Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding.
+    References
+    ----------
+    Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding.
     """
     K = model.k
     features = [_features(model, batch) for batch in batches]
@@ -40,13 +45,17 @@ def partition(model: ModelLike, batches: Sequence[Batch], generator: torch.Gener
     else:
         direction = torch.randn(len(mean), dtype=torch.float64, generator=generator) * (spread > 0) / scale
         along = whole @ direction
-        cuts = torch.quantile(along[count > 0][:: max(1, len(along) // 100_000)], torch.arange(1, K, dtype=torch.float64) / K)
+        cuts = torch.quantile(
+            along[count > 0][:: max(1, len(along) // 100_000)], torch.arange(1, K, dtype=torch.float64) / K
+        )
         codes = [torch.bucketize(f @ direction, cuts) for f in features]
     out = []
     for code in codes:
         # what is left is assigned unequally: components that begin equal stay equal for ever
         rest = torch.rand(len(code), K, dtype=torch.float64, generator=generator)
-        out.append(SURE * nn.functional.one_hot(order[code], K) + (1 - SURE) * rest / rest.sum(1, keepdim=True))
+        out.append(
+            SURE * nn.functional.one_hot(order[code], K) + (1 - SURE) * rest / rest.sum(1, keepdim=True)
+        )
     return [_possible(model, batch, r) for batch, r in zip(batches, out, strict=True)]
 
 
@@ -80,7 +89,9 @@ def _far_apart(points: Tensor, count: Tensor, k: int, generator: torch.Generator
     for _ in range(k):
         odds = count * nearest
         odds = odds if bool((odds > 0).any()) else count  # fewer values than components: some begin together
-        at = torch.searchsorted(odds.cumsum(0), torch.rand(1, dtype=torch.float64, generator=generator) * odds.sum())
+        at = torch.searchsorted(
+            odds.cumsum(0), torch.rand(1, dtype=torch.float64, generator=generator) * odds.sum()
+        )
         chosen.append(points[at.clamp(max=len(points) - 1)])
         away = (points - chosen[-1]).square().sum(1)
         nearest = away if len(chosen) == 1 else torch.minimum(nearest, away)

@@ -2,7 +2,8 @@
 
     log p(y_i | θ) = log p(y_i | g_1⁻¹(η_i1), …, g_k⁻¹(η_ik)),      η_ij = offset_ij + x_ij·β_j + Σ_t value_t · table_jt[code_t]
 
-Everything that Newton's method needs is a sum of products of the columns with the family's scores and curvatures of each row:
+Everything that Newton's method needs is a sum of products of the columns with the family's scores and
+curvatures of each row:
 
     gradient_a = X_aᵀ s_a,      J_ab = −X_aᵀ diag(c_ab) X_b
 """
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from ..data.design import Design
     from ..data.table import Encoder
 
-NARROW = (
-    64  # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added up by code
-)
+# a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added
+# up by code
+NARROW = 64
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Predictor:
             out[first : first + levels] = table[1:]
 
     def placed(self, batch: Batch, size: int) -> sparse.csr_matrix:
-        """The rows of all columns, (n, p), sparse, each column in its place in θ, which has p = `size` coordinates."""
+        """The rows of all columns, (n, p), sparse, each column in its place in θ, which has p = `size`
+        coordinates."""
         from scipy import sparse  # takes long to load: only where it is needed
 
         n, at = len(batch), self.start
@@ -168,11 +170,16 @@ class Regression(Model):
 
     Parameters
     ----------
-    family : p(y | its parameters)
-    encoder : how columns become the tensors that are read
-    slots : family parameter → which design of the encoder it uses
-    fixed : family parameter → its value, for those that are not estimated
-    density : report every constant on its natural scale, the first parameter's too (a family fitted to y alone)
+    family
+        p(y | its parameters)
+    encoder
+        how columns become the tensors that are read
+    slots
+        family parameter → which design of the encoder it uses
+    fixed
+        family parameter → its value, for those that are not estimated
+    density
+        report every constant on its natural scale, the first parameter's too (a family fitted to y alone)
     """
 
     def __init__(
@@ -204,19 +211,23 @@ class Regression(Model):
         self.layout = _layout(self.predictors, start)
 
     def holding(self, parameter: str, value: float) -> Regression:
-        """The same regression with a constant parameter held at a value (its boundary): it leaves θ, and the others keep theirs."""
+        """The same regression with a constant parameter held at a value (its boundary): it leaves θ, and the
+        others keep theirs."""
         gone = next(p for p in self.predictors if p.parameter == parameter)
         theta = self.coefficients.detach()
-        out = Regression(self.family, self.encoder, self.slots, {**self.fixed, parameter: value}, density=self.density)
+        out = Regression(
+            self.family, self.encoder, self.slots, {**self.fixed, parameter: value}, density=self.density
+        )
         set_theta(out, torch.cat([theta[: gone.start], theta[gone.start + gone.size :]]))
         return out
 
     @property
     def bounded(self) -> bool:
-        """Whether a linear predictor may leave the range of its parameter, so that the θ that are possible have an edge."""
+        """Whether a linear predictor may leave the range of its parameter, so that the θ that are possible
+        have an edge."""
         return any(p.spec.limits.finite for p in self.predictors)
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def eta(self, batch: Batch, theta: Tensor | None = None) -> list[Tensor]:
         """Every parameter's linear predictor, (n,) or (1,); fixed ones included."""
@@ -235,12 +246,16 @@ class Regression(Model):
 
     def log_prob(self, batch: Batch) -> Tensor:
         y = batch["y"]
-        return self.family.log_prob_eta(y, *[e.expand(len(batch)) for e in self.eta(batch)], **self.extras(batch))
+        return self.family.log_prob_eta(
+            y, *[e.expand(len(batch)) for e in self.eta(batch)], **self.extras(batch)
+        )
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """The family's parameters on their own scales, each (n,)."""
         with torch.no_grad():  # detached besides: a view of a parameter says requires_grad even here
-            return [t.expand(len(batch)) for t in self.family.natural(self.eta(batch, self.coefficients.detach()))]
+            return [
+                t.expand(len(batch)) for t in self.family.natural(self.eta(batch, self.coefficients.detach()))
+            ]
 
     def mean(self, batch: Batch) -> Tensor:
         """E[y | x], (n,)."""
@@ -250,14 +265,19 @@ class Regression(Model):
         """One draw of y for each row."""
         return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
 
-    # ---- what makes the fit fast -----------------------------------------------------------------------------------------
+    # ---- what makes the fit fast ---------------------------------------------------------------------------
 
-    def row_derivatives(self, batch: Batch, order: int = 2) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
+    def row_derivatives(
+        self, batch: Batch, order: int = 2
+    ) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
         """log p (n,), and its scores and curvatures in the η of each *estimated* parameter."""
         with torch.no_grad():
-            value, score, curvature = self.family.derivatives(batch["y"], self.eta(batch), self.extras(batch), order)
+            value, score, curvature = self.family.derivatives(
+                batch["y"], self.eta(batch), self.extras(batch), order
+            )
         if order > 1 and not self.family.smooth:
-            # a kink has no curvature; by the information identity E[s sᵀ] = −E[∂²log p], and the left side a kink does have
+            # a kink has no curvature; by the information identity E[s sᵀ] = −E[∂²log p], and the left side a
+            # kink does have
             curvature = {(a, b): -score[a] * score[b] for a, b in curvature}
         if self.fixed:
             free = [j for j, name in enumerate(self.family.parameters) if name not in self.fixed]
@@ -267,11 +287,18 @@ class Regression(Model):
         return value, score, curvature
 
     def taylor(
-        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """Σ w log p, its gradient, and its information, over one batch.
 
-        precision : of the information's sums; the value and the gradient are always float64.
+        Parameters
+        ----------
+        precision
+            of the information's sums; the value and the gradient are always float64.
         """
         n = len(batch)
         value, score, curvature = self.row_derivatives(batch, order)
@@ -294,7 +321,13 @@ class Regression(Model):
         score = [s.expand(n) for s in score]
         k = range(len(score))
         return self.assemble(
-            batch, {(a, b): score[a] * score[b] * (1.0 if weight is None else weight) for a in k for b in k if a <= b}
+            batch,
+            {
+                (a, b): score[a] * score[b] * (1.0 if weight is None else weight)
+                for a in k
+                for b in k
+                if a <= b
+            },
         )
 
     def scores(self, batch: Batch) -> Tensor:
@@ -302,7 +335,8 @@ class Regression(Model):
         return self.gradient_rows(batch, self.row_derivatives(batch, order=1)[1])
 
     def gradient_rows(self, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
-        """∂f_i/∂θ = Σ_j x_ij ∂f_i/∂η_ij, (n, p), of a function of each row's η; `slopes` are ∂f_i/∂η_ij, one (n,) each estimated parameter."""
+        """∂f_i/∂θ = Σ_j x_ij ∂f_i/∂η_ij, (n, p), of a function of each row's η; `slopes` are ∂f_i/∂η_ij, one
+        (n,) each estimated parameter."""
         n = len(batch)
         out = torch.zeros(n, self.layout.size, dtype=torch.float64)
         for p, s in zip(self.predictors, slopes, strict=True):
@@ -324,7 +358,10 @@ class Regression(Model):
         E = D = None
         if layout.eliminated is not None:
             levels = layout.eliminated.stop - layout.eliminated.start
-            E, D = torch.zeros(levels, layout.kept, dtype=torch.float64), torch.zeros(levels, dtype=torch.float64)
+            E, D = (
+                torch.zeros(levels, layout.kept, dtype=torch.float64),
+                torch.zeros(levels, dtype=torch.float64),
+            )
         pieces = self._pieces(batch, precision)
         for i, left in enumerate(pieces):
             scaled: dict[int, Tensor] = {}
@@ -370,18 +407,23 @@ class Regression(Model):
                 )
         return out
 
-    # ---- what makes it explained -----------------------------------------------------------------------------------------
+    # ---- what makes it explained ---------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
-        """One name a coefficient, no two alike. The first parameter's stand alone; a constant has its parameter's name.
+        """One name a coefficient, no two alike. The first parameter's stand alone; a constant has its
+        parameter's name.
 
-        A coefficient of the first parameter that would have another's name is written with its parameter, as those of the others are:
-        of y ~ scale, "mean: scale" is the column's and "scale" the family's.
+        A coefficient of the first parameter that would have another's name is written with its parameter, as
+        those of the others are: of y ~ scale, "mean: scale" is the column's and "scale" the family's.
         """
         labels = [self.label(p.parameter) for p in self.predictors]
         parts = [
-            [label] if self._is_natural(j) else p.design.names if self._alone(j) else [f"{label}: {n}" for n in p.design.names]
+            [label]
+            if self._is_natural(j)
+            else p.design.names
+            if self._alone(j)
+            else [f"{label}: {n}" for n in p.design.names]
             for j, (label, p) in enumerate(zip(labels, self.predictors, strict=True))
         ]
         if self.predictors and self._alone(0):
@@ -442,7 +484,8 @@ class Regression(Model):
         return self.family.start(batch["y"], _weight(batch), **self.extras(batch))
 
     def start(self, source: Source) -> Tensor:
-        """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets allowed for; in the domain."""
+        """θ at which every predictor is the family's constant start: intercepts set, slopes zero, offsets
+        allowed for; in the domain."""
         batch = _some_rows(source)
         weight = _weight(batch)
         values = self.family.start(batch["y"], weight, **self.extras(batch))
@@ -515,7 +558,8 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
 
 
 def _some_rows(source: Source, most: int = 20_000) -> Batch:
-    """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in memory)."""
+    """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
+    memory)."""
     taken: list[Batch] = []
     rows = 0
     stop = most if is_streamed(source) or source.size is None else source.size

@@ -1,4 +1,5 @@
-"""Taylor: a log-likelihood at θ to second order, for any model; automatic differentiation where the model has nothing faster."""
+"""Taylor: a log-likelihood at θ to second order, for any model; automatic differentiation where the model has
+nothing faster."""
 
 from __future__ import annotations
 
@@ -34,18 +35,31 @@ class Taylor:
         """self + other, in the memory of self."""
         if self.information is None or other.information is None:
             return self + other
-        return Taylor(self.value + other.value, self.gradient + other.gradient, self.information.accumulate(other.information))
+        return Taylor(
+            self.value + other.value,
+            self.gradient + other.gradient,
+            self.information.accumulate(other.information),
+        )
 
     def tensors(self) -> list[Tensor]:
-        return [self.value, self.gradient, *(self.information.tensors() if self.information is not None else [])]
+        return [
+            self.value,
+            self.gradient,
+            *(self.information.tensors() if self.information is not None else []),
+        ]
 
 
 def taylor(
-    model: ModelLike, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64
+    model: ModelLike,
+    batch: Batch,
+    weight: Tensor | None,
+    order: int = 2,
+    precision: torch.dtype = torch.float64,
 ) -> Taylor:
     """Σ w log p of a batch, its gradient and its information in the model's own θ.
 
-    The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for each row of the Hessian.
+    The model's own `taylor` if it has one; else reverse-mode differentiation of `log_prob`, once more for
+    each row of the Hessian.
     """
     own = taylor_of(model)
     if own is not None:
@@ -53,7 +67,9 @@ def taylor(
     free = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad(), _twice(order > 1):
         log_prob = model.log_prob(batch)
-        value = (log_prob if weight is None else weighted(log_prob, weight)).sum(dtype=torch.float64)  # of float32 models too
+        value = (log_prob if weight is None else weighted(log_prob, weight)).sum(
+            dtype=torch.float64
+        )  # of float32 models too
         if not value.requires_grad:  # log p does not depend on θ
             nothing = torch.zeros(sum(p.numel() for p in free), dtype=torch.float64)
             return Taylor(value, nothing, Information(torch.diag(nothing)) if order > 1 else None)
@@ -62,11 +78,17 @@ def taylor(
             return Taylor(value.detach(), gradient.detach())
         p = len(gradient)
         reserve(
-            24.0 * p**2, f"the information of {p:,} parameters", "Use th.Stochastic() or th.LBFGS(), which hold gradients alone."
+            24.0 * p**2,
+            f"the information of {p:,} parameters",
+            "Use th.Stochastic() or th.LBFGS(), which hold gradients alone.",
         )
         rows = []
         for g in gradient:
-            row = torch.autograd.grad(g, free, retain_graph=True, allow_unused=True) if g.requires_grad else [None] * len(free)
+            row = (
+                torch.autograd.grad(g, free, retain_graph=True, allow_unused=True)
+                if g.requires_grad
+                else [None] * len(free)
+            )
             rows.append(_flat(row, free))
     J = -torch.stack(rows).detach() if rows else torch.zeros(0, 0)
     return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
@@ -91,7 +113,10 @@ def jacobian(values: Tensor, free: Sequence[Tensor]) -> Tensor:
         # d(Σ v_i f_i)/dθ is linear in v: differentiating it in v gives a column a coordinate of θ
         v = torch.zeros_like(values, requires_grad=True)
         gradient = _flat(torch.autograd.grad(values, free, v, create_graph=True, allow_unused=True), free)
-        columns = [torch.autograd.grad(g, v, retain_graph=True)[0] if g.requires_grad else torch.zeros_like(v) for g in gradient]
+        columns = [
+            torch.autograd.grad(g, v, retain_graph=True)[0] if g.requires_grad else torch.zeros_like(v)
+            for g in gradient
+        ]
     return torch.stack(columns, -1).detach() if columns else values.new_zeros(len(values), 0)
 
 
@@ -101,4 +126,9 @@ def weighted(log_prob: Tensor, weight: Tensor) -> Tensor:
 
 
 def _flat(parts, free) -> Tensor:  # type: ignore[no-untyped-def]
-    return torch.cat([torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1) for g, p in zip(parts, free, strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(p).reshape(-1) if g is None else g.reshape(-1)
+            for g, p in zip(parts, free, strict=True)
+        ]
+    )

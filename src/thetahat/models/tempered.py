@@ -1,4 +1,5 @@
-"""Tempered: a classifier whose logits are divided by one number, the temperature, fitted to data that it has not seen."""
+"""Tempered: a classifier whose logits are divided by one number, the temperature, fitted to data that it
+has not seen."""
 
 from __future__ import annotations
 
@@ -25,21 +26,28 @@ class Tempered(Conditional):
 
         log p(y | x, T) = η_y / T − log Σ_j exp(η_j / T),      θ = log T
 
-    Fitted to held-out rows, T says how much too sure the classifier is (T > 1) or too doubtful (T < 1); its errors remain, since no order of
-    the logits changes. log p is concave in 1/T, which is monotone in θ, so that a stationary point is the global maximum. There is none
-    where the logits order every row rightly (T → 0), or where they tell less than nothing (T → ∞).
+    Fitted to held-out rows, T says how much too sure the classifier is (T > 1) or too doubtful (T < 1); its
+    errors remain, since no order of the logits changes. log p is concave in 1/T, which is monotone in θ, so
+    that a stationary point is the global maximum. There is none where the logits order every row rightly (T →
+    0), or where they tell less than nothing (T → ∞).
 
     Parameters
     ----------
-    model : a fitted `Conditional` or `Regression` of a Categorical, or of a Bernoulli with link logit; its θ is copied, and is not part of
-        this model's
+    model
+        a fitted `Conditional` or `Regression` of a Categorical, or of a Bernoulli with link logit; its θ is
+        copied, and is not part of this model's
 
     Raises
     ------
-    BadArgument : a model without logits
+    BadArgument
+        a model without logits
 
-    Source: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, §4.2.
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks, §4.2.
 
+    Examples
+    --------
     >>> from thetahat.families import Categorical
     >>> model = Tempered(Conditional(Categorical(2), nn.Linear(3, 2)))
     >>> model.names, float(model.temperature)
@@ -54,9 +62,12 @@ class Tempered(Conditional):
         Model.__init__(self)
         family = family_of(model)
         logit = family is not None and family.support.binary and _logistic(family)
-        if not isinstance(model, (Conditional, Regression)) or not (logit or type(family).__name__ == "Categorical"):
+        if not isinstance(model, (Conditional, Regression)) or not (
+            logit or type(family).__name__ == "Categorical"
+        ):
             raise BadArgument(
-                f"Tempered(model) divides logits, and {family or type(model).__name__} has none. Accepted: a Conditional or a Regression of "
+                f"Tempered(model) divides logits, and {family or type(model).__name__} has none. Accepted: a "
+                "Conditional or a Regression of "
                 "a Categorical, or of a Bernoulli with link='logit'."
             )
         assert family is not None
@@ -65,7 +76,7 @@ class Tempered(Conditional):
         self.weights = averaging_of(model)
         self.log_temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     @property
     def temperature(self) -> Tensor:
@@ -91,7 +102,7 @@ class Tempered(Conditional):
         self.inner.eval()
         return self
 
-    # ---- data ------------------------------------------------------------------------------------------------------------
+    # ---- data ----------------------------------------------------------------------------------------------
 
     @property
     def encoder(self) -> Plain:
@@ -107,7 +118,7 @@ class Tempered(Conditional):
 
         return Table(Frame(data), self.encoder, self.family)
 
-    # ---- what is known of the maximum ------------------------------------------------------------------------------------
+    # ---- what is known of the maximum ----------------------------------------------------------------------
 
     @property
     def concave(self) -> bool:
@@ -118,7 +129,8 @@ class Tempered(Conditional):
         return [False]
 
     def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
-        """The direction of θ along which the likelihood of these rows never falls, and why; None where there is one maximum.
+        """The direction of θ along which the likelihood of these rows never falls, and why; None where there
+        is one maximum.
 
         T → 0      η_y = max_j η_j in every row, and in some not for all j
         T → ∞      Σ (η_y − mean_j η_j) ≤ 0: the slope in 1/T is not positive at 1/T = 0, and falls from there
@@ -128,7 +140,9 @@ class Tempered(Conditional):
         for batch in source.batches(self):
             seen = batch.count.to(torch.float64) * torch.ones(batch.shape, dtype=torch.float64)
             eta = self.logits(batch)
-            odds = eta.shape[-1] == len(self.family.parameters)  # log-odds against the first category, whose own is 0
+            odds = eta.shape[-1] == len(
+                self.family.parameters
+            )  # log-odds against the first category, whose own is 0
             logits = torch.nn.functional.pad(eta, (1, 0)) if odds else eta
             chosen = logits.gather(-1, batch[self.target].long()[..., None])[..., 0]
             right = right and bool((chosen == logits.amax(-1))[seen > 0].all())
@@ -145,7 +159,8 @@ class Tempered(Conditional):
                 "no maximum",
                 {"temperature": -1.0},
                 (
-                    "the likelihood has no maximum: the classifier is right in every one of these rows, so that T → 0, which is sure of every "
+                    "the likelihood has no maximum: the classifier is right in every one of these rows, so "
+                    "that T → 0, which is sure of every "
                     "answer, makes them ever more probable. Give more rows, with some that it gets wrong."
                 ),
             )
@@ -154,7 +169,8 @@ class Tempered(Conditional):
                 "no maximum",
                 {"temperature": 1.0},
                 (
-                    "the likelihood has no maximum: on these rows the logits point away from the truth, and T → ∞, which knows nothing, makes "
+                    "the likelihood has no maximum: on these rows the logits point away from the truth, and "
+                    "T → ∞, which knows nothing, makes "
                     "them ever more probable. The classifier does not describe these data."
                 ),
             )

@@ -1,8 +1,10 @@
-"""Causality: whether what a network says at a position depends on what comes after it. Π p(x_t | x_<t) is a probability only where it does not.
+"""Causality: whether what a network says at a position depends on what comes after it. Π p(x_t | x_<t) is a
+probability only where it does not.
 
-A row of inputs is run as it is, and again with every input from some position on exchanged: an output before that position must stay as it
-was. A network hides what it reads behind weights that begin at 0 (a last layer, the end of a residual branch, a low-rank adapter), so weights
-are drawn anew for the trial: all of them in a copy of a small network, those that are 0 in a large one, which is not copied.
+A row of inputs is run as it is, and again with every input from some position on exchanged: an output before
+that position must stay as it was. A network hides what it reads behind weights that begin at 0 (a last layer,
+the end of a residual branch, a low-rank adapter), so weights are drawn anew for the trial: all of them in a
+copy of a small network, those that are 0 in a large one, which is not copied.
 """
 
 from __future__ import annotations
@@ -28,18 +30,31 @@ WORK = 2**33  # products of numbers of the network and inputs that a trial may t
 
 @torch.no_grad()
 def first_peek(
-    network: nn.Module, row: Tensor, other: Tensor, *given: Tensor, rows: int = 32, own: bool = False, method: str = "forward"
+    network: nn.Module,
+    row: Tensor,
+    other: Tensor,
+    *given: Tensor,
+    rows: int = 32,
+    own: bool = False,
+    method: str = "forward",
 ) -> tuple[int, int] | None:
-    """The first output that changes with inputs that it must not depend on, and the last of those: (output, input); None: there is none.
+    """The first output that changes with inputs that it must not depend on, and the last of those: (output,
+    input); None: there is none.
 
     Parameters
     ----------
-    network : (inputs (B, T), *given) → outputs (B, T, …)
-    row, other : (1, T) inputs, and what they are exchanged for, different from them at every position
-    given : further tensors of one row, (1, T)
-    rows : that are run at once
-    own : whether output t must not depend on input t either (t + 1 on), as where it describes that input
-    method : of a small network that is asked in place of `forward`
+    network
+        (inputs (B, T), *given) → outputs (B, T, …)
+    row, other
+        (1, T) inputs, and what they are exchanged for, different from them at every position
+    given
+        further tensors of one row, (1, T)
+    rows
+        that are run at once
+    own
+        whether output t must not depend on input t either (t + 1 on), as where it describes that input
+    method
+        of a small network that is asked in place of `forward`
     """
     T = row.shape[1]
     size = sum(p.numel() for p in network.parameters())
@@ -62,7 +77,9 @@ def first_peek(
 def _moved(out: Tensor) -> tuple[Tensor, bool]:
     """Which outputs of the later rows are not those of the first, (m, T), and whether all are finite."""
     change = (out[1:] - out[:1]).abs().amax(-1).double()
-    return change > TOLERANCE.get(out.dtype, COARSE) * float(out.abs().amax()), bool(torch.isfinite(out).all())
+    return change > TOLERANCE.get(out.dtype, COARSE) * float(out.abs().amax()), bool(
+        torch.isfinite(out).all()
+    )
 
 
 def _first(peeks: Tensor, at: Tensor) -> tuple[int, int] | None:
@@ -73,7 +90,8 @@ def _first(peeks: Tensor, at: Tensor) -> tuple[int, int] | None:
 
 
 def _trials(network: nn.Module, method: str, small: bool) -> Iterator[Callable[..., Any]]:
-    """The network with weights of a trial, in evaluation mode; then, where that has no finite outputs, as it stands."""
+    """The network with weights of a trial, in evaluation mode; then, where that has no finite outputs, as it
+    stands."""
     if small:
         yield getattr(redrawn(network), method)
     else:
@@ -93,7 +111,8 @@ def _trials(network: nn.Module, method: str, small: bool) -> Iterator[Callable[.
 
 
 def redrawn(network: nn.Module) -> nn.Module:
-    """A copy of the network, in evaluation mode, each weight moved by a random amount of the size that weights have."""
+    """A copy of the network, in evaluation mode, each weight moved by a random amount of the size that
+    weights have."""
     out = copy.deepcopy(network).eval()
     generator = torch.Generator().manual_seed(0)
     for p in out.parameters():
@@ -105,7 +124,11 @@ def redrawn(network: nn.Module) -> nn.Module:
 def _zeros_redrawn(network: nn.Module) -> dict[str, Tensor]:
     """Weights for those that are 0 throughout."""
     generator = torch.Generator().manual_seed(0)
-    return {name: _like(p, generator) for name, p in network.named_parameters() if p.is_floating_point() and not bool(p.any())}
+    return {
+        name: _like(p, generator)
+        for name, p in network.named_parameters()
+        if p.is_floating_point() and not bool(p.any())
+    }
 
 
 def _like(p: Tensor, generator: torch.Generator) -> Tensor:

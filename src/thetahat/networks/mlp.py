@@ -30,26 +30,35 @@ def mlp(
 
     Every weight and bias of a layer with d inputs is drawn from the uniform distribution on ±1/√d.
 
+    BadArgument
+
     Parameters
     ----------
-    inputs : columns of x, (…, inputs)
-    hidden : the width of the hidden layer, or of each of several; () is a linear network
-    outputs : columns of f(x), (…, outputs)
-    activation : "gelu", "relu", "silu" or "tanh"
-    seed : of the weights, where no generator is given
-    generator : the randomness, in place of a seed; torch's global one is never touched
-    dtype : of the weights: float32 for stochastic ascent, float64 for Newton's method
+    inputs
+        columns of x, (…, inputs)
+    hidden
+        the width of the hidden layer, or of each of several; () is a linear network
+    outputs
+        columns of f(x), (…, outputs)
+    activation
+        "gelu", "relu", "silu" or "tanh"
+    seed
+        of the weights, where no generator is given
+    generator
+        the randomness, in place of a seed; torch's global one is never touched
+    dtype
+        of the weights: float32 for stochastic ascent, float64 for Newton's method
 
     Returns
     -------
     nn.Sequential
 
-    Raises
-    ------
-    BadArgument
+    References
+    ----------
+    LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
 
-    Source: LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
-
+    Examples
+    --------
     >>> [tuple(p.shape) for p in mlp(4, 16, 3).parameters()]
     [(16, 4), (16,), (3, 16), (3,)]
     """

@@ -9,22 +9,31 @@ from ..errors import BadArgument
 
 
 class Normaliser(nn.Module):
-    """(s − m) / √v, kept within ±limit: m and v are mean and variance of all states that were played, up to the pass that is learnt from.
+    """(s − m) / √v, kept within ±limit: m and v are mean and variance of all states that were played, up to
+    the pass that is learnt from.
 
-    They are not part of θ and travel with the network. `Rollouts` hands over the states of a pass when the next one begins (`observe`), so that a
-    pass is played and learnt from with one m and v, and its first ratio is 1; whatever else the network is asked, evaluation above all,
-    leaves them as they are. Until a second state was seen it changes nothing.
+    They are not part of θ and travel with the network. `Rollouts` hands over the states of a pass when the
+    next one begins (`observe`), so that a pass is played and learnt from with one m and v, and its first
+    ratio is 1; whatever else the network is asked, evaluation above all, leaves them as they are. Until a
+    second state was seen it changes nothing.
+
+    A value function on the same states takes the same layer: `nn.Sequential(normaliser, mlp(d, …))` twice,
+    with one normaliser.
 
     Parameters
     ----------
-    d : numbers of a state
-    limit : states that are further out are cut
+    d
+        numbers of a state
+    limit
+        states that are further out are cut
 
-    A value function on the same states takes the same layer: `nn.Sequential(normaliser, mlp(d, …))` twice, with one normaliser.
+    References
+    ----------
+    Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance (the update); Andrychowicz et
+    al. (2021), What matters for on-policy deep actor-critic methods (what it is worth).
 
-    Source: Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance (the update); Andrychowicz et al. (2021), What matters for
-    on-policy deep actor-critic methods (what it is worth).
-
+    Examples
+    --------
     >>> layer = Normaliser(1)
     >>> layer.observe(torch.tensor([[1000.0], [3000.0]]))
     >>> layer.observe(torch.tensor([[2000.0]]))
@@ -39,7 +48,9 @@ class Normaliser(nn.Module):
     def __init__(self, d: int, limit: float = 10.0):
         super().__init__()
         if d < 1 or not limit > 0:
-            raise BadArgument(f"Normaliser({d}, limit={limit}). Accepted: 1 or more numbers, a positive limit.")
+            raise BadArgument(
+                f"Normaliser({d}, limit={limit}). Accepted: 1 or more numbers, a positive limit."
+            )
         self.limit = limit
         self.register_buffer("mean", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(d, dtype=torch.float64))  # Σ (s − m)²
@@ -51,7 +62,8 @@ class Normaliser(nn.Module):
         x = states.to(self.mean)
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadArgument(
-                f"states of shape {tuple(states.shape)}; this normaliser has {len(self.mean)} columns: (n, {len(self.mean)})."
+                f"states of shape {tuple(states.shape)}; this normaliser has {len(self.mean)} columns: (n, "
+                f"{len(self.mean)})."
             )
         n, mean = len(x), x.mean(0)
         if n == 0:

@@ -10,17 +10,23 @@ from ..types import Data
 
 
 class Standardise(nn.Module):
-    """(x − mean) / scale, column by column. Both are held, not fitted: they are not part of θ, but travel with the network.
+    """(x − mean) / scale, column by column. Both are held, not fitted: they are not part of θ, but travel
+    with the network.
+
+    NotFinite
 
     Parameters
     ----------
-    mean, scale : one number a column, (d,); scale > 0
+    mean, scale
+        one number a column, (d,); scale > 0
 
     Raises
     ------
-    BadArgument : lengths that differ, or a scale that is not positive
-    NotFinite
+    BadArgument
+        lengths that differ, or a scale that is not positive
 
+    Examples
+    --------
     >>> layer = Standardise.of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     >>> layer(torch.tensor([[2.0, 6.0]]))
     tensor([[0., 1.]])
@@ -34,10 +40,13 @@ class Standardise(nn.Module):
         mean, scale = torch.as_tensor(mean), torch.as_tensor(scale)
         if mean.ndim != 1 or mean.shape != scale.shape:
             raise BadArgument(
-                f"mean has the shape {tuple(mean.shape)}, scale {tuple(scale.shape)}: both are (d,), a number a column."
+                f"mean has the shape {tuple(mean.shape)}, scale {tuple(scale.shape)}: both are (d,), a "
+                "number a column."
             )
         if not bool(torch.isfinite(mean).all() and torch.isfinite(scale).all()):
-            raise NotFinite("the mean or the scale of a column is not finite: the data have missing or infinite values.")
+            raise NotFinite(
+                "the mean or the scale of a column is not finite: the data have missing or infinite values."
+            )
         if not bool((scale > 0).all()):
             raise BadArgument(f"scale={scale.tolist()}: each is positive.")
         dtype = mean.dtype if mean.is_floating_point() else torch.get_default_dtype()
@@ -46,9 +55,13 @@ class Standardise(nn.Module):
 
     @classmethod
     def of(cls, x: Data, dtype: torch.dtype = torch.float32) -> Standardise:
-        """Of the mean and standard deviation of each column of x, (n, d), the rows that are fitted; a constant column keeps its scale.
+        """Of the mean and standard deviation of each column of x, (n, d), the rows that are fitted; a
+        constant column keeps its scale.
 
-        dtype : that of the network's weights
+        Parameters
+        ----------
+        dtype
+            that of the network's weights
         """
         columns = torch.as_tensor(x, dtype=torch.float64)
         if columns.ndim != 2 or len(columns) == 0:

@@ -1,13 +1,17 @@
-"""The transformer: a decoder of tokens in one screen a part. Its weights are named as Llama's, and load there as they stand.
+"""The transformer: a decoder of tokens in one screen a part. Its weights are named as Llama's, and load there
+as they stand.
 
     h⁰_t = E[x_t]                                                        (+ E₂[x_{t−1} x_t] + E₃[x_{t−2} x_{t−1} x_t] …)
     a    = h + W_o · attention(R W_q n(h), R W_k n(h), W_v n(h)),        R: rotation by position, n: RMSNorm
     h'   = a + W_down (silu(W_gate n(a)) ∘ W_up n(a))                     or  a + W_down relu(W_up n(a))²
     logits_t = W n(h^L_t)
 
-Source: Vaswani et al. (2017), Attention is all you need; Su et al. (2021), RoFormer; Zhang and Sennrich (2019), Root mean square layer
-normalization; Shazeer (2020), GLU variants improve transformer; So et al. (2021), Primer (relu²); Ainslie et al. (2023), GQA; Huang et al.
-(2025), Over-tokenized transformer (embeddings of n-grams, by a hash).
+References
+----------
+Vaswani et al. (2017), Attention is all you need; Su et al. (2021), RoFormer; Zhang and Sennrich (2019), Root
+mean square layer normalization; Shazeer (2020), GLU variants improve transformer; So et al. (2021), Primer
+(relu²); Ainslie et al. (2023), GQA; Huang et al. (2025), Over-tokenized transformer (embeddings of n-grams,
+by a hash).
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √d) v of each head, over the positions that the mask allows; fewer key than query heads share them."""
+    """softmax(q kᵀ / √d) v of each head, over the positions that the mask allows; fewer key than query heads
+    share them."""
 
     def __init__(self, width: int, heads: int, kv_heads: int, dtype: torch.dtype):
         super().__init__()
@@ -69,7 +74,9 @@ class Attention(nn.Module):
         dropout: float,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         B, T, _ = x.shape
-        q, k, v = (w(x).view(B, T, -1, self.size).transpose(1, 2) for w in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            w(x).view(B, T, -1, self.size).transpose(1, 2) for w in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = _rotated(q, *rotation), _rotated(k, *rotation)
         if before is not None:
             k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
@@ -95,7 +102,16 @@ class Feedforward(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int, activation: str, epsilon: float, dtype: torch.dtype):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        hidden: int,
+        activation: str,
+        epsilon: float,
+        dtype: torch.dtype,
+    ):
         super().__init__()
         self.self_attn = Attention(width, heads, kv_heads, dtype)
         self.mlp = Feedforward(width, hidden, activation, dtype)
@@ -118,24 +134,40 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens (B, T) → logits of the next token (B, T, V).
 
+    Matrices are drawn with standard deviation 1/√columns, those that write to the residual stream begin at 0,
+    so that every block begins as the identity; a tied embedding has 1/√D, an untied one 1, and an untied
+    output begins at 0 (all tokens equally probable).
+
     Parameters
     ----------
-    vocabulary : V
-    layers, width, heads : L, D, H; D is a multiple of 2H. Without layers it is a bigram model: logits are a function of the token alone
-    kv_heads : heads of keys and values, a divisor of H; None: H
-    hidden : width of the feed-forward part; None: 8D/3 up to a multiple of 16 for "swiglu", 4D for "relu2"
-    activation : "swiglu" (loads into transformers' LlamaForCausalLM), "relu2" (into its ArceeForCausalLM)
-    tied : one matrix is both the embedding and the output
-    dropout : of attention and of both residual branches, while training
-    ngrams : rows of E₂, E₃, …: what the last two, three … tokens are together, read at the first layer for next to nothing. Where there are
-        fewer rows than n-grams, a hash makes some share one. An n-gram stays within its row and its document
-    theta : base of the rotary frequencies
-    epsilon : of RMSNorm
-    seed : of the weights, where no generator is given
+    vocabulary
+        V
+    layers, width, heads
+        L, D, H; D is a multiple of 2H. Without layers it is a bigram model: logits are a function of the
+        token alone
+    kv_heads
+        heads of keys and values, a divisor of H; None: H
+    hidden
+        width of the feed-forward part; None: 8D/3 up to a multiple of 16 for "swiglu", 4D for "relu2"
+    activation
+        "swiglu" (loads into transformers' LlamaForCausalLM), "relu2" (into its ArceeForCausalLM)
+    tied
+        one matrix is both the embedding and the output
+    dropout
+        of attention and of both residual branches, while training
+    ngrams
+        rows of E₂, E₃, …: what the last two, three … tokens are together, read at the first layer for next to
+        nothing. Where there are fewer rows than n-grams, a hash makes some share one. An n-gram stays within
+        its row and its document
+    theta
+        base of the rotary frequencies
+    epsilon
+        of RMSNorm
+    seed
+        of the weights, where no generator is given
 
-    Matrices are drawn with standard deviation 1/√columns, those that write to the residual stream begin at 0, so that every block begins as
-    the identity; a tied embedding has 1/√D, an untied one 1, and an untied output begins at 0 (all tokens equally probable).
-
+    Examples
+    --------
     >>> net = Transformer(65, layers=2, width=32, heads=4)
     >>> tuple(net(torch.zeros(3, 7, dtype=torch.long)).shape), sum(p.numel() for p in net.parameters())
     ((3, 7, 65), 30944)
@@ -164,9 +196,15 @@ class Transformer(nn.Module):
         kv_heads = heads if kv_heads is None else kv_heads
         if activation not in ACTIVATIONS:
             raise BadArgument(f"activation={activation!r}. Accepted: {', '.join(map(repr, ACTIVATIONS))}.")
-        if min(vocabulary, width, heads, kv_heads) < 1 or layers < 0 or width % (2 * heads) or heads % kv_heads:
+        if (
+            min(vocabulary, width, heads, kv_heads) < 1
+            or layers < 0
+            or width % (2 * heads)
+            or heads % kv_heads
+        ):
             raise BadArgument(
-                f"vocabulary={vocabulary}, layers={layers}, width={width}, heads={heads}, kv_heads={kv_heads}. Accepted: positive, "
+                f"vocabulary={vocabulary}, layers={layers}, width={width}, heads={heads}, "
+                f"kv_heads={kv_heads}. Accepted: positive, "
                 "width a multiple of 2 · heads, heads a multiple of kv_heads."
             )
         if not 0 <= dropout < 1:
@@ -175,16 +213,26 @@ class Transformer(nn.Module):
             raise BadArgument(f"ngrams={tuple(ngrams)}. Accepted: rows of 1 or more.")
         if hidden is None:
             hidden = 4 * width if activation == "relu2" else 16 * math.ceil(8 * width / 48)
-        self.vocabulary, self.heads, self.kv_heads, self.hidden, self.activation = vocabulary, heads, kv_heads, hidden, activation
+        self.vocabulary, self.heads, self.kv_heads, self.hidden, self.activation = (
+            vocabulary,
+            heads,
+            kv_heads,
+            hidden,
+            activation,
+        )
         self.width, self.tied, self.dropout, self.theta, self.epsilon = width, tied, dropout, theta, epsilon
         self.model = nn.ModuleDict(  # the name that Llama has for what lies below the output
             {
                 "embed_tokens": torch.nn.utils.skip_init(nn.Embedding, vocabulary, width, dtype=dtype),
-                "layers": nn.ModuleList(Block(width, heads, kv_heads, hidden, activation, epsilon, dtype) for _ in range(layers)),
+                "layers": nn.ModuleList(
+                    Block(width, heads, kv_heads, hidden, activation, epsilon, dtype) for _ in range(layers)
+                ),
                 "norm": RMSNorm(width, epsilon, dtype),
             }
         )
-        self.ngrams = nn.ModuleList(torch.nn.utils.skip_init(nn.Embedding, rows, width, dtype=dtype) for rows in ngrams)
+        self.ngrams = nn.ModuleList(
+            torch.nn.utils.skip_init(nn.Embedding, rows, width, dtype=dtype) for rows in ngrams
+        )
         self.lm_head = _linear(width, vocabulary, dtype)
         if tied:
             self.lm_head.weight = self.model["embed_tokens"].weight  # type: ignore[assignment]
@@ -197,16 +245,28 @@ class Transformer(nn.Module):
                 continue
             if p.ndim == 2:
                 zero = name.endswith(("o_proj.weight", "down_proj.weight")) or name == "lm_head.weight"
-                spread = 1.0 if "embed_tokens" in name and not self.tied else 0.5 if "ngrams" in name else p.shape[1] ** -0.5
-                drawn = torch.randn(p.shape, generator=generator, dtype=torch.float32, device=generator.device) * spread
+                spread = (
+                    1.0
+                    if "embed_tokens" in name and not self.tied
+                    else 0.5
+                    if "ngrams" in name
+                    else p.shape[1] ** -0.5
+                )
+                drawn = (
+                    torch.randn(p.shape, generator=generator, dtype=torch.float32, device=generator.device)
+                    * spread
+                )
                 p.copy_(torch.zeros_like(p) if zero else drawn)
 
-    # ---- the function ------------------------------------------------------------------------------------------------------
+    # ---- the function --------------------------------------------------------------------------------------
 
     def features(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """n(h^L), (B, T, D): what the output matrix reads.
 
-        documents : (B, T); a position sees those before it of the same document alone. None: each row is one
+        Parameters
+        ----------
+        documents
+            (B, T); a position sees those before it of the same document alone. None: each row is one
         """
         mask = None
         if documents is not None:
@@ -223,9 +283,14 @@ class Transformer(nn.Module):
         """Logits of the token after these, (B, V), and what was read: what came before is not read again."""
         T, (kept, last) = tokens.shape[1], cache or ([], tokens[:, :0])
         past = kept[0][0].shape[2] if kept else 0
-        seen = torch.arange(past + T, device=tokens.device) <= past + torch.arange(T, device=tokens.device)[:, None]
+        seen = (
+            torch.arange(past + T, device=tokens.device)
+            <= past + torch.arange(T, device=tokens.device)[:, None]
+        )
         window = torch.cat([last, tokens], 1)
-        h, kept = self.through(self._embedded(window)[:, last.shape[1] :], seen if past and T > 1 else None, kept)
+        h, kept = self.through(
+            self._embedded(window)[:, last.shape[1] :], seen if past and T > 1 else None, kept
+        )
         n = len(self.ngrams)
         return self.lm_head(h[:, -1]), (kept, window[:, -n:] if n else last)
 
@@ -244,7 +309,9 @@ class Transformer(nn.Module):
         out: Tensor = h
         return out
 
-    def through(self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def through(
+        self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> tuple[Tensor, Cache]:
         """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values."""
         past = 0 if not cache else cache[0][0].shape[2]
         rotation = self._rotation(past, h.shape[1], h)
@@ -257,25 +324,29 @@ class Transformer(nn.Module):
         return self.model["norm"](h), kept
 
     def _rotation(self, past: int, T: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of position · θ^(−2j/d), (T, d): in float32 or better, whatever the arithmetic of the step."""
+        """cos and sin of position · θ^(−2j/d), (T, d): in float32 or better, whatever the arithmetic of the
+        step."""
         wide, d = torch.promote_types(like.dtype, torch.float32), self.width // self.heads
         frequency = self.theta ** (-torch.arange(0, d, 2, device=like.device, dtype=wide) / d)
         angle = torch.arange(past, past + T, device=like.device, dtype=wide)[:, None] * frequency
         both = torch.cat([angle, angle], -1)
         return both.cos().to(like.dtype), both.sin().to(like.dtype)
 
-    # ---- transformers ------------------------------------------------------------------------------------------------------
+    # ---- transformers --------------------------------------------------------------------------------------
 
     def llama(self, context: int = 2048) -> Settings:
-        """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict is the same.
+        """The arguments of transformers' LlamaConfig (relu2: ArceeConfig) of the same network; the state dict
+        is the same.
 
         Raises
         ------
-        BadArgument : it has embeddings of n-grams, which Llama has not
+        BadArgument
+            it has embeddings of n-grams, which Llama has not
         """
         if len(self.ngrams):
             raise BadArgument(
-                f"a network with ngrams={tuple(t.num_embeddings for t in self.ngrams)} is no Llama. Accepted: ngrams=()."
+                f"a network with ngrams={tuple(t.num_embeddings for t in self.ngrams)} is no Llama. "
+                "Accepted: ngrams=()."
             )
         return {
             "vocab_size": self.vocabulary,
@@ -293,19 +364,22 @@ class Transformer(nn.Module):
 
     @classmethod
     def from_llama(cls, llama: nn.Module) -> Transformer:
-        """The network of a transformers Llama, Arcee, or Mistral without a window (SmolLM2 and its kin), weights copied.
+        """The network of a transformers Llama, Arcee, or Mistral without a window (SmolLM2 and its kin),
+        weights copied.
 
         Raises
         ------
-        ModelError : a model of another type; its logits are not those of the copy; or (BadArgument) it has parts that this network lacks
-            (biases, scaled rotations, heads of another width)
+        ModelError
+            a model of another type; its logits are not those of the copy; or (BadArgument) it has parts that
+            this network lacks (biases, scaled rotations, heads of another width)
         """
         c: Any = llama.config if isinstance(llama, Configured) else None
         known = {} if c is None else c.to_dict()
         kind = known.get("model_type")
         if kind not in LLAMAS:
             raise ModelError(
-                f"a {type(llama).__name__} of the type {kind!r} is not a Llama. Accepted: models of the types {', '.join(LLAMAS)}; any other "
+                f"a {type(llama).__name__} of the type {kind!r} is not a Llama. Accepted: models of the "
+                f"types {', '.join(LLAMAS)}; any other "
                 "causal language model of transformers is a network as it stands (language.Pretrained)."
             )
         rope = c.rope_parameters
@@ -313,13 +387,17 @@ class Transformer(nn.Module):
             "rope_parameters": rope.get("rope_type", "default") != "default",
             "attention_bias": known.get("attention_bias", False),
             "mlp_bias": known.get("mlp_bias", False),
-            "head_dim": (c.head_dim or c.hidden_size // c.num_attention_heads) != c.hidden_size // c.num_attention_heads,
-            "hidden_act": c.hidden_act not in ("silu", "relu2") or (c.hidden_act == "relu2") != (kind == "arcee"),
+            "head_dim": (c.head_dim or c.hidden_size // c.num_attention_heads)
+            != c.hidden_size // c.num_attention_heads,
+            "hidden_act": c.hidden_act not in ("silu", "relu2")
+            or (c.hidden_act == "relu2") != (kind == "arcee"),
             "sliding_window": known.get("sliding_window") is not None,
         }
         for name, own in lacks.items():
             if own:
-                raise BadArgument(f"the model's {name} is {known[name]!r}, which Transformer has not: fit the model itself.")
+                raise BadArgument(
+                    f"the model's {name} is {known[name]!r}, which Transformer has not: fit the model itself."
+                )
         out = cls(
             c.vocab_size,
             layers=c.num_hidden_layers,
@@ -336,7 +414,9 @@ class Transformer(nn.Module):
         try:
             out.load_state_dict(llama.state_dict())
         except RuntimeError as error:
-            raise ModelError(f"the tensors of the {type(llama).__name__} are not those of a Llama: {error}") from error
+            raise ModelError(
+                f"the tensors of the {type(llama).__name__} are not those of a Llama: {error}"
+            ) from error
         _compared(out, llama)
         return out
 
@@ -345,7 +425,9 @@ class Transformer(nn.Module):
 def _compared(network: Transformer, llama: nn.Module) -> None:
     """Refuse a copy that computes other logits than the model that it was made of."""
     weight = network.lm_head.weight
-    tokens = torch.randint(network.vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(weight.device)
+    tokens = torch.randint(network.vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(
+        weight.device
+    )
     modes = {m: m.training for m in llama.modules()}
     llama.eval()
     try:
@@ -359,7 +441,8 @@ def _compared(network: Transformer, llama: nn.Module) -> None:
     apart = float((ours - theirs).abs().max() / theirs.abs().max())
     if not apart <= (1e-4 if weight.dtype in (torch.float32, torch.float64) else 5e-2):
         raise ModelError(
-            f"the logits of the copy differ from those of the {type(llama).__name__} by {apart:.2g} of the largest: it computes another function. "
+            f"the logits of the copy differ from those of the {type(llama).__name__} by {apart:.2g} of the "
+            "largest: it computes another function. "
             "Fit the model itself (language.Pretrained)."
         )
 

@@ -1,4 +1,5 @@
-"""Preferences: P(a is preferred to b) = σ(r_a − r_b), of items, of features, of answers (Bradley and Terry 1952).
+"""Preferences: P(a is preferred to b) = σ(r_a − r_b), of items, of features, of answers (Bradley and Terry
+1952).
 
     comparisons, rankings, pairs, token_pairs, features      who was preferred to whom: the data
     bradley_terry, plackett_luce                             ratings of items, rewards linear in features

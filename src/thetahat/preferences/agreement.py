@@ -1,4 +1,5 @@
-"""How well a reward model judges pairs that it has not seen: how often rightly, in nats, and whether its odds are true."""
+"""How well a reward model judges pairs that it has not seen: how often rightly, in nats, and whether its odds
+are true."""
 
 from __future__ import annotations
 
@@ -28,11 +29,18 @@ class Judgement:
 
     Parameters
     ----------
-    pairs : Σ count;  units : how many independent ones there are (prompts)
-    accuracy : how often the one preferred was given the better odds; equal odds count half. Ties are left out
-    low, high : its interval, at `level`
-    score : log p of the outcomes
-    calibration : of the more probable outcome
+    pairs
+        Σ count
+    units
+        how many independent ones there are (prompts)
+    accuracy
+        how often the one preferred was given the better odds; equal odds count half. Ties are left out
+    low, high
+        its interval, at `level`
+    score
+        log p of the outcomes
+    calibration
+        of the more probable outcome
     """
 
     pairs: float
@@ -55,28 +63,41 @@ class Judgement:
         )
 
 
-def judge(fit: Fit | BradleyTerry, pairs: Data = None, *, level: float = 0.95, bins: int = 10, seed: int = 0) -> Judgement:
+def judge(
+    fit: Fit | BradleyTerry, pairs: Data = None, *, level: float = 0.95, bins: int = 10, seed: int = 0
+) -> Judgement:
     """Accuracy, nats and calibration error of a Bradley–Terry model on pairs, each with its interval.
 
         accuracy = Σ c_i a_i / Σ c_i,      a_i = 1[p_i > q_i] + ½·1[p_i = q_i]
 
     p_i is the probability said of the outcome that happened, q_i that of the reverse.
 
+    The interval of the accuracy is Wilson's, with the number of pairs replaced by the effective number a(1 −
+    a)/se², se that of groups.
+
     Parameters
     ----------
-    fit : of a BradleyTerry model; or the model itself
-    pairs : a source of pairs; None: those that were fitted. Where its batches name groups (prompts), errors are of independent groups
-    level, bins, seed : of the intervals; bins of the calibration error
-
-    The interval of the accuracy is Wilson's, with the number of pairs replaced by the effective number a(1 − a)/se², se that of groups.
+    fit
+        of a BradleyTerry model; or the model itself
+    pairs
+        a source of pairs; None: those that were fitted. Where its batches name groups (prompts), errors are
+        of independent groups
+    level, bins, seed
+        of the intervals; bins of the calibration error
 
     Raises
     ------
-    BadArgument : another model, or pairs that are all ties
+    BadArgument
+        another model, or pairs that are all ties
 
-    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference; Korn and Graubard (1998), Confidence
-    intervals for proportions with small expected number of positive counts estimated from survey data (the effective number).
+    References
+    ----------
+    Wilson (1927), Probable inference, the law of succession, and statistical inference; Korn and Graubard
+    (1998), Confidence intervals for proportions with small expected number of positive counts estimated from
+    survey data (the effective number).
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> pairs = th.preferences.Preferences([[2.0], [0.0], [1.0]], [[1.0], [1.0], [0.5]])
     >>> fit = th.fit(th.preferences.BradleyTerry(features=1), pairs)
@@ -86,9 +107,13 @@ def judge(fit: Fit | BradleyTerry, pairs: Data = None, *, level: float = 0.95, b
     check(bins, level)
     model = fit.model if isinstance(fit, Found) else fit
     if not isinstance(model, BradleyTerry):
-        raise BadArgument(f"a {type(model).__name__} does not say which of two is preferred. Accepted: BradleyTerry.")
+        raise BadArgument(
+            f"a {type(model).__name__} does not say which of two is preferred. Accepted: BradleyTerry."
+        )
     if pairs is None and not isinstance(fit, Found):
-        raise BadArgument("pairs=None are those that were fitted, and a model alone has none. Pass a source of pairs.")
+        raise BadArgument(
+            "pairs=None are those that were fitted, and a model alone has none. Pass a source of pairs."
+        )
     source = pairs if not isinstance(fit, Found) else fit.source if pairs is None else fit._source_like(pairs)
     batches = list(source.batches(model))
     p = torch.cat([model.probabilities(batch).to("cpu", torch.float64) for batch in batches])

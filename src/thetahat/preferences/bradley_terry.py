@@ -35,23 +35,39 @@ class BradleyTerry(Model):
 
     Parameters
     ----------
-    scorer : a module that gives the rating r of each item from its features, (n, …) → (n,) or (n, 1); or, of `TokenPairs`, from tokens
-        (n, T) and lengths (n,), as `networks.Reward` does
-    items : in place of a scorer: a rating of its own for each item. Their number, or their names (`Preferences.items`)
-    features : in place of a scorer: r = x·β. Their number, or their names (`Preferences.features`)
-    ties : None, "davidson" (θ has log ν, "log_ties") or "rao_kupper" (log m, "log_threshold")
-    first : whether the item named first (white; at home) has an advantage α, "first": h is 1 if it won, −1 if it lost, 0 if none is first
-    reference : whether the rating of the first item is fixed at 0; without, a prior must hold them all
+    scorer
+        a module that gives the rating r of each item from its features, (n, …) → (n,) or (n, 1); or, of
+        `TokenPairs`, from tokens (n, T) and lengths (n,), as `networks.Reward` does
+    items
+        in place of a scorer: a rating of its own for each item. Their number, or their names
+        (`Preferences.items`)
+    features
+        in place of a scorer: r = x·β. Their number, or their names (`Preferences.features`)
+    ties
+        None, "davidson" (θ has log ν, "log_ties") or "rao_kupper" (log m, "log_threshold")
+    first
+        whether the item named first (white; at home) has an advantage α, "first": h is 1 if it won, −1 if it
+        lost, 0 if none is first
+    reference
+        whether the rating of the first item is fixed at 0; without, a prior must hold them all
 
     Raises
     ------
-    BadArgument : not just one of scorer, items, features was given; another kind of ties
-    ModelError : the scorer does not give one number an item; the batch has ties, or lacks "first", where the model says otherwise
+    BadArgument
+        not just one of scorer, items, features was given; another kind of ties
+    ModelError
+        the scorer does not give one number an item; the batch has ties, or lacks "first", where the model
+        says otherwise
 
-    Source: Bradley and Terry (1952), Rank analysis of incomplete block designs: I. The method of paired comparisons; Davidson (1970), On
-    extending the Bradley–Terry model to accommodate ties in paired comparison experiments; Rao and Kupper (1967), Ties in
-    paired-comparison experiments; Touvron et al. (2023), Llama 2, eq. 2 (the margin).
+    References
+    ----------
+    Bradley and Terry (1952), Rank analysis of incomplete block designs: I. The method of paired comparisons;
+    Davidson (1970), On extending the Bradley–Terry model to accommodate ties in paired comparison
+    experiments; Rao and Kupper (1967), Ties in paired-comparison experiments; Touvron et al. (2023), Llama 2,
+    eq. 2 (the margin).
 
+    Examples
+    --------
     >>> model = BradleyTerry(items=["Baltimore", "Milwaukee"])
     >>> batch = Batch({"winner": torch.tensor([1]), "loser": torch.tensor([0])})
     >>> round(model.log_prob(batch).item(), 6), model.names
@@ -75,7 +91,8 @@ class BradleyTerry(Model):
         super().__init__()
         if sum(each is not None for each in (scorer, items, features)) != 1:
             raise BadArgument(
-                "BradleyTerry takes a scorer (a module), items= (how many there are, or their names), or features=: one of the three."
+                "BradleyTerry takes a scorer (a module), items= (how many there are, or their names), or "
+                "features=: one of the three."
             )
         if ties is not None and ties not in TIES:
             raise BadArgument(f"ties={ties!r}. Accepted: None, {', '.join(map(repr, TIES))}.")
@@ -97,19 +114,23 @@ class BradleyTerry(Model):
             self.log_ties = nn.Parameter(torch.zeros((), dtype=dtype))
         self.scorer = scorer
 
-    # ---- p ---------------------------------------------------------------------------------------------------------------
+    # ---- p -------------------------------------------------------------------------------------------------
 
     def rating(self, item: Tensor) -> Tensor:
         """r of each item: of its features, or of its number."""
         if self.items is not None:
             if item.is_floating_point():
                 raise ModelError(
-                    "BradleyTerry(items=…) reads the numbers of the items, and the batch holds features. Give a scorer, or features=."
+                    "BradleyTerry(items=…) reads the numbers of the items, and the batch holds features. "
+                    "Give a scorer, or features=."
                 )
             return self.every_rating()[item]
         if self.features is not None:
             if item.shape[1:] != self.ratings.shape:
-                raise ModelError(f"BradleyTerry has {len(self.ratings)} features, the items of the batch {list(item.shape[1:])}.")
+                raise ModelError(
+                    f"BradleyTerry has {len(self.ratings)} features, the items of the batch "
+                    f"{list(item.shape[1:])}."
+                )
             return item.to(self.ratings.dtype) @ self.ratings
         assert self.scorer is not None
         known = next(self.scorer.parameters(), None)
@@ -117,7 +138,8 @@ class BradleyTerry(Model):
         return _one_each(r, len(item))
 
     def _texts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """r of the chosen and of the rejected texts of `TokenPairs`, in one pass, no wider than the longest."""
+        """r of the chosen and of the rejected texts of `TokenPairs`, in one pass, no wider than the
+        longest."""
         assert self.scorer is not None
         length = torch.cat([batch["chosen_length"], batch["rejected_length"]])
         tokens = torch.cat([batch["chosen"], batch["rejected"]])[:, : int(length.max())]
@@ -142,13 +164,16 @@ class BradleyTerry(Model):
         return self._of(batch, self.difference(batch), self.log_ties if self.ties is not None else None)
 
     def probabilities(self, batch: Batch) -> Tensor:
-        """That the one in "winner" is preferred, that neither is, and that the one in "loser" is, (n, 3). Margins are left aside."""
+        """That the one in "winner" is preferred, that neither is, and that the one in "loser" is, (n, 3).
+        Margins are left aside."""
         with torch.no_grad():
             d = self.difference(batch)
             z = self.log_ties if self.ties is not None else None
             plain = Batch({"d": d})
             win, loss = (torch.exp(self._of(plain, each, z)) for each in (d, -d))
-            return torch.stack([win, (1 - win - loss).clamp(min=0) if self.ties is not None else 0 * win, loss], -1)
+            return torch.stack(
+                [win, (1 - win - loss).clamp(min=0) if self.ties is not None else 0 * win, loss], -1
+            )
 
     def probability(self, batch: Batch) -> Tensor:
         """That the one in "winner" is preferred to the one in "loser", (n,)."""
@@ -161,12 +186,14 @@ class BradleyTerry(Model):
             if tie is not None and bool(tie.any()):
                 row = int(torch.nonzero(tie)[0, 0])
                 raise ModelError(
-                    f"row {row} of the batch is a tie ({int(tie.sum())} are). Give BradleyTerry(…, ties='davidson')."
+                    f"row {row} of the batch is a tie ({int(tie.sum())} are). Give BradleyTerry(…, "
+                    "ties='davidson')."
                 )
             return logsigmoid(d if margin is None else d - margin.to(d.dtype))
         if margin is not None and bool((margin != 0).any()):
             raise ModelError(
-                "the batch has margins, and the model ties: a margin is a threshold of its own. Give one of the two."
+                "the batch has margins, and the model ties: a margin is a threshold of its own. Give one of "
+                "the two."
             )
         tied = torch.zeros_like(d, dtype=torch.bool) if tie is None else tie.bool()
         if self.ties == "davidson":
@@ -178,11 +205,13 @@ class BradleyTerry(Model):
 
     def _order(self, batch: Batch) -> Tensor:
         if "first" not in batch:
-            raise ModelError("BradleyTerry(first=True) needs to know which item was first: give Preferences(…, first=…).")
+            raise ModelError(
+                "BradleyTerry(first=True) needs to know which item was first: give Preferences(…, first=…)."
+            )
         out: Tensor = batch["first"].to(self.advantage.dtype)
         return out
 
-    # ---- θ ---------------------------------------------------------------------------------------------------------------
+    # ---- θ -------------------------------------------------------------------------------------------------
 
     def start(self, source: Source) -> Tensor:
         """All ratings equal; a scorer's parameters as they stand."""
@@ -211,7 +240,8 @@ class BradleyTerry(Model):
 
     @property
     def concave(self) -> bool:
-        """log p is concave in d and z (in d and m, of which z = log m is a monotone function), and d linear in θ for all but deep scorers."""
+        """log p is concave in d and z (in d and m, of which z = log m is a monotone function), and d
+        linear in θ for all but deep scorers."""
         return self.scorer is None or isinstance(self.scorer, nn.Linear)
 
     @property
@@ -221,12 +251,18 @@ class BradleyTerry(Model):
             raise AttributeError("taylor")
         return self._expanded
 
-    def _expanded(self, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+    def _expanded(
+        self, batch: Batch, weight: Tensor | None, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
         A = batch["winner"].to(torch.float64) - batch["loser"].to(torch.float64)
         A = torch.cat([A, self._order(batch)[:, None]], 1) if self.first else A  # (n, q), d = A θ_d
         with torch.enable_grad():
             d = self.difference(batch).detach().requires_grad_()
-            z = self.log_ties.detach().expand_as(d).clone().requires_grad_() if self.ties is not None else None
+            z = (
+                self.log_ties.detach().expand_as(d).clone().requires_grad_()
+                if self.ties is not None
+                else None
+            )
             eta = [d] if z is None else [d, z]
             log_prob = self._of(batch, d, z)
             value = (log_prob if weight is None else weighted(log_prob, weight)).sum()
@@ -247,25 +283,35 @@ class BradleyTerry(Model):
     def to_config(self) -> Settings:
         """Plain values from which `from_config` makes a model without a scorer again, θ at its start."""
         kind = {"items": self.items} if self.items is not None else {"features": self.features}
-        return {"ties": self.ties, "first": self.first, "reference": self.items is None or self.reference} | kind
+        return {
+            "ties": self.ties,
+            "first": self.first,
+            "reference": self.items is None or self.reference,
+        } | kind
 
     @classmethod
     def from_config(cls, config: Named) -> Self:
         """The model that `to_config` wrote down.
 
+        Examples
+        --------
         >>> BradleyTerry.from_config(BradleyTerry(items=["a", "b"], ties="davidson").to_config()).names
         ['b', 'log_ties']
         """
         return cls(**config)
 
-    # ---- what is known of the maximum ------------------------------------------------------------------------------------
+    # ---- what is known of the maximum ----------------------------------------------------------------------
 
     def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
-        """Of a table of items, the direction along which the likelihood never falls, and why; None if the graph of wins shows none.
+        """Of a table of items, the direction along which the likelihood never falls, and why; None if the
+        graph of wins shows none.
 
-        There is one maximum only if each item can be reached from each by "won against" (a tie goes both ways).
+        There is one maximum only if each item can be reached from each by "won against" (a tie goes both
+        ways).
 
-        Source: Ford (1957), Solution of a ranking problem from binary comparisons.
+        References
+        ----------
+        Ford (1957), Solution of a ranking problem from binary comparisons.
         """
         from scipy.sparse import coo_array  # here: `import thetahat` stays near `import torch`
         from scipy.sparse.csgraph import connected_components
@@ -313,7 +359,8 @@ class BradleyTerry(Model):
         return torch.cat(over), torch.cat(under), tied, decided
 
     def _unbeaten(self, part: Tensor, over: Tensor, under: Tensor) -> tuple[dict[str, float], str]:
-        """A set of items over which no other one ever was, or that never was over another; the smaller of the two."""
+        """A set of items over which no other one ever was, or that never was over another; the smaller of the
+        two."""
         top, bottom = (
             next(p for p in part.unique() if not bool(((part[to] == p) & (part[by] != p)).any()))
             for to, by in ((under, over), (over, under))
@@ -321,9 +368,12 @@ class BradleyTerry(Model):
         best = bool((part == top).sum() <= (part == bottom).sum())
         them = part == (top if best else bottom)
         several = int(them.sum()) > 1
-        verb = ("lost to the others" if best else "beat any other") if several else ("lost" if best else "won")
+        verb = (
+            ("lost to the others" if best else "beat any other") if several else ("lost" if best else "won")
+        )
         why = (
-            f"the likelihood has no maximum: {self._listed(them)} never {verb}, so that a rating ever {'larger' if best else 'smaller'} makes "
+            f"the likelihood has no maximum: {self._listed(them)} never {verb}, so that a rating ever "
+            f"{'larger' if best else 'smaller'} makes "
             "the data more probable. Put a prior on the ratings (prior=th.priors.Normal(2.5)), or leave "
             f"{'them' if several else 'it'} out."
         )
@@ -348,11 +398,18 @@ _UNHELD = "ratings are known up to a constant alone. Fix the first (reference=Tr
 def _one_each(r: Tensor, n: int) -> Tensor:
     r = r.squeeze(-1) if r.ndim > 1 and r.shape[-1] == 1 else r
     if r.shape != (n,):
-        raise ModelError(f"the scorer gives a tensor of shape {tuple(r.shape)} for {n} items. It must give one number each.")
+        raise ModelError(
+            f"the scorer gives a tensor of shape {tuple(r.shape)} for {n} items. It must give one number "
+            "each."
+        )
     return r
 
 
 def _named(given: int | Sequence[Level] | None, what: str) -> list[Level] | None:
     if given is None:
         return None
-    return [f"{what} {i}" if what == "item" else f"{what}{i}" for i in range(given)] if isinstance(given, int) else list(given)
+    return (
+        [f"{what} {i}" if what == "item" else f"{what}{i}" for i in range(given)]
+        if isinstance(given, int)
+        else list(given)
+    )

@@ -21,28 +21,41 @@ if TYPE_CHECKING:
 class Preferences(Tensors):
     """Pairs (winner, loser), as a source.
 
-    Parameters
-    ----------
-    winner, loser : labels of items, (n,); or features of items, floats (n, d). With `data`, the names of columns that hold labels,
-        or lists of names of columns that hold features
-    count : how often each was observed, (n,), or a column's name; None: once each
-    tie : (n,) true where neither was preferred: then winner and loser are just the two, in any order. Or a column's name
-    first : (n,) which of the two was named first, had white, was at home: its label, or 1 for the winner, −1 for the loser; 0 or missing
-        for neither. Or a column's name
-    margin : (n,) by how much the winner was preferred, in log-odds. Or a column's name
-    group : (n,) labels of the independent units (a prompt, a judge), which a split keeps whole. Or a column's name
-    data : a dict of columns, a table or a file, as `Frame` reads it
-    items : all labels in the order wanted: the first is the one whose rating is fixed at 0. None: sorted
-    features : names of the d features; None: with `data` the winner's columns, else x0, x1, …
-    block : pairs a batch
+    `items` are the labels, for `BradleyTerry(items=preferences.items)`, None where the pairs are of features;
+    `features` the names of those, for `BradleyTerry(features=preferences.features)`. A batch has "winner" and
+    "loser", and "tie", "first", "margin" where given.
 
-    `items` are the labels, for `BradleyTerry(items=preferences.items)`, None where the pairs are of features; `features` the names of
-    those, for `BradleyTerry(features=preferences.features)`. A batch has "winner" and "loser", and "tie", "first", "margin" where given.
-
-    Raises
-    ------
     DataError, NotFinite, UnknownLevel
 
+    Parameters
+    ----------
+    winner, loser
+        labels of items, (n,); or features of items, floats (n, d). With `data`, the names of columns that
+        hold labels, or lists of names of columns that hold features
+    count
+        how often each was observed, (n,), or a column's name; None: once each
+    tie
+        (n,) true where neither was preferred: then winner and loser are just the two, in any order. Or a
+        column's name
+    first
+        (n,) which of the two was named first, had white, was at home: its label, or 1 for the winner, −1 for
+        the loser; 0 or missing for neither. Or a column's name
+    margin
+        (n,) by how much the winner was preferred, in log-odds. Or a column's name
+    group
+        (n,) labels of the independent units (a prompt, a judge), which a split keeps whole. Or a column's
+        name
+    data
+        a dict of columns, a table or a file, as `Frame` reads it
+    items
+        all labels in the order wanted: the first is the one whose rating is fixed at 0. None: sorted
+    features
+        names of the d features; None: with `data` the winner's columns, else x0, x1, …
+    block
+        pairs a batch
+
+    Examples
+    --------
     >>> games = Preferences(["Milwaukee", "Milwaukee"], ["Boston", "Detroit"], count=[7, 7])
     >>> games.items, games.size
     (['Boston', 'Detroit', 'Milwaukee'], 2)
@@ -68,10 +81,17 @@ class Preferences(Tensors):
             from ..data.frame import Frame
 
             frame = Frame(data)
-            named = features is None and not isinstance(winner, str) and all(isinstance(name, str) for name in winner)
+            named = (
+                features is None
+                and not isinstance(winner, str)
+                and all(isinstance(name, str) for name in winner)
+            )
             features = list(winner) if named else features
             winner, loser = _columns(frame, winner, "winner"), _columns(frame, loser, "loser")
-            extra = {name: _columns(frame, each, name) if isinstance(each, str) else each for name, each in extra.items()}
+            extra = {
+                name: _columns(frame, each, name) if isinstance(each, str) else each
+                for name, each in extra.items()
+            }
         elif any(isinstance(each, str) for each in (winner, loser, *extra.values())):
             raise BadArgument(f"winner={winner!r}, loser={loser!r} name columns: give the table, data=….")
         tensors, self.items = _pairs(_array(winner), _array(loser), items)
@@ -80,7 +100,8 @@ class Preferences(Tensors):
         for name, each in given.items():
             if each.shape != (len(tensors["winner"]),):
                 raise DataError(
-                    f"{name} has the shape {each.shape}. Accepted: one for each of the {len(tensors['winner'])} pairs."
+                    f"{name} has the shape {each.shape}. Accepted: one for each of the "
+                    f"{len(tensors['winner'])} pairs."
                 )
         if "tie" in given:
             tensors["tie"] = _numbers(given["tie"], "tie", (0, 1)).bool()
@@ -88,7 +109,11 @@ class Preferences(Tensors):
             tensors["first"] = _first(given["first"], tensors, self.items)
         if "margin" in given:
             tensors["margin"] = _numbers(given["margin"], "margin")
-        units = torch.from_numpy(np.unique(given["group"].astype(str), return_inverse=True)[1]) if "group" in given else None
+        units = (
+            torch.from_numpy(np.unique(given["group"].astype(str), return_inverse=True)[1])
+            if "group" in given
+            else None
+        )
         counts = check_count(_numbers(given["count"], "count", finite=False)) if "count" in given else None
         super().__init__(Batch(tensors, count=counts, group=units), target="preference", block=block)
 
@@ -105,8 +130,14 @@ class Preferences(Tensors):
     ) -> Preferences:
         """Games by who was named first (white; at home) and their result.
 
-        result : (n,) 1 where the first won, 0 where the second did, 0.5 for a tie; or "1-0", "0-1", "1/2-1/2". Or a column's name
+        Parameters
+        ----------
+        result
+            (n,) 1 where the first won, 0 where the second did, 0.5 for a tie; or "1-0", "0-1", "1/2-1/2". Or
+            a column's name
 
+        Examples
+        --------
         >>> chess = Preferences.games(["Anand", "Carlsen"], ["Carlsen", "Anand"], ["1/2-1/2", "1-0"])
         >>> chess.whole["tie"].tolist(), chess.whole["first"].tolist()
         ([True, False], [1.0, 1.0])
@@ -122,7 +153,9 @@ class Preferences(Tensors):
         first, second, result = _array(first), _array(second), _array(result)
         outcome = np.array([_result(each, row) for row, each in enumerate(result.tolist())])
         if not len(first) == len(second) == len(outcome):
-            raise DataError(f"there are {len(first)} first players, {len(second)} second ones and {len(outcome)} results.")
+            raise DataError(
+                f"there are {len(first)} first players, {len(second)} second ones and {len(outcome)} results."
+            )
         lost = outcome == 0
         winner, loser = np.where(lost, second, first), np.where(lost, first, second)
         tie = outcome == 0.5 if (outcome == 0.5).any() else None
@@ -148,11 +181,15 @@ def _result(value: Plain, row: int) -> float:
     text = str(value).strip().replace("–", "-")
     text = text.removesuffix(".0")
     if text not in RESULTS:
-        raise DataError(f"the result of row {row} is {value!r}. Accepted: 1, 0, 0.5; '1-0', '0-1', '1/2-1/2'.")
+        raise DataError(
+            f"the result of row {row} is {value!r}. Accepted: 1, 0, 0.5; '1-0', '0-1', '1/2-1/2'."
+        )
     return RESULTS[text]
 
 
-def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None) -> tuple[dict[str, Tensor], list[Any] | None]:
+def _pairs(
+    first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None
+) -> tuple[dict[str, Tensor], list[Any] | None]:
     """The tensors of winners and losers, and the labels if they are labels."""
     if first.shape != second.shape:
         raise DataError(f"winner has the shape {first.shape} and loser {second.shape}: each row is one pair.")
@@ -160,7 +197,8 @@ def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None)
         return {"winner": _features(first, "winner"), "loser": _features(second, "loser")}, None
     if first.ndim != 1:
         raise DataError(
-            f"winner has the shape {first.shape} and type {first.dtype}. Accepted: labels (n,), or float features (n, d)."
+            f"winner has the shape {first.shape} and type {first.dtype}. Accepted: labels (n,), or float "
+            "features (n, d)."
         )
     codes, labels = _coded(first, second, items)
     winner, loser = codes[: len(first)], codes[len(first) :]
@@ -168,7 +206,8 @@ def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None)
     if len(same):
         row = int(same[0, 0])
         raise DataError(
-            f"row {row} prefers {labels[int(winner[row])]!r} to itself ({len(same)} such rows). A pair is of two items."
+            f"row {row} prefers {labels[int(winner[row])]!r} to itself ({len(same)} such rows). A pair is of "
+            "two items."
         )
     return {"winner": winner, "loser": loser}, labels
 
@@ -176,11 +215,15 @@ def _pairs(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None)
 def _names(given: Sequence[str] | None, d: int) -> list[str]:
     names = [f"x{i}" for i in range(d)] if given is None else [str(name) for name in given]
     if len(names) != d or len(set(names)) != d:
-        raise BadArgument(f"features= are {len(set(names))} different names. Accepted: one for each of the {d} features.")
+        raise BadArgument(
+            f"features= are {len(set(names))} different names. Accepted: one for each of the {d} features."
+        )
     return names
 
 
-def _numbers(values: np.ndarray, what: str, accepted: tuple[float, ...] | None = None, finite: bool = True) -> Tensor:
+def _numbers(
+    values: np.ndarray, what: str, accepted: tuple[float, ...] | None = None, finite: bool = True
+) -> Tensor:
     """A column of numbers, float64; finite ones, of those accepted alone."""
     try:
         out = np.array(values, dtype=np.float64)
@@ -193,7 +236,8 @@ def _numbers(values: np.ndarray, what: str, accepted: tuple[float, ...] | None =
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise (NotFinite if accepted is None else DataError)(
-            f"{what} is {values[row]!s} in row {row}. Accepted: {'finite numbers' if accepted is None else ', '.join(map(str, accepted))}."
+            f"{what} is {values[row]!s} in row {row}. Accepted: "
+            f"{'finite numbers' if accepted is None else ', '.join(map(str, accepted))}."
         )
     return torch.from_numpy(out)
 
@@ -209,7 +253,8 @@ def _first(values: np.ndarray, tensors: dict[str, Tensor], items: list[Level] | 
             out[row] = 1.0 if label == pair[0] else -1.0
         elif not (label is None or label != label or label == ""):
             raise UnknownLevel(
-                f"first is {label!r} in row {row}, a pair of {pair[0]!r} and {pair[1]!r}. Accepted: one of them, or missing."
+                f"first is {label!r} in row {row}, a pair of {pair[0]!r} and {pair[1]!r}. Accepted: one of "
+                "them, or missing."
             )
     return out
 
@@ -237,7 +282,8 @@ def _features(values: np.ndarray, what: str) -> Tensor:
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
     if bad.any():
         raise NotFinite(
-            f"{what} has a value that is not finite in row {int(np.flatnonzero(bad)[0])} ({int(bad.sum())} such rows)."
+            f"{what} has a value that is not finite in row {int(np.flatnonzero(bad)[0])} ({int(bad.sum())} "
+            "such rows)."
         )
     return torch.tensor(values)
 
@@ -248,12 +294,17 @@ def _coded(first: np.ndarray, second: np.ndarray, items: Sequence[Level] | None)
     missing = [i for i, v in enumerate(labels) if v is None or v != v]
     if missing:
         row = missing[0] % len(first)
-        raise NotFinite(f"{'winner' if missing[0] < len(first) else 'loser'} is missing in row {row}. Every pair names both.")
+        raise NotFinite(
+            f"{'winner' if missing[0] < len(first) else 'loser'} is missing in row {row}. Every pair names "
+            "both."
+        )
     order = sorted(set(labels)) if items is None else list(items)
     position = {label: i for i, label in enumerate(order)}
     if len(position) != len(order):
         raise BadArgument("items= names an item twice.")
     for label in labels:
         if label not in position:
-            raise UnknownLevel(f"{label!r} is among the pairs and not among items=: {', '.join(map(repr, order[:12]))}.")
+            raise UnknownLevel(
+                f"{label!r} is among the pairs and not among items=: {', '.join(map(repr, order[:12]))}."
+            )
     return torch.tensor([position[label] for label in labels]), order

@@ -1,4 +1,5 @@
-"""DPO: a language model as its own reward model. Its preferences are Bradley and Terry's, with r = β log π/π_ref."""
+"""DPO: a language model as its own reward model. Its preferences are Bradley and Terry's, with r = β log
+π/π_ref."""
 
 from __future__ import annotations
 
@@ -21,26 +22,38 @@ from .token_pairs import TokenPairs
 
 
 class DPO(Model):
-    """The probability that one answer is preferred to another, by a policy that is optimal for the reward it implies.
+    """The probability that one answer is preferred to another, by a policy that is optimal for the reward it
+    implies.
 
         log p(a ≻ b | x) = log σ(d),      d = β [log π(a|x)/π_ref(a|x) − log π(b|x)/π_ref(b|x)]
         with noise ε:      log[(1 − ε) σ(d) + ε σ(−d)]: a share ε of the pairs has been turned round
 
-    π_ref e^{r/β}/Z is the policy that maximises E r − β KL(π ‖ π_ref), so r = β log π/π_ref + β log Z(x), and log Z cancels in a difference.
+    π_ref e^{r/β}/Z is the policy that maximises E r − β KL(π ‖ π_ref), so r = β log π/π_ref + β log Z(x), and
+    log Z cancels in a difference.
+
+    Reads the tensors of `preferences.TokenPairs`; where a batch has "chosen_reference" and
+    "rejected_reference" (`referenced`), log π_ref is not computed again.
 
     Parameters
     ----------
-    policy : π, an `Autoregressive`
-    reference : π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters (`language.add_lora`)
-    beta : β > 0, in units of reward a nat
-    label_smoothing : ε in [0, ½)
+    policy
+        π, an `Autoregressive`
+    reference
+        π_ref, of which a frozen copy is kept that is never in training; None: the policy without its adapters
+        (`language.add_lora`)
+    beta
+        β > 0, in units of reward a nat
+    label_smoothing
+        ε in [0, ½)
 
-    Reads the tensors of `preferences.TokenPairs`; where a batch has "chosen_reference" and "rejected_reference" (`referenced`), log π_ref is not
-    computed again.
+    References
+    ----------
+    Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy
+    preferences, for labels that are turned round with probability ε; there log σ is mixed, here the
+    probabilities are, which is the likelihood of such labels.
 
-    Source: Rafailov et al. (2023), Direct preference optimization; Mitchell (2023), A note on DPO with noisy preferences, for
-    labels that are turned round with probability ε; there log σ is mixed, here the probabilities are, which is the likelihood of such labels.
-
+    Examples
+    --------
     >>> from thetahat.language import Bytes
     >>> policy, reference = (Autoregressive(torch.nn.Embedding(257, 257)) for _ in range(2))
     >>> _ = reference.load_state_dict(policy.state_dict())
@@ -54,23 +67,34 @@ class DPO(Model):
     keeps = "free"
 
     def __init__(
-        self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1, label_smoothing: float = 0.0
+        self,
+        policy: Autoregressive,
+        reference: Autoregressive | None = None,
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
     ):
         super().__init__()
         if not isinstance(policy, Autoregressive) or not isinstance(reference, Autoregressive | None):
             raise BadArgument(
-                f"DPO(policy, reference): both are Autoregressive; received {type(policy).__name__}, {type(reference).__name__}."
+                f"DPO(policy, reference): both are Autoregressive; received {type(policy).__name__}, "
+                f"{type(reference).__name__}."
             )
         if not beta > 0 or not 0 <= label_smoothing < 0.5:
-            raise BadArgument(f"beta={beta}, label_smoothing={label_smoothing}. Accepted: beta > 0, label_smoothing in [0, 0.5).")
+            raise BadArgument(
+                f"beta={beta}, label_smoothing={label_smoothing}. Accepted: beta > 0, label_smoothing in [0, "
+                "0.5)."
+            )
         if reference is None and not adapted_by(policy):
             raise BadArgument(
-                "without a reference the policy needs adapters, which are left out for it: language.add_lora(network)."
+                "without a reference the policy needs adapters, which are left out for it: "
+                "language.add_lora(network)."
             )
         if reference is policy:
             raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
         self.policy, self.beta, self.label_smoothing = policy, beta, label_smoothing
-        self.reference = None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
+        self.reference = (
+            None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
+        )
 
     def train(self, mode: bool = True) -> Self:
         """The reference stays in evaluation mode."""
@@ -101,7 +125,9 @@ class DPO(Model):
         """log π of both answers given the prompt, (n,) each, in one pass."""
         ids, mask = (torch.cat([batch[f"chosen{s}"], batch[f"rejected{s}"]]) for s in ("", "_mask"))
         count = mask[:, 1:].to(torch.float32)
-        terms = model.log_prob(Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2))
+        terms = model.log_prob(
+            Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2)
+        )
         a, b = terms.sum(1).chunk(2)
         return a, b
 
@@ -110,7 +136,9 @@ class DPO(Model):
         d = chosen - rejected
         if self.label_smoothing == 0:
             return logsigmoid(d)
-        keep, turn = torch.log(torch.tensor([1 - self.label_smoothing, self.label_smoothing], dtype=d.dtype, device=d.device))
+        keep, turn = torch.log(
+            torch.tensor([1 - self.label_smoothing, self.label_smoothing], dtype=d.dtype, device=d.device)
+        )
         return torch.logaddexp(keep + logsigmoid(d), turn + logsigmoid(-d))
 
     def referenced(self, pairs: TokenPairs) -> TokenPairs:

@@ -25,25 +25,33 @@ def embedded(
         last    h_T, the last hidden state at the answer's last token (its end), which has seen everything
         mean    Σ_t m_t h_t / Σ_t m_t over the answer's tokens, its end included
 
-    A reward that is linear in them is fitted by `BradleyTerry(features=…)`; its gradient does not run through the network.
+    A reward that is linear in them is fitted by `BradleyTerry(features=…)`; its gradient does not run through
+    the network.
 
     Parameters
     ----------
-    network : causal, with `features(tokens (B, T)) → (B, T, D)`, as `Pretrained` and `Transformer` have
-    pairs : n of them
-    pooling : one or several, side by side: d = D times their number
-    tokens : of a batch. Sequences of like length go together, so that little padding is computed; what lies behind a sequence's end is
-        never seen by it, so that the features do not depend on it
+    network
+        causal, with `features(tokens (B, T)) → (B, T, D)`, as `Pretrained` and `Transformer` have
+    pairs
+        n of them
+    pooling
+        one or several, side by side: d = D times their number
+    tokens
+        of a batch. Sequences of like length go together, so that little padding is computed; what lies behind
+        a sequence's end is never seen by it, so that the features do not depend on it
 
     Raises
     ------
-    BadArgument : another pooling, or a network that has no hidden states
+    BadArgument
+        another pooling, or a network that has no hidden states
     """
     how = [pooling] if isinstance(pooling, str) else list(pooling)
     if not how or any(each not in POOLINGS for each in how):
         raise BadArgument(f"pooling={pooling!r}. Accepted: {', '.join(map(repr, POOLINGS))}, or several.")
     if not isinstance(network, HasFeatures):
-        raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
+        raise BadArgument(
+            f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…)."
+        )
     batch = pairs.whole
     ids = torch.cat([batch["chosen"], batch["rejected"]])
     mask = torch.cat([batch["chosen_mask"], batch["rejected_mask"]])

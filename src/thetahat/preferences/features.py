@@ -1,4 +1,5 @@
-"""Words: what a text says, as numbers with names: how often each of the frequent words occurs, and how long it is."""
+"""Words: what a text says, as numbers with names: how often each of the frequent words occurs, and how
+long it is."""
 
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\?|!")
 class Words:
     """Features of a text that can be read: log(1 + n_w) of each word w, and the length in hundreds of words.
 
-    Parameters
-    ----------
-    words : those that are counted, in lower case; "?" and "!" are words
-
     `names` are "word …" for each, and "length".
 
+    Parameters
+    ----------
+    words
+        those that are counted, in lower case; "?" and "!" are words
+
+    Examples
+    --------
     >>> words = Words(["yes", "no", "!"])
     >>> words.names, np.exp(words(["No, no! It’s not."])[0, :3]).round(6).tolist()
     (['word yes', 'word no', 'word !', 'length'], [1.0, 3.0, 2.0])
@@ -41,7 +45,8 @@ class Words:
 
         Raises
         ------
-        EmptyData : no text has a word
+        EmptyData
+            no text has a word
         """
         if isinstance(texts, Pairs):
             texts = [str(answer) for pair in texts for answer in (pair.chosen, pair.rejected)]

@@ -20,16 +20,23 @@ class PlackettLuce(BradleyTerry):
 
     Concave in the ratings. Of two items it is `BradleyTerry`, whose pairs it can score and be judged on too.
 
+    A maximum exists only if in every division of the items in two each side has one that was once placed
+    above one of the other.
+
     Parameters
     ----------
-    items : how many, or their names (`Rankings.items`)
-    reference : whether the rating of the first is fixed at 0; without, a prior must hold them all
+    items
+        how many, or their names (`Rankings.items`)
+    reference
+        whether the rating of the first is fixed at 0; without, a prior must hold them all
 
-    A maximum exists only if in every division of the items in two each side has one that was once placed above one of the other.
+    References
+    ----------
+    Plackett (1975), The analysis of permutations; Luce (1959), Individual Choice Behavior; Hunter (2004), MM
+    algorithms for generalized Bradley–Terry models, §5.
 
-    Source: Plackett (1975), The analysis of permutations; Luce (1959), Individual Choice Behavior; Hunter (2004), MM algorithms for
-    generalized Bradley–Terry models, §5.
-
+    Examples
+    --------
     >>> model = PlackettLuce(3)
     >>> batch = Batch({"order": torch.tensor([[2, 0, 1]]), "places": torch.tensor([3])})
     >>> round(float(torch.exp(model.log_prob(batch).detach())), 6)  # one of 3! orders
@@ -64,7 +71,8 @@ class PlackettLuce(BradleyTerry):
         return out
 
     def _wins(self, source: Source) -> tuple[Tensor, Tensor, bool, bool]:
-        """Who was placed directly above whom: what was placed above something further down is reached through those between."""
+        """Who was placed directly above whom: what was placed above something further down is reached through
+        those between."""
         over, under = [], []
         for batch in source.batches(self):
             if "order" not in batch:

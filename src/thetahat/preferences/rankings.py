@@ -17,20 +17,29 @@ from ..types import Data, Level
 class Rankings(Tensors):
     """Rankings of two items or more, as a source. Each may be of other items, and of other many.
 
+    A batch has "order", (n, J) numbers of items, what lies behind the last being padding, and "places", (n,)
+    how many were ranked.
+
     Parameters
     ----------
-    orders : lists of labels, the best first: all that were compared, each once
-    count : how often each was observed, (n,); None: once each
-    group : labels of the independent units (a judge), which a split keeps whole
-    items : all labels in the order wanted: the first is the one whose rating is fixed at 0. None: sorted
-    block : rankings a batch
-
-    A batch has "order", (n, J) numbers of items, what lies behind the last being padding, and "places", (n,) how many were ranked.
+    orders
+        lists of labels, the best first: all that were compared, each once
+    count
+        how often each was observed, (n,); None: once each
+    group
+        labels of the independent units (a judge), which a split keeps whole
+    items
+        all labels in the order wanted: the first is the one whose rating is fixed at 0. None: sorted
+    block
+        rankings a batch
 
     Raises
     ------
-    DataError : an item twice in one ranking, or a ranking of fewer than two;  UnknownLevel, EmptyData
+    DataError
+        an item twice in one ranking, or a ranking of fewer than two;  UnknownLevel, EmptyData
 
+    Examples
+    --------
     >>> races = Rankings([["Ada", "Bea", "Cleo"], ["Bea", "Ada"]])
     >>> races.items, races.whole["order"].tolist(), races.whole["places"].tolist()
     (['Ada', 'Bea', 'Cleo'], [[0, 1, 2], [1, 0, 0]], [3, 2])
@@ -54,11 +63,14 @@ class Rankings(Tensors):
             raise BadArgument("items= names an item twice.")
         for i, row in enumerate(rows):
             if len(row) < 2:
-                raise DataError(f"ranking {i} is of {len(row)} items: {row!r}. Accepted: two or more, the best first.")
+                raise DataError(
+                    f"ranking {i} is of {len(row)} items: {row!r}. Accepted: two or more, the best first."
+                )
             for label in row:
                 if label not in position:
                     raise UnknownLevel(
-                        f"{label!r} is in ranking {i} and not among items=: {', '.join(map(repr, self.items[:12]))}."
+                        f"{label!r} is in ranking {i} and not among items=: "
+                        f"{', '.join(map(repr, self.items[:12]))}."
                     )
             twice = next((label for label in row if row.count(label) > 1), None)
             if twice is not None:
@@ -67,7 +79,11 @@ class Rankings(Tensors):
         order = torch.zeros(len(rows), int(places.max()), dtype=torch.long)
         for i, row in enumerate(rows):
             order[i, : len(row)] = torch.tensor([position[label] for label in row])
-        units = None if group is None else torch.from_numpy(np.unique(np.asarray(group).astype(str), return_inverse=True)[1])
+        units = (
+            None
+            if group is None
+            else torch.from_numpy(np.unique(np.asarray(group).astype(str), return_inverse=True)[1])
+        )
         batch = Batch({"order": order, "places": places}, count=check_count(count), group=units)
         super().__init__(batch, target="order", block=block)
 

@@ -1,8 +1,10 @@
-"""Ratings: what a Bradley–Terry fit says of its items, and how surely. Ranks with intervals; rewards with errors.
+"""Ratings: what a Bradley–Terry fit says of its items, and how surely. Ranks with intervals; rewards with
+errors.
 
     ρ_i = r_i − r̄,      Var ρ = C V Cᵀ,      C = I − 11ᵀ/k
 
-An error of r_i itself depends on which item is fixed at 0, whose own error is 0; relative to the mean rating it does not.
+An error of r_i itself depends on which item is fixed at 0, whose own error is 0; relative to the mean rating
+it does not.
 """
 
 from __future__ import annotations
@@ -39,32 +41,43 @@ def ratings(
 ) -> pd.DataFrame:
     """The items of a Bradley–Terry fit, the best first.
 
-    Parameters
-    ----------
-    fit : of a BradleyTerry or PlackettLuce model of items
-    level : of the intervals of the ranks
-    covariance, by : V of θ̂ and the columns that identify clusters, as in `fit.standard_errors`
-    centre : Elo's points of the mean rating
-
-    Returns
-    -------
-    a row an item, with columns
-
         rating, standard_error      ρ, in log-odds, relative to the mean rating
         elo, elo_error              centre + (400 / log 10)·ρ: 400 points are odds of 10 : 1
         rank, low, high             1 is the best; between which places it is, with probability `level` at least
 
-    low is one more than the number of items that are better beyond doubt, high is k less those that are worse; beyond doubt is a difference
-    of more than z standard errors, z the normal quantile of the level after Bonferroni over the k − 1 comparisons of the item.
+    low is one more than the number of items that are better beyond doubt, high is k less those that are
+    worse; beyond doubt is a difference of more than z standard errors, z the normal quantile of the level
+    after Bonferroni over the k − 1 comparisons of the item.
+
+    Parameters
+    ----------
+    fit
+        of a BradleyTerry or PlackettLuce model of items
+    level
+        of the intervals of the ranks
+    covariance, by
+        V of θ̂ and the columns that identify clusters, as in `fit.standard_errors`
+    centre
+        Elo's points of the mean rating
+
+    Returns
+    -------
+    pd.DataFrame
+        a row an item, with columns
 
     Raises
     ------
-    BadArgument : the model is not a table of items
+    BadArgument
+        the model is not a table of items
 
-    Source: Bradley and Terry (1952); Elo (1978), The Rating of Chessplayers, Past and Present; Mogstad, Romano, Shaikh and Wilhelm (2024),
-    Inference for ranks with applications to mobility across neighbourhoods and academic achievement across countries (ranks from
-    simultaneous intervals of differences).
+    References
+    ----------
+    Bradley and Terry (1952); Elo (1978), The Rating of Chessplayers, Past and Present; Mogstad, Romano,
+    Shaikh and Wilhelm (2024), Inference for ranks with applications to mobility across neighbourhoods and
+    academic achievement across countries (ranks from simultaneous intervals of differences).
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> games = th.preferences.Preferences(["a", "b", "a", "c"], ["b", "c", "c", "a"], [6, 5, 4, 3])
     >>> fit = th.fit(th.preferences.BradleyTerry(items=games.items), games)
@@ -73,7 +86,9 @@ def ratings(
     """
     objective, theta, model = fit.objective, fit.theta, fit.model
     if not isinstance(model, BradleyTerry) or model.items is None:
-        raise BadArgument(f"a {type(model).__name__} is not a table of rated items. Accepted: BradleyTerry(items=…).")
+        raise BadArgument(
+            f"a {type(model).__name__} is not a table of rated items. Accepted: BradleyTerry(items=…)."
+        )
     if not 0 < level < 1:
         raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1.")
     k, gone = len(model.items), int(model.reference)
@@ -124,18 +139,27 @@ def rewards(
 
     Parameters
     ----------
-    fit : of BradleyTerry(features=…)
-    features : x, (n, d);  against : y, (n, d) or (d,), or None: the reward relative to features of 0
-    covariance, by : V of β̂ and the columns that identify clusters, as in `fit.standard_errors`
+    fit
+        of BradleyTerry(features=…)
+    features
+        x, (n, d)
+    against
+        y, (n, d) or (d,), or None: the reward relative to features of 0
+    covariance, by
+        V of β̂ and the columns that identify clusters, as in `fit.standard_errors`
 
     Returns
     -------
-    columns reward, standard_error; and of `against` probability, σ(r(x) − r(y))
+    pd.DataFrame
+        columns reward, standard_error; and of `against` probability, σ(r(x) − r(y))
 
     Raises
     ------
-    BadArgument : another model, or another number of features
+    BadArgument
+        another model, or another number of features
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> pairs = th.preferences.Preferences([[1.0], [2.0], [0.0]], [[0.0], [0.5], [1.0]])
     >>> fit = th.fit(th.preferences.BradleyTerry(features=["length"]), pairs)
@@ -144,12 +168,17 @@ def rewards(
     """
     objective, theta, model = fit.objective, fit.theta, fit.model
     if not isinstance(model, BradleyTerry) or model.features is None:
-        raise BadArgument(f"a {type(model).__name__} is no linear reward. Accepted: BradleyTerry(features=…).")
+        raise BadArgument(
+            f"a {type(model).__name__} is no linear reward. Accepted: BradleyTerry(features=…)."
+        )
     x = torch.as_tensor(features, dtype=torch.float64)
     x = x if against is None else x - torch.as_tensor(against, dtype=torch.float64)
     d = len(model.features)
     if x.ndim != 2 or x.shape[1] != d:
-        raise BadArgument(f"the features have the shape {tuple(x.shape)}. Accepted: (n, {d}), the features that were fitted.")
+        raise BadArgument(
+            f"the features have the shape {tuple(x.shape)}. Accepted: (n, {d}), the features that were "
+            "fitted."
+        )
     F = torch.zeros(len(x), len(theta), dtype=torch.float64)
     F[:, own_places(objective)[:d]] = x
     r = F @ theta.to(torch.float64)

@@ -15,18 +15,26 @@ from ..types import ModelLike
 class Reward(nn.Module):
     """r(x) = w·h_T, h_T the hidden state at the last token of a text (its end), w the head.
 
+    w begins at 0: every preference has probability ½ then. The network's output matrix is not part of the
+    reward, and is not moved unless it is the embedding too. For `BradleyTerry(Reward(network))` on
+    `TokenPairs`.
+
     Parameters
     ----------
-    network : a causal language model with `features(tokens (B, T)) → (B, T, D)`: `Transformer`, `Pretrained`
-    frozen : the network stays as it is, and w alone is fitted
-    in_place : False keeps a copy of the network, and the one given stays as it is; True takes the one given, and freezes what is not moved of
-        it: for networks of which memory cannot hold two
+    network
+        a causal language model with `features(tokens (B, T)) → (B, T, D)`: `Transformer`, `Pretrained`
+    frozen
+        the network stays as it is, and w alone is fitted
+    in_place
+        False keeps a copy of the network, and the one given stays as it is; True takes the one given, and
+        freezes what is not moved of it: for networks of which memory cannot hold two
 
-    w begins at 0: every preference has probability ½ then. The network's output matrix is not part of the reward, and is not moved unless
-    it is the embedding too. For `BradleyTerry(Reward(network))` on `TokenPairs`.
+    References
+    ----------
+    Stiennon et al. (2020), Learning to summarize from human feedback, §3.4.
 
-    Source: Stiennon et al. (2020), Learning to summarize from human feedback, §3.4.
-
+    Examples
+    --------
     >>> from ..networks.transformer import Transformer
     >>> reward = Reward(Transformer(10, layers=1, width=8, heads=1))
     >>> reward(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])).tolist()
@@ -36,7 +44,9 @@ class Reward(nn.Module):
     def __init__(self, network: ModelLike, *, frozen: bool = False, in_place: bool = False):
         super().__init__()
         if not isinstance(network, HasFeatures):
-            raise BadArgument(f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…).")
+            raise BadArgument(
+                f"a {type(network).__name__} has no features(tokens). Accepted: Transformer, Pretrained(…)."
+            )
         network = network if in_place else copy.deepcopy(network)
         self.network: ModelLike = network
         output = getattr(network, "lm_head", None)
@@ -45,7 +55,9 @@ class Reward(nn.Module):
         if frozen:
             network.requires_grad_(False)
         with torch.no_grad():
-            h = network.features(torch.zeros(1, 1, dtype=torch.long, device=next(network.parameters()).device))
+            h = network.features(
+                torch.zeros(1, 1, dtype=torch.long, device=next(network.parameters()).device)
+            )
         self.head = nn.Linear(h.shape[-1], 1, bias=False, dtype=h.dtype, device=h.device)
         nn.init.zeros_(self.head.weight)
 

@@ -1,4 +1,5 @@
-"""Token pairs: prompts and two answers each, as token ids for a language model. What DPO and reward models are fitted to."""
+"""Token pairs: prompts and two answers each, as token ids for a language model. What DPO and reward models
+are fitted to."""
 
 from __future__ import annotations
 
@@ -18,15 +19,6 @@ Row = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
 class TokenPairs(Tensors):
     """Pairs of answers to prompts as token ids, each answer closed by the tokenizer's end.
 
-    Parameters
-    ----------
-    pairs : `Pairs`, or what it reads
-    tokenizer : of the language model; None where the pairs are token ids already (then nothing closes an answer but what they hold)
-    context : T, tokens of prompt and answer together at most
-    overlong : pairs that do not fit: "raise", naming the first; "drop"; or "cut" (the prompt loses its beginning, the same for both answers;
-        pairs whose answers do not fit with one token of prompt are dropped)
-    block : pairs a batch
-
     The tensors, n pairs, T the longest that occurs:
 
         "chosen", "rejected"                    (n, T) long     prompt, answer, end; then padding, by an id that means nothing
@@ -34,13 +26,34 @@ class TokenPairs(Tensors):
         "chosen_length", "rejected_length"      (n,) long       how many tokens are real
         "margin" (n,) float64, "tie" (n,) bool  where the pairs name them (a margin that is not named is 0)
 
-    A batch's `group` is the prompt. The end of an answer is real and scored although padding may have the same id: the masks and lengths
-    tell. A prompt without text is the end token alone, as at the beginning of a document. `dropped` names the pairs left out.
+    A batch's `group` is the prompt. The end of an answer is real and scored although padding may have the
+    same id: the masks and lengths tell. A prompt without text is the end token alone, as at the beginning of
+    a document. `dropped` names the pairs left out.
+
+    Parameters
+    ----------
+    pairs
+        `Pairs`, or what it reads
+    tokenizer
+        of the language model; None where the pairs are token ids already (then nothing closes an answer but
+        what they hold)
+    context
+        T, tokens of prompt and answer together at most
+    overlong
+        pairs that do not fit: "raise", naming the first; "drop"; or "cut" (the prompt loses its beginning,
+        the same for both answers; pairs whose answers do not fit with one token of prompt are dropped)
+    block
+        pairs a batch
 
     Raises
     ------
-    DataError : prompt or answer too long, or an answer or a prompt without a token;  UnknownLevel : an id the tokenizer lacks
+    DataError
+        prompt or answer too long, or an answer or a prompt without a token
+    UnknownLevel
+        an id the tokenizer lacks
 
+    Examples
+    --------
     >>> from thetahat.language import Bytes
     >>> source = TokenPairs([{"prompt": "2+2=", "chosen": "4", "rejected": "five"}], Bytes(), context=16)
     >>> source.whole["chosen"].tolist(), source.whole["chosen_mask"].sum().item(), source.whole["rejected_length"].tolist()
@@ -48,7 +61,13 @@ class TokenPairs(Tensors):
     """
 
     def __init__(
-        self, pairs: Data, tokenizer: Tokenizer | None = None, context: int = 512, *, overlong: str = "raise", block: int = 16
+        self,
+        pairs: Data,
+        tokenizer: Tokenizer | None = None,
+        context: int = 512,
+        *,
+        overlong: str = "raise",
+        block: int = 16,
     ):
         if overlong not in ("raise", "drop", "cut"):
             raise BadArgument(f"overlong={overlong!r}. Accepted: 'raise', 'drop', 'cut'.")
@@ -84,15 +103,19 @@ class TokenPairs(Tensors):
             self._fingerprint = digest(*parts, *extra)
         return self._fingerprint
 
-    # ---- text to ids -------------------------------------------------------------------------------------------------------
+    # ---- text to ids ---------------------------------------------------------------------------------------
 
     def _ids(self, pair: Pair) -> Row:
         end = [] if self.tokenizer is None or self.tokenizer.end is None else [self.tokenizer.end]
         prompt = self._encoded(pair.prompt, pair.where) or list(end)
-        chosen, rejected = (self._encoded(answer, pair.where) + end for answer in (pair.chosen, pair.rejected))
+        chosen, rejected = (
+            self._encoded(answer, pair.where) + end for answer in (pair.chosen, pair.rejected)
+        )
         for name, found in (("prompt", prompt), ("answer 'chosen'", chosen), ("answer 'rejected'", rejected)):
             if not found:
-                raise DataError(f"{pair.where}: the {name} has no token. A tokenizer with an end token lets it be empty.")
+                raise DataError(
+                    f"{pair.where}: the {name} has no token. A tokenizer with an end token lets it be empty."
+                )
         return prompt, chosen, rejected
 
     def _encoded(self, text: Text, where: str) -> list[int]:
@@ -101,7 +124,9 @@ class TokenPairs(Tensors):
                 raise BadArgument(f"{where} holds text: give the tokenizer of the language model.")
             return [int(t) for t in self.tokenizer.encode(text)]
         if self.tokenizer is not None and text and max(text) >= self.tokenizer.vocabulary:
-            raise UnknownLevel(f"{where}: the token {max(text)} is none of the {self.tokenizer.vocabulary} of the tokenizer.")
+            raise UnknownLevel(
+                f"{where}: the token {max(text)} is none of the {self.tokenizer.vocabulary} of the tokenizer."
+            )
         return list(text)
 
     def _tensors(self, rows: list[Row]) -> dict[str, Tensor]:
@@ -137,7 +162,8 @@ def _fitted(row: Row, context: int, overlong: str, where: str) -> Row | None:
             else f"the prompt has {len(prompt)}, the answer {answer}"
         )
         raise DataError(
-            f"{where} does not fit in context={context} tokens: {what}. Give a longer context, overlong='drop', or overlong='cut'."
+            f"{where} does not fit in context={context} tokens: {what}. Give a longer context, "
+            "overlong='drop', or overlong='cut'."
         )
     room = context - answer
     return (prompt[-room:], chosen, rejected) if overlong == "cut" and room > 0 else None

@@ -1,6 +1,8 @@
-"""Facts: what a report says of a fit, gathered once from the fit's own methods; summary, HTML and JSON are three faces of it.
+"""Facts: what a report says of a fit, gathered once from the fit's own methods; summary, HTML and JSON are
+three faces of it.
 
-A category of many levels, or a network's weight, is one `Fold`, so that the report of ten million coefficients is as short as that of ten.
+A category of many levels, or a network's weight, is one `Fold`, so that the report of ten million
+coefficients is as short as that of ten.
 """
 
 from __future__ import annotations
@@ -42,13 +44,18 @@ FOLD = 24  # levels of a category, or entries of a tensor, up to which each has 
 LINES = 60  # lines of one block
 LONG = 32  # characters of a tensor's name
 NAMED = 4  # coefficients that a prior names one by one
-SEEN = {1: "events", 0: "right-censored", 2: "left-censored", 3: "in an interval"}  # the codes of families.Censored
+SEEN = {
+    1: "events",
+    0: "right-censored",
+    2: "left-censored",
+    3: "in an interval",
+}  # the codes of families.Censored
 
 
 @dataclass(frozen=True)
 class Line:
-    """One estimate. `z` and `p` are those of Wald's test that it is zero; None where that means nothing. `df` is that of Student's t, to which
-    z is referred; None: the normal."""
+    """One estimate. `z` and `p` are those of Wald's test that it is zero; None where that means nothing.
+    `df` is that of Student's t, to which z is referred; None: the normal."""
 
     name: str
     estimate: float
@@ -78,7 +85,8 @@ class Fold:
 
 @dataclass(frozen=True)
 class Joint:
-    """Wald's test that all coefficients of a category are zero; None where its covariance is singular (fewer clusters than levels)."""
+    """Wald's test that all coefficients of a category are zero; None where its covariance is singular (fewer
+    clusters than levels)."""
 
     name: str
     statistic: float | None
@@ -110,7 +118,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured besides: a return, a reward; with a standard error or an interval where it has one. `where`: on what."""
+    """What was measured besides: a return, a reward; with a standard error or an interval where it has one.
+    `where`: on what."""
 
     name: str
     value: float
@@ -144,7 +153,9 @@ class Facts:
     units: str
     criteria: dict[str, float]
     certificate: Certificate
-    counted: float | None = None  # under a prior: the effective number of parameters, which the criteria count
+    counted: float | None = (
+        None  # under a prior: the effective number of parameters, which the criteria count
+    )
     excess: Excess | None = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
@@ -157,7 +168,9 @@ class Facts:
             "level": self.level,
             "standard_errors": self.errors or None,
             "reference": self.reference or None,
-            "estimates": [{k: _finite(v) for k, v in dataclasses.asdict(line).items()} for line in self.lines],
+            "estimates": [
+                {k: _finite(v) for k, v in dataclasses.asdict(line).items()} for line in self.lines
+            ],
             "tests": [
                 {k: _finite(v) for k, v in dataclasses.asdict(item).items()}
                 for block in self.blocks
@@ -175,23 +188,29 @@ class Facts:
             "effective_parameters": self.counted,
             "excess": None if self.excess is None else self.excess.to_dict(),
             "measured": {
-                m.name: {k: _finite(v) for k, v in vars(m).items() if k != "name" and v is not None} for m in self.measured
+                m.name: {k: _finite(v) for k, v in vars(m).items() if k != "name" and v is not None}
+                for m in self.measured
             },
             "certificate": _plain(self.certificate.to_dict()),
         }
 
 
-def gather(fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None) -> Facts:
+def gather(
+    fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+) -> Facts:
     """Everything that a report says of a fit, asked of its methods once.
 
     Parameters
     ----------
-    level : of the intervals
-    covariance, by : of the standard errors, as in `Fit.covariance`
+    level
+        of the intervals
+    covariance, by
+        of the standard errors, as in `Fit.covariance`
 
     Returns
     -------
-    Facts; where there are no standard errors (nothing certified, or too many parameters) it says why.
+    Facts
+        where there are no standard errors (nothing certified, or too many parameters) it says why.
     """
     if (level, covariance, by) == (0.95, None, None) and ("facts", fit._errors) in fit._cache:
         out: Facts = fit._cache["facts", fit._errors]
@@ -204,7 +223,12 @@ def gather(fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: 
         try:
             ends = fit.intervals(level)
             table = np.column_stack(
-                [fit.standard_errors(), ends["low"].to_numpy(), ends["high"].to_numpy(), fit.degrees_of_freedom()]
+                [
+                    fit.standard_errors(),
+                    ends["low"].to_numpy(),
+                    ends["high"].to_numpy(),
+                    fit.degrees_of_freedom(),
+                ]
             )
         except FitError as error:
             without = str(error)
@@ -228,7 +252,9 @@ def gather(fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: 
         kind=kind_of(fit.model),
         measure=measure_of(fit.model),
         units=_bare(fit.source.units),
-        criteria={name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)},
+        criteria={
+            name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)
+        },
         counted=fit.effective_parameters if criteria and fit.objective.priors else None,
         certificate=fit.certificate,
         excess=None if without else _excess(fit),
@@ -236,7 +262,11 @@ def gather(fit: Fit, *, level: float = 0.95, covariance: str | None = None, by: 
     )
 
 
-BESIDE = ("_error", "_low", "_high")  # what stands beside a quantity that was measured: its standard error, its interval
+BESIDE = (
+    "_error",
+    "_low",
+    "_high",
+)  # what stands beside a quantity that was measured: its standard error, its interval
 
 
 def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
@@ -251,7 +281,8 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
 
 
 def _known(fit: Fit, what: str) -> float:
-    """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the data."""
+    """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the
+    data."""
     try:
         out: float = getattr(fit, what)
         return out
@@ -294,8 +325,14 @@ def _reference(kind: str, df: np.ndarray) -> str:
     finite = df[np.isfinite(df)]
     if not len(finite):
         return "normal, on the scale of the link"
-    low, high = (f"{v:.0f}" if v == round(v) else f"{v:.1f}" for v in (float(finite.min()), float(finite.max())))
-    shown = f"t, {low} degrees of freedom" if low == high else f"t, {low} to {high} degrees of freedom (Satterthwaite)"
+    low, high = (
+        f"{v:.0f}" if v == round(v) else f"{v:.1f}" for v in (float(finite.min()), float(finite.max()))
+    )
+    shown = (
+        f"t, {low} degrees of freedom"
+        if low == high
+        else f"t, {low} to {high} degrees of freedom (Satterthwaite)"
+    )
     return f"{shown}; of the scale, χ²" if kind == "ols" else f"{shown}, on the scale of the link"
 
 
@@ -314,7 +351,7 @@ def why_not(fit: Fit) -> str:
     return ""
 
 
-# ---- the model and the data in words -------------------------------------------------------------------------------------
+# ---- the model and the data in words -----------------------------------------------------------------------
 
 
 def title(fit: Fit) -> str:
@@ -343,7 +380,10 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             yield model.label(p.parameter), f"{predictors}{link}"
         for name, value in model.fixed.items():
             limit = fit.certificate.boundary.get(name)
-            yield name, f"held at {value:g}" if limit is None else f"at its boundary, where the model is {limit}"
+            yield (
+                name,
+                f"held at {value:g}" if limit is None else f"at its boundary, where the model is {limit}",
+            )
         for name, column in model.encoder.extras.items():
             yield name, f"column {column}" if isinstance(column, str) else f"{column:g}"
     elif isinstance(model, Mixture):
@@ -352,7 +392,11 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             yield "components", f"{kinds.count(kind)} of {kind} ({_measure(model.measure)})"
     else:
         doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
-        own = "a likelihood of one's own" if isinstance(model, Custom) else f"a model of {plural(len(fit.theta), 'parameter')}"
+        own = (
+            "a likelihood of one's own"
+            if isinstance(model, Custom)
+            else f"a model of {plural(len(fit.theta), 'parameter')}"
+        )
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
@@ -369,7 +413,9 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
     for prior in fit.objective.priors:
         chosen, named = prior.prior, prior.prior.on
         shown = _short(
-            dataclasses.replace(chosen, on=None) if isinstance(named, (list, tuple)) and len(named) > NAMED else chosen
+            dataclasses.replace(chosen, on=None)
+            if isinstance(named, (list, tuple)) and len(named) > NAMED
+            else chosen
         )
         yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
 
@@ -402,12 +448,19 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         yield "data", source.frame.name + (", streamed" if source.streamed else "")
         kept = f"{plural(source.rows, 'row')} used"
         needs = f" in {join(list(encoder.required))}" if source.dropped and len(encoder.required) <= 6 else ""
-        dropped = f"{plural(source.dropped, 'row')} dropped for a missing value{needs}" if source.dropped else "no rows dropped"
+        dropped = (
+            f"{plural(source.dropped, 'row')} dropped for a missing value{needs}"
+            if source.dropped
+            else "no rows dropped"
+        )
         yield "rows", f"{kept}, {dropped}"
         if source.events:
             yield (
                 "events",
-                ", ".join(f"{count(n)} {SEEN[code]}" for code, n in sorted(source.events.items(), key=lambda e: e[0] != 1)),
+                ", ".join(
+                    f"{count(n)} {SEEN[code]}"
+                    for code, n in sorted(source.events.items(), key=lambda e: e[0] != 1)
+                ),
             )
         if encoder.weights is not None:
             yield "weights", f"column {encoder.weights}, frequencies that sum to {count(source.total)}"
@@ -415,7 +468,8 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
             shown = [f"{code} = {level}" for code, level in enumerate(encoder.response.levels[:8])]
             yield (
                 "response",
-                f"{encoder.response.expression}: {', '.join(shown)}" + (" …" if len(encoder.response.levels) > 8 else ""),
+                f"{encoder.response.expression}: {', '.join(shown)}"
+                + (" …" if len(encoder.response.levels) > 8 else ""),
             )
         return
     size = source.size
@@ -423,7 +477,9 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
     if is_drawn(source):
         yield (
             "data",
-            kind + (f" of {source.name}" if hasattr(source, "name") else "") + ", drawn from the model as it was trained",
+            kind
+            + (f" of {source.name}" if hasattr(source, "name") else "")
+            + ", drawn from the model as it was trained",
         )
         return
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
@@ -453,7 +509,7 @@ def _measure(measure: str) -> str:
     return {"mixed": "density with atoms"}.get(measure, f"probability {measure}")
 
 
-# ---- the estimates -------------------------------------------------------------------------------------------------------
+# ---- the estimates -----------------------------------------------------------------------------------------
 
 
 def _lines(fit: Fit, table: np.ndarray | None) -> list[Line]:
@@ -479,19 +535,25 @@ def constants(fit: Fit) -> list[bool]:
 def _constants(model: ModelLike, size: int) -> list[bool]:
     if isinstance(model, Mixture):
         own = (
-            _constants(c, len(names_of(c))) if isinstance(c, Regression) else [True] * len(names_of(c)) for c in model.components
+            _constants(c, len(names_of(c))) if isinstance(c, Regression) else [True] * len(names_of(c))
+            for c in model.components
         )
         return [True] * model.k + [each for part in own for each in part]
     if isinstance(model, Regression):
         return model.constants
     if isinstance(model, Custom):
         values = model.values()
-        return [type(c) is not Constraint for name, c in model.constraints.items() for _ in range(values[name].numel())]
+        return [
+            type(c) is not Constraint
+            for name, c in model.constraints.items()
+            for _ in range(values[name].numel())
+        ]
     return [False] * size
 
 
 def is_network(fit: Fit) -> bool:
-    """Whether θ is so large, and trained by stochastic ascent, that neither its entries nor another pass over the data are wanted unasked.
+    """Whether θ is so large, and trained by stochastic ascent, that neither its entries nor another pass over
+    the data are wanted unasked.
 
     So it is where the data were drawn from the model: another pass would play again.
     """
@@ -502,14 +564,20 @@ def is_network(fit: Fit) -> bool:
 def _tensors(fit: Fit) -> tuple[Block, ...]:
     """A network's θ: how many values, and between which they lie, tensor by tensor; of each term's model."""
     models = list({id(term.model): term.model for term in fit.objective.terms}.values())
-    return tuple(_tensors_of(model, "θ" if len(models) == 1 else f"θ of {type(model).__name__}") for model in models)
+    return tuple(
+        _tensors_of(model, "θ" if len(models) == 1 else f"θ of {type(model).__name__}") for model in models
+    )
 
 
 def _tensors_of(model: ModelLike, title: str) -> Block:
     every = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
-    if max((len(name) for name, _ in every), default=0) > LONG:  # what all names begin with is left out, up to a dot
+    if (
+        max((len(name) for name, _ in every), default=0) > LONG
+    ):  # what all names begin with is left out, up to a dot
         parts = [name.split(".") for name, _ in every]
-        shared = sum(itertools.accumulate((len(set(each)) == 1 for each in zip(*parts, strict=False)), operator.mul))
+        shared = sum(
+            itertools.accumulate((len(set(each)) == 1 for each in zip(*parts, strict=False)), operator.mul)
+        )
         every = [(".".join(part[shared:]), p) for part, (_, p) in zip(parts, every, strict=True)]
     shown = [Fold(name, p.numel(), float(p.min()), float(p.max()), "values") for name, p in every]
     if len(shown) > TENSORS:
@@ -517,7 +585,10 @@ def _tensors_of(model: ModelLike, title: str) -> Block:
         size, low, high = sum(f.size for f in rest), min(f.low for f in rest), max(f.high for f in rest)
         shown = [*shown[:TENSORS], Fold(f"{len(rest)} tensors more", size, low, high, "values")]
     return Block(
-        title, f"{count(sum(p.numel() for _, p in every))} values in {plural(len(every), 'tensor')}", False, tuple(shown)
+        title,
+        f"{count(sum(p.numel() for _, p in every))} values in {plural(len(every), 'tensor')}",
+        False,
+        tuple(shown),
     )
 
 
@@ -529,7 +600,9 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
             if p.size and not constant[p.start]:
                 items = tuple(_predictor_items(fit, p, lines, tested))
                 name = p.parameter if j == 0 and not p.spec.own_predictors else model.label(p.parameter)
-                yield Block(name, "" if str(p.spec.link) == "identity" else f"{p.spec.link} scale", True, items)
+                yield Block(
+                    name, "" if str(p.spec.link) == "identity" else f"{p.spec.link} scale", True, items
+                )
     else:
         items = tuple(_tensor_items(fit, lines, [not c for c in constant]))
         if items:
@@ -539,7 +612,9 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
         yield Block("other parameters", "on their own scale", False, left)
 
 
-def _predictor_items(fit: Fit, predictor: Predictor, lines: list[Line], tested: bool) -> Iterator[Line | Fold | Joint]:
+def _predictor_items(
+    fit: Fit, predictor: Predictor, lines: list[Line], tested: bool
+) -> Iterator[Line | Fold | Joint]:
     """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
     first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
     yield from _shortened(lines[predictor.start : first], "coefficients")
@@ -577,7 +652,11 @@ def _tensor_items(fit: Fit, lines: list[Line], wanted: list[bool]) -> Iterator[L
         return
     yield from folded[:LINES]
     rest = {item.name for item in folded[LINES:]}
-    yield _fold("the rest", [line for name, own in groups.items() for line in own if name in rest or line.name in rest], "values")
+    yield _fold(
+        "the rest",
+        [line for name, own in groups.items() for line in own if name in rest or line.name in rest],
+        "values",
+    )
 
 
 def _shortened(lines: list[Line], kind: str) -> Iterator[Line | Fold]:
@@ -591,7 +670,7 @@ def _fold(name: str, lines: list[Line], kind: str) -> Fold:
     return Fold(name, len(lines), min(values), max(values), kind)
 
 
-# ---- plain values --------------------------------------------------------------------------------------------------------
+# ---- plain values ------------------------------------------------------------------------------------------
 
 
 def _finite(value: Plain) -> Plain:

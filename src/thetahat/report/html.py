@@ -1,4 +1,5 @@
-"""The HTML report: one file that opens offline. Charts are inline SVG; no script, no font and no picture comes from anywhere else."""
+"""The HTML report: one file that opens offline. Charts are inline SVG; no script, no font and no picture
+comes from anywhere else."""
 
 from __future__ import annotations
 
@@ -34,7 +35,13 @@ from .pictures import grid
 if TYPE_CHECKING:
     from ..fit import Fit
 
-PALETTE = {"ink": plots.INK, "quiet": plots.QUIET, "grid": plots.GRID, "main": plots.MAIN, "second": plots.SECOND}
+PALETTE = {
+    "ink": plots.INK,
+    "quiet": plots.QUIET,
+    "grid": plots.GRID,
+    "main": plots.MAIN,
+    "second": plots.SECOND,
+}
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
 
 
@@ -51,15 +58,18 @@ def write(fit: Fit, path: Path) -> Path:
 
     Parameters
     ----------
-    path : of the file; one that stands there is replaced once the new one is complete
+    path
+        of the file; one that stands there is replaced once the new one is complete
 
     Returns
     -------
-    path
+    Path
+        path
 
     Raises
     ------
-    BadArgument : the folder does not exist, or the path is one
+    BadArgument
+        the folder does not exist, or the path is one
     """
     return written(page(fit), path)
 
@@ -69,13 +79,17 @@ def written(text: str, path: Path) -> Path:
 
     Raises
     ------
-    BadArgument : the folder does not exist, or the path is one
-    NotWritten : the disk is full
+    BadArgument
+        the folder does not exist, or the path is one
+    NotWritten
+        the disk is full
     """
     path = usable(path)
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which is no folder"
-        raise BadArgument(f"report({str(path)!r}): the path {reason}. Give the path of a file in a folder that exists.")
+        raise BadArgument(
+            f"report({str(path)!r}): the path {reason}. Give the path of a file in a folder that exists."
+        )
     return write_text(path, text)
 
 
@@ -130,7 +144,13 @@ def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:
     shape, levels = shape_of(fit.source), levels_of(fit.source)
     if not isinstance(fit.model, Draws) or shape is None or len(shape) != 2 or levels is None:
         return Figures()
-    return figures(lambda: [grid(fit.sample(20), shape, levels, columns=10).properties(title=alt.Title("drawn from the model"))])
+    return figures(
+        lambda: [
+            grid(fit.sample(20), shape, levels, columns=10).properties(
+                title=alt.Title("drawn from the model")
+            )
+        ]
+    )
 
 
 def fragment(facts: Facts) -> str:
@@ -162,7 +182,11 @@ def headline(facts: Facts) -> str:
             return f"On data held out it reached {said}, {where.removeprefix('reached ')}."
         found = words.join([f"{each.name} {each}" for each in facts.measured])
         return f"At the end: {found}; {where}." if found else f"A network, {where}."
-    each = f" ({words.number(facts.log_likelihood / facts.observations)} an observation)" if facts.observations > 0 else ""
+    each = (
+        f" ({words.number(facts.log_likelihood / facts.observations)} an observation)"
+        if facts.observations > 0
+        else ""
+    )
     return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
 
 
@@ -182,14 +206,24 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
     own = [(each.name, str(each), each.where) for each in facts.measured]
     if math.isnan(total):
         said = words.held_out(facts.certificate)
-        what = f"log {facts.measure} of {facts.units}" + ("" if facts.kind == "exact" else f", a {facts.kind}")
+        what = f"log {facts.measure} of {facts.units}" + (
+            "" if facts.kind == "exact" else f", a {facts.kind}"
+        )
         return own + ([("held out", said, what)] if said else [])
     without = "; the prior is not included" if any(label == "prior" for label, _ in facts.model) else ""
     kind = "" if facts.kind == "exact" else f" ({facts.kind})"
     measure = {"mixed": "density with atoms"}.get(facts.measure, facts.measure)
-    rows = [("log-likelihood", f"{words.nats(total)} nats", f"log {measure} of {facts.units}, summed{kind}{without}")]
+    rows = [
+        (
+            "log-likelihood",
+            f"{words.nats(total)} nats",
+            f"log {measure} of {facts.units}, summed{kind}{without}",
+        )
+    ]
     if n > 0:
-        rows.append(("per observation", f"{words.number(total / n, 5)} nats", f"over {words.count(n)} observations"))
+        rows.append(
+            ("per observation", f"{words.number(total / n, 5)} nats", f"over {words.count(n)} observations")
+        )
         rows.append(("", f"{words.number(total / n / math.log(2), 5)} bits", "the same in bits"))
     explained = {
         "AIC": "−2ℓ + 2p: twice the expected loss on new data, if the model is nearly true",
@@ -198,8 +232,14 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
         "TIC": "−2ℓ + 2 tr(K J⁻¹): AIC without assuming that the model is true",
     }
     if facts.excess is not None:
-        rows.append(("from the best", f"{words.number(facts.excess.value, 3)} nats an observation", str(facts.excess)))
-    return own + rows + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
+        rows.append(
+            ("from the best", f"{words.number(facts.excess.value, 3)} nats an observation", str(facts.excess))
+        )
+    return (
+        own
+        + rows
+        + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
+    )
 
 
 def versions() -> str:
@@ -212,13 +252,14 @@ def versions() -> str:
     return ", ".join(f"{name} {number}" for name, number in own)
 
 
-# ---- parts ---------------------------------------------------------------------------------------------------------------
+# ---- parts -------------------------------------------------------------------------------------------------
 
 
 def svg(chart: Chart, prefix: str) -> Markup:
     """A chart as an inline SVG of its own size that shrinks where it must.
 
-    It is parsed and written anew, so that it is well-formed; its identifiers are made unique by `prefix`; coordinates keep two decimals.
+    It is parsed and written anew, so that it is well-formed; its identifiers are made unique by `prefix`;
+    coordinates keep two decimals.
     """
     root = ET.fromstring(vl_convert.vegalite_to_svg(everywhere(plots.styled(chart, "transparent").to_dict())))
     for node in root.iter():
@@ -229,14 +270,19 @@ def svg(chart: Chart, prefix: str) -> Markup:
             if not name.startswith("aria-") and name != "role"
         }
         node.attrib = {
-            name: re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"url\(#", f"url(#{prefix}", value)) for name, value in kept.items()
+            name: re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"url\(#", f"url(#{prefix}", value))
+            for name, value in kept.items()
         }
         if "id" in node.attrib:
             node.attrib["id"] = prefix + node.attrib["id"]
     width = root.attrib.pop("width")
     for name in ("height", "version"):
         root.attrib.pop(name, None)
-    root.attrib |= {"style": f"width:{width}px", "role": "img", "aria-label": " ".join(str(chart.title.text).split())}
+    root.attrib |= {
+        "style": f"width:{width}px",
+        "role": "img",
+        "aria-label": " ".join(str(chart.title.text).split()),
+    }
     return Markup(ET.tostring(root, encoding="unicode"))
 
 
@@ -249,7 +295,9 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
-    out.tests |= {kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)}
+    out.tests |= {
+        kind.__name__.lower(): lambda item, kind=kind: isinstance(item, kind) for kind in (Line, Fold, Joint)
+    }
     out.filters |= {
         "cells": cells,
         "heads": heads,

@@ -1,4 +1,5 @@
-"""Charts of a fit, in one restrained style. Each is drawn from at most a few thousand points, and says so where it left some out."""
+"""Charts of a fit, in one restrained style. Each is drawn from at most a few thousand points, and says so
+where it left some out."""
 
 from __future__ import annotations
 
@@ -38,22 +39,27 @@ def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
 
     Parameters
     ----------
-    what : "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals" (quantile residuals against
-        the fitted mean, and their quantiles against the normal's), "profile" (profile log-likelihoods against their quadratics),
-        "trace" (the iterations)
+    what
+        "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals"
+        (quantile residuals against the fitted mean, and their quantiles against the normal's), "profile"
+        (profile log-likelihoods against their quadratics), "trace" (the iterations)
 
     Returns
     -------
-    An Altair chart.
+    alt.TopLevelMixin
+        An Altair chart.
 
     Raises
     ------
-    BadArgument : an unknown name, or a chart for which the model lacks what it needs (a mean, a cdf)
+    BadArgument
+        an unknown name, or a chart for which the model lacks what it needs (a mean, a cdf)
     """
     if what not in CHARTS:
         raise BadArgument(f"plot({what!r}) is not a chart. Accepted: {', '.join(map(repr, CHARTS))}.")
     panels = CHARTS[what](fit)
-    out: alt.TopLevelMixin = styled(panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels))))
+    out: alt.TopLevelMixin = styled(
+        panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(3, len(panels)))
+    )
     return out
 
 
@@ -80,7 +86,12 @@ def styled(chart: Chart, background: str = "white") -> Chart:
     return chart.configure(
         background=background,
         font=FONT,
-        padding={"left": 16, "right": 16, "top": 4, "bottom": 4},  # labels are measured in another font than they are drawn in
+        padding={
+            "left": 16,
+            "right": 16,
+            "top": 4,
+            "bottom": 4,
+        },  # labels are measured in another font than they are drawn in
         axis=alt.AxisConfig(**axis, **text),
         view=alt.ViewConfig(stroke=None),
         title=alt.TitleConfig(
@@ -100,11 +111,12 @@ def styled(chart: Chart, background: str = "white") -> Chart:
     )
 
 
-# ---- estimates -----------------------------------------------------------------------------------------------------------
+# ---- estimates ---------------------------------------------------------------------------------------------
 
 
 def estimates(fit: Fit) -> list[Chart]:
-    """Dots with their intervals. Intercepts and constants, which have scales of their own, stand in the table alone."""
+    """Dots with their intervals. Intercepts and constants, which have scales of their own, stand in the table
+    alone."""
     return [estimates_of(gather(fit))]
 
 
@@ -134,7 +146,11 @@ def estimates_of(facts: Facts) -> Chart:
     data[["low", "high"]] = data[["low", "high"]].astype(float).replace([math.inf, -math.inf], math.nan)
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
     base = alt.Chart(data).encode(y=y)
-    zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET, strokeDash=[3, 3]).encode(x=alt.X("zero:Q"))
+    zero = (
+        alt.Chart(pd.DataFrame({"zero": [0.0]}))
+        .mark_rule(color=QUIET, strokeDash=[3, 3])
+        .encode(x=alt.X("zero:Q"))
+    )
     dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
         x=alt.X("value:Q", title="estimate", scale=alt.Scale(zero=False))
     )
@@ -143,10 +159,12 @@ def estimates_of(facts: Facts) -> Chart:
         layers.append(base.mark_rule(color=MAIN, strokeWidth=2).encode(x="low:Q", x2="high:Q"))
     subtitle = "" if facts.without else f"{100 * facts.level:g}% intervals"
     heading = titled("Estimates", "; ".join(part for part in (subtitle, note) if part))
-    return alt.layer(*layers, dots).properties(width=WIDTH - 60, height=max(60, 22 * len(lines)), title=heading)
+    return alt.layer(*layers, dots).properties(
+        width=WIDTH - 60, height=max(60, 22 * len(lines)), title=heading
+    )
 
 
-# ---- calibration and residuals -------------------------------------------------------------------------------------------
+# ---- calibration and residuals -----------------------------------------------------------------------------
 
 
 def calibration(fit: Fit) -> list[Chart]:
@@ -157,13 +175,23 @@ def calibration(fit: Fit) -> list[Chart]:
     skewed = data["predicted"].min() >= 0 and data["predicted"].max() > 8 * data["predicted"].median()
     if skewed:
         data["low"] = data["low"].clip(lower=0.0)
-    ends = [float(data[["predicted", "observed", "low"]].min().min()), float(data[["predicted", "observed", "high"]].max().max())]
-    scale, note = alt.Scale(zero=False, type="sqrt" if skewed else "linear"), " (root scale)" if skewed else ""
-    x = alt.X("predicted:Q", title=f"predicted {what}{note}", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
+    ends = [
+        float(data[["predicted", "observed", "low"]].min().min()),
+        float(data[["predicted", "observed", "high"]].max().max()),
+    ]
+    scale, note = (
+        alt.Scale(zero=False, type="sqrt" if skewed else "linear"),
+        " (root scale)" if skewed else "",
+    )
+    x = alt.X(
+        "predicted:Q", title=f"predicted {what}{note}", scale=scale, axis=alt.Axis(grid=False, tickCount=6)
+    )
     line = alt.Chart(pd.DataFrame({"a": ends})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
     base = alt.Chart(data).encode(x=x)
     title, axis = f"observed {what}{note}", alt.Axis(tickCount=6)
-    rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(y=alt.Y("low:Q", title=title, scale=scale, axis=axis), y2="high:Q")
+    rules = base.mark_rule(color=MAIN, strokeWidth=2).encode(
+        y=alt.Y("low:Q", title=title, scale=scale, axis=axis), y2="high:Q"
+    )
     dots = base.mark_point(filled=True, size=55, color=MAIN, opacity=1).encode(
         y=alt.Y("observed:Q", title=title, scale=scale, axis=axis)
     )
@@ -189,11 +217,21 @@ def against_fitted(fitted: np.ndarray, values: np.ndarray) -> Chart:
     wide = low > 0 and high > 50 * low
     scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide)
     x = alt.X(
-        "fitted:Q", title="fitted mean" + (" (log scale)" if wide else ""), scale=scale, axis=alt.Axis(grid=False, tickCount=5)
+        "fitted:Q",
+        title="fitted mean" + (" (log scale)" if wide else ""),
+        scale=scale,
+        axis=alt.Axis(grid=False, tickCount=5),
     )
     y = alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7))
-    dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data))).encode(x=x, y=y)
-    layers: list[Chart] = [alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"), dots]
+    dots = (
+        alt.Chart(data)
+        .mark_circle(size=_size(len(data)), color=MAIN, opacity=_opacity(len(data)))
+        .encode(x=x, y=y)
+    )
+    layers: list[Chart] = [
+        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=QUIET).encode(y="zero:Q"),
+        dots,
+    ]
     if data["fitted"].nunique() >= 10:
         smooth = alt.Chart(data).transform_loess("fitted", "residual", bandwidth=0.6)
         layers.append(smooth.mark_line(color=SECOND, strokeWidth=2).encode(x=x, y=y))
@@ -211,24 +249,36 @@ def quantiles(values: np.ndarray) -> Chart:
     keep = np.unique(np.concatenate([middle, np.arange(min(n, 100)), np.arange(max(0, n - 100), n)]))
     data = pd.DataFrame({"normal": normal[keep], "residual": found[keep]})
     ends = float(data["normal"].max()) if n else 1.0
-    line = alt.Chart(pd.DataFrame({"a": [-ends, ends]})).mark_line(color=QUIET, strokeWidth=1).encode(x="a:Q", y="a:Q")
+    line = (
+        alt.Chart(pd.DataFrame({"a": [-ends, ends]}))
+        .mark_line(color=QUIET, strokeWidth=1)
+        .encode(x="a:Q", y="a:Q")
+    )
     dots = alt.Chart(data).mark_circle(size=_size(len(data)), color=MAIN, opacity=0.7)
     x = alt.X("normal:Q", title="quantile of the standard normal", axis=alt.Axis(grid=False, tickCount=7))
     dots = dots.encode(x=x, y=alt.Y("residual:Q", title="quantile residual", axis=alt.Axis(tickCount=7)))
     return alt.layer(line, dots).properties(
-        width=WIDTH, height=HEIGHT, title=titled("Residuals against the normal", "on the line if the model is true")
+        width=WIDTH,
+        height=HEIGHT,
+        title=titled("Residuals against the normal", "on the line if the model is true"),
     )
 
 
-# ---- profile -------------------------------------------------------------------------------------------------------------
+# ---- profile -----------------------------------------------------------------------------------------------
 
 
 def profile(fit: Fit, facts: Facts | None = None) -> list[Chart]:
-    """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald interval stands on."""
+    """Profile log-likelihoods of up to six parameters, slopes first, each against the quadratic that its Wald
+    interval stands on."""
     facts = gather(fit) if facts is None else facts
     if facts.without:
         raise BadArgument(f"there is no profile to draw. {facts.without}")
-    lines = [item for block in facts.blocks for item in block.items if isinstance(item, Line) and item.standard_error]
+    lines = [
+        item
+        for block in facts.blocks
+        for item in block.items
+        if isinstance(item, Line) and item.standard_error
+    ]
     lines.sort(key=lambda line: (line.name.split(": ")[-1] == "Intercept", line.z is None))
     return [profile_of(fit, line) for line in lines[:PROFILES]]
 
@@ -244,11 +294,17 @@ def profile_of(fit: Fit, line: Line) -> Chart:
         z = (link(value) - link(peak)) / (slope * (line.standard_error or math.nan))
     kinds = ["profile", "quadratic"]
     data = pd.DataFrame(
-        {"value": curve["value"].to_numpy(), kinds[0]: curve["log_likelihood"].to_numpy(), kinds[1]: (-0.5 * z**2).numpy()}
+        {
+            "value": curve["value"].to_numpy(),
+            kinds[0]: curve["log_likelihood"].to_numpy(),
+            kinds[1]: (-0.5 * z**2).numpy(),
+        }
     )
     long = data.melt("value", var_name="curve", value_name="nats")
     floor = float(data[kinds[0]].min())
-    x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=5))
+    x = alt.X(
+        "value:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(grid=False, tickCount=5)
+    )
     y = alt.Y(
         "nats:Q",
         title="nats below the maximum",
@@ -279,11 +335,12 @@ def link_of(fit: Fit, i: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda value: value
 
 
-# ---- trace ---------------------------------------------------------------------------------------------------------------
+# ---- trace -------------------------------------------------------------------------------------------------
 
 
 def trace(fit: Fit) -> list[Chart]:
-    """The objective at each step, and the Newton decrement where the solver has one; nats a term with their error if stochastic."""
+    """The objective at each step, and the Newton decrement where the solver has one; nats a term with their
+    error if stochastic."""
     if not fit.trace:
         raise BadArgument("this fit carries no trace: it was loaded, or solved in closed form.")
     steps = np.asarray(fit.trace, dtype=float)
@@ -292,28 +349,45 @@ def trace(fit: Fit) -> list[Chart]:
     data = pd.DataFrame(steps[keep, :3], columns=["step", "value", "error" if stochastic else "decrement"])
     data = data[np.isfinite(data["value"])]
     x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=7))
-    y = alt.Y("value:Q", title="nats a term" if stochastic else "nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    y = alt.Y(
+        "value:Q",
+        title="nats a term" if stochastic else "nats",
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=6),
+    )
     path = _path(data).encode(x=x, y=y)
     if stochastic:
         data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
         sure = data[np.isfinite(data["error"])]
-        band = alt.Chart(sure).mark_area(color=MAIN, opacity=0.2).encode(x=x, y=alt.Y("low:Q", title="nats a term"), y2="high:Q")
+        band = (
+            alt.Chart(sure)
+            .mark_area(color=MAIN, opacity=0.2)
+            .encode(x=x, y=alt.Y("low:Q", title="nats a term"), y2="high:Q")
+        )
         return [
             alt.layer(band, path).properties(
                 width=WIDTH, height=HEIGHT, title=titled("Iterations", "a band of one standard error")
             )
         ]
-    panels = [path.properties(width=WIDTH, height=HEIGHT, title=titled("Iterations", "objective at each step"))]
+    panels = [
+        path.properties(width=WIDTH, height=HEIGHT, title=titled("Iterations", "objective at each step"))
+    ]
     positive = data[np.isfinite(data["decrement"]) & (data["decrement"] > 0)]
     if len(positive) > 1:
-        y = alt.Y("decrement:Q", title="standard errors", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6))
+        y = alt.Y(
+            "decrement:Q",
+            title="standard errors",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(format=".0e", tickCount=6),
+        )
         heading = titled("Gap to the maximum", "Newton decrement λ, log scale")
         panels.append(_path(positive).encode(x=x, y=y).properties(width=WIDTH, height=HEIGHT, title=heading))
     return panels
 
 
 def measured(fit: Fit) -> list[Chart]:
-    """What a run measured along its run, a panel a quantity: training and greedy returns share one, and are named."""
+    """What a run measured along its run, a panel a quantity: training and greedy returns share one, and are
+    named."""
     lines = pd.DataFrame([line for line in fit.measured if "step" in line])
     x = "played" if "played" in lines else "step"
     panels: dict[str, list[str]] = {}
@@ -330,13 +404,17 @@ def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> C
         found = lines[[x, name]].rename(columns={x: "x", name: "value"}).assign(name=name.replace("_", " "))
         found["error"] = lines.get(f"{name}_error", math.nan)
         found = found[np.isfinite(found["value"].astype(float))]
-        parts.append(found.iloc[np.unique(np.linspace(0, len(found) - 1, min(len(found), POINTS)).round().astype(int))])
+        parts.append(
+            found.iloc[np.unique(np.linspace(0, len(found) - 1, min(len(found), POINTS)).round().astype(int))]
+        )
     data = pd.concat(parts)
     data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
     shown = [name.replace("_", " ") for name in names]
     legend = alt.Legend(symbolType="stroke", symbolOpacity=1, columnPadding=24) if len(shown) > 1 else None
     colour = alt.Color("name:N", scale=alt.Scale(domain=shown, range=[MAIN, SECOND, QUIET]), legend=legend)
-    across = alt.X("x:Q", title="steps played" if x == "played" else "step", axis=alt.Axis(grid=False, tickCount=5))
+    across = alt.X(
+        "x:Q", title="steps played" if x == "played" else "step", axis=alt.Axis(grid=False, tickCount=5)
+    )
     y = alt.Y("value:Q", title=quantity, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
     layers: list[Chart] = [alt.Chart(data).mark_line(strokeWidth=2).encode(x=across, y=y, color=colour)]
     sure = data[np.isfinite(data["error"].astype(float))]
@@ -354,7 +432,7 @@ def _path(data: pd.DataFrame) -> alt.Chart:
     return out
 
 
-# ---- parts ---------------------------------------------------------------------------------------------------------------
+# ---- parts -------------------------------------------------------------------------------------------------
 
 
 def titled(text: str, subtitle: str = "") -> alt.TitleParams:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 
 def python(fit: Fit) -> str:
-    """The Python call. What has no name (a frame in memory, a model of one's own) has the name of its kind there.
+    """The Python call. What has no name (a frame in memory, a model of one's own) has the name of its kind
+    there.
 
+    Examples
+    --------
     >>> from thetahat import fit
     >>> print(python(fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]})))
     import thetahat as th
@@ -47,7 +50,9 @@ def python(fit: Fit) -> str:
     if call.get("weights"):
         arguments.append(f"weights={_quoted(call['weights'])}")
     weighting = fit.objective.terms[0].weights
-    if isinstance(weighting, Probability) or (isinstance(weighting, Importance) and isinstance(weighting.ratio, str)):
+    if isinstance(weighting, Probability) or (
+        isinstance(weighting, Importance) and isinstance(weighting.ratio, str)
+    ):
         arguments.append(f"weights={written(weighting, 'th.weights.')}")
     priors = [written(prior.prior, "th.priors.") for prior in fit.objective.priors]
     if priors:
@@ -57,7 +62,10 @@ def python(fit: Fit) -> str:
     if call.get("missing", "drop") != "drop":
         arguments.append(f"missing={_quoted(call['missing'])}")
     arguments += ["trusted=True"] if call.get("trusted") else []
-    arguments += [f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}" for name, v in (call.get("parameters") or {}).items()]
+    arguments += [
+        f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}"
+        for name, v in (call.get("parameters") or {}).items()
+    ]
     kind, by = fit._errors
     arguments += [f"covariance={_quoted(kind)}"] if kind is not None else []
     arguments += [f"by={_quoted(by) if isinstance(by, str) else list(by)}"] if by is not None else []
@@ -75,8 +83,11 @@ def _python(called: str, parts: list[str]) -> str:
 def command(fit: Fit) -> str:
     """The command line that was given, or that would do the same.
 
-    Empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a solver.
+    Empty where there is none: a model of one's own, a prior on a list of names, a family with settings, a
+    solver.
 
+    Examples
+    --------
     >>> from thetahat import fit, priors
     >>> command(fit("y ~ x", {"y": [0, 1, 0, 1], "x": [0.0, 1.0, 2.0, 3.0]}, "bernoulli", prior=priors.Normal(2.5)))
     "thetahat fit 'y ~ x' data.csv --family bernoulli --prior normal:2.5"
@@ -87,7 +98,14 @@ def command(fit: Fit) -> str:
         return out
     priors = [_prior(prior.prior) for prior in fit.objective.priors]
     weighted = fit.objective.terms[0].weights is not None
-    if "formula" not in call or call.get("trusted") or _solver(fit) or not all(priors) or weighted or fit.robust is not None:
+    if (
+        "formula" not in call
+        or call.get("trusted")
+        or _solver(fit)
+        or not all(priors)
+        or weighted
+        or fit.robust is not None
+    ):
         return ""
     named = family(fit.model.family).strip('"')
     if named.startswith("th."):
@@ -116,13 +134,19 @@ def _prior(prior: Any) -> str:
     if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
         return ""
     settings = list(fields_of(prior).items())
-    rest = [f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0]
-    return ":".join([names[type(prior)], repr(prior.scale), *rest, *([f"on={prior.on}"] if prior.on is not None else [])])
+    rest = [
+        f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0
+    ]
+    return ":".join(
+        [names[type(prior)], repr(prior.scale), *rest, *([f"on={prior.on}"] if prior.on is not None else [])]
+    )
 
 
 def family(chosen: Family) -> str:
     """A family as an argument: its name where all its settings stand at their defaults, else the object.
 
+    Examples
+    --------
     >>> from thetahat import families
     >>> family(families.get("zero_inflated(poisson)")), family(families.Bernoulli(link="probit"))
     ('"zero_inflated(poisson)"', 'th.families.Bernoulli(link="probit")')

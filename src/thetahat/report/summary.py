@@ -1,4 +1,5 @@
-"""Summary: the fit on one screen, in plain text, in colour, as HTML, as plain values. One layout, four faces."""
+"""Summary: the fit on one screen, in plain text, in colour, as HTML, as plain values. One layout, four
+faces."""
 
 from __future__ import annotations
 
@@ -39,16 +40,26 @@ class Summary:
 
     Parameters
     ----------
-    fit : a Fit
-    level : of the intervals, between 0 and 1
-    covariance, by : of the standard errors, as in `Fit.covariance`
+    fit
+        a Fit
+    level
+        of the intervals, between 0 and 1
+    covariance, by
+        of the standard errors, as in `Fit.covariance`
 
     Raises
     ------
-    BadArgument : as `Fit.covariance` and `Fit.intervals` do
+    BadArgument
+        as `Fit.covariance` and `Fit.intervals` do
     """
 
-    def __init__(self, fit: Fit, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None):
+    def __init__(
+        self,
+        fit: Fit,
+        level: float = 0.95,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ):
         self.facts = gather(fit, level=level, covariance=covariance, by=by)
 
     def __str__(self) -> str:
@@ -61,7 +72,9 @@ class Summary:
         from rich.text import Text
 
         for row in layout(self.facts, min(WIDTH, max(72, options.max_width))):
-            yield Text.assemble(*((text, STYLES[style]) for text, style in row), no_wrap=True, overflow="ellipsis")
+            yield Text.assemble(
+                *((text, STYLES[style]) for text, style in row), no_wrap=True, overflow="ellipsis"
+            )
 
     def _repr_html_(self) -> str:
         from .html import fragment
@@ -89,9 +102,13 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
     if facts.without:
         yield from _wrapped(facts.without, "dim", width)
     else:
-        yield from _wrapped(f"Standard errors: {facts.errors}. Intervals and p: {facts.reference}.", "dim", width)
+        yield from _wrapped(
+            f"Standard errors: {facts.errors}. Intervals and p: {facts.reference}.", "dim", width
+        )
     if facts.lines and any(block.folded for block in facts.blocks):
-        yield from _wrapped("Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width)
+        yield from _wrapped(
+            "Every estimate: fit.estimates, fit.standard_errors(), fit.intervals().", "dim", width
+        )
     yield [("", "")]
     yield from _scores(facts, width)
     if facts.excess is not None:
@@ -111,7 +128,11 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         elif not facts.measured:
             yield [("fit.score(data) gives its score.", "dim")]
         return
-    each = f", {number(facts.log_likelihood / facts.observations)} an observation" if facts.observations > 0 else ""
+    each = (
+        f", {number(facts.log_likelihood / facts.observations)} an observation"
+        if facts.observations > 0
+        else ""
+    )
     what = f"  ({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
     yield [("log-likelihood  ", "label"), (f"{nats(facts.log_likelihood)} nats", ""), (what, "dim")]
     if facts.criteria:
@@ -121,7 +142,8 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         yield row
     if facts.counted is not None:
         yield from _wrapped(
-            f"AIC, AICc and BIC count {number(facts.counted)} effective parameters: under the prior, tr((J + P)⁻¹J).",
+            f"AIC, AICc and BIC count {number(facts.counted)} effective parameters: under the prior, tr((J + "
+            "P)⁻¹J).",
             "dim",
             width,
         )
@@ -133,7 +155,9 @@ def _article(measure: str) -> str:
 
 def _certificate(facts: Facts, width: int) -> Iterator[Row]:
     c = facts.certificate
-    yield from _wrapped(verdict(c), "good" if c.ok and c.status != "stochastic" else "" if c.ok else "bad", width)
+    yield from _wrapped(
+        verdict(c), "good" if c.ok and c.status != "stochastic" else "" if c.ok else "bad", width
+    )
     for text in explained(c):
         yield from _wrapped(text, "", width)
 
@@ -159,7 +183,7 @@ def _cut(name: str, width: int) -> str:
     return f"{name[:left]}…{name[len(name) - (width - 1 - left) :]}"
 
 
-# ---- the table -----------------------------------------------------------------------------------------------------------
+# ---- the table ---------------------------------------------------------------------------------------------
 
 
 class _Cells:
@@ -172,7 +196,9 @@ class _Cells:
         table = [cells(line) for line in lines]
         self.heads = heads(facts)[: self.columns]
         self.parts = [_extent([row[j] for row in table]) for j in range(self.columns)]
-        self.widths = [max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)]
+        self.widths = [
+            max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)
+        ]
         room = width - 2 - sum(w + len(GAP) for w in self.widths)
         names = [item.name for block in facts.blocks for item in block.items if not isinstance(item, Fold)]
         titles = [len(block.title) + len(block.note) + 2 for block in facts.blocks]
@@ -183,7 +209,9 @@ class _Cells:
         title = _cut(block.title, self.name)
         note = f", {block.note}" if block.note and len(title) + len(block.note) + 4 <= self.name + 2 else ""
         columns = self.columns if block.tested else min(self.columns, 4)
-        shown = "".join(GAP + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False))
+        shown = "".join(
+            GAP + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False)
+        )
         return [(title, "block"), (note.ljust(self.name + 2 - len(title)), "dim"), (shown, "head")]
 
     def row(self, item: Line | Fold | Joint, tested: bool) -> Iterator[Row]:

@@ -16,6 +16,8 @@ ABSENT = "—"
 def number(x: float | None, digits: int = 4) -> str:
     """x to so many significant digits; a power of ten where it is very small or very large.
 
+    Examples
+    --------
     >>> number(-0.0123456), number(1234567.0), number(6.6e-30, 2)
     ('−0.01235', '1,234,567', '6.6e−30')
     """
@@ -32,6 +34,8 @@ def number(x: float | None, digits: int = 4) -> str:
 def minuses(text: str) -> str:
     """Every sign of a number in a text as a minus; dashes within words and dates stay.
 
+    Examples
+    --------
     >>> minuses("slope -0.2322, 5.1e-26 nats, hh-rlhf, CartPole-v1, 1965-69")
     'slope −0.2322, 5.1e−26 nats, hh-rlhf, CartPole-v1, 1965-69'
     """
@@ -41,6 +45,8 @@ def minuses(text: str) -> str:
 def count(x: float) -> str:
     """A number of things: whole where it is whole.
 
+    Examples
+    --------
     >>> count(32.0), count(20190), count(12.5)
     ('32', '20,190', '12.5')
     """
@@ -49,6 +55,8 @@ def count(x: float) -> str:
 
 def plural(n: float, one: str, many: str | None = None) -> str:
     """
+    Examples
+    --------
     >>> plural(1, "row"), plural(2000, "row")
     ('1 row', '2,000 rows')
     """
@@ -56,8 +64,11 @@ def plural(n: float, one: str, many: str | None = None) -> str:
 
 
 def nats(x: float) -> str:
-    """A log-likelihood: four decimals, so that differences of a ten-thousandth show; fewer where the sum is large.
+    """A log-likelihood: four decimals, so that differences of a ten-thousandth show; fewer where the sum is
+    large.
 
+    Examples
+    --------
     >>> nats(-12.889634222), nats(-1234567.891)
     ('−12.8896', '−1,234,567.89')
     """
@@ -69,6 +80,8 @@ def nats(x: float) -> str:
 def probability(p: float | None) -> str:
     """A p-value: four decimals, or a power of ten below 10⁻⁴.
 
+    Examples
+    --------
     >>> probability(0.02534), probability(2.31e-7), probability(0.0)
     ('0.0253', '2.3e−07', '<1e−300')
     """
@@ -87,8 +100,11 @@ def statistic(z: float | None) -> str:
 
 
 def places(standard_error: float | None, digits: int = 4) -> int | None:
-    """How many decimals an estimate is worth: those of its standard error's `digits` significant ones. None: a power of ten instead.
+    """How many decimals an estimate is worth: those of its standard error's `digits` significant ones. None:
+    a power of ten instead.
 
+    Examples
+    --------
     >>> places(1.2629), places(0.00012), places(4.2e-9)
     (3, 7, None)
     """
@@ -109,13 +125,15 @@ def fixed(x: float | None, decimals: int | None) -> str:
 
 def join(parts: Sequence[str], last: str = " and ") -> str:
     """
+    Examples
+    --------
     >>> join(["a", "b", "c"])
     'a, b and c'
     """
     return ", ".join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else "".join(parts)
 
 
-# ---- the certificate -----------------------------------------------------------------------------------------------------
+# ---- the certificate ---------------------------------------------------------------------------------------
 
 
 def work(certificate: Certificate) -> str:
@@ -128,6 +146,8 @@ def work(certificate: Certificate) -> str:
 def verdict(certificate: Certificate) -> str:
     """The certificate in one plain sentence.
 
+    Examples
+    --------
     >>> verdict(Certificate("certified maximum", nats=3e-20, standard_errors=1e-9, concave=True, steps=6, passes=8))
     'Certified global maximum: gap to the maximum 3.0e−20 nats, 1.0e−09 standard errors (6 steps, 8 passes over the data).'
     """
@@ -143,12 +163,17 @@ def verdict(certificate: Certificate) -> str:
     }.get(c.status, c.status.capitalize())
     parts = []
     if c.status in ("certified maximum", "boundary") and c.nats is not None and c.standard_errors is not None:
-        parts.append(f"gap to the maximum {number(c.nats, 2)} nats, {number(c.standard_errors, 2)} standard errors")
+        parts.append(
+            f"gap to the maximum {number(c.nats, 2)} nats, {number(c.standard_errors, 2)} standard errors"
+        )
     if c.trend is not None:
         first, best, error = c.trend
         known = f" (standard error {number(error, 2)})" if math.isfinite(error) else ""
         parts.append(f"held-out {number(first)} → {number(best)} nats a term{known}")
-    parts += [f"{parameter} is at its boundary, where the model is {limit}" for parameter, limit in c.boundary.items()]
+    parts += [
+        f"{parameter} is at its boundary, where the model is {limit}"
+        for parameter, limit in c.boundary.items()
+    ]
     took = work(c)
     return head + (": " if parts else "") + "; ".join(parts) + (f" ({took})" if took else "") + "."
 
@@ -157,7 +182,8 @@ def meaning(certificate: Certificate) -> str:
     """What the status says of θ̂, for a reader who has not met a certificate before."""
     c = certificate
     decrement = (
-        "The distances are those of the quadratic model at θ̂: λ = √(gᵀJ⁻¹g) standard errors, from the gradient g and the information J "
+        "The distances are those of the quadratic model at θ̂: λ = √(gᵀJ⁻¹g) standard errors, from the "
+        "gradient g and the information J "
         "of the whole data, and λ²/2 nats."
     )
     if c.status == "certified maximum" and c.zeros is not None:
@@ -174,15 +200,18 @@ def meaning(certificate: Certificate) -> str:
         return "log p is concave in θ, so no other θ makes these data more probable. " + decrement
     if c.status == "certified maximum":
         return (
-            "The gradient vanishes and the information is positive definite: no θ nearby makes these data more probable. "
-            "log p is not known to be concave in θ, so a higher maximum elsewhere is not excluded. " + decrement
+            "The gradient vanishes and the information is positive definite: no θ nearby makes these data "
+            "more probable. "
+            "log p is not known to be concave in θ, so a higher maximum elsewhere is not excluded. "
+            + decrement
         )
     return {
         "boundary": "The likelihood rises up to the end of a parameter's range. Standard errors and intervals of that parameter do not "
         "have their usual meaning there; those of the others are the simpler model's."
         if c.boundary
         else "The likelihood rises up to the edge of the coefficients that give every row parameters in their ranges: the multipliers say "
-        "by how much, in nats for each unit of the linear predictor. On the edge the estimates have no standard errors.",
+        "by how much, in nats for each unit of the linear predictor. On the edge the estimates have no "
+        "standard errors.",
         "stationary point": "The gradient vanishes, but the information is not positive definite: θ̂ may be a saddle, or a maximum so flat "
         "that float64 cannot tell.",
         "flat direction": "Along that direction, every θ makes the data equally probable. Sums that do not move along it (predictions for "
@@ -200,7 +229,9 @@ def advice(certificate: Certificate) -> str:
     """What to do if the answer is not certified; empty if it is."""
     if certificate.advice:
         return certificate.advice
-    named = sorted({name for direction in certificate.directions for name in direction if name != "Intercept"})
+    named = sorted(
+        {name for direction in certificate.directions for name in direction if name != "Intercept"}
+    )
     those = join(named[:4], " or ") if 0 < len(named) <= 4 else "one of the columns that take part"
     return {
         "boundary": "Report the simpler model, or test for it with the boundary's own reference distribution.",
@@ -216,8 +247,11 @@ def advice(certificate: Certificate) -> str:
 
 
 def explained(certificate: Certificate, most: int = 8) -> list[str]:
-    """What stands below the verdict: the solver's own account where there is one, else directions, rows and what to do.
+    """What stands below the verdict: the solver's own account where there is one, else directions, rows and
+    what to do.
 
+    Examples
+    --------
     >>> explained(Certificate("flat direction", directions=({"x": 1.0, "z": -1.0},)))
     ['Direction: 1·x − 1·z.', 'Drop x or z, or put a prior on it (prior=th.priors.Normal(2.5)).']
     """

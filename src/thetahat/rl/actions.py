@@ -1,14 +1,18 @@
-"""What a policy chooses: the distribution of an action whose parameters a network gives, for each kind of action space.
+"""What a policy chooses: the distribution of an action whose parameters a network gives, for each kind of
+action space.
 
     Discrete         π(a) = softmax(f)_a                                  f (…, K)
     MultiDiscrete    π(a) = Π_j softmax(f_j)_{a_j}                        f (…, Σ K_j)
     SquashedNormal   a = c + h ∘ tanh u,  u ~ Normal(m, e^s)              f = (m, s), (…, 2k);   c, h: middle and half-width of the box
 
-What is recorded of a squashed action is u: at the edge of the box tanh has no inverse in finite precision. Its density is that of a,
+What is recorded of a squashed action is u: at the edge of the box tanh has no inverse in finite precision.
+Its density is that of a,
 
     log π(a) = Σ_j log Normal(u_j | m_j, e^{s_j}) − log h_j − log(1 − tanh² u_j)
 
-Source: Haarnoja et al. (2018), Soft actor-critic, appendix C (the squashed normal).
+References
+----------
+Haarnoja et al. (2018), Soft actor-critic, appendix C (the squashed normal).
 """
 
 from __future__ import annotations
@@ -58,7 +62,10 @@ class MultiDiscrete:
         self.outputs = sum(self.sizes)
 
     def log_prob(self, f: Tensor, action: Tensor) -> Tensor:
-        each = [Discrete(part.shape[-1]).log_prob(part, action[..., j]) for j, part in enumerate(f.split(self.sizes, -1))]
+        each = [
+            Discrete(part.shape[-1]).log_prob(part, action[..., j])
+            for j, part in enumerate(f.split(self.sizes, -1))
+        ]
         return torch.stack(each).sum(0)
 
     def draw(self, f: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -76,9 +83,14 @@ class SquashedNormal:
 
     Parameters
     ----------
-    low, high : edges, (k,) or of the action's shape
-    dtype : of the actions that are sent, which lie within the edges in that type's own numbers (float32(0.1) is more than 0.1)
+    low, high
+        edges, (k,) or of the action's shape
+    dtype
+        of the actions that are sent, which lie within the edges in that type's own numbers (float32(0.1) is
+        more than 0.1)
 
+    Examples
+    --------
     >>> box = SquashedNormal([-2.0], [2.0])
     >>> u = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None]
     >>> a = 2 * torch.tanh(u[:, 0])
@@ -91,8 +103,12 @@ class SquashedNormal:
 
     def __init__(self, low: Data, high: Data, dtype: np.typing.DTypeLike = np.float32):
         self.low, self.high = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (low, high))
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
-            raise BadArgument(f"actions between {self.low} and {self.high}. Accepted: a box with finite edges, low < high.")
+        if not (
+            np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()
+        ):
+            raise BadArgument(
+                f"actions between {self.low} and {self.high}. Accepted: a box with finite edges, low < high."
+            )
         self.shape = np.asarray(low).shape
         self.outputs = 2 * len(self.low)
         self.dtype = np.dtype(dtype)
@@ -134,16 +150,27 @@ def actions_of(space: Space) -> Actions:
 
     Raises
     ------
-    BadArgument : a space that no distribution here covers
+    BadArgument
+        a space that no distribution here covers
     """
     kind = type(space).__name__
     if kind == "Discrete" and int(space.start) == 0:
         return Discrete(int(space.n))
-    if kind == "MultiDiscrete" and np.asarray(space.nvec).ndim == 1 and not np.any(getattr(space, "start", 0)):
+    if (
+        kind == "MultiDiscrete"
+        and np.asarray(space.nvec).ndim == 1
+        and not np.any(getattr(space, "start", 0))
+    ):
         return MultiDiscrete(space.nvec)
-    if kind == "Box" and np.isfinite(space.low).all() and np.isfinite(space.high).all() and space.dtype.kind == "f":
+    if (
+        kind == "Box"
+        and np.isfinite(space.low).all()
+        and np.isfinite(space.high).all()
+        and space.dtype.kind == "f"
+    ):
         return SquashedNormal(space.low, space.high, space.dtype)
     raise BadArgument(
-        f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0 (Rollouts(…).actions does, whatever the "
+        f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0 "
+        "(Rollouts(…).actions does, whatever the "
         "environment's), a Box of floats with finite edges."
     )

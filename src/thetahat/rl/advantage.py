@@ -1,12 +1,17 @@
-"""Advantages as weights: how much better an action turned out than what its state promised. A2C and PPO are likelihoods weighted by them.
+"""Advantages as weights: how much better an action turned out than what its state promised. A2C and PPO are
+likelihoods weighted by them.
 
     δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
     A_t = δ_t + γ λ (1 − ended_t) A_{t+1}  =  Σ_{k≥0} (γλ)^k δ_{t+k}  to the end of the episode,      G_t = A_t + V(s_t)
 
-An episode that was only cut off is followed by V(s') of the state in which it was; one that terminated is followed by nothing.
+An episode that was only cut off is followed by V(s') of the state in which it was; one that terminated is
+followed by nothing.
 
-Source: Schulman et al. (2016), High-dimensional continuous control using generalized advantage estimation; Schulman et al. (2017), Proximal
-policy optimization algorithms; Pardo et al. (2018), Time limits in reinforcement learning.
+References
+----------
+Schulman et al. (2016), High-dimensional continuous control using generalized advantage estimation; Schulman
+et al. (2017), Proximal policy optimization algorithms; Pardo et al. (2018), Time limits in reinforcement
+learning.
 """
 
 from __future__ import annotations
@@ -29,14 +34,19 @@ from ..types import Plain
 
 @dataclass(frozen=True)
 class GAE:
-    """Generalised advantage estimates, by the value function as it stands when a pass is drawn: `Rollouts(…, advantage=GAE(value))`.
+    """Generalised advantage estimates, by the value function as it stands when a pass is drawn: `Rollouts(…,
+    advantage=GAE(value))`.
 
     Parameters
     ----------
-    value : a `rl.Value`: V(s) = value.of(s, shape)
-    discount : γ in [0, 1]
-    gae_lambda : λ in [0, 1]; 1: returns less V; 0: one step
-    normalise : A less its mean, by its standard deviation, both over all of the pass
+    value
+        a `rl.Value`: V(s) = value.of(s, shape)
+    discount
+        γ in [0, 1]
+    gae_lambda
+        λ in [0, 1]; 1: returns less V; 0: one step
+    normalise
+        A less its mean, by its standard deviation, both over all of the pass
 
     Returns
     -------
@@ -50,7 +60,9 @@ class GAE:
 
     def __post_init__(self) -> None:
         if not (0 <= self.discount <= 1 and 0 <= self.gae_lambda <= 1):
-            raise BadArgument(f"discount={self.discount}, gae_lambda={self.gae_lambda}. Accepted: numbers in [0, 1].")
+            raise BadArgument(
+                f"discount={self.discount}, gae_lambda={self.gae_lambda}. Accepted: numbers in [0, 1]."
+            )
         if not isinstance(self.value, ValuesStates):
             raise BadArgument(f"GAE(value): received {type(self.value).__name__}. Accepted: a rl.Value.")
 
@@ -68,8 +80,12 @@ class GAE:
         last[:, -1] = True
         if played.shape[1] > 1:
             last[:, :-1] |= played[:, :-1] & ~played[:, 1:]
-        beyond[last] = self.value.of(batch["next"][torch.from_numpy(last)], (int(last.sum()),)).double().numpy()
-        delta = np.where(played, batch["reward"].numpy() + self.discount * np.where(terminated, 0.0, beyond) - V, 0.0)
+        beyond[last] = (
+            self.value.of(batch["next"][torch.from_numpy(last)], (int(last.sum()),)).double().numpy()
+        )
+        delta = np.where(
+            played, batch["reward"].numpy() + self.discount * np.where(terminated, 0.0, beyond) - V, 0.0
+        )
         keep = self.discount * self.gae_lambda * (played & ~ended)
         A, ahead = np.empty_like(delta), np.zeros(len(delta))
         for t in range(delta.shape[1] - 1, -1, -1):
@@ -86,15 +102,19 @@ class GAE:
 
 @dataclass(frozen=True)
 class Advantage:
-    """A2C's weight: w = A − c log π(a | s), the advantage that was found when the data were drawn, and a bonus for entropy.
+    """A2C's weight: w = A − c log π(a | s), the advantage that was found when the data were drawn, and a
+    bonus for entropy.
 
     E ∇ Σ w log π  with  −c log π  in w is the gradient of c · entropy, where the data are the policy's own.
 
     Parameters
     ----------
-    entropy_coef : c ≥ 0
+    entropy_coef
+        c ≥ 0
 
-    Source: Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
+    References
+    ----------
+    Mnih et al. (2016), Asynchronous methods for deep reinforcement learning.
     """
 
     entropy_coef: float = 0.0
@@ -115,15 +135,22 @@ class Clipped:
         w = ρ A · 1[not (A > 0 and ρ > 1 + ε)] · 1[not (A < 0 and ρ < 1 − ε)] − c ρ log π,      ρ = π(a | s) / π_played(a | s)
         ∇ Σ min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) = Σ w ∇ log π                                          (c = 0)
 
+    Reads "advantage" and "log_prob" of the batch. A weight beyond the numbers of its type (ρ = e^{89} in
+    float32) is the largest of them.
+
     Parameters
     ----------
-    clip_coef : ε > 0
-    entropy_coef : c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
+    clip_coef
+        ε > 0
+    entropy_coef
+        c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
 
-    Reads "advantage" and "log_prob" of the batch. A weight beyond the numbers of its type (ρ = e^{89} in float32) is the largest of them.
+    References
+    ----------
+    Schulman et al. (2017), Proximal policy optimization algorithms, eq. 7.
 
-    Source: Schulman et al. (2017), Proximal policy optimization algorithms, eq. 7.
-
+    Examples
+    --------
     >>> batch = Batch({"advantage": torch.tensor([1.0, 1.0, -1.0]), "log_prob": torch.zeros(3)})
     >>> Clipped(0.2)(batch, torch.tensor([0.1, 0.3, 0.3]))
     tensor([ 1.1052,  0.0000, -1.3499])
@@ -135,25 +162,32 @@ class Clipped:
     def __post_init__(self) -> None:
         if not self.clip_coef > 0 or not 0 <= self.entropy_coef < math.inf:
             raise BadArgument(
-                f"clip_coef={self.clip_coef}, entropy_coef={self.entropy_coef}. Accepted: clip_coef > 0, entropy_coef of 0 or more."
+                f"clip_coef={self.clip_coef}, entropy_coef={self.entropy_coef}. Accepted: clip_coef > 0, "
+                "entropy_coef of 0 or more."
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         A = _advantage(batch, self)
         if "log_prob" not in batch:
             raise BadArgument(
-                "Clipped needs the log π of the policy that played, 'log_prob', in the batch: rl.Rollouts gives it."
+                "Clipped needs the log π of the policy that played, 'log_prob', in the batch: rl.Rollouts "
+                "gives it."
             )
         ratio = bounded(torch.exp(log_prob - batch["log_prob"]))
         clipped = ((A > 0) & (ratio > 1 + self.clip_coef)) | ((A < 0) & (ratio < 1 - self.clip_coef))
         w = torch.where(clipped, 0.0, bounded(ratio * A))
-        return bounded(w - self.entropy_coef * torch.where(ratio == 0, 0.0, ratio * log_prob)) if self.entropy_coef else w
+        return (
+            bounded(w - self.entropy_coef * torch.where(ratio == 0, 0.0, ratio * log_prob))
+            if self.entropy_coef
+            else w
+        )
 
 
 def _advantage(batch: Batch, of: Any) -> Tensor:
     if "advantage" not in batch:
         raise BadArgument(
-            f"{type(of).__name__} weighs terms by their advantage, and the batch has none: rl.Rollouts(…, advantage=rl.GAE(value))."
+            f"{type(of).__name__} weighs terms by their advantage, and the batch has none: rl.Rollouts(…, "
+            "advantage=rl.GAE(value))."
         )
     out: Tensor = batch["advantage"]
     return out

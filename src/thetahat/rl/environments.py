@@ -1,12 +1,16 @@
-"""Environments: several of one kind, stepped side by side, as transitions that mean the same whatever gymnasium's autoreset does.
+"""Environments: several of one kind, stepped side by side, as transitions that mean the same whatever
+gymnasium's autoreset does.
 
-gymnasium (1.0 and later) begins a new episode by itself in one of three ways; a transition (s, a, r, s', ended) is the same in all of them:
+gymnasium (1.0 and later) begins a new episode by itself in one of three ways; a transition (s, a, r, s',
+ended) is the same in all of them:
 
     next step    the step after an end ignores its action and gives the first state of a new episode: that step is no transition, count 0
     same step    the state that comes with an end is already the new episode's; s' is in info["final_obs"]
     disabled     nothing happens by itself: those that ended are reset here
 
-Source: Towers et al. (2024), Gymnasium: a standard interface for reinforcement learning environments.
+References
+----------
+Towers et al. (2024), Gymnasium: a standard interface for reinforcement learning environments.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ Array = np.ndarray
 class Transition:
     """One step of every environment, (B, …). `count` is 0 where nothing was done but to begin a new episode.
 
-    terminated : the environment has ended, nothing can follow; truncated : it was only cut off, and rewards would have followed
+    terminated : the environment has ended, nothing can follow; truncated : it was only cut off, and rewards
+    would have followed
     """
 
     state: Array
@@ -47,27 +52,38 @@ class Transition:
 class Environments:
     """So many environments of one kind.
 
+    `state` is what the environments now show, (B, …): of a Box numbers, floating whatever the Box's type; of
+    a Discrete 0 … S − 1. `actions` is the space of one environment's actions as they are given here: a
+    Discrete space that begins elsewhere is numbered from 0.
+
     Parameters
     ----------
-    environment : a name that gymnasium knows, or a function that makes one
-    num_envs : B, environments side by side
-    settings : handed to gymnasium.make_vec (to the function)
-
-    `state` is what the environments now show, (B, …): of a Box numbers, floating whatever the Box's type; of a Discrete 0 … S − 1. `actions` is the
-    space of one environment's actions as they are given here: a Discrete space that begins elsewhere is numbered from 0.
+    environment
+        a name that gymnasium knows, or a function that makes one
+    num_envs
+        B, environments side by side
+    settings
+        handed to gymnasium.make_vec (to the function)
 
     Raises
     ------
-    MissingExtra : gymnasium is not installed
-    BadArgument : an environment that is not known, or whose states are not arrays of numbers; an action that it lacks
-    NotFinite, DataError : along the way, a state or reward that is not finite or not of the promised shape; an error of its own
+    MissingExtra
+        gymnasium is not installed
+    BadArgument
+        an environment that is not known, or whose states are not arrays of numbers; an action that it lacks
+    NotFinite, DataError
+        along the way, a state or reward that is not finite or not of the promised shape; an error of its own
 
+    Examples
+    --------
     >>> poles = Environments("CartPole-v1", 2)
     >>> poles.reset(seed=0).shape, poles.step(np.array([0, 1])).reward.tolist()
     ((2, 4), [1.0, 1.0])
     """
 
-    def __init__(self, environment: str | Callable[..., Plain], num_envs: int = 1, settings: Named | None = None):
+    def __init__(
+        self, environment: str | Callable[..., Plain], num_envs: int = 1, settings: Named | None = None
+    ):
         try:
             import gymnasium
         except ImportError as error:
@@ -80,9 +96,15 @@ class Environments:
             if isinstance(environment, str):
                 self.vector: Plain = gymnasium.make_vec(environment, num_envs=num_envs, **given)
             else:
-                self.vector = gymnasium.vector.SyncVectorEnv([lambda: environment(**given) for _ in range(num_envs)])
-        except Exception as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
-            said = str(error) if isinstance(error, gymnasium.error.Error) else f"{type(error).__name__}: {error}"
+                self.vector = gymnasium.vector.SyncVectorEnv(
+                    [lambda: environment(**given) for _ in range(num_envs)]
+                )
+        except (
+            Exception
+        ) as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
+            said = (
+                str(error) if isinstance(error, gymnasium.error.Error) else f"{type(error).__name__}: {error}"
+            )
             raise BadArgument(f"gymnasium cannot make {environment!r}: {said}") from error
         space = self.vector.single_observation_space
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
@@ -125,7 +147,9 @@ class Environments:
             following = self._checked(following, "state")
         self.state = shown
         count = ~over if self._next else np.ones(self.num_envs, dtype=bool)
-        return Transition(before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count)
+        return Transition(
+            before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count
+        )
 
     def _sent(self, action: Array) -> Array:
         """Actions as the environment numbers them."""
@@ -137,7 +161,8 @@ class Environments:
             at = tuple(int(i) for i in np.argwhere(bad)[0])
             most = int(np.broadcast_to(self.sizes, action.shape)[at]) - 1
             raise BadArgument(
-                f"action {action[at]} was chosen in environment {at[0]}; {self.name} has the actions 0 … {most}: give the "
+                f"action {action[at]} was chosen in environment {at[0]}; {self.name} has the actions 0 … "
+                f"{most}: give the "
                 "policy's network as many outputs."
             )
         out: Array = action + self.offset
@@ -150,26 +175,36 @@ class Environments:
         except Exception as error:
             states = "" if self.levels is not None else f" It promises states of shape {self.shape}."
             raise DataError(
-                f"{self.name} failed after {self.steps} steps of {self.num_envs} environments: {type(error).__name__}: {error}.{states}"
+                f"{self.name} failed after {self.steps} steps of {self.num_envs} environments: "
+                f"{type(error).__name__}: {error}.{states}"
             ) from error
 
     def _checked(self, values: Plain, what: str) -> Array:
         shape = (self.num_envs, *(self.shape if what == "state" else ()))
-        values = np.asarray(values, order="C")  # products of floats round by the layout, and a checkpoint has but one
+        values = np.asarray(
+            values, order="C"
+        )  # products of floats round by the layout, and a checkpoint has but one
         if what == "state" and values.dtype != self._wide and values.dtype.kind in "biuf":
             values = values.astype(self._wide, order="C")
-        if what == "state" and self.levels is not None and values.dtype.kind in "iu" and values.shape == shape:
+        if (
+            what == "state"
+            and self.levels is not None
+            and values.dtype.kind in "iu"
+            and values.shape == shape
+        ):
             values = values - self._first
             bad = (values < 0) | (values >= self.levels)
             if bad.any():
                 i = int(np.argmax(bad))
                 raise DataError(
-                    f"{self.name} gave the state {values[i] + self._first} in environment {i} after {self.steps} steps; it promises "
+                    f"{self.name} gave the state {values[i] + self._first} in environment {i} after "
+                    f"{self.steps} steps; it promises "
                     f"{self._first} … {self._first + self.levels - 1}."
                 )
         if values.shape != shape:
             raise DataError(
-                f"{self.name} gave a {what} of shape {values.shape} after {self.steps} steps; it promises {shape} ({self.num_envs} copies)."
+                f"{self.name} gave a {what} of shape {values.shape} after {self.steps} steps; it promises "
+                f"{shape} ({self.num_envs} copies)."
             )
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
@@ -180,14 +215,15 @@ class Environments:
         out: Array = values
         return out
 
-    # ---- checkpoints ---------------------------------------------------------------------------------------------------------
+    # ---- checkpoints ---------------------------------------------------------------------------------------
 
     def kept(self) -> Array:
         """What the environments and their random numbers stand at, as bytes.
 
         Raises
         ------
-        snapshot.Opaque : part of it cannot be read (a simulator in C, a process); the message names it
+        snapshot.Opaque
+            part of it cannot be read (a simulator in C, a process); the message names it
         """
         return np.frombuffer(snapshot.taken(self), dtype=np.uint8)
 
@@ -196,7 +232,8 @@ class Environments:
 
         Raises
         ------
-        BadSave : it was taken of another environment
+        BadSave
+            it was taken of another environment
         """
         name = self.name
         self.reset(seed=0)  # what an environment makes when it begins is there
@@ -210,17 +247,27 @@ class Environments:
 
 
 def _from_zero(space: Space) -> tuple[Space, Plain, Plain]:
-    """(the space with actions from 0, what is added to them for the environment, how many there are); (space, 0, None) of any other."""
+    """(the space with actions from 0, what is added to them for the environment, how many there are);
+    (space, 0, None) of any other."""
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(space.n), int(space.start), int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
-        return spaces.MultiDiscrete(space.nvec), np.asarray(getattr(space, "start", 0)), np.asarray(space.nvec)
+        return (
+            spaces.MultiDiscrete(space.nvec),
+            np.asarray(getattr(space, "start", 0)),
+            np.asarray(space.nvec),
+        )
     return space, 0, None
 
 
 def _wide(dtype: np.typing.DTypeLike) -> Plain:
-    """The floating type of a Box's numbers: its own; of whole numbers one that has them all (float32 up to 16 bits)."""
+    """The floating type of a Box's numbers: its own; of whole numbers one that has them all (float32 up to 16
+    bits)."""
     kind = np.dtype(dtype)
-    return kind if kind.kind == "f" else np.dtype(np.float32 if kind.itemsize <= 2 or kind.kind == "b" else np.float64)
+    return (
+        kind
+        if kind.kind == "f"
+        else np.dtype(np.float32 if kind.itemsize <= 2 or kind.kind == "b" else np.float64)
+    )

@@ -1,4 +1,5 @@
-"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what REINFORCE, A2C and PPO maximise."""
+"""Policy: the probability of an action, given what is seen. Its likelihood, weighted by returns, is what
+REINFORCE, A2C and PPO maximise."""
 
 from __future__ import annotations
 
@@ -20,22 +21,32 @@ class Policy(Model):
 
         log π(a | s)
 
-    The gradient of Σ_t w_t log π(a_t | s_t), w_t a return less a baseline and held fixed, is the policy gradient: with
-    `weights.RewardToGo`, maximising this likelihood on rollouts of the policy itself is REINFORCE; with `weights.Advantage`, A2C; with
-    `weights.Clipped`, PPO.
+    The gradient of Σ_t w_t log π(a_t | s_t), w_t a return less a baseline and held fixed, is the policy
+    gradient: with `weights.RewardToGo`, maximising this likelihood on rollouts of the policy itself is
+    REINFORCE; with `weights.Advantage`, A2C; with `weights.Clipped`, PPO.
 
     Parameters
     ----------
-    network : s (…, d) → parameters of the distribution (…, K)
-    actions : what is chosen: an action space of gymnasium (`rollouts.actions`) or a distribution of `models.actions`; None: one of K
+    network
+        s (…, d) → parameters of the distribution (…, K)
+    actions
+        what is chosen: an action space of gymnasium (`rollouts.actions`) or a distribution of
+        `models.actions`; None: one of K
 
     Raises
     ------
-    ModelError : the network's output does not match the terms
-    BadArgument : an action space that is not supported
+    ModelError
+        the network's output does not match the terms
+    BadArgument
+        an action space that is not supported
 
-    Source: Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+    References
+    ----------
+    Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning.
 
+    Examples
+    --------
     >>> policy = Policy(nn.Linear(4, 2))
     >>> batch = Batch({"state": torch.zeros(3, 7, 4), "action": torch.zeros(3, 7, dtype=torch.long)}, dims=2)
     >>> tuple(policy.log_prob(batch).shape)
@@ -49,7 +60,9 @@ class Policy(Model):
         if not isinstance(network, nn.Module):
             raise BadArgument(f"Policy(network): network is {type(network).__name__}, not a torch.nn.Module.")
         self.network = network
-        self.actions: Actions | None = actions if actions is None or isinstance(actions, Actions) else actions_of(actions)
+        self.actions: Actions | None = (
+            actions if actions is None or isinstance(actions, Actions) else actions_of(actions)
+        )
 
     @property
     def measure(self) -> str:
@@ -77,11 +90,14 @@ class Policy(Model):
         out = actions.log_prob(f, batch["action"])
         return unpadded(out, batch)
 
-    # ---- play --------------------------------------------------------------------------------------------------------------
+    # ---- play ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]:
-        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode (of a squashed normal: its median)."""
+    def play(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode (of a
+        squashed normal: its median)."""
         actions, f = self.parameters_of(state)
         action = actions.mode(f) if greedy else actions.draw(f, generator)
         return action, actions.log_prob(f, action)
@@ -91,7 +107,9 @@ class Policy(Model):
         return action.cpu().numpy() if self.actions is None else self.actions.sent(action)
 
     @torch.no_grad()
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> np.ndarray:
+    def act(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> np.ndarray:
         """Actions as an environment takes them, (n, …): drawn from π, or (greedy) its mode."""
         actions, f = self.parameters_of(state)
         return self.sent(actions.mode(f) if greedy else actions.draw(f, generator))
@@ -102,16 +120,21 @@ class Value(Model):
 
         log p(G | s) = log Normal(G | V_θ(s), σ²)
 
-    Fitted beside a policy on the same rollouts: `LogLikelihood(policy, rollouts, weights) + LogLikelihood(value, rollouts)`. σ weighs the two
-    where they share parameters; the gradient is that of −(G − V)²/2σ².
-
-    Parameters
-    ----------
-    network : s (…, d) → V (…) or (…, 1)
-    scale : σ
+    Fitted beside a policy on the same rollouts: `LogLikelihood(policy, rollouts, weights) +
+    LogLikelihood(value, rollouts)`. σ weighs the two where they share parameters; the gradient is that of −(G
+    − V)²/2σ².
 
     Reads "state" and "return", what `Rollouts` makes of rewards with `advantage=`.
 
+    Parameters
+    ----------
+    network
+        s (…, d) → V (…) or (…, 1)
+    scale
+        σ
+
+    Examples
+    --------
     >>> value = Value(nn.Linear(4, 1))
     >>> tuple(value.of(torch.zeros(3, 7, 4), (3, 7)).shape)
     (3, 7)
@@ -130,7 +153,8 @@ class Value(Model):
         V = applied(self.network, state)
         if tuple(V.shape) not in (tuple(shape), (*shape, 1)):
             raise ModelError(
-                f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one value each."
+                f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one "
+                "value each."
             )
         return V.reshape(tuple(shape))
 

@@ -1,4 +1,5 @@
-"""Replay: transitions that an environment gave, drawn again and again, with a target that a frozen copy of the model makes of them."""
+"""Replay: transitions that an environment gave, drawn again and again, with a target that a frozen copy of
+the model makes of them."""
 
 from __future__ import annotations
 
@@ -24,56 +25,91 @@ KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count")
 
 @runtime_checkable
 class Bootstrapped(Protocol):
-    """Acts, values actions, (n, A), and says what the data are: the target of transitions, given what it thinks of the states they lead to."""
+    """Acts, values actions, (n, A), and says what the data are: the target of transitions, given what it
+    thinks of the states they lead to."""
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Plain: ...
+    def act(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> Plain: ...
 
     def worth(self, state: Tensor) -> Tensor: ...
 
     def projected(
-        self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
+        self,
+        reward: Tensor,
+        discount: Tensor,
+        following: Tensor,
+        terminated: Tensor,
+        action: Tensor | None = None,
     ) -> Tensor: ...
 
 
 class Replay:
-    """What an environment did with the actions of the model, remembered, as a source that draws from the model.
+    """What an environment did with the actions of the model, remembered, as a source that draws from the
+    model.
 
-    Each step plays a little (ε-greedily), draws a minibatch of all that is remembered, and makes of it terms (n,):
+    Each step plays a little (ε-greedily), draws a minibatch of all that is remembered, and makes of it terms
+    (n,):
 
         state (n, …)   action (n,)   target (n, K): what Σ_{j<k} γʲ R_j + γᵏ Z(s_k, a*) is, by a frozen copy of the model (`projected`)
 
-    k is `n_steps`, fewer where the episode (or what has been played so far) ends sooner. Where the environment terminated, nothing is to
-    come; where it was only cut off, Z(s_k, ·) is, of the true state before the new episode. The target is data: no gradient goes through it.
+    k is `n_steps`, fewer where the episode (or what has been played so far) ends sooner. Where the
+    environment terminated, nothing is to come; where it was only cut off, Z(s_k, ·) is, of the true state
+    before the new episode. The target is data: no gradient goes through it.
+
+    Training that goes on from a checkpoint is bit for bit what it would have been: what is remembered, the
+    frozen copy, the random numbers and the environments as they stand are kept. Where the state of an
+    environment cannot be read (a simulator in C, processes of their own), that cannot be promised: episodes
+    then begin anew, and a warning says so and why.
 
     Parameters
     ----------
-    environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment, with finitely many actions
-    num_envs : B, environments played side by side
-    buffer_size : transitions that are remembered, the latest
-    learning_starts : transitions before the first step of the run
-    train_frequency : transitions played a step of the run (0.5: two steps a transition)
-    batch_size : n
-    n_steps : k
-    discount : γ
-    target_update_interval : steps of the run between two copies of the model to the frozen one
-    exploration : ε at the start, at the end, and the transitions in which it falls from one to the other
-    double : a* is the best of the model as it now stands, not of the frozen one (it overestimates less)
-    policy : what plays, and chooses a*, if not the model itself: the return of a given policy (anything with `act`)
-    seed : of the environments, the actions and the minibatches
-    settings : handed to the environment
-
-    Training that goes on from a checkpoint is bit for bit what it would have been: what is remembered, the frozen copy, the random numbers and the
-    environments as they stand are kept. Where the state of an environment cannot be read (a simulator in C, processes of their own), that cannot
-    be promised: episodes then begin anew, and a warning says so and why.
+    environment
+        a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment, with finitely
+        many actions
+    num_envs
+        B, environments played side by side
+    buffer_size
+        transitions that are remembered, the latest
+    learning_starts
+        transitions before the first step of the run
+    train_frequency
+        transitions played a step of the run (0.5: two steps a transition)
+    batch_size
+        n
+    n_steps
+        k
+    discount
+        γ
+    target_update_interval
+        steps of the run between two copies of the model to the frozen one
+    exploration
+        ε at the start, at the end, and the transitions in which it falls from one to the other
+    double
+        a* is the best of the model as it now stands, not of the frozen one (it overestimates less)
+    policy
+        what plays, and chooses a*, if not the model itself: the return of a given policy (anything with
+        `act`)
+    seed
+        of the environments, the actions and the minibatches
+    settings
+        handed to the environment
 
     Raises
     ------
-    MissingExtra : gymnasium is not installed
-    BadArgument : an environment that is not known, whose actions are not 0 … A − 1, or other than what is accepted
+    MissingExtra
+        gymnasium is not installed
+    BadArgument
+        an environment that is not known, whose actions are not 0 … A − 1, or other than what is accepted
 
-    Source: Mnih et al. (2015), Human-level control through deep reinforcement learning; van Hasselt, Guez and Silver (2016), Deep
-    reinforcement learning with double Q-learning; Sutton and Barto (2018), Reinforcement Learning, §7.1 (k steps).
+    References
+    ----------
+    Mnih et al. (2015), Human-level control through deep reinforcement learning; van Hasselt, Guez and Silver
+    (2016), Deep reinforcement learning with double Q-learning; Sutton and Barto (2018), Reinforcement
+    Learning, §7.1 (k steps).
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> model = th.rl.C51(th.networks.mlp(4, 32, 2 * 21), 0.0, 100.0, atoms=21)
     >>> replay = Replay("CartPole-v1", 4, learning_starts=100, n_steps=3)
@@ -114,14 +150,20 @@ class Replay:
             if value < 1:
                 raise BadArgument(f"{name}={value}. Accepted: 1 or more.")
         if not train_frequency > 0:
-            raise BadArgument(f"train_frequency={train_frequency}. Accepted: a positive number of transitions a step.")
+            raise BadArgument(
+                f"train_frequency={train_frequency}. Accepted: a positive number of transitions a step."
+            )
         if not 0 <= discount <= 1:
             raise BadArgument(f"discount={discount}. Accepted: 0 to 1.")
         if buffer_size < num_envs * n_steps:
-            raise BadArgument(f"buffer_size={buffer_size} holds less than {n_steps} n_steps of {num_envs} num_envs.")
+            raise BadArgument(
+                f"buffer_size={buffer_size} holds less than {n_steps} n_steps of {num_envs} num_envs."
+            )
         first, last, within = exploration
         if not (0 <= first <= 1 and 0 <= last <= 1 and within >= 0):
-            raise BadArgument(f"exploration={exploration}. Accepted: two probabilities, and a number of transitions.")
+            raise BadArgument(
+                f"exploration={exploration}. Accepted: two probabilities, and a number of transitions."
+            )
         self.environments = Environments(environment, num_envs, settings)
         space = self.environments.actions
         if type(space).__name__ != "Discrete":
@@ -141,7 +183,9 @@ class Replay:
         )
         self.double, self.policy, self.seed = double, policy, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.played = self.written = self.taken = 0  # transitions; rows of all num_envs, ever; n_steps of the run
+        self.played = self.written = self.taken = (
+            0  # transitions; rows of all num_envs, ever; n_steps of the run
+        )
         self.frozen: Plain = None
         self.memory: dict[str, Array] = {}
         self._under_way, self._remembered = False, dict[str, Tensor]()
@@ -160,7 +204,9 @@ class Replay:
             self.n_steps,
             self.discount,
         )
-        how = "/".join(map(str, (*known, self.target_update_interval, self.exploration, self.double, self.seed)))
+        how = "/".join(
+            map(str, (*known, self.target_update_interval, self.exploration, self.double, self.seed))
+        )
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     @property
@@ -169,7 +215,7 @@ class Replay:
         first, last, within = self.exploration
         return last if self.played >= within else first + (last - first) * self.played / within
 
-    # ---- what a run takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes ----------------------------------------------------------------------------------
 
     def batches(self, model: Bootstrapped | None = None) -> Iterator[Batch]:
         """One minibatch."""
@@ -194,11 +240,20 @@ class Replay:
             yield batch
 
     def state(self) -> dict[str, Tensor]:
-        kept = {f"memory.{name}": torch.from_numpy(array[: self.written]) for name, array in self.memory.items()}
-        target = {} if self.frozen is None else {f"target.{name}": t for name, t in self.frozen.state_dict().items()}
+        kept = {
+            f"memory.{name}": torch.from_numpy(array[: self.written]) for name, array in self.memory.items()
+        }
+        target = (
+            {}
+            if self.frozen is None
+            else {f"target.{name}": t for name, t in self.frozen.state_dict().items()}
+        )
         counts = torch.tensor([self.played, self.written, self.taken])
         made = torch.tensor(list(bytes.fromhex(self.fingerprint)), dtype=torch.uint8)
-        played = {"return": torch.from_numpy(self._return.copy()), "finished": torch.tensor(self._finished, dtype=torch.float64)}
+        played = {
+            "return": torch.from_numpy(self._return.copy()),
+            "finished": torch.tensor(self._finished, dtype=torch.float64),
+        }
         known = {"generator": self.generator.get_state(), "counts": counts, "fingerprint": made}
         return known | kept | target | played | (under_way(self.environments) if self._under_way else {})
 
@@ -207,10 +262,14 @@ class Replay:
 
         Raises
         ------
-        BadSave : it was given by a replay of another environment or other settings
+        BadSave
+            it was given by a replay of another environment or other settings
         """
         if bytes(tensors["fingerprint"].tolist()).hex() != self.fingerprint:
-            raise BadSave(f"the checkpoint remembers another replay than this one of {self.name}: its settings are others.")
+            raise BadSave(
+                f"the checkpoint remembers another replay than this one of {self.name}: its settings are "
+                "others."
+            )
         self._under_way = again(self.environments, tensors)
         self.generator.set_state(tensors["generator"])
         self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
@@ -221,22 +280,26 @@ class Replay:
                 past = tensors[f"memory.{name}"].numpy()
                 self.memory[name] = np.zeros((self.rows, *past.shape[1:]), dtype=past.dtype)
                 self.memory[name][: len(past)] = past
-        self._remembered = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
+        self._remembered = {
+            name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")
+        }
 
     def measured(self) -> dict[str, float]:
-        """What was played since it was last asked: the mean return of the episodes that ended, exploring as they did."""
+        """What was played since it was last asked: the mean return of the episodes that ended, exploring
+        as they did."""
         found = {"played": float(self.played), "exploration": self.epsilon}
         if self._finished:
             found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
         return found
 
-    # ---- play ----------------------------------------------------------------------------------------------------------------
+    # ---- play ----------------------------------------------------------------------------------------------
 
     def _suited(self, model: ModelLike) -> Plain:
         if not isinstance(model, Bootstrapped):
             raise BadArgument(
-                f"a replay is played by a model with act, worth and projected (C51, QRDQN, IQN); received {type(model).__name__}."
+                "a replay is played by a model with act, worth and projected (C51, QRDQN, IQN); received "
+                f"{type(model).__name__}."
             )
         if not self._under_way:
             self._begin()
@@ -260,7 +323,11 @@ class Replay:
         action = torch.randint(self.actions, (self.num_envs,), generator=self.generator).numpy()
         if not by_chance.all():
             state = torch.from_numpy(self.environments.state)
-            chosen = model.act(state, greedy=True) if self.policy is None else self.policy.act(state, self.generator)
+            chosen = (
+                model.act(state, greedy=True)
+                if self.policy is None
+                else self.policy.act(state, self.generator)
+            )
             action = np.where(by_chance, action, chosen)
         now = self.environments.step(action)
         self._remember(now)
@@ -273,13 +340,15 @@ class Replay:
     def _remember(self, now: Transition) -> None:
         given = vars(now) | {"ended": now.ended}
         if not self.memory:
-            self.memory = {name: np.zeros((self.rows, *given[name].shape), dtype=given[name].dtype) for name in KEPT}
+            self.memory = {
+                name: np.zeros((self.rows, *given[name].shape), dtype=given[name].dtype) for name in KEPT
+            }
         at = self.written % self.rows
         for name, array in self.memory.items():
             array[at] = given[name]
         self.written += 1
 
-    # ---- draw ----------------------------------------------------------------------------------------------------------------
+    # ---- draw ----------------------------------------------------------------------------------------------
 
     def _minibatch(self, model: ModelLike) -> Batch:
         row, env = self._places()
@@ -293,12 +362,15 @@ class Replay:
             action = model.worth(following).argmax(-1)
         begin = (row % self.rows, env)
         terminated = torch.from_numpy(self.memory["terminated"][end])
-        target = self.frozen.projected(torch.from_numpy(reward), torch.from_numpy(discount), following, terminated, action)
+        target = self.frozen.projected(
+            torch.from_numpy(reward), torch.from_numpy(discount), following, terminated, action
+        )
         state, taken = (torch.from_numpy(self.memory[name][begin]) for name in ("state", "action"))
         return Batch({"state": state, "action": taken, "target": target})
 
     def _places(self) -> tuple[Array, Array]:
-        """Rows (counted from the first ever) and environments of transitions, each as probable as any other, (n,)."""
+        """Rows (counted from the first ever) and environments of transitions, each as probable as any other,
+        (n,)."""
         oldest = max(0, self.written - self.rows)
         held = (self.written - oldest) * self.num_envs
         flat = torch.randint(held, (self.batch_size,), generator=self.generator).numpy()
@@ -310,7 +382,8 @@ class Replay:
             flat[none] = torch.randint(held, (int(none.sum()),), generator=self.generator).numpy()
 
     def _summed(self, row: Array, env: Array) -> tuple[Array, Array, Array]:
-        """(Σ_{j<k} γʲ R_j, γᵏ, the row of the last of the k transitions): as many as `steps`, up to an end or to the latest, (n,) each."""
+        """(Σ_{j<k} γʲ R_j, γᵏ, the row of the last of the k transitions): as many as `steps`, up to an end
+        or to the latest, (n,) each."""
         total, power, last = np.zeros(len(row)), np.ones(len(row)), row.copy()
         going = np.ones(len(row), dtype=bool)
         for j in range(self.n_steps):

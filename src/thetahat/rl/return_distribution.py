@@ -1,12 +1,17 @@
-"""The distribution of the return, given a state and an action: as masses on atoms (C51) or as quantiles (QR-DQN, IQN).
+"""The distribution of the return, given a state and an action: as masses on atoms (C51) or as quantiles
+(QR-DQN, IQN).
 
     Z(s, a) = R + γ R' + γ² R'' + …,      Z(s, a) ~ R + γ Z(s', a')        (Bellman's equation for the whole distribution)
 
-What is observed is the right-hand side: `data.Replay` plays, and makes of each transition a sample of it, the "target" of the batch, with a
-frozen copy of the model (`projected`). Each model here says how probable that is, and nothing else is maximised.
+What is observed is the right-hand side: `data.Replay` plays, and makes of each transition a sample of it, the
+"target" of the batch, with a frozen copy of the model (`projected`). Each model here says how probable that
+is, and nothing else is maximised.
 
-Source: Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning; Dabney, Rowland, Bellemare and Munos (2018),
-Distributional reinforcement learning with quantile regression; Dabney, Ostrovski, Silver and Munos (2018), Implicit quantile networks.
+References
+----------
+Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning; Dabney, Rowland,
+Bellemare and Munos (2018), Distributional reinforcement learning with quantile regression; Dabney, Ostrovski,
+Silver and Munos (2018), Implicit quantile networks.
 """
 
 from __future__ import annotations
@@ -26,10 +31,12 @@ from ..models.base import Model, applied, unpadded
 
 
 class ReturnDistribution(Model):
-    """A distribution over finitely many returns for each action; `act` takes the action with the best of them.
+    """A distribution over finitely many returns for each action; `act` takes the action with the best of
+    them.
 
-    A subclass says `distribution(state)` and `log_prob(batch)`, and with `masses` what the latter takes. `risk` is None (actions are valued by
-    the mean of their return) or a level α (by its mean in the worst α of cases), both where it acts and in the action that the target follows.
+    A subclass says `distribution(state)` and `log_prob(batch)`, and with `masses` what the latter takes.
+    `risk` is None (actions are valued by the mean of their return) or a level α (by its mean in the worst α
+    of cases), both where it acts and in the action that the target follows.
     """
 
     target = "target"
@@ -37,7 +44,9 @@ class ReturnDistribution(Model):
     def __init__(self, network: nn.Module, risk: float | None):
         super().__init__()
         if not isinstance(network, nn.Module):
-            raise BadArgument(f"{type(self).__name__}(network): network is {type(network).__name__}, not a torch.nn.Module.")
+            raise BadArgument(
+                f"{type(self).__name__}(network): network is {type(network).__name__}, not a torch.nn.Module."
+            )
         if risk is not None and not 0 < risk <= 1:
             raise BadArgument(f"risk={risk}. Accepted: a level in (0, 1], or None for the mean.")
         self.network, self.risk = network, risk
@@ -47,20 +56,30 @@ class ReturnDistribution(Model):
         """(returns, their masses), (…, A, K) each."""
 
     def masses(self, returns: Tensor, mass: Tensor) -> Tensor:
-        """What `log_prob` takes for its target, (n, K), of returns (n, K) and their masses: here the returns themselves."""
+        """What `log_prob` takes for its target, (n, K), of returns (n, K) and their masses: here the returns
+        themselves."""
         return returns
 
     @torch.no_grad()
     def projected(
-        self, reward: Tensor, discount: Tensor, following: Tensor, terminated: Tensor, action: Tensor | None = None
+        self,
+        reward: Tensor,
+        discount: Tensor,
+        following: Tensor,
+        terminated: Tensor,
+        action: Tensor | None = None,
     ) -> Tensor:
-        """What Bellman's right-hand side says of the return of each transition, (n, K): the data, without gradient.
+        """What Bellman's right-hand side says of the return of each transition, (n, K): the data, without
+        gradient.
 
         Parameters
         ----------
-        reward, discount : (n,), Σ_{j<k} γʲ R_j and γᵏ, after k steps
-        following : (n, …), the state then; nothing is to come from it where `terminated`, (n,)
-        action : (n,), taken there; None: the one that this model takes
+        reward, discount
+            (n,), Σ_{j<k} γʲ R_j and γᵏ, after k steps
+        following
+            (n, …), the state then; nothing is to come from it where `terminated`, (n,)
+        action
+            (n,), taken there; None: the one that this model takes
         """
         values, mass = self.distribution(following)
         if action is None:
@@ -85,7 +104,9 @@ class ReturnDistribution(Model):
         """What `act` makes as large as can be, (…, A): q, or the CVaR at `risk`."""
         return self.q(state) if self.risk is None else self.cvar(state, self.risk)
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = True) -> np.ndarray:
+    def act(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = True
+    ) -> np.ndarray:
         """The best action at each state, (n,). There is nothing to draw: what explores is `Replay`."""
         return self.worth(state).argmax(-1).cpu().numpy()
 
@@ -94,7 +115,8 @@ class ReturnDistribution(Model):
         if tuple(f.shape[:-1]) != leading or f.shape[-1] % K or not f.shape[-1]:
             shown = ", ".join(map(str, leading))
             raise ModelError(
-                f"the network gives a tensor of shape {tuple(f.shape)} for states of {leading}. Accepted: ({shown}, A·{K}), A actions."
+                f"the network gives a tensor of shape {tuple(f.shape)} for states of {leading}. Accepted: "
+                f"({shown}, A·{K}), A actions."
             )
         out: Tensor = f.unflatten(-1, (-1, K))
         return out
@@ -105,23 +127,35 @@ class C51(ReturnDistribution):
 
         log p(m | s, a) = Σ_k m_k log p_k(s, a),      p(s, a) = softmax f(s)_a,      z_k = low + kΔ,   Δ = (high − low)/(K − 1)
 
-    m is the mass of R + γZ(s', a') projected on the atoms: each return between two of them is shared so that its mean stays, and those
-    beyond the ends go to the ends. The maximum is p = E m; Σ_k m_k log p_k is −KL(m ‖ p) − H(m).
+    m is the mass of R + γZ(s', a') projected on the atoms: each return between two of them is shared so that
+    its mean stays, and those beyond the ends go to the ends. The maximum is p = E m; Σ_k m_k log p_k is −KL(m
+    ‖ p) − H(m).
 
     Parameters
     ----------
-    network : s (…, d) → (…, A·K); for numbered states, `nn.Embedding(S, A·K)`
-    low, high : the returns between which the atoms lie; what is worth less or more than that cannot be told from the ends
-    atoms : K
-    risk : α of the CVaR by which actions are chosen; None: the mean
+    network
+        s (…, d) → (…, A·K); for numbered states, `nn.Embedding(S, A·K)`
+    low, high
+        the returns between which the atoms lie; what is worth less or more than that cannot be told from the
+        ends
+    atoms
+        K
+    risk
+        α of the CVaR by which actions are chosen; None: the mean
 
     Raises
     ------
-    BadArgument : low is not below high, atoms < 2, or risk outside (0, 1]
-    ModelError : the network's output does not match the terms
+    BadArgument
+        low is not below high, atoms < 2, or risk outside (0, 1]
+    ModelError
+        the network's output does not match the terms
 
-    Source: Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning, algorithm 1.
+    References
+    ----------
+    Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning, algorithm 1.
 
+    Examples
+    --------
     >>> model = C51(nn.Linear(4, 2 * 5), 0.0, 10.0, atoms=5)
     >>> reward, discount = torch.tensor([1.0]), torch.tensor([0.5])
     >>> model.projected(reward, discount, torch.zeros(1, 4), torch.tensor([True])).round(decimals=3).tolist()
@@ -131,7 +165,9 @@ class C51(ReturnDistribution):
     measure = "mass"
     atoms: Tensor
 
-    def __init__(self, network: nn.Module, low: float, high: float, atoms: int = 51, *, risk: float | None = None):
+    def __init__(
+        self, network: nn.Module, low: float, high: float, atoms: int = 51, *, risk: float | None = None
+    ):
         super().__init__(network, risk)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise BadArgument(f"low={low}, high={high}. Accepted: finite numbers, low < high.")
@@ -161,7 +197,8 @@ class C51(ReturnDistribution):
 
 
 class Quantiles(ReturnDistribution):
-    """Returns at levels τ_k, each with mass 1/N. A subclass says `distribution(state)` and `log_prob(batch)`; the target is of samples."""
+    """Returns at levels τ_k, each with mass 1/N. A subclass says `distribution(state)` and `log_prob(batch)`;
+    the target is of samples."""
 
     measure = "density"
 
@@ -180,28 +217,39 @@ class Quantiles(ReturnDistribution):
 
 
 class QRDQN(Quantiles):
-    """Quantiles of the return at N fixed levels: each is the maximum likelihood of an asymmetric Laplace distribution.
+    """Quantiles of the return at N fixed levels: each is the maximum likelihood of an asymmetric Laplace
+    distribution.
 
         log p(y | s, a) = Σ_k (1/M) Σ_j log p(y_j | θ_k(s, a), τ_k),      τ_k = (2k − 1)/2N
         log p(y | θ, τ) = −log C(τ, κ) − |τ − 1[y < θ]| · h_κ(y − θ),     h_κ(u) = u²/2κ where |u| ≤ κ, |u| − κ/2 beyond
 
-    y_j = R + γθ_j(s', a') are samples of Bellman's right-hand side, M of them, each of weight 1/M. At κ = 0 the density is
-    `families.AsymmetricLaplace(τ)` of unit scale, and its maximum the τ-quantile; κ > 0 rounds its peak off (and moves the maximum
-    towards the mean on the scale of κ).
+    y_j = R + γθ_j(s', a') are samples of Bellman's right-hand side, M of them, each of weight 1/M. At κ = 0
+    the density is `families.AsymmetricLaplace(τ)` of unit scale, and its maximum the τ-quantile; κ > 0 rounds
+    its peak off (and moves the maximum towards the mean on the scale of κ).
 
     Parameters
     ----------
-    network : s (…, d) → (…, A·N); for numbered states, `nn.Embedding(S, A·N)`
-    levels : N
-    kappa : κ, in units of the return
-    risk : α of the CVaR by which actions are chosen; None: the mean
+    network
+        s (…, d) → (…, A·N); for numbered states, `nn.Embedding(S, A·N)`
+    levels
+        N
+    kappa
+        κ, in units of the return
+    risk
+        α of the CVaR by which actions are chosen; None: the mean
 
     Raises
     ------
-    BadArgument, ModelError : as in `C51`
+    BadArgument, ModelError
+        as in `C51`
 
-    Source: Dabney, Rowland, Bellemare and Munos (2018), Distributional reinforcement learning with quantile regression, eqs. 8 to 10.
+    References
+    ----------
+    Dabney, Rowland, Bellemare and Munos (2018), Distributional reinforcement learning with quantile
+    regression, eqs. 8 to 10.
 
+    Examples
+    --------
     >>> model = QRDQN(nn.Embedding(3, 2 * 8), levels=8)
     >>> tuple(model.q(torch.arange(3)).shape), model.tau.tolist()[:2]
     ((3, 2), [0.0625, 0.1875])
@@ -209,7 +257,9 @@ class QRDQN(Quantiles):
 
     tau: Tensor
 
-    def __init__(self, network: nn.Module, levels: int = 50, *, kappa: float = 1.0, risk: float | None = None):
+    def __init__(
+        self, network: nn.Module, levels: int = 50, *, kappa: float = 1.0, risk: float | None = None
+    ):
         super().__init__(network, levels, kappa, risk)
         self.register_buffer("tau", midpoints(levels))
 
@@ -230,26 +280,40 @@ class IQN(Quantiles):
         θ_τ(s) = head(ψ(s) ∘ φ(τ)),      φ(τ) = relu(b + W (cos πiτ)_{i=0…C−1})
         log p(y | s, a) = Σ_k (1/M) Σ_j log p(y_j | θ_{τ_k}(s, a), τ_k),      τ_k ~ Uniform(0, 1), drawn anew at each call
 
-    with the density of `QRDQN`. What is asked of it is answered at the midpoints (2k − 1)/2M of M equal parts of (0, 1): the mean,
-    the target's samples, and for CVaR_α those of (0, α).
+    with the density of `QRDQN`. What is asked of it is answered at the midpoints (2k − 1)/2M of M equal parts
+    of (0, 1): the mean, the target's samples, and for CVaR_α those of (0, α).
 
     Parameters
     ----------
-    features : ψ, s (…, d) → (…, width)
-    head : (…, width) → (…, A)
-    width : of ψ(s) and φ(τ)
-    levels : N, drawn for each term of a step
-    samples : M
-    cosines : C
-    kappa, risk : as in `QRDQN`
-    seed : of W and b
+    features
+        ψ, s (…, d) → (…, width)
+    head
+        (…, width) → (…, A)
+    width
+        of ψ(s) and φ(τ)
+    levels
+        N, drawn for each term of a step
+    samples
+        M
+    cosines
+        C
+    kappa, risk
+        as in `QRDQN`
+    seed
+        of W and b
 
     Raises
     ------
-    BadArgument, ModelError : as in `C51`
+    BadArgument, ModelError
+        as in `C51`
 
-    Source: Dabney, Ostrovski, Silver and Munos (2018), Implicit quantile networks for distributional reinforcement learning, eqs. 3 and 4.
+    References
+    ----------
+    Dabney, Ostrovski, Silver and Munos (2018), Implicit quantile networks for distributional reinforcement
+    learning, eqs. 3 and 4.
 
+    Examples
+    --------
     >>> model = IQN(nn.Embedding(3, 16), nn.Linear(16, 2), 16, samples=32)
     >>> [tuple(each.shape) for each in model.distribution(torch.arange(3))]
     [(3, 2, 32), (3, 2, 32)]
@@ -288,7 +352,9 @@ class IQN(Quantiles):
         psi = applied(self.network, state)
         if psi.shape[-1] != self.embedding.out_features:
             raise ModelError(f"features have {psi.shape[-1]} columns; width={self.embedding.out_features}.")
-        phi = F.relu(self.embedding(torch.cos(tau.to(psi.dtype)[..., None] * self.harmonics.to(psi.dtype))))  # (…, N, width)
+        phi = F.relu(
+            self.embedding(torch.cos(tau.to(psi.dtype)[..., None] * self.harmonics.to(psi.dtype)))
+        )  # (…, N, width)
         out: Tensor = self.head(psi.unsqueeze(-2) * phi).transpose(-1, -2)
         return out
 
@@ -302,33 +368,44 @@ class IQN(Quantiles):
         return self.quantiles(state, level * midpoints(self.samples).to(self.harmonics.device)).mean(-1)
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The log-likelihood of the target's samples (n, M), summed over levels drawn from the generator or torch's own, (n,)."""
+        """The log-likelihood of the target's samples (n, M), summed over levels drawn from the generator or
+        torch's own, (n,)."""
         y = batch["target"]
         tau = torch.rand((*batch.shape, self.levels), generator=generator, dtype=y.dtype, device=y.device)
         theta = self.quantiles(batch["state"], tau)
         if tuple(theta.shape[:-2]) != batch.shape:
-            raise ModelError(f"features and head give a tensor of shape {tuple(theta.shape)} for terms of shape {batch.shape}.")
+            raise ModelError(
+                f"features and head give a tensor of shape {tuple(theta.shape)} for terms of shape "
+                f"{batch.shape}."
+            )
         return self._composite(batch, _of_action(theta, batch["action"]), tau)
 
 
-# ---- the arithmetic of distributions -----------------------------------------------------------------------------------------
+# ---- the arithmetic of distributions -----------------------------------------------------------------------
 
 
 def project(returns: Tensor, mass: Tensor, low: float, high: float, K: int) -> Tensor:
-    """Mass on returns anywhere, moved to K even atoms from low to high so that it stays whole, and its mean with it inside the ends.
+    """Mass on returns anywhere, moved to K even atoms from low to high so that it stays whole, and its mean
+    with it inside the ends.
 
         m_k = Σ_j p_j · max(0, 1 − |[z_j] − z_k| / Δ),      [z] = z between low and high
 
     Parameters
     ----------
-    returns, mass : z and p, (…, J)
+    returns, mass
+        z and p, (…, J)
 
     Returns
     -------
-    Tensor, (…, K)
+    Tensor
+        (…, K)
 
-    Source: Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning, eq. 7.
+    References
+    ----------
+    Bellemare, Dabney and Munos (2017), A distributional perspective on reinforcement learning, eq. 7.
 
+    Examples
+    --------
     >>> project(torch.tensor([0.5, 2.0, 9.0]), torch.tensor([0.5, 0.25, 0.25]), 0.0, 2.0, 3).tolist()
     [0.25, 0.25, 0.5]
     """
@@ -354,7 +431,10 @@ def log_quantile(y: Tensor, theta: Tensor, tau: Tensor, kappa: float) -> Tensor:
         size = inner * (size - inner / 2) / kappa
 
     def c(t: Tensor) -> Tensor:
-        return torch.sqrt(math.pi * kappa / (2 * t)) * torch.erf(torch.sqrt(kappa * t / 2)) + torch.exp(-kappa * t / 2) / t
+        return (
+            torch.sqrt(math.pi * kappa / (2 * t)) * torch.erf(torch.sqrt(kappa * t / 2))
+            + torch.exp(-kappa * t / 2) / t
+        )
 
     tau = tau.clamp(1e-6, 1 - 1e-6)  # a drawn level may be 0, where there is no density
     return -torch.log(c(tau) + c(1 - tau)) - torch.where(u < 0, 1 - tau, tau) * size
@@ -365,8 +445,12 @@ def conditional_value_at_risk(values: Tensor, mass: Tensor, level: float) -> Ten
 
         CVaR_α = (1/α) ∫_0^α F⁻¹(u) du
 
-    Source: Rockafellar and Uryasev (2000), Optimization of conditional value-at-risk.
+    References
+    ----------
+    Rockafellar and Uryasev (2000), Optimization of conditional value-at-risk.
 
+    Examples
+    --------
     >>> conditional_value_at_risk(torch.tensor([10.0, -4.0, 1.0]), torch.tensor([0.5, 0.1, 0.4]), 0.2).item()
     -1.5
     """
@@ -378,7 +462,8 @@ def conditional_value_at_risk(values: Tensor, mass: Tensor, level: float) -> Ten
 
 
 def midpoints(N: int) -> Tensor:
-    """(2k − 1)/2N, k = 1 … N: the levels at which N values are nearest to a distribution, in Wasserstein's distance."""
+    """(2k − 1)/2N, k = 1 … N: the levels at which N values are nearest to a distribution, in Wasserstein's
+    distance."""
     return (2 * torch.arange(N) + 1) / (2 * N)
 
 

@@ -1,4 +1,5 @@
-"""Returns as weights: with them a weighted-likelihood step on a policy's own rollouts is a policy-gradient step."""
+"""Returns as weights: with them a weighted-likelihood step on a policy's own rollouts is a policy-gradient
+step."""
 
 from __future__ import annotations
 
@@ -18,22 +19,32 @@ class RewardToGo:
 
         w_it = γ^{s·t} · (G_it − b_it) / c,      G_it = Σ_{t'≥t} γ^{t'−t} r_it',      b_it = Σ_{j≠i} G_jt / (B − 1)
 
-    The sum goes to the end of the episode that (i, t) is in; where several stand in one row, the t of γ^{s·t} counts from the beginning of each.
+    The sum goes to the end of the episode that (i, t) is in; where several stand in one row, the t of γ^{s·t}
+    counts from the beginning of each.
 
-    E Σ_it w_it ∇log π(a_it | s_it) = B ∇E[Σ_t γᵗ r_t] exactly for γ = 1, or with from_start (s = 1) for every γ: the baseline
-    leaves the episode's own return out, so it is independent of its actions and adds no bias. Without from_start (s = 0, as
-    is customary) later steps are not discounted, and for γ < 1 the sum is the gradient of no objective (Nota and Thomas, 2020).
+    E Σ_it w_it ∇log π(a_it | s_it) = B ∇E[Σ_t γᵗ r_t] exactly for γ = 1, or with from_start (s = 1) for every
+    γ: the baseline leaves the episode's own return out, so it is independent of its actions and adds no bias.
+    Without from_start (s = 0, as is customary) later steps are not discounted, and for γ < 1 the sum is the
+    gradient of no objective (Nota and Thomas, 2020).
 
     Parameters
     ----------
-    discount : γ in [0, 1]
-    baseline : "mean" (b above; an episode that has ended has G = 0), or None (b = 0)
-    normalise : c is the standard deviation of the weights in the batch, else 1
-    from_start : s is 1, else 0
+    discount
+        γ in [0, 1]
+    baseline
+        "mean" (b above; an episode that has ended has G = 0), or None (b = 0)
+    normalise
+        c is the standard deviation of the weights in the batch, else 1
+    from_start
+        s is 1, else 0
 
-    Source: Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement learning;
-    Kool, van Hoof and Welling (2019), Buy 4 REINFORCE Samples, Get a Baseline for Free!
+    References
+    ----------
+    Williams (1992), Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning; Kool, van Hoof and Welling (2019), Buy 4 REINFORCE Samples, Get a Baseline for Free!
 
+    Examples
+    --------
     >>> batch = Batch({"reward": torch.ones(1, 3)}, dims=2)
     >>> RewardToGo(0.5, baseline=None)(batch, torch.zeros(1, 3)).tolist()
     [[1.75, 1.5, 1.0]]
@@ -53,9 +64,16 @@ class RewardToGo:
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         """w, (B, T); 0 on padding."""
         if len(batch.shape) != 2:
-            raise BadArgument(f"RewardToGo needs episodes in order, terms (B, T); the batch has terms of shape {batch.shape}.")
+            raise BadArgument(
+                "RewardToGo needs episodes in order, terms (B, T); the batch has terms of shape "
+                f"{batch.shape}."
+            )
         played = (batch.count > 0).to(torch.float64)
-        ended = batch["terminated"] | batch["truncated"] if "terminated" in batch else torch.zeros(batch.shape, dtype=torch.bool)
+        ended = (
+            batch["terminated"] | batch["truncated"]
+            if "terminated" in batch
+            else torch.zeros(batch.shape, dtype=torch.bool)
+        )
         returns = self.returns(batch["reward"].detach() * played, ended)
         weight = returns
         if self.baseline == "mean" and len(returns) > 1:
@@ -72,7 +90,11 @@ class RewardToGo:
     def returns(self, reward: Tensor, ended: Tensor | None = None) -> Tensor:
         """G, (B, T). `ended`: with this term an episode was over; None: a row is one episode."""
         out, ahead = torch.empty_like(reward), reward.new_zeros(len(reward))
-        keep = torch.full_like(reward, self.discount) if ended is None else self.discount * (~ended).to(reward.dtype)
+        keep = (
+            torch.full_like(reward, self.discount)
+            if ended is None
+            else self.discount * (~ended).to(reward.dtype)
+        )
         for t in range(reward.shape[1] - 1, -1, -1):
             ahead = reward[:, t] + keep[:, t] * ahead
             out[:, t] = ahead

@@ -24,14 +24,18 @@ from .snapshot import Opaque
 class Actor(Protocol):
     """Chooses an action for each state, as the environment takes it."""
 
-    def act(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Plain: ...
+    def act(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> Plain: ...
 
 
 @runtime_checkable
 class Player(Protocol):
     """Chooses an action for each state, as it is recorded, and says how probable it was."""
 
-    def play(self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> tuple[Tensor, Tensor]: ...
+    def play(
+        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+    ) -> tuple[Tensor, Tensor]: ...
 
     def sent(self, action: Tensor) -> Plain: ...
 
@@ -49,37 +53,56 @@ class Rollouts:
         state (B, T, …)   action (B, T, …)   reward (B, T)   next (B, T, …)   terminated, truncated (B, T)   step (B, T)
         log_prob (B, T): log π(a | s) of the policy that played;    with `advantage`: advantage (B, T), return (B, T)
 
-    `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit of steps, and rewards would
-    have followed from the state `next`. The count is 0 on what is no transition: padding after an episode's end, and the steps in which an
-    environment does nothing but begin anew.
+    `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit
+    of steps, and rewards would have followed from the state `next`. The count is 0 on what is no transition:
+    padding after an episode's end, and the steps in which an environment does nothing but begin anew.
+
+    The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has
+    one, sees the states of a pass when the next one begins.
+
+    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept,
+    and with `num_steps` the environments as they stand (attributes, random numbers, limits of steps). Where
+    the state of an environment cannot be read (a simulator in C, processes of their own), that cannot be
+    promised: episodes then begin anew, and a warning says so and why.
 
     Parameters
     ----------
-    environment : a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment
-    num_envs : B, environments side by side
-    num_steps : T, steps of each environment a pass; episodes go on from pass to pass. None: one whole episode of each environment, begun anew
-    advantage : what makes advantages and returns of a pass, as it is drawn (`weights.GAE(value)`)
-    epochs, batch_size : deal each pass out so many times, in random order, as terms (n,), n of them a step (PPO). None: whole, once
-    seed : of the environments, the actions and the order. The passes go on in one random sequence: a new Rollouts begins it again
-    greedy : play the most probable action instead of drawing one
-    settings : handed to the environment
-
-    The policy that plays is the model of the first term on this source; its `networks.Normaliser`, if it has one, sees the states of a pass when
-    the next one begins.
-
-    Training that goes on from a checkpoint is bit for bit what it would have been: a pass under way is kept, and with `num_steps` the environments
-    as they stand (attributes, random numbers, limits of steps). Where the state of an environment cannot be read (a simulator in C, processes of
-    their own), that cannot be promised: episodes then begin anew, and a warning says so and why.
+    environment
+        a name that gymnasium knows ("CartPole-v1"), or a function that makes an environment
+    num_envs
+        B, environments side by side
+    num_steps
+        T, steps of each environment a pass; episodes go on from pass to pass. None: one whole episode of each
+        environment, begun anew
+    advantage
+        what makes advantages and returns of a pass, as it is drawn (`weights.GAE(value)`)
+    epochs, batch_size
+        deal each pass out so many times, in random order, as terms (n,), n of them a step (PPO). None: whole,
+        once
+    seed
+        of the environments, the actions and the order. The passes go on in one random sequence: a new
+        Rollouts begins it again
+    greedy
+        play the most probable action instead of drawing one
+    settings
+        handed to the environment
 
     Raises
     ------
-    MissingExtra : gymnasium is not installed
-    BadArgument : an environment that is not known
-    NotFinite, DataError : the environment gives what is not finite, or not of the shape it promised
+    MissingExtra
+        gymnasium is not installed
+    BadArgument
+        an environment that is not known
+    NotFinite, DataError
+        the environment gives what is not finite, or not of the shape it promised
 
-    Source: Sutton and Barto (2018), Reinforcement Learning: An Introduction, 2nd ed., §3.3; Schulman et al. (2017), Proximal policy
-    optimization algorithms.
+    References
+    ----------
+    Sutton and Barto (2018), Reinforcement Learning: An Introduction, 2nd ed., §3.3; Schulman et al. (2017),
+    Proximal policy optimization algorithms.
 
+    Examples
+    --------
     >>> Rollouts("CartPole-v1", 8).actions
     Discrete(2)
     """
@@ -107,7 +130,12 @@ class Rollouts:
         if batch_size is not None and epochs is None:
             raise BadArgument(f"batch_size={batch_size} deals a pass out in parts: say how often, epochs=….")
         self.environments = Environments(environment, num_envs, settings)
-        self.name, self.num_envs, self.num_steps, self.advantage = self.environments.name, num_envs, num_steps, advantage
+        self.name, self.num_envs, self.num_steps, self.advantage = (
+            self.environments.name,
+            num_envs,
+            num_steps,
+            advantage,
+        )
         self.epochs, self.batch_size, self.seed, self.greedy = epochs, batch_size, seed, greedy
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
@@ -128,12 +156,15 @@ class Rollouts:
         how = f"{self.name}/{self.num_envs}/{self.num_steps}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
-    # ---- what a run takes --------------------------------------------------------------------------------------------------
+    # ---- what a run takes ----------------------------------------------------------------------------------
 
     def batches(self, model: Player | None = None) -> Iterator[Batch]:
         """One pass, (B, T)."""
         if not isinstance(model, Player):
-            raise BadArgument("rollouts are played by a policy: the model must have play(state, generator) and sent(action).")
+            raise BadArgument(
+                "rollouts are played by a policy: the model must have play(state, generator) and "
+                "sent(action)."
+            )
         with evaluating(model):
             self._observed(model)
             batch = self._drawn(model)
@@ -168,21 +199,29 @@ class Rollouts:
     def state(self) -> dict[str, Tensor]:
         """What the next batches depend on."""
         known = {"generator": self.generator.get_state(), "played": torch.tensor(self.played)}
-        known |= {"return": torch.from_numpy(self._return.copy()), "finished": torch.tensor(self._finished, dtype=torch.float64)}
+        known |= {
+            "return": torch.from_numpy(self._return.copy()),
+            "finished": torch.tensor(self._finished, dtype=torch.float64),
+        }
         if self._seen is not None:
             known["seen"] = self._seen
         if self._left:
             assert self._rows is not None
             known |= {f"pass.{name}": t for name, t in self._rows.tensors.items()}
-            known |= {"left": torch.cat(self._left), "sizes": torch.tensor([len(part) for part in self._left])}
+            known |= {
+                "left": torch.cat(self._left),
+                "sizes": torch.tensor([len(part) for part in self._left]),
+            }
         return known | (under_way(self.environments) if self.under_way and self.num_steps is not None else {})
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Stand where `state` was taken; with new episodes, and a warning, where those under way could not be kept.
+        """Stand where `state` was taken; with new episodes, and a warning, where those under way could not be
+        kept.
 
         Raises
         ------
-        BadSave : it was taken of another environment
+        BadSave
+            it was taken of another environment
         """
         self.under_way = again(self.environments, tensors)
         self.generator.set_state(tensors["generator"])
@@ -190,18 +229,21 @@ class Rollouts:
         self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
         self._rows, self._left, self._restored = None, [], True
         if "left" in tensors:
-            self._rows = Batch({name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")})
+            self._rows = Batch(
+                {name.removeprefix("pass."): t for name, t in tensors.items() if name.startswith("pass.")}
+            )
             self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
-        """Steps played so far, and the mean return of the episodes that ended since it was last asked, which the policy played as it learnt."""
+        """Steps played so far, and the mean return of the episodes that ended since it was last asked,
+        which the policy played as it learnt."""
         found = {"played": float(self.played)}
         if self._finished:
             found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
         return found
 
-    # ---- play ----------------------------------------------------------------------------------------------------------------
+    # ---- play ----------------------------------------------------------------------------------------------
 
     def _observed(self, model: ModelLike) -> None:
         """Normalisers are shown the states of the last pass."""
@@ -247,7 +289,10 @@ class Rollouts:
             name: torch.from_numpy(np.stack([vars(now)[name] for now, _, _ in taken], 1))
             for name in ("state", "reward", "next", "terminated", "truncated")
         }
-        tensors |= {"action": torch.stack([a for _, a, _ in taken], 1), "log_prob": torch.stack([p for _, _, p in taken], 1)}
+        tensors |= {
+            "action": torch.stack([a for _, a, _ in taken], 1),
+            "log_prob": torch.stack([p for _, _, p in taken], 1),
+        }
         if not bool(count.all()):
             tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
         tensors["step"] = torch.arange(count.shape[1]).expand(count.shape)
@@ -263,8 +308,11 @@ def returns(
     greedy: bool = True,
     **settings: Plain,
 ) -> Tensor:
-    """The undiscounted return of each of so many whole episodes that the model plays in environments of their own, (episodes,).
+    """The undiscounted return of each of so many whole episodes that the model plays in environments of their
+    own, (episodes,).
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> returns(th.rl.Policy(th.networks.mlp(4, 8, 2)), "CartPole-v1", 3, max_episode_steps=5).tolist()
     [5.0, 5.0, 5.0]
@@ -292,14 +340,16 @@ def under_way(environments: Environments) -> dict[str, Tensor]:
 
 
 def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
-    """Whether the episodes that a checkpoint kept go on; a warning where there were some and they could not be kept."""
+    """Whether the episodes that a checkpoint kept go on; a warning where there were some and they could
+    not be kept."""
     if "environments" in tensors:
         environments.restore(tensors["environments"].numpy())
         return True
     if "opaque" in tensors:
         why = bytes(tensors["opaque"].tolist()).decode()
         warnings.warn(
-            f"the episodes of {environments.name} that were under way could not be kept ({why}, whose state cannot be read): new ones begin, and "
+            f"the episodes of {environments.name} that were under way could not be kept ({why}, whose state "
+            "cannot be read): new ones begin, and "
             "training goes on from the checkpoint, but not as it would have without the interruption.",
             stacklevel=2,
         )
@@ -308,14 +358,19 @@ def again(environments: Environments, tensors: dict[str, Tensor]) -> bool:
 
 def _normalisers(model: ModelLike) -> list[Plain]:
     """The layers of a policy that are shown what was played."""
-    return [layer for layer in model.modules() if isinstance(layer, Observes)] if isinstance(model, nn.Module) else []
+    return (
+        [layer for layer in model.modules() if isinstance(layer, Observes)]
+        if isinstance(model, nn.Module)
+        else []
+    )
 
 
 def _endless(environments: Environments) -> None:
     """A policy that walks into a wall for ever is an error, not a wait."""
     if environments.steps >= LONGEST:
         raise DataError(
-            f"an episode of {environments.name} has not ended after {LONGEST:,} steps: give it a limit, max_episode_steps=… among its settings."
+            f"an episode of {environments.name} has not ended after {LONGEST:,} steps: give it a limit, "
+            "max_episode_steps=… among its settings."
         )
 
 

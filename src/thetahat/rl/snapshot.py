@@ -1,8 +1,10 @@
-"""Snapshots: what an environment holds, as plain values that a checkpoint keeps and a fresh environment takes back. No pickle, and no code.
+"""Snapshots: what an environment holds, as plain values that a checkpoint keeps and a fresh environment takes
+back. No pickle, and no code.
 
-The objects of an environment (its wrappers, spaces, generators of random numbers) are walked attribute by attribute. Numbers, texts, arrays,
-containers and states of generators are written down; functions, classes and modules are code, and the fresh environment has its own. What has a
-state that cannot be read (a simulator in C, a process, a window) makes the whole one that cannot be kept, and is named.
+The objects of an environment (its wrappers, spaces, generators of random numbers) are walked attribute by
+attribute. Numbers, texts, arrays, containers and states of generators are written down; functions, classes
+and modules are code, and the fresh environment has its own. What has a state that cannot be read (a simulator
+in C, a process, a window) makes the whole one that cannot be kept, and is named.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ CODE = (
 )
 CODE += (re.Pattern, range, slice, type(Ellipsis), type(NotImplemented))  # type: ignore[assignment]
 CONTAINERS: dict[str, type] = {c.__name__: c for c in (list, tuple, set, frozenset, deque, dict, OrderedDict)}
-BITS = {c.__name__: c for c in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)}
+BITS = {
+    c.__name__: c
+    for c in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
+}
 FIXED = "gymnasium.envs.registration"  # what an environment was made of: the same in a fresh one
 ABSENT = object()
 
@@ -52,8 +57,11 @@ def taken(root: Plain) -> bytes:
 
     Raises
     ------
-    Opaque : part of it has a state that cannot be read; the message names it
+    Opaque
+        part of it has a state that cannot be read; the message names it
 
+    Examples
+    --------
     >>> class Clock:
     ...     def __init__(self): self.t, self.random = 0, np.random.default_rng(0)
     >>> one, other = Clock(), Clock()
@@ -70,7 +78,8 @@ def given_back(root: Plain, kept: bytes) -> None:
 
     Raises
     ------
-    Other : the object has other parts than the one that was written down
+    Other
+        the object has other parts than the one that was written down
     """
     _Walk().read(json.loads(kept), root, type(root).__name__)
 
@@ -82,7 +91,7 @@ class _Walk:
         self.seen: dict[int, int] = {}
         self.held: list[Plain] = []
 
-    # ---- to plain values ---------------------------------------------------------------------------------------------------
+    # ---- to plain values -----------------------------------------------------------------------------------
 
     def written(self, value: Plain, where: str) -> Plain:
         if value is None or type(value) in (bool, int, str):
@@ -107,7 +116,11 @@ class _Walk:
                 raise Opaque(f"{where} draws by a {type(own).__name__}")
             return {"generator": type(own).__name__, "state": self.written(own.state, where)}
         if isinstance(value, (np.random.RandomState, random.Random)):
-            stands: Plain = value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value.getstate()
+            stands: Plain = (
+                value.get_state(legacy=False)
+                if isinstance(value, np.random.RandomState)
+                else value.getstate()
+            )
             return {"random": type(value).__name__, "state": self.written(stands, where)}
         if type(value) in CONTAINERS.values():
             return self._contained(value, where)
@@ -126,7 +139,7 @@ class _Walk:
         items = [self.written(each, f"{where}[{i}]") for i, each in enumerate(value)]
         return {"container": type(value).__name__, "items": items, "most": most}
 
-    # ---- and back ------------------------------------------------------------------------------------------------------------
+    # ---- and back ------------------------------------------------------------------------------------------
 
     def read(self, kept: Plain, live: Plain, where: str) -> Plain:
         """The value that was written, `live` what stands in its place."""
@@ -175,7 +188,9 @@ class _Walk:
         if "named" in kept:
             if not hasattr(type(live), "_make"):
                 raise Other(f"{where} is not a named tuple")
-            return type(live)._make(self.read(v, live[i], f"{where}[{i}]") for i, v in enumerate(kept["named"]))
+            return type(live)._make(
+                self.read(v, live[i], f"{where}[{i}]") for i, v in enumerate(kept["named"])
+            )
         kind = CONTAINERS[kept["container"]]
         if "pairs" in kept:
             found: Plain = kind()
@@ -186,12 +201,16 @@ class _Walk:
                 found[name] = self.read(v, before, f"{where}[{name!r}]")
             return found
         before = list(live) if isinstance(live, (list, tuple, deque)) else []
-        every = [self.read(v, before[i] if i < len(before) else ABSENT, f"{where}[{i}]") for i, v in enumerate(kept["items"])]
+        every = [
+            self.read(v, before[i] if i < len(before) else ABSENT, f"{where}[{i}]")
+            for i, v in enumerate(kept["items"])
+        ]
         return deque(every, kept["most"]) if kind is deque else kind(every)
 
 
 def _plain(kind: type) -> bool:
-    """Whether all that an object of this class holds is in its attributes: it is written in Python, outside the standard library."""
+    """Whether all that an object of this class holds is in its attributes: it is written in Python,
+    outside the standard library."""
     if kind.__module__.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
         return False
     inits = [vars(c)["__init__"] for c in kind.__mro__[:-1] if "__init__" in vars(c)]
@@ -200,7 +219,11 @@ def _plain(kind: type) -> bool:
 
 
 def _array(value: np.ndarray) -> list[Plain]:
-    return [value.dtype.str, list(value.shape), base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()]
+    return [
+        value.dtype.str,
+        list(value.shape),
+        base64.b64encode(np.ascontiguousarray(value).tobytes()).decode(),
+    ]
 
 
 def _of_array(kept: list[Plain]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The solvers: each a frozen dataclass of settings with start, step, done and certificate; `loop.iterate` drives it."""
+"""The solvers: each a frozen dataclass of settings with start, step, done and certificate; `loop.iterate`
+drives it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from .stochastic import Stochastic
 
 
 def choose(objective: Objective) -> Solver:
-    """The solver of an objective: of a robust one that which seeks several maxima; else `choice.of_likelihood`."""
+    """The solver of an objective: of a robust one that which seeks several maxima; else
+    `choice.of_likelihood`."""
     robust = objective.terms[0].robust if len(objective.terms) == 1 else None
     if robust is None:
         return of_likelihood(objective)
@@ -36,15 +38,19 @@ def choose(objective: Objective) -> Solver:
         raise BadArgument(f"{robust} has many maxima, and takes no prior with a kink. Use th.priors.Normal.")
     if is_stochastic(objective) or interior_point.applies(objective):
         return of_likelihood(objective)
-    return Concentration(starts=robust.starts, seed=robust.seed) if isinstance(robust, Trimmed) else Restarts()
+    return (
+        Concentration(starts=robust.starts, seed=robust.seed) if isinstance(robust, Trimmed) else Restarts()
+    )
 
 
 def optimise(
     objective: Objective, solver: SolverLike, *watch: Callable[[StateLike], None] | None
 ) -> tuple[Objective, Certificate, tuple[tuple[int, float, float], ...]]:
-    """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every state.
+    """Start where the model suggests, iterate, and find out what the answer is worth. `watch` see every
+    state.
 
-    Returns the objective at θ̂, of modules that nobody else has, the certificate and the trace. The objective given stays as it is.
+    Returns the objective at θ̂, of modules that nobody else has, the certificate and the trace. The objective
+    given stays as it is.
     """
     if not isinstance(solver, Stochastic):  # which trains a copy of its own, or what was handed over
         objective = objective.copy()
@@ -61,7 +67,11 @@ def optimise(
 
         state = iterate(solver, objective, callback if watching else None)
     end = diagnose(objective, solver, state)
-    return end.objective, end.certificate, state.trace if end.state is state else (*state.trace, *end.state.trace)
+    return (
+        end.objective,
+        end.certificate,
+        state.trace if end.state is state else (*state.trace, *end.state.trace),
+    )
 
 
 __all__ = [

@@ -1,7 +1,9 @@
-"""Parameters at the end of their range, where the family becomes a simpler one: Poisson where a dispersion is 0.
+"""Parameters at the end of their range, where the family becomes a simpler one: Poisson where a dispersion is
+0.
 
-A constant that the data push there is held there and leaves θ, and the others are fitted again. That is a maximum of the simpler model; a
-higher one with the parameter inside its range is looked for besides, and excluded only where log p is concave.
+A constant that the data push there is held there and leaves θ, and the others are fitted again. That is a
+maximum of the simpler model; a higher one with the parameter inside its range is looked for besides, and
+excluded only where log p is concave.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ ROWS = 20_000  # beyond so many, one point inside is tried and not three
 
 @dataclass(frozen=True)
 class Reduced:
-    """The objective with some constants held at their boundaries, the solver's state at the maximum of the others, and what the model is
-    there."""
+    """The objective with some constants held at their boundaries, the solver's state at the maximum of the
+    others, and what the model is there."""
 
     objective: Objective
     solver: Newton | Proximal | InteriorPoint
@@ -53,12 +55,16 @@ def reduced(objective: Objective, state: StateLike) -> Reduced | None:
         model, term = objective.model, objective.terms[0]
         j = _place(model, p)
         held = model.holding(p.parameter, float(p.spec.link.inverse(eta)))
-        objective = Objective([term.over(term.source, held)], [LogPrior(each.prior, held) for each in objective.priors])
+        objective = Objective(
+            [term.over(term.source, held)], [LogPrior(each.prior, held) for each in objective.priors]
+        )
         kept = torch.cat([kept[:j], kept[j + 1 :]])
         found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
     if not found:
         return None
-    solver: SolverLike = Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
+    solver: SolverLike = (
+        Proximal() if objective.kinked else InteriorPoint() if interior_point.applies(objective) else Newton()
+    )
     end = iterate(solver, objective)
     scale = state.scale if isinstance(state, HasScale) else None
     if scale is not None and isinstance(end, State):  # what was seen of the information before counts on
@@ -71,7 +77,8 @@ def _place(model: Regression, p: Predictor) -> int:
 
 
 def _pushed(objective: Objective, p: Predictor) -> Tensor | None:
-    """η at the boundary of a constant, where the objective is as high there as at θ̂ and θ̂ is near it already."""
+    """η at the boundary of a constant, where the objective is as high there as at θ̂ and θ̂ is near it
+    already."""
     edge, model = p.spec.boundary, objective.model
     if edge is None or not p.design.constant:
         return None
@@ -92,26 +99,39 @@ def _pushed(objective: Objective, p: Predictor) -> Tensor | None:
 def inside(objective: Objective, at: Reduced) -> Newton | None:
     """The solver from a point inside the range that leads higher than the boundary, or None.
 
-    objective : that in which every parameter is free
+    Parameters
+    ----------
+    objective
+        that in which every parameter is free
     """
-    if at.objective.concave or objective.kinked or interior_point.applies(objective) or objective.terms[0].robust is not None:
+    if (
+        at.objective.concave
+        or objective.kinked
+        or interior_point.applies(objective)
+        or objective.terms[0].robust is not None
+    ):
         return None  # a robust fit has been begun at several points already
     boundary = at.objective.value()
     few = (objective.rows or 0) > ROWS
     best: tuple[float, Tensor] | None = None
     for theta in list(_points(objective, at))[: 1 if few else None]:
         state = iterate(Newton(begin=theta, steps=100), objective)
-        higher = math.isfinite(state.value) and state.value > max(boundary + GAINED, -math.inf if best is None else best[0])
+        higher = math.isfinite(state.value) and state.value > max(
+            boundary + GAINED, -math.inf if best is None else best[0]
+        )
         if higher and bool(torch.isfinite(state.theta).all()):
             best = (state.value, state.theta)
     return None if best is None else Newton(begin=best[1])
 
 
 def _points(objective: Objective, at: Reduced) -> Iterator[Tensor]:
-    """The others where they are at the boundary, and the held ones inside: where a fit would start, and to either side."""
+    """The others where they are at the boundary, and the held ones inside: where a fit would start, and to
+    either side."""
     model: Regression = objective.model
     start, theta = model.start(objective.terms[0].source), objective.theta.clone()
-    own = torch.tensor([_place(model, p) for p in model.predictors if p.parameter in at.found], dtype=torch.long)
+    own = torch.tensor(
+        [_place(model, p) for p in model.predictors if p.parameter in at.found], dtype=torch.long
+    )
     others = torch.ones(len(theta), dtype=torch.bool)
     others[own] = False
     theta[others] = at.state.theta

@@ -3,8 +3,9 @@
     λ = √(gᵀ J⁻¹ g)      the Newton decrement: how many standard errors the maximum of the quadratic model is away
     λ² / 2               how many nats it is higher
 
-Near a maximum the quadratic model is the function to O(λ³/√n), so a decrement of 10⁻⁸ leaves nothing that a reader could see.
-Where log p is concave in θ, a stationary point is a global maximum, and the certificate says so; elsewhere it is a local one.
+Near a maximum the quadratic model is the function to O(λ³/√n), so a decrement of 10⁻⁸ leaves nothing that a
+reader could see. Where log p is concave in θ, a stationary point is a global maximum, and the certificate
+says so; elsewhere it is a local one.
 """
 
 from __future__ import annotations
@@ -33,20 +34,33 @@ class Certificate:
 
     Parameters
     ----------
-    status : one of `STATUSES`
-    nats : λ²/2, how much higher the maximum of the quadratic model at θ̂ is: the gap to the maximum where the status is a certified one,
-        and proof of nothing where it is "not converged"
-    standard_errors : λ, how far from it θ̂ is
-    concave : whether the maximum is global because log p is concave
-    rank, size : of the information, and of θ
-    directions : for a flat direction or no maximum: coefficient name → its part of the direction
-    rows : the rows that are separated, counted from 0
-    boundary : parameter → the simpler model that the data ask for
-    detail : one sentence more
-    steps, passes : iterations, and passes over the data
-    trend : for stochastic ascent: held-out nats per term (first, best, standard error)
-    zeros : how many coefficients stand exactly where their prior has its kink
-    advice : what to do, where the solver knows better than its status says
+    status
+        one of `STATUSES`
+    nats
+        λ²/2, how much higher the maximum of the quadratic model at θ̂ is: the gap to the maximum where the
+        status is a certified one, and proof of nothing where it is "not converged"
+    standard_errors
+        λ, how far from it θ̂ is
+    concave
+        whether the maximum is global because log p is concave
+    rank, size
+        of the information, and of θ
+    directions
+        for a flat direction or no maximum: coefficient name → its part of the direction
+    rows
+        the rows that are separated, counted from 0
+    boundary
+        parameter → the simpler model that the data ask for
+    detail
+        one sentence more
+    steps, passes
+        iterations, and passes over the data
+    trend
+        for stochastic ascent: held-out nats per term (first, best, standard error)
+    zeros
+        how many coefficients stand exactly where their prior has its kink
+    advice
+        what to do, where the solver knows better than its status says
     """
 
     status: str
@@ -67,19 +81,29 @@ class Certificate:
 
     @property
     def ok(self) -> bool:
-        """Whether θ̂ can be used as the maximum-likelihood estimate (or, if stochastic, was never claimed to be one)."""
+        """Whether θ̂ can be used as the maximum-likelihood estimate (or, if stochastic, was never claimed
+        to be one)."""
         return self.status in ANSWERS
 
     def __str__(self) -> str:
         if self.status == "stochastic":
             return printable(f"stochastic: no certificate. {self.detail}".strip())
         parts = [
-            self.status if self.status != "certified maximum" else f"certified {'global' if self.concave else 'local'} maximum"
+            self.status
+            if self.status != "certified maximum"
+            else f"certified {'global' if self.concave else 'local'} maximum"
         ]
         if self.nats is not None:
-            errors = "" if self.standard_errors is None else f" ({_number(self.standard_errors)} standard errors)"
-            # λ²/2 is the gap only near a maximum: elsewhere it is what the quadratic model at this one point promises
-            what = "gap to the maximum" if self.ok else "by the local quadratic model, which proves nothing here, a gap of"
+            errors = (
+                "" if self.standard_errors is None else f" ({_number(self.standard_errors)} standard errors)"
+            )
+            # λ²/2 is the gap only near a maximum: elsewhere it is what the quadratic model at this one point
+            # promises
+            what = (
+                "gap to the maximum"
+                if self.ok
+                else "by the local quadratic model, which proves nothing here, a gap of"
+            )
             parts.append(f"{what} {_number(self.nats)} nats{errors}")
         for parameter, limit in self.boundary.items():
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")

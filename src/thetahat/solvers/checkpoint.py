@@ -1,11 +1,15 @@
-"""Checkpoints of a training run: all that the next step depends on, in one file; the file before it is never lost.
+"""Checkpoints of a training run: all that the next step depends on, in one file; the file before it is never
+lost.
 
-A run that was killed and goes on from its checkpoint is, bit for bit, the run that was not: θ, the buffers, the moments of the optimisers,
-the average and the best θ, and the trace come from the file; the order of the data is drawn again from the seed up to the step where it
-stood, which leaves the generator where it was. A source that draws from the model says with `state()` what its next draw depends on, tensors
-by name, and takes them back with `restore(tensors)`; whether that makes its draws those of a run that was not killed is said by the source.
+A run that was killed and goes on from its checkpoint is, bit for bit, the run that was not: θ, the buffers,
+the moments of the optimisers, the average and the best θ, and the trace come from the file; the order of the
+data is drawn again from the seed up to the step where it stood, which leaves the generator where it was. A
+source that draws from the model says with `state()` what its next draw depends on, tensors by name, and takes
+them back with `restore(tensors)`; whether that makes its draws those of a run that was not killed is said by
+the source.
 
-The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a kill leaves the one before.
+The file is safetensors: no pickle. It is written aside, brought to the disk, then renamed: a full disk or a
+kill leaves the one before.
 """
 
 from __future__ import annotations
@@ -35,9 +39,14 @@ FORMAT = "thetahat checkpoint, version 2"
 
 
 def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike) -> None:
-    """The state after a step, in place of the checkpoint before. Of processes that share θ the first writes; shards write each their own."""
+    """The state after a step, in place of the checkpoint before. Of processes that share θ the first writes;
+    shards write each their own."""
     work = state.work
-    tensors = _numbered("theta", work.engine.parameters) | _numbered("buffer", work.buffers) | tensors_of(work.optimisers)
+    tensors = (
+        _numbered("theta", work.engine.parameters)
+        | _numbered("buffer", work.buffers)
+        | tensors_of(work.optimisers)
+    )
     if work.average is not None:
         tensors |= _numbered("average", work.average)
     if work.best is not None:
@@ -74,25 +83,32 @@ def _write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
             file.write(hashlib.blake2b(raw, digest_size=16).digest())
             file.write(raw)
     except (OSError, BadArgument) as error:
-        left = "The one before it is whole: the same call goes on from there." if path.exists() else "None was written before."
+        left = (
+            "The one before it is whole: the same call goes on from there."
+            if path.exists()
+            else "None was written before."
+        )
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         said = (reason.strerror if isinstance(reason, OSError) else None) or reason
         raise NotWritten(f"the checkpoint {str(path)!r} cannot be written: {said}. {left}") from error
 
 
 def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> Settings | None:
-    """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent, evaluations, trace. None: no file.
+    """Put θ, buffers, moments and the order of the data where they stood; returns step, seen, recent,
+    evaluations, trace. None: no file.
 
     Raises
     ------
-    BadSave : the file is cut short or damaged, or it is of another model, other data or other settings
+    BadSave
+        the file is cut short or damaged, or it is of another model, other data or other settings
     """
     if not usable(path).exists():
         return None
     if work.engine.sharded != path.is_dir():
         kinds = ("a file, of whole parameters", "a folder, of sharded ones")
         raise BadSave(
-            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this run needs {kinds[work.engine.sharded]} (distributed=…)."
+            f"the checkpoint {str(path)!r} is {kinds[path.is_dir()]}; this run needs "
+            f"{kinds[work.engine.sharded]} (distributed=…)."
         )
     if path.is_dir():
         content = sharded.content(path)
@@ -104,10 +120,13 @@ def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> S
         other = content["of"].get(name)
         if json.loads(json.dumps(value)) != other:
             raise BadSave(
-                f"the checkpoint {str(path)!r} is of another run: its {name} is {_short(other)}, here it is {_short(value)}."
+                f"the checkpoint {str(path)!r} is of another run: its {name} is {_short(other)}, here it is "
+                f"{_short(value)}."
             )
     if path.is_dir():
-        tensors = sharded.read(path, _numbered("theta", work.engine.parameters), work.buffers, work.optimisers)
+        tensors = sharded.read(
+            path, _numbered("theta", work.engine.parameters), work.buffers, work.optimisers
+        )
     try:
         _restore(content, tensors, work)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -125,15 +144,21 @@ def _restore(content: Settings, tensors: dict[str, Tensor], work: Plain) -> None
     restore(work.optimisers, tensors)
     device = work.engine.device
     parameters = work.engine.parameters
-    average, best = (_laid([t.to(device) for t in _of(tensors, name)], parameters) for name in ("average", "best.theta"))
+    average, best = (
+        _laid([t.to(device) for t in _of(tensors, name)], parameters) for name in ("average", "best.theta")
+    )
     work.average = average or None
-    work.best = (best, _laid([t.to(device) for t in _of(tensors, "best.buffer")], work.buffers)) if best else None
+    work.best = (
+        (best, _laid([t.to(device) for t in _of(tensors, "best.buffer")], work.buffers)) if best else None
+    )
     for _ in range(content["step"]):  # the draws of each step, in their order
         work.statistics.saw([(feed, next(feed.batches)) for feed in work.feeds if not feed.drawn])
     for k, feed in enumerate(work.feeds):
         if feed.drawn:
             head = f"source.{k}."
-            feed.terms[0].source.restore({name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)})
+            feed.terms[0].source.restore(
+                {name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)}
+            )
 
 
 def _read(path: Path) -> tuple[Settings, dict[str, Tensor]]:
@@ -147,7 +172,8 @@ def _read(path: Path) -> tuple[Settings, dict[str, Tensor]]:
         raise BadSave(f"the checkpoint {str(path)!r} cannot be read: {error.strerror or error}.") from error
     if hashlib.blake2b(whole[16:], digest_size=16).digest() != whole[:16]:
         raise BadSave(
-            f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were written. "
+            f"the checkpoint {str(path)!r} is damaged or cut short: its bytes are not those that were "
+            "written. "
             "Restore it, or remove it to begin the run anew."
         )
     raw = whole[16:]
@@ -166,7 +192,8 @@ def _read(path: Path) -> tuple[Settings, dict[str, Tensor]]:
 
 
 def identity(solver: SolverLike, objective: Objective) -> Settings:
-    """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the priors."""
+    """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the
+    priors."""
     settings: Settings = {
         name: str(value)
         for name, value in fields_of(solver).items()
@@ -184,11 +211,13 @@ def identity(solver: SolverLike, objective: Objective) -> Settings:
 
 
 def check(objective: Objective) -> None:
-    """Data drawn from the model cannot be drawn again: their source has to say what its next draw depends on."""
+    """Data drawn from the model cannot be drawn again: their source has to say what its next draw depends
+    on."""
     for term in objective.terms:
         if is_drawn(term.source) and not isinstance(term.source, Restores):
             raise BadArgument(
-                f"checkpoint= needs data that can be drawn again: {type(term.source).__name__} draws them from the model, and has no "
+                f"checkpoint= needs data that can be drawn again: {type(term.source).__name__} draws them "
+                "from the model, and has no "
                 "state() and restore(tensors)."
             )
 
@@ -204,7 +233,11 @@ def _known(source: SourceLike) -> str | None:
 def _structure(model: ModelLike) -> str:
     """A digest of a model's layers and family, without the values of its parameters."""
     said = f"{model!r} {family_of(model) or ''}"
-    return type(model).__name__ + " " + hashlib.blake2b(re.sub("0x[0-9a-f]+", "", said).encode(), digest_size=8).hexdigest()
+    return (
+        type(model).__name__
+        + " "
+        + hashlib.blake2b(re.sub("0x[0-9a-f]+", "", said).encode(), digest_size=8).hexdigest()
+    )
 
 
 def _numbered(name: str, tensors: Plain) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""The solver of a log-likelihood with priors; robust objectives, which have many maxima, are chosen for in the package itself."""
+"""The solver of a log-likelihood with priors; robust objectives, which have many maxima, are chosen for in
+the package itself."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .proximal import Proximal
 from .quantile import LinearProgramme
 from .stochastic import Stochastic
 
-QR_ROWS = 100_000  # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
+# rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
+QR_ROWS = 100_000
 PRODUCTS = 1e11  # in one factor of the information: a second or so
 DENSE = 4000  # coordinates of θ whose information can be factored: beyond, gradients alone
 
@@ -33,25 +35,29 @@ def is_stochastic(objective: Objective) -> bool:
 
 
 def of_likelihood(objective: Objective) -> Solver:
-    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no end; an interior point where a
-    link bounds the linear predictors; the closed form where there is one; proximal Newton where a prior has a kink; EM for a mixture;
-    Levenberg and Marquardt's method where a likelihood of one's own is a sum of squares; Newton where the information can be held and
-    factored, L-BFGS where it cannot."""
+    """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no
+    end; an interior point where a link bounds the linear predictors; the closed form where there is one;
+    proximal Newton where a prior has a kink; EM for a mixture; Levenberg and Marquardt's method where a
+    likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
+    L-BFGS where it cannot."""
     if is_stochastic(objective):
         return Stochastic()
     if interior_point.applies(objective):
         return InteriorPoint()
     if objective.kinked and isinstance(objective.model, Mixture):
         raise BadArgument(
-            "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use th.priors.Normal."
+            "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use "
+            "th.priors.Normal."
         )
     if quantile.applies(objective) and (objective.kinked or objective.priors):
         return LinearProgramme()  # which refuses a prior, by name
     if objective.kinked:
         if objective.size > DENSE:
             raise BadArgument(
-                f"a prior with a kink on a model of {objective.size} parameters: Proximal factors their information, and no more than {DENSE} "
-                "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no exact zeros."
+                f"a prior with a kink on a model of {objective.size} parameters: Proximal factors their "
+                f"information, and no more than {DENSE} "
+                "are held. Use th.priors.Normal, fewer columns, or solver=th.Stochastic(…), which finds no "
+                "exact zeros."
             )
         return Proximal()
     if (objective.rows or 0) <= QR_ROWS and closed_form.applies(objective):

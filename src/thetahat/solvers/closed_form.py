@@ -2,11 +2,15 @@
 
     β̂ = argmin Σ w (y − Xβ)²,   σ̂² = Σ w (y − Xβ̂)² / Σ w,   cov β̂ = σ̂² (XᵀWX)⁻¹,   var log σ̂ = 1 / 2Σw
 
-by Householder QR of √W X, a block of rows at a time (R alone is carried from block to block), never by the normal equations, whose
-condition is squared. Data of one block are refined: the augmented system  [I X; Xᵀ 0] [r; β] = [y; 0]  is solved again for
-residuals formed in extended precision, which makes the error proportional to the condition of X and not to its square.
+by Householder QR of √W X, a block of rows at a time (R alone is carried from block to block), never by the
+normal equations, whose condition is squared. Data of one block are refined: the augmented system  [I X; Xᵀ 0]
+[r; β] = [y; 0]  is solved again for residuals formed in extended precision, which makes the error
+proportional to the condition of X and not to its square.
 
-Source: Björck (1967), Iterative refinement of linear least squares solutions I; Golub and Van Loan (2013), Matrix Computations, §5.3, §5.6.
+References
+----------
+Björck (1967), Iterative refinement of linear least squares solutions I; Golub and Van Loan (2013), Matrix
+Computations, §5.3, §5.6.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ from ..models.taylor import Taylor
 from ..types import ModelLike, Settings
 from .certificate import Certificate
 
-REFINED = 20_000_000  # n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
+# n·p²: products in extended precision, a pass of refinement, up to which X is refined (half a second)
+REFINED = 20_000_000
 COARSE = 1e-2  # the largest λ, in standard errors, that rounding may leave
 RANK = 1e-13  # |R_jj| / ‖x_j‖ below this: column j is a combination of those before it
 
@@ -47,7 +52,8 @@ class LeastSquares:
 
 
 def applies(objective: Objective) -> bool:
-    """Whether the objective is a normal linear model with identity link, constant scale and columns that can be held."""
+    """Whether the objective is a normal linear model with identity link, constant scale and columns that
+    can be held."""
     model = objective.model
     if (
         not isinstance(model, Regression)
@@ -86,7 +92,8 @@ def _rows(mean: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def solve(objective: Objective) -> LeastSquares:
-    """Least squares of the mean's predictor, by QR; NaN where the columns are collinear, or too large or small to be squared."""
+    """Least squares of the mean's predictor, by QR; NaN where the columns are collinear, or too large or
+    small to be squared."""
     with np.errstate(all="ignore"):
         return _solve(objective)
 
@@ -95,7 +102,9 @@ def _solve(objective: Objective) -> LeastSquares:
     model = objective.model
     assert isinstance(model, Regression)
     mean = model.predictors[0]
-    whole = objective.rows is not None and (objective.rows * mean.size**2 <= REFINED or objective.rows < mean.size)
+    whole = objective.rows is not None and (
+        objective.rows * mean.size**2 <= REFINED or objective.rows < mean.size
+    )
     parts = [_rows(mean, b) for b in objective.terms[0].source.batches()] if whole else None
     if parts is not None:
         X, y, w = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -148,7 +157,9 @@ def _nothing(p: int, weight: float, response: float, pivots: np.ndarray) -> Leas
     return LeastSquares(np.full(p, np.nan), np.full((p, p), np.nan), np.nan, weight, response, pivots)
 
 
-def _augmented(Q: np.ndarray, R: np.ndarray, X: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _augmented(
+    Q: np.ndarray, R: np.ndarray, X: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """r + Xβ = a, Xᵀr = b, for several right-hand sides, refined with residuals in extended precision."""
     from scipy.linalg import solve_triangular
 
@@ -182,8 +193,10 @@ class ClosedForm:
         model = objective.model
         if not applies(objective) or not isinstance(model, Regression):
             raise BadArgument(
-                "solver=th.ClosedForm() is least squares: a normal response with an identity link and a constant scale, without a prior, "
-                f"robust= or a weighting; the model is {family_of(model) or type(model).__name__}. Leave the solver out, or use th.Newton()."
+                "solver=th.ClosedForm() is least squares: a normal response with an identity link and a "
+                "constant scale, without a prior, "
+                f"robust= or a weighting; the model is {family_of(model) or type(model).__name__}. Leave the "
+                "solver out, or use th.Newton()."
             )
         found = solve(objective)
         theta = objective.theta
@@ -195,7 +208,12 @@ class ClosedForm:
         if len(model.predictors) == 2:
             theta[-1] = 0.5 * np.log(found.squares / found.weight)
         t = objective.taylor(theta, order=1)
-        return State(theta, t, found, trace=((0, before, np.inf), (1, float(t.value), self._decrement(model, t, found))))
+        return State(
+            theta,
+            t,
+            found,
+            trace=((0, before, np.inf), (1, float(t.value), self._decrement(model, t, found))),
+        )
 
     def step(self, objective: Objective, state: State) -> State:
         return state
@@ -207,13 +225,19 @@ class ClosedForm:
         found, model = state.least_squares, objective.model
         assert isinstance(model, Regression)
         known: Settings = {"size": objective.size, "steps": 1, "passes": 2}
-        if not (np.isfinite(found.beta).all() and np.isfinite(found.inverse).all() and np.isfinite(found.squares)):
+        if not (
+            np.isfinite(found.beta).all() and np.isfinite(found.inverse).all() and np.isfinite(found.squares)
+        ):
             collinear = bool((found.pivots < RANK).any())
             status = "flat direction" if collinear else "not converged"
             return Certificate(status=status, rank=int((found.pivots >= RANK).sum()), **known)
-        if len(model.predictors) == 2 and not found.squares > (64 * np.finfo(float).eps) ** 2 * found.response:
+        if (
+            len(model.predictors) == 2
+            and not found.squares > (64 * np.finfo(float).eps) ** 2 * found.response
+        ):
             detail = (
-                "the likelihood has no maximum: the fit is perfect (every residual is zero to rounding), and the density grows without bound "
+                "the likelihood has no maximum: the fit is perfect (every residual is zero to rounding), and "
+                "the density grows without bound "
                 "as scale → 0. Hold the scale (scale=value), or leave columns out."
             )
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
@@ -222,7 +246,8 @@ class ClosedForm:
         known |= {"nats": 0.5 * decrement**2, "standard_errors": decrement, "rank": objective.size}
         if not decrement <= COARSE:
             detail = (
-                "Stopped at the limit of floating-point precision: the residuals are too small against the response and the columns. "
+                "Stopped at the limit of floating-point precision: the residuals are too small against the "
+                "response and the columns. "
                 "Subtract a constant from them, or change the unit."
             )
             return Certificate(status="not converged", detail=detail, **known)

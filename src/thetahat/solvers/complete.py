@@ -23,7 +23,9 @@ from . import closed_form
 
 PEAK = math.log(
     1e8
-)  # nats a dimension by which the density of a collapsing component exceeds the average of one fitted to all rows
+    # nats a dimension by which the density of a collapsing component exceeds the average of one fitted to all
+    # rows
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Point:
 
     def times_weight(self, k: int) -> list[Tensor]:
         """w_i r_ik of each batch."""
-        return [r[:, k] if w is None else r[:, k] * w for r, w in zip(self.responsibilities, self.weights, strict=True)]
+        return [
+            r[:, k] if w is None else r[:, k] * w
+            for r, w in zip(self.responsibilities, self.weights, strict=True)
+        ]
 
 
 def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
@@ -63,9 +68,9 @@ def _expected(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
         responsibilities.append(r)
         weights.append(weight)
         counts = r if weight is None else r * weight[:, None]
-        beyond = (joint - model.log_weights() > limits).to(r.dtype) * (torch.ones_like(log_p) if weight is None else weight)[
-            :, None
-        ]
+        beyond = (joint - model.log_weights() > limits).to(r.dtype) * (
+            torch.ones_like(log_p) if weight is None else weight
+        )[:, None]
         value = log_p.sum() if weight is None else weighted(log_p, weight).sum()
         return torch.cat([value[None], counts.sum(0), beyond.sum(0)])
 
@@ -83,7 +88,8 @@ def _expected(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
 
 
 class Complete:
-    """Q as an objective: the log-likelihood as if the components had been seen, by responsibilities that are held. Priors included."""
+    """Q as an objective: the log-likelihood as if the components had been seen, by responsibilities that are
+    held. Priors included."""
 
     def __init__(self, objective: Objective, point: Point):
         self.whole, self.point = objective, point
@@ -108,7 +114,9 @@ class Complete:
     def kinked(self) -> bool:
         return self.whole.kinked
 
-    def taylor(self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64) -> Taylor:
+    def taylor(
+        self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64
+    ) -> Taylor:
         if theta is None:
             return self._expanded(self.whole, order, precision)
         with self.whole.moved(theta) as here:
@@ -130,11 +138,12 @@ class Complete:
         return float(self.taylor(theta, order=1).value)
 
 
-# ---- the maximum of Q, where there is a formula -------------------------------------------------------------------------------
+# ---- the maximum of Q, where there is a formula ------------------------------------------------------------
 
 
 def formula(component: ModelLike, source: Recounted) -> Tensor | None:
-    """The maximum of the weighted likelihood of one component: not finite where there is none; None where there is no formula."""
+    """The maximum of the weighted likelihood of one component: not finite where there is none; None where
+    there is no formula."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return None  # a formula sees the rows of one process; Newton's sums are over all of them
     if isinstance(component, HasClosedForm):
@@ -153,15 +162,20 @@ def singular(model: Mixture, theta: Tensor, n: Tensor) -> str:
     k = next((k for k, place in enumerate(model.places) if place.start <= at < place.stop), None)
     if k is None:
         return "A component has lost all its observations."
-    how = "its covariance is singular" if torch.isnan(theta[at]) else f"{model.coefficient_names[at]} → {float(theta[at]):g}"
+    how = (
+        "its covariance is singular"
+        if torch.isnan(theta[at])
+        else f"{model.coefficient_names[at]} → {float(theta[at]):g}"
+    )
     return f"Component {k} has collapsed on {float(n[k]):.4g} observations: {how}."
 
 
-# ---- what a collapse is --------------------------------------------------------------------------------------------------------
+# ---- what a collapse is ------------------------------------------------------------------------------------
 
 
 def limits(objective: Objective, model: Mixture) -> Tensor:
-    """The log density of each component beyond which it has collapsed: far above the average under one such component alone, (K,).
+    """The log density of each component beyond which it has collapsed: far above the average under one such
+    component alone, (K,).
 
     A mass is at most 1; and where there are priors, they are what keeps a component from collapsing.
     """

@@ -1,14 +1,19 @@
-"""Maximum trimmed likelihood by concentration: fit the rows that are kept, keep those most probable under the fit, until they are the same.
+"""Maximum trimmed likelihood by concentration: fit the rows that are kept, keep those most probable under the
+fit, until they are the same.
 
     kept ← the h rows of largest log p(x_i | θ);      θ ← argmax Σ_{i kept} log p(x_i | θ)
 
-Neither step lowers the sum of the h largest, and there are finitely many subsets, so that it ends at a fixed point: θ̂ is the maximum for
-the rows kept, and they are the most probable under θ̂. Where the h-th and the next row are not tied, the rows kept do not change near θ̂,
-which is therefore a local maximum of the trimmed likelihood. There are many: the run begins from random elemental subsets (as many rows
-as coefficients, so that some are free of outliers), takes two steps from each, and goes on to the end from the best.
+Neither step lowers the sum of the h largest, and there are finitely many subsets, so that it ends at a fixed
+point: θ̂ is the maximum for the rows kept, and they are the most probable under θ̂. Where the h-th and the
+next row are not tied, the rows kept do not change near θ̂, which is therefore a local maximum of the trimmed
+likelihood. There are many: the run begins from random elemental subsets (as many rows as coefficients, so
+that some are free of outliers), takes two steps from each, and goes on to the end from the best.
 
-Source: Rousseeuw and Van Driessen (2006), Computing LTS regression for large data sets, Data Min. Knowl. Discov. 12; Neykov and Müller
-(2003), Breakdown point and computation of trimmed likelihood estimators in generalized linear models.
+References
+----------
+Rousseeuw and Van Driessen (2006), Computing LTS regression for large data sets, Data Min. Knowl. Discov. 12;
+Neykov and Müller (2003), Breakdown point and computation of trimmed likelihood estimators in generalized
+linear models.
 """
 
 from __future__ import annotations
@@ -75,7 +80,8 @@ class State:
 
     @property
     def scale(self) -> Tensor | None:
-        """Of Newton's last state on the rows kept; where they were fitted by a formula there is nothing to grow suspicious about."""
+        """Of Newton's last state on the rows kept; where they were fitted by a formula there is nothing to
+        grow suspicious about."""
         newton = self.answer.newton
         return None if newton is None else newton.scale
 
@@ -86,10 +92,14 @@ class Concentration:
 
     Parameters
     ----------
-    starts : elemental subsets
-    seed : of them
-    best : subsets from which it is concentrated to the end
-    steps : of concentration at most, from one subset
+    starts
+        elemental subsets
+    seed
+        of them
+    best
+        subsets from which it is concentrated to the end
+    steps
+        of concentration at most, from one subset
     """
 
     starts: int = 500
@@ -97,7 +107,7 @@ class Concentration:
     best: int = 10
     steps: int = 200
 
-    # ---- start -----------------------------------------------------------------------------------------------------------
+    # ---- start ---------------------------------------------------------------------------------------------
 
     def start(self, objective: Objective) -> State:
         term = trimmed(objective)
@@ -105,7 +115,8 @@ class Concentration:
         n, h = sum(term.lengths), term.h
         if h < objective.size + 1:
             raise BadArgument(
-                f"keep={term.robust.keep:g} of {n} rows keeps {h}, and {objective.size} parameters need more. Keep more of them."
+                f"keep={term.robust.keep:g} of {n} rows keeps {h}, and {objective.size} parameters need "
+                "more. Keep more of them."
             )
         everything = torch.ones(n, dtype=torch.bool)
         if h == n:
@@ -134,7 +145,9 @@ class Concentration:
     ) -> tuple[Tensor, Tensor]:
         """As `_least_squares`, for any model: a few steps of Newton in the place of a formula."""
         values, kept = [], []
-        seen: dict[bytes, tuple[Tensor, Tensor, float]] = {}  # rows → θ there, the rows that are then kept, and their log p
+        seen: dict[
+            bytes, tuple[Tensor, Tensor, float]
+        ] = {}  # rows → θ there, the rows that are then kept, and their log p
         for number in range(self._enough(h / n, objective.size + SIZES)):
             rows = torch.zeros(n, dtype=torch.bool)
             rows[torch.randperm(n, generator=generator)[: objective.size + 1 + number % SIZES]] = True
@@ -152,7 +165,8 @@ class Concentration:
         return torch.tensor(values, dtype=torch.float64), torch.stack(kept)
 
     def _enough(self, share: float, rows: int) -> int:
-        """Starts of which one has no outlier among its rows but with probability 10⁻⁶ (Rousseeuw and Leroy 1987, ch. 5): each costs iterations."""
+        """Starts of which one has no outlier among its rows but with probability 10⁻⁶ (Rousseeuw and Leroy
+        1987, ch. 5): each costs iterations."""
         clean = share**rows
         return (
             self.starts
@@ -163,7 +177,8 @@ class Concentration:
     def _concentrated(
         self, objective: Objective, term: TrimmedTerm, rows: Tensor, theta: Tensor, h: int
     ) -> tuple[Tensor, Tensor, float]:
-        """θ by a few steps of Newton on these rows, the h rows that are most probable there, and their log p; −∞ where θ runs away."""
+        """θ by a few steps of Newton on these rows, the h rows that are most probable there, and their log
+        p; −∞ where θ runs away."""
         inner = Objective([term.on(rows)], objective.priors)
         theta = iterate(Newton(steps=3, begin=theta, thin_above=10**18), inner).theta
         if not bool(torch.isfinite(theta).all()):
@@ -172,7 +187,7 @@ class Concentration:
         kept = largest(log_p, h)
         return theta, kept, float(log_p[kept].sum())
 
-    # ---- step ------------------------------------------------------------------------------------------------------------
+    # ---- step ----------------------------------------------------------------------------------------------
 
     def step(self, objective: Objective, state: State) -> State:
         """Concentrate the next subset to the end; after the last, reweight, if that is asked for."""
@@ -180,7 +195,11 @@ class Concentration:
         if len(state.found) == len(state.subsets):
             return self._reweighted(objective, state)
         kept, trace = state.subsets[len(state.found)], [(0, state.begun, math.inf)]
-        end, certificate, theta = None, Certificate(status="not converged", size=objective.size), objective.theta
+        end, certificate, theta = (
+            None,
+            Certificate(status="not converged", size=objective.size),
+            objective.theta,
+        )
         for step in range(1, self.steps + 1):
             end, certificate = _maximised(objective, term, kept, theta)
             theta = end.theta
@@ -188,18 +207,35 @@ class Concentration:
                 break
             now = largest(_log_probs(objective, theta), term.h)
             value = float(Objective([term.on(now)], objective.priors).value(theta))
-            trace.append((step, value, certificate.standard_errors if certificate.standard_errors is not None else math.inf))
+            trace.append(
+                (
+                    step,
+                    value,
+                    certificate.standard_errors if certificate.standard_errors is not None else math.inf,
+                )
+            )
             if torch.equal(now, kept):
                 break
             kept = now
         else:
             certificate = replace(
-                certificate, status="not converged", detail=f"The rows kept still changed after {self.steps} steps."
+                certificate,
+                status="not converged",
+                detail=f"The rows kept still changed after {self.steps} steps.",
             )
         assert end is not None
         newton = end if isinstance(end, NewtonState) else None
-        found = Maximum(end.theta, trace[-1][1], certificate, newton, tuple(trace), "" if certificate.ok else certificate.status)
-        return replace(state, found=(*state.found, found), kept=(*state.kept, kept), passes=state.passes + 3 * len(trace))
+        found = Maximum(
+            end.theta,
+            trace[-1][1],
+            certificate,
+            newton,
+            tuple(trace),
+            "" if certificate.ok else certificate.status,
+        )
+        return replace(
+            state, found=(*state.found, found), kept=(*state.kept, kept), passes=state.passes + 3 * len(trace)
+        )
 
     def _reweighted(self, objective: Objective, state: State) -> State:
         """Maximum likelihood of the rows within the cut-off."""
@@ -207,11 +243,13 @@ class Concentration:
         end, certificate = _maximised(objective, trimmed(objective), held, state.theta)
         value = float(end.trace[-1][1])
         newton = end if isinstance(end, NewtonState) else None
-        final = Maximum(end.theta, value, certificate, newton, (*state.trace, (len(state.trace), value, end.trace[-1][2])))
+        final = Maximum(
+            end.theta, value, certificate, newton, (*state.trace, (len(state.trace), value, end.trace[-1][2]))
+        )
         ended = Objective([trimmed(objective).holding(held)], objective.priors).at(final.theta)
         return replace(state, final=final, ended=ended, passes=state.passes + 3)
 
-    # ---- done ------------------------------------------------------------------------------------------------------------
+    # ---- done ----------------------------------------------------------------------------------------------
 
     def done(self, objective: Objective, state: State) -> bool:
         wanted = trimmed(objective).robust.reweight is not None and len(state.subsets) > 1
@@ -228,16 +266,15 @@ class Concentration:
             return replace(answer.certificate, detail="No row is left out: maximum likelihood.", **known)
         at_top, *lower = distinct([m for m in state.found if m.certificate.ok] or [best])
         told = (
-            f"{h} of {n} rows kept, those most probable under the fit. Concentrated to the end from the {len(state.subsets) - 1} best of "
+            f"{h} of {n} rows kept, those most probable under the fit. Concentrated to the end from the "
+            f"{len(state.subsets) - 1} best of "
             f"{self.starts} elemental starts, and from all rows: {at_top[1]} led here"
         )
         if lower:
             gap = at_top[0].value - lower[0][0].value
             told += f", {sum(times for _, times in lower)} to lower maxima (the next {gap:.3g} nats lower)"
         if state.ended is not None:
-            told += (
-                f". Then reweighted: maximum likelihood of the {int(trimmed(state.ended).kept().sum())} rows within the cut-off"
-            )
+            told += f". Then reweighted: maximum likelihood of the {int(trimmed(state.ended).kept().sum())} rows within the cut-off"
         return replace(answer.certificate, detail=told + ".", **known)
 
 
@@ -255,7 +292,9 @@ def _log_probs(objective: Objective, theta: Tensor) -> Tensor:
         return log_probs(here.terms[0])
 
 
-def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor) -> tuple[StateLike, Certificate]:
+def _maximised(
+    objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Tensor
+) -> tuple[StateLike, Certificate]:
     """The maximum on some rows, by iterations that begin at θ."""
     inner = Objective([term.on(kept)], objective.priors)
     solver = of_likelihood(inner)
@@ -265,11 +304,12 @@ def _maximised(objective: Objective, term: TrimmedTerm, kept: Tensor, theta: Ten
     return state, solver.certificate(inner, state)
 
 
-# ---- least squares -----------------------------------------------------------------------------------------------------------
+# ---- least squares -----------------------------------------------------------------------------------------
 
 
 def _linear_rows(objective: Objective) -> tuple[Tensor, Tensor] | None:
-    """X (n, p) and y − offset (n,) of a normal linear model, whose log p falls with the residual's size; None of another model."""
+    """X (n, p) and y − offset (n,) of a normal linear model, whose log p falls with the residual's size;
+    None of another model."""
     term = objective.terms[0]
     if not closed_form.applies(Objective([LogLikelihood(term.model, term.source)], objective.priors)):
         return None
@@ -278,8 +318,11 @@ def _linear_rows(objective: Objective) -> tuple[Tensor, Tensor] | None:
     return torch.from_numpy(X), torch.from_numpy(y)
 
 
-def _least_squares(X: Tensor, y: Tensor, h: int, starts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Minus the sum of the h smallest squared residuals after two steps from each start, (starts,), and the rows kept, (starts, n).
+def _least_squares(
+    X: Tensor, y: Tensor, h: int, starts: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Minus the sum of the h smallest squared residuals after two steps from each start, (starts,), and the
+    rows kept, (starts, n).
 
     Of many rows a random part is concentrated, and what it ends at is looked at on all of them.
     """
@@ -305,25 +348,30 @@ def _least_squares(X: Tensor, y: Tensor, h: int, starts: int, generator: torch.G
     best = torch.argsort(values, descending=True, stable=True)[: starts if n <= PART else 20]
     squares = (y - beta[best] @ X.T).square()
     rows = squares.argsort(dim=1, stable=True)[:, :h]
-    return -squares.gather(1, rows).sum(1), torch.zeros(len(best), n, dtype=torch.bool).scatter_(1, rows, True)
+    return -squares.gather(1, rows).sum(1), torch.zeros(len(best), n, dtype=torch.bool).scatter_(
+        1, rows, True
+    )
 
 
-# ---- reweighting -------------------------------------------------------------------------------------------------------------
+# ---- reweighting -------------------------------------------------------------------------------------------
 
 
 def within(objective: Objective) -> Tensor:
-    """The rows of a normal regression within the two-sided quantile `reweight` of the fit, its scale made consistent, (n,) boolean.
+    """The rows of a normal regression within the two-sided quantile `reweight` of the fit, its scale made
+    consistent, (n,) boolean.
 
     Raises
     ------
-    BadArgument : another family, or a scale with predictors: there is no one scale to cut off at
+    BadArgument
+        another family, or a scale with predictors: there is no one scale to cut off at
     """
     term = trimmed(objective)
     rows = _linear_rows(objective)
     model = term.model
     if rows is None or not isinstance(model, Regression):
         raise BadArgument(
-            "reweight cuts residuals off at a multiple of the scale: it is for the normal family, its scale a constant."
+            "reweight cuts residuals off at a multiple of the scale: it is for the normal family, its scale "
+            "a constant."
         )
     X, y = rows
     residual = (y - X @ objective.theta[: X.shape[1]]).abs()

@@ -1,12 +1,15 @@
-"""What an answer is worth, beyond what the solver saw: flat directions, boundaries, separation, other recession directions.
+"""What an answer is worth, beyond what the solver saw: flat directions, boundaries, separation, other
+recession directions.
 
-Looked for only where something is odd: the information is singular, the solver could not certify, or some coefficient's standard error
-has grown a thousandfold along the iterations (1/√J against the largest J_jj met), as it does along every direction in which the likelihood
-flattens for ever. A maximum with a well-conditioned information is a maximum, and needs no such search.
+Looked for only where something is odd: the information is singular, the solver could not certify, or some
+coefficient's standard error has grown a thousandfold along the iterations (1/√J against the largest J_jj
+met), as it does along every direction in which the likelihood flattens for ever. A maximum with a
+well-conditioned information is a maximum, and needs no such search.
 
-The questions come in the order of what is proven: what the model itself can prove; a perfect fit; parameters at their boundary, where the
-same is asked of those that are left; separation and flat directions, which hold whatever θ; a higher point near by; and, only from a point
-at which the iterations converged, a direction along which the likelihood was never seen to fall.
+The questions come in the order of what is proven: what the model itself can prove; a perfect fit; parameters
+at their boundary, where the same is asked of those that are left; separation and flat directions, which hold
+whatever θ; a higher point near by; and, only from a point at which the iterations converged, a direction
+along which the likelihood was never seen to fall.
 """
 
 from __future__ import annotations
@@ -67,26 +70,36 @@ class Point:
 def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Point:
     """The objective at θ̂, and the solver's certificate, or the reason why there is no maximum to certify.
 
-    Where the data push a parameter to its boundary, it is held there and the objective is that of the others. Where a higher point is found
-    near by, the state is that of the iterations from there.
+    Where the data push a parameter to its boundary, it is held there and the objective is that of the others.
+    Where a higher point is found near by, the state is that of the iterations from there.
     """
     certificate = solver.certificate(objective, state)
-    ended = state.ended if isinstance(state, HasEnded) else None  # of a solver whose objective is not the one that it was given
+    ended = (
+        state.ended if isinstance(state, HasEnded) else None
+    )  # of a solver whose objective is not the one that it was given
     point = Point(objective.at(state.theta) if ended is None else ended, state, certificate)
     if certificate.status == "stochastic" or isinstance(solver, Stochastic):
-        kinked = "A prior's kink was met by its subgradient: no coefficient is exactly zero." if objective.kinked else ""
+        kinked = (
+            "A prior's kink was met by its subgradient: no coefficient is exactly zero."
+            if objective.kinked
+            else ""
+        )
         return point.judged(replace(certificate, detail=f"{certificate.detail} {kinked}".strip()))
     value = state.trace[-1][1] if state.trace else point.objective.value()  # the last step's: not a pass more
     if certificate.ok and not _finite(point.objective, value):
         point = point.judged(replace(certificate, status="not converged", detail=BEYOND))
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
-        return point.judged(replace(certificate, status="not converged", detail=_impossible(point.objective, begin)))
+        return point.judged(
+            replace(certificate, status="not converged", detail=_impossible(point.objective, begin))
+        )
     end = _examined(point)
     if end.certificate.status == "boundary" and not _finite(end.objective, end.objective.value()):
         end = end.judged(replace(end.certificate, status="not converged", detail=BEYOND))
     model = end.objective.model
-    extreme = "" if end.certificate.ok or not isinstance(model, Regression) else _magnitudes(model, end.objective)
+    extreme = (
+        "" if end.certificate.ok or not isinstance(model, Regression) else _magnitudes(model, end.objective)
+    )
     return end.judged(replace(end.certificate, status="not converged", detail=extreme)) if extreme else end
 
 
@@ -127,15 +140,23 @@ def _again(objective: Objective, solver: Newton) -> Point:
 
 
 def _searched(point: Point, attempts: int) -> Point:
-    """Separation, flat directions, a higher point near by, a direction along which the likelihood never falls; else the point as it is."""
+    """Separation, flat directions, a higher point near by, a direction along which the likelihood never
+    falls; else the point as it is."""
     objective, certificate, model = point.objective, point.certificate, point.objective.model
     growth = _growth(objective, point.state)
     lost = growth >= LOST or _spread(objective, point.state) >= LOST
     if certificate.ok and growth < SUSPICIOUS and not lost:
         return point
-    if certificate.status == "no maximum" or certificate.directions or len(objective.terms) != 1 or objective.size > LARGE:
+    if (
+        certificate.status == "no maximum"
+        or certificate.directions
+        or len(objective.terms) != 1
+        or objective.size > LARGE
+    ):
         return point
-    held = torch.zeros(objective.size, dtype=torch.bool)  # by a prior, which falls for ever in every direction
+    held = torch.zeros(
+        objective.size, dtype=torch.bool
+    )  # by a prior, which falls for ever in every direction
     for prior in objective.priors:
         held[prior.prior.coordinates(prior.model)] = True
     information = objective.taylor(order=2).information
@@ -146,12 +167,16 @@ def _searched(point: Point, attempts: int) -> Point:
     flat = flat_directions(objective, model, free, scale) if proven or point.converged else []
     found = separated(model, objective, certificate, held) if proven else None
     if found and flat:
-        return point.judged(replace(found, detail=f"{found.detail} Besides, {flat_certificate(flat, certificate).detail}"))
+        return point.judged(
+            replace(found, detail=f"{found.detail} Besides, {flat_certificate(flat, certificate).detail}")
+        )
     if found:
         return point.judged(found)
     if flat:
         return point.judged(flat_certificate(flat, certificate))
-    higher = _higher(objective, weak[:, 0] / scale) if point.converged and attempts and weak.shape[1] else None
+    higher = (
+        _higher(objective, weak[:, 0] / scale) if point.converged and attempts and weak.shape[1] else None
+    )
     if higher is not None:
         return _bounded(_again(objective, Newton(begin=higher)), attempts - 1)
     seen = never_falls(objective, free / scale[:, None], held)
@@ -166,33 +191,47 @@ def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
     near = direction_text(named(model, vectors[:, 0])) if vectors.shape[1] else ""
     if certificate.ok and lost:
         detail = (
-            f"the likelihood is so flat along {near} that float64 cannot tell a maximum from a plateau: standard errors there are beyond all "
-            "bounds. Hold a parameter that takes part in it (name=value), choose a simpler model, or put a prior on it "
+            f"the likelihood is so flat along {near} that float64 cannot tell a maximum from a plateau: "
+            "standard errors there are beyond all "
+            "bounds. Hold a parameter that takes part in it (name=value), choose a simpler model, or put a "
+            "prior on it "
             "(prior=th.priors.Normal(2.5))."
         )
-        return replace(certificate, status="not converged", detail=detail, concave=False, nats=None, standard_errors=None)
-    if isinstance(model, Regression) and near and isinstance(point.state, HasFactor) and point.state.factor is None:
+        return replace(
+            certificate, status="not converged", detail=detail, concave=False, nats=None, standard_errors=None
+        )
+    if (
+        isinstance(model, Regression)
+        and near
+        and isinstance(point.state, HasFactor)
+        and point.state.factor is None
+    ):
         near = f"The columns are nearly collinear along {near}: centre them, or drop one."
         return replace(certificate, detail=f"{certificate.detail} {near}".strip())
     return certificate
 
 
 def _growth(objective: Objective, state: StateLike) -> float:
-    """How much the standard error of some coefficient has grown since the information was largest: along the iterations, or since the start."""
+    """How much the standard error of some coefficient has grown since the information was largest: along the
+    iterations, or since the start."""
     if isinstance(state, LBFGSState):
         return _since_start(objective)
     scale = state.scale if isinstance(state, HasScale) else None
     if scale is None or (isinstance(state, Interior) and len(state.held)):
-        return 0.0  # a solver without information to grow suspicious about, or rows at the edge of their range, whose information is infinite
+        # a solver without information to grow suspicious about, or rows at the edge of their range, whose
+        # information is infinite
+        return 0.0
     if state.factor is None:
         return math.inf
     return _largest(state.factor.inverse_diagonal().clamp(min=0) * scale**2)
 
 
 def _spread(objective: Objective, state: StateLike) -> float:
-    """The largest standard error of a linear predictor on the scale of a link other than the identity, where 1 is much, whatever the units.
+    """The largest standard error of a linear predictor on the scale of a link other than the identity, where
+    1 is much, whatever the units.
 
-    A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard error 10⁴⁸ of its log shape.
+    A positive definite information says nothing of it: one interval, (1, 10], of a Weibull has the standard
+    error 10⁴⁸ of its log shape.
     """
     factor, model = state.factor if isinstance(state, HasFactor) else None, objective.model
     if factor is None or not isinstance(factor, Factor) or factor.information.size != objective.size:
@@ -202,7 +241,8 @@ def _spread(objective: Objective, state: StateLike) -> float:
             model.constraints.values() if isinstance(model, Custom) else ()
         )  # of a likelihood of one's own: logarithms and logits
         at = torch.cat(
-            [torch.full(c.start().shape, type(c) in (Positive, Interval)).reshape(-1) for c in bounded] or [torch.zeros(0)]
+            [torch.full(c.start().shape, type(c) in (Positive, Interval)).reshape(-1) for c in bounded]
+            or [torch.zeros(0)]
         )
         own = factor.inverse_diagonal()[at.bool()] if len(at) == objective.size else torch.zeros(0)
         return _largest(own)
@@ -227,7 +267,8 @@ def _since_start(objective: Objective) -> float:
     if not isinstance(model, HasStart) or objective.size > LARGE // 10 or len(objective.terms) != 1:
         return 0.0
     first, last = (
-        objective.taylor(theta, order=2).information for theta in (model.start(objective.terms[0].source), objective.theta)
+        objective.taylor(theta, order=2).information
+        for theta in (model.start(objective.terms[0].source), objective.theta)
     )
     assert first is not None
     assert last is not None
@@ -240,8 +281,9 @@ def _since_start(objective: Objective) -> float:
 def _higher(objective: Objective, weakest: Tensor) -> Tensor | None:
     """A higher point to either side of the weakest direction, or None.
 
-    At a stationary point whose information says nothing of a direction the objective may rise by its third derivative, along a curve: the
-    skew-normal has one at shape 0, whatever the data. Newton's method is begun beside it, and finds the curve.
+    At a stationary point whose information says nothing of a direction the objective may rise by its third
+    derivative, along a curve: the skew-normal has one at shape 0, whatever the data. Newton's method is begun
+    beside it, and finds the curve.
     """
     if objective.size > SMALL or objective.kinked or interior_point.applies(objective):
         return None
@@ -283,7 +325,11 @@ def _magnitudes(model: Regression, objective: Objective) -> str:
         for p in model.predictors:
             dense = batch.tensors.get(f"x{p.slot}")
             names = p.design.names[int(p.design.intercept) :]
-            found |= {name: dense[:, j] for j, name in enumerate(names[: p.design.columns])} if dense is not None else {}
+            found |= (
+                {name: dense[:, j] for j, name in enumerate(names[: p.design.columns])}
+                if dense is not None
+                else {}
+            )
         for name, column in found.items():
             largest[name] = max(largest.get(name, 0.0), float(column.abs().max()))
     extreme = [f"{name} ({size:.0e})" for name, size in largest.items() if size > 1e150 or 0 < size < 1e-150]

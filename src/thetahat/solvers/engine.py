@@ -1,4 +1,5 @@
-"""The gradient of one step: forward and backward, over the pieces of a batch and over the processes of torch.distributed.
+"""The gradient of one step: forward and backward, over the pieces of a batch and over the processes of
+torch.distributed.
 
     −ĝ = −(1/N) Σ_s (N_s/n_s) Σ_{i in the batch of s} w_i ∇log p(x_i | θ)  −  (1/N) ∇log p(θ)        left in `.grad`: optimisers descend
 
@@ -6,10 +7,13 @@
     "ddp"          every process holds θ and takes its share of the rows of each batch; torch's DistributedDataParallel adds the gradients
     "fsdp"         every process holds its shard of θ, of the gradient and of the moments; torch's fully_shard gathers a block when it is used
 
-Sums over terms and counts are global and divide once, so the step is that of one process with the whole batch, to rounding.
+Sums over terms and counts are global and divide once, so the step is that of one process with the whole
+batch, to rounding.
 
-Source: Li et al. (2020), PyTorch Distributed: experiences on accelerating data parallel training; Zhao et al. (2023), PyTorch FSDP:
-experiences on scaling fully sharded data parallel.
+References
+----------
+Li et al. (2020), PyTorch Distributed: experiences on accelerating data parallel training; Zhao et al. (2023),
+PyTorch FSDP: experiences on scaling fully sharded data parallel.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ DISTRIBUTED = ("ddp", "fsdp")
 
 
 class Models(nn.Module):
-    """The models of an objective as one module, so that what torch wraps is one: (which, batch) → log p, several at a time."""
+    """The models of an objective as one module, so that what torch wraps is one: (which, batch) → log p,
+    several at a time."""
 
     def __init__(self, models: Sequence[nn.Module], compiled: bool):
         super().__init__()
@@ -61,14 +66,26 @@ class Engine:
 
     Parameters
     ----------
-    objective : whose gradient is estimated
-    parts : pieces in which a batch is summed
-    precision : torch.bfloat16 for products of matrices (torch's autocast); None: θ's own
-    compiled : by torch.compile
-    distributed : "ddp" or "fsdp", with more than one process
+    objective
+        whose gradient is estimated
+    parts
+        pieces in which a batch is summed
+    precision
+        torch.bfloat16 for products of matrices (torch's autocast); None: θ's own
+    compiled
+        by torch.compile
+    distributed
+        "ddp" or "fsdp", with more than one process
     """
 
-    def __init__(self, objective: Objective, parts: int, precision: torch.dtype | None, compiled: bool, distributed: str):
+    def __init__(
+        self,
+        objective: Objective,
+        parts: int,
+        precision: torch.dtype | None,
+        compiled: bool,
+        distributed: str,
+    ):
         self.objective, self.parts, self.precision = objective, parts, precision
         self.models: list[ModelLike] = list({id(t.model): t.model for t in objective.terms}.values())
         self.own = list(self.models)  # the objective's, of which "fsdp" trains copies
@@ -84,20 +101,28 @@ class Engine:
         elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
             self.module = nn.parallel.DistributedDataParallel(self.module)
 
-    # ---- one step --------------------------------------------------------------------------------------------------------
+    # ---- one step ------------------------------------------------------------------------------------------
 
     def gradient(self, drawn: Sequence[tuple[Feed, Sequence[Batch]]]) -> float:
-        """1/N of the objective as the batches of one step estimate it; −1/N of its gradient is left in `.grad`."""
+        """1/N of the objective as the batches of one step estimate it; −1/N of its gradient is left in
+        `.grad`."""
         for p in self.parameters:
             p.grad = None
         counts = [sum(b.total for b in batches) for _, batches in drawn]
-        whole = [n if feed.observations is None else feed.observations for (feed, _), n in zip(drawn, counts, strict=True)]
+        whole = [
+            n if feed.observations is None else feed.observations
+            for (feed, _), n in zip(drawn, counts, strict=True)
+        ]
         if self.many > 1 and not all(feed.replicated for feed, _ in drawn):
-            both = summed(*(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m)))
+            both = summed(
+                *(v for (f, _), n, m in zip(drawn, counts, whole, strict=True) for v in _alone(f, n, m))
+            )
             counts, whole = both[::2], both[1::2]
         N = sum(whole)
         value = 0.0
-        rounds: list[list[tuple[LogLikelihood, Batch, Tensor | None, float]]] = [[] for _ in range(self.parts)]
+        rounds: list[list[tuple[LogLikelihood, Batch, Tensor | None, float]]] = [
+            [] for _ in range(self.parts)
+        ]
         for (feed, batches), n, m in zip(drawn, counts, whole, strict=True):
             if n == 0:
                 continue
@@ -120,8 +145,11 @@ class Engine:
             self._add(prior.model, part.gradient / -N)
         return value
 
-    def _planned(self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Plain]]) -> float:
-        """What of a batch is to be summed in which round; a model with derivatives of its own is summed at once, its value returned.
+    def _planned(
+        self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Plain]]
+    ) -> float:
+        """What of a batch is to be summed in which round; a model with derivatives of its own is summed at
+        once, its value returned.
 
         A weighting sees the batch whole: it may compare its terms.
         """
@@ -175,7 +203,8 @@ class Engine:
         return value
 
     def _add(self, model: nn.Module, g: Tensor, together: bool = False) -> None:
-        """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows alone."""
+        """A gradient in a model's own flat θ, added to what is there; `together`: of this process's rows
+        alone."""
         if together and self.many > 1:
             torch.distributed.all_reduce(g)
         at = 0
@@ -193,12 +222,16 @@ class Engine:
         moved = dict(zip(map(id, self.objective.parameters()), self.parameters, strict=True))
         return ((p, moved[id(p)]) for p in model.parameters() if p.requires_grad)
 
-    # ---- the surroundings of a pass ----------------------------------------------------------------------------------------
+    # ---- the surroundings of a pass ------------------------------------------------------------------------
 
     def log_prob(self, model: nn.Module, batch: Batch) -> Tensor:
         """log p without a gradient, as a look at held-out data needs it."""
         batch = self.prepare(batch, None if taylor_of(model) is not None else self.dtype)
-        module = self.module.module if isinstance(self.module, nn.parallel.DistributedDataParallel) else self.module
+        module = (
+            self.module.module
+            if isinstance(self.module, nn.parallel.DistributedDataParallel)
+            else self.module
+        )
         with torch.no_grad(), self.arithmetic():
             out: Tensor = module([(self.place[id(model)], batch)])[0]
             return out
@@ -206,7 +239,9 @@ class Engine:
     def prepare(self, batch: Batch, dtype: torch.dtype | None) -> Batch:
         """The batch where θ is, its floating tensors in θ's precision; counts stay as they are."""
         moved = batch if self.device.type == "cpu" else batch.to(self.device)
-        if dtype is None or all(t.dtype == dtype or not t.is_floating_point() for t in moved.tensors.values()):
+        if dtype is None or all(
+            t.dtype == dtype or not t.is_floating_point() for t in moved.tensors.values()
+        ):
             return moved
         out = moved.to(dtype)
         return out.with_count(moved.count) if moved.counted else out
@@ -236,14 +271,17 @@ class Engine:
             with torch.no_grad():
                 for p, moved in zip(self.objective.parameters(), self.parameters, strict=True):
                     p.copy_(moved.full_tensor())  # type: ignore[attr-defined]
-                for own, copied in zip({id(t.model): t.model for t in self.objective.terms}.values(), self.models, strict=True):
+                for own, copied in zip(
+                    {id(t.model): t.model for t in self.objective.terms}.values(), self.models, strict=True
+                ):
                     for b, now in zip(own.buffers(), copied.buffers(), strict=True):
                         b.copy_(now)
 
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Without torch's warning of views that a block hands out: keys and values for a cache, which nobody changes in place."""
+    """Without torch's warning of views that a block hands out: keys and values for a cache, which nobody
+    changes in place."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         yield
@@ -255,11 +293,15 @@ def _alone(feed: Feed, n: float, m: float) -> tuple[float, float]:
 
 
 def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[Plain], list[Plain]]:
-    """A copy of the models whose parameters are sharded, block by block: each module of a ModuleList, then what is left."""
+    """A copy of the models whose parameters are sharded, block by block: each module of a ModuleList, then
+    what is left."""
     from torch.distributed.fsdp import fully_shard
 
     if any(taylor_of(t.model) is not None for t in objective.terms):
-        raise BadArgument("distributed='fsdp' is for networks: a model with derivatives of its own is small. Accepted: 'ddp'.")
+        raise BadArgument(
+            "distributed='fsdp' is for networks: a model with derivatives of its own is small. Accepted: "
+            "'ddp'."
+        )
     places = {id(p): i for i, p in enumerate(module.parameters())}
     order = [places[id(p)] for p in objective.parameters()]
     copied: ModelLike = copy.deepcopy(module)
@@ -267,6 +309,8 @@ def _sharded(module: nn.Module, objective: Objective) -> tuple[nn.Module, list[P
     for block in [m for each in reversed(lists) for m in each]:  # inner ones first
         if any(p.requires_grad for p in block.parameters()):
             fully_shard(block)
-    fully_shard(copied, reshard_after_forward=True)  # a look at an average must not leave its θ gathered for the next step
+    fully_shard(
+        copied, reshard_after_forward=True
+    )  # a look at an average must not leave its θ gathered for the next step
     every = list(copied.parameters())
     return copied, list(copied.models), [every[i] for i in order]

@@ -1,4 +1,5 @@
-"""What was not finite in a step or an evaluation: the value, what its model accepts, and the row of the data in which it stands."""
+"""What was not finite in a step or an evaluation: the value, what its model accepts, and the row of the
+data in which it stands."""
 
 from __future__ import annotations
 
@@ -28,10 +29,15 @@ class Failure(NamedTuple):
     advice: str
 
 
-def failure_of(log_prob: Tensor, batch: Batch, term: LogLikelihood, source: Source | Batch | None = None) -> Failure | None:
+def failure_of(
+    log_prob: Tensor, batch: Batch, term: LogLikelihood, source: Source | Batch | None = None
+) -> Failure | None:
     """The first term whose log p is not finite; None: all are.
 
-    source : in which the rows of the batch stand, where it is not the term's own
+    Parameters
+    ----------
+    source
+        in which the rows of the batch stand, where it is not the term's own
     """
     log_prob = log_prob.cpu()
     bad = ~torch.isfinite(log_prob) & (batch.count.cpu() > 0)
@@ -47,11 +53,14 @@ def failure_of(log_prob: Tensor, batch: Batch, term: LogLikelihood, source: Sour
     outside = _outside(term.model, batch, at[0], where)
     if outside:
         return Failure(f"{what} {outside}", CORRECT)
-    return Failure(f"{what} The data of that row are finite and possible: it is the model's outputs that are not.", LOWER)
+    return Failure(
+        f"{what} The data of that row are finite and possible: it is the model's outputs that are not.", LOWER
+    )
 
 
 def cause(term: LogLikelihood, batch: Batch, i: int) -> str:
-    """What of the data of row i of a batch makes its log p infinite or NaN, whatever θ; nothing, where it is none of them."""
+    """What of the data of row i of a batch makes its log p infinite or NaN, whatever θ; nothing, where it is
+    none of them."""
     where = _where(term.source, batch, i)
     found = _not_finite(batch, i, where) or _outside(term.model, batch, i, where)
     return f" ({found.rstrip('.')})" if found else ""
@@ -76,7 +85,9 @@ def _where(source: SourceLike, batch: Batch, i: int) -> str:
         narrower = same & alike.reshape(len(rows), -1).all(1).cpu()
         same = narrower if bool(narrower.any()) else same  # what was changed at random is in no row
     return (
-        f"row {int(torch.nonzero(same)[0, 0])} of the data" if not bool(same.all()) or len(same) == 1 else f"row {i} of the batch"
+        f"row {int(torch.nonzero(same)[0, 0])} of the data"
+        if not bool(same.all()) or len(same) == 1
+        else f"row {i} of the batch"
     )
 
 
@@ -113,7 +124,12 @@ def _outside(model: ModelLike, batch: Batch, i: int, where: str) -> str:
     shown = f"{float(value):g}" if value.ndim == 0 else f"{value.tolist()}"
     column = f", column {at[0]}" if len(at) == 1 else ""
     hint = ""
-    if family is not None and family.categories and int(y.min()) >= 1 and float(y.max()) == family.support.high + 1:
+    if (
+        family is not None
+        and family.categories
+        and int(y.min()) >= 1
+        and float(y.max()) == family.support.high + 1
+    ):
         hint = f" Categories are numbered from 0: {name} − 1."
     return f"{name!r} is {shown} in {where}{column}, outside {accepted}.{hint}"
 

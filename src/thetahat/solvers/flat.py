@@ -1,7 +1,7 @@
 """Flat directions: combinations of θ of which the data say nothing.
 
-Of a regression that is proven: a direction is flat if it moves no linear predictor on which the log p of its row depends, at whatever θ.
-Of other models it is seen: ℓ does not change along it, near or far.
+Of a regression that is proven: a direction is flat if it moves no linear predictor on which the log p of its
+row depends, at whatever θ. Of other models it is seen: ℓ does not change along it, near or far.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SINGULAR = 1e-9  # eigenvalues of the scaled information below this are looked a
 
 
 def weak_directions(information: Information) -> tuple[Tensor, Tensor]:
-    """Directions of scale·θ in which the scaled information nearly vanishes, columns (p, r), weakest first; and the scale, (p,)."""
+    """Directions of scale·θ in which the scaled information nearly vanishes, columns (p, r), weakest
+    first; and the scale, (p,)."""
     scale = information.diagonal().abs().sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     J = information.dense() / scale[:, None] / scale
@@ -37,8 +38,11 @@ def weak_directions(information: Information) -> tuple[Tensor, Tensor]:
     return weak, scale
 
 
-def flat_directions(objective: Objective, model: ModelLike, weak: Tensor, scale: Tensor) -> list[dict[str, float]]:
-    """Those combinations of the weak directions that change no linear predictor (or, for other models, no log p), in echelon form."""
+def flat_directions(
+    objective: Objective, model: ModelLike, weak: Tensor, scale: Tensor
+) -> list[dict[str, float]]:
+    """Those combinations of the weak directions that change no linear predictor (or, for other models, no log
+    p), in echelon form."""
     if weak.shape[1] == 0:
         return []
     vectors = weak / scale[:, None]
@@ -56,7 +60,8 @@ def flat_directions(objective: Objective, model: ModelLike, weak: Tensor, scale:
 
 
 def _moved(model: Regression, source: SourceLike, vectors: Tensor) -> tuple[Tensor, float]:
-    """Vᵀ(Σ_a X_aᵀX_a)V of unit-size directions over the rows that depend on η_a, and the size against which to call it zero."""
+    """Vᵀ(Σ_a X_aᵀX_a)V of unit-size directions over the rows that depend on η_a, and the size against
+    which to call it zero."""
     theta = model.coefficients.detach()
     scale = vectors.abs().max(0).values
     begin = model.start(source)
@@ -66,7 +71,9 @@ def _moved(model: Regression, source: SourceLike, vectors: Tensor) -> tuple[Tens
         columns = []
         for p, bears in zip(model.predictors, _bearing(model, batch, begin), strict=True):
             none = p.eta(batch, torch.zeros_like(theta))
-            by = [(p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)]
+            by = [
+                (p.eta(batch, v / s) - none).expand(len(batch)) for v, s in zip(vectors.T, scale, strict=True)
+            ]
             columns.append(torch.stack(by) * bears)
         moved = torch.cat(columns, 1)
         largest = sum(float(p.rows(batch, torch.float64).square().sum()) for p in model.predictors)
@@ -79,9 +86,11 @@ def _moved(model: Regression, source: SourceLike, vectors: Tensor) -> tuple[Tens
 
 
 def _bearing(model: Regression, batch: Batch, begin: Tensor) -> list[Tensor]:
-    """Which rows' log p depends on the η of each estimated parameter (a hurdle's zeros say nothing of the mean of the others).
+    """Which rows' log p depends on the η of each estimated parameter (a hurdle's zeros say nothing of the
+    mean of the others).
 
-    Looked at where nothing is saturated: at the start, and beside it. A row whose score and curvature are exactly 0 at both does not.
+    Looked at where nothing is saturated: at the start, and beside it. A row whose score and curvature are
+    exactly 0 at both does not.
     """
     bears: list[Tensor] = []
     for shift in (0.0, 0.37):
@@ -104,7 +113,8 @@ def _unchanged(objective: Objective, v: Tensor) -> bool:
 
 
 def _echelon(V: Tensor) -> list[Tensor]:
-    """A basis of the span of V's columns with as few coefficients each as elimination leaves, ending in the later columns."""
+    """A basis of the span of V's columns with as few coefficients each as elimination leaves, ending in the
+    later columns."""
     M = V.T.clone()
     rows: list[Tensor] = []
     for j in reversed(range(M.shape[1])):
@@ -128,7 +138,9 @@ def named(model: ModelLike, v: Tensor) -> dict[str, float]:
 
 
 def flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> Certificate:
-    shown = "; ".join(direction_text(d) for d in flat[:4]) + (f" … ({len(flat)} in all)" if len(flat) > 4 else "")
+    shown = "; ".join(direction_text(d) for d in flat[:4]) + (
+        f" … ({len(flat)} in all)" if len(flat) > 4 else ""
+    )
     last = [max(d, key=lambda name: list(d).index(name)) for d in flat]
     drop = ", ".join(list(dict.fromkeys(last))[:8]) + (" …" if len(set(last)) > 8 else "")
     detail = (
@@ -137,5 +149,10 @@ def flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> 
     )
     size = certificate.size or 0
     return replace(
-        certificate, status="flat direction", rank=size - len(flat), directions=tuple(flat), detail=detail, concave=False
+        certificate,
+        status="flat direction",
+        rank=size - len(flat),
+        directions=tuple(flat),
+        detail=detail,
+        concave=False,
     )

@@ -1,4 +1,5 @@
-"""What was found: the objective at θ̂, the certificate, the trace. Inference and evaluation ask their questions of it."""
+"""What was found: the objective at θ̂, the certificate, the trace. Inference and evaluation ask their
+questions of it."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ class Found:
         )
 
     def __setattr__(self, name: str, value: Plain) -> None:
-        raise AttributeError(f"a fit does not change: {name} cannot be set. Fit again, or copy what you need.")
+        raise AttributeError(
+            f"a fit does not change: {name} cannot be set. Fit again, or copy what you need."
+        )
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a fit does not change: {name} cannot be deleted.")
@@ -92,21 +95,31 @@ class Found:
 
     @property
     def log_likelihood(self) -> float:
-        """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something else: `maximised`."""
+        """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something
+        else: `maximised`."""
         if self.robust is not None:
             plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
             out: float = self._cached("log_likelihood", lambda: Objective(plain).value())
             return out
         known = self.known_log_likelihood
-        return known if known is not None else self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
+        return (
+            known
+            if known is not None
+            else self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
+        )
 
     @property
     def known_log_likelihood(self) -> float | None:
-        """ℓ(θ̂) where it is known without a pass over the data, as every repr has to be: computed before, or the last step's value itself."""
+        """ℓ(θ̂) where it is known without a pass over the data, as every repr has to be: computed before,
+        or the last step's value itself."""
         if "log_likelihood" in self._cache:
             out: float | None = self._cache["log_likelihood"]
             return out
-        own = self.certificate.status == "certified maximum" and not self.objective.priors and self.robust is None
+        own = (
+            self.certificate.status == "certified maximum"
+            and not self.objective.priors
+            and self.robust is None
+        )
         return self.trace[-1][1] if own and self.trace else None
 
     @property
@@ -117,7 +130,8 @@ class Found:
 
     @property
     def maximised(self) -> float:
-        """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors included."""
+        """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors
+        included."""
         out: float = self._cached("maximised", self.objective.value)
         return out
 

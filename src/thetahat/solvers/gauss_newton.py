@@ -2,11 +2,15 @@
 
     maximise  −n log σ − Σ w (y − μ(β))² / 2σ²:      β̂ = argmin Σ w (y − μ(β))²,      σ̂² = Σ w (y − μ(β̂))² / Σ w
 
-β̂ by Levenberg and Marquardt's method in MINPACK, whose steps come from a QR factorisation of the Jacobian (a root of the information):
-the error goes with its condition, where that of Newton's normal equations goes with the square. From there Newton's method on the whole
-likelihood, whose information certifies the answer. Where that ends at no certified maximum, Newton begins where the model does.
+β̂ by Levenberg and Marquardt's method in MINPACK, whose steps come from a QR factorisation of the Jacobian (a
+root of the information): the error goes with its condition, where that of Newton's normal equations goes with
+the square. From there Newton's method on the whole likelihood, whose information certifies the answer. Where
+that ends at no certified maximum, Newton begins where the model does.
 
-Source: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Nocedal and Wright (2006), Numerical Optimization, §10.3.
+References
+----------
+Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Nocedal and Wright (2006),
+Numerical Optimization, §10.3.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ class NormalRows:
 
 
 def normal_rows(model: ModelLike, batch: Batch) -> NormalRows | None:
-    """The rows of a model whose log p is that of a normal distribution, at its θ; None where it is another, or is not known."""
+    """The rows of a model whose log p is that of a normal distribution, at its θ; None where it is
+    another, or is not known."""
     if not isinstance(model, Recorded) or len(batch.shape) != 1:
         return None
     free = [p for p in model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
@@ -62,8 +67,13 @@ def normal_rows(model: ModelLike, batch: Batch) -> NormalRows | None:
         if call is None or not isinstance(call.family, Normal):
             return None
         mean, scale = (p.expand(batch.shape) for p in call.parameters)
-        slopes = [jacobian(v, free) if v.requires_grad else v.new_zeros(len(batch), size) for v in (mean, scale.log())]
-    return NormalRows((call.y - mean).detach(), scale.detach(), batch.count.to(torch.float64), slopes[0], slopes[1])
+        slopes = [
+            jacobian(v, free) if v.requires_grad else v.new_zeros(len(batch), size)
+            for v in (mean, scale.log())
+        ]
+    return NormalRows(
+        (call.y - mean).detach(), scale.detach(), batch.count.to(torch.float64), slopes[0], slopes[1]
+    )
 
 
 def _all_rows(objective: Objective) -> NormalRows | None:
@@ -77,7 +87,8 @@ def _all_rows(objective: Objective) -> NormalRows | None:
 
 
 def _separate(rows: NormalRows) -> tuple[Tensor, int | None] | None:
-    """Where β is in θ, and which coordinate is σ's own (None: σ is held); None where σ varies or depends on β."""
+    """Where β is in θ, and which coordinate is σ's own (None: σ is held); None where σ varies or depends
+    on β."""
     of_mean, of_scale = ((s != 0).any(0) for s in (rows.mean_slopes, rows.scale_slopes))
     own = torch.nonzero(of_scale).reshape(-1)
     alone = bool((rows.scale == rows.scale[0]).all() & (rows.scale_slopes == rows.scale_slopes[0]).all())
@@ -88,13 +99,24 @@ def _separate(rows: NormalRows) -> tuple[Tensor, int | None] | None:
 
 
 def applies(objective: Objective) -> bool:
-    """Whether the objective is one normal likelihood of one's own with one scale for all rows, small enough to be written out."""
+    """Whether the objective is one normal likelihood of one's own with one scale for all rows, small
+    enough to be written out."""
     term = objective.terms[0]
-    plain = len(objective.terms) == 1 and not objective.priors and term.weights is None and term.robust is None
+    plain = (
+        len(objective.terms) == 1 and not objective.priors and term.weights is None and term.robust is None
+    )
     n = objective.rows
-    if not plain or not isinstance(term.model, Recorded) or n is None or n < objective.size or n * objective.size > WRITTEN:
+    if (
+        not plain
+        or not isinstance(term.model, Recorded)
+        or n is None
+        or n < objective.size
+        or n * objective.size > WRITTEN
+    ):
         return False
-    if torch.distributed.is_available() and torch.distributed.is_initialized():  # each process has its own rows
+    if (
+        torch.distributed.is_available() and torch.distributed.is_initialized()
+    ):  # each process has its own rows
         return False
     rows = _all_rows(objective)
     return rows is not None and _separate(rows) is not None
@@ -113,7 +135,10 @@ class GaussNewton(Newton):
                 newton = self.step(objective, newton)
             if self.certificate(objective, newton).ok:
                 begun = float(objective.taylor(begin, order=1).value)
-                return replace(newton, trace=((0, begun, math.inf), *((k + 1, value, away) for k, value, away in newton.trace)))
+                return replace(
+                    newton,
+                    trace=((0, begun, math.inf), *((k + 1, value, away) for k, value, away in newton.trace)),
+                )
         return Newton.start(replace(self, begin=begin), objective)
 
 
@@ -162,14 +187,18 @@ def _least_squares(objective: Objective, begin: Tensor) -> Tensor | None:
 
 
 def _with_scale(at: Callable[[Tensor], NormalRows | None], theta: Tensor, own: int) -> Tensor | None:
-    """θ with σ² = Σ w r² / Σ w, by Newton's method on log σ as a function of its coordinate (one step where that is its logarithm)."""
+    """θ with σ² = Σ w r² / Σ w, by Newton's method on log σ as a function of its coordinate (one step
+    where that is its logarithm)."""
     theta = theta.clone()
     for _ in range(60):
         rows = at(theta)
         if rows is None:
             return None
         square = float((rows.count * rows.residual**2).sum() / rows.count.sum())
-        gap, slope = 0.5 * np.log(square) - float(rows.scale[0].log()) if square > 0 else np.nan, float(rows.scale_slopes[0, own])
+        gap, slope = (
+            0.5 * np.log(square) - float(rows.scale[0].log()) if square > 0 else np.nan,
+            float(rows.scale_slopes[0, own]),
+        )
         if not (np.isfinite(gap) and slope != 0):
             return None
         theta[own] += gap / slope
@@ -179,7 +208,8 @@ def _with_scale(at: Callable[[Tensor], NormalRows | None], theta: Tensor, own: i
 
 
 def _rows_at(objective: Objective) -> Callable[[Tensor], NormalRows | None]:
-    """θ ↦ the rows there; the last are kept, since MINPACK asks for residuals and Jacobian at one θ in turn."""
+    """θ ↦ the rows there; the last are kept, since MINPACK asks for residuals and Jacobian at one θ in
+    turn."""
     last: list[tuple[Tensor, NormalRows | None]] = []
 
     def at(theta: Tensor) -> NormalRows | None:

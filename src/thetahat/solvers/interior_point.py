@@ -1,20 +1,26 @@
 """The maximum of a regression whose parameters must stay in their ranges: max ℓ(θ) subject to Cθ ≥ d.
 
-Where a link does not map every linear predictor into the range (identity for a Poisson mean, log for a probability), the maximum is
-either inside, where it is Newton's, or on the edge, where Karush's, Kuhn's and Tucker's conditions mark it:
+Where a link does not map every linear predictor into the range (identity for a Poisson mean, log for a
+probability), the maximum is either inside, where it is Newton's, or on the edge, where Karush's, Kuhn's and
+Tucker's conditions mark it:
 
     ∇ℓ(θ̂) + C_Wᵀ λ = 0,      λ > 0,      C_W θ̂ = d_W
 
-W the constraints that hold it, λ their multipliers: what ℓ would gain, in nats, for each unit of η that a constraint gave way.
+W the constraints that hold it, λ their multipliers: what ℓ would gain, in nats, for each unit of η that a
+constraint gave way.
 
-1. Newton from inside. If it converges away from the edge, that is the maximum.
-2. Else the barrier: Newton on ℓ(θ) + μ Σ log(s/(s + c)), s = Cθ − d, for μ → 0, which comes to the edge along the middle of the domain.
+1. Newton from inside. If it converges away from the edge, that is the maximum. 2. Else the barrier: Newton on
+ℓ(θ) + μ Σ log(s/(s + c)), s = Cθ − d, for μ → 0, which comes to the edge along the middle of the domain.
    c is a typical slack: far inside, where s is large against it, the barrier is flat, and pushes no one to infinity.
-3. The face: the constraints near by whose multipliers are positive by non-negative least squares are taken as equalities, and Newton
+3. The face: the constraints near by whose multipliers are positive by non-negative least squares are taken as
+equalities, and Newton
    maximises ℓ along them. Constraints that it runs into are added, those whose multiplier turns negative are let go.
 
-Source: Fiacco and McCormick (1968), Nonlinear Programming; Nocedal and Wright (2006), Numerical Optimization, 2nd ed., ch. 12, 16 and 19;
-Luo, Zhang and Sun (2014) and Donoghoe and Marschner (2018), J. Stat. Softw. 86, on log-binomial fits at the boundary.
+References
+----------
+Fiacco and McCormick (1968), Nonlinear Programming; Nocedal and Wright (2006), Numerical Optimization, 2nd
+ed., ch. 12, 16 and 19; Luo, Zhang and Sun (2014) and Donoghoe and Marschner (2018), J. Stat. Softw. 86, on
+log-binomial fits at the boundary.
 """
 
 from __future__ import annotations
@@ -43,7 +49,8 @@ from .newton import State as NewtonState
 BARRIER = (1.0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10)  # μ, in nats
 BLOCKED = 8  # evaluations outside in one run of Newton, after which an edge is in the way
 ADVICE = (
-    "Report that the fit lies on the edge. fit.bootstrap() shows how the estimates vary; a link that maps every linear predictor into the "
+    "Report that the fit lies on the edge. fit.bootstrap() shows how the estimates vary; a link that maps "
+    "every linear predictor into the "
     "range (log for a positive mean, logit for a probability) has no edge."
 )
 NEAR = 1e-8  # of the typical slack: a constraint that is met
@@ -57,9 +64,11 @@ def applies(objective: ObjectiveLike) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """θ; Newton's last state, in the coordinates of the face; the constraints W that hold θ, and their multipliers.
+    """θ; Newton's last state, in the coordinates of the face; the constraints W that hold θ, and their
+    multipliers.
 
-    `scale` and `factor` are Newton's: the largest √J_jj seen, and the factor of J, both of the free directions.
+    `scale` and `factor` are Newton's: the largest √J_jj seen, and the factor of J, both of the free
+    directions.
     """
 
     theta: Tensor
@@ -86,8 +95,10 @@ class InteriorPoint:
 
     Parameters
     ----------
-    tolerance : λ at which Newton stops, in standard errors
-    steps : of one run of Newton, at most
+    tolerance
+        λ at which Newton stops, in standard errors
+    steps
+        of one run of Newton, at most
     """
 
     tolerance: float = 1e-8
@@ -96,8 +107,10 @@ class InteriorPoint:
     def start(self, objective: Objective) -> State:
         if len(objective.terms) != 1 or objective.terms[0].robust is not None or objective.kinked:
             raise BadArgument(
-                "a link that does not map every linear predictor into the parameter's range bounds the coefficients, and such a fit has one "
-                "term, no robust= and no prior with a kink. Choose a link that maps into the range, such as log or logit, or "
+                "a link that does not map every linear predictor into the parameter's range bounds the "
+                "coefficients, and such a fit has one "
+                "term, no robust= and no prior with a kink. Choose a link that maps into the range, such as "
+                "log or logit, or "
                 "th.priors.Normal."
             )
         term = objective.terms[0]
@@ -115,7 +128,9 @@ class InteriorPoint:
         inside = Inside(objective, state.domain, BARRIER[state.stage - 1])
         assert state.central is not None
         newton = self._newton(inside, state.central, tolerance=max(1e-3, self.tolerance))
-        near = state.domain.closed & (state.domain.slack(newton.theta) <= math.sqrt(inside.mu) * state.domain.typical)
+        near = state.domain.closed & (
+            state.domain.slack(newton.theta) <= math.sqrt(inside.mu) * state.domain.typical
+        )
         moved = replace(state, theta=newton.theta, central=newton.theta, stage=state.stage + 1)
         return self._on_face(objective, self._counted(moved, newton), near)
 
@@ -127,14 +142,22 @@ class InteriorPoint:
             base = state.found or Certificate(status="not converged", size=objective.size)
             status = "not converged" if base.ok else base.status
             return replace(base, status=status, size=objective.size, steps=state.steps, passes=state.passes)
-        found = replace(state.found, size=objective.size, steps=state.steps, passes=state.passes, concave=objective.concave)
+        found = replace(
+            state.found,
+            size=objective.size,
+            steps=state.steps,
+            passes=state.passes,
+            concave=objective.concave,
+        )
         if len(state.held) == 0:
             return replace(found, rank=objective.size)
         assert state.domain is not None
         detail = _told(state.domain, state.held, state.multipliers, objective.terms[0].source)
-        return replace(found, status="boundary", rank=objective.size - len(state.held), detail=detail, advice=ADVICE)
+        return replace(
+            found, status="boundary", rank=objective.size - len(state.held), detail=detail, advice=ADVICE
+        )
 
-    # ---- the three stages ------------------------------------------------------------------------------------------------
+    # ---- the three stages ----------------------------------------------------------------------------------
 
     def _unheld(self, objective: Objective, state: State) -> State:
         """Newton from inside; the end of it, unless an edge stopped it."""
@@ -144,7 +167,9 @@ class InteriorPoint:
         state = self._counted(replace(state, theta=newton.theta, stage=1), newton)
         state = replace(state, begun=None if begun is None else _root_diagonal(begun))
         found = Newton(tolerance=self.tolerance).certificate(objective, newton)
-        roomy = state.domain is None or bool((state.domain.slack(newton.theta) > 1e-3 * state.domain.typical).all())
+        roomy = state.domain is None or bool(
+            (state.domain.slack(newton.theta) > 1e-3 * state.domain.typical).all()
+        )
         if found.ok or (roomy and not inside.blocked):
             return self._finished(state, newton, found)
         return replace(state, central=self._restarted(objective, state))
@@ -175,24 +200,29 @@ class InteriorPoint:
             tried.add(tuple(face.held))
             inside = Inside(objective, domain, 0.0)
             newton = self._newton(
-                Restricted(cast(Any, inside), face.origin, face.basis), torch.zeros(face.basis.shape[1], dtype=torch.float64)
+                Restricted(cast(Any, inside), face.origin, face.basis),
+                torch.zeros(face.basis.shape[1], dtype=torch.float64),
             )
             theta = face.origin + face.basis @ newton.theta
             state = self._counted(replace(state, theta=theta), newton)
             found = self._found(objective, newton)
             multipliers = _multipliers(objective, domain, theta, face.held)
             if found.ok and math.isfinite(newton.value) and bool((multipliers > 0).all()):
-                return self._finished(replace(state, held=face.held, multipliers=multipliers), newton, found, face)
+                return self._finished(
+                    replace(state, held=face.held, multipliers=multipliers), newton, found, face
+                )
             near = domain.closed & (domain.slack(theta) <= 1e3 * NEAR * domain.typical)
 
-    # ---- parts -----------------------------------------------------------------------------------------------------------
+    # ---- parts ---------------------------------------------------------------------------------------------
 
     def _newton(self, objective: ObjectiveLike, begin: Tensor, tolerance: float | None = None) -> NewtonState:
         """Newton's last state: dense, in float64, on all rows."""
         if len(begin) == 0:
             t = objective.taylor(begin, order=2)
             empty = Information(torch.zeros(0, 0, dtype=torch.float64))
-            return NewtonState(begin, Taylor(t.value, begin, empty), empty, None, begin, decrement=0.0, passes=1)
+            return NewtonState(
+                begin, Taylor(t.value, begin, empty), empty, None, begin, decrement=0.0, passes=1
+            )
         solver = Newton(
             tolerance=self.tolerance if tolerance is None else tolerance,
             steps=self.steps,
@@ -216,14 +246,22 @@ class InteriorPoint:
     def _counted(self, state: State, newton: NewtonState) -> State:
         steps, passes = state.steps + newton.step, state.passes + newton.passes
         return replace(
-            state, steps=steps, passes=passes, value=newton.value, trace=(*state.trace, (steps, newton.value, newton.decrement))
+            state,
+            steps=steps,
+            passes=passes,
+            value=newton.value,
+            trace=(*state.trace, (steps, newton.value, newton.decrement)),
         )
 
-    def _finished(self, state: State, newton: NewtonState, found: Certificate, face: _Face | None = None) -> State:
+    def _finished(
+        self, state: State, newton: NewtonState, found: Certificate, face: _Face | None = None
+    ) -> State:
         scale = newton.scale
         if state.begun is not None and face is not None and len(scale):
             scale = torch.maximum(scale, ((face.basis * state.begun[:, None]) ** 2).sum(0).sqrt())
-        factor = newton.factor if len(newton.theta) else Information(torch.eye(0, dtype=torch.float64)).factor()
+        factor = (
+            newton.factor if len(newton.theta) else Information(torch.eye(0, dtype=torch.float64)).factor()
+        )
         return replace(state, newton=newton, found=found, scale=scale, factor=factor, finished=True)
 
 
@@ -268,7 +306,9 @@ class Inside:
         slope = self.domain.C.T @ (self.mu * (1 / slack - 1 / far))
         J = None
         if t.information is not None:
-            J = Information(t.information.dense() + torch.from_numpy(self.domain.gram(self.mu * (slack**-2 - far**-2))))
+            J = Information(
+                t.information.dense() + torch.from_numpy(self.domain.gram(self.mu * (slack**-2 - far**-2)))
+            )
         barrier = self.mu * float(np.log(slack / far).sum())
         return Taylor(t.value + barrier, t.gradient + torch.from_numpy(np.asarray(slope).reshape(-1)), J)
 
@@ -287,16 +327,21 @@ class _Face:
         if len(held) == 0:
             return cls(held, theta.clone(), torch.eye(p, dtype=torch.float64))
         A = domain.rows_of(held)
-        unit = np.maximum(np.abs(A).max(0), 1e-300)  # columns of one size: the rank is that of the geometry, not of units
+        unit = np.maximum(
+            np.abs(A).max(0), 1e-300
+        )  # columns of one size: the rank is that of the geometry, not of units
         unit = np.where(np.abs(A).max(0) > 0, unit, 1.0)
         left, values, right = np.linalg.svd(A / unit)
         rank = int((values > 1e-10 * values[0]).sum())
         move = right[:rank].T @ ((left.T @ -domain.slack(theta)[held])[:rank] / values[:rank])
-        return cls(held, theta + torch.from_numpy(move / unit), torch.from_numpy((right[rank:] / unit).T.copy()))
+        return cls(
+            held, theta + torch.from_numpy(move / unit), torch.from_numpy((right[rank:] / unit).T.copy())
+        )
 
 
 def _holding(objective: Objective, domain: Domain, theta: Tensor, near: np.ndarray) -> np.ndarray:
-    """Of the constraints near by, those with positive multipliers: min ‖∇ℓ + Cᵀλ‖ over λ ≥ 0, in standard errors."""
+    """Of the constraints near by, those with positive multipliers: min ‖∇ℓ + Cᵀλ‖ over λ ≥ 0, in standard
+    errors."""
     from scipy.optimize import nnls
 
     which = np.flatnonzero(near)
@@ -321,7 +366,9 @@ def _multipliers(objective: Objective, domain: Domain, theta: Tensor, held: np.n
     t = objective.taylor(theta, order=2)
     assert t.information is not None
     unit = _root_diagonal(t.information).numpy()
-    out: np.ndarray = np.linalg.lstsq((domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None)[0]
+    out: np.ndarray = np.linalg.lstsq(
+        (domain.rows_of(held) / unit).T, -t.gradient.numpy() / unit, rcond=None
+    )[0]
     return out
 
 
@@ -329,7 +376,8 @@ def _told(domain: Domain, held: np.ndarray, multipliers: np.ndarray, source: Sou
     """What holds the maximum on the edge, in words."""
     rows = user_rows(source, domain.row[held])
     parts = [
-        f"{domain.what[k]} at row {row} (multiplier {m:.4g})" for k, row, m in zip(held[:5], rows, multipliers, strict=False)
+        f"{domain.what[k]} at row {row} (multiplier {m:.4g})"
+        for k, row, m in zip(held[:5], rows, multipliers, strict=False)
     ]
     more = f" and {len(held) - 5} more" if len(held) > 5 else ""
     return f"The maximum lies on the edge of the coefficients that give every row parameters in their ranges, held there by {', '.join(parts)}{more}."

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM (a machine that is taken back, a job at its time limit) end a run after the step under way, with a checkpoint."""
+"""Ctrl-C and SIGTERM (a machine that is taken back, a job at its time limit) end a run after the step
+under way, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """The first SIGINT or SIGTERM waits: the function that the block is given returns its number, or 0. A second one acts at once.
+    """The first SIGINT or SIGTERM waits: the function that the block is given returns its number, or 0. A
+    second one acts at once.
 
-    Under torch.distributed every process calls that function after the same step, and all learn of a signal that any of them received.
-    Outside the main thread, where Python takes no signals, nothing is deferred. A signal that the process ignores stays ignored.
+    Under torch.distributed every process calls that function after the same step, and all learn of a signal
+    that any of them received. Outside the main thread, where Python takes no signals, nothing is deferred. A
+    signal that the process ignores stays ignored.
     """
     asked = 0
     before: dict[int, Plain] = {}
@@ -52,10 +55,9 @@ def deferred() -> Iterator[Callable[[], int]]:
 
 
 def leave(number: int, step: int, path: str | Path | None) -> NoReturn:
-    """End as the signal asks: KeyboardInterrupt, or exit code 143 for SIGTERM; both say where the checkpoint is.
+    """End as the signal asks: KeyboardInterrupt, or exit code 143 for SIGTERM; both say where the checkpoint
+    is.
 
-    Raises
-    ------
     KeyboardInterrupt, SystemExit
     """
     name = signal.Signals(number).name

@@ -1,6 +1,8 @@
 """L-BFGS: gradients alone, for θ too large for a Hessian.
 
-Source: Nocedal and Wright (2006), Numerical Optimization, 2nd ed., algorithm 7.5.
+References
+----------
+Nocedal and Wright (2006), Numerical Optimization, 2nd ed., algorithm 7.5.
 """
 
 from __future__ import annotations
@@ -39,9 +41,13 @@ class LBFGS:
 
     Parameters
     ----------
-    tolerance : √(gᵀ H g) at which to stop, H the approximate inverse information: standard errors, as far as the pairs know
-    memory : secant pairs kept
-    steps : at most so many
+    tolerance
+        √(gᵀ H g) at which to stop, H the approximate inverse information: standard errors, as far as the
+        pairs know
+    memory
+        secant pairs kept
+    steps
+        at most so many
     """
 
     tolerance: float = 1e-6
@@ -67,7 +73,9 @@ class LBFGS:
             new = objective.taylor(state.theta + t * d, order=1)
             passes += 1
             gain = float(new.value) - float(state.taylor.value)
-            if math.isfinite(gain) and (gain >= 1e-4 * t * slope or (slope * t <= noise and abs(gain) <= noise)):
+            if math.isfinite(gain) and (
+                gain >= 1e-4 * t * slope or (slope * t <= noise and abs(gain) <= noise)
+            ):
                 break
             t *= 0.5 if math.isfinite(gain) else 0.1
         else:
@@ -76,8 +84,12 @@ class LBFGS:
         pairs = state.pairs
         if float(s @ y) > 1e-12 * float(s.norm() * y.norm()):
             pairs = (*pairs, (s, y))[-self.memory :]
-        after = replace(state, theta=state.theta + s, taylor=new, pairs=pairs, step=state.step + 1, passes=passes)
-        decrement = math.sqrt(max(float(new.gradient @ self._solve(after, new.gradient)), 0.0)) if pairs else math.inf
+        after = replace(
+            state, theta=state.theta + s, taylor=new, pairs=pairs, step=state.step + 1, passes=passes
+        )
+        decrement = (
+            math.sqrt(max(float(new.gradient @ self._solve(after, new.gradient)), 0.0)) if pairs else math.inf
+        )
         stalled = state.stalled + 1 if gain <= noise else 0
         trace = (*state.trace, (after.step, float(new.value), decrement))
         return replace(after, decrement=decrement, stalled=stalled, trace=trace)
@@ -94,15 +106,15 @@ class LBFGS:
             "nats": 0.5 * state.decrement**2,
         }
         if state.decrement > max(self.tolerance, 1e-3):
-            detail = (
-                f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
-            )
+            detail = f"Stopped after {state.step} steps. Allow more (solver=th.LBFGS(steps={10 * self.steps})), or use th.Newton()."
             return Certificate(status="not converged", detail=detail, **known)
         if is_concave(objective):
             detail = "The decrement is that of the approximate information."
             return Certificate(status="certified maximum", concave=True, detail=detail, **known)
         factor = None
-        if objective.size <= FACTORED:  # at the end the information itself is summed once: it tells a maximum from a saddle
+        if (
+            objective.size <= FACTORED
+        ):  # at the end the information itself is summed once: it tells a maximum from a saddle
             taylor = objective.taylor(state.theta, order=2)
             factor = None if taylor.information is None else taylor.information.factor()
             if factor is not None:
@@ -110,12 +122,16 @@ class LBFGS:
                 known |= {"standard_errors": decrement, "nats": 0.5 * decrement**2, "rank": objective.size}
                 if decrement <= max(self.tolerance, 1e-3):
                     return Certificate(status="certified maximum", **known)
-                return Certificate(status="not converged", detail=f"Stopped after {state.step} steps.", **known)
+                return Certificate(
+                    status="not converged", detail=f"Stopped after {state.step} steps.", **known
+                )
             detail = "The information is not positive definite there: a saddle, or a ridge."
         else:
             detail = (
-                f"The gradient vanishes; whether this is a maximum the information would tell, and that of {objective.size:,} parameters is "
-                "not summed. A prior (prior=th.priors.Normal(2.5)), another family or fewer columns make it smaller or log-concave."
+                "The gradient vanishes; whether this is a maximum the information would tell, and that of "
+                f"{objective.size:,} parameters is "
+                "not summed. A prior (prior=th.priors.Normal(2.5)), another family or fewer columns make it "
+                "smaller or log-concave."
             )
         return Certificate(status="stationary point", detail=detail, **known)
 

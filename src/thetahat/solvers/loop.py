@@ -38,7 +38,8 @@ class ByCurvature(Protocol):
 
 @runtime_checkable
 class Checkpoints(Protocol):
-    """A solver that can write its state to a file and go on from it. `start` returns the state in the file, where there is one."""
+    """A solver that can write its state to a file and go on from it. `start` returns the state in the file,
+    where there is one."""
 
     @property
     def checkpoint(self) -> str | Path | None: ...
@@ -52,16 +53,21 @@ class Checkpoints(Protocol):
     def write(self, objective: ObjectiveLike, state: StateLike) -> None: ...
 
 
-def iterate(solver: SolverLike, objective: ObjectiveLike, callback: Callable[[StateLike], None] | None = None) -> StateLike:
+def iterate(
+    solver: SolverLike, objective: ObjectiveLike, callback: Callable[[StateLike], None] | None = None
+) -> StateLike:
     """start, step until done. `callback(state)` sees every state (progress, traces).
 
-    A solver with a checkpoint writes it when Ctrl-C or SIGTERM ends the process: after the step under way, at most one step is lost.
+    A solver with a checkpoint writes it when Ctrl-C or SIGTERM ends the process: after the step under way, at
+    most one step is lost.
 
-    A solver that goes by curvature alone says so (`smooth`), and is refused an objective whose prior has a kink: it would stop anywhere.
+    A solver that goes by curvature alone says so (`smooth`), and is refused an objective whose prior has a
+    kink: it would stop anywhere.
     """
     if isinstance(solver, ByCurvature) and solver.smooth and objective.kinked:
         raise BadArgument(
-            f"{type(solver).__name__} needs derivatives, and a prior has a kink where a coefficient is zero. Use solver=th.Proximal() "
+            f"{type(solver).__name__} needs derivatives, and a prior has a kink where a coefficient is zero. "
+            "Use solver=th.Proximal() "
             "(which is chosen by itself), or a smooth prior such as th.priors.Normal."
         )
     state = solver.start(objective)
@@ -77,9 +83,13 @@ def iterate(solver: SolverLike, objective: ObjectiveLike, callback: Callable[[St
 
 
 def _kept(
-    solver: SolverLike, objective: ObjectiveLike, state: StateLike, callback: Callable[[StateLike], None] | None
+    solver: SolverLike,
+    objective: ObjectiveLike,
+    state: StateLike,
+    callback: Callable[[StateLike], None] | None,
 ) -> StateLike:
-    """The same of a solver with a checkpoint, which is written after `callback` has seen its step: a kill between the two loses neither."""
+    """The same of a solver with a checkpoint, which is written after `callback` has seen its step: a kill
+    between the two loses neither."""
     with deferred() as interrupted:
         while not solver.done(objective, state):
             state = solver.advance(objective, state)

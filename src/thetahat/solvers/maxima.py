@@ -13,7 +13,8 @@ from .certificate import Certificate
 from .newton import State as NewtonState
 
 SAME = 1e-4  # nats: maxima that differ by less are called the same
-LOST = 1e3  # standard errors against those of components that are seen, beyond which nothing is known of some direction
+# standard errors against those of components that are seen, beyond which nothing is known of some direction
+LOST = 1e3
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,16 @@ class Maximum:
 
     Parameters
     ----------
-    theta, value : θ, and ℓ there
-    certificate, newton : what Newton's last state shows, and that state; None where the run was left
-    trace : of the run
-    trouble : why it was left
-    scale : (p,) √ of the diagonal of the information, had the components been seen: the largest along the run
+    theta, value
+        θ, and ℓ there
+    certificate, newton
+        what Newton's last state shows, and that state; None where the run was left
+    trace
+        of the run
+    trouble
+        why it was left
+    scale
+        (p,) √ of the diagonal of the information, had the components been seen: the largest along the run
     """
 
     theta: Tensor
@@ -50,20 +56,25 @@ def distinct(found: Sequence[Maximum]) -> list[tuple[Maximum, int]]:
 
 
 def leads_to(theta: Tensor, value: float, m: Maximum) -> bool:
-    """Whether θ is so near a maximum that ℓ is its quadratic model there: Newton's steps to it need not be taken again.
+    """Whether θ is so near a maximum that ℓ is its quadratic model there: Newton's steps to it need not be
+    taken again.
 
-    Where a run came to no maximum (a ridge, an end at infinity), another that comes as high is taken to be on the same way.
+    Where a run came to no maximum (a ridge, an end at infinity), another that comes as high is taken to be on
+    the same way.
     """
     if m.newton is None or m.trouble:
         return False
     d, gap = theta - m.theta, m.value - value
     if not m.certificate.ok or not bool(torch.isfinite(m.newton.information.A).all()):
         return abs(gap) < 10 * SAME
-    return gap <= 0.1 and abs(0.5 * float(d @ m.newton.information.multiply(d)) - gap) <= 0.25 * abs(gap) + 1e-6
+    return (
+        gap <= 0.1 and abs(0.5 * float(d @ m.newton.information.multiply(d)) - gap) <= 0.25 * abs(gap) + 1e-6
+    )
 
 
 def needless(objective: Objective, best: Maximum) -> tuple[list[str], str] | None:
-    """The coordinates that mean nothing where a component has no weight, or is another one once more; and which component it is."""
+    """The coordinates that mean nothing where a component has no weight, or is another one once more; and
+    which component it is."""
     model, factor = objective.model, None if best.newton is None else best.newton.factor
     if best.scale is None:
         return None
@@ -74,7 +85,11 @@ def needless(objective: Objective, best: Maximum) -> tuple[list[str], str] | Non
         if float(weight[k]) * objective.observations < 1e-3:
             return names[place], f"component {k} has the weight {float(weight[k]):.2g}."
         for j in range(k):
-            away = (best.theta[place] - best.theta[model.places[j]]) if model.alike[j] == model.alike[k] else None
+            away = (
+                (best.theta[place] - best.theta[model.places[j]])
+                if model.alike[j] == model.alike[k]
+                else None
+            )
             if away is not None and float((away * best.scale[place]).norm()) < 0.1:
                 return [f"logit[{k}]"], f"components {j} and {k} are the same."
     return None
@@ -87,7 +102,10 @@ def starts_of(found: Sequence[Maximum]) -> str:
 def told_of(found: Sequence[Maximum], tried: int) -> str:
     """How many runs reached the answer, which other maxima there are, and how many runs came to nothing.
 
-    tried : guesses on a subsample, whose highest maxima the starts are; 0: none
+    Parameters
+    ----------
+    tried
+        guesses on a subsample, whose highest maxima the starts are; 0: none
     """
     sound = [m for m in found if not m.trouble]
     at_top, *lower = distinct(sound)
@@ -104,5 +122,8 @@ def told_of(found: Sequence[Maximum], tried: int) -> str:
         parts.append(f"{unsure} to lower points that are no certified maxima")
     lost = len(found) - len(sound)
     if lost:
-        parts.append(f"{lost} into a singularity, where the likelihood has no bound, and {'was' if lost == 1 else 'were'} left")
+        parts.append(
+            f"{lost} into a singularity, where the likelihood has no bound, and "
+            f"{'was' if lost == 1 else 'were'} left"
+        )
     return ", ".join(parts) + "."

@@ -1,7 +1,8 @@
 """Minibatches: how a source is divided among the steps of a training run, and what of it is held out.
 
 rows in memory          a new order each epoch, cut into batches: without replacement, so an epoch sees every row once
-with an epoch of its own  the source yields every term once, in an order drawn from the run's generator (windows of a text)
+with an epoch of its own  the source yields every term once, in an order drawn from the run's generator
+(windows of a text)
 read from a file        block by block; the rows within a block in a new order
 drawn from the model    a pass of `source.batches(model)` anew each step, whole: what it draws is as old as θ. A source that deals what it has
                         drawn out to several steps (PPO's epochs, a replay) has an endless `minibatches(model)`, a batch a step, and itself
@@ -30,8 +31,9 @@ from ..types import ModelLike, SourceLike
 class Feed:
     """A source, the terms that share its batches, and the batches to come: a list a step.
 
-    `observations` is Σ count of a pass, the N of the source; None where it is drawn from the model (then it is the batch's own) or not
-    known. `drawn`: from the model. `replicated`: every process deals the same batches, of which each takes its share of the rows.
+    `observations` is Σ count of a pass, the N of the source; None where it is drawn from the model (then it
+    is the batch's own) or not known. `drawn`: from the model. `replicated`: every process deals the same
+    batches, of which each takes its share of the rows.
     """
 
     terms: list[LogLikelihood]
@@ -69,8 +71,12 @@ def feeds(
 ) -> list[Feed]:
     """One feed a source.
 
-    kept : what is left of a source, by its id, of which a part is held out
-    least : rows of a batch; a last batch of fewer joins the one before it
+    Parameters
+    ----------
+    kept
+        what is left of a source, by its id, of which a part is held out
+    least
+        rows of a batch; a last batch of fewer joins the one before it
     """
     shared: dict[int, list[LogLikelihood]] = {}
     for term in terms:
@@ -85,12 +91,25 @@ def feeds(
         if is_drawn(source):
             out.append(Feed(group, _drawn(source, model), None, None, True))
         elif isinstance(left, HasEpoch):
-            out.append(Feed(group, _minibatches(left, size, generator, least), float(left.observations), left.size, False, alike))
+            out.append(
+                Feed(
+                    group,
+                    _minibatches(left, size, generator, least),
+                    float(left.observations),
+                    left.size,
+                    False,
+                    alike,
+                )
+            )
         elif rows is not None:
-            out.append(Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike))
+            out.append(
+                Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike)
+            )
         else:
             N = _observations(source, model)
-            out.append(Feed(group, _streamed(source, model, size, generator, least), N, source.size, False, alike))
+            out.append(
+                Feed(group, _streamed(source, model, size, generator, least), N, source.size, False, alike)
+            )
     return out
 
 
@@ -105,13 +124,21 @@ def held_out_nats(
 ) -> tuple[float, float, float]:
     """Mean log p of a term, its standard error, and Σ count. Each process scores its share of the rows.
 
-    Independent are the groups that a batch names (documents), else a table's rows, or the sequences of a (B, T) batch.
+    Independent are the groups that a batch names (documents), else a table's rows, or the sequences of a (B,
+    T) batch.
 
-    rows : of a batch in memory that are scored at once
+    Parameters
+    ----------
+    rows
+        of a batch in memory that are scored at once
     """
     values, counts, units = [], [], []
     at, named = 0, False
-    for whole in Tensors(source, block=rows, copy=False).batches() if isinstance(source, Batch) else source.batches(model):
+    for whole in (
+        Tensors(source, block=rows, copy=False).batches()
+        if isinstance(source, Batch)
+        else source.batches(model)
+    ):
         unit = whole.group.cpu() if whole.grouped else at + whole.group
         batch, unit = share(whole), share(Batch({"unit": unit}, dims=len(whole.shape)))["unit"]
         count = batch.count.to("cpu", torch.float64)
@@ -132,9 +159,13 @@ def held_out_nats(
     else:
         seen = c > 0
         codes = torch.unique(unit[seen], return_inverse=True)[1]
-        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(0, codes, (c * (x - mean))[seen])
+        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(
+            0, codes, (c * (x - mean))[seen]
+        )
         square, independent = float((sums**2).sum()), float(len(sums))
-    error = (square * independent / max(independent - 1, 1e-300)) ** 0.5 / n if independent > 1 else float("nan")
+    error = (
+        (square * independent / max(independent - 1, 1e-300)) ** 0.5 / n if independent > 1 else float("nan")
+    )
     return mean, error, n
 
 
@@ -157,11 +188,16 @@ def _joined(batches: Iterator[Batch], least: int) -> Iterator[Batch]:
         held = batch if held is None or len(batch) >= least else concatenate([held, batch])
     if held is not None:
         if len(held) < least:
-            raise BadArgument(f"a batch has {len(held)} rows, and batch norm needs {least}: the variance of fewer is not known.")
+            raise BadArgument(
+                f"a batch has {len(held)} rows, and batch norm needs {least}: the variance of fewer is not "
+                "known."
+            )
         yield held
 
 
-def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
+def _streamed(
+    source: Source, model: nn.Module, size: int, generator: torch.Generator, least: int
+) -> Iterator[list[Batch]]:
     while True:
         empty = True
         for block in source.batches(model):
@@ -173,7 +209,9 @@ def _streamed(source: Source, model: nn.Module, size: int, generator: torch.Gene
             raise EmptyData("the source yielded no batches.")
 
 
-def _minibatches(source: SourceLike, size: int, generator: torch.Generator, least: int) -> Iterator[list[Batch]]:
+def _minibatches(
+    source: SourceLike, size: int, generator: torch.Generator, least: int
+) -> Iterator[list[Batch]]:
     while True:
         for batch in _joined(source.epoch(size, generator), least):
             yield [batch]

@@ -2,9 +2,9 @@
 
     d = argmax  gᵀd − ½ dᵀJd   within the region;     λ² = gᵀ J⁻¹ g
 
-Two things make it fast on many rows. It begins on a subsample, whose maximum is √(keep·p) standard errors from that of the whole.
-And J only steers: it may be summed in float32 and kept for several steps, corrected by secant pairs (BFGS), while value and gradient,
-which decide the answer, are float64 at every step.
+Two things make it fast on many rows. It begins on a subsample, whose maximum is √(keep·p) standard errors
+from that of the whole. And J only steers: it may be summed in float32 and kept for several steps, corrected
+by secant pairs (BFGS), while value and gradient, which decide the answer, are float64 at every step.
 
 Two stopping tests, and why each is sound:
   1. λ ≤ tolerance. In the quadratic model θ̂ is then within `tolerance` standard errors of the maximum in every direction. With a kept J
@@ -12,7 +12,10 @@ Two stopping tests, and why each is sound:
   2. The predicted gain λ²/2 is below the rounding error of the sum, and a further step has not reduced λ: float64 can see no more.
      It counts as a maximum only if λ is still below `coarse`, a hundredth of a standard error; else the fit has not converged.
 
-Source: Nocedal and Wright (2006), Numerical Optimization, 2nd ed., ch. 4 and 6; Boyd and Vandenberghe (2004), Convex Optimization, §9.5.
+References
+----------
+Nocedal and Wright (2006), Numerical Optimization, 2nd ed., ch. 4 and 6; Boyd and Vandenberghe (2004), Convex
+Optimization, §9.5.
 """
 
 from __future__ import annotations
@@ -66,12 +69,19 @@ class Newton:
 
     Parameters
     ----------
-    tolerance : λ at which to stop, in standard errors
-    steps : at most so many. Long before, the iterations end once 100 of them have gained less than 1e-4 nats together
-    keep_above, keep_below : J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
-    float32_above : rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
-    thin_above : rows above which the iterations begin on a subsample
-    coarse : the largest λ that may count as a maximum when floating-point precision stops the iterations
+    tolerance
+        λ at which to stop, in standard errors
+    steps
+        at most so many. Long before, the iterations end once 100 of them have gained less than 1e-4 nats
+        together
+    keep_above, keep_below
+        J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
+    float32_above
+        rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
+    thin_above
+        rows above which the iterations begin on a subsample
+    coarse
+        the largest λ that may count as a maximum when floating-point precision stops the iterations
     """
 
     tolerance: float = 1e-8
@@ -84,7 +94,7 @@ class Newton:
     begin: Tensor | None = field(default=None, repr=False)
     smooth: ClassVar[bool] = True  # goes by curvature alone
 
-    # ---- start -----------------------------------------------------------------------------------------------------------
+    # ---- start ---------------------------------------------------------------------------------------------
 
     def start(self, objective: ObjectiveLike) -> State:
         begin = objective.theta if self.begin is None else self.begin
@@ -93,13 +103,16 @@ class Newton:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
             borrowed = self._thinned_start(objective, begin, keep)
             if borrowed is not None and taylor_of(objective.model) is None:
-                return self._borrow(objective, borrowed, keep)  # p gradients' worth of work saved, where J is as dear as that
+                return self._borrow(
+                    objective, borrowed, keep
+                )  # p gradients' worth of work saved, where J is as dear as that
             begin = begin if borrowed is None else borrowed.theta
         precision = torch.float32 if rows > self.float32_above else torch.float64
         return self._look(objective, begin, precision)
 
     def _thinned_start(self, objective: ObjectiveLike, begin: Tensor, keep: int) -> State | None:
-        """Run on every keep-th row first. Only a start: if the subsample has no maximum, begin where we were."""
+        """Run on every keep-th row first. Only a start: if the subsample has no maximum, begin where we
+        were."""
         solver = replace(self, tolerance=0.3, steps=25, thin_above=10**18, begin=begin)
         thinned = objective.thinned(keep)
         state = solver.start(thinned)
@@ -118,7 +131,9 @@ class Newton:
     def _look(self, objective: ObjectiveLike, theta: Tensor, precision: torch.dtype) -> State:
         """The state at θ with fresh information."""
         t = objective.taylor(theta, order=2, precision=precision)
-        state = State(theta, t, t.information, None, _scale(t.information, None), precision=precision, passes=1)
+        state = State(
+            theta, t, t.information, None, _scale(t.information, None), precision=precision, passes=1
+        )
         return self._measured(self._factored(objective, state))
 
     def _factored(self, objective: ObjectiveLike, state: State) -> State:
@@ -126,7 +141,9 @@ class Newton:
         factor = state.information.factor()
         if state.precision == torch.float32 and (factor is None or factor.pivot < 1e-4):
             t = objective.taylor(state.theta, order=2)
-            state = replace(state, information=t.information, precision=torch.float64, passes=state.passes + 1)
+            state = replace(
+                state, information=t.information, precision=torch.float64, passes=state.passes + 1
+            )
             factor = t.information.factor()
         if factor is not None and factor.pivot < 1e-13:
             factor = None
@@ -141,7 +158,7 @@ class Newton:
         trace = (*state.trace, (state.step, state.value, decrement))
         return replace(state, decrement=decrement, trace=trace)
 
-    # ---- step ------------------------------------------------------------------------------------------------------------
+    # ---- step ----------------------------------------------------------------------------------------------
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
         if state.borrowed and state.decrement <= self.tolerance:
@@ -149,7 +166,8 @@ class Newton:
         if state.pairs and state.decrement > (0.5 if state.borrowed else 0.3) * state.previous:
             state = self._refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
-        # far from the maximum J changes too much along the step for the old one to steer the next: it is summed anew in the same pass
+        # far from the maximum J changes too much along the step for the old one to steer the next: it is
+        # summed anew in the same pass
         near = state.borrowed or state.decrement < self.keep_below
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
         passes = state.passes
@@ -158,10 +176,17 @@ class Newton:
             passes += 1
             gain = float(t.value) - state.value
             noise = 16 * EPS * (abs(state.value) + 1)
-            # rounding decides the sign, of residuals over a small scale a thousand times as much: the gradient judges
+            # rounding decides the sign, of residuals over a small scale a thousand times as much: the
+            # gradient judges
             close = predicted <= noise and abs(gain) <= 1e3 * noise
-            if math.isfinite(gain) and bool(torch.isfinite(t.gradient).all()) and (gain >= 1e-4 * predicted or close):
-                return self._accepted(objective, replace(state, passes=passes), d, t, gain / predicted if predicted > 0 else 1.0)
+            if (
+                math.isfinite(gain)
+                and bool(torch.isfinite(t.gradient).all())
+                and (gain >= 1e-4 * predicted or close)
+            ):
+                return self._accepted(
+                    objective, replace(state, passes=passes), d, t, gain / predicted if predicted > 0 else 1.0
+                )
             length = float((d * state.scale).norm())
             state = replace(state, radius=0.25 * length if math.isfinite(length) else 1.0)
             if state.pairs:
@@ -179,7 +204,14 @@ class Newton:
             radius = 0.25 * length
         elif ratio > 0.75 and length > 0.8 * radius:
             radius = 4 * radius
-        new = replace(state, theta=state.theta + d, taylor=t, radius=radius, step=state.step + 1, previous=state.decrement)
+        new = replace(
+            state,
+            theta=state.theta + d,
+            taylor=t,
+            radius=radius,
+            step=state.step + 1,
+            previous=state.decrement,
+        )
         if t.information is not None:
             new = self._factored(objective, replace(new, information=t.information, borrowed=False))
         else:
@@ -214,9 +246,14 @@ class Newton:
         return self._damped(state, g)
 
     def _damped(self, state: State, g: Tensor) -> tuple[Tensor, float]:
-        """(J + μS²) d = g with the smallest μ that makes the matrix positive definite and d no longer than the radius."""
+        """(J + μS²) d = g with the smallest μ that makes the matrix positive definite and d no longer than
+        the radius."""
         J, square = state.information, state.scale**2
-        low, mu, best = 0.0, 1e-10, None  # along a direction that J does not know, a small μ does not hold the others back
+        low, mu, best = (
+            0.0,
+            1e-10,
+            None,
+        )  # along a direction that J does not know, a small μ does not hold the others back
         for _ in range(60):
             factor = J.plus_diagonal(mu * square).factor()
             d = factor.solve(g) if factor is not None else None
@@ -226,7 +263,11 @@ class Newton:
             length = float((d * state.scale).norm())
             if length <= state.radius:
                 best = (d, mu)
-                if length >= 0.5 * min(state.radius, 1e300) or mu - low <= 0.2 * mu or not math.isfinite(state.radius):
+                if (
+                    length >= 0.5 * min(state.radius, 1e300)
+                    or mu - low <= 0.2 * mu
+                    or not math.isfinite(state.radius)
+                ):
                     break
                 mu = low + 0.25 * (mu - low) if low > 0 else 0.25 * mu
                 if mu < 1e-12:
@@ -241,7 +282,7 @@ class Newton:
             d = best[0]
         return d, float(g @ d - 0.5 * (d @ J.multiply(d)))
 
-    # ---- done ------------------------------------------------------------------------------------------------------------
+    # ---- done ----------------------------------------------------------------------------------------------
 
     def done(self, objective: ObjectiveLike, state: State) -> bool:
         if state.factor is None and _steepness(state) <= self.tolerance and _upward(state) is None:
@@ -249,21 +290,37 @@ class Newton:
         if state.borrowed and state.stalled < 2 and state.step < self.steps:
             return False
         last = state.trace[-CRAWL:]
-        if len(last) == CRAWL and all(math.isinf(decrement) for _, _, decrement in last) and state.value - last[0][1] < CRAWLED:
-            return True  # J is singular, and nothing is gained: columns that are nearly collinear, a singularity
-        return state.decrement <= self.tolerance or state.stalled >= 2 or state.step >= self.steps or _recent(state) < GAIN
+        if (
+            len(last) == CRAWL
+            and all(math.isinf(decrement) for _, _, decrement in last)
+            and state.value - last[0][1] < CRAWLED
+        ):
+            return (
+                True  # J is singular, and nothing is gained: columns that are nearly collinear, a singularity
+            )
+        return (
+            state.decrement <= self.tolerance
+            or state.stalled >= 2
+            or state.step >= self.steps
+            or _recent(state) < GAIN
+        )
 
     def certificate(self, objective: ObjectiveLike, state: State) -> Certificate:
-        """What the last state shows. Separation, boundaries and flat directions are looked for by `solvers.diagnose`."""
+        """What the last state shows. Separation, boundaries and flat directions are looked for by
+        `solvers.diagnose`."""
         known = {"size": objective.size, "steps": state.step, "passes": state.passes}
         if state.factor is None:
             stationary = _steepness(state) <= (self.coarse if state.stalled >= 2 else self.tolerance)
             status = "stationary point" if stationary else "not converged"
             detail = "The information is not positive definite."
-            return Certificate(status=status, detail=detail if stationary else f"{detail} {self._why(state)}", **known)
+            return Certificate(
+                status=status, detail=detail if stationary else f"{detail} {self._why(state)}", **known
+            )
         nats = 0.5 * state.decrement**2
         known |= {"nats": nats, "standard_errors": state.decrement, "rank": objective.size}
-        steady = all(math.isfinite(decrement) for _, _, decrement in state.trace[-CRAWL:])  # J was positive definite all along
+        steady = all(
+            math.isfinite(decrement) for _, _, decrement in state.trace[-CRAWL:]
+        )  # J was positive definite all along
         idle = state.stalled >= 2 or (steady and _recent(state) < GAIN)
         if state.decrement <= self.tolerance or (idle and state.decrement <= self.coarse):
             return Certificate(status="certified maximum", concave=is_concave(objective), **known)
@@ -296,7 +353,8 @@ def _steepness(state: State) -> float:
 
 
 def _upward(state: State) -> Tensor | None:
-    """At a stationary point: the direction, of unit length in the metric of the trust region, in which ℓ curves upward most, if it does."""
+    """At a stationary point: the direction, of unit length in the metric of the trust region, in which ℓ
+    curves upward most, if it does."""
     J = state.information.dense() / state.scale[:, None] / state.scale
     if len(J) > 2000 or not bool(torch.isfinite(J).all()):
         return None
@@ -315,7 +373,8 @@ def _scale(J: Information, before: Tensor | None) -> Tensor:
 
 
 def _solve(state: State, g: Tensor) -> Tensor:
-    """J⁻¹ g, J the kept information corrected by the secant pairs since (Nocedal and Wright, algorithm 7.4)."""
+    """J⁻¹ g, J the kept information corrected by the secant pairs since (Nocedal and Wright, algorithm
+    7.4)."""
     assert state.factor is not None
     q, alphas = g.clone(), []
     for s, y in reversed(state.pairs):

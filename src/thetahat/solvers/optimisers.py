@@ -7,11 +7,14 @@
 
     θ̄_t = d_t θ̄_{t−1} + (1 − d_t) θ_t,      d_t = min(d, 1 − 1/t)
 
-so that θ̄ is the plain mean of θ_1 … θ_t until that has 1/(1 − d) steps, and forgets exponentially from there on.
+so that θ̄ is the plain mean of θ_1 … θ_t until that has 1/(1 − d) steps, and forgets exponentially from there
+on.
 
-Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization; Jordan et al. (2024), Muon: an optimizer for hidden layers in neural
-networks; Liu et al. (2025), Muon is scalable for LLM training (the rate); Polyak and Juditsky (1992), Acceleration of stochastic approximation by
-averaging.
+References
+----------
+Loshchilov and Hutter (2019), Decoupled weight decay regularization; Jordan et al. (2024), Muon: an optimizer
+for hidden layers in neural networks; Liu et al. (2025), Muon is scalable for LLM training (the rate); Polyak
+and Juditsky (1992), Acceleration of stochastic approximation by averaging.
 """
 
 from __future__ import annotations
@@ -42,7 +45,11 @@ def optimisers(
     rest = [p for p in parameters if id(p) not in chosen]
     out: list[torch.optim.Optimizer] = []
     if matrices:
-        out.append(torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+        out.append(
+            torch.optim.Muon(
+                matrices, lr=rate, weight_decay=0.0, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+            )
+        )
     if rest:
         out.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0, fused=_fusable(rest)))
     return out
@@ -50,11 +57,15 @@ def optimisers(
 
 def _fusable(parameters: list[nn.Parameter]) -> bool:
     """Whether torch has one kernel for all of a step: it has none for shards."""
-    return all(type(p) is nn.Parameter and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return all(
+        type(p) is nn.Parameter and p.is_floating_point() and p.device.type in ("cpu", "cuda")
+        for p in parameters
+    )
 
 
 def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:
-    """Weights of linear maps between hidden layers: not a model's last linear map, and none that an embedding shares."""
+    """Weights of linear maps between hidden layers: not a model's last linear map, and none that an embedding
+    shares."""
     out: dict[int, nn.Parameter] = {}
     for model in models:
         modules = list(model.modules())
@@ -68,7 +79,9 @@ def hidden(models: Sequence[nn.Module]) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def averaged(average: list[Tensor] | None, parameters: list[nn.Parameter], decay: float, t: int) -> list[Tensor]:
+def averaged(
+    average: list[Tensor] | None, parameters: list[nn.Parameter], decay: float, t: int
+) -> list[Tensor]:
     """θ̄_t, in place."""
     if average is None or t == 1:
         return [p.detach().clone() for p in parameters]
@@ -76,7 +89,7 @@ def averaged(average: list[Tensor] | None, parameters: list[nn.Parameter], decay
     return average
 
 
-# ---- as plain values -----------------------------------------------------------------------------------------------------------
+# ---- as plain values ---------------------------------------------------------------------------------------
 
 
 def tensors_of(every: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -93,8 +106,8 @@ def tensors_of(every: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
 def restore(every: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     """What `tensors_of` wrote, back in its place.
 
-    A file holds tensors row by row; a moment takes the strides of its parameter (a convolution's may have its channels last), since the
-    fused kernels go through both in the order of memory.
+    A file holds tensors row by row; a moment takes the strides of its parameter (a convolution's may have its
+    channels last), since the fused kernels go through both in the order of memory.
     """
     for k, optimiser in enumerate(every):
         parameters = [p for group in optimiser.param_groups for p in group["params"]]

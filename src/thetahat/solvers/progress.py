@@ -24,7 +24,8 @@ class Counted(Protocol):
 
 @contextmanager
 def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]:
-    """A callback for `iterate` that shows the step, the time left and the last line of the trace; None where nobody would see it."""
+    """A callback for `iterate` that shows the step, the time left and the last line of the trace; None where
+    nobody would see it."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -39,7 +40,9 @@ def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]
         TextColumn("{task.fields[nats]}"),
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(type(solver).__name__, total=solver.steps if isinstance(solver, Counted) else None, nats="")
+    task = bar.add_task(
+        type(solver).__name__, total=solver.steps if isinstance(solver, Counted) else None, nats=""
+    )
     begun, shown = time.monotonic(), False
     before: float | None = None  # terms seen before this run went on from its checkpoint
 
@@ -65,8 +68,11 @@ def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]
 
 
 def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
-    """The last line of the trace with its error, and terms a second (those `before` not counted) where the state counts them.
+    """The last line of the trace with its error, and terms a second (those `before` not counted) where the
+    state counts them.
 
+    Examples
+    --------
     >>> from types import SimpleNamespace
     >>> said(SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0), 2.0)
     '-1.5 ± 0.25 nats held out, 1,500 terms/s'

@@ -1,21 +1,27 @@
-"""Proximal Newton: the maximum under priors with a kink (Laplace, ElasticNet), where coefficients are exactly zero.
+"""Proximal Newton: the maximum under priors with a kink (Laplace, ElasticNet), where coefficients are exactly
+zero.
 
     F(θ) = f(θ) − Σ_j λ_j |θ_j − m_j|,      f smooth, with gradient g and information J
 
     u⁺ = argmax_u  gᵀ(u − u₀) − ½ (u − u₀)ᵀ J (u − u₀) − Σ_j λ_j |u_j|,      u₀ = θ − m
 
-then a line search on F itself from u₀ to u⁺. The model of F is maximised exactly, not roughly: coordinate descent finds which coefficients
-are zero and the signs of the others, and those signs given, what remains is a linear system.
+then a line search on F itself from u₀ to u⁺. The model of F is maximised exactly, not roughly: coordinate
+descent finds which coefficients are zero and the signs of the others, and those signs given, what remains is
+a linear system.
 
-The stopping test is Newton's. What the model promises, Δ = q(u⁺) − q(u₀) nats, is λ²/2 where nothing is penalised; it is 0 if and only if
+The stopping test is Newton's. What the model promises, Δ = q(u⁺) − q(u₀) nats, is λ²/2 where nothing is
+penalised; it is 0 if and only if
 
     g_j = λ_j sign(u_j)  where u_j ≠ 0,        |g_j| ≤ λ_j  where u_j = 0
 
-(the subgradient condition), which for a concave f is the condition for the global maximum. The maximum is one point if J is positive
-definite on the coordinates where |g_j| = λ_j.
+(the subgradient condition), which for a concave f is the condition for the global maximum. The maximum is one
+point if J is positive definite on the coordinates where |g_j| = λ_j.
 
-Source: Lee, Sun and Saunders (2014), Proximal Newton-type methods for minimizing composite functions; Friedman, Hastie and Tibshirani
-(2010), Regularization paths for generalized linear models via coordinate descent; Tibshirani (2013), The lasso problem and uniqueness.
+References
+----------
+Lee, Sun and Saunders (2014), Proximal Newton-type methods for minimizing composite functions; Friedman,
+Hastie and Tibshirani (2010), Regularization paths for generalized linear models via coordinate descent;
+Tibshirani (2013), The lasso problem and uniqueness.
 """
 
 from __future__ import annotations
@@ -63,11 +69,17 @@ class Proximal:
 
     Parameters
     ----------
-    tolerance : √(2Δ) at which to stop, in standard errors: Δ is what the quadratic model says is left, in nats
-    steps : at most so many
-    coarse : the largest that may count as a maximum when floating-point precision stops the iterations
-    begin : θ to begin at, (p,)
+    tolerance
+        √(2Δ) at which to stop, in standard errors: Δ is what the quadratic model says is left, in nats
+    steps
+        at most so many
+    coarse
+        the largest that may count as a maximum when floating-point precision stops the iterations
+    begin
+        θ to begin at, (p,)
 
+    Examples
+    --------
     >>> import thetahat as th
     >>> data = {"y": [1.0, 2.0, 3.5, 4.0], "x": [-1.5, -0.5, 0.5, 1.5], "z": [1.0, -1.0, -1.0, 1.0]}
     >>> fit = th.fit("y ~ x + z", data, scale=1.0, prior=th.priors.Laplace(1.0))
@@ -84,10 +96,13 @@ class Proximal:
         theta = objective.theta if self.begin is None else self.begin
         if theta.dtype != torch.float64:
             raise BadArgument(
-                f"Proximal finds exact zeros in float64, and this model is {theta.dtype}: use Stochastic, or model.double()."
+                f"Proximal finds exact zeros in float64, and this model is {theta.dtype}: use Stochastic, or "
+                "model.double()."
             )
         smooth, value = _smooth(objective, theta, objective.taylor(theta))
-        return _looked(objective, State(theta, value, smooth, theta, 0.0, math.inf, torch.zeros_like(theta), passes=1))
+        return _looked(
+            objective, State(theta, value, smooth, theta, 0.0, math.inf, torch.zeros_like(theta), passes=1)
+        )
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
         _, center = objective.kinks()
@@ -98,9 +113,17 @@ class Proximal:
             smooth, value = _smooth(objective, theta, objective.taylor(theta))
             passes += 1
             gain = value - state.value
-            close = t * state.slope <= noise and abs(gain) <= noise  # rounding decides the sign: the subgradients judge
-            if math.isfinite(gain) and bool(torch.isfinite(smooth.gradient).all()) and (gain >= 1e-4 * t * state.slope or close):
-                new = replace(state, theta=theta, value=value, taylor=smooth, step=state.step + 1, passes=passes)
+            close = (
+                t * state.slope <= noise and abs(gain) <= noise
+            )  # rounding decides the sign: the subgradients judge
+            if (
+                math.isfinite(gain)
+                and bool(torch.isfinite(smooth.gradient).all())
+                and (gain >= 1e-4 * t * state.slope or close)
+            ):
+                new = replace(
+                    state, theta=theta, value=value, taylor=smooth, step=state.step + 1, passes=passes
+                )
                 new = _looked(objective, new)
                 worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= noise
                 return replace(new, stalled=state.stalled + 1 if worse else 0)
@@ -116,17 +139,32 @@ class Proximal:
         u, J = state.theta - center, _dense(state.taylor)
         zero = (u == 0) & (weight > 0)
         miss = _missed(state.taylor.gradient, weight, u) / state.square.clamp(min=1e-300).sqrt()
-        known = {"size": objective.size, "steps": state.step, "passes": state.passes, "zeros": int(zero.sum())}
+        known = {
+            "size": objective.size,
+            "steps": state.step,
+            "passes": state.passes,
+            "zeros": int(zero.sum()),
+        }
         if not (state.decrement <= self.tolerance or (state.stalled >= 2 and state.decrement <= self.coarse)):
-            why = "floating-point precision stops the iterations." if state.stalled >= 2 else f"Stopped after {state.step} steps."
+            why = (
+                "floating-point precision stops the iterations."
+                if state.stalled >= 2
+                else f"Stopped after {state.step} steps."
+            )
             if objective.rows is not None and int((~zero).sum()) >= objective.rows:
                 why += " As many coefficients are free as there are rows: hold the family's scale (scale=value), or use a prior of smaller scale."
             return Certificate(status="not converged", detail=why, **known)
         told = (
-            f"{int(zero.sum())} of {int((weight > 0).sum())} penalised coefficients {'is' if int(zero.sum()) == 1 else 'are'} exactly "
-            f"{_kinks(center[weight > 0])}; no subgradient is off by more than {float(miss.max()):.1e} standard errors."
+            f"{int(zero.sum())} of {int((weight > 0).sum())} penalised coefficients "
+            f"{'is' if int(zero.sum()) == 1 else 'are'} exactly "
+            f"{_kinks(center[weight > 0])}; no subgradient is off by more than {float(miss.max()):.1e} "
+            "standard errors."
         )
-        known |= {"nats": 0.5 * state.decrement**2, "standard_errors": state.decrement, "rank": int((~zero).sum())}
+        known |= {
+            "nats": 0.5 * state.decrement**2,
+            "standard_errors": state.decrement,
+            "rank": int((~zero).sum()),
+        }
         free = ~zero
         factor = _pivots(J[free][:, free])
         tied = zero & (state.taylor.gradient.abs() >= (1 - TIED) * weight)
@@ -140,13 +178,22 @@ class Proximal:
             return Certificate(status="certified maximum", concave=True, detail=told, **known)
         every = free | tied
         if _pivots(J[every][:, every]) is None:
-            return Certificate(status="stationary point", detail="The information is not positive definite.", **known)
+            return Certificate(
+                status="stationary point", detail="The information is not positive definite.", **known
+            )
         return Certificate(status="certified maximum", detail=told, **known)
 
     def _flat(
-        self, objective: ObjectiveLike, state: State, J: Tensor, free: Tensor, tie: tuple[int, Tensor] | None, known: Settings
+        self,
+        objective: ObjectiveLike,
+        state: State,
+        J: Tensor,
+        free: Tensor,
+        tie: tuple[int, Tensor] | None,
+        known: Settings,
     ) -> Certificate:
-        """The maximum is not one point: columns that say the same have the same subgradient, however their coefficient is shared out."""
+        """The maximum is not one point: columns that say the same have the same subgradient, however their
+        coefficient is shared out."""
         direction = torch.zeros(len(J), dtype=torch.float64)
         if tie is None:
             direction[free] = torch.linalg.eigh(J[free][:, free]).eigenvectors[:, 0]
@@ -156,25 +203,34 @@ class Proximal:
         if tie is None and not objective.concave:
             weight, center = objective.kinks()
             u = (state.theta - center)[weight > 0].abs() / direction[weight > 0].abs().clamp(min=1e-6)
-            away = objective.value(state.theta + 0.5 * float(u[u > 0].min() if bool((u > 0).any()) else 1.0) * direction)
+            away = objective.value(
+                state.theta + 0.5 * float(u[u > 0].min() if bool((u > 0).any()) else 1.0) * direction
+            )
             if not abs(away - state.value) <= 1e-11 * (abs(state.value) + 1):
-                return Certificate(status="stationary point", detail="The information is not positive definite.", **known)
+                return Certificate(
+                    status="stationary point", detail="The information is not positive definite.", **known
+                )
         names = names_of(objective.model)
         part = torch.nonzero(direction.abs() > 1e-6).reshape(-1).tolist()
         sign = float(direction[part[0]].sign())
-        named = {names[j] if j < len(names) else f"θ[{j}]": round(sign * float(direction[j]), 9) for j in part}
+        named = {
+            names[j] if j < len(names) else f"θ[{j}]": round(sign * float(direction[j]), 9) for j in part
+        }
         detail = (
-            f"the maximum is not one point: along {direction_text(named)} the data say nothing, and the prior does not either while no coefficient "
-            "changes its sign. Drop one of these columns, or use th.priors.ElasticNet, under which columns alike share their coefficient."
+            f"the maximum is not one point: along {direction_text(named)} the data say nothing, and the "
+            "prior does not either while no coefficient "
+            "changes its sign. Drop one of these columns, or use th.priors.ElasticNet, under which columns "
+            "alike share their coefficient."
         )
         return Certificate(status="flat direction", directions=(named,), detail=detail, **known)
 
 
-# ---- the parts ---------------------------------------------------------------------------------------------------------------
+# ---- the parts ---------------------------------------------------------------------------------------------
 
 
 def _smooth(objective: ObjectiveLike, theta: Tensor, whole: Taylor) -> tuple[Taylor, float]:
-    """f to second order at θ, and F(θ): the objective's own expansion counts a kink by the middle of its slopes."""
+    """f to second order at θ, and F(θ): the objective's own expansion counts a kink by the middle of its
+    slopes."""
     weight, center = objective.kinks()
     u = theta - center
     value = whole.value + (weight * u.abs()).sum()
@@ -204,7 +260,8 @@ def _looked(objective: ObjectiveLike, state: State) -> State:
 
 
 def _slack(r: Tensor, weight: Tensor, u: Tensor, target: Tensor) -> Tensor:
-    """r_j (u⁺_j − u_j) − λ_j (|u⁺_j| − |u_j|) ≥ 0, r the model's gradient at u⁺; without cancellation where no sign changes."""
+    """r_j (u⁺_j − u_j) − λ_j (|u⁺_j| − |u_j|) ≥ 0, r the model's gradient at u⁺; without cancellation
+    where no sign changes."""
     same = (u.sign() == target.sign()) | (weight == 0)
     along = (r - weight * target.sign()) * (target - u)
     across = r * (target - u) - weight * (target.abs() - u.abs())
@@ -239,7 +296,8 @@ def _pivots(J: Tensor, least: float = SINGULAR) -> Tensor | None:
 
 
 def _maximum(J: Tensor, b: Tensor, weight: Tensor, u: Tensor) -> Tensor:
-    """argmax bᵀu − ½ uᵀJu − Σ λ|u|, from u: coordinate descent on those that may move, a linear system on those that have."""
+    """argmax bᵀu − ½ uᵀJu − Σ λ|u|, from u: coordinate descent on those that may move, a linear system on
+    those that have."""
     A, lam, x = J.numpy(), weight.numpy(), u.numpy().copy()
     if not np.isfinite(A).all():
         return u
@@ -260,7 +318,8 @@ def _maximum(J: Tensor, b: Tensor, weight: Tensor, u: Tensor) -> Tensor:
 
 
 def _swept(A: np.ndarray, r: np.ndarray, x: np.ndarray, lam: np.ndarray, moving: np.ndarray) -> bool:
-    """One sweep of coordinate descent, x_j ← S(r_j + J_jj x_j, λ_j)/J_jj, in place; whether anything moved by 10⁻⁸ of an error."""
+    """One sweep of coordinate descent, x_j ← S(r_j + J_jj x_j, λ_j)/J_jj, in place; whether anything moved by
+    10⁻⁸ of an error."""
     furthest = 0.0
     for j in moving:
         a, old = A[j, j], x[j]
@@ -274,7 +333,8 @@ def _swept(A: np.ndarray, r: np.ndarray, x: np.ndarray, lam: np.ndarray, moving:
 
 
 def _faced(J: Tensor, b: Tensor, weight: Tensor, x: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Signs given, the maximum is J_AA x_A = b_A − λ_A s_A: go there, in place, and set to zero what would change its sign on the way.
+    """Signs given, the maximum is J_AA x_A = b_A − λ_A s_A: go there, in place, and set to zero what would
+    change its sign on the way.
 
     The objective on the face is a concave quadratic, so that every part of the way to its maximum is a gain.
     """

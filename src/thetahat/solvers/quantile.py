@@ -1,11 +1,15 @@
-"""Least absolute deviations and quantile regression: the maximum of a Laplace likelihood, as a linear programme.
+"""Least absolute deviations and quantile regression: the maximum of a Laplace likelihood, as a linear
+programme.
 
     maximise  −Σ w ρ_q(y − Xβ) / σ − Σ w log σ,       ρ_q(r) = r·(q − 1[r < 0])
 
-β̂ does not depend on σ; its dual is  max yᵀa  subject to  Xᵀa = (1 − q) XᵀW1,  0 ≤ a ≤ w,  and β̂ are the multipliers of the equalities.
-Then σ̂ = Σ w ρ_q(r) / Σ w. The gap between primal and dual bounds how far β̂ is from the maximum: the certificate, in nats.
+β̂ does not depend on σ; its dual is  max yᵀa  subject to  Xᵀa = (1 − q) XᵀW1,  0 ≤ a ≤ w,  and β̂ are the
+multipliers of the equalities. Then σ̂ = Σ w ρ_q(r) / Σ w. The gap between primal and dual bounds how far β̂
+is from the maximum: the certificate, in nats.
 
-Source: Koenker and Bassett (1978), Regression quantiles; Koenker (2005), Quantile Regression, §6.2.
+References
+----------
+Koenker and Bassett (1978), Regression quantiles; Koenker (2005), Quantile Regression, §6.2.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from .certificate import Certificate
 from .closed_form import RANK
 
 KINK = (
-    "{family} has a kink at its location, and where the errors are of another kind its {what} is not that of a χ². Use kind='wald', whose standard "
+    "{family} has a kink at its location, and where the errors are of another kind its {what} is not that of "
+    "a χ². Use kind='wald', whose standard "
     "errors are quantile regression's, or kind='bootstrap' of an interval."
 )
 PERFECT = 1e-14  # Σ w ρ(r) against Σ w |y|, below which the fit is perfect
@@ -51,7 +56,8 @@ def applies(objective: Objective) -> bool:
 
 
 def linear(objective: Objective) -> bool:
-    """Whether it is a linear programme besides: an identity link, predictors for the location alone, no prior."""
+    """Whether it is a linear programme besides: an identity link, predictors for the location alone, no
+    prior."""
     if not applies(objective) or objective.priors or not objective.model.predictors:
         return False
     location, *scale = objective.model.predictors
@@ -87,14 +93,17 @@ class LinearProgramme:
         model = objective.model
         if not linear(objective):
             raise BadArgument(
-                f"{model.family} is fitted with an identity link, predictors for the location alone and no prior, as a linear programme. "
+                f"{model.family} is fitted with an identity link, predictors for the location alone and no "
+                "prior, as a linear programme. "
                 "For a scale with predictors, or a prior, take a smooth family: student_t, logistic, huber."
             )
         theta, before = objective.theta, objective.value()
         X, y, w = rows(objective)
         level = level_of(model.family)
         unit = X / np.maximum(np.abs(X).max(0), 1e-300)
-        pivots = np.abs(np.diag(np.linalg.qr(unit, mode="r"))) / np.maximum(np.linalg.norm(unit, axis=0)[: min(X.shape)], 1e-300)
+        pivots = np.abs(np.diag(np.linalg.qr(unit, mode="r"))) / np.maximum(
+            np.linalg.norm(unit, axis=0)[: min(X.shape)], 1e-300
+        )
         rank = int((pivots > RANK).sum())
         if rank < X.shape[1]:
             return State(theta, rank=rank)
@@ -104,8 +113,12 @@ class LinearProgramme:
         perfect = len(model.predictors) == 2 and loss <= PERFECT * float(w @ np.abs(y))
         if len(model.predictors) == 2 and not perfect:
             theta[-1] = math.log(scale)
-        nats = gap / (scale if len(model.predictors) == 2 else model.fixed["scale"]) if not perfect else math.nan
-        return State(theta, nats, perfect, rank, trace=((0, before, math.inf), (1, objective.value(theta), math.nan)))
+        nats = (
+            gap / (scale if len(model.predictors) == 2 else model.fixed["scale"]) if not perfect else math.nan
+        )
+        return State(
+            theta, nats, perfect, rank, trace=((0, before, math.inf), (1, objective.value(theta), math.nan))
+        )
 
     def step(self, objective: Objective, state: State) -> State:
         return state
@@ -121,14 +134,17 @@ class LinearProgramme:
         }
         if state.perfect:
             detail = (
-                "the likelihood has no maximum: the fit is perfect, and the density grows without bound as scale → 0. "
+                "the likelihood has no maximum: the fit is perfect, and the density grows without bound as "
+                "scale → 0. "
                 "Hold the scale (scale=value)."
             )
             return Certificate(status="no maximum", directions=({"scale": -1.0},), detail=detail, **known)
         if not math.isfinite(state.gap):
             return Certificate(status="flat direction", detail="The columns are collinear.", **known)
         if state.gap > 1e-6:
-            return Certificate(status="not converged", nats=state.gap, detail="The linear programme left a gap.", **known)
+            return Certificate(
+                status="not converged", nats=state.gap, detail="The linear programme left a gap.", **known
+            )
         return Certificate(
             status="certified maximum",
             concave=True,
@@ -151,7 +167,11 @@ def _solve(X: np.ndarray, y: np.ndarray, w: np.ndarray, level: float) -> tuple[n
     from scipy.optimize import linprog  # takes long to load: only where it is needed
 
     found = linprog(
-        -y / size, A_eq=Z.T, b_eq=(1 - level) * (Z.T @ w), bounds=np.column_stack([np.zeros(len(y)), w]), method="highs"
+        -y / size,
+        A_eq=Z.T,
+        b_eq=(1 - level) * (Z.T @ w),
+        bounds=np.column_stack([np.zeros(len(y)), w]),
+        method="highs",
     )
     if found.x is None:
         return np.full(X.shape[1], np.nan), math.inf, math.inf

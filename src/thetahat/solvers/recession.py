@@ -1,4 +1,5 @@
-"""Why there may be no maximum: a perfect fit, separation (proven, by linear programming), or a direction along which ℓ was never seen to fall."""
+"""Why there may be no maximum: a perfect fit, separation (proven, by linear programming), or a direction
+along which ℓ was never seen to fall."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ PERFECT, PERFECT_AT = 1e-12, 1e-10
 EPS = torch.finfo(torch.float64).eps
 
 
-# ---- a perfect fit -------------------------------------------------------------------------------------------------------------
+# ---- a perfect fit -----------------------------------------------------------------------------------------
 
 
 def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
-    """The rows whose density stands within 10⁻¹² of y, where residuals are rounding, and grows as some scale runs to 0."""
+    """The rows whose density stands within 10⁻¹² of y, where residuals are rounding, and grows as some scale
+    runs to 0."""
     if objective.model.measure == "mass":
         return None
     seen = _densities(objective)
@@ -39,7 +41,8 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
     rows = rows if kept is None else kept.nonzero()[0][rows]
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
     return tuple(int(r) for r in rows), (
-        f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density grows without bound as the scale "
+        f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density "
+        "grows without bound as the scale "
         "→ 0. Hold the scale (scale=value), or leave columns out."
     )
 
@@ -59,7 +62,8 @@ def _densities(objective: Objective) -> tuple[Tensor, Tensor] | None:
 
 
 def _grows(objective: Objective, log_prob: Tensor, rows: Tensor) -> bool:
-    """Whether some coordinate of θ narrows those densities: a scale that is held does not, however large y is."""
+    """Whether some coordinate of θ narrows those densities: a scale that is held does not, however large y
+    is."""
     theta = objective.theta
     for j in range(min(len(theta), 50)):
         for step in (-2.0, 2.0, -0.8647 * float(theta[j])):  # e⁻² of it: by its logarithm, or itself
@@ -72,11 +76,14 @@ def _grows(objective: Objective, log_prob: Tensor, rows: Tensor) -> bool:
     return False
 
 
-# ---- separation ----------------------------------------------------------------------------------------------------------------
+# ---- separation --------------------------------------------------------------------------------------------
 
 
-def separated(model: Regression, objective: Objective, certificate: Certificate, held: Tensor) -> Certificate | None:
-    """The direction that separates rows, proven by a linear programme: whatever θ, every larger multiple of it is more probable."""
+def separated(
+    model: Regression, objective: Objective, certificate: Certificate, held: Tensor
+) -> Certificate | None:
+    """The direction that separates rows, proven by a linear programme: whatever θ, every larger multiple
+    of it is more probable."""
     from .separation import separation  # brings scipy.optimize, which takes long to load
 
     source = objective.terms[0].source
@@ -101,9 +108,12 @@ def separated(model: Regression, objective: Objective, certificate: Certificate,
         what = f"{len(rows)} rows are separated by {upward} (all have y = 0 where it is above 0)"
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
     slopes = [n for n in parts if n != "Intercept"]
-    drop = f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
+    drop = (
+        f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
+    )
     detail = (
-        f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction makes the data more probable. "
+        f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction "
+        "makes the data more probable. "
         f"Put a prior on it (prior=th.priors.Normal(2.5)), {drop}, "
         'or ask for the limit (on_failure="return") and read fit.certificate.'
     )
@@ -119,11 +129,12 @@ def separated(model: Regression, objective: Objective, certificate: Certificate,
     )
 
 
-# ---- what was only seen --------------------------------------------------------------------------------------------------------
+# ---- what was only seen ------------------------------------------------------------------------------------
 
 
 def never_falls(objective: Objective, vectors: Tensor, held: Tensor) -> tuple[dict[str, float], float] | None:
-    """A direction along which ℓ was seen never to fall, out to 64 times its unit, and what it gains there: evidence, not proof."""
+    """A direction along which ℓ was seen never to fall, out to 64 times its unit, and what it gains there:
+    evidence, not proof."""
     theta, here = objective.theta, objective.value()
     noise = 64 * EPS * (abs(here) + 1)
     if noise > 1e-3:  # of so large a sum nothing can be seen
@@ -148,13 +159,22 @@ def never_falls(objective: Objective, vectors: Tensor, held: Tensor) -> tuple[di
 def unbounded(direction: dict[str, float], grows: float, certificate: Certificate) -> Certificate:
     """From a point where the iterations converged: no maximum that could be found."""
     detail = (
-        f"the likelihood has no maximum that could be found: along {direction_text(direction)} it never falls "
-        f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that direction). "
-        "A parameter runs to the end of its range: hold it (name=value), choose the simpler model, or put a prior on it "
+        f"the likelihood has no maximum that could be found: along {direction_text(direction)} it never "
+        "falls "
+        f"({'it is +∞ there' if math.isinf(grows) else f'{grows:.3g} nats more'} at 64 times that "
+        "direction). "
+        "A parameter runs to the end of its range: hold it (name=value), choose the simpler model, or put a "
+        "prior on it "
         "(prior=th.priors.Normal(2.5))."
     )
     return replace(
-        certificate, status="no maximum", directions=(direction,), detail=detail, concave=False, nats=None, standard_errors=None
+        certificate,
+        status="no maximum",
+        directions=(direction,),
+        detail=detail,
+        concave=False,
+        nats=None,
+        standard_errors=None,
     )
 
 
@@ -162,7 +182,8 @@ def perhaps(direction: dict[str, float], grows: float, certificate: Certificate)
     """From a point where they did not: what was seen, and no verdict."""
     rises = "it is +∞" if math.isinf(grows) else f"it is {grows:.3g} nats higher"
     seen = (
-        f"Where they ended, the likelihood was not seen to fall along {direction_text(direction)} ({rises} at 64 times that direction): "
+        f"Where they ended, the likelihood was not seen to fall along {direction_text(direction)} ({rises} "
+        "at 64 times that direction): "
         "a parameter may be on its way to the end of its range, or the maximum far from here."
     )
     return replace(certificate, detail=f"{certificate.detail} {seen}".strip())

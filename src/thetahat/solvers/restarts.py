@@ -1,11 +1,13 @@
-"""Newton's method from several starts, for an objective that has more maxima than one: the density-power divergence.
+"""Newton's method from several starts, for an objective that has more maxima than one: the density-power
+divergence.
 
-Its starts: where the model's own run begins, maximum likelihood, and the best trimmed fits of half and of three quarters of the rows,
-which outliers do not move. The highest maximum is kept, and the certificate says what became of the other runs.
+Its starts: where the model's own run begins, maximum likelihood, and the best trimmed fits of half and of
+three quarters of the rows, which outliers do not move. The highest maximum is kept, and the certificate says
+what became of the other runs.
 
-Like a mixture's likelihood, Σ H_β need not have a highest point: of the normal family it is unbounded as the scale → 0 on p rows that are
-fitted exactly where p/n ≥ β/(1 + β)^1.5. What is estimated is the highest maximum in the interior; a run that runs into such a
-singularity is left and counted.
+Like a mixture's likelihood, Σ H_β need not have a highest point: of the normal family it is unbounded as the
+scale → 0 on p rows that are fitted exactly where p/n ≥ β/(1 + β)^1.5. What is estimated is the highest
+maximum in the interior; a run that runs into such a singularity is left and counted.
 """
 
 from __future__ import annotations
@@ -69,9 +71,13 @@ class Restarts:
 
     Parameters
     ----------
-    newton : the solver of each run
-    elemental : starts of each trimmed fit of a normal linear model; of other models, where each costs a run, a tenth of them
-    seed : of them
+    newton
+        the solver of each run
+    elemental
+        starts of each trimmed fit of a normal linear model; of other models, where each costs a run, a tenth
+        of them
+    seed
+        of them
     """
 
     newton: Newton = field(default_factory=Newton)
@@ -88,10 +94,16 @@ class Restarts:
         term = objective.terms[0]
         out = []
         for keep in (1.0, *KEPT):
-            own = LogLikelihood(term.model, term.source) if keep == 1 else Trimmed(keep).of(term.model, term.source)
+            own = (
+                LogLikelihood(term.model, term.source)
+                if keep == 1
+                else Trimmed(keep).of(term.model, term.source)
+            )
             cheap = closed_form.applies(Objective([LogLikelihood(term.model, term.source)], objective.priors))
             starts = self.elemental if cheap else max(1, self.elemental // 10)
-            solver: SolverLike = Newton() if keep == 1 else Concentration(starts=starts, seed=self.seed, best=EACH + 1)
+            solver: SolverLike = (
+                Newton() if keep == 1 else Concentration(starts=starts, seed=self.seed, best=EACH + 1)
+            )
             try:
                 state = iterate(solver, Objective([own], objective.priors))
             except ThetahatError:  # rows with weights, too few rows: one start fewer
@@ -99,7 +111,9 @@ class Restarts:
             if keep == 1:
                 out.append(state.theta)
             else:
-                out += [m.theta for m in sorted(state.found, key=lambda m: -m.value) if m.certificate.ok][:EACH]
+                out += [m.theta for m in sorted(state.found, key=lambda m: -m.value) if m.certificate.ok][
+                    :EACH
+                ]
         return out
 
     def step(self, objective: Objective, state: State) -> State:
@@ -123,6 +137,9 @@ class Restarts:
         if not best.certificate.ok:
             return replace(best.certificate, passes=state.passes)
         # higher than the best maximum, and none itself: on its way into a singularity
-        found = [replace(m, trouble="singular") if m.value > best.value and not m.certificate.ok else m for m in state.found]
+        found = [
+            replace(m, trouble="singular") if m.value > best.value and not m.certificate.ok else m
+            for m in state.found
+        ]
         detail = " ".join(part for part in (best.certificate.detail, told_of(found, 0)) if part)
         return replace(best.certificate, detail=detail, passes=state.passes)

@@ -1,19 +1,23 @@
 """Separation: directions of θ along which no row ever becomes less probable, found by linear programming.
 
-For each row the family names a cone of η-directions along which log p(y | η) never falls (y = 0 of a Poisson: η ↓; y > 0: none).
-With η = Xθ the directions δ of θ that lie in every row's cone are
+For each row the family names a cone of η-directions along which log p(y | η) never falls (y = 0 of a Poisson:
+η ↓; y > 0: none). With η = Xθ the directions δ of θ that lie in every row's cone are
 
     { δ : A_i X_i δ ≥ 0,  and = 0 where the row is pinned }
 
-If one of them makes some row strictly more probable, the likelihood has no maximum: every multiple of δ is better. The linear programme
+If one of them makes some row strictly more probable, the likelihood has no maximum: every multiple of δ is
+better. The linear programme
 
     maximise Σ t_i   subject to   A_i X_i δ ≥ t_i,   0 ≤ t_i ≤ 1
 
 has t_i = 1 exactly on the rows that *any* such direction separates: the set is found whole, at once.
 
-Source: Albert and Anderson (1984), On the existence of maximum likelihood estimates in logistic regression models; Correia, Guimarães and
-Zylkin (2019), Verifying the existence of maximum likelihood estimates for generalized linear models; Konis (2007), Linear programming
-algorithms for detecting separated data in binary logistic regression models.
+References
+----------
+Albert and Anderson (1984), On the existence of maximum likelihood estimates in logistic regression models;
+Correia, Guimarães and Zylkin (2019), Verifying the existence of maximum likelihood estimates for generalized
+linear models; Konis (2007), Linear programming algorithms for detecting separated data in binary logistic
+regression models.
 """
 
 from __future__ import annotations
@@ -45,8 +49,8 @@ class Separation:
 def separation(model: Regression, source: Source, held: np.ndarray | None = None) -> Separation | None:
     """The separated rows, or None: then the likelihood of a concave family has a maximum.
 
-    Only families that know their recession cones (`Family.recession`) are examined. `held`, (p,), are coordinates of θ along which no
-    direction goes, since a prior holds them.
+    Only families that know their recession cones (`Family.recession`) are examined. `held`, (p,), are
+    coordinates of θ along which no direction goes, since a prior holds them.
     """
     inequality, owner, equality = [], [], []
     seen = counted = 0
@@ -71,7 +75,12 @@ def separation(model: Regression, source: Source, held: np.ndarray | None = None
         return None
     if held is not None and held.any():
         equality.append(sparse.eye(model.layout.size).tocsr()[np.flatnonzero(held)])
-    return _solve(sparse.vstack(inequality).tocsr(), np.concatenate(owner), _distinct(sparse.vstack(equality).tocsr()), counted)
+    return _solve(
+        sparse.vstack(inequality).tocsr(),
+        np.concatenate(owner),
+        _distinct(sparse.vstack(equality).tocsr()),
+        counted,
+    )
 
 
 def _free(model: Regression) -> list[tuple[int, Predictor]]:
@@ -81,7 +90,8 @@ def _free(model: Regression) -> list[tuple[int, Predictor]]:
 
 
 def _on_links(model: Regression, A: Tensor, pinned: Tensor) -> tuple[Tensor, Tensor]:
-    """The cones of the means' directions as those of η: turned where a link falls, and closed towards an end that η may not pass."""
+    """The cones of the means' directions as those of η: turned where a link falls, and closed towards an end
+    that η may not pass."""
     A, pinned = A.clone(), pinned.clone()
     for j, p in _free(model):
         limits = p.spec.limits
@@ -112,7 +122,11 @@ def _solve(Z: sparse.csr_matrix, owner: np.ndarray, pinned: sparse.csr_matrix, n
     if pinned.shape[0]:
         pinned = sparse.diags(1 / np.maximum(_longest(pinned), 1e-300)) @ pinned
     rng = np.random.default_rng(0)
-    working = np.arange(Z.shape[0]) if Z.shape[0] <= WORKING else np.sort(rng.choice(Z.shape[0], WORKING // 2, replace=False))
+    working = (
+        np.arange(Z.shape[0])
+        if Z.shape[0] <= WORKING
+        else np.sort(rng.choice(Z.shape[0], WORKING // 2, replace=False))
+    )
     for _ in range(100):
         delta = _programme(Z[working], pinned)
         along = Z @ delta
@@ -138,7 +152,9 @@ def _programme(Z: sparse.csr_matrix, pinned: sparse.csr_matrix) -> np.ndarray:
     """maximise Σ t,  Zδ ≥ t,  pinned δ = 0,  0 ≤ t ≤ 1: δ."""
     m, p = Z.shape
     left = sparse.hstack([-Z, sparse.eye(m)]).tocsr()
-    equal = sparse.hstack([pinned, sparse.csr_matrix((pinned.shape[0], m))]).tocsr() if pinned.shape[0] else None
+    equal = (
+        sparse.hstack([pinned, sparse.csr_matrix((pinned.shape[0], m))]).tocsr() if pinned.shape[0] else None
+    )
     found = linprog(
         np.concatenate([np.zeros(p), -np.ones(m)]),
         A_ub=left,

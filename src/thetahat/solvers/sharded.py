@@ -1,4 +1,5 @@
-"""Checkpoints of a run whose θ lies in shards on many processes: each writes its own, through torch.distributed.checkpoint.
+"""Checkpoints of a run whose θ lies in shards on many processes: each writes its own, through
+torch.distributed.checkpoint.
 
     PATH/step-000100/      the shards, and content.json
     PATH/latest            the name of the folder that is whole: written aside, then renamed, once every process is done
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..data.processes import rank, together
 from ..errors import BadSave, NotWritten
 from ..files import write_text
-from ..types import Settings
+from ..types import Plain, Settings
 
 
 def write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
@@ -34,7 +35,11 @@ def write(path: Path, tensors: dict[str, Tensor], content: Settings) -> None:
     try:
         save({name: t.detach() for name, t in tensors.items()}, checkpoint_id=folder)
     except (OSError, CheckpointException) as error:
-        left = "The one before it is whole: the same call goes on from there." if (path / "latest").exists() else ""
+        left = (
+            "The one before it is whole: the same call goes on from there."
+            if (path / "latest").exists()
+            else ""
+        )
         raise NotWritten.of(folder, OSError(str(error)), left) from error
     if rank() == 0:
         write_text(folder / "content.json", json.dumps(content))
@@ -57,12 +62,15 @@ def content(path: Path) -> Settings | None:
     return found
 
 
-def read(path: Path, theta: Settings, buffers: list[Tensor], optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def read(
+    path: Path, theta: Settings, buffers: list[Tensor], optimisers: list[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
     """The tensors of the newest whole folder, each laid out over the processes as θ is now.
 
     Raises
     ------
-    BadSave : a shard is missing or cut short
+    BadSave
+        a shard is missing or cut short
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -73,13 +81,21 @@ def read(path: Path, theta: Settings, buffers: list[Tensor], optimisers: list[to
     like = {f"optimiser.{k}.{i}": p for k, o in enumerate(optimisers) for i, p in enumerate(_of(o))}
     try:
         into: Settings = {}
-        for name, known in reader.read_metadata().state_dict_metadata.items():
+        metadata: Plain = reader.read_metadata().state_dict_metadata
+        for name, known in metadata.items():
             head, _, number = name.rpartition(".")
+            here = like if name.startswith("optimiser") else theta
             own = (
-                like.get(head) if name.startswith("optimiser") else theta.get(f"theta.{number}") if "buffer" not in head else None
+                here.get(head if name.startswith("optimiser") else f"theta.{number}")
+                if "buffer" not in head
+                else None
             )
-            same = own is not None and tuple(own.shape) == tuple(known.size)  # type: ignore[union-attr]
-            into[name] = torch.zeros_like(own) if same else torch.zeros(known.size, dtype=known.properties.dtype)  # type: ignore
+            shape, dtype = torch.Size(known.size), known.properties.dtype
+            into[name] = (
+                torch.zeros(shape, dtype=dtype)
+                if own is None or own.shape != shape
+                else torch.zeros_like(own)
+            )
         load(into, storage_reader=reader)
     except (OSError, EOFError, ValueError, RuntimeError, CheckpointException) as error:
         raise BadSave(f"the checkpoint {str(folder)!r} is damaged or cut short: {error}") from error

@@ -1,14 +1,19 @@
-"""Stochastic ascent: the one training loop for θ too large for Newton's method, and for data drawn from the model itself.
+"""Stochastic ascent: the one training loop for θ too large for Newton's method, and for data drawn from the
+model itself.
 
     ĝ = Σ_s (N_s/N) · (1/n_s) Σ_{i in the batch of source s} w_i ∇log p(x_i | θ)  +  (1/N) ∇log p(θ),      N = Σ_s N_s
 
-n_s is Σ count of the batch and divides once, whatever the pieces in which the batch was summed; N_s is Σ count of a pass. So ĝ estimates
-1/N of the gradient of the whole objective, priors included, and neither the prior's part nor the maximum depends on the batch size. (The
-ratio with n_s is exactly unbiased where every batch counts the same, else to O(1/n_s).) Data drawn from the model have N_s = n_s.
+n_s is Σ count of the batch and divides once, whatever the pieces in which the batch was summed; N_s is Σ
+count of a pass. So ĝ estimates 1/N of the gradient of the whole objective, priors included, and neither the
+prior's part nor the maximum depends on the batch size. (The ratio with n_s is exactly unbiased where every
+batch counts the same, else to O(1/n_s).) Data drawn from the model have N_s = n_s.
 
 Nothing is certified: what is known of the answer is the trend on held-out data, and its standard error.
 
-Source: Robbins and Monro (1951), A stochastic approximation method. The optimisers: `optimisers.py`; checkpoints: `checkpoint.py`.
+References
+----------
+Robbins and Monro (1951), A stochastic approximation method. The optimisers: `optimisers.py`; checkpoints:
+`checkpoint.py`.
 """
 
 from __future__ import annotations
@@ -52,7 +57,8 @@ class Evaluation:
 
 @dataclass
 class Work:
-    """What a run carries along and changes in place: the optimisers with their moments, the order of the data, the best θ so far."""
+    """What a run carries along and changes in place: the optimisers with their moments, the order of the
+    data, the best θ so far."""
 
     engine: Engine
     optimisers: list[torch.optim.Optimizer]
@@ -69,7 +75,8 @@ class Work:
 
 @dataclass(frozen=True)
 class State:
-    """Where the run stands. `trace`: (step, nats per term, standard error), held-out where there are such data, else of the batches.
+    """Where the run stands. `trace`: (step, nats per term, standard error), held-out where there are such
+    data, else of the batches.
 
     fitted : the same of the batches, w·log p as it was maximised, whatever is held out
     value, norm : of the last step: 1/N of the objective as its batch estimates it, and the norm of ĝ
@@ -105,35 +112,62 @@ class State:
 class Stochastic:
     """Settings.
 
-    Parameters
-    ----------
-    steps : how many
-    batch_size : rows (sequences, for terms (B, T)) a step; data drawn from the model come as they are drawn
-    accumulation_steps : parts in which a batch is summed, to save memory; the step is the same
-    optimiser : "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim
-    learning_rate : of the first step after the warm-up
-    momentum : of "sgd" and of "muon"
-    betas : of "adamw": how much of its two moments is kept from step to step
-    warmup_steps : steps over which the rate rises from 0
-    lr_schedule : how the rate falls to 0 at the last step: "cosine", "linear"; or "constant"
-    max_grad_norm : the largest norm of the gradient; None: unbounded
-    seed : of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
-    held_out : a fraction of the rows, where they are in memory or the source knows how to split itself; a source; None
-    restore_best : whether θ is that of the highest held-out log-likelihood, or that of the last step
-    evaluate_every : steps between two looks at the held-out data; None: twenty looks in all
-    patience : the run ends after so many looks in a row without a new best; None: never
-    ema_decay : d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ itself. The statistics of batch
-        norm are then those of θ̄ itself, computed anew from the batches of the last steps (`statistics.py`)
-    checkpoint : a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
-    checkpoint_every : steps between two; None: with every look
-    precision : torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's own
-    compile : the models by torch.compile (the first step takes long)
-    distributed : under torchrun, "ddp" (θ on every process) or "fsdp" (a shard of θ on each)
-    in_place : False trains a copy of the models, and those given stay as they are. True trains the models that are given, which belong to
-        the fit from then on: for networks of which memory cannot hold two
-
     The fitted model is in evaluation mode (no dropout).
 
+    Parameters
+    ----------
+    steps
+        how many
+    batch_size
+        rows (sequences, for terms (B, T)) a step; data drawn from the model come as they are drawn
+    accumulation_steps
+        parts in which a batch is summed, to save memory; the step is the same
+    optimiser
+        "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim
+    learning_rate
+        of the first step after the warm-up
+    momentum
+        of "sgd" and of "muon"
+    betas
+        of "adamw": how much of its two moments is kept from step to step
+    warmup_steps
+        steps over which the rate rises from 0
+    lr_schedule
+        how the rate falls to 0 at the last step: "cosine", "linear"; or "constant"
+    max_grad_norm
+        the largest norm of the gradient; None: unbounded
+    seed
+        of the order of the data, of what is held out, and of dropout: same seed, same machine, same numbers
+    held_out
+        a fraction of the rows, where they are in memory or the source knows how to split itself; a source;
+        None
+    restore_best
+        whether θ is that of the highest held-out log-likelihood, or that of the last step
+    evaluate_every
+        steps between two looks at the held-out data; None: twenty looks in all
+    patience
+        the run ends after so many looks in a row without a new best; None: never
+    ema_decay
+        d, of an exponential moving average θ̄ of θ: it is looked at, kept and left in place of θ; None: θ
+        itself. The statistics of batch norm are then those of θ̄ itself, computed anew from the batches of
+        the last steps (`statistics.py`)
+    checkpoint
+        a file to which the run is written as it goes; where it is there, the run goes on from it, bit for bit
+    checkpoint_every
+        steps between two; None: with every look
+    precision
+        torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's
+        own
+    compile
+        the models by torch.compile (the first step takes long)
+    distributed
+        under torchrun, "ddp" (θ on every process) or "fsdp" (a shard of θ on each)
+    in_place
+        False trains a copy of the models, and those given stay as they are. True trains the models that are
+        given, which belong to the fit from then on: for networks of which memory cannot hold two
+
+    Examples
+    --------
     >>> Stochastic(steps=100, learning_rate=0.1, lr_schedule="linear").rate(50)
     0.05
     """
@@ -163,10 +197,19 @@ class Stochastic:
 
     def __post_init__(self) -> None:
         given = fields_of(self)
-        for name, least in (("steps", 1), ("batch_size", 1), ("accumulation_steps", 1), ("warmup_steps", 0), ("seed", None)):
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("accumulation_steps", 1),
+            ("warmup_steps", 0),
+            ("seed", None),
+        ):
             value = given[name]
             if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-                raise BadArgument(f"{name}={value!r}. Accepted: {'a whole number' if least is None else f'{least} or more'}.")
+                raise BadArgument(
+                    f"{name}={value!r}. Accepted: "
+                    f"{'a whole number' if least is None else f'{least} or more'}."
+                )
         for name, accepted in (
             ("optimiser", OPTIMISERS),
             ("lr_schedule", SCHEDULES),
@@ -182,12 +225,17 @@ class Stochastic:
         held = self.held_out
         if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or isinstance(held, Source)):
             raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
-        for name, values in (("betas", self.betas), ("momentum", (self.momentum,)), ("ema_decay", (self.ema_decay or 0.0,))):
+        for name, values in (
+            ("betas", self.betas),
+            ("momentum", (self.momentum,)),
+            ("ema_decay", (self.ema_decay or 0.0,)),
+        ):
             if not all(0 <= b < 1 for b in values):
                 raise BadArgument(f"{name}={given[name]}. Accepted: in [0, 1).")
         if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
             raise BadArgument(
-                f"evaluate_every={self.evaluate_every}, patience={self.patience}, checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
+                f"evaluate_every={self.evaluate_every}, patience={self.patience}, "
+                f"checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
                 "more, or None."
             )
         if self.precision not in (None, torch.bfloat16):
@@ -200,13 +248,17 @@ class Stochastic:
         if self.lr_schedule == "constant":
             return self.learning_rate
         done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-        return self.learning_rate * (1 - done if self.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+        return self.learning_rate * (
+            1 - done if self.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        )
 
-    # ---- start -----------------------------------------------------------------------------------------------------------
+    # ---- start ---------------------------------------------------------------------------------------------
 
     def start(self, objective: Objective) -> State:
         if not isinstance(objective, Objective):
-            raise BadArgument(f"stochastic ascent maximises a whole objective; received {type(objective).__name__}.")
+            raise BadArgument(
+                f"stochastic ascent maximises a whole objective; received {type(objective).__name__}."
+            )
         generator = torch.Generator().manual_seed(self.seed)
         objective = objective if self.in_place else objective.copy()
         first = objective.terms[0]
@@ -223,15 +275,24 @@ class Stochastic:
                 held = (first, out)
         elif self.held_out is not None:
             held = (first, self.held_out)
-        least = max(least_rows(term.model, self.batch_size, self.accumulation_steps) for term in objective.terms)
+        least = max(
+            least_rows(term.model, self.batch_size, self.accumulation_steps) for term in objective.terms
+        )
         feeds_ = feeds(objective.terms, self.batch_size, generator, kept, least)
         if objective.priors and any(f.observations is None and not f.drawn for f in feeds_):
-            raise BadArgument("a prior has no weight against data without end: give a source that knows its size, or no prior.")
+            raise BadArgument(
+                "a prior has no weight against data without end: give a source that knows its size, or no "
+                "prior."
+            )
         engine = Engine(objective, self.accumulation_steps, self.precision, self.compile, self.distributed)
-        movers = optimisers(self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas)
+        movers = optimisers(
+            self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas
+        )
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
-        state = State(Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics))
+        state = State(
+            Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics)
+        )
         if self.checkpoint is None:
             return self._evaluated(objective, state)
         checkpoints.check(objective)
@@ -240,15 +301,19 @@ class Stochastic:
         if found is None:
             return self._evaluated(objective, state)
         state.work.recent.extend(found["recent"])
-        trace, fitted = (tuple((int(n), mean, error) for n, mean, error in found[name]) for name in ("trace", "fitted"))
+        trace, fitted = (
+            tuple((int(n), mean, error) for n, mean, error in found[name]) for name in ("trace", "fitted")
+        )
         evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
-        state = replace(state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted)
+        state = replace(
+            state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted
+        )
         if self._over(state):
             self._leave(state)
             _label(objective, "raw" if self.ema_decay is None else "EMA")
         return state
 
-    # ---- step ------------------------------------------------------------------------------------------------------------
+    # ---- step ----------------------------------------------------------------------------------------------
 
     def step(self, objective: Objective, state: State) -> State:
         """The next state, and the checkpoint where one is due."""
@@ -292,7 +357,11 @@ class Stochastic:
     def due(self, state: State) -> bool:
         """Whether a checkpoint is to be written after that step."""
         every = self.checkpoint_every or self.evaluate_every or max(1, self.steps // 20)
-        return self.checkpoint is not None and not state.failure and (state.step % every == 0 or self._over(state))
+        return (
+            self.checkpoint is not None
+            and not state.failure
+            and (state.step % every == 0 or self._over(state))
+        )
 
     def write(self, objective: Objective, state: State) -> None:
         """The checkpoint, as it is after a step."""
@@ -300,10 +369,15 @@ class Stochastic:
         checkpoints.write(Path(self.checkpoint), self, objective, state)
 
     def _evaluated(self, objective: Objective, state: State) -> State:
-        """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is what is to be kept."""
+        """With a look at the held-out data, if there are any, and a line in the trace; at the end, θ is
+        what is to be kept."""
         work = state.work
         parameters = work.engine.parameters
-        raw = None if work.average is None else ([p.detach().clone() for p in parameters], [b.clone() for b in work.buffers])
+        raw = (
+            None
+            if work.average is None
+            else ([p.detach().clone() for p in parameters], [b.clone() for b in work.buffers])
+        )
         if work.average is not None:
             _restore(parameters, work.average)
             with _seeded(self._seed(-2), work.engine.device):
@@ -335,7 +409,9 @@ class Stochastic:
         term, source = work.held_out
         engine.training(False)
         with _seeded(self._seed(-1), engine.device):  # every look with the same draws
-            found = held_out_nats(lambda b: engine.log_prob(term.model, b), source, term.model, max(4 * self.batch_size, 256))
+            found = held_out_nats(
+                lambda b: engine.log_prob(term.model, b), source, term.model, max(4 * self.batch_size, 256)
+            )
         if not comparable(found[0]) or (found[0] == -math.inf and not state.evaluations):
             failure = self._held_out_failure(state, term, source, found[0])
             if failure is not None:
@@ -360,7 +436,7 @@ class Stochastic:
         state.work.engine.training(False)
         state.work.engine.leave()
 
-    # ---- done ------------------------------------------------------------------------------------------------------------
+    # ---- done ----------------------------------------------------------------------------------------------
 
     def done(self, objective: Objective, state: State) -> bool:
         return self._over(state) or bool(state.failure)
@@ -369,7 +445,11 @@ class Stochastic:
         if state.step >= self.steps or any(feed.finished for feed in state.work.feeds):
             return True
         looks = [e.mean for e in state.evaluations]
-        return self.patience is not None and bool(looks) and len(looks) - 1 - looks.index(max(looks)) >= self.patience
+        return (
+            self.patience is not None
+            and bool(looks)
+            and len(looks) - 1 - looks.index(max(looks)) >= self.patience
+        )
 
     def certificate(self, objective: Objective, state: State) -> Certificate:
         """Status "stochastic", and the trend; "not converged" where a value ceased to be finite."""
@@ -395,25 +475,25 @@ class Stochastic:
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
-                said += (
-                    f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
-                )
+                said += f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
             return Certificate(status="stochastic", detail=said, **known)
         first, last = state.evaluations[0], state.evaluations[-1]
         best = max(state.evaluations, key=lambda e: e.mean)
         error = f" ± {best.error:.2g}" if math.isfinite(best.error) else ""
         said += f" Held out, {best.terms:g} terms: {first.mean:.4g} nats per term at the start, {best.mean:.4g}{error} at best"
-        said += (
-            f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.restore_best else 'last'} step."
-        )
+        said += f" (step {best.step}), {last.mean:.4g} at the end. θ is that of the {'best' if self.restore_best else 'last'} step."
         if best is first and state.step:
             kept = "θ is where it began" if self.restore_best else "θ is worse than where it began"
-            said += f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
+            said += (
+                f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
+            )
         weighted = any(t.weights is not None for t in objective.terms)
         if weighted and len(state.fitted) > 1:
             maximised = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
             said += f" What was maximised is weighted, and no log-likelihood: {maximised}."
-        return Certificate(status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known)
+        return Certificate(
+            status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known
+        )
 
     def _reason(self, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> Failure:
         """What was not finite in a step: the first term whose log p is not, or the gradient."""
@@ -425,10 +505,16 @@ class Stochastic:
                         found = failure_of(engine.log_prob(term.model, batch), batch, term)
                         if found is not None:
                             return Failure(f"step {step}: {found.why}", found.advice)
-        return Failure(f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite.", LOWER)
+        return Failure(
+            f"step {step}: {'the gradient' if math.isfinite(value) else 'the weighted sum'} is not finite.",
+            LOWER,
+        )
 
-    def _held_out_failure(self, state: State, term: LogLikelihood, source: Source | Batch, mean: float) -> Failure | None:
-        """Why the mean over held-out rows is no number; or which of them are impossible, whatever θ. None: −∞ is the model's own verdict."""
+    def _held_out_failure(
+        self, state: State, term: LogLikelihood, source: Source | Batch, mean: float
+    ) -> Failure | None:
+        """Why the mean over held-out rows is no number; or which of them are impossible, whatever θ. None:
+        −∞ is the model's own verdict."""
         engine, head = state.work.engine, f"held-out data after {state.step} step{'s' * (state.step != 1)}: "
         of, passed = (term.source, Tensors(source)) if isinstance(source, Batch) else (source, source)
         with _seeded(self._seed(-1), engine.device):
@@ -439,7 +525,7 @@ class Stochastic:
         return None if comparable(mean) else Failure(f"{head}their mean log p is {mean}.", LOWER)
 
 
-# ---- θ, in place -----------------------------------------------------------------------------------------------------------
+# ---- θ, in place -------------------------------------------------------------------------------------------
 
 
 def _norm(tensors: list[Tensor]) -> float:
@@ -447,11 +533,16 @@ def _norm(tensors: list[Tensor]) -> float:
     if is_shard(tensors[0]):
         return float(nn.utils.get_total_norm(tensors).full_tensor())  # type: ignore[attr-defined]
     norms = torch._foreach_norm(tensors)
-    return math.hypot(*norms) if norms[0].device.type == "cpu" else float(torch.linalg.vector_norm(torch.stack(norms)))
+    return (
+        math.hypot(*norms)
+        if norms[0].device.type == "cpu"
+        else float(torch.linalg.vector_norm(torch.stack(norms)))
+    )
 
 
 def _label(objective: Objective, weights: str) -> None:
-    """Whether a model's θ is an average, for its scores. Not where `weights` is something of the model's own."""
+    """Whether a model's θ is an average, for its scores. Not where `weights` is something of the model's
+    own."""
     for term in objective.terms:
         if not isinstance(term.model, HasWeights) or isinstance(term.model.weights, str):
             term.model.weights = weights
@@ -464,7 +555,8 @@ def _restore(into: list[Any], values: list[Tensor]) -> None:
 
 
 class _seeded:
-    """torch's own randomness from a seed, and as it was afterwards. A class: entered at every step, and a generator takes twice as long."""
+    """torch's own randomness from a seed, and as it was afterwards. A class: entered at every step, and a
+    generator takes twice as long."""
 
     __slots__ = ("before", "forked", "seed")
 

@@ -1,4 +1,5 @@
-"""The tour: systems that share nothing but their principle, each fitted by the one `fit`, each beside what is known of its answer.
+"""The tour: systems that share nothing but their principle, each fitted by the one `fit`, each beside what is
+known of its answer.
 
 maximise over θ:    Σ_i w_i · log p(x_i | θ)  +  log p(θ)
 """
@@ -43,12 +44,15 @@ def rows(quick: bool = False, *, begin: Callable[[str], None] | None = None) -> 
 
     Parameters
     ----------
-    quick : fewer steps for those that are trained by stochastic ascent
-    begin : told the name of each system before it is fitted (a progress indicator)
+    quick
+        fewer steps for those that are trained by stochastic ascent
+    begin
+        told the name of each system before it is fitted (a progress indicator)
 
     Returns
     -------
-    Row by row, as each is done. A system whose extra is not installed says so in its row.
+    Iterator[Row]
+        Row by row, as each is done. A system whose extra is not installed says so in its row.
     """
     for name, system in SYSTEMS.items():
         if begin is not None:
@@ -60,7 +64,7 @@ def rows(quick: bool = False, *, begin: Callable[[str], None] | None = None) -> 
             yield Row(name, "", "", "", None, None, f"needs {extra}", str(error))
 
 
-# ---- how it is shown -----------------------------------------------------------------------------------------------------------
+# ---- how it is shown ---------------------------------------------------------------------------------------
 
 
 def render(done: Iterable[Row]) -> Table:
@@ -77,7 +81,8 @@ def render(done: Iterable[Row]) -> Table:
 
 
 def show(quick: bool = False, console: Console | None = None) -> list[Row]:
-    """Take the tour: a progress bar while it runs (on a terminal), then the table, and the images' models compared."""
+    """Take the tour: a progress bar while it runs (on a terminal), then the table, and the images' models
+    compared."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = console or Console()

@@ -1,4 +1,5 @@
-"""Alignment on a language whose sentences can be counted: RLHF and DPO, each beside the optimum π_ref e^{r/β}/Z."""
+"""Alignment on a language whose sentences can be counted: RLHF and DPO, each beside the optimum π_ref
+e^{r/β}/Z."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class Table(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(0)
-        self.logits = nn.Parameter(torch.randn(LENGTH, WORDS**LENGTH, WORDS, generator=g, dtype=torch.float64))
+        self.logits = nn.Parameter(
+            torch.randn(LENGTH, WORDS**LENGTH, WORDS, generator=g, dtype=torch.float64)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         code, out = torch.zeros(len(tokens), dtype=torch.long), []
@@ -63,7 +66,13 @@ def rlhf(quick: bool) -> Row:
     before = _away(policy, reference)
     judged = lambda prompts, answers: reward(torch.stack(answers))  # noqa: E731
     draws = Generations(
-        [[START]], judged, max_new_tokens=LENGTH, num_generations=256, advantage=RLOO(), reference=reference, kl_coef=BETA
+        [[START]],
+        judged,
+        max_new_tokens=LENGTH,
+        num_generations=256,
+        advantage=RLOO(),
+        reference=reference,
+        kl_coef=BETA,
     )
     solver = Stochastic(steps=120 if quick else 300, learning_rate=0.1, lr_schedule="linear")
     after = _away(fit(policy, draws, weights=Advantage(), solver=solver).model, reference)
@@ -84,11 +93,23 @@ def dpo(quick: bool) -> Row:
     policy, reference = Autoregressive(Table()), Autoregressive(Table())
     before = _away(policy, reference)
     near = [(a, (a + k) % len(EVERY)) for a in range(len(EVERY)) for k in (1, 5)]
-    pairs = torch.tensor(near + [(b, a) for a, b in near])  # each sentence is judged against four others, both ways round
-    rows = [{"prompt": [START], "chosen": EVERY[a].tolist(), "rejected": EVERY[b].tolist()} for a, b in pairs.tolist()]
+    pairs = torch.tensor(
+        near + [(b, a) for a, b in near]
+    )  # each sentence is judged against four others, both ways round
+    rows = [
+        {"prompt": [START], "chosen": EVERY[a].tolist(), "rejected": EVERY[b].tolist()}
+        for a, b in pairs.tolist()
+    ]
     r = reward(EVERY)
-    judged = TokenPairs(rows, context=LENGTH + 1).whole.with_count(torch.sigmoid(r[pairs[:, 0]] - r[pairs[:, 1]]))
-    found = fit(DPO(policy, reference, BETA), Tensors(judged, target="preference"), solver=LBFGS(), on_failure="return")
+    judged = TokenPairs(rows, context=LENGTH + 1).whole.with_count(
+        torch.sigmoid(r[pairs[:, 0]] - r[pairs[:, 1]])
+    )
+    found = fit(
+        DPO(policy, reference, BETA),
+        Tensors(judged, target="preference"),
+        solver=LBFGS(),
+        on_failure="return",
+    )
     after = _away(found.model.policy, reference)
     return Row(
         "DPO",
@@ -97,7 +118,8 @@ def dpo(quick: bool) -> Row:
         "−KL to the optimum, nats",
         -before,
         -after,
-        f"L-BFGS, {found.certificate.steps} steps; logits of one beginning have a common constant that means nothing",
+        f"L-BFGS, {found.certificate.steps} steps; logits of one beginning have a common constant that means "
+        "nothing",
         f"optimum π_ref e^(r/β)/Z in closed form; found {after:.1e} nats away",
         after < 1e-3,
     )

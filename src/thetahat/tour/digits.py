@@ -1,7 +1,9 @@
-"""Six models of the same images, 8 × 8 digits of 17 grey levels, and their scores on the same held-out ones: bits per pixel in one true table.
+"""Six models of the same images, 8 × 8 digits of 17 grey levels, and their scores on the same held-out ones:
+bits per pixel in one true table.
 
-A mass of whole numbers can be compared with a mass of whole numbers, whatever made it: regressions pixel by pixel, a mixture, a flow whose
-density was integrated over each level's cell, a latent variable, a diffusion, a transformer. Some are known exactly and some by a bound.
+A mass of whole numbers can be compared with a mass of whole numbers, whatever made it: regressions pixel by
+pixel, a mixture, a flow whose density was integrated over each level's cell, a latent variable, a diffusion,
+a transformer. Some are known exactly and some by a bound.
 """
 
 from __future__ import annotations
@@ -49,26 +51,37 @@ def images() -> tuple[Images, Images]:
     return every.take(slice(0, 1400)), every.take(slice(1400, None))
 
 
-# ---- the systems -------------------------------------------------------------------------------------------------------------
+# ---- the systems -------------------------------------------------------------------------------------------
 
 
 def regressions(quick: bool) -> Row:
     model = FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=(), levels=LEVELS))
     solver = _steps(quick, 600, batch_size=128, learning_rate=3e-3 if not quick else 2e-2)
-    return _row("regressions, pixel by pixel", "Σ_i Σ_j log Categorical(y_j | a_j + B_j·y_<j)", model, solver, quick)
+    return _row(
+        "regressions, pixel by pixel", "Σ_i Σ_j log Categorical(y_j | a_j + B_j·y_<j)", model, solver, quick
+    )
 
 
 def mixture(quick: bool) -> Row:
     parts = [FullyVisible(GREY, MaskedMLP(PIXELS, LEVELS - 1, hidden=None, seed=k)) for k in range(10)]
     solver = _steps(quick, 300, batch_size=128, learning_rate=0.1)
-    return _row("mixture of images", "Σ log Σ_k π_k Π_j Categorical(y_j | a_kj)", Mixture(parts), solver, quick)
+    return _row(
+        "mixture of images", "Σ log Σ_k π_k Π_j Categorical(y_j | a_kj)", Mixture(parts), solver, quick
+    )
 
 
 def flow(quick: bool) -> Row:
     flow = Flow.affine(PIXELS, transforms=5, hidden=(128,))
     model = Dequantised(flow, levels=LEVELS, maps=["logit", Standardise(0.0, 2.5)])
     solver = _steps(quick, 400, batch_size=128, learning_rate=3e-3)
-    return _row("flow", "Σ log ∫ p(y + u) du,  p(x) = N(f(x))·|f′(x)|", model, solver, quick, samples=4 if quick else 16)
+    return _row(
+        "flow",
+        "Σ log ∫ p(y + u) du,  p(x) = N(f(x))·|f′(x)|",
+        model,
+        solver,
+        quick,
+        samples=4 if quick else 16,
+    )
 
 
 def vae(quick: bool) -> Row:
@@ -76,19 +89,30 @@ def vae(quick: bool) -> Row:
     decoder = mlp(LATENT, (256,), PIXELS * LEVELS, seed=2)
     model = VAE(encoder, decoder, GREY, latent=LATENT)
     solver = _steps(quick, 1500, batch_size=128, learning_rate=2e-3, warmup_steps=50)
-    return _row("VAE", "Σ log ∫ p(y | z) N(z) dz, bounded below", model, solver, quick, samples=16 if quick else 128)
+    return _row(
+        "VAE", "Σ log ∫ p(y | z) N(z) dz, bounded below", model, solver, quick, samples=16 if quick else 128
+    )
 
 
 def diffusion(quick: bool) -> Row:
     model = Diffusion(UNet(SHAPE, LEVELS, channels=(12, 24)), levels=LEVELS, predict="levels")
     solver = _steps(quick, 480, batch_size=64, learning_rate=0.01, ema_decay=0.95 if quick else 0.98)
-    return _row("diffusion", "Σ log p(y | noise undone), bounded below", model, solver, quick, samples=8 if quick else 64)
+    return _row(
+        "diffusion",
+        "Σ log p(y | noise undone), bounded below",
+        model,
+        solver,
+        quick,
+        samples=8 if quick else 64,
+    )
 
 
 def transformer(quick: bool) -> Row:
     network = PixelTransformer(SHAPE, levels=LEVELS, layers=2, width=64)
     solver = _steps(quick, 200, batch_size=64, optimiser="muon", learning_rate=0.01)
-    return _row("transformer, pixel by pixel", "Σ_i Σ_j log p(y_j | y_<j)", FullyVisible(GREY, network), solver, quick)
+    return _row(
+        "transformer, pixel by pixel", "Σ_i Σ_j log p(y_j | y_<j)", FullyVisible(GREY, network), solver, quick
+    )
 
 
 SYSTEMS: dict[str, Callable[[bool], Row]] = {
@@ -107,7 +131,15 @@ def compared(done: Iterable[Row]) -> Comparison | None:
     return compare(scores) if len(scores) > 1 else None
 
 
-def _row(name: str, maximised: str, model: nn.Module, solver: Stochastic, quick: bool, *, samples: int | None = None) -> Row:
+def _row(
+    name: str,
+    maximised: str,
+    model: nn.Module,
+    solver: Stochastic,
+    quick: bool,
+    *,
+    samples: int | None = None,
+) -> Row:
     train, test = images()
     found: Fit = fit(model, train, solver=solver)
     assert found.certificate.trend is not None

@@ -38,7 +38,9 @@ def classifier(quick: bool) -> Row:
     train, test = slice(0, 1400), slice(1400, None)
     held_out = Tensors({"x": x[test], "y": y[test]})
     network = ConvNet((8, 8), 10, (16, 32), levels=17)
-    solver = Stochastic(steps=60 if quick else 200, batch_size=100, learning_rate=0.01, warmup_steps=20, held_out=None)
+    solver = Stochastic(
+        steps=60 if quick else 200, batch_size=100, learning_rate=0.01, warmup_steps=20, held_out=None
+    )
     shifted = Augmented(Tensors({"x": x[train], "y": y[train]}), Shifts((8, 8), 1))
     before = score(Conditional(Categorical(10), network), held_out).mean
     found = fit(Conditional(Categorical(10), network), shifted, solver=solver)
@@ -52,8 +54,10 @@ def classifier(quick: bool) -> Row:
         "nats a held-out image",
         before,
         after.mean,
-        f"stochastic: on 397 other images {after.mean:.3f} ± {after.standard_error:.3f} nats; calibration error {100 * calibration.value:.1f} %",
-        f"chance is −log 10 = {-math.log(10):.3f} nats and 10 % right; found {100 * float(right):.1f} % right",
+        f"stochastic: on 397 other images {after.mean:.3f} ± {after.standard_error:.3f} nats; calibration "
+        f"error {100 * calibration.value:.1f} %",
+        f"chance is −log 10 = {-math.log(10):.3f} nats and 10 % right; found {100 * float(right):.1f} % "
+        "right",
     )
 
 
@@ -79,12 +83,14 @@ def gpt(quick: bool) -> Row:
         first,
         after,
         f"stochastic: held out, {after:.3f} ± {error:.3f} nats",
-        f"bigrams by counting: {counted:.3f} nats; {network.vocabulary} characters at random: {-math.log(network.vocabulary):.3f}",
+        f"bigrams by counting: {counted:.3f} nats; {network.vocabulary} characters at random: "
+        f"{-math.log(network.vocabulary):.3f}",
     )
 
 
 def _bigrams(train: Tokens, held_out: Tokens) -> float:
-    """Nats a held-out character of a Markov chain whose transitions were counted, each once more than it was seen (Laplace)."""
+    """Nats a held-out character of a Markov chain whose transitions were counted, each once more than it was
+    seen (Laplace)."""
     V = train.vocabulary
     seen, new = (torch.zeros(V, V, dtype=torch.float64) for _ in range(2))
     for into, source in ((seen, train), (new, held_out)):
@@ -119,8 +125,12 @@ def ppo(quick: bool) -> Row:
     advantage = GAE(value, 0.98, 0.9, normalise=True)
     rollouts = Rollouts("CartPole-v1", 32, num_steps=32, advantage=advantage, epochs=8, batch_size=256)
     before = float(returns(policy, "CartPole-v1", 20, seed=1000).mean())
-    solver = Stochastic(steps=320 if quick else 1200, learning_rate=3e-3, lr_schedule="linear", max_grad_norm=0.5)
-    found = maximize(LogLikelihood(policy, rollouts, Clipped(0.2)) + LogLikelihood(value, rollouts), solver=solver)
+    solver = Stochastic(
+        steps=320 if quick else 1200, learning_rate=3e-3, lr_schedule="linear", max_grad_norm=0.5
+    )
+    found = maximize(
+        LogLikelihood(policy, rollouts, Clipped(0.2)) + LogLikelihood(value, rollouts), solver=solver
+    )
     played: Any = found.source
     after = float(returns(found.model, "CartPole-v1", 20, seed=1000).mean())
     return Row(

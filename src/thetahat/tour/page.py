@@ -20,15 +20,20 @@ def write(done: Sequence[Row], path: str | Path) -> Path:
 
     Raises
     ------
-    BadArgument : the folder does not exist, or the path is one
+    BadArgument
+        the folder does not exist, or the path is one
     """
     comparison = digits.compared(done)
     pictures: dict[str, Markup] = {}
     drawn = [row for row in done if row.drawn is not None]
     if drawn:
         first = digits.images()[1].whole["y"][: len(drawn[0].drawn)]
-        for k, (name, images) in enumerate([("held out", first), *((row.system, row.drawn) for row in drawn)]):
-            chart = grid(images, digits.SHAPE, digits.LEVELS, columns=len(images)).properties(title=alt.Title(name))
+        for k, (name, images) in enumerate(
+            [("held out", first), *((row.system, row.drawn) for row in drawn)]
+        ):
+            chart = grid(images, digits.SHAPE, digits.LEVELS, columns=len(images)).properties(
+                title=alt.Title(name)
+            )
             pictures[name] = svg(chart, f"draws{k}-")
     text = (
         environment()

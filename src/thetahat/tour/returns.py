@@ -15,7 +15,8 @@ from ..rl.return_distribution import C51
 from ..solvers import Stochastic
 from .row import Row
 
-# Two roads: one pays 3 and, one time in ten, costs 10; the other pays 1. Both lead to a place where each round pays 1 and ends with ½.
+# Two roads: one pays 3 and, one time in ten, costs 10; the other pays 1. Both lead to a place where each
+# round pays 1 and ends with ½.
 ROADS = FiniteMDP(
     [
         [[(0.9, 3.0, 1), (0.1, -10.0, 1)], [(1.0, 1.0, 1)]],

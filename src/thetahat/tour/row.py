@@ -19,15 +19,24 @@ class Row:
 
     Parameters
     ----------
-    system, data : what was fitted, to what
-    maximised : the sum, as a formula
-    kind : what `before` and `after` are: nats of the data fitted, nats a held-out term, a return
-    before, after : at the start of the run, and at θ̂; None if the system could not run
-    certificate : what is known of θ̂; or the extra that the system needs
-    truth : what is known of the answer from elsewhere, and what was found
-    agrees : whether the two agree to the digits given; None where nothing is known beforehand
-    score : of held-out data, where the system stands in a comparison with others
-    drawn : draws from the model, (n, d), where they can be looked at
+    system, data
+        what was fitted, to what
+    maximised
+        the sum, as a formula
+    kind
+        what `before` and `after` are: nats of the data fitted, nats a held-out term, a return
+    before, after
+        at the start of the run, and at θ̂; None if the system could not run
+    certificate
+        what is known of θ̂; or the extra that the system needs
+    truth
+        what is known of the answer from elsewhere, and what was found
+    agrees
+        whether the two agree to the digits given; None where nothing is known beforehand
+    score
+        of held-out data, where the system stands in a comparison with others
+    drawn
+        draws from the model, (n, d), where they can be looked at
     """
 
     system: str
@@ -45,6 +54,8 @@ class Row:
     @property
     def change(self) -> str:
         """
+        Examples
+        --------
         >>> Row("linear regression", "36 rows", "Σ log Normal", "nats", -261.334, -45.6466, "", "").change
         '−261.33 → −45.647'
         """
@@ -59,10 +70,21 @@ class Row:
 
 
 def of_fit(found: Fit, system: str, data: str, maximised: str, truth: tuple[str, bool]) -> Row:
-    return Row(system, data, maximised, "nats", found.trace[0][1], found.log_likelihood, str(found.certificate), *truth)
+    return Row(
+        system,
+        data,
+        maximised,
+        "nats",
+        found.trace[0][1],
+        found.log_likelihood,
+        str(found.certificate),
+        *truth,
+    )
 
 
 def known(what: str, found: float, known: float, whence: str, within: float) -> tuple[str, bool]:
     """What is known and what was found, to the digits of what is known; and whether they agree."""
     digits = max(1, math.floor(1e-9 - math.log10(within)))
-    return f"{what} {known:.{digits}f} ({whence}); found {found:.{digits}f}", bool(abs(found - known) <= within)
+    return f"{what} {known:.{digits}f} ({whence}); found {found:.{digits}f}", bool(
+        abs(found - known) <= within
+    )

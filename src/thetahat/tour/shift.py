@@ -1,4 +1,5 @@
-"""A fit for another population than its rows came from, and how far a fit is from the best possible: each beside a figure that is known."""
+"""A fit for another population than its rows came from, and how far a fit is from the best possible: each
+beside a figure that is known."""
 
 from __future__ import annotations
 
@@ -26,11 +27,14 @@ def covariate_shift(quick: bool) -> Row:
     found = fit("y ~ x", old, weights=Importance(ratio))
     truth = known("slope", found.estimates["x"], 2.0, "closed form", 0.1 if quick else 0.05)
     data = f"{n:,} rows that weigh like {ratio.n_eff:,.0f}"
-    return of_fit(found, "covariate shift", data, "Σ w log Normal(y | a + bx, σ),  w = p_new(x)/p_old(x)", truth)
+    return of_fit(
+        found, "covariate shift", data, "Σ w log Normal(y | a + bx, σ),  w = p_new(x)/p_old(x)", truth
+    )
 
 
 def divergence(quick: bool) -> Row:
-    """Mites on leaves, by a Poisson: its mean negative log-likelihood is the leaves' entropy and a divergence, which the maximum makes least."""
+    """Mites on leaves, by a Poisson: its mean negative log-likelihood is the leaves' entropy and a
+    divergence, which the maximum makes least."""
     mites = shipped("mites")
     found = fit("mites ~ 1", mites, family="poisson", weights="leaves")
     table = Frame(mites).read(["mites", "leaves"])
@@ -38,10 +42,15 @@ def divergence(quick: bool) -> Row:
     m = found.estimates["Intercept"]
     least = cross_entropy(leaf, ("poisson", float(np.exp(m)))).value - entropy(leaf, method="plug_in").value
     truth = known("divergence", found.excess().value, least, "cross-entropy − entropy", 1e-6)
-    row = of_fit(found, "least divergence", "mites on 150 leaves", "−n·(H(data) + KL(data ‖ Poisson(μ)))", truth)
+    row = of_fit(
+        found, "least divergence", "mites on 150 leaves", "−n·(H(data) + KL(data ‖ Poisson(μ)))", truth
+    )
     return dataclasses.replace(
         row, before=-len(leaf) * cross_entropy(leaf, ("poisson", 1.0)).value
     )  # the run begins at the maximum
 
 
-SYSTEMS: dict[str, Callable[[bool], Row]] = {"covariate shift": covariate_shift, "least divergence": divergence}
+SYSTEMS: dict[str, Callable[[bool], Row]] = {
+    "covariate shift": covariate_shift,
+    "least divergence": divergence,
+}

@@ -26,21 +26,31 @@ def linear(quick: bool) -> Row:
 def logistic(quick: bool) -> Row:
     found = fit("distress ~ temperature", shipped("orings"), family="bernoulli")
     truth = known("slope", found.estimates["temperature"], -0.2322, "R glm", 5e-5)
-    return of_fit(found, "logistic regression", "shuttle O-rings, 23 flights", "Σ log Bernoulli(y | σ(a + bx))", truth)
+    return of_fit(
+        found, "logistic regression", "shuttle O-rings, 23 flights", "Σ log Bernoulli(y | σ(a + bx))", truth
+    )
 
 
 def poisson(quick: bool) -> Row:
-    found = fit("incidents ~ type + built + period + offset(log(service))", shipped("ships"), family="poisson")
+    found = fit(
+        "incidents ~ type + built + period + offset(log(service))", shipped("ships"), family="poisson"
+    )
     truth = known("intercept", found.estimates["Intercept"], -6.40590, "R glm", 5e-6)
     return of_fit(
-        found, "Poisson, with an offset", "wave damage, 34 classes of ship", "Σ log Poisson(y | months · e^(xβ))", truth
+        found,
+        "Poisson, with an offset",
+        "wave damage, 34 classes of ship",
+        "Σ log Poisson(y | months · e^(xβ))",
+        truth,
     )
 
 
 def negative_binomial(quick: bool) -> Row:
     found = fit("mites ~ 1", shipped("mites"), family="negative_binomial", weights="leaves")
     truth = known("k", 1 / found.estimates["dispersion"], 1.02459, "Bliss and Fisher 1953", 1e-5)
-    return of_fit(found, "negative binomial", "mites on 150 leaves", "Σ w log NegativeBinomial(y | μ, α)", truth)
+    return of_fit(
+        found, "negative binomial", "mites on 150 leaves", "Σ w log NegativeBinomial(y | μ, α)", truth
+    )
 
 
 def student(quick: bool) -> Row:
@@ -56,7 +66,13 @@ def custom(quick: bool) -> Row:
 
     found = fit(misra1a, shipped("misra1a"))
     truth = known("b1", found.estimates["b1"], 238.94212918, "NIST", 5e-9)
-    return of_fit(found, "a likelihood of one's own", "adsorption, 14 rows", "Σ log Normal(y | b₁(1 − e^(−b₂x)), σ)", truth)
+    return of_fit(
+        found,
+        "a likelihood of one's own",
+        "adsorption, 14 rows",
+        "Σ log Normal(y | b₁(1 − e^(−b₂x)), σ)",
+        truth,
+    )
 
 
 def preferences(quick: bool) -> Row:
@@ -65,10 +81,14 @@ def preferences(quick: bool) -> Row:
     games = Preferences("winner", "loser", "games", data=shipped("baseball"), items=order)
     found = fit(BradleyTerry(items=games.items), games)
     truth = known("Milwaukee", found.estimates["Milwaukee"], 1.5814, "R BradleyTerry2", 5e-5)
-    return of_fit(found, "Bradley–Terry ratings", "baseball, 273 games", "Σ w log σ(r_winner − r_loser)", truth)
+    return of_fit(
+        found, "Bradley–Terry ratings", "baseball, 273 games", "Σ w log σ(r_winner − r_loser)", truth
+    )
 
 
 def mixture(quick: bool) -> Row:
     found = fit(Mixture(MultivariateNormal(2), 2), shipped("faithful"))
     truth = known("BIC", found.criteria["BIC"], 2322.192, "R mclust", 5e-4)
-    return of_fit(found, "mixture, by EM", "Old Faithful, 272 eruptions", "Σ log Σ_k π_k Normal(y | μ_k, Σ_k)", truth)
+    return of_fit(
+        found, "mixture, by EM", "Old Faithful, 272 eruptions", "Σ log Σ_k π_k Normal(y | μ_k, Σ_k)", truth
+    )

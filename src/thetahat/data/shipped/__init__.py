@@ -1,4 +1,5 @@
-"""The tables that come with the package: small, real, and of known answer. README.md beside this file says whence they are."""
+"""The tables that come with the package: small, real, and of known answer. README.md beside this file says
+whence they are."""
 
 from __future__ import annotations
 
@@ -12,10 +13,6 @@ FOLDER = Path(__file__).parent
 def shipped(name: str) -> Path:
     """The path of a table that comes with the package.
 
-    Parameters
-    ----------
-    name : one of
-
         ships        34 classes of cargo ship, their months of service and the damages that waves did to them
         orings       the O-rings of 23 flights of the space shuttle, and the temperature at the start
         mites        European red mites on 150 apple leaves, counted
@@ -26,10 +23,18 @@ def shipped(name: str) -> Path:
         faithful     272 eruptions of a geyser: how long, and how long until the next
         norris, misra1a    reference data of NIST, for linear and for nonlinear least squares
 
+    Parameters
+    ----------
+    name
+        one of
+
     Raises
     ------
-    BadArgument : there is no such table
+    BadArgument
+        there is no such table
 
+    Examples
+    --------
     >>> shipped("ships").name
     'ships.csv'
     """

@@ -1,4 +1,5 @@
-"""Weights: how much each term counts. A weighting sees the batch and log p, detached; weights never carry gradient."""
+"""Weights: how much each term counts. A weighting sees the batch and log p, detached; weights never carry
+gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Importance weights: rows that were drawn from one population count as another would have them. Covariate shift is a weighted likelihood."""
+"""Importance weights: rows that were drawn from one population count as another would have them. Covariate
+shift is a weighted likelihood."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from ...errors import BadArgument, BadWeights
 from ...types import Data
 
 COLUMN = "importance"
-FEW = 10  # effective rows, below which no mean of them is known to a third of its spread, nor their own number
+FEW = (
+    10  # effective rows, below which no mean of them is known to a third of its spread, nor their own number
+)
 
 
 @runtime_checkable
@@ -28,24 +31,36 @@ class Ratio(Protocol):
 
 @dataclass(frozen=True)
 class Importance:
-    """What a row would count in another population: the weighted likelihood of old rows is, on average, the likelihood of new ones.
+    """What a row would count in another population: the weighted likelihood of old rows is, on average, the
+    likelihood of new ones.
 
         w_i = (p_new(x_i) / p_old(x_i))^λ,      E_old[w log p(y | x)] = E_new[log p(y | x)]  for λ = 1
 
-    if p(y | x) is the same in both. λ = 0 is the ordinary likelihood; between the two lies less bias of one, and less variance of the other.
-    Weights are no counts: standard errors are the sandwich's, J⁻¹ (Σ w² s sᵀ) J⁻¹, with w taken as known.
+    if p(y | x) is the same in both. λ = 0 is the ordinary likelihood; between the two lies less bias of one,
+    and less variance of the other. Weights are no counts: standard errors are the sandwich's, J⁻¹ (Σ w² s sᵀ)
+    J⁻¹, with w taken as known.
 
     Parameters
     ----------
-    ratio : the column that holds the weights; or a `density_ratio(old, new)`, which then gives every row of the data its own
-    power : λ in [0, 1]
+    ratio
+        the column that holds the weights; or a `density_ratio(old, new)`, which then gives every row of the
+        data its own
+    power
+        λ in [0, 1]
 
     Raises
     ------
-    BadWeights : a weight that is negative or not finite; weights so unequal that a few rows would decide (`check`, before a fit)
+    BadWeights
+        a weight that is negative or not finite; weights so unequal that a few rows would decide (`check`,
+        before a fit)
 
-    Source: Shimodaira (2000), Improving predictive inference under covariate shift by weighting the log-likelihood function, eq. 3.2.
+    References
+    ----------
+    Shimodaira (2000), Improving predictive inference under covariate shift by weighting the log-likelihood
+    function, eq. 3.2.
 
+    Examples
+    --------
     >>> Importance("w")(Batch({"y": torch.zeros(2), "w": torch.tensor([0.5, 1.5])}), torch.zeros(2))
     tensor([0.5000, 1.5000])
     """
@@ -56,7 +71,8 @@ class Importance:
     def __post_init__(self) -> None:
         if not isinstance(self.ratio, (str, Ratio)):
             raise BadArgument(
-                f"Importance(ratio): received {type(self.ratio).__name__}. Accepted: the name of a column, or a density_ratio."
+                f"Importance(ratio): received {type(self.ratio).__name__}. Accepted: the name of a column, "
+                "or a density_ratio."
             )
         if not 0 <= self.power <= 1:
             raise BadArgument(f"power={self.power}. Accepted: a number in [0, 1].")
@@ -71,13 +87,15 @@ class Importance:
 
         Raises
         ------
-        BadArgument : a Source or a Batch, whose rows cannot be asked: give it the weights as a tensor, and their name
+        BadArgument
+            a Source or a Batch, whose rows cannot be asked: give it the weights as a tensor, and their name
         """
         if isinstance(self.ratio, str):
             return data
         if isinstance(data, (Source, Batch)):
             raise BadArgument(
-                f"a {type(data).__name__} is not a table of columns: give it the weights as a tensor, Importance('{COLUMN}')."
+                f"a {type(data).__name__} is not a table of columns: give it the weights as a tensor, "
+                f"Importance('{COLUMN}')."
             )
         weights = self.ratio.weigh(data)
         if isinstance(data, Mapping):
@@ -88,9 +106,12 @@ class Importance:
         return frame.read(frame.columns).assign(**{COLUMN: weights})
 
     def effective(self, source: Source) -> tuple[float, float]:
-        """((Σ w)² / Σ w², Σ count): how many unweighted rows the weighted ones are worth, and how many they are. One pass.
+        """((Σ w)² / Σ w², Σ count): how many unweighted rows the weighted ones are worth, and how many they
+        are. One pass.
 
-        Source: Kong (1992), A note on importance sampling using standardized weights.
+        References
+        ----------
+        Kong (1992), A note on importance sampling using standardized weights.
         """
         total = square = rows = 0.0
         for batch in source.batches():
@@ -105,24 +126,32 @@ class Importance:
 
         Raises
         ------
-        BadWeights : they are worth fewer than max(10, 2(p + 1)), and less than half of what they would be unweighted
+        BadWeights
+            they are worth fewer than max(10, 2(p + 1)), and less than half of what they would be unweighted
         """
         worth, rows = self.effective(source)
         least = max(FEW, 2 * (p + 1))
         if worth < min(least, rows / 2):
             raise BadWeights(
-                f"{self}: the {rows:g} rows weigh like {worth:.1f} of them, and {least} are wanted for {p} parameters. A few rows would "
+                f"{self}: the {rows:g} rows weigh like {worth:.1f} of them, and {least} are wanted for {p} "
+                "parameters. A few rows would "
                 "decide alone: gather rows where the weights are large, or temper them (power=0.5)."
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if self.column not in batch:
-            raise BadWeights(f"the rows have no {self.column!r}, which Importance weighs them by. They have: {', '.join(batch)}.")
+            raise BadWeights(
+                f"the rows have no {self.column!r}, which Importance weighs them by. They have: "
+                f"{', '.join(batch)}."
+            )
         w = batch[self.column]
         bad = ~(torch.isfinite(w) & (w >= 0))
         if bool(bad.any()):
             row = int(torch.nonzero(bad)[0, 0])
-            raise BadWeights(f"{self.column} is {float(w[row]):g} in row {row} of a batch: a ratio is finite and not negative.")
+            raise BadWeights(
+                f"{self.column} is {float(w[row]):g} in row {row} of a batch: a ratio is finite and not "
+                "negative."
+            )
         out: Tensor = w if self.power == 1 else w**self.power
         return out
 
