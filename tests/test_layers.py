@@ -97,7 +97,7 @@ from thetahat.cli import main
 def f():
     from ..inference import covariance
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 """
     found = [name for _, name in imported(ast.parse(source), ("thetahat", "solvers"))]
     assert found == ["data", "solvers", "families", "report", "cli", "inference"]

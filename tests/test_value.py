@@ -17,7 +17,7 @@ import torch
 
 import thetahat as th
 from thetahat.errors import ThetahatError
-from thetahat.fit import Fit
+from thetahat.result import Fit
 
 rng = np.random.default_rng(3)
 n = 60

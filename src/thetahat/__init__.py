@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import data, errors, families, likelihood, models, networks, solvers
 from .families import loss
-from .fit import Fit, fit, maximize
+from .fit import fit, maximize
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
 from .models.custom import interval, model, ordered, positive, simplex
+from .result import Fit
 from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
 if TYPE_CHECKING:

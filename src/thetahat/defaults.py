@@ -14,6 +14,8 @@ PRECISIONS = (torch.float32, torch.float64)
 def check_defaults() -> None:
     """Refuse a default device without numbers, and a default precision in which sums lose their digits.
 
+    Raises
+    ------
     BadArgument
     """
     if torch.get_default_device().type == "meta":
@@ -34,6 +36,8 @@ def check_defaults() -> None:
 def check_values(module: nn.Module) -> None:
     """Refuse a network whose parameters or buffers hold no numbers.
 
+    Raises
+    ------
     BadArgument
     """
     for name, t in (*module.named_parameters(), *module.named_buffers()):

@@ -1,7 +1,7 @@
 """The face: `fit` and `maximize` choose the solver, optimise, and hand back a Fit.
 
-Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit, whose
-questions are those of inference, evaluation and report. What reads tables (pandas, pyarrow, formulaic) takes
+Data flows through here once, from top to bottom: data → model → objective → solver → certificate → Fit
+(`result`). What reads tables (pandas, pyarrow, formulaic) takes
 as long to load as torch: it comes with the first table.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -19,23 +18,20 @@ from .data import Source
 from .data.processes import world
 from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
-from .evaluation.questions import Evaluation
 from .families.base import Family
-from .inference.questions import asked
+from .inference.clusters import check_clusters
 from .io import runs
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.given import density_of, need, source_of
-from .printable import printable
 from .protocols import HasFractional
+from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
 from .solvers.loop import Solver
 from .types import Data, ModelLike, Named, Plain, Settings, StateLike, Weights
-
-LARGE = 1000  # values of θ up to which a repr names the first few
 
 
 def fit(
@@ -125,7 +121,7 @@ def fit(
     built, source, weighting, call = _built(model, data, family, weights, parameters, missing, trusted)
     if covariance is not None or by is not None:
         call |= {"covariance": covariance, "by": by if by is None or isinstance(by, str) else list(by)}
-        asked(covariance or "cluster", by, source)
+        check_clusters(covariance or "cluster", by, source)
     if isinstance(weighting, Importance):
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
     setting = get_robust(robust)
@@ -213,86 +209,6 @@ def _gathered(found: Fit) -> Fit:
 
         found._cache["facts", found._errors] = gather(found)
     return found
-
-
-class Fit(Evaluation):
-    """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
-
-    Everything is computed when it is asked for, from `log_prob` alone. The questions: `solvers.found` (what
-    was found), `inference.questions` (how sure it is), `evaluation.questions` (how good it is, what it says
-    of data), and here the report.
-    """
-
-    def choose_prior(
-        self,
-        candidates: Sequence[Prior | Sequence[Prior] | None],
-        by: str = "held out",
-        *,
-        folds: int = 10,
-        seed: int = 0,
-    ) -> Any:
-        """The fit with each of several priors, and which of them the data ask for: a table, and the chosen
-        fit.
-
-        Parameters
-        ----------
-        by
-            "held out" (nats of rows that the fit has not seen), "one standard error" (the least scale that is
-            as good to within its error), "evidence" (the probability of the data under each prior)
-        """
-        from .evaluation import prior_choice
-
-        own = self.objective
-        chosen = prior_choice.choose(own, self.theta, candidates, by, folds=folds, seed=seed)
-        chosen.fit = maximize(
-            Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior]), call=self.call
-        )
-        return chosen
-
-    def summary(
-        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
-    ) -> Any:
-        """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a
-        notebook."""
-        from .report import summary
-
-        return summary.Summary(self, level=level, covariance=covariance, by=by)
-
-    def plot(self, what: str = "estimates") -> Any:
-        """A chart: "estimates", "calibration", "residuals", "profile", "trace"."""
-        from .report import plots
-
-        return plots.plot(self, what)
-
-    def report(self, path: str | Path) -> Path:
-        """One HTML file that opens offline: what was fitted, the certificate in words, coefficients,
-        calibration, residuals, profiles."""
-        from .report import html
-
-        return html.write(self, Path(path))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the
-        data."""
-        from .io.saving import save
-
-        return save(self, Path(path))
-
-    def __repr__(self) -> str:
-        """In one line, of what is known: no pass over the data is made."""
-        size = self.objective.size
-        shown = f"{type(self.model).__name__} of {size:,} parameters"
-        if size <= LARGE:
-            shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4]) + (
-                ", …" if size > 4 else ""
-            )
-        known = self.known_log_likelihood
-        value = "" if known is None else f" log_likelihood={known:.6g} nats;"
-        return printable(f"Fit({shown};{value} {self.certificate.status})")
-
-    def _repr_html_(self) -> str:
-        out: str = self.summary()._repr_html_()
-        return out
 
 
 # ---- what the user gave ------------------------------------------------------------------------------------

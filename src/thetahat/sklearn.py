@@ -25,10 +25,11 @@ from .data.source import Tensors, check_count
 from .data.table import Encoder
 from .errors import BadArgument, FitError, MissingExtra, OutOfSupport
 from .families.base import Family
-from .fit import Fit, maximize
+from .fit import maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .models import Regression
 from .protocols import Categories
+from .result import Fit
 from .solvers import Newton
 from .types import Data, Levels, SolverLike
 

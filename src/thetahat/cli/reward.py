@@ -22,10 +22,10 @@ from .screen import Screen, may_write, plain_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..fit import Fit
     from ..preferences.agreement import Judgement
     from ..preferences.comparisons import Preferences
     from ..preferences.pairs import Pairs
+    from ..result import Fit
 
 SCALES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the prior on coefficients, among which the pairs choose
 

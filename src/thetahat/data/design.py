@@ -179,6 +179,8 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     """What a right-hand side needs of the rows that are fitted: which levels its columns have, what its
     transforms must remember.
 
+    Raises
+    ------
     BadFormula, UnknownColumn, WrongType
     """
     if isinstance(predictors, str):

@@ -52,8 +52,6 @@ class Predictors:
 def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     """Read a right-hand side.
 
-    BadFormula, UnknownColumn
-
     Parameters
     ----------
     formula
@@ -63,6 +61,10 @@ def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     trusted
         leave out the check that its expressions hold columns, arithmetic and known functions alone
         (`data.expressions`)
+
+    Raises
+    ------
+    BadFormula, UnknownColumn
     """
     code, formula = unquote(formula), written(formula)
     terms, offsets = _terms(code, formula)

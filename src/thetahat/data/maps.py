@@ -245,6 +245,8 @@ NAMED: dict[str, type[Map]] = {"log": Log, "logit": Logit, "standardise": Standa
 def named(maps: Sequence[str | Map]) -> tuple[Map, ...]:
     """Maps by name or as they are.
 
+    Raises
+    ------
     BadArgument
 
     Examples

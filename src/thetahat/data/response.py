@@ -119,12 +119,14 @@ class Left:
 def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
     """Read a left-hand side against the columns that there are. Nothing in it has been evaluated.
 
-    BadFormula, UnknownColumn
-
     Parameters
     ----------
     trusted
         as of `formula.read`
+
+    Raises
+    ------
+    BadFormula, UnknownColumn
     """
     text, code = written(expression).strip(), unquote(expression).strip()
     plain = column(code)

@@ -110,14 +110,16 @@ class Shifts:
     """Images moved by up to `by` pixels each way, whole pixels, all moves equally probable; what comes in at
     the edge is 0.
 
-    BadArgument
-
     Parameters
     ----------
     shape
         of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
     by
         pixels
+
+    Raises
+    ------
+    BadArgument
 
     Examples
     --------

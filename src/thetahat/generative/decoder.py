@@ -29,8 +29,6 @@ class LogisticDecoder(nn.Module):
     Each stage doubles rows and columns; what reaches beyond the image is cut. c is learnt, a number of its
     own for each pixel. A log scale is kept above −7. The size grows with the pixels and not with the levels.
 
-    BadArgument
-
     Parameters
     ----------
     shape
@@ -44,6 +42,10 @@ class LogisticDecoder(nn.Module):
         of each grid, the smallest first; multiples of 4
     seed
         of the weights; torch's global randomness is never touched
+
+    Raises
+    ------
+    BadArgument
 
     References
     ----------

@@ -55,8 +55,6 @@ class Diffusion(Bound):
     A batch that holds "t" (`th.generative.Noised`, so that a weighting can see the time of a term) is scored
     at its times, unless draws are asked of a generator.
 
-    BadArgument, ModelError
-
     Parameters
     ----------
     network
@@ -76,6 +74,10 @@ class Diffusion(Bound):
         of real vectors, numbers or (d,)
     dimensions
         d, for draws; None: the network's own `dimensions`
+
+    Raises
+    ------
+    BadArgument, ModelError
 
     References
     ----------

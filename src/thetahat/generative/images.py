@@ -174,6 +174,8 @@ def check_shape(x: Tensor, shape: Sequence[int], who: str) -> None:
     """Images (n, …) come flat, or in their shape (C, H, W), or (H, W) of one channel: the same pixels in
     another order are another image.
 
+    Raises
+    ------
     BadArgument
     """
     full = (1, *shape) if len(shape) == 2 else tuple(shape)
@@ -196,6 +198,8 @@ def check_shape(x: Tensor, shape: Sequence[int], who: str) -> None:
 def read(path: str | Path) -> np.ndarray:
     """The images of a file or a folder, (n, H, W) or (n, C, H, W); of an IDX file also labels, (n,).
 
+    Raises
+    ------
     EmptyData, MalformedFile, BadArgument
     """
     path = usable(path)

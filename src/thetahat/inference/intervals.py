@@ -48,8 +48,6 @@ def intervals(
     A scale's Wald interval is found on the logarithm and so never reaches below 0; the profile's and the
     percentile's respect any reparametrisation of themselves.
 
-    BadArgument, FlatDirection, NotConverged
-
     Parameters
     ----------
     objective, theta
@@ -69,6 +67,10 @@ def intervals(
     -------
     pd.DataFrame
         columns low and high. `attrs["endpoints"]` says of each profile endpoint how it was found.
+
+    Raises
+    ------
+    BadArgument, FlatDirection, NotConverged
 
     References
     ----------

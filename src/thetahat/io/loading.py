@@ -13,7 +13,7 @@ from . import runs
 from .reading import load as load_file
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 
 def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit:

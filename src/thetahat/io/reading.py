@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from .. import families
 from ..data import Table
 from ..errors import BadArgument, BadSave, DataError, ThetahatError
-from ..fit import Fit
 from ..inference.covariance import KINDS
 from ..inference.criteria import counted
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
@@ -26,6 +25,7 @@ from ..models.given import source_of
 from ..models.information import Information
 from ..models.taylor import Taylor
 from ..protocols import layout_of
+from ..result import Fit
 from ..solvers import Certificate
 from ..types import Data, ModelLike, Plain, Settings, SourceLike
 from . import archive, encoders

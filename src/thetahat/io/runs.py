@@ -44,7 +44,7 @@ from ..solvers.checkpoint import identity
 from ..types import Named, Plain, Settings, SolverLike, StateLike
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
     "config.json",

@@ -48,7 +48,7 @@ from .values import plain
 from .without_rows import Forgotten, ForgottenTable, Memory, Recalled, Spread
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
 SOLVERS: Settings = {

@@ -55,6 +55,8 @@ def response(batch: Batch, name: str, family: Family) -> Tensor:
     """y, (…) of batch.shape, or (…, d) of a family of vectors: a column too many would be broadcast against
     the rows.
 
+    Raises
+    ------
     ModelError
     """
     y, d = batch[name], family.length

@@ -30,8 +30,6 @@ def mlp(
 
     Every weight and bias of a layer with d inputs is drawn from the uniform distribution on ±1/√d.
 
-    BadArgument
-
     Parameters
     ----------
     inputs
@@ -52,6 +50,10 @@ def mlp(
     Returns
     -------
     nn.Sequential
+
+    Raises
+    ------
+    BadArgument
 
     References
     ----------

@@ -13,8 +13,6 @@ class Standardise(nn.Module):
     """(x − mean) / scale, column by column. Both are held, not fitted: they are not part of θ, but travel
     with the network.
 
-    NotFinite
-
     Parameters
     ----------
     mean, scale
@@ -22,6 +20,7 @@ class Standardise(nn.Module):
 
     Raises
     ------
+    NotFinite
     BadArgument
         lengths that differ, or a scale that is not positive
 

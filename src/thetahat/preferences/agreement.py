@@ -14,13 +14,14 @@ from ..data.batch import concatenate
 from ..errors import BadArgument
 from ..evaluation.calibration import check, wilson
 from ..evaluation.calibration_error import CalibrationError, calibration_error
+from ..evaluation.new_data import source_like
 from ..evaluation.score import Score, score, spread
-from ..solvers.found import Found
+from ..protocols import HasModel
 from ..types import Data
 from .bradley_terry import BradleyTerry
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,22 @@ def judge(
     0.6667
     """
     check(bins, level)
-    model = fit.model if isinstance(fit, Found) else fit
+    model = fit.model if isinstance(fit, HasModel) else fit
     if not isinstance(model, BradleyTerry):
         raise BadArgument(
             f"a {type(model).__name__} does not say which of two is preferred. Accepted: BradleyTerry."
         )
-    if pairs is None and not isinstance(fit, Found):
+    if pairs is None and not isinstance(fit, HasModel):
         raise BadArgument(
             "pairs=None are those that were fitted, and a model alone has none. Pass a source of pairs."
         )
-    source = pairs if not isinstance(fit, Found) else fit.source if pairs is None else fit._source_like(pairs)
+    source = (
+        pairs
+        if not isinstance(fit, HasModel)
+        else fit.source
+        if pairs is None
+        else source_like(fit.model, pairs)
+    )
     batches = list(source.batches(model))
     p = torch.cat([model.probabilities(batch).to("cpu", torch.float64) for batch in batches])
     batch = concatenate(batches)

@@ -25,8 +25,6 @@ class Preferences(Tensors):
     `features` the names of those, for `BradleyTerry(features=preferences.features)`. A batch has "winner" and
     "loser", and "tie", "first", "margin" where given.
 
-    DataError, NotFinite, UnknownLevel
-
     Parameters
     ----------
     winner, loser
@@ -53,6 +51,10 @@ class Preferences(Tensors):
         names of the d features; None: with `data` the winner's columns, else x0, x1, …
     block
         pairs a batch
+
+    Raises
+    ------
+    DataError, NotFinite, UnknownLevel
 
     Examples
     --------

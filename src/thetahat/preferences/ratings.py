@@ -25,7 +25,7 @@ from ..types import Data
 from .bradley_terry import BradleyTerry
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 ELO = 400 / math.log(10)  # Elo's points of one unit of log-odds
 CENTRE = 1500.0

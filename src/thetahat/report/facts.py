@@ -36,7 +36,7 @@ from ..types import ModelLike, Plain, Settings, shown_as
 from .words import count, join, number, plural, probability
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 LARGE = 1000  # values of a network's θ up to which it is shown like any other
 TENSORS = 6  # of a network, with a line each

@@ -33,7 +33,7 @@ from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 PALETTE = {
     "ink": plots.INK,

@@ -21,7 +21,7 @@ from .facts import BESIDE, Facts, Line, gather
 from .words import count, number, plural
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 POINTS = 2000  # of a scatter
 SEED = 0  # of the draw that leaves the others out, and of randomised residuals

@@ -17,7 +17,7 @@ from ..solvers import choose
 from ..types import Plain, Settings, fields_of
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 
 def python(fit: Fit) -> str:

@@ -15,7 +15,7 @@ from .facts import Block, Facts, Fold, Joint, Line, gather
 from .words import ABSENT, explained, held_out, nats, number, verdict
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..result import Fit
 
 WIDTH = 100
 GAP = "   "

@@ -19,7 +19,7 @@ from ..data.maps import Standardise
 from ..errors import MissingExtra
 from ..evaluation.compare import Comparison, compare
 from ..families import Categorical
-from ..fit import Fit, fit
+from ..fit import fit
 from ..generative.dequantised import Dequantised
 from ..generative.diffusion import Diffusion
 from ..generative.flow import Flow
@@ -32,6 +32,7 @@ from ..generative.vae import VAE
 from ..models import Mixture
 from ..networks import mlp
 from ..protocols import Draws
+from ..result import Fit
 from ..solvers import Stochastic
 from ..types import Plain
 from .row import Row

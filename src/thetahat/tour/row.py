@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.score import Score
-from ..fit import Fit
 from ..report.words import minuses
+from ..result import Fit
 from ..types import Settings, fields_of
 
 

@@ -1,0 +1,43 @@
+"""New data, encoded as a fit remembers: the levels of its categories, the constants of its transforms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from ..data import Batch, Source
+from ..data.selection import Alignment
+from ..models import Regression
+from ..models.base import family_of
+from ..models.given import source_of
+from ..protocols import encoder_of
+from ..types import Data, ModelLike
+from .outliers import alignment_of
+
+
+def aligned(model: ModelLike, fitted: Source, data: Data) -> tuple[Batch | Source, Alignment]:
+    """New rows, or those that were fitted (None); and where they stand among those that were given."""
+    if data is None:
+        return fitted, alignment_of(fitted)
+    encoder = encoder_of(model)
+    if encoder is not None:
+        from ..data.table import aligned_rows
+
+        return aligned_rows(encoder, data, family_of(model))
+    source = source_of(data, model, None)
+    return source, alignment_of(source)
+
+
+def source_like(model: ModelLike, data: Data) -> Source:
+    """Other data with their response, as the model reads them."""
+    if isinstance(data, Source) or not isinstance(model, Regression):
+        return source_of(data, model, None)
+    from ..data.frame import Frame
+    from ..data.table import Table
+
+    if model.density and isinstance(data, (np.ndarray, Tensor, list)):  # as `fit` takes it
+        data = {model.encoder.response.required[0]: data}
+    # a score is of rows as they are, whatever they weighed in the fit
+    return Table(Frame(data), replace(model.encoder, carried=()), model.family)

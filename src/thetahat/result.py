@@ -1,0 +1,757 @@
+"""Fit: what was found, and all that can be asked of it.
+
+Each method says what it takes and gives, and delegates to the module that computes it: `inference` (how sure the
+estimates are), `evaluation` (how good the fit is, what it says of data), `report`, `io`. What is heavy is
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import Source
+from .errors import BadArgument
+from .inference.clusters import check_clusters, key, labels
+from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
+from .likelihood.priors import Prior
+from .models.base import names_of
+from .printable import printable
+from .protocols import Draws, Tightened, tokenizer_of
+from .solvers import choose, optimise
+from .solvers.certificate import Certificate
+from .types import Chart, Data, ModelLike, Named, Plain, SolverLike
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .evaluation.calibration_error import CalibrationError
+    from .evaluation.compare import Comparison
+    from .evaluation.excess import Excess
+    from .evaluation.prior_choice import Choice
+    from .evaluation.score import Score
+    from .evaluation.surprise import Surprise
+    from .inference.covariance import Covariance
+    from .inference.tests import Test
+    from .report.summary import Summary
+
+LARGE = 1000  # values of θ up to which a repr names the first few
+
+
+class Fit:
+    """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
+
+    It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
+    that was passed to `th.fit`, shares its modules. Everything is computed when it is asked for, from `log_prob`
+    alone.
+    """
+
+    objective: Objective
+    certificate: Certificate
+    solver: SolverLike
+    trace: tuple[tuple[int, float, float], ...]
+    call: Named
+    measured: tuple[Mapping[str, float], ...]  # by a run, at its evaluations: {"step": …, "greedy_return": …}
+    _cache: dict[object, Plain]
+    _errors: tuple[
+        str | None, str | tuple[str, ...] | None
+    ]  # the kind of covariance, and the clusters, that were chosen for the fit
+    settings: Named = {}  # of the run, where the fit is of one that was loaded
+    _tokenizer: Plain = None
+
+    def __init__(
+        self,
+        objective: Objective,
+        certificate: Certificate,
+        *,
+        trace: Sequence[tuple[int, float, float]] = (),
+        solver: SolverLike = None,
+        call: Named | None = None,
+        measured: Sequence[Mapping[str, float]] = (),
+    ):
+        self.__dict__.update(
+            {
+                "objective": objective,
+                "certificate": certificate,
+                "solver": solver,
+                "trace": tuple(trace),
+                "call": dict(call or {}),
+                "measured": tuple(measured),
+                "_cache": {},
+                "_errors": (None, None),
+            }
+        )
+
+    def __setattr__(self, name: str, value: Plain) -> None:
+        raise AttributeError(
+            f"a fit does not change: {name} cannot be set. Fit again, or copy what you need."
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a fit does not change: {name} cannot be deleted.")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Plain:
+        """The same fit with modules of its own. The data are shared: they do not change either."""
+        out = copy.copy(self)
+        out.__dict__.update(objective=self.objective.copy(), _cache=dict(self._cache))
+        return out
+
+    def _with(self, **changes: Plain) -> Plain:
+        """The same fit with other attributes; nothing computed is kept."""
+        out = copy.copy(self)
+        out.__dict__.update(changes, _cache={})
+        return out
+
+    @property
+    def model(self) -> ModelLike:
+        """The first term's model, at θ̂."""
+        return self.objective.model
+
+    @property
+    def theta(self) -> Tensor:
+        """θ̂, flat, unconstrained, (p,): a copy."""
+        return self.objective.theta
+
+    @property
+    def names(self) -> list[str]:
+        """One name an estimate."""
+        return names_of(self.model)
+
+    @property
+    def log_likelihood(self) -> float:
+        """ℓ(θ̂) = Σ w log p, in nats: priors not included. Of a robust fit too, which maximised something
+        else: `maximised`."""
+        if self.robust is not None:
+            plain = [LogLikelihood(term.model, term.source) for term in self.objective.terms]
+            out: float = self._cached("log_likelihood", lambda: Objective(plain).value())
+            return out
+        known = self.known_log_likelihood
+        return (
+            known
+            if known is not None
+            else self._cached("log_likelihood", lambda: Objective(self.objective.terms).value())
+        )
+
+    @property
+    def known_log_likelihood(self) -> float | None:
+        """ℓ(θ̂) where it is known without a pass over the data, as every repr has to be: computed before,
+        or the last step's value itself."""
+        if "log_likelihood" in self._cache:
+            out: float | None = self._cache["log_likelihood"]
+            return out
+        own = (
+            self.certificate.status == "certified maximum"
+            and not self.objective.priors
+            and self.robust is None
+        )
+        return self.trace[-1][1] if own and self.trace else None
+
+    @property
+    def robust(self) -> DensityPower | Trimmed | None:
+        """What was maximised in the place of the log-likelihood."""
+        out: DensityPower | Trimmed | None = self.objective.terms[0].robust
+        return out
+
+    @property
+    def maximised(self) -> float:
+        """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors
+        included."""
+        out: float = self._cached("maximised", self.objective.value)
+        return out
+
+    @property
+    def observations(self) -> float:
+        """n = Σ count."""
+        out: float = self._cached("observations", lambda: self.objective.observations)
+        return out
+
+    @property
+    def tokenizer(self) -> Plain:
+        """How text becomes tokens, of a language model that was fitted to text; None elsewhere."""
+        return self._tokenizer if self._tokenizer is not None else tokenizer_of(self.source)
+
+    @property
+    def source(self) -> Source:
+        """The data that were fitted."""
+        return self.objective.terms[0].source
+
+    def _cached(self, key: object, compute: Callable[[], Plain]) -> Plain:
+        """What was computed before, or is now. A caller that hands it out copies it."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+    # ---- how sure the estimates are ------------------------------------------------------------------------
+
+    @property
+    def estimates(self) -> pd.Series:
+        """θ̂ on its natural scale, by name."""
+        import pandas as pd
+
+        from .inference.natural import natural
+
+        return pd.Series(natural(self.objective, self.theta).numpy(), index=self.names, name="estimate")
+
+    def covariance(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """The covariance of the estimates.
+
+        Parameters
+        ----------
+        kind
+            "observed" (J⁻¹), "expected" (Fisher's), "ols" (s²(XᵀX)⁻¹ of a normal linear model), "sandwich" or
+            "HC0" (J⁻¹ K J⁻¹), "HC1", "HC2", "HC3", "cluster" (K summed within `by`; two columns: two-way),
+            "CR2", "CR3", "sparsity" (of quantile regression), "bootstrap"; None: the fit's own
+            (`covariance_chosen`)
+        by
+            the column, or two columns, whose values identify clusters. With kind None: "cluster"
+        """
+        import pandas as pd
+
+        from .inference.covariance import natural
+
+        own = self._covariance(kind, by)
+        matrix = self._cached(
+            ("covariance", own), lambda: natural(self.objective, self.theta, self._prepared(kind, by))
+        )
+        return pd.DataFrame(matrix.numpy().copy(), index=self.names, columns=self.names)
+
+    def standard_errors(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.Series:
+        """The square roots of the covariance's diagonal (which alone is computed where a category has
+        thousands of levels)."""
+        import pandas as pd
+
+        from .inference.covariance import variances
+
+        own = self._covariance(kind, by)
+        variance = self._cached(
+            ("variance", own), lambda: variances(self.objective, self.theta, self._prepared(kind, by))
+        )
+        return pd.Series(variance.sqrt().numpy(), index=self.names, name="standard error")
+
+    def degrees_of_freedom(
+        self, kind: str | None = None, *, by: str | Sequence[str] | None = None
+    ) -> pd.Series:
+        """Of Student's t, to which each estimate over its standard error is referred; ∞: the normal
+        distribution.
+
+        n − p of a normal linear model, G − 1 of G clusters, Satterthwaite's of "CR2" and "CR3".
+        """
+        import pandas as pd
+
+        from .inference.covariance import freedom
+
+        df = freedom(self.objective, self.theta, self._prepared(kind, by))
+        return pd.Series(df.numpy().copy(), index=self.names, name="degrees of freedom")
+
+    @property
+    def covariance_chosen(self) -> tuple[str, str | tuple[str, ...] | None]:
+        """The kind of covariance, and its clusters, that every method takes where none is asked for: those of
+        `with_covariance`, or the model's default."""
+        return self._covariance(None, None)
+
+    def with_covariance(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> Self:
+        """The same fit with another kind of covariance, which summary, report, intervals, tests, predictions,
+        effects and delta then take.
+
+        Parameters
+        ----------
+        kind, by
+            as of `covariance`; None and None: the model's default again
+
+        Raises
+        ------
+        BadArgument
+            an unknown kind, a `by` that does not fit it
+        UnknownColumn
+            `by` names a column that the data lack
+
+        Examples
+        --------
+        >>> import thetahat as th
+        >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]})
+        >>> fit.with_covariance("HC3").standard_errors().round(3).to_dict()
+        {'Intercept': 2.021, 'x': 0.652, 'scale': 0.269}
+        """
+        if kind is None and by is not None:
+            kind = "cluster"
+        if kind is not None:
+            check_clusters(kind, by, self.source)
+        out = copy.copy(self)
+        out.__dict__.update(_errors=(kind, key(by)), _cache=dict(self._cache))
+        return out
+
+    def intervals(
+        self,
+        level: float = 0.95,
+        kind: str = "wald",
+        *,
+        parameters: str | Sequence[str] | None = None,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+        draws: int = 999,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Confidence intervals, columns low and high.
+
+        Parameters
+        ----------
+        kind
+            "wald" (on the link's scale, mapped back), "profile" (the likelihood ratio inverted), "bootstrap"
+            (percentile)
+        parameters
+            for those alone
+        """
+        from .inference import intervals
+
+        wanted = [parameters] if isinstance(parameters, str) else parameters
+        return intervals.intervals(
+            self.objective,
+            self.theta,
+            level,
+            kind,
+            parameters=wanted,
+            covariance=self._prepared(covariance, by) if kind == "wald" else covariance or "observed",
+            clusters=self._clusters(by or (self._errors[1] if kind == "bootstrap" else None))
+            if kind != "wald"
+            else None,
+            draws=draws,
+            seed=seed,
+        )
+
+    def bootstrap(
+        self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1
+    ) -> pd.DataFrame:
+        """Estimates refitted to resampled data: a row a draw. kind: "pairs", "parametric", "cluster" (whole
+        clusters of `by`)."""
+        from .inference import bootstrap
+
+        return bootstrap.bootstrap(
+            self.objective, self.theta, draws, kind, clusters=self._clusters(by), seed=seed, workers=workers
+        )
+
+    def profile(self, parameter: str, *, points: int = 21, level: float = 0.99) -> pd.DataFrame:
+        """The profile log-likelihood of one parameter: columns value, log_likelihood (relative to the
+        maximum), and the signed root."""
+        from .inference import profile
+
+        return profile.curve(self.objective, self.theta, parameter, points=points, level=level)
+
+    def test(
+        self,
+        hypothesis: str | Sequence[str],
+        kind: str = "wald",
+        *,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> Test:
+        """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z =
+        1".
+
+        Parameters
+        ----------
+        kind
+            "wald", "likelihood_ratio", "score"
+        """
+        from .inference import tests
+
+        if kind == "wald":
+            return tests.test(
+                self.objective, self.theta, hypothesis, kind, covariance=self._prepared(covariance, by)
+            )
+        given = covariance or "observed"
+        return tests.test(
+            self.objective, self.theta, hypothesis, kind, covariance=given, clusters=self._clusters(by)
+        )
+
+    def delta(
+        self,
+        function: Callable[[dict[str, Tensor]], Plain],
+        *,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Functions of the estimates by the delta method: `function(dict of name → tensor) → tensor or dict`.
+        Columns estimate, standard_error."""
+        from .inference import delta
+
+        return delta.delta(self.objective, self.theta, function, kind=self._prepared(covariance, by))
+
+    @property
+    def effective_parameters(self) -> float:
+        """How many parameters AIC, AICc and BIC count: those of θ; under a prior tr((J + P)⁻¹J), J of the
+        likelihood and P of the prior."""
+        from .inference import criteria
+
+        out: float = self._cached(
+            "effective_parameters", lambda: criteria.parameters(self.objective, self.theta)
+        )
+        return out
+
+    @property
+    def criteria(self) -> dict[str, float]:
+        """AIC, AICc, BIC and TIC (Takeuchi's: the trace of K J⁻¹ in place of the number of parameters)."""
+        if self.robust is not None:
+            raise BadArgument(
+                f"AIC, BIC and TIC belong to the maximum of a likelihood, and {self.robust} maximised "
+                "something else. Compare by rows held out: "
+                "fit.score(data)."
+            )
+        from .inference import criteria
+
+        found = self._cached(
+            "criteria",
+            lambda: criteria.criteria(self.objective, self.theta, self.log_likelihood, self.observations),
+        )
+        return dict(found)
+
+    @property
+    def evidence(self) -> float:
+        """log ∫ p(data | θ) p(θ) dθ, nats: the probability of the data under the priors, by Laplace's
+        approximation at θ̂."""
+        from .inference import evidence
+
+        if self.robust is not None:
+            raise BadArgument(
+                f"the evidence is an integral of the likelihood, and {self.robust} maximised something else."
+            )
+        out: float = self._cached("evidence", lambda: evidence.evidence(self.objective, self.theta))
+        return out
+
+    # ---- how good the fit is, and what it says of data -----------------------------------------------------
+
+    def score(self, data: Data = None, *, samples: int | None = None, seed: int = 0) -> Score:
+        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.
+
+        Parameters
+        ----------
+        samples
+            K, draws an observation of a model whose value is a bound; None: as many as in the fit. More are
+            tighter
+        seed
+            of those draws: the same for two models gives them common ones
+        """
+        from .evaluation import new_data, score
+
+        model = self.model
+        if samples is not None:
+            if not isinstance(model, Tightened):
+                raise BadArgument(
+                    f"samples={samples}: the score of {type(model).__name__} is not made of draws."
+                )
+            model = model.tightened(samples)
+        generator = torch.Generator().manual_seed(seed)
+        return score.score(
+            model,
+            self.source if data is None else new_data.source_like(self.model, data),
+            generator=generator,
+        )
+
+    def surprise(
+        self, new: Data, reference: Data, *, level: float = 0.1, samples: int | None = None, seed: int = 0
+    ) -> Surprise:
+        """Which new rows the fit finds surprising beside reference rows that it has not seen: conformal
+        p-values, a test, flagged rows.
+
+        Parameters
+        ----------
+        level
+            the expected share of flags that are false
+        samples, seed
+            as of `score`
+        """
+        from .evaluation import surprise
+
+        return surprise.surprise(self, reference, new, level=level, samples=samples, seed=seed)
+
+    def excess(self) -> Excess:
+        """KL(data ‖ fit), how far the fit is from the best possible, where the entropy of its data can be
+        told; else why it cannot."""
+        from .evaluation import excess
+
+        return excess.excess(self.model, self.source)
+
+    def compare(self, other: Fit, data: Data = None) -> Comparison:
+        """Paired comparison with another fit on the same data; refused, with the reason, where it would be
+        false."""
+        from .evaluation import compare
+
+        return compare.compare({"this": self, "other": other}, data)
+
+    def predict(
+        self,
+        data: Data = None,
+        what: str = "mean",
+        *,
+        level: float | None = None,
+        kind: str = "confidence",
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> np.ndarray | pd.Series | pd.DataFrame:
+        """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
+        where a value is missing.
+
+        Of a pandas table a Series (or a data frame) with the table's index; else an array (or a data frame
+        with row numbers). A row that the fit left out because its response is missing, or its weight 0, is
+        NaN too.
+
+        Parameters
+        ----------
+        what
+            "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
+            parameter's name
+        level
+            with it, a data frame with columns value, low, high; kind "confidence" (of the prediction),
+            "prediction" (of a new y)
+        """
+        from .evaluation import new_data, predict
+
+        plain = level is None or kind == "plug-in" or what == "quantile"
+        V = None if plain else self._prepared(covariance, by)
+        rows, alignment = new_data.aligned(self.model, self.source, data)
+        found = predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V)
+        out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
+        return out
+
+    def sample(self, n: int | None = None, data: Data = None, *, seed: int = 0) -> np.ndarray:
+        """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n,
+        rows), NaN as in `predict`.
+
+        Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
+        """
+        from .evaluation import new_data, predict
+
+        if isinstance(self.model, Draws):
+            if data is not None:
+                raise BadArgument(
+                    f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n)."
+                )
+            with torch.no_grad():
+                return (
+                    self.model.draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed))
+                    .cpu()
+                    .numpy()
+                )
+        rows, alignment = new_data.aligned(self.model, self.source, data)
+        drawn = predict.sample(self.model, rows, n, seed=seed)
+        return alignment(drawn) if n is None else np.moveaxis(alignment(np.moveaxis(drawn, 1, 0)), 0, 1)
+
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series:
+        """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response",
+        "pearson", "deviance".
+
+        One for each row that was given, in its order and with its index, as `predict` does: NaN where the fit
+        left the row out.
+        """
+        from .evaluation import residuals
+        from .evaluation.outliers import alignment_of
+
+        out: np.ndarray | pd.Series = alignment_of(self.source)(
+            residuals.residuals(self.model, self.source, kind, seed=seed)
+        )
+        return out
+
+    def calibration(
+        self, data: Data = None, *, bins: int = 10, level: float = 0.95, at: float | None = None
+    ) -> pd.DataFrame:
+        """Predicted against observed means, in bins of equal numbers: columns predicted, observed, low, high,
+        n. None: the data fitted.
+
+        Parameters
+        ----------
+        at
+            of censored times, P(T ≤ at) is predicted, and Kaplan and Meier's observed; None: at the median of
+            the times of events
+        """
+        from .evaluation import calibration, new_data
+
+        source = self.source if data is None else new_data.source_like(self.model, data)
+        return calibration.calibration(self.model, source, bins=bins, level=level, at=at)
+
+    def calibration_error(
+        self,
+        data: Data = None,
+        *,
+        of: str = "top",
+        bins: int = 15,
+        level: float = 0.95,
+        draws: int = 999,
+        seed: int = 0,
+    ) -> CalibrationError:
+        """How far a classifier's probabilities are from what happened, root mean square, with an interval.
+        None: the data fitted.
+
+        Parameters
+        ----------
+        of
+            "top", the most probable category's probability; "classes", each category's
+        """
+        from .evaluation import calibration_error, new_data
+
+        source = self.source if data is None else new_data.source_like(self.model, data)
+        return calibration_error.calibration_error(
+            self.model, source, of=of, bins=bins, level=level, draws=draws, seed=seed
+        )
+
+    def outliers(self, most: int | None = 10) -> pd.DataFrame:
+        """The rows that the fit finds least probable, worst first: columns weight (in the fit), surprise
+        (−log p, nats), observed, expected.
+
+        Parameters
+        ----------
+        most
+            how many; None: all rows
+        """
+        from .evaluation import outliers
+
+        return outliers.outliers(self.objective, self.theta, most)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The rows that a trimmed fit kept: their labels in the index of a pandas table, else their
+        numbers from 0."""
+        from .evaluation import outliers
+
+        out: np.ndarray = self._cached("kept", lambda: outliers.kept(self.objective, self.theta)).copy()
+        return out
+
+    def influence(self) -> pd.DataFrame:
+        """Of each row that was given: leverage, and Cook's distance; NaN where the fit left the row out."""
+        if self.robust is not None:
+            raise BadArgument(
+                "leverage and Cook's distance are those of maximum likelihood. What each row weighs under "
+                f"{self.robust}: fit.outliers(None)."
+            )
+        from .evaluation import residuals
+        from .evaluation.outliers import alignment_of
+
+        out: pd.DataFrame = alignment_of(self.source)(residuals.influence(self.objective, self.theta))
+        return out
+
+    def effects(
+        self,
+        variables: Sequence[str] | None = None,
+        *,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for
+        categories, with errors."""
+        from .evaluation import effects
+
+        return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
+
+    # ---- how it is shown and saved -------------------------------------------------------------------------
+
+    def choose_prior(
+        self,
+        candidates: Sequence[Prior | Sequence[Prior] | None],
+        by: str = "held out",
+        *,
+        folds: int = 10,
+        seed: int = 0,
+    ) -> Choice:
+        """The fit with each of several priors, and which of them the data ask for: a table, and the chosen
+        fit.
+
+        Parameters
+        ----------
+        by
+            "held out" (nats of rows that the fit has not seen), "one standard error" (the least scale that is
+            as good to within its error), "evidence" (the probability of the data under each prior)
+        """
+        from .evaluation import prior_choice
+
+        own = self.objective
+        chosen = prior_choice.choose(own, self.theta, candidates, by, folds=folds, seed=seed)
+        chosen.fit = self._maximised(
+            Objective(own.terms, [LogPrior(each, own.model) for each in chosen.prior])
+        )
+        return chosen
+
+    def _maximised(self, objective: Objective) -> Fit:
+        """The fit of an objective that has a maximum, as this one was called."""
+        solver = choose(objective)
+        found, certificate, trace = optimise(objective, solver)
+        return Fit(found, certificate, trace=trace, solver=solver, call=self.call)
+
+    def summary(
+        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+    ) -> Summary:
+        """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a
+        notebook."""
+        from .report import summary
+
+        return summary.Summary(self, level=level, covariance=covariance, by=by)
+
+    def plot(self, what: str = "estimates") -> Chart:
+        """A chart: "estimates", "calibration", "residuals", "profile", "trace"."""
+        from .report import plots
+
+        return plots.plot(self, what)
+
+    def report(self, path: str | Path) -> Path:
+        """One HTML file that opens offline: what was fitted, the certificate in words, coefficients,
+        calibration, residuals, profiles."""
+        from .report import html
+
+        return html.write(self, Path(path))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one folder-less file: safetensors and JSON, versioned; no pickle, no row of the
+        data."""
+        from .io.saving import save
+
+        return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        """In one line, of what is known: no pass over the data is made."""
+        size = self.objective.size
+        shown = f"{type(self.model).__name__} of {size:,} parameters"
+        if size <= LARGE:
+            shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.estimates.items())[:4]) + (
+                ", …" if size > 4 else ""
+            )
+        known = self.known_log_likelihood
+        value = "" if known is None else f" log_likelihood={known:.6g} nats;"
+        return printable(f"Fit({shown};{value} {self.certificate.status})")
+
+    def _repr_html_(self) -> str:
+        out: str = self.summary()._repr_html_()
+        return out
+
+    # ---- the covariance that is meant ----------------------------------------------------------------------
+
+    def _covariance(
+        self, kind: str | None, by: str | Sequence[str] | None
+    ) -> tuple[str, str | tuple[str, ...] | None]:
+        """The kind and the clusters that were asked for; those of `with_covariance`; or the model's
+        default."""
+        from .inference import covariance
+
+        own, clusters = self._errors
+        if kind is None and by is None and own is not None:
+            return own, clusters
+        if kind is None:
+            return (covariance.default(self.objective) if by is None else "cluster"), key(by)
+        return kind, key(by if by is not None or kind != own else clusters)
+
+    def _prepared(self, kind: str | None, by: str | Sequence[str] | None) -> Covariance:
+        """V of θ̂, made ready once for each kind and each choice of clusters."""
+        from .inference.covariance import prepare
+
+        own, clusters = self._covariance(kind, by)
+        out: Covariance = self._cached(
+            ("prepared", own, clusters), lambda: prepare(self.objective, own, self._clusters(clusters))
+        )
+        return out
+
+    def _clusters(self, by: str | Sequence[str] | None) -> list[np.ndarray] | None:
+        if by == self._errors[1] and self.objective.spread is not None:
+            return None  # of a fit that was saved without its rows, which has its covariance
+        return labels(by, self.source)
