@@ -25,7 +25,7 @@ from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimme
 from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
-from .models.given import density_of, need, source_of
+from .models.inputs import density_of, need, source_of
 from .protocols import HasFractional
 from .result import Fit
 from .solvers import Stochastic, choose, optimise

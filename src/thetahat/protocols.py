@@ -115,7 +115,7 @@ class HasRecession(Protocol):
 
 @runtime_checkable
 class HasClosedForm(Protocol):
-    """A component of a mixture whose maximum has a formula, given the rows' weights. `solvers.complete` asks,
+    """A component of a mixture whose maximum has a formula, given the rows' weights. `solvers.complete_data` asks,
     for EM's M-step.
 
     Examples

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .evaluation.calibration_error import CalibrationError
     from .evaluation.compare import Comparison
-    from .evaluation.excess import Excess
+    from .evaluation.lack_of_fit import LackOfFit
     from .evaluation.prior_choice import Choice
     from .evaluation.score import Score
     from .evaluation.surprise import Surprise
@@ -469,12 +469,12 @@ class Fit:
 
         return surprise.surprise(self, reference, new, level=level, samples=samples, seed=seed)
 
-    def excess(self) -> Excess:
+    def lack_of_fit(self) -> LackOfFit:
         """KL(data ‖ fit), how far the fit is from the best possible, where the entropy of its data can be
         told; else why it cannot."""
-        from .evaluation import excess
+        from .evaluation import lack_of_fit
 
-        return excess.excess(self.model, self.source)
+        return lack_of_fit.lack_of_fit(self.model, self.source)
 
     def compare(self, other: Fit, data: Data = None) -> Comparison:
         """Paired comparison with another fit on the same data; refused, with the reason, where it would be

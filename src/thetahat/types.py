@@ -14,9 +14,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .data.batch import Batch
 
 # What cannot be named more closely, each under what it stands for.

@@ -14,7 +14,7 @@ from thetahat.cli.reward import reward as rated
 from thetahat.data import shipped
 from thetahat.errors import BadArgument, NoMaximum
 from thetahat.language import BPE
-from thetahat.report.words import number
+from thetahat.report.formatting import number
 
 
 def reward(pairs: Path, **settings: object) -> Rated:

@@ -20,7 +20,7 @@ from thetahat.cli.align import Align
 from thetahat.cli.arguments import COMMANDS, Reward, parse
 from thetahat.cli.policies import Policy
 from thetahat.cli.systems import SYSTEMS, again
-from thetahat.report.words import number
+from thetahat.report.formatting import number
 
 
 @pytest.fixture(scope="module")

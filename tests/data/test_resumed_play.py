@@ -28,7 +28,7 @@ SYNC = {"vectorization_mode": "sync"}
 
 def ppo(environment: str, settings: dict[str, Any] | None, **more: Any) -> th.Objective:
     rollouts = Rollouts(
-        environment, 3, settings=settings, **({"length": 16, "epochs": 2, "batch_size": 20} | more)
+        environment, 3, settings=settings, **({"num_steps": 16, "epochs": 2, "batch_size": 20} | more)
     )
     d = int(np.prod(rollouts.environments.shape))
     space = rollouts.actions
@@ -67,11 +67,11 @@ def c51() -> th.Objective:
 
 SYSTEMS = {
     "PPO, segments": lambda: ppo("CartPole-v1", None),
-    "PPO, copies apart": lambda: ppo("CartPole-v1", SYNC | {"max_episode_steps": 11}),
-    "PPO, whole episodes": lambda: ppo("CartPole-v1", {"max_episode_steps": 15}, length=None),
+    "PPO, environments apart": lambda: ppo("CartPole-v1", SYNC | {"max_episode_steps": 11}),
+    "PPO, whole episodes": lambda: ppo("CartPole-v1", {"max_episode_steps": 15}, num_steps=None),
     "PPO, a continuous action": lambda: ppo("Pendulum-v1", {"max_episode_steps": 13}),
     "A2C, segments": lambda: ppo(
-        "Acrobot-v1", {"max_episode_steps": 21}, epochs=None, batch_size=None, length=5
+        "Acrobot-v1", {"max_episode_steps": 21}, epochs=None, batch_size=None, num_steps=5
     ),
     "C51": c51,
 }

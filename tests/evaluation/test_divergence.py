@@ -376,7 +376,7 @@ def test_rounded_numbers_have_no_entropy_from_a_sample():
             BadArgument,
             "10 rows",
         ),
-        (lambda: kl(np.arange(9.0), ("normal", (0.0, 1.0))), BadArgument, "fit.excess"),
+        (lambda: kl(np.arange(9.0), ("normal", (0.0, 1.0))), BadArgument, "fit.lack_of_fit"),
         (lambda: cross_entropy([1.0], "normal"), BadArgument, "no distribution"),
     ],
 )
@@ -400,7 +400,7 @@ def test_the_excess_of_a_mass_is_half_the_deviance():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 6, 500)
     y = (rng.random(500) < 0.2 + 0.1 * x).astype(float)
-    found = th.fit("y ~ x", {"x": x, "y": y}, family="bernoulli").excess()
+    found = th.fit("y ~ x", {"x": x, "y": y}, family="bernoulli").lack_of_fit()
     ones, rows = np.bincount(x, y), np.bincount(x)
     glm = sm.GLM(
         np.stack([ones, rows - ones], 1), sm.add_constant(np.arange(6.0)), family=sm.families.Binomial()
@@ -412,15 +412,15 @@ def test_the_excess_of_a_mass_is_half_the_deviance():
 def test_the_saturated_model_has_no_excess():
     x = np.arange(60) % 3
     fit = th.fit("y ~ C(x)", {"x": x, "y": (np.arange(60) % 7 < 3 + x).astype(float)}, family="bernoulli")
-    assert fit.excess().value == pytest.approx(0.0, abs=1e-12)
+    assert fit.lack_of_fit().value == pytest.approx(0.0, abs=1e-12)
     assert "no model of these predictors is better here" in " ".join(str(fit.summary()).split())
 
 
 def test_counted_rows_have_the_excess_of_repeated_ones():
     counted = th.fit(
         "y ~ 1", {"y": [0, 1, 2, 3], "w": [30, 25, 5, 8]}, family="poisson", weights="w"
-    ).excess()
-    repeated = th.fit("y ~ 1", {"y": np.repeat([0, 1, 2, 3], [30, 25, 5, 8])}, family="poisson").excess()
+    ).lack_of_fit()
+    repeated = th.fit("y ~ 1", {"y": np.repeat([0, 1, 2, 3], [30, 25, 5, 8])}, family="poisson").lack_of_fit()
     assert counted.value == pytest.approx(repeated.value, rel=1e-12)
 
 
@@ -428,7 +428,7 @@ def test_the_excess_of_a_density_is_its_divergence():
     """A normal fitted to 3000 draws of a Laplace: KL(Laplace ‖ N(0, √2)) by its integral, within three paired
     errors, well below those of either."""
     y = np.random.default_rng(0).laplace(size=3000)
-    found = th.fit("normal", y).excess()
+    found = th.fit("normal", y).lack_of_fit()
     truth = kl(("laplace", (0.0, 1.0)), ("normal", (0.0, math.sqrt(2)))).value
     assert abs(found.value - truth) < 3 * found.standard_error
     assert found.standard_error < found.entropy_error
@@ -443,7 +443,7 @@ def test_a_density_given_groups_has_an_excess():
     data = {"y": rng.normal(size=3000) * np.where(g, 4.0, 1.0), "g": g.astype(str)}
     both = math.sqrt((1 + 16) / 2)
     truth = np.mean([kl(("normal", (0.0, s)), ("normal", (0.0, both))).value for s in (1.0, 4.0)])
-    one, each = th.fit("y ~ g", data).excess(), th.fit("y ~ g", data, scale="~ g").excess()
+    one, each = th.fit("y ~ g", data).lack_of_fit(), th.fit("y ~ g", data, scale="~ g").lack_of_fit()
     assert abs(one.value - truth) < 4 * one.standard_error < 0.2
     assert abs(each.value) < 3 * each.standard_error
 
@@ -459,6 +459,6 @@ def test_no_excess_is_claimed_where_the_entropy_is_not_known():
     }
     for formula, family in (("y ~ x", "normal"), ("b ~ x", "bernoulli"), ("r ~ 1", "normal")):
         fit = th.fit(formula, data, family=family)
-        assert fit.summary().to_dict()["excess"] is None
+        assert fit.summary().to_dict()["lack_of_fit"] is None
         with pytest.raises(BadArgument):
-            fit.excess()
+            fit.lack_of_fit()

@@ -7,6 +7,7 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 alone.py FOLDER
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -61,3 +62,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads sometimes abort a process that ends the usual way

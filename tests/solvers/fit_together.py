@@ -104,3 +104,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads sometimes abort a process that ends the usual way

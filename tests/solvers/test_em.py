@@ -20,7 +20,7 @@ from thetahat.likelihood import LogLikelihood, LogPrior, Objective
 from thetahat.models import Mixture
 from thetahat.models.mixture import regressions
 from thetahat.solvers import EM, Newton, choose, iterate
-from thetahat.solvers.complete import Complete, expect, limits
+from thetahat.solvers.complete_data import Complete, expect, limits
 
 FAITHFUL = np.loadtxt(shipped("faithful"), delimiter=",", skiprows=1)
 WAITING = FAITHFUL[:, 1]

@@ -13,7 +13,7 @@ import torch
 
 import thetahat as th
 from thetahat.likelihood import LogLikelihood, Objective
-from thetahat.models.given import source_of
+from thetahat.models.inputs import source_of
 from thetahat.solvers import GaussNewton, Newton, choose
 
 exp = torch.exp

@@ -1,4 +1,4 @@
-"""Robust fits have several maxima: Restarts (density power) and Concentration (trimmed) keep the highest that
+"""Robust fits have several maxima: Restarts (density power) and FastTrimmed (trimmed) keep the highest that
 scipy or a full search finds."""
 
 from __future__ import annotations

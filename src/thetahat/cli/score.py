@@ -70,7 +70,7 @@ def compare(command: Compare, screen: Screen) -> int:
 
 
 def _score_rows(score: Any) -> list[tuple[str, str]]:
-    from ..report.words import count, nats, number
+    from ..report.formatting import count, nats, number
 
     rows = [
         ("log-likelihood", f"{nats(score.total)} nats: {score.described}"),

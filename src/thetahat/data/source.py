@@ -281,7 +281,7 @@ def told(settings: Plain) -> str | None:
     --------
     >>> from thetahat.rl import Clipped
     >>> told(Clipped(0.1)), told(len)
-    ('Clipped(epsilon=0.1, entropy=0.0)', 'len')
+    ('Clipped(clip_coef=0.1, entropy_coef=0.0)', 'len')
     """
     if not dataclasses.is_dataclass(settings):
         return None if settings is None else name_of(settings)

@@ -24,9 +24,9 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
 from ..types import ModelLike
+from .fitted_values import batches, extras_of, family_for, mean_of, parameters_of, response_of
 from .kaplan_meier import kaplan_meier
 from .residuals import residuals
-from .rows import batches, extras_of, family_for, mean_of, parameters_of, response_of
 
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 

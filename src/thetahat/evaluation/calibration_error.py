@@ -29,7 +29,7 @@ from ..errors import BadArgument
 from ..protocols import Categories, Pairwise
 from ..types import ModelLike
 from .calibration import binned, check, seen
-from .rows import batches, family_for, mean_of, parameters_of, response_of
+from .fitted_values import batches, family_for, mean_of, parameters_of, response_of
 
 OF = ("top", "classes")
 CELLS = 2**22  # resampled counts held at once

@@ -176,7 +176,7 @@ def kl(p: Distribution, q: Distribution, *, data: Data = None, draws: int = DRAW
     Raises
     ------
     BadArgument
-        a mass and a density; a sample and a distribution (see `excess.excess`)
+        a mass and a density; a sample and a distribution (see `lack_of_fit.lack_of_fit`)
 
     Examples
     --------
@@ -201,7 +201,7 @@ def kl(p: Distribution, q: Distribution, *, data: Data = None, draws: int = DRAW
         )
     raise BadArgument(
         "of KL(p ‖ q) one is a sample and the other a distribution. How far a fit is from the best possible: "
-        "fit.excess(), or "
+        "fit.lack_of_fit(), or "
         "cross_entropy(sample, fit) less entropy(sample)."
     )
 

@@ -33,7 +33,7 @@ from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
 from ..types import Data, Level, Levels
-from .rows import eta_of, extras_of, free_of, natural_at, with_slopes
+from .fitted_values import eta_of, extras_of, free_of, natural_at, with_slopes
 
 STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
 # f′(x) ≈ Σ_k w_k f(x + kh)/h, k = −2 … 2 and k = 0 … 4: Abramowitz and Stegun 25.3.6, table 25.2

@@ -25,8 +25,8 @@ from ..models.density import Density
 from ..models.regression import Regression
 from ..protocols import Draws, HasLogProb, HasModel, encoder_of, kind_of, measure_of, target_of
 from ..types import Data, Distribution, ModelLike, Plain, Settings
+from .fitted_values import batches, eta_of, extras_of
 from .kl_forms import closed_form, vector_entropy
-from .rows import batches, eta_of, extras_of
 
 
 @dataclass(frozen=True)

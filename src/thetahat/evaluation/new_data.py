@@ -11,7 +11,7 @@ from ..data import Batch, Source
 from ..data.selection import Alignment
 from ..models import Regression
 from ..models.base import family_of
-from ..models.given import source_of
+from ..models.inputs import source_of
 from ..protocols import encoder_of
 from ..types import Data, ModelLike
 from .outliers import alignment_of

@@ -34,7 +34,7 @@ from ..models.base import family_of
 from ..models.regression import Regression
 from ..protocols import Categories, PredictsMean, Samples
 from ..types import ModelLike
-from .rows import (
+from .fitted_values import (
     Function,
     as_levels,
     batches,

@@ -37,7 +37,7 @@ from ..likelihood import LogLikelihood, Objective
 from ..models.regression import Regression
 from ..protocols import Categories
 from ..types import ModelLike
-from .rows import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
+from .fitted_values import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
 
 KINDS = ("quantile", "response", "pearson", "deviance")
 NEAR = 1e-4  # how far from θ₁ = y the saturated value is checked to be lower

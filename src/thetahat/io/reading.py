@@ -21,8 +21,8 @@ from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimm
 from ..models import Density, Mixture, Regression
 from ..models.base import set_theta
 from ..models.custom import Custom
-from ..models.given import source_of
 from ..models.information import Information
+from ..models.inputs import source_of
 from ..models.taylor import Taylor
 from ..protocols import layout_of
 from ..result import Fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .facts import Facts, Line
-from .words import fixed, places, probability, statistic
+from .formatting import fixed, places, probability, statistic
 
 
 def heads(facts: Facts) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from scipy.stats import t as student
 
 from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
-from ..evaluation.excess import Excess, excess
+from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
 from ..inference.covariance import importance
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
@@ -33,7 +33,7 @@ from ..protocols import is_drawn, kind_of, layout_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, shown_as
-from .words import count, join, number, plural, probability
+from .formatting import count, join, number, plural, probability
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -156,7 +156,7 @@ class Facts:
     counted: float | None = (
         None  # under a prior: the effective number of parameters, which the criteria count
     )
-    excess: Excess | None = None  # how far from the best possible, where that can be told
+    lack_of_fit: LackOfFit | None = None  # how far from the best possible, where that can be told
     measured: tuple[Measured, ...] = ()
 
     def to_dict(self) -> Settings:
@@ -186,7 +186,7 @@ class Facts:
             },
             "criteria": {name: _finite(value) for name, value in self.criteria.items()},
             "effective_parameters": self.counted,
-            "excess": None if self.excess is None else self.excess.to_dict(),
+            "lack_of_fit": None if self.lack_of_fit is None else self.lack_of_fit.to_dict(),
             "measured": {
                 m.name: {k: _finite(v) for k, v in vars(m).items() if k != "name" and v is not None}
                 for m in self.measured
@@ -257,7 +257,7 @@ def gather(
         },
         counted=fit.effective_parameters if criteria and fit.objective.priors else None,
         certificate=fit.certificate,
-        excess=None if without else _excess(fit),
+        lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),
     )
 
@@ -292,14 +292,14 @@ def _known(fit: Fit, what: str) -> float:
         raise
 
 
-def _excess(fit: Fit) -> Excess | None:
+def _lack_of_fit(fit: Fit) -> LackOfFit | None:
     """How far the fit is from the best possible; None where that cannot be told."""
     term = fit.objective.terms[0]
     if len(fit.objective.terms) > 1 or term.weights is not None or term.robust is not None:
         return None
     try:
-        return excess(fit.model, fit.source)
-    except ThetahatError:  # it says why, to who asks: fit.excess()
+        return lack_of_fit(fit.model, fit.source)
+    except ThetahatError:  # it says why, to who asks: fit.lack_of_fit()
         return None
 
 

@@ -27,7 +27,7 @@ from ..files import usable, write_text
 from ..printable import everywhere, printable
 from ..protocols import Draws, levels_of, shape_of
 from ..types import Chart
-from . import plots, reproduce, words
+from . import formatting, plots, reproduce
 from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -119,9 +119,9 @@ def page(fit: Fit, level: float = 0.95) -> str:
             facts=facts,
             headline=headline(facts),
             certificate=certificate,
-            verdict=words.verdict(certificate),
-            meaning=words.meaning(certificate),
-            explained=words.explained(certificate),
+            verdict=formatting.verdict(certificate),
+            meaning=formatting.meaning(certificate),
+            explained=formatting.explained(certificate),
             trace=figures(lambda: [*plots.measured(fit), *plots.trace(fit)]),
             estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
             calibration=judged(lambda: plots.calibration(fit)),
@@ -160,8 +160,8 @@ def fragment(facts: Facts) -> str:
         .get_template("fragment.html")
         .render(
             facts=facts,
-            verdict=words.verdict(facts.certificate),
-            explained=words.explained(facts.certificate),
+            verdict=formatting.verdict(facts.certificate),
+            explained=formatting.explained(facts.certificate),
             scores=scores(facts),
         )
     )
@@ -177,17 +177,18 @@ def headline(facts: Facts) -> str:
     if any(label == "maximised" for label, _ in facts.model):
         where += " of a robust sum in its place"
     if math.isnan(facts.log_likelihood):
-        said = words.held_out(facts.certificate)
+        said = formatting.held_out(facts.certificate)
         if said:
             return f"On data held out it reached {said}, {where.removeprefix('reached ')}."
-        found = words.join([f"{each.name} {each}" for each in facts.measured])
+        found = formatting.join([f"{each.name} {each}" for each in facts.measured])
         return f"At the end: {found}; {where}." if found else f"A network, {where}."
     each = (
-        f" ({words.number(facts.log_likelihood / facts.observations)} an observation)"
+        f" ({formatting.number(facts.log_likelihood / facts.observations)} an observation)"
         if facts.observations > 0
         else ""
     )
-    return f"The log-likelihood of {words.plural(facts.observations, 'observation')} is {words.nats(facts.log_likelihood)} nats{each}, {where}."
+    total = f"The log-likelihood of {formatting.plural(facts.observations, 'observation')}"
+    return f"{total} is {formatting.nats(facts.log_likelihood)} nats{each}, {where}."
 
 
 def profiles(fit: Fit, facts: Facts, figures: Callable[..., Figures]) -> Figures:
@@ -205,7 +206,7 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
     total, n = facts.log_likelihood, facts.observations
     own = [(each.name, str(each), each.where) for each in facts.measured]
     if math.isnan(total):
-        said = words.held_out(facts.certificate)
+        said = formatting.held_out(facts.certificate)
         what = f"log {facts.measure} of {facts.units}" + (
             "" if facts.kind == "exact" else f", a {facts.kind}"
         )
@@ -216,29 +217,40 @@ def scores(facts: Facts) -> list[tuple[str, str, str]]:
     rows = [
         (
             "log-likelihood",
-            f"{words.nats(total)} nats",
+            f"{formatting.nats(total)} nats",
             f"log {measure} of {facts.units}, summed{kind}{without}",
         )
     ]
     if n > 0:
         rows.append(
-            ("per observation", f"{words.number(total / n, 5)} nats", f"over {words.count(n)} observations")
+            (
+                "per observation",
+                f"{formatting.number(total / n, 5)} nats",
+                f"over {formatting.count(n)} observations",
+            )
         )
-        rows.append(("", f"{words.number(total / n / math.log(2), 5)} bits", "the same in bits"))
+        rows.append(("", f"{formatting.number(total / n / math.log(2), 5)} bits", "the same in bits"))
     explained = {
         "AIC": "−2ℓ + 2p: twice the expected loss on new data, if the model is nearly true",
         "AICc": "AIC corrected for small samples",
         "BIC": "−2ℓ + p log n: twice minus the log evidence, roughly",
         "TIC": "−2ℓ + 2 tr(K J⁻¹): AIC without assuming that the model is true",
     }
-    if facts.excess is not None:
+    if facts.lack_of_fit is not None:
         rows.append(
-            ("from the best", f"{words.number(facts.excess.value, 3)} nats an observation", str(facts.excess))
+            (
+                "from the best",
+                f"{formatting.number(facts.lack_of_fit.value, 3)} nats an observation",
+                str(facts.lack_of_fit),
+            )
         )
     return (
         own
         + rows
-        + [(name, words.number(value, 6), explained.get(name, "")) for name, value in facts.criteria.items()]
+        + [
+            (name, formatting.number(value, 6), explained.get(name, ""))
+            for name, value in facts.criteria.items()
+        ]
     )
 
 
@@ -301,8 +313,8 @@ def environment() -> jinja2.Environment:
     out.filters |= {
         "cells": cells,
         "heads": heads,
-        "number": words.number,
-        "probability": words.probability,
-        "minuses": words.minuses,
+        "number": formatting.number,
+        "probability": formatting.probability,
+        "minuses": formatting.minuses,
     }
     return out

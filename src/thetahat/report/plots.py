@@ -18,7 +18,7 @@ from ..models.custom import Custom
 from ..printable import printable
 from ..types import Chart, Settings
 from .facts import BESIDE, Facts, Line, gather
-from .words import count, number, plural
+from .formatting import count, number, plural
 
 if TYPE_CHECKING:
     from ..result import Fit

@@ -12,7 +12,7 @@ from ..printable import everywhere
 from ..types import Plain, Settings
 from .cells import cells, heads
 from .facts import Block, Facts, Fold, Joint, Line, gather
-from .words import ABSENT, explained, held_out, nats, number, verdict
+from .formatting import ABSENT, explained, held_out, nats, number, verdict
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -111,8 +111,8 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
         )
     yield [("", "")]
     yield from _scores(facts, width)
-    if facts.excess is not None:
-        yield from _wrapped(str(facts.excess), "dim", width)
+    if facts.lack_of_fit is not None:
+        yield from _wrapped(str(facts.lack_of_fit), "dim", width)
     yield [("", "")]
     yield from _certificate(facts, width)
 

@@ -13,9 +13,9 @@ from . import interior_point
 from .certificate import Certificate
 from .choice import is_stochastic, of_likelihood
 from .closed_form import ClosedForm
-from .concentration import Concentration
 from .diagnose import diagnose
 from .em import EM
+from .fast_trimmed import FastTrimmed
 from .gauss_newton import GaussNewton
 from .interior_point import InteriorPoint
 from .lbfgs import LBFGS
@@ -38,9 +38,7 @@ def choose(objective: Objective) -> Solver:
         raise BadArgument(f"{robust} has many maxima, and takes no prior with a kink. Use th.priors.Normal.")
     if is_stochastic(objective) or interior_point.applies(objective):
         return of_likelihood(objective)
-    return (
-        Concentration(starts=robust.starts, seed=robust.seed) if isinstance(robust, Trimmed) else Restarts()
-    )
+    return FastTrimmed(starts=robust.starts, seed=robust.seed) if isinstance(robust, Trimmed) else Restarts()
 
 
 def optimise(
@@ -79,7 +77,7 @@ __all__ = [
     "LBFGS",
     "Certificate",
     "ClosedForm",
-    "Concentration",
+    "FastTrimmed",
     "GaussNewton",
     "InteriorPoint",
     "LinearProgramme",

@@ -31,7 +31,7 @@ from ..types import SolverLike, StateLike
 from . import interior_point
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
-from .failing import cause
+from .failure import cause
 from .flat import flat_certificate, flat_directions, named, weak_directions
 from .interior_point import State as Interior
 from .lbfgs import State as LBFGSState

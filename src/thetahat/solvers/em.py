@@ -49,7 +49,7 @@ from ..models.partition import partition
 from ..models.regression import _some_rows
 from ..types import fields_of
 from .certificate import Certificate
-from .complete import Complete, Point, agreed, expect, formula, limits, seen, singular
+from .complete_data import Complete, Point, agreed, expect, formula, limits, seen, singular
 from .loop import iterate
 from .maxima import Maximum, distinct, leads_to, needless, starts_of, told_of
 from .newton import EPS, Newton

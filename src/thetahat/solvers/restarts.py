@@ -25,7 +25,7 @@ from ..models.information import Factor
 from ..types import SolverLike
 from . import closed_form
 from .certificate import Certificate
-from .concentration import Concentration
+from .fast_trimmed import FastTrimmed
 from .loop import iterate
 from .maxima import Maximum, told_of
 from .newton import Newton
@@ -102,7 +102,7 @@ class Restarts:
             cheap = closed_form.applies(Objective([LogLikelihood(term.model, term.source)], objective.priors))
             starts = self.elemental if cheap else max(1, self.elemental // 10)
             solver: SolverLike = (
-                Newton() if keep == 1 else Concentration(starts=starts, seed=self.seed, best=EACH + 1)
+                Newton() if keep == 1 else FastTrimmed(starts=starts, seed=self.seed, best=EACH + 1)
             )
             try:
                 state = iterate(solver, Objective([own], objective.priors))

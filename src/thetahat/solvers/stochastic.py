@@ -35,8 +35,8 @@ from ..protocols import HasWeights, Splits
 from ..types import Settings, fields_of
 from . import checkpoint as checkpoints
 from .certificate import Certificate
-from .engine import DISTRIBUTED, Engine
-from .failing import LOWER, Failure, comparable, failure_of
+from .failure import LOWER, Failure, comparable, failure_of
+from .gradient import DISTRIBUTED, StepGradient
 from .minibatches import Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
@@ -60,7 +60,7 @@ class Work:
     """What a run carries along and changes in place: the optimisers with their moments, the order of the
     data, the best θ so far."""
 
-    engine: Engine
+    engine: StepGradient
     optimisers: list[torch.optim.Optimizer]
     feeds: list[Feed]
     generator: torch.Generator
@@ -284,7 +284,9 @@ class Stochastic:
                 "a prior has no weight against data without end: give a source that knows its size, or no "
                 "prior."
             )
-        engine = Engine(objective, self.accumulation_steps, self.precision, self.compile, self.distributed)
+        engine = StepGradient(
+            objective, self.accumulation_steps, self.precision, self.compile, self.distributed
+        )
         movers = optimisers(
             self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas
         )

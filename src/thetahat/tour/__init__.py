@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MissingExtra
-from ..report.words import minuses
+from ..report.formatting import minuses
 from . import alignment, digits, networks, page, preferences, priors, returns, robust, shift, tables
 from .row import Row
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.score import Score
-from ..report.words import minuses
+from ..report.formatting import minuses
 from ..result import Fit
 from ..types import Settings, fields_of
 

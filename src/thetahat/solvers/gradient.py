@@ -61,7 +61,7 @@ class Models(nn.Module):
         return [self._log_prob(self._each[i], batch) for i, batch in asked]
 
 
-class Engine:
+class StepGradient:
     """What a run differentiates with.
 
     Parameters

@@ -39,7 +39,7 @@ CELL = 5  # rows that each pair (x, y) has to have on average, for the shares to
 
 
 @dataclass(frozen=True)
-class Excess:
+class LackOfFit:
     """KL(data ‖ model), in nats a row.
 
     Parameters
@@ -58,7 +58,7 @@ class Excess:
 
     Examples
     --------
-    >>> print(Excess(0.012, 0.0, 0.42, 0.0, 0.010, True, 300))
+    >>> print(LackOfFit(0.012, 0.0, 0.42, 0.0, 0.010, True, 300))
     entropy of the rows given their predictors 0.42 nats: no model of these predictors is more than 0.012 nats a row better here (0.01 by
     chance alone)
     """
@@ -100,7 +100,7 @@ class Excess:
         }
 
 
-def excess(model: ModelLike, source: Source) -> Excess:
+def lack_of_fit(model: ModelLike, source: Source) -> LackOfFit:
     """KL(data ‖ model), where the entropy of the data can be told.
 
     Parameters
@@ -119,12 +119,12 @@ def excess(model: ModelLike, source: Source) -> Excess:
     --------
     >>> import thetahat as th
     >>> fit = th.fit("distress ~ temperature", th.data.shipped("orings"), family="bernoulli")
-    >>> excess(fit.model, fit.source)
+    >>> lack_of_fit(fit.model, fit.source)
     Traceback (most recent call last):
     ...
     thetahat.errors.BadArgument: ...
     >>> flat = th.fit("distress ~ 1", th.data.shipped("orings"), family="bernoulli")
-    >>> round(excess(flat.model, flat.source).value, 12)
+    >>> round(lack_of_fit(flat.model, flat.source).value, 12)
     0.0
     """
     size = source.size
@@ -150,7 +150,7 @@ def excess(model: ModelLike, source: Source) -> Excess:
     )
 
 
-def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> Excess:
+def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> LackOfFit:
     found = score(model, source)
     given = _predictors(whole, target)
     both = codes(np.stack([given, codes(whole[target].numpy())], 1))
@@ -168,7 +168,7 @@ def _saturated(model: ModelLike, source: Source, whole: Batch, target: str) -> E
     entropy = float((c[seen] * surprise).sum() / n)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     chance = max(pairs - levels - parameters, 0) / (2 * n)
-    return Excess(max(-found.mean - entropy, 0.0), 0.0, entropy, 0.0, chance, True, int(n))
+    return LackOfFit(max(-found.mean - entropy, 0.0), 0.0, entropy, 0.0, chance, True, int(n))
 
 
 def _predictors(whole: Batch, target: str) -> np.ndarray:
@@ -177,7 +177,7 @@ def _predictors(whole: Batch, target: str) -> np.ndarray:
     return codes(np.hstack([np.zeros((len(whole), 1)), *keys]))
 
 
-def _by_neighbours(model: ModelLike, source: Source, y: np.ndarray, given: np.ndarray) -> Excess:
+def _by_neighbours(model: ModelLike, source: Source, y: np.ndarray, given: np.ndarray) -> LackOfFit:
     y = neighbours.columns(y, "the response")
     n, d = y.shape
     if d > 2:
@@ -198,6 +198,6 @@ def _by_neighbours(model: ModelLike, source: Source, y: np.ndarray, given: np.nd
     apart = -found.per_observation.numpy() - local
     variance = local.var(ddof=1) / n + noise
     paired = apart.var(ddof=1) / n + noise
-    return Excess(
+    return LackOfFit(
         float(apart.mean()), math.sqrt(paired), float(local.mean()), math.sqrt(variance), None, False, n
     )

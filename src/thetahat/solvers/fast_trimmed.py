@@ -87,7 +87,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concentration:
+class FastTrimmed:
     """Settings.
 
     Parameters
@@ -282,7 +282,7 @@ def trimmed(objective: Objective) -> TrimmedTerm:
     """The term, or the reason why concentration is not for it."""
     term = objective.terms[0]
     if len(objective.terms) != 1 or not isinstance(term, TrimmedTerm):
-        raise BadArgument("Concentration maximises one trimmed likelihood: robust=th.Trimmed(keep).")
+        raise BadArgument("FastTrimmed maximises one trimmed likelihood: robust=th.Trimmed(keep).")
     return term
 
 
