@@ -8,9 +8,12 @@ holds (JSON, a saved fit) is the name itself.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .types import Plain
@@ -33,6 +36,50 @@ def printable(text: str) -> str:
     ('price\\\\x1b[2J', 'é θ 日本 🙂')
     """
     return text if _UNSEEN.search(text) is None else _UNSEEN.sub(_number, text)
+
+
+ASCII = {
+    "−": "-", "–": "-", "—": "-", "…": "...", "’": "'", "‘": "'", "“": '"', "”": '"', "·": "*", "×": "x", "÷": "/",
+    "±": "+/-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "→": "->", "←": "<-", "√": "sqrt", "²": "2",
+    "³": "3", "‖": "||", "∂": "d", "Σ": "Sum", "Π": "Prod", "∫": "Int", "α": "alpha", "β": "beta", "γ": "gamma",
+    "δ": "delta", "ε": "epsilon", "η": "eta", "θ": "theta", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu",
+    "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "ℓ": "l",
+    "ᵀ": "'", "⁻": "-", "¹": "1", "⁰": "0", "∈": "in", "∘": "o", "ᵢ": "_i", "₀": "0", "₁": "1",
+    "₂": "2", "\u0302": "", "•": "*", "─": "-", "│": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+", "━": "-", "█": "#",
+}  # fmt: skip
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Of what an encoding lacks: its nearest in ASCII, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+ERRORS = "thetahat"  # a handler of codecs
+codecs.register_error(ERRORS, _in_ascii)
+
+
+def encodable(text: str) -> str:
+    """The text as standard output can encode it: − is - where the encoding has no −.
+
+    Examples
+    --------
+    >>> "−1.5 ≤ χ²".encode("ascii", "thetahat")
+    b'-1.5 <= chi2'
+    """
+    encoding = sys.stdout.encoding if sys.stdout is not None else None
+    return text if not encoding else text.encode(encoding, ERRORS).decode(encoding)
+
+
+def encoded(method: Callable[[Plain], str]) -> Callable[[Plain], str]:
+    """A `__str__` whose text standard output can encode: `print(fit.summary())` works on any terminal."""
+
+    @functools.wraps(method)
+    def shown(self: Plain) -> str:
+        return encodable(method(self))
+
+    return shown
 
 
 def in_json(text: str) -> str:

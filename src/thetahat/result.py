@@ -22,7 +22,7 @@ from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
 from .models.base import names_of
-from .printable import printable
+from .printable import encodable, printable
 from .protocols import Draws, Tightened, tokenizer_of
 from .solvers import choose, optimise
 from .solvers.certificate import Certificate
@@ -719,7 +719,7 @@ class Fit:
             )
         known = self.known_log_likelihood
         value = "" if known is None else f" log_likelihood={known:.6g} nats;"
-        return printable(f"Fit({shown};{value} {self.certificate.status})")
+        return encodable(printable(f"Fit({shown};{value} {self.certificate.status})"))
 
     def _repr_html_(self) -> str:
         out: str = self.summary()._repr_html_()

@@ -413,9 +413,22 @@ def test_version_loads_no_table_reader_and_no_scipy(folder):
     assert done.stdout.splitlines() == [f"thetahat {th.__version__}", "[]"]
 
 
-def test_a_terminal_without_greek_shows_question_marks_and_no_error(folder):
-    words = ["fit", CLAIMS, "claims.csv", "--family", "poisson"]
-    environment = {"PYTHONIOENCODING": "ascii", "PATH": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*COMMAND, *words], cwd=folder, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Certified global maximum" in done.stdout
+@pytest.mark.parametrize(("encoding", "interval"), [("ascii", "-2.2"), ("cp1252", "-2.2"), ("utf-8", "−2.2")])
+def test_a_terminal_without_greek_shows_the_nearest_ascii_and_no_error(folder, encoding, interval):
+    words = ["fit", "claims ~ age", "claims.csv", "--family", "poisson"]
+    environment = {"PYTHONIOENCODING": encoding, "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*COMMAND, *words], cwd=folder, capture_output=True, env=environment)
+    shown = done.stdout.decode(encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "Certified global maximum" in shown
+    assert interval[0] in shown
+    assert "?" not in shown
+
+
+def test_python_prints_a_summary_where_standard_output_is_not_unicode(folder):
+    """print(fit.summary()) of a negative estimate: U+2212 has no place in cp1252."""
+    code = "import thetahat as th; f = th.fit('y ~ x', {'y': [3.0, 2.5, 0.5, 0.0], 'x': [0.0, 1.0, 2.0, 3.0]}); print(f.summary(), f, f.score())"
+    environment = {"PYTHONIOENCODING": "cp1252", "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"-1.1" in done.stdout

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .. import printable  # which knows what to write where a terminal lacks a character
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -39,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal without θ shows ?, and does not stop the command
+            stream.reconfigure(errors=printable.ERRORS)
     try:
         code = _done(words)
         sys.stdout.flush()

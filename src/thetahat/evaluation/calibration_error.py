@@ -26,6 +26,7 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..printable import encoded
 from ..protocols import Categories, Pairwise
 from ..types import ModelLike
 from .calibration import binned, check, seen
@@ -67,6 +68,7 @@ class CalibrationError:
     of: str
     bins: int
 
+    @encoded
     def __str__(self) -> str:
         return (
             f"{self.value:.4f} ({100 * self.level:g} % interval {self.low:.4f} to {self.high:.4f}), root "

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, IncomparableScores
 from ..models.taylor import weighted
-from ..printable import console, printable
+from ..printable import console, encoded, printable
 from ..protocols import Scored
 from ..types import Data, Named, Plain, Settings
 from .score import Score, spread
@@ -65,6 +65,7 @@ class Pair:
             else math.copysign(math.inf, self.difference)
         )
 
+    @encoded
     def __str__(self) -> str:
         size = f"{self.difference:.4g}"
         if math.isnan(self.difference):
@@ -151,6 +152,7 @@ class Comparison:
             rows.append(row)
         return pd.DataFrame(rows, index=pd.Index(list(self.scores), name="name"))
 
+    @encoded
     def __str__(self) -> str:
         own = console(width=110, no_color=True, highlight=False)
         with own.capture() as capture:

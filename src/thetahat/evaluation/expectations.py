@@ -23,6 +23,7 @@ from ..models.base import family_of
 from ..models.conditional import Conditional
 from ..models.density import Density
 from ..models.regression import Regression
+from ..printable import encoded
 from ..protocols import Draws, HasLogProb, HasModel, encoder_of, kind_of, measure_of, target_of
 from ..types import Data, Distribution, ModelLike, Plain, Settings
 from .fitted_values import batches, eta_of, extras_of
@@ -66,6 +67,7 @@ class Nats:
     def __float__(self) -> float:
         return self.value
 
+    @encoded
     def __str__(self) -> str:
         error = f" ± {self.standard_error:.2g}" if self.standard_error > 0 else ""
         per = f" per {self.units}" if self.units else ""

@@ -28,6 +28,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
 from ..models.base import family_of
+from ..printable import encoded
 from ..protocols import is_padded, kind_of, measure_of, target_of
 from ..types import ModelLike, Settings
 from . import neighbours
@@ -71,6 +72,7 @@ class LackOfFit:
     exact: bool
     rows: int
 
+    @encoded
     def __str__(self) -> str:
         if self.exact and self.value < 1e-9:
             text = f"entropy of the rows given their predictors {self.entropy:.4g} nats: no model of these predictors is better here"

@@ -19,7 +19,7 @@ from ..inference.evidence import evidence, unheld
 from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
-from ..printable import printable
+from ..printable import encoded, printable
 from ..protocols import log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
@@ -75,6 +75,7 @@ class Choice:
             raise BadArgument("the chosen candidate is no prior at all: it has no scale.")
         return self.prior[0].scale
 
+    @encoded
     def __str__(self) -> str:
         shown = self.table.dropna(axis="columns", how="all")
         if (shown["maximum"] == "certified maximum").all():

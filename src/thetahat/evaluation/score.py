@@ -23,6 +23,7 @@ from ..errors import BadArgument, EmptyData, NotFinite
 from ..families.censored import Censored
 from ..models.base import family_of
 from ..models.taylor import weighted
+from ..printable import encoded
 from ..protocols import (
     CountsBytes,
     averaging_of,
@@ -191,6 +192,7 @@ class Score:
         ]
         return f"{kind} {what} of {self.units}"
 
+    @encoded
     def __str__(self) -> str:
         noise = f", of which {_short(self.error / self.n)} is the model's own noise" if self.error else ""
         error = "" if math.isnan(self.standard_error) else f" ± {_short(self.standard_error)}"

@@ -38,6 +38,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective, priors
 from ..likelihood.weights.importance import FEW
 from ..models import Regression
 from ..models.formulas import regression
+from ..printable import encoded
 from ..solvers import Certificate, Newton, choose, iterate, optimise
 from ..types import Data, Plain, Settings
 
@@ -113,6 +114,7 @@ class DensityRatio:
         centre = float(share @ v)
         return centre, float(np.sqrt(np.square(share * (v - centre)).sum()))
 
+    @encoded
     def __str__(self) -> str:
         n = len(self.weights)
         return (
@@ -256,6 +258,7 @@ class TwoSample:
     reference: int
     new: int
 
+    @encoded
     def __str__(self) -> str:
         gain = f"{self.gain:.4f}".replace("-", "−")
         return (

@@ -26,7 +26,7 @@ import torch
 from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
-from ..printable import console
+from ..printable import console, encoded
 from ..protocols import Wraps
 from ..types import Data, Plain, Settings
 from .score import Score
@@ -81,6 +81,7 @@ class Surprise:
         )
         return float(1 - rank.mean() / (2 * len(self.reference)))
 
+    @encoded
     def __str__(self) -> str:
         own = console(width=110, no_color=True, highlight=False)
         with own.capture() as capture:

@@ -34,7 +34,7 @@ from ..errors import BadArgument, FlatDirection, NotConverged
 from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
-from ..printable import printable
+from ..printable import encoded, printable
 from ..solvers import quantile
 from ..solvers.boundary import FAR
 from ..solvers.loop import iterate
@@ -81,6 +81,7 @@ class Test:
     note: str = ""
     df_error: float | None = None
 
+    @encoded
     def __str__(self) -> str:
         p = f"p = {self.p_value:.4f}" if self.p_value >= 1e-4 else f"p = {self.p_value:.1e}"
         which = (

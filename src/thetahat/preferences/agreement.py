@@ -16,6 +16,7 @@ from ..evaluation.calibration import check, wilson
 from ..evaluation.calibration_error import CalibrationError, calibration_error
 from ..evaluation.new_data import source_like
 from ..evaluation.score import Score, score, spread
+from ..printable import encoded
 from ..protocols import HasModel
 from ..types import Data
 from .bradley_terry import BradleyTerry
@@ -53,6 +54,7 @@ class Judgement:
     score: Score
     calibration: CalibrationError
 
+    @encoded
     def __str__(self) -> str:
         c, error = self.calibration, self.score.standard_error
         known = "one group: no error is known" if math.isnan(error) else f"± {error:.4f}"

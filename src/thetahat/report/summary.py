@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..printable import everywhere
+from ..printable import encoded, everywhere
 from ..types import Plain, Settings
 from .cells import cells, heads
 from .facts import Block, Facts, Fold, Joint, Line, gather
@@ -62,6 +62,7 @@ class Summary:
     ):
         self.facts = gather(fit, level=level, covariance=covariance, by=by)
 
+    @encoded
     def __str__(self) -> str:
         return "\n".join("".join(text for text, _ in row).rstrip() for row in layout(self.facts))
 
@@ -199,10 +200,11 @@ class _Cells:
         self.widths = [
             max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)
         ]
-        room = width - 2 - sum(w + len(GAP) for w in self.widths)
-        names = [item.name for block in facts.blocks for item in block.items if not isinstance(item, Fold)]
         titles = [len(block.title) + len(block.note) + 2 for block in facts.blocks]
-        self.name = max(12, min(room, max([len(n) for n in names] + titles, default=12)))
+        widest = max([len(line.name) for line in lines] + titles, default=12)
+        taken = width - 2 - sum(self.widths)
+        self.gap = GAP if widest <= taken - len(GAP) * self.columns else GAP[1:]
+        self.name = max(12, min(taken - len(self.gap) * self.columns, widest))
         self.width = width
 
     def head(self, block: Block) -> Row:
@@ -210,7 +212,7 @@ class _Cells:
         note = f", {block.note}" if block.note and len(title) + len(block.note) + 4 <= self.name + 2 else ""
         columns = self.columns if block.tested else min(self.columns, 4)
         shown = "".join(
-            GAP + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False)
+            self.gap + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False)
         )
         return [(title, "block"), (note.ljust(self.name + 2 - len(title)), "dim"), (shown, "head")]
 
@@ -218,11 +220,15 @@ class _Cells:
         if isinstance(item, Fold):
             yield [("  " + _cut(str(item), self.width - 2), "")]
         elif isinstance(item, Joint):
-            yield [(f"  {_cut(item.name, self.name)} {item}", "dim")]
+            yield [(f"  {_cut(item.name, self.width - 3 - len(str(item)))} {item}", "dim")]
         else:
             numbers = cells(item)[: self.columns if tested else min(self.columns, 4)]
-            aligned = "".join(GAP + self._aligned(text, j) for j, text in enumerate(numbers))
-            yield [("  " + _cut(item.name, self.name).ljust(self.name), ""), (aligned, "")]
+            aligned = "".join(self.gap + self._aligned(text, j) for j, text in enumerate(numbers))
+            name = _cut(item.name, self.width - 2)
+            if len(name) > self.name:  # on a line of its own: neither a name nor a number is cut
+                yield [("  " + name, "")]
+                name = ""
+            yield [("  " + name.ljust(self.name), ""), (aligned, "")]
 
     def _aligned(self, text: str, j: int) -> str:
         left, right = self.parts[j]

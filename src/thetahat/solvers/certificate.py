@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from ..printable import printable
+from ..printable import encoded, printable
 from ..types import Settings
 
 STATUSES = {
@@ -85,6 +85,7 @@ class Certificate:
         to be one)."""
         return self.status in ANSWERS
 
+    @encoded
     def __str__(self) -> str:
         if self.status == "stochastic":
             return printable(f"stochastic: no certificate. {self.detail}".strip())
