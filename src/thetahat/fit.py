@@ -126,7 +126,9 @@ def fit(
         weighting.check(source, sum(p.numel() for p in built.parameters() if p.requires_grad))
     setting = get_robust(robust)
     if setting is not None and weighting is not None:
-        raise BadArgument("robust= gives every row its weight; a weighting besides cannot be had.")
+        raise BadArgument(
+            "robust= gives every row its weight, so weights= cannot be given too. Leave one of them out."
+        )
     term = LogLikelihood(built, source, weighting) if setting is None else setting.of(built, source)
     if setting is not None:
         call["robust"] = str(setting)

@@ -58,7 +58,7 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
         lacking = family.lacking(())
         if lacking is not None:
             raise BadArgument(
-                f"X and y have no place for what {family} needs besides: th.fit(formula, frame, …). It is "
+                f"X and y cannot carry what {family} needs besides: th.fit(formula, frame, …). It is "
                 f"{lacking}."
             )
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]

@@ -165,7 +165,7 @@ def test_what_a_map_cannot_take_is_named() -> None:
 def test_what_is_no_map_is_named() -> None:
     with pytest.raises(BadArgument, match="no map is given"):
         Transformed(ROWS)
-    with pytest.raises(BadArgument, match=r"'sqrt' is no map\. Accepted: 'log'"):
+    with pytest.raises(BadArgument, match=r"'sqrt' is not a map\. Accepted: 'log'"):
         Transformed(ROWS, "sqrt")
     with pytest.raises(BadArgument, match=r"columns=\(3,\) of observations of the shape \(40, 3\)"):
         Transformed(ROWS, maps.Log(columns=(3,)))

@@ -16,6 +16,7 @@ from tests.families.examples import EXAMPLES
 import thetahat as th
 from thetahat.data.expressions import check_expression
 from thetahat.errors import BadArgument, BadFormula, BadSave, DataError, FitError, NotWritten
+from thetahat.evaluation.new_data import aligned
 from thetahat.io import archive
 from thetahat.io.values import plain, rich
 
@@ -38,6 +39,11 @@ def frame():
     out["y"] = out["x"] + r.normal(size=n)
     out["weight"] = r.integers(1, 4, n).astype(float)
     return out
+
+
+def rows_of(fit, data):
+    """New rows, as the fit's model reads them."""
+    return aligned(fit.model, fit.source, data)[0]
 
 
 def same_bits(fit, again, new):
@@ -64,7 +70,9 @@ def same_bits(fit, again, new):
             assert np.array_equal(np.asarray(statistic(again)), expected, equal_nan=True)
     if new is not None:
         for one, other in zip(
-            fit.model.parameters_at(fit._rows(new)), again.model.parameters_at(again._rows(new)), strict=True
+            fit.model.parameters_at(rows_of(fit, new)),
+            again.model.parameters_at(rows_of(again, new)),
+            strict=True,
         ):
             assert torch.equal(one, other)
         asked = [
@@ -511,7 +519,7 @@ def test_a_truncated_a_foreign_and_a_missing_file_are_told_apart(tmp_path):
     content = path.read_bytes()
     for kept in (0, 4, 100, len(content) - 1):
         path.write_bytes(content[:kept])
-        with pytest.raises(BadSave, match=r"is no saved fit, or was cut short or damaged"):
+        with pytest.raises(BadSave, match=r"is not a saved fit, or was cut short or damaged"):
             th.load(path)
     path.write_bytes(content + b"\0")
     with pytest.raises(BadSave, match="cut short or damaged"):
@@ -621,7 +629,7 @@ def test_saving_overwrites_a_saved_fit_and_nothing_else(frame, tmp_path):
     fit = th.fit("y ~ x", frame)
     path = tmp_path / "claims.csv"
     path.write_text("x,y\n1,2\n")
-    with pytest.raises(BadArgument, match="exists and is no saved fit"):
+    with pytest.raises(BadArgument, match="exists and is not a saved fit"):
         fit.save(path)
     assert path.read_text() == "x,y\n1,2\n"
     fit.save(fit.save(tmp_path / "a.thetahat"))
@@ -651,10 +659,11 @@ def test_a_fit_is_read_by_another_process(frame, tmp_path):
     frame.head(5).drop(columns="cut").to_parquet(tmp_path / "new.parquet")
     code = (
         f"import thetahat as th; fit = th.load({str(path)!r}); "
-        f"print([v.hex() for v in fit.model.mean(fit._rows({str(tmp_path / 'new.parquet')!r})).tolist()])"
+        f"from thetahat.evaluation.new_data import aligned; "
+        f"print([v.hex() for v in fit.model.mean(aligned(fit.model, fit.source, {str(tmp_path / 'new.parquet')!r})[0]).tolist()])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == str([v.hex() for v in fit.model.mean(fit._rows(frame.head(5))).tolist()])
+    assert out.strip() == str([v.hex() for v in fit.model.mean(rows_of(fit, frame.head(5))).tolist()])
 
 
 def test_a_fit_of_adapters_holds_the_adapters_alone_and_asks_for_the_weights_that_they_adapt(tmp_path):

@@ -73,7 +73,7 @@ def test_pairs_that_cannot_be_used_name_their_line_and_field(tmp_path: Path) -> 
     refused(DataError, "share no prompt", {"chosen": "a", "rejected": "b"})
     refused(UnknownColumn, "token ids and lacks the field 'prompt'", {"chosen": [1, 2], "rejected": [1, 3]})
     refused(EmptyData, "no pairs", "")
-    with pytest.raises(MalformedFile, match="no file"):
+    with pytest.raises(MalformedFile, match="not a file"):
         Pairs(tmp_path / "none.jsonl")
     cut = written(tmp_path / "cut.jsonl.gz", *[ROW] * 99)
     cut.write_bytes(cut.read_bytes()[:-12])
@@ -96,7 +96,7 @@ def test_a_split_keeps_the_pairs_of_a_prompt_together() -> None:
     assert len(left) + len(aside) == 40
     assert aside.groups == 2
     assert not {p.prompt for p in left} & {p.prompt for p in aside}
-    with pytest.raises(BadArgument, match="puts aside 0"):
+    with pytest.raises(BadArgument, match="holds out 0"):
         pairs.split(0.01)
 
 

@@ -114,7 +114,7 @@ def test_what_has_no_ratings_is_refused():
     fit = th.fit("y ~ x", {"y": [1.0, 2.0, 2.5], "x": [0.0, 1.0, 2.0]})
     with pytest.raises(BadArgument, match="not a table of rated items"):
         th.preferences.ratings(fit)
-    with pytest.raises(BadArgument, match="no linear reward"):
+    with pytest.raises(BadArgument, match="not a linear reward"):
         th.preferences.rewards(fit, [[1.0]])
     pairs = Preferences([[1.0], [0.0], [2.0]], [[0.0], [1.0], [0.0]])
     with pytest.raises(BadArgument, match=r"shape \(1, 2\)\. Accepted: \(n, 1\)"):

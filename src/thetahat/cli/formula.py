@@ -90,7 +90,7 @@ def _prior(text: str) -> Any:
         try:
             settings[key if equals else "scale"] = float(value if equals else key)
         except ValueError as error:
-            raise BadArgument(f"--prior {text!r}: {part!r} is no number. {accepted}") from error
+            raise BadArgument(f"--prior {text!r}: {part!r} is not a number. {accepted}") from error
     wrong = [key for key in settings if key not in inspect.signature(known[name]).parameters]
     if wrong:
         raise BadArgument(f"--prior {text!r}: {name} has no {wrong[0]!r}. {accepted}")

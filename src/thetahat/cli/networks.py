@@ -162,9 +162,7 @@ class Classifier(OfImages):
         rows = self._joined(x, y)
         distinct, most = len(y.unique()), int(y.max())
         if distinct < 2:
-            raise BadArgument(
-                f"{self.labels} holds one class only, {most}: there is nothing to be told apart."
-            )
+            raise BadArgument(f"{self.labels} holds one class only, {most}: a classifier needs two or more.")
         if distinct == most and int(y.min()) == 1:
             raise BadArgument(
                 f"{self.labels} holds the classes 1 … {most}, and no 0. Number them from 0: labels − 1."

@@ -61,7 +61,7 @@ def _drawn(command: Sample, screen: Screen) -> int:
         may_write(command.out, [command.fit], (".txt",), new=True)
         if not command.prompt:
             raise BadArgument(
-                "--prompt is empty. Give a character at least, that a language model can go on from."
+                "--prompt is empty. Give a character at least, for the language model to continue."
             )
         try:
             begun = tokenizer.encode(command.prompt)

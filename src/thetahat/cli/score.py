@@ -61,7 +61,7 @@ def compare(command: Compare, screen: Screen) -> int:
     stems = [path.name.removesuffix(".thetahat") for path in command.fits]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in command.fits]
     if len(set(names)) < len(names):
-        raise BadArgument(f"a fit stands twice: {', '.join(names)}.")
+        raise BadArgument(f"a fit is given twice: {', '.join(names)}.")
     with screen.busy("scoring"):
         fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
         found = compared(fits, Frame(command.data))

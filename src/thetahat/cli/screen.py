@@ -17,9 +17,6 @@ from ..types import Plain, Settings
 
 DATA = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 
-# what messages advise, as it is written here
-_OPTIONS = {"prior=th.priors.Normal(2.5)": "--prior normal:2.5", 'on_failure="return"': "--on-failure return"}
-
 
 class Screen:
     """stdout for what was found, stderr for progress and errors; with --json one document on stdout."""
@@ -55,11 +52,6 @@ class Screen:
 
     def fail(self, error: ThetahatError) -> None:
         message = str(error)
-        for in_python, here in _OPTIONS.items():
-            message = message.replace(
-                in_python,
-                here.replace("normal:", "") if self.command.startswith("thetahat fit reward") else here,
-            )
         with suppress(OSError):
             self.err.print(
                 f"{type(error).__name__}: {message}",

@@ -88,11 +88,11 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
         raise BadSave(f"{folder} is the run of a {about['system']!r}, which this library does not know.")
     if not path.exists():
         more = (
-            "the call that began it goes on with it."
+            "run the same call to continue it."
             if of_python
             else f"thetahat fit {about['system']} … --run {folder} --resume."
         )
-        raise BadSave(f"{folder} has not ended. To go on: {more}")
+        raise BadSave(f"{folder} has not ended. To continue it: {more}")
     if of_python:
         fit = load(path, data)
         source: SourceLike = fit.source

@@ -27,7 +27,7 @@ def train(command: System, screen: Screen) -> int:
             else "--resume needs --run FOLDER."
         )
     if begun and not command.resume:
-        raise BadArgument(f"{folder} is a run already. Give --resume to go on with it, or another --run.")
+        raise BadArgument(f"{folder} is a run already. Give --resume to continue it, or another --run.")
     if begun:
         command.continues(folder, read(folder)["about"])
     with screen.busy("reading"):

@@ -68,7 +68,7 @@ class Frame:
         if self.pandas is not None:
             twice = self.pandas.columns[self.pandas.columns.duplicated()]
             if len(twice):
-                raise DataError(f"the column {twice[0]!r} stands twice in the data. Rename one of them.")
+                raise DataError(f"the column {twice[0]!r} appears twice in the data. Rename one of them.")
             self._columns, self._size = tuple(str(c) for c in self.pandas.columns), len(self.pandas)
             repeated = pd.Index(self._columns)[pd.Index(self._columns).duplicated()]
             if len(repeated):

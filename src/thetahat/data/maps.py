@@ -257,7 +257,7 @@ def named(maps: Sequence[str | Map]) -> tuple[Map, ...]:
     for each in maps:
         if not isinstance(each, Map) and each not in NAMED:
             raise BadArgument(
-                f"{each!r} is no map. Accepted: {', '.join(map(repr, NAMED))}, or a map such as "
+                f"{each!r} is not a map. Accepted: {', '.join(map(repr, NAMED))}, or a map such as "
                 "th.data.maps.Log()."
             )
     return tuple(each if isinstance(each, Map) else NAMED[each]() for each in maps)

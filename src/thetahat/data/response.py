@@ -185,7 +185,7 @@ def read_response(left: Left, rows: Selection, family: Family) -> Response:
             raise OutOfSupport(
                 f"the response {plain!r} is {value!r} in row {row}, and a number elsewhere ({len(words)} of "
                 f"its {len(levels)} values are "
-                "words). Mend those rows, or leave them empty: empty ones are dropped and counted."
+                "words). Correct those rows, or leave them empty: empty ones are dropped and counted."
             )
         some = ", ".join(map(repr, levels[:6])) + (" …" if len(levels) > 6 else "")
         remedy = (

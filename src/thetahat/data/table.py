@@ -395,8 +395,7 @@ def numeric_tensors(
             )
         if is_categorical(block[name], name):
             raise WrongType(
-                f"column {name!r} holds text, and a model of one's own reads numbers. Encode it, or leave it "
-                "out."
+                f"column {name!r} holds text, and your own model reads numbers. Encode it, or leave it out."
             )
         values = numeric_column(block, name)
         out[name] = torch.from_numpy(

@@ -41,7 +41,7 @@ class Transformed:
     OutOfSupport
         the first row, and its column, that a map cannot take
     NotFinite, DataError
-        a value that is no number; a column without a scale
+        a value that is not a number; a column without a scale
     BadArgument
         no map, or an unknown one
 

@@ -103,7 +103,7 @@ def model_and_source(q: Distribution, data: Data) -> tuple[ModelLike, Source]:
     )
     if not is_distribution(q):
         raise BadArgument(
-            f"a {type(q).__name__} is no distribution. Accepted: (family, parameters), a fit, a model."
+            f"a {type(q).__name__} is not a distribution. Accepted: (family, parameters), a fit, a model."
         )
     return (_Given(*_named(q)) if isinstance(q, tuple) else q), source
 
@@ -206,7 +206,7 @@ def expected(
     for each in (p, q):
         if each is not None and not is_distribution(each):
             raise BadArgument(
-                f"a {type(each).__name__} is no distribution. Accepted: (family, parameters), a fit, a model."
+                f"a {type(each).__name__} is not a distribution. Accepted: (family, parameters), a fit, a model."
             )
     first, second = _rows(p, data), None if q is None else _rows(q, data)
     measures = {_measure(each) for each in (p, q) if each is not None}
@@ -219,7 +219,7 @@ def expected(
     family, values, extras = first
     if isinstance(family, Censored):
         raise BadArgument(
-            f"{family} says how a row was seen besides what y is: take the divergence of {family.family}."
+            f"{family} also says how each row was observed: take the divergence of {family.family}."
         )
     if second is not None and len(second[1][0]) != len(values[0]):
         n = max(len(values[0]), len(second[1][0]))

@@ -132,7 +132,7 @@ def lack_of_fit(model: ModelLike, source: Source) -> LackOfFit:
     size = source.size
     if size is None or size > MOST:
         raise BadArgument(
-            f"the source has {'no end' if size is None else f'{size:,} rows'}: an excess is told of up to "
+            f"the source has {'no end' if size is None else f'{size:,} rows'}: it is computed for at most "
             f"{MOST:,}."
         )
     if kind_of(model) != "exact" or is_padded(source):

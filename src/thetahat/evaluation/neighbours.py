@@ -42,7 +42,7 @@ def columns(x: np.ndarray, what: str) -> np.ndarray:
     Raises
     ------
     NotFinite, BadArgument
-        a value that is no number; values that repeat; too many columns; too few rows
+        a value that is not a number; values that repeat; too many columns; too few rows
     """
     x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     n, d = x.shape

@@ -72,7 +72,7 @@ class Choice:
     def scale(self) -> float:
         """Of the first of the chosen priors."""
         if not self.prior:
-            raise BadArgument("the chosen candidate is no prior at all: it has no scale.")
+            raise BadArgument("the chosen candidate is not a prior at all: it has no scale.")
         return self.prior[0].scale
 
     @encoded

@@ -181,7 +181,7 @@ def density_ratio(
         kind = NoMaximum if certificate.status == "no maximum" else NotConverged
         why = certificate.detail or str(certificate)
         raise kind(
-            f"the new rows can be told from the reference rows too well for a density ratio: {why}",
+            f"the new rows are too easily distinguished from the reference rows for a density ratio: {why}",
             certificate,
         )
     model = objective.model

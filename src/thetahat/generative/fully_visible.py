@@ -24,7 +24,7 @@ class FullyVisible(Model):
     GPT; with a network that reads nothing the pixels are independent.
 
     Before the first batch the network is tried, with weights drawn at random: if its output for some pixel
-    changes with that pixel or a later one, what it says is no probability, and it is refused.
+    changes with that pixel or a later one, what it says is not a probability, and it is refused.
 
     Parameters
     ----------

@@ -256,7 +256,7 @@ def _picture(path: Path) -> np.ndarray:
                 image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
             )
     except (UnidentifiedImageError, OSError) as error:
-        raise MalformedFile(f"{path} is no picture that can be read: {error}") from error
+        raise MalformedFile(f"{path} is not a picture that can be read: {error}") from error
     return array if array.ndim == 2 else array.transpose(2, 0, 1)
 
 

@@ -113,7 +113,7 @@ class UNet(nn.Module):
     def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.dimensions:
             raise BadArgument(
-                f"z has the shape {tuple(z.shape)}, and the network was told of images of {self.dimensions} "
+                f"z has the shape {tuple(z.shape)}, and the network was made for images of {self.dimensions} "
                 "pixels."
             )
         n, e = len(z), self.level(log_snr)

@@ -71,7 +71,7 @@ def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> floa
         )
     if any(t.weights is not None or t.robust is not None for t in objective.terms):
         raise BadArgument(
-            "the terms are weighted by a function, or robust, so that the objective is no log-probability of "
+            "the terms are weighted by a function, or robust, so that the objective is not a log-probability of "
             "data: it has no evidence."
         )
     missing = unheld(objective)

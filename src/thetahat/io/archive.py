@@ -46,7 +46,7 @@ def write(path: Path, content: Named, tensors: Mapping[str, Tensor], library: st
     path = usable(path)
     if path.exists() and not is_ours(path):
         raise BadArgument(
-            f"{path} exists and is no saved fit: it is not overwritten. Give another path, or remove it."
+            f"{path} exists and is not a saved fit: it is not overwritten. Give another path, or remove it."
         )
     whole = {"checksum": _ZERO, "version": VERSION, "library": library, "fit": content}
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -82,10 +82,10 @@ def read(path: Path, library: str) -> tuple[Settings, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
     except Exception as error:  # safetensors' own errors have no common public base
         raise BadSave(
-            f"{path} is no saved fit, or was cut short or damaged ({error}). Fetch the file again, or save "
+            f"{path} is not a saved fit, or was cut short or damaged ({error}). Fetch the file again, or save "
             "the fit again."
         ) from error
     if FORMAT not in metadata:

@@ -284,7 +284,7 @@ def _levels(levels: Sequence[Level]) -> Levels:
     if not isinstance(levels, list) or any(
         isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels
     ):
-        raise BadSave(f"the file holds {str(levels)[:60]!r} in the place of levels.")
+        raise BadSave(f"the file holds {str(levels)[:60]!r} instead of levels.")
     if len(set(levels)) < len(levels):
         raise BadSave(f"the file holds a level twice among {str(levels)[:60]}.")
     return tuple(levels)

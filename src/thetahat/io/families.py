@@ -119,6 +119,6 @@ def from_config(config: Settings) -> Family:
     'Bernoulli(link=probit)'
     """
     if not isinstance(config, dict) or "family" not in config:
-        raise BadArgument(f"{config!r} is no saved family.")
+        raise BadArgument(f"{config!r} is not a saved family.")
     family: Family = _build(config, "family", NAMES)
     return family

@@ -65,7 +65,7 @@ def load(path: str | Path, data: Data = None, *, model: ModelLike = None) -> Fit
     about = runs.read(path)
     if not (path / runs.FIT).exists():
         raise BadSave(
-            f"{path} has not ended: the call that began it goes on with it. Its checkpoint is no fit yet."
+            f"{path} has not ended: run the same call to continue it. Its checkpoint is not a fit yet."
         )
     if about["about"].get("system") is None:
         out: Fit = _with(load_file(path / runs.FIT, data, model=model), settings=about["run"])

@@ -183,7 +183,7 @@ def _rich(config: Named, made: list[Plain]) -> Plain:
     if "of" in config:
         kind = KINDS[config["of"]]
         if issubclass(kind, nn.Module):
-            raise BadSave(f"the file holds a {config['of']!r} in the place of a setting.")
+            raise BadSave(f"the file holds a {config['of']!r} instead of a setting.")
         return kind(**{name: _rich(v, made) for name, v in config["settings"].items()})
     return rich(config["value"])
 

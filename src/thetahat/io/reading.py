@@ -309,7 +309,7 @@ def _term(config: Settings, models: list[ModelLike], path: Path) -> tuple[LogLik
     source = Forgotten(memory) if table is None else ForgottenTable(memory, table.encoder, table.family)
     name = config["weights"]
     if not (name is None or isinstance(name, str)):
-        raise BadSave(f"the file holds {str(name)[:60]!r} in the place of a weighting's name.")
+        raise BadSave(f"the file holds {str(name)[:60]!r} instead of a weighting's name.")
     weights = None if name is None else ForgottenWeights(memory, name)
     robust = _robust(config["robust"])
     return LogLikelihood(model, source, weights) if robust is None else robust.of(model, source), memory
@@ -378,7 +378,7 @@ def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | Non
         or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
     )
     if kind not in KINDS or not named:
-        raise BadSave(f"the file holds {str(chosen)[:60]} in the place of a kind of covariance.")
+        raise BadSave(f"the file holds {str(chosen)[:60]} instead of a kind of covariance.")
     return kind, by
 
 
@@ -425,7 +425,7 @@ class _Call:
 
 def _call(call: Plain) -> Settings:
     if not isinstance(call, dict) or not all(isinstance(name, str) for name in call):
-        raise BadSave(f"the file holds {str(call)[:60]!r} in the place of the call.")
+        raise BadSave(f"the file holds {str(call)[:60]!r} instead of the call.")
     checked(_Call, {name: value for name, value in call.items() if name in _Call.__dataclass_fields__})
     return call
 

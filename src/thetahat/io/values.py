@@ -100,7 +100,7 @@ def rich(value: Plain) -> Plain:
         return _read(value)
     except (KeyError, TypeError, ValueError) as error:
         raise BadSave(
-            f"the file holds {str(value)[:80]!r}, which is no value that this library writes: {error}."
+            f"the file holds {str(value)[:80]!r}, which is not a value that this library writes: {error}."
         ) from error
 
 

@@ -192,7 +192,7 @@ class Autoregressive(Model):
             raise ModelError(
                 f"the network sees the future: its output at position {found[0]}, which is to predict token "
                 f"{found[0] + 1}, changes with the token "
-                f"at position {found[1]} or a later one, so that Π p(x_t | x_<t) is no probability. "
+                f"at position {found[1]} or a later one, so that Π p(x_t | x_<t) is not a probability. "
                 "Accepted: a network whose output at t depends "
                 "on the tokens up to t alone (a causal mask)."
             )

@@ -417,7 +417,7 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
             f"{str(file)!r} is no UTF-8 text: byte {content[error.start]:#04x} at {error.start}."
         ) from error
     if "\0" in text:
-        raise MalformedFile(f"{str(file)!r} is no text but binary: it has a zero byte at {content.index(0)}.")
+        raise MalformedFile(f"{str(file)!r} is binary, not text: it has a zero byte at {content.index(0)}.")
     if file.suffix != ".jsonl":
         yield file.name, text
         return

@@ -374,7 +374,7 @@ class BradleyTerry(Model):
         why = (
             f"the likelihood has no maximum: {self._listed(them)} never {verb}, so that a rating ever "
             f"{'larger' if best else 'smaller'} makes "
-            "the data more probable. Put a prior on the ratings (prior=th.priors.Normal(2.5)), or leave "
+            "the data more probable. Put a prior on the ratings (prior=th.priors.Normal(2.5), --prior 2.5), or leave "
             f"{'them' if several else 'it'} out."
         )
         return self._direction(them, 1.0 if best else -1.0), why
@@ -392,7 +392,10 @@ class BradleyTerry(Model):
         return ", ".join(names[:6]) + (f", … ({len(names)} items)" if len(names) > 6 else "")
 
 
-_UNHELD = "ratings are known up to a constant alone. Fix the first (reference=True), or give a prior on all (prior=th.priors.Normal(2.5))."
+_UNHELD = (
+    "ratings are known up to a constant alone. Fix the first (reference=True), or give a prior on all "
+    "(prior=th.priors.Normal(2.5), --prior 2.5)."
+)
 
 
 def _one_each(r: Tensor, n: int) -> Tensor:

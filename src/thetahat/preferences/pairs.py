@@ -120,8 +120,8 @@ class Pairs(Sequence[Pair]):
         many = round(fraction * G) if 0 < fraction < 1 else 0
         if not 0 < many < G:
             raise BadArgument(
-                f"fraction={fraction:g} of {G} prompts puts aside {many}. Accepted: in (0, 1), some on "
-                "either side."
+                f"fraction={fraction:g} of {G} prompts holds out {many}. Accepted: a fraction in (0, 1) that leaves "
+                "prompts on either side."
             )
         aside = set(torch.randperm(G, generator=torch.Generator().manual_seed(seed))[:many].tolist())
         return tuple(
@@ -198,7 +198,7 @@ def _rows(data: Data) -> Iterator[tuple[str, Named]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, Named]]:
     if not path.is_file():
-        raise MalformedFile(f"{str(path)!r} is no file.")
+        raise MalformedFile(f"{str(path)!r} is not a file.")
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8")

@@ -169,7 +169,7 @@ def rewards(
     objective, theta, model = fit.objective, fit.theta, fit.model
     if not isinstance(model, BradleyTerry) or model.features is None:
         raise BadArgument(
-            f"a {type(model).__name__} is no linear reward. Accepted: BradleyTerry(features=…)."
+            f"a {type(model).__name__} is not a linear reward. Accepted: BradleyTerry(features=…)."
         )
     x = torch.as_tensor(features, dtype=torch.float64)
     x = x if against is None else x - torch.as_tensor(against, dtype=torch.float64)

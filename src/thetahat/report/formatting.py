@@ -236,8 +236,9 @@ def advice(certificate: Certificate) -> str:
     return {
         "boundary": "Report the simpler model, or test for it with the boundary's own reference distribution.",
         "stationary point": "Start from another θ, drop parameters that the data cannot tell apart, or put a prior on them.",
-        "flat direction": f"Drop {those}, or put a prior on it (prior=th.priors.Normal(2.5)).",
-        "no maximum": f"Put a prior on the coefficients (prior=th.priors.Normal(2.5)), drop {those}, or merge levels that hold one outcome only.",
+        "flat direction": f"Drop {those}, or put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5).",
+        "no maximum": "Put a prior on the coefficients (prior=th.priors.Normal(2.5), --prior normal:2.5), "
+        f"drop {those}, or merge levels that hold one outcome only.",
         "not converged": "Look at the trace, rescale columns of very different size, allow more steps (solver=th.Newton(steps=…)), "
         "or start elsewhere.",
         "stochastic": "Look at the trend: if the last held-out value is the best, more steps may still gain; if it is not, stop earlier."
@@ -253,7 +254,7 @@ def explained(certificate: Certificate, most: int = 8) -> list[str]:
     Examples
     --------
     >>> explained(Certificate("flat direction", directions=({"x": 1.0, "z": -1.0},)))
-    ['Direction: 1·x − 1·z.', 'Drop x or z, or put a prior on it (prior=th.priors.Normal(2.5)).']
+    ['Direction: 1·x − 1·z.', 'Drop x or z, or put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5).']
     """
     c = certificate
     out = [minuses(c.detail[:1].upper() + c.detail[1:])] if c.detail else []

@@ -195,7 +195,7 @@ def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
             "standard errors there are beyond all "
             "bounds. Hold a parameter that takes part in it (name=value), choose a simpler model, or put a "
             "prior on it "
-            "(prior=th.priors.Normal(2.5))."
+            "(prior=th.priors.Normal(2.5), --prior normal:2.5)."
         )
         return replace(
             certificate, status="not converged", detail=detail, concave=False, nats=None, standard_errors=None

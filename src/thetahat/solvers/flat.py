@@ -145,7 +145,7 @@ def flat_certificate(flat: list[dict[str, float]], certificate: Certificate) -> 
     drop = ", ".join(list(dict.fromkeys(last))[:8]) + (" …" if len(set(last)) > 8 else "")
     detail = (
         f"the data cannot tell some coefficients apart: the likelihood is constant along {shown}. "
-        f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5))."
+        f"Drop {drop}, or put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5)."
     )
     size = certificate.size or 0
     return replace(

@@ -130,7 +130,7 @@ class LBFGS:
             detail = (
                 "The gradient vanishes; whether this is a maximum the information would tell, and that of "
                 f"{objective.size:,} parameters is "
-                "not summed. A prior (prior=th.priors.Normal(2.5)), another family or fewer columns make it "
+                "not summed. A prior (prior=th.priors.Normal(2.5), --prior normal:2.5), another family or fewer columns make it "
                 "smaller or log-concave."
             )
         return Certificate(status="stationary point", detail=detail, **known)

@@ -114,8 +114,8 @@ def separated(
     detail = (
         f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction "
         "makes the data more probable. "
-        f"Put a prior on it (prior=th.priors.Normal(2.5)), {drop}, "
-        'or ask for the limit (on_failure="return") and read fit.certificate.'
+        f"Put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5), {drop}, "
+        'or ask for the limit (on_failure="return", --on-failure return) and read fit.certificate.'
     )
     return replace(
         certificate,
@@ -165,7 +165,7 @@ def unbounded(direction: dict[str, float], grows: float, certificate: Certificat
         "direction). "
         "A parameter runs to the end of its range: hold it (name=value), choose the simpler model, or put a "
         "prior on it "
-        "(prior=th.priors.Normal(2.5))."
+        "(prior=th.priors.Normal(2.5), --prior normal:2.5)."
     )
     return replace(
         certificate,

@@ -515,7 +515,7 @@ class Stochastic:
     def _held_out_failure(
         self, state: State, term: LogLikelihood, source: Source | Batch, mean: float
     ) -> Failure | None:
-        """Why the mean over held-out rows is no number; or which of them are impossible, whatever θ. None:
+        """Why the mean over held-out rows is not a number; or which of them are impossible, whatever θ. None:
         −∞ is the model's own verdict."""
         engine, head = state.work.engine, f"held-out data after {state.step} step{'s' * (state.step != 1)}: "
         of, passed = (term.source, Tensors(source)) if isinstance(source, Batch) else (source, source)
