@@ -25,7 +25,11 @@ import thetahat as th
 from thetahat.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "examples.md"),
+]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
 ROUNDING = re.compile(r"\d(\.\d+)?e[-−](0[6-9]|[1-9]\d+)")
 LOOSE = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from thetahat.tour.shift import SYSTEMS
+from thetahat.tour import SYSTEMS
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["covariate shift", "least divergence"])
 def test_a_row_agrees_with_what_is_known(name):
     row = SYSTEMS[name](True)
     assert row.system == name

@@ -85,7 +85,7 @@ def tour(command: Tour, screen: Screen) -> int:
     if command.html is not None:
         from ..tour import page
 
-        page.write(done, command.html)
+        page.write(done, command.html, systems.compared(done))
         screen.note(f"wrote {command.html}")
     return 1 if any(row.agrees is False for row in done) else 0
 

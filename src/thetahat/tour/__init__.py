@@ -12,31 +12,59 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MissingExtra
+from ..evaluation.compare import Comparison, compare
 from ..report.formatting import minuses
-from . import alignment, digits, networks, page, preferences, priors, returns, robust, shift, tables
+from . import page
+from .examples import example
 from .row import Row
 
+
+def _of(file: str) -> Callable[[bool], Row]:
+    """A system, by the name of its file in `examples/`."""
+
+    def run(quick: bool) -> Row:
+        row: Row = example(file).run(quick)
+        return row
+
+    return run
+
+
 SYSTEMS: dict[str, Callable[[bool], Row]] = {
-    "linear regression": tables.linear,
-    "logistic regression": tables.logistic,
-    "Poisson, with an offset": tables.poisson,
-    "negative binomial": tables.negative_binomial,
-    "robust regression": tables.student,
-    "a likelihood of one's own": tables.custom,
-    "Bradley–Terry ratings": tables.preferences,
-    "mixture, by EM": tables.mixture,
-    **priors.SYSTEMS,
-    **robust.SYSTEMS,
-    **shift.SYSTEMS,
-    **preferences.SYSTEMS,
-    "network classifier": networks.classifier,
-    "GPT": networks.gpt,
-    "REINFORCE": networks.reinforce,
-    "PPO, with a value function": networks.ppo,
-    **returns.SYSTEMS,
-    **alignment.SYSTEMS,
-    **digits.SYSTEMS,
+    "linear regression": _of("linear_regression"),
+    "logistic regression": _of("logistic_regression"),
+    "Poisson, with an offset": _of("poisson_regression"),
+    "negative binomial": _of("negative_binomial"),
+    "robust regression": _of("student_t_regression"),
+    "a likelihood of one's own": _of("own_likelihood"),
+    "Bradley–Terry ratings": _of("ratings"),
+    "mixture, by EM": _of("mixture"),
+    "lasso": _of("lasso"),
+    "ridge, by the evidence": _of("ridge_evidence"),
+    "robust line, by density power": _of("density_power"),
+    "trimmed likelihood": _of("trimmed_likelihood"),
+    "covariate shift": _of("covariate_shift"),
+    "least divergence": _of("least_divergence"),
+    "preferences with ties": _of("ratings_with_ties"),
+    "network classifier": _of("classifier"),
+    "GPT": _of("gpt"),
+    "REINFORCE": _of("reinforce"),
+    "PPO, with a value function": _of("ppo"),
+    "C51": _of("c51"),
+    "RLHF, by RLOO": _of("rlhf"),
+    "DPO": _of("dpo"),
+    "regressions, pixel by pixel": _of("digits_regressions"),
+    "mixture of images": _of("digits_mixture"),
+    "flow": _of("digits_flow"),
+    "VAE": _of("digits_vae"),
+    "diffusion": _of("digits_diffusion"),
+    "transformer, pixel by pixel": _of("digits_transformer"),
 }
+
+
+def compared(done: Iterable[Row]) -> Comparison | None:
+    """The table of those that were scored on the same images; None of fewer than two."""
+    scores = {row.system: row.score for row in done if row.score is not None}
+    return compare(scores) if len(scores) > 1 else None
 
 
 def rows(quick: bool = False, *, begin: Callable[[str], None] | None = None) -> Iterator[Row]:
@@ -94,14 +122,14 @@ def show(quick: bool = False, console: Console | None = None) -> list[Row]:
             done.append(row)
             bar.advance(task)
     console.print(render(done))
-    comparison = digits.compared(done)
+    comparison = compared(done)
     if comparison is not None:
         console.print("\n[bold]The same held-out digits, one scale[/]")
         console.print(comparison)
     return done
 
 
-__all__ = ["SYSTEMS", "Row", "digits", "networks", "page", "render", "rows", "show", "tables"]
+__all__ = ["SYSTEMS", "Row", "compared", "example", "page", "render", "rows", "show"]
 
 
 def _plain(text: str) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 import altair as alt
 from markupsafe import Markup
 
+from ..evaluation.compare import Comparison
 from ..report.html import PALETTE, environment, svg, versions, written
 from ..report.pictures import grid
-from . import digits
+from .examples import example
 from .row import Row
 
 
-def write(done: Sequence[Row], path: str | Path) -> Path:
+def write(done: Sequence[Row], path: str | Path, comparison: Comparison | None = None) -> Path:
     """The rows, the comparison of the images' models, and draws from them, in one file, whole or not at all.
 
     Raises
@@ -23,10 +24,10 @@ def write(done: Sequence[Row], path: str | Path) -> Path:
     BadArgument
         the folder does not exist, or the path is one
     """
-    comparison = digits.compared(done)
     pictures: dict[str, Markup] = {}
     drawn = [row for row in done if row.drawn is not None]
     if drawn:
+        digits = example("digits")
         first = digits.images()[1].whole["y"][: len(drawn[0].drawn)]
         for k, (name, images) in enumerate(
             [("held out", first), *((row.system, row.drawn) for row in drawn)]

@@ -63,6 +63,18 @@ class Row:
             return ""
         return minuses(f"{self.before:.5g} → {self.after:.5g}")
 
+    def __str__(self) -> str:
+        mark = {True: "agrees: ", False: "DIFFERS: ", None: ""}[self.agrees]
+        change = f"{self.change} {self.kind}" if self.change else ""
+        lines = [
+            f"{self.system}: {self.data}",
+            f"maximise {self.maximised}",
+            change,
+            self.certificate,
+            mark + self.truth,
+        ]
+        return "\n".join(line for line in lines if line)
+
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""
         known = {name: value for name, value in fields_of(self).items() if name not in ("score", "drawn")}

@@ -1,23 +1,14 @@
-"""The distribution of the return: of a small process where it is known exactly, found by playing it."""
+"""C51: maximise Σ_i Σ_k m_ik log p_k(s_i, a_i),  m = Bellman's right-hand side."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from ..data import FiniteMDP
-from ..data.finite import Mass
-from ..fit import fit
-from ..rl.replay import Replay
-from ..rl.return_distribution import C51
-from ..solvers import Stochastic
-from .row import Row
+import thetahat as th
+from thetahat.tour.row import Row
 
-# Two roads: one pays 3 and, one time in ten, costs 10; the other pays 1. Both lead to a place where each
-# round pays 1 and ends with ½.
-ROADS = FiniteMDP(
+ROADS = th.data.FiniteMDP(
     [
         [[(0.9, 3.0, 1), (0.1, -10.0, 1)], [(1.0, 1.0, 1)]],
         [[(0.5, 1.0, 1), (0.5, 1.0, None)], [(1.0, 0.0, None)]],
@@ -26,15 +17,15 @@ ROADS = FiniteMDP(
 )
 
 
-def c51(quick: bool) -> Row:
+def run(quick: bool = False) -> Row:
     """C51 on a replay of the process, and its distance from the exact distribution under the best policy."""
     low, high, K = -10.0, 14.0, 25  # whole numbers: every return lies on an atom
     table = nn.Embedding(2, 2 * K)
     nn.init.zeros_(table.weight)
-    model = C51(table, low, high, K)
+    model = th.rl.C51(table, low, high, K)
     known = ROADS.returns([[1, 0], [1, 0]])  # the best policy in the mean, by hand
     before = _distance(model, known)
-    replay = Replay(
+    replay = th.rl.Replay(
         ROADS,
         64,
         learning_starts=2000,
@@ -44,8 +35,8 @@ def c51(quick: bool) -> Row:
         target_update_interval=10,
         exploration=(1.0, 1.0, 0),
     )
-    solver = Stochastic(steps=150 if quick else 400, learning_rate=0.3, lr_schedule="linear")
-    after = _distance(fit(model, replay, solver=solver).model, known)
+    solver = th.Stochastic(steps=150 if quick else 400, learning_rate=0.3, lr_schedule="linear")
+    after = _distance(th.fit(model, replay, solver=solver).model, known)
     return Row(
         "C51",
         "two roads, played at random",
@@ -59,7 +50,7 @@ def c51(quick: bool) -> Row:
     )
 
 
-def _distance(model: C51, known: list[list[Mass]]) -> float:
+def _distance(model: th.rl.C51, known: list[list[th.data.finite.Mass]]) -> float:
     from scipy.stats import wasserstein_distance
 
     values, mass = (each.detach().double().numpy() for each in model.distribution(torch.arange(len(known))))
@@ -70,4 +61,5 @@ def _distance(model: C51, known: list[list[Mass]]) -> float:
     )
 
 
-SYSTEMS: dict[str, Callable[[bool], Row]] = {"C51": c51}
+if __name__ == "__main__":
+    print(run())
