@@ -14,7 +14,8 @@ from torch import nn
 import thetahat as th
 from thetahat.data import Batch, Tensors
 from thetahat.errors import BadArgument, EmptyData, NotFinite
-from thetahat.evaluation.score import Score, score, spread
+from thetahat.evaluation.score import Score, score
+from thetahat.likelihood.total import spread
 from thetahat.models import Conditional
 
 from .models import Given, Noisy, Read, people, values

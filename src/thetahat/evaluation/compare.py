@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, IncomparableScores
+from ..likelihood.total import spread
 from ..models.taylor import weighted
 from ..printable import console, encoded, printable
 from ..protocols import Scored
 from ..types import Data, Named, Plain, Settings
-from .score import Score, spread
+from .score import Score
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from ..inference.evidence import evidence, unheld
 from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
+from ..likelihood.total import spread
 from ..printable import encoded, printable
 from ..protocols import log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
 from ..types import Plain, fields_of
-from .score import score, spread
+from .score import score
 
 BY = ("held out", "one standard error", "evidence")
 

@@ -12,9 +12,9 @@ from torch.nn.functional import logsigmoid
 
 from . import links
 from .base import Derivatives, Family, Parameter, units, weighted_mean, weighted_variance
-from .incomplete import LOG_ROOT_2PI, log_betainc, stirling, stirling_jets
+from .incomplete import log_betainc, stirling, stirling_jets
 from .ranges import positive, unit
-from .special import invert_cdf, log_gamma_sample
+from .special import LOG_ROOT_2PI, invert_cdf, log_gamma_sample
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from .base import (
     weighted_mean,
     weighted_variance,
 )
-from .incomplete import LOG_ROOT_2PI, log_gammainc, stirling, stirling_jets
+from .incomplete import log_gammainc, stirling, stirling_jets
 from .links import Log
 from .ranges import positive
-from .special import invert_cdf, log1mexp, log_gamma_sample
+from .special import LOG_ROOT_2PI, invert_cdf, log1mexp, log_gamma_sample
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .special import log1mexp, polynomial
+from .special import LOG_ROOT_2PI, STIRLING, log1mexp, polynomial
 
 STEPS, NODES, DEPTH, ROWS = (
     16,
@@ -26,17 +26,6 @@ STEPS, NODES, DEPTH, ROWS = (
     42.0,
     1 << 14,
 )  # DEPTH: nats below the integrand's maximum at which the rule stops
-LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
-STIRLING = (
-    1 / 12,
-    -1 / 360,
-    1 / 1260,
-    -1 / 1680,
-    1 / 1188,
-    -691 / 360360,
-    1 / 156,
-    -3617 / 122400,
-)  # B_2m / (2m(2m − 1))
 
 
 def jet(

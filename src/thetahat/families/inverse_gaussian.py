@@ -12,9 +12,8 @@ from torch.special import erfcx
 
 from . import links
 from .base import Derivatives, Parameter, Tailed, positives, weighted_mean, weighted_variance
-from .incomplete import LOG_ROOT_2PI
 from .ranges import positive, positive_or_infinite
-from .special import invert_cdf, log1mexp, log_ndtr, polynomial
+from .special import LOG_ROOT_2PI, invert_cdf, log1mexp, log_ndtr, polynomial
 
 
 @dataclass(frozen=True)

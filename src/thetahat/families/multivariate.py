@@ -13,10 +13,10 @@ from torch import Tensor
 from ..errors import BadArgument
 from . import links
 from .base import Family, Parameter, Support, reals
-from .incomplete import LOG_ROOT_2PI, stirling
+from .incomplete import stirling
 from .links import Identity
 from .ranges import positive, real
-from .special import log_gamma_sample
+from .special import LOG_ROOT_2PI, log_gamma_sample
 
 
 @dataclass(frozen=True)

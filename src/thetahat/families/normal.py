@@ -13,8 +13,7 @@ from torch.special import log_ndtr, ndtr, ndtri
 from . import links
 from .base import Derivatives, Family, Parameter, positives, weighted_mean, weighted_variance
 from .ranges import positive, real
-
-LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
+from .special import LOG_ROOT_2PI
 
 
 @dataclass(frozen=True)

@@ -345,12 +345,13 @@ def log_poisson(y: Tensor, mean: Tensor, gap: Tensor | None = None) -> Tensor:
     return -LOG_ROOT_2PI - 0.5 * torch.log(y) - _stirling(1 / y) - deviance
 
 
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+# B_2m / (2m(2m − 1)) of Stirling's series
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
 
 
 def _stirling(inverse: Tensor) -> Tensor:
     """lgamma(z) − (z − ½)·log z + z − ½ log 2π at z = 1/inverse ≥ 10, to 3e-17."""
-    return inverse * polynomial(inverse * inverse, _STIRLING)
+    return inverse * polynomial(inverse * inverse, STIRLING)
 
 
 def stirling_error(z: Tensor, inverse: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -63,3 +64,24 @@ def total(function: Callable[[Batch], T], source: Source, model: ModelLike = Non
             torch.distributed.all_reduce(tensor)
     found: T = out
     return found
+
+
+def spread(values: Tensor, count: Tensor, group: Tensor | None = None) -> float:
+    """The standard error of Σ c v over independent units, (n,) each: a unit observed c times is c units.
+
+        Var Σ c v = N/(N − 1) · Σ c (v − v̄)²,        with groups  G/(G − 1) · Σ_g (Σ_{i in g} c (v − v̄))²
+
+    NaN with fewer than two units, or where a value that was observed is infinite.
+    """
+    seen = count > 0
+    v, c = values[seen], count[seen]
+    if not bool(torch.isfinite(v).all()):
+        return math.nan
+    n = float(c.sum())
+    deviation = v - (c * v).sum() / n
+    if group is None:
+        return math.sqrt(n / (n - 1) * float((c * deviation**2).sum())) if n > 1 else math.nan
+    codes = torch.unique(group[seen], return_inverse=True)[1]
+    sums = torch.zeros(int(codes.max()) + 1, dtype=v.dtype).index_add_(0, codes, c * deviation)
+    g = len(sums)
+    return math.sqrt(g / (g - 1) * float(sums.square().sum())) if g > 1 else math.nan

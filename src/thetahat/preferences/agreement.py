@@ -15,7 +15,8 @@ from ..errors import BadArgument
 from ..evaluation.calibration import check, wilson
 from ..evaluation.calibration_error import CalibrationError, calibration_error
 from ..evaluation.new_data import source_like
-from ..evaluation.score import Score, score, spread
+from ..evaluation.score import Score, score
+from ..likelihood.total import spread
 from ..printable import encoded
 from ..protocols import HasModel
 from ..types import Data

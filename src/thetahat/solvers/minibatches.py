@@ -23,6 +23,7 @@ from ..data.processes import gathered, replicated, share, world
 from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
+from ..likelihood.total import spread
 from ..protocols import HasEpoch, HasMinibatches, HasWhole, Remarks, is_drawn
 from ..types import ModelLike, SourceLike
 
@@ -154,18 +155,9 @@ def held_out_nats(
     if n == 0:
         raise EmptyData("the held-out data count nothing.")
     mean = float((c * x).sum() / n)
-    if not named:  # a count is so many independent rows
-        square, independent = float((c * (x - mean) ** 2).sum()), n
-    else:
-        seen = c > 0
-        codes = torch.unique(unit[seen], return_inverse=True)[1]
-        sums = torch.zeros(int(codes.max()) + 1, dtype=torch.float64).index_add_(
-            0, codes, (c * (x - mean))[seen]
-        )
-        square, independent = float((sums**2).sum()), float(len(sums))
     error = (
-        (square * independent / max(independent - 1, 1e-300)) ** 0.5 / n if independent > 1 else float("nan")
-    )
+        spread(x, c, unit if named else None) / n
+    )  # of rows of a table a count is so many independent ones
     return mean, error, n
 
 
