@@ -180,7 +180,7 @@ def test_a_thousand_columns_need_no_formula():
             OutOfSupport,
             r"y\[0\] = 0.5, to which Poisson\(\) gives probability zero",
         ),
-        (Regressor("binomial"), [0.0, 1.0, 2.0], BadArgument, "no place for what Binomial.. needs besides"),
+        (Regressor("binomial"), [0.0, 1.0, 2.0], BadArgument, "cannot carry what Binomial.. needs besides"),
         (Regressor("categorical"), [0, 1, 2], BadArgument, "describes categories: use Classifier"),
         (Regressor(on_failure="return"), [0, 1, 2], BadArgument, "Accepted: 'warn', 'raise'"),
         (Classifier("poisson"), [0, 1, 0], BadArgument, "Accepted: None, bernoulli, categorical"),

@@ -75,7 +75,7 @@ def test_the_laplace_formula_is_scipys_integral():
 def test_cross_entropy_is_entropy_and_divergence(family, parameters, extras):
     """H(p, q) = H(p) + KL(p ‖ q), to the error of the rule; exactly so for masses."""
     if isinstance(family, th.families.Censored):
-        with pytest.raises(BadArgument, match="how a row was seen"):
+        with pytest.raises(BadArgument, match="how each row was observed"):
             entropy((family, dict(zip(family.parameters, parameters, strict=True)) | extras))
         return
     p, q = pair(family, parameters, extras)
@@ -377,7 +377,7 @@ def test_rounded_numbers_have_no_entropy_from_a_sample():
             "10 rows",
         ),
         (lambda: kl(np.arange(9.0), ("normal", (0.0, 1.0))), BadArgument, "fit.lack_of_fit"),
-        (lambda: cross_entropy([1.0], "normal"), BadArgument, "no distribution"),
+        (lambda: cross_entropy([1.0], "normal"), BadArgument, "not a distribution"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused_with_the_reason(call, error, message):

@@ -182,6 +182,6 @@ def test_what_cannot_be_chosen_among_is_refused(frame, call, error, match):
 
 def test_no_prior_has_no_scale(frame):
     choice = th.fit(FORMULA, frame).choose_prior([None], folds=2)
-    with pytest.raises(BadArgument, match="no prior at all"):
+    with pytest.raises(BadArgument, match="not a prior at all"):
         _ = choice.scale
     assert "none" in str(choice)

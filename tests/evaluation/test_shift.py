@@ -95,7 +95,7 @@ def test_all_shared_columns_are_read_where_none_are_named():
 
 
 def test_tables_that_do_not_overlap_have_no_ratio():
-    with pytest.raises(NoMaximum, match="too well for a density ratio"):
+    with pytest.raises(NoMaximum, match="too easily distinguished from the reference rows"):
         density_ratio(table(0, 1, 50, 0), table(9, 1, 50, 1), "x")
 
 
