@@ -1,4 +1,6 @@
-"""Every test and every example draws the same numbers at every run: none may pass or fail by chance."""
+"""Every test and every example draws the same numbers at every run: none may pass or fail by chance.
+
+`pytest --hypothesis-profile=explore` looks for new counterexamples; what it finds becomes an @example."""
 
 from __future__ import annotations
 
@@ -7,6 +9,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("explore", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

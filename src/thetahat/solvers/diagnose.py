@@ -28,7 +28,7 @@ from ..models.information import Factor
 from ..models.regression import Regression
 from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart
 from ..types import SolverLike, StateLike
-from . import interior_point
+from . import interior_point, proximal
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
 from .failure import cause
@@ -216,6 +216,8 @@ def _growth(objective: Objective, state: StateLike) -> float:
     iterations, or since the start."""
     if isinstance(state, LBFGSState):
         return _since_start(objective)
+    if isinstance(state, proximal.State):
+        return _largest(proximal.growth(objective, state))
     scale = state.scale if isinstance(state, HasScale) else None
     if scale is None or (isinstance(state, Interior) and len(state.held)):
         # a solver without information to grow suspicious about, or rows at the edge of their range, whose

@@ -228,6 +228,17 @@ class Proximal:
 # ---- the parts ---------------------------------------------------------------------------------------------
 
 
+def growth(objective: ObjectiveLike, state: State) -> Tensor:
+    """The squared growth along the iterations of the standard error of each coefficient that is not zero:
+    (J_ff⁻¹)_jj times the largest J_jj met; infinite where J_ff is not positive definite."""
+    weight, center = objective.kinks()
+    free = ~((state.theta == center) & (weight > 0))
+    factor = _pivots(_dense(state.taylor)[free][:, free])
+    if factor is None:
+        return torch.full((1,), math.inf, dtype=torch.float64)
+    return torch.cholesky_inverse(factor).diagonal() * state.square[free]
+
+
 def _smooth(objective: ObjectiveLike, theta: Tensor, whole: Taylor) -> tuple[Taylor, float]:
     """f to second order at θ, and F(θ): the objective's own expansion counts a kink by the middle of its
     slopes."""
@@ -247,7 +258,7 @@ def _looked(objective: ObjectiveLike, state: State) -> State:
     weight, center = objective.kinks()
     g, J, u = state.taylor.gradient, _dense(state.taylor), state.theta - center
     square = torch.maximum(state.square, J.diagonal().abs())
-    J = _definite(J, torch.where(square > 0, square, torch.ones_like(square)))
+    J = _definite(J, torch.where(square > 0, square, torch.ones_like(square)), (weight > 0) & (u == 0))
     target = _maximum(J, g + J @ u, weight, u)
     d = target - u
     Jd = J @ d
@@ -273,8 +284,12 @@ def _missed(g: Tensor, weight: Tensor, u: Tensor) -> Tensor:
     return torch.where(u != 0, (g - weight * u.sign()).abs(), (g.abs() - weight).clamp(min=0))
 
 
-def _definite(J: Tensor, square: Tensor) -> Tensor:
-    """J + μ·diag(square), with the smallest μ tried that makes it positive definite: 0 where J is."""
+def _definite(J: Tensor, square: Tensor, zero: Tensor) -> Tensor:
+    """J + μ·diag(square), with the smallest μ tried that makes it positive definite: 0 where J is. Only the
+    coefficients that are zero are damped where the rest of J is positive definite, so that the steps of those
+    that are not are Newton's."""
+    if bool(zero.any()) and _pivots(J[~zero][:, ~zero], 1e-12) is not None:
+        square = torch.where(zero, square, torch.zeros_like(square))
     mu = 0.0
     while True:
         shifted = J if mu == 0 else J + mu * torch.diag(square)
