@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from . import families
 from .data import Source
+from .data.devices import chosen
 from .data.processes import world
 from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
@@ -31,7 +34,7 @@ from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
 from .solvers.loop import Solver
-from .types import Data, ModelLike, Named, Plain, Settings, StateLike, Weights
+from .types import Data, ModelLike, Named, Plain, Settings, SolverLike, StateLike, Weights
 
 
 def fit(
@@ -47,6 +50,7 @@ def fit(
     solver: Solver | None = None,
     on_failure: str = "raise",
     run: str | Path | None = None,
+    device: str | torch.device | None = None,
     covariance: str | None = None,
     by: str | Sequence[str] | None = None,
     **parameters: str | float,
@@ -86,6 +90,9 @@ def fit(
     run
         a folder, runs/NAME, that records a training run and from which the same call goes on (see
         `thetahat.io.runs`)
+    device
+        where a network is trained, and stays: "auto" (the accelerator that torch finds, else the CPU), "cpu",
+        "cuda", "mps"; None: where it is. Whole-data solvers sum in float64 on the CPU
     covariance, by
         the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column
         whose values identify clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the
@@ -135,7 +142,7 @@ def fit(
     objective = Objective([term])
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
-    found = maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run)
+    found = maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run, device=device)
     return found if covariance is None and by is None else _gathered(found.with_covariance(covariance, by=by))
 
 
@@ -146,6 +153,7 @@ def maximize(
     on_failure: str = "raise",
     call: Named | None = None,
     run: str | Path | runs.Run | None = None,
+    device: str | torch.device | None = None,
     watch: Callable[[StateLike], None] | None = None,
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters
@@ -155,7 +163,7 @@ def maximize(
 
     Parameters
     ----------
-    run
+    run, device
         as of `fit`
     watch
         called with every state of the run
@@ -175,7 +183,7 @@ def maximize(
             f"solver={solver!r}. Accepted: None, or a solver such as th.Newton(), th.LBFGS(), "
             "th.Stochastic(steps=…)."
         )
-    solver = solver or choose(objective)
+    solver = _placed(solver or choose(objective), device)
     robust = [term.robust for term in objective.terms if term.robust is not None]
     if robust and isinstance(solver, Stochastic):
         raise BadArgument(
@@ -201,6 +209,19 @@ def maximize(
         )
         raise kind(f"{_failure(certificate)}", certificate, result)
     return result
+
+
+def _placed(solver: SolverLike, device: str | torch.device | None) -> SolverLike:
+    """The solver, told where it trains."""
+    where = chosen(device)
+    if where is None or isinstance(solver, Stochastic):
+        return solver if where is None else replace(solver, device=str(where))
+    if device == "auto" or where.type == "cpu":
+        return solver
+    raise BadArgument(
+        f"device={str(device)!r}: {type(solver).__name__} sums over all of the data in float64 on the CPU. Accepted: "
+        "'auto', 'cpu', or solver=th.Stochastic(…)."
+    )
 
 
 def _gathered(found: Fit) -> Fit:

@@ -829,13 +829,15 @@ class HasEnded(Protocol):
 
 @runtime_checkable
 class Training(Protocol):
-    """The state of a training run: the steps done, the terms seen, and the evaluations of held-out data. The
-    progress bar asks.
+    """The state of a training run: the steps done, the terms seen, the evaluations of held-out data, and what an
+    accelerator is used for (`solvers.throughput`). The progress bar asks.
 
     Examples
     --------
     >>> class State:
     ...     step, seen, trace, evaluations = 10, 640.0, (), ()
+    ...     def used(self, terms_per_second):
+    ...         return {}
     >>> isinstance(State(), Training)
     True
     """
@@ -848,6 +850,8 @@ class Training(Protocol):
 
     @property
     def evaluations(self) -> Sequence[Any]: ...
+
+    def used(self, terms_per_second: float) -> dict[str, float]: ...
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .data import Source
+from .data.devices import CPU, chosen
 from .errors import BadArgument
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
@@ -100,6 +101,20 @@ class Fit:
         """The same fit with modules of its own. The data are shared: they do not change either."""
         out = copy.copy(self)
         out.__dict__.update(objective=self.objective.copy(), _cache=dict(self._cache))
+        return out
+
+    def to(self, device: str | torch.device) -> Fit:
+        """The same fit with its models on another device ("auto", "cpu", "cuda", "mps"); this one stays where it
+        is.
+
+        Raises
+        ------
+        BadArgument
+            torch finds no such device
+        """
+        objective = self.objective.copy()
+        objective.move(chosen(device) or CPU)
+        out: Fit = self._with(objective=objective)
         return out
 
     def _with(self, **changes: Plain) -> Plain:
@@ -196,7 +211,7 @@ class Fit:
 
         from .inference.natural import natural
 
-        return pd.Series(natural(self.objective, self.theta).numpy(), index=self.names, name="estimate")
+        return pd.Series(natural(self.objective, self.theta).cpu().numpy(), index=self.names, name="estimate")
 
     def covariance(self, kind: str | None = None, *, by: str | Sequence[str] | None = None) -> pd.DataFrame:
         """The covariance of the estimates.

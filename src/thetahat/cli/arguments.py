@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from ..types import Plain
-from .common import Common
+from .common import Common, Device
 from .systems import SYSTEMS, System
 
 Covariance = Literal[
@@ -103,6 +103,8 @@ class Score(Common):
     """With --against: the expected share of false flags, at most."""
     samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """Draws an observation, where the score is a bound made of them: more are tighter."""
+    device: Device = "auto"
+    """Where the model of a run is computed."""
     seed: int = 0
     """Seed of those draws."""
 
@@ -131,6 +133,8 @@ class Sample(Common):
     """Tokens that a language model draws."""
     temperature: float = 1.0
     """Temperature of the draws: 1 draws from the model's distribution, 0 takes the most probable token."""
+    device: Device = "auto"
+    """Where the model of a run is computed."""
     seed: int = 0
     """Seed of the draws: the same seed gives the same draws."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
@@ -143,6 +147,8 @@ class Play(Common):
     """The folder of a policy's run."""
     episodes: Annotated[int, arg(aliases=["-n"])] = 100
     """Whole episodes, each in an environment of its own."""
+    device: Device = "auto"
+    """Where the policy is computed."""
     seed: int = 0
     """Seed of the environments, and of the actions with --draw."""
     draw: Annotated[bool, arg(help_behavior_hint="")] = False

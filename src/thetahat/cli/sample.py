@@ -9,7 +9,7 @@ from ..errors import BadArgument, ThetahatError
 from ..types import Data
 from .arguments import Play, Sample
 from .screen import Screen, may_write, plain_table
-from .systems import again
+from .systems import again, of_runs
 
 
 def sample(command: Sample, screen: Screen) -> int:
@@ -17,6 +17,7 @@ def sample(command: Sample, screen: Screen) -> int:
         return _drawn(command, screen)
     if command.data is None:
         raise BadArgument(f"sample {command.fit} needs DATA: the rows for which responses are drawn.")
+    of_runs(command)
     may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
     import pandas as pd
 
@@ -52,7 +53,7 @@ def _drawn(command: Sample, screen: Screen) -> int:
         raise BadArgument(f"{command.fit} is a run: it is sampled without DATA.")
     if command.draws < 1:
         raise BadArgument(f"-n {command.draws}. Accepted: 1 or more.")
-    system, sizes, fit = again(command.fit)
+    system, sizes, fit = again(command.fit, device=command.device)
     if system.draws_nothing:
         raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
     found_language = system.language(fit.model, sizes)
@@ -141,7 +142,7 @@ def play(command: Play, screen: Screen) -> int:
         raise BadArgument(f"--episodes {command.episodes}. Accepted: 1 or more.")
     from ..rl.rollouts import returns
 
-    system, _, fit = again(command.run)
+    system, _, fit = again(command.run, device=command.device)
     if system.name != "policy":
         raise BadArgument(f"{command.run} is the run of a {system.name}, which plays nothing.")
     with screen.busy("playing"):

@@ -9,7 +9,7 @@ from ..types import Plain
 from .arguments import Compare, Score
 from .networks import Classifier
 from .screen import Screen, plain_table
-from .systems import again
+from .systems import again, of_runs
 
 
 def score(command: Score, screen: Screen) -> int:
@@ -17,7 +17,7 @@ def score(command: Score, screen: Screen) -> int:
 
     with screen.busy("scoring"):
         if command.fit.is_dir():
-            system, sizes, fit = again(command.fit)
+            system, sizes, fit = again(command.fit, device=command.device)
             if command.labels is not None and not isinstance(system, Classifier):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
@@ -30,6 +30,7 @@ def score(command: Score, screen: Screen) -> int:
                 data = system.labelled(command.data, command.labels)
             beside = None if command.against is None else system.other(command.against, sizes)
         else:
+            of_runs(command)
             fit, data = load(command.fit), str(command.data)
             beside = None if command.against is None else str(command.against)
         if beside is not None:

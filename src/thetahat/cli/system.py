@@ -17,7 +17,7 @@ from tyro.conf import arg
 
 from ..errors import BadSave
 from ..types import ModelLike, Named, ObjectiveLike, Plain, Settings, SourceLike
-from .common import Common
+from .common import Common, Device
 
 Sizes = Settings
 Folder = Annotated[
@@ -37,6 +37,12 @@ class System(Common, ABC):
     """Seed of the initial parameters, of the order of the data, and of every random draw."""
     run: Folder = None
     """Folder for the configuration, metrics, TensorBoard files, checkpoint, fit and report."""
+    device: Device = "auto"
+    """Where the model is trained; auto: on the accelerator that torch finds, else on the CPU."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of products of matrices; sums and logarithms stay in float32."""
+    compile: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Compile the model (torch.compile): the first step takes long."""
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
     """Continue the run of --run from its last checkpoint, bit for bit."""
 
@@ -50,6 +56,16 @@ class System(Common, ABC):
     @abstractmethod
     def solver(self) -> Any:
         """How it is trained: a `solvers.Stochastic`."""
+
+    def trainer(self) -> Any:
+        """`solver`, on the device and in the precision that were asked for. It trains the models that the command
+        made, which nobody else has."""
+        import torch
+
+        precision = None if self.precision == "float32" else getattr(torch, self.precision)
+        return dataclasses.replace(
+            self.solver(), in_place=True, device=self.device, precision=precision, compile=self.compile
+        )
 
     @abstractmethod
     def other(self, path: Path, sizes: Sizes) -> Any:
@@ -74,7 +90,9 @@ class System(Common, ABC):
     def settings(self) -> Settings:
         """What was asked for, in plain values."""
         asked = (
-            f.name for f in dataclasses.fields(self) if f.name not in ("json", "traceback", "run", "resume")
+            f.name
+            for f in dataclasses.fields(self)
+            if f.name not in ("json", "traceback", "run", "resume", "device")
         )
         return {name: str(v) if isinstance(v := vars(self)[name], Path) else v for name in asked}
 

@@ -71,8 +71,8 @@ SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
 }
 
 
-def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
-    """The system of a run (of Python code: `OfPython`), its sizes, and the fit that it came to.
+def again(folder: Path, data: Data = None, *, device: str = "cpu") -> tuple[Any, Sizes, Any]:
+    """The system of a run (of Python code: `OfPython`), its sizes, and the fit that it came to, on a device.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
         )
         raise BadSave(f"{folder} has not ended. To continue it: {more}")
     if of_python:
-        fit = load(path, data)
+        fit = load(path, data).to(device)
         source: SourceLike = fit.source
         return OfPython(fit), {"shape": shape_of(source), "levels": levels_of(source)}, fit
     try:
@@ -106,7 +106,7 @@ def again(folder: Path, data: Data = None) -> tuple[Any, Sizes, Any]:
         if isinstance(error, ThetahatError):
             raise
         raise BadSave(f"the settings in {folder / runs.CONFIG} are damaged: {error!r}.") from error
-    return system, sizes, load(path, data, model=model)
+    return system, sizes, load(path, data, model=model).to(device)
 
 
 class OfPython:
@@ -142,6 +142,14 @@ class OfPython:
         )
 
 
+def of_runs(command: Any) -> None:
+    """Refuse --device of a saved fit of a table, which is computed in float64 on the CPU."""
+    if command.device not in ("auto", "cpu"):
+        raise BadArgument(
+            f"--device {command.device} is of a run; {command.fit} is a saved fit, computed on the CPU."
+        )
+
+
 def free(name: str) -> Path:
     """runs/NAME, or runs/NAME-2, -3 … if that is taken."""
     first = Path("runs") / name
@@ -152,4 +160,4 @@ def free(name: str) -> Path:
     )
 
 
-__all__ = ["SYSTEMS", "Sizes", "System", "again", "free"]
+__all__ = ["SYSTEMS", "Sizes", "System", "again", "free", "of_runs"]

@@ -3,7 +3,6 @@ which it goes on."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -34,9 +33,7 @@ def train(command: System, screen: Screen) -> int:
         sizes, source = command.read()
         model = command.model(sizes)
     objective = command.objective(model, source, sizes)
-    solver = dataclasses.replace(
-        command.solver(), in_place=True
-    )  # the command made the models, and nobody else has them
+    solver = command.trainer()
     record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model), screen.note)
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")

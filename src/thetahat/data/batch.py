@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, UnknownColumn
+from .devices import sent
 
 NARROW = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32})
 
@@ -122,11 +123,19 @@ class Batch(Mapping[str, Tensor]):
         new.shape = self.shape
         return new
 
-    def to(self, target: torch.device | torch.dtype | str) -> Batch:
-        """The batch on another device, or with its floating tensors in another precision."""
-        return self.map(
-            lambda t: t if isinstance(target, torch.dtype) and not t.is_floating_point() else t.to(target)
-        )
+    def to(self, target: torch.device | torch.dtype | str, *, ahead: bool = False) -> Batch:
+        """The batch on another device, or with its floating tensors in another precision.
+
+        ahead : without waiting for the copy (`devices.sent`)
+        """
+        if isinstance(target, torch.dtype):
+            return self.map(lambda t: t.to(target) if t.is_floating_point() else t)
+        device = torch.device(target)
+        if all(
+            t.device == device for t in (*self.tensors.values(), self._count, self._group) if t is not None
+        ):
+            return self
+        return self.map(lambda t: sent(t, device, ahead=ahead))
 
     def with_count(self, count: Tensor) -> Batch:
         """The same observations, counted otherwise (bootstrap, trimming)."""

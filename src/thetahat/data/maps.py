@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument, DataError, OutOfSupport
+from .devices import sent
 
 
 class Map(ABC):
@@ -119,7 +120,7 @@ class Logit(Map):
 
     def log_determinant(self, t: Tensor) -> Tensor:
         part = _chosen(t, self.columns)
-        width = torch.log(torch.as_tensor(self.high - self.low, dtype=t.dtype))
+        width = torch.log(torch.as_tensor(self.high - self.low, dtype=t.dtype, device=t.device))
         return _rowwise(F.softplus(part) + F.softplus(-part) - width)  # 1/(σ(t) σ(−t)) per width
 
     def __str__(self) -> str:
@@ -156,26 +157,25 @@ class Standardise(Map):
             )
         return replace(self, mean=mean.reshape(x.shape[1:]), scale=scale.reshape(x.shape[1:]))
 
-    def _known(self) -> tuple[Tensor, Tensor]:
+    def _known(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.scale is None:
             raise BadArgument(
                 "this map has learnt no scale: use Standardise().learnt(x, count), or th.data.Transformed."
             )
-        return torch.as_tensor(self.mean, dtype=torch.float64), torch.as_tensor(
-            self.scale, dtype=torch.float64
-        )
+        mean, scale = (torch.as_tensor(v, dtype=torch.float64) for v in (self.mean, self.scale))
+        return sent(mean, device), sent(scale, device)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, scale = self._known()
+        mean, scale = self._known(x.device)
         return (x - mean) / scale
 
     def inverse(self, t: Tensor) -> Tensor:
-        mean, scale = self._known()
+        mean, scale = self._known(t.device)
         return mean + scale * t
 
     def log_determinant(self, t: Tensor) -> Tensor:
         return (
-            -torch.log(self._known()[1]).expand(t.shape[1:]).sum().expand(len(t))
+            -torch.log(self._known(t.device)[1]).expand(t.shape[1:]).sum().expand(len(t))
         )  # one scale may be that of every column
 
     def __str__(self) -> str:
@@ -216,24 +216,24 @@ class Whiten(Map):
             )
         return replace(self, mean=mean, factor=factor)
 
-    def _known(self) -> tuple[Tensor, Tensor]:
+    def _known(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.factor is None:
             raise BadArgument(
                 "this map has learnt no covariance: use Whiten().learnt(x, count), or th.data.Transformed."
             )
-        return self.mean, self.factor
+        return sent(self.mean, device), sent(self.factor, device)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, factor = self._known()
+        mean, factor = self._known(x.device)
         out: Tensor = torch.linalg.solve_triangular(factor, (x - mean).T, upper=False).T
         return out
 
     def inverse(self, t: Tensor) -> Tensor:
-        mean, factor = self._known()
+        mean, factor = self._known(t.device)
         return mean + t @ factor.T
 
     def log_determinant(self, t: Tensor) -> Tensor:
-        return -torch.log(self._known()[1].diagonal()).sum().expand(len(t))
+        return -torch.log(self._known(t.device)[1].diagonal()).sum().expand(len(t))
 
     def __str__(self) -> str:
         return "whiten"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data import maps as _maps
 from ..data.batch import Batch
+from ..data.devices import widest
 from ..data.maps import Logit, Map
 from ..errors import BadArgument, ModelError, OutOfSupport
 from ..protocols import Draws, kind_of, measure_of
@@ -104,11 +105,13 @@ class Dequantised(Bound):
         """The bound, (n,), of K draws from the generator, or from torch's own."""
         y = batch[self.target]
         self._check(y)
-        y = y.to(torch.float64)  # 255 + u has no digits to spare in float32
+        wide = widest(y.device)
+        y = y.to(wide)  # 255 + u has no digits to spare in float32
         others = {name: t for name, t in batch.tensors.items() if name != self.target}
 
         def log_density(k: int) -> Tensor:
-            u = torch.rand((k, *y.shape), dtype=torch.float64, device=y.device, generator=generator)
+            where = y.device if generator is None else generator.device
+            u = torch.rand((k, *y.shape), dtype=wide, device=where, generator=generator).to(y.device)
             x = (y + u.clamp(EDGE, 1 - EDGE)).reshape(k * len(y), *y.shape[1:])
             t, change = _maps.forward(self.maps, x)
             repeated = {name: other.repeat(k, *[1] * (other.ndim - 1)) for name, other in others.items()}
@@ -155,7 +158,7 @@ class Dequantised(Bound):
             wanted = n - sum(map(len, parts))
             if wanted == 0:
                 break
-            t = self._density_draws(wanted, generator).to(torch.float64)
+            t = self._density_draws(wanted, generator).to("cpu", torch.float64)
             y = torch.floor(_maps.inverse(self.maps, t)[0])
             if self.levels is not None:
                 outside = (y < 0) | (y > self.levels - 1)

@@ -151,7 +151,7 @@ class Diffusion(Bound):
 
     def encode(self, y: Tensor) -> Tensor:
         """x, (n, d)."""
-        return ((y.to(torch.float64) - self.shift) / self.scale).to(self.dtype)
+        return ((y.to(self.shift.dtype) - self.shift) / self.scale).to(self.dtype)
 
     def decode(self, x: Tensor) -> Tensor:
         """y, (n, d): of levels the nearest."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import CPU, device_of
 from ..data.source import Source
 from ..errors import BadArgument, MissingExtra, ModelError
 from ..models.base import Model
@@ -205,7 +206,7 @@ class Flow(Model):
     def _drawn(
         self, batch: Batch | None, shape: tuple[int, ...], generator: torch.Generator | None
     ) -> Tensor:
-        with _randomness(generator):
+        with _randomness(generator, device_of(self)):
             out: Tensor = self.distribution(batch).sample(shape)
             return out
 
@@ -260,14 +261,14 @@ def _in_float32() -> Iterator[None]:
 
 
 @contextmanager
-def _randomness(generator: torch.Generator | None) -> Iterator[None]:
+def _randomness(generator: torch.Generator | None, device: torch.device = CPU) -> Iterator[None]:
     """torch's own randomness, which is all that zuko draws from, seeded by the generator, and as it was
     afterwards."""
     if generator is None:
         yield
         return
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    devices = [generator.device] if generator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(others, device_type="cuda" if not others else device.type):
         torch.manual_seed(seed)
         yield

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
-from ..models.base import Model
+from ..models.base import Model, drawn
 from ..networks.causality import first_peek
 from ..protocols import Categories, pixels_of
 from ..types import ModelLike
@@ -150,7 +150,7 @@ class FullyVisible(Model):
         for j in range(d):
             eta = [e[:, j] for e in self._eta(y)]
             parameters = self.family.natural(eta) if len(eta) == len(self.family.parameters) else eta
-            y[:, j] = self.family.sample(*parameters, generator=generator).to(y.dtype)
+            y[:, j] = drawn(self.family, parameters, generator).to(y.dtype)
         return y.long() if self.measure == "mass" else y
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:

@@ -141,7 +141,7 @@ class ProbabilityFlow(Model):
         d = self.diffusion.dimensions
         if d is None:
             raise BadArgument("Diffusion does not know the length of its vectors: give it dimensions=.")
-        z = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        z = torch.randn(n, d, generator=generator, dtype=torch.float64).to(self.diffusion.scale.device)
         first, last = self._ends()
         z, _ = integrate(lambda phi, z, _: self.slope(phi, z), z, last, first, self.tolerance, self.max_steps)
         return self.diffusion.decode(z / math.cos(first))

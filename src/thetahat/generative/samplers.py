@@ -83,7 +83,11 @@ def sample(
     if model.levels is None:
         return model.decode(ratio + torch.exp(-high / 2) * _normal(z, generator))
     p = model.log_levels(ratio).exp().reshape(-1, model.levels)
-    return torch.multinomial(p.cpu(), 1, generator=generator).reshape(z.shape).to(z.device)
+    return (
+        torch.multinomial(p.to("cpu" if generator is None else generator.device), 1, generator=generator)
+        .reshape(z.shape)
+        .to(z.device)
+    )
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from ..families.base import Family, floating
 from ..families.bernoulli import Bernoulli
 from ..families.discretised_logistic import DiscretisedLogistic
 from ..families.mixture_of import MixtureOf
+from ..models.base import drawn
 from ..protocols import Categories
 from ..types import Data, Settings
 from .bound import Bound, log_mean_exp
@@ -321,7 +322,7 @@ class VAE(Bound):
         """n observations, (n, d): z ~ Normal(0, I), then y ~ p(y | z)."""
         first = next(self.parameters(), None)
         like = torch.empty((n, self.latent), dtype=self.dtype, device=None if first is None else first.device)
-        y = self.family.sample(*self._natural(self._noise(1, like, generator)[0]), generator=generator)
+        y = drawn(self.family, self._natural(self._noise(1, like, generator)[0]), generator)
         return y.to(torch.int64) if self.family.support.integer else y
 
     @torch.no_grad()

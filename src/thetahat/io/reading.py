@@ -105,6 +105,11 @@ def _same(content: Settings, tensors: dict[str, Tensor], fit: Fit, path: Path) -
         names the first field that was not
     """
     again, own = _content(fit)
+    if content["solver"] is not None and again["solver"] is not None:
+        settings = (
+            again["solver"]["settings"] | content["solver"]["settings"]
+        )  # one that is newer than the file has its default
+        content = content | {"solver": content["solver"] | {"settings": settings}}
     differs = _first_difference(content, json.loads(json.dumps(again, allow_nan=False)), "")
     if differs is not None:
         raise BadSave(f"{path} holds something at {differs} that this library does not write there.")
@@ -435,7 +440,7 @@ def _solver(config: Settings | None) -> Plain:
         return None
     settings = rich(config["settings"])
     if config["solver"] == "Stochastic" and settings["precision"] is not None:
-        settings["precision"] = torch.bfloat16
+        settings["precision"] = {"bfloat16": torch.bfloat16, "float16": torch.float16}[settings["precision"]]
     return checked(SOLVERS[config["solver"]], settings)
 
 

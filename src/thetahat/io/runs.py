@@ -66,6 +66,9 @@ OWN = (
     "held_out",
     "held_out_error",
     "failure",
+    "flops_per_second",
+    "mfu",
+    "peak_memory",
 )  # in every run
 
 
@@ -199,6 +202,8 @@ class Run:
             "terms_per_second": _plain((state.seen - self.seen) / (now - self.at)) if now > self.at else None,
             "seconds": round(self.before + now - self.begun, 3),
         }
+        if line["terms_per_second"]:
+            line |= {name: _plain(value) for name, value in state.used(line["terms_per_second"]).items()}
         if evaluated:
             last = state.evaluations[-1]
             line |= {"held_out": _plain(last.mean), "held_out_error": _plain(last.error)}

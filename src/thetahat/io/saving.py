@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Table
+from ..data.devices import device_of
 from ..errors import BadArgument, FitError
 from ..inference.bread import Inverse, bread
 from ..language.adapters import adapted_by
@@ -96,7 +97,7 @@ def save(fit: Fit, path: str | Path) -> Path:
     from .. import __version__
 
     path = Path(path)
-    content, tensors = _content(fit)
+    content, tensors = _content(fit if device_of(fit.model).type == "cpu" else fit.to("cpu"))
     archive.write(path, content, tensors, __version__)
     return path
 
@@ -359,5 +360,5 @@ def _solver_config(solver: SolverLike) -> Settings | None:
     if isinstance(solver, Stochastic):
         held = solver.held_out if isinstance(solver.held_out, (int, float)) else None
         precision = None if solver.precision is None else str(solver.precision).removeprefix("torch.")
-        settings |= {"checkpoint": None, "held_out": held, "precision": precision}
+        settings |= {"checkpoint": None, "held_out": held, "precision": precision, "device": None}
     return {"solver": type(solver).__name__, "settings": plain(settings)}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import device_of
 from ..data.processes import is_shard
 from ..data.source import evaluating
 from ..errors import BadArgument, ModelError, OutOfSupport
@@ -271,7 +272,7 @@ class Autoregressive(Model):
                 "a model of sequences continues a prompt of tokens: fit.model.sample(prompt, max_new_tokens)."
             )
         prompt = torch.as_tensor(prompt)
-        window = prompt[None] if prompt.ndim == 1 else prompt
+        window = (prompt[None] if prompt.ndim == 1 else prompt).to(device_of(self))
         if window.ndim != 2 or window.shape[1] < 1 or window.is_floating_point():
             raise BadArgument(
                 f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape "
@@ -300,7 +301,7 @@ class Autoregressive(Model):
                 end,
                 cached,
                 generator,
-            )
+            ).to(prompt.device)
 
     def _drawn(
         self,
@@ -404,4 +405,6 @@ def _draw(logits: Tensor, temperature: float, top: int | None, generator: torch.
     if top is not None and top < logits.shape[-1]:
         least = logits.topk(top, -1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    return torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator)
+    p = torch.softmax(logits / temperature, -1)
+    where = p.device if generator is None else generator.device
+    return torch.multinomial(p.to(where), 1, generator=generator).to(p.device)

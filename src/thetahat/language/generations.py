@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.devices import device_of, move
 from ..data.source import digest, evaluating, told
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
 from ..protocols import Samples
@@ -285,7 +286,7 @@ class Generations:
             group=torch.tensor(chosen).repeat_interleave(self.num_generations)[:, None].expand(count.shape),
             dims=2,
         )
-        log_prob = model.log_prob(batch)
+        log_prob = model.log_prob(batch.to(device_of(model))).cpu()
         batch.tensors["log_prob"] = log_prob
         lengths, cut = (
             count.sum(1),
@@ -315,11 +316,13 @@ class Generations:
 
     def _of_reference(self, model: ModelLike, batch: Batch) -> Tensor:
         """log π_ref of each token, (B, T)."""
+        device = device_of(model)
         if self.reference == "base":
-            out: Tensor = model.base_log_prob(batch)
+            out: Tensor = model.base_log_prob(batch.to(device)).cpu()
             return out
+        move(self.reference, device)
         with evaluating(self.reference):
-            out = self.reference.log_prob(batch)
+            out = self.reference.log_prob(batch.to(device)).cpu()
             return out
 
     def _answers(self, model: ModelLike, prompts: list[Tensor]) -> list[Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import CPU, device_of, move, widest
 from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
@@ -58,7 +59,7 @@ class LogLikelihood:
 
     def weight(self, batch: Batch, log_prob: Tensor | None = None) -> Tensor | None:
         """count · w, detached; None if it is 1 throughout."""
-        weight = batch.count.to(torch.float64) if batch.counted else None
+        weight = batch.count.to(widest(batch.count.device)) if batch.counted else None
         if self.weights is None:
             return weight
         with torch.no_grad():
@@ -175,6 +176,15 @@ class Objective:
             priors.append(LogPrior(prior.prior, copy.deepcopy(prior.model, memo)))
         return Objective(terms, priors)
 
+    def move(self, device: torch.device) -> None:
+        """Every model of a term or a prior, in place, to that device. A source that holds another (a frozen
+        reference) brings it there itself when it draws."""
+        parts: list[LogLikelihood | LogPrior] = [*self.terms, *self.priors]
+        for part in parts:
+            move(part.model, device)
+        self._last = None
+        self._spare.clear()
+
     def at(self, theta: Tensor) -> Objective:
         """The same objective with models that stand at θ, (p,): itself if they do, else a copy. Nothing is
         written into this one."""
@@ -250,6 +260,11 @@ class Objective:
         return out
 
     def _expanded(self, order: int, precision: torch.dtype) -> Taylor:
+        where = device_of(self.terms[0].model) if self.terms else CPU
+        if order > 1 and where.type != "cpu":
+            raise BadArgument(
+                f"the information about θ is summed on the CPU, and the model is on {where}. Ask fit.to('cpu')."
+            )
         out: Taylor | None = None
         for term in self.terms:
             part = self._spread(term.taylor(order, precision), term.model)
@@ -384,19 +399,22 @@ def _reads(thing: Plain, free: set[int], depth: int = 4) -> bool:
     """Whether a module with one of these parameters is among what an object holds."""
     if isinstance(thing, nn.Module):
         return any(id(p) in free for p in thing.parameters())
-    if depth == 0 or isinstance(thing, (Tensor, str, int, float, bool, type, type(None))):
-        return False
+    return depth > 0 and any(_reads(each, free, depth - 1) for each in _held(thing))
+
+
+def _held(thing: Plain) -> list[Plain]:
+    """What an object holds, where that may be a model: not rows of data."""
+    if isinstance(thing, (Tensor, str, int, float, bool, type, type(None))):
+        return []
     if isinstance(thing, (list, tuple)):
-        held = list(thing) if len(thing) < 100 else []  # rows of data are no models
-    elif isinstance(thing, dict):
-        held = list(thing.values()) if len(thing) < 100 else []
-    elif isinstance(thing, FunctionType):
-        held = [c.cell_contents for c in thing.__closure__ or () if _filled(c)]
-    elif isinstance(thing, MethodType):
-        held = [thing.__self__]
-    else:
-        held = list(getattr(thing, "__dict__", {}).values())
-    return any(_reads(each, free, depth - 1) for each in held)
+        return list(thing) if len(thing) < 100 else []
+    if isinstance(thing, dict):
+        return list(thing.values()) if len(thing) < 100 else []
+    if isinstance(thing, FunctionType):
+        return [c.cell_contents for c in thing.__closure__ or () if _filled(c)]
+    if isinstance(thing, MethodType):
+        return [thing.__self__]
+    return list(getattr(thing, "__dict__", {}).values())
 
 
 def _filled(cell: Plain) -> bool:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import sent
 from ..errors import ModelError
 from ..families.base import Family
 from ..protocols import Categories, HasCoefficientNames, HasFamily, HasNames, HasNatural
@@ -78,15 +79,17 @@ def response(batch: Batch, name: str, family: Family) -> Tensor:
 
 def applied(network: nn.Module, x: Tensor) -> Tensor:
     """A network of real numbers, these in its precision; of codes (embeddings) and of levels (`ConvNet`) as
-    they are.
+    they are. What comes out lies where x lies, wherever the network does.
 
     Raises
     ------
     ModelError
         whole numbers, and the network reads real ones
     """
+    first = _first_parameter(network)
+    if first is not None and first.device != x.device:
+        return applied(network, sent(x, first.device)).to(x.device)
     if x.is_floating_point() or _of_numbers(network):
-        first = _first_parameter(network)
         out: Tensor = network(x if first is None or first.dtype == x.dtype else x.to(first.dtype))
         return out
     try:
@@ -98,6 +101,19 @@ def applied(network: nn.Module, x: Tensor) -> Tensor:
             f"{error}. Where it reads real numbers, "
             "give it floating ones (x.float())."
         ) from error
+
+
+def drawn(
+    family: Family, parameters: Sequence[Tensor], generator: torch.Generator | None, **extras: Tensor
+) -> Tensor:
+    """Draws of a family at these parameters, where they lie; made on the generator's device, so that a seed gives
+    the same draws on every accelerator."""
+    here = parameters[0].device
+    where = here if generator is None else generator.device
+    y: Tensor = family.sample(
+        *(p.to(where) for p in parameters), generator=generator, **{n: e.to(where) for n, e in extras.items()}
+    )
+    return y.to(here)
 
 
 def _of_numbers(network: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..networks import Standardise
 from ..protocols import Categories
-from .base import Model, applied, response
+from .base import Model, applied, drawn, response
 
 
 class Conditional(Model):
@@ -129,7 +129,7 @@ class Conditional(Model):
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
-        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+        return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
 
     # ---- what makes it explained ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from ..data.source import Source, Tensors, is_table
 from ..errors import BadArgument, NotFinite, OutOfSupport, UnknownColumn
 from ..families.base import Family, floating
 from ..types import Data, Plain
-from .base import Model, response
+from .base import Model, drawn, response
 from .information import Information
 from .taylor import Taylor, weighted
 
@@ -63,7 +63,7 @@ class Density(Model):
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
-        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+        return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
 
     def taylor(
         self,

@@ -23,7 +23,7 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from ..protocols import is_streamed
-from .base import Model, set_theta, unique
+from .base import Model, drawn, set_theta, unique
 from .information import Information
 from .taylor import Taylor
 
@@ -263,7 +263,7 @@ class Regression(Model):
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
-        return self.family.sample(*self.parameters_at(batch), generator=generator, **self.extras(batch))
+        return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
 
     # ---- what makes the fit fast ---------------------------------------------------------------------------
 

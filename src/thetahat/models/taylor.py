@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.batch import Batch
+from ..data.devices import device_of, sent, widest
 from ..memory import reserve
 from ..protocols import HasScores, taylor_of
 from ..types import ModelLike
@@ -65,13 +66,16 @@ def taylor(
     if own is not None:
         return own(batch, weight, order, precision)
     free = [p for p in model.parameters() if p.requires_grad]
+    device = device_of(model)
+    batch = batch.to(device)
+    weight = None if weight is None else sent(weight, device)
     with torch.enable_grad(), _twice(order > 1):
         log_prob = model.log_prob(batch)
         value = (log_prob if weight is None else weighted(log_prob, weight)).sum(
-            dtype=torch.float64
+            dtype=widest(device)
         )  # of float32 models too
         if not value.requires_grad:  # log p does not depend on θ
-            nothing = torch.zeros(sum(p.numel() for p in free), dtype=torch.float64)
+            nothing = torch.zeros(sum(p.numel() for p in free), dtype=widest(device), device=device)
             return Taylor(value, nothing, Information(torch.diag(nothing)) if order > 1 else None)
         gradient = _flat(torch.autograd.grad(value, free, create_graph=order > 1, allow_unused=True), free)
         if order < 2:
@@ -90,7 +94,7 @@ def taylor(
                 else [None] * len(free)
             )
             rows.append(_flat(row, free))
-    J = -torch.stack(rows).detach() if rows else torch.zeros(0, 0)
+    J = -torch.stack(rows).detach() if rows else torch.zeros(0, 0, device=device)
     return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
 
 
@@ -98,6 +102,7 @@ def scores(model: ModelLike, batch: Batch) -> Tensor:
     """∂ log p_i / ∂θ, (n, p)."""
     if isinstance(model, HasScores):
         return model.scores(batch)
+    batch = batch.to(device_of(model))
     with torch.enable_grad(), _twice():
         return jacobian(model.log_prob(batch).reshape(-1), [p for p in model.parameters() if p.requires_grad])
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.devices import widest
 from ..data.source import evaluating
 
 SMALL = 2**24  # numbers of a network that is copied for a trial
@@ -76,7 +77,8 @@ def first_peek(
 
 def _moved(out: Tensor) -> tuple[Tensor, bool]:
     """Which outputs of the later rows are not those of the first, (m, T), and whether all are finite."""
-    change = (out[1:] - out[:1]).abs().amax(-1).double()
+    change = (out[1:] - out[:1]).abs().amax(-1)
+    change = change.to(widest(change.device))
     return change > TOLERANCE.get(out.dtype, COARSE) * float(out.abs().amax()), bool(
         torch.isfinite(out).all()
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..data.batch import Batch
+from ..data.devices import device_of
 from ..data.source import evaluating
 from ..errors import BadArgument
 from ..language.adapters import adapted_by, without
@@ -143,7 +144,8 @@ class DPO(Model):
 
     def referenced(self, pairs: TokenPairs) -> TokenPairs:
         """Pairs with log π_ref of their answers besides, computed once; those given stay as they are."""
-        found = [self.of_reference(batch) for batch in pairs.batches()]
+        device = device_of(self)
+        found = [[t.cpu() for t in self.of_reference(batch.to(device))] for batch in pairs.batches()]
         out = copy.copy(pairs)
         out.whole = pairs.whole[...]
         for i, name in enumerate(("chosen_reference", "rejected_reference")):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..data.devices import device_of
 from ..data.source import evaluating
 from ..errors import BadArgument
 from ..protocols import HasFeatures
@@ -57,10 +58,11 @@ def embedded(
     mask = torch.cat([batch["chosen_mask"], batch["rejected_mask"]])
     length = torch.cat([batch["chosen_length"], batch["rejected_length"]])
     parts, order = [], _alike(length, tokens)
+    device = device_of(network)
     with evaluating(network):
         for rows in order:
             T = int(length[rows].max())
-            h = network.features(ids[rows, :T]).to(torch.float64)
+            h = network.features(ids[rows, :T].to(device)).to("cpu", torch.float64)
             parts.append(torch.cat([_pooled(each, h, mask[rows, :T], length[rows]) for each in how], -1))
     out = torch.cat(parts)[torch.argsort(torch.cat(order))]
     return out[: len(batch)], out[len(batch) :]

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import sent
 from ..errors import BadArgument, ModelError
 from ..models.base import Model, applied, unpadded
 
@@ -183,7 +184,7 @@ class C51(ReturnDistribution):
 
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
         mass = torch.softmax(self.logits(state), -1)
-        return self.atoms.to(mass.dtype).expand_as(mass), mass
+        return self.atoms.to(mass).expand_as(mass), mass
 
     def log_prob(self, batch: Batch) -> Tensor:
         """Σ_k m_k log p_k(s, a) of each term, (n,); the target m (n, K)."""
@@ -271,7 +272,7 @@ class QRDQN(Quantiles):
     def log_prob(self, batch: Batch) -> Tensor:
         """The log-likelihood of the target's samples (n, M), summed over levels, (n,)."""
         f = self._arranged(applied(self.network, batch["state"]), batch.shape, self.levels)
-        return self._composite(batch, _of_action(f, batch["action"]), self.tau.to(f.dtype))
+        return self._composite(batch, _of_action(f, batch["action"]), self.tau.to(f))
 
 
 class IQN(Quantiles):
@@ -349,23 +350,24 @@ class IQN(Quantiles):
 
     def quantiles(self, state: Tensor, tau: Tensor) -> Tensor:
         """θ_τ(s, a), (…, A, N), at levels (…, N) or (N,)."""
-        psi = applied(self.network, state)
+        device = self.harmonics.device
+        psi, tau = applied(self.network, sent(state, device)), sent(tau, device)
         if psi.shape[-1] != self.embedding.out_features:
             raise ModelError(f"features have {psi.shape[-1]} columns; width={self.embedding.out_features}.")
         phi = F.relu(
             self.embedding(torch.cos(tau.to(psi.dtype)[..., None] * self.harmonics.to(psi.dtype)))
         )  # (…, N, width)
-        out: Tensor = self.head(psi.unsqueeze(-2) * phi).transpose(-1, -2)
+        out: Tensor = self.head(psi.unsqueeze(-2) * phi).transpose(-1, -2).to(state.device)
         return out
 
     def distribution(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        values = self.quantiles(state, midpoints(self.samples).to(self.harmonics.device))
+        values = self.quantiles(state, midpoints(self.samples))
         return values, torch.full_like(values, 1 / self.samples)
 
     @torch.no_grad()
     def cvar(self, state: Tensor, level: float) -> Tensor:
         """(1/α) ∫_0^α θ_τ dτ, (…, A), α the level."""
-        return self.quantiles(state, level * midpoints(self.samples).to(self.harmonics.device)).mean(-1)
+        return self.quantiles(state, level * midpoints(self.samples)).mean(-1)
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The log-likelihood of the target's samples (n, M), summed over levels drawn from the generator or

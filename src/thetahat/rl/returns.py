@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.devices import widest
 from ..errors import BadArgument
 from ..likelihood.weights.bounded import ROUNDING
 
@@ -68,11 +69,11 @@ class RewardToGo:
                 "RewardToGo needs episodes in order, terms (B, T); the batch has terms of shape "
                 f"{batch.shape}."
             )
-        played = (batch.count > 0).to(torch.float64)
+        played = (batch.count > 0).to(widest(batch.count.device))
         ended = (
             batch["terminated"] | batch["truncated"]
             if "terminated" in batch
-            else torch.zeros(batch.shape, dtype=torch.bool)
+            else torch.zeros_like(played, dtype=torch.bool)
         )
         returns = self.returns(batch["reward"].detach() * played, ended)
         weight = returns
@@ -103,7 +104,7 @@ class RewardToGo:
 
 def _since(ended: Tensor) -> Tensor:
     """(B, T) how many terms of its episode came before each."""
-    t = torch.arange(ended.shape[1]).expand(ended.shape)
+    t = torch.arange(ended.shape[1], device=ended.device).expand(ended.shape)
     began = torch.zeros_like(t)
     began[:, 1:] = torch.where(ended[:, :-1], t[:, 1:], 0).cummax(1).values
-    return (t - began).to(torch.float64)
+    return (t - began).to(widest(ended.device))

@@ -30,7 +30,7 @@ from ..files import replacing, usable
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..protocols import Restores, is_drawn
-from ..types import ModelLike, Plain, Settings, SolverLike, SourceLike, StateLike, fields_of
+from ..types import ModelLike, Plain, Settings, SolverLike, SourceLike, StateLike, fields_of, shown_as
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
@@ -51,6 +51,8 @@ def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike
         tensors |= _numbered("average", work.average)
     if work.best is not None:
         tensors |= _numbered("best.theta", work.best[0]) | _numbered("best.buffer", work.best[1])
+    if work.last is not None:
+        tensors |= _numbered("last.theta", work.last[0]) | _numbered("last.buffer", work.last[1])
     for k, feed in enumerate(work.feeds):
         if feed.drawn:
             source: SourceLike = feed.terms[0].source
@@ -62,6 +64,8 @@ def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike
         "evaluations": [dataclasses.astuple(e) for e in state.evaluations],
         "trace": state.trace,
         "fitted": state.fitted,
+        "scale": state.scale,
+        "clean": state.clean,
         "of": work.identity,
     }
     if work.engine.sharded:
@@ -116,8 +120,11 @@ def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> S
             return None
     else:
         content, tensors = _read(path)
+    longer = extends(content["of"], work.identity)
     for name, value in work.identity.items():
         other = content["of"].get(name)
+        if name in ("steps", "restarted_at") and longer:
+            continue
         if json.loads(json.dumps(value)) != other:
             raise BadSave(
                 f"the checkpoint {str(path)!r} is of another run: its {name} is {_short(other)}, here it is "
@@ -144,12 +151,16 @@ def _restore(content: Settings, tensors: dict[str, Tensor], work: Plain) -> None
     restore(work.optimisers, tensors)
     device = work.engine.device
     parameters = work.engine.parameters
-    average, best = (
-        _laid([t.to(device) for t in _of(tensors, name)], parameters) for name in ("average", "best.theta")
+    average, best, last = (
+        _laid([t.to(device) for t in _of(tensors, name)], parameters)
+        for name in ("average", "best.theta", "last.theta")
     )
     work.average = average or None
     work.best = (
         (best, _laid([t.to(device) for t in _of(tensors, "best.buffer")], work.buffers)) if best else None
+    )
+    work.last = (
+        (last, _laid([t.to(device) for t in _of(tensors, "last.buffer")], work.buffers)) if last else None
     )
     for _ in range(content["step"]):  # the draws of each step, in their order
         work.statistics.saw([(feed, next(feed.batches)) for feed in work.feeds if not feed.drawn])
@@ -195,9 +206,9 @@ def identity(solver: SolverLike, objective: Objective) -> Settings:
     """What has to be the same for a run to go on: the settings, the shapes of θ, the data, the weights, the
     priors."""
     settings: Settings = {
-        name: str(value)
+        name: shown_as(value) if callable(value) else str(value)
         for name, value in fields_of(solver).items()
-        if name not in ("checkpoint", "checkpoint_every", "held_out", "in_place")
+        if name not in ("checkpoint", "checkpoint_every", "held_out", "in_place", "device")
     }
     held = solver.held_out
     settings["held_out"] = str(held) if held is None or isinstance(held, (int, float)) else _known(held)
@@ -208,6 +219,13 @@ def identity(solver: SolverLike, objective: Objective) -> Settings:
         "weights": [told(t.weights) for t in objective.terms],
         "priors": [told(prior.prior) for prior in objective.priors],
     }
+
+
+def extends(old: Settings, new: Settings) -> bool:
+    """Whether settings (of `identity`) are those of a longer run that goes on where the other ends: its schedule is
+    constant, or begins again there."""
+    more = int(new["steps"]) > int(old.get("steps", 0))
+    return more and (new["lr_schedule"] == "constant" or int(new["restarted_at"]) == int(old["steps"]))
 
 
 def check(objective: Objective) -> None:

@@ -29,6 +29,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import widest
 from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
@@ -36,7 +37,7 @@ from ..models.base import log_prob_of
 from ..models.taylor import taylor, weighted
 from ..protocols import Checks, taylor_of
 from ..types import ModelLike, Plain
-from .minibatches import Feed, pieces
+from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
 
@@ -96,6 +97,8 @@ class StepGradient:
         self.parameters = objective.parameters()
         first = self.parameters[0] if self.parameters else torch.zeros(())
         self.device, self.dtype = first.device, first.dtype
+        self.widest = widest(self.device)
+        self.scale = 1.0  # of the gradient, in float16
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
         elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
@@ -103,9 +106,12 @@ class StepGradient:
 
     # ---- one step ------------------------------------------------------------------------------------------
 
-    def gradient(self, drawn: Sequence[tuple[Feed, Sequence[Batch]]]) -> float:
-        """1/N of the objective as the batches of one step estimate it; −1/N of its gradient is left in
-        `.grad`."""
+    def gradient(self, drawn: Drawn, meanwhile: Callable[[], None] | None = None) -> float:
+        """1/N of the objective as the batches of one step estimate it; −1/N of its gradient, times `scale`, is
+        left in `.grad`.
+
+        meanwhile : called once an accelerator has been given its work, before its answer is waited for
+        """
         for p in self.parameters:
             p.grad = None
         counts = [sum(b.total for b in batches) for _, batches in drawn]
@@ -119,7 +125,7 @@ class StepGradient:
             )
             counts, whole = both[::2], both[1::2]
         N = sum(whole)
-        value = 0.0
+        value: Plain = 0.0  # a number of the device, which is not waited for
         rounds: list[list[tuple[LogLikelihood, Batch, Tensor | None, float]]] = [
             [] for _ in range(self.parts)
         ]
@@ -137,13 +143,16 @@ class StepGradient:
                 continue
             with self._together(at == len(rounds) - 1):
                 value += self._round(each)
+        if meanwhile is not None:
+            meanwhile()
+        value = float(value)
         if self.many > 1:
             (value,) = summed(value)
         for prior in self.objective.priors:
             part = prior.prior.taylor(prior.model, 1)
             value += float(part.value) / N
             self._add(prior.model, part.gradient / -N)
-        return value
+        return float(value)
 
     def _planned(
         self, term: LogLikelihood, batch: Batch, scale: float, replicated: bool, rounds: list[list[Plain]]
@@ -167,7 +176,7 @@ class StepGradient:
             weight = None if weight is None else share(Batch({"w": weight}, dims=weight.ndim))["w"]
             batch, was = share(batch), len(batch)
             if was <= rank():
-                weight = torch.zeros(batch.shape)
+                weight = torch.zeros(batch.shape, device=self.device)
         if own:
             part = taylor(term.model, batch, weight, order=1)
             self._add(term.model, part.gradient * -scale, together=True)
@@ -181,21 +190,24 @@ class StepGradient:
             into.append((term, batch[:1], torch.zeros_like(batch[:1].count), scale))
         return 0.0
 
-    def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> float:
+    def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
         asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
         if self.precision is None and not self.sharded:
             found = self.module(asked)
         else:
             with self.arithmetic(), _calm() if self.sharded else nullcontext():
                 found = self.module(asked)
-        value, outputs, slopes = 0.0, [], []
+        value: Plain = 0.0
+        outputs, slopes = [], []
         for (term, batch, weight, scale), log_prob in zip(each, found, strict=True):
             if weight is None and (batch.counted or term.weights is not None):
                 weight = term.weight(batch, log_prob)
             lp = log_prob.detach()
-            value += scale * float((lp if weight is None else weighted(lp, weight)).sum(dtype=torch.float64))
+            value = value + scale * (lp if weight is None else weighted(lp, weight)).sum(dtype=self.widest)
             if log_prob.requires_grad:
-                by = -scale * world()  # torch takes the mean over processes, and here it is a sum
+                by = (
+                    -scale * self.scale * world()
+                )  # torch takes the mean over processes, and here it is a sum
                 outputs.append(log_prob)
                 slopes.append(torch.full_like(lp, by) if weight is None else (by * weight).to(lp.dtype))
         if outputs:
@@ -209,7 +221,7 @@ class StepGradient:
             torch.distributed.all_reduce(g)
         at = 0
         for p, moved in self._own(model):
-            part = g[at : at + p.numel()].view(p.shape).to(p.dtype)
+            part = (g[at : at + p.numel()].view(p.shape) * self.scale).to(p)
             at += p.numel()
             if self.sharded:
                 from torch.distributed.tensor import distribute_tensor
@@ -235,6 +247,10 @@ class StepGradient:
         with torch.no_grad(), self.arithmetic():
             out: Tensor = module([(self.place[id(model)], batch)])[0]
             return out
+
+    def ahead(self, drawn: Drawn) -> Drawn:
+        """The batches of a step on their way to the device."""
+        return [(feed, [batch.to(self.device, ahead=True) for batch in batches]) for feed, batches in drawn]
 
     def prepare(self, batch: Batch, dtype: torch.dtype | None) -> Batch:
         """The batch where θ is, its floating tensors in θ's precision; counts stay as they are."""

@@ -12,7 +12,7 @@ drawn from the model    a pass of `source.batches(model)` anew each step, whole:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,9 @@ class Feed:
         """Whether nothing more can be learnt from what the source draws."""
         source = self.terms[0].source
         return isinstance(source, Remarks) and source.finished
+
+
+Drawn = Sequence[tuple[Feed, Sequence[Batch]]]  # the batches of one step
 
 
 def whole(source: Source) -> Batch | None:

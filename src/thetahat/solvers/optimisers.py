@@ -1,6 +1,6 @@
 """The optimisers of torch behind one name, and the average of θ over the steps.
 
-    adamw     moments of ĝ, coordinate by coordinate, without weight decay (a prior is stated, not hidden in the optimiser)
+    adamw     moments of ĝ, coordinate by coordinate; without weight decay unless it is asked for (a prior is stated, not hidden)
     sgd       with momentum
     muon      hidden matrices: momentum, made orthogonal (Newton and Schulz), at the rate that moves them as far as AdamW would; the rest
               (embeddings, the output, norms, biases): adamw
@@ -19,25 +19,37 @@ and Juditsky (1992), Acceleration of stochastic approximation by averaging.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..types import Settings
+from ..errors import BadArgument
+from ..types import Settings, shown_as
 
 OPTIMISERS = ("adamw", "sgd", "muon")
 
 
 def optimisers(
-    name: str,
+    name: str | Callable[..., torch.optim.Optimizer],
     parameters: list[nn.Parameter],
     models: Sequence[nn.Module],
     rate: float,
     momentum: float,
     betas: tuple[float, float],
+    decay: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
-    """Those that together move every parameter, each once. They minimise: they are handed −ĝ."""
+    """Those that together move every parameter, each once. They minimise: they are handed −ĝ.
+
+    A group of parameters says in "lr_ratio" how its learning rate stands to that of the first.
+
+    Raises
+    ------
+    BadArgument
+        a function that makes no optimiser, or one of these parameters alone or of others
+    """
+    if not isinstance(name, str):
+        return [_foreign(name, parameters, models)]
     if name == "sgd":
         return [torch.optim.SGD(parameters, lr=rate, momentum=momentum, fused=_fusable(parameters))]
     matrices = hidden(models) if name == "muon" else []
@@ -47,11 +59,45 @@ def optimisers(
     if matrices:
         out.append(
             torch.optim.Muon(
-                matrices, lr=rate, weight_decay=0.0, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+                matrices, lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
             )
         )
     if rest:
-        out.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0, fused=_fusable(rest)))
+        shrunk = [p for p in rest if p.ndim > 1] if decay else []
+        left = [p for p in rest if p.ndim < 2] if decay else rest
+        groups = [{"params": ps, "weight_decay": d} for ps, d in ((left, 0.0), (shrunk, decay)) if ps]
+        out.append(torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=0.0, fused=_fusable(rest)))
+    return out
+
+
+def _foreign(
+    make: Callable[..., torch.optim.Optimizer], parameters: list[nn.Parameter], models: Sequence[nn.Module]
+) -> torch.optim.Optimizer:
+    """The optimiser that a function of named parameters makes."""
+    names = {id(p): name for model in reversed(models) for name, p in model.named_parameters()}
+    out = make([(names.get(id(p), f"parameter {i}"), p) for i, p in enumerate(parameters)])
+    if not isinstance(out, torch.optim.Optimizer) or isinstance(out, torch.optim.LBFGS):
+        raise BadArgument(
+            f"optimiser={shown_as(make)} gave a {type(out).__name__}. Accepted: a function of named parameters, "
+            "[(name, parameter), …], that gives a torch.optim.Optimizer whose step needs no closure; for L-BFGS "
+            "solver=th.LBFGS()."
+        )
+    moved = [id(p) for group in out.param_groups for p in group["params"]]
+    if sorted(moved) != sorted(map(id, parameters)):
+        lost = [
+            name for name, p in ((names.get(id(p), "?"), p) for p in parameters) if id(p) not in set(moved)
+        ]
+        raise BadArgument(
+            f"optimiser={shown_as(make)} does not move every parameter once"
+            + (
+                f": {lost[0]!r} is left out ({len(lost)} in all). Freeze it instead: requires_grad_(False)."
+                if lost
+                else "."
+            )
+        )
+    first = float(out.param_groups[0]["lr"])
+    for group in out.param_groups:
+        group["lr_ratio"] = float(group["lr"]) / first if first else 1.0
     return out
 
 

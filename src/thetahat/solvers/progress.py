@@ -69,13 +69,15 @@ def progress(solver: SolverLike) -> Iterator[Callable[[StateLike], None] | None]
 
 def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
     """The last line of the trace with its error, and terms a second (those `before` not counted) where the
-    state counts them.
+    state counts them; on an accelerator its arithmetic, the share of its peak (MFU), and the most memory held.
 
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> said(SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0), 2.0)
-    '-1.5 ± 0.25 nats held out, 1,500 terms/s'
+    >>> state = SimpleNamespace(step=10, trace=((10, -1.5, 0.25),), evaluations=(1,), seen=3000.0)
+    >>> state.used = lambda rate: {"flops_per_second": rate * 1e11, "mfu": 0.15, "peak_memory": 2.5e9}
+    >>> said(state, 2.0)
+    '-1.5 ± 0.25 nats held out, 1,500 terms/s, 150 TFLOP/s (MFU 15 %), 2.50 GB'
     """
     training = state if isinstance(state, Training) else None
     seen, held_out = (training.seen - before, bool(training.evaluations)) if training else (0.0, False)
@@ -86,4 +88,15 @@ def said(state: StateLike, seconds: float, before: float = 0.0) -> str:
         parts.append(f"{nats:.5g}{spread} nats" + (" held out" if held_out else ""))
     if seen > 0 and seconds > 0:
         parts.append(f"{seen / seconds:,.0f} terms/s")
+        parts += _used(training.used(seen / seconds) if training else {})
     return ", ".join(parts)
+
+
+def _used(found: dict[str, float]) -> list[str]:
+    parts = []
+    if "flops_per_second" in found:
+        share = f" (MFU {100 * found['mfu']:.0f} %)" if "mfu" in found else ""
+        parts.append(f"{found['flops_per_second'] / 1e12:.3g} TFLOP/s{share}")
+    if "peak_memory" in found:
+        parts.append(f"{found['peak_memory'] / 1e9:.2f} GB")
+    return parts

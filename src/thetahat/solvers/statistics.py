@@ -13,22 +13,18 @@ Izmailov et al. (2018), Averaging weights leads to wider optima and better gener
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 import torch
 import torch.distributed
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..data.batch import Batch
 from ..data.processes import world
 from ..errors import BadArgument
 from ..types import Plain
-from .minibatches import Feed
+from .minibatches import Drawn
 
 BATCHES = 16  # steps whose batches are kept: 10 and 50 gave the same to a hundredth of a nat
-
-Drawn = Sequence[tuple[Feed, Sequence[Batch]]]
 
 
 class Statistics:

@@ -19,6 +19,7 @@ Robbins and Monro (1951), A stochastic approximation method. The optimisers: `op
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,28 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, split
+from ..data.devices import chosen
 from ..data.processes import is_shard, rank
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..protocols import HasWeights, Splits
-from ..types import Settings, fields_of
+from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
 from .certificate import Certificate
 from .failure import LOWER, Failure, comparable, failure_of
 from .gradient import DISTRIBUTED, StepGradient
-from .minibatches import Feed, feeds, held_out_nats, whole
+from .minibatches import Drawn, Feed, feeds, held_out_nats, whole
 from .optimisers import OPTIMISERS, averaged, optimisers
 from .statistics import Statistics, least_rows
+from .throughput import counted, used
 
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
+FUNCTIONS = ("optimiser", "lr_schedule")  # settings that may be a function
+SCALE, GROWTH = (
+    2.0**16,
+    2000,
+)  # of gradients in float16: the first scale, and the steps after which it is doubled
 FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
 
 
@@ -67,10 +75,21 @@ class Work:
     held_out: tuple[LogLikelihood, Source | Batch] | None
     buffers: list[Tensor]
     statistics: Statistics
+    flops: float | None = None  # operations of a term of the first source, on an accelerator
+    next: Drawn | None = None  # the batches of the next step, on their way to an accelerator
     recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
     average: list[Tensor] | None = None
     best: tuple[list[Tensor], list[Tensor]] | None = None  # parameters and buffers
+    last: tuple[list[Tensor], list[Tensor]] | None = (
+        None  # those of the last step, once a run has ended in others
+    )
     identity: Settings = field(default_factory=dict)  # what a checkpoint is of
+
+    def prefetch(self) -> None:
+        """The batches of the next step on their way to an accelerator, while it computes this one; not those that
+        are drawn from the model, which moves first."""
+        if self.engine.device.type != "cpu" and not any(feed.drawn for feed in self.feeds):
+            self.next = self.engine.ahead(_next(self.feeds))
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,8 @@ class State:
     fitted: tuple[tuple[int, float, float], ...] = ()
     value: float = math.nan
     norm: float = math.nan
+    scale: float = 1.0  # of the gradient while it is computed, in float16
+    clean: int = 0  # steps since the scale was changed
     failure: str = ""
     advice: str = ""  # what to do about the failure
 
@@ -101,6 +122,13 @@ class State:
     @property
     def theta(self) -> Tensor:
         return self.ended.theta
+
+    def used(self, terms_per_second: float) -> dict[str, float]:
+        """What a run on an accelerator takes at that speed (`throughput.used`); of the CPU nothing is said."""
+        engine = self.work.engine
+        if engine.device.type == "cpu":
+            return {}
+        return used(engine.device, self.work.flops or 0.0, terms_per_second)
 
     @property
     def recent(self) -> tuple[float, ...]:
@@ -123,9 +151,15 @@ class Stochastic:
     accumulation_steps
         parts in which a batch is summed, to save memory; the step is the same
     optimiser
-        "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim
+        "adamw", "sgd", or "muon" (hidden matrices; "adamw" for the rest), of torch.optim; or any of torch's form: a
+        function of named parameters, [(name, parameter), …], such as `torch.optim.NAdam` or
+        `lambda named: torch.optim.SGD([{"params": …, "lr": 0.1}, {"params": …, "lr": 0.01}])`
     learning_rate
-        of the first step after the warm-up
+        of the first step after the warm-up; of several groups of parameters that of the first, and the others
+        keep their ratio to it
+    weight_decay
+        of "adamw" and "muon": a matrix (not a bias or a scale) shrinks by rate × weight_decay a step. It is no part
+        of the objective: a Normal prior is
     momentum
         of "sgd" and of "muon"
     betas
@@ -133,7 +167,10 @@ class Stochastic:
     warmup_steps
         steps over which the rate rises from 0
     lr_schedule
-        how the rate falls to 0 at the last step: "cosine", "linear"; or "constant"
+        how the rate falls to 0 at the last step: "cosine", "linear", "wsd" (constant, then linear over the last
+        `decay_steps`); "constant"; or a function, step (0, 1, …) → factor of `learning_rate`
+    decay_steps
+        of "wsd"; None: a fifth of the steps
     max_grad_norm
         the largest norm of the gradient; None: unbounded
     seed
@@ -156,12 +193,18 @@ class Stochastic:
     checkpoint_every
         steps between two; None: with every look
     precision
-        torch.bfloat16 for products of matrices (autocast: sums and logarithms stay as they are); None: θ's
-        own
+        torch.bfloat16 or torch.float16 for products of matrices (autocast: sums and logarithms stay as they
+        are); None: θ's own. In float16 the gradient is scaled so that it does not vanish, and a step whose
+        scaled gradient overflows moves nothing and halves the scale
+    device
+        where the models are trained, and stay: "auto" (the accelerator that torch finds, else the CPU),
+        "cpu", "cuda", "mps"; None: where they are. The next batch is on its way while a step is computed
     compile
         the models by torch.compile (the first step takes long)
     distributed
         under torchrun, "ddp" (θ on every process) or "fsdp" (a shard of θ on each)
+    restarted_at
+        the step at which the schedule begins again, in a run that was made longer (`io.runs`)
     in_place
         False trains a copy of the models, and those given stay as they are. True trains the models that are
         given, which belong to the fit from then on: for networks of which memory cannot hold two
@@ -175,12 +218,14 @@ class Stochastic:
     steps: int = 2000
     batch_size: int = 128
     accumulation_steps: int = 1
-    optimiser: str = "adamw"
+    optimiser: str | Callable[..., torch.optim.Optimizer] = "adamw"
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 0
-    lr_schedule: str = "cosine"
+    lr_schedule: str | Callable[[int], float] = "cosine"
+    decay_steps: int | None = None
     max_grad_norm: float | None = None
     seed: int = 0
     held_out: float | Source | None = 0.1
@@ -191,8 +236,10 @@ class Stochastic:
     checkpoint: str | Path | None = None
     checkpoint_every: int | None = None
     precision: torch.dtype | None = None
+    device: str | torch.device | None = None
     compile: bool = False
     distributed: str = "ddp"
+    restarted_at: int = 0
     in_place: bool = False
 
     def __post_init__(self) -> None:
@@ -202,6 +249,7 @@ class Stochastic:
             ("batch_size", 1),
             ("accumulation_steps", 1),
             ("warmup_steps", 0),
+            ("restarted_at", 0),
             ("seed", None),
         ):
             value = given[name]
@@ -216,8 +264,27 @@ class Stochastic:
             ("restore_best", (True, False)),
             ("distributed", DISTRIBUTED),
         ):
-            if given[name] not in accepted:
+            if given[name] not in accepted and not (name in FUNCTIONS and callable(given[name])):
                 raise BadArgument(f"{name}={given[name]!r}. Accepted: {', '.join(map(repr, accepted))}.")
+        if callable(self.lr_schedule) and self.warmup_steps:
+            raise BadArgument(
+                f"warmup_steps={self.warmup_steps}: lr_schedule= is a function of the step, which says all of the "
+                "rate. Leave one of them out."
+            )
+        if self.decay_steps is not None and (
+            self.lr_schedule != "wsd" or not 0 < self.decay_steps <= self.steps
+        ):
+            raise BadArgument(
+                f"decay_steps={self.decay_steps}, lr_schedule={self.lr_schedule!r}. Accepted: 1 to {self.steps} (steps), "
+                "with lr_schedule='wsd'; or None."
+            )
+        if not 0 <= self.weight_decay < math.inf or (
+            self.weight_decay and (self.optimiser == "sgd" or callable(self.optimiser))
+        ):
+            raise BadArgument(
+                f"weight_decay={self.weight_decay} of optimiser={shown_as(self.optimiser)}. Accepted: 0 or more, with 'adamw' "
+                "or 'muon'; elsewhere a prior, prior=th.priors.Normal(…)."
+            )
         if not self.learning_rate > 0:
             raise BadArgument(f"learning_rate={self.learning_rate}. Accepted: a positive number.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
@@ -238,16 +305,30 @@ class Stochastic:
                 f"checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
                 "more, or None."
             )
-        if self.precision not in (None, torch.bfloat16):
-            raise BadArgument(f"precision={self.precision}. Accepted: None (θ's own), torch.bfloat16.")
+        if self.precision not in (None, torch.bfloat16, torch.float16):
+            raise BadArgument(
+                f"precision={self.precision}. Accepted: None (θ's own), torch.bfloat16, torch.float16."
+            )
+        if self.precision == torch.float16 and self.distributed == "fsdp":
+            raise BadArgument(
+                "precision=torch.float16 scales the gradient, which distributed='fsdp' does not. Accepted "
+                "there: torch.bfloat16, or None."
+            )
+        chosen(self.device)
 
     def rate(self, step: int) -> float:
         """The learning rate of the step after so many."""
+        step, steps = step - self.restarted_at, self.steps - self.restarted_at
+        if not isinstance(self.lr_schedule, str):
+            return self.learning_rate * float(self.lr_schedule(step))
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.lr_schedule == "constant":
             return self.learning_rate
-        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        if self.lr_schedule == "wsd":
+            falling = min(self.decay_steps or math.ceil(steps / 5), steps)
+            return self.learning_rate * min(1.0, (steps - step) / falling)
+        done = (step - self.warmup_steps) / max(steps - self.warmup_steps, 1)
         return self.learning_rate * (
             1 - done if self.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         )
@@ -261,6 +342,9 @@ class Stochastic:
             )
         generator = torch.Generator().manual_seed(self.seed)
         objective = objective if self.in_place else objective.copy()
+        device = chosen(self.device)
+        if device is not None:
+            objective.move(device)
         first = objective.terms[0]
         kept: dict[int, Batch | Source] = {}
         held: tuple[LogLikelihood, Source | Batch] | None = None
@@ -288,12 +372,19 @@ class Stochastic:
             objective, self.accumulation_steps, self.precision, self.compile, self.distributed
         )
         movers = optimisers(
-            self.optimiser, engine.parameters, engine.models, self.learning_rate, self.momentum, self.betas
+            self.optimiser,
+            engine.parameters,
+            engine.models,
+            self.learning_rate,
+            self.momentum,
+            self.betas,
+            self.weight_decay,
         )
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
         state = State(
-            Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics)
+            Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics),
+            scale=SCALE if self.precision == torch.float16 else 1.0,
         )
         if self.checkpoint is None:
             return self._evaluated(objective, state)
@@ -308,11 +399,22 @@ class Stochastic:
         )
         evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
         state = replace(
-            state, step=found["step"], seen=found["seen"], evaluations=evaluations, trace=trace, fitted=fitted
+            state,
+            step=found["step"],
+            seen=found["seen"],
+            evaluations=evaluations,
+            trace=trace,
+            fitted=fitted,
+            scale=found["scale"],
+            clean=found["clean"],
         )
         if self._over(state):
             self._leave(state)
             _label(objective, "raw" if self.ema_decay is None else "EMA")
+        elif state.work.last is not None:
+            _restore(engine.parameters, state.work.last[0])
+            _restore(state.work.buffers, state.work.last[1])
+            state.work.last = None
         return state
 
     # ---- step ----------------------------------------------------------------------------------------------
@@ -327,13 +429,22 @@ class Stochastic:
     def advance(self, objective: Objective, state: State) -> State:
         """The next state."""
         work, objective = state.work, state.ended
-        batches = [(feed, next(feed.batches)) for feed in work.feeds]
+        batches, work.next = work.next or _next(work.feeds), None
         work.statistics.saw(batches)
         work.engine.training(True)
+        more = state.step + 1 < self.steps
         with _seeded(self._seed(state.step), work.engine.device):  # of dropout, and of draws inside log p
-            value = work.engine.gradient(batches)
+            work.engine.scale = state.scale
+            value = self._gradient(work, batches, work.prefetch if more else None)
         gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
+        if state.scale != 1 and gradients:
+            torch._foreach_mul_(gradients, 1 / state.scale)
         norm = _norm(gradients) if gradients else 0.0
+        overflow = state.scale > 1 and math.isfinite(value) and not math.isfinite(norm)
+        if overflow:
+            return self._evaluated_when_due(
+                objective, _counted(replace(state, scale=state.scale / 2, clean=0), batches)
+            )
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(state, self._reason(batches, state, value))
         rate = self.rate(state.step)
@@ -344,17 +455,30 @@ class Stochastic:
             return self._failed(state, Failure(why, LOWER))
         for optimiser in work.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_ratio", 1.0)
             optimiser.step()
         work.recent.append(value)
-        seen = state.seen + sum(b.total for b in batches[0][1])
-        state = replace(state, step=state.step + 1, seen=seen, value=value, norm=norm)
+        state = replace(_counted(state, batches), value=value, norm=norm)
+        if self.precision == torch.float16:
+            state = _rescaled(state)
         if self.ema_decay is not None:
             work.average = averaged(work.average, work.engine.parameters, self.ema_decay, state.step)
+        return self._evaluated_when_due(objective, state)
+
+    def _gradient(self, work: Work, batches: Drawn, meanwhile: Callable[[], None] | None) -> float:
+        """The value of a step, its gradient left behind; the first on an accelerator counts its operations."""
+        if work.engine.device.type == "cpu" or work.flops is not None or self.compile:
+            return work.engine.gradient(batches, meanwhile)
+        value, flops = counted(lambda: work.engine.gradient(batches))
+        terms = sum(b.total for b in batches[0][1])
+        work.flops = flops / terms if terms else 0.0
+        if meanwhile is not None:
+            meanwhile()
+        return value
+
+    def _evaluated_when_due(self, objective: Objective, state: State) -> State:
         every = self.evaluate_every or max(1, self.steps // 20)
-        if state.step % every == 0 or self._over(state):
-            state = self._evaluated(objective, state)
-        return state
+        return self._evaluated(objective, state) if state.step % every == 0 or self._over(state) else state
 
     def due(self, state: State) -> bool:
         """Whether a checkpoint is to be written after that step."""
@@ -392,6 +516,8 @@ class Stochastic:
                 _restore(parameters, raw[0])
                 _restore(work.buffers, raw[1])
             return state
+        if self.checkpoint is not None:  # from which a longer run goes on
+            work.last = raw or ([p.detach().clone() for p in parameters], [b.clone() for b in work.buffers])
         if work.best is not None and work.held_out is not None:
             _restore(parameters, work.best[0])
             _restore(work.buffers, work.best[1])
@@ -463,7 +589,7 @@ class Stochastic:
             return Certificate(status="not converged", detail=left, advice=state.advice, **known)
         of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
         of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
-        said = f"{state.step} step{'s' * (state.step != 1)} of {self.optimiser} {of}."
+        said = f"{state.step} step{'s' * (state.step != 1)} of {shown_as(self.optimiser)} {of}."
         remarks = [feed.remark for feed in state.work.feeds if feed.remark]
         if any(feed.finished for feed in state.work.feeds):
             said += (
@@ -497,7 +623,7 @@ class Stochastic:
             status="stochastic", detail=said, trend=(first.mean, best.mean, best.error), **known
         )
 
-    def _reason(self, batches: list[tuple[Feed, list[Batch]]], state: State, value: float) -> Failure:
+    def _reason(self, batches: Drawn, state: State, value: float) -> Failure:
         """What was not finite in a step: the first term whose log p is not, or the gradient."""
         step, engine = state.step + 1, state.work.engine
         with _seeded(self._seed(state.step), engine.device):  # the draws of the step
@@ -525,6 +651,25 @@ class Stochastic:
                 if found is not None and (not comparable(mean) or found.advice != LOWER):
                     return Failure(head + found.why, found.advice)
         return None if comparable(mean) else Failure(f"{head}their mean log p is {mean}.", LOWER)
+
+
+# ---- a step ------------------------------------------------------------------------------------------------
+
+
+def _next(feeds: list[Feed]) -> Drawn:
+    return [(feed, next(feed.batches)) for feed in feeds]
+
+
+def _counted(state: State, batches: Drawn) -> State:
+    return replace(state, step=state.step + 1, seen=state.seen + sum(b.total for b in batches[0][1]))
+
+
+def _rescaled(state: State) -> State:
+    """After so many steps without an overflow the scale is doubled (Micikevicius et al. 2018, Mixed precision
+    training)."""
+    if state.clean + 1 < GROWTH:
+        return replace(state, clean=state.clean + 1)
+    return replace(state, scale=state.scale * 2, clean=0)
 
 
 # ---- θ, in place -------------------------------------------------------------------------------------------
@@ -564,7 +709,9 @@ class _seeded:
 
     def __init__(self, seed: int, device: torch.device):
         self.seed = seed
-        self.forked = None if device.type == "cpu" else torch.random.fork_rng(devices=[device])
+        self.forked = (
+            None if device.type == "cpu" else torch.random.fork_rng([device], device_type=device.type)
+        )
 
     def __enter__(self) -> None:
         if self.forked is None:
