@@ -197,7 +197,7 @@ def apart(system: System, device: str) -> float:
             steps=10,
             batch_size=system.batch[0],
             optimiser="sgd",
-            learning_rate=0.01,
+            learning_rate=1e-3,
             held_out=None,
             device=where,
         )

@@ -366,7 +366,7 @@ def test_a_run_goes_on_from_its_checkpoint_on_an_accelerator(name: str, device: 
     own = {"learning_rate": 0.01, "batch_size": 8, "evaluate_every": 2, "optimiser": "sgd"}
     own |= {"held_out": None if name in WHOLE else 0.25}
     with pytest.raises(Stop):
-        th.maximize(SYSTEMS[name](), solver=th.Stochastic(**own | solver), device=device, watch=stop)
+        th.maximize(SYSTEMS[name](), solver=th.Stochastic(**own | solver), device=device, callback=stop)
     found = trained(name, device, **solver).to("cpu").objective.theta
     assert torch.equal(found, wanted)
 
@@ -414,13 +414,13 @@ def test_the_first_step_on_an_accelerator_counts_its_operations(device: str) -> 
     states = []
     model = th.models.Conditional(th.families.Normal(), mlp(3, (), 2))
     solver = th.Stochastic(steps=3, batch_size=8, held_out=None)
-    th.maximize(objective_of(model, NUMBERS), solver=solver, device=device, watch=states.append)
+    th.maximize(objective_of(model, NUMBERS), solver=solver, device=device, callback=states.append)
     assert states[-1].used(1000.0) == {"flops_per_second": 24 * 1000.0}
 
 
 def test_no_operation_is_counted_on_the_cpu() -> None:
     states = []
-    th.maximize(classifier(), solver=th.Stochastic(steps=2, held_out=None), watch=states.append)
+    th.maximize(classifier(), solver=th.Stochastic(steps=2, held_out=None), callback=states.append)
     assert states[-1].used(1000.0) == {}
 
 
@@ -493,7 +493,7 @@ def test_a_step_whose_scaled_gradient_overflows_moves_nothing_and_halves_the_sca
     )
     data = {"x": np.ones((4, 1), dtype=np.float32), "y": np.zeros(4)}
     fit = th.maximize(
-        objective_of(Steep(), data), solver=solver, watch=lambda s: seen.append((s.scale, float(s.theta)))
+        objective_of(Steep(), data), solver=solver, callback=lambda s: seen.append((s.scale, float(s.theta)))
     )
     scales = [scale for scale, _ in seen]
     assert scales[0] == 2.0**16
@@ -515,7 +515,7 @@ def test_the_scale_is_doubled_after_enough_clean_steps() -> None:
     th.maximize(
         classifier(),
         solver=th.Stochastic(steps=2, held_out=None, precision=torch.float16),
-        watch=states.append,
+        callback=states.append,
     )
     before = replace(states[-1], clean=GROWTH - 1)
     assert (_rescaled(before).scale, _rescaled(before).clean) == (2 * before.scale, 0)

@@ -51,6 +51,7 @@ def fit(
     on_failure: str = "raise",
     run: str | Path | None = None,
     device: str | torch.device | None = None,
+    callback: Callable[[StateLike], None] | None = None,
     covariance: str | None = None,
     by: str | Sequence[str] | None = None,
     **parameters: str | float,
@@ -93,6 +94,9 @@ def fit(
     device
         where a network is trained, and stays: "auto" (the accelerator that torch finds, else the CPU), "cpu",
         "cuda", "mps"; None: where it is. Whole-data solvers sum in float64 on the CPU
+    callback
+        called with every state of the solver, the first included: `state.step`, `state.trace`, `state.theta`;
+        of training also `state.value`, `state.norm`, `state.seen` (`solvers.stochastic.State`)
     covariance, by
         the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column
         whose values identify clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the
@@ -142,7 +146,9 @@ def fit(
     objective = Objective([term])
     for each in _priors(prior):
         objective = objective + LogPrior(each, built)
-    found = maximize(objective, solver=solver, on_failure=on_failure, call=call, run=run, device=device)
+    found = maximize(
+        objective, solver=solver, on_failure=on_failure, call=call, run=run, device=device, callback=callback
+    )
     return found if covariance is None and by is None else _gathered(found.with_covariance(covariance, by=by))
 
 
@@ -154,7 +160,7 @@ def maximize(
     call: Named | None = None,
     run: str | Path | runs.Run | None = None,
     device: str | torch.device | None = None,
-    watch: Callable[[StateLike], None] | None = None,
+    callback: Callable[[StateLike], None] | None = None,
 ) -> Fit:
     """Maximise an objective that you have put together yourself: terms add, and models may share parameters
     across terms.
@@ -165,8 +171,8 @@ def maximize(
     ----------
     run, device
         as of `fit`
-    watch
-        called with every state of the run
+    callback
+        called with every state of the solver, the first included
 
     Returns
     -------
@@ -194,7 +200,7 @@ def maximize(
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
     try:
-        objective, certificate, trace = optimise(objective, solver, run, watch)
+        objective, certificate, trace = optimise(objective, solver, run, callback)
         measured = () if run is None else runs.measured(run.folder)
         result = Fit(objective, certificate, trace=trace, solver=solver, call=call, measured=measured)
         _gathered(result)

@@ -500,6 +500,27 @@ class HasEpoch(Protocol):
 
 
 @runtime_checkable
+class HasOwnBatches(Protocol):
+    """A source whose batches are a step's as they are, in an order that the run seeds (a DataLoader).
+    `solvers.minibatches` asks.
+
+    Examples
+    --------
+    >>> class Loader:
+    ...     size = None
+    ...     def loaded(self, generator):
+    ...         yield from ()
+    >>> isinstance(Loader(), HasOwnBatches)
+    True
+    """
+
+    @property
+    def size(self) -> int | None: ...
+
+    def loaded(self, generator: torch.Generator) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
 class Splits(Protocol):
     """A source that divides itself for held-out data (a text by documents). `Stochastic(held_out=0.1)` asks;
     else rows are divided.
@@ -711,6 +732,23 @@ class HasContext(Protocol):
 
 
 # ---- networks ----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A model of one network. `io.export` asks, whose tensors are the network's.
+
+    Examples
+    --------
+    >>> class Line(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.network = torch.nn.Linear(1, 1)
+    >>> isinstance(Line(), HasNetwork)
+    True
+    """
+
+    network: Any
 
 
 @runtime_checkable

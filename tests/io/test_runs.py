@@ -41,10 +41,14 @@ def test_a_run_holds_all_that_the_climb_was(done):
     }
     lines = runs.metrics(folder)
     assert [line["step"] for line in lines] == list(range(1, 13))
-    looks = [(line["step"], line["held_out"], line["held_out_error"]) for line in lines if "held_out" in line]
+    looks = [
+        (line["step"], line[runs.HELD_OUT], line[f"{runs.HELD_OUT}_error"])
+        for line in lines
+        if runs.HELD_OUT in line
+    ]
     assert looks == [(step, mean, error) for step, mean, error in fit.trace if step > 0]
-    assert lines[0]["rate"] == SOLVER.rate(0)
-    assert all(line["norm"] > 0 and line["terms"] > 0 for line in lines)
+    assert lines[0]["learning_rate"] == SOLVER.rate(0)
+    assert all(line["grad_norm"] > 0 and line["terms"] > 0 for line in lines)
     found = runs.read(folder)
     assert found["terms"] == ["Autoregressive on Tokens"]
     assert found["run"]["steps"] == "12"
@@ -59,8 +63,8 @@ def test_tensorboard_reads_the_same_numbers(done):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder, _ = done
     read = events.EventAccumulator(str(folder)).Reload()
-    said = {event.step: event.value for event in read.Scalars("nats")}
-    assert said == pytest.approx({line["step"]: line["nats"] for line in runs.metrics(folder)}, rel=1e-6)
+    said = {event.step: event.value for event in read.Scalars(runs.FITTED)}
+    assert said == pytest.approx({line["step"]: line[runs.FITTED] for line in runs.metrics(folder)}, rel=1e-6)
 
 
 def test_a_run_that_was_killed_goes_on_bit_for_bit_and_its_metrics_have_each_step_once(done, tmp_path):
@@ -72,7 +76,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_and_its_metrics_have_each_ste
             raise Killed
 
     with pytest.raises(Killed):
-        th.maximize(objective(), solver=SOLVER, run=tmp_path / "killed", watch=kill)
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "killed", callback=kill)
     assert not (tmp_path / "killed" / runs.FIT).exists()
     with (tmp_path / "killed" / runs.METRICS).open("a") as file:
         file.write('{"step": 8, "na')  # a line that the kill cut short
@@ -101,8 +105,8 @@ def test_a_run_that_ended_is_not_climbed_again(done):
         (lambda: objective(32), SOLVER, "its shapes of θ is"),
         (
             objective,
-            th.Stochastic(steps=13, batch_size=8, evaluate_every=3),
-            "its steps is '12', here it is '13'",
+            th.Stochastic(steps=11, batch_size=8, evaluate_every=3),
+            "its steps is '12', here it is '11'",
         ),
     ],
 )
@@ -168,7 +172,7 @@ def test_damaged_metrics_are_left_out_by_number_and_the_run_goes_on(done, tmp_pa
     """A line in the middle of the file is replaced; the run ends at the θ of the whole one."""
     _, fit = done
     with pytest.raises(Killed):
-        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", watch=_kill)
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", callback=_kill)
     path = tmp_path / "r" / runs.METRICS
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], harm, *lines[2:]]))
@@ -228,7 +232,7 @@ def test_a_disk_that_is_full_for_metrics_is_named_and_the_climb_goes_on_later(do
     asked = objective()
     run = runs.Run(tmp_path / "full", asked, SOLVER)
     with pytest.raises(BadSave, match=r"metrics\.jsonl cannot be written: No space left"):
-        th.maximize(asked, solver=SOLVER, run=run, watch=watch)
+        th.maximize(asked, solver=SOLVER, run=run, callback=watch)
     again = th.maximize(objective(), solver=SOLVER, run=tmp_path / "full")
     assert torch.equal(again.theta, fit.theta)
     assert [line["step"] for line in runs.metrics(tmp_path / "full")] == [

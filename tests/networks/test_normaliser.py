@@ -89,7 +89,7 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
             th.maximize(objective, solver=solver)
         else:
             with pytest.raises(Killed):
-                th.maximize(objective, solver=solver, watch=watch)
+                th.maximize(objective, solver=solver, callback=watch)
         return policy.state_dict()
 
     whole = optimise(tmp_path / "whole")

@@ -53,7 +53,7 @@ def test_a_signal_costs_no_step_and_the_resumed_run_is_bit_identical(tmp_path, c
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(kind) as caught:
-        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", watch=watch)
+        th.maximize(objective(), solver=SOLVER, run=tmp_path / "r", callback=watch)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     said = str(caught.value) if number == signal.SIGINT else capsys.readouterr().err
     assert text in said
@@ -61,7 +61,7 @@ def test_a_signal_costs_no_step_and_the_resumed_run_is_bit_identical(tmp_path, c
     assert number == signal.SIGINT or caught.value.code == 143
     steps: list[int] = []
     found = th.maximize(
-        objective(), solver=SOLVER, run=tmp_path / "r", watch=lambda state: steps.append(state.step)
+        objective(), solver=SOLVER, run=tmp_path / "r", callback=lambda state: steps.append(state.step)
     )
     assert steps[0] == 7
     assert torch.equal(found.theta, truth.theta)
@@ -79,7 +79,7 @@ def test_a_second_signal_is_not_held_back(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        th.maximize(objective(), solver=solver, watch=watch)
+        th.maximize(objective(), solver=solver, callback=watch)
     assert not (tmp_path / "c").exists()
 
 

@@ -110,7 +110,7 @@ def test_a_resumed_average_has_the_same_statistics_bit_for_bit(tmp_path):
         [th.likelihood.LogLikelihood(Conditional(Normal(), normed(0.3)), Tensors(rows()))]
     )
     with pytest.raises(Stop):
-        th.maximize(objective, solver=killed, watch=watch)
+        th.maximize(objective, solver=killed, callback=watch)
     again = th.fit(Conditional(Normal(), normed(0.3)), rows(), solver=killed)
     assert torch.equal(again.theta, whole.theta)
     for a, b in zip(again.model.buffers(), whole.model.buffers(), strict=True):

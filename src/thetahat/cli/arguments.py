@@ -114,9 +114,43 @@ class Compare(Common):
     fits: Positional[
         Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]
     ]
-    """Two or more fits that fit --save wrote."""
+    """Two or more fits that fit --save wrote, or folders of runs."""
     data: Data
-    """The rows on which they are scored, best held out."""
+    """What they are scored on, best held out: rows; of runs text, images, rows."""
+    labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Labels of the images, for runs of classifiers."""
+    samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
+    """Draws an observation, where a score is a bound made of them."""
+    device: Device = "auto"
+    """Where the models of runs are computed."""
+    seed: int = 0
+    """Seed of those draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Common):
+    fit: Positional[SavedFit]
+    """A fit that fit --save wrote, or the folder of a classifier's run."""
+    data: Positional[Data]
+    """Rows with the predictors; images, of a classifier's run."""
+    what: str = "mean"
+    """mean, linear (the linear predictor), quantile (at --level), probabilities, or a parameter's name."""
+    level: Annotated[float | None, arg(metavar="LEVEL", help_behavior_hint="")] = None
+    """Level of an interval (0.95), whose ends then are the columns low and high; of --what quantile, of the quantile."""
+    interval: Literal["confidence", "prediction", "plug-in"] = "confidence"
+    """With --level: of the mean (confidence), or of a new response (prediction; plug-in: as if the estimates were exact)."""
+    device: Device = "auto"
+    """Where the model of a run is computed."""
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
+    """A new .csv or .parquet, a row for each row of DATA; without it CSV on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Common):
+    fit: Positional[SavedFit]
+    """The folder of a run, or a fit of a network that was saved."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(required)")]
+    """A new .safetensors file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +207,7 @@ class Tour(Common):
     """Write the table as HTML too."""
 
 
-Command = Fit | Reward | System | Score | Compare | Sample | Play | Report | Tour
+Command = Fit | Reward | System | Score | Compare | Predict | Sample | Play | Export | Report | Tour
 
 # name → (arguments, one line, more)
 COMMANDS: dict[str, tuple[Plain, str, str]] = {
@@ -218,11 +252,23 @@ Examples:
     ),
     "compare": (
         Compare,
-        "Compare saved fits on the same rows, by paired differences.",
+        "Compare saved fits or runs on the same data, by paired differences.",
         """Refuses, with the reason, a density against a mass, other rows, other units.
 
 Examples:
-  thetahat compare poisson.thetahat nb.thetahat --data held_out.csv""",
+  thetahat compare poisson.thetahat nb.thetahat --data held_out.csv
+  thetahat compare runs/gpt runs/gpt-2 --data held_out.txt""",
+    ),
+    "predict": (
+        Predict,
+        "Predict the response of new rows by a saved fit.",
+        """A row for each row of DATA, in its order; empty where a predictor is missing.
+
+Examples:
+  thetahat predict y.thetahat new.csv > predicted.csv
+  thetahat predict y.thetahat new.csv --level 0.95 --interval prediction
+  thetahat predict y.thetahat new.csv --what quantile --level 0.9
+  thetahat predict runs/classifier images.npy -o classes.parquet""",
     ),
     "sample": (
         Sample,
@@ -239,6 +285,14 @@ Examples:
         """Examples:
   thetahat play runs/cartpole
   thetahat play runs/cartpole -n 1000 --seed 1 --json | jq .mean""",
+    ),
+    "export": (
+        Export,
+        "Write the tensors of a network as plain safetensors.",
+        """Named as the network names them; the metadata say what made them.
+
+Examples:
+  thetahat export runs/gpt -o gpt.safetensors""",
     ),
     "report": (
         Report,

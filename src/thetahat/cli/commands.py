@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BadArgument, BadSave, DataError, FitError, IncomparableScores, ThetahatError
-from .arguments import Command, Compare, Fit, Play, Report, Reward, Sample, Score, Tour
+from .arguments import (
+    Command,
+    Compare,
+    Export,
+    Fit,
+    Play,
+    Predict,
+    Report,
+    Reward,
+    Sample,
+    Score,
+    Tour,
+)
+from .deploy import export, predict
 from .formula import fit_formula
 from .reward import rated
 from .sample import play, sample
@@ -95,6 +108,8 @@ _DO: dict[type, Any] = {
     Reward: rated,
     Score: score,
     Compare: compare,
+    Predict: predict,
+    Export: export,
     Sample: sample,
     Play: play,
     Report: report,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
@@ -48,13 +49,6 @@ def score(command: Score, screen: Screen) -> int:
 def compare(command: Compare, screen: Screen) -> int:
     if len(command.fits) < 2:
         raise BadArgument(f"compare takes two or more saved fits; received {len(command.fits)}.")
-    for path in command.fits:
-        if path.is_dir():
-            raise BadArgument(
-                f"{path} is the folder of a run; compare takes what fit --save wrote. Runs are scored one by "
-                "one (thetahat score RUN DATA), "
-                "and compared in Python: th.compare({name: score, …})."
-            )
     from ..data.frame import Frame
     from ..evaluation.compare import compare as compared
     from ..io.reading import load
@@ -64,10 +58,32 @@ def compare(command: Compare, screen: Screen) -> int:
     if len(set(names)) < len(names):
         raise BadArgument(f"a fit is given twice: {', '.join(names)}.")
     with screen.busy("scoring"):
-        fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
-        found = compared(fits, Frame(command.data))
+        if any(path.is_dir() for path in command.fits):
+            found = compared(
+                {name: _scored(command, path) for name, path in zip(names, command.fits, strict=True)}
+            )
+        else:
+            of_runs(command)
+            fits = {name: load(path) for name, path in zip(names, command.fits, strict=True)}
+            found = compared(fits, Frame(command.data))
     screen.show(found, found.to_dict())
     return 0
+
+
+def _scored(command: Compare, path: Path) -> Any:
+    """The score of a run, or of a fit beside runs, of the data."""
+    from ..io.reading import load
+
+    if not path.is_dir():
+        return load(path).score(str(command.data), seed=command.seed)
+    system, sizes, fit = again(path, device=command.device)
+    if command.labels is None:
+        data = system.other(command.data, sizes)
+    elif isinstance(system, Classifier):
+        data = system.labelled(command.data, command.labels)
+    else:
+        raise BadArgument(f"--labels: {path} is the run of a {system.name}, which has none.")
+    return fit.score(data, samples=command.samples, seed=command.seed)
 
 
 def _score_rows(score: Any) -> list[tuple[str, str]]:

@@ -23,7 +23,8 @@ Sizes = Settings
 Folder = Annotated[
     Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/SYSTEM, or the next that is free)")
 ]
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "wsd", "constant"]
+LONGER = ("steps", "total_timesteps", "passes")  # of which a run that goes on may be asked for more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,10 @@ class System(Common, ABC):
     """Why `thetahat sample` has nothing to draw, where it has not."""
     seed: int = 0
     """Seed of the initial parameters, of the order of the data, and of every random draw."""
+    init_from: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Begin at the parameters of another run, of the same system and sizes."""
+    wandb: Annotated[str | None, arg(metavar="PROJECT", help_behavior_hint="")] = None
+    """Write the metrics to this project of Weights & Biases too."""
     run: Folder = None
     """Folder for the configuration, metrics, TensorBoard files, checkpoint, fit and report."""
     device: Device = "auto"
@@ -44,7 +49,7 @@ class System(Common, ABC):
     compile: Annotated[bool, arg(help_behavior_hint="")] = False
     """Compile the model (torch.compile): the first step takes long."""
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Continue the run of --run from its last checkpoint, bit for bit."""
+    """Continue the run of --run from its last checkpoint, bit for bit; with more steps, make it longer."""
 
     @abstractmethod
     def read(self) -> tuple[Sizes, Any]:
@@ -92,7 +97,7 @@ class System(Common, ABC):
         asked = (
             f.name
             for f in dataclasses.fields(self)
-            if f.name not in ("json", "traceback", "run", "resume", "device")
+            if f.name not in ("json", "traceback", "run", "resume", "device", "wandb")
         )
         return {name: str(v) if isinstance(v := vars(self)[name], Path) else v for name in asked}
 
@@ -118,11 +123,11 @@ class System(Common, ABC):
             raise BadSave(f"the settings in {folder / 'config.json'} are damaged.")
         for name, value in json.loads(json.dumps(self.settings)).items():
             was = known.get(name, value)
-            if was != value:
+            if was != value and not (name in LONGER and value > was):
                 option = f"--{name.replace('_', '-')}"
                 raise BadSave(
                     f"{option} was {was} when {folder} began, and is {value} here. A run goes on as it "
-                    "began: ask for the same."
+                    "began: ask for the same, or for more steps."
                 )
 
     @classmethod
@@ -157,7 +162,9 @@ class Trained(System):
     warmup_steps: int = 50
     """Steps in which the learning rate rises from 0; a tenth of a shorter run."""
     lr_schedule: Schedule = "cosine"
-    """How the learning rate falls to 0 at the last step; constant: it does not."""
+    """How the learning rate falls to 0 at the last step; wsd: over the last fifth; constant: it does not."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices, which shrink by learning rate × this at each step."""
     max_grad_norm: Annotated[float | None, arg(metavar="NORM", help_behavior_hint="")] = None
     """A longer gradient is scaled down to this norm."""
     ema_decay: Annotated[float | None, arg(metavar="DECAY", help_behavior_hint="")] = None
@@ -177,6 +184,7 @@ class Trained(System):
             learning_rate=self.learning_rate,
             warmup_steps=min(self.warmup_steps, self.steps // 10),
             lr_schedule=self.lr_schedule,
+            weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             ema_decay=self.ema_decay,
             held_out=self.held_out,

@@ -4,10 +4,11 @@ which it goes on."""
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
-from ..types import Settings, StateLike
+from ..types import ModelLike, Settings, StateLike
 from .screen import Screen
 from .systems import System, free
 
@@ -32,9 +33,19 @@ def train(command: System, screen: Screen) -> int:
     with screen.busy("reading"):
         sizes, source = command.read()
         model = command.model(sizes)
+    if command.init_from is not None and not begun:
+        _begin_at(model, command.init_from)
     objective = command.objective(model, source, sizes)
     solver = command.trainer()
-    record = Run(folder, objective, solver, command.about(sizes), lambda: command.measure(model), screen.note)
+    record = Run(
+        folder,
+        objective,
+        solver,
+        command.about(sizes),
+        lambda: command.measure(model),
+        screen.note,
+        command.wandb,
+    )
     if begun and (folder / CHECKPOINT).exists():
         screen.note(f"going on with {folder}")
     elif begun:
@@ -44,7 +55,7 @@ def train(command: System, screen: Screen) -> int:
         f"{command.name}: {count:,} parameters, {record.solver.steps:,} steps; {folder} holds what is reached"
     )
     said = Lines(screen, record)
-    settings: Settings = {"run": record, "watch": said, "call": {"command": screen.command}}
+    settings: Settings = {"run": record, "callback": said, "call": {"command": screen.command}}
     try:
         found = maximize(objective, solver=record.solver, on_failure="return", **settings)
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the checkpoint is written
@@ -57,6 +68,33 @@ def train(command: System, screen: Screen) -> int:
     if found.certificate.ok:
         screen.note(f"wrote {folder / FIT}, {folder / REPORT}")
     return 0 if found.certificate.ok else 1
+
+
+def _begin_at(model: ModelLike, run: Path) -> None:
+    """The parameters and buffers of another run's model into this one.
+
+    Raises
+    ------
+    BadArgument
+        they are not of the same names and shapes; the message names the first that differs
+    """
+    import torch
+
+    from .systems import again
+
+    found = again(run)[2].model.state_dict()
+    own = model.state_dict()
+    for name in sorted(own.keys() | found.keys()):
+        shapes = [tuple(each[name].shape) if name in each else None for each in (own, found)]
+        if shapes[0] != shapes[1]:
+            here, there = ("no such tensor" if shape is None else f"shape {shape}" for shape in shapes)
+            raise BadArgument(
+                f"--init-from {run}: its tensor {name!r} has {there}, and the model asked for has {here}. Ask for "
+                "a model of the same sizes."
+            )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(found[name])
 
 
 class Lines:

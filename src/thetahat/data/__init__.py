@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import maps
 from .batch import Batch
 from .finite import FiniteMDP
+from .loaded import Items, Loaded
 from .shipped import shipped
 from .source import Source, Tensors
 from .transformed import Transformed
@@ -34,6 +35,8 @@ __all__ = [
     "Encoder",
     "FiniteMDP",
     "Frame",
+    "Items",
+    "Loaded",
     "Source",
     "Table",
     "Tensors",

@@ -3,8 +3,10 @@ the same call goes on from there.
 
     runs/NAME/
         config.json        what was asked: model, data, solver, versions; a run of anything else is refused
-        metrics.jsonl      a line every so many steps: nats of the batches, held-out nats with their error, rate, norm of ĝ, speed
+        metrics.jsonl      a line every so many steps: train/log_likelihood of the batch (nats a term), validation/log_likelihood with
+                           its error, learning_rate, grad_norm, tokens_per_second (or terms_per_second)
         events.out.…       the same for TensorBoard, where it is installed (extra "tensorboard")
+        wandb/             the same for Weights & Biases, where it is asked for (extra "wandb")
         checkpoint         all that the next step depends on (a folder, of shards)
         lock               held by the process that writes the folder, for as long as it does
         fit.thetahat       the fit, and
@@ -13,12 +15,16 @@ the same call goes on from there.
 Everything is written aside and renamed, or appended a whole line at a time. Of several processes of
 torch.distributed the first writes; any other process that opens the folder meanwhile is refused. Ctrl-C and
 SIGTERM end the run after the step under way, with a checkpoint.
+
+A run is made longer by asking for more steps: it goes on from its last θ, at a constant learning rate as if it had been
+asked for so many at first; with another schedule the first part is ended first, and the schedule begins again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -29,18 +35,18 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import filelock
 import torch
 
 from ..data.processes import rank, together
-from ..errors import BadArgument, BadSave, NotWritten
+from ..errors import BadArgument, BadSave, MissingExtra, NotWritten
 from ..files import leftovers, usable, write_text
 from ..likelihood import Objective
 from ..protocols import Measured
 from ..solvers import Stochastic
-from ..solvers.checkpoint import identity
+from ..solvers.checkpoint import LONGER, extends, identity
 from ..types import Named, Plain, Settings, SolverLike, StateLike
 
 if TYPE_CHECKING:
@@ -55,16 +61,18 @@ CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
 )
 LOCK = "lock"
 LINES = 200  # of metrics, at least, besides one a look
+FITTED, HELD_OUT = "train/log_likelihood", "validation/log_likelihood"
 OWN = (
     "step",
-    "nats",
-    "rate",
-    "norm",
+    FITTED,
+    HELD_OUT,
+    f"{HELD_OUT}_error",
+    "learning_rate",
+    "grad_norm",
     "terms",
     "terms_per_second",
+    "tokens_per_second",
     "seconds",
-    "held_out",
-    "held_out_error",
     "failure",
     "flops_per_second",
     "mfu",
@@ -86,6 +94,8 @@ class Run:
     measure
         what else is to be measured at each look (greedy returns of a policy, in environments of their own):
         name → number
+    wandb
+        the project of Weights & Biases that gets the metrics too; None: none
     say
         is told what was damaged and repaired; None: `warnings.warn`
 
@@ -105,6 +115,7 @@ class Run:
         about: Named | None = None,
         measure: Callable[[], Mapping[str, float]] | None = None,
         say: Callable[[str], None] | None = None,
+        wandb: str | None = None,
     ):
         self.folder = usable(folder)
         if not isinstance(solver, Stochastic):
@@ -116,15 +127,20 @@ class Run:
                 f"run={str(folder)!r} keeps its own checkpoint; leave out "
                 f"checkpoint={str(solver.checkpoint)!r}."
             )
-        self.solver = dataclasses.replace(solver, checkpoint=self.folder / CHECKPOINT)
+        solver = dataclasses.replace(
+            solver, checkpoint=self.folder / CHECKPOINT, restarted_at=_restarted_at(self.folder, solver)
+        )
+        self.solver, self.wandb = solver, wandb
+        self.speed = "tokens_per_second" if objective.terms[0].source.units == "token" else "terms_per_second"
         self.every = max(1, solver.steps // LINES)
-        self.writer: Plain = None
+        self.writers: list[Plain] | None = None
         self.made = False  # the folder, by this call
         self.measure = measure
         self.measured: dict[str, float] = {}
         self.say = say or (lambda text: warnings.warn(text, stacklevel=2))
         self.lock: Plain = None
         self.looks, self.fitted, self.seen, self.before, self.begun, self.at = 0, 0, 0.0, 0.0, 0.0, 0.0
+        self.about = dict(about or {})
         self._open(config(objective, self.solver, about))
 
     def _open(self, wanted: Settings) -> None:
@@ -140,8 +156,7 @@ class Run:
                 f"run={str(self.folder)!r}: that is not a run, and it is not empty. Give the path of a new "
                 "folder."
             )
-        if not new:
-            same(self.folder, wanted["run"])
+        longer = not new and same(self.folder, wanted["run"])
         together()  # every process has seen the folder as it was
         if rank() != 0:
             return
@@ -149,9 +164,12 @@ class Run:
         try:
             for part in leftovers(self.folder):
                 part.unlink(missing_ok=True)
-            if new:
+            if longer:
+                wanted = read(self.folder) | {"run": wanted["run"]}
+                wanted["about"] = _longer(wanted["about"], self.about)
+            if new or longer:
                 write_text(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", alone=True)
-                self.made = True
+                self.made = new
         except BaseException:
             self.close()
             raise
@@ -180,9 +198,10 @@ class Run:
         """What `iterate` calls with every state."""
         if rank() != 0:
             return
-        if self.writer is None:
+        if self.writers is None:
             self._begin(state)
             return
+        writers: list[Plain] = self.writers
         evaluated, looked = len(state.evaluations) > self.looks, len(state.fitted) > self.fitted
         if not (
             evaluated
@@ -195,18 +214,18 @@ class Run:
         now = time.perf_counter()
         line = {
             "step": state.step,
-            "nats": _plain(state.value),
-            "rate": self.solver.rate(max(state.step - 1, 0)),
-            "norm": _plain(state.norm),
+            FITTED: _plain(state.value),
+            "learning_rate": self.solver.rate(max(state.step - 1, 0)),
+            "grad_norm": _plain(state.norm),
             "terms": state.seen,
-            "terms_per_second": _plain((state.seen - self.seen) / (now - self.at)) if now > self.at else None,
+            self.speed: _plain((state.seen - self.seen) / (now - self.at)) if now > self.at else None,
             "seconds": round(self.before + now - self.begun, 3),
         }
-        if line["terms_per_second"]:
-            line |= {name: _plain(value) for name, value in state.used(line["terms_per_second"]).items()}
+        if line[self.speed]:
+            line |= {name: _plain(value) for name, value in state.used(line[self.speed]).items()}
         if evaluated:
             last = state.evaluations[-1]
-            line |= {"held_out": _plain(last.mean), "held_out_error": _plain(last.error)}
+            line |= {HELD_OUT: _plain(last.mean), f"{HELD_OUT}_error": _plain(last.error)}
         self.measured = {name: float(value) for name, value in self._measured(state, looked).items()}
         line |= {name: _plain(value) for name, value in self.measured.items()}
         if state.failure:
@@ -220,9 +239,13 @@ class Run:
         try:
             self.lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             self.lines.flush()
-            for name, value in line.items():
-                if isinstance(value, float) and name not in ("seconds", "terms", "held_out_error"):
-                    self.writer.add_scalar(name, value, state.step)
+            shown = {
+                name: value
+                for name, value in line.items()
+                if isinstance(value, float) and name not in ("seconds", "terms", f"{HELD_OUT}_error")
+            }
+            for writer in writers:
+                writer.write(shown, state.step)
         except OSError as error:
             raise NotWritten.of(self.folder / METRICS, error, "The checkpoint beside it is whole.") from error
 
@@ -246,7 +269,9 @@ class Run:
         kept = [line for line in found if line["step"] <= state.step] if state.step else []
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), alone=True)
         self.lines = path.open("a", encoding="utf-8")
-        self.writer = _writer(self.folder, state.step)
+        self.writers = [TensorBoard(self.folder, state.step)]
+        if self.wandb is not None:
+            self.writers.append(WeightsAndBiases(self.wandb, self.folder))
         self.before = kept[-1]["seconds"] if kept else 0.0
         self.looks, self.fitted, self.seen = len(state.evaluations), len(state.fitted), state.seen
         self.begun = self.at = time.perf_counter()
@@ -254,14 +279,14 @@ class Run:
     def close(self) -> None:
         """The files of the run, closed; also after an error. A run that did not begin leaves no folder behind
         that it made."""
-        if self.writer is not None:
-            for file in (self.lines, self.writer):
+        if self.writers is not None:
+            for file in (self.lines, *self.writers):
                 with contextlib.suppress(
                     OSError
                 ):  # every line was flushed: what fails here was said when it was written
                     file.close()
         if self.lock is not None:
-            empty = self.writer is None and self.made and set(os.listdir(self.folder)) <= {CONFIG, LOCK}
+            empty = self.writers is None and self.made and set(os.listdir(self.folder)) <= {CONFIG, LOCK}
             if empty:
                 (self.folder / CONFIG).unlink(missing_ok=True)
                 (self.folder / LOCK).unlink(missing_ok=True)
@@ -285,6 +310,10 @@ class Run:
                 self.say(f"{saved} was damaged, and is written again.")
                 saved.unlink()
             fit.save(saved)
+            ended = read(self.folder) | {"ended": self.solver.steps}
+            write_text(
+                self.folder / CONFIG, json.dumps(ended, indent=2, ensure_ascii=False) + "\n", alone=True
+            )
             write_text(self.folder / REPORT, page)
 
 
@@ -304,8 +333,8 @@ def config(objective: Objective, solver: Stochastic, about: Named | None) -> Set
     return {"terms": kinds, "size": size, "run": settings, "versions": versions, "about": dict(about or {})}
 
 
-def same(folder: Path, settings: Named) -> None:
-    """Nothing, where the run of a folder is what is asked for.
+def same(folder: Path, settings: Named) -> bool:
+    """Whether what is asked for is a longer run than that of a folder, and otherwise the same.
 
     Raises
     ------
@@ -313,13 +342,46 @@ def same(folder: Path, settings: Named) -> None:
         names what differs
     """
     known = read(folder)["run"]
+    longer = extends(known, settings)
     for name, value in settings.items():
+        if longer and name in LONGER:
+            continue
         if known.get(name) != value:
             raise BadSave(
                 f"{folder} holds another run: its {name} is {_short(known.get(name))}, here it is "
                 f"{_short(value)}. "
                 "Give another run=, or ask for the same."
             )
+    return longer
+
+
+def _restarted_at(folder: Path, solver: Stochastic) -> int:
+    """The step at which the schedule of a run begins again, because it was made longer, now or before.
+
+    Raises
+    ------
+    BadArgument
+        it is to be made longer before it has ended, and its learning rate depends on where it ends
+    """
+    if not (folder / CONFIG).exists():
+        return solver.restarted_at
+    known = read(folder)["run"]
+    steps, at = int(known["steps"]), int(known.get("restarted_at", 0))
+    if solver.steps <= steps or solver.lr_schedule == "constant":
+        return at
+    if read(folder).get("ended") != steps:
+        raise BadArgument(
+            f"{folder} has not ended its {steps} steps, and its learning rate ({solver.lr_schedule}) depends on "
+            f"where it ends. First let it end: ask for steps={steps} again. Then ask for steps={solver.steps}."
+        )
+    return steps
+
+
+def _longer(about: Named, now: Named) -> Settings:
+    """How the command was called, with what it is now asked for."""
+    return (
+        {**about, "settings": now["settings"]} if "settings" in about and "settings" in now else dict(about)
+    )
 
 
 def read(folder: str | Path) -> Settings:
@@ -392,22 +454,50 @@ def measured(folder: str | Path) -> list[dict[str, float]]:
     return [line for line in lines if len(line) > 1]
 
 
-class _Nothing:
-    """Where TensorBoard is not installed: metrics.jsonl has the same numbers."""
+class TensorBoard:
+    """The metrics for TensorBoard. Where it is not installed: none, metrics.jsonl has the same numbers."""
 
-    def add_scalar(self, *_: Any) -> None:
-        pass
+    def __init__(self, folder: Path, step: int):
+        self.writer: Plain = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, numbers: Mapping[str, float], step: int) -> None:
+        for name, value in numbers.items() if self.writer is not None else ():
+            self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        pass
+        if self.writer is not None:
+            self.writer.close()
 
 
-def _writer(folder: Path, step: int) -> Plain:
-    if find_spec("tensorboard") is None:
-        return _Nothing()
-    from torch.utils.tensorboard import SummaryWriter
+class WeightsAndBiases:
+    """The metrics for a project of Weights & Biases; a run that goes on does so there too. Where its files and
+    its server are, its own settings say (WANDB_MODE=offline).
 
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    Raises
+    ------
+    MissingExtra
+        wandb is not installed
+    """
+
+    def __init__(self, project: str, folder: Path):
+        if find_spec("wandb") is None:
+            raise MissingExtra.named("wandb", "wandb")
+        import wandb
+
+        same = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+        self.run = wandb.init(
+            project=project, name=folder.name, id=same, resume="allow", dir=str(folder), config=read(folder)
+        )
+
+    def write(self, numbers: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        self.run.finish()
 
 
 def _plain(value: float) -> float | None:

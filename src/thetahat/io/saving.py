@@ -354,9 +354,11 @@ def _robust_config(robust: DensityPower | Trimmed | None) -> Settings | None:
 
 def _solver_config(solver: SolverLike) -> Settings | None:
     """Settings without files and sources of this machine: the checkpoint, held-out data that were given."""
-    if type(solver).__name__ not in SOLVERS:
+    settings = fields_of(solver) if type(solver).__name__ in SOLVERS else {}
+    if not settings or any(
+        callable(value) for value in settings.values()
+    ):  # an optimiser of one's own is code
         return None
-    settings = fields_of(solver)
     if isinstance(solver, Stochastic):
         held = solver.held_out if isinstance(solver.held_out, (int, float)) else None
         precision = None if solver.precision is None else str(solver.precision).removeprefix("torch.")

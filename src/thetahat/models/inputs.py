@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, Source, Tensors
+from ..data.loaded import of_torch
 from ..data.source import is_table
 from ..errors import BadArgument, UnknownColumn, WrongType
 from ..families.base import Family
@@ -78,6 +79,14 @@ def source_of(data: Data, model: nn.Module, weights: str | None) -> Source:
     need(data, "a model")
     if isinstance(data, Batch):
         return Tensors(data, target=target_of(model))
+    loaded = of_torch(data, target_of(model))
+    if loaded is not None:
+        if weights is not None:
+            raise BadArgument(
+                f"weights={weights!r} names a column, and a {type(data).__name__} has none. Give batches with counts: "
+                "th.data.Loaded(function) of th.data.Batch(…, count=…)."
+            )
+        return loaded
     found = model.source(data, weights) if isinstance(model, ReadsData) else None
     if found is not None:
         return found

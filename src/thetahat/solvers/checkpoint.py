@@ -30,12 +30,18 @@ from ..files import replacing, usable
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..protocols import Restores, is_drawn
-from ..types import ModelLike, Plain, Settings, SolverLike, SourceLike, StateLike, fields_of, shown_as
+from ..types import ModelLike, Named, Plain, Settings, SolverLike, SourceLike, StateLike, fields_of, shown_as
 from . import sharded
 from .minibatches import whole
 from .optimisers import like, restore, tensors_of
 
 FORMAT = "thetahat checkpoint, version 2"
+LONGER = (
+    "steps",
+    "restarted_at",
+    "warmup_steps",
+    "decay_steps",
+)  # settings that a longer run may have of its own
 
 
 def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike) -> None:
@@ -123,7 +129,7 @@ def read(path: Path, solver: SolverLike, objective: Objective, work: Plain) -> S
     longer = extends(content["of"], work.identity)
     for name, value in work.identity.items():
         other = content["of"].get(name)
-        if name in ("steps", "restarted_at") and longer:
+        if name in LONGER and longer:
             continue
         if json.loads(json.dumps(value)) != other:
             raise BadSave(
@@ -221,7 +227,7 @@ def identity(solver: SolverLike, objective: Objective) -> Settings:
     }
 
 
-def extends(old: Settings, new: Settings) -> bool:
+def extends(old: Named, new: Named) -> bool:
     """Whether settings (of `identity`) are those of a longer run that goes on where the other ends: its schedule is
     constant, or begins again there."""
     more = int(new["steps"]) > int(old.get("steps", 0))

@@ -24,7 +24,7 @@ from ..data.source import Source, Tensors, evaluating
 from ..errors import BadArgument, EmptyData
 from ..likelihood import LogLikelihood
 from ..likelihood.total import spread
-from ..protocols import HasEpoch, HasMinibatches, HasWhole, Remarks, is_drawn
+from ..protocols import HasEpoch, HasMinibatches, HasOwnBatches, HasWhole, Remarks, is_drawn
 from ..types import ModelLike, SourceLike
 
 
@@ -109,6 +109,8 @@ def feeds(
             out.append(
                 Feed(group, _shuffled(rows, size, generator, least), rows.total, len(rows), False, alike)
             )
+        elif isinstance(left, HasOwnBatches):
+            out.append(Feed(group, _loaded(left, generator), left.size, left.size, False, alike))
         else:
             N = _observations(source, model)
             out.append(
@@ -209,6 +211,12 @@ def _minibatches(
 ) -> Iterator[list[Batch]]:
     while True:
         for batch in _joined(source.epoch(size, generator), least):
+            yield [batch]
+
+
+def _loaded(source: HasOwnBatches, generator: torch.Generator) -> Iterator[list[Batch]]:
+    while True:
+        for batch in source.loaded(generator):
             yield [batch]
 
 

@@ -1,0 +1,78 @@
+"""`thetahat predict` and `thetahat export`: what is done with a fit once it is made."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import BadArgument
+from .arguments import Export, Predict
+from .networks import Classifier
+from .screen import Screen, may_write
+from .systems import again, of_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def predict(command: Predict, screen: Screen) -> int:
+    import numpy as np
+    import pandas as pd
+
+    may_write(command.out, [command.fit, command.data], (".csv", ".parquet"), new=True)
+    with screen.busy("predicting"):
+        if command.fit.is_dir():
+            found = _of_images(command)
+        else:
+            from ..io.reading import load
+
+            of_runs(command)
+            fit = load(command.fit)
+            answer = fit.predict(str(command.data), command.what, level=command.level, kind=command.interval)
+            values = {"value": np.asarray(answer)}
+            found = answer if isinstance(answer, pd.DataFrame) else pd.DataFrame(values)
+    if command.out is not None:
+        from ..files import replacing
+
+        with replacing(command.out) as part:
+            found.to_parquet(part) if command.out.suffix == ".parquet" else found.to_csv(part, index=False)
+        screen.note(f"wrote {command.out}: {len(found)} rows")
+    if command.json:
+        rows = {"rows": len(found)} if command.out is not None else found.to_dict("list")
+        screen.show(None, {str(name): values for name, values in rows.items()})
+    elif command.out is None:
+        found.to_csv(sys.stdout, index=False)
+    return 0
+
+
+def _of_images(command: Predict) -> pd.DataFrame:
+    """The probability of each class of each image."""
+    from ..data import Tensors
+
+    system, _, fit = again(command.fit, device=command.device)
+    if not isinstance(system, Classifier):
+        raise BadArgument(
+            f"{command.fit} is the run of a {system.name}, which predicts nothing of rows. Accepted: the run of a "
+            "classifier, or a fit that fit --save wrote."
+        )
+    if command.what not in ("mean", "probabilities") or command.level is not None:
+        raise BadArgument("the run of a classifier predicts probabilities. Leave --what and --level out.")
+    x = system._images(command.data).whole.tensors["y"]
+    out: pd.DataFrame = fit.predict(Tensors({"x": x}, target="x"), "probabilities")
+    return out
+
+
+def export(command: Export, screen: Screen) -> int:
+    from ..io.export import export as exported
+    from ..io.reading import load
+    from ..io.runs import read
+
+    if command.fit.is_dir():
+        fit, about = again(command.fit)[2], read(command.fit)["about"]
+    else:
+        fit, about = load(command.fit), {}
+    written = exported(fit, command.out, about)
+    if command.json:
+        screen.show(None, {"export": str(written)})
+    screen.note(f"wrote {written}")
+    return 0
