@@ -327,7 +327,7 @@ def test_a_language_model_answers_where_it_is_asked(device: str) -> None:
     fit = trained("GPT", device)
     prompt = torch.tensor([[0, 1], [2, 3]])
     draws = [
-        f.model.sample(prompt, 8, top=3, generator=torch.Generator().manual_seed(0))
+        f.model.sample(prompt, 8, top_k=3, generator=torch.Generator().manual_seed(0))
         for f in (fit, fit.to("cpu"))
     ]
     assert draws[0].device.type == "cpu"

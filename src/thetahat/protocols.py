@@ -578,7 +578,8 @@ class Restores(Protocol):
 
 @runtime_checkable
 class Measured(Protocol):
-    """A source that measures what it draws ("return", "reward"). A run's record asks at every evaluation.
+    """A source that measures what it draws ("return", "reward"), or a weighting its weights ("clip_fraction"). A
+    run's record asks at every line.
 
     Examples
     --------
@@ -590,6 +591,23 @@ class Measured(Protocol):
     """
 
     def measured(self) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """A model that says of each term besides log p what people ask of its kind ("accuracy" of a classifier), one number
+    a term. A run's record asks at every evaluation, of the held-out data.
+
+    Examples
+    --------
+    >>> class Guess:
+    ...     def diagnostics(self, batch):
+    ...         return {"accuracy": (batch["y"] == 0).double()}
+    >>> isinstance(Guess(), Diagnoses)
+    True
+    """
+
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
@@ -732,6 +750,23 @@ class HasContext(Protocol):
 
 
 # ---- networks ----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Truncates(Protocol):
+    """A language model that says how many tokens it leaves to be drawn from at each place, (B, T); None: all.
+    `language.Generations` asks, and keeps it beside the draws.
+
+    Examples
+    --------
+    >>> class TwoOf:
+    ...     def kept(self, batch):
+    ...         return torch.full(batch.shape, 2)
+    >>> isinstance(TwoOf(), Truncates)
+    True
+    """
+
+    def kept(self, batch: Batch) -> Tensor | None: ...
 
 
 @runtime_checkable

@@ -283,7 +283,7 @@ def test_models_with_other_windows_compare_token_by_token():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"context": 8}, {"temperature": 0.7, "top": 5}, {"temperature": 0.0}]
+    "settings", [{}, {"context": 8}, {"temperature": 0.7, "top_k": 5}, {"temperature": 0.0}]
 )
 def test_draws_with_a_cache_are_the_draws_without(settings):
     model = Autoregressive(transformer(30))
@@ -344,8 +344,8 @@ def test_what_cannot_be_a_model_or_a_draw_is_refused():
     model = Autoregressive(torch.nn.Embedding(5, 5))
     with pytest.raises(BadArgument, match="prompt"):
         model.sample(torch.zeros(0, dtype=torch.long))
-    with pytest.raises(BadArgument, match="top=0"):
-        model.sample(torch.tensor([1]), top=0)
+    with pytest.raises(BadArgument, match="top_k=0"):
+        model.sample(torch.tensor([1]), top_k=0)
 
 
 def test_a_fit_is_saved_and_comes_back(tmp_path):

@@ -150,7 +150,9 @@ class Export(Common):
     fit: Positional[SavedFit]
     """The folder of a run, or a fit of a network that was saved."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(required)")]
-    """A new .safetensors file."""
+    """A new .safetensors file; without that ending a new folder, which transformers loads (adapters are merged)."""
+    adapters: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Write the adapters alone, to a folder which peft loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +241,7 @@ Examples:
   thetahat fit "y ~ x" data.csv --json | jq .certificate.status""",
     ),
     "align": SYSTEMS["align"],
+    "finetune": SYSTEMS["finetune"],
     "score": (
         Score,
         "The log-likelihood of rows under a saved fit.",
@@ -288,11 +291,14 @@ Examples:
     ),
     "export": (
         Export,
-        "Write the tensors of a network as plain safetensors.",
-        """Named as the network names them; the metadata say what made them.
+        "Write a network for other libraries.",
+        """A .safetensors file holds the tensors as the network names them, and what made
+them; a folder is what transformers, or peft, loads.
 
 Examples:
-  thetahat export runs/gpt -o gpt.safetensors""",
+  thetahat export runs/gpt -o gpt.safetensors
+  thetahat export runs/chat -o merged
+  thetahat export runs/chat -o adapters --adapters""",
     ),
     "report": (
         Report,

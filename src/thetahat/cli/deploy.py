@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument
+from ..types import Named
 from .arguments import Export, Predict
 from .networks import Classifier
 from .screen import Screen, may_write
@@ -62,6 +64,17 @@ def _of_images(command: Predict) -> pd.DataFrame:
     return out
 
 
+def _folder(command: Export, fit: Any, about: Named) -> Path:
+    """A folder for transformers, or of adapters for peft."""
+    from ..language.huggingface import save_adapters, save_pretrained
+    from .pretrained import raw_tokenizer
+
+    base = about.get("settings", {}).get("network")
+    if command.adapters:
+        return save_adapters(fit.model, command.out, base)
+    return save_pretrained(fit.model, command.out, None if base is None else raw_tokenizer(Path(base)))
+
+
 def export(command: Export, screen: Screen) -> int:
     from ..io.export import export as exported
     from ..io.reading import load
@@ -71,7 +84,10 @@ def export(command: Export, screen: Screen) -> int:
         fit, about = again(command.fit)[2], read(command.fit)["about"]
     else:
         fit, about = load(command.fit), {}
-    written = exported(fit, command.out, about)
+    if command.out.suffix == ".safetensors":
+        written = exported(fit, command.out, about)
+    else:
+        written = _folder(command, fit, about)
     if command.json:
         screen.show(None, {"export": str(written)})
     screen.note(f"wrote {written}")

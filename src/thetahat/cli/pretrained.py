@@ -63,15 +63,22 @@ def causal_model(folder: Path) -> ModelLike:
     return _read(AutoModelForCausalLM, folder, "language model").eval()
 
 
-def pretrained_tokenizer(folder: Path) -> Plain:
-    """The tokenizer of a model of transformers."""
-    from ..language.tokenizers import BPE
-
+def raw_tokenizer(folder: Path) -> Plain:
+    """The tokenizer as transformers has it, with its chat template; None: the folder is a run of ours."""
+    if _run_of_gpt(folder) is not None:
+        return None
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingExtra.named("transformers", "llm") from error
-    own = _read(AutoTokenizer, folder, "tokenizer")
+    return _read(AutoTokenizer, folder, "tokenizer")
+
+
+def pretrained_tokenizer(folder: Path) -> Plain:
+    """The tokenizer of a model of transformers."""
+    from ..language.tokenizers import BPE
+
+    own = raw_tokenizer(folder)
     return BPE(own, end=own.eos_token, special=True)  # pairs of a chat are written by its template
 
 

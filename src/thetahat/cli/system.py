@@ -62,7 +62,7 @@ class System(Common, ABC):
     def solver(self) -> Any:
         """How it is trained: a `solvers.Stochastic`."""
 
-    def trainer(self) -> Any:
+    def trainer(self, sizes: Sizes) -> Any:
         """`solver`, on the device and in the precision that were asked for. It trains the models that the command
         made, which nobody else has."""
         import torch

@@ -9,6 +9,7 @@ from ..errors import BadArgument, BadSave, ThetahatError
 from ..protocols import levels_of, shape_of
 from ..types import Data, ModelLike, SourceLike
 from . import align, policies
+from .finetune import Finetune
 from .networks import GPT, VAE, Classifier, Diffusion, Flow
 from .system import Sizes, System
 
@@ -60,6 +61,18 @@ SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
   thetahat fit reward pairs.jsonl --words 200 --save r.thetahat
   thetahat align pairs.jsonl --network smollm2 --method rloo --reward r.thetahat
   thetahat sample runs/align --prompt 'Human: how are you?'""",
+    ),
+    "finetune": (
+        Finetune,
+        "Fine-tune a language model on conversations, completions or text.",
+        """Of conversations and completions the answers alone are scored.
+
+Examples:
+  thetahat finetune smollm2 chats.jsonl --epochs 2 --packing --run runs/chat
+  thetahat finetune smollm2 chats.jsonl --method full --learning-rate 2e-5
+  thetahat sample runs/chat --prompt "Why is the sky blue?"
+  thetahat export runs/chat -o merged             # a folder for transformers
+  thetahat export runs/chat -o adapters --adapters   # a folder for peft""",
     ),
     "diffusion": (
         Diffusion,

@@ -36,7 +36,7 @@ def train(command: System, screen: Screen) -> int:
     if command.init_from is not None and not begun:
         _begin_at(model, command.init_from)
     objective = command.objective(model, source, sizes)
-    solver = command.trainer()
+    solver = command.trainer(sizes)
     record = Run(
         folder,
         objective,

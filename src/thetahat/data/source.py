@@ -288,6 +288,6 @@ def told(settings: Plain) -> str | None:
     shown = [
         f"{name}={v!r}"
         for name, v in fields_of(settings).items()
-        if isinstance(v, (bool, int, float, str, list, tuple))
+        if isinstance(v, (bool, int, float, str, list, tuple)) and not name.startswith("_")
     ]
     return f"{type(settings).__name__}({', '.join(shown)})"

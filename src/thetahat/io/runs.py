@@ -226,7 +226,10 @@ class Run:
         if evaluated:
             last = state.evaluations[-1]
             line |= {HELD_OUT: _plain(last.mean), f"{HELD_OUT}_error": _plain(last.error)}
-        self.measured = {name: float(value) for name, value in self._measured(state, looked).items()}
+            found = {f"validation/{name}": value for name, value in last.measured.items()}
+        else:
+            found = {}
+        self.measured = found | {name: float(value) for name, value in self._measured(state, looked).items()}
         line |= {name: _plain(value) for name, value in self.measured.items()}
         if state.failure:
             line["failure"] = state.failure
@@ -253,9 +256,8 @@ class Run:
         """What the sources say of what they drew (returns, rewards); at a look, what `measure` finds."""
         found: dict[str, float] = {}
         for feed in state.work.feeds:
-            source = feed.terms[0].source
-            own = source.measured if isinstance(source, Measured) else None
-            found |= own() if own is not None else {}
+            for thing in (feed.terms[0].source, *(term.weights for term in feed.terms)):
+                found |= thing.measured() if isinstance(thing, Measured) else {}
         return found | dict(self.measure() if looked and self.measure is not None else {})
 
     def _begin(self, state: StateLike) -> None:

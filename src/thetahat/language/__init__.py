@@ -2,8 +2,11 @@
 
     tokenizers          text ↔ tokens
     tokens              a stream of windows of tokens, with the mask of what counts
+    chats               conversations, of which the answers alone count
     autoregressive      the model: a causal network, its log p and its draws
     pretrained          networks of Hugging Face;   adapters: low-rank changes of theirs (LoRA, Hu et al. 2021)
+    huggingface         folders that transformers and peft load
+    sampling            what is drawn from in the place of p: temperature, top k, top p, with a log-likelihood of its own
     generations         answers that the model itself draws, and their rewards: the data of RLHF
     group_relative      what each answer weighs: GRPO, RLOO, with the KL to a reference (Shao et al. 2024)
 
@@ -13,13 +16,16 @@ Read in this order; the network itself is `networks.Transformer`. Built on the s
 from ..made import record
 from .adapters import add_lora, merge
 from .autoregressive import Autoregressive
+from .chats import Chats
 from .generations import Generations
 from .group_relative import RLOO, GroupRelative, Penalised, kl_estimate
+from .huggingface import add_adapters, save_adapters, save_pretrained
 from .pretrained import Pretrained
+from .sampling import Sampling
 from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
 
-record(Autoregressive)
+record(Autoregressive, Sampling)
 
 __all__ = [
     "BPE",
@@ -27,13 +33,18 @@ __all__ = [
     "Autoregressive",
     "Bytes",
     "Characters",
+    "Chats",
     "Generations",
     "GroupRelative",
     "Penalised",
     "Pretrained",
+    "Sampling",
     "Tokens",
+    "add_adapters",
     "add_lora",
     "kl_estimate",
     "merge",
+    "save_adapters",
+    "save_pretrained",
     "shards",
 ]

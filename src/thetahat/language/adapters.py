@@ -25,19 +25,18 @@ from ..errors import BadArgument
 class Adapted(nn.Module):
     """A linear map with a low-rank change."""
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
+    def __init__(self, linear: Any, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
+        inputs, outputs = widths(linear)
         self.linear, self.scale, self.on = linear, alpha / rank, True
         # never bfloat16: the steps of a run would be lost in its three digits
         like: Any = {
             "dtype": torch.promote_types(linear.weight.dtype, torch.float32),
             "device": linear.weight.device,
         }
-        spread = torch.randn(rank, linear.in_features, generator=generator, dtype=torch.float32) / math.sqrt(
-            linear.in_features
-        )
+        spread = torch.randn(rank, inputs, generator=generator, dtype=torch.float32) / math.sqrt(inputs)
         self.A = nn.Parameter(spread.to(**like))
-        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
+        self.B = nn.Parameter(torch.zeros(outputs, rank, **like))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.linear(x)
@@ -47,11 +46,26 @@ class Adapted(nn.Module):
         return out + (self.scale * change).to(out.dtype)
 
 
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether it is transformers' Conv1D of GPT-2, whose matrix lies the other way round."""
+    return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int)
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
+def widths(linear: Any) -> tuple[int, int]:
+    """(inputs, outputs)."""
+    a, b = linear.weight.shape
+    return (a, b) if is_conv1d(linear) else (b, a)
+
+
 def add_lora(
     network: nn.Module,
     rank: int = 8,
     alpha: float | None = None,
-    targets: Sequence[str] = ("q_proj", "v_proj"),
+    targets: str | Sequence[str] = ("q_proj", "v_proj"),
     seed: int = 0,
 ) -> nn.Module:
     """The network, changed in place: its linear maps of these names have adapters, and nothing else of it is
@@ -60,14 +74,14 @@ def add_lora(
     Parameters
     ----------
     network
-        any module; Transformer and transformers' models name their maps q_proj, k_proj, v_proj, o_proj,
-        up_proj, down_proj
+        any module; Transformer and most of transformers' models name their maps q_proj, k_proj, v_proj, o_proj,
+        up_proj, down_proj; GPT-2 has c_attn (queries, keys and values in one), c_proj, c_fc
     rank
         k
     alpha
         α; None: 2k
     targets
-        last parts of the names of the maps
+        names of the maps, whole or their last part; "all-linear": every one but the output
     seed
         of A
 
@@ -91,18 +105,17 @@ def add_lora(
     """
     if rank < 1:
         raise BadArgument(f"rank={rank}. Accepted: 1 or more.")
-    found = [
-        name
-        for name, m in network.named_modules()
-        if isinstance(m, nn.Linear) and name.rpartition(".")[2] in targets
-    ]
+    linear = [name for name, m in network.named_modules() if is_linear(m)]
+    if targets == "all-linear":
+        output = _output(network)
+        found = [name for name in linear if network.get_submodule(name) is not output]
+    else:
+        wanted = [targets] if isinstance(targets, str) else list(targets)
+        found = [name for name in linear if name in wanted or name.rpartition(".")[2] in wanted]
     if not found:
-        every = sorted(
-            {name.rpartition(".")[2] for name, m in network.named_modules() if isinstance(m, nn.Linear)}
-        )
+        every = sorted({name.rpartition(".")[2] for name in linear})
         raise BadArgument(
-            f"targets={tuple(targets)}: no linear map has such a name. There are: "
-            f"{', '.join(every) or 'none'}."
+            f"targets={targets!r}: no linear map has such a name. There are: {', '.join(every) or 'none'}."
         )
     for name in found:
         weight = network.get_submodule(name).weight
@@ -113,7 +126,7 @@ def add_lora(
         ]
         if others:
             raise BadArgument(
-                f"targets={tuple(targets)}: the matrix of {name!r} is also {others[0]!r} (they are tied), "
+                f"targets={targets!r}: the matrix of {name!r} is also {others[0]!r} (they are tied), "
                 "and a change of the one would change the "
                 "other. Accepted: targets whose matrices are their own, or a network that is not tied."
             )
@@ -128,6 +141,16 @@ def add_lora(
             Adapted(getattr(holder, last), rank, 2.0 * rank if alpha is None else alpha, generator),
         )
     return network
+
+
+def _output(network: nn.Module) -> nn.Module | None:
+    """The map to the vocabulary."""
+    for module in (network, *network.children()):
+        own = getattr(module, "get_output_embeddings", None)
+        found = own() if callable(own) else getattr(module, "lm_head", None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
 
 
 def adapted_by(network: nn.Module) -> list[Adapted]:
@@ -167,7 +190,8 @@ def merge(network: nn.Module) -> nn.Module:
             )
     for name, m in list(network.named_modules()):
         if isinstance(m, Adapted):
-            m.linear.weight += (m.scale * m.B @ m.A).to(m.linear.weight.dtype)
+            change = m.scale * m.B @ m.A
+            m.linear.weight += (change.T if is_conv1d(m.linear) else change).to(m.linear.weight.dtype)
             parent, _, last = name.rpartition(".")
             setattr(network.get_submodule(parent), last, m.linear)
     return network

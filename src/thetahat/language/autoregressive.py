@@ -8,7 +8,6 @@ gradient asks for them.
 from __future__ import annotations
 
 import inspect
-import math
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from ..protocols import Extends, HasFeatures, HasVocabulary
 from ..types import ModelLike
 from .adapters import adapted_by, without
 from .pretrained import Pretrained, is_pretrained
+from .sampling import Sampling
 
 SHORT = 128  # tokens on which a large network is tried
 
@@ -41,6 +41,9 @@ class Autoregressive(Model):
     network
         tokens (B, T) → logits (B, T, V): a `th.networks.Transformer`, any causal language model of
         transformers, or a module of one's own (`nn.Embedding(V, V)` is the Markov chain of order one)
+    sampling
+        the distribution q that is drawn from and scored in the place of p (`language.Sampling`): for a policy that is
+        trained on its own draws. A text is scored by p: None
     chunk
         tokens of the vocabulary whose logits are held at once, where the network has features and an output
         matrix
@@ -75,7 +78,13 @@ class Autoregressive(Model):
     measure = "mass"
 
     def __init__(
-        self, network: nn.Module, *, chunk: int = 8192, inputs: str = "input", target: str = "target"
+        self,
+        network: nn.Module,
+        *,
+        sampling: Sampling | None = None,
+        chunk: int = 8192,
+        inputs: str = "input",
+        target: str = "target",
     ):
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -86,7 +95,7 @@ class Autoregressive(Model):
             raise BadArgument(f"chunk={chunk}. Accepted: 1 or more.")
         foreign = is_pretrained(network)
         self.network: ModelLike = Pretrained(network) if foreign else network
-        self.chunk, self.inputs, self.target = chunk, inputs, target
+        self.chunk, self.inputs, self.target, self.sampling = chunk, inputs, target, sampling
         self._tried = False
         self._apart = (
             isinstance(network, nn.Embedding)
@@ -112,18 +121,31 @@ class Autoregressive(Model):
         if not torch.compiler.is_compiling():
             self.check(batch)
         given = self._documents(batch)
-        if self._headed:
+        if self.sampling is not None:
+            kept = batch.tensors.get("kept")
+            out = self.sampling.log_prob(self._logits(x, batch, given), y, kept)
+        elif self._headed:
             head = self.network.lm_head
             out = token_log_prob(self.network.features(x, *given), head.weight, head.bias, y, self.chunk)
         else:
-            logits = self.network(x, *given)
-            if tuple(logits.shape[:-1]) != batch.shape:
-                raise ModelError(
-                    f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape "
-                    f"{batch.shape}."
-                )
-            out = torch.log_softmax(_wide(logits), -1).gather(-1, y[..., None])[..., 0]
+            out = torch.log_softmax(self._logits(x, batch, given), -1).gather(-1, y[..., None])[..., 0]
         return unpadded(out, batch)
+
+    def _logits(self, x: Tensor, batch: Batch, given: tuple[Tensor, ...]) -> Tensor:
+        """(B, T, V), float32 or better."""
+        logits = self.network(x, *given)
+        if tuple(logits.shape[:-1]) != batch.shape:
+            raise ModelError(
+                f"the network gives a tensor of shape {tuple(logits.shape)} for terms of shape {batch.shape}."
+            )
+        return _wide(logits)
+
+    @torch.no_grad()
+    def kept(self, batch: Batch) -> Tensor | None:
+        """How many tokens the sampling leaves to be drawn from at each place, (B, T); None: all."""
+        if self.sampling is None or not self.sampling.truncates:
+            return None
+        return self.sampling.kept(self._logits(batch[self.inputs], batch, self._documents(batch)))
 
     def base_log_prob(self, batch: Batch) -> Tensor:
         """log p of each token by the network without its adapters (`language.add_lora`), (B, T).
@@ -138,8 +160,12 @@ class Autoregressive(Model):
                 "the network has no adapters to be left out: language.add_lora(network), or give another "
                 "reference."
             )
-        with without(self.network):
-            return self.log_prob(batch)
+        sampling, self.sampling = self.sampling, None  # a reference is p, of which q is a part
+        try:
+            with without(self.network):
+                return self.log_prob(batch)
+        finally:
+            self.sampling = sampling
 
     def _documents(self, batch: Batch) -> tuple[Tensor, ...]:
         if "document" not in batch:
@@ -231,8 +257,9 @@ class Autoregressive(Model):
         max_new_tokens: int = 100,
         *,
         context: int | None = None,
-        temperature: float = 1.0,
-        top: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         end: int | None = None,
         cached: bool = True,
         generator: torch.Generator | None = None,
@@ -248,10 +275,9 @@ class Autoregressive(Model):
         context
             the longest window that the network reads; when it is full, its first half is forgotten. None: no
             limit
-        temperature
-            p^(1/temperature), renormalised; 1 draws from the model, 0 takes the most probable token
-        top
-            only so many most probable tokens; None: all
+        temperature, top_k, top_p
+            of `Sampling`: 1, None, None draw from p; temperature 0 takes the most probable token. None of them given:
+            the model's own `sampling`
         end
             the token that closes a document; what follows it is filled with it
         cached
@@ -278,26 +304,21 @@ class Autoregressive(Model):
                 f"a prompt is (T,) or (B, T) tokens, T of 1 or more; received {window.dtype} of shape "
                 f"{tuple(prompt.shape)}."
             )
-        if (
-            max_new_tokens < 0
-            or not 0 <= temperature < math.inf
-            or (top is not None and top < 1)
-            or (context is not None and context < 2)
-        ):
+        if max_new_tokens < 0 or (context is not None and context < 2):
             raise BadArgument(
-                f"max_new_tokens={max_new_tokens}, temperature={temperature}, top={top}, context={context}. "
-                "Accepted: max_new_tokens and "
-                "temperature of 0 or more, "
-                "top of 1 or more, context of 2 or more."
+                f"max_new_tokens={max_new_tokens}, context={context}. Accepted: max_new_tokens of 0 or more, context "
+                "of 2 or more."
             )
+        sampling = self.sampling or Sampling()
+        if (temperature, top_k, top_p) != (None, None, None):
+            sampling = Sampling(1.0 if temperature is None else temperature, top_k, top_p)
         self._inside(window)
         with evaluating(self):
             return self._drawn(
                 window if context is None else window[:, -context:],
                 max_new_tokens,
                 context,
-                temperature,
-                top,
+                sampling,
                 end,
                 cached,
                 generator,
@@ -308,8 +329,7 @@ class Autoregressive(Model):
         window: Tensor,
         max_new_tokens: int,
         context: int | None,
-        temperature: float,
-        top: int | None,
+        sampling: Sampling,
         end: int | None,
         cached: bool,
         generator: torch.Generator | None,
@@ -322,7 +342,7 @@ class Autoregressive(Model):
                 logits, cache = self.network.extend(unread, cache)
             else:
                 logits = self.network(window)[:, -1]
-            token = _draw(_wide(logits), temperature, top, generator)
+            token = _draw(_wide(logits), sampling, generator)
             if end is not None:
                 token = torch.where(over, end, token)
                 over |= token == end
@@ -398,13 +418,10 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _draw(logits: Tensor, temperature: float, top: int | None, generator: torch.Generator | None) -> Tensor:
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """One token of each row, (B, 1)."""
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1, keepdim=True)
-    if top is not None and top < logits.shape[-1]:
-        least = logits.topk(top, -1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    p = torch.softmax(logits / temperature, -1)
+    p = sampling.probabilities(logits)
     where = p.device if generator is None else generator.device
     return torch.multinomial(p.to(where), 1, generator=generator).to(p.device)

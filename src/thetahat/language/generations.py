@@ -14,7 +14,7 @@ from ..data.batch import Batch
 from ..data.devices import device_of, move
 from ..data.source import digest, evaluating, told
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
-from ..protocols import Samples
+from ..protocols import Samples, Truncates
 from ..types import Data, ModelLike
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -286,7 +286,12 @@ class Generations:
             group=torch.tensor(chosen).repeat_interleave(self.num_generations)[:, None].expand(count.shape),
             dims=2,
         )
-        log_prob = model.log_prob(batch.to(device_of(model))).cpu()
+        here = batch.to(device_of(model))
+        kept = model.kept(here) if isinstance(model, Truncates) else None
+        if kept is not None:
+            batch.tensors["kept"] = kept.cpu()
+            here = batch.to(device_of(model))
+        log_prob = model.log_prob(here).cpu()
         batch.tensors["log_prob"] = log_prob
         lengths, cut = (
             count.sum(1),

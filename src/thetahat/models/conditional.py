@@ -131,6 +131,16 @@ class Conditional(Model):
         """One draw of y for each row."""
         return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
 
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """accuracy: whether the most probable category (of 0 and 1, that of probability over ½) is y."""
+        if isinstance(self.family, Categories):
+            guess = self.probabilities(batch).argmax(-1)
+        elif self.family.support.binary:
+            guess = (self.mean(batch) > 0.5).long()
+        else:
+            return {}
+        return {"accuracy": (guess == batch[self.target].to(guess.device)).float()}
+
     # ---- what makes it explained ---------------------------------------------------------------------------
 
     @property

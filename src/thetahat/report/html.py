@@ -125,6 +125,7 @@ def page(fit: Fit, level: float = 0.95) -> str:
             trace=figures(lambda: [*plots.measured(fit), *plots.trace(fit)]),
             estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
             calibration=judged(lambda: plots.calibration(fit)),
+            categories=judged(lambda: plots.confusion(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),
             scores=scores(facts),

@@ -13,6 +13,8 @@ import pandas as pd
 import torch
 
 from ..errors import BadArgument
+from ..evaluation.confusion import classifies
+from ..evaluation.confusion import confusion as confused
 from ..models import Regression
 from ..models.custom import Custom
 from ..printable import printable
@@ -197,6 +199,50 @@ def calibration(fit: Fit) -> list[Chart]:
     )
     heading = titled("Calibration", f"{len(data)} bins of rows; on the line if the model is true")
     return [alt.layer(line, rules, dots).properties(width=WIDTH, height=HEIGHT, title=heading)]
+
+
+def confusion(fit: Fit) -> list[Chart]:
+    """How often each category was taken for each, of a response that is a category; none of another, or of more
+    categories than a figure can show."""
+    if not classifies(fit.model):
+        return []
+    table = confused(fit)
+    if len(table) > 30:
+        return []
+    names = [str(name) for name in table.index]
+    counts = table.to_numpy()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    data = pd.DataFrame(
+        {
+            "y": np.repeat(names, len(names)),
+            "most": np.tile(names, len(names)),
+            "share": share.reshape(-1),
+            "count": counts.reshape(-1),
+        }
+    )
+    x = alt.X("most:N", title="most probable", sort=names, axis=alt.Axis(labelAngle=0))
+    y = alt.Y("y:N", title="category", sort=names)
+    cells = (
+        alt.Chart(data)
+        .mark_rect()
+        .encode(x=x, y=y, color=alt.Color("share:Q", scale=alt.Scale(range=["#ffffff", MAIN]), legend=None))
+    )
+    text = (
+        alt.Chart(data[data["count"] > 0])
+        .mark_text(fontSize=10)
+        .encode(
+            x=x,
+            y=y,
+            text=alt.Text("count:Q", format=","),
+            color=alt.condition("datum.share > 0.5", alt.value("#ffffff"), alt.value("#333333")),
+        )
+    )
+    heading = titled(
+        "Confusion", f"accuracy {100 * table.attrs['accuracy']:.1f} %, of the data that were fitted"
+    )
+    return [
+        alt.layer(cells, text).properties(width=WIDTH, height=max(HEIGHT, 16 * len(names)), title=heading)
+    ]
 
 
 def residuals(fit: Fit) -> list[Chart]:

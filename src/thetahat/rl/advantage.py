@@ -17,7 +17,7 @@ learning.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class GAE:
     discount: float = 0.99
     gae_lambda: float = 0.95
     normalise: bool = False
+    _found: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (0 <= self.discount <= 1 and 0 <= self.gae_lambda <= 1):
@@ -92,12 +93,19 @@ class GAE:
             ahead = delta[:, t] + keep[:, t] * ahead
             A[:, t] = ahead
         G = np.where(played, A + V, 0.0)
+        whole = G[played].var()
+        self._found["explained_variance"] = float(1 - A[played].var() / whole) if whole > 0 else math.nan
         if self.normalise:
             own = A[played]
             spread = own.std()
             same = spread <= ROUNDING * max(np.abs(G).max(), np.abs(V[played]).max())
             A = np.where(played & (not same), (A - own.mean()) / (1.0 if same else spread), 0.0)
         return torch.from_numpy(A), torch.from_numpy(G)
+
+    def measured(self) -> dict[str, float]:
+        """explained_variance of the last pass: 1 − Var(G − V)/Var(G); 1 where V is right, 0 where it says no more than
+        a constant, less where it misleads."""
+        return dict(self._found)
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,9 @@ class Clipped:
         ε > 0
     entropy_coef
         c ≥ 0, of a bonus for entropy: E[−ρ log π ∇log π] is its gradient
+    clip_coef_high
+        ε of the upper end, 1 + ε; None: the same as below. A larger one lets an improbable action of a positive
+        advantage grow ("clip-higher", Yu et al. 2025, DAPO)
 
     References
     ----------
@@ -158,12 +169,15 @@ class Clipped:
 
     clip_coef: float = 0.2
     entropy_coef: float = 0.0
+    clip_coef_high: float | None = None
+    _last: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.clip_coef > 0 or not 0 <= self.entropy_coef < math.inf:
+        high = self.clip_coef if self.clip_coef_high is None else self.clip_coef_high
+        if not min(self.clip_coef, high) > 0 or not 0 <= self.entropy_coef < math.inf:
             raise BadArgument(
-                f"clip_coef={self.clip_coef}, entropy_coef={self.entropy_coef}. Accepted: clip_coef > 0, "
-                "entropy_coef of 0 or more."
+                f"clip_coef={self.clip_coef}, clip_coef_high={self.clip_coef_high}, entropy_coef={self.entropy_coef}. "
+                "Accepted: clip_coef > 0, clip_coef_high > 0 or None, entropy_coef of 0 or more."
             )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
@@ -174,13 +188,41 @@ class Clipped:
                 "gives it."
             )
         ratio = bounded(torch.exp(log_prob - batch["log_prob"]))
-        clipped = ((A > 0) & (ratio > 1 + self.clip_coef)) | ((A < 0) & (ratio < 1 - self.clip_coef))
+        clipped = ((A > 0) & (ratio > 1 + self.high)) | ((A < 0) & (ratio < 1 - self.clip_coef))
         w = torch.where(clipped, 0.0, bounded(ratio * A))
+        self._see(batch, log_prob, ratio)
         return (
             bounded(w - self.entropy_coef * torch.where(ratio == 0, 0.0, ratio * log_prob))
             if self.entropy_coef
             else w
         )
+
+    @property
+    def high(self) -> float:
+        """ε of the upper end."""
+        return self.clip_coef if self.clip_coef_high is None else self.clip_coef_high
+
+    def _see(self, batch: Batch, log_prob: Tensor, ratio: Tensor) -> None:
+        """Sums of what is measured of a step, which wait for no accelerator."""
+        c = batch.count.to(log_prob.dtype)
+        log_ratio = log_prob - batch["log_prob"]
+        outside = ((ratio > 1 + self.high) | (ratio < 1 - self.clip_coef)).to(log_prob.dtype)
+        each = ((ratio - 1) - log_ratio, outside, -ratio * log_prob)
+        self._last[:] = [
+            torch.stack([c.sum(), *(torch.where(c > 0, c * v, 0.0).sum() for v in each)]).detach()
+        ]
+
+    def measured(self) -> dict[str, float]:
+        """Of the last step, means over its terms.
+
+        approx_kl       E[(ρ − 1) − log ρ], which estimates KL(π_played ‖ π) (Schulman 2020)
+        clip_fraction   how often ρ is outside 1 ± ε
+        entropy         −E[ρ log π(a | s)], nats (of a density it may be negative)
+        """
+        if not self._last or not float(self._last[0][0]):
+            return {}
+        n, *sums = self._last[0].tolist()
+        return dict(zip(("approx_kl", "clip_fraction", "entropy"), (s / n for s in sums), strict=True))
 
 
 def _advantage(batch: Batch, of: Any) -> Tensor:

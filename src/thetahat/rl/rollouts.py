@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..data.source import evaluating, told
 from ..errors import BadArgument, DataError
-from ..protocols import Observes
+from ..protocols import Measured, Observes
 from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
 from .snapshot import Opaque
@@ -140,6 +140,7 @@ class Rollouts:
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
         self._return, self._finished = np.zeros(num_envs), list[float]()
+        self._of_pass: dict[str, float] = {}  # what the advantage says of itself
         self._rows: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
         self._restored = False
@@ -170,6 +171,9 @@ class Rollouts:
             batch = self._drawn(model)
             if self.advantage is not None:
                 batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
+                self._of_pass = (
+                    dict(self.advantage.measured()) if isinstance(self.advantage, Measured) else {}
+                )
         yield batch
 
     def minibatches(self, model: Player) -> Iterator[Batch]:
@@ -203,6 +207,9 @@ class Rollouts:
             "return": torch.from_numpy(self._return.copy()),
             "finished": torch.tensor(self._finished, dtype=torch.float64),
         }
+        known |= {
+            f"of_pass.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self._of_pass.items()
+        }
         if self._seen is not None:
             known["seen"] = self._seen
         if self._left:
@@ -227,6 +234,11 @@ class Rollouts:
         self.generator.set_state(tensors["generator"])
         self.played, self._seen = int(tensors["played"]), tensors.get("seen")
         self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
+        self._of_pass = {
+            name.removeprefix("of_pass."): float(t)
+            for name, t in tensors.items()
+            if name.startswith("of_pass.")
+        }
         self._rows, self._left, self._restored = None, [], True
         if "left" in tensors:
             self._rows = Batch(
@@ -235,13 +247,13 @@ class Rollouts:
             self._left = list(tensors["left"].split(tensors["sizes"].tolist()))
 
     def measured(self) -> dict[str, float]:
-        """Steps played so far, and the mean return of the episodes that ended since it was last asked,
-        which the policy played as it learnt."""
+        """Steps played so far, the mean return of the episodes that ended since it was last asked, which the
+        policy played as it learnt, and what the advantage says of itself."""
         found = {"played": float(self.played)}
         if self._finished:
             found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
-        return found
+        return found | self._of_pass
 
     # ---- play ----------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from ..protocols import HasWeights, Splits
 from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
 from .certificate import Certificate
+from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
 from .gradient import DISTRIBUTED, StepGradient
 from .minibatches import Drawn, Feed, feeds, held_out_nats, whole
@@ -55,12 +56,13 @@ FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out nats per term after so many steps."""
+    """Held-out nats per term after so many steps, and what else was measured there (`diagnostics`)."""
 
     step: int
     mean: float
     error: float
     terms: float
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -544,7 +546,17 @@ class Stochastic:
             failure = self._held_out_failure(state, term, source, found[0])
             if failure is not None:
                 return self._failed(state, failure)
-        now = Evaluation(state.step, *found)
+        now = Evaluation(
+            state.step,
+            *found,
+            diagnosed(
+                term,
+                source,
+                found[0],
+                lambda b: engine.prepare(b, engine.dtype),
+                max(4 * self.batch_size, 256),
+            ),
+        )
         best = max((e.mean for e in state.evaluations), default=-math.inf)
         if self.restore_best and (now.mean > best or work.best is None):
             work.best = ([p.detach().clone() for p in engine.parameters], [b.clone() for b in work.buffers])

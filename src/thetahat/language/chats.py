@@ -1,0 +1,299 @@
+"""Chats: conversations, or prompts with their completions, as a source in which the answers alone are scored.
+
+    Σ_t m_t log p(x_t | x_<t, θ),      m_t = 1 where x_t is a token of the assistant
+
+A conversation is written as tokens by the template of its tokenizer (`apply_chat_template`), so that the model reads in training
+what it reads when it answers. Which tokens are the assistant's the template says itself, where it marks them
+({% generation %}); else they are what a message adds to the conversation before it, and a template that rewrites what came
+before is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import Tensors, digest
+from ..errors import BadArgument, DataError, EmptyData, MalformedFile
+from ..files import usable
+from ..types import Data, Plain, Settings
+from .tokenizers import BPE, Tokenizer
+
+LAYOUTS = ("padded", "packed")
+OVERLONG = ("raise", "drop", "cut")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Tokens, and which of them are the assistant's."""
+
+    ids: np.ndarray
+    mask: np.ndarray
+    where: str
+
+
+class Chats(Tensors):
+    """Conversations as a source of terms (B, T).
+
+    Batches hold "input" and "target" (B, T), and "document" where a row holds several conversations; the count is 1 at the
+    assistant's tokens. Units of the standard error are conversations.
+
+    Parameters
+    ----------
+    data
+        a path (.jsonl, .jsonl.gz, .parquet), a list, a Dataset of the package `datasets`, or a table, whose rows are
+        {"messages": [{"role": …, "content": …}, …]}, {"prompt": …, "completion": …} (texts, or lists of
+        messages), or conversations themselves
+    tokenizer
+        a tokenizer of transformers with a chat template; of prompts and completions that are texts any
+        tokenizer will do
+    context
+        T, tokens of a row
+    layout
+        "padded": a row a conversation; "packed": several in a row, as many as fit, which do not see each other
+    overlong
+        what is done with a conversation of more than `context` + 1 tokens: "raise", "drop", or "cut" its end off
+    roles
+        whose tokens are scored
+
+    Raises
+    ------
+    EmptyData, DataError, MalformedFile
+        nothing to score; a row that is none of the above, by its number; a file that cannot be read
+
+    Examples
+    --------
+    >>> from .tokenizers import Bytes
+    >>> chats = Chats([{"prompt": "1+1=", "completion": "2"}, {"prompt": "2+3=", "completion": "5"}], Bytes(), context=16)
+    >>> batch = next(chats.batches())
+    >>> chats.tokenizer.decode(batch["target"][0].tolist()), batch.count[0].tolist()
+    ('+1=2', [0.0, 0.0, 0.0, 1.0, 1.0])
+    """
+
+    padded = True
+
+    def __init__(
+        self,
+        data: Data,
+        tokenizer: Plain,
+        *,
+        context: int = 1024,
+        layout: str = "padded",
+        overlong: str = "raise",
+        roles: Sequence[str] = ("assistant",),
+        block: int = 16,
+    ):
+        for name, value, accepted in (("layout", layout, LAYOUTS), ("overlong", overlong, OVERLONG)):
+            if value not in accepted:
+                raise BadArgument(f"{name}={value!r}. Accepted: {', '.join(map(repr, accepted))}.")
+        if context < 2:
+            raise BadArgument(f"context={context}. Accepted: 2 or more.")
+        self._template = tokenizer if hasattr(tokenizer, "apply_chat_template") else None
+        self.tokenizer: Tokenizer = (
+            tokenizer
+            if isinstance(tokenizer, Tokenizer)
+            else BPE(tokenizer, end=tokenizer.eos_token, special=True)
+        )
+        self.context, self.layout, self.roles = context, layout, tuple(roles)
+        self.dropped: list[str] = []
+        found = [
+            c
+            for row, where in rows_of(data)
+            if (c := self._fitted(self._written(row, where), overlong)) is not None
+        ]
+        if not found:
+            raise EmptyData(
+                f"no conversation has a token of {' or '.join(self.roles)} within context={context} tokens "
+                f"({len(self.dropped)} dropped)."
+            )
+        self.conversations = len(found)
+        super().__init__(
+            _laid_out(found, context, layout == "packed"), target="target", block=block, copy=False
+        )
+
+    @property
+    def units(self) -> str:
+        return "token"
+
+    @property
+    def vocabulary(self) -> int:
+        return self.tokenizer.vocabulary
+
+    @property
+    def observations(self) -> float:
+        return self.whole.total
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokens that are scored and of those before them, however they are laid out."""
+        if self._fingerprint is None:
+            scored = self.whole.count > 0
+            self._fingerprint = digest(self.whole["target"][scored], self.whole["input"][scored])
+        return self._fingerprint
+
+    def bytes(self, batch: Batch) -> Tensor:
+        """How many bytes of text each term stands for, (B, T)."""
+        return torch.from_numpy(self.tokenizer.lengths)[batch["target"].cpu()].to(torch.float64)
+
+    # ---- a row as tokens -----------------------------------------------------------------------------------
+
+    def _written(self, row: Plain, where: str) -> Conversation:
+        if isinstance(row, Mapping) and "messages" in row:
+            row = row["messages"]
+        if isinstance(row, Mapping) and {"prompt", "completion"} <= row.keys():
+            prompt, completion = row["prompt"], row["completion"]
+            if isinstance(prompt, str) and isinstance(completion, str):
+                return self._continued(prompt, completion, where)
+            return self._conversation([*_messages(prompt, where), *_messages(completion, where)], where)
+        return self._conversation(_messages(row, where), where)
+
+    def _continued(self, prompt: str, completion: str, where: str) -> Conversation:
+        """A prompt and what follows it, closed by the tokenizer's end."""
+        end = [] if self.tokenizer.end is None else [self.tokenizer.end]
+        before, after = (self.tokenizer.encode(text).tolist() for text in (prompt, completion))
+        before = before or end
+        if not before or not (after + end):
+            raise DataError(f"{where}: the prompt or the completion has no token.")
+        mask = [0] * len(before) + [1] * len(after + end)
+        return Conversation(np.array(before + after + end), np.array(mask), where)
+
+    def _conversation(self, messages: list[Settings], where: str) -> Conversation:
+        template: Plain = self._template
+        if template is None or not template.chat_template:
+            raise BadArgument(
+                "conversations are written by the chat template of their tokenizer, and this tokenizer has none. Give a tokenizer "
+                "of transformers with a chat_template, or rows with a prompt and a completion that are texts."
+            )
+        if "{% generation" in template.chat_template or "{%- generation" in template.chat_template:
+            found = template.apply_chat_template(
+                messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
+            return Conversation(np.array(found["input_ids"]), np.array(found["assistant_masks"]), where)
+
+        def ids(part: list[Settings], asked: bool) -> list[int]:
+            out = template.apply_chat_template(
+                part, tokenize=True, return_dict=True, add_generation_prompt=asked
+            )
+            return [int(i) for i in out["input_ids"]]
+
+        whole = ids(messages, False)
+        mask = np.zeros(len(whole), dtype=np.int64)
+        for i, message in enumerate(messages):
+            if message["role"] in self.roles:
+                asked = message["role"] == "assistant"
+                before, after = ids(messages[:i], asked) if i else [], ids(messages[: i + 1], False)
+                if whole[: len(after)] != after or after[: len(before)] != before:
+                    raise DataError(
+                        f"{where}: the chat template rewrites what came before message {i}, so that its tokens cannot be told "
+                        "apart. Mark the assistant's text in the template: {% generation %} … {% endgeneration %}."
+                    )
+                mask[len(before) : len(after)] = 1
+        return Conversation(np.array(whole), mask, where)
+
+    def _fitted(self, found: Conversation, overlong: str) -> Conversation | None:
+        """The conversation within the context; None: dropped."""
+        if len(found.ids) > self.context + 1:
+            if overlong == "raise":
+                raise DataError(
+                    f"{found.where} has {len(found.ids)} tokens, and context={self.context} leaves room for {self.context + 1}. "
+                    "Give a longer context, overlong='drop', or overlong='cut'."
+                )
+            if overlong == "cut":
+                found = Conversation(
+                    found.ids[: self.context + 1], found.mask[: self.context + 1], found.where
+                )
+        if len(found.ids) > self.context + 1 or not found.mask[1:].any():
+            self.dropped.append(found.where)
+            return None
+        return found
+
+
+def _messages(value: Plain, where: str) -> list[Settings]:
+    given = value.tolist() if isinstance(value, np.ndarray) else value
+    good = isinstance(given, (list, tuple)) and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and "content" in m for m in given
+    )
+    if not good or not given:
+        raise DataError(
+            f"{where} is {str(value)[:60]!r}. Accepted: a list of messages with role and content, a row with messages, or one "
+            "with a prompt and a completion."
+        )
+    return [dict(m) for m in given]
+
+
+def _laid_out(found: list[Conversation], context: int, packed: bool) -> Batch:
+    """(n, T): a row a conversation, or several side by side."""
+    rows: list[list[int]] = []
+    used = 0
+    for i, each in enumerate(found):
+        n = len(each.ids) - 1
+        if packed and rows and used + n <= context:
+            rows[-1].append(i)
+            used += n
+        else:
+            rows.append([i])
+            used = n
+    T = max(sum(len(found[i].ids) - 1 for i in row) for row in rows)
+    tokens = np.zeros((2, len(rows), T), dtype=np.int64)
+    count, owner = np.zeros((len(rows), T), dtype=np.float32), np.full((len(rows), T), -1)
+    for r, row in enumerate(rows):
+        at = 0
+        for i in row:
+            ids, n = found[i].ids, len(found[i].ids) - 1
+            tokens[0, r, at : at + n], tokens[1, r, at : at + n] = ids[:-1], ids[1:]
+            count[r, at : at + n], owner[r, at : at + n] = found[i].mask[1:], i
+            at += n
+    tensors = {"input": torch.from_numpy(tokens[0]), "target": torch.from_numpy(tokens[1])}
+    if packed:
+        tensors["document"] = torch.from_numpy(owner.copy())
+    unit = np.maximum(owner, owner[:, :1])
+    return Batch(tensors, count=torch.from_numpy(count), group=torch.from_numpy(unit), dims=2)
+
+
+# ---- where rows come from ----------------------------------------------------------------------------------
+
+
+def rows_of(data: Data) -> Iterator[tuple[Any, str]]:
+    """(row, where it stands) of a file, a list, a Dataset, or a table.
+
+    Raises
+    ------
+    MalformedFile
+        a file that is not there, or a line that is not JSON
+    """
+    if isinstance(data, (str, Path)):
+        yield from _of_file(usable(data))
+        return
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a data frame
+        data = data.to_dict("records")
+    elif isinstance(data, Mapping):
+        columns = {name: list(values) for name, values in data.items()}
+        data = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for i, row in enumerate(data):
+        yield row, f"row {i}"
+
+
+def _of_file(path: Path) -> Iterator[tuple[Any, str]]:
+    if not path.is_file():
+        raise MalformedFile(f"{str(path)!r} is not a file.")
+    if path.suffix == ".parquet":
+        import pandas as pd
+
+        yield from rows_of(pd.read_parquet(path))
+        return
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for number, line in enumerate(content.decode("utf-8").split("\n"), 1):
+            if line.strip():
+                yield json.loads(line), f"{path.name}:{number}"
+    except (ValueError, OSError) as error:
+        raise MalformedFile(f"{str(path)!r} is not lines of JSON: {error}.") from error
