@@ -15,9 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import BadArgument
-from ..types import Data, ModelLike, ObjectiveLike, Plain, SourceLike
-from .pretrained import network_in, tokenizer_in
+from ..errors import BadArgument, DataError, EmptyData
+from ..types import ModelLike, ObjectiveLike, Plain, SourceLike
+from .pretrained import network_in, raw_tokenizer, tokenizer_in
+from .rewards import reward_of
 from .system import Schedule, Sizes, System, Trained
 
 Method = Literal["dpo", "reinforce", "rloo", "grpo", "ppo"]
@@ -29,7 +30,7 @@ class Align(System):
 
     name: ClassVar[str] = "align"
     pairs: Positional[Annotated[Path, arg(metavar="PAIRS")]]
-    """Lines of JSON with chosen and rejected answers[, and their prompt]: .jsonl, .jsonl.gz."""
+    """Lines of JSON with chosen and rejected answers[, and their prompt]: .jsonl, .jsonl.gz. RLHF needs prompts alone; a .txt has one a line."""
     network: Annotated[Path, arg(metavar="FOLDER")]
     """A causal language model of transformers with its tokenizer, or the run of a thetahat fit gpt."""
     method: Method = "dpo"
@@ -94,8 +95,18 @@ class RLOO(Align):
     prompt."""
 
     method: Method = "rloo"
-    reward: Annotated[Path, arg(metavar="FIT")]
-    """A saved reward of words and length, as thetahat fit reward --save writes it."""
+    reward: Annotated[tuple[str, ...], arg(metavar="REWARD [REWARD ...]")]
+    """module:function or file.py:function of a prompt and an answer; a fit of thetahat fit reward --save; a reward model of transformers."""
+    reward_weights: Annotated[
+        tuple[float, ...], arg(metavar="WEIGHT [WEIGHT ...]", help_behavior_hint="(default: 1 each)")
+    ] = ()
+    """Weights of several rewards, which are summed."""
+    temperature: float = 1.0
+    """Temperature of the answers' draws, of which the probability is what is trained."""
+    top_k: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
+    """Draw from the K most probable tokens alone."""
+    top_p: Annotated[float | None, arg(metavar="P", help_behavior_hint="")] = None
+    """Draw from the fewest most probable tokens whose probabilities sum to P."""
     max_new_tokens: int = 32
     """Tokens of an answer, at most."""
     num_generations: int = 4
@@ -128,7 +139,6 @@ class RLOO(Align):
 
     def _generations(self, **passes: int) -> Any:
         from .. import language
-        from ..preferences.pairs import Pairs
 
         if self.batch_size < self.num_generations or self.num_generations < 2:
             raise BadArgument(
@@ -142,8 +152,8 @@ class RLOO(Align):
             )
         tokenizer = tokenizer_in(self.network)
         return language.Generations(
-            _prompts(Pairs(self.pairs, identical="drop"), tokenizer, self.context - self.max_new_tokens),
-            _reward(self.reward, tokenizer),
+            _prompts(self.pairs, tokenizer, raw_tokenizer(self.network), self.context - self.max_new_tokens),
+            reward_of(self.reward, self.reward_weights, tokenizer),
             max_new_tokens=self.max_new_tokens,
             end=tokenizer.end,
             num_generations=self.num_generations,
@@ -156,7 +166,13 @@ class RLOO(Align):
         )
 
     def model(self, sizes: Sizes) -> ModelLike:
+        from .. import language
+
         policy = self._adapted()
+        if (self.temperature, self.top_k, self.top_p) != (1.0, None, None):
+            policy = language.Autoregressive(
+                policy.network, sampling=language.Sampling(self.temperature, self.top_k, self.top_p)
+            )
         policy.keeps = "free"  # of a saved fit: the adapters
         return policy
 
@@ -206,6 +222,10 @@ class PPO(RLOO):
     """Times that each pass of answers is learnt from."""
     clip_coef: float = 0.2
     """Ratios of probabilities outside 1 ± this have no gradient."""
+    clip_coef_high: Annotated[
+        float | None, arg(metavar="COEF", help_behavior_hint="(default: --clip-coef)")
+    ] = None
+    """The same of the upper end alone; larger than --clip-coef lets improbable tokens grow (DAPO's clip-higher)."""
 
     def read(self) -> tuple[Sizes, Any]:
         return {}, self._generations(epochs=self.epochs)
@@ -213,7 +233,7 @@ class PPO(RLOO):
     def weighting(self) -> Any:
         from .. import rl
 
-        return rl.Clipped(self.clip_coef)
+        return rl.Clipped(self.clip_coef, clip_coef_high=self.clip_coef_high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,46 +241,53 @@ class GRPO(PPO):
     """Advantages relative to the answers of the same prompt, in units of their standard deviation."""
 
     method: Method = "grpo"
+    scale_rewards: bool = True
+    """Divide by the standard deviation; without it (and without the next: Dr. GRPO) easy and hard prompts weigh as they are."""
+    length_normalise: bool = True
+    """Divide by the answer's length; without it a long wrong answer is blamed as much a token as a short one."""
 
     def advantage(self) -> Any:
         from .. import language
 
-        return language.GroupRelative()
+        return language.GroupRelative(self.scale_rewards, self.length_normalise)
 
 
 METHODS: dict[str, type[Align]] = {"dpo": DPO, "reinforce": Reinforce, "rloo": RLOO, "grpo": GRPO, "ppo": PPO}
 
 
-def _prompts(pairs: Data, tokenizer: Plain, room: int) -> list[list[int]]:
-    """The prompts of the pairs as tokens, each once; their last tokens, where there is not room for all."""
+def _prompts(path: Path, tokenizer: Plain, raw: Plain, room: int) -> list[list[int]]:
+    """The prompts of a file as tokens, each once; their last tokens, where there is not room for all.
+
+    Lines of JSON with a prompt (a text, or messages, which the chat template writes), or of a text file each line.
+    """
+    from ..language.chats import rows_of
+
     end = [] if tokenizer.end is None else [tokenizer.end]
-    found = dict.fromkeys(
-        tuple(int(t) for t in tokenizer.encode(str(pair.prompt)))[-room:] or tuple(end) for pair in pairs
-    )
+    if path.suffix == ".txt":
+        given: list[Any] = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    else:
+        given = []
+        for row, where in rows_of(path):
+            if not isinstance(row, dict) or not ({"prompt", "chosen"} & row.keys()):
+                raise DataError(f"{where} has no prompt. Accepted: lines of JSON with a prompt, or of pairs.")
+            given.append(row.get("prompt", ""))
+    found: dict[tuple[int, ...], None] = {}
+    for prompt in given:
+        if isinstance(prompt, str):
+            ids = [int(t) for t in tokenizer.encode(prompt)]
+        elif raw is not None and raw.chat_template:
+            ids = list(
+                raw.apply_chat_template(prompt, tokenize=True, return_dict=True, add_generation_prompt=True)[
+                    "input_ids"
+                ]
+            )
+        else:
+            raise BadArgument(
+                f"{path} has prompts that are messages, and the tokenizer has no chat template."
+            )
+        found.setdefault(tuple(ids)[-room:] or tuple(end))
+    if not found:
+        raise EmptyData(f"{path} holds no prompts.")
     if () in found:
         raise BadArgument("a prompt is empty, and the tokenizer has no token for the beginning of a text.")
     return [list(prompt) for prompt in found]
-
-
-def _reward(path: Path, tokenizer: Plain) -> Any:
-    """(prompts, answers) → rewards of the answers' words and length, (B,)."""
-    import torch
-
-    from ..io.reading import load
-    from ..preferences.bradley_terry import BradleyTerry
-    from ..preferences.features import Words
-
-    fit = load(path)
-    known = list((fit.model.features if isinstance(fit.model, BradleyTerry) else None) or ())
-    words = Words([name.removeprefix("word ") for name in known if name.startswith("word ")])
-    if not known or known != words.names:
-        raise BadArgument(
-            f"--reward {path} is not a reward of words and length: thetahat fit reward PAIRS --words 200 "
-            "--save FIT."
-        )
-    slopes = torch.tensor(fit.estimates.to_numpy(copy=True))
-
-    def reward(prompts: Data, answers: Data) -> Any:
-        return torch.from_numpy(words([tokenizer.decode(a.tolist()) for a in answers])) @ slopes
-
-    return reward
