@@ -19,6 +19,9 @@ def letters(prompt, answer):
     """The share of the answer's characters that are the first of its prompt."""
     return sum(c == prompt[0] for c in answer) / max(len(answer), 1)
 
+def vowels(prompt, answer):
+    return answer.count("a") / max(len(answer), 1)
+
 def longer(prompt, answer):
     return len(answer)
 
@@ -109,13 +112,13 @@ def test_a_reward_model_of_transformers_gives_its_logit(tmp_path):
     ids=["Dr. GRPO", "top p"],
 )
 def test_the_command_learns_what_the_function_rewards(more, folder, capsys):
-    """Its first letter, again and again: the reward of each prompt is another."""
+    """The share of one of the two letters."""
     prompts = "prompts.txt" if more[-1] == "--prompts.txt" else "prompts.jsonl"
     run = folder / f"run-{more[1]}"
     asked = ["align", str(folder / prompts), "--network", str(folder / "gpt"), "--run", str(run)]
     asked += [
         "--reward",
-        f"{folder / 'own.py'}:letters",
+        f"{folder / 'own.py'}:vowels",
         "--beta",
         "0.01",
         "--steps",
