@@ -92,9 +92,13 @@ class Reward(Common):
 @dataclass(frozen=True, kw_only=True)
 class Score(Common):
     fit: Positional[SavedFit]
-    """A fit that fit --save wrote, or the folder of a run."""
+    """A fit that fit --save wrote, the folder of a run, or a folder with a language model of transformers."""
     data: Positional[Data]
-    """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows."""
+    """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows; of a language model texts."""
+    context: Annotated[
+        int | None, arg(metavar="TOKENS", help_behavior_hint="(default: 1024, or what the model reads)")
+    ] = None
+    """Tokens of a window, of a language model of transformers."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Labels of the images, for the run of a classifier."""
     against: Annotated[Path | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
@@ -114,9 +118,15 @@ class Compare(Common):
     fits: Positional[
         Annotated[tuple[Path, ...], arg(metavar="FIT FIT [FIT ...]", help_behavior_hint="(required)")]
     ]
-    """Two or more fits that fit --save wrote, or folders of runs."""
-    data: Data
-    """What they are scored on, best held out: rows; of runs text, images, rows."""
+    """Two or more fits that fit --save wrote, folders of runs, or language models of transformers; two folders with lm-eval's samples."""
+    data: Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")] = None
+    """What they are scored on, best held out: rows; of runs text, images, rows. lm-eval's samples have their own."""
+    by: Annotated[str | None, arg(metavar="FIELD", help_behavior_hint="")] = None
+    """A field of lm-eval's questions whose values are clusters, such as a passage that several ask about."""
+    level: float = 0.95
+    """Level of the intervals of lm-eval's tasks."""
+    context: Annotated[int | None, arg(metavar="TOKENS", help_behavior_hint="")] = None
+    """Tokens of a window, of a language model of transformers."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Labels of the images, for runs of classifiers."""
     samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
@@ -250,6 +260,7 @@ Examples:
 Examples:
   thetahat score y.thetahat new.csv
   thetahat score runs/vae t10k-images-idx3-ubyte.gz --samples 100
+  thetahat score smollm2 texts.jsonl
   thetahat score y.thetahat new.csv --against last-year.csv
   thetahat score y.thetahat new.csv --json | jq .mean""",
     ),
@@ -260,7 +271,10 @@ Examples:
 
 Examples:
   thetahat compare poisson.thetahat nb.thetahat --data held_out.csv
-  thetahat compare runs/gpt runs/gpt-2 --data held_out.txt""",
+  thetahat compare runs/gpt runs/gpt-2 --data held_out.txt
+  thetahat compare evals/model-a evals/model-b
+
+The last are folders that lm-eval --log_samples wrote.""",
     ),
     "predict": (
         Predict,
@@ -292,8 +306,7 @@ Examples:
     "export": (
         Export,
         "Write a network for other libraries.",
-        """A .safetensors file holds the tensors as the network names them, and what made
-them; a folder is what transformers, or peft, loads.
+        """A .safetensors file holds the tensors; transformers or peft loads a folder.
 
 Examples:
   thetahat export runs/gpt -o gpt.safetensors

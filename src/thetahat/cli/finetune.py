@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import BadArgument, EmptyData
+from ..errors import BadArgument, DataError, EmptyData
 from ..types import ModelLike, Plain
 from .pretrained import network_in, raw_tokenizer, tokenizer_in
 from .system import Sizes, Trained
@@ -67,9 +67,7 @@ class Finetune(Trained):
                     layout="packed" if self.packing else "padded",
                     overlong="cut",
                 )
-            texts = [row["text"] for row, _ in rows_of(path)]
-            return Tokens(texts, tokenizer_in(self.network), context=self.context)
-        return Tokens(path, tokenizer_in(self.network), context=self.context)
+        return Tokens(texts_of(path), tokenizer_in(self.network), context=self.context)
 
     def model(self, sizes: Sizes) -> ModelLike:
         from ..language.adapters import add_lora
@@ -95,6 +93,20 @@ class Finetune(Trained):
         steps = max(1, round(self.epochs * rows / self.batch_size))
         whole = dataclasses.replace(self, steps=steps, epochs=None)
         return whole.trainer(sizes)
+
+
+def texts_of(path: Path) -> Any:
+    """What `Tokens` reads: the texts of lines of JSON or of a table, or the path of text files."""
+    from ..language.chats import rows_of
+
+    if not path.is_file() or path.suffix not in (".jsonl", ".gz", ".parquet"):
+        return path
+    texts = []
+    for row, where in rows_of(path):
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"]:
+            raise DataError(f"{where} has no text. Accepted: rows with a text that is not empty.")
+        texts.append(row["text"])
+    return texts
 
 
 def _rows(source: Any) -> int:

@@ -63,6 +63,17 @@ def causal_model(folder: Path) -> ModelLike:
     return _read(AutoModelForCausalLM, folder, "language model").eval()
 
 
+def is_pretrained_folder(folder: Path) -> bool:
+    """Whether it holds a model of transformers: its config.json says which."""
+    import json
+
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "model_type" in found
+
+
 def raw_tokenizer(folder: Path) -> Plain:
     """The tokenizer as transformers has it, with its chat template; None: the folder is a run of ours."""
     if _run_of_gpt(folder) is not None:

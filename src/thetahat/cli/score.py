@@ -9,6 +9,7 @@ from ..errors import BadArgument
 from ..types import Plain
 from .arguments import Compare, Score
 from .networks import Classifier
+from .pretrained import is_pretrained_folder
 from .screen import Screen, plain_table
 from .systems import again, of_runs
 
@@ -17,7 +18,12 @@ def score(command: Score, screen: Screen) -> int:
     from ..io.reading import load
 
     with screen.busy("scoring"):
-        if command.fit.is_dir():
+        if is_pretrained_folder(command.fit):
+            fit, data = _language_model(command.fit, command.data, command.context, command.device)
+            beside = None
+            if command.against is not None or command.labels is not None:
+                raise BadArgument("--against and --labels are not of a language model of transformers.")
+        elif command.fit.is_dir():
             system, sizes, fit = again(command.fit, device=command.device)
             if command.labels is not None and not isinstance(system, Classifier):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
@@ -41,7 +47,7 @@ def score(command: Score, screen: Screen) -> int:
                 fit, beside, data, level=command.level, samples=command.samples, seed=command.seed
             )
         else:
-            found = fit.score(data, samples=command.samples, seed=command.seed)
+            found = _of(fit, data, command.samples, command.seed)
     screen.show(found if beside is not None else plain_table(_score_rows(found)), found.to_dict())
     return 0
 
@@ -49,6 +55,10 @@ def score(command: Score, screen: Screen) -> int:
 def compare(command: Compare, screen: Screen) -> int:
     if len(command.fits) < 2:
         raise BadArgument(f"compare takes two or more saved fits; received {len(command.fits)}.")
+    if any(has_samples(path) for path in command.fits):
+        return _of_samples(command, screen)
+    if command.data is None:
+        raise BadArgument("compare needs --data: what the fits are scored on.")
     from ..data.frame import Frame
     from ..evaluation.compare import compare as compared
     from ..io.reading import load
@@ -60,7 +70,10 @@ def compare(command: Compare, screen: Screen) -> int:
     with screen.busy("scoring"):
         if any(path.is_dir() for path in command.fits):
             found = compared(
-                {name: _scored(command, path) for name, path in zip(names, command.fits, strict=True)}
+                {
+                    name: _scored(command, path, command.data)
+                    for name, path in zip(names, command.fits, strict=True)
+                }
             )
         else:
             of_runs(command)
@@ -70,20 +83,67 @@ def compare(command: Compare, screen: Screen) -> int:
     return 0
 
 
-def _scored(command: Compare, path: Path) -> Any:
+def _scored(command: Compare, path: Path, data: Path) -> Any:
     """The score of a run, or of a fit beside runs, of the data."""
     from ..io.reading import load
 
+    if is_pretrained_folder(path):
+        return _of(*_language_model(path, data, command.context, command.device), None, command.seed)
     if not path.is_dir():
-        return load(path).score(str(command.data), seed=command.seed)
+        return load(path).score(str(data), seed=command.seed)
     system, sizes, fit = again(path, device=command.device)
     if command.labels is None:
-        data = system.other(command.data, sizes)
+        asked = system.other(data, sizes)
     elif isinstance(system, Classifier):
-        data = system.labelled(command.data, command.labels)
+        asked = system.labelled(data, command.labels)
     else:
         raise BadArgument(f"--labels: {path} is the run of a {system.name}, which has none.")
-    return fit.score(data, samples=command.samples, seed=command.seed)
+    return fit.score(asked, samples=command.samples, seed=command.seed)
+
+
+def _language_model(folder: Path, data: Path, context: int | None, device: str) -> tuple[Any, Any]:
+    """(the model, the tokens) of a language model of transformers and texts."""
+    from ..data.devices import chosen
+    from ..language.autoregressive import Autoregressive
+    from ..language.tokens import Tokens
+    from .finetune import texts_of
+    from .pretrained import network_in, tokenizer_in
+
+    model = Autoregressive(network_in(folder))
+    model.to(chosen(device))
+    limit = model.network.limit or 1024
+    tokens = Tokens(texts_of(data), tokenizer_in(folder), context=min(context or 1024, limit))
+    return model, tokens if model._apart else tokens.laid_out(layout="padded")
+
+
+def _of(fit: Any, data: Any, samples: int | None, seed: int) -> Any:
+    """The score of a fit, or of a model that was not fitted here."""
+    from ..evaluation.score import score as scored
+    from ..result import Fit
+
+    return fit.score(data, samples=samples, seed=seed) if isinstance(fit, Fit) else scored(fit, data)
+
+
+def has_samples(path: Path) -> bool:
+    """Whether lm-eval wrote it, or into it."""
+    if path.is_file():
+        return path.name.startswith("samples_") and path.suffix == ".jsonl"
+    return path.is_dir() and next(path.rglob("samples_*.jsonl"), None) is not None
+
+
+def _of_samples(command: Compare, screen: Screen) -> int:
+    from ..language.evaluations import compare_samples
+
+    if len(command.fits) != 2 or not all(has_samples(path) for path in command.fits):
+        raise BadArgument(
+            "lm-eval's samples are compared two by two: give two files samples_TASK_….jsonl, or two folders of them."
+        )
+    if command.data is not None:
+        raise BadArgument("--data: lm-eval's samples hold the scores of their own questions. Leave it out.")
+    with screen.busy("comparing"):
+        found = compare_samples(*command.fits, by=command.by, level=command.level)
+    screen.show(found, found.to_dict())
+    return 0
 
 
 def _score_rows(score: Any) -> list[tuple[str, str]]:

@@ -71,8 +71,7 @@ Examples:
   thetahat finetune smollm2 chats.jsonl --epochs 2 --packing --run runs/chat
   thetahat finetune smollm2 chats.jsonl --method full --learning-rate 2e-5
   thetahat sample runs/chat --prompt "Why is the sky blue?"
-  thetahat export runs/chat -o merged             # a folder for transformers
-  thetahat export runs/chat -o adapters --adapters   # a folder for peft""",
+  thetahat export runs/chat -o merged""",
     ),
     "diffusion": (
         Diffusion,
