@@ -37,6 +37,8 @@ def data(tmp_path_factory):
     pd.DataFrame({"a": x, "b": x + g.normal(0, 0.5, 200)}).to_csv(folder / "rows.csv", index=False)
     pairs = [{"prompt": f"what is {i}", "chosen": f"{i} {i + 1}", "rejected": "no"} for i in range(20)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    done = [{"prompt": f"what is {i}", "completion": f"{i}"} for i in range(20)]
+    (folder / "done.jsonl").write_text("\n".join(map(json.dumps, done)), encoding="utf-8")
     language_model(folder / "llama")
     return folder
 
@@ -64,6 +66,7 @@ SMALL = {
     "vae": "{d}/digits.npy --levels 17 --width 16 --latent 2 --steps 12",
     "flow": "{d}/rows.csv --transforms 1 --width 8 --steps 12",
     "diffusion": "{d}/digits.npy --levels 17 --channels 4 --steps 12",
+    "finetune": "{d}/llama {d}/done.jsonl --context 32 --steps 12 --batch-size 4",
     "align": "{d}/pairs.jsonl --network {d}/llama --context 16 --steps 12",
     "policy": "--env CartPole-v1 --num-envs 4 --num-steps 8 --epochs 2 --width 8 --eval-episodes 2 --total-timesteps 192",
 }
@@ -129,7 +132,7 @@ def test_a_run_of_the_command_is_opened_in_python_with_its_tokenizer_and_setting
     assert torch.equal(fit.theta, truth)
     assert fit.solver.steps == 12
     assert fit.settings["seed"] == 3
-    assert (fit.tokenizer is not None) == (name in ("gpt", "align"))
+    assert (fit.tokenizer is not None) == (name in ("gpt", "align", "finetune"))
     assert len(fit.objective.terms) == (2 if name == "policy" else 1)
 
 
@@ -451,3 +454,33 @@ def test_what_cannot_be_drawn_or_scored_is_refused(fitted, data, tmp_path, capsy
     (tmp_path / "empty").mkdir()
     assert main(["sample", str(tmp_path / "empty")]) == 3
     assert "is not a run" in capsys.readouterr().err
+
+
+def test_several_runs_of_a_policy_are_told_with_an_interval(fitted, tmp_path, capsys):
+    """The interquartile mean of the runs' own means, and the probability that a run is better than itself: one half."""
+    runs = []
+    for seed in (0, 1):
+        run = str(tmp_path / f"p{seed}")
+        asked = [
+            "fit",
+            "policy",
+            "--num-envs",
+            "2",
+            "--num-steps",
+            "8",
+            "--total-timesteps",
+            "64",
+            "--eval-episodes",
+            "2",
+        ]
+        assert main([*asked, "--seed", str(seed), "--max-episode-steps", "15", "--run", run]) == 0
+        runs.append(run)
+    capsys.readouterr()
+    assert main(["play", *runs, "--against", *runs, "-n", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    means = list(found["runs"].values())
+    assert all(mean <= 15 for mean in means)
+    assert found["iqm"]["value"] == pytest.approx(sum(means) / 2)
+    assert found["probability_of_improvement"]["value"] == 0.5
+    assert main(["play", *runs, "-n", "4"]) == 0
+    assert "interquartile mean of 2 runs" in capsys.readouterr().out

@@ -189,8 +189,12 @@ class Sample(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Play(Common):
-    run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a policy's run."""
+    runs: Positional[
+        Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
+    ]
+    """The folder of a policy's run; several, of one algorithm with several seeds."""
+    against: Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="")] = ()
+    """Runs of another algorithm: tells how probable it is that a run of the first is better."""
     episodes: Annotated[int, arg(aliases=["-n"])] = 100
     """Whole episodes, each in an environment of its own."""
     device: Device = "auto"
@@ -299,8 +303,11 @@ Examples:
     "play": (
         Play,
         "Let the policy of a run play, and say what it earns.",
-        """Examples:
+        """Several runs (seeds) have an interquartile mean, with its interval.
+
+Examples:
   thetahat play runs/cartpole
+  thetahat play runs/ppo-* --against runs/a2c-*
   thetahat play runs/cartpole -n 1000 --seed 1 --json | jq .mean""",
     ),
     "export": (

@@ -10,6 +10,7 @@ Each method is its own settings: what does not apply to it is not offered.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -22,6 +23,9 @@ from ..types import ModelLike, ObjectiveLike, SourceLike, Space
 from .system import Schedule, Sizes, System
 
 Method = Literal["ppo", "a2c", "reinforce"]
+LONGEST_EVALUATION = (
+    20_000  # steps after which an evaluation counts what it has: a greedy policy may walk on for ever
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,10 @@ class Policy(System):
     draws_nothing: ClassVar[str] = "which plays: thetahat play RUN"
     env: Annotated[str, arg(metavar="NAME")] = "CartPole-v1"
     """An environment that gymnasium knows."""
+    max_episode_steps: Annotated[
+        int | None, arg(metavar="STEPS", help_behavior_hint="(default: the environment's)")
+    ] = None
+    """Steps after which an episode is cut off."""
     method: Method = "ppo"
     """The options shown are those of one method; thetahat fit policy --method a2c --help shows those of another."""
     num_envs: int = 32
@@ -67,20 +75,28 @@ class Policy(System):
         for name, value in vars(self).items():
             if name in counts and value < 1:
                 raise BadArgument(f"--{name.replace('_', '-')} {value}. Accepted: 1 or more.")
-        shown = Environments(self.env, 1)
-        if shown.levels is None and len(shown.shape) != 1:
+        shown = Environments(self.env, 1, self.made_with)
+        if shown.levels is None and len(shown.shape) not in (1, 3):
             raise BadArgument(
-                f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, or "
+                f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, images, or "
                 "numbered states."
             )
+        if self.normalise and len(shown.shape) == 3:
+            raise BadArgument(f"--normalise: the states of {self.env} are images, which are scaled by 255.")
         if self.normalise and shown.levels is not None:
             raise BadArgument(f"--normalise: the states of {self.env} are numbered, and have no scale.")
         inputs = shown.levels if shown.levels is not None else shown.shape[0]
         return {
             "inputs": inputs,
             "numbered": shown.levels is not None,
+            "shape": list(shown.shape),
             "outputs": self._actions(shown.actions).outputs,
         }, None
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Settings of the environment."""
+        return {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
 
     @staticmethod
     def _actions(space: Space) -> Any:
@@ -92,10 +108,12 @@ class Policy(System):
         """beside : a network whose normaliser this one takes too"""
         from torch import nn
 
-        from ..networks import Normaliser, mlp
+        from ..networks import Convolution, Normaliser, mlp
 
         if sizes["numbered"]:
             return nn.Embedding(sizes["inputs"], outputs)
+        if len(sizes.get("shape", ())) == 3:
+            return Convolution(sizes["shape"], outputs, width=self.width, seed=seed)
         network = mlp(sizes["inputs"], (self.width, self.width), outputs, "tanh", seed=seed)
         if not self.normalise:
             return network
@@ -111,7 +129,7 @@ class Policy(System):
         last = list(network.parameters())[-1 if sizes["numbered"] else -2]
         with torch.no_grad():
             last.mul_(0.01)  # all actions about equally probable at the start
-        return rl.Policy(network, self._actions(Environments(self.env, 1).actions))
+        return rl.Policy(network, self._actions(Environments(self.env, 1, self.made_with).actions))
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument("a policy is not scored on data, it plays: thetahat play RUN.")
@@ -132,7 +150,18 @@ class Policy(System):
         """Greedy returns, apart from those of the play that was learnt from."""
         from ..rl.rollouts import returns
 
-        found = returns(model, self.env, self.eval_episodes, seed=self.seed + 10_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # said once, at the end of the run, by thetahat play
+            found = returns(
+                model,
+                self.env,
+                self.eval_episodes,
+                seed=self.seed + 10_000,
+                max_steps=LONGEST_EVALUATION,
+                **self.made_with,
+            )
         error = float(found.std()) / self.eval_episodes**0.5 if self.eval_episodes > 1 else float("nan")
         return {"greedy_return": float(found.mean()), "greedy_return_error": error}
 
@@ -149,7 +178,7 @@ class Reinforce(Policy):
         from .. import rl
         from ..likelihood import LogLikelihood, Objective
 
-        rollouts = rl.Rollouts(self.env, self.num_envs, seed=self.seed)
+        rollouts = rl.Rollouts(self.env, self.num_envs, seed=self.seed, settings=self.made_with)
         return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
 
     def solver(self) -> Any:
@@ -184,7 +213,13 @@ class A2C(Policy):
         value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
         advantage = rl.GAE(value, self.discount, self.gae_lambda, normalise=True)
         rollouts = rl.Rollouts(
-            self.env, self.num_envs, num_steps=self.num_steps, advantage=advantage, seed=self.seed, **play
+            self.env,
+            self.num_envs,
+            num_steps=self.num_steps,
+            advantage=advantage,
+            seed=self.seed,
+            settings=self.made_with,
+            **play,
         )
         return Objective([LogLikelihood(model, rollouts, self.weighting()), LogLikelihood(value, rollouts)])
 

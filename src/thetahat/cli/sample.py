@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadArgument, ThetahatError
-from ..types import Data
+from ..types import Data, Settings
 from .arguments import Play, Sample
+from .policies import LONGEST_EVALUATION
 from .screen import Screen, may_write, plain_table
 from .systems import again, of_runs
 
@@ -140,17 +143,15 @@ def _images(images: Data, levels: int, out: Path) -> None:
 def play(command: Play, screen: Screen) -> int:
     if command.episodes < 1:
         raise BadArgument(f"--episodes {command.episodes}. Accepted: 1 or more.")
-    from ..rl.rollouts import returns
-
-    system, _, fit = again(command.run, device=command.device)
-    if system.name != "policy":
-        raise BadArgument(f"{command.run} is the run of a {system.name}, which plays nothing.")
-    with screen.busy("playing"):
-        found = returns(fit.model, system.env, command.episodes, seed=command.seed, greedy=not command.draw)
+    if not command.runs:
+        raise BadArgument("play takes the folder of a run, or several.")
+    if len(command.runs) > 1 or command.against:
+        return _over_runs(command, screen)
+    env, found = _played(command, command.runs[0], screen)
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
     low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
     document = {
-        "environment": system.env,
+        "environment": env,
         "episodes": len(found),
         "greedy": not command.draw,
         "mean": float(found.mean()),
@@ -159,7 +160,58 @@ def play(command: Play, screen: Screen) -> int:
     rows = [
         ("return", f"{found.mean():.5g} ± {error:.2g}"),
         ("lowest, median, highest", f"{low:.5g}, {middle:.5g}, {high:.5g}"),
-        ("played", f"{len(found)} whole episodes of {system.env}, {'drawn' if command.draw else 'greedy'}"),
+        ("played", f"{len(found)} whole episodes of {env}, {'drawn' if command.draw else 'greedy'}"),
     ]
+    screen.show(plain_table(rows), document)
+    return 0
+
+
+def _played(command: Play, run: Path, screen: Screen) -> tuple[str, Any]:
+    """(environment, the return of each episode)."""
+    from ..rl.rollouts import returns
+
+    system, _, fit = again(run, device=command.device)
+    if system.name != "policy":
+        raise BadArgument(f"{run} is the run of a {system.name}, which plays nothing.")
+    with screen.busy("playing"), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        found = returns(
+            fit.model,
+            system.env,
+            command.episodes,
+            seed=command.seed,
+            greedy=not command.draw,
+            max_steps=LONGEST_EVALUATION,
+            **system.made_with,
+        )
+    for each in said:
+        screen.note(f"{run}: {each.message}")
+    return system.env, found
+
+
+def _over_runs(command: Play, screen: Screen) -> int:
+    """Of several runs the mean return of each, and what is known of the algorithm."""
+    from ..rl.performance import iqm, probability_of_improvement
+
+    sides = [
+        {str(run): _played(command, run, screen) for run in runs}
+        for runs in (command.runs, command.against)
+        if runs
+    ]
+    names = {env for side in sides for env, _ in side.values()}
+    if len(names) > 1:
+        raise BadArgument(f"the runs play different environments: {', '.join(sorted(names))}.")
+    means = [{run: float(found.mean()) for run, (_, found) in side.items()} for side in sides]
+    document: Settings = {"environment": names.pop(), "episodes": command.episodes, "runs": means[0]}
+    rows = [(run, f"{mean:.5g}") for side in means for run, mean in side.items()]
+    for name, side in zip(("iqm", "iqm_against"), means, strict=False):
+        found = iqm(list(side.values()))
+        document[name] = {"value": found.value, "low": found.low, "high": found.high}
+        rows.append((f"interquartile mean of {len(side)} runs", str(found)))
+    if len(means) > 1:
+        found = probability_of_improvement(*(list(side.values()) for side in means))
+        document["against"] = means[1]
+        document["probability_of_improvement"] = {"value": found.value, "low": found.low, "high": found.high}
+        rows.append(("probability that a run of the first is better", str(found)))
     screen.show(plain_table(rows), document)
     return 0

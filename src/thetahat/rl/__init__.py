@@ -7,12 +7,14 @@
     actions, policy     π(a | s), and the value of a state
     returns             REINFORCE's weights (Williams 1992);   advantage: GAE, A2C, PPO (Schulman et al. 2016, 2017)
     replay              transitions of all policies so far: the data of value distributions
+    performance         what is said of an algorithm over several runs (Agarwal et al. 2021)
     return_distribution C51, QR-DQN, IQN: the distribution of the return (Bellemare et al. 2017)
 
 Read in this order. Built on the spine alone.
 """
 
 from ..made import record
+from . import performance
 from .actions import Discrete, MultiDiscrete, SquashedNormal
 from .advantage import GAE, Advantage, Clipped
 from .policy import Policy, Value
@@ -38,4 +40,5 @@ __all__ = [
     "Rollouts",
     "SquashedNormal",
     "Value",
+    "performance",
 ]

@@ -15,13 +15,14 @@ Towers et al. (2024), Gymnasium: a standard interface for reinforcement learning
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
-from ..types import Named, Plain, Space, name_of
+from ..types import Named, Plain, Settings, Space, name_of
 from . import snapshot
 
 Array = np.ndarray
@@ -53,13 +54,15 @@ class Environments:
     """So many environments of one kind.
 
     `state` is what the environments now show, (B, …): of a Box numbers, floating whatever the Box's type; of
-    a Discrete 0 … S − 1. `actions` is the space of one environment's actions as they are given here: a
-    Discrete space that begins elsewhere is numbered from 0.
+    a Discrete 0 … S − 1; of a Dict, a Tuple, a MultiDiscrete or a MultiBinary one row of numbers, as gymnasium
+    flattens them (what is Discrete in it by indicators). `actions` is the space of one environment's actions as they
+    are given here: a Discrete space that begins elsewhere is numbered from 0, and a Box of whole numbers and a
+    MultiBinary are MultiDiscrete.
 
     Parameters
     ----------
     environment
-        a name that gymnasium knows, or a function that makes one
+        a name that gymnasium knows, a function that makes one, or an environment, of which copies are made
     num_envs
         B, environments side by side
     settings
@@ -90,15 +93,15 @@ class Environments:
             raise MissingExtra.named("gymnasium", "rl") from error
         if num_envs < 1:
             raise BadArgument(f"num_envs={num_envs}. Accepted: 1 or more.")
-        self.name = environment if isinstance(environment, str) else name_of(environment)
+        self.name = _name(environment)
         given = dict(settings or {})
         try:
-            if isinstance(environment, str):
-                self.vector: Plain = gymnasium.make_vec(environment, num_envs=num_envs, **given)
-            else:
-                self.vector = gymnasium.vector.SyncVectorEnv(
-                    [lambda: environment(**given) for _ in range(num_envs)]
-                )
+            self.vector: Plain = _vector(environment, num_envs, given)
+            if isinstance(self.vector.single_observation_space, _flattened()):
+                self.vector.close()
+                self.vector = _vector(environment, num_envs, given, flat=True)
+        except BadArgument:
+            raise
         except (
             Exception
         ) as error:  # gymnasium's own, a module that is not there, whatever the environment's code raises
@@ -108,9 +111,13 @@ class Environments:
             raise BadArgument(f"gymnasium cannot make {environment!r}: {said}") from error
         space = self.vector.single_observation_space
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
-            raise BadArgument(f"{self.name} shows states of {space}. Accepted: Box, Discrete.")
+            raise BadArgument(
+                f"{self.name} shows states of {space}. Accepted: Box, Discrete, MultiDiscrete, MultiBinary, and a Dict or Tuple of "
+                "them."
+            )
         self.num_envs, self.shape = num_envs, tuple(space.shape or ())
         self.actions, self.offset, self.sizes = _from_zero(self.vector.single_action_space)
+        self.type = self.vector.single_action_space.dtype
         self.levels = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
         self._first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
         self._wide = _wide(space.dtype) if self.levels is None else np.dtype(np.int64)
@@ -165,7 +172,7 @@ class Environments:
                 f"{most}: give the "
                 "policy's network as many outputs."
             )
-        out: Array = action + self.offset
+        out: Array = (action + self.offset).astype(self.type)
         return out
 
     def _done(self, what: Callable[..., Plain], *given: Plain, **settings: Plain) -> Plain:
@@ -259,7 +266,48 @@ def _from_zero(space: Space) -> tuple[Space, Plain, Plain]:
             np.asarray(getattr(space, "start", 0)),
             np.asarray(space.nvec),
         )
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        sizes = np.full(space.shape, 2)
+        return spaces.MultiDiscrete(sizes), 0, sizes
+    if isinstance(space, spaces.Box) and space.dtype.kind in "iu" and len(space.shape) == 1:
+        sizes = space.high.astype(np.int64) - space.low.astype(np.int64) + 1
+        if int(sizes.max()) <= 1 << 16:
+            return spaces.MultiDiscrete(sizes), space.low.astype(np.int64), sizes
     return space, 0, None
+
+
+def _name(environment: Plain) -> str:
+    if isinstance(environment, str):
+        return environment
+    spec = getattr(environment, "spec", None)
+    return str(spec.id) if spec is not None and hasattr(spec, "id") else name_of(environment)
+
+
+def _flattened() -> tuple[type, ...]:
+    """Spaces whose values are flattened to a row of numbers."""
+    from gymnasium import spaces
+
+    return (spaces.Dict, spaces.Tuple, spaces.MultiBinary, spaces.MultiDiscrete)
+
+
+def _vector(environment: Plain, num_envs: int, given: Settings, flat: bool = False) -> Plain:
+    import gymnasium
+
+    wrap: Plain = gymnasium.wrappers.FlattenObservation
+    if isinstance(environment, str):
+        wrapped: Settings = {"wrappers": [wrap]} if flat else {}
+        return gymnasium.make_vec(environment, num_envs=num_envs, **(given | wrapped))
+    made = isinstance(environment, gymnasium.Env)
+    if made and given:
+        raise BadArgument(
+            f"settings={given} are of an environment that is made here, and this one is made. Leave them out."
+        )
+
+    def one() -> Plain:
+        own = copy.deepcopy(environment) if made else environment(**given)
+        return wrap(own) if flat else own
+
+    return gymnasium.vector.SyncVectorEnv([one for _ in range(num_envs)])
 
 
 def _wide(dtype: np.typing.DTypeLike) -> Plain:

@@ -318,10 +318,24 @@ def returns(
     *,
     seed: int = 0,
     greedy: bool = True,
+    max_steps: int | None = None,
     **settings: Plain,
 ) -> Tensor:
     """The undiscounted return of each of so many whole episodes that the model plays in environments of their
     own, (episodes,).
+
+    Parameters
+    ----------
+    max_steps
+        after so many steps an episode that has not ended counts what it has earned so far, with a warning; None: an
+        episode of more than 30,000 steps is an error
+    settings
+        handed to the environment (max_episode_steps=200)
+
+    Warns
+    -----
+    RuntimeWarning
+        an episode did not end within `max_steps`
 
     Examples
     --------
@@ -335,7 +349,16 @@ def returns(
     total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
     with evaluating(model):
         while playing.any():
-            _endless(environments)
+            if max_steps is not None and environments.steps >= max_steps:
+                warnings.warn(
+                    f"{int(playing.sum())} of {episodes} episodes of {environments.name} did not end within {max_steps} "
+                    "steps: what they earned so far is counted.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                break
+            if max_steps is None:
+                _endless(environments)
             now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
             total += now.reward * playing
             playing &= ~now.ended
