@@ -2,6 +2,7 @@
 preferred.
 
     dpo                          pairs of answers are the data: Bradley and Terry's likelihood, with r = β log π/π_ref
+    ipo                          the same, with a normal likelihood around 1/2β
     reinforce, rloo, grpo, ppo   answers that the model draws are the data, weighted by a fitted reward less β log π/π_ref
 
 Each method is its own settings: what does not apply to it is not offered.
@@ -21,7 +22,7 @@ from .pretrained import network_in, raw_tokenizer, tokenizer_in
 from .rewards import reward_of
 from .system import Schedule, Sizes, System, Trained
 
-Method = Literal["dpo", "reinforce", "rloo", "grpo", "ppo"]
+Method = Literal["dpo", "ipo", "reinforce", "rloo", "grpo", "ppo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,20 @@ class DPO(Align, Trained):
 
     def language(self, model: ModelLike, sizes: Sizes) -> tuple[Any, Any, int | None]:
         return super().language(model.policy, sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPO(DPO):
+    """Pairs are the data, and none of them makes the policy certain."""
+
+    method: Method = "ipo"
+
+    def model(self, sizes: Sizes) -> ModelLike:
+        from .. import preferences
+
+        if self.label_smoothing:
+            raise BadArgument("--label-smoothing is of dpo: ipo is bounded without it.")
+        return preferences.IPO(self._adapted(), beta=self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +267,14 @@ class GRPO(PPO):
         return language.GroupRelative(self.scale_rewards, self.length_normalise)
 
 
-METHODS: dict[str, type[Align]] = {"dpo": DPO, "reinforce": Reinforce, "rloo": RLOO, "grpo": GRPO, "ppo": PPO}
+METHODS: dict[str, type[Align]] = {
+    "dpo": DPO,
+    "ipo": IPO,
+    "reinforce": Reinforce,
+    "rloo": RLOO,
+    "grpo": GRPO,
+    "ppo": PPO,
+}
 
 
 def _prompts(path: Path, tokenizer: Plain, raw: Plain, room: int) -> list[list[int]]:

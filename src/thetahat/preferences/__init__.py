@@ -6,11 +6,13 @@
     ratings             items and answers with standard errors and ranks;   agreement: how often a model says what people said
     reward, embedding   reward models: a network's scalar of an answer
     dpo                 r = β log π(a) / π_ref(a): the policy itself is the reward model (Rafailov et al. 2023)
+    beyond_dpo          other likelihoods of the same pairs: IPO, ORPO
 
 Read in this order. Built on the spine, `language` and `rl`.
 """
 
 from .agreement import Judgement, judge
+from .beyond_dpo import IPO, Chosen, OddsRatio, orpo
 from .bradley_terry import BradleyTerry
 from .comparisons import Preferences
 from .dpo import DPO
@@ -25,8 +27,11 @@ from .token_pairs import TokenPairs
 
 __all__ = [
     "DPO",
+    "IPO",
     "BradleyTerry",
+    "Chosen",
     "Judgement",
+    "OddsRatio",
     "Pair",
     "Pairs",
     "PlackettLuce",
@@ -37,6 +42,7 @@ __all__ = [
     "Words",
     "embedded",
     "judge",
+    "orpo",
     "ratings",
     "rewards",
 ]
