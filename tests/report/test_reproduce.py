@@ -58,3 +58,16 @@ def test_the_call_of_a_fit_without_a_maximum_asks_for_it_as_it_stands() -> None:
     fit = th.fit("y ~ x", frame, "bernoulli", on_failure="return")
     assert 'on_failure="return"' in reproduce.python(fit)
     assert reproduce.command(fit).endswith("--on-failure return")
+
+
+def test_a_run_is_made_again_with_its_folder(tmp_path):
+    """The call names run=, and not the checkpoint inside it; an optimiser of one's own by its name."""
+    import torch
+
+    model = th.models.Conditional(th.families.Normal(), th.networks.mlp(1, (), 2))
+    rows = {"x": torch.zeros(8, 1), "y": torch.zeros(8)}
+    solver = th.Stochastic(steps=2, held_out=None, optimiser=torch.optim.NAdam)
+    text = reproduce.python(th.fit(model, rows, solver=solver, run=tmp_path / "r"))
+    assert f'run="{tmp_path / "r"}"' in text
+    assert "optimiser=NAdam" in text
+    assert "checkpoint" not in text

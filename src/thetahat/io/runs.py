@@ -62,6 +62,7 @@ CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
 LOCK = "lock"
 LINES = 200  # of metrics, at least, besides one a look
 FITTED, HELD_OUT = "train/log_likelihood", "validation/log_likelihood"
+CURVES = (FITTED, HELD_OUT, f"{HELD_OUT}_error")  # which the report draws in one figure
 OWN = (
     "step",
     FITTED,
@@ -449,7 +450,7 @@ def measured(folder: str | Path) -> list[dict[str, float]]:
         {
             name: v
             for name, v in line.items()
-            if name == "step" or (name not in OWN and type(v) in (int, float))
+            if name == "step" or ((name in CURVES or name not in OWN) and type(v) in (int, float))
         }
         for line in metrics(folder)
     )

@@ -275,9 +275,16 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
     for line in lines:
         last |= line
     where = "along the run, as it was last" if "step" in last else "on data held out"
-    names = [name for name in last if name != "step" and not name.endswith(BESIDE)]
+    names = [
+        n for n in last if n != "step" and not n.endswith((*BESIDE, "/log_likelihood"))
+    ]  # which the certificate says
     for name in sorted(names, key=lambda name: not any(name + end in last for end in BESIDE)):
-        yield Measured(name.replace("_", " "), last[name], where, *(last.get(name + end) for end in BESIDE))
+        yield Measured(
+            name.replace("_", " ").replace("/", " "),
+            last[name],
+            where,
+            *(last.get(name + end) for end in BESIDE),
+        )
 
 
 def _known(fit: Fit, what: str) -> float:

@@ -224,8 +224,12 @@ def confusion(fit: Fit) -> list[Chart]:
     y = alt.Y("y:N", title="category", sort=names)
     cells = (
         alt.Chart(data)
-        .mark_rect()
-        .encode(x=x, y=y, color=alt.Color("share:Q", scale=alt.Scale(range=["#ffffff", MAIN]), legend=None))
+        .mark_rect(color=MAIN)
+        .encode(
+            x=x,
+            y=y,
+            opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
+        )
     )
     text = (
         alt.Chart(data[data["count"] > 0])
@@ -234,7 +238,7 @@ def confusion(fit: Fit) -> list[Chart]:
             x=x,
             y=y,
             text=alt.Text("count:Q", format=","),
-            color=alt.condition("datum.share > 0.5", alt.value("#ffffff"), alt.value("#333333")),
+            color=alt.condition("datum.share > 0.5", alt.value("#ffffff"), alt.value(INK)),
         )
     )
     heading = titled(
@@ -439,7 +443,9 @@ def measured(fit: Fit) -> list[Chart]:
     panels: dict[str, list[str]] = {}
     for name in lines.columns:
         if name not in ("step", x) and not name.endswith(BESIDE) and lines[name].nunique() > 1:
-            panels.setdefault(name.rpartition("_")[2], []).append(name)
+            panels.setdefault(
+                "log_likelihood" if name.endswith("log_likelihood") else name.rpartition("_")[2], []
+            ).append(name)
     return [_measured(lines, x, quantity, names) for quantity, names in panels.items()]
 
 
@@ -447,7 +453,7 @@ def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> C
     """(x, value) of each name, with a band of one standard error where it has one."""
     parts = []
     for name in names:
-        found = lines[[x, name]].rename(columns={x: "x", name: "value"}).assign(name=name.replace("_", " "))
+        found = lines[[x, name]].rename(columns={x: "x", name: "value"}).assign(name=_words(name))
         found["error"] = lines.get(f"{name}_error", math.nan)
         found = found[np.isfinite(found["value"].astype(float))]
         parts.append(
@@ -455,20 +461,38 @@ def _measured(lines: pd.DataFrame, x: str, quantity: str, names: list[str]) -> C
         )
     data = pd.concat(parts)
     data = data.assign(low=data["value"] - data["error"], high=data["value"] + data["error"])
-    shown = [name.replace("_", " ") for name in names]
+    shown = [_words(name) for name in names]
     legend = alt.Legend(symbolType="stroke", symbolOpacity=1, columnPadding=24) if len(shown) > 1 else None
     colour = alt.Color("name:N", scale=alt.Scale(domain=shown, range=[MAIN, SECOND, QUIET]), legend=legend)
     across = alt.X(
         "x:Q", title="steps played" if x == "played" else "step", axis=alt.Axis(grid=False, tickCount=5)
     )
-    y = alt.Y("value:Q", title=quantity, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    y = alt.Y("value:Q", title=_words(quantity), scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
     layers: list[Chart] = [alt.Chart(data).mark_line(strokeWidth=2).encode(x=across, y=y, color=colour)]
     sure = data[np.isfinite(data["error"].astype(float))]
     if len(sure):
         band = alt.Chart(sure).mark_area(opacity=0.2)
-        layers.insert(0, band.encode(x=across, y=alt.Y("low:Q", title=quantity), y2="high:Q", color=colour))
-    heading = titled(quantity.capitalize(), "a band of one standard error" if len(sure) else "")
+        layers.insert(
+            0, band.encode(x=across, y=alt.Y("low:Q", title=_words(quantity)), y2="high:Q", color=colour)
+        )
+    heading = titled(_words(quantity).capitalize(), "a band of one standard error" if len(sure) else "")
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
+
+
+def drawn(fit: Fit) -> bool:
+    """Whether what a run measured shows its log-likelihood already, of training and of validation."""
+    return any("validation/log_likelihood" in line for line in fit.measured)
+
+
+def _words(name: str) -> str:
+    """A quantity as people say it.
+
+    Examples
+    --------
+    >>> _words("validation/bits_per_byte")
+    'validation bits per byte'
+    """
+    return name.replace("_", " ").replace("/", " ")
 
 
 def _path(data: pd.DataFrame) -> alt.Chart:

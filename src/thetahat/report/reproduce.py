@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..families.base import Family
 from ..families.links import Link
 from ..io.families import to_config
+from ..io.runs import CHECKPOINT
 from ..likelihood import priors
 from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
-from ..solvers import choose
-from ..types import Plain, Settings, fields_of
+from ..solvers import Stochastic, choose
+from ..types import Plain, Settings, fields_of, shown_as
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -179,6 +181,8 @@ def written(settings: Plain, prefix: str) -> str:
             text = _quoted(str(value)) if type(value)() == value else written(value, "th.families.links.")
         elif dataclasses.is_dataclass(value):
             text = written(value, prefix)
+        elif callable(value):
+            text = shown_as(value)
         else:
             text = _quoted(value) if isinstance(value, str) else repr(value)
         shown.append(f"{each.name}={text}")
@@ -190,7 +194,13 @@ def _solver(fit: Fit) -> list[str]:
     chosen: Any = choose(fit.objective)
     if not dataclasses.is_dataclass(fit.solver) or fit.solver == chosen:
         return []
-    return [f"solver={written(fit.solver, 'th.')}"]
+    solver, run = fit.solver, list[str]()
+    if (
+        isinstance(solver, Stochastic) and Path(solver.checkpoint or "").name == CHECKPOINT
+    ):  # of a run's folder
+        run = [f"run={_quoted(str(Path(solver.checkpoint or '').parent))}"]
+        solver = dataclasses.replace(solver, checkpoint=None, restarted_at=0, in_place=False)
+    return [*([] if solver == chosen else [f"solver={written(solver, 'th.')}"]), *run]
 
 
 def _quoted(text: str) -> str:
