@@ -753,6 +753,23 @@ class HasContext(Protocol):
 
 
 @runtime_checkable
+class NamesOutput(Protocol):
+    """A network that says which map leads to the vocabulary, as those of transformers do. `language.add_lora` asks, which
+    leaves that map out of "all-linear".
+
+    Examples
+    --------
+    >>> class Named:
+    ...     def get_output_embeddings(self):
+    ...         return torch.nn.Linear(2, 3)
+    >>> isinstance(Named(), NamesOutput)
+    True
+    """
+
+    def get_output_embeddings(self) -> Any: ...
+
+
+@runtime_checkable
 class Truncates(Protocol):
     """A language model that says how many tokens it leaves to be drawn from at each place, (B, T); None: all.
     `language.Generations` asks, and keeps it beside the draws.

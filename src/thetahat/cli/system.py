@@ -67,7 +67,7 @@ class System(Common, ABC):
         made, which nobody else has."""
         import torch
 
-        precision = None if self.precision == "float32" else getattr(torch, self.precision)
+        precision = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
         return dataclasses.replace(
             self.solver(), in_place=True, device=self.device, precision=precision, compile=self.compile
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class Items:
         block: int = 256,
         fingerprint: str | None = None,
     ):
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise BadArgument(
                 f"Items reads len(dataset) and dataset[i], and {type(dataset).__name__} lacks them. Of data that can only be "
                 "read in order: th.data.Loaded(DataLoader(dataset))."

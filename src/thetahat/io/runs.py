@@ -46,7 +46,7 @@ from ..files import leftovers, usable, write_text
 from ..likelihood import Objective
 from ..protocols import Measured
 from ..solvers import Stochastic
-from ..solvers.checkpoint import LONGER, extends, identity
+from ..solvers.checkpoint import LONGER, OF_RUN, extends, identity
 from ..types import Named, Plain, Settings, SolverLike, StateLike
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
     "config.json",
     "metrics.jsonl",
-    "checkpoint",
+    OF_RUN,
     "fit.thetahat",
     "report.html",
 )

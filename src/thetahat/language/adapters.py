@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadArgument
+from ..protocols import HasFeatures, NamesOutput
 
 
 class Adapted(nn.Module):
@@ -48,7 +49,7 @@ class Adapted(nn.Module):
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether it is transformers' Conv1D of GPT-2, whose matrix lies the other way round."""
-    return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int)
+    return type(module).__name__ == "Conv1D" and isinstance(module.weight, nn.Parameter)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -146,8 +147,11 @@ def add_lora(
 def _output(network: nn.Module) -> nn.Module | None:
     """The map to the vocabulary."""
     for module in (network, *network.children()):
-        own = getattr(module, "get_output_embeddings", None)
-        found = own() if callable(own) else getattr(module, "lm_head", None)
+        found: Any = None
+        if isinstance(module, NamesOutput):
+            found = module.get_output_embeddings()
+        elif isinstance(module, HasFeatures):
+            found = module.lm_head
         if isinstance(found, nn.Module):
             return found
     return None

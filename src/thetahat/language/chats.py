@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,24 @@ class Conversation:
     ids: np.ndarray
     mask: np.ndarray
     where: str
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """A tokenizer of transformers, which writes conversations."""
+
+    chat_template: str | None
+
+    def apply_chat_template(self, conversation: Any, **settings: Any) -> Any: ...
+
+
+@runtime_checkable
+class DataFrame(Protocol):
+    """A data frame of pandas."""
+
+    columns: Any
+
+    def to_dict(self, orient: Any) -> Any: ...
 
 
 class Chats(Tensors):
@@ -97,7 +115,7 @@ class Chats(Tensors):
                 raise BadArgument(f"{name}={value!r}. Accepted: {', '.join(map(repr, accepted))}.")
         if context < 2:
             raise BadArgument(f"context={context}. Accepted: 2 or more.")
-        self._template = tokenizer if hasattr(tokenizer, "apply_chat_template") else None
+        self._template = tokenizer if isinstance(tokenizer, Templated) else None
         self.tokenizer: Tokenizer = (
             tokenizer
             if isinstance(tokenizer, Tokenizer)
@@ -273,7 +291,7 @@ def rows_of(data: Data) -> Iterator[tuple[Any, str]]:
     if isinstance(data, (str, Path)):
         yield from _of_file(usable(data))
         return
-    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a data frame
+    if isinstance(data, DataFrame):
         data = data.to_dict("records")
     elif isinstance(data, Mapping):
         columns = {name: list(values) for name, values in data.items()}

@@ -22,7 +22,7 @@ from ..errors import BadArgument, BadSave, NotWritten
 from ..protocols import HasNetwork
 from ..types import Plain, Settings
 from .adapters import Adapted, adapted_by, add_lora, is_conv1d, merge
-from .pretrained import Pretrained
+from .pretrained import Pretrained, is_pretrained
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD = "base_model.model."  # what peft writes before a module's name
@@ -83,9 +83,7 @@ def save_adapters(model: Plain, folder: str | Path, base: str | None = None) -> 
     config: Settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base
-        or getattr(getattr(own, "config", None), "_name_or_path", None)
-        or None,
+        "base_model_name_or_path": base or own.config._name_or_path or None,
         "r": rank,
         "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
@@ -158,7 +156,7 @@ def _own(model: Plain) -> Plain:
     while not isinstance(model, Pretrained) and isinstance(model, HasNetwork):
         model = model.network
     own = model.own if isinstance(model, Pretrained) else model
-    if not hasattr(own, "save_pretrained"):
+    if not is_pretrained(own):
         raise BadArgument(
             f"a {type(own).__name__} is not a network of transformers. Accepted: one of it; the tensors of any network are written "
             "by thetahat.io.export."

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ..families.base import Family
 from ..families.links import Link
 from ..io.families import to_config
-from ..io.runs import CHECKPOINT
 from ..likelihood import priors
 from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
 from ..solvers import Stochastic, choose
+from ..solvers.checkpoint import OF_RUN
 from ..types import Plain, Settings, fields_of, shown_as
 
 if TYPE_CHECKING:
@@ -195,9 +195,7 @@ def _solver(fit: Fit) -> list[str]:
     if not dataclasses.is_dataclass(fit.solver) or fit.solver == chosen:
         return []
     solver, run = fit.solver, list[str]()
-    if (
-        isinstance(solver, Stochastic) and Path(solver.checkpoint or "").name == CHECKPOINT
-    ):  # of a run's folder
+    if isinstance(solver, Stochastic) and Path(solver.checkpoint or "").name == OF_RUN:  # of a run's folder
         run = [f"run={_quoted(str(Path(solver.checkpoint or '').parent))}"]
         solver = dataclasses.replace(solver, checkpoint=None, restarted_at=0, in_place=False)
     return [*([] if solver == chosen else [f"solver={written(solver, 'th.')}"]), *run]

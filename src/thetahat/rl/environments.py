@@ -279,8 +279,10 @@ def _from_zero(space: Space) -> tuple[Space, Plain, Plain]:
 def _name(environment: Plain) -> str:
     if isinstance(environment, str):
         return environment
-    spec = getattr(environment, "spec", None)
-    return str(spec.id) if spec is not None and hasattr(spec, "id") else name_of(environment)
+    import gymnasium
+
+    made = isinstance(environment, gymnasium.Env) and environment.spec is not None
+    return str(environment.spec.id) if made else name_of(environment)
 
 
 def _flattened() -> tuple[type, ...]:

@@ -36,6 +36,7 @@ from .minibatches import whole
 from .optimisers import like, restore, tensors_of
 
 FORMAT = "thetahat checkpoint, version 2"
+OF_RUN = "checkpoint"  # its name in the folder of a run
 LONGER = (
     "steps",
     "restarted_at",
