@@ -3,6 +3,7 @@ classifier of deep learning."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
+from ..families.categorical import Categorical
 from ..networks import Standardise
 from ..protocols import Categories
 from .base import Model, applied, drawn, response
@@ -30,7 +32,11 @@ class Conditional(Model):
     inputs
         the tensor of the batch that the network reads, or the columns that are stacked to it, (n, columns)
     target
-        the tensor that is scored
+        the tensor that is scored. Of a Categorical either codes, (n,), or (n, K) how often each category was said of
+        a row: counts of several annotators, or their shares (soft labels), Σ_j y_j log p_j
+    label_noise
+        ε in [0, 1) of a Categorical: a share ε of the labels was replaced by a category at random, so that
+        log p(y | x) = log[(1 − ε) p_y + ε/K]
 
     Raises
     ------
@@ -49,10 +55,23 @@ class Conditional(Model):
     (5,)
     """
 
+    label_noise: float = 0.0
+
     def __init__(
-        self, family: Family, network: nn.Module, *, inputs: str | Sequence[str] = "x", target: str = "y"
+        self,
+        family: Family,
+        network: nn.Module,
+        *,
+        inputs: str | Sequence[str] = "x",
+        target: str = "y",
+        label_noise: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= label_noise < 1 or (label_noise and not isinstance(family, Categorical)):
+            raise BadArgument(
+                f"label_noise={label_noise} of {family}. Accepted: in [0, 1), of a Categorical."
+            )
+        self.label_noise = label_noise
         if not isinstance(family, Family):
             raise BadArgument(
                 f"Conditional(family, network): family is {type(family).__name__}, not a family "
@@ -103,9 +122,43 @@ class Conditional(Model):
         return {name: batch[name] for name in self.family.extras if name in batch}
 
     def log_prob(self, batch: Batch) -> Tensor:
+        if isinstance(self.family, Categorical) and (self.label_noise or self._soft(batch)):
+            return self._of_labels(batch)
         return self.family.log_prob_outputs(
             response(batch, self.target, self.family), self.outputs(batch), **self.extras(batch)
         )
+
+    def _soft(self, batch: Batch) -> bool:
+        """Whether each row has a number a category."""
+        y = batch[self.target]
+        return bool(y.ndim == len(batch.shape) + 1 and y.shape[-1] > 1)
+
+    def _of_labels(self, batch: Batch) -> Tensor:
+        """Σ_j y_j log[(1 − ε) p_j + ε/K]."""
+        logits = self.outputs(batch)
+        y, soft = batch[self.target], self._soft(batch)
+        known: int | None = self.family.categories
+        K = y.shape[-1] if soft else known or logits.shape[-1]
+        if known not in (None, K):
+            raise ModelError(f"{self.target!r} has {K} categories a row, and {self.family} has {known}.")
+        if logits.shape[-1] == K - 1:
+            logits = nn.functional.pad(logits, (1, 0))  # beside the 0 of category 0
+        if logits.shape[-1] != K:
+            raise ModelError(
+                f"{self.target!r} has {K} categories, and the network gives {logits.shape[-1]} numbers. Accepted: {K} or "
+                f"{K - 1} of them."
+            )
+        log_p = torch.log_softmax(logits, -1)
+        if self.label_noise:
+            log_p = torch.logaddexp(
+                log_p + math.log1p(-self.label_noise), torch.full_like(log_p, math.log(self.label_noise / K))
+            )
+        if not soft:
+            code = y.long().clamp(0, K - 1)
+            out = log_p.gather(-1, code[..., None])[..., 0]
+            return torch.where((y >= 0) & (y < K) & (y == code), out, -math.inf)
+        y = y.to(log_p.dtype)
+        return torch.where(y == 0, 0.0, y * log_p).sum(-1) + torch.where((y < 0).any(-1), -math.inf, 0.0)
 
     # ---- what it predicts ----------------------------------------------------------------------------------
 
@@ -139,7 +192,8 @@ class Conditional(Model):
             guess = (self.mean(batch) > 0.5).long()
         else:
             return {}
-        return {"accuracy": (guess == batch[self.target].to(guess.device)).float()}
+        truth = batch[self.target].argmax(-1) if self._soft(batch) else batch[self.target]
+        return {"accuracy": (guess == truth.to(guess.device)).float()}
 
     # ---- what makes it explained ---------------------------------------------------------------------------
 
