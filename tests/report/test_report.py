@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import thetahat as th
 from thetahat.errors import BadArgument
@@ -230,3 +231,27 @@ def test_a_report_that_fails_half_way_leaves_the_old_one(
         ships.report(path)
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_report_of_a_language_model_shows_texts_that_it_draws(tmp_path):
+    """The same at every writing: the draws have a seed."""
+    texts = ["abcabcabc" * 4] * 8
+    tokens = th.language.Tokens(texts, "characters", context=16)
+    network = th.networks.Transformer(tokens.vocabulary, layers=1, width=16, heads=2)
+    fit = th.fit(th.language.Autoregressive(network), tokens, solver=th.Stochastic(steps=3))
+    one, two = (fit.report(tmp_path / f"{k}.html").read_text(encoding="utf-8") for k in (1, 2))
+    drawn = one.split("Drawn from the model")[1].split("<pre>")[1].split("</pre>")[0]
+    assert len(drawn) == 201
+    assert set(drawn) <= set("abc")
+    assert drawn in two
+
+
+def test_the_report_of_a_classifier_says_how_far_its_probabilities_are_off(tmp_path):
+    rows = {"x": torch.randn(200, 2), "y": torch.arange(200) % 2}
+    model = th.models.Conditional(th.families.Categorical(2), th.networks.mlp(2, 4, 2))
+    page = (
+        th.fit(model, rows, solver=th.Stochastic(steps=5))
+        .report(tmp_path / "a.html")
+        .read_text(encoding="utf-8")
+    )
+    assert "Calibration error of the data that were fitted: 0." in page

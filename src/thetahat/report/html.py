@@ -23,9 +23,11 @@ from markupsafe import Markup
 
 from ..data.processes import replicated
 from ..errors import BadArgument, ThetahatError
+from ..evaluation.confusion import classifies
 from ..files import usable, write_text
+from ..language.autoregressive import Autoregressive
 from ..printable import everywhere, printable
-from ..protocols import Draws, levels_of, shape_of
+from ..protocols import Draws, HasContext, levels_of, shape_of
 from ..types import Chart
 from . import formatting, plots, reproduce
 from .cells import cells, heads
@@ -42,6 +44,10 @@ PALETTE = {
     "main": plots.MAIN,
     "second": plots.SECOND,
 }
+LARGE, TOKENS = (
+    20_000_000,
+    200,
+)  # parameters of a language model up to which texts of so many tokens are drawn
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
 
 
@@ -131,6 +137,8 @@ def page(fit: Fit, level: float = 0.95) -> str:
             scores=scores(facts),
             network=is_network(fit),
             draws=draws(fit, figures),
+            texts=texts(fit),
+            sureness=sureness(fit),
             python=reproduce.python(fit),
             command=reproduce.command(fit),
             versions=versions(),
@@ -152,6 +160,33 @@ def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:
             )
         ]
     )
+
+
+def texts(fit: Fit) -> list[str]:
+    """Two texts drawn from a language model, of a tokenizer that is known and no more parameters than a CPU reads soon."""
+    model, tokenizer = fit.model, fit.tokenizer
+    large = sum(p.numel() for p in model.parameters()) > LARGE
+    if tokenizer is None or large or not isinstance(model, Autoregressive):
+        return []
+    context = fit.source.context if isinstance(fit.source, HasContext) else None
+    first = tokenizer.end
+    if first is None:
+        first = int(next(iter(fit.source.batches()))[model.inputs].reshape(-1)[0])
+    prompt = torch.full((2, 1), first)
+    drawn = model.sample(
+        prompt, TOKENS, context=context, end=tokenizer.end, generator=torch.Generator().manual_seed(0)
+    )
+    return [tokenizer.decode(row.tolist()) for row in torch.cat([prompt, drawn], 1)]
+
+
+def sureness(fit: Fit) -> str:
+    """How far a classifier's probabilities are from what happened; "" of another model."""
+    if not classifies(fit.model) or not fit.certificate.ok or not replicated(fit.source):
+        return ""
+    try:
+        return f"Calibration error of the data that were fitted: {fit.calibration_error()}."
+    except ThetahatError:
+        return ""
 
 
 def fragment(facts: Facts) -> str:
