@@ -54,6 +54,9 @@ SCALE, GROWTH = (
 FAR = 1e3  # momentum makes a step of less than so many times rate · max(1, |ĝ|)
 
 
+HeldOut = tuple[LogLikelihood, Source | Batch] | None  # the term whose data they are, and the data
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Held-out nats per term after so many steps, and what else was measured there (`diagnostics`)."""
@@ -74,7 +77,7 @@ class Work:
     optimisers: list[torch.optim.Optimizer]
     feeds: list[Feed]
     generator: torch.Generator
-    held_out: tuple[LogLikelihood, Source | Batch] | None
+    held_out: HeldOut
     buffers: list[Tensor]
     statistics: Statistics
     flops: float | None = None  # operations of a term of the first source, on an accelerator
@@ -347,20 +350,7 @@ class Stochastic:
         device = chosen(self.device)
         if device is not None:
             objective.move(device)
-        first = objective.terms[0]
-        kept: dict[int, Batch | Source] = {}
-        held: tuple[LogLikelihood, Source | Batch] | None = None
-        out: Source | Batch
-        rows = whole(first.source)
-        if isinstance(self.held_out, (int, float)):
-            if isinstance(first.source, Splits):
-                kept[id(first.source)], out = first.source.split(float(self.held_out), generator)
-                held = (first, out)
-            elif rows is not None:
-                kept[id(first.source)], out = split(rows, float(self.held_out), generator)
-                held = (first, out)
-        elif self.held_out is not None:
-            held = (first, self.held_out)
+        held, kept = self._divided(objective.terms[0], generator)
         least = max(
             least_rows(term.model, self.batch_size, self.accumulation_steps) for term in objective.terms
         )
@@ -395,28 +385,44 @@ class Stochastic:
         found = checkpoints.read(Path(self.checkpoint), self, objective, state.work)
         if found is None:
             return self._evaluated(objective, state)
-        state.work.recent.extend(found["recent"])
+        return self._resumed(objective, state, found)
+
+    def _divided(
+        self, first: LogLikelihood, generator: torch.Generator
+    ) -> tuple[HeldOut, dict[int, Batch | Source]]:
+        """What is held out of the first term's data; and, by the id of their source, what is left of them."""
+        if not isinstance(self.held_out, (int, float)):
+            return (None if self.held_out is None else (first, self.held_out)), {}
+        left: Batch | Source
+        out: Batch | Source
+        rows = whole(first.source)
+        if isinstance(first.source, Splits):
+            left, out = first.source.split(float(self.held_out), generator)
+        elif rows is not None:
+            left, out = split(rows, float(self.held_out), generator)
+        else:
+            return None, {}
+        return (first, out), {id(first.source): left}
+
+    def _resumed(self, objective: Objective, state: State, found: Settings) -> State:
+        """Where the checkpoint stands; a run that had ended is at its answer, and one that was made longer at its last
+        step."""
+        work = state.work
+        work.recent.extend(found["recent"])
         trace, fitted = (
             tuple((int(n), mean, error) for n, mean, error in found[name]) for name in ("trace", "fitted")
         )
+        own = ("step", "seen", "scale", "clean")
         evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
-        state = replace(
-            state,
-            step=found["step"],
-            seen=found["seen"],
-            evaluations=evaluations,
-            trace=trace,
-            fitted=fitted,
-            scale=found["scale"],
-            clean=found["clean"],
-        )
+        known = {name: found[name] for name in own if name in found}
+        state = replace(state, evaluations=evaluations, trace=trace, fitted=fitted, **known)
         if self._over(state):
             self._leave(state)
             _label(objective, "raw" if self.ema_decay is None else "EMA")
-        elif state.work.last is not None:
-            _restore(engine.parameters, state.work.last[0])
-            _restore(state.work.buffers, state.work.last[1])
-            state.work.last = None
+        elif work.last is not None:
+            _restore(work.engine.parameters, work.last[0])
+            _restore(work.buffers, work.last[1])
+            work.last = None
         return state
 
     # ---- step ----------------------------------------------------------------------------------------------
