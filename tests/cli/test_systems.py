@@ -484,3 +484,24 @@ def test_several_runs_of_a_policy_are_told_with_an_interval(fitted, tmp_path, ca
     assert found["probability_of_improvement"]["value"] == 0.5
     assert main(["play", *runs, "-n", "4"]) == 0
     assert "interquartile mean of 2 runs" in capsys.readouterr().out
+
+
+def test_an_aligned_model_goes_to_transformers_and_its_adapters_to_peft(fitted, data, tmp_path, capsys):
+    """The policy, and not DPO's model of the pairs."""
+    import torch
+    import transformers
+
+    for name, more in (("merged", []), ("adapters", ["--adapters"])):
+        assert main(["export", str(fitted / "align"), "-o", str(tmp_path / name), *more]) == 0
+    policy = again(fitted / "align")[2].model.policy
+    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    ids = torch.arange(5, 12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(found(input_ids=ids).logits, policy.network(ids), rtol=1e-4, atol=1e-5)
+    base = transformers.AutoModelForCausalLM.from_pretrained(data / "llama")
+    again_adapted = th.language.add_adapters(base, tmp_path / "adapters")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again_adapted(input_ids=ids).logits, policy.network(ids), rtol=1e-4, atol=1e-5
+        )
+    capsys.readouterr()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument
-from ..types import Named
+from ..types import ModelLike, Named
 from .arguments import Export, Predict
 from .networks import Classifier
 from .screen import Screen, may_write
@@ -64,15 +64,15 @@ def _of_images(command: Predict) -> pd.DataFrame:
     return out
 
 
-def _folder(command: Export, fit: Any, about: Named) -> Path:
+def _folder(command: Export, model: ModelLike, about: Named) -> Path:
     """A folder for transformers, or of adapters for peft."""
     from ..language.huggingface import save_adapters, save_pretrained
     from .pretrained import raw_tokenizer
 
     base = about.get("settings", {}).get("network")
     if command.adapters:
-        return save_adapters(fit.model, command.out, base)
-    return save_pretrained(fit.model, command.out, None if base is None else raw_tokenizer(Path(base)))
+        return save_adapters(model, command.out, base)
+    return save_pretrained(model, command.out, None if base is None else raw_tokenizer(Path(base)))
 
 
 def export(command: Export, screen: Screen) -> int:
@@ -80,14 +80,16 @@ def export(command: Export, screen: Screen) -> int:
     from ..io.reading import load
     from ..io.runs import read
 
+    language: Any = None
     if command.fit.is_dir():
-        fit, about = again(command.fit)[2], read(command.fit)["about"]
+        system, sizes, fit = again(command.fit)
+        about, language = read(command.fit)["about"], system.language(fit.model, sizes)
     else:
         fit, about = load(command.fit), {}
     if command.out.suffix == ".safetensors":
         written = exported(fit, command.out, about)
     else:
-        written = _folder(command, fit, about)
+        written = _folder(command, fit.model if language is None else language[0], about)
     if command.json:
         screen.show(None, {"export": str(written)})
     screen.note(f"wrote {written}")

@@ -119,7 +119,7 @@ class Lines:
             for name, value in found.items():
                 if not name.endswith("_error"):
                     error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
-                    told += f"{name.replace('_', ' ')} {value:.5g}{error}, "
+                    told += f"{name.replace('_', ' ').replace('/', ' ')} {value:.5g}{error}, "
             self.screen.note(
                 f"step {state.step}: {told}{said(state, time.monotonic() - self.begun, self.before)}"
             )

@@ -176,7 +176,8 @@ def texts(fit: Fit) -> list[str]:
     drawn = model.sample(
         prompt, TOKENS, context=context, end=tokenizer.end, generator=torch.Generator().manual_seed(0)
     )
-    return [tokenizer.decode(row.tolist()) for row in torch.cat([prompt, drawn], 1)]
+    whole = torch.cat([prompt, drawn], 1)  # a vocabulary may be padded beyond what the tokenizer has text for
+    return [tokenizer.decode(row[row < tokenizer.vocabulary].tolist()) for row in whole]
 
 
 def sureness(fit: Fit) -> str:
