@@ -268,6 +268,15 @@ def test_a_system_is_trained_where_there_is_no_float64(name: str, without_double
     assert bool(torch.isfinite(fit.to("cpu").objective.theta).all())
 
 
+def test_the_probability_flow_of_a_device_without_float64_is_integrated_on_the_cpu(
+    without_double: str,
+) -> None:
+    fit = trained("score model", without_double)
+    flow = th.generative.ProbabilityFlow(fit.model, tolerance=1e-3)
+    y = torch.from_numpy(ROWS["x"][:3])
+    assert bool(torch.isfinite(flow.log_prob(th.data.Batch({"y": y}))).all())
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.devices import CPU, device_of, widest
 from ..errors import BadArgument, ModelError
 from ..models.base import Model
 from .diffusion import Diffusion
@@ -103,7 +104,12 @@ class ProbabilityFlow(Model):
             raise BadArgument(
                 f"probes={probes}, tolerance={tolerance}. Accepted: None or 1 or more; a number in (0, 1)."
             )
-        self.diffusion = copy.deepcopy(diffusion).to(torch.float64).eval().requires_grad_(False)
+        own = copy.deepcopy(diffusion)
+        if (
+            widest(device_of(own)) != torch.float64
+        ):  # the path is integrated in float64, wherever there is one
+            own = own.to(CPU)
+        self.diffusion = own.to(torch.float64).eval().requires_grad_(False)
         self.probes, self.tolerance = probes, tolerance
 
     @property
