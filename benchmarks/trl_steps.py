@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--only", choices=("SFT", "DPO"))
     parser.add_argument("--results", type=Path)
     asked = parser.parse_args()
     import trl
@@ -180,7 +181,7 @@ def main() -> None:
         "| | tokens a second, ours | TRL | ratio | largest difference of a step's loss |",
         "|---|---|---|---|---|",
     ]
-    for kind in ("SFT", "DPO"):
+    for kind in ("SFT", "DPO") if asked.only is None else (asked.only,):
         tokens = ROWS * TOKENS * (1 if kind == "SFT" else 2)
         pairs = []
         for _ in range(asked.times):
