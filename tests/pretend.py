@@ -180,7 +180,7 @@ class _Made(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_library: list[torch.library.Library] = []
+_kept: list[torch.library.Library] = []
 
 
 @contextmanager
@@ -197,10 +197,10 @@ def plugged_in(double: bool = True) -> Iterator[str]:
 def install() -> None:
     """In this process, once, and before its first backward pass: autograd counts the devices then. Until it is
     plugged in, the device is not available."""
-    if _library:
+    if _kept:
         return
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Module(), hook=_Hook())
-    library = torch.library.Library("_", "IMPL")
-    library.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
-    library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    _library.append(library)
+    own = torch.library.Library("_", "IMPL")
+    own.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
+    own.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    _kept.append(own)

@@ -510,6 +510,7 @@ def test_a_step_whose_scaled_gradient_overflows_moves_nothing_and_halves_the_sca
     last = scales[-1]
     assert 1 <= last < 2**8
     skipped = sum(b < a for a, b in itertools.pairwise(scales))
+    assert f"{skipped} of them moved nothing" in str(fit.certificate)
     assert all(t == 0 for s, t in seen if s > last)
     assert float(fit.objective.theta) == pytest.approx((30 - skipped) * 1e-3, rel=1e-3)
 

@@ -128,6 +128,21 @@ def console(**settings: Plain) -> Any:
     return Printable(**settings)
 
 
+def as_text(renderable: Plain, width: int = 110) -> str:
+    """What rich would print of it, without colours.
+
+    Examples
+    --------
+    >>> from rich.text import Text
+    >>> as_text(Text("±1", style="bold"))
+    '±1'
+    """
+    own = console(width=width, no_color=True, highlight=False)
+    with own.capture() as capture:
+        own.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
 def _number(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

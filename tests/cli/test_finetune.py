@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import thetahat as th
+from tests.llama import saved
 from thetahat.cli import main
 
 transformers = pytest.importorskip("transformers")
@@ -20,20 +21,7 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}
 def folder(tmp_path_factory) -> Path:
     """A small Llama with its tokenizer, chats, completions, and text."""
     out = tmp_path_factory.mktemp("finetune")
-    own = th.language.BPE.train(["a"], vocabulary=257)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=own._own, eos_token="<end>")
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
+    saved(out / "model", template=TEMPLATE)
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "yes"}]
     files = {
         "chats.jsonl": [{"messages": talk}] * 30,

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.llama import saved
 from thetahat.cli.arguments import Reward
 from thetahat.cli.reward import Rated
 from thetahat.cli.reward import reward as rated
 from thetahat.data import shipped
 from thetahat.errors import BadArgument, NoMaximum
-from thetahat.language import BPE
 from thetahat.report.formatting import number
 
 
@@ -98,20 +98,7 @@ def test_answers_of_one_length_say_nothing_of_length_and_the_report_says_how_goo
 def test_a_language_model_gives_features(tmp_path: Path):
     """A random Llama of sixteen numbers: its features, and the length, from a folder as transformers saves
     it."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=270,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
-    own = BPE.train(["so please Question"], vocabulary=270)._own
-    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(
-        tmp_path / "llama"
-    )
+    saved(tmp_path / "llama", "so please Question", 270)
     found = reward(answers(tmp_path / "answers.jsonl", 60), network=tmp_path / "llama", context=32, prior=0.1)
     assert sorted(found.table.index) == sorted([*(f"h{i}" for i in range(16)), "length"])
     assert "that do not fit in 32 tokens" in found.note

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import thetahat as th
+from tests.llama import SIZES
+from tests.llama import tokenizer as bytewise
 from thetahat.cli import main
 from thetahat.cli.rewards import reward_of
 from thetahat.errors import BadArgument, DataError
@@ -83,14 +85,8 @@ def test_what_is_no_reward_is_refused(asked, weights, error, text, folder):
 
 def test_a_reward_model_of_transformers_gives_its_logit(tmp_path):
     transformers = pytest.importorskip("transformers")
-    own = th.language.BPE.train(["a"], vocabulary=257)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=own._own, eos_token="<end>", pad_token="<end>"
-    )
-    config = transformers.LlamaConfig(
-        vocab_size=257, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, num_labels=1, pad_token_id=256,
-    )  # fmt: skip
+    tokenizer = bytewise(pad_token="<end>")
+    config = transformers.LlamaConfig(vocab_size=257, num_labels=1, pad_token_id=256, **SIZES)
     torch.manual_seed(0)
     model = transformers.LlamaForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path / "r")

@@ -15,6 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import thetahat as th
+from tests.llama import saved
 from thetahat.cli import main
 from thetahat.cli.align import Align
 from thetahat.cli.arguments import COMMANDS, Reward, parse
@@ -39,25 +40,8 @@ def data(tmp_path_factory):
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     done = [{"prompt": f"what is {i}", "completion": f"{i}"} for i in range(20)]
     (folder / "done.jsonl").write_text("\n".join(map(json.dumps, done)), encoding="utf-8")
-    language_model(folder / "llama")
+    saved(folder / "llama", "what is 1 2 3 no", 270)
     return folder
-
-
-def language_model(folder):
-    """A tiny Llama and its tokenizer, as transformers keeps them."""
-    import transformers
-
-    own = th.language.BPE.train(["what is 1 2 3 no"], vocabulary=270)._own
-    transformers.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<end>").save_pretrained(folder)
-    config = transformers.LlamaConfig(
-        vocab_size=270,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 SMALL = {

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import thetahat as th
 from thetahat.errors import BadArgument, DataError, EmptyData
@@ -76,15 +83,22 @@ def test_what_is_held_out_is_not_trained_on():
         left.split(0.001, torch.Generator())
 
 
+USED = torch.Generator()  # one that many passes share, and so is in another state at each
+
+
 @pytest.mark.parametrize(
     "loader",
     [
         lambda: DataLoader(Rows(), batch_size=10, shuffle=True),
         lambda: DataLoader(TensorDataset(X, Y), batch_size=10, sampler=WeightedRandomSampler([1.0] * 60, 60)),
+        lambda: DataLoader(Rows(), batch_size=10, shuffle=True, generator=USED),
+        lambda: DataLoader(
+            Rows(), batch_size=10, sampler=RandomSampler(Rows(), replacement=True, generator=USED)
+        ),
         lambda: DataLoader(Pass(), batch_size=10),
         lambda: lambda: ((X[k : k + 10], Y[k : k + 10]) for k in range(0, 60, 10)),
     ],
-    ids=["shuffled", "sampler", "iterable", "function"],
+    ids=["shuffled", "sampler", "own generator", "sampler's generator", "iterable", "function"],
 )
 def test_a_loader_gives_the_batches_and_a_run_of_it_goes_on_bit_for_bit(loader, tmp_path):
     class Stop(Exception):

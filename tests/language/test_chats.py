@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.llama import tokenizer as bytewise
 
 import thetahat as th
 from thetahat.errors import BadArgument, DataError, EmptyData, MalformedFile
@@ -32,9 +33,7 @@ SHORT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he
 @pytest.fixture(scope="module")
 def tokenizer():
     """A byte-level tokenizer of transformers, trained on nothing: a token a byte."""
-    transformers = pytest.importorskip("transformers")
-    own = th.language.BPE.train(["a"], vocabulary=257)
-    out = transformers.PreTrainedTokenizerFast(tokenizer_object=own._own, eos_token="<end>")
+    out = bytewise()
     out.chat_template = PLAIN
     return out
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from tests.llama import llama, saved
+from tests.llama import tokenizer as bytewise
 
-import thetahat as th
 from thetahat.cli import main
 from thetahat.errors import DataError, EmptyData, MalformedFile
 from thetahat.language.evaluations import Evaluated, compare_samples, read_samples
@@ -191,28 +192,36 @@ def test_the_command_compares_two_folders(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--data", "x.csv"]) == 2
 
 
+@pytest.mark.parametrize("unit", [[0, 0, 0], [0, 1, 2]], ids=["one passage", "the same difference"])
+def test_a_difference_whose_error_is_not_known_has_no_p_value(unit):
+    """Three questions about one passage are one cluster; three questions that all differ by 1 have no spread."""
+    sides = [
+        Evaluated(
+            {("t", "acc"): pd.Series([x] * 3), ("s", "acc"): pd.Series([1.0, 0.0, x])},
+            {"t": pd.Series(unit), "s": pd.Series([0, 1, 2])},
+        )
+        for x in (1.0, 0.0)
+    ]
+    found = compare_samples(*sides)
+    row = found.table.set_index("task").loc["t"]
+    assert row["difference"] == 1
+    assert row[["standard_error", "low", "high", "p", "q"]].isna().all()
+    assert found.table.set_index("task").loc["s", "q"] == pytest.approx(
+        found.table.set_index("task").loc["s", "p"]
+    )
+    assert "not known" in str(found)
+    assert found.to_dict()["tasks"][1]["p"] is None
+
+
 # ---- scores of a model of transformers ---------------------------------------------------------------------
 
 
 def test_a_model_of_transformers_is_scored_on_texts_with_bits_per_byte(tmp_path, capsys):
     """Against its own cross-entropy, document by document."""
-    transformers = pytest.importorskip("transformers")
     import torch
 
-    own = th.language.BPE.train(["a"], vocabulary=257)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=own._own, eos_token="<end>")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    model.save_pretrained(tmp_path / "m")
-    tokenizer.save_pretrained(tmp_path / "m")
+    saved(tmp_path / "m")
+    model, tokenizer = llama(), bytewise()
     texts = ["to be or not to be", "that is the question", "whether 'tis nobler"]
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
     assert main(["score", str(tmp_path / "m"), str(tmp_path / "t.jsonl"), "--json"]) == 0

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from tests.llama import llama as tiny
 
 import thetahat as th
 from thetahat.errors import BadArgument, BadSave
@@ -17,12 +18,7 @@ IDS = torch.randint(40, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
 def llama(tied: bool = False):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=tied,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config).eval()
+    return tiny(40, num_hidden_layers=2, num_key_value_heads=1, tie_word_embeddings=tied)
 
 
 def gpt2():

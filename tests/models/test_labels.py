@@ -29,10 +29,7 @@ def test_counts_of_annotators_are_as_many_rows(outputs):
     counts = torch.randint(3, (40, 4), generator=torch.Generator().manual_seed(2))
     model = Conditional(th.families.Categorical(4), network(outputs))
     found = model.log_prob(th.data.Batch({"x": X, "y": counts})).detach()
-    row, label = (
-        torch.repeat_interleave(torch.arange(160), counts.reshape(-1)).div(4, rounding_mode="floor"),
-        None,
-    )
+    row = torch.repeat_interleave(torch.arange(40).repeat_interleave(4), counts.reshape(-1))
     label = torch.repeat_interleave(torch.arange(4).repeat(40), counts.reshape(-1))
     each = model.log_prob(th.data.Batch({"x": X[row], "y": label})).detach()
     wanted = torch.zeros(40, dtype=torch.float64).index_add(0, row, each)

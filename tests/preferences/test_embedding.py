@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.llama import llama
 
 from thetahat.errors import BadArgument
 from thetahat.language import Bytes, Pretrained
@@ -18,18 +19,8 @@ ROWS = [
 
 
 def networks() -> dict[str, torch.nn.Module]:
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    llama = transformers.LlamaForCausalLM(config).double()
-    return {"llama": Pretrained(llama), "ours": Transformer(257, layers=2, width=16, heads=2).double()}
+    theirs = llama(num_hidden_layers=2, num_key_value_heads=1).double()
+    return {"llama": Pretrained(theirs), "ours": Transformer(257, layers=2, width=16, heads=2).double()}
 
 
 @pytest.mark.parametrize("name", ["llama", "ours"])

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 import thetahat as th
+from thetahat.cli import policies
 from thetahat.errors import BadArgument
 from thetahat.rl.environments import Environments
 from thetahat.rl.rollouts import returns
@@ -154,6 +155,18 @@ def test_an_episode_that_never_ends_counts_what_it_earned_and_says_so():
     with pytest.warns(RuntimeWarning, match="2 of 2 episodes of .* did not end within 50 steps"):
         found = returns(policy, Forever, 2, max_steps=50)
     assert found.tolist() == [50.0, 50.0]
+
+
+def test_a_run_says_how_many_episodes_of_an_evaluation_did_not_end(monkeypatch):
+    """An embedding of the state's number that always walks left on CliffWalking's edge: no episode ends."""
+    monkeypatch.setattr(policies, "LONGEST_EVALUATION", 50)
+    policy = th.rl.Policy(torch.nn.Embedding(48, 4))
+    with torch.no_grad():
+        policy.network.weight.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(48, 4))
+    system = policies.PPO(env="CliffWalking-v1", max_episode_steps=1000, eval_episodes=3)
+    assert system.measure(policy)["unfinished_episodes"] == 3
+    short = policies.PPO(env="CliffWalking-v1", max_episode_steps=20, eval_episodes=3)
+    assert short.measure(policy)["unfinished_episodes"] == 0
 
 
 # ---- over runs ---------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ Each method is its own settings: what does not apply to it is not offered.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -147,23 +146,24 @@ class Policy(System):
         )
 
     def measure(self, model: ModelLike) -> dict[str, float]:
-        """Greedy returns, apart from those of the play that was learnt from."""
-        from ..rl.rollouts import returns
+        """Greedy returns, apart from those of the play that was learnt from; and how many episodes had
+        not ended after LONGEST_EVALUATION steps."""
+        from ..rl.rollouts import played
 
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # said once, at the end of the run, by thetahat play
-            found = returns(
-                model,
-                self.env,
-                self.eval_episodes,
-                seed=self.seed + 10_000,
-                max_steps=LONGEST_EVALUATION,
-                **self.made_with,
-            )
+        found, unfinished = played(
+            model,
+            self.env,
+            self.eval_episodes,
+            seed=self.seed + 10_000,
+            max_steps=LONGEST_EVALUATION,
+            **self.made_with,
+        )
         error = float(found.std()) / self.eval_episodes**0.5 if self.eval_episodes > 1 else float("nan")
-        return {"greedy_return": float(found.mean()), "greedy_return_error": error}
+        return {
+            "greedy_return": float(found.mean()),
+            "greedy_return_error": error,
+            "unfinished_episodes": float(unfinished.sum()),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from ..errors import BadArgument, DataError, EmptyData
 from ..types import ModelLike, Plain
-from .batch import Batch
+from .batch import Batch, split
 from .source import digest
 
 NAMES = ("x", "y")
@@ -66,8 +66,8 @@ class Items:
     ):
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise BadArgument(
-                f"Items reads len(dataset) and dataset[i], and {type(dataset).__name__} lacks them. Of data that can only be "
-                "read in order: th.data.Loaded(DataLoader(dataset))."
+                f"Items reads len(dataset) and dataset[i], and {type(dataset).__name__} lacks them. If the data can only "
+                "be read in order, give th.data.Loaded(DataLoader(dataset))."
             )
         self.dataset, self.names, self.target = dataset, tuple(names), target
         self.collate, self.workers, self.block = collate or default_collate, workers, block
@@ -91,9 +91,7 @@ class Items:
     @property
     def fingerprint(self) -> str:
         if self._fingerprint is None:
-            self._fingerprint = digest(
-                *(b[self.target if self.target in b else next(iter(b))] for b in self.batches())
-            )
+            self._fingerprint = _digest(self.batches(), self.target)
         return self._fingerprint
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
@@ -108,13 +106,8 @@ class Items:
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Items, Items]:
         """(what is left, about `fraction` of the items)."""
-        many = round(fraction * self.size)
-        if not 0 < many < self.size:
-            raise BadArgument(
-                f"held_out={fraction:g} of {self.size} items holds out {many}. Give another fraction, a source, or None."
-            )
-        order = torch.randperm(self.size, generator=generator)
-        return self._part(order[many:].sort().values), self._part(order[:many].sort().values)
+        left, out = split(Batch({"row": torch.arange(self.size)}), fraction, generator)
+        return self._part(left["row"]), self._part(out["row"])
 
     def _part(self, rows: Tensor) -> Items:
         own = None if self._fingerprint is None else f"{self._fingerprint}[{digest(rows)}]"
@@ -144,8 +137,8 @@ class Items:
 class Loaded:
     """A DataLoader of PyTorch, or a function that yields batches, as a source.
 
-    A step of training takes a batch as the loader gives it: its size is the loader's, not `Stochastic(batch_size=…)`. A
-    DataLoader that shuffles is seeded by the run, unless it has a generator of its own.
+    A step of training takes a batch as the loader gives it: its size is the loader's, not `Stochastic(batch_size=…)`. The
+    run seeds every pass, the generators of a DataLoader too, so that a run that is resumed reads the same batches.
 
     Parameters
     ----------
@@ -202,11 +195,10 @@ class Loaded:
         if self._fingerprint is None:
             if self.size is None:
                 raise BadArgument(
-                    "data whose size is not known have no digest: Loaded(…, fingerprint='a name of the data')."
+                    "the data have no known size, so their fingerprint cannot be computed. Give one: "
+                    "Loaded(…, fingerprint='a name that changes when the data change')."
                 )
-            self._fingerprint = digest(
-                *(b[self.target if self.target in b else next(iter(b))] for b in self.batches())
-            )
+            self._fingerprint = _digest(self.batches(), self.target)
         return self._fingerprint
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
@@ -218,6 +210,8 @@ class Loaded:
         return self._pass(int(torch.randint(2**62, (), generator=generator)))
 
     def _pass(self, seed: int) -> Iterator[Batch]:
+        for own in self._generators():
+            own.manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             passed = iter(self.loader if isinstance(self.loader, DataLoader) else self.loader())
@@ -226,6 +220,15 @@ class Loaded:
             raise EmptyData("the loader yielded no batches.")
         for batch in itertools.chain([first], passed):
             yield named(batch, self.names, self.target)
+
+    def _generators(self) -> list[torch.Generator]:
+        """Those that belong to the DataLoader and its samplers."""
+        if not isinstance(self.loader, DataLoader):
+            return []
+        holders = [self.loader, self.loader.sampler, self.loader.batch_sampler]
+        holders.append(getattr(self.loader.batch_sampler, "sampler", None))
+        found = (getattr(each, "generator", None) for each in holders)
+        return [each for each in found if isinstance(each, torch.Generator)]
 
 
 def named(batch: Plain, names: Sequence[str] = NAMES, target: str = "y") -> Batch:
@@ -257,6 +260,11 @@ def named(batch: Plain, names: Sequence[str] = NAMES, target: str = "y") -> Batc
             f"a batch of the loader holds what is not numbers ({kinds}): {error}. Encode it in the Dataset, or give "
             "a collate function."
         ) from error
+
+
+def _digest(batches: Iterable[Batch], target: str) -> str:
+    """The digest of the target of every batch; of the first part, where none has that name."""
+    return digest(*(b[target if target in b else next(iter(b))] for b in batches))
 
 
 def of_torch(data: Plain, target: str) -> Items | Loaded | None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import BadArgument, IncomparableScores
 from ..likelihood.total import spread
 from ..models.taylor import weighted
-from ..printable import console, encoded, printable
+from ..printable import as_text, encoded, printable
 from ..protocols import Scored
 from ..types import Data, Named, Plain, Settings
 from .score import Score
@@ -155,10 +155,7 @@ class Comparison:
 
     @encoded
     def __str__(self) -> str:
-        own = console(width=110, no_color=True, highlight=False)
-        with own.capture() as capture:
-            own.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return as_text(self)
 
     def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
         from rich.table import Table

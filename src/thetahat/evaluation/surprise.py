@@ -26,7 +26,7 @@ import torch
 from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
-from ..printable import console, encoded
+from ..printable import as_text, encoded
 from ..protocols import Wraps
 from ..types import Data, Plain, Settings
 from .score import Score
@@ -83,10 +83,7 @@ class Surprise:
 
     @encoded
     def __str__(self) -> str:
-        own = console(width=110, no_color=True, highlight=False)
-        with own.capture() as capture:
-            own.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return as_text(self)
 
     def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
         from rich.table import Table

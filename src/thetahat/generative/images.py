@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batch import Batch
+from ..data.batch import Batch, split
 from ..data.source import Tensors
 from ..errors import BadArgument, EmptyData, MalformedFile, MissingExtra, NotFinite, OutOfSupport, WrongType
 from ..files import usable
@@ -146,17 +146,8 @@ class Binarised:
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Binarised, Binarised]:
         """(what is left, what is held out) of the grey images; what is held out is then fixed."""
-        many = round(fraction * self.size)
-        if not 0 < many < self.size:
-            raise BadArgument(
-                f"held_out={fraction:g} of {self.size} images holds out {many}. Give another fraction, a "
-                "source, or None."
-            )
-        order = torch.randperm(self.size, generator=generator)
-        left, out = (
-            Binarised(self.images.take(part.sort().values), self.seed)
-            for part in (order[many:], order[:many])
-        )
+        rows = split(Batch({"row": torch.arange(self.size)}), fraction, generator)
+        left, out = (Binarised(self.images.take(part["row"]), self.seed) for part in rows)
         return left, out
 
     def _draw(self, y: Tensor, generator: torch.Generator) -> Tensor:

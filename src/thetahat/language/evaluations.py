@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile
-from ..printable import console, encoded
+from ..printable import as_text, encoded
 from ..types import Plain, Settings
 
 
@@ -76,10 +76,7 @@ class Evaluations:
 
     @encoded
     def __str__(self) -> str:
-        own = console(width=110, no_color=True, highlight=False)
-        with own.capture() as capture:
-            own.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        return as_text(self)
 
     def __rich_console__(self, screen: Plain, options: Plain) -> Iterator[Plain]:
         from rich.table import Table
@@ -91,17 +88,15 @@ class Evaluations:
         for head in ("task", "n", "a", "b", "a − b", interval, "p", "q"):
             shown.add_column(head, justify="left" if head == "task" else "right", no_wrap=head != "task")
         for row in self.table.to_dict("records"):
-            difference, low, high = (
-                f"{row[c]:+.3f}".replace("-", "−") for c in ("difference", "low", "high")
-            )
+            difference, low, high = (_shown(row[c], "+.3f") for c in ("difference", "low", "high"))
             means = [f"{row[c]:.3f}" for c in ("a", "b")]
-            chances = [f"{row[c]:.2g}" for c in ("p", "q")]
+            chances = [_shown(row[c], ".2g") for c in ("p", "q")]
             shown.add_row(
                 f"{row['task']} {row['metric']}",
                 f"{row['n']:,}",
                 *means,
                 difference,
-                f"{low} to {high}",
+                f"{low} to {high}" if math.isfinite(row["low"]) else "not known",
                 *chances,
             )
         yield shown
@@ -162,6 +157,10 @@ def read_samples(path: str | Path, by: str | None = None) -> Evaluated:
     return Evaluated(scores, clusters)
 
 
+def _shown(value: float, form: str) -> str:
+    return format(value, form).replace("-", "−") if math.isfinite(value) else "–"
+
+
 def _task(file: Path) -> str:
     """samples_TASK_2025-01-31T12-00-00.000000.jsonl → TASK."""
     stem = file.stem.removeprefix("samples_")
@@ -201,7 +200,8 @@ def compare_samples(
     by
         as of `read_samples`
     level
-        of the intervals, which are Student's with G − 1 degrees of freedom
+        of the intervals, which are Student's with G − 1 degrees of freedom. Of one cluster, and where all questions
+        have the same difference (not 0), no error is known: it is NaN, and so are the interval and p
 
     Raises
     ------
@@ -215,7 +215,7 @@ def compare_samples(
     >>> found.table[["difference", "standard_error"]].to_numpy().tolist()
     [[0.25, 0.25]]
     """
-    from scipy.stats import false_discovery_control, t
+    from scipy.stats import false_discovery_control
 
     if not 0 < level < 1:
         raise BadArgument(f"level={level}. Accepted: a number in (0, 1), such as 0.95.")
@@ -223,59 +223,57 @@ def compare_samples(
         [_evaluated(each, by) for each in (given if isinstance(given, (list, tuple)) else [given])]
         for given in (a, b)
     ]
-    common = sorted(set.intersection(*(set(e.scores) for side in sides for e in side)))
     rows: list[Settings] = []
     unmatched: dict[str, int] = {}
-    for task, metric in common:
+    for task, metric in sorted(set.intersection(*(set(e.scores) for side in sides for e in side))):
         frames = [pd.concat([e.scores[task, metric] for e in side], axis=1) for side in sides]
         both = pd.concat(frames, axis=1, keys=["a", "b"])
         whole = both.dropna()
-        lost = len(both) - len(whole)
         if len(whole) < 2:
             continue
-        if lost:
-            unmatched[task] = max(unmatched.get(task, 0), lost)
-        asked = [
-            np.asarray(whole.xs(side, axis=1)).reshape(len(whole), -1) for side in "ab"
-        ]  # (questions, seeds)
-        means = [each.mean(1) for each in asked]
+        if len(both) > len(whole):
+            unmatched[task] = max(unmatched.get(task, 0), len(both) - len(whole))
+        asked = [np.asarray(whole.xs(side, axis=1)).reshape(len(whole), -1) for side in "ab"]
         unit = sides[0][0].clusters[task].reindex(whole.index).to_numpy()
-        codes = np.unique(unit, return_inverse=True)[1]
-        G, n = int(codes.max()) + 1, len(whole)
-        d = means[0] - means[1]
-        own = _error(d, codes, G)
-        seeds = [each.mean(0).var(ddof=1) / each.shape[1] if each.shape[1] > 1 else 0.0 for each in asked]
-        seed = math.sqrt(float(sum(seeds)))
-        error = math.hypot(own, seed)
-        half = float(t.ppf((1 + level) / 2, G - 1)) * error if G > 1 else math.nan
-        difference = float(d.mean())
-        p = (
-            float(2 * t.sf(abs(difference) / error, G - 1))
-            if error > 0 and G > 1
-            else (1.0 if difference == 0 else 0.0)
-        )
-        rows.append(
-            {
-                "task": task,
-                "metric": metric,
-                "n": n,
-                "clusters": G,
-                "a": float(means[0].mean()),
-                "b": float(means[1].mean()),
-                "difference": difference,
-                "standard_error": error,
-                "low": difference - half,
-                "high": difference + half,
-                "seed_error": seed,
-                "unpaired_error": math.hypot(*(_error(m, codes, G) for m in means)),
-                "p": p,
-            }
-        )
+        rows.append({"task": task, "metric": metric} | _paired(asked, unit, level))
     if not rows:
         raise EmptyData("the two models have no two questions of a task and metric in common.")
     table = pd.DataFrame(rows)
-    table["q"] = false_discovery_control(table["p"].to_numpy())
+    known = table["p"].notna()
+    table["q"] = math.nan
+    if known.any():
+        table.loc[known, "q"] = false_discovery_control(table.loc[known, "p"].to_numpy())
     return Evaluations(table, level, names or (_name(a), _name(b)), unmatched)
+
+
+def _paired(asked: list[np.ndarray], unit: np.ndarray, level: float) -> Settings:
+    """One row of the table: the scores of both models, each (questions, seeds), and the cluster of each question."""
+    from scipy.stats import t
+
+    codes = np.unique(unit, return_inverse=True)[1]
+    G, n = int(codes.max()) + 1, len(codes)
+    means = [each.mean(1) for each in asked]
+    difference = float((means[0] - means[1]).mean())
+    seeds = [each.mean(0).var(ddof=1) / each.shape[1] if each.shape[1] > 1 else 0.0 for each in asked]
+    seed = math.sqrt(float(sum(seeds)))
+    error = math.hypot(_error(means[0] - means[1], codes, G), seed)
+    if error == 0 and difference != 0:  # the same difference at each question says nothing of its spread
+        error = math.nan
+    half = float(t.ppf((1 + level) / 2, G - 1)) * error if G > 1 else math.nan
+    p = float(2 * t.sf(abs(difference) / error, G - 1)) if error > 0 else 1.0 if error == 0 else math.nan
+    return {
+        "n": n,
+        "clusters": G,
+        "a": float(means[0].mean()),
+        "b": float(means[1].mean()),
+        "difference": difference,
+        "standard_error": error,
+        "low": difference - half,
+        "high": difference + half,
+        "seed_error": seed,
+        "unpaired_error": math.hypot(*(_error(m, codes, G) for m in means)),
+        "p": p,
+    }
 
 
 def _error(x: np.ndarray, codes: np.ndarray, G: int) -> float:

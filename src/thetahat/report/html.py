@@ -186,8 +186,8 @@ def sureness(fit: Fit) -> str:
         return ""
     try:
         return f"Calibration error of the data that were fitted: {fit.calibration_error()}."
-    except ThetahatError:
-        return ""
+    except ThetahatError as error:
+        return f"Calibration error: not shown. {error}"
 
 
 def fragment(facts: Facts) -> str:

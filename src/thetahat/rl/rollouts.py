@@ -343,27 +343,44 @@ def returns(
     >>> returns(th.rl.Policy(th.networks.mlp(4, 8, 2)), "CartPole-v1", 3, max_episode_steps=5).tolist()
     [5.0, 5.0, 5.0]
     """
+    found, unfinished = played(
+        model, environment, episodes, seed=seed, greedy=greedy, max_steps=max_steps, **settings
+    )
+    if unfinished.any():
+        name = Environments(environment, 1, settings).name
+        warnings.warn(
+            f"{int(unfinished.sum())} of {episodes} episodes of {name} did not end within {max_steps} "
+            "steps: what they earned so far is counted.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def played(
+    model: Actor,
+    environment: str | Callable[..., Plain],
+    episodes: int,
+    *,
+    seed: int = 0,
+    greedy: bool = True,
+    max_steps: int | None = None,
+    **settings: Plain,
+) -> tuple[Tensor, Tensor]:
+    """(the return of each episode, whether it was still under way after `max_steps`), each (episodes,): `returns`."""
     environments = Environments(environment, episodes, settings)
     generator = torch.Generator().manual_seed(seed)
     environments.reset(seed)
     total, playing = np.zeros(episodes), np.ones(episodes, dtype=bool)
     with evaluating(model):
-        while playing.any():
-            if max_steps is not None and environments.steps >= max_steps:
-                warnings.warn(
-                    f"{int(playing.sum())} of {episodes} episodes of {environments.name} did not end within {max_steps} "
-                    "steps: what they earned so far is counted.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                break
+        while playing.any() and (max_steps is None or environments.steps < max_steps):
             if max_steps is None:
                 _endless(environments)
             now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
             total += now.reward * playing
             playing &= ~now.ended
     environments.close()
-    return torch.from_numpy(total)
+    return torch.from_numpy(total), torch.from_numpy(playing)
 
 
 def under_way(environments: Environments) -> dict[str, Tensor]:

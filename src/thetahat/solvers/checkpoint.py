@@ -73,6 +73,7 @@ def write(path: Path, solver: SolverLike, objective: Objective, state: StateLike
         "fitted": state.fitted,
         "scale": state.scale,
         "clean": state.clean,
+        "overflowed": state.overflowed,
         "of": work.identity,
     }
     if work.engine.sharded:

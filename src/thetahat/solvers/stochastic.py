@@ -116,6 +116,7 @@ class State:
     norm: float = math.nan
     scale: float = 1.0  # of the gradient while it is computed, in float16
     clean: int = 0  # steps since the scale was changed
+    overflowed: int = 0  # steps that moved nothing
     failure: str = ""
     advice: str = ""  # what to do about the failure
 
@@ -248,6 +249,12 @@ class Stochastic:
     in_place: bool = False
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_choices()
+        self._check_rates()
+        chosen(self.device)
+
+    def _check_counts(self) -> None:
         given = fields_of(self)
         for name, least in (
             ("steps", 1),
@@ -263,6 +270,15 @@ class Stochastic:
                     f"{name}={value!r}. Accepted: "
                     f"{'a whole number' if least is None else f'{least} or more'}."
                 )
+        if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
+            raise BadArgument(
+                f"evaluate_every={self.evaluate_every}, patience={self.patience}, "
+                f"checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
+                "more, or None."
+            )
+
+    def _check_choices(self) -> None:
+        given = fields_of(self)
         for name, accepted in (
             ("optimiser", OPTIMISERS),
             ("lr_schedule", SCHEDULES),
@@ -271,6 +287,20 @@ class Stochastic:
         ):
             if given[name] not in accepted and not (name in FUNCTIONS and callable(given[name])):
                 raise BadArgument(f"{name}={given[name]!r}. Accepted: {', '.join(map(repr, accepted))}.")
+        held = self.held_out
+        if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or isinstance(held, Source)):
+            raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
+        if self.precision not in (None, torch.bfloat16, torch.float16):
+            raise BadArgument(
+                f"precision={self.precision}. Accepted: None (θ's own), torch.bfloat16, torch.float16."
+            )
+        if self.precision == torch.float16 and self.distributed == "fsdp":
+            raise BadArgument(
+                "precision=torch.float16 scales the gradient, which distributed='fsdp' does not. Accepted "
+                "there: torch.bfloat16, or None."
+            )
+
+    def _check_rates(self) -> None:
         if callable(self.lr_schedule) and self.warmup_steps:
             raise BadArgument(
                 f"warmup_steps={self.warmup_steps}: lr_schedule= is a function of the step, which says all of the "
@@ -294,9 +324,7 @@ class Stochastic:
             raise BadArgument(f"learning_rate={self.learning_rate}. Accepted: a positive number.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise BadArgument(f"max_grad_norm={self.max_grad_norm}. Accepted: a positive number, or None.")
-        held = self.held_out
-        if not (0 < held < 1 if isinstance(held, (int, float)) else held is None or isinstance(held, Source)):
-            raise BadArgument(f"held_out={self.held_out}. Accepted: a fraction in (0, 1), a source, None.")
+        given = fields_of(self)
         for name, values in (
             ("betas", self.betas),
             ("momentum", (self.momentum,)),
@@ -304,28 +332,17 @@ class Stochastic:
         ):
             if not all(0 <= b < 1 for b in values):
                 raise BadArgument(f"{name}={given[name]}. Accepted: in [0, 1).")
-        if any(n is not None and n < 1 for n in (self.evaluate_every, self.patience, self.checkpoint_every)):
-            raise BadArgument(
-                f"evaluate_every={self.evaluate_every}, patience={self.patience}, "
-                f"checkpoint_every={self.checkpoint_every}. Accepted: 1 or "
-                "more, or None."
-            )
-        if self.precision not in (None, torch.bfloat16, torch.float16):
-            raise BadArgument(
-                f"precision={self.precision}. Accepted: None (θ's own), torch.bfloat16, torch.float16."
-            )
-        if self.precision == torch.float16 and self.distributed == "fsdp":
-            raise BadArgument(
-                "precision=torch.float16 scales the gradient, which distributed='fsdp' does not. Accepted "
-                "there: torch.bfloat16, or None."
-            )
-        chosen(self.device)
 
     def rate(self, step: int) -> float:
         """The learning rate of the step after so many."""
         step, steps = step - self.restarted_at, self.steps - self.restarted_at
         if not isinstance(self.lr_schedule, str):
-            return self.learning_rate * float(self.lr_schedule(step))
+            factor = float(self.lr_schedule(step))
+            if not 0 <= factor < math.inf:
+                raise BadArgument(
+                    f"lr_schedule gives {factor} at step {step}. Accepted: a finite number, 0 or more."
+                )
+            return self.learning_rate * factor
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.lr_schedule == "constant":
@@ -412,7 +429,7 @@ class Stochastic:
         trace, fitted = (
             tuple((int(n), mean, error) for n, mean, error in found[name]) for name in ("trace", "fitted")
         )
-        own = ("step", "seen", "scale", "clean")
+        own = ("step", "seen", "scale", "clean", "overflowed")
         evaluations = tuple(Evaluation(*e) for e in found["evaluations"])
         known = {name: found[name] for name in own if name in found}
         state = replace(state, evaluations=evaluations, trace=trace, fitted=fitted, **known)
@@ -450,9 +467,8 @@ class Stochastic:
         norm = _norm(gradients) if gradients else 0.0
         overflow = state.scale > 1 and math.isfinite(value) and not math.isfinite(norm)
         if overflow:
-            return self._evaluated_when_due(
-                objective, _counted(replace(state, scale=state.scale / 2, clean=0), batches)
-            )
+            halved = replace(state, scale=state.scale / 2, clean=0, overflowed=state.overflowed + 1)
+            return self._evaluated_when_due(objective, _counted(halved, batches))
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(state, self._reason(batches, state, value))
         rate = self.rate(state.step)
@@ -608,6 +624,10 @@ class Stochastic:
         of = "on data drawn from the model at every step" if state.work.feeds[0].drawn else ""
         of = of or (f"over {epochs:.3g} epochs" if rows else "of data without end")
         said = f"{state.step} step{'s' * (state.step != 1)} of {shown_as(self.optimiser)} {of}."
+        if state.overflowed:
+            said += (
+                f" {state.overflowed} of them moved nothing: the scaled gradient was beyond float16's range."
+            )
         remarks = [feed.remark for feed in state.work.feeds if feed.remark]
         if any(feed.finished for feed in state.work.feeds):
             said += (

@@ -12,6 +12,7 @@ Chowdhery et al. (2022), PaLM: scaling language modeling with pathways, appendix
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -26,16 +27,14 @@ PEAKS = {
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
-    "L40": 181e12,
     "L4": 121e12,
-    "A10G": 70e12,
     "A10": 125e12,
     "A40": 150e12,
     "V100": 125e12,
     "T4": 65e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
-}  # operations a second, by what torch calls the device; the longer name stands before the shorter
+}  # operations a second, by a part of what torch calls the device; the longer stands before the shorter
 
 
 def counted(work: Callable[[], float]) -> tuple[float, float]:
@@ -55,8 +54,18 @@ def peak(device: torch.device) -> float | None:
     """Operations a second that the maker of the device names; None: not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((most for part, most in PEAKS.items() if part in name), None)
+    return _peak(torch.cuda.get_device_name(device))
+
+
+def _peak(name: str) -> float | None:
+    """Of a device by its name, whole words of it: an RTX A4000 is no A40.
+
+    Examples
+    --------
+    >>> _peak("NVIDIA H100 80GB HBM3"), _peak("NVIDIA RTX A4000")
+    (989000000000000.0, None)
+    """
+    return next((most for part, most in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def memory(device: torch.device) -> int | None:
