@@ -21,7 +21,7 @@ import torch
 
 import thetahat as th
 from thetahat.evaluation.calibration import wilson
-from thetahat.generative.images import read
+from thetahat.generative.image_files import read
 
 
 def labelled(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,6 +80,46 @@ def replacing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` to write to; at the end of the block it takes the name `path`, which is then there whole.
+
+    Raises
+    ------
+    BadArgument
+        something has that name already, or the folder in which it would lie does not exist
+    NotWritten
+        a full disk, or one that fails. Nothing is left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with new_folder(Path(folder) / "model") as part:
+    ...         _ = (part / "config.json").write_text("{}")
+    ...     sorted(each.name for each in Path(folder).rglob("*"))
+    ['config.json', 'model']
+    """
+    path = usable(path)
+    if path.exists():
+        raise BadArgument(f"{path} exists. Give the path of a new folder.")
+    if not path.resolve().parent.is_dir():
+        raise BadArgument(f"{path} lies in no folder that exists.")
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{PART}")
+    try:
+        part.mkdir()
+        yield part
+        part.replace(path)
+    except OSError as error:
+        if isinstance(error, ThetahatError):
+            raise
+        if error.errno in _PATHS:
+            raise BadArgument(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise NotWritten.of(path, error, "Nothing was written.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str, *, alone: bool = False) -> Path:

@@ -489,3 +489,40 @@ def test_an_aligned_model_goes_to_transformers_and_its_adapters_to_peft(fitted, 
             again_adapted(input_ids=ids).logits, policy.network(ids), rtol=1e-4, atol=1e-5
         )
     capsys.readouterr()
+
+
+def test_pictures_in_class_folders_from_the_command(tmp_path, capsys):
+    """Two classes that differ by their brightness, streamed and in memory: the run knows the folders' names, is scored on
+    other folders of the same names, and refuses folders of others."""
+    PIL = pytest.importorskip("PIL.Image")
+    g = np.random.default_rng(0)
+    for part, names in (
+        ("train", ("dark", "light")),
+        ("test", ("dark", "light")),
+        ("other", ("dark", "white")),
+    ):
+        for name, level in zip(names, (40, 200), strict=True):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(12):
+                array = (level + g.integers(-30, 30, (10, 14, 3))).astype("uint8")
+                PIL.fromarray(array).save(tmp_path / part / name / f"{i}.png")
+    asked = ["--size", "9", "--channels", "4", "8", "--steps", "30", "--batch-size", "12"]
+    for extra, run in (["--flip"], "memory"), (["--stream", "--colours", "grey"], "stream"):
+        words = ["fit", "classifier", str(tmp_path / "train"), *asked, *extra, "--run", str(tmp_path / run)]
+        assert main(words) == 0
+        assert th.load(tmp_path / run).model.network.shape == ((3, 9, 9) if run == "memory" else (1, 9, 9))
+        capsys.readouterr()
+        assert main(["score", str(tmp_path / run), str(tmp_path / "test"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == 24
+        assert main(["predict", str(tmp_path / run), str(tmp_path / "test" / "dark"), "--json"]) == 0
+        assert list(json.loads(capsys.readouterr().out)) == ["dark", "light"]
+        assert main(["score", str(tmp_path / run), str(tmp_path / "other")]) == 3
+        assert "dark, white, and the classifier knows the classes dark, light" in " ".join(
+            capsys.readouterr().err.split()
+        )
+    words = ["fit", "diffusion", str(tmp_path / "train"), *asked, "--run", str(tmp_path / "diffusion")]
+    assert main(words) == 0
+    model = th.load(tmp_path / "diffusion").model
+    assert model.levels == 256
+    assert model.predict == "v"
+    assert model.dimensions == 3 * 81

@@ -50,7 +50,7 @@ def test_a_file_of_images_that_is_missing_cut_short_or_of_another_kind_is_named(
     (tmp_path / "text").write_text("no images here")
     for name, said in (
         ("short", "short is cut short"),
-        ("text", "text is no IDX file"),
+        ("text", "text is not an IDX file"),
         ("none", "none: there is no such file"),
     ):
         with pytest.raises(MalformedFile, match=said):
@@ -96,7 +96,8 @@ def test_a_grey_picture_of_16_bits_is_read_as_it_is_or_refused_by_its_value(tmp_
     array = np.array([[0, 1, 255], [256, 4000, 65535]], dtype=np.uint16)
     folder = saved(tmp_path / "deep", array)
     with pytest.raises(OutOfSupport, match=r"pixel \(1, 0\) is 256 \(3 such pixels\).*0 … 255"):
-        Images(folder)
+        Images(folder, levels=256)
+    assert Images(folder).levels == 65536
     assert Images(folder, levels=65536).whole["y"].tolist() == [[0, 1, 255, 256, 4000, 65535]]
 
 

@@ -76,7 +76,7 @@ def test_pixels_come_and_go_in_the_order_of_the_image():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: UNet((6, 6), channels=(4, 8, 16)), "6 × 6 is not halved 2 times"),
+        (lambda: UNet((2, 6), channels=(4, 8, 16)), "2 × 6 is not halved 2 times"),
         (lambda: UNet((8,)), r"shape=\(8,\)"),
         (lambda: UNet((8, 8), channels=(6,)), "multiples of 4"),
         (lambda: UNet((8, 8))(torch.zeros(2, 63), torch.zeros(2)), "64 pixels"),

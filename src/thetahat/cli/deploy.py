@@ -49,9 +49,7 @@ def predict(command: Predict, screen: Screen) -> int:
 
 def _of_images(command: Predict) -> pd.DataFrame:
     """The probability of each class of each image."""
-    from ..data import Tensors
-
-    system, _, fit = again(command.fit, device=command.device)
+    system, sizes, fit = again(command.fit, device=command.device)
     if not isinstance(system, Classifier):
         raise BadArgument(
             f"{command.fit} is the run of a {system.name}, which predicts nothing of rows. Accepted: the run of a "
@@ -59,9 +57,9 @@ def _of_images(command: Predict) -> pd.DataFrame:
         )
     if command.what not in ("mean", "probabilities") or command.level is not None:
         raise BadArgument("the run of a classifier predicts probabilities. Leave --what and --level out.")
-    x = system._images(command.data).whole.tensors["y"]
-    out: pd.DataFrame = fit.predict(Tensors({"x": x}, target="x"), "probabilities")
-    return out
+    inputs = system.inputs(command.data, sizes)
+    out: pd.DataFrame = fit.predict(inputs, "probabilities")
+    return out.set_axis(sizes["names"], axis=1) if "names" in sizes else out
 
 
 def _folder(command: Export, model: ModelLike, about: Named) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import BadArgument, DataError, UnknownColumn
-from ..types import Data, ModelLike, Plain, Settings
+from ..types import ModelLike, Plain
 from .system import Schedule, Sizes, Trained
 
 # ---- text --------------------------------------------------------------------------------------------------
@@ -75,26 +75,60 @@ class GPT(Trained):
 # ---- images ------------------------------------------------------------------------------------------------
 
 
+FEW_LEVELS = 32  # up to which a diffusion gives each level of a pixel a logit of its own
+
+
 @dataclass(frozen=True, kw_only=True)
 class OfImages(Trained):
     """What models of images share."""
 
     images: Positional[Annotated[Path, arg(metavar="IMAGES")]]
-    """An IDX file (MNIST's, also .gz), a .npy array (n, H, W), or a folder of pictures."""
-    levels: int = 256
-    """Values that a pixel may have, 0 … levels − 1."""
+    """An IDX file (MNIST's, also .gz), a .npy array (n, H, W) or (n, C, H, W), a folder of pictures, or a folder of folders of them."""
+    levels: Annotated[int | None, arg(metavar="LEVELS", help_behavior_hint="(default: as the file's)")] = None
+    """Values that a pixel may have, 0 … LEVELS − 1; a file of bytes has 256, of 16 bits 65,536, a black and white one 2."""
+    size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """Height and width of the images: pictures are cut to a square around their middle and scaled."""
+    colours: Annotated[Literal["grey", "rgb"] | None, arg(help_behavior_hint="(default: as they are)")] = None
+    """What every picture becomes."""
+    stream: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Read each picture of a folder when a step needs it: for folders larger than memory."""
+    flip: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Augmentation: each image is mirrored left to right with probability 1/2."""
 
-    def _images(self, path: Path) -> Any:
+    def _images(self, path: Path, sizes: Sizes, labels: Any = None) -> Any:
+        """`Images`, or with --stream an `ImageFolder`, of the shape and levels that the model was made for."""
+        from ..generative.image_files import ImageFolder
         from ..generative.images import Images
 
-        return Images(path, levels=self.levels)
+        if self.stream:
+            found: Any = ImageFolder(path, size=self.size, colours=self.colours, labels=labels == "folders")
+            if self.levels not in (None, found.levels):
+                raise BadArgument(f"--levels {self.levels}: the pictures of {path} have {found.levels}.")
+        else:
+            levels = sizes.get("levels", self.levels)
+            found = Images(path, levels=levels, labels=labels, size=self.size, colours=self.colours)
+        shape = tuple(sizes.get("shape", found.shape))
+        if found.shape != shape:
+            raise DataError(
+                f"{path} holds images of shape {found.shape}, and the model is of images of {shape}."
+            )
+        return found
+
+    def _augmented(self, source: Any, shape: Any, inputs: str, *more: Any) -> Any:
+        """The source, its images changed at random as --flip and the others ask."""
+        from ..generative.augmented import Augmented, Flips
+
+        changes = [*([Flips(shape)] if self.flip else []), *more]
+        if changes and self.stream:
+            raise BadArgument("--stream reads the pictures as they are: leave --flip and --shift out.")
+        return Augmented(source, changes, inputs=inputs) if changes else source
 
     def read(self) -> tuple[Sizes, Any]:
         found = self.other(self.images, {})
-        return {"shape": list(found.shape), "levels": found.levels}, found
+        return {"shape": list(found.shape), "levels": found.levels}, self._augmented(found, found.shape, "y")
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        return self._images(path)
+        return self._images(path, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +146,13 @@ class VAE(OfImages):
     learning_rate: float = 2e-3
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        found = self._images(path)
-        return found.binarised(self.seed) if self.binarise else found
+        if self.binarise and (self.stream or self.flip):
+            raise BadArgument(
+                "--binarise draws the pixels of images in memory: leave --stream and --flip out."
+            )
+        if not self.binarise:
+            return self._images(path, sizes)
+        return self._images(path, {**sizes, "levels": self.levels}).binarised(self.seed)
 
     def model(self, sizes: Sizes) -> Any:
         from ..generative.vae import VAE
@@ -125,8 +164,8 @@ class VAE(OfImages):
 @dataclass(frozen=True, kw_only=True)
 class Diffusion(OfImages):
     name: ClassVar[str] = "diffusion"
-    channels: tuple[int, ...] = (24, 48)
-    """Channels of the U-net at each resolution."""
+    channels: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: by the size of the images)")] = ()
+    """Channels of the U-net at each resolution, each half of the one before."""
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -136,16 +175,20 @@ class Diffusion(OfImages):
         from .. import generative
         from ..generative.unet import UNet
 
-        network = UNet(tuple(sizes["shape"]), sizes["levels"], channels=self.channels, seed=self.seed)
-        return generative.Diffusion(network, levels=sizes["levels"], predict="levels")
+        shape, levels = tuple(sizes["shape"]), sizes["levels"]
+        # a logit for each level of each pixel, as long as there are few; else v, one number a pixel
+        few = levels <= FEW_LEVELS
+        channels = self.channels or ((24, 48) if max(shape[-2:]) < 24 else (32, 64, 64))
+        network = UNet(shape, levels if few else 1, channels=channels, seed=self.seed)
+        return generative.Diffusion(network, levels=levels, predict="levels" if few else "v")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier(OfImages):
     name: ClassVar[str] = "classifier"
     draws_nothing: ClassVar[str] = "which draws labels of images and no images"
-    labels: Positional[Annotated[Path, arg(metavar="LABELS")]]
-    """The class of each image, 0, 1, …: an IDX file, or a .npy array (n,)."""
+    labels: Positional[Annotated[Path | None, arg(metavar="LABELS", help_behavior_hint="")]] = None
+    """The class of each image, 0, 1, …: an IDX file, or a .npy array (n,). Without it the folders in IMAGES are the classes."""
     channels: tuple[int, ...] = (16, 32, 64)
     """Channels of each convolution."""
     shift: int = 1
@@ -155,11 +198,9 @@ class Classifier(OfImages):
     learning_rate: float = 0.01
 
     def read(self) -> tuple[Sizes, Any]:
-        from ..data import Tensors
-        from ..generative.augmented import Augmented, Shifts
+        from ..generative.augmented import Shifts
 
-        x, y = self._images(self.images), _labels(self.labels)
-        rows = self._joined(x, y)
+        found, y = self._read(self.images, self.labels, {})
         distinct, most = len(y.unique()), int(y.max())
         if distinct < 2:
             raise BadArgument(f"{self.labels} holds one class only, {most}: a classifier needs two or more.")
@@ -172,13 +213,33 @@ class Classifier(OfImages):
                 f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, "
                 "…."
             )
-        sizes = {"shape": list(x.shape), "levels": self.levels, "classes": int(y.max()) + 1}
-        return sizes, Augmented(Tensors(rows), Shifts(x.shape, self.shift)) if self.shift else Tensors(rows)
+        sizes = {"shape": list(found.shape), "levels": found.levels, "classes": int(y.max()) + 1}
+        if found.class_names:
+            sizes["names"] = found.class_names
+        shifts = [Shifts(found.shape, self.shift)] if self.shift and not self.stream else []
+        return sizes, self._augmented(found.for_classifier(), found.shape, "x", *shifts)
 
-    def _joined(self, x: Data, y: Data) -> Settings:
+    def _read(self, images: Path, labels: Path | None, sizes: Sizes) -> tuple[Any, Any]:
+        """(the images with their labels, the labels)."""
+        if labels is None and not images.is_dir():
+            raise BadArgument(
+                f"{images} is not a folder of class folders: a classifier needs LABELS too, the class of each image."
+            )
+        if labels is not None and self.stream:
+            raise BadArgument("--stream takes the classes from the folders' names: leave LABELS out.")
+        if labels is None:
+            found = self._images(images, sizes, "folders")
+            names = sizes.get("names", found.class_names)
+            if found.class_names != names:
+                raise DataError(
+                    f"{images} holds the folders {', '.join(found.class_names)}, and the classifier knows the classes "
+                    f"{', '.join(names)}."
+                )
+            return found, found.labels if self.stream else found.whole["label"]
+        y, x = _labels(labels), self._images(images, sizes)
         if len(y) != x.size:
-            raise BadArgument(f"{self.labels} has {len(y)} labels, and {self.images} {x.size} images.")
-        return {"x": x.whole.tensors["y"], "y": y}
+            raise BadArgument(f"{labels} has {len(y)} labels, and {images} {x.size} images.")
+        return self._images(images, sizes, y), y
 
     def model(self, sizes: Sizes) -> Any:
         from ..families import Categorical
@@ -191,24 +252,28 @@ class Classifier(OfImages):
         return Conditional(Categorical(sizes["classes"]), network)
 
     def other(self, path: Path, sizes: Sizes) -> Any:
+        if path.is_dir():
+            return self.labelled(path, None, sizes)
         raise BadArgument(
             "a classifier is scored on images and their labels: thetahat score RUN IMAGES --labels LABELS."
         )
 
-    def labelled(self, images: Path, labels: Path) -> Any:
+    def inputs(self, images: Path, sizes: Sizes) -> Any:
+        """The source of images alone."""
         from ..data import Tensors
 
-        return Tensors(
-            dataclasses.replace(self, images=images, labels=labels)._joined(
-                self._images(images), _labels(labels)
-            )
-        )
+        found = dataclasses.replace(self, stream=False)._images(images, sizes)
+        return Tensors({"x": found.whole["y"]}, target="x", copy=False)
+
+    def labelled(self, images: Path, labels: Path | None, sizes: Sizes) -> Any:
+        """The source of other images and their labels."""
+        return self._read(images, labels, sizes)[0].for_classifier()
 
 
 def _labels(path: Path) -> Any:
     import torch
 
-    from ..generative.images import read
+    from ..generative.image_files import read
 
     found = read(path)
     if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:

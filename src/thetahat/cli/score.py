@@ -22,7 +22,9 @@ def score(command: Score, screen: Screen) -> int:
             fit, data = _language_model(command.fit, command.data, command.context, command.device)
             beside = None
             if command.against is not None or command.labels is not None:
-                raise BadArgument("--against and --labels are not of a language model of transformers.")
+                raise BadArgument(
+                    "--against and --labels do not apply to a language model of transformers. Leave them out."
+                )
         elif command.fit.is_dir():
             system, sizes, fit = again(command.fit, device=command.device)
             if command.labels is not None and not isinstance(system, Classifier):
@@ -34,7 +36,7 @@ def score(command: Score, screen: Screen) -> int:
             if command.labels is None:
                 data = system.other(command.data, sizes)
             else:
-                data = system.labelled(command.data, command.labels)
+                data = system.labelled(command.data, command.labels, sizes)
             beside = None if command.against is None else system.other(command.against, sizes)
         else:
             of_runs(command)
@@ -90,12 +92,12 @@ def _scored(command: Compare, path: Path, data: Path) -> Any:
     if is_pretrained_folder(path):
         return _of(*_language_model(path, data, command.context, command.device), None, command.seed)
     if not path.is_dir():
-        return load(path).score(str(data), seed=command.seed)
+        return load(path).score(str(data), samples=command.samples, seed=command.seed)
     system, sizes, fit = again(path, device=command.device)
     if command.labels is None:
         asked = system.other(data, sizes)
     elif isinstance(system, Classifier):
-        asked = system.labelled(data, command.labels)
+        asked = system.labelled(data, command.labels, sizes)
     else:
         raise BadArgument(f"--labels: {path} is the run of a {system.name}, which has none.")
     return fit.score(asked, samples=command.samples, seed=command.seed)

@@ -27,6 +27,7 @@ SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
         "Fit a convolutional classifier to images and their labels.",
         """Examples:
   thetahat fit classifier images.npy labels.npy --run runs/digits
+  thetahat fit classifier pets/train --size 32 --flip
   thetahat score runs/digits others.npy --labels their-labels.npy""",
     ),
     "vae": (
@@ -147,7 +148,7 @@ class OfPython:
         if self.fit.tokenizer is not None:
             return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)
         if levels_of(self.fit.source) is not None:
-            return Images(path, levels=self.fit.source.levels)
+            return Images(path, levels=levels_of(self.fit.source))
         raise BadArgument(
             "the run is of Python code, and its file does not describe its data: th.load(RUN).score(data) in "
             "Python."
@@ -158,7 +159,7 @@ def of_runs(command: Any) -> None:
     """Refuse --device of a saved fit of a table, which is computed in float64 on the CPU."""
     if command.device not in ("auto", "cpu"):
         raise BadArgument(
-            f"--device {command.device} is of a run; {command.fit} is a saved fit, computed on the CPU."
+            f"--device {command.device} applies to runs; {command.fit} is a saved fit, which the CPU computes."
         )
 
 

@@ -9,10 +9,11 @@ model's target.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -104,22 +105,15 @@ class Items:
         seed = int(torch.randint(2**62, (), generator=generator))
         return self._read(list(self._rows[order].split(batch_size)), seed)
 
-    def split(self, fraction: float, generator: torch.Generator) -> tuple[Items, Items]:
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Self, Self]:
         """(what is left, about `fraction` of the items)."""
         left, out = split(Batch({"row": torch.arange(self.size)}), fraction, generator)
         return self._part(left["row"]), self._part(out["row"])
 
-    def _part(self, rows: Tensor) -> Items:
+    def _part(self, rows: Tensor) -> Self:
         own = None if self._fingerprint is None else f"{self._fingerprint}[{digest(rows)}]"
-        out = Items(
-            self.dataset,
-            self.names,
-            target=self.target,
-            collate=self.collate,
-            workers=self.workers,
-            block=self.block,
-            fingerprint=own,
-        )
+        out = copy.copy(self)
+        out._fingerprint = own
         out._rows = self._rows[rows]
         return out
 

@@ -13,7 +13,7 @@ Read in this order. Built on the spine alone.
 """
 
 from ..made import record
-from .augmented import Augmented, Shifts
+from .augmented import Augmented, Erasures, Flips, Shifts
 from .bound import Bound
 from .convnet import ConvNet
 from .decoder import LogisticDecoder
@@ -22,6 +22,7 @@ from .dequantised import Dequantised
 from .diffusion import Diffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
+from .image_files import ImageFolder
 from .images import Binarised, Images
 from .masked import MaskedMLP
 from .noise_weights import MinSNR, Simple
@@ -58,8 +59,11 @@ __all__ = [
     "Denoiser",
     "Dequantised",
     "Diffusion",
+    "Erasures",
+    "Flips",
     "Flow",
     "FullyVisible",
+    "ImageFolder",
     "Images",
     "Linear",
     "LogisticDecoder",

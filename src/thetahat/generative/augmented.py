@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.batch import Batch, split
 from ..data.source import Tensors
 from ..errors import BadArgument
+from ..protocols import levels_of, shape_of
 from ..types import Data, ModelLike
 from .images import check_shape
 
@@ -33,7 +34,7 @@ class Augmented:
     data
         a source in memory, a batch, or name → tensor
     change
-        (inputs of a batch, generator) → the same shape, such as `Shifts`
+        (inputs of a batch, generator) → the same shape, such as `Shifts`; or several, one after the other
     inputs
         the name of what is changed
     target
@@ -52,14 +53,25 @@ class Augmented:
     ([True, True], 24.0)
     """
 
-    def __init__(self, data: Data, change: Change, inputs: str = "x", target: str = "y"):
+    def __init__(self, data: Data, change: Change | Sequence[Change], inputs: str = "x", target: str = "y"):
         self.source = data if isinstance(data, Tensors) else Tensors(data, target=target)
-        self.change, self.inputs = change, inputs
+        self.changes: tuple[Change, ...] = tuple(change) if isinstance(change, Sequence) else (change,)
+        self.inputs = inputs
         self.source.whole[inputs]  # says which columns there are, if not this one
 
     @property
     def target(self) -> str:
         return self.source.target
+
+    @property
+    def levels(self) -> int | None:
+        """Of a pixel, where the source is images."""
+        return levels_of(self.source)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of one image, where the source is images."""
+        return shape_of(self.source)
 
     @property
     def units(self) -> str:
@@ -85,14 +97,15 @@ class Augmented:
         """Every row once, in an order and with changes that the generator draws."""
         for rows in torch.randperm(self.size, generator=generator).split(batch_size):
             batch = self.source.whole[rows]
-            inputs = batch[self.inputs]
-            changed = self.change(inputs, generator)
-            if changed.shape != inputs.shape:
-                raise BadArgument(
-                    f"the change gave the shape {tuple(changed.shape)} for inputs of shape "
-                    f"{tuple(inputs.shape)}: they stay as they were."
-                )
-            batch.tensors[self.inputs] = changed
+            for change in self.changes:
+                inputs = batch[self.inputs]
+                changed = change(inputs, generator)
+                if changed.shape != inputs.shape:
+                    raise BadArgument(
+                        f"the change gave the shape {tuple(changed.shape)} for inputs of shape "
+                        f"{tuple(inputs.shape)}: they stay as they were."
+                    )
+                batch.tensors[self.inputs] = changed
             yield batch
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Augmented, Tensors]:
@@ -102,7 +115,7 @@ class Augmented:
             Tensors(rows, target=self.target, copy=False)
             for rows in split(self.source.whole, fraction, generator)
         )
-        return Augmented(left, self.change, self.inputs), out
+        return Augmented(left, self.changes, self.inputs), out
 
 
 @dataclass(frozen=True)
@@ -152,3 +165,76 @@ class Shifts:
         row, column = (moved[0] + torch.arange(H))[:, :, None], (moved[1] + torch.arange(W))[:, None, :]
         n = torch.arange(len(x))[:, None, None]
         return wide.movedim(1, -1)[n, row, column].movedim(-1, 1).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Images of which each is mirrored left to right with probability ½.
+
+    Parameters
+    ----------
+    shape
+        of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
+
+    Examples
+    --------
+    >>> Flips((1, 3))(torch.tensor([[1, 2, 3]] * 4), torch.Generator().manual_seed(0))[:, 0].tolist()
+    [3, 1, 3, 3]
+    """
+
+    shape: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3):
+            raise BadArgument(f"Flips({tuple(self.shape)}). Accepted: (H, W) or (C, H, W).")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        check_shape(x, self.shape, "Flips mirrors")
+        images = x.reshape(len(x), -1, self.shape[-1])
+        mirrored = torch.rand(len(x), generator=generator) < 0.5
+        return torch.where(mirrored[:, None, None], images.flip(-1), images).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """Images in each of which one square, at a random place, is set to 0.
+
+    Parameters
+    ----------
+    shape
+        of one image, (H, W) or (C, H, W); they come flat, (n, d), or in this shape
+    side
+        of the square, pixels; near an edge a part of it lies outside
+
+    References
+    ----------
+    DeVries and Taylor (2017), Improved regularization of convolutional neural networks with cutout.
+
+    Examples
+    --------
+    >>> erased = Erasures((4, 4), 2)(torch.ones(3, 16), torch.Generator().manual_seed(0))
+    >>> bool((erased.sum(1) < 16).all()), int(erased.sum(1).min()) >= 12
+    (True, True)
+    """
+
+    shape: Sequence[int]
+    side: int = 8
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.side, int) and not isinstance(self.side, bool) and self.side >= 1
+        if len(self.shape) not in (2, 3) or not whole:
+            raise BadArgument(
+                f"Erasures({tuple(self.shape)}, {self.side!r}). Accepted: (H, W) or (C, H, W), and 1 or more pixels."
+            )
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        check_shape(x, self.shape, "Erasures changes")
+        H, W = self.shape[-2:]
+        centre = [torch.randint(0, n, (len(x), 1), generator=generator) for n in (H, W)]
+        row, column = (
+            (at := torch.arange(n) - c + self.side // 2).ge(0) & at.lt(self.side)
+            for n, c in zip((H, W), centre, strict=True)
+        )
+        erased = (row[:, :, None] & column[:, None, :])[:, None]
+        images = x.reshape(len(x), -1, H, W)
+        return torch.where(erased, torch.zeros((), dtype=x.dtype), images).reshape(x.shape)

@@ -3,9 +3,7 @@ ones."""
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,11 @@ from torch import Tensor
 
 from ..data.batch import Batch, split
 from ..data.source import Tensors
-from ..errors import BadArgument, EmptyData, MalformedFile, MissingExtra, NotFinite, OutOfSupport, WrongType
-from ..files import usable
-from ..types import Data, ModelLike, Plain
+from ..errors import BadArgument, EmptyData, NotFinite, OutOfSupport, WrongType
+from ..types import Data, ModelLike
+from .image_files import ImageFolder, Size, levels_of_type, read
 
 CHANNELS = (1, 3, 4)  # of grey and of coloured pictures, and with transparency
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 class Images(Tensors):
@@ -35,16 +32,23 @@ class Images(Tensors):
     ----------
     data
         an array (n, H, W) or (n, C, H, W); a list of arrays of one shape; an IDX file (MNIST's, also .gz), a
-        .npy file, or a folder of pictures (needs the extra 'images'; grey ones (H, W), coloured ones (3, H,
-        W); grey ones of 16 bits have levels=65536)
+        .npy file, a picture, a folder of pictures, or a folder of folders of them (needs the extra 'images'; grey
+        ones (H, W), coloured ones (3, H, W)). `ImageFolder` reads a folder that is larger than memory
     levels
-        how many values a pixel may have
+        how many values a pixel may have; None: as many as the numbers' type, 2 of bool and of black and white
+        pictures, 65,536 of 16 bits, else 256
+    labels
+        the class of each image, whole numbers 0 … C − 1, (n,); "folders": the number of the folder in which a
+        picture lies, in alphabetical order. Batches then hold it as label (n,), for models with `classes=C`
+    size, colours
+        of pictures, as of `ImageFolder`
 
     Raises
     ------
     BadArgument
         images of different shapes; an array of another number of dimensions, or whose channels come last;
-        pictures that are read with a loss: transparent ones, animations, colours of 16 bits
+        pictures that are read with a loss: transparent ones, animations, colours of 16 bits; labels that are not
+        whole numbers from 0, or not one for each image
     OutOfSupport, NotFinite, WrongType
         the first pixel that is not one of the levels
     EmptyData, MalformedFile
@@ -52,15 +56,31 @@ class Images(Tensors):
 
     Examples
     --------
-    >>> images = Images(np.zeros((5, 8, 8), dtype=np.uint8), levels=17)
-    >>> images.size, images.shape, tuple(images.whole["y"].shape)
-    (5, (8, 8), (5, 64))
+    >>> images = Images(np.zeros((5, 8, 8), dtype=np.uint8), levels=17, labels=[0, 1, 0, 1, 1])
+    >>> images.size, images.shape, tuple(images.whole["y"].shape), images.classes
+    (5, (8, 8), (5, 64), 2)
     """
 
-    def __init__(self, data: Data, levels: int = 256):
-        if levels < 2:
+    def __init__(
+        self,
+        data: Data,
+        levels: int | None = None,
+        labels: Data | None = None,
+        *,
+        size: Size | None = None,
+        colours: str | None = None,
+    ):
+        if levels is not None and levels < 2:
             raise BadArgument(f"levels={levels}. Accepted: 2 or more.")
-        array = read(data) if isinstance(data, (str, Path)) else _stacked(data)
+        of_file = isinstance(data, (str, Path))
+        if not of_file and (size is not None or colours is not None):
+            raise BadArgument("size= and colours= apply to files of pictures, not to arrays.")
+        self.class_names: list[str] = []
+        if isinstance(labels, str):
+            folder = _class_folders(data, labels, size, colours)
+            self.class_names, labels = folder.class_names, folder.labels
+        array = read(data, size, colours) if of_file else _stacked(data)
+        levels = levels_of_type(array.dtype) if levels is None else levels
         if array.ndim not in (3, 4):
             raise BadArgument(
                 f"images are (n, H, W) or (n, C, H, W); received an array of shape {array.shape}."
@@ -74,18 +94,57 @@ class Images(Tensors):
                 "Give x.transpose(0, 3, 1, 2)."
             )
         self.levels, self.shape = levels, tuple(int(s) for s in array.shape[1:])
-        super().__init__(
-            Batch({"y": torch.from_numpy(_levelled(array, levels).reshape(len(array), -1))}), block=4096
-        )
+        tensors = {"y": torch.from_numpy(_levelled(array, levels).reshape(len(array), -1))}
+        if labels is not None:
+            tensors["label"] = _labels(labels, len(array))
+        super().__init__(Batch(tensors), block=4096)
 
     @property
     def dimensions(self) -> int:
         """d, pixels an image."""
         return int(np.prod(self.shape))
 
+    @property
+    def classes(self) -> int | None:
+        """C: one more than the highest label; None: there are no labels."""
+        return int(self.whole["label"].max()) + 1 if "label" in self.whole else None
+
     def take(self, rows: Any) -> Images:
         """Some of the images: a slice, or their indices."""
-        return Images(self.whole[rows].tensors["y"].reshape(-1, *self.shape).numpy(), self.levels)
+        some = self.whole[rows].tensors
+        out = Images(some["y"].reshape(-1, *self.shape).numpy(), self.levels, some.get("label"))
+        out.class_names = self.class_names
+        return out
+
+    def reduced(self, levels: int) -> Images:
+        """The same images with fewer levels: ⌊y · levels / L⌋, levels that are evenly wide.
+
+        Raises
+        ------
+        BadArgument
+            more levels than there are, or fewer than 2
+        """
+        if not 2 <= levels <= self.levels:
+            raise BadArgument(
+                f"reduced({levels}) of images with {self.levels} levels. Accepted: 2 … {self.levels}."
+            )
+        some = self.whole.tensors
+        y = (some["y"].long() * levels // self.levels).reshape(-1, *self.shape).numpy()
+        out = Images(y, levels, some.get("label"))
+        out.class_names = self.class_names
+        return out
+
+    def for_classifier(self) -> Tensors:
+        """The same images as a classifier reads them: x (n, d) the pixels, y (n,) the class.
+
+        Raises
+        ------
+        BadArgument
+            there are no labels
+        """
+        if "label" not in self.whole:
+            raise BadArgument("the images have no labels. Give Images(data, labels=…).")
+        return Tensors(Batch({"x": self.whole["y"], "y": self.whole["label"]}), copy=False)
 
     def binarised(self, seed: int = 0) -> Binarised:
         """Black and white images, drawn anew each time (see `Binarised`)."""
@@ -142,7 +201,8 @@ class Binarised:
         """Every image once, in an order and with pixels that the generator draws."""
         rows = self.images.whole
         for part in torch.randperm(len(rows), generator=generator).split(batch_size):
-            yield Batch({"y": self._draw(rows[part].tensors["y"], generator)})
+            some = rows[part].tensors
+            yield Batch({**some, "y": self._draw(some["y"], generator)})
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Binarised, Binarised]:
         """(what is left, what is held out) of the grey images; what is held out is then fixed."""
@@ -156,8 +216,9 @@ class Binarised:
 
     def _fixed(self) -> Tensors:
         if self._drawn is None:
-            y = self._draw(self.images.whole.tensors["y"], torch.Generator().manual_seed(self.seed))
-            self._drawn = Tensors(Batch({"y": y}), block=self.block)
+            every = self.images.whole.tensors
+            y = self._draw(every["y"], torch.Generator().manual_seed(self.seed))
+            self._drawn = Tensors(Batch({**every, "y": y}), block=self.block)
         return self._drawn
 
 
@@ -183,96 +244,29 @@ def check_shape(x: Tensor, shape: Sequence[int], who: str) -> None:
         )
 
 
-# ---- reading -----------------------------------------------------------------------------------------------
+# ---- arrays -----------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> np.ndarray:
-    """The images of a file or a folder, (n, H, W) or (n, C, H, W); of an IDX file also labels, (n,).
-
-    Raises
-    ------
-    EmptyData, MalformedFile, BadArgument
-    """
-    path = usable(path)
-    if path.is_dir():
-        return _stacked([_picture(p) for p in pictures(path)], [p.name for p in pictures(path)])
-    if not path.is_file():
-        raise MalformedFile(f"{path}: there is no such file.")
-    if path.suffix == ".npy":
-        try:
-            out: np.ndarray = np.load(path, allow_pickle=False)
-            return out
-        except (ValueError, OSError, EOFError) as error:
-            raise MalformedFile(f"{path} is no .npy file of numbers: {error}") from error
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise MalformedFile(f"{path} is damaged or cut short: {error}") from error
-    return _idx(raw, path)
+def _class_folders(data: Data, labels: str, size: Size | None, colours: str | None) -> ImageFolder:
+    if labels != "folders":
+        raise BadArgument(f"labels={labels!r}. Accepted: an array (n,), or 'folders'.")
+    if not isinstance(data, (str, Path)) or not Path(data).is_dir():
+        raise BadArgument("labels='folders' needs a folder of class folders as data.")
+    return ImageFolder(data, size=size, colours=colours, labels=True)
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The picture files of a folder, by name."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
-    if not found:
-        raise EmptyData(f"{folder} holds no pictures ({', '.join(PICTURES)}).")
-    return found
+def _labels(labels: Data, n: int) -> Tensor:
+    found = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    if found.ndim != 1 or len(found) != n:
+        raise BadArgument(f"labels have the shape {tuple(found.shape)} for {n} images. Accepted: ({n},).")
+    wrong = (found < 0) | (found != torch.floor(found.double()))
+    if bool(wrong.any()):
+        at = int(torch.nonzero(wrong)[0])
+        raise BadArgument(f"label {at} is {found[at].item()}. Labels are whole numbers 0, 1, ….")
+    return found.to(torch.int64)
 
 
-def _idx(raw: bytes, path: Path) -> np.ndarray:
-    """LeCun's format: two zeros, the type (8: bytes), the number of dimensions, each length, the values."""
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise MalformedFile(
-            f"{path} is no IDX file of bytes. Accepted: IDX (also .gz), .npy, a folder of pictures."
-        )
-    shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
-    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
-    if values.size != int(np.prod(shape)):
-        raise MalformedFile(f"{path} is cut short: its header says {shape}, and {values.size} values follow.")
-    return values.reshape(shape)
-
-
-def _picture(path: Path) -> np.ndarray:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingExtra.named("pillow", "images") from error
-    try:
-        with Image.open(path) as image:
-            _refuse_losses(image, path)
-            deep = image.mode == "I" or image.mode.startswith(
-                "I;"
-            )  # more than 8 bits, which convert("L") would cut at 255
-            array = np.asarray(
-                image if deep else image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            )
-    except (UnidentifiedImageError, OSError) as error:
-        raise MalformedFile(f"{path} is not a picture that can be read: {error}") from error
-    return array if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _refuse_losses(image: Plain, path: Path) -> None:
-    """What pillow would drop without a word."""
-    if getattr(image, "n_frames", 1) > 1:
-        raise BadArgument(
-            f"{path} is an animation of {image.n_frames} pictures. Accepted: one picture a file."
-        )
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        raise BadArgument(
-            f"{path} has transparent pixels, whose colour depends on what lies behind. Lay it on a "
-            "background first."
-        )
-    if image.format == "PNG" and image.mode in ("RGB", "RGBA", "LA"):
-        with path.open("rb") as file:
-            bits = file.read(25)[24]  # of the header, which is the first part of every PNG
-        if bits == 16:
-            raise BadArgument(
-                f"{path} has 16 bits a colour, of which pillow reads 8. Accepted: 8 bits a colour, or grey "
-                "of 16 bits."
-            )
-
-
-def _stacked(data: Data, names: Sequence[str] | None = None) -> np.ndarray:
+def _stacked(data: Data) -> np.ndarray:
     """One array of images that must be of one shape."""
     if isinstance(data, Tensor):
         return data.detach().cpu().numpy()
@@ -283,9 +277,8 @@ def _stacked(data: Data, names: Sequence[str] | None = None) -> np.ndarray:
         raise EmptyData("there are no images.")
     for i, part in enumerate(parts):
         if part.shape != parts[0].shape:
-            which, first = (f"{names[i]}", f"{names[0]}") if names else (f"image {i}", "image 0")
             raise BadArgument(
-                f"{which} has the shape {part.shape}, {first} {parts[0].shape}: all images have one shape."
+                f"image {i} has the shape {part.shape}, image 0 {parts[0].shape}: all images have one shape."
             )
     return np.stack(parts)
 

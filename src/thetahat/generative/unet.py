@@ -29,7 +29,8 @@ GROUPS = 4
 class UNet(nn.Module):
     """(z (n, d), λ (n,)) → (n, d), or (n, d, outputs) where there are several outputs a pixel.
 
-    A learnt vector of each place is added to the first layer, since a digit's middle is not its margin.
+    A learnt vector of each place is added to the first layer, since a digit's middle is not its margin. Rows and
+    columns that cannot be halved so often are padded with zeros on the way in, and cut off on the way out.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class UNet(nn.Module):
     Raises
     ------
     BadArgument
-        an image that cannot be halved so often
+        sizes that are not positive; an image smaller than the number of halvings allows
 
     Examples
     --------
@@ -84,10 +85,11 @@ class UNet(nn.Module):
                 f"Accepted: 1 or more; multiples of {GROUPS}; "
                 "dropout in [0, 1)."
             )
-        if any(s % 2 ** (len(channels) - 1) for s in sizes[-2:]):
+        halved = 2 ** (len(channels) - 1)
+        if min(sizes[-2:]) < halved:
             raise BadArgument(
                 f"an image of {sizes[-2]} × {sizes[-1]} is not halved {len(channels) - 1} times, for "
-                f"channels={tuple(channels)}."
+                f"channels={tuple(channels)}. Give fewer channels."
             )
         self.colours, self.rows, self.columns = (1, *sizes) if len(sizes) == 2 else sizes
         self.dimensions, self.outputs = math.prod(sizes), outputs
@@ -95,7 +97,9 @@ class UNet(nn.Module):
         width = 2 * channels[0]
         self.level = _Level(64, width, g, torch.float32)
         self.into = _conv(self.colours, channels[0], 3, g)
-        self.place = nn.Parameter(torch.zeros(channels[0], self.rows, self.columns, dtype=torch.float32))
+        self.pad = (0, -self.columns % halved, 0, -self.rows % halved)
+        padded = (self.rows + self.pad[3], self.columns + self.pad[1])
+        self.place = nn.Parameter(torch.zeros(channels[0], *padded, dtype=torch.float32))
         *outer, inner = channels
 
         def stack(c: int, many: int) -> nn.ModuleList:
@@ -117,7 +121,7 @@ class UNet(nn.Module):
                 "pixels."
             )
         n, e = len(z), self.level(log_snr)
-        h = self.into(z.view(n, self.colours, self.rows, self.columns)) + self.place
+        h = self.into(F.pad(z.view(n, self.colours, self.rows, self.columns), self.pad)) + self.place
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             h = _through(blocks, h, e)
@@ -126,7 +130,7 @@ class UNet(nn.Module):
         h = _through(self.middle, h, e)
         for blocks, grow in zip(self.up[::-1], self.grow[::-1], strict=True):
             h = _through(blocks, F.pixel_shuffle(grow(h), 2) + kept.pop(), e)
-        out = self.out(F.silu(F.group_norm(h, GROUPS)))
+        out = self.out(F.silu(F.group_norm(h, GROUPS)))[..., : self.rows, : self.columns]
         if self.outputs == 1:
             found: Tensor = out.reshape(n, -1)
             return found

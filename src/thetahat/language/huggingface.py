@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadArgument, BadSave, NotWritten
+from ..errors import BadArgument, BadSave
+from ..files import new_folder
 from ..protocols import HasNetwork
 from ..types import Plain, Settings
 from .adapters import Adapted, adapted_by, add_lora, is_conv1d, merge
@@ -48,7 +48,7 @@ def save_pretrained(model: Plain, folder: str | Path, tokenizer: Plain = None) -
     own = _own(model)
     if adapted_by(own):
         own = merge(copy.deepcopy(own))
-    with _whole(folder) as part:
+    with new_folder(folder) as part:
         own.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
@@ -96,7 +96,7 @@ def save_adapters(model: Plain, folder: str | Path, base: str | None = None) -> 
     for name, m in found.items():
         for letter, value in (("A", m.A), ("B", m.B)):
             tensors[f"{HEAD}{name}.lora_{letter}.weight"] = value.detach().cpu().contiguous().clone()
-    with _whole(folder) as part:
+    with new_folder(folder) as part:
         (part / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         save_file(tensors, part / WEIGHTS, {"format": "pt"})
     return Path(folder)
@@ -162,28 +162,3 @@ def _own(model: Plain) -> Plain:
             "by thetahat.io.export."
         )
     return own
-
-
-class _whole:
-    """A folder to write to, which takes its name once it is complete."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        if self.folder.exists():
-            raise BadArgument(f"{self.folder} exists. Give the path of a new folder.")
-        if not self.folder.resolve().parent.is_dir():
-            raise BadArgument(f"{self.folder} lies in no folder that exists.")
-        self.part = self.folder.with_name(f".{self.folder.name}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir()
-        return self.part
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self.part.replace(self.folder)
-            return
-        shutil.rmtree(self.part, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise NotWritten.of(self.folder, error, "Nothing was written.") from error

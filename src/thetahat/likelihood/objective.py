@@ -263,7 +263,7 @@ class Objective:
         where = device_of(self.terms[0].model) if self.terms else CPU
         if order > 1 and where.type != "cpu":
             raise BadArgument(
-                f"the information about θ is summed on the CPU, and the model is on {where}. Ask fit.to('cpu')."
+                f"the information about θ is summed on the CPU, and the model is on {where}. Use fit.to('cpu')."
             )
         out: Taylor | None = None
         for term in self.terms:
