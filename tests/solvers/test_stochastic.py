@@ -3,6 +3,7 @@ those of its seed."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -390,6 +391,15 @@ def test_a_climb_that_diverges_leaves_finite_numbers_behind(iris):
 def test_settings_that_make_no_sense_are_refused(setting, text):
     with pytest.raises(BadArgument, match=text):
         th.Stochastic(**setting)
+
+
+@pytest.mark.parametrize("factor", [-1.0, math.nan, math.inf])
+def test_a_schedule_that_gives_no_rate_is_named_with_the_step(factor):
+    X, y = torch.randn(20, 2), torch.randn(20)
+    model = th.models.Conditional(th.families.Normal(), torch.nn.Linear(2, 2))
+    solver = th.Stochastic(steps=3, warmup_steps=0, lr_schedule=lambda t: factor if t == 1 else 1.0)
+    with pytest.raises(BadArgument, match=r"lr_schedule gives .* at step 1\. Accepted: a finite number"):
+        th.fit(model, {"x": X, "y": y}, solver=solver)
 
 
 # ---- sources -----------------------------------------------------------------------------------------------
