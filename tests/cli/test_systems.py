@@ -526,3 +526,45 @@ def test_pictures_in_class_folders_from_the_command(tmp_path, capsys):
     assert model.levels == 256
     assert model.predict == "v"
     assert model.dimensions == 3 * 81
+
+
+def test_soft_labels_noisy_labels_and_several_labels_from_the_command(data, tmp_path, capsys):
+    """Shares that are one-hot are the labels themselves: the same fit. Of several labels the score is a sum of binary
+    log-likelihoods, computed here from what the run predicts."""
+    images, labels = np.load(data / "digits.npy"), np.load(data / "labels.npy")
+    np.save(tmp_path / "soft.npy", np.eye(10)[labels])
+    np.save(tmp_path / "many.npy", np.stack([labels % 2, labels > 4, labels == 0], 1).astype("uint8"))
+    np.save(tmp_path / "bad.npy", np.eye(10)[labels] * 0.5)
+    words = f"fit classifier {data}/digits.npy {{}} --levels 17 --channels 4 8 --steps 15 --run {tmp_path}/".split()
+
+    def run(name, labels, *more):
+        return main([w.format(labels) for w in words[:-1]] + [words[-1] + name, *more])
+
+    assert run("hard", data / "labels.npy") == run("soft", tmp_path / "soft.npy") == 0
+    one, two = (th.load(tmp_path / name).model.network.head.weight for name in ("hard", "soft"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    assert run("noise", data / "labels.npy", "--label-noise", "0.2") == 0
+    assert th.load(tmp_path / "noise").model.label_noise == 0.2
+    assert run("many", tmp_path / "many.npy", "--multi-label") == 0
+    fit, y = th.load(tmp_path / "many"), torch.from_numpy(np.load(tmp_path / "many.npy")).double()
+    x = torch.from_numpy(images).reshape(len(images), -1)
+    with torch.no_grad():
+        logits = fit.model.network.eval()(x).double()
+    by_hand = -torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="sum")
+    capsys.readouterr()
+    scored = [
+        "score",
+        str(tmp_path / "many"),
+        f"{data}/digits.npy",
+        "--labels",
+        str(tmp_path / "many.npy"),
+        "--json",
+    ]
+    assert main(scored) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == pytest.approx(float(by_hand), rel=1e-5)
+    for name, labels, more, said in (
+        ("a", tmp_path / "bad.npy", (), "sum to 1"),
+        ("b", data / "labels.npy", ("--multi-label",), "0 and 1, (n, K)"),
+    ):
+        assert run(name, labels, *more) == 2
+        assert said in " ".join(capsys.readouterr().err.split())

@@ -83,5 +83,8 @@ EXAMPLES = {
         (f.MultivariateNormal(2), (0.3, -1.0, 1.7, -0.8, 0.5), {}),
         (f.MultivariateNormal(3), (0.3, -1.0, 2.0, 1.7, 0.4, 0.5, -0.2, 0.9, 1.1), {}),
     ],
+    "independent": [
+        (f.Independent(f.Normal(), 2), (0.3, 1.7, -1.0, 0.4), {}),
+    ],
     "dirichlet": [(f.Dirichlet(len(p)), p, {}) for p in ((0.7, 2.0), (0.4, 1.0, 3.0), (0.4, 1.0, 3.0, 20.0))],
 }

@@ -17,7 +17,7 @@ CASES = [
     pytest.param(family, parameters, extras, id=f"{name}-{i}")
     for name, examples in EXAMPLES.items()
     for i, (family, parameters, extras) in enumerate(examples[: 1 if name in f.wrappers else 3])
-    if not isinstance(family, (f.Censored, f.MultivariateNormal, f.Dirichlet))
+    if not isinstance(family, (f.Censored, f.MultivariateNormal, f.Dirichlet, f.Independent))
 ]
 WITH_FORMULA = [c for c in CASES if type(c.values[0]).log_power_integral is not Family.log_power_integral]
 

@@ -143,7 +143,7 @@ def test_a_formula_encodes_new_rows_to_the_same_bits_after_it_was_saved(frame, t
     )
 
 
-MULTIVARIATE = ("multivariate_normal", "dirichlet")
+MULTIVARIATE = ("multivariate_normal", "dirichlet", "independent")
 
 
 @pytest.mark.parametrize("name", [n for n in EXAMPLES if n not in MULTIVARIATE])

@@ -224,6 +224,7 @@ def test_the_families_that_have_a_formula_for_their_maximum():
             "inverse_gaussian",
         ),
         "multivariate_normal",
+        "independent",
     }
 
 

@@ -15,6 +15,7 @@ import thetahat as th
 SKIPPED = {
     "multivariate_normal": "a vector, which no formula gives",
     "dirichlet": "a vector, which no formula gives",
+    "independent": "a vector, which no formula gives",
     "censored": "takes Surv(…): tests/models/test_survival.py",
     "mixture_of": "many maxima: tests/families/test_mixture_of.py",
     "laplace": "has a kink: test_quantile.py",

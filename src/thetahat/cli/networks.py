@@ -188,7 +188,11 @@ class Classifier(OfImages):
     name: ClassVar[str] = "classifier"
     draws_nothing: ClassVar[str] = "which draws labels of images and no images"
     labels: Positional[Annotated[Path | None, arg(metavar="LABELS", help_behavior_hint="")]] = None
-    """The class of each image, 0, 1, …: an IDX file, or a .npy array (n,). Without it the folders in IMAGES are the classes."""
+    """The class of each image, 0, 1, …: an IDX or .npy file (n,), or shares of classes (n, K). Without it: the folders in IMAGES."""
+    multi_label: Annotated[bool, arg(help_behavior_hint="")] = False
+    """LABELS are 0 or 1, (n, K): any number of the K labels of an image may be true."""
+    label_noise: float = 0.0
+    """Share of the labels that was replaced by a class at random: the likelihood of labels with such errors."""
     channels: tuple[int, ...] = (16, 32, 64)
     """Channels of each convolution."""
     shift: int = 1
@@ -200,7 +204,19 @@ class Classifier(OfImages):
     def read(self) -> tuple[Sizes, Any]:
         from ..generative.augmented import Shifts
 
-        found, y = self._read(self.images, self.labels, {})
+        found, rows = self._read(self.images, self.labels, {})
+        y = rows.whole["y"] if not self.stream else found.labels
+        if y.ndim == 1:
+            self._numbered(y)
+        many = int(y.shape[1]) if y.ndim == 2 else int(y.max()) + 1
+        sizes = {"shape": list(found.shape), "levels": found.levels, "classes": many}
+        if found.class_names:
+            sizes["names"] = found.class_names
+        shifts = [Shifts(found.shape, self.shift)] if self.shift and not self.stream else []
+        return sizes, self._augmented(rows, found.shape, "x", *shifts)
+
+    def _numbered(self, y: Any) -> None:
+        """Nothing, where the classes are 0, 1, … and all of them are there."""
         distinct, most = len(y.unique()), int(y.max())
         if distinct < 2:
             raise BadArgument(f"{self.labels} holds one class only, {most}: a classifier needs two or more.")
@@ -213,43 +229,45 @@ class Classifier(OfImages):
                 f"{self.labels} holds {distinct} classes, and labels up to {most}. Number the classes 0, 1, "
                 "…."
             )
-        sizes = {"shape": list(found.shape), "levels": found.levels, "classes": int(y.max()) + 1}
-        if found.class_names:
-            sizes["names"] = found.class_names
-        shifts = [Shifts(found.shape, self.shift)] if self.shift and not self.stream else []
-        return sizes, self._augmented(found.for_classifier(), found.shape, "x", *shifts)
 
     def _read(self, images: Path, labels: Path | None, sizes: Sizes) -> tuple[Any, Any]:
-        """(the images with their labels, the labels)."""
-        if labels is None and not images.is_dir():
+        """(the images, the rows of a classifier)."""
+        from ..data import Tensors
+
+        if labels is not None:
+            if self.stream:
+                raise BadArgument("--stream takes the classes from the folders' names: leave LABELS out.")
+            y, x = _labels(labels, self.multi_label), self._images(images, sizes)
+            if len(y) != x.size:
+                raise BadArgument(f"{labels} has {len(y)} labels, and {images} {x.size} images.")
+            return x, Tensors({"x": x.whole["y"], "y": y}, copy=False)
+        if not images.is_dir() or self.multi_label:
             raise BadArgument(
-                f"{images} is not a folder of class folders: a classifier needs LABELS too, the class of each image."
-            )
-        if labels is not None and self.stream:
-            raise BadArgument("--stream takes the classes from the folders' names: leave LABELS out.")
-        if labels is None:
-            found = self._images(images, sizes, "folders")
-            names = sizes.get("names", found.class_names)
-            if found.class_names != names:
-                raise DataError(
-                    f"{images} holds the folders {', '.join(found.class_names)}, and the classifier knows the classes "
-                    f"{', '.join(names)}."
+                f"a classifier of {images} needs LABELS too, the class of each image"
+                + (
+                    ", with --multi-label a row of 0 and 1 for each."
+                    if self.multi_label
+                    else "; or a folder of class folders."
                 )
-            return found, found.labels if self.stream else found.whole["label"]
-        y, x = _labels(labels), self._images(images, sizes)
-        if len(y) != x.size:
-            raise BadArgument(f"{labels} has {len(y)} labels, and {images} {x.size} images.")
-        return self._images(images, sizes, y), y
+            )
+        found = self._images(images, sizes, "folders")
+        names = sizes.get("names", found.class_names)
+        if found.class_names != names:
+            raise DataError(
+                f"{images} holds the folders {', '.join(found.class_names)}, and the classifier knows the classes "
+                f"{', '.join(names)}."
+            )
+        return found, found.for_classifier()
 
     def model(self, sizes: Sizes) -> Any:
-        from ..families import Categorical
+        from ..families import Bernoulli, Categorical, Independent
         from ..generative.convnet import ConvNet
         from ..models import Conditional
 
-        network = ConvNet(
-            sizes["shape"], sizes["classes"], self.channels, levels=sizes["levels"], seed=self.seed
-        )
-        return Conditional(Categorical(sizes["classes"]), network)
+        many = sizes["classes"]
+        network = ConvNet(sizes["shape"], many, self.channels, levels=sizes["levels"], seed=self.seed)
+        family = Independent(Bernoulli(), many) if self.multi_label else Categorical(many)
+        return Conditional(family, network, label_noise=self.label_noise)
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         if path.is_dir():
@@ -267,27 +285,36 @@ class Classifier(OfImages):
 
     def labelled(self, images: Path, labels: Path | None, sizes: Sizes) -> Any:
         """The source of other images and their labels."""
-        return self._read(images, labels, sizes)[0].for_classifier()
+        return self._read(images, labels, sizes)[1]
 
 
-def _labels(path: Path) -> Any:
+def _labels(path: Path, multi_label: bool = False) -> Any:
+    """Codes (n,), int64; shares of classes (n, K), or 0 and 1 of several labels, float32."""
+    import numpy as np
     import torch
 
     from ..generative.image_files import read
 
     found = read(path)
+    shown = f"{path} holds an array of shape {found.shape} and type {found.dtype}."
+    if multi_label:
+        if found.ndim != 2 or found.size == 0 or not np.isin(found, (0, 1)).all():
+            raise BadArgument(f"{shown} --multi-label accepts 0 and 1, (n, K).")
+        return torch.from_numpy(found.astype("float32"))
+    if found.ndim == 2 and found.dtype.kind == "f" and found.shape[1] > 1:
+        sums = found.sum(1)
+        if not ((found >= 0).all() and np.allclose(sums, 1, atol=1e-3)):
+            raise BadArgument(f"{shown} Shares of classes are 0 or more, and those of an image sum to 1.")
+        return torch.from_numpy((found / sums[:, None]).astype("float32"))
     if found.ndim != 1 or found.dtype.kind not in "ui" or found.size == 0 or found.min() < 0:
         hint = (
             ""
             if found.ndim != 2
-            else " Of one-hot rows: labels.argmax(1)."
+            else " Of one-hot rows: labels.argmax(1); of several labels an image: --multi-label."
             if found.shape[1] > 1
             else " Give labels[:, 0]."
         )
-        raise BadArgument(
-            f"{path} holds an array of shape {found.shape} and type {found.dtype}. Labels are whole numbers "
-            f"0, 1, …, (n,).{hint}"
-        )
+        raise BadArgument(f"{shown} Labels are whole numbers 0, 1, …, (n,).{hint}")
     return torch.from_numpy(found.astype("int64"))
 
 

@@ -12,6 +12,7 @@ from .discretised_logistic import DiscretisedLogistic
 from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
 from .huber import Huber
+from .independent import Independent
 from .inverse_gaussian import InverseGaussian
 from .laplace import AsymmetricLaplace, Laplace
 from .logistic import Gumbel, HyperbolicSecant, Logistic
@@ -66,6 +67,7 @@ __all__ = [
     "VonMises",
     "Exponential",
     "Gamma",
+    "Independent",
     "InverseGaussian",
     "Weibull",
     "LogLogistic",

@@ -14,6 +14,7 @@ from .discretised_logistic import DiscretisedLogistic
 from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
 from .huber import Huber
+from .independent import Independent
 from .inverse_gaussian import InverseGaussian
 from .laplace import AsymmetricLaplace, Laplace
 from .logistic import Gumbel, HyperbolicSecant, Logistic
@@ -63,6 +64,7 @@ registry: dict[str, type[Family]] = {
     "beta": Beta,
     "multivariate_normal": MultivariateNormal,
     "dirichlet": Dirichlet,
+    "independent": Independent,
 }
 
 wrappers: dict[str, type[Wrapper]] = {

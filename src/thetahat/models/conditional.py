@@ -13,6 +13,7 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..families.base import Family
 from ..families.categorical import Categorical
+from ..families.independent import Independent
 from ..networks import Standardise
 from ..protocols import Categories
 from .base import Model, applied, drawn, response
@@ -185,9 +186,13 @@ class Conditional(Model):
         return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
 
     def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
-        """accuracy: whether the most probable category (of 0 and 1, that of probability over ½) is y."""
+        """accuracy: whether the most probable category (of 0 and 1, that of probability over ½) is y; of several labels
+        the share that is right."""
         if isinstance(self.family, Categories):
             guess = self.probabilities(batch).argmax(-1)
+        elif isinstance(self.family, Independent) and self.family.family.support.binary:
+            right = (self.mean(batch) > 0.5) == batch[self.target].bool()
+            return {"accuracy": right.float().mean(-1)}
         elif self.family.support.binary:
             guess = (self.mean(batch) > 0.5).long()
         else:
