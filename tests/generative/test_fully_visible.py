@@ -15,9 +15,10 @@ from thetahat.data import Batch, Tensors
 from thetahat.errors import BadArgument, ModelError, OutOfSupport
 from thetahat.generative import Images
 
-FullyVisible, MaskedMLP, PixelTransformer = (
+FullyVisible, MaskedMLP, PixelCNN, PixelTransformer = (
     th.generative.FullyVisible,
     th.generative.MaskedMLP,
+    th.generative.PixelCNN,
     th.generative.PixelTransformer,
 )
 EVERY = torch.tensor(list(itertools.product(range(3), repeat=4)))  # all images of 2 × 2 with 3 levels
@@ -26,6 +27,7 @@ NETWORKS = {
     "linear": lambda: MaskedMLP(4, 2, (), levels=3, dtype=torch.float64),
     "MADE": lambda: MaskedMLP(4, 3, (9, 7), levels=3, dtype=torch.float64),
     "transformer": lambda: PixelTransformer((2, 2), 3, layers=2, width=8, heads=2, dtype=torch.float64),
+    "convolutions": lambda: PixelCNN((2, 2), 3, levels=3, width=8, blocks=2).double(),
 }
 
 
@@ -294,3 +296,26 @@ def test_a_saved_model_of_pixels_scores_alike(tmp_path) -> None:
     again = th.load(fit.save(tmp_path / "pixels.thetahat"), model=made())
     assert torch.equal(again.score(train).per_observation, fit.score(train).per_observation)
     assert isinstance(train, Tensors)
+
+
+def test_a_pixel_of_a_pixelcnn_depends_on_those_before_it_alone_far_away_too() -> None:
+    """By derivatives on an image of 9 × 8, in float64: exactly 0 from pixel j on, and not 0 where the receptive field is."""
+    torch.manual_seed(0)
+    net = PixelCNN((9, 8), 2, levels=2, width=8, blocks=4, seed=1).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    y = torch.rand(1, 72, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(lambda x: net(x)[0].sum(-1), y)[:, 0]
+    assert float(J.triu().abs().max()) == 0
+    for j, i in ((71, 70), (71, 0), (40, 39), (40, 31), (8, 3)):
+        assert float(J[j, i].abs()) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"shape": (3, 4, 4)}, "one channel"), ({"shape": (4, 4), "width": 5}, "even width")],
+)
+def test_what_a_pixelcnn_cannot_be_is_named(settings, said) -> None:
+    with pytest.raises(BadArgument, match=said):
+        PixelCNN(**settings)

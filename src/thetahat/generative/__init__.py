@@ -7,7 +7,7 @@
     schedule, diffusion, samplers, probability_flow, noise_weights
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
     images, augmented, noised                                                           where the data come from
-    convnet, decoder, denoiser, masked, pixels, unet                                    their networks
+    convnet, decoder, denoiser, masked, pixel_cnn, pixels, unet                                    their networks
 
 Read in this order. Built on the spine alone.
 """
@@ -27,6 +27,7 @@ from .images import Binarised, Images
 from .masked import MaskedMLP
 from .noise_weights import MinSNR, Simple
 from .noised import Noised
+from .pixel_cnn import PixelCNN
 from .pixels import PixelTransformer
 from .probability_flow import ProbabilityFlow
 from .samplers import sample
@@ -41,6 +42,7 @@ record(
     FullyVisible,
     LogisticDecoder,
     MaskedMLP,
+    PixelCNN,
     PixelTransformer,
     ProbabilityFlow,
     UNet,
@@ -70,6 +72,7 @@ __all__ = [
     "MaskedMLP",
     "MinSNR",
     "Noised",
+    "PixelCNN",
     "PixelTransformer",
     "ProbabilityFlow",
     "Schedule",
