@@ -308,7 +308,7 @@ def test_a_pixel_of_a_pixelcnn_depends_on_those_before_it_alone_far_away_too() -
     y = torch.rand(1, 72, dtype=torch.float64)
     J = torch.autograd.functional.jacobian(lambda x: net(x)[0].sum(-1), y)[:, 0]
     assert float(J.triu().abs().max()) == 0
-    for j, i in ((71, 70), (71, 0), (40, 39), (40, 31), (8, 3)):
+    for j, i in ((71, 70), (71, 0), (44, 43), (44, 35), (8, 3)):
         assert float(J[j, i].abs()) > 0
 
 
