@@ -55,6 +55,10 @@ class Labelled(nn.Module):
     def __init__(self, network: nn.Module, classes: int):
         super().__init__()
         check_classes(classes)
+        if classes is None:
+            raise BadArgument(
+                "Labelled(network, classes=None): the network is given no class. Accepted: 1 or more."
+            )
         self.network, self.classes = network, classes
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
