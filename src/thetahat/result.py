@@ -562,7 +562,8 @@ class Fit:
         label
             of such a model with classes: the class of all draws, or of each, (n,)
         guidance
-            of a diffusion with classes: how far its draws are led towards the class (1: not at all; `Diffusion.guided`)
+            of a diffusion with classes: how far its draws are led towards the class (1: not at all;
+            `Diffusion.guided`)
         """
         from .evaluation import new_data, predict
 

@@ -56,8 +56,8 @@ class Independent(nn.Module):
 
 
 class Classes(nn.Module):
-    """y | c ~ N(m_c, S), c with probability p_c. Of a label below C the best ε̂ is σ V⁻¹ (z − αm_c), V = α²S + σ²I;
-    of the label C, no class, it is the mixture's, Σ_c p(c | z) ε̂_c."""
+    """y | c ~ N(m_c, S), c with probability p_c. Of a label below C the best ε̂ is σ V⁻¹ (z − αm_c), V = α²S
+    + σ²I; of the label C, no class, it is the mixture's, Σ_c p(c | z) ε̂_c."""
 
     def __init__(self, means: Tensor, factor: Tensor, prior: Tensor):
         super().__init__()

@@ -122,7 +122,8 @@ def test_the_bound_of_a_conditional_vae_with_the_exact_posterior_is_log_p_given_
 
 
 def test_draws_of_a_vae_have_the_mean_and_the_covariance_of_their_class() -> None:
-    """N(μ_c, W_c W_cᵀ + σ_c² I), 5 standard errors of 20000 draws; a label for each draw is kept in its place."""
+    """N(μ_c, W_c W_cᵀ + σ_c² I), 5 standard errors of 20000 draws; a label for each draw is kept in its
+    place."""
     n = 20_000
     model, label = vae(), torch.arange(2 * n) % 2
     y = model.draw(2 * n, label=label, generator=seeded())
@@ -174,8 +175,8 @@ def shaken(flow: Flow) -> Flow:
 
 @pytest.mark.parametrize(("make", "d"), [(Flow.spline, 1), (Flow.affine, 2)])
 def test_a_conditional_flow_is_the_flow_of_zuko_with_the_class_as_a_one_hot_context(make, d: int) -> None:
-    """zuko's own distribution, its context written by hand; and it integrates to 1 in each class (trapezoidal rule,
-    beyond the ends less than 10⁻³ is left)."""
+    """zuko's own distribution, its context written by hand; and it integrates to 1 in each class (trapezoidal
+    rule, beyond the ends less than 10⁻³ is left)."""
     model = shaken(make(d, classes=3, hidden=(16,), transforms=2))
     step, end = (0.002, 14) if d == 1 else (0.15, 24)
     grid = torch.linspace(-end, end, round(2 * end / step) + 1, dtype=F64)
@@ -231,8 +232,8 @@ def test_draws_of_a_flow_are_of_their_class() -> None:
 
 
 def test_whole_numbers_of_a_flow_are_drawn_of_their_class() -> None:
-    """Dequantised: the place of a draw that was outside the levels keeps its label. Class 0 lies at 1, class 1 at 6
-    of 0 … 7; some of each lie outside."""
+    """Dequantised: the place of a draw that was outside the levels keeps its label. Class 0 lies at 1, class
+    1 at 6 of 0 … 7; some of each lie outside."""
 
     class Apart(th.models.base.Model):
         classes = 2
@@ -258,9 +259,9 @@ def test_whole_numbers_of_a_flow_are_drawn_of_their_class() -> None:
 
 
 def bounds(model: Diffusion, y: Tensor, label: Tensor) -> Tensor:
-    """The bound without a draw of t or of ε: the error of an ε̂ that is linear is quadratic in ε, of which ±√d along
-    each axis has the mean exactly; λ by Gauss–Legendre, each node a batch whose network is asked through `log_prob`'s
-    own parts."""
+    """The bound without a draw of t or of ε: the error of an ε̂ that is linear is quadratic in ε, of which
+    ±√d along each axis has the mean exactly; λ by Gauss–Legendre, each node a batch whose network is asked
+    through `log_prob`'s own parts."""
     high, low = float(model.schedule.high), float(model.schedule.low)
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(200))
     log_snr = (high + low) / 2 + (high - low) / 2 * nodes
@@ -287,7 +288,8 @@ def test_the_bound_of_a_conditional_diffusion_is_log_p_given_the_class() -> None
 
 
 def test_the_draws_of_a_score_have_the_bound_of_the_class_as_their_mean() -> None:
-    """log_prob itself, 20000 draws of one row of each class, against the quadrature above within 4 standard errors."""
+    """log_prob itself, 20000 draws of one row of each class, against the quadrature above within 4 standard
+    errors."""
     model, n = diffusion(schedule=Linear(8.0, -8.0)), 20_000
     for c in range(3):
         batch = Batch({"y": Y[:1].expand(n, -1), "label": torch.full((n,), c)})
@@ -299,8 +301,8 @@ def test_the_draws_of_a_score_have_the_bound_of_the_class_as_their_mean() -> Non
 
 
 def test_the_probability_flow_of_a_conditional_diffusion_is_log_p_given_the_class() -> None:
-    """log N(y; m_c, S + e^{−λ_0} I), to the start at N(0, I), of order e⁻¹⁵; without a class the mixture's; any row in
-    any batch."""
+    """log N(y; m_c, S + e^{−λ_0} I), to the start at N(0, I), of order e⁻¹⁵; without a class the mixture's;
+    any row in any batch."""
     model = diffusion(schedule=Linear(6.0, -30.0))
     flow = ProbabilityFlow(model, tolerance=1e-8)
     extra = math.exp(-6.0)
@@ -326,7 +328,8 @@ def test_draws_of_a_conditional_probability_flow_are_of_their_class() -> None:
 def test_draws_of_a_conditional_diffusion_are_of_their_class_and_without_one_of_the_mixture(
     method: str,
 ) -> None:
-    """Mean and covariance of N(m_c, S), and the mean of the mixture: 5 standard errors and 2 % for the steps."""
+    """Mean and covariance of N(m_c, S), and the mean of the mixture: 5 standard errors and 2 % for the
+    steps."""
     model, n, sd = diffusion(schedule=Cosine(10.0, -10.0)), 8000, best().S.diagonal().sqrt()
     steps = {"ancestral": 100, "ddim": 100, "heun": 30}[method]
     y = model.draw(n, label=1, steps=steps, method=method, generator=seeded())
@@ -355,8 +358,8 @@ class Recorder(nn.Module):
 
 
 def test_labels_are_dropped_in_training_alone() -> None:
-    """The share of "no class" is drop_label within 5 standard errors, what is left is as given; evaluation mode, a
-    generator, or no gradient: none."""
+    """The share of "no class" is drop_label within 5 standard errors, what is left is as given; evaluation
+    mode, a generator, or no gradient: none."""
     n = 20_000
     label = torch.arange(n) % 3
     batch = Batch({"y": torch.zeros(n, 2), "label": label})
@@ -382,8 +385,8 @@ def test_labels_are_dropped_in_training_alone() -> None:
 
 
 def test_a_run_drops_labels_from_its_seed_and_not_of_what_it_holds_out() -> None:
-    """Two runs of one seed have the same θ to the bit; the held-out rows reach the network with their labels, which
-    the training rows do not."""
+    """Two runs of one seed have the same θ to the bit; the held-out rows reach the network with their labels,
+    which the training rows do not."""
     y, label = rows(200)
     seen: list[tuple[bool, Tensor]] = []
 
@@ -413,8 +416,8 @@ def test_a_run_drops_labels_from_its_seed_and_not_of_what_it_holds_out() -> None
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 2.0, 7.5])
 @pytest.mark.parametrize("log_snr", [-3.0, 0.0, 2.0])
 def test_the_guided_field_is_the_gradient_of_the_tempered_densities(guidance: float, log_snr: float) -> None:
-    """Ho and Salimans (2022), §3: ε̃ = −σ ∇_z [(1 − s) log p(z) + s log p(z | c)], by automatic differentiation of
-    torch's own densities of z at that level of noise; and z = αx̃ + σε̃."""
+    """Ho and Salimans (2022), §3: ε̃ = −σ ∇_z [(1 − s) log p(z) + s log p(z | c)], by automatic
+    differentiation of torch's own densities of z at that level of noise; and z = αx̃ + σε̃."""
     model = diffusion()
     a2, s2 = (float(torch.sigmoid(torch.tensor(v, dtype=F64))) for v in (log_snr, -log_snr))
     z = (3 * torch.randn(8, 2, generator=seeded(), dtype=F64)).requires_grad_()
@@ -506,8 +509,8 @@ def test_class_probabilities_are_bayes_rule(prior: list[float] | None) -> None:
 
 
 def test_the_log_odds_of_a_diffusion_are_those_of_its_bounds() -> None:
-    """With the best denoiser the bound is log p(y | c), so that log p(0 | y)/p(1 | y) has the closed form as its mean:
-    30 seeds, 4 standard errors. A seed gives the same numbers again."""
+    """With the best denoiser the bound is log p(y | c), so that log p(0 | y)/p(1 | y) has the closed form as
+    its mean: 30 seeds, 4 standard errors. A seed gives the same numbers again."""
     model, y = diffusion(schedule=Linear(16.0, -16.0)), {"y": Y[:2]}
     p = torch.stack([classified(model, y, PRIOR, samples=16, seed=s) for s in range(30)])
     odds, wanted = torch.log(p[:, :, 0] / p[:, :, 1]), posterior(Y[:2])
@@ -528,8 +531,8 @@ def test_class_probabilities_of_a_vae_are_those_of_its_density() -> None:
 
 
 def test_a_fitted_flow_classifies_as_quadratic_discriminant_analysis() -> None:
-    """In one dimension an affine transform of each class is a normal density with a mean and a variance of its own: at
-    the maximum those of the class's rows, in closed form. 0.005 for what 250 steps leave."""
+    """In one dimension an affine transform of each class is a normal density with a mean and a variance of
+    its own: at the maximum those of the class's rows, in closed form. 0.005 for what 250 steps leave."""
     y, label = rows(600)
     y, label = y[label < 2, :1], label[label < 2]
     flow = Flow.affine(1, classes=2, transforms=1, hidden=(8,)).double()
@@ -545,8 +548,8 @@ def test_a_fitted_flow_classifies_as_quadratic_discriminant_analysis() -> None:
 
 
 def test_a_fitted_diffusion_knows_its_classes() -> None:
-    """Half a thousand rows of three classes, 200 steps: p(c | y) by Bayes' rule is that of the densities the rows
-    were drawn from, 0.03 on average."""
+    """Half a thousand rows of three classes, 200 steps: p(c | y) by Bayes' rule is that of the densities the
+    rows were drawn from, 0.03 on average."""
     y, label = rows(600)
     network = Denoiser(2, width=32, blocks=1, classes=3)
     solver = th.Stochastic(steps=200, batch_size=128, learning_rate=0.01, held_out=None)

@@ -24,8 +24,8 @@ from .labels import check_classes
 
 
 class Denoiser(nn.Module):
-    """(z (n, d), λ (n,)) → (n, outputs): a residual perceptron whose every block is told the noise. With classes,
-    (z, λ, label (n,)) → (n, outputs).
+    """(z (n, d), λ (n,)) → (n, outputs): a residual perceptron whose every block is told the noise. With
+    classes, (z, λ, label (n,)) → (n, outputs).
 
     Parameters
     ----------

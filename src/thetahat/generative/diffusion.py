@@ -61,13 +61,14 @@ class Diffusion(Bound):
     at its times, unless draws are asked of a generator.
 
     With classes, the same of y given the batch's "label" c, (n,), 0 … C − 1, and the network is also called
-    with the label. In training each label is replaced by C, "no class", with probability `drop_label`, so that
+    with the label. In training each label is replaced by C, "no class", with probability `drop_label`, so
+    that
 
         (1 − drop_label) Σ log p(y_i | c_i) + drop_label Σ log p(y_i)
 
     is what a fit maximises in expectation, each by its bound: one network learns p(y | c) and p(y), which
-    guidance draws from. A label is dropped in training mode alone, where a gradient is taken and no generator is
-    given: a score has the labels as they are.
+    guidance draws from. A label is dropped in training mode alone, where a gradient is taken and no generator
+    is given: a score has the labels as they are.
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ class Diffusion(Bound):
     classes
         C: the model is of y given its class; None: of y alone
     drop_label
-        the probability with which a label is replaced in training; None: 0.1 with classes. 0: the network never
-        learns p(y), and cannot be guided
+        the probability with which a label is replaced in training; None: 0.1 with classes. 0: the network
+        never learns p(y), and cannot be guided
 
     Raises
     ------
@@ -216,9 +217,9 @@ class Diffusion(Bound):
             ε̃ = ε̂(z, ∅) + guidance · (ε̂(z, c) − ε̂(z, ∅)),      z = α x̃ + σ ε̃
 
         guidance = 1 is the conditional model itself, and 0 that without a class; w of Ho and Salimans is
-        guidance − 1. With the best possible ε̂, −ε̃/σ is the gradient of log p(z)^(1 − guidance) p(z | c)^guidance
-        at each level of noise. These are not the marginals of one diffusion of any p(y), so that what is drawn
-        has no likelihood that is known: guidance is for draws alone.
+        guidance − 1. With the best possible ε̂, −ε̃/σ is the gradient of log p(z)^(1 − guidance) p(z |
+        c)^guidance at each level of noise. These are not the marginals of one diffusion of any p(y), so that
+        what is drawn has no likelihood that is known: guidance is for draws alone.
 
         Parameters
         ----------

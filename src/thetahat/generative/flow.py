@@ -41,8 +41,8 @@ class Flow(Model):
     target
         the tensor that is scored, (n, d)
     classes
-        C, of the batch's "label", (n,), 0 … C − 1: the flow is called with its one-hot code, (n, C), behind the
-        inputs, if there are any (`zuko.flows.NSF(features=d, context=C)`); None: there is no class
+        C, of the batch's "label", (n,), 0 … C − 1: the flow is called with its one-hot code, (n, C), behind
+        the inputs, if there are any (`zuko.flows.NSF(features=d, context=C)`); None: there is no class
 
     Raises
     ------
@@ -185,7 +185,8 @@ class Flow(Model):
     # ---- p -------------------------------------------------------------------------------------------------
 
     def distribution(self, batch: Batch | None = None) -> Any:
-        """What the flow gives: a torch distribution of y, of each row's x and class where it is conditioned."""
+        """What the flow gives: a torch distribution of y, of each row's x and class where it is
+        conditioned."""
         if batch is None:
             if self.inputs is None and self.classes is None:
                 return self.flow()
@@ -266,8 +267,8 @@ class Flow(Model):
     # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """An array (n, d), or a table whose columns are the components of y, and the label of a flow with classes;
-        None where the flow is conditioned and reads columns by name."""
+        """An array (n, d), or a table whose columns are the components of y, and the label of a flow with
+        classes; None where the flow is conditioned and reads columns by name."""
         plain = isinstance(data, dict) and self.target in data
         if self.inputs is not None or weights is not None or plain:
             return None

@@ -2,8 +2,8 @@
 
     p(y | c),      c = 0 … C − 1      the batch's "label", (n,), beside its "y"
 
-A model that is made with `classes=C` reads the label, and its log p is that of y given the label. A model that
-is made without refuses a batch that holds one.
+A model that is made with `classes=C` reads the label, and its log p is that of y given the label. A model
+that is made without refuses a batch that holds one.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def labels(batch: Batch, classes: int | None, model: nn.Module, *, read: Sequenc
     model
         for the message
     read
-        the tensors that the model reads under their own names: a "label" among them is used, if not as a class
+        the tensors that the model reads under their own names: a "label" among them is used, if not as a
+        class
 
     Raises
     ------
@@ -147,7 +148,7 @@ def labels(batch: Batch, classes: int | None, model: nn.Module, *, read: Sequenc
         raise BadArgument(
             f"{LABEL!r} has the shape {tuple(found.shape)}. Accepted: ({len(batch)},), one class a row."
         )
-    # a compiled function raises no named errors: the model's `check` has looked at the batch before
+    # a compiled function raises no named errors: the model's `check` inspects the batch before
     return found.to(torch.int64) if torch.compiler.is_compiling() else _checked(found, classes, "the batch")
 
 
@@ -228,8 +229,8 @@ def asked(
 
 
 def observations_of(data: Data, target: str, classes: int | None) -> Source:
-    """An array (n, d), or a table of numbers whose columns are the components of y; of a model with classes its
-    column "label" is the class."""
+    """An array (n, d), or a table of numbers whose columns are the components of y; of a model with classes
+    its column "label" is the class."""
     if classes is None or not is_table(data):
         return observations(data, target)
     from ..data.frame import Frame  # brings pandas

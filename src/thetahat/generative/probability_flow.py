@@ -157,8 +157,8 @@ class ProbabilityFlow(Model):
         Parameters
         ----------
         label
-            of a model with classes: the class of all rows, or of each, (n,). None: log p(y) without a class, which
-            a network that was fitted with drop_label above 0 has learnt
+            of a model with classes: the class of all rows, or of each, (n,). None: log p(y) without a class,
+            which a network that was fitted with drop_label above 0 has learnt
         """
         x = self.diffusion.encode(y)
         given = self._asked(label, len(x))

@@ -52,11 +52,12 @@ def sample(
     n
         draws
     label
-        of a model with classes: the class of all draws, or of each, (n,). None: draws of y without a class, which
-        a network that was fitted with drop_label above 0 has learnt
+        of a model with classes: the class of all draws, or of each, (n,). None: draws of y without a class,
+        which a network that was fitted with drop_label above 0 has learnt
     guidance
-        1: draws of p(y | label), none. Above 1 ε̃ = ε̂(z, ∅) + guidance · (ε̂(z, label) − ε̂(z, ∅)) leads further
-        towards the class (`Diffusion.guided`); the network is asked twice. What is drawn then has no likelihood
+        1: draws of p(y | label), none. Above 1 ε̃ = ε̂(z, ∅) + guidance · (ε̂(z, label) − ε̂(z, ∅)) leads
+        further towards the class (`Diffusion.guided`); the network is asked twice. What is drawn then has no
+        likelihood
     steps
         from t = 1 to t = 0, evenly spaced in the model's t; the network is asked once a step, by "heun" twice
     method
@@ -68,8 +69,8 @@ def sample(
     Raises
     ------
     BadArgument
-        an unknown method; the model does not know its d; no label where one is needed, a label where there are no
-        classes, guidance without either
+        an unknown method; the model does not know its d; no label where one is needed, a label where there
+        are no classes, guidance without either
     UnknownLevel, WrongType
         a label that is not 0 … C − 1
 

@@ -42,8 +42,8 @@ class VAE(Bound):
 
         p(y | c) = ∫ p(y | z, c) p(z) dz,      z_k ~ q(z | y, c)
 
-    Both networks are then called with the label as well, encoder(y, label) and decoder(z, label); `Labelled` makes
-    such a network of any other.
+    Both networks are then called with the label as well, encoder(y, label) and decoder(z, label); `Labelled`
+    makes such a network of any other.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ class VAE(Bound):
     References
     ----------
     Kingma and Welling (2014), Auto-encoding variational Bayes; Sohn, Lee and Yan (2015), Learning structured
-    output representation using deep conditional generative models (classes); Burda, Grosse and Salakhutdinov (2016),
-    Importance weighted autoencoders, eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly reparameterized
-    gradient estimators for Monte Carlo objectives, eq. 8.
+    output representation using deep conditional generative models (classes); Burda, Grosse and Salakhutdinov
+    (2016), Importance weighted autoencoders, eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly
+    reparameterized gradient estimators for Monte Carlo objectives, eq. 8.
 
     Examples
     --------
@@ -167,7 +167,8 @@ class VAE(Bound):
         seed
             of the weights
         classes
-            C, as of `VAE`: both networks are given the class as a one-hot code behind their input (`Labelled`)
+            C, as of `VAE`: both networks are given the class as a one-hot code behind their input
+            (`Labelled`)
 
         Examples
         --------
@@ -409,6 +410,7 @@ class VAE(Bound):
     # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """An array (n, d), or a table whose columns are the components of y, and the label of a model with classes."""
+        """An array (n, d), or a table whose columns are the components of y, and the label of a model with
+        classes."""
         plain = isinstance(data, dict) and self.target in data
         return None if weights is not None or plain else observations_of(data, self.target, self.classes)
