@@ -345,6 +345,41 @@ class Draws(Protocol):
 
 
 @runtime_checkable
+class HasClasses(Protocol):
+    """A model of y given its class, `classes` of them, None: it has none. `Fit.sample(label=…)`, reports and
+    `generative.class_probabilities` ask.
+
+    Examples
+    --------
+    >>> class Digits(torch.nn.Module):
+    ...     classes = 10
+    >>> isinstance(Digits(), HasClasses)
+    True
+    """
+
+    @property
+    def classes(self) -> int | None: ...
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """A model whose draws can be led further towards a class than p(y | class) does. `Fit.sample(guidance=…)`
+    asks.
+
+    Examples
+    --------
+    >>> class Denoises(torch.nn.Module):
+    ...     def guided(self, label, guidance):
+    ...         return lambda z, log_snr: (z, z)
+    >>> isinstance(Denoises(), Guides)
+    True
+    """
+
+    @property
+    def guided(self) -> Callable[..., Any]: ...
+
+
+@runtime_checkable
 class Samples(Protocol):
     """A model that draws a response for each row of a batch. `Fit.sample`, the parametric bootstrap and
     language models' generations ask.
@@ -1076,6 +1111,11 @@ def draws_of(model: object) -> int | None:
 def averaging_of(model: object) -> str:
     """ "EMA" where a network's θ is an average over the steps of its training, else "raw"."""
     return "EMA" if isinstance(model, HasWeights) and model.weights == "EMA" else "raw"
+
+
+def classes_of(model: object) -> int | None:
+    """C, of a model of y given its class; None: it has no classes."""
+    return model.classes if isinstance(model, HasClasses) else None
 
 
 def rows_kept(source: object) -> Any:

@@ -24,7 +24,7 @@ from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimme
 from .likelihood.priors import Prior
 from .models.base import names_of
 from .printable import encodable, printable
-from .protocols import Draws, Tightened, tokenizer_of
+from .protocols import Draws, Guides, Tightened, classes_of, tokenizer_of
 from .solvers import choose, optimise
 from .solvers.certificate import Certificate
 from .types import Chart, Data, ModelLike, Named, Plain, SolverLike
@@ -533,25 +533,53 @@ class Fit:
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
 
-    def sample(self, n: int | None = None, data: Data = None, *, seed: int = 0) -> np.ndarray:
+    def sample(
+        self,
+        n: int | None = None,
+        data: Data = None,
+        *,
+        seed: int = 0,
+        label: Plain = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
         """Draws of y from the fitted model: n for each row of data (None: one each), shape (rows,) or (n,
         rows), NaN as in `predict`.
 
         Of a model without predictors that draws whole observations (images), n of them (None: one), (n, …).
+
+        Parameters
+        ----------
+        label
+            of such a model with classes: the class of all draws, or of each, (n,)
+        guidance
+            of a diffusion with classes: how far its draws are led towards the class (1: not at all;
+            `Diffusion.guided`)
         """
         from .evaluation import new_data, predict
 
-        if isinstance(self.model, Draws):
+        model = self.model
+        wanted = {"label": label, "guidance": guidance}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        able = {"label": classes_of(model) is not None, "guidance": isinstance(model, Guides)}
+        for name in given:
+            if not able[name] or not isinstance(model, Draws):
+                raise BadArgument(
+                    f"sample({name}={given[name]!r}): a {type(model).__name__} "
+                    + (
+                        "has no classes."
+                        if name == "label"
+                        else "cannot be guided: that is for a diffusion with classes."
+                    )
+                )
+        if isinstance(model, Draws):
             if data is not None:
                 raise BadArgument(
-                    f"{type(self.model).__name__} draws whole observations, and takes no data: sample(n)."
+                    f"{type(model).__name__} draws whole observations, and takes no data: sample(n)."
                 )
+            draw: Callable[..., Tensor] = model.draw
             with torch.no_grad():
-                return (
-                    self.model.draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed))
-                    .cpu()
-                    .numpy()
-                )
+                found = draw(1 if n is None else n, generator=torch.Generator().manual_seed(seed), **given)
+                return found.cpu().numpy()
         rows, alignment = new_data.aligned(self.model, self.source, data)
         drawn = predict.sample(self.model, rows, n, seed=seed)
         return alignment(drawn) if n is None else np.moveaxis(alignment(np.moveaxis(drawn, 1, 0)), 0, 1)

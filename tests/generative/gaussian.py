@@ -53,3 +53,38 @@ class Independent(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
         return self.log_p.expand(len(z), -1, -1)
+
+
+class Classes(nn.Module):
+    """y | c ~ N(m_c, S), c with probability p_c. Of a label below C the best ε̂ is σ V⁻¹ (z − αm_c), V = α²S
+    + σ²I; of the label C, no class, it is the mixture's, Σ_c p(c | z) ε̂_c."""
+
+    def __init__(self, means: Tensor, factor: Tensor, prior: Tensor):
+        super().__init__()
+        self.register_buffer("means", means)
+        self.register_buffer("S", factor @ factor.T)
+        self.register_buffer("prior", prior)
+        self.classes, self.dimensions = means.shape
+
+    def forward(self, z: Tensor, log_snr: Tensor, label: Tensor) -> Tensor:
+        a2, s2 = torch.sigmoid(log_snr)[:, None, None], torch.sigmoid(-log_snr)[:, None, None]
+        V = a2 * self.S + s2 * torch.eye(self.dimensions, dtype=z.dtype)
+        apart = z[:, None] - a2.sqrt() * self.means  # (n, C, d)
+        each = torch.linalg.solve(V, apart.mT).mT
+        posterior = torch.softmax(self.prior.log() - 0.5 * (apart * each).sum(-1), 1)
+        own = torch.cat(
+            [torch.eye(self.classes, dtype=z.dtype), torch.zeros(1, self.classes, dtype=z.dtype)]
+        )[label]
+        weight = torch.where((label < self.classes)[:, None], own, posterior)
+        return s2[:, 0].sqrt() * (weight[..., None] * each).sum(1)
+
+    def at(self, label: int, alpha: float = 1.0, extra: float = 0.0) -> torch.distributions.Distribution:
+        """N(αm_c, α²S + extra I)."""
+        V = alpha**2 * self.S + extra * torch.eye(self.dimensions, dtype=torch.float64)
+        return torch.distributions.MultivariateNormal(alpha * self.means[label], V)
+
+    def mixture(self, alpha: float = 1.0, extra: float = 0.0) -> torch.distributions.Distribution:
+        """Σ_c p_c N(αm_c, α²S + extra I)."""
+        V = alpha**2 * self.S + extra * torch.eye(self.dimensions, dtype=torch.float64)
+        each = torch.distributions.MultivariateNormal(alpha * self.means, V.expand(self.classes, -1, -1))
+        return torch.distributions.MixtureSameFamily(torch.distributions.Categorical(self.prior), each)

@@ -94,13 +94,13 @@ class Score(Common):
     fit: Positional[SavedFit]
     """A fit that fit --save wrote, the folder of a run, or a folder with a language model of transformers."""
     data: Positional[Data]
-    """Rows with the response and the predictors; of a run what it was fitted to: text, images, rows; of a language model texts."""
+    """A table with the response and the predictors; for a run such data as it was fitted to; for a language model texts."""
     context: Annotated[
         int | None, arg(metavar="TOKENS", help_behavior_hint="(default: 1024, or what the model reads)")
     ] = None
     """Tokens of a window, of a language model of transformers."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Labels of the images, for the run of a classifier."""
+    """Classes of the images, for the run of a classifier or of a model of images with classes."""
     against: Annotated[Path | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
     """Reference rows, not used in the fit, known to be good: tells which rows of DATA are improbable beside them."""
     level: float = 0.1
@@ -120,7 +120,7 @@ class Compare(Common):
     ]
     """Two or more fits that fit --save wrote, folders of runs, or language models of transformers; two folders with lm-eval's samples."""
     data: Annotated[Path | None, arg(metavar="DATA", help_behavior_hint="")] = None
-    """What they are scored on, best held out: rows; of runs text, images, rows. lm-eval's samples have their own."""
+    """What they are scored on, best held out: a table, text or images. lm-eval's samples have their own."""
     by: Annotated[str | None, arg(metavar="FIELD", help_behavior_hint="")] = None
     """A field of lm-eval's questions whose values are clusters, such as a passage that several ask about."""
     level: float = 0.95
@@ -128,7 +128,7 @@ class Compare(Common):
     context: Annotated[int | None, arg(metavar="TOKENS", help_behavior_hint="")] = None
     """Tokens of a window, of a language model of transformers."""
     labels: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Labels of the images, for runs of classifiers."""
+    """Classes of the images, for runs of classifiers and of models of images with classes."""
     samples: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """Draws an observation, where a score is a bound made of them."""
     device: Device = "auto"
@@ -179,12 +179,16 @@ class Sample(Common):
     """Tokens that a language model draws."""
     temperature: float = 1.0
     """Temperature of the draws: 1 draws from the model's distribution, 0 takes the most probable token."""
+    label: Annotated[int | None, arg(metavar="CLASS", help_behavior_hint="(default: each in turn)")] = None
+    """The class of the images, of a model that was fitted with --labels."""
+    guidance: Annotated[float | None, arg(metavar="WEIGHT", help_behavior_hint="")] = None
+    """How far the draws of such a diffusion are led towards the class; 1: not at all."""
     device: Device = "auto"
     """Where the model of a run is computed."""
     seed: int = 0
     """Seed of the draws: the same seed gives the same draws."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="")] = None
-    """A new .csv or .parquet, a column a draw; without it CSV on stdout. Of images a .png or .npy, of text a .txt."""
+    """A new .csv or .parquet, a column a draw; without it CSV on stdout. Images need a .png or .npy; text may have a .txt."""
 
 
 @dataclass(frozen=True, kw_only=True)

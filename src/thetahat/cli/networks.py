@@ -123,16 +123,64 @@ class OfImages(Trained):
             raise BadArgument("--stream reads the pictures as they are: leave --flip and --shift out.")
         return Augmented(source, changes, inputs=inputs) if changes else source
 
+
+@dataclass(frozen=True, kw_only=True)
+class Generates(OfImages):
+    """A model of images, or with --labels of images given their class."""
+
+    labels: Annotated[str | None, arg(metavar="FILE|folders", help_behavior_hint="")] = None
+    """The class of each image, 0, 1, …, an IDX or .npy file; or the word folders: the folders in IMAGES are the classes."""
+
     def read(self) -> tuple[Sizes, Any]:
-        found = self.other(self.images, {})
-        return {"shape": list(found.shape), "levels": found.levels}, self._augmented(found, found.shape, "y")
+        found = self._labelled(self.images, self.labels, {})
+        sizes = {"shape": list(found.shape), "levels": self._levels(found)}
+        if self.labels is not None:
+            sizes["classes"] = len(found.class_names) if found.class_names else found.classes
+            if found.class_names:
+                sizes["names"] = found.class_names
+        return sizes, self._augmented(self._seen(found), found.shape, "y")
 
     def other(self, path: Path, sizes: Sizes) -> Any:
-        return self._images(path, sizes)
+        if sizes.get("classes") and not path.is_dir():
+            raise BadArgument(
+                "the model is of images given their class: give --labels too, the class of each image."
+            )
+        return self.labelled(path, "folders" if sizes.get("classes") else None, sizes)
+
+    def labelled(self, images: Path, labels: Any, sizes: Sizes) -> Any:
+        """The source of other images and their classes."""
+        return self._seen(self._labelled(images, labels, sizes))
+
+    def _labelled(self, images: Path, labels: Any, sizes: Sizes) -> Any:
+        if labels is not None and str(labels) != "folders":
+            if self.stream:
+                raise BadArgument("--stream takes the classes from the folders' names: --labels folders.")
+            labels = _labels(Path(labels))
+            if labels.ndim != 1:
+                raise BadArgument("--labels: the class of each image, (n,).")
+        found = self._images(images, self._kept(sizes), None if labels is None else labels)
+        if "names" in sizes and found.class_names not in ([], sizes["names"]):
+            raise DataError(
+                f"{images} holds the folders {', '.join(found.class_names)}, and the model knows the classes "
+                f"{', '.join(sizes['names'])}."
+            )
+        return found
+
+    def _kept(self, sizes: Sizes) -> Sizes:
+        """Sizes that the files are read with."""
+        return sizes
+
+    def _levels(self, found: Any) -> int:
+        """Of what the model sees."""
+        return int(found.levels)
+
+    def _seen(self, found: Any) -> Any:
+        """What the model sees of the images."""
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAE(OfImages):
+class VAE(Generates):
     name: ClassVar[str] = "vae"
     binarise: Annotated[bool, arg(help_behavior_hint="")] = False
     """Black and white pixels, drawn anew each epoch with their grey level as probability."""
@@ -145,24 +193,38 @@ class VAE(OfImages):
     steps: int = 5000
     learning_rate: float = 2e-3
 
-    def other(self, path: Path, sizes: Sizes) -> Any:
-        if self.binarise and (self.stream or self.flip):
+    def _kept(self, sizes: Sizes) -> Sizes:
+        return {**sizes, "levels": self.levels} if self.binarise else sizes
+
+    def _levels(self, found: Any) -> int:
+        return 2 if self.binarise else int(found.levels)
+
+    def _seen(self, found: Any) -> Any:
+        if not self.binarise:
+            return found
+        if self.stream or self.flip:
             raise BadArgument(
                 "--binarise draws the pixels of images in memory: leave --stream and --flip out."
             )
-        if not self.binarise:
-            return self._images(path, sizes)
-        return self._images(path, {**sizes, "levels": self.levels}).binarised(self.seed)
+        return found.binarised(self.seed)
 
     def model(self, sizes: Sizes) -> Any:
         from ..generative.vae import VAE
 
         shape, levels = sizes["shape"], sizes["levels"]
-        return VAE.images(shape, levels, latent=self.latent, width=self.width, K=self.K, seed=self.seed)
+        return VAE.images(
+            shape,
+            levels,
+            latent=self.latent,
+            width=self.width,
+            K=self.K,
+            seed=self.seed,
+            classes=sizes.get("classes"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diffusion(OfImages):
+class Diffusion(Generates):
     name: ClassVar[str] = "diffusion"
     channels: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: by the size of the images)")] = ()
     """Channels of the U-net at each resolution, each half of the one before."""
@@ -179,8 +241,9 @@ class Diffusion(OfImages):
         # a logit for each level of each pixel, as long as there are few; else v, one number a pixel
         few = levels <= FEW_LEVELS
         channels = self.channels or ((24, 48) if max(shape[-2:]) < 24 else (32, 64, 64))
-        network = UNet(shape, levels if few else 1, channels=channels, seed=self.seed)
-        return generative.Diffusion(network, levels=levels, predict="levels" if few else "v")
+        classes = sizes.get("classes")
+        network = UNet(shape, levels if few else 1, channels=channels, seed=self.seed, classes=classes)
+        return generative.Diffusion(network, levels=levels, predict="levels" if few else "v", classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)

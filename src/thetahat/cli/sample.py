@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, ThetahatError
+from ..protocols import classes_of
 from ..types import Data, Settings
 from .arguments import Play, Sample
 from .policies import LONGEST_EVALUATION
@@ -61,6 +62,10 @@ def _drawn(command: Sample, screen: Screen) -> int:
         raise BadArgument(f"{command.fit} is the run of a {system.name}, {system.draws_nothing}.")
     found_language = system.language(fit.model, sizes)
     if found_language is not None:
+        if command.label is not None or command.guidance is not None:
+            raise BadArgument(
+                "--label and --guidance apply to models of images with classes. Leave them out."
+            )
         model, tokenizer, context = found_language
         may_write(command.out, [command.fit], (".txt",), new=True)
         if not command.prompt:
@@ -94,8 +99,12 @@ def _drawn(command: Sample, screen: Screen) -> int:
         (".csv", ".parquet") if system.name == "flow" else (".png", ".npy"),
         new=True,
     )
+    wanted: Settings = {"label": command.label, "guidance": command.guidance}
+    classes = classes_of(fit.model)
+    if classes is not None and command.label is None:
+        wanted["label"] = torch.arange(command.draws) % classes
     with screen.busy("drawing"):
-        drawn = fit.sample(command.draws, seed=command.seed)
+        drawn = fit.sample(command.draws, seed=command.seed, **wanted)
     if system.name == "flow":
         import pandas as pd
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import BadArgument
 from ..types import Plain
 from .arguments import Compare, Score
-from .networks import Classifier
+from .networks import Classifier, Generates
 from .pretrained import is_pretrained_folder
 from .screen import Screen, plain_table
 from .systems import again, of_runs
@@ -27,7 +27,7 @@ def score(command: Score, screen: Screen) -> int:
                 )
         elif command.fit.is_dir():
             system, sizes, fit = again(command.fit, device=command.device)
-            if command.labels is not None and not isinstance(system, Classifier):
+            if command.labels is not None and not isinstance(system, (Classifier, Generates)):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
                 raise BadArgument(
@@ -96,7 +96,7 @@ def _scored(command: Compare, path: Path, data: Path) -> Any:
     system, sizes, fit = again(path, device=command.device)
     if command.labels is None:
         asked = system.other(data, sizes)
-    elif isinstance(system, Classifier):
+    elif isinstance(system, (Classifier, Generates)):
         asked = system.labelled(data, command.labels, sizes)
     else:
         raise BadArgument(f"--labels: {path} is the run of a {system.name}, which has none.")

@@ -6,6 +6,7 @@
     fully_visible       log p(x) = Σ_d log p(x_d | x_<d)                                MADE, PixelCNN, PixelTransformer
     schedule, diffusion, samplers, probability_flow, noise_weights
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
+    labels, classify    p(y | class), and p(class | y) by Bayes' rule
     images, augmented, noised                                                           where the data come from
     convnet, decoder, denoiser, masked, pixel_cnn, pixels, unet                                    their networks
 
@@ -15,6 +16,7 @@ Read in this order. Built on the spine alone.
 from ..made import record
 from .augmented import Augmented, Erasures, Flips, Shifts
 from .bound import Bound
+from .classify import class_probabilities
 from .convnet import ConvNet
 from .decoder import LogisticDecoder
 from .denoiser import Denoiser
@@ -24,6 +26,7 @@ from .flow import Flow
 from .fully_visible import FullyVisible
 from .image_files import ImageFolder
 from .images import Binarised, Images
+from .labels import Labelled
 from .masked import MaskedMLP
 from .noise_weights import MinSNR, Simple
 from .noised import Noised
@@ -40,6 +43,7 @@ record(
     Denoiser,
     Diffusion,
     FullyVisible,
+    Labelled,
     LogisticDecoder,
     MaskedMLP,
     PixelCNN,
@@ -67,6 +71,7 @@ __all__ = [
     "FullyVisible",
     "ImageFolder",
     "Images",
+    "Labelled",
     "Linear",
     "LogisticDecoder",
     "MaskedMLP",
@@ -79,5 +84,6 @@ __all__ = [
     "Shifts",
     "Simple",
     "UNet",
+    "class_probabilities",
     "sample",
 ]

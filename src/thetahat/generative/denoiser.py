@@ -2,7 +2,8 @@
 
     h_0 = W z,      h_{j+1} = h_j + B_j a(A_j (n(h_j) ∘ (1 + s_j) + b_j)),      (s_j, b_j) = C_j e(λ),      f(z, λ) = D n(h_m)
 
-e(λ) are sines and cosines of the log signal-to-noise ratio behind two affine maps. D starts at 0.
+e(λ) are sines and cosines of the log signal-to-noise ratio behind two affine maps; of C classes e(λ, c) has a
+learnt vector of each besides, and one of "no class". D starts at 0.
 
 References
 ----------
@@ -19,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadArgument
+from .labels import check_classes
 
 
 class Denoiser(nn.Module):
-    """(z (n, d), λ (n,)) → (n, outputs): a residual perceptron whose every block is told the noise.
+    """(z (n, d), λ (n,)) → (n, outputs): a residual perceptron whose every block is told the noise. With
+    classes, (z, λ, label (n,)) → (n, outputs).
 
     Parameters
     ----------
@@ -38,6 +41,18 @@ class Denoiser(nn.Module):
         within the blocks, while training
     seed
         of the weights; torch's global randomness is never touched
+    classes
+        C: the network is also given labels 0 … C, of which C means "no class"; None: it takes none
+
+    Raises
+    ------
+    BadArgument
+        a size below 1; labels are missing, or given to a network without classes
+
+    References
+    ----------
+    Dhariwal and Nichol (2021), Diffusion models beat GANs on image synthesis, §3.1 (the vector of a class is
+    added to that of the noise level).
 
     Examples
     --------
@@ -55,6 +70,7 @@ class Denoiser(nn.Module):
         dropout: float = 0.0,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        classes: int | None = None,
     ):
         super().__init__()
         outputs = dimensions if outputs is None else outputs
@@ -63,15 +79,16 @@ class Denoiser(nn.Module):
                 f"Denoiser({dimensions}, {outputs}, width={width}, blocks={blocks}, dropout={dropout}): 1 or "
                 "more of each, dropout in [0, 1)."
             )
-        self.dimensions, self.dropout = dimensions, dropout
+        check_classes(classes)
+        self.dimensions, self.dropout, self.classes = dimensions, dropout, classes
         g = torch.Generator().manual_seed(seed)
-        self.level = _Level(64, width, g, dtype)
+        self.level = _Level(64, width, g, dtype, classes)
         self.into = _linear(dimensions, width, g, dtype)
         self.blocks = nn.ModuleList(_Block(width, dropout, g, dtype) for _ in range(blocks))
         self.out = _linear(width, outputs, g, dtype, zero=True)
 
-    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
-        e = self.level(log_snr)
+    def forward(self, z: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
+        e = self.level(log_snr, label)
         h = self.into(z)
         for block in self.blocks:
             h = block(h, e)
@@ -80,20 +97,31 @@ class Denoiser(nn.Module):
 
 
 class _Level(nn.Module):
-    """e(λ): sines and cosines of λ at frequencies from 1/16 to 4, then two affine maps."""
+    """e(λ): sines and cosines of λ at frequencies from 1/16 to 4, then two affine maps; before the last
+    activation the vector of the label is added, 0 … C − 1 a class, C none."""
 
     frequencies: Tensor
 
-    def __init__(self, features: int, width: int, g: torch.Generator, dtype: torch.dtype):
+    def __init__(
+        self, features: int, width: int, g: torch.Generator, dtype: torch.dtype, classes: int | None = None
+    ):
         super().__init__()
         self.register_buffer(
             "frequencies", torch.logspace(-4, 2, features // 2, base=2.0, dtype=dtype), persistent=False
         )
         self.one, self.two = _linear(features, width, g, dtype), _linear(width, width, g, dtype)
+        self.label = None if classes is None else _embedding(classes + 1, width, g, dtype)
 
-    def forward(self, log_snr: Tensor) -> Tensor:
+    def forward(self, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         angle = log_snr[:, None] * self.frequencies
-        return F.silu(self.two(F.silu(self.one(torch.cat([angle.sin(), angle.cos()], 1)))))
+        e = self.two(F.silu(self.one(torch.cat([angle.sin(), angle.cos()], 1))))
+        if (self.label is None) != (label is None):
+            raise BadArgument(
+                "the network was made without classes, and is given labels. Make it with classes=C."
+                if self.label is None
+                else "the network was made with classes, and is given no labels. Make the Diffusion with the same classes."
+            )
+        return F.silu(e if self.label is None else e + self.label(label))
 
 
 class _Block(nn.Module):
@@ -108,6 +136,15 @@ class _Block(nn.Module):
         a = F.silu(self.one(_norm(h) * (1 + s) + b))
         out: Tensor = h + self.two(F.dropout(a, self.dropout, self.training))
         return out
+
+
+def _embedding(many: int, width: int, g: torch.Generator, dtype: torch.dtype) -> nn.Embedding:
+    """So many standard normal vectors, as torch draws them."""
+    found = torch.nn.utils.skip_init(nn.Embedding, many, width, dtype=dtype)
+    with torch.no_grad():
+        found.weight.normal_(generator=g)
+    out: nn.Embedding = found
+    return out
 
 
 def _norm(h: Tensor) -> Tensor:

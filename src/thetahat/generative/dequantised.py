@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..data import maps as _maps
 from ..data.batch import Batch
-from ..data.devices import widest
+from ..data.devices import CPU, widest
 from ..data.maps import Logit, Map
 from ..errors import BadArgument, ModelError, OutOfSupport
-from ..protocols import Draws, kind_of, measure_of
+from ..protocols import Checks, Draws, classes_of, kind_of, measure_of
 from .bound import Bound, log_mean_exp
+from .labels import Label, asked
 
 # how near a draw comes to the ends of its cell, where a logit is infinite: less of the cell than a float32
 # resolves
@@ -140,34 +141,51 @@ class Dequantised(Bound):
 
     # ---- draws ---------------------------------------------------------------------------------------------
 
-    def _density_draws(self, n: int, generator: torch.Generator | None) -> Tensor:
-        own = self.density.draw if isinstance(self.density, Draws) else None
+    def check(self, batch: Batch) -> None:
+        """Refuse labels that are no classes of the density, before a compiled log p is called."""
+        if isinstance(self.density, Checks):
+            self.density.check(batch)
+
+    @property
+    def classes(self) -> int | None:
+        """C of the density."""
+        return classes_of(self.density)
+
+    def _density_draws(self, n: int, label: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        own: Callable[..., Tensor] | None = self.density.draw if isinstance(self.density, Draws) else None
         if own is not None:
-            return own(n, generator=generator)
+            return own(n, generator=generator) if label is None else own(n, label=label, generator=generator)
         out: Tensor = self.density.sample(
             Batch({self.target: torch.zeros(n, dtype=torch.float64)}), generator=generator
         )
         return out
 
     @torch.no_grad()
-    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, n: int, *, label: Label | None = None, generator: torch.Generator | None = None) -> Tensor:
         """n observations of whole numbers, (n, d): the density's draws, rounded down; those outside the
-        levels are drawn again."""
+        levels are drawn again. `label`: of a density with classes, as its own `draw` takes it."""
+        given = asked(label, n, self.classes, self, CPU)
         parts: list[Tensor] = []
+        places: list[Tensor] = []  # of the parts among the n, of which those that are left are drawn again
+        left = torch.arange(n)
         for _ in range(ROUNDS):
-            wanted = n - sum(map(len, parts))
-            if wanted == 0:
+            if len(left) == 0:
                 break
-            t = self._density_draws(wanted, generator).to("cpu", torch.float64)
+            classes = None if given is None else given[left]
+            t = self._density_draws(len(left), classes, generator).to("cpu", torch.float64)
             y = torch.floor(_maps.inverse(self.maps, t)[0])
+            inside = torch.ones(len(y), dtype=torch.bool)
             if self.levels is not None:
-                outside = (y < 0) | (y > self.levels - 1)
-                y = y[~outside.reshape(len(y), -1).any(-1)]
-            parts.append(y)
+                inside = ~((y < 0) | (y > self.levels - 1)).reshape(len(y), -1).any(-1)
+            parts.append(y[inside])
+            places.append(left[inside])
+            left = left[~inside]
         drawn = torch.cat(parts) if parts else torch.zeros(0)
         if len(drawn) < n:
             raise ModelError(
                 f"of {ROUNDS} rounds of draws {len(drawn)} of {n} lie within 0 … {(self.levels or 1) - 1}: "
                 "fit longer."
             )
+        if given is not None:  # each in the place of its label
+            drawn = drawn[torch.argsort(torch.cat(places))]
         return drawn if self.levels is None else drawn.to(torch.uint8 if self.levels <= 256 else torch.int64)

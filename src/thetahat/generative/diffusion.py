@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,14 @@ from ..errors import BadArgument, ModelError
 from ..protocols import dimensions_of
 from ..types import ModelLike
 from .bound import Bound
+from .labels import Label, check_classes, check_guidance, check_network, labels
 from .samplers import sample
 from .schedule import SCHEDULES, Cosine, Linear, Schedule
 
+Denoised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z (n, d), λ (n,)) → (x̂, ε̂), (n, d) each
+
 PREDICTIONS = ("epsilon", "v", "levels")
+DROP = 0.1  # of labels in training, where nothing else is said: Ho and Salimans (2022), §4
 HELD = 2**25  # numbers of a (rows, d, levels) tensor that are held at once
 
 
@@ -55,10 +60,20 @@ class Diffusion(Bound):
     A batch that holds "t" (`th.generative.Noised`, so that a weighting can see the time of a term) is scored
     at its times, unless draws are asked of a generator.
 
+    With classes, the same of y given the batch's "label" c, (n,), 0 … C − 1, and the network is also called
+    with the label. In training each label is replaced by C, "no class", with probability `drop_label`, so
+    that
+
+        (1 − drop_label) Σ log p(y_i | c_i) + drop_label Σ log p(y_i)
+
+    is what a fit maximises in expectation, each by its bound: one network learns p(y | c) and p(y), which
+    guidance draws from. A label is dropped in training mode alone, where a gradient is taken and no generator
+    is given: a score has the labels as they are.
+
     Parameters
     ----------
     network
-        (z (n, d), λ (n,)) → what is predicted
+        (z (n, d), λ (n,)) → what is predicted; with classes (z, λ, label (n,) int64, 0 … C)
     levels
         L, of whole numbers; None: a density of real vectors
     predict
@@ -74,16 +89,23 @@ class Diffusion(Bound):
         of real vectors, numbers or (d,)
     dimensions
         d, for draws; None: the network's own `dimensions`
+    classes
+        C: the model is of y given its class; None: of y alone
+    drop_label
+        the probability with which a label is replaced in training; None: 0.1 with classes. 0: the network
+        never learns p(y), and cannot be guided
 
     Raises
     ------
     BadArgument, ModelError
+    UnknownColumn, UnknownLevel, WrongType
+        labels are missing, or not 0 … C − 1
 
     References
     ----------
     Kingma et al. (2021), eq. 17 and §3; Salimans and Ho (2022), Progressive distillation for fast sampling
     (v); Gulrajani and Hashimoto (2023), Likelihood-based diffusion language models (the output prior behind
-    "levels").
+    "levels"); Ho and Salimans (2022), Classifier-free diffusion guidance (labels that are dropped).
 
     Examples
     --------
@@ -106,6 +128,8 @@ class Diffusion(Bound):
         shift: float | Tensor = 0.0,
         scale: float | Tensor = 1.0,
         dimensions: int | None = None,
+        classes: int | None = None,
+        drop_label: float | None = None,
     ):
         super().__init__()
         if predict not in PREDICTIONS or (predict == "levels" and levels is None):
@@ -125,6 +149,14 @@ class Diffusion(Bound):
             raise BadArgument(
                 f"Diffusion(network): received {type(network).__name__}, not a torch.nn.Module."
             )
+        check_classes(classes)
+        check_network(network, classes, "Diffusion", "z", "log_snr", "label")
+        if drop_label is not None and (classes is None or not 0 <= drop_label < 1):
+            raise BadArgument(
+                f"drop_label={drop_label}, classes={classes}. Accepted: a probability below 1, of a model with classes."
+            )
+        self.classes = classes
+        self.drop_label = (0.0 if classes is None else DROP) if drop_label is None else float(drop_label)
         self.network, self.levels, self.predict, self.K = network, levels, predict, K
         if schedule is None:
             schedule = Linear() if levels is None else Cosine(shift=math.log(levels - 1))
@@ -162,10 +194,16 @@ class Diffusion(Bound):
         """x(l), (L,)."""
         return self.encode(torch.arange(self.levels or 0, device=self.scale.device))
 
-    def denoised(self, z: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """(x̂, ε̂), (n, d) each, which satisfy z = α x̂ + σ ε̂; λ (n,)."""
+    def denoised(self, z: Tensor, log_snr: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(x̂, ε̂), (n, d) each, which satisfy z = α x̂ + σ ε̂; λ (n,).
+
+        Parameters
+        ----------
+        label
+            (n,) of a model with classes, 0 … C − 1; None: no class
+        """
         alpha, sigma = signal(log_snr[:, None]), noise(log_snr[:, None])
-        out = self._out(z, log_snr)
+        out = self._out(z, log_snr, label)
         if self.predict == "epsilon":
             return (z - sigma * out) / alpha, out
         if self.predict == "v":
@@ -173,8 +211,50 @@ class Diffusion(Bound):
         x = self._mean_level(out, z / alpha, log_snr)
         return x, (z - alpha * x) / sigma
 
-    def _out(self, z: Tensor, log_snr: Tensor) -> Tensor:
-        out = self.network(z, log_snr)
+    def guided(self, label: Tensor | None, guidance: float = 1.0) -> Denoised:
+        """(z, λ) → (x̃, ε̃), led towards a class: what a sampler follows in the place of `denoised`.
+
+            ε̃ = ε̂(z, ∅) + guidance · (ε̂(z, c) − ε̂(z, ∅)),      z = α x̃ + σ ε̃
+
+        guidance = 1 is the conditional model itself, and 0 that without a class; w of Ho and Salimans is
+        guidance − 1. With the best possible ε̂, −ε̃/σ is the gradient of log p(z)^(1 − guidance) p(z |
+        c)^guidance at each level of noise. These are not the marginals of one diffusion of any p(y), so that
+        what is drawn has no likelihood that is known: guidance is for draws alone.
+
+        Parameters
+        ----------
+        label
+            (n,), 0 … C − 1; None: no class
+        guidance
+            0 or more
+
+        Raises
+        ------
+        BadArgument
+            no label, or a network that has not learnt p(y) (drop_label=0), and guidance is not 1
+        """
+        check_guidance(guidance)
+        if guidance == 1:
+            return lambda z, log_snr: self.denoised(z, log_snr, label)
+        if label is None or self.drop_label == 0:
+            raise BadArgument(
+                f"guidance={guidance:g} leads from the model without a class to that of the label: it needs a label "
+                f"(received {'none' if label is None else 'one'}) and a model that learnt both, classes=C and "
+                f"drop_label above 0 (here classes={self.classes}, drop_label={self.drop_label:g})."
+            )
+
+        def denoised(z: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+            pairs = zip(self.denoised(z, log_snr, label), self.denoised(z, log_snr), strict=True)
+            x, epsilon = (without + guidance * (given - without) for given, without in pairs)
+            return x, epsilon
+
+        return denoised
+
+    def _out(self, z: Tensor, log_snr: Tensor, label: Tensor | None) -> Tensor:
+        if self.classes is None:
+            out = self.network(z, log_snr)
+        else:
+            out = self.network(z, log_snr, self._no_class(z) if label is None else label)
         n, d = z.shape
         shapes = ((n, d),) if self.predict != "levels" else ((n, d * (self.levels or 0)), (n, d, self.levels))
         if tuple(out.shape) not in shapes:
@@ -186,16 +266,24 @@ class Diffusion(Bound):
         found: Tensor = out
         return found
 
+    def _no_class(self, z: Tensor) -> Tensor:
+        if self.drop_label == 0:
+            raise BadArgument(
+                "the network never learnt p(y) without a class: drop_label=0. Give a label, or fit with "
+                f"drop_label={DROP}."
+            )
+        return torch.full((len(z),), self.classes or 0, dtype=torch.int64, device=z.device)
+
     def _mean_level(self, logits: Tensor, ratio: Tensor, log_snr: Tensor) -> Tensor:
         x = self.values()
         closeness = -0.5 * torch.exp(log_snr)[:, None, None] * (ratio[..., None] - x) ** 2
         return torch.softmax(logits.reshape(closeness.shape) + closeness, -1) @ x
 
-    def _error(self, x: Tensor, epsilon: Tensor, log_snr: Tensor) -> Tensor:
+    def _error(self, x: Tensor, epsilon: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         """‖ε − ε̂‖², (n,), by whichever of the three loses no digits."""
         alpha, sigma = signal(log_snr[:, None]), noise(log_snr[:, None])
         z = alpha * x + sigma * epsilon
-        out = self._out(z, log_snr)
+        out = self._out(z, log_snr, label)
         if self.predict == "epsilon":
             return (epsilon - out).square().sum(1)
         if self.predict == "v":
@@ -210,19 +298,29 @@ class Diffusion(Bound):
             raise ModelError(
                 f"y has the shape {tuple(y.shape)}. Accepted: (n, d), a vector or an image a row."
             )
-        x = self.encode(y)
+        x, label = self.encode(y), labels(batch, self.classes, self)
         total = x.new_zeros(len(x))
         for t in self._times(batch, x, generator):
             epsilon = _normal(x, generator)
-            part = self._decoded(y, x, epsilon) - 0.5 * self.schedule.fall(t) * self._error(
-                x, epsilon, self.schedule.log_snr(t)
-            )
-            total = total + part
+            error = self._error(x, epsilon, self.schedule.log_snr(t), self._dropped(label, generator))
+            total = total + self._decoded(y, x, epsilon) - 0.5 * self.schedule.fall(t) * error
         value = total / self.K - self._end(x)
         if self.levels is None:
             return value - torch.log(self.scale.to(x)).expand(x.shape[1]).sum()
         fits = ((y >= 0) & (y < self.levels) & (y == torch.floor(y))).all(1)
         return torch.where(fits, value, -math.inf)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse labels that are no classes, before a compiled log p is called."""
+        labels(batch, self.classes, self)
+
+    def _dropped(self, label: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """The labels of a step of training, some of them replaced by C; of a score as they are."""
+        training = self.training and torch.is_grad_enabled() and generator is None
+        if label is None or self.classes is None or self.drop_label == 0 or not training:
+            return label
+        out = torch.rand(len(label), dtype=torch.float32).to(label.device) < self.drop_label
+        return torch.where(out, self.classes, label)
 
     def _times(self, batch: Batch, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """t_k of each observation, (K, n), in [0, 1)."""
@@ -264,10 +362,19 @@ class Diffusion(Bound):
     # ---- draws ---------------------------------------------------------------------------------------------
 
     def draw(
-        self, n: int, *, steps: int = 100, method: str = "ancestral", generator: torch.Generator | None = None
+        self,
+        n: int,
+        *,
+        label: Label | None = None,
+        guidance: float = 1.0,
+        steps: int = 100,
+        method: str = "ancestral",
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """n observations, (n, d): see `samplers.sample`."""
-        return sample(self, n, steps=steps, method=method, generator=generator)
+        return sample(
+            self, n, label=label, guidance=guidance, steps=steps, method=method, generator=generator
+        )
 
 
 def signal(log_snr: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..errors import BadArgument, MissingExtra, ModelError
 from ..models.base import Model
 from ..networks.mlp import ACTIVATIONS
 from ..types import Data, Plain
+from .labels import LABEL, Label, asked, check_classes, labels, observations_of, one_hot
 
 
 class Flow(Model):
@@ -27,6 +28,8 @@ class Flow(Model):
     give them standardised data (`th.data.Transformed(rows, "standardise")`), and the score is still one of
     the rows themselves.
 
+    With classes, p(y | label) is conditional on the batch's "label", one-hot. It is exact, as p(y) is.
+
     Parameters
     ----------
     flow
@@ -37,11 +40,16 @@ class Flow(Model):
         alone
     target
         the tensor that is scored, (n, d)
+    classes
+        C, of the batch's "label", (n,), 0 … C − 1: the flow is called with its one-hot code, (n, C), behind
+        the inputs, if there are any (`zuko.flows.NSF(features=d, context=C)`); None: there is no class
 
     Raises
     ------
     ModelError
         y has another number of components than the flow
+    UnknownColumn, UnknownLevel, WrongType, BadArgument
+        labels are missing, or not 0 … C − 1; a batch has labels, and the flow no classes
     MissingExtra
         zuko is not installed (extra "flows")
 
@@ -55,16 +63,32 @@ class Flow(Model):
     >>> model = Flow.affine(2, hidden=(8,), transforms=1)
     >>> tuple(model.log_prob(Batch({"y": torch.zeros(5, 2)})).shape), tuple(model.draw(3).shape)
     ((5,), (3, 2))
+    >>> digits = Flow.affine(2, classes=10, hidden=(8,))
+    >>> tuple(digits.draw(3, label=7).shape)
+    (3, 2)
     """
 
-    def __init__(self, flow: nn.Module, *, inputs: str | Sequence[str] | None = None, target: str = "y"):
+    def __init__(
+        self,
+        flow: nn.Module,
+        *,
+        inputs: str | Sequence[str] | None = None,
+        target: str = "y",
+        classes: int | None = None,
+    ):
         super().__init__()
+        check_classes(classes)
         if not isinstance(flow, nn.Module):
             raise BadArgument(
                 f"Flow(flow): flow is {type(flow).__name__}, not a flow of zuko (zuko.flows.NSF(features=3))."
             )
-        self.flow, self.target = flow, target
+        self.flow, self.target, self.classes = flow, target, classes
         self.inputs = inputs if inputs is None or isinstance(inputs, str) else tuple(inputs)
+        if classes is not None and LABEL in self._read:
+            raise BadArgument(
+                f"inputs={inputs!r}, target={target!r}, classes={classes}: the tensor {LABEL!r} is the class. "
+                "Accepted: other names."
+            )
 
     @classmethod
     def spline(
@@ -78,6 +102,7 @@ class Flow(Model):
         activation: str = "relu",
         seed: int = 0,
         inputs: str | Sequence[str] | None = None,
+        classes: int | None = None,
     ) -> Self:
         """An autoregressive flow of monotone rational-quadratic splines: bends within ±5, the identity
         beyond.
@@ -95,7 +120,7 @@ class Flow(Model):
             tables)
         seed
             of the weights
-        inputs
+        inputs, classes
             as of `Flow`
 
         References
@@ -107,15 +132,16 @@ class Flow(Model):
         >>> Flow.spline(2, bins=4).draw(3, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([3, 2])
         """
+        check_classes(classes)
         sizes = {
             "features": features,
-            "context": context,
+            "context": context + (classes or 0),
             "transforms": transforms,
             "hidden_features": hidden,
             "bins": bins,
         }
-        made = _made("NSF", seed, activation, **sizes)
-        return cls(made, inputs=_conditioned(inputs, context))
+        given = _conditioned(inputs, context)
+        return cls(_made("NSF", seed, activation, **sizes), inputs=given, classes=classes)
 
     @classmethod
     def affine(
@@ -128,12 +154,13 @@ class Flow(Model):
         activation: str = "relu",
         seed: int = 0,
         inputs: str | Sequence[str] | None = None,
+        classes: int | None = None,
     ) -> Self:
         """A masked autoregressive flow: each component is shifted and scaled by those before it.
 
         Parameters
         ----------
-        features, context, transforms, hidden, activation, seed, inputs
+        features, context, transforms, hidden, activation, seed, inputs, classes
             as of `spline`
 
         References
@@ -145,31 +172,48 @@ class Flow(Model):
         >>> Flow.affine(2, context=1, inputs="x").inputs
         'x'
         """
+        check_classes(classes)
         sizes = {
             "features": features,
-            "context": context,
+            "context": context + (classes or 0),
             "transforms": transforms,
             "hidden_features": hidden,
         }
-        made = _made("MAF", seed, activation, **sizes)
-        return cls(made, inputs=_conditioned(inputs, context))
+        given = _conditioned(inputs, context)
+        return cls(_made("MAF", seed, activation, **sizes), inputs=given, classes=classes)
 
     # ---- p -------------------------------------------------------------------------------------------------
 
     def distribution(self, batch: Batch | None = None) -> Any:
-        """What the flow gives: a torch distribution of y, of each row's x where it is conditioned."""
-        if self.inputs is None:
-            return self.flow()
+        """What the flow gives: a torch distribution of y, of each row's x and class where it is
+        conditioned."""
         if batch is None:
+            if self.inputs is None and self.classes is None:
+                return self.flow()
             raise BadArgument(
-                f"this flow is conditioned on {self.inputs!r}: it has no distribution without rows of it."
+                f"this flow is conditioned on {self.inputs or LABEL!r}: it has no distribution without rows of it."
             )
-        x = (
-            batch[self.inputs]
-            if isinstance(self.inputs, str)
-            else torch.stack([batch[name] for name in self.inputs], -1)
-        )
-        return self.flow(x.to(self._dtype))
+        label = labels(batch, self.classes, self, read=self._read)
+        given = [] if self.inputs is None else [self._inputs_of(batch).to(self._dtype)]
+        if label is not None and self.classes is not None:
+            given.append(one_hot(label, self.classes, self._dtype))
+        return self.flow(torch.cat(given, -1)) if given else self.flow()
+
+    def _inputs_of(self, batch: Batch) -> Tensor:
+        if isinstance(self.inputs, str):
+            one: Tensor = batch[self.inputs]
+            return one
+        return torch.stack([batch[name] for name in self.inputs or ()], -1)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse labels that are no classes, before a compiled log p is called."""
+        labels(batch, self.classes, self, read=self._read)
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        """The tensors that are read under their own names."""
+        own = (self.inputs,) if isinstance(self.inputs, str) else self.inputs or ()
+        return (self.target, *own)
 
     def log_prob(self, batch: Batch) -> Tensor:
         p, y = self.distribution(batch), batch[self.target].to(self._dtype)
@@ -189,18 +233,28 @@ class Flow(Model):
 
     # ---- draws ---------------------------------------------------------------------------------------------
 
-    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n observations, (n, d)."""
+    def draw(self, n: int, *, label: Label | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """n observations, (n, d).
+
+        Parameters
+        ----------
+        label
+            of a flow with classes: the class of all draws, or of each, (n,)
+        """
         if self.inputs is not None:
             raise BadArgument(
                 f"this flow is conditioned on {self.inputs!r}: model.sample(batch) draws a y for each row of "
                 "it."
             )
-        return self._drawn(None, (n,), generator)
+        given = asked(label, n, self.classes, self, device_of(self))
+        if given is None:
+            return self._drawn(None, (n,), generator)
+        return self._drawn(Batch({LABEL: given}), (), generator)
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row, (n, d)."""
-        return self._drawn(batch, (len(batch),) if self.inputs is None else (), generator)
+        plain = self.inputs is None and self.classes is None
+        return self._drawn(batch, (len(batch),) if plain else (), generator)
 
     @torch.no_grad()
     def _drawn(
@@ -213,16 +267,12 @@ class Flow(Model):
     # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """An array (n, d), or a table whose columns are the components of y; None where the flow is
-        conditioned and reads columns by name."""
-        from ..data.transformed import observations
-
+        """An array (n, d), or a table whose columns are the components of y, and the label of a flow with
+        classes; None where the flow is conditioned and reads columns by name."""
         plain = isinstance(data, dict) and self.target in data
-        return (
-            None
-            if self.inputs is not None or weights is not None or plain
-            else observations(data, self.target)
-        )
+        if self.inputs is not None or weights is not None or plain:
+            return None
+        return observations_of(data, self.target, self.classes)
 
 
 def _conditioned(inputs: str | Sequence[str] | None, context: int) -> str | Sequence[str] | None:

@@ -30,6 +30,7 @@ from ..data.devices import CPU, device_of, widest
 from ..errors import BadArgument, ModelError
 from ..models.base import Model
 from .diffusion import Diffusion
+from .labels import Label, asked, labels
 
 Field = Callable[
     [Tensor, Tensor, Tensor], Tensor
@@ -65,6 +66,9 @@ class ProbabilityFlow(Model):
     With the best possible ε̂ it is the density of what was observed, but for noise of variance e^{−λ_0}.
     Otherwise it is another model than the one whose bound was maximised, and may be above or below it.
 
+    Of a diffusion with classes it is p(y | label), of the batch's "label". There is none of a guided one: the
+    guided field is not the score of any density that is known, so that `guidance` is refused.
+
     Parameters
     ----------
     diffusion
@@ -74,11 +78,13 @@ class ProbabilityFlow(Model):
         (Hutchinson), the same along the whole path
     tolerance
         of a step, absolute and relative, in every coordinate and in the logarithm
+    guidance
+        None or 1, which are the diffusion as it is: all else is refused, and is for `Diffusion.draw` alone
 
     Raises
     ------
     BadArgument
-        a diffusion of levels, which has a mass and no density
+        a diffusion of levels, which has a mass and no density; guidance
 
     Examples
     --------
@@ -93,8 +99,21 @@ class ProbabilityFlow(Model):
     measure = "density"
     max_steps = 20_000
 
-    def __init__(self, diffusion: Diffusion, *, probes: int | None = None, tolerance: float = 1e-6):
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        *,
+        probes: int | None = None,
+        tolerance: float = 1e-6,
+        guidance: float | None = None,
+    ):
         super().__init__()
+        if guidance not in (None, 1):
+            raise BadArgument(
+                f"guidance={guidance!r}: the guided field is not the score of any density that is known, so that the "
+                "flow along it has no likelihood of the data. Guidance is for draws: "
+                "Diffusion.draw(n, label=…, guidance=…)."
+            )
         if not isinstance(diffusion, Diffusion) or diffusion.levels is not None:
             raise BadArgument(
                 "ProbabilityFlow takes a Diffusion of real vectors (levels=None): levels have a mass, and "
@@ -122,18 +141,36 @@ class ProbabilityFlow(Model):
         return self.probes
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        return self.solve(batch["y"], generator=generator).log_prob
+        label = labels(batch, self.classes, self)
+        return self.solve(batch["y"], label=label, generator=generator).log_prob
 
-    def solve(self, y: Tensor, *, generator: torch.Generator | None = None) -> Paths:
-        """log p of each row of y, (n, d), with what is known of its error."""
+    @property
+    def classes(self) -> int | None:
+        """C of the diffusion."""
+        return self.diffusion.classes
+
+    def solve(
+        self, y: Tensor, *, label: Label | None = None, generator: torch.Generator | None = None
+    ) -> Paths:
+        """log p of each row of y, (n, d), with what is known of its error.
+
+        Parameters
+        ----------
+        label
+            of a model with classes: the class of all rows, or of each, (n,). None: log p(y) without a class,
+            which a network that was fitted with drop_label above 0 has learnt
+        """
         x = self.diffusion.encode(y)
+        given = self._asked(label, len(x))
         n, d = x.shape
         first, last = self._ends()
         signs = None
         if self.probes is not None:
             signs = (torch.rand(n, self.probes, d, generator=generator, dtype=x.dtype) < 0.5).to(x) * 2 - 1
         state = torch.cat([math.cos(first) * x, x.new_zeros(n, self.probes or 1)], 1)
-        state, steps = integrate(self._field(d, signs), state, first, last, self.tolerance, self.max_steps)
+        state, steps = integrate(
+            self._field(d, signs, given), state, first, last, self.tolerance, self.max_steps
+        )
         end, traces = state[:, :d], state[:, d:]
         log_end = -0.5 * (end.square().sum(1) + d * math.log(2 * math.pi))
         units = d * math.log(math.cos(first)) - torch.log(self.diffusion.scale.to(x)).expand(d).sum()
@@ -142,19 +179,28 @@ class ProbabilityFlow(Model):
         )
         return Paths(log_end + traces.mean(1) + units, x.new_zeros(n) if signs is None else error, end, steps)
 
-    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n observations, (n, d): noise led back along the flow."""
+    def draw(self, n: int, *, label: Label | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """n observations, (n, d): noise led back along the flow; `label` as of `solve`."""
         d = self.diffusion.dimensions
         if d is None:
             raise BadArgument("Diffusion does not know the length of its vectors: give it dimensions=.")
         z = torch.randn(n, d, generator=generator, dtype=torch.float64).to(self.diffusion.scale.device)
         first, last = self._ends()
-        z, _ = integrate(lambda phi, z, _: self.slope(phi, z), z, last, first, self.tolerance, self.max_steps)
+        given = self._asked(label, n)
+
+        def field(phi: Tensor, z: Tensor, which: Tensor) -> Tensor:
+            return self.slope(phi, z, None if given is None else given[which])
+
+        z, _ = integrate(field, z, last, first, self.tolerance, self.max_steps)
         return self.diffusion.decode(z / math.cos(first))
 
-    def slope(self, phi: Tensor, z: Tensor) -> Tensor:
+    def _asked(self, label: Label | None, n: int) -> Tensor | None:
+        own = self.diffusion
+        return asked(label, n, own.classes, self, own.scale.device, marginal=own.drop_label > 0)
+
+    def slope(self, phi: Tensor, z: Tensor, label: Tensor | None = None) -> Tensor:
         """v̂, (m, d)."""
-        x, epsilon = self.diffusion.denoised(z, -2 * torch.log(torch.tan(phi)))
+        x, epsilon = self.diffusion.denoised(z, -2 * torch.log(torch.tan(phi)), label)
         return torch.cos(phi)[:, None] * epsilon - torch.sin(phi)[:, None] * x
 
     def _ends(self) -> tuple[float, float]:
@@ -162,13 +208,13 @@ class ProbabilityFlow(Model):
         schedule = self.diffusion.schedule
         return math.atan(math.exp(-float(schedule.high) / 2)), math.atan(math.exp(-float(schedule.low) / 2))
 
-    def _field(self, d: int, signs: Tensor | None) -> Field:
+    def _field(self, d: int, signs: Tensor | None, label: Tensor | None) -> Field:
         """The slope of (z, log-determinant): of each probe, or exactly."""
 
         def field(phi: Tensor, state: Tensor, which: Tensor) -> Tensor:
             with torch.enable_grad():
                 z = state[:, :d].detach().requires_grad_()
-                v = self.slope(phi, z)
+                v = self.slope(phi, z, None if label is None else label[which])
                 if signs is None:
                     rows = [
                         torch.autograd.grad(v[:, j].sum(), z, retain_graph=True)[0][:, j] for j in range(d)

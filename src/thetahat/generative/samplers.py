@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from .labels import Label, asked
 
 if TYPE_CHECKING:
-    from .diffusion import Diffusion
+    from .diffusion import Denoised, Diffusion
 
 METHODS = ("ancestral", "ddim", "heun")
 
@@ -36,6 +37,8 @@ def sample(
     model: Diffusion,
     n: int,
     *,
+    label: Label | None = None,
+    guidance: float = 1.0,
     steps: int = 100,
     method: str = "ancestral",
     generator: torch.Generator | None = None,
@@ -48,6 +51,13 @@ def sample(
         whose ε̂ leads back
     n
         draws
+    label
+        of a model with classes: the class of all draws, or of each, (n,). None: draws of y without a class,
+        which a network that was fitted with drop_label above 0 has learnt
+    guidance
+        1: draws of p(y | label), none. Above 1 ε̃ = ε̂(z, ∅) + guidance · (ε̂(z, label) − ε̂(z, ∅)) leads
+        further towards the class (`Diffusion.guided`); the network is asked twice. What is drawn then has no
+        likelihood
     steps
         from t = 1 to t = 0, evenly spaced in the model's t; the network is asked once a step, by "heun" twice
     method
@@ -59,7 +69,14 @@ def sample(
     Raises
     ------
     BadArgument
-        an unknown method; the model does not know its d
+        an unknown method; the model does not know its d; no label where one is needed, a label where there
+        are no classes, guidance without either
+    UnknownLevel, WrongType
+        a label that is not 0 … C − 1
+
+    References
+    ----------
+    Ho and Salimans (2022), Classifier-free diffusion guidance (eq. 6, with w = guidance − 1).
 
     Examples
     --------
@@ -74,8 +91,11 @@ def sample(
         raise BadArgument(f"n={n}, steps={steps}. Accepted: 1 or more.")
     if model.dimensions is None:
         raise BadArgument("Diffusion does not know the length of its vectors: give it dimensions=.")
-    z = torch.randn(n, model.dimensions, generator=generator, dtype=model.dtype).to(model.scale.device)
-    z = solve(model, z, steps=steps, method=method, generator=generator)
+    at = model.scale.device
+    given = asked(label, n, model.classes, model, at, marginal=model.drop_label > 0)
+    denoised = model.guided(given, guidance)
+    z = torch.randn(n, model.dimensions, generator=generator, dtype=model.dtype).to(at)
+    z = solve(model, z, steps=steps, method=method, generator=generator, denoised=denoised)
     high = model.schedule.high.to(z)
     ratio = z / torch.sigmoid(high).sqrt()
     if method != "ancestral":
@@ -92,20 +112,27 @@ def sample(
 
 @torch.no_grad()
 def solve(
-    model: Diffusion, z: Tensor, *, steps: int, method: str, generator: torch.Generator | None = None
+    model: Diffusion,
+    z: Tensor,
+    *,
+    steps: int,
+    method: str,
+    generator: torch.Generator | None = None,
+    denoised: Denoised | None = None,
 ) -> Tensor:
-    """z_0 of z_1, (n, d)."""
+    """z_0 of z_1, (n, d), along `denoised` (None: the model's own)."""
+    denoised = model.denoised if denoised is None else denoised
     grid = model.schedule.log_snr(torch.linspace(1, 0, steps + 1, dtype=z.dtype, device=z.device))
     for before, after in itertools.pairwise(grid):
-        z = _step(model, z, before, after, method, generator)
+        z = _step(denoised, z, before, after, method, generator)
     return z
 
 
 def _step(
-    model: Diffusion, z: Tensor, t: Tensor, s: Tensor, method: str, generator: torch.Generator | None
+    denoised: Denoised, z: Tensor, t: Tensor, s: Tensor, method: str, generator: torch.Generator | None
 ) -> Tensor:
     """z_s of z_t; t and s are log-SNRs, s the larger."""
-    x, epsilon = model.denoised(z, t.expand(len(z)))
+    x, epsilon = denoised(z, t.expand(len(z)))
     alpha, sigma = torch.sigmoid(s).sqrt(), torch.sigmoid(-s).sqrt()
     if method == "ancestral":
         c = -torch.expm1(t - s)
@@ -114,7 +141,7 @@ def _step(
     euler = alpha * x + sigma * epsilon
     if method == "ddim":
         return euler
-    again = model.denoised(euler, s.expand(len(z)))[1]
+    again = denoised(euler, s.expand(len(z)))[1]
     width = torch.exp(-s / 2) - torch.exp(-t / 2)  # of the step in σ̄, below 0
     return euler + alpha * width * (again - epsilon) / 2
 

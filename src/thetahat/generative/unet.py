@@ -3,7 +3,7 @@ there is.
 
     down: h_i → blocks → kept as k_i → halved        up: doubled, + k_i → blocks        block: h + K_2 ∗ a(n(K_1 ∗ a(n(h))) ∘ (1 + s) + b)
 
-(s, b) = C e(λ) of each block, e(λ) as in `denoiser.py`; n is group norm, a is silu. The last map starts at 0.
+(s, b) = C e(λ) of each block, e(λ), with classes e(λ, c), as in `denoiser.py`; n is group norm, a is silu. The last map starts at 0.
 
 References
 ----------
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from ..errors import BadArgument
 from .denoiser import _Level, _linear
+from .labels import check_classes
 
 GROUPS = 4
 
 
 class UNet(nn.Module):
-    """(z (n, d), λ (n,)) → (n, d), or (n, d, outputs) where there are several outputs a pixel.
+    """(z (n, d), λ (n,)) → (n, d), or (n, d, outputs) where there are several outputs a pixel. With classes,
+    (z, λ, label (n,)) → the same.
 
     A learnt vector of each place is added to the first layer, since a digit's middle is not its margin. Rows and
     columns that cannot be halved so often are padded with zeros on the way in, and cut off on the way out.
@@ -46,11 +48,14 @@ class UNet(nn.Module):
         within the blocks, while training
     seed
         of the weights; torch's global randomness is never touched
+    classes
+        C: the network is also given labels 0 … C, of which C means "no class"; None: it takes none
 
     Raises
     ------
     BadArgument
-        sizes that are not positive; an image smaller than the number of halvings allows
+        sizes that are not positive; an image smaller than the number of halvings allows; labels are missing, or
+        given to a network without classes
 
     Examples
     --------
@@ -68,6 +73,7 @@ class UNet(nn.Module):
         blocks: int = 1,
         dropout: float = 0.0,
         seed: int = 0,
+        classes: int | None = None,
     ):
         super().__init__()
         sizes = tuple(int(s) for s in shape)
@@ -91,11 +97,12 @@ class UNet(nn.Module):
                 f"an image of {sizes[-2]} × {sizes[-1]} is not halved {len(channels) - 1} times, for "
                 f"channels={tuple(channels)}. Give fewer channels."
             )
+        check_classes(classes)
         self.colours, self.rows, self.columns = (1, *sizes) if len(sizes) == 2 else sizes
-        self.dimensions, self.outputs = math.prod(sizes), outputs
+        self.dimensions, self.outputs, self.classes = math.prod(sizes), outputs, classes
         g = torch.Generator().manual_seed(seed)
         width = 2 * channels[0]
-        self.level = _Level(64, width, g, torch.float32)
+        self.level = _Level(64, width, g, torch.float32, classes)
         self.into = _conv(self.colours, channels[0], 3, g)
         self.pad = (0, -self.columns % halved, 0, -self.rows % halved)
         padded = (self.rows + self.pad[3], self.columns + self.pad[1])
@@ -114,13 +121,13 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(stack(c, blocks) for c in outer)
         self.out = _conv(channels[0], self.colours * outputs, 1, g, zero=True)
 
-    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+    def forward(self, z: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.dimensions:
             raise BadArgument(
                 f"z has the shape {tuple(z.shape)}, and the network was made for images of {self.dimensions} "
                 "pixels."
             )
-        n, e = len(z), self.level(log_snr)
+        n, e = len(z), self.level(log_snr, label)
         h = self.into(F.pad(z.view(n, self.colours, self.rows, self.columns), self.pad)) + self.place
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):

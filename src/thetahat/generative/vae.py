@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.devices import device_of
 from ..data.source import Source
 from ..errors import BadArgument, ModelError
 from ..families.base import Family, floating
@@ -21,6 +22,7 @@ from ..models.base import drawn
 from ..protocols import Categories
 from ..types import Data, Settings
 from .bound import Bound, log_mean_exp
+from .labels import Label, Labelled, asked, check_classes, check_network, labels, observations_of
 
 ESTIMATORS = ("iwae", "doubly reparameterised")
 HELD = 2**22  # components of y times draws that a score holds at once
@@ -35,6 +37,13 @@ class VAE(Bound):
         K = 1:  log p(y | z) − KL(q(z | y) ‖ p(z)),      KL = ½ Σ (m² + s² − 1 − log s²)
 
     Of K = 1 the divergence is taken in closed form: the same bound with less noise.
+
+    With classes, the same given the batch's "label" c, (n,), 0 … C − 1:
+
+        p(y | c) = ∫ p(y | z, c) p(z) dz,      z_k ~ q(z | y, c)
+
+    Both networks are then called with the label as well, encoder(y, label) and decoder(z, label); `Labelled`
+    makes such a network of any other.
 
     Parameters
     ----------
@@ -58,19 +67,25 @@ class VAE(Bound):
         the tensor that is scored, (n, d)
     dimensions
         d; None: as the first batch has it, and as many as the decoder gives before there was one
+    classes
+        C: the model is of y given its class; None: of y alone
 
     Raises
     ------
     BadArgument
-        no family of single numbers, latent or K below 1, an unknown estimator
+        no family of single numbers, latent or K below 1, an unknown estimator; a batch has labels, and the
+        model no classes
+    UnknownColumn, UnknownLevel, WrongType
+        labels are missing, or not 0 … C − 1
     ModelError
         encoder or decoder gives another shape
 
     References
     ----------
-    Kingma and Welling (2014), Auto-encoding variational Bayes; Burda, Grosse and Salakhutdinov (2016),
-    Importance weighted autoencoders, eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly reparameterized
-    gradient estimators for Monte Carlo objectives, eq. 8.
+    Kingma and Welling (2014), Auto-encoding variational Bayes; Sohn, Lee and Yan (2015), Learning structured
+    output representation using deep conditional generative models (classes); Burda, Grosse and Salakhutdinov
+    (2016), Importance weighted autoencoders, eq. 8; Tucker, Lawson, Gu and Maddison (2019), Doubly
+    reparameterized gradient estimators for Monte Carlo objectives, eq. 8.
 
     Examples
     --------
@@ -90,6 +105,7 @@ class VAE(Bound):
         estimator: str = "iwae",
         target: str = "y",
         dimensions: int | None = None,
+        classes: int | None = None,
     ):
         super().__init__()
         family = Bernoulli() if family is None else family
@@ -105,13 +121,16 @@ class VAE(Bound):
                 f"family={family}: a component of y is one number, without further data (Bernoulli, Normal, "
                 "Categorical)."
             )
+        check_classes(classes)
+        check_network(encoder, classes, "VAE", "y", "label")
+        check_network(decoder, classes, "VAE", "z", "label")
         if latent < 1 or K < 1:
             raise BadArgument(f"latent={latent}, K={K}. Accepted: 1 or more of each.")
         if estimator not in ESTIMATORS:
             raise BadArgument(f"estimator={estimator!r}. Accepted: {', '.join(map(repr, ESTIMATORS))}.")
         self.encoder, self.decoder, self.family, self.target = encoder, decoder, family, target
         self.latent, self.K, self.estimator, self.dimensions = latent, K, estimator, dimensions
-        self.measure = family.measure
+        self.measure, self.classes = family.measure, classes
 
     @classmethod
     def images(
@@ -125,6 +144,7 @@ class VAE(Bound):
         K: int = 1,
         estimator: str = "iwae",
         seed: int = 0,
+        classes: int | None = None,
     ) -> Self:
         """The usual VAE of images of that shape, drawn from a seed.
 
@@ -146,6 +166,9 @@ class VAE(Bound):
             as of `VAE`
         seed
             of the weights
+        classes
+            C, as of `VAE`: both networks are given the class as a one-hot code behind their input
+            (`Labelled`)
 
         Examples
         --------
@@ -156,28 +179,37 @@ class VAE(Bound):
         from ..networks import mlp
         from .decoder import LogisticDecoder
 
-        d = math.prod(shape)
-        encoder = mlp(d, (width, width), 2 * latent, seed=seed)
-        settings: Settings = {"latent": latent, "K": K, "estimator": estimator, "dimensions": d}
+        check_classes(classes)
+        d, C = math.prod(shape), classes or 0
+        encoder: nn.Module = mlp(d + C, (width, width), 2 * latent, seed=seed)
+        decoder: nn.Module
+        family: Family
         if levels == 2:
-            return cls(encoder, mlp(latent, (width, width), d, seed=seed + 1), Bernoulli(), **settings)
-        one = DiscretisedLogistic(levels)
-        decoder = LogisticDecoder(shape, latent, components, seed=seed + 1)
-        return cls(encoder, decoder, one if components == 1 else MixtureOf(one, components), **settings)
+            decoder, family = mlp(latent + C, (width, width), d, seed=seed + 1), Bernoulli()
+        else:
+            decoder, one = (
+                LogisticDecoder(shape, latent + C, components, seed=seed + 1),
+                DiscretisedLogistic(levels),
+            )
+            family = one if components == 1 else MixtureOf(one, components)
+        if classes is not None:
+            encoder, decoder = Labelled(encoder, classes), Labelled(decoder, classes)
+        settings: Settings = {"K": K, "estimator": estimator, "dimensions": d, "classes": classes}
+        return cls(encoder, decoder, family, latent=latent, **settings)
 
     # ---- the bound -----------------------------------------------------------------------------------------
 
     def log_prob(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The bound of each observation, made of K draws, (n,)."""
-        y = self._observed(batch)
-        m, log_s = self._posterior(y)
+        y, c = self._observed(batch), self._label(batch)
+        m, log_s = self._posterior(y, c)
         if self.K == 1:
-            return self._closed(y, m, log_s, self._noise(1, m, generator)[0])
+            return self._closed(y, c, m, log_s, self._noise(1, m, generator)[0])
         if torch.is_grad_enabled():
-            return self._bound(y, m, log_s, self._noise(self.K, m, generator))
+            return self._bound(y, c, m, log_s, self._noise(self.K, m, generator))
 
         def log_weights(k: int) -> Tensor:
-            return self._log_weights(y, m, log_s, self._noise(k, m, generator))[0]
+            return self._log_weights(y, c, m, log_s, self._noise(k, m, generator))[0]
 
         return log_mean_exp(log_weights, self.K, HELD // max(y.numel(), 1))
 
@@ -189,16 +221,22 @@ class VAE(Bound):
         noise
             ε (K, n, latent), of standard normal draws
         """
-        y = self._observed(batch)
-        m, log_s = self._posterior(y)
-        return self._closed(y, m, log_s, noise[0]) if len(noise) == 1 else self._bound(y, m, log_s, noise)
+        y, c = self._observed(batch), self._label(batch)
+        m, log_s = self._posterior(y, c)
+        return (
+            self._closed(y, c, m, log_s, noise[0]) if len(noise) == 1 else self._bound(y, c, m, log_s, noise)
+        )
 
-    def _closed(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
+    def check(self, batch: Batch) -> None:
+        """Refuse labels that are no classes, before a compiled log p is called."""
+        self._label(batch)
+
+    def _closed(self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
         divergence = 0.5 * (m.square() + torch.exp(2 * log_s) - 1 - 2 * log_s).sum(-1)
-        return self._log_likelihood(y, (m + torch.exp(log_s) * noise)[None])[0] - divergence
+        return self._log_likelihood(y, c, (m + torch.exp(log_s) * noise)[None])[0] - divergence
 
-    def _bound(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
-        log_w, z = self._log_weights(y, m, log_s, noise)
+    def _bound(self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
+        log_w, z = self._log_weights(y, c, m, log_s, noise)
         if self.estimator == "doubly reparameterised" and z.requires_grad:
             share = torch.softmax(log_w.detach(), 0)[..., None]
             z.register_hook(
@@ -206,7 +244,9 @@ class VAE(Bound):
             )  # logsumexp hands z the share w_k/Σw: the encoder's part has its square
         return torch.logsumexp(log_w, 0) - math.log(len(noise))
 
-    def _log_weights(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_weights(
+        self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """log p(y | z) + log p(z) − log q(z | y), (K, n), and z, (K, n, latent)."""
         z = m + torch.exp(log_s) * noise
         if self.estimator == "iwae" or not torch.is_grad_enabled():
@@ -214,12 +254,12 @@ class VAE(Bound):
         else:  # q's own parameters held still: its density is seen through z alone (Tucker et al., eq. 7)
             still = ((z - m.detach()) * torch.exp(-log_s.detach())).square().sum(-1)
             log_q = -0.5 * still - log_s.detach().sum(-1)
-        return self._log_likelihood(y, z) - 0.5 * z.square().sum(-1) - log_q, z  # (2π)^½ cancels
+        return self._log_likelihood(y, c, z) - 0.5 * z.square().sum(-1) - log_q, z  # (2π)^½ cancels
 
-    def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
+    def _log_likelihood(self, y: Tensor, c: Tensor | None, z: Tensor) -> Tensor:
         """log p(y | z), (K, n), of z (K, n, latent)."""
         K, n, d = len(z), *y.shape
-        eta = self.predictors(z.reshape(K * n, self.latent), d)
+        eta = self.predictors(z.reshape(K * n, self.latent), d, None if c is None else c.repeat(K))
         y = y.expand(K, n, d).reshape(K * n, d) if K > 1 else y
         if isinstance(eta, Tensor):
             terms = self.family.log_prob_outputs(y, eta)
@@ -250,14 +290,18 @@ class VAE(Bound):
         out: Tensor = y.to(self.dtype) if y.is_floating_point() else y
         return out
 
+    def _label(self, batch: Batch) -> Tensor | None:
+        return labels(batch, self.classes, self, read=(self.target,))
+
     def _scaled(self, y: Tensor) -> Tensor:
         """What the encoder reads."""
         low, high = self.family.support.low, self.family.support.high
         x = y.to(self.dtype)
         return (x - low) / (high - low) if math.isfinite(low) and math.isfinite(high) else x
 
-    def _posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.encoder(self._scaled(y))
+    def _posterior(self, y: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self._scaled(y)
+        out = self.encoder(x) if c is None else self.encoder(x, c)
         if not isinstance(out, Tensor) or tuple(out.shape) != (len(y), 2 * self.latent):
             given = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ModelError(
@@ -268,16 +312,25 @@ class VAE(Bound):
         m, log_s = out.chunk(2, -1)
         return m, log_s
 
-    def predictors(self, z: Tensor, d: int | None = None) -> Tensor | tuple[Tensor, ...]:
+    def predictors(
+        self, z: Tensor, d: int | None = None, label: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """η of the family at z (m, latent): one tensor (m, d, k), or a tuple of k tensors (m, d).
 
         Parameters
         ----------
         d
             how many components y has; None: those of the batches before, or as many as the decoder gives
+        label
+            (m,) the class of each z, of a model with classes
         """
+        if (label is None) != (self.classes is None):
+            raise BadArgument(
+                f"predictors(z, label=…): the label of each z is given where the model has classes, and only there "
+                f"(classes={self.classes})."
+            )
         d = self.dimensions if d is None else d
-        out = self.decoder(z)
+        out = self.decoder(z) if label is None else self.decoder(z, label)
         k = len(self.family.parameters)
         wanted = (k, k + 1) if isinstance(self.family, Categories) else (k,)
         if isinstance(out, (tuple, list)):
@@ -318,40 +371,46 @@ class VAE(Bound):
     # ---- draws, codes, reconstructions ---------------------------------------------------------------------
 
     @torch.no_grad()
-    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n observations, (n, d): z ~ Normal(0, I), then y ~ p(y | z)."""
-        first = next(self.parameters(), None)
-        like = torch.empty((n, self.latent), dtype=self.dtype, device=None if first is None else first.device)
-        y = drawn(self.family, self._natural(self._noise(1, like, generator)[0]), generator)
+    def draw(self, n: int, *, label: Label | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """n observations, (n, d): z ~ Normal(0, I), then y ~ p(y | z), or p(y | z, label).
+
+        Parameters
+        ----------
+        label
+            of a model with classes: the class of all draws, or of each, (n,)
+        """
+        c = asked(label, n, self.classes, self, device_of(self))
+        like = torch.empty((n, self.latent), dtype=self.dtype, device=device_of(self))
+        y = drawn(self.family, self._natural(self._noise(1, like, generator)[0], c), generator)
         return y.to(torch.int64) if self.family.support.integer else y
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is known of z: the mean and the scale of q(z | y), (n, latent) each."""
-        m, log_s = self._posterior(self._observed(batch))
+        m, log_s = self._posterior(self._observed(batch), self._label(batch))
         return m, torch.exp(log_s)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
         """E[y | z] at the mean of q(z | y), (n, d); of categories, the mean of their codes."""
-        m, _ = self._posterior(self._observed(batch))
-        parameters = self._natural(m)
+        c = self._label(batch)
+        m, _ = self._posterior(self._observed(batch), c)
+        parameters = self._natural(m, c)
         if isinstance(self.family, Categories):
             p = self.family.probabilities(*parameters)
             return p @ torch.arange(p.shape[-1], dtype=p.dtype, device=p.device)
         return self.family.expectation(*parameters)
 
-    def _natural(self, z: Tensor) -> list[Tensor]:
+    def _natural(self, z: Tensor, c: Tensor | None) -> list[Tensor]:
         """The family's parameters at z, (m, d) each; a Categorical's logits as they are."""
-        eta = self.predictors(z)
+        eta = self.predictors(z, label=c)
         eta = eta.unbind(-1) if isinstance(eta, Tensor) else eta
         return self.family.natural(eta) if len(eta) == len(self.family.parameters) else list(eta)
 
     # ---- data ----------------------------------------------------------------------------------------------
 
     def source(self, data: Data, weights: str | None = None) -> Source | None:
-        """An array (n, d), or a table whose columns are the components of y."""
-        from ..data.transformed import observations
-
+        """An array (n, d), or a table whose columns are the components of y, and the label of a model with
+        classes."""
         plain = isinstance(data, dict) and self.target in data
-        return None if weights is not None or plain else observations(data, self.target)
+        return None if weights is not None or plain else observations_of(data, self.target, self.classes)

@@ -27,7 +27,7 @@ from ..evaluation.confusion import classifies
 from ..files import usable, write_text
 from ..language.autoregressive import Autoregressive
 from ..printable import everywhere, printable
-from ..protocols import Draws, HasContext, levels_of, shape_of
+from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
 from . import formatting, plots, reproduce
 from .cells import cells, heads
@@ -153,11 +153,15 @@ def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:
     shape, levels = shape_of(fit.source), levels_of(fit.source)
     if not isinstance(fit.model, Draws) or shape is None or len(shape) != 2 or levels is None:
         return Figures()
+    classes, title, label = classes_of(fit.model), "drawn from the model", None
+    if classes is not None:  # a class after the other
+        title, label = (
+            f"drawn from the model, of class 0, 1, … {classes - 1} in turn",
+            torch.arange(20) % classes,
+        )
     return figures(
         lambda: [
-            grid(fit.sample(20), shape, levels, columns=10).properties(
-                title=alt.Title("drawn from the model")
-            )
+            grid(fit.sample(20, label=label), shape, levels, columns=10).properties(title=alt.Title(title))
         ]
     )
 
