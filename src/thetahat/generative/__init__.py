@@ -24,12 +24,12 @@ from .flow import Flow
 from .fully_visible import FullyVisible
 from .images import Binarised, Images
 from .masked import MaskedMLP
-from .noise_weights import MinSNR, Simple
+from .noise_weights import FlowMatching, MinSNR, Simple
 from .noised import Noised
 from .pixels import PixelTransformer
 from .probability_flow import ProbabilityFlow
 from .samplers import sample
-from .schedule import Cosine, Linear, Schedule
+from .schedule import Cosine, Linear, Schedule, Straight
 from .unet import UNet
 from .vae import VAE
 
@@ -46,7 +46,7 @@ record(
     VAE,
 )
 record(Flow, by=("spline", "affine"))
-record(Cosine, Linear, suffix="Schedule")
+record(Cosine, Linear, Straight, suffix="Schedule")
 
 __all__ = [
     "VAE",
@@ -59,6 +59,7 @@ __all__ = [
     "Dequantised",
     "Diffusion",
     "Flow",
+    "FlowMatching",
     "FullyVisible",
     "Images",
     "Linear",
@@ -71,6 +72,7 @@ __all__ = [
     "Schedule",
     "Shifts",
     "Simple",
+    "Straight",
     "UNet",
     "sample",
 ]

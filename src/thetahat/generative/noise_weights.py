@@ -114,3 +114,37 @@ class MinSNR(Simple):
 
     def of(self, log_snr: Tensor) -> Tensor:
         return super().of(log_snr) * (self.gamma * torch.exp(-log_snr)).clamp(max=1)
+
+
+class FlowMatching(Simple):
+    """The objective of flow matching on the straight path, and of rectified flow, given as a weight of the
+    bound.
+
+        w(λ) = e^{−λ/2} = σ/α
+
+    With `Straight(high, low)` as the schedule a weighted term is, but for a part without θ,
+
+        w log p  =  −(τ_1 − τ_0) ‖(ε − x) − û(z_t, t)‖² + …,      û = ε̂ − x̂,      τ_1 − τ_0 → 1 as the ends go to ±∞
+
+    With another schedule the objective is the same, and t is drawn from another density. The weight grows
+    with the noise, up to e^{−low/2} (148 at low = −10): where nothing of x is left, û still has to find its
+    mean.
+
+    Parameters
+    ----------
+    schedule
+        `model.schedule`, its ends fixed
+
+    References
+    ----------
+    Lipman et al. (2023), Flow matching for generative modeling; Kingma and Gao (2023), Table 1 (FM-OT).
+
+    Examples
+    --------
+    >>> from thetahat.generative.schedule import Straight
+    >>> FlowMatching(Straight(8.0, -8.0))(Batch({"t": torch.tensor([0.5, 0.0])}), torch.zeros(2))
+    tensor([1.0000, 0.0183])
+    """
+
+    def of(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(-log_snr / 2)
