@@ -4,7 +4,7 @@
     flow                log p(x) = log p(f(x)) + log |det ∂f/∂x|                        Rezende and Mohamed (2015)
     dequantised         log P(k) ≥ E_u log p(k + u)                                     Theis et al. (2016)
     fully_visible       log p(x) = Σ_d log p(x_d | x_<d)                                MADE, PixelCNN, PixelTransformer
-    schedule, diffusion, samplers, probability_flow, noise_weights
+    schedule, diffusion, samplers, probability_flow, noise_weights, importance_times
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
     images, augmented, noised                                                           where the data come from
     convnet, decoder, denoiser, masked, pixels, unet                                    their networks
@@ -23,6 +23,7 @@ from .diffusion import Diffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .images import Binarised, Images
+from .importance_times import ImportanceTimes
 from .masked import MaskedMLP
 from .noise_weights import FlowMatching, MinSNR, Simple
 from .noised import Noised
@@ -46,7 +47,7 @@ record(
     VAE,
 )
 record(Flow, by=("spline", "affine"))
-record(Cosine, Linear, Straight, suffix="Schedule")
+record(Cosine, ImportanceTimes, Linear, Straight, suffix="Schedule")
 
 __all__ = [
     "VAE",
@@ -62,6 +63,7 @@ __all__ = [
     "FlowMatching",
     "FullyVisible",
     "Images",
+    "ImportanceTimes",
     "Linear",
     "LogisticDecoder",
     "MaskedMLP",
