@@ -103,6 +103,20 @@ def vae(K: int = 1) -> Objective:
     return objective_of(model, images())
 
 
+def beta_vae() -> Objective:
+    term = vae().terms[0]
+    return objective_of(th.generative.BetaVAE(term.model, beta=2.0, free_bits=0.1), images())
+
+
+def flow_matching() -> Objective:
+    times = th.generative.ImportanceTimes(th.generative.Straight(8.0, -8.0), [1.0, 2.0, 1.0])
+    model = th.generative.Diffusion(
+        th.generative.Denoiser(3), predict="velocity", schedule=times, dimensions=3
+    )
+    noised = th.generative.Noised(th.data.Tensors({"y": torch.from_numpy(ROWS["x"])}))
+    return Objective([LogLikelihood(model, noised, th.generative.FlowMatching(times))])
+
+
 def diffusion() -> Objective:
     network = th.generative.UNet((4, 4), LEVELS, channels=(4, 8))
     return objective_of(th.generative.Diffusion(network, levels=LEVELS, predict="levels"), images())
@@ -207,6 +221,8 @@ SYSTEMS: dict[str, Callable[[], Objective]] = {
     "IWAE": lambda: vae(3),
     "diffusion": diffusion,
     "score model": score_model,
+    "β-VAE": beta_vae,
+    "flow matching": flow_matching,
     "flow": flow,
     "autoregressive pixels": pixels,
     "masked pixels": masked,

@@ -1,6 +1,7 @@
 """Models that draw what they have seen: images, and other observations without a response.
 
     bound, vae          log p(x) ≥ E_q(z|x)[log p(x | z)] − KL(q(z | x) ‖ p(z))        Kingma and Welling (2014)
+    beta_vae            E_q(z|x)[log p(x | z)] − β KL, free bits: objectives, no bounds   Higgins et al. (2017)
     flow                log p(x) = log p(f(x)) + log |det ∂f/∂x|                        Rezende and Mohamed (2015)
     dequantised         log P(k) ≥ E_u log p(k + u)                                     Theis et al. (2016)
     fully_visible       log p(x) = Σ_d log p(x_d | x_<d)                                MADE, PixelCNN, PixelTransformer
@@ -14,6 +15,7 @@ Read in this order. Built on the spine alone.
 
 from ..made import record
 from .augmented import Augmented, Shifts
+from .beta_vae import BetaVAE
 from .bound import Bound
 from .convnet import ConvNet
 from .decoder import LogisticDecoder
@@ -35,6 +37,7 @@ from .unet import UNet
 from .vae import VAE
 
 record(
+    BetaVAE,
     ConvNet,
     Denoiser,
     Diffusion,
@@ -52,6 +55,7 @@ record(Cosine, ImportanceTimes, Linear, Straight, suffix="Schedule")
 __all__ = [
     "VAE",
     "Augmented",
+    "BetaVAE",
     "Binarised",
     "Bound",
     "ConvNet",

@@ -194,8 +194,17 @@ class VAE(Bound):
         return self._closed(y, m, log_s, noise[0]) if len(noise) == 1 else self._bound(y, m, log_s, noise)
 
     def _closed(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
-        divergence = 0.5 * (m.square() + torch.exp(2 * log_s) - 1 - 2 * log_s).sum(-1)
-        return self._log_likelihood(y, (m + torch.exp(log_s) * noise)[None])[0] - divergence
+        return self._log_likelihood(y, (m + torch.exp(log_s) * noise)[None])[0] - _divergence(m, log_s).sum(
+            -1
+        )
+
+    def parts(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The two parts of the bound of one draw: log p(y | z), (n,), and KL(q(z_j | y) ‖ p(z_j)) of each
+        component of z, (n, latent). A component of which the KL is 0 for every y is not used."""
+        y = self._observed(batch)
+        m, log_s = self._posterior(y)
+        z = m + torch.exp(log_s) * self._noise(1, m, generator)[0]
+        return self._log_likelihood(y, z[None])[0], _divergence(m, log_s)
 
     def _bound(self, y: Tensor, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
         log_w, z = self._log_weights(y, m, log_s, noise)
@@ -355,3 +364,8 @@ class VAE(Bound):
 
         plain = isinstance(data, dict) and self.target in data
         return None if weights is not None or plain else observations(data, self.target)
+
+
+def _divergence(m: Tensor, log_s: Tensor) -> Tensor:
+    """KL(Normal(m, s²) ‖ Normal(0, 1)) of each component, (n, latent)."""
+    return 0.5 * (m.square() + torch.exp(2 * log_s) - 1 - 2 * log_s)
