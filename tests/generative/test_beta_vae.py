@@ -218,6 +218,8 @@ def test_held_out_data_are_scored_by_the_bound_and_the_summary_says_what_was_max
     assert "nats, held out" not in str(nothing.summary())
     assert "; the bound on log p is fit.score(data)" in " ".join(str(nothing.summary()).split())
     assert "mean E log p(y | z) − 4 Σ_j" in nothing.certificate.detail
+    with pytest.raises(BadArgument, match="is of the batches of the steps"):
+        _ = nothing.maximised
 
 
 def test_a_run_records_an_objective_and_not_a_log_likelihood(tmp_path) -> None:
