@@ -293,6 +293,15 @@ def test_the_probability_flow_of_a_device_without_float64_is_integrated_on_the_c
     assert bool(torch.isfinite(flow.log_prob(th.data.Batch({"y": y}))).all())
 
 
+def test_importance_times_are_found_where_the_model_lies(device: str) -> None:
+    fit = trained("flow matching", device)
+    found = [
+        th.generative.ImportanceTimes.fitted(f.model, {"y": ROWS["x"]}, bins=2).q
+        for f in (fit, fit.to("cpu"))
+    ]
+    torch.testing.assert_close(found[0].cpu(), found[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -333,7 +342,17 @@ def test_a_network_predicts_and_draws_from_an_accelerator(name: str, device: str
 
 
 @pytest.mark.parametrize(
-    "name", ["VAE", "diffusion", "score model", "flow", "autoregressive pixels", "masked pixels"]
+    "name",
+    [
+        "VAE",
+        "β-VAE",
+        "diffusion",
+        "score model",
+        "flow matching",
+        "flow",
+        "autoregressive pixels",
+        "masked pixels",
+    ],
 )
 def test_a_generative_model_draws_on_an_accelerator_what_it_draws_on_the_cpu(name: str, device: str) -> None:
     fit = trained(name, device)

@@ -262,6 +262,26 @@ class HasTrainingObjective(Protocol):
     def objective(self, batch: Batch) -> Tensor: ...
 
 
+@runtime_checkable
+class ChecksModel(Protocol):
+    """A weighting that reads the terms of one kind of model (by the schedule of a diffusion), and raises for a model
+    that it would misread. `likelihood.LogLikelihood` asks.
+
+    Examples
+    --------
+    >>> class OfLevel:
+    ...     def __call__(self, batch, log_prob):
+    ...         return torch.ones(len(batch))
+    ...     def check_model(self, model):
+    ...         if not hasattr(model, "level"):
+    ...             raise ValueError("a model without a level")
+    >>> isinstance(OfLevel(), ChecksModel)
+    True
+    """
+
+    def check_model(self, model: ModelLike) -> None: ...
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 

@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 import thetahat as th
-from thetahat.data import Batch
+from thetahat.data import Batch, Tensors
 from thetahat.errors import BadArgument
-from thetahat.generative import Denoiser, Diffusion, FlowMatching, ProbabilityFlow, Straight
+from thetahat.generative import (
+    Denoiser,
+    Diffusion,
+    FlowMatching,
+    ImportanceTimes,
+    Noised,
+    ProbabilityFlow,
+    Straight,
+)
 from thetahat.generative.samplers import solve
 from thetahat.generative.schedule import Cosine, Linear
 
@@ -226,7 +234,7 @@ def test_a_flow_matching_fit_is_scored_by_the_bound_and_read_from_its_file(tmp_p
     solver = th.Stochastic(steps=30, batch_size=50, learning_rate=0.01, held_out=0.2, evaluate_every=10)
     fit = th.fit(
         model,
-        th.generative.Noised(th.data.Tensors({"y": y})),
+        Noised(Tensors({"y": y})),
         weights=FlowMatching(model.schedule),
         solver=solver,
     )
@@ -237,6 +245,23 @@ def test_a_flow_matching_fit_is_scored_by_the_bound_and_read_from_its_file(tmp_p
     assert isinstance(again.model.schedule, Straight)
     assert again.model.predict == "velocity"
     assert again.score({"y": y}).total == fit.score({"y": y}).total
+
+
+def test_weights_of_another_schedule_than_the_models_are_refused():
+    """They would read another λ for a term's time; an equal schedule is as good as the same."""
+    source = Noised(Tensors({"y": Y}))
+    model = Diffusion(Random(), predict="velocity", schedule=Straight(8.0, -8.0))
+    for other in (
+        Linear(8.0, -8.0),
+        Straight(8.0, -9.0),
+        ImportanceTimes(Straight(8.0, -8.0), [1.0, 2.0]),
+    ):
+        with pytest.raises(BadArgument, match="not the schedule of the model"):
+            th.LogLikelihood(model, source, FlowMatching(other))
+    th.LogLikelihood(model, source, FlowMatching(Straight(8.0, -8.0)))
+    learned = Diffusion(Random(), predict="velocity", schedule=Straight(8.0, -8.0, learned=True))
+    with pytest.raises(BadArgument, match="its ends fixed"):
+        th.LogLikelihood(learned, source, FlowMatching(Straight(8.0, -8.0)))
 
 
 def test_a_path_with_learned_ends_takes_no_weights():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..errors import BadArgument
+from ..types import ModelLike
 from .schedule import Schedule
 
 
@@ -71,6 +72,23 @@ class Simple:
     def of(self, log_snr: Tensor) -> Tensor:
         """w(λ)."""
         return 1 / torch.cosh(log_snr / 2)
+
+    def check_model(self, model: ModelLike) -> None:
+        """The schedule is that of the model: another would turn a term's t into another λ.
+
+        Raises
+        ------
+        BadArgument
+        """
+        own = getattr(model, "schedule", None)
+        if not isinstance(own, Schedule):
+            return
+        t = torch.linspace(0, 1, 9, dtype=torch.float64)
+        if own.learned or not torch.allclose(own.log_snr(t), self.schedule.log_snr(t), rtol=1e-4, atol=1e-4):
+            raise BadArgument(
+                f"{type(self).__name__}(schedule): not the schedule of the model, by which a term's time is read. "
+                f"Accepted: {type(self).__name__}(model.schedule), its ends fixed."
+            )
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if "t" not in batch:
