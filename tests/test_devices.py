@@ -103,6 +103,20 @@ def vae(K: int = 1) -> Objective:
     return objective_of(model, images())
 
 
+def beta_vae() -> Objective:
+    term = vae().terms[0]
+    return objective_of(th.generative.BetaVAE(term.model, beta=2.0, free_bits=0.1), images())
+
+
+def flow_matching() -> Objective:
+    times = th.generative.ImportanceTimes(th.generative.Straight(8.0, -8.0), [1.0, 2.0, 1.0])
+    model = th.generative.Diffusion(
+        th.generative.Denoiser(3), predict="velocity", schedule=times, dimensions=3
+    )
+    noised = th.generative.Noised(th.data.Tensors({"y": torch.from_numpy(ROWS["x"])}))
+    return Objective([LogLikelihood(model, noised, th.generative.FlowMatching(times))])
+
+
 def diffusion() -> Objective:
     network = th.generative.UNet((4, 4), LEVELS, channels=(4, 8))
     return objective_of(th.generative.Diffusion(network, levels=LEVELS, predict="levels"), images())
@@ -230,6 +244,8 @@ SYSTEMS: dict[str, Callable[[], Objective]] = {
     "IWAE": lambda: vae(3),
     "diffusion": diffusion,
     "score model": score_model,
+    "β-VAE": beta_vae,
+    "flow matching": flow_matching,
     "flow": flow,
     "VAE of classes": conditional_vae,
     "diffusion of classes": conditional_diffusion,
@@ -308,6 +324,15 @@ def test_the_probability_flow_of_a_device_without_float64_is_integrated_on_the_c
     assert torch.allclose(p.sum(1), torch.ones(3, dtype=p.dtype))
 
 
+def test_importance_times_are_found_where_the_model_lies(device: str) -> None:
+    fit = trained("flow matching", device)
+    found = [
+        th.generative.ImportanceTimes.fitted(f.model, {"y": ROWS["x"]}, bins=2).q
+        for f in (fit, fit.to("cpu"))
+    ]
+    torch.testing.assert_close(found[0].cpu(), found[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -363,7 +388,17 @@ def test_a_model_of_classes_draws_and_classifies_on_an_accelerator(name: str, de
 
 
 @pytest.mark.parametrize(
-    "name", ["VAE", "diffusion", "score model", "flow", "autoregressive pixels", "masked pixels"]
+    "name",
+    [
+        "VAE",
+        "β-VAE",
+        "diffusion",
+        "score model",
+        "flow matching",
+        "flow",
+        "autoregressive pixels",
+        "masked pixels",
+    ],
 )
 def test_a_generative_model_draws_on_an_accelerator_what_it_draws_on_the_cpu(name: str, device: str) -> None:
     fit = trained(name, device)

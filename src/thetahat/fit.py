@@ -29,7 +29,7 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.inputs import density_of, need, source_of
-from .protocols import HasFractional
+from .protocols import HasFractional, maximised_of
 from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
@@ -195,6 +195,12 @@ def maximize(
         raise BadArgument(
             f"{robust[0]} is not maximised by Stochastic, which maximises log p of batches. Leave the solver "
             "out."
+        )
+    other = [t.model for t in objective.terms if maximised_of(t.model)]
+    if other and not isinstance(solver, Stochastic):
+        raise BadArgument(
+            f"solver={type(solver).__name__} maximises log p, and {type(other[0]).__name__} is trained by "
+            f"{maximised_of(other[0])}. Accepted: th.Stochastic(…)."
         )
     if run is not None:
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)

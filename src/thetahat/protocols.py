@@ -236,6 +236,52 @@ class HasWeights(Protocol):
     def weights(self) -> Any: ...
 
 
+@runtime_checkable
+class HasTrainingObjective(Protocol):
+    """A model that is trained by something else than its log p, one value a term (β-VAE, free bits).
+    `Stochastic` maximises `objective(batch)`; held-out data and scores are of log p, as ever. Other solvers
+    refuse such a model, and the summary says what was maximised.
+
+    `maximises` is that in words; empty: it is log p itself.
+
+    Examples
+    --------
+    >>> class Tempered(torch.nn.Module):
+    ...     maximises = "½ log p"
+    ...     def log_prob(self, batch):
+    ...         return -(batch["y"] ** 2)
+    ...     def objective(self, batch):
+    ...         return 0.5 * self.log_prob(batch)
+    >>> isinstance(Tempered(), HasTrainingObjective)
+    True
+    """
+
+    @property
+    def maximises(self) -> str: ...
+
+    def objective(self, batch: Batch) -> Tensor: ...
+
+
+@runtime_checkable
+class ChecksModel(Protocol):
+    """A weighting that reads the terms of one kind of model (by the schedule of a diffusion), and raises for a model
+    that it would misread. `likelihood.LogLikelihood` asks.
+
+    Examples
+    --------
+    >>> class OfLevel:
+    ...     def __call__(self, batch, log_prob):
+    ...         return torch.ones(len(batch))
+    ...     def check_model(self, model):
+    ...         if not hasattr(model, "level"):
+    ...             raise ValueError("a model without a level")
+    >>> isinstance(OfLevel(), ChecksModel)
+    True
+    """
+
+    def check_model(self, model: ModelLike) -> None: ...
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 
@@ -1060,6 +1106,11 @@ def measure_of(model: object) -> str:
 def kind_of(model: object) -> str:
     """Of the value of log_prob: "exact", "lower bound", "estimate"."""
     return fact(model, "kind", "exact")
+
+
+def maximised_of(model: object) -> str:
+    """What a model is trained by in the place of its log p, in words; empty: by log p."""
+    return model.maximises if isinstance(model, HasTrainingObjective) else ""
 
 
 def is_concave(model: object) -> bool:

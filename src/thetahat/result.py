@@ -24,7 +24,7 @@ from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimme
 from .likelihood.priors import Prior
 from .models.base import names_of
 from .printable import encodable, printable
-from .protocols import Draws, Guides, Tightened, classes_of, tokenizer_of
+from .protocols import Draws, Guides, Tightened, classes_of, maximised_of, tokenizer_of
 from .solvers import choose, optimise
 from .solvers.certificate import Certificate
 from .types import Chart, Data, ModelLike, Named, Plain, SolverLike
@@ -176,7 +176,14 @@ class Fit:
     @property
     def maximised(self) -> float:
         """The value of what was maximised: the log-likelihood, or the robust sum in its place; priors
-        included."""
+        included. Of a model that is trained by another objective it is that of the batches of its steps, and is not
+        a number of the fit: refused."""
+        of = next((t.model for t in self.objective.terms if maximised_of(t.model)), None)
+        if of is not None:
+            raise BadArgument(
+                f"what was maximised, {maximised_of(of)}, is of the batches of the steps: see fit.certificate.detail. "
+                "log p of the data is fit.score(data)."
+            )
         out: float = self._cached("maximised", self.objective.value)
         return out
 

@@ -11,7 +11,7 @@ FACTOR = torch.tensor([[0.8, 0.0, 0.0], [0.5, 0.4, 0.0], [-0.3, 0.2, 1.1]], dtyp
 
 
 class Gaussian(nn.Module):
-    """x ~ N(m, C):  ε̂ = σ (α²C + σ²I)⁻¹ (z − αm),  x̂ = (z − σε̂)/α,  v̂ = αε̂ − σx̂."""
+    """x ~ N(m, C):  ε̂ = σ (α²C + σ²I)⁻¹ (z − αm),  x̂ = (z − σε̂)/α,  v̂ = αε̂ − σx̂,  û = ε̂ − x̂."""
 
     def __init__(self, mean: Tensor = MEAN, factor: Tensor = FACTOR, predict: str = "epsilon"):
         super().__init__()
@@ -27,7 +27,7 @@ class Gaussian(nn.Module):
         if self.predict == "epsilon":
             return epsilon
         x = self.mean + a2.sqrt() * (centred * eigen / (a2 * eigen + s2)) @ Q.T
-        return a2.sqrt() * epsilon - s2.sqrt() * x
+        return epsilon - x if self.predict == "velocity" else a2.sqrt() * epsilon - s2.sqrt() * x
 
     def log_prob(self, y: Tensor, extra: float = 0.0) -> Tensor:
         """log N(y; m, C + extra·I)."""

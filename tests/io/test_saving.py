@@ -376,6 +376,16 @@ def described() -> dict[str, list[torch.nn.Module]]:
                 th.generative.UNet((8, 8), 17, channels=(4,)), levels=17, predict="levels"
             )
         ],
+        "beta-VAE": [
+            th.generative.BetaVAE(th.generative.VAE.images((8, 8), 2, width=8, latent=2), 4.0, free_bits=0.5)
+        ],
+        "flow matching": [
+            th.generative.Diffusion(
+                th.generative.Denoiser(2, width=8),
+                predict="velocity",
+                schedule=th.generative.ImportanceTimes(th.generative.Straight(8.0, -8.0), (0.5, 1.5)),
+            )
+        ],
         "policy and value": [th.rl.Policy(shared[0], Discrete(2)), th.rl.Value(shared[1])],
         "returns": [th.rl.QRDQN(N.mlp(4, 8, 10), levels=5)],
     }

@@ -1,20 +1,22 @@
 """Models that draw what they have seen: images, and other observations without a response.
 
     bound, vae          log p(x) ≥ E_q(z|x)[log p(x | z)] − KL(q(z | x) ‖ p(z))        Kingma and Welling (2014)
+    beta_vae            E_q(z|x)[log p(x | z)] − β KL, free bits: objectives, no bounds   Higgins et al. (2017)
     flow                log p(x) = log p(f(x)) + log |det ∂f/∂x|                        Rezende and Mohamed (2015)
     dequantised         log P(k) ≥ E_u log p(k + u)                                     Theis et al. (2016)
     fully_visible       log p(x) = Σ_d log p(x_d | x_<d)                                MADE, PixelCNN, PixelTransformer
-    schedule, diffusion, samplers, probability_flow, noise_weights
+    schedule, diffusion, samplers, probability_flow, noise_weights, importance_times
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
     labels, classify    p(y | class), and p(class | y) by Bayes' rule
     images, augmented, noised                                                           where the data come from
-    convnet, decoder, denoiser, masked, pixel_cnn, pixels, unet                                    their networks
+    convnet, decoder, denoiser, masked, pixel_cnn, pixels, unet                         their networks
 
 Read in this order. Built on the spine alone.
 """
 
 from ..made import record
 from .augmented import Augmented, Erasures, Flips, Shifts
+from .beta_vae import BetaVAE
 from .bound import Bound
 from .classify import class_probabilities
 from .convnet import ConvNet
@@ -26,19 +28,21 @@ from .flow import Flow
 from .fully_visible import FullyVisible
 from .image_files import ImageFolder
 from .images import Binarised, Images
+from .importance_times import ImportanceTimes
 from .labels import Labelled
 from .masked import MaskedMLP
-from .noise_weights import MinSNR, Simple
+from .noise_weights import FlowMatching, MinSNR, Simple
 from .noised import Noised
 from .pixel_cnn import PixelCNN
 from .pixels import PixelTransformer
 from .probability_flow import ProbabilityFlow
 from .samplers import sample
-from .schedule import Cosine, Linear, Schedule
+from .schedule import Cosine, Linear, Schedule, Straight
 from .unet import UNet
 from .vae import VAE
 
 record(
+    BetaVAE,
     ConvNet,
     Denoiser,
     Diffusion,
@@ -53,11 +57,12 @@ record(
     VAE,
 )
 record(Flow, by=("spline", "affine"))
-record(Cosine, Linear, suffix="Schedule")
+record(Cosine, ImportanceTimes, Linear, Straight, suffix="Schedule")
 
 __all__ = [
     "VAE",
     "Augmented",
+    "BetaVAE",
     "Binarised",
     "Bound",
     "ConvNet",
@@ -68,9 +73,11 @@ __all__ = [
     "Erasures",
     "Flips",
     "Flow",
+    "FlowMatching",
     "FullyVisible",
     "ImageFolder",
     "Images",
+    "ImportanceTimes",
     "Labelled",
     "Linear",
     "LogisticDecoder",
@@ -83,6 +90,7 @@ __all__ = [
     "Schedule",
     "Shifts",
     "Simple",
+    "Straight",
     "UNet",
     "class_probabilities",
     "sample",

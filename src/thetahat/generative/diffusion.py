@@ -35,7 +35,7 @@ from .schedule import SCHEDULES, Cosine, Linear, Schedule
 
 Denoised = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (z (n, d), λ (n,)) → (x̂, ε̂), (n, d) each
 
-PREDICTIONS = ("epsilon", "v", "levels")
+PREDICTIONS = ("epsilon", "v", "velocity", "levels")
 DROP = 0.1  # of labels in training, where nothing else is said: Ho and Salimans (2022), §4
 HELD = 2**25  # numbers of a (rows, d, levels) tensor that are held at once
 
@@ -77,11 +77,12 @@ class Diffusion(Bound):
     levels
         L, of whole numbers; None: a density of real vectors
     predict
-        "epsilon": ε̂ (n, d). "v": v̂ (n, d), v = αε − σx, so that ε̂ = αv̂ + σz. "levels": logits a (n, d·L),
-        to which what z itself says of its pixel is added: x̂ = Σ_l x(l) softmax_l(a_l − (z − αx(l))²/2σ²)
+        "epsilon": ε̂ (n, d). "v": v̂ (n, d), v = αε − σx, so that ε̂ = αv̂ + σz. "velocity": û (n, d), that of
+        the straight path, u = ε − x, so that ε̂ = (z + αû)/(α + σ). "levels": logits a (n, d·L), to which
+        what z itself says of its pixel is added: x̂ = Σ_l x(l) softmax_l(a_l − (z − αx(l))²/2σ²)
     schedule
-        "linear", "cosine", or a `Schedule`, whose ends may be learned, without weights. None: linear for real
-        vectors, where there is as much to learn at every λ; for levels the cosine about λ = log(L − 1),
+        "linear", "cosine", "straight", or a `Schedule`, whose ends may be learned, without weights. None:
+        linear for real vectors, where there is as much to learn at every λ; for levels the cosine about λ = log(L − 1),
         midway from the picture as a whole to single levels
     K
         draws of (t, ε) an observation
@@ -134,8 +135,8 @@ class Diffusion(Bound):
         super().__init__()
         if predict not in PREDICTIONS or (predict == "levels" and levels is None):
             raise BadArgument(
-                f"predict={predict!r}, levels={levels}. Accepted: 'epsilon', 'v', and 'levels' where there "
-                "are levels."
+                f"predict={predict!r}, levels={levels}. Accepted: 'epsilon', 'v', 'velocity', and 'levels' "
+                "where there are levels."
             )
         if levels is not None and levels < 2:
             raise BadArgument(f"levels={levels}. Accepted: 2 or more; None for real vectors.")
@@ -208,6 +209,8 @@ class Diffusion(Bound):
             return (z - sigma * out) / alpha, out
         if self.predict == "v":
             return alpha * z - sigma * out, alpha * out + sigma * z
+        if self.predict == "velocity":
+            return (z - sigma * out) / (alpha + sigma), (z + alpha * out) / (alpha + sigma)
         x = self._mean_level(out, z / alpha, log_snr)
         return x, (z - alpha * x) / sigma
 
@@ -280,7 +283,7 @@ class Diffusion(Bound):
         return torch.softmax(logits.reshape(closeness.shape) + closeness, -1) @ x
 
     def _error(self, x: Tensor, epsilon: Tensor, log_snr: Tensor, label: Tensor | None = None) -> Tensor:
-        """‖ε − ε̂‖², (n,), by whichever of the three loses no digits."""
+        """‖ε − ε̂‖², (n,), by whichever form loses no digits."""
         alpha, sigma = signal(log_snr[:, None]), noise(log_snr[:, None])
         z = alpha * x + sigma * epsilon
         out = self._out(z, log_snr, label)
@@ -288,6 +291,8 @@ class Diffusion(Bound):
             return (epsilon - out).square().sum(1)
         if self.predict == "v":
             return (alpha * (alpha * epsilon - sigma * x - out)).square().sum(1)
+        if self.predict == "velocity":
+            return (alpha / (alpha + sigma) * (epsilon - x - out)).square().sum(1)
         return torch.exp(log_snr) * (x - self._mean_level(out, z / alpha, log_snr)).square().sum(1)
 
     # ---- the bound -----------------------------------------------------------------------------------------

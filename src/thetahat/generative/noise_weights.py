@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..errors import BadArgument
+from ..types import ModelLike
 from .schedule import Schedule
 
 
@@ -72,6 +73,23 @@ class Simple:
         """w(λ)."""
         return 1 / torch.cosh(log_snr / 2)
 
+    def check_model(self, model: ModelLike) -> None:
+        """The schedule is that of the model: another would turn a term's t into another λ.
+
+        Raises
+        ------
+        BadArgument
+        """
+        own = getattr(model, "schedule", None)
+        if not isinstance(own, Schedule):
+            return
+        t = torch.linspace(0, 1, 9, dtype=torch.float64)
+        if own.learned or not torch.allclose(own.log_snr(t), self.schedule.log_snr(t), rtol=1e-4, atol=1e-4):
+            raise BadArgument(
+                f"{type(self).__name__}(schedule): not the schedule of the model, by which a term's time is read. "
+                f"Accepted: {type(self).__name__}(model.schedule), its ends fixed."
+            )
+
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         if "t" not in batch:
             raise BadArgument(
@@ -114,3 +132,37 @@ class MinSNR(Simple):
 
     def of(self, log_snr: Tensor) -> Tensor:
         return super().of(log_snr) * (self.gamma * torch.exp(-log_snr)).clamp(max=1)
+
+
+class FlowMatching(Simple):
+    """The objective of flow matching on the straight path, and of rectified flow, given as a weight of the
+    bound.
+
+        w(λ) = e^{−λ/2} = σ/α
+
+    With `Straight(high, low)` as the schedule a weighted term is, but for a part without θ,
+
+        w log p  =  −(τ_1 − τ_0) ‖(ε − x) − û(z_t, t)‖² + …,      û = ε̂ − x̂,      τ_1 − τ_0 → 1 as the ends go to ±∞
+
+    With another schedule the objective is the same, and t is drawn from another density. The weight grows
+    with the noise, up to e^{−low/2} (148 at low = −10): where nothing of x is left, û still has to find its
+    mean.
+
+    Parameters
+    ----------
+    schedule
+        `model.schedule`, its ends fixed
+
+    References
+    ----------
+    Lipman et al. (2023), Flow matching for generative modeling; Kingma and Gao (2023), Table 1 (FM-OT).
+
+    Examples
+    --------
+    >>> from thetahat.generative.schedule import Straight
+    >>> FlowMatching(Straight(8.0, -8.0))(Batch({"t": torch.tensor([0.5, 0.0])}), torch.zeros(2))
+    tensor([1.0000, 0.0183])
+    """
+
+    def of(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(-log_snr / 2)

@@ -118,4 +118,42 @@ class Cosine(Schedule):
         return 4 * width / torch.sin(2 * phi)
 
 
-SCHEDULES = {"linear": Linear, "cosine": Cosine}
+class Straight(Schedule):
+    """The path of flow matching and of rectified flow: x and noise are mixed in shares that change evenly.
+
+        (1 − τ) x + τ ε  =  z_t/(α_t + σ_t),      τ = τ_0 + (τ_1 − τ_0) t,      λ_t = 2 log((1 − τ)/τ)
+
+        −dλ/dt = 2 (τ_1 − τ_0) / (τ (1 − τ)),      τ_0 = sigmoid(−high/2),  τ_1 = sigmoid(−low/2)
+
+    A step of "ddim" on this schedule is Euler's step along (1 − τ) x + τ ε. With the weights
+    `FlowMatching(schedule)` the objective is that of flow matching.
+
+    References
+    ----------
+    Lipman, Chen, Ben-Hamu, Nickel and Le (2023), Flow matching for generative modeling, §4.1 (with t = 1 − τ);
+    Liu, Gong and Liu (2023), Flow straight and fast: learning to generate and transfer data with rectified
+    flow.
+
+    Examples
+    --------
+    >>> Straight(8.0, -8.0).log_snr(torch.tensor([0.0, 0.5, 1.0])).round(decimals=3).tolist()
+    [8.0, 0.0, -8.0]
+    """
+
+    def _shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """1 − τ and τ, each without a difference of numbers near 1, and τ_1 − τ_0."""
+        high, low = self.high.to(t), self.low.to(t)
+        signal = torch.sigmoid(high / 2) * (1 - t) + torch.sigmoid(low / 2) * t
+        noise = torch.sigmoid(-high / 2) * (1 - t) + torch.sigmoid(-low / 2) * t
+        return signal, noise, torch.sigmoid(-low / 2) - torch.sigmoid(-high / 2)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        signal, noise, _ = self._shares(t)
+        return 2 * (torch.log(signal) - torch.log(noise))
+
+    def fall(self, t: Tensor) -> Tensor:
+        signal, noise, width = self._shares(t)
+        return 2 * width / (signal * noise)
+
+
+SCHEDULES = {"linear": Linear, "cosine": Cosine, "straight": Straight}

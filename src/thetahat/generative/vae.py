@@ -232,8 +232,16 @@ class VAE(Bound):
         self._label(batch)
 
     def _closed(self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
-        divergence = 0.5 * (m.square() + torch.exp(2 * log_s) - 1 - 2 * log_s).sum(-1)
-        return self._log_likelihood(y, c, (m + torch.exp(log_s) * noise)[None])[0] - divergence
+        z = (m + torch.exp(log_s) * noise)[None]
+        return self._log_likelihood(y, c, z)[0] - _divergence(m, log_s).sum(-1)
+
+    def parts(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The two parts of the bound of one draw: log p(y | z), (n,), and KL(q(z_j | y) ‖ p(z_j)) of each
+        component of z, (n, latent). A component of which the KL is 0 for every y is not used."""
+        y, c = self._observed(batch), self._label(batch)
+        m, log_s = self._posterior(y, c)
+        z = m + torch.exp(log_s) * self._noise(1, m, generator)[0]
+        return self._log_likelihood(y, c, z[None])[0], _divergence(m, log_s)
 
     def _bound(self, y: Tensor, c: Tensor | None, m: Tensor, log_s: Tensor, noise: Tensor) -> Tensor:
         log_w, z = self._log_weights(y, c, m, log_s, noise)
@@ -414,3 +422,8 @@ class VAE(Bound):
         classes."""
         plain = isinstance(data, dict) and self.target in data
         return None if weights is not None or plain else observations_of(data, self.target, self.classes)
+
+
+def _divergence(m: Tensor, log_s: Tensor) -> Tensor:
+    """KL(Normal(m, s²) ‖ Normal(0, 1)) of each component, (n, latent)."""
+    return 0.5 * (m.square() + torch.exp(2 * log_s) - 1 - 2 * log_s)

@@ -44,7 +44,7 @@ from ..data.processes import rank, together
 from ..errors import BadArgument, BadSave, MissingExtra, NotWritten
 from ..files import leftovers, usable, write_text
 from ..likelihood import Objective
-from ..protocols import Measured
+from ..protocols import Measured, maximised_of
 from ..solvers import Stochastic
 from ..solvers.checkpoint import LONGER, OF_RUN, extends, identity
 from ..types import Named, Plain, Settings, SolverLike, StateLike
@@ -62,10 +62,12 @@ CONFIG, METRICS, CHECKPOINT, FIT, REPORT = (
 LOCK = "lock"
 LINES = 200  # of metrics, at least, besides one a look
 FITTED, HELD_OUT = "train/log_likelihood", "validation/log_likelihood"
+OBJECTIVE = "train/objective"  # in the place of the first, of a model that is trained by another objective
 CURVES = (FITTED, HELD_OUT, f"{HELD_OUT}_error")  # which the report draws in one figure
 OWN = (
     "step",
     FITTED,
+    OBJECTIVE,
     HELD_OUT,
     f"{HELD_OUT}_error",
     "learning_rate",
@@ -133,6 +135,7 @@ class Run:
         )
         self.solver, self.wandb = solver, wandb
         self.speed = "tokens_per_second" if objective.terms[0].source.units == "token" else "terms_per_second"
+        self.fitted_as = OBJECTIVE if any(maximised_of(t.model) for t in objective.terms) else FITTED
         self.every = max(1, solver.steps // LINES)
         self.writers: list[Plain] | None = None
         self.made = False  # the folder, by this call
@@ -215,7 +218,7 @@ class Run:
         now = time.perf_counter()
         line = {
             "step": state.step,
-            FITTED: _plain(state.value),
+            self.fitted_as: _plain(state.value),
             "learning_rate": self.solver.rate(max(state.step - 1, 0)),
             "grad_norm": _plain(state.norm),
             "terms": state.seen,

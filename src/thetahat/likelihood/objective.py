@@ -22,7 +22,7 @@ from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import is_concave
+from ..protocols import ChecksModel, is_concave
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -42,6 +42,8 @@ class LogLikelihood:
     """
 
     def __init__(self, model: nn.Module, source: Source, weights: Weights | None = None):
+        if isinstance(weights, ChecksModel):
+            weights.check_model(model)
         self.model: ModelLike = model
         self.source, self.weights = source, weights
 

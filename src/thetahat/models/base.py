@@ -146,6 +146,12 @@ def log_prob_of(model: ModelLike, batch: Batch) -> Tensor:
     return out
 
 
+def objective_of(model: ModelLike, batch: Batch) -> Tensor:
+    """What a model is trained by in the place of its log p (`HasTrainingObjective`), one value a term."""
+    out: Tensor = model.objective(batch)
+    return out
+
+
 def get_theta(model: nn.Module) -> Tensor:
     """θ, flat, (p,), detached."""
     parts = [p.detach().reshape(-1) for p in model.parameters() if p.requires_grad]

@@ -29,7 +29,7 @@ from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
 from ..models.regression import Predictor
-from ..protocols import is_drawn, kind_of, layout_of, measure_of
+from ..protocols import is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, shown_as
@@ -417,6 +417,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             yield "weights", told
     if fit.robust is not None:
         yield "maximised", _robust(fit)
+    if maximised_of(model):
+        yield "maximised", _in_place(fit)
     for prior in fit.objective.priors:
         chosen, named = prior.prior, prior.prior.on
         shown = _short(
@@ -438,6 +440,16 @@ def _robust(fit: Fit) -> str:
     if fit.robust.reweight is not None:
         what += ", and then of all within the cut-off"
     return f"{what}: {number(fit.maximised, 6)} nats"
+
+
+def _in_place(fit: Fit) -> str:
+    """What a model was trained by in the place of its log p, and how large log p itself is."""
+    what = "the bound on log p" if kind_of(fit.model) == "lower bound" else "log p"
+    if fit.certificate.trend is None:
+        return f"{maximised_of(fit.model)}; {what} is fit.score(data)"
+    _, best, error = fit.certificate.trend
+    known = f" ± {number(error, 2)}" if math.isfinite(error) else ""
+    return f"{maximised_of(fit.model)}; {what} is {number(best)}{known} nats a term, held out"
 
 
 def _component(model: ModelLike) -> str:
@@ -490,8 +502,9 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         )
         return
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
-    if size is not None and not is_network(fit) and fit.observations != size:
-        yield "weights", f"frequencies that sum to {count(fit.observations)}"
+    counted = math.nan if size is None or is_network(fit) else _known(fit, "observations")
+    if not math.isnan(counted) and counted != size:
+        yield "weights", f"frequencies that sum to {count(counted)}"
 
 
 def _short(settings: Plain) -> str:

@@ -33,9 +33,9 @@ from ..data.devices import widest
 from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..models.base import log_prob_of
+from ..models.base import log_prob_of, objective_of
 from ..models.taylor import taylor, weighted
-from ..protocols import Checks, taylor_of
+from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
 from .minibatches import Drawn, Feed, pieces
 
@@ -44,13 +44,16 @@ DISTRIBUTED = ("ddp", "fsdp")
 
 class Models(nn.Module):
     """The models of an objective as one module, so that what torch wraps is one: (which, batch) → log p,
-    several at a time."""
+    several at a time. In training it is what a model is trained by, where that is something else."""
 
     def __init__(self, models: Sequence[nn.Module], compiled: bool):
         super().__init__()
         self.models = nn.ModuleList(models)
         self._each = tuple(models)  # the same, found faster than in a ModuleList
         self._log_prob: Callable[..., Tensor] = torch.compile(log_prob_of) if compiled else log_prob_of
+        self._objective: Callable[..., Tensor] = torch.compile(objective_of) if compiled else objective_of
+        self._other = [bool(maximised_of(m)) for m in models]  # than log p is what they are trained by
+        _refuse_inner(models)
         self._checks: list[Plain] = [
             m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
@@ -59,7 +62,21 @@ class Models(nn.Module):
         for i, batch in asked:
             if self._checks[i] is not None:
                 self._checks[i](batch)
+        if self.training and any(self._other):
+            by = [self._objective if self._other[i] else self._log_prob for i, _ in asked]
+            return [f(self._each[i], batch) for f, (i, batch) in zip(by, asked, strict=True)]
         return [self._log_prob(self._each[i], batch) for i, batch in asked]
+
+
+def _refuse_inner(models: Sequence[nn.Module]) -> None:
+    """A model with a training objective of its own inside another, which asks for its log p alone."""
+    for model in models:
+        for part in model.modules():
+            if part is not model and maximised_of(part):
+                raise BadArgument(
+                    f"{type(part).__name__} inside {type(model).__name__}: it is trained by {maximised_of(part)}, and "
+                    f"{type(model).__name__} asks for its log p. Accepted: a model of log p inside."
+                )
 
 
 class StepGradient:
@@ -237,7 +254,8 @@ class StepGradient:
     # ---- the surroundings of a pass ------------------------------------------------------------------------
 
     def log_prob(self, model: nn.Module, batch: Batch) -> Tensor:
-        """log p without a gradient, as a look at held-out data needs it."""
+        """log p without a gradient, as a look at held-out data needs it; of models in training, what they are
+        trained by."""
         batch = self.prepare(batch, None if taylor_of(model) is not None else self.dtype)
         module = (
             self.module.module

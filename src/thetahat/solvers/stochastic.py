@@ -33,7 +33,7 @@ from ..data.processes import is_shard, rank
 from ..data.source import Source, Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..protocols import HasWeights, Splits
+from ..protocols import HasWeights, Splits, maximised_of
 from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
 from .certificate import Certificate
@@ -641,7 +641,8 @@ class Stochastic:
         if not state.evaluations:
             shown = [line for line in state.trace if math.isfinite(line[1])]
             if shown:
-                said += f" Nothing held out; mean w·log p of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
+                what = _maximised(objective) or "w·log p"
+                said += f" Nothing held out; mean {what} of the steps' batches from {shown[0][1]:.4g} to {shown[-1][1]:.4g} nats."
             return Certificate(status="stochastic", detail=said, **known)
         first, last = state.evaluations[0], state.evaluations[-1]
         best = max(state.evaluations, key=lambda e: e.mean)
@@ -654,7 +655,10 @@ class Stochastic:
                 f" Nothing was learnt: the best evaluation was the first, before any step, so that {kept}."
             )
         weighted = any(t.weights is not None for t in objective.terms)
-        if weighted and len(state.fitted) > 1:
+        if _maximised(objective) and len(state.fitted) > 1:
+            ends = f"over the steps' batches from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
+            said += f" What was maximised is no log-likelihood: the mean of {_maximised(objective)}, {ends}."
+        elif weighted and len(state.fitted) > 1:
             maximised = f"mean w·log p of the steps' batches, from {state.fitted[0][1]:.4g} to {state.fitted[-1][1]:.4g} nats"
             said += f" What was maximised is weighted, and no log-likelihood: {maximised}."
         return Certificate(
@@ -689,6 +693,12 @@ class Stochastic:
                 if found is not None and (not comparable(mean) or found.advice != LOWER):
                     return Failure(head + found.why, found.advice)
         return None if comparable(mean) else Failure(f"{head}their mean log p is {mean}.", LOWER)
+
+
+def _maximised(objective: Objective) -> str:
+    """What models are trained by in the place of their log p, in words; empty: by log p, weighted or not."""
+    found = [(maximised_of(t.model), t.weights is not None) for t in objective.terms]
+    return "; ".join(dict.fromkeys(f"w·({said})" if weighted else said for said, weighted in found if said))
 
 
 # ---- a step ------------------------------------------------------------------------------------------------
