@@ -6,6 +6,7 @@
     fully_visible       log p(x) = Σ_d log p(x_d | x_<d)                                MADE, PixelCNN, PixelTransformer
     schedule, diffusion, samplers, probability_flow, noise_weights
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
+    discrete, published, scaling, audited_model, evaluated, claims, audit               others' networks, and what they claim
     images, augmented, noised                                                           where the data come from
     convnet, decoder, denoiser, masked, pixels, unet                                    their networks
 
@@ -13,6 +14,7 @@ Read in this order. Built on the spine alone.
 """
 
 from ..made import record
+from .audit import Audit, audit
 from .augmented import Augmented, Shifts
 from .bound import Bound
 from .convnet import ConvNet
@@ -20,6 +22,7 @@ from .decoder import LogisticDecoder
 from .denoiser import Denoiser
 from .dequantised import Dequantised
 from .diffusion import Diffusion
+from .discrete import DiscreteDiffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .images import Binarised, Images
@@ -28,6 +31,7 @@ from .noise_weights import MinSNR, Simple
 from .noised import Noised
 from .pixels import PixelTransformer
 from .probability_flow import ProbabilityFlow
+from .published import VE, VP, SubVP
 from .samplers import sample
 from .schedule import Cosine, Linear, Schedule
 from .unet import UNet
@@ -37,6 +41,7 @@ record(
     ConvNet,
     Denoiser,
     Diffusion,
+    DiscreteDiffusion,
     FullyVisible,
     LogisticDecoder,
     MaskedMLP,
@@ -50,6 +55,9 @@ record(Cosine, Linear, suffix="Schedule")
 
 __all__ = [
     "VAE",
+    "VE",
+    "VP",
+    "Audit",
     "Augmented",
     "Binarised",
     "Bound",
@@ -58,6 +66,7 @@ __all__ = [
     "Denoiser",
     "Dequantised",
     "Diffusion",
+    "DiscreteDiffusion",
     "Flow",
     "FullyVisible",
     "Images",
@@ -71,6 +80,8 @@ __all__ = [
     "Schedule",
     "Shifts",
     "Simple",
+    "SubVP",
     "UNet",
+    "audit",
     "sample",
 ]
