@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.special import log_ndtr
@@ -270,7 +271,8 @@ def checked(alphas_cumprod: Plain, prediction_type: str) -> Tensor:
         ᾱ does not fall, or leaves (0, 1)
     """
     try:
-        bar = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
+        bar = alphas_cumprod if isinstance(alphas_cumprod, Tensor) else torch.as_tensor(np.asarray(alphas_cumprod))
+        bar = bar.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadArgument(
             f"alphas_cumprod is {type(alphas_cumprod).__name__}. Accepted: numbers, (T,)."
