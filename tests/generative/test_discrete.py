@@ -14,8 +14,8 @@ import thetahat as th
 from thetahat.data import Batch
 from thetahat.errors import BadArgument, ModelError
 
-L, MEAN, VARIANCE = 8, 0.1, 0.15
-BAR = np.cumprod(1 - np.linspace(0.02, 0.4, 12))
+L, MEAN, VARIANCE = 8, 0.1, 0.06
+BAR = np.cumprod(1 - np.geomspace(0.01, 0.5, 16))
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
@@ -108,7 +108,11 @@ def test_the_expected_bound_is_that_of_the_hand_calculation(
     each = log_decoder(y[..., None], mean[..., None] + k * np.sqrt(1 - BAR[0]) * NODES) @ WEIGHTS
     hand = chain(x, squares, variance_type) + each.sum(1)
     found = model(
-        Denoiser(prediction_type), prediction_type=prediction_type, variance_type=variance_type, times=times, K=8
+        Denoiser(prediction_type),
+        prediction_type=prediction_type,
+        variance_type=variance_type,
+        times=times,
+        K=8,
     )
     off = found.log_prob(Batch({"y": torch.from_numpy(y)}), torch.Generator().manual_seed(0)).numpy() - hand
     assert off.std() / len(off) ** 0.5 < 0.05
@@ -120,7 +124,12 @@ def test_the_density_of_real_vectors_is_the_chain_and_a_gaussian() -> None:
     y = np.random.default_rng(1).normal(size=(20, 3))
     x = (y - 0.5) / 2
     found = model(
-        lambda z, t: torch.zeros_like(z), prediction_type="sample", levels=None, shift=0.5, scale=2.0, shape=None
+        lambda z, t: torch.zeros_like(z),
+        prediction_type="sample",
+        levels=None,
+        shift=0.5,
+        scale=2.0,
+        shape=None,
     )
     gaussian = stats.norm.logpdf(x, 0, decoder_sd()).sum(1)
     hand = chain(x, lambda x, _: x**2, "fixed_small") + gaussian - 3 * np.log(2)

@@ -43,7 +43,9 @@ class Score(nn.Module):
         self.name, self.epsilon = name, epsilon
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        m, s = (torch.from_numpy(each).reshape(-1, 1, 1, 1) for each in moments(self.name, t.detach().numpy()))
+        m, s = (
+            torch.from_numpy(each).reshape(-1, 1, 1, 1) for each in moments(self.name, t.detach().numpy())
+        )
         score = -(x - m * MEAN) / (m**2 * VARIANCE + s**2)
         return -s * score if self.epsilon else score
 
@@ -78,7 +80,9 @@ def test_the_probability_flow_of_a_gaussian_has_its_density_to_a_ten_thousandth_
     x = np.random.default_rng(0).normal(MEAN, 1, (6, 4))
     made = continuous(Score(name, epsilon), SDES[name], "epsilon" if epsilon else "score", (1, 2, 2))
     found = by_flow(ProbabilityFlow(made, tolerance=1e-7), SDES[name], torch.from_numpy(x), torch.Generator())
-    assert found.numpy() / (4 * math.log(2)) == pytest.approx(flow_density(name, x) / (4 * math.log(2)), abs=1e-4)
+    assert found.numpy() / (4 * math.log(2)) == pytest.approx(
+        flow_density(name, x) / (4 * math.log(2)), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,9 @@ def test_steps_made_continuous_keep_the_density_of_the_best_denoiser(prediction_
     end = math.sqrt(last) * MEAN + after / before * math.sqrt(first) * (x - MEAN)
     hand = (stats.norm.logpdf(end) + math.log(after / before * math.sqrt(first))).sum(1)
     assert found.numpy() == pytest.approx(hand, abs=1e-4)
-    assert process.time(process.log_snr(torch.tensor([0.0, 1.5, 399.0]))).tolist() == pytest.approx([0, 1.5, 399])
+    assert process.time(process.log_snr(torch.tensor([0.0, 1.5, 399.0]))).tolist() == pytest.approx(
+        [0, 1.5, 399]
+    )
 
 
 @pytest.mark.parametrize(

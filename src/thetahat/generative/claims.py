@@ -231,6 +231,7 @@ def not_finite(lost: Tensor) -> Fault:
 
 def of_model(found: list[Variant], score: Score, levels: int, *, spiky: bool) -> list[Fault]:
     out, bits = [], score.bits_per_dimension
+    bare = next((v.bits for v in found if v.faults == (NO_NOISE,)), math.nan)
     if score.impossible:
         text = f"The model gives {score.impossible} of {score.n:g} images probability zero: no code is long enough."
         out.append(Fault("probability zero", text))
@@ -240,8 +241,7 @@ def of_model(found: list[Variant], score: Score, levels: int, *, spiky: bool) ->
             "probably do not belong together."
         )
         out.append(Fault("worse than uniform", text, bits - math.log2(levels)))
-    bare = next((v.bits for v in found if v.faults == (NO_NOISE,)), math.nan)
-    if spiky and bits - bare > SPIKE:
+    elif spiky and bits - bare > SPIKE:
         text = (
             f"The density is {bits - bare:.2f} bits per dimension higher at whole numbers than within their cells: "
             "the model was fitted to images without noise, and its density there has no limit."

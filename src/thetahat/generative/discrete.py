@@ -271,7 +271,11 @@ def checked(alphas_cumprod: Plain, prediction_type: str) -> Tensor:
         ᾱ does not fall, or leaves (0, 1)
     """
     try:
-        bar = alphas_cumprod if isinstance(alphas_cumprod, Tensor) else torch.as_tensor(np.asarray(alphas_cumprod))
+        bar = (
+            alphas_cumprod
+            if isinstance(alphas_cumprod, Tensor)
+            else torch.as_tensor(np.asarray(alphas_cumprod))
+        )
         bar = bar.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadArgument(

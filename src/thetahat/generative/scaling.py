@@ -98,7 +98,7 @@ class Scaling:
                 f"scaling: the function gives {what} for images of shape {(len(y), *self.shape)}. Accepted: a tensor of "
                 "that shape."
             )
-        return x.reshape(y.shape)
+        return x.reshape(y.shape).to(y.dtype)
 
     def grid(self, levels: int, d: int, *, cells: bool) -> Tensor:
         """f at the levels, (L, d); with the middles of their cells, 0, ½, 1, …, L − ½, (2L, d)."""
