@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +31,8 @@ class Denoiser(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor) -> SimpleNamespace:
         bar = self.bar[t].reshape(-1, 1, 1, 1)
-        assert z.ndim == 4 and t.dtype == torch.int64
+        assert z.ndim == 4
+        assert t.dtype == torch.int64
         a, s = bar.sqrt(), (1 - bar).sqrt()
         x = MEAN + a * VARIANCE / (bar * VARIANCE + 1 - bar) * (z - a * MEAN)
         epsilon = (z - a * x) / s
@@ -47,7 +49,7 @@ def squares(x: np.ndarray, bar: float) -> np.ndarray:
 def chain(x: np.ndarray, error, variance_type: str) -> np.ndarray:
     """−Σ KL of N's means and variances, as in Ho et al. (2020); error(x, ᾱ) = E (x − x̂)²."""
     total = 0.5 * (BAR[-1] * x**2 + (1 - BAR[-1]) - 1 - np.log(1 - BAR[-1]))
-    for before, bar in zip(BAR[:-1], BAR[1:], strict=True):
+    for before, bar in itertools.pairwise(BAR):
         beta = 1 - bar / before
         posterior = beta * (1 - before) / (1 - bar)
         var = posterior if variance_type == "fixed_small" else beta
@@ -156,7 +158,8 @@ def test_a_level_in_a_far_tail_keeps_its_digits() -> None:
     assert terms.mass is not None
     low, high = ((2 * 5 / (L - 1) - 1 + side * half + 1) / sd for side in (-1, 1))
     hand = stats.norm.logsf(low) + np.log1p(-np.exp(stats.norm.logsf(high) - stats.norm.logsf(low)))
-    assert low > 30 and float(terms.mass) == pytest.approx(hand, rel=1e-12)
+    assert low > 30
+    assert float(terms.mass) == pytest.approx(hand, rel=1e-12)
 
 
 def test_clipping_the_prediction_of_a_far_network_tightens_the_bound() -> None:

@@ -162,5 +162,5 @@ def test_steps_made_continuous_keep_the_density_of_the_best_denoiser(prediction_
     ],
 )
 def test_processes_that_cannot_be_are_refused(make) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(BadArgument, match="Accepted|last step"):
+    with pytest.raises(BadArgument, match=r"Accepted|last step"):
         make()
