@@ -24,12 +24,13 @@ from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Pr
 if TYPE_CHECKING:
     from . import evaluation, generative, inference, io, language, preferences, report, rl, sklearn
     from .evaluation.compare import compare
+    from .generative.audit import audit
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of
 # one.
-_LATER = {"compare": "evaluation.compare", "load": "io.loading"} | {
+_LATER = {"audit": "generative.audit", "compare": "evaluation.compare", "load": "io.loading"} | {
     name: name
     for name in (
         "evaluation",
@@ -71,6 +72,7 @@ __all__ = [
     "Proximal",
     "Stochastic",
     "Trimmed",
+    "audit",
     "compare",
     "data",
     "errors",

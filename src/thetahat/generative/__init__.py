@@ -8,6 +8,7 @@
     schedule, diffusion, samplers, probability_flow, noise_weights, importance_times
                         log p(x) ≥ −Σ_t KL(q(x_{t−1} | x_t, x) ‖ p(x_{t−1} | x_t)) …   Ho et al. (2020), Kingma et al. (2021)
     labels, classify    p(y | class), and p(class | y) by Bayes' rule
+    discrete, published, scaling, audited_model, evaluated, claims, audit               others' networks, and what they claim
     images, augmented, noised                                                           where the data come from
     convnet, decoder, denoiser, masked, pixel_cnn, pixels, unet                         their networks
 
@@ -15,6 +16,7 @@ Read in this order. Built on the spine alone.
 """
 
 from ..made import record
+from .audit import Audit, audit
 from .augmented import Augmented, Erasures, Flips, Shifts
 from .beta_vae import BetaVAE
 from .bound import Bound
@@ -24,6 +26,7 @@ from .decoder import LogisticDecoder
 from .denoiser import Denoiser
 from .dequantised import Dequantised
 from .diffusion import Diffusion
+from .discrete import DiscreteDiffusion
 from .flow import Flow
 from .fully_visible import FullyVisible
 from .image_files import ImageFolder
@@ -36,6 +39,7 @@ from .noised import Noised
 from .pixel_cnn import PixelCNN
 from .pixels import PixelTransformer
 from .probability_flow import ProbabilityFlow
+from .published import VE, VP, SubVP
 from .samplers import sample
 from .schedule import Cosine, Linear, Schedule, Straight
 from .unet import UNet
@@ -46,6 +50,7 @@ record(
     ConvNet,
     Denoiser,
     Diffusion,
+    DiscreteDiffusion,
     FullyVisible,
     Labelled,
     LogisticDecoder,
@@ -61,6 +66,9 @@ record(Cosine, ImportanceTimes, Linear, Straight, suffix="Schedule")
 
 __all__ = [
     "VAE",
+    "VE",
+    "VP",
+    "Audit",
     "Augmented",
     "BetaVAE",
     "Binarised",
@@ -72,6 +80,7 @@ __all__ = [
     "Diffusion",
     "Erasures",
     "Flips",
+    "DiscreteDiffusion",
     "Flow",
     "FlowMatching",
     "FullyVisible",
@@ -93,5 +102,7 @@ __all__ = [
     "Straight",
     "UNet",
     "class_probabilities",
+    "SubVP",
+    "audit",
     "sample",
 ]

@@ -282,8 +282,8 @@ def integrate(
     n, way = len(state), math.copysign(1.0, stop - start)
     state, at = state.clone(), state.new_full((n,), start)
     h = state.new_full((n,), abs(stop - start) / 100)
-    steps = torch.zeros(n, dtype=torch.int64)
-    live = torch.arange(n)
+    steps = torch.zeros(n, dtype=torch.int64, device=state.device)
+    live = torch.arange(n, device=state.device)
     slope = field(at, state, live)
     for _ in range(max_steps):
         y, phi = state[live], at[live]
