@@ -600,13 +600,16 @@ class HasReplicas(Protocol):
     Examples
     --------
     >>> class Stack(torch.nn.Module):
-    ...     replicas = 4
+    ...     replicas, member = 4, None
     >>> isinstance(Stack(), HasReplicas)
     True
     """
 
     @property
     def replicas(self) -> int: ...
+
+    @property
+    def member(self) -> ModelLike: ...
 
 
 @runtime_checkable

@@ -275,7 +275,7 @@ class Rollouts:
             except StopIteration as ended:
                 return ended.value  # type: ignore[no-any-return]
 
-    def _steps(self, model: Player) -> Generator[Tensor, tuple[Tensor, Tensor], Batch]:
+    def _steps(self, model: Plain) -> Generator[Tensor, tuple[Tensor, Tensor], Batch]:
         """A pass, step by step: yields the states, is sent (actions, their log π), and returns the batch. Several
         seeds play side by side by it (`seeds`)."""
         if self.num_steps is None or not self.under_way:

@@ -78,7 +78,8 @@ def stacked(objectives: Sequence[Objective | LogLikelihood]) -> Objective:
     source = SeedRollouts(own, places)
     weights = [[each.terms[k].weights for each in every] for k in range(len(places))]
     terms = [
-        LogLikelihood(stack, source, _weighting(several)) for stack, several in zip(places, weights, strict=True)
+        LogLikelihood(stack, source, _weighting(several))
+        for stack, several in zip(places, weights, strict=True)
     ]
     return Objective(terms)
 
@@ -219,7 +220,11 @@ class SeedWeights:
         out = torch.zeros_like(log_prob, dtype=torch.promote_types(log_prob.dtype, torch.float32))
         for s, weighting in enumerate(self.each):
             own, where = alone(batch, s)
-            w = torch.ones_like(log_prob[s][where]) if weighting is None else weighting(own, log_prob[s][where])
+            w = (
+                torch.ones_like(log_prob[s][where])
+                if weighting is None
+                else weighting(own, log_prob[s][where])
+            )
             if out.dtype != w.dtype:
                 out = out.to(torch.promote_types(out.dtype, w.dtype))
             out[s][where] = w.to(out.dtype)
@@ -268,7 +273,9 @@ def alone(batch: Batch, s: int) -> tuple[Batch, tuple[slice, ...]]:
         where = tuple(slice(None) for _ in range(dims))
         return Batch({name: t[s] for name, t in batch.tensors.items()}, dims=dims), where
     played = batch.count[s] > 0
-    long = int(played.reshape(-1, played.shape[-1]).any(0).nonzero().max()) + 1  # columns, or rows, of padding
+    long = (
+        int(played.reshape(-1, played.shape[-1]).any(0).nonzero().max()) + 1
+    )  # columns, or rows, of padding
     where = (*(slice(None) for _ in range(dims - 1)), slice(long))
     tensors = {name: t[s][where] for name, t in batch.tensors.items()}
     if dims == 1:  # rows, of which none is left out
@@ -379,15 +386,22 @@ def _check_alike(first: Objective, other: Objective, s: int) -> None:
             raise BadArgument(
                 f"seed {s} plays with {name}={getattr(two, name)}, seed 0 with {getattr(one, name)}. Accepted: the same."
             )
-    if one.actions != two.actions:  # type: ignore[attr-defined]
-        raise BadArgument(f"seed {s} takes other actions than seed 0.")
+    specs = [getattr(each.environments.vector, "spec", None) for each in (one, two)]  # type: ignore[attr-defined]
+    if one.actions != two.actions or specs[0] != specs[1]:  # type: ignore[attr-defined]
+        raise BadArgument(
+            f"seed {s} plays another environment than seed 0: {specs[1]}, and {specs[0]}. Accepted: one environment, "
+            "with the same settings."
+        )
     pattern = [[id(t.model) for t in each.terms] for each in (first, other)]
-    if [each.index(i) for each in pattern[:1] for i in each] != [each.index(i) for each in pattern[1:] for i in each]:
+    if [each.index(i) for each in pattern[:1] for i in each] != [
+        each.index(i) for each in pattern[1:] for i in each
+    ]:
         raise BadArgument(f"seed {s} shares its models among other terms than seed 0.")
     for a, b in zip(first.terms, other.terms, strict=True):
         layers = [list(model.named_modules()) for model in (a.model, b.model)]
         tensors = [
-            [(n, t.shape, t.dtype, t.requires_grad) for n, t in tensors_of(m).items()] for m in (a.model, b.model)
+            [(n, t.shape, t.dtype, t.requires_grad) for n, t in tensors_of(m).items()]
+            for m in (a.model, b.model)
         ]
         kinds = [[(name, type(m), own_of(m)) for name, m in each] for each in layers]
         if kinds[0] != kinds[1] or tensors[0] != tensors[1]:

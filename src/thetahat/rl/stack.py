@@ -81,7 +81,7 @@ class Seeds(Model):
         return self.seeds
 
     @property
-    def measure(self) -> str:  # type: ignore[override]
+    def measure(self) -> str:
         return measure_of(self.member)
 
     @property
@@ -142,7 +142,9 @@ class Seeds(Model):
         own = self.member.actions
         here = state.device
         f = self.mapped(
-            lambda model, x: model.parameters_of(x)[1], sent(state, next(iter(self.tensors().values())).device), which
+            lambda model, x: model.parameters_of(x)[1],
+            sent(state, next(iter(self.tensors().values())).device),
+            which,
         ).to(here)
         return (Discrete(f.shape[-1]) if own is None else own), f
 
@@ -180,9 +182,7 @@ class Seeds(Model):
         """For each seed that plays (actions as they are recorded, (n, …), their log π, (n,)), drawn with a
         generator of its own."""
         actions, f = self.parameters_of(torch.stack(list(states)), which)
-        each = [
-            actions.mode(p) if greedy else actions.draw(p, g) for p, g in zip(f, generators, strict=True)
-        ]
+        each = [actions.mode(p) if greedy else actions.draw(p, g) for p, g in zip(f, generators, strict=True)]
         action = torch.stack(each)
         return list(zip(action.unbind(), actions.log_prob(f, action).unbind(), strict=True))
 
@@ -277,7 +277,9 @@ def _wide(t: Tensor, seeds: int) -> Tensor:
 
 def _refused(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
-        raise BadArgument(f"Seeds(member): member is {type(model).__name__}. Accepted: a rl.Policy, a rl.Value.")
+        raise BadArgument(
+            f"Seeds(member): member is {type(model).__name__}. Accepted: a rl.Policy, a rl.Value."
+        )
     for module in model.modules():
         if isinstance(module, _NormBase) or (isinstance(module, _DropoutNd) and module.p > 0):
             raise BadArgument(

@@ -32,9 +32,7 @@ def replicas_of(objective: Objective) -> int | None:
     BadArgument
         some are and others are not
     """
-    found = {
-        term.model.replicas if isinstance(term.model, HasReplicas) else None for term in objective.terms
-    }
+    found = {term.model.replicas if isinstance(term.model, HasReplicas) else None for term in objective.terms}
     if len(found) > 1:
         raise BadArgument(
             "the terms of an objective are of different numbers of seeds. Accepted: stacks of one number of seeds, "
@@ -60,6 +58,7 @@ def check(solver: SolverLike, objective: Objective) -> None:
             "None",
         ),
         (solver.precision == torch.float16, "precision=torch.float16", "None, torch.bfloat16"),
+        (solver.compile, "compile=True", "False"),
         (world() > 1, "torch.distributed", "one process"),
         (bool(objective.priors), "a prior", "no prior"),
     )
@@ -94,7 +93,9 @@ def separated(gradients: list[Tensor], replicas: int, most: float | None) -> flo
     if not gradients:
         return 0.0
     wide = widest(gradients[0].device)
-    parts = torch.stack([torch.linalg.vector_norm(g.reshape(replicas, -1), dim=1).to(wide) for g in gradients])
+    parts = torch.stack(
+        [torch.linalg.vector_norm(g.reshape(replicas, -1), dim=1).to(wide) for g in gradients]
+    )
     norms = torch.linalg.vector_norm(parts, dim=0) * replicas
     factor = torch.full_like(norms, replicas)
     if most is not None:
