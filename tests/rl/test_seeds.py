@@ -324,6 +324,48 @@ def test_an_advantage_that_hides_its_value_function_is_refused() -> None:
         one.terms[0].source.advantage = Hidden(one.terms[1].model)  # type: ignore[attr-defined]
     with pytest.raises(BadArgument, match="Hidden does not hold the value function"):
         stacked(each)
+    for one in each:
+        inner = GAE(one.terms[1].model)
+        one.terms[0].source.advantage = lambda batch, inner=inner: inner(batch)  # type: ignore[attr-defined]
+    with pytest.raises(BadArgument, match="does not hold the value function"):
+        stacked(each)
+
+
+def test_a_weighting_that_reads_a_trained_model_is_refused() -> None:
+    class Reads:
+        def __init__(self, model: nn.Module) -> None:
+            self.model = model
+
+        def __call__(self, batch: Batch, log_prob: torch.Tensor) -> torch.Tensor:
+            return log_prob
+
+    each = [make(s) for s in range(2)]
+    for one in each:
+        one.terms[0].weights = Reads(one.model)
+    with pytest.raises(BadArgument, match="Reads of seed 0 reads a model that is trained"):
+        stacked(each)
+
+
+def test_the_advantages_of_a_hundred_seeds_are_by_the_value_functions_that_are_trained() -> None:
+    """A copy of an objective does not walk lists of a hundred."""
+    objective = stacked([make(s, "a2c") for s in range(101)])
+    copied = objective.copy()
+    source: Any = copied.terms[0].source
+    assert all(one.advantage.value.stack is copied.terms[1].model for one in source.each)
+    assert copied.terms[1].model is not objective.terms[1].model
+
+
+def test_a_step_that_is_not_finite_ends_the_run_and_says_so() -> None:
+    with pytest.raises(th.errors.NotConverged, match="step 2"):
+        th.maximize(
+            stacked([make(s) for s in range(2)]), solver=solver(4, learning_rate=1e200, max_grad_norm=None)
+        )
+
+
+def test_products_in_bfloat16_are_taken_of_all_seeds() -> None:
+    few = solver(3, precision=torch.bfloat16)
+    fit = th.maximize(stacked([make(s, dtype=torch.float32) for s in range(2)]), solver=few)
+    assert bool(torch.isfinite(fit.theta).all())
 
 
 class Short(gymnasium.Env):

@@ -234,7 +234,7 @@ class A2C(Policy):
 
     method: Method = "a2c"
     total_timesteps: int = 50_000
-    """Steps of all environments together."""
+    """Steps of all environments of a run together."""
     num_steps: int = 32
     """Steps of each environment between two gradient steps."""
     gae_lambda: float = 0.9

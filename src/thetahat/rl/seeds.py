@@ -13,6 +13,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from ..data.batch import Batch
 from ..data.source import evaluating
 from ..errors import BadArgument, DataError
 from ..likelihood import LogLikelihood, Objective
+from ..likelihood.objective import _reads
 from ..made import own_of
 from ..protocols import Observes, ValuesStates
-from ..types import Plain, Weights, shown_as
+from ..types import Plain, Weights, name_of, shown_as
 from .advantage import Advantage, Clipped
 from .rollouts import Rollouts, _rows
 from .stack import MemberValue, Seeds, sliced, tensors_of
@@ -105,10 +107,16 @@ class SeedRollouts:
     kind = "rollouts"
 
     def __init__(self, each: list[Rollouts], stacks: list[Seeds]):
-        self.each, self.stacks = each, stacks
-        self.seeds = len(each)
+        # by attribute, not in a list: a copy of the objective copies each with the stack that its advantage asks
+        self._of = SimpleNamespace(**{str(s): one for s, one in enumerate(each)})
+        self.stacks, self.seeds = stacks, len(each)
         self.name = f"{each[0].name} by {len(each)} seeds"
         self._restored = False
+
+    @property
+    def each(self) -> list[Rollouts]:
+        """The rollouts of every seed."""
+        return list(vars(self._of).values())
 
     @property
     def actions(self) -> Plain:
@@ -130,36 +138,38 @@ class SeedRollouts:
     def minibatches(self, model: Seeds) -> Iterator[Batch]:
         """Without end, a batch a step; a seed plays anew when its own pass is used up."""
         _stack(model)
+        each = self.each
         if not self._restored:  # what other training left was drawn from other policies
-            for one in self.each:
+            for one in each:
                 one._left = []
         self._restored = False
         while True:
-            due = [s for s, one in enumerate(self.each) if not one._left]
+            due = [s for s, one in enumerate(each) if not one._left]
             found = self._passes(model, due) if due else []
-            if self.each[0].epochs is None:
+            if each[0].epochs is None:
                 yield together(found)
                 continue
             for s, whole in zip(due, found, strict=True):
-                one = self.each[s]
+                one = each[s]
                 one._rows = _rows(whole)
                 one._left = one._order(len(one._rows))
-            yield together([one._rows[one._left.pop(0)] for one in self.each])  # type: ignore[index]
+            yield together([one._rows[one._left.pop(0)] for one in each])  # type: ignore[index]
 
     def _passes(self, model: Seeds, which: Sequence[int]) -> list[Batch]:
         """A pass of each of these seeds, all of them step by step."""
+        each = self.each
         with evaluating(model):
             for s in which:
                 self._observed(model, s)
-            steps = {s: self.each[s]._steps(model) for s in which}
+            steps = {s: each[s]._steps(model) for s in which}
             states = {s: next(one) for s, one in steps.items()}
             passes: dict[int, Batch] = {}
             while states:
                 playing = list(states)
                 taken = model.play_each(
                     list(states.values()),
-                    [self.each[s].generator for s in playing],
-                    greedy=self.each[0].greedy,
+                    [each[s].generator for s in playing],
+                    greedy=each[0].greedy,
                     which=playing,
                 )
                 for s, chosen in zip(playing, taken, strict=True):
@@ -174,7 +184,7 @@ class SeedRollouts:
                     f"seed {s} of {self.seeds} played no transition in a pass, only first states of new episodes. "
                     "Give more num_steps or num_envs."
                 )
-            self.each[s]._valued(batch)
+            each[s]._valued(batch)
         return [passes[s] for s in which]
 
     def _observed(self, model: Seeds, s: int) -> None:
@@ -307,26 +317,15 @@ def _rollouts(objective: Objective, stacks: Sequence[Seeds], s: int) -> Rollouts
             object.__setattr__(advantage, name, MemberValue(places[id(thing)], s))
         elif isinstance(thing, dict):  # what it found, of its own from here on
             object.__setattr__(advantage, name, dict(thing))
-    trained = {id(p) for p in objective.parameters()}
-    held = [t for t in _modules(advantage) if any(id(p) in trained for p in t.parameters())]
-    if held or not hasattr(own.advantage, "__dict__"):
+    defaults = getattr(advantage, "__defaults__", None) or ()  # of a function
+    if _reads([advantage, *defaults], {id(p) for p in objective.parameters()}, 6):
         raise BadArgument(
-            f"the advantage {type(own.advantage).__name__} does not hold the value function that is trained as an attribute "
+            f"the advantage {name_of(own.advantage)} does not hold the value function that is trained as an attribute "
             "of its own, so that the one in the stack cannot take its place. Accepted: rl.GAE(value), value the model of "
             "a term."
         )
     own.advantage = advantage
     return own
-
-
-def _modules(thing: Plain, depth: int = 3) -> list[nn.Module]:
-    """Modules among what an object holds, stacks aside."""
-    if isinstance(thing, MemberValue):
-        return []
-    if isinstance(thing, nn.Module):
-        return [thing]
-    held = list(thing) if isinstance(thing, (list, tuple)) else list(getattr(thing, "__dict__", {}).values())
-    return [m for each in held for m in _modules(each, depth - 1)] if depth else []
 
 
 def _weighting(several: Sequence[Weights | None]) -> Weights | None:
@@ -365,6 +364,13 @@ def _check(every: Sequence[Objective]) -> None:
             )
         if each.priors or any(term.robust is not None for term in each.terms):
             raise BadArgument(f"seed {s} has a prior or a robust term. Accepted: log-likelihoods alone.")
+        trained = {id(p) for p in each.parameters()}
+        for term in each.terms:
+            if _reads(term.weights, trained):
+                raise BadArgument(
+                    f"the weighting {name_of(term.weights)} of seed {s} reads a model that is trained, and would not see "
+                    "that of the stack. Train each seed alone."
+                )
         _check_alike(every[0], each, s)
     for what, held in (
         ("a parameter", [{id(p) for t in each.terms for p in t.model.parameters()} for each in every]),
