@@ -206,19 +206,21 @@ def rlhf() -> Objective:
     return Objective([LogLikelihood(language(), draws, th.rl.Clipped(0.2))])
 
 
-def reinforce() -> Objective:
-    policy = th.rl.Policy(nn.Sequential(th.networks.Normaliser(4), mlp(4, (8,), 2, seed=0)))
+def reinforce(seed: int = 0) -> Objective:
+    policy = th.rl.Policy(nn.Sequential(th.networks.Normaliser(4), mlp(4, (8,), 2, seed=seed)))
     weights = th.rl.RewardToGo(0.98, normalise=True)
     settings = {"max_episode_steps": 12}
-    return Objective([LogLikelihood(policy, th.rl.Rollouts("CartPole-v1", 4, settings=settings), weights)])
+    rollouts = th.rl.Rollouts("CartPole-v1", 4, seed=seed, settings=settings)
+    return Objective([LogLikelihood(policy, rollouts, weights)])
 
 
-def ppo(environment: str = "CartPole-v1", inputs: int = 4, outputs: int = 2) -> Objective:
-    value = th.rl.Value(mlp(inputs, (8,), 1, seed=1))
+def ppo(environment: str = "CartPole-v1", inputs: int = 4, outputs: int = 2, seed: int = 0) -> Objective:
+    value = th.rl.Value(mlp(inputs, (8,), 1, seed=seed + 1))
+    advantage = th.rl.GAE(value, normalise=True)
     rollouts = th.rl.Rollouts(
-        environment, 4, num_steps=8, advantage=th.rl.GAE(value, normalise=True), epochs=2, batch_size=16
+        environment, 4, num_steps=8, advantage=advantage, epochs=2, batch_size=16, seed=seed
     )
-    policy = th.rl.Policy(mlp(inputs, (8,), outputs, "tanh", seed=0), rollouts.actions)
+    policy = th.rl.Policy(mlp(inputs, (8,), outputs, "tanh", seed=seed), rollouts.actions)
     return Objective([LogLikelihood(policy, rollouts, th.rl.Clipped()), LogLikelihood(value, rollouts)])
 
 
@@ -261,6 +263,8 @@ SYSTEMS: dict[str, Callable[[], Objective]] = {
     "REINFORCE": reinforce,
     "PPO": ppo,
     "PPO in a box": lambda: ppo("Pendulum-v1", 3, 2),
+    "PPO of several seeds": lambda: th.rl.stacked([ppo(seed=s) for s in range(2)]),
+    "REINFORCE of several seeds": lambda: th.rl.stacked([reinforce(seed=s) for s in range(2)]),
     "C51": lambda: replayed(th.rl.C51(mlp(4, (8,), 2 * 11, seed=0), 0.0, 50.0, 11)),
     "QR-DQN": lambda: replayed(th.rl.QRDQN(mlp(4, (8,), 2 * 5, seed=0), 5)),
     "IQN": lambda: replayed(th.rl.IQN(mlp(4, (8,), 8, seed=0), mlp(8, (), 2, seed=1), 8)),
@@ -274,6 +278,8 @@ WHOLE = (
     "REINFORCE",
     "PPO",
     "PPO in a box",
+    "PPO of several seeds",
+    "REINFORCE of several seeds",
     "C51",
     "QR-DQN",
     "IQN",

@@ -675,6 +675,25 @@ class Measured(Protocol):
 
 
 @runtime_checkable
+class HasReplicas(Protocol):
+    """A stack of independent models, each parameter a tensor (S, …): `Stochastic` moves each slice as a run of its own.
+
+    Examples
+    --------
+    >>> class Stack(torch.nn.Module):
+    ...     replicas, member = 4, None
+    >>> isinstance(Stack(), HasReplicas)
+    True
+    """
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def member(self) -> ModelLike: ...
+
+
+@runtime_checkable
 class Diagnoses(Protocol):
     """A model that says of each term besides log p what people ask of its kind ("accuracy" of a classifier), one number
     a term. A run's record asks at every evaluation, of the held-out data.

@@ -38,6 +38,8 @@ Plain = Any  # a value of a user's, of a file's or of another library's, looked 
 Settings = dict[str, Any]  # plain values under names: what a saved fit, a run or a call is described by
 Columns = Mapping[str, Any]  # anything that maps column names to columns: dict, pandas, polars, Arrow
 
+OF_SEED = "_of_seed_"  # in the name of what was measured of one of several seeds: greedy_return_of_seed_3
+
 
 class Weights(Protocol):
     """A weighting: it sees the batch and log p, detached, and returns one weight a term. Weights never carry

@@ -10,6 +10,7 @@ Each method is its own settings: what does not apply to it is not offered.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from ..errors import BadArgument
-from ..types import ModelLike, ObjectiveLike, SourceLike, Space
+from ..types import OF_SEED, ModelLike, Named, ObjectiveLike, SourceLike, Space
 from .system import Schedule, Sizes, System
 
+IQM = "iqm_of_greedy_return"
 Method = Literal["ppo", "a2c", "reinforce"]
 LONGEST_EVALUATION = (
     20_000  # steps after which an evaluation counts what it has: a greedy policy may walk on for ever
@@ -41,8 +43,10 @@ class Policy(System):
     """Steps after which an episode is cut off."""
     method: Method = "ppo"
     """The options shown are those of one method; thetahat fit policy --method a2c --help shows those of another."""
+    seeds: int = 1
+    """Independent runs that are trained together, of the seeds SEED, SEED + 1, …; each is what it is alone."""
     num_envs: int = 32
-    """Environments that play side by side."""
+    """Environments of each run, that play side by side."""
     learning_rate: float = 3e-3
     """Learning rate of the first step."""
     lr_schedule: Schedule = "linear"
@@ -62,6 +66,7 @@ class Policy(System):
         from ..rl.environments import Environments
 
         counts = (
+            "seeds",
             "num_envs",
             "eval_episodes",
             "width",
@@ -124,11 +129,31 @@ class Policy(System):
         from .. import rl
         from ..rl.environments import Environments
 
+        if self.seeds > 1:
+            each = [self.of_seed(s).model(sizes) for s in range(self.seeds)]
+            stack = rl.Seeds(each[0], self.seeds)
+            for s, one in enumerate(each[1:], 1):
+                stack.load(s, one)
+            return stack
         network = self._network(sizes, sizes["outputs"], self.seed)
         last = list(network.parameters())[-1 if sizes["numbered"] else -2]
         with torch.no_grad():
             last.mul_(0.01)  # all actions about equally probable at the start
         return rl.Policy(network, self._actions(Environments(self.env, 1, self.made_with).actions))
+
+    def of_seed(self, s: int) -> Policy:
+        """The command of the s-th of several runs alone."""
+        return dataclasses.replace(self, seed=self.seed + s, seeds=1)
+
+    def _together(self, model: Any, sizes: Sizes) -> ObjectiveLike:
+        """The objectives of all seeds as one."""
+        from .. import rl
+
+        found = rl.stacked(
+            [self.of_seed(s).objective(one, None, sizes) for s, one in enumerate(model.members)]
+        )
+        model.member = found.model.member  # what is trained is what the command made, and measures
+        return found
 
     def other(self, path: Path, sizes: Sizes) -> Any:
         raise BadArgument("a policy is not scored on data, it plays: thetahat play RUN.")
@@ -147,23 +172,39 @@ class Policy(System):
 
     def measure(self, model: ModelLike) -> dict[str, float]:
         """Greedy returns, apart from those of the play that was learnt from; and how many episodes had
-        not ended after LONGEST_EVALUATION steps."""
+        not ended after LONGEST_EVALUATION steps. Of several seeds the interquartile mean, with its interval, of
+        the mean return of each."""
+        from ..rl.performance import iqm
         from ..rl.rollouts import played
 
         found, unfinished = played(
             model,
             self.env,
-            self.eval_episodes,
+            self.seeds * self.eval_episodes,
             seed=self.seed + 10_000,
             max_steps=LONGEST_EVALUATION,
             **self.made_with,
         )
+        if self.seeds > 1:
+            each = found.reshape(self.seeds, -1).mean(1).tolist()
+            middle = iqm(each)
+            return {
+                IQM: middle.value,
+                f"{IQM}_low": middle.low,
+                f"{IQM}_high": middle.high,
+                "unfinished_episodes": float(unfinished.sum()),
+                **{f"greedy_return{OF_SEED}{self.seed + s}": mean for s, mean in enumerate(each)},
+            }
         error = float(found.std()) / self.eval_episodes**0.5 if self.eval_episodes > 1 else float("nan")
         return {
             "greedy_return": float(found.mean()),
             "greedy_return_error": error,
             "unfinished_episodes": float(unfinished.sum()),
         }
+
+    def each(self, measured: Named) -> dict[str, float]:
+        names = {s: f"greedy_return{OF_SEED}{s}" for s in range(self.seed, self.seed + self.seeds)}
+        return {str(s): float(measured[name]) for s, name in names.items() if name in measured}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +219,8 @@ class Reinforce(Policy):
         from .. import rl
         from ..likelihood import LogLikelihood, Objective
 
+        if self.seeds > 1:
+            return self._together(model, sizes)
         rollouts = rl.Rollouts(self.env, self.num_envs, seed=self.seed, settings=self.made_with)
         return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
 
@@ -191,7 +234,7 @@ class A2C(Policy):
 
     method: Method = "a2c"
     total_timesteps: int = 50_000
-    """Steps of all environments together."""
+    """Steps of all environments of a run together."""
     num_steps: int = 32
     """Steps of each environment between two gradient steps."""
     gae_lambda: float = 0.9
@@ -210,6 +253,8 @@ class A2C(Policy):
         from .. import rl
         from ..likelihood import LogLikelihood, Objective
 
+        if self.seeds > 1:
+            return self._together(model, sizes)
         value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
         advantage = rl.GAE(value, self.discount, self.gae_lambda, normalise=True)
         rollouts = rl.Rollouts(

@@ -156,7 +156,10 @@ def play(command: Play, screen: Screen) -> int:
         raise BadArgument("play takes the folder of a run, or several.")
     if len(command.runs) > 1 or command.against:
         return _over_runs(command, screen)
-    env, found = _played(command, command.runs[0], screen)
+    env, several = _played(command, command.runs[0], screen)
+    if len(several) > 1:
+        return _over_runs(command, screen, [(env, several)])
+    (found,) = several.values()
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else float("nan")
     low, middle, high = (float(v) for v in (found.min(), found.median(), found.max()))
     document = {
@@ -175,8 +178,9 @@ def play(command: Play, screen: Screen) -> int:
     return 0
 
 
-def _played(command: Play, run: Path, screen: Screen) -> tuple[str, Any]:
-    """(environment, the return of each episode)."""
+def _played(command: Play, run: Path, screen: Screen) -> tuple[str, dict[str, Any]]:
+    """(environment, the return of each episode, by the name of the run; of a run of several seeds by that of each)."""
+    from ..rl import Seeds
     from ..rl.rollouts import returns
 
     system, _, fit = again(run, device=command.device)
@@ -187,7 +191,7 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, Any]:
         found = returns(
             fit.model,
             system.env,
-            command.episodes,
+            command.episodes * (fit.model.seeds if isinstance(fit.model, Seeds) else 1),
             seed=command.seed,
             greedy=not command.draw,
             max_steps=LONGEST_EVALUATION,
@@ -195,17 +199,28 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, Any]:
         )
     for each in said:
         screen.note(f"{run}: {each.message}")
-    return system.env, found
+    if not isinstance(fit.model, Seeds):
+        return system.env, {str(run): found}
+    blocks = found.reshape(fit.model.seeds, -1)
+    return system.env, {f"{run} seed {system.seed + s}": block for s, block in enumerate(blocks)}
 
 
-def _over_runs(command: Play, screen: Screen) -> int:
-    """Of several runs the mean return of each, and what is known of the algorithm."""
+def _over_runs(command: Play, screen: Screen, first: list[tuple[str, dict[str, Any]]] | None = None) -> int:
+    """Of several runs, or seeds of a run, the mean return of each, and what is known of the algorithm.
+
+    first : what the runs played, where they have
+    """
     from ..rl.performance import iqm, probability_of_improvement
 
-    sides = [
-        {str(run): _played(command, run, screen) for run in runs}
+    played = [
+        first
+        if first is not None and runs is command.runs
+        else [_played(command, run, screen) for run in runs]
         for runs in (command.runs, command.against)
         if runs
+    ]
+    sides = [
+        {name: (env, found) for env, several in side for name, found in several.items()} for side in played
     ]
     names = {env for side in sides for env, _ in side.values()}
     if len(names) > 1:

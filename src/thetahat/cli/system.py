@@ -91,6 +91,10 @@ class System(Common, ABC):
         """What else is to be known at each evaluation, by name."""
         return {}
 
+    def each(self, measured: Named) -> dict[str, float]:
+        """Of several seeds what was last measured of each, by seed."""
+        return {}
+
     @property
     def settings(self) -> Settings:
         """What was asked for, in plain values."""

@@ -50,6 +50,7 @@ SYSTEMS: dict[str, tuple[type[System] | dict[str, type[System]], str, str]] = {
         "Fit a policy to what it does in an environment, by PPO, A2C or REINFORCE.",
         """Examples:
   thetahat fit policy --env CartPole-v1 --run runs/cartpole
+  thetahat fit policy --env CartPole-v1 --seeds 16 --run runs/sixteen
   thetahat fit policy --env Pendulum-v1 --method a2c
   thetahat play runs/cartpole --episodes 100""",
     ),

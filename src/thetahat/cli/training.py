@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
-from ..types import ModelLike, Settings, StateLike
-from .screen import Screen
+from ..types import OF_SEED, ModelLike, Settings, StateLike
+from .screen import Screen, plain_table
 from .systems import System, free
 
 
@@ -64,7 +64,12 @@ def train(command: System, screen: Screen) -> int:
         )
         raise
     summary = found.summary()
-    screen.show(summary, summary.to_dict() | {"run": str(folder)})
+    each = command.each({name: value for line in found.measured for name, value in line.items()})
+    document = summary.to_dict() | {"run": str(folder)} | ({"seeds": each} if each else {})
+    screen.show(summary, document)
+    if each and not screen.as_json:
+        shown = ", ".join(f"{s}: {value:.5g}" for s, value in each.items())
+        screen.show(plain_table([("greedy return of each seed", shown)]), None)
     if found.certificate.ok:
         screen.note(f"wrote {folder / FIT}, {folder / REPORT}")
     return 0 if found.certificate.ok else 1
@@ -117,7 +122,7 @@ class Lines:
         if len(state.trace) > self.looks and not self.screen.err.is_terminal:
             found, told = self.record.measured, ""
             for name, value in found.items():
-                if not name.endswith("_error"):
+                if not name.endswith(("_error", "_low", "_high")) and OF_SEED not in name:
                     error = f" ± {found[f'{name}_error']:.2g}" if f"{name}_error" in found else ""
                     told += f"{name.replace('_', ' ').replace('/', ' ')} {value:.5g}{error}, "
             self.screen.note(

@@ -74,8 +74,7 @@ class Normaliser(nn.Module):
         self.seen.copy_(both)
 
     def forward(self, state: Tensor) -> Tensor:
-        if self.seen < 2:
-            return state
-        spread = torch.sqrt(self.squares / self.seen)
+        spread = torch.sqrt(self.squares / self.seen.clamp(min=1))
         spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-        return ((state - self.mean.to(state)) / spread.to(state)).clamp(-self.limit, self.limit)
+        out = ((state - self.mean.to(state)) / spread.to(state)).clamp(-self.limit, self.limit)
+        return torch.where(self.seen < 2, state, out)  # no branch: under vmap each seed has its own `seen`

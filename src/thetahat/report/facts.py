@@ -29,10 +29,10 @@ from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
 from ..models.regression import Predictor
-from ..protocols import is_drawn, kind_of, layout_of, maximised_of, measure_of
+from ..protocols import HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
-from ..types import ModelLike, Plain, Settings, shown_as
+from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
 from .formatting import count, join, number, plural, probability
 
 if TYPE_CHECKING:
@@ -276,8 +276,8 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
         last |= line
     where = "along the run, as it was last" if "step" in last else "on data held out"
     names = [
-        n for n in last if n != "step" and not n.endswith((*BESIDE, "/log_likelihood"))
-    ]  # which the certificate says
+        n for n in last if n != "step" and not n.endswith((*BESIDE, "/log_likelihood")) and OF_SEED not in n
+    ]  # which the certificate says; those of each of several seeds are told by their middle
     for name in sorted(names, key=lambda name: not any(name + end in last for end in BESIDE)):
         yield Measured(
             name.replace("_", " ").replace("/", " "),
@@ -373,6 +373,13 @@ def title(fit: Fit) -> str:
         return f"{model.function.__name__}({', '.join(model.constraints)})"
     if isinstance(model, Mixture):
         return f"mixture of {plural(model.k, 'component')}"
+    return kind_of_model(model)
+
+
+def kind_of_model(model: ModelLike) -> str:
+    """A model by its class; a stack by that of its members."""
+    if isinstance(model, HasReplicas):
+        return f"{type(model.member).__name__} of each of {plural(model.replicas, 'seed')}"
     return type(model).__name__
 
 
@@ -407,7 +414,7 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
-        yield "further term", f"{type(term.model).__name__}, on {where}"
+        yield "further term", f"{kind_of_model(term.model)}, on {where}"
     for term in fit.objective.terms:
         if term.weights is not None:
             told = shown_as(term.weights)
@@ -585,7 +592,7 @@ def _tensors(fit: Fit) -> tuple[Block, ...]:
     """A network's θ: how many values, and between which they lie, tensor by tensor; of each term's model."""
     models = list({id(term.model): term.model for term in fit.objective.terms}.values())
     return tuple(
-        _tensors_of(model, "θ" if len(models) == 1 else f"θ of {type(model).__name__}") for model in models
+        _tensors_of(model, "θ" if len(models) == 1 else f"θ of {kind_of_model(model)}") for model in models
     )
 
 

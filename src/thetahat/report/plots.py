@@ -18,7 +18,7 @@ from ..evaluation.confusion import confusion as confused
 from ..models import Regression
 from ..models.custom import Custom
 from ..printable import printable
-from ..types import Chart, Settings
+from ..types import OF_SEED, Chart, Settings
 from .facts import BESIDE, Facts, Line, gather
 from .formatting import count, number, plural
 
@@ -442,7 +442,9 @@ def measured(fit: Fit) -> list[Chart]:
     x = "played" if "played" in lines else "step"
     panels: dict[str, list[str]] = {}
     for name in lines.columns:
-        if name not in ("step", x) and not name.endswith(BESIDE) and lines[name].nunique() > 1:
+        if name in ("step", x) or name.endswith(BESIDE) or OF_SEED in name:
+            continue
+        if lines[name].nunique() > 1:
             panels.setdefault(
                 "log_likelihood" if name.endswith("log_likelihood") else name.rpartition("_")[2], []
             ).append(name)

@@ -6,6 +6,7 @@
     rollouts            episodes of the policy as it stands: the data
     actions, policy     π(a | s), and the value of a state
     returns             REINFORCE's weights (Williams 1992);   advantage: GAE, A2C, PPO (Schulman et al. 2016, 2017)
+    stack, seeds        several seeds trained together, each as it is alone
     replay              transitions of all policies so far: the data of value distributions
     performance         what is said of an algorithm over several runs (Agarwal et al. 2021)
     return_distribution C51, QR-DQN, IQN: the distribution of the return (Bellemare et al. 2017)
@@ -22,8 +23,10 @@ from .replay import Replay
 from .return_distribution import C51, IQN, QRDQN
 from .returns import RewardToGo
 from .rollouts import Rollouts
+from .seeds import stacked
+from .stack import Seeds
 
-record(C51, IQN, QRDQN, Discrete, MultiDiscrete, Policy, SquashedNormal, Value)
+record(C51, IQN, QRDQN, Discrete, MultiDiscrete, Policy, Seeds, SquashedNormal, Value)
 
 __all__ = [
     "C51",
@@ -38,7 +41,9 @@ __all__ = [
     "Replay",
     "RewardToGo",
     "Rollouts",
+    "Seeds",
     "SquashedNormal",
     "Value",
     "performance",
+    "stacked",
 ]

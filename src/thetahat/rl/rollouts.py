@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -169,12 +169,14 @@ class Rollouts:
         with evaluating(model):
             self._observed(model)
             batch = self._drawn(model)
-            if self.advantage is not None:
-                batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
-                self._of_pass = (
-                    dict(self.advantage.measured()) if isinstance(self.advantage, Measured) else {}
-                )
+            self._valued(batch)
         yield batch
+
+    def _valued(self, batch: Batch) -> None:
+        """With advantages and returns, where they are asked for."""
+        if self.advantage is not None:
+            batch.tensors["advantage"], batch.tensors["return"] = self.advantage(batch)
+            self._of_pass = dict(self.advantage.measured()) if isinstance(self.advantage, Measured) else {}
 
     def minibatches(self, model: Player) -> Iterator[Batch]:
         """Without end, a batch a step: passes as they are drawn, or each in parts, so many times."""
@@ -265,6 +267,17 @@ class Rollouts:
         self._seen = None
 
     def _drawn(self, model: Player) -> Batch:
+        steps = self._steps(model)
+        state = next(steps)
+        while True:
+            try:
+                state = steps.send(model.play(state, self.generator, greedy=self.greedy))
+            except StopIteration as ended:
+                return ended.value  # type: ignore[no-any-return]
+
+    def _steps(self, model: Plain) -> Generator[Tensor, tuple[Tensor, Tensor], Batch]:
+        """A pass, step by step: yields the states, is sent (actions, their log π), and returns the batch. Several
+        seeds play side by side by it (`seeds`)."""
         if self.num_steps is None or not self.under_way:
             self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
             self._return[:], self.under_way = 0, True
@@ -273,8 +286,7 @@ class Rollouts:
         while playing.any() if self.num_steps is None else len(taken) < self.num_steps:
             if self.num_steps is None:
                 _endless(self.environments)
-            state = torch.from_numpy(self.environments.state)
-            action, log_prob = model.play(state, self.generator, greedy=self.greedy)
+            action, log_prob = yield torch.from_numpy(self.environments.state)
             now = self.environments.step(model.sent(action))
             if self.num_steps is None:
                 now.count, ended = playing.copy(), now.ended & playing

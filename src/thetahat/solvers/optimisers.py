@@ -38,10 +38,16 @@ def optimisers(
     momentum: float,
     betas: tuple[float, float],
     decay: float = 0.0,
+    vector: int = 1,
 ) -> list[torch.optim.Optimizer]:
     """Those that together move every parameter, each once. They minimise: they are handed −ĝ.
 
     A group of parameters says in "lr_ratio" how its learning rate stands to that of the first.
+
+    Parameters
+    ----------
+    vector
+        dimensions of a bias, which does not shrink: 2 in a stack of models
 
     Raises
     ------
@@ -63,8 +69,8 @@ def optimisers(
             )
         )
     if rest:
-        shrunk = [p for p in rest if p.ndim > 1] if decay else []
-        left = [p for p in rest if p.ndim < 2] if decay else rest
+        shrunk = [p for p in rest if p.ndim > vector] if decay else []
+        left = [p for p in rest if p.ndim <= vector] if decay else rest
         groups = [{"params": ps, "weight_decay": d} for ps, d in ((left, 0.0), (shrunk, decay)) if ps]
         out.append(torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=0.0, fused=_fusable(rest)))
     return out

@@ -36,6 +36,7 @@ from ..likelihood import LogLikelihood, Objective
 from ..protocols import HasWeights, Splits, maximised_of
 from ..types import Settings, fields_of, shown_as
 from . import checkpoint as checkpoints
+from . import replicas
 from .certificate import Certificate
 from .diagnostics import diagnosed
 from .failure import LOWER, Failure, comparable, failure_of
@@ -80,6 +81,7 @@ class Work:
     held_out: HeldOut
     buffers: list[Tensor]
     statistics: Statistics
+    replicas: int | None = None  # independent models in a stack, of which each is moved by its own gradient
     flops: float | None = None  # operations of a term of the first source, on an accelerator
     next: Drawn | None = None  # the batches of the next step, on their way to an accelerator
     recent: list[float] = field(default_factory=list)  # the mean of each batch since the last look
@@ -362,6 +364,9 @@ class Stochastic:
             raise BadArgument(
                 f"stochastic ascent maximises a whole objective; received {type(objective).__name__}."
             )
+        many = replicas.replicas_of(objective)
+        if many is not None:
+            replicas.check(self, objective)
         generator = torch.Generator().manual_seed(self.seed)
         objective = objective if self.in_place else objective.copy()
         device = chosen(self.device)
@@ -388,11 +393,14 @@ class Stochastic:
             self.momentum,
             self.betas,
             self.weight_decay,
+            1 if many is None else 2,
         )
+        if many is not None:
+            replicas.check_optimisers(movers, self.optimiser)
         _label(objective, "raw")
         statistics = Statistics(engine.module if self.ema_decay is not None else nn.Module())
         state = State(
-            Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics),
+            Work(engine, movers, feeds_, generator, held, list(engine.module.buffers()), statistics, many),
             scale=SCALE if self.precision == torch.float16 else 1.0,
         )
         if self.checkpoint is None:
@@ -464,7 +472,11 @@ class Stochastic:
         gradients = [p.grad for p in work.engine.parameters if p.grad is not None]
         if state.scale != 1 and gradients:
             torch._foreach_mul_(gradients, 1 / state.scale)
-        norm = _norm(gradients) if gradients else 0.0
+        most = self.max_grad_norm
+        if work.replicas is not None:
+            norm = replicas.separated(gradients, work.replicas, most)
+        else:
+            norm = _norm(gradients) if gradients else 0.0
         overflow = state.scale > 1 and math.isfinite(value) and not math.isfinite(norm)
         if overflow:
             halved = replace(state, scale=state.scale / 2, clean=0, overflowed=state.overflowed + 1)
@@ -472,9 +484,9 @@ class Stochastic:
         if not (math.isfinite(value) and math.isfinite(norm)):
             return self._failed(state, self._reason(batches, state, value))
         rate = self.rate(state.step)
-        if self.max_grad_norm is not None and norm > self.max_grad_norm:
-            torch._foreach_mul_(gradients, self.max_grad_norm / norm)
-        if rate * max(1.0, min(norm, self.max_grad_norm or norm)) > torch.finfo(work.engine.dtype).max / FAR:
+        if work.replicas is None and most is not None and norm > most:
+            torch._foreach_mul_(gradients, most / norm)
+        if rate * max(1.0, min(norm, most or norm)) > torch.finfo(work.engine.dtype).max / FAR:
             why = f"step {state.step + 1}: θ would leave the finite numbers (learning rate {rate:.3g})."
             return self._failed(state, Failure(why, LOWER))
         for optimiser in work.optimisers:
