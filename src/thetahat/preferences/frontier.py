@@ -97,7 +97,7 @@ class Frontier:
         units = "prompts" if self.prompts > 1 else "answers to the one prompt"
         kind = f"{100 * self.level:g} % intervals over {units}"
         lines = [
-            f"{self.prompts} prompts, {self.answers} answers each; {kind}",
+            f"{self.prompts} {'prompts' if self.prompts > 1 else 'prompt'}, {self.answers} answers each; {kind}",
             "",
             f"{'':<18}{'KL, nats an answer':<21}{'reward':<21}{'gold' if gold else ''}".rstrip(),
         ]
