@@ -365,7 +365,7 @@ class _Work:
         self.tokens[i, t], self.log_prob[i, t] = token[own], log_q[own]
         if self.kept is not None and kept is not None:
             self.kept[i, t] = kept[own]
-        found = token.tolist()
+        found = token.cpu().tolist()
         for k in new:
             if found[k] < 0:
                 raise NotFinite(
