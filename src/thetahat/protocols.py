@@ -939,6 +939,58 @@ class Extends(Protocol):
 
 
 @runtime_checkable
+class ReadsRows(Protocol):
+    """A network of tokens that reads rows of unequal lengths together, and reads on from each row's own end.
+    `language.ContinuousBatching` asks; else rows of one length are read together (`Extends`), or texts are read again.
+
+    `read(tokens, lengths, None)` reads the first tokens of each row, (B, T), of which a row has the first `lengths`
+    (B,), on the CPU; `read(tokens, lengths, cache)` the next tokens of all rows, T each. Both return logits of the token
+    after each row's last, (B, V), and a `networks.aligned.Aligned`. `reads_rows` is False where this one cannot.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.networks.Transformer(5, layers=1, width=8, heads=1), ReadsRows)
+    True
+    """
+
+    @property
+    def reads_rows(self) -> bool: ...
+
+    def read(self, tokens: Tensor, lengths: Tensor, cache: Any) -> tuple[Tensor, Any]: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """What draws answers to prompts of unequal lengths from a language model: our own (`language.ContinuousBatching`), or a
+    server's (`language.Server`). `language.Generations(…, sampler=…)` and `preferences.frontier` ask.
+
+    `draw` returns a `language.Drawn`: tokens, the log-probability with which each was drawn, and how many tokens the
+    sampling left to be drawn from. `exact` says that these are the model's own, to rounding.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.language.ContinuousBatching(), Sampler)
+    True
+    """
+
+    @property
+    def exact(self) -> bool: ...
+
+    def draw(
+        self,
+        model: ModelLike,
+        prompts: Sequence[Tensor],
+        *,
+        num_generations: int = 1,
+        max_new_tokens: int,
+        end: int | None = None,
+        seed: tuple[int, int] = (0, 0),
+    ) -> Any: ...
+
+
+@runtime_checkable
 class Observes(Protocol):
     """A layer that learns from the states that a policy sees (running means). Rollouts ask, as they are
     drawn.

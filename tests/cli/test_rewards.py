@@ -30,6 +30,12 @@ def longer(prompt, answer):
 def wrong(prompt, answer):
     return "good"
 
+def infinite(prompt, answer):
+    return float("inf") if answer == "ab" else 1.0
+
+def unknown(prompt, answer):
+    return float("nan")
+
 number = 3
 '''
 
@@ -139,3 +145,42 @@ def test_the_command_learns_what_the_function_rewards(more, folder, capsys):
     assert sum(lines[-8:]) / 8 > sum(lines[:8]) / 8 + 0.15
     assert main(["sample", str(run), "--prompt", "a", "--max-new-tokens", "4"]) == 0
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(("name", "value", "answer"), [("infinite", "inf", "ab"), ("unknown", "nan", "aa")])
+def test_a_reward_that_is_not_finite_is_refused_with_its_answer(folder, name, value, answer):
+    reward = reward_of((f"{folder / 'own.py'}:{name}",), (), th.language.Bytes())
+    with pytest.raises(DataError, match=f"{name} gave {value} for the answer '{answer}'. Accepted: a finite"):
+        reward(tokens("a", "a"), tokens("aa", "ab"))
+
+
+def test_prompts_of_a_text_are_its_lines_and_nothing_else_ends_one(folder, tmp_path):
+    """U+2028, a form feed and U+0085 are characters of a prompt, at which str.splitlines would cut it."""
+    from thetahat.cli.align import _prompts
+
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa\u2028b\r\nc\x0cd\x85e\n\nc\x0cd\x85e\nf".encode())
+    found = _prompts(path, th.language.Bytes(), None, 100)
+    texts = [bytes(p).decode() for p in found]
+    assert texts == ["a\u2028b", "c\x0cd\x85e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"caf\xe9", "no UTF-8"), (b"a\0b", "binary"), (b"", "empty"), (None, "neither a file")],
+)
+def test_prompts_that_cannot_be_read_are_refused_by_name(folder, tmp_path, capsys, content, said):
+    path = tmp_path / "prompts.txt"
+    if content is not None:
+        path.write_bytes(content)
+    words = ["align", str(path), "--network", str(folder / "gpt"), "--method", "rloo"]
+    words += ["--reward", f"{folder / 'own.py'}:letters", "--context", "16", "--max-new-tokens", "4"]
+    assert main([*words, "--run", str(tmp_path / "run")]) in (2, 3)
+    assert said in capsys.readouterr().err
+
+
+def test_label_smoothing_is_refused_by_ipo(folder, tmp_path, capsys):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "a"}) + "\n")
+    words = ["align", str(tmp_path / "pairs.jsonl"), "--network", str(folder / "gpt"), "--method", "ipo"]
+    assert main([*words, "--label-smoothing", "0.1", "--run", str(tmp_path / "run")]) == 2
+    assert "--label-smoothing is an option of --method dpo alone" in capsys.readouterr().err

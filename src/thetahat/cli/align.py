@@ -100,7 +100,7 @@ class IPO(DPO):
         from .. import preferences
 
         if self.label_smoothing:
-            raise BadArgument("--label-smoothing is of dpo: ipo is bounded without it.")
+            raise BadArgument("--label-smoothing is an option of --method dpo alone. Accepted with ipo: 0.")
         return preferences.IPO(self._adapted(), beta=self.beta)
 
 
@@ -117,7 +117,7 @@ class RLOO(Align):
     ] = ()
     """Weights of several rewards, which are summed."""
     temperature: float = 1.0
-    """Temperature of the answers' draws, of which the probability is what is trained."""
+    """Temperature at which answers are drawn; training uses their probability at this temperature."""
     top_k: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None
     """Draw from the K most probable tokens alone."""
     top_p: Annotated[float | None, arg(metavar="P", help_behavior_hint="")] = None
@@ -152,7 +152,7 @@ class RLOO(Align):
     def read(self) -> tuple[Sizes, Any]:
         return {}, self._generations()
 
-    def _generations(self, **passes: int) -> Any:
+    def _generations(self, epochs: int | None = None) -> Any:
         from .. import language
 
         if self.batch_size < self.num_generations or self.num_generations < 2:
@@ -177,7 +177,7 @@ class RLOO(Align):
             reference="base",
             kl_coef=self.beta,
             seed=self.seed,
-            **passes,
+            epochs=epochs,
         )
 
     def model(self, sizes: Sizes) -> ModelLike:
@@ -283,10 +283,13 @@ def _prompts(path: Path, tokenizer: Plain, raw: Plain, room: int) -> list[list[i
     Lines of JSON with a prompt (a text, or messages, which the chat template writes), or of a text file each line.
     """
     from ..language.chats import rows_of
+    from ..language.tokens import read
 
     end = [] if tokenizer.end is None else [tokenizer.end]
     if path.suffix == ".txt":
-        given: list[Any] = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+        # at "\n" alone: U+2028 and its kin are characters of a prompt
+        lines = [line for _, text in read(path) for line in text.removeprefix("\ufeff").split("\n")]
+        given: list[Any] = [line for line in (text.removesuffix("\r") for text in lines) if line]
     else:
         given = []
         for row, where in rows_of(path):

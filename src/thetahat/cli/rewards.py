@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,11 +85,17 @@ def _of_function(path: str, name: str) -> Callable[[list[str], list[str]], Any]:
         for prompt, answer in zip(prompts, answers, strict=True):
             value = function(prompt, answer)
             try:
-                out.append(float(value))
-            except (TypeError, ValueError) as error:
+                number = float(value)
+                finite = math.isfinite(number)
+            except (TypeError, ValueError, OverflowError) as error:
                 raise DataError(
                     f"--reward {path}:{name} gave {value!r} for the answer {answer[:60]!r}. Accepted: a number."
                 ) from error
+            if not finite:
+                raise DataError(
+                    f"--reward {path}:{name} gave {number} for the answer {answer[:60]!r}. Accepted: a finite number."
+                )
+            out.append(number)
         return out
 
     return reward

@@ -7,6 +7,8 @@
     pretrained          networks of Hugging Face;   adapters: low-rank changes of theirs (LoRA, Hu et al. 2021)
     huggingface         folders that transformers and peft load
     sampling            what is drawn from in the place of p: temperature, top k, top p, with a log-likelihood of its own
+    samplers            answers to prompts of unequal lengths, drawn together;   server: by a server of vLLM
+    truncated           how far a server's probabilities are from the model's own, and weights that correct for it
     generations         answers that the model itself draws, and their rewards: the data of RLHF
     group_relative      what each answer weighs: GRPO, RLOO, with the KL to a reference (Shao et al. 2024)
 
@@ -21,11 +23,14 @@ from .generations import Generations
 from .group_relative import RLOO, GroupRelative, Penalised, kl_estimate
 from .huggingface import add_adapters, save_adapters, save_pretrained
 from .pretrained import Pretrained
+from .samplers import ContinuousBatching, Drawn
 from .sampling import Sampling
+from .server import Server
 from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
+from .truncated import Gap, TruncatedImportance
 
-record(Autoregressive, Sampling)
+record(Autoregressive, ContinuousBatching, Sampling, Server, TruncatedImportance)
 
 __all__ = [
     "BPE",
@@ -34,12 +39,17 @@ __all__ = [
     "Bytes",
     "Characters",
     "Chats",
+    "ContinuousBatching",
+    "Drawn",
+    "Gap",
     "Generations",
     "GroupRelative",
     "Penalised",
     "Pretrained",
     "Sampling",
+    "Server",
     "Tokens",
+    "TruncatedImportance",
     "add_adapters",
     "add_lora",
     "kl_estimate",

@@ -20,7 +20,7 @@ from ..data.source import evaluating
 from ..errors import BadArgument, ModelError, OutOfSupport
 from ..models.base import Model, unpadded
 from ..networks.causality import SMALL, first_peek
-from ..protocols import Extends, HasFeatures, HasVocabulary
+from ..protocols import Extends, HasFeatures, HasVocabulary, fact
 from ..types import ModelLike
 from .adapters import adapted_by, without
 from .pretrained import Pretrained, is_pretrained
@@ -160,10 +160,14 @@ class Autoregressive(Model):
                 "the network has no adapters to be left out: language.add_lora(network), or give another "
                 "reference."
             )
-        sampling, self.sampling = self.sampling, None  # a reference is p, of which q is a part
+        with without(self.network):  # a reference is p, of which q is a part
+            return self.raw_log_prob(batch)
+
+    def raw_log_prob(self, batch: Batch) -> Tensor:
+        """log p of each token before temperature, top k and top p, (B, T)."""
+        sampling, self.sampling = self.sampling, None
         try:
-            with without(self.network):
-                return self.log_prob(batch)
+            return self.log_prob(batch)
         finally:
             self.sampling = sampling
 
@@ -334,7 +338,7 @@ class Autoregressive(Model):
         cached: bool,
         generator: torch.Generator | None,
     ) -> Tensor:
-        cached = cached and isinstance(self.network, Extends)
+        cached = cached and isinstance(self.network, Extends) and fact(self.network, "extends", True)
         out, cache, unread = [window[:, :0]], None, window
         over = torch.zeros(len(window), 1, dtype=torch.bool, device=window.device)
         for _ in range(max_new_tokens):

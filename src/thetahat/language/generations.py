@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,11 @@ from ..data.batch import Batch
 from ..data.devices import device_of, move
 from ..data.source import digest, evaluating, told
 from ..errors import BadArgument, DataError, EmptyData, NotFinite
-from ..protocols import Samples, Truncates
+from ..protocols import Sampler, Samples, Truncates
 from ..types import Data, ModelLike
+from .autoregressive import Autoregressive
+from .samplers import ContinuousBatching, Drawn
+from .truncated import Gap
 
 Reward = Callable[[list[Tensor], list[Tensor]], Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +35,8 @@ class Generations:
     (B, T), B prompts · G:
 
         input, target (B, T)    tokens, and those that follow; the count is 1 where the target belongs to the answer, its end included
-        log_prob (B, T)         log π of each token, of the policy that drew it
+        log_prob (B, T)         log π of each token, by the policy as it stands when they are drawn
+        sampler_log_prob (B, T) by what drew them;    only where that is another programme (`language.Server`)
         reference (B, T)        of the reference;    only with one
         return (B, T)           R = r − β Σ_t (log π − log π_ref): the reward of the answer less the KL penalty, at each of its tokens
         advantage (B, T)        what `advantage` makes of R, at each of its tokens
@@ -43,6 +48,9 @@ class Generations:
 
     Answers are drawn from π itself, at temperature 1 and from all tokens: another distribution than that
     whose gradient is taken would bias it.
+
+    Prompts of all lengths are answered together (`language.ContinuousBatching`), and each answer is drawn with random numbers of
+    its own, of the seed, the pass and its place in it.
 
     Once every answer of many passes, to every prompt, has the same reward, there is nothing more to learn:
     without a reference, training ends there (`finished`), and the fit says so.
@@ -76,11 +84,21 @@ class Generations:
         deal each pass out so many times, so many answers a step (PPO). None: whole, once
     seed
         of the draws
+    sampler
+        what draws the answers of an `Autoregressive`: None: `language.ContinuousBatching()`; `language.Server(…)`. With a server
+        the gap between its log-probabilities and the policy's own is measured at every pass (`gap`, a `language.Gap`), and
+        `language.TruncatedImportance` corrects for it. A model that is no Autoregressive draws by its own `sample`, prompts of one
+        length at a time
+    reuse_log_prob
+        "log_prob" is what the sampler found as it drew, and no second pass over the answers is made. The two are equal to
+        rounding where draws and training run in one precision (in float64 to 1e-12); with Stochastic(precision=…) they differ
+        by that of the precision, so leave it False there
 
     Raises
     ------
     BadArgument
-        a prompt without a token or longer than the context leaves room for
+        reuse_log_prob with a sampler whose log-probabilities are not the policy's own; a prompt without a token or
+        longer than the context leaves room for
     DataError, NotFinite
         rewards of another shape, or not finite
 
@@ -122,7 +140,19 @@ class Generations:
         epochs: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        sampler: Sampler | None = None,
+        reuse_log_prob: bool = False,
     ):
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise BadArgument(
+                f"sampler is a {type(sampler).__name__}. Accepted: language.ContinuousBatching(), language.Server(…), or "
+                "None."
+            )
+        if reuse_log_prob and sampler is not None and not sampler.exact:
+            raise BadArgument(
+                f"reuse_log_prob=True, and the log-probabilities of {sampler!r} are not the policy's own. Accepted: "
+                "False; language.TruncatedImportance weighs by the ratio of the two."
+            )
         known = {
             "max_new_tokens": max_new_tokens,
             "num_generations": num_generations,
@@ -157,8 +187,11 @@ class Generations:
         self.reference, self.kl_coef, self.truncated = reference, kl_coef, truncated
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.each = min(prompts_per_step or len(self.prompts), len(self.prompts))
+        self.sampler, self.reuse_log_prob = sampler or ContinuousBatching(), reuse_log_prob
         self.generator = torch.Generator().manual_seed(seed)
-        self.at = self.constant = 0
+        self.at = self.constant = self.passes = 0
+        self.gap: Gap | None = None  # of the last pass
+        self._how = ""  # how answers were drawn, where it was not as asked
         self.varied = False  # whether two answers ever had different rewards
         self._last: float | None = None
         self._pass: Batch | None = None
@@ -171,7 +204,7 @@ class Generations:
     @property
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
-        known = (
+        known: tuple[Any, ...] = (
             self.max_new_tokens,
             self.end,
             self.num_generations,
@@ -182,6 +215,8 @@ class Generations:
             self.seed,
             self.truncated,
         )
+        if not self.sampler.exact:
+            known = (*known, repr(self.sampler))
         how = "/".join(map(str, (*known, told(self.advantage))))
         return hashlib.blake2b(f"{digest(*self.prompts)}/{how}".encode(), digest_size=8).hexdigest()
 
@@ -222,7 +257,11 @@ class Generations:
     def state(self) -> dict[str, Tensor]:
         """What the next batches depend on; of a pass that is being used, what is left of it."""
         counts = torch.tensor([self.at, self.constant, self.varied])
-        known = {"generator": self.generator.get_state(), "counts": counts}
+        known = {
+            "generator": self.generator.get_state(),
+            "counts": counts,
+            "passes": torch.tensor(self.passes),
+        }
         known |= {
             f"now.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self._now.items()
         }
@@ -238,6 +277,7 @@ class Generations:
         self.generator.set_state(tensors["generator"])
         self.at, self.constant, varied = tensors["counts"].tolist()
         self.varied = bool(varied)
+        self.passes = int(tensors["passes"]) if "passes" in tensors else 0  # not in files before 0.12
         self._now = {
             name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")
         }
@@ -255,8 +295,12 @@ class Generations:
 
     @property
     def remark(self) -> str:
-        """A sentence for the certificate, once all rewards have been the same for many passes, over all
-        prompts twice at least."""
+        """Sentences for the certificate: once all rewards have been the same for many passes, over all prompts twice at
+        least; and where answers could not be drawn as asked."""
+        return " ".join(said for said in (self._same, self._how) if said)
+
+    @property
+    def _same(self) -> str:
         if self.constant < max(CONSTANT, 2 * math.ceil(len(self.prompts) / self.each)):
             return ""
         why = (
@@ -270,7 +314,7 @@ class Generations:
     def finished(self) -> bool:
         """Whether nothing more can be learnt: all rewards are the same, and there is no divergence from a
         reference to be learnt from."""
-        return bool(self.remark) and self.reference is None
+        return bool(self._same) and self.reference is None
 
     # ---- draw ----------------------------------------------------------------------------------------------
 
@@ -278,7 +322,8 @@ class Generations:
         chosen = [(self.at + k) % len(self.prompts) for k in range(self.each)]
         self.at = (self.at + self.each) % len(self.prompts)
         prompts = [self.prompts[i] for i in chosen for _ in range(self.num_generations)]
-        answers = self._answers(model, prompts)
+        drawn = self._answers(model, chosen)
+        answers = drawn.tokens
         tensors, count = _laid_out(prompts, answers)
         batch = Batch(
             tensors,
@@ -286,13 +331,7 @@ class Generations:
             group=torch.tensor(chosen).repeat_interleave(self.num_generations)[:, None].expand(count.shape),
             dims=2,
         )
-        here = batch.to(device_of(model))
-        kept = model.kept(here) if isinstance(model, Truncates) else None
-        if kept is not None:
-            batch.tensors["kept"] = kept.cpu()
-            here = batch.to(device_of(model))
-        log_prob = model.log_prob(here).cpu()
-        batch.tensors["log_prob"] = log_prob
+        log_prob = self._log_prob(model, batch, drawn)
         lengths, cut = (
             count.sum(1),
             torch.tensor([self.end is not None and int(a[-1]) != self.end for a in answers]),
@@ -313,11 +352,46 @@ class Generations:
         )
         batch.tensors["return"] = (R[:, None] * count).to(log_prob.dtype)
         batch.tensors["advantage"] = (A[:, None] * count).to(log_prob.dtype)
-        now = {"reward": reward, "length": lengths, "truncated": cut.double()} | (
+        now: dict[str, Tensor] = {"reward": reward, "length": lengths, "truncated": cut.double()} | (
             {"kl": penalty} if self.reference is not None else {}
         )
         self._now = {name: float(values.double().mean()) for name, values in now.items()}
+        if self.gap is not None:
+            self._now |= {
+                "gap": self.gap.mean_abs,
+                "gap_max": self.gap.max_abs,
+                "sampler_ess": self.gap.effective,
+            }
         return batch
+
+    def _log_prob(self, model: ModelLike, batch: Batch, drawn: Drawn) -> Tensor:
+        """log π of each token, (B, T); what else is known of the draws is put into the batch."""
+        if drawn.kept is not None:
+            batch.tensors["kept"] = spread_out(drawn.kept, batch.count).clamp(min=1)
+        if self.reuse_log_prob and drawn.log_prob is not None and self.sampler.exact:
+            if model.sampling is not None and model.sampling.temperature == 0:
+                raise BadArgument(
+                    "temperature=0 always takes the most probable token: nothing can be learnt."
+                )
+            known = spread_out(drawn.log_prob, batch.count)
+            batch.tensors["log_prob"] = known
+            return known
+        here = batch.to(device_of(model))
+        if drawn.kept is None and isinstance(model, Truncates) and (kept := model.kept(here)) is not None:
+            batch.tensors["kept"] = kept.cpu()
+            here = batch.to(device_of(model))
+        log_prob: Tensor = model.log_prob(here).cpu()
+        batch.tensors["log_prob"] = log_prob
+        self.gap = None
+        if not self.sampler.exact:
+            if drawn.log_prob is not None:
+                own, theirs = log_prob, spread_out(drawn.log_prob, batch.count)
+                batch.tensors["sampler_log_prob"] = theirs.to(log_prob.dtype)
+                self.gap = Gap.of(own, theirs, batch.count)
+            elif drawn.raw_log_prob is not None:
+                own = model.raw_log_prob(here).cpu()
+                self.gap = Gap.of(own, spread_out(drawn.raw_log_prob, batch.count), batch.count)
+        return log_prob
 
     def _of_reference(self, model: ModelLike, batch: Batch) -> Tensor:
         """log π_ref of each token, (B, T)."""
@@ -330,36 +404,38 @@ class Generations:
             out = self.reference.log_prob(batch.to(device)).cpu()
             return out
 
-    def _answers(self, model: ModelLike, prompts: list[Tensor]) -> list[Tensor]:
-        """One to each prompt; prompts of one length are answered together."""
+    def _answers(self, model: ModelLike, chosen: list[int]) -> Drawn:
+        """Those to one prompt one after the other."""
+        seed, self.passes = (self.seed, self.passes), self.passes + 1
+        if type(model).sample is Autoregressive.sample:
+            drawn: Drawn = self.sampler.draw(
+                model,
+                [self.prompts[i] for i in chosen],
+                num_generations=self.num_generations,
+                max_new_tokens=self.max_new_tokens,
+                end=self.end,
+                seed=seed,
+            )
+            self._how = drawn.remark
+            return drawn
+        if not isinstance(self.sampler, ContinuousBatching):
+            raise BadArgument(
+                f"a {type(model).__name__} draws by its own sample, and sampler={self.sampler!r} is asked for. "
+                "Accepted: a language.Autoregressive."
+            )
+        prompts = [self.prompts[i] for i in chosen for _ in range(self.num_generations)]
         out: dict[int, Tensor] = {}
         for size in sorted({len(p) for p in prompts}):
             rows = [i for i, p in enumerate(prompts) if len(p) == size]
             asked = torch.stack([prompts[i] for i in rows])
-            drawn = model.sample(asked, self.max_new_tokens, end=self.end, generator=self.generator)
-            for i, row in zip(rows, drawn, strict=True):
+            drawn_here = model.sample(asked, self.max_new_tokens, end=self.end, generator=self.generator)
+            for i, row in zip(rows, drawn_here, strict=True):
                 over = torch.nonzero(row == self.end) if self.end is not None else row[:0]
                 out[i] = row[: int(over[0, 0]) + 1] if len(over) else row
-        return [out[i] for i in range(len(prompts))]
+        return Drawn([out[i] for i in range(len(prompts))], None)
 
     def _rewards(self, prompts: list[Tensor], answers: list[Tensor], cut: Tensor) -> Tensor:
-        given = self.reward(prompts, answers)
-        try:
-            reward = torch.as_tensor(given, dtype=torch.float64).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"the reward gave {str(given)[:60]!r} for {len(answers)} answers: one number each."
-            ) from error
-        if tuple(reward.shape) != (len(answers),):
-            raise DataError(
-                f"the reward gave the shape {tuple(reward.shape)} for {len(answers)} answers: one number "
-                "each."
-            )
-        if not bool(torch.isfinite(reward).all()):
-            i = int(torch.nonzero(~torch.isfinite(reward))[0, 0])
-            raise NotFinite(
-                f"the reward of answer {i} is {float(reward[i])} (tokens {answers[i].tolist()[:20]})."
-            )
+        reward = rewards_of(self.reward, prompts, answers)
         if self.truncated is not None:
             reward = torch.where(cut, torch.tensor(self.truncated, dtype=reward.dtype), reward)
         same = bool((reward == reward[0]).all())
@@ -367,6 +443,40 @@ class Generations:
         self.constant = self.constant + 1 if same and self._last in (None, float(reward[0])) else int(same)
         self._last = float(reward[0])
         return reward
+
+
+def rewards_of(
+    reward: Reward, prompts: list[Tensor], answers: list[Tensor], name: str = "the reward"
+) -> Tensor:
+    """One finite number an answer, (B,), float64.
+
+    Raises
+    ------
+    DataError, NotFinite
+        rewards of another shape, or not finite
+    """
+    given = reward(prompts, answers)
+    try:
+        found = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{name} gave {str(given)[:60]!r} for {len(answers)} answers: one number each."
+        ) from error
+    if tuple(found.shape) != (len(answers),):
+        raise DataError(
+            f"{name} gave the shape {tuple(found.shape)} for {len(answers)} answers: one number each."
+        )
+    if not bool(torch.isfinite(found).all()):
+        i = int(torch.nonzero(~torch.isfinite(found))[0, 0])
+        raise NotFinite(f"{name} of answer {i} is {float(found[i])} (tokens {answers[i].tolist()[:20]}).")
+    return found
+
+
+def spread_out(values: list[Tensor], count: Tensor) -> Tensor:
+    """Values of the tokens of each answer, (T,), at the places of the terms (B, T) that count; 0 elsewhere."""
+    out = torch.zeros(count.shape, dtype=values[0].dtype)
+    out[count > 0] = torch.cat(values)
+    return out
 
 
 def _laid_out(prompts: list[Tensor], answers: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:

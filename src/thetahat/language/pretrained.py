@@ -7,16 +7,20 @@ replace the window's.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BadArgument, ModelError
+from ..networks.aligned import Aligned
 from ..networks.causality import SMALL, TOLERANCE, redrawn
 from ..types import Plain
 
 WINDOW = 64  # the widest window or chunk of attention that a trial exceeds
+TRIED = 3  # tokens that a trial of a cache reads on
 GROWING = ("dynamic", "longrope")  # kinds of rotary frequencies that follow the longest row of a batch
 WINDOWS = (
     "sliding_window",
@@ -62,6 +66,8 @@ class Pretrained(nn.Module):
         self.vocabulary = int(head.weight.shape[0])
         self.limit, self.limited_by = _limit(own)
         self.linear, self.masks = self._tried()
+        self._rows: bool | None = None
+        self._extends: bool | None = None
 
     @property
     def lm_head(self) -> nn.Linear:
@@ -82,6 +88,25 @@ class Pretrained(nn.Module):
         self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
         out = self.own(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1], out.past_key_values
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether rows of unequal lengths can read on from one cache: their logits are those of rows alone. Tried once."""
+        if self._rows is None:
+            self._rows = self._tried_cache(_equal_rows)
+        return self._rows
+
+    @property
+    def extends(self) -> bool:
+        """Whether a row can be read on from its own cache (`extend`). Tried once."""
+        if self._extends is None:
+            self._extends = self._tried_cache(_equal_extended)
+        return self._extends
+
+    def read(self, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
+        """Logits of the token after each row's last, (B, V), and what was read (`protocols.ReadsRows`)."""
+        self._inside(int(lengths.max()) if cache is None else tokens.shape[1] + int(cache.lengths.max()))
+        return _read(self.own, tokens, lengths, cache)
 
     def _positions(self, tokens: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
         """The position of each token in its document, where there are several."""
@@ -116,6 +141,29 @@ class Pretrained(nn.Module):
         own.eval()
         try:
             return self._found(own)
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
+
+    @torch.no_grad()
+    def _tried_cache(self, equal: Callable[[Plain, list[Tensor]], bool]) -> bool:
+        """A trial of a cache on rows of several lengths, the first wider than any window."""
+        small = sum(p.numel() for p in self.own.parameters()) <= SMALL
+        own: Plain = redrawn(self.own) if small else self.own
+        longest = min((self.limit or 2 * WINDOW) - TRIED, 5 + min(_reach(own.config), WINDOW))
+        if longest < 2:
+            return False
+        generator, device = torch.Generator().manual_seed(0), self.lm_head.weight.device
+        rows = [
+            torch.randint(self.vocabulary, (n + TRIED,), generator=generator).to(device)
+            for n in (longest, 1, longest // 2)
+        ]
+        modes = {m: m.training for m in own.modules()}
+        own.eval()
+        try:
+            return equal(own, rows)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+            return False  # a cache of another kind, no positions to be given, no mask over a cache
         finally:
             for m, mode in modes.items():
                 m.training = mode
@@ -156,6 +204,72 @@ class Pretrained(nn.Module):
         ):  # no such argument, or positions of the row are what it has
             return linear, False
         return linear, _equal(packed, torch.cat(alone, 1))
+
+
+def _equal_rows(own: Plain, rows: list[Tensor]) -> bool:
+    """Whether rows that are read together, and then on, have the logits of each alone."""
+    lengths = torch.tensor([len(r) - TRIED for r in rows])
+    longest = int(lengths.max())
+    first = [F.pad(r[:-TRIED], (0, longest - len(r) + TRIED)) for r in rows]
+    logits, cache = _read(own, torch.stack(first), lengths, None)
+    found = [logits]
+    for t in range(-TRIED, 0):
+        logits, cache = _read(own, torch.stack([r[t] for r in rows])[:, None], lengths, cache)
+        found.append(logits)
+    return _equal(torch.stack(found, 1), _alone(own, rows))
+
+
+def _equal_extended(own: Plain, rows: list[Tensor]) -> bool:
+    """Whether a row that is read on from its cache has the logits of the row alone."""
+    row, cache, found = rows[0], None, []
+    for part in (row[:-TRIED], *row[-TRIED:].split(1)):
+        out = own(input_ids=part[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = out.past_key_values
+        found.append(out.logits[0, -1])
+    return cache is not None and _equal(torch.stack(found), _alone(own, rows[:1])[0])
+
+
+def _alone(own: Plain, rows: list[Tensor]) -> Tensor:
+    """The logits of the last 1 + TRIED places of each row, read alone."""
+    return torch.stack(
+        [own(input_ids=r[None], use_cache=False).logits[0, len(r) - TRIED - 1 :] for r in rows]
+    )
+
+
+def _read(own: Plain, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
+    """Rows of unequal lengths, by a cache that keeps every position of every layer: a window is the mask's."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    held: Plain = DynamicCache()
+    if cache is None:
+        ends, place = torch.unique(lengths - 1, return_inverse=True)
+        out = own(
+            input_ids=tokens, past_key_values=held, use_cache=True, logits_to_keep=ends.to(tokens.device)
+        )
+        rows = torch.arange(len(tokens), device=tokens.device)
+        layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+        logits = out.logits[rows, place.to(tokens.device)]
+        return logits, Aligned.of(layers, lengths, tokens[:, :0])
+    T = tokens.shape[1]
+    for keys, values in cache.layers:
+        layer: Plain = cast(Plain, DynamicLayer)()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        held.layers.append(layer)
+    given: dict[str, Tensor] = (
+        {} if cache.full else {"attention_mask": cache.seen(T).long().to(tokens.device)}
+    )
+    positions = cache.lengths[:, None] + torch.arange(T)
+    out = own(
+        input_ids=tokens,
+        past_key_values=held,
+        use_cache=True,
+        logits_to_keep=1,
+        position_ids=positions.to(tokens.device),
+        **given,
+    )
+    layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+    return out.logits[:, -1], Aligned(layers, cache.lengths + T, tokens[:, :0])
 
 
 def _hidden(own: Plain, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import BadArgument, ModelError
 from ..types import Plain, Settings
+from .aligned import Aligned
 
 ACTIVATIONS = ("swiglu", "relu2")
 LLAMAS = ("llama", "arcee", "mistral")  # types of transformers' models that compute this network's function
@@ -294,12 +295,42 @@ class Transformer(nn.Module):
         n = len(self.ngrams)
         return self.lm_head(h[:, -1]), (kept, window[:, -n:] if n else last)
 
-    def _embedded(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """h⁰, (B, T, D)."""
+    reads_rows = True
+
+    def read(self, tokens: Tensor, lengths: Tensor, cache: Aligned | None) -> tuple[Tensor, Aligned]:
+        """Logits of the token after each row's last, (B, V), and what was read (`protocols.ReadsRows`)."""
+        n, T = len(self.ngrams), tokens.shape[1]
+        if cache is None:
+            before = tokens.new_full((len(tokens), n), self.vocabulary)
+            h, kept = self.through(self._embedded(tokens))
+            whole = torch.cat([before, tokens], 1)
+            ends = lengths.to(tokens.device)
+            last = whole.gather(1, ends[:, None] + torch.arange(n, device=tokens.device))
+            rows = torch.arange(len(tokens), device=tokens.device)
+            return self.lm_head(h[rows, ends - 1]), Aligned.of(kept, lengths, last)
+        mask = None if cache.full and T == 1 else cache.seen(T).to(tokens.device)[:, None, None]
+        if mask is not None and T > 1:
+            now = torch.arange(T, device=tokens.device)
+            causal = torch.cat([now.new_ones(T, cache.columns), now <= now[:, None]], 1).bool()
+            mask = mask & causal
+        h, kept = self.through(
+            self._embedded(tokens, past=cache.last), mask, list(cache.layers), past=cache.lengths
+        )
+        last = torch.cat([cache.last, tokens], 1)[:, T:]
+        return self.lm_head(h[:, -1]), Aligned(kept, cache.lengths + T, last)
+
+    def _embedded(
+        self, tokens: Tensor, documents: Tensor | None = None, past: Tensor | None = None
+    ) -> Tensor:
+        """h⁰, (B, T, D); past (B, n − 1): the tokens before these, V where there was none."""
         h, code, before, T = self.model["embed_tokens"](tokens), tokens, self.vocabulary + 1, tokens.shape[1]
         tables: Any = self.ngrams
+        n = len(tables)
+        if past is None:
+            past = tokens.new_full((len(tokens), n), self.vocabulary)
+        whole = torch.cat([past, tokens], 1)
         for k, table in enumerate(tables, start=1):
-            earlier = F.pad(tokens, (k, 0), value=self.vocabulary)[:, :T]  # V: there was none
+            earlier = whole[:, n - k : n - k + T]
             if documents is not None:
                 same = documents == F.pad(documents, (k, 0), value=-1)[:, :T]
                 earlier = torch.where(same, earlier, self.vocabulary)
@@ -310,10 +341,18 @@ class Transformer(nn.Module):
         return out
 
     def through(
-        self, h: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self,
+        h: Tensor,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        past: int | Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
-        """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values."""
-        past = 0 if not cache else cache[0][0].shape[2]
+        """n(h^L) of what the blocks begin with, h⁰ (B, T, D), and the keys and values.
+
+        past : how many tokens came before, of all rows or (B,) of each; None: as many as the cache holds
+        """
+        if past is None:
+            past = 0 if not cache else cache[0][0].shape[2]
         rotation = self._rotation(past, h.shape[1], h)
         kept: Cache = []
         dropout = self.dropout if self.training else 0.0
@@ -323,12 +362,14 @@ class Transformer(nn.Module):
             kept.append(own)
         return self.model["norm"](h), kept
 
-    def _rotation(self, past: int, T: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of position · θ^(−2j/d), (T, d): in float32 or better, whatever the arithmetic of the
-        step."""
+    def _rotation(self, past: int | Tensor, T: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of position · θ^(−2j/d), (T, d), of rows with their own past (B, 1, T, d): in float32 or better,
+        whatever the arithmetic of the step."""
         wide, d = torch.promote_types(like.dtype, torch.float32), self.width // self.heads
         frequency = self.theta ** (-torch.arange(0, d, 2, device=like.device, dtype=wide) / d)
-        angle = torch.arange(past, past + T, device=like.device, dtype=wide)[:, None] * frequency
+        place = torch.arange(T, device=like.device, dtype=wide)
+        begin = past.to(like.device, wide)[:, None, None] if isinstance(past, Tensor) else past
+        angle = (place + begin)[..., None] * frequency
         both = torch.cat([angle, angle], -1)
         return both.cos().to(like.dtype), both.sin().to(like.dtype)
 

@@ -7,6 +7,7 @@
     reward, embedding   reward models: a network's scalar of an answer
     dpo                 r = β log π(a) / π_ref(a): the policy itself is the reward model (Rafailov et al. 2023)
     beyond_dpo          other likelihoods of the same pairs: IPO, ORPO
+    frontier            reward and gold reward of policies against their divergence, beside best-of-n
 
 Read in this order. Built on the spine, `language` and `rl`.
 """
@@ -18,6 +19,7 @@ from .comparisons import Preferences
 from .dpo import DPO
 from .embedding import embedded
 from .features import Words
+from .frontier import Frontier, best_of_n, frontier
 from .pairs import Pair, Pairs
 from .plackett_luce import PlackettLuce
 from .rankings import Rankings
@@ -30,6 +32,7 @@ __all__ = [
     "IPO",
     "BradleyTerry",
     "Chosen",
+    "Frontier",
     "Judgement",
     "OddsRatio",
     "Pair",
@@ -40,7 +43,9 @@ __all__ = [
     "Reward",
     "TokenPairs",
     "Words",
+    "best_of_n",
     "embedded",
+    "frontier",
     "judge",
     "orpo",
     "ratings",
