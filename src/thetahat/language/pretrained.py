@@ -25,6 +25,13 @@ WINDOWS = (
     "window_size",
     "local_attention",
 )
+UNABLE = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+    AttributeError,
+)  # what a model of another kind raises
 CAPS = ("final_logit_softcapping", "logits_soft_cap")  # of a configuration: a bound on its logits
 
 
@@ -34,7 +41,8 @@ class Pretrained(nn.Module):
 
     `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is
     never held whole); `masks` whether documents in one row can be kept apart: their hidden states in one row
-    are those of rows of their own; `limit` how many positions it has, None where there is no limit.
+    are those of rows of their own; `caches` whether keys and values of what was read can be kept, with the logits
+    of the whole row (else it is read again); `limit` how many positions it has, None where there is no limit.
 
     Parameters
     ----------
@@ -61,7 +69,7 @@ class Pretrained(nn.Module):
         self.own: Plain = own
         self.vocabulary = int(head.weight.shape[0])
         self.limit, self.limited_by = _limit(own)
-        self.linear, self.masks = self._tried()
+        self.linear, self.masks, self.caches = self._tried()
 
     @property
     def lm_head(self) -> nn.Linear:
@@ -78,8 +86,13 @@ class Pretrained(nn.Module):
         return out
 
     def extend(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits of the token after these, (B, V), and the keys and values so far."""
-        self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
+        """Logits of the token after these, (B, V), and the keys and values so far; of a model that cannot keep
+        them, the tokens."""
+        if not self.caches:
+            whole = tokens if cache is None else torch.cat([cache, tokens], 1)
+            return self(whole)[:, -1], whole
+        if self.limit is not None:
+            self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
         out = self.own(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1], out.past_key_values
 
@@ -107,8 +120,8 @@ class Pretrained(nn.Module):
             )
 
     @torch.no_grad()
-    def _tried(self) -> tuple[bool, bool]:
-        """(logits = W h?, documents apart?) by a trial, of a small network in a copy whose weights are moved:
+    def _tried(self) -> tuple[bool, bool, bool]:
+        """(logits = W h?, documents apart?, keys and values kept?) by a trial, of a small network in a copy whose weights are moved:
         its first ones hide much."""
         small = sum(p.numel() for p in self.own.parameters()) <= SMALL
         own: Plain = redrawn(self.own) if small else self.own
@@ -120,7 +133,7 @@ class Pretrained(nn.Module):
             for m, mode in modes.items():
                 m.training = mode
 
-    def _found(self, own: Plain) -> tuple[bool, bool]:
+    def _found(self, own: Plain) -> tuple[bool, bool, bool]:
         head = own.get_output_embeddings()
         generator = torch.Generator().manual_seed(0)
         longest = min(self.limit or WINDOW, 5 + min(_reach(own.config), WINDOW))
@@ -142,20 +155,34 @@ class Pretrained(nn.Module):
                 "later. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
             )
         capped = any(_said(own.config, name) is not None for name in CAPS)
-        linear = not capped and _equal(head(alone[0]), own(input_ids=first, use_cache=False).logits)
+        logits = own(input_ids=first, use_cache=False).logits
+        linear = not capped and _equal(head(alone[0]), logits)
+        caches = _continues(own, first, logits)
         documents = torch.arange(3, device=tokens.device).repeat_interleave(
             torch.tensor(lengths, device=tokens.device)
         )[None]
         try:
             packed = _hidden(own, tokens, {"position_ids": _within(documents)})
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-        ):  # no such argument, or positions of the row are what it has
-            return linear, False
-        return linear, _equal(packed, torch.cat(alone, 1))
+        except UNABLE:  # no such argument, or positions of the row are what it has
+            return linear, False, caches
+        return linear, _equal(packed, torch.cat(alone, 1)), caches
+
+
+def _continues(own: Plain, tokens: Tensor, logits: Tensor) -> bool:
+    """Whether tokens read one after the other, with the keys and values of those before, have the logits of the row."""
+    last = tokens.shape[1] - 2
+    if last < 1:
+        return False
+    cache, found = None, []
+    try:
+        for part in (tokens[:, :last], tokens[:, last : last + 1], tokens[:, last + 1 :]):
+            out = own(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            cache.get_seq_length()
+            found.append(out.logits[:, -1])
+    except UNABLE:  # another kind of state, under another name
+        return False
+    return _equal(torch.stack(found, 1), logits[:, last - 1 :])
 
 
 def _hidden(own: Plain, tokens: Tensor, given: dict[str, Tensor]) -> Tensor:

@@ -7,6 +7,7 @@
     reward, embedding   reward models: a network's scalar of an answer
     dpo                 r = β log π(a) / π_ref(a): the policy itself is the reward model (Rafailov et al. 2023)
     beyond_dpo          other likelihoods of the same pairs: IPO, ORPO
+    labelled, kto       answers that are each desirable or not, without pairs: BCO's likelihood, KTO's objective
 
 Read in this order. Built on the spine, `language` and `rl`.
 """
@@ -18,6 +19,8 @@ from .comparisons import Preferences
 from .dpo import DPO
 from .embedding import embedded
 from .features import Words
+from .kto import BCO, KTO, Prospect, kto
+from .labelled import Labelled
 from .pairs import Pair, Pairs
 from .plackett_luce import PlackettLuce
 from .rankings import Rankings
@@ -26,22 +29,27 @@ from .reward import Reward
 from .token_pairs import TokenPairs
 
 __all__ = [
+    "BCO",
     "DPO",
     "IPO",
+    "KTO",
     "BradleyTerry",
     "Chosen",
     "Judgement",
+    "Labelled",
     "OddsRatio",
     "Pair",
     "Pairs",
     "PlackettLuce",
     "Preferences",
+    "Prospect",
     "Rankings",
     "Reward",
     "TokenPairs",
     "Words",
     "embedded",
     "judge",
+    "kto",
     "orpo",
     "ratings",
     "rewards",

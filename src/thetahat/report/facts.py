@@ -29,7 +29,7 @@ from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
 from ..models.regression import Predictor
-from ..protocols import is_drawn, kind_of, layout_of, measure_of
+from ..protocols import HasNote, is_drawn, kind_of, layout_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, shown_as
@@ -490,6 +490,8 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         )
         return
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
+    if isinstance(source, HasNote) and source.note:
+        yield "text", source.note
     if size is not None and not is_network(fit) and fit.observations != size:
         yield "weights", f"frequencies that sum to {count(fit.observations)}"
 
