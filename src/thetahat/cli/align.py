@@ -32,7 +32,7 @@ class Align(System):
 
     name: ClassVar[str] = "align"
     pairs: Positional[Annotated[Path, arg(metavar="PAIRS")]]
-    """Lines of JSON with chosen and rejected answers[, and a prompt], .jsonl, .jsonl.gz; or, for KTO, labels; for RLHF, prompts (a .txt: one a line)."""
+    """Lines of JSON (.jsonl, .jsonl.gz) with chosen and rejected answers[, a prompt]; KTO: or labels; RLHF: prompts (or a .txt)."""
     network: Annotated[Path, arg(metavar="FOLDER")]
     """A causal language model of transformers with its tokenizer, or the run of a thetahat fit gpt."""
     method: Method = "dpo"
