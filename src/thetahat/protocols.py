@@ -729,6 +729,23 @@ class CountsBytes(Protocol):
 
 
 @runtime_checkable
+class HasNote(Protocol):
+    """A source, or a model, with something that a score is to say, such as that a tokenizer changes the text; "":
+    nothing.
+
+    Examples
+    --------
+    >>> class Lowered:
+    ...     note = "of the text in lower case"
+    >>> isinstance(Lowered(), HasNote)
+    True
+    """
+
+    @property
+    def note(self) -> str: ...
+
+
+@runtime_checkable
 class HasLogDeterminant(Protocol):
     """A source of transformed observations t = f(x). A score adds log |dt/dx| of each term, None: nothing,
     and a fit does not need it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,54 @@ def test_adapters_go_to_peft(folder, capsys):
             adapted(input_ids=ids).logits, merged(input_ids=ids).logits, rtol=1e-4, atol=1e-5
         )
     capsys.readouterr()
+
+
+def test_ids_beyond_the_tokenizers_are_not_drawn_and_that_is_said(tmp_path, capsys):
+    """An embedding of 320 rows for a tokenizer of fewer, of which the rows beyond are far the most probable."""
+    folder = tmp_path / "model"
+    saved(folder, template=TEMPLATE)
+    own = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    V = own.config.vocab_size
+    own.resize_token_embeddings(V + 63)
+    with torch.no_grad():
+        own.get_output_embeddings().weight[V:] = 50 * own.get_output_embeddings().weight[:1].sign()
+    own.save_pretrained(folder)
+    (tmp_path / "text.txt").write_text("to be or not to be " * 20)
+    words = ["finetune", str(folder), str(tmp_path / "text.txt"), "--steps", "1", "--learning-rate", "1e-9"]
+    assert main([*words, "--context", "16", "--held-out", "0.2", "--run", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert (
+        main(["sample", str(tmp_path / "run"), "--prompt", "to ", "--max-new-tokens", "20", "-n", "3"]) == 0
+    )
+    said = capsys.readouterr()
+    assert f"63 of the model's {V + 63} ids have no text" in said.err.replace("\n", " ")
+
+
+def test_a_model_with_a_sentencepiece_tokenizer_is_trained_scored_and_drawn_from(tmp_path, capsys):
+    """Llama 2's kind of tokenizer: no byte-level BPE."""
+    from tests.language.test_fast_tokenizers import llama
+
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=llama(), eos_token="</s>")
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    network = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **shape))
+    network.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    text = "the cat sat on the mat\n" * 20
+    (tmp_path / "text.txt").write_text(text)
+    words = [
+        "finetune",
+        str(tmp_path / "model"),
+        str(tmp_path / "text.txt"),
+        "--steps",
+        "2",
+        "--context",
+        "16",
+    ]
+    assert main([*words, "--held-out", "0.2", "--run", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "run"), str(tmp_path / "text.txt"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bits_per_byte"] == pytest.approx(-found["total"] / math.log(2) / len(text), rel=1e-9)
+    assert main(["sample", str(tmp_path / "run"), "--prompt", "the cat", "--max-new-tokens", "5"]) == 0
+    assert capsys.readouterr().out.startswith("the cat")

@@ -3,6 +3,7 @@ preferred.
 
     dpo                          pairs of answers are the data: Bradley and Terry's likelihood, with r = β log π/π_ref
     ipo                          the same, with a normal likelihood around 1/2β
+    kto, bco                     answers that are each desirable or not are the data: KTO's objective, BCO's likelihood of the labels
     reinforce, rloo, grpo, ppo   answers that the model draws are the data, weighted by a fitted reward less β log π/π_ref
 
 Each method is its own settings: what does not apply to it is not offered.
@@ -22,7 +23,7 @@ from .pretrained import network_in, raw_tokenizer, tokenizer_in
 from .rewards import reward_of
 from .system import Schedule, Sizes, System, Trained
 
-Method = Literal["dpo", "ipo", "reinforce", "rloo", "grpo", "ppo"]
+Method = Literal["dpo", "ipo", "kto", "bco", "reinforce", "rloo", "grpo", "ppo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Align(System):
 
     name: ClassVar[str] = "align"
     pairs: Positional[Annotated[Path, arg(metavar="PAIRS")]]
-    """Lines of JSON with chosen and rejected answers[, and their prompt]: .jsonl, .jsonl.gz. RLHF needs prompts alone; a .txt has one a line."""
+    """Lines of JSON (.jsonl, .jsonl.gz) with chosen and rejected answers[, a prompt]; KTO: or labels; RLHF: prompts (or a .txt)."""
     network: Annotated[Path, arg(metavar="FOLDER")]
     """A causal language model of transformers with its tokenizer, or the run of a thetahat fit gpt."""
     method: Method = "dpo"
@@ -102,6 +103,48 @@ class IPO(DPO):
         if self.label_smoothing:
             raise BadArgument("--label-smoothing is an option of --method dpo alone. Accepted with ipo: 0.")
         return preferences.IPO(self._adapted(), beta=self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCO(DPO):
+    """Answers that are each desirable or not are the data; of pairs, the chosen and the rejected ones."""
+
+    method: Method = "bco"
+
+    def other(self, path: Path, sizes: Sizes) -> Any:
+        from ..preferences.labelled import Labelled
+        from ..preferences.pairs import Pairs, rows_of
+
+        tokenizer = tokenizer_in(self.network)
+        _, first = next(iter(rows_of(path)), ("", {"label": None}))
+        if "label" in first:
+            return Labelled(path, tokenizer, self.context, overlong="cut")
+        return Labelled.of_pairs(Pairs(path, identical="drop"), tokenizer, self.context, overlong="cut")
+
+    def model(self, sizes: Sizes) -> ModelLike:
+        from .. import preferences
+
+        if self.label_smoothing:
+            raise BadArgument(f"--label-smoothing is of dpo: {self.method} has none.")
+        return getattr(preferences, self.method.upper())(self._adapted(), beta=self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTO(BCO):
+    """The same, and labels that the policy contradicts count little."""
+
+    method: Method = "kto"
+    desirable_weight: float = 1.0
+    """Weight of the desirable answers."""
+    undesirable_weight: float = 1.0
+    """Weight of the others."""
+
+    def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
+        from .. import preferences
+        from ..likelihood import LogLikelihood, Objective
+
+        weights = preferences.Prospect(self.desirable_weight, self.undesirable_weight)
+        return Objective([LogLikelihood(model, model.referenced(source), weights)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +313,8 @@ class GRPO(PPO):
 METHODS: dict[str, type[Align]] = {
     "dpo": DPO,
     "ipo": IPO,
+    "kto": KTO,
+    "bco": BCO,
     "reinforce": Reinforce,
     "rloo": RLOO,
     "grpo": GRPO,

@@ -87,10 +87,10 @@ def raw_tokenizer(folder: Path) -> Plain:
 
 def pretrained_tokenizer(folder: Path) -> Plain:
     """The tokenizer of a model of transformers."""
-    from ..language.tokenizers import BPE
+    from ..language.fast_tokenizers import tokenizer_of
 
     own = raw_tokenizer(folder)
-    return BPE(own, end=own.eos_token, special=True)  # pairs of a chat are written by its template
+    return tokenizer_of(own, end=own.eos_token, special=True)  # pairs of a chat are written by its template
 
 
 def _read(kind: Plain, folder: Path, what: str) -> Plain:

@@ -79,8 +79,10 @@ def _drawn(command: Sample, screen: Screen) -> int:
         prompt = torch.from_numpy(begun).expand(command.draws, -1)
         generator = torch.Generator().manual_seed(command.seed)
         settings = {"context": context, "temperature": command.temperature, "end": tokenizer.end}
-        drawn = model.sample(prompt, command.max_new_tokens, generator=generator, **settings)
-        texts = [command.prompt + tokenizer.decode(row) for row in drawn]
+        drawn = _with_text(model, tokenizer, screen).sample(
+            prompt, command.max_new_tokens, generator=generator, **settings
+        )
+        texts = [command.prompt + _continuation(tokenizer, begun, row.tolist()) for row in drawn]
         if command.out is not None:
             from ..files import replacing
 
@@ -125,6 +127,29 @@ def _drawn(command: Sample, screen: Screen) -> int:
     if command.json:
         screen.show(None, {"seed": command.seed, "out": str(command.out)})
     return 0
+
+
+def _with_text(model: Any, tokenizer: Any, screen: Screen) -> Any:
+    """The model without the ids that have no text, and a line that says so."""
+    from ..language.vocabulary import with_text
+
+    out = with_text(model, tokenizer.vocabulary)
+    if out is not model:
+        many = model.vocabulary - tokenizer.vocabulary
+        screen.note(
+            f"{many} of the model's {model.vocabulary} ids have no text (its tokenizer has {tokenizer.vocabulary}): they "
+            "are not drawn, and the probabilities of the others are divided by their sum"
+        )
+    return out
+
+
+def _continuation(tokenizer: Any, before: Any, after: list[int]) -> str:
+    """The text that tokens add to a prompt."""
+    from ..language.fast_tokenizers import FastTokenizer
+
+    if isinstance(tokenizer, FastTokenizer):
+        return tokenizer.continuation(before, after)
+    return str(tokenizer.decode(after))
 
 
 def _images(images: Data, levels: int, out: Path) -> None:

@@ -170,6 +170,8 @@ def _score_rows(score: Any) -> list[tuple[str, str]]:
         rows.append(
             ("noise", f"{number(score.error / score.n, 3)} nats an observation are the model's own draws'")
         )
+    if score.note:
+        rows.append(("note", score.note))
     rows.append(("fingerprint", score.fingerprint))
     return rows + (
         [("impossible", f"{score.impossible} rows of probability zero")] if score.impossible else []

@@ -27,6 +27,7 @@ from ..models.taylor import weighted
 from ..printable import encoded
 from ..protocols import (
     CountsBytes,
+    HasNote,
     averaging_of,
     draws_of,
     is_padded,
@@ -76,6 +77,8 @@ class Score:
         "raw", or "EMA" (an exponential moving average of the parameters)
     lengths
         (n,) bytes of text that each term stands for; None where it is no text
+    note
+        what is to be known besides: that a tokenizer changed the text
 
     Examples
     --------
@@ -100,6 +103,7 @@ class Score:
     group: Tensor | None = None
     weights: str = "raw"
     lengths: Tensor | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -206,7 +210,8 @@ class Score:
         if self.impossible:
             first = int(torch.nonzero((self.per_observation == -math.inf) & (self.count > 0))[0, 0])
             text += f"; {self.impossible} with probability zero, the first in row {first}"
-        return text + ("; EMA weights" if self.weights == "EMA" else "")
+        text += "; EMA weights" if self.weights == "EMA" else ""
+        return text + (f"; {self.note}" if self.note else "")
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON: no value of a single observation; None for what is not finite."""
@@ -223,16 +228,20 @@ class Score:
         }
         if self.bits_per_byte is not None and self.bits_per_byte_error is not None:
             numbers |= {"bits_per_byte": self.bits_per_byte, "bits_per_byte_error": self.bits_per_byte_error}
-        return {name: value if math.isfinite(value) else None for name, value in numbers.items()} | {
-            "kind": self.kind,
-            "measure": self.measure,
-            "units": self.units,
-            "dimensions": self.dimensions,
-            "K": self.K,
-            "impossible": self.impossible,
-            "fingerprint": self.fingerprint,
-            "weights": self.weights,
-        }
+        return (
+            {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            | {
+                "kind": self.kind,
+                "measure": self.measure,
+                "units": self.units,
+                "dimensions": self.dimensions,
+                "K": self.K,
+                "impossible": self.impossible,
+                "fingerprint": self.fingerprint,
+                "weights": self.weights,
+            }
+            | ({"note": self.note} if self.note else {})
+        )
 
 
 @torch.no_grad()
@@ -319,6 +328,7 @@ def score(model: ModelLike, source: Source, *, generator: torch.Generator | None
         group=torch.cat(groups) if groups else None,
         weights=averaging_of(model),
         lengths=torch.cat(lengths) if lengths else None,
+        note="; ".join(each.note for each in (source, model) if isinstance(each, HasNote) and each.note),
     )
 
 

@@ -1,6 +1,6 @@
 """Language models: log p(x) = Σ_t log p(x_t | x_<t), the tokens of a document one after the other.
 
-    tokenizers          text ↔ tokens
+    tokenizers          text ↔ tokens;   fast_tokenizers: any of Hugging Face's, which may change the text
     tokens              a stream of windows of tokens, with the mask of what counts
     chats               conversations, of which the answers alone count
     autoregressive      the model: a causal network, its log p and its draws
@@ -19,6 +19,7 @@ from ..made import record
 from .adapters import add_lora, merge
 from .autoregressive import Autoregressive
 from .chats import Chats
+from .fast_tokenizers import FastTokenizer, tokenizer_of
 from .generations import Generations
 from .group_relative import RLOO, GroupRelative, Penalised, kl_estimate
 from .huggingface import add_adapters, save_adapters, save_pretrained
@@ -42,6 +43,7 @@ __all__ = [
     "ContinuousBatching",
     "Drawn",
     "Gap",
+    "FastTokenizer",
     "Generations",
     "GroupRelative",
     "Penalised",
@@ -57,4 +59,5 @@ __all__ = [
     "save_adapters",
     "save_pretrained",
     "shards",
+    "tokenizer_of",
 ]

@@ -26,7 +26,8 @@ from ..data.source import Tensors, digest
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile
 from ..files import usable
 from ..types import Data, Plain, Settings
-from .tokenizers import BPE, Tokenizer
+from .fast_tokenizers import MeasuresText, RoundTrip, spelled, tokenizer_of
+from .tokenizers import Tokenizer
 
 LAYOUTS = ("padded", "packed")
 OVERLONG = ("raise", "drop", "cut")
@@ -34,11 +35,18 @@ OVERLONG = ("raise", "drop", "cut")
 
 @dataclass(frozen=True)
 class Conversation:
-    """Tokens, and which of them are the assistant's."""
+    """Tokens, which of them are the assistant's, and the bytes of text of each, where its tokenizer alone does not
+    know."""
 
     ids: np.ndarray
     mask: np.ndarray
     where: str
+    measured: np.ndarray | None = None
+
+    def cut(self, most: int) -> Conversation:
+        """Its first tokens."""
+        measured = None if self.measured is None else self.measured[:most]
+        return Conversation(self.ids[:most], self.mask[:most], self.where, measured)
 
 
 @runtime_checkable
@@ -82,11 +90,15 @@ class Chats(Tensors):
         what is done with a conversation of more than `context` + 1 tokens: "raise", "drop", or "cut" its end off
     roles
         whose tokens are scored
+    special
+        whether the content of a message may spell a special token (`<|im_end|>`) and then is one: the template writes
+        contents and control tokens into one text. False: such a message is refused
 
     Raises
     ------
     EmptyData, DataError, MalformedFile
-        nothing to score; a row that is none of the above, by its number; a file that cannot be read
+        nothing to score; a row that is none of the above, by its number; a message that spells a special token; a
+        file that cannot be read
 
     Examples
     --------
@@ -108,6 +120,7 @@ class Chats(Tensors):
         layout: str = "padded",
         overlong: str = "raise",
         roles: Sequence[str] = ("assistant",),
+        special: bool = False,
         block: int = 16,
     ):
         for name, value, accepted in (("layout", layout, LAYOUTS), ("overlong", overlong, OVERLONG)):
@@ -119,8 +132,11 @@ class Chats(Tensors):
         self.tokenizer: Tokenizer = (
             tokenizer
             if isinstance(tokenizer, Tokenizer)
-            else BPE(tokenizer, end=tokenizer.eos_token, special=True)
+            else tokenizer_of(tokenizer, end=tokenizer.eos_token, special=True)
         )
+        added = {} if self._template is None or special else tokenizer.added_tokens_decoder
+        self._spelled = spelled(t.content for t in added.values() if t.special)
+        self._trip = RoundTrip()
         self.context, self.layout, self.roles = context, layout, tuple(roles)
         self.dropped: list[str] = []
         found = [
@@ -158,9 +174,19 @@ class Chats(Tensors):
             self._fingerprint = digest(self.whole["target"][scored], self.whole["input"][scored])
         return self._fingerprint
 
-    def bytes(self, batch: Batch) -> Tensor:
-        """How many bytes of text each term stands for, (B, T)."""
-        return torch.from_numpy(self.tokenizer.lengths)[batch["target"].cpu()].to(torch.float64)
+    @property
+    def note(self) -> str:
+        """What a score says of the text: empty where the tokens lead back to it."""
+        return self._trip.note
+
+    def bytes(self, batch: Batch) -> Tensor | None:
+        """How many bytes of text each term stands for, (B, T); None where that is not known: a template writes the
+        text of a conversation, and the tokenizer changes it."""
+        if "bytes" in batch:
+            own: Tensor = batch["bytes"].cpu().to(torch.float64)
+            return own
+        lengths = self.tokenizer.lengths
+        return None if lengths is None else torch.from_numpy(lengths)[batch["target"].cpu()].to(torch.float64)
 
     # ---- a row as tokens -----------------------------------------------------------------------------------
 
@@ -179,12 +205,18 @@ class Chats(Tensors):
         end = [] if self.tokenizer.end is None else [self.tokenizer.end]
         before, after = (self.tokenizer.encode(text).tolist() for text in (prompt, completion))
         before = before or end
+        measured = None
+        if isinstance(self.tokenizer, MeasuresText):
+            self._trip.add(self.tokenizer, completion, where)
+            own = self.tokenizer.measured(completion)[1].tolist()
+            measured = np.array([0] * len(before) + own + [0] * len(end))
         if not before or not (after + end):
             raise DataError(f"{where}: the prompt or the completion has no token.")
         mask = [0] * len(before) + [1] * len(after + end)
-        return Conversation(np.array(before + after + end), np.array(mask), where)
+        return Conversation(np.array(before + after + end), np.array(mask), where, measured)
 
     def _conversation(self, messages: list[Settings], where: str) -> Conversation:
+        self._checked(messages, where)
         template: Plain = self._template
         if template is None or not template.chat_template:
             raise BadArgument(
@@ -217,6 +249,20 @@ class Chats(Tensors):
                 mask[len(before) : len(after)] = 1
         return Conversation(np.array(whole), mask, where)
 
+    def _checked(self, messages: list[Settings], where: str) -> None:
+        """Contents that spell no control token; how those that are scored come back."""
+        for i, message in enumerate(messages):
+            for text in _texts(message["content"]):
+                found = self._spelled.search(text)
+                if found is not None:
+                    raise DataError(
+                        f"{where}: message {i} ({message['role']}) spells the special token {found.group()!r} (at "
+                        f"{found.start()}), which the template would make a control token. Take it out of the text, or "
+                        "say that it is meant: Chats(…, special=True)."
+                    )
+                if message["role"] in self.roles:
+                    self._trip.add(self.tokenizer, text, where)
+
     def _fitted(self, found: Conversation, overlong: str) -> Conversation | None:
         """The conversation within the context; None: dropped."""
         if len(found.ids) > self.context + 1:
@@ -226,9 +272,7 @@ class Chats(Tensors):
                     "Give a longer context, overlong='drop', or overlong='cut'."
                 )
             if overlong == "cut":
-                found = Conversation(
-                    found.ids[: self.context + 1], found.mask[: self.context + 1], found.where
-                )
+                found = found.cut(self.context + 1)
         if len(found.ids) > self.context + 1 or not found.mask[1:].any():
             self.dropped.append(found.where)
             return None
@@ -248,6 +292,15 @@ def _messages(value: Plain, where: str) -> list[Settings]:
     return [dict(m) for m in given]
 
 
+def _texts(content: Plain) -> Iterator[str]:
+    """The texts of a message's content: itself, or those of its parts."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (list, tuple)):
+        for part in content:
+            yield from _texts(part.get("text") if isinstance(part, Mapping) else part)
+
+
 def _laid_out(found: list[Conversation], context: int, packed: bool) -> Batch:
     """(n, T): a row a conversation, or several side by side."""
     rows: list[list[int]] = []
@@ -263,14 +316,20 @@ def _laid_out(found: list[Conversation], context: int, packed: bool) -> Batch:
     T = max(sum(len(found[i].ids) - 1 for i in row) for row in rows)
     tokens = np.zeros((2, len(rows), T), dtype=np.int64)
     count, owner = np.zeros((len(rows), T), dtype=np.float32), np.full((len(rows), T), -1)
+    measured = np.zeros((len(rows), T), dtype=np.int64)
     for r, row in enumerate(rows):
         at = 0
         for i in row:
             ids, n = found[i].ids, len(found[i].ids) - 1
             tokens[0, r, at : at + n], tokens[1, r, at : at + n] = ids[:-1], ids[1:]
             count[r, at : at + n], owner[r, at : at + n] = found[i].mask[1:], i
+            spans = found[i].measured
+            if spans is not None:
+                measured[r, at : at + n] = spans[1:]
             at += n
     tensors = {"input": torch.from_numpy(tokens[0]), "target": torch.from_numpy(tokens[1])}
+    if all(each.measured is not None for each in found):
+        tensors["bytes"] = torch.from_numpy(measured)
     if packed:
         tensors["document"] = torch.from_numpy(owner.copy())
     unit = np.maximum(owner, owner[:, :1])

@@ -29,6 +29,13 @@ WINDOWS = (
     "window_size",
     "local_attention",
 )
+UNABLE = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+    AttributeError,
+)  # what a model of another kind raises
 CAPS = ("final_logit_softcapping", "logits_soft_cap")  # of a configuration: a bound on its logits
 
 
@@ -38,7 +45,8 @@ class Pretrained(nn.Module):
 
     `linear` says whether the logits are one matrix times the last hidden state (then a large vocabulary is
     never held whole); `masks` whether documents in one row can be kept apart: their hidden states in one row
-    are those of rows of their own; `limit` how many positions it has, None where there is no limit.
+    are those of rows of their own; `extends` whether keys and values of what was read can be kept, with the logits
+    of the whole row (else it is read again); `limit` how many positions it has, None where there is no limit.
 
     Parameters
     ----------
@@ -84,8 +92,13 @@ class Pretrained(nn.Module):
         return out
 
     def extend(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits of the token after these, (B, V), and the keys and values so far."""
-        self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
+        """Logits of the token after these, (B, V), and the keys and values so far; of a model that cannot keep
+        them, the tokens."""
+        if not self.extends:
+            whole = tokens if cache is None else torch.cat([cache, tokens], 1)
+            return self(whole)[:, -1], whole
+        if self.limit is not None:
+            self._inside(tokens.shape[1] + (0 if cache is None else int(cache.get_seq_length())))
         out = self.own(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1], out.past_key_values
 
@@ -162,7 +175,7 @@ class Pretrained(nn.Module):
         own.eval()
         try:
             return equal(own, rows)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        except UNABLE:
             return False  # a cache of another kind, no positions to be given, no mask over a cache
         finally:
             for m, mode in modes.items():
@@ -190,18 +203,14 @@ class Pretrained(nn.Module):
                 "later. Accepted: a causal language model (of BERT and its kin: config.is_decoder=True)."
             )
         capped = any(_said(own.config, name) is not None for name in CAPS)
-        linear = not capped and _equal(head(alone[0]), own(input_ids=first, use_cache=False).logits)
+        logits = own(input_ids=first, use_cache=False).logits
+        linear = not capped and _equal(head(alone[0]), logits)
         documents = torch.arange(3, device=tokens.device).repeat_interleave(
             torch.tensor(lengths, device=tokens.device)
         )[None]
         try:
             packed = _hidden(own, tokens, {"position_ids": _within(documents)})
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-        ):  # no such argument, or positions of the row are what it has
+        except UNABLE:  # no such argument, or positions of the row are what it has
             return linear, False
         return linear, _equal(packed, torch.cat(alone, 1))
 

@@ -7,6 +7,7 @@ whatever the tokenizer: so nats per token become bits per byte, which do not dep
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,8 +34,9 @@ class Tokenizer(Protocol):
     def end(self) -> int | None: ...
 
     @property
-    def lengths(self) -> np.ndarray:
-        """(V,) bytes of text that each token stands for."""
+    def lengths(self) -> np.ndarray | None:
+        """(V,) bytes of text that each token stands for; None: that depends on the text
+        (`fast_tokenizers.MeasuresText`)."""
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of a text, (n,)."""
@@ -64,7 +66,7 @@ class Bytes:
         return np.array([1] * 256 + [0], dtype=np.int64)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(_written(text).encode("utf-8"), dtype=np.uint8).astype(np.int64)
+        return np.frombuffer(as_written(text).encode("utf-8"), dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(t for t in known(tokens, self.vocabulary) if t != self.end).decode(
@@ -122,7 +124,7 @@ class Characters:
         return np.array([len(c.encode("utf-8")) for c in self.alphabet], dtype=np.int64)
 
     def encode(self, text: str) -> np.ndarray:
-        codes = np.frombuffer(_written(text).encode("utf-32-le"), dtype=np.uint32)
+        codes = np.frombuffer(as_written(text).encode("utf-32-le"), dtype=np.uint32)
         tokens = np.where(codes < len(self._table), self._table[np.minimum(codes, len(self._table) - 1)], -1)
         if (tokens < 0).any():
             at = int(np.argmax(tokens < 0))
@@ -178,21 +180,24 @@ class BPE:
     """
 
     def __init__(self, tokenizer: Plain, *, end: str | None = None, special: bool | None = None):
-        package = _package()
         if isinstance(tokenizer, (str, Path)):
-            tokenizer = package.Tokenizer.from_file(str(tokenizer))
+            tokenizer = package().Tokenizer.from_file(str(tokenizer))
         tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        if not isinstance(tokenizer, package.Tokenizer):
+        if not isinstance(tokenizer, package().Tokenizer):
             raise BadArgument(
                 "BPE takes a tokenizers.Tokenizer, its file, or a tokenizer of transformers; received "
                 f"{type(tokenizer).__name__}."
             )
-        if "ByteLevel" not in repr(tokenizer.pre_tokenizer) or tokenizer.normalizer is not None:
+        if not self.fits(tokenizer):
             raise BadArgument(
                 "the tokenizer does not cut the bytes of the text as they stand. Accepted: byte-level BPE "
-                "without a normalizer."
+                "without a normalizer. Of any other kind: th.language.FastTokenizer(tokenizer)."
             )
-        tokenizer = package.Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its settings
+        tokenizer = package().Tokenizer.from_str(
+            tokenizer.to_str()
+        )  # a copy: the caller's keeps its settings
+        tokenizer.no_truncation()  # a setting of its file: a text would lose its end
+        tokenizer.no_padding()
         tokenizer.encode_special_tokens = (
             not special
         )  # the package's word for: "<end>" in a text is five characters
@@ -209,19 +214,36 @@ class BPE:
                 raise BadArgument(f"end={end!r} is not a token of the tokenizer.")
         self.lengths = self._lengths(set(names))
 
+    @staticmethod
+    def fits(tokenizer: Plain) -> bool:
+        """Whether a tokenizers.Tokenizer cuts the bytes of a text as they stand: byte-level BPE that knows each byte,
+        changes nothing, adds no space, and leaves nothing out."""
+        found = json.loads(tokenizer.to_str())
+        before = found["pre_tokenizer"] or {}
+        steps = before.get("pretokenizers", [before])
+        cuts = [s.get("type") for s in steps]
+        return (
+            found["normalizer"] is None
+            and found["model"]["type"] == "BPE"
+            and set(package().pre_tokenizers.ByteLevel.alphabet()) <= found["model"]["vocab"].keys()
+            and cuts.count("ByteLevel") == 1
+            and set(cuts) <= {"ByteLevel", "Split", "Digits", "Punctuation"}
+            and not any(s.get("add_prefix_space") or s.get("behavior") == "Removed" for s in steps)
+        )
+
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int = 4096) -> BPE:
         """Learn the merges of texts: 256 bytes, the token <end>, and the most frequent pairs."""
-        package = _package()
+        hf = package()
         if vocabulary < 257:
             raise BadArgument(
                 f"vocabulary={vocabulary}. Accepted: 257 or more (the bytes and the end of a document)."
             )
-        own = package.Tokenizer(package.models.BPE())
-        own.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        own.decoder = package.decoders.ByteLevel()
-        alphabet = package.pre_tokenizers.ByteLevel.alphabet()
-        trainer = package.trainers.BpeTrainer(
+        own = hf.Tokenizer(hf.models.BPE())
+        own.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        own.decoder = hf.decoders.ByteLevel()
+        alphabet = hf.pre_tokenizers.ByteLevel.alphabet()
+        trainer = hf.trainers.BpeTrainer(
             vocab_size=vocabulary, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
         )
         own.train_from_iterator(texts, trainer)
@@ -234,14 +256,14 @@ class BPE:
         return len(self.lengths)
 
     def encode(self, text: str) -> np.ndarray:
-        found = None if self.special is not None else self._spelled.search(_written(text))
+        found = None if self.special is not None else self._spelled.search(as_written(text))
         if found is not None:
             raise DataError(
                 f"the text spells the special token {found.group()!r} (at {found.start()}: "
                 f"{text[found.start() :][:40]!r}). Say what is meant: "
                 "BPE(…, special=True), that token; special=False, its characters."
             )
-        return np.array(self._own.encode(_written(text), add_special_tokens=False).ids, dtype=np.int64)
+        return np.array(self._own.encode(as_written(text), add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return str(self._own.decode(known(tokens, self.vocabulary), skip_special_tokens=True))
@@ -281,8 +303,8 @@ def known(tokens: Iterable[int], vocabulary: int) -> list[int]:
     return out
 
 
-def _written(text: str) -> str:
-    """A text that can be written in UTF-8."""
+def as_written(text: str) -> str:
+    """The text, which can be written in UTF-8."""
     if not isinstance(text, str):
         raise WrongType(f"a tokenizer encodes text; received a {type(text).__name__}, {str(text)[:40]!r}.")
     try:
@@ -295,7 +317,14 @@ def _written(text: str) -> str:
     return text
 
 
-def _package() -> Plain:
+def package() -> Plain:
+    """The package `tokenizers`.
+
+    Raises
+    ------
+    MissingExtra
+        it is not installed
+    """
     try:
         import tokenizers
     except ImportError as error:
@@ -316,11 +345,15 @@ def from_config(config: Settings) -> Tokenizer:
         return Bytes()
     if kind == "characters":
         return Characters(config["alphabet"])
-    if kind == "bpe":
-        return BPE(
-            _package().Tokenizer.from_str(config["json"]), end=config["end"], special=config.get("special")
-        )
-    raise BadArgument(f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe.")
+    if kind in ("bpe", "fast"):
+        from .fast_tokenizers import FastTokenizer  # which is built on this file
+
+        own = package().Tokenizer.from_str(config["json"])
+        made = BPE if kind == "bpe" and BPE.fits(own) else FastTokenizer
+        return made(own, end=config["end"], special=config.get("special"))
+    raise BadArgument(
+        f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe, fast."
+    )
 
 
 def named(name: str | Tokenizer, texts: Sequence[str] | None = None) -> Tokenizer:

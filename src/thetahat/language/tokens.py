@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from ..data.source import Digest, joined
 from ..errors import BadArgument, EmptyData, MalformedFile, UnknownColumn, UnknownLevel
 from ..files import usable
 from ..types import Data, ModelLike
+from .fast_tokenizers import MeasuresText, RoundTrip
 from .tokenizers import Tokenizer, from_config, named
 
 LAYOUTS = ("stream", "padded", "packed")
@@ -39,6 +41,7 @@ BLOCK = (
 )
 INSTEAD = "A text itself goes in a list: Tokens([text])."
 HEADER = "tokens.json"
+MEASURED = "<u4"  # bytes of text of a token, in a file beside its shard
 TEXT = "text"  # the column, or the field of a line, that holds a document
 
 
@@ -88,7 +91,8 @@ class Tokens:
         Σ_t log p(x_t | x_<t, θ)
 
     Batches hold "input" and "target" (B, T), and "document" where a row holds several; their count is 0 for
-    padding, for context alone, and for a document's first token if no token closes the one before. Units of
+    padding, for context alone, and for a document's first token if no token closes the one before. Of a
+    `FastTokenizer` they hold "bytes" too, and `note` says where its tokens do not lead back to a text. Units of
     the standard error are documents; of one long document, blocks of 2000 terms.
 
     EmptyData, MalformedFile, UnknownLevel, BadArgument; UnknownColumn (a table without a column of texts)
@@ -132,16 +136,24 @@ class Tokens:
         mask: bool = True,
     ):
         self.tokenizer: Tokenizer | None
+        self.note: str  # what a score says of the text: empty where the tokens lead back to it
+        self._measured: Stream | None  # bytes of text of each token, where the tokenizer alone does not know
         folder = usable(data, INSTEAD) if isinstance(data, (str, Path)) else None
+        self.note, self._measured = "", None
         if folder is not None and (folder / HEADER).is_file():
-            self.stream, self.starts, self.tokenizer = _open(folder)
+            self.stream, self.starts, self.tokenizer, self._measured, self.note = _open(folder)
         elif _are_ids(data):
             self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None
             self.stream, self.starts = _joined([_ids(d) for d in _several(data)], self.tokenizer)
         else:
-            texts = [text for _, text in read(data)]
-            own = self.tokenizer = named("bytes" if tokenizer is None else tokenizer, texts)
-            self.stream, self.starts = _joined([own.encode(text) for text in texts], own)
+            found = list(read(data))
+            own = self.tokenizer = named(
+                "bytes" if tokenizer is None else tokenizer, [text for _, text in found]
+            )
+            if isinstance(own, MeasuresText):
+                self.stream, self.starts, self._measured, self.note = _joined_measured(found, own)
+            else:
+                self.stream, self.starts = _joined([own.encode(text) for _, text in found], own)
         self.closed = self.tokenizer is not None and self.tokenizer.end is not None
         self.low, self.high = 0, len(self.stream)
         self._lay_out(context, layout, stride, mask)
@@ -204,9 +216,11 @@ class Tokens:
 
     def bytes(self, batch: Batch) -> Tensor | None:
         """How many bytes of text each term stands for, of batch.shape; None if that is not known."""
-        if self.tokenizer is None:
-            return None
-        return torch.from_numpy(self.tokenizer.lengths)[batch["target"].cpu()].to(torch.float64)
+        if "bytes" in batch:
+            own: Tensor = batch["bytes"].cpu().to(torch.float64)
+            return own
+        lengths = None if self.tokenizer is None else self.tokenizer.lengths
+        return None if lengths is None else torch.from_numpy(lengths)[batch["target"].cpu()].to(torch.float64)
 
     def decode(self, tokens: Data) -> str:
         """The text of tokens."""
@@ -307,6 +321,8 @@ class Tokens:
             return torch.from_numpy(out)
 
         tensors = {"input": laid(self.stream.take(term), 0), "target": laid(self.stream.take(term + 1), 0)}
+        if self._measured is not None:
+            tensors["bytes"] = laid(self._measured.take(term + 1), 0)
         scored = within >= np.repeat(rows.skip[spans], length)
         document = np.searchsorted(self.starts, term, side="right")
         if self.mask and self.documents > 1:
@@ -486,6 +502,23 @@ def _joined(documents: Iterable[np.ndarray], tokenizer: Tokenizer | None) -> tup
     return Stream([np.concatenate(pieces)]), starts
 
 
+def _joined_measured(
+    found: Sequence[tuple[str, str]], tokenizer: Tokenizer
+) -> tuple[Stream, np.ndarray, Stream, str]:
+    """`_joined`, the bytes of text of each token beside them, and what is to be said of the text."""
+    assert isinstance(tokenizer, MeasuresText)
+    trip = RoundTrip()
+    parts: list[np.ndarray] = []
+    closing = np.array([] if tokenizer.end is None else [0], dtype=np.uint32)
+    measured = [closing]
+    for name, text in found:
+        ids, spans = tokenizer.measured(text)
+        trip.add(tokenizer, text, name)
+        parts.append(ids)
+        measured += [spans.astype(np.uint32), closing]
+    return (*_joined(parts, tokenizer), Stream([np.concatenate(measured)]), trip.note)
+
+
 # ---- shards ------------------------------------------------------------------------------------------------
 
 
@@ -519,18 +552,24 @@ def shards(
     closing = np.array([] if own.end is None else [own.end], dtype=dtype)
     sizes: list[int] = []
     starts, at = [], 0
+    trip, measures = RoundTrip(), isinstance(own, MeasuresText)
     for name, text in read(data):
-        new = not sizes or sizes[-1] >= tokens
-        ids = _checked(own.encode(text), own.vocabulary, name).astype(dtype)
-        parts = [*([closing] if at == 0 else []), ids, closing]
-        starts.append(at if own.end is None else max(at - 1, 0))
+        new, first = not sizes or sizes[-1] >= tokens, at == 0
         if new:
             sizes.append(0)
-        with open(folder / _shard(len(sizes) - 1), "wb" if new else "ab") as file:
-            for part in parts:
-                file.write(part.tobytes())
-                sizes[-1] += len(part)
-                at += len(part)
+        shard = folder / _shard(len(sizes) - 1)
+        if isinstance(own, MeasuresText):
+            encoded, spans = own.measured(text)
+            trip.add(own, text, name)
+            none = np.zeros(len(closing), dtype=MEASURED)
+            _write(shard.with_suffix(".bytes"), new, [none] * first + [spans.astype(MEASURED), none])
+        else:
+            encoded = own.encode(text)
+        ids = _checked(encoded, own.vocabulary, name).astype(dtype)
+        starts.append(at if own.end is None else max(at - 1, 0))
+        written = _write(shard, new, [closing] * first + [ids, closing])
+        sizes[-1] += written
+        at += written
     np.save(folder / "documents.npy", np.array(starts, dtype=np.int64))
     header = {
         "format": "thetahat tokens",
@@ -538,36 +577,52 @@ def shards(
         "dtype": dtype.str,
         "tokens": sizes,
         "tokenizer": own.to_config(),
-    }
+    } | ({"measured": True, "note": trip.note} if measures else {})
     aside = folder / f"{HEADER}.part"
     aside.write_text(json.dumps(header), encoding="utf-8")
     aside.rename(folder / HEADER)
     return folder
 
 
+def _write(path: Path, new: bool, parts: list[np.ndarray]) -> int:
+    """Append arrays to a file, or begin it; how many values were written."""
+    with open(path, "wb" if new else "ab") as file:
+        for part in parts:
+            file.write(part.tobytes())
+    return sum(len(part) for part in parts)
+
+
 def _shard(i: int) -> str:
     return f"tokens-{i:05}.bin"
 
 
-def _open(folder: Path) -> tuple[Stream, np.ndarray, Tokenizer]:
-    """The shards of a folder, mapped."""
+def _open(folder: Path) -> tuple[Stream, np.ndarray, Tokenizer, Stream | None, str]:
+    """The shards of a folder, mapped: tokens, where documents begin, the tokenizer, bytes of each token, the note."""
     try:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         version, sizes, dtype = header["version"], header["tokens"], np.dtype(header["dtype"])
-        tokenizer = from_config(header["tokenizer"])
+        tokenizer, note = from_config(header["tokenizer"]), str(header.get("note", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise MalformedFile(f"{str(folder / HEADER)!r} cannot be read: {error!r}.") from error
     if version != 1:
         raise MalformedFile(
             f"{str(folder / HEADER)!r} is of version {version}; this library reads version 1."
         )
+    stream = _mapped([folder / _shard(i) for i in range(len(sizes))], sizes, dtype)
+    starts = np.load(folder / "documents.npy", allow_pickle=False)
+    if not header.get("measured"):
+        return stream, starts, tokenizer, None, note
+    beside = [(folder / _shard(i)).with_suffix(".bytes") for i in range(len(sizes))]
+    return stream, starts, tokenizer, _mapped(beside, sizes, np.dtype(MEASURED)), note
+
+
+def _mapped(paths: list[Path], sizes: list[int], dtype: np.dtype[Any]) -> Stream:
     parts = []
-    for i, size in enumerate(sizes):
-        path = folder / _shard(i)
+    for path, size in zip(paths, sizes, strict=True):
         have = path.stat().st_size if path.is_file() else -1
         if have != size * dtype.itemsize:
             raise MalformedFile(
                 f"{str(path)!r} has {max(have, 0)} bytes of {size * dtype.itemsize}: cut short, or another's."
             )
         parts.append(np.memmap(path, dtype=dtype, mode="r"))
-    return Stream(parts), np.load(folder / "documents.npy", allow_pickle=False), tokenizer
+    return Stream(parts)

@@ -8,6 +8,7 @@
     dpo                 r = β log π(a) / π_ref(a): the policy itself is the reward model (Rafailov et al. 2023)
     beyond_dpo          other likelihoods of the same pairs: IPO, ORPO
     frontier            reward and gold reward of policies against their divergence, beside best-of-n
+    labelled, kto       answers that are each desirable or not, without pairs: BCO's likelihood, KTO's objective
 
 Read in this order. Built on the spine, `language` and `rl`.
 """
@@ -20,6 +21,8 @@ from .dpo import DPO
 from .embedding import embedded
 from .features import Words
 from .frontier import Frontier, best_of_n, frontier
+from .kto import BCO, KTO, Prospect, kto
+from .labelled import Labelled
 from .pairs import Pair, Pairs
 from .plackett_luce import PlackettLuce
 from .rankings import Rankings
@@ -28,17 +31,21 @@ from .reward import Reward
 from .token_pairs import TokenPairs
 
 __all__ = [
+    "BCO",
     "DPO",
     "IPO",
+    "KTO",
     "BradleyTerry",
     "Chosen",
     "Frontier",
     "Judgement",
+    "Labelled",
     "OddsRatio",
     "Pair",
     "Pairs",
     "PlackettLuce",
     "Preferences",
+    "Prospect",
     "Rankings",
     "Reward",
     "TokenPairs",
@@ -47,6 +54,7 @@ __all__ = [
     "embedded",
     "frontier",
     "judge",
+    "kto",
     "orpo",
     "ratings",
     "rewards",

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -22,7 +23,83 @@ from ..types import ModelLike
 from .token_pairs import TokenPairs
 
 
-class DPO(Model):
+class Referenced(Model):
+    """A policy and the reference that it is compared with: r = β log π(a|x)/π_ref(a|x) of an answer.
+
+    Parameters
+    ----------
+    policy, reference, beta
+        as of `DPO`
+
+    Examples
+    --------
+    >>> from thetahat.language import Bytes
+    >>> policy = Autoregressive(torch.nn.Embedding(257, 257))
+    >>> pairs = TokenPairs([{"prompt": "2+2=", "chosen": "4", "rejected": "five"}], Bytes(), context=16)
+    >>> DPO(policy, copy.deepcopy(policy)).reward(pairs.whole, "chosen").tolist()
+    [0.0]
+    """
+
+    measure = "mass"
+    keeps = "free"
+
+    def __init__(self, policy: Autoregressive, reference: Autoregressive | None = None, beta: float = 0.1):
+        super().__init__()
+        if not isinstance(policy, Autoregressive) or not isinstance(reference, Autoregressive | None):
+            raise BadArgument(
+                f"{type(self).__name__}(policy, reference): both are Autoregressive; received "
+                f"{type(policy).__name__}, {type(reference).__name__}."
+            )
+        if not beta > 0:
+            raise BadArgument(f"beta={beta}. Accepted: beta > 0.")
+        if reference is None and not adapted_by(policy):
+            raise BadArgument(
+                "without a reference the policy needs adapters, which are left out for it: "
+                "language.add_lora(network)."
+            )
+        if reference is policy:
+            raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
+        self.policy, self.beta = policy, beta
+        self.reference = (
+            None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """The reference stays in evaluation mode."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.train(False)
+        return self
+
+    @contextmanager
+    def compared(self) -> Iterator[Autoregressive]:
+        """π_ref, in evaluation mode: its own model, or the policy without its adapters."""
+        model: ModelLike = self.policy if self.reference is None else self.reference
+        off: AbstractContextManager[Any] = without(self.policy) if self.reference is None else nullcontext()
+        with off, evaluating(model):
+            yield model
+
+    def reward(self, batch: Batch, which: str) -> Tensor:
+        """r = β log π/π_ref of the answers under a name, (n,); "NAME_reference" holds log π_ref where it is known."""
+        now = answer_log_prob(self.policy, batch, which)
+        if f"{which}_reference" in batch:
+            before = batch[f"{which}_reference"]
+        else:
+            with torch.no_grad(), self.compared() as reference:
+                before = answer_log_prob(reference, batch, which)
+        out: Tensor = self.beta * (now - before.to(now.dtype))
+        return out
+
+
+def answer_log_prob(model: Autoregressive, batch: Batch, which: str) -> Tensor:
+    """log π of the answers under a name given their prompts, (n,)."""
+    ids, mask = batch[which], batch[f"{which}_mask"]
+    count = mask[:, 1:].to(torch.float32)
+    terms = model.log_prob(Batch({model.inputs: ids[:, :-1], model.target: ids[:, 1:]}, count=count, dims=2))
+    return terms.sum(1)
+
+
+class DPO(Referenced):
     """The probability that one answer is preferred to another, by a policy that is optimal for the reward it
     implies.
 
@@ -63,9 +140,7 @@ class DPO(Model):
     -0.693147
     """
 
-    measure = "mass"
     target = "preference"
-    keeps = "free"
 
     def __init__(
         self,
@@ -74,35 +149,10 @@ class DPO(Model):
         beta: float = 0.1,
         label_smoothing: float = 0.0,
     ):
-        super().__init__()
-        if not isinstance(policy, Autoregressive) or not isinstance(reference, Autoregressive | None):
-            raise BadArgument(
-                f"DPO(policy, reference): both are Autoregressive; received {type(policy).__name__}, "
-                f"{type(reference).__name__}."
-            )
-        if not beta > 0 or not 0 <= label_smoothing < 0.5:
-            raise BadArgument(
-                f"beta={beta}, label_smoothing={label_smoothing}. Accepted: beta > 0, label_smoothing in [0, "
-                "0.5)."
-            )
-        if reference is None and not adapted_by(policy):
-            raise BadArgument(
-                "without a reference the policy needs adapters, which are left out for it: "
-                "language.add_lora(network)."
-            )
-        if reference is policy:
-            raise BadArgument("the reference is the policy itself and would move with it: give a copy.")
-        self.policy, self.beta, self.label_smoothing = policy, beta, label_smoothing
-        self.reference = (
-            None if reference is None else copy.deepcopy(reference).requires_grad_(False).train(False)
-        )
-
-    def train(self, mode: bool = True) -> Self:
-        """The reference stays in evaluation mode."""
-        super().train(mode)
-        if self.reference is not None:
-            self.reference.train(False)
-        return self
+        super().__init__(policy, reference, beta)
+        if not 0 <= label_smoothing < 0.5:
+            raise BadArgument(f"label_smoothing={label_smoothing}. Accepted: label_smoothing in [0, 0.5).")
+        self.label_smoothing = label_smoothing
 
     def implied(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """r = β log π/π_ref of the chosen and of the rejected answers, (n,) each."""
@@ -117,10 +167,8 @@ class DPO(Model):
     @torch.no_grad()
     def of_reference(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """log π_ref of the chosen and of the rejected answers, (n,) each."""
-        model: ModelLike = self.policy if self.reference is None else self.reference
-        off: AbstractContextManager[Any] = without(self.policy) if self.reference is None else nullcontext()
-        with off, evaluating(model):
-            return self._answers(model, batch)
+        with self.compared() as reference:
+            return self._answers(reference, batch)
 
     def _answers(self, model: Autoregressive, batch: Batch) -> tuple[Tensor, Tensor]:
         """log π of both answers given the prompt, (n,) each, in one pass."""

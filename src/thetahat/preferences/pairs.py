@@ -77,7 +77,7 @@ class Pairs(Sequence[Pair]):
             raise BadArgument(f"identical={identical!r}. Accepted: 'raise', 'drop'.")
         if by not in ("prompt", "opening"):
             raise BadArgument(f"by={by!r}. Accepted: 'prompt', 'opening'.")
-        read = [_pair(row, where) for where, row in _rows(data)]
+        read = [_pair(row, where) for where, row in rows_of(data)]
         same = [p.where for p in read if p.chosen == p.rejected]
         if same and identical == "raise":
             raise DataError(
@@ -175,7 +175,7 @@ class Pairs(Sequence[Pair]):
         return f"Pairs({len(self)} of {self.groups} {self.by}s{left})"
 
 
-def _rows(data: Data) -> Iterator[tuple[str, Named]]:
+def rows_of(data: Data) -> Iterator[tuple[str, Named]]:
     """(where, row) of every pair."""
     if isinstance(data, (str, Path)):
         yield from _lines(usable(data))
@@ -230,9 +230,9 @@ def _pair(row: Named, where: str) -> Pair:
             raise UnknownColumn(
                 f"{where} lacks the field {name!r}. It has: {', '.join(map(str, row)) or 'none'}."
             )
-    chosen, rejected = (_text(row[name], name, where) for name in ("chosen", "rejected"))
+    chosen, rejected = (text_of(row[name], name, where) for name in ("chosen", "rejected"))
     if row.get("prompt") is not None:
-        prompt = _text(row["prompt"], "prompt", where)
+        prompt = text_of(row["prompt"], "prompt", where)
         if len({type(t) for t in (prompt, chosen, rejected)}) > 1:
             raise WrongType(f"{where}: prompt, chosen and rejected are all text, or all token ids.")
     else:
@@ -254,7 +254,7 @@ def _pair(row: Named, where: str) -> Pair:
     )
 
 
-def _text(value: Plain, name: str, where: str) -> Text:
+def text_of(value: Plain, name: str, where: str) -> Text:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)) and all(

@@ -29,7 +29,7 @@ from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
 from ..models.regression import Predictor
-from ..protocols import HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
+from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
@@ -509,6 +509,8 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         )
         return
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
+    if isinstance(source, HasNote) and source.note:
+        yield "text", source.note
     counted = math.nan if size is None or is_network(fit) else _known(fit, "observations")
     if not math.isnan(counted) and counted != size:
         yield "weights", f"frequencies that sum to {count(counted)}"
