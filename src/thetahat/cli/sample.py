@@ -177,7 +177,7 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, Any]:
         warnings.simplefilter("always", RuntimeWarning)
         found = returns(
             fit.model,
-            system.env,
+            system.environment,
             command.episodes,
             seed=command.seed,
             greedy=not command.draw,
