@@ -70,6 +70,7 @@ def train(game: str, seed: int, total: int, evaluations: int, **changed: Any) ->
         lr_schedule="linear",
         max_grad_norm=own["max_grad_norm"],
         held_out=None,
+        in_place=True,
         seed=seed,
     )
     state, spent, curve = solver.start(objective), 0.0, []
