@@ -46,7 +46,9 @@ def diffusion() -> torch.nn.Module:
 
 
 Build = Callable[[], torch.nn.Module]
-MODELS: dict[str, tuple[Build, dict[str, Any], int | None]] = {  # how it is made, how it is fitted, K of its score
+MODELS: dict[
+    str, tuple[Build, dict[str, Any], int | None]
+] = {  # how it is made, how it is fitted, K of its score
     "autoregressive: PixelCNN": (autoregressive, {"batch_size": 50, "learning_rate": 3e-3}, None),
     "diffusion": (diffusion, {"batch_size": 64, "learning_rate": 2e-3}, 16),
     "VAE": (lambda: th.generative.VAE.images(SHAPE, L), {"batch_size": 100, "learning_rate": 2e-3}, 100),
@@ -79,7 +81,11 @@ def main() -> None:
         begun = time.process_time()
         th.fit(build(), train, solver=th.Stochastic(steps=20, held_out=None, **settings, **more))
         steps = max(20, int(20 * a.seconds / (time.process_time() - begun)))
-        more |= {"warmup_steps": min(100, steps // 10), "ema_decay": 0.995, "held_out": kept.take(slice(0, 500))}
+        more |= {
+            "warmup_steps": min(100, steps // 10),
+            "ema_decay": 0.995,
+            "held_out": kept.take(slice(0, 500)),
+        }
         begun = time.process_time()
         fit = th.fit(build(), train, solver=th.Stochastic(steps=steps, **settings, **more))
         seconds[name], sizes[name] = time.process_time() - begun, len(fit.theta)

@@ -86,7 +86,9 @@ def apart(python: str, call: str) -> dict[str, Any]:
     return dict(json.loads(said.splitlines()[-1]))
 
 
-def table(several: list[dict[str, Any]], one: list[dict[str, Any]], peers: list[list[dict[str, Any]]]) -> list[str]:
+def table(
+    several: list[dict[str, Any]], one: list[dict[str, Any]], peers: list[list[dict[str, Any]]]
+) -> list[str]:
     from thetahat.rl.performance import iqm
 
     S = len(several[0]["greedy"])

@@ -22,6 +22,9 @@ from thetahat.solvers.replicas import separated
 
 SEEDS = 3
 CARTPOLE = "CartPole-v1"
+TAXI = max(
+    name for name in gymnasium.registry if name.startswith("Taxi-v")
+)  # whose states come with action masks
 
 
 def networks(seed: int, d: int, K: int, dtype: torch.dtype, kind: str) -> list[nn.Module]:
@@ -89,6 +92,15 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "environment": "FrozenLake-v1",
         "d": 16,
         "K": 4,
+        "kind": "table",
+        "max_episode_steps": 9,
+    },
+    "PPO, actions masked": {"environment": TAXI, "d": 500, "K": 6, "kind": "table", "max_episode_steps": 9},
+    "REINFORCE, actions masked": {
+        "method": "reinforce",
+        "environment": TAXI,
+        "d": 500,
+        "K": 6,
         "kind": "table",
         "max_episode_steps": 9,
     },

@@ -19,7 +19,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import arg
 
 from ..errors import BadArgument
-from ..types import OF_SEED, ModelLike, Named, ObjectiveLike, SourceLike, Space
+from ..types import OF_SEED, ModelLike, Named, ObjectiveLike, Plain, SourceLike, Space
+from .imported import function_of, named
 from .system import Schedule, Sizes, System
 
 IQM = "iqm_of_greedy_return"
@@ -36,7 +37,14 @@ class Policy(System):
     name: ClassVar[str] = "policy"
     draws_nothing: ClassVar[str] = "which plays: thetahat play RUN"
     env: Annotated[str, arg(metavar="NAME")] = "CartPole-v1"
-    """An environment that gymnasium knows."""
+    """An environment that gymnasium knows; or module:function or file.py:function, a function that makes one."""
+    frame_stack: Annotated[
+        int | None, arg(metavar="K", help_behavior_hint="(default: 1; with --atari 4)")
+    ] = None
+    """The latest K observations together are the state."""
+    atari: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Atari's usual preprocessing: 4 frames a step, 84 x 84 grey levels, 4 frames stacked; in training each reward is replaced
+    by its sign, in evaluation it is the game's."""
     max_episode_steps: Annotated[
         int | None, arg(metavar="STEPS", help_behavior_hint="(default: the environment's)")
     ] = None
@@ -55,10 +63,16 @@ class Policy(System):
     """A longer gradient is scaled down to this norm."""
     discount: float = 0.98
     """Discount factor of future rewards (gamma)."""
-    width: int = 64
-    """Units of each of the two hidden layers of the policy and of the value function."""
+    width: Annotated[
+        int | None,
+        arg(metavar="UNITS", help_behavior_hint="(default: 64; of images to 16 x 16 128; with --atari 512)"),
+    ] = None
+    """Units of each of the two hidden layers of the policy and of the value function; of images, of the one layer after the
+    convolutions."""
     normalise: Annotated[bool, arg(help_behavior_hint="")] = False
     """Standardise states by their running mean and standard deviation; both are held fixed in evaluation."""
+    normalise_rewards: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Divide rewards by the running standard deviation of the discounted return; evaluations are not divided."""
     eval_episodes: int = 20
     """Whole greedy episodes, in environments of their own, at each evaluation. Nothing is chosen by them."""
 
@@ -75,18 +89,23 @@ class Policy(System):
             "batch_size",
             "total_timesteps",
             "passes",
+            "frame_stack",
         )
         for name, value in vars(self).items():
-            if name in counts and value < 1:
+            if name in counts and value is not None and value < 1:
                 raise BadArgument(f"--{name.replace('_', '-')} {value}. Accepted: 1 or more.")
-        shown = Environments(self.env, 1, self.made_with)
-        if shown.levels is None and len(shown.shape) not in (1, 3):
+        shown = Environments(self.environment, 1, self.made_with)
+        if shown.levels is None and len(shown.shape) not in (1, 3, 4):
             raise BadArgument(
                 f"--env {self.env} shows states of shape {shown.shape}. Accepted here: rows of numbers, images, or "
                 "numbered states."
             )
-        if self.normalise and len(shown.shape) == 3:
-            raise BadArgument(f"--normalise: the states of {self.env} are images, which are scaled by 255.")
+        image = len(shown.shape) > 1
+        if self.normalise and image:
+            raise BadArgument(
+                f"--normalise: the states of {self.env} are images, which are divided by the largest value of a pixel, "
+                f"{shown.scale:g}. Leave the option out."
+            )
         if self.normalise and shown.levels is not None:
             raise BadArgument(f"--normalise: the states of {self.env} are numbered, and have no scale.")
         inputs = shown.levels if shown.levels is not None else shown.shape[0]
@@ -95,7 +114,39 @@ class Policy(System):
             "numbered": shown.levels is not None,
             "shape": list(shown.shape),
             "outputs": self._actions(shown.actions).outputs,
+            **({"scale": shown.scale, "convolution": self._convolution(shown.shape)} if image else {}),
         }, None
+
+    def _convolution(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Which convolutions suit images of this size: no settings are `Convolution`'s own."""
+        from ..networks.convolution import ATARI, MINATAR
+
+        image = shape[-3:]
+        size = image[:2] if image[-1] <= image[0] else image[1:]
+        if min(size) >= 3 and max(size) <= 16:
+            return {"width": self.width or 128} | MINATAR
+        return {"width": self.width or 512} | ATARI if self.atari else {}
+
+    def continues(self, folder: Path, about: Named) -> None:
+        known = about.get("settings")
+        if self.width is None and isinstance(known, dict) and known.get("width") == 64:
+            about = {**about, "settings": {**known, "width": None}}  # the default of earlier versions
+        super().continues(folder, about)
+
+    @property
+    def environment(self) -> Plain:
+        """What plays, as `Environments` takes it: its rewards are the environment's own."""
+        return self._environment(False)
+
+    def _environment(self, clip_rewards: bool) -> Plain:
+        from ..rl.wrapping import Wrapped
+
+        function = named(self.env)
+        if function is None and not self.atari and (self.frame_stack or 1) == 1:
+            return self.env
+        made = self.env if function is None else function_of("--env", *function)
+        frames = self.frame_stack or (4 if self.atari else 1)
+        return Wrapped(made, frames, self.atari, clip_rewards)
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -116,9 +167,11 @@ class Policy(System):
 
         if sizes["numbered"]:
             return nn.Embedding(sizes["inputs"], outputs)
-        if len(sizes.get("shape", ())) == 3:
-            return Convolution(sizes["shape"], outputs, width=self.width, seed=seed)
-        network = mlp(sizes["inputs"], (self.width, self.width), outputs, "tanh", seed=seed)
+        width = self.width or 64
+        if len(sizes.get("shape", ())) > 1:  # runs of earlier versions have neither scale nor convolution
+            own = {"width": width} | sizes.get("convolution", {})
+            return Convolution(sizes["shape"], outputs, scale=sizes.get("scale", 255.0), seed=seed, **own)
+        network = mlp(sizes["inputs"], (width, width), outputs, "tanh", seed=seed)
         if not self.normalise:
             return network
         return nn.Sequential(Normaliser(sizes["inputs"]) if beside is None else beside[0], *network)
@@ -139,7 +192,19 @@ class Policy(System):
         last = list(network.parameters())[-1 if sizes["numbered"] else -2]
         with torch.no_grad():
             last.mul_(0.01)  # all actions about equally probable at the start
-        return rl.Policy(network, self._actions(Environments(self.env, 1, self.made_with).actions))
+        return rl.Policy(network, self._actions(Environments(self.environment, 1, self.made_with).actions))
+
+    def _rollouts(self, **play: Any) -> Any:
+        from .. import rl
+
+        return rl.Rollouts(
+            self._environment(self.atari),
+            self.num_envs,
+            seed=self.seed,
+            normalise_rewards=self.discount if self.normalise_rewards else False,
+            settings=self.made_with,
+            **play,
+        )
 
     def of_seed(self, s: int) -> Policy:
         """The command of the s-th of several runs alone."""
@@ -179,7 +244,7 @@ class Policy(System):
 
         found, unfinished = played(
             model,
-            self.env,
+            self.environment,
             self.seeds * self.eval_episodes,
             seed=self.seed + 10_000,
             max_steps=LONGEST_EVALUATION,
@@ -221,7 +286,7 @@ class Reinforce(Policy):
 
         if self.seeds > 1:
             return self._together(model, sizes)
-        rollouts = rl.Rollouts(self.env, self.num_envs, seed=self.seed, settings=self.made_with)
+        rollouts = self._rollouts()
         return Objective([LogLikelihood(model, rollouts, rl.RewardToGo(self.discount, normalise=True))])
 
     def solver(self) -> Any:
@@ -257,15 +322,7 @@ class A2C(Policy):
             return self._together(model, sizes)
         value = rl.Value(self._network(sizes, 1, self.seed + 1, model.network))
         advantage = rl.GAE(value, self.discount, self.gae_lambda, normalise=True)
-        rollouts = rl.Rollouts(
-            self.env,
-            self.num_envs,
-            num_steps=self.num_steps,
-            advantage=advantage,
-            seed=self.seed,
-            settings=self.made_with,
-            **play,
-        )
+        rollouts = self._rollouts(num_steps=self.num_steps, advantage=advantage, **play)
         return Objective([LogLikelihood(model, rollouts, self.weighting()), LogLikelihood(value, rollouts)])
 
     def weighting(self) -> Any:

@@ -8,16 +8,14 @@ several, weighted.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, DataError, MissingExtra
 from ..types import Plain
+from .imported import function_of, named
 
 Reward = Callable[[Sequence[Any], Sequence[Any]], Any]
 
@@ -49,9 +47,9 @@ def reward_of(asked: Sequence[str], weights: Sequence[float], tokenizer: Plain) 
 
 def _one(text: str, tokenizer: Plain) -> Callable[[list[str], list[str]], Any]:
     """(prompts, answers), texts, → a number each."""
-    path, _, name = text.rpartition(":")
-    if path and name.isidentifier():
-        return _of_function(path, name)
+    function = named(text)
+    if function is not None:
+        return _of_function(*function)
     if Path(text).is_dir():
         return _of_classifier(Path(text))
     if Path(text).is_file():
@@ -63,22 +61,7 @@ def _one(text: str, tokenizer: Plain) -> Callable[[list[str], list[str]], Any]:
 
 
 def _of_function(path: str, name: str) -> Callable[[list[str], list[str]], Any]:
-    try:
-        if path.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-            if spec is None or spec.loader is None or not Path(path).is_file():
-                raise BadArgument(f"--reward {path}:{name}: {path} is not a file.")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            if "" not in sys.path and "." not in sys.path:
-                sys.path.insert(0, "")
-            module = importlib.import_module(path)
-        function = getattr(module, name)
-    except (ImportError, AttributeError) as error:
-        raise BadArgument(f"--reward {path}:{name} cannot be imported: {error}.") from error
-    if not callable(function):
-        raise BadArgument(f"--reward {path}:{name} is a {type(function).__name__}, not a function.")
+    function = function_of("--reward", path, name)
 
     def reward(prompts: list[str], answers: list[str]) -> list[float]:
         out = []

@@ -215,7 +215,7 @@ def _played(command: Play, run: Path, screen: Screen) -> tuple[str, dict[str, An
         warnings.simplefilter("always", RuntimeWarning)
         found = returns(
             fit.model,
-            system.env,
+            system.environment,
             command.episodes * (fit.model.seeds if isinstance(fit.model, Seeds) else 1),
             seed=command.seed,
             greedy=not command.draw,

@@ -2,8 +2,9 @@
 
     ∇E[R] = E[Σ_t w_t ∇log π(a_t | s_t)],      w_t a return less a baseline, or PPO's clipped ratio times an advantage
 
-    environments        gymnasium's, many at once;   snapshot: their states, to go on where a run ended
-    rollouts            episodes of the policy as it stands: the data
+    environments        gymnasium's, many at once;   masks: the actions that they allow;   wrapping: stacked frames, Atari
+    snapshot            their states, to go on where a run ended
+    rollouts            episodes of the policy as it stands: the data;   reward_scale: rewards over their spread
     actions, policy     π(a | s), and the value of a state
     returns             REINFORCE's weights (Williams 1992);   advantage: GAE, A2C, PPO (Schulman et al. 2016, 2017)
     stack, seeds        several seeds trained together, each as it is alone

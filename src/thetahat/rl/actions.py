@@ -172,6 +172,6 @@ def actions_of(space: Space) -> Actions:
     raise BadArgument(
         f"actions of {space} cannot be played. Accepted: Discrete and MultiDiscrete that begin at 0 "
         "(Rollouts(…).actions does, whatever the environment's, of MultiBinary and of a Box of whole numbers too), a Box of "
-        "floats with finite edges. Of a Box without edges wrap the environment: gymnasium.wrappers.TransformAction(env, "
-        "np.sinh, gymnasium.spaces.Box(-3, 3, env.action_space.shape)) gives it edges."
+        "floats with finite edges. If the edges of a Box are infinite, wrap the environment so that they are finite: "
+        "gymnasium.wrappers.TransformAction(env, np.sinh, gymnasium.spaces.Box(-3, 3, env.action_space.shape))."
     )

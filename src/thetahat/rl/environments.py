@@ -24,6 +24,8 @@ import numpy as np
 from ..errors import BadArgument, BadSave, DataError, MissingExtra, NotFinite
 from ..types import Named, Plain, Settings, Space, name_of
 from . import snapshot
+from .masks import Masks
+from .wrapping import register
 
 Array = np.ndarray
 
@@ -33,7 +35,8 @@ class Transition:
     """One step of every environment, (B, …). `count` is 0 where nothing was done but to begin a new episode.
 
     terminated : the environment has ended, nothing can follow; truncated : it was only cut off, and rewards
-    would have followed
+    would have followed; mask, next_mask : the actions that are allowed in `state` and in `next`, (B, A), None where the
+    environment does not say
     """
 
     state: Array
@@ -43,6 +46,8 @@ class Transition:
     terminated: Array
     truncated: Array
     count: Array
+    mask: Array | None = None
+    next_mask: Array | None = None
 
     @property
     def ended(self) -> Array:
@@ -57,7 +62,8 @@ class Environments:
     a Discrete 0 … S − 1; of a Dict, a Tuple, a MultiDiscrete or a MultiBinary one row of numbers, as gymnasium
     flattens them (what is Discrete in it by indicators). `actions` is the space of one environment's actions as they
     are given here: a Discrete space that begins elsewhere is numbered from 0, and a Box of whole numbers and a
-    MultiBinary are MultiDiscrete.
+    MultiBinary are MultiDiscrete. `mask` is which of them are allowed now, (B, A), or None where the environment does
+    not say (`masks`). `scale` is the largest number of a state in absolute value, 1 where there is no largest.
 
     Parameters
     ----------
@@ -71,11 +77,13 @@ class Environments:
     Raises
     ------
     MissingExtra
-        gymnasium is not installed
+        gymnasium is not installed, or the package of a name (ALE/…, MinAtar/…) is not
     BadArgument
-        an environment that is not known, or whose states are not arrays of numbers; an action that it lacks
+        an environment that is not known, or whose states are not arrays of numbers; an action that it lacks, or that its
+        mask does not allow
     NotFinite, DataError
-        along the way, a state or reward that is not finite or not of the promised shape; an error of its own
+        along the way, a state or reward that is not finite or not of the promised shape; a mask that allows nothing or
+        is of the wrong length; an error of its own
 
     Examples
     --------
@@ -83,6 +91,9 @@ class Environments:
     >>> poles.reset(seed=0).shape, poles.step(np.array([0, 1])).reward.tolist()
     ((2, 4), [1.0, 1.0])
     """
+
+    mask: Array | None = None
+    scale: float = 1.0
 
     def __init__(
         self, environment: str | Callable[..., Plain], num_envs: int = 1, settings: Named | None = None
@@ -94,13 +105,14 @@ class Environments:
         if num_envs < 1:
             raise BadArgument(f"num_envs={num_envs}. Accepted: 1 or more.")
         self.name = _name(environment)
+        register(environment)
         given = dict(settings or {})
         try:
             self.vector: Plain = _vector(environment, num_envs, given)
             if isinstance(self.vector.single_observation_space, _flattened()):
                 self.vector.close()
                 self.vector = _vector(environment, num_envs, given, flat=True)
-        except BadArgument:
+        except (BadArgument, MissingExtra):
             raise
         except (
             Exception
@@ -120,27 +132,38 @@ class Environments:
         self.type = self.vector.single_action_space.dtype
         self.levels = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
         self._first = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        if isinstance(space, gymnasium.spaces.Box):
+            most = max(float(np.abs(v.astype(float)).max(initial=0.0)) for v in (space.low, space.high))
+            self.scale = most if np.isfinite(most) and most > 0 else 1.0
         self._wide = _wide(space.dtype) if self.levels is None else np.dtype(np.int64)
         modes = gymnasium.vector.AutoresetMode
         self.mode = self.vector.metadata.get("autoreset_mode", modes.NEXT_STEP)
         self._next, self._same = self.mode == modes.NEXT_STEP, self.mode == modes.SAME_STEP
+        self._masks = Masks(self.name, self.vector, self.sizes, self._same)
         self.state: Array = np.zeros(0)
         self.over, self.steps = np.zeros(num_envs, dtype=bool), 0
 
     def reset(self, seed: int) -> Array:
         """New episodes in all environments: their first states, (B, …)."""
         self.steps = 0
-        self.state, _ = self._done(self.vector.reset, seed=seed)
+        self.state, info = self._done(self.vector.reset, seed=seed)
         self.state = self._checked(self.state, "state")
+        none = np.zeros(self.num_envs, dtype=bool)
+        self.mask = self._masks.read(self.vector, info, none, None, True)
         self.over, self.steps = np.zeros(self.num_envs, dtype=bool), 0
         return self.state
 
     def step(self, action: Array) -> Transition:
         """What the actions, (B,) or (B, k), led to."""
-        before, over = self.state, self.over
+        before, over, mask = self.state, self.over, self.mask
         if not (self._next or self._same) and over.any():
-            before = self._checked(self._done(self.vector.reset, options={"reset_mask": over})[0], "state")
+            before, info = self._done(self.vector.reset, options={"reset_mask": over})
+            before = self._checked(before, "state")
+            fresh = None if mask is None else self._masks.read(self.vector, info, ~over, mask, False)
+            mask = None if mask is None or fresh is None else np.where(over[:, None], fresh, mask)
             over = np.zeros_like(over)
+        if mask is not None:
+            self._masks.check(mask, action, over)
         shown, reward, terminated, truncated, info = self._done(self.vector.step, self._sent(action))
         self.steps += 1
         shown = self._checked(shown, "state")
@@ -152,11 +175,38 @@ class Environments:
             for i in np.flatnonzero(self.over):
                 following[i] = info["final_obs"][i]
             following = self._checked(following, "state")
+        self.mask, ahead = self._allowed(info, np.asarray(terminated), mask)
         self.state = shown
         count = ~over if self._next else np.ones(self.num_envs, dtype=bool)
         return Transition(
-            before, action, reward, following, np.asarray(terminated), np.asarray(truncated), count
+            before,
+            action,
+            reward,
+            following,
+            np.asarray(terminated),
+            np.asarray(truncated),
+            count,
+            mask,
+            ahead,
         )
+
+    def _allowed(
+        self, info: Settings, terminated: Array, before: Array | None
+    ) -> tuple[Array | None, Array | None]:
+        """The masks of the states that are now shown, and of those that the step led to, (B, A): all true where the
+        environment terminated."""
+        over = np.zeros_like(self.over) if self._same else self.over
+        now = self._masks.read(self.vector, info, over, before, False)
+        if now is None:
+            return None, None
+        ahead = now.copy()
+        if self._same and self.over.any():
+            none = ~self.over | terminated
+            last = self._masks.read(self.vector, info.get("final_info", {}), none, now, False)
+            assert last is not None
+            ahead[self.over] = last[self.over]
+        ahead[terminated] = True
+        return now, ahead
 
     def _sent(self, action: Array) -> Array:
         """Actions as the environment numbers them."""
@@ -242,12 +292,13 @@ class Environments:
         BadSave
             it was taken of another environment
         """
-        name = self.name
+        name, masks = self.name, self._masks
         self.reset(seed=0)  # what an environment makes when it begins is there
         try:
             snapshot.given_back(self, kept.tobytes())
         except (snapshot.Other, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise BadSave(f"the checkpoint holds another environment than this {name}: {error}.") from error
+        self._masks = masks  # checkpoints of earlier versions have none
 
     def close(self) -> None:
         self.vector.close()
@@ -302,7 +353,8 @@ def _vector(environment: Plain, num_envs: int, given: Settings, flat: bool = Fal
     made = isinstance(environment, gymnasium.Env)
     if made and given:
         raise BadArgument(
-            f"settings={given} are of an environment that is made here, and this one is made. Leave them out."
+            f"settings={given} cannot be used: they are for the function that makes an environment, and an environment "
+            "that is already made was received. Leave them out."
         )
 
     def one() -> Plain:

@@ -13,7 +13,8 @@ from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
 from ..models.base import Model, applied, unpadded
 from ..types import Plain
-from .actions import Actions, Discrete, actions_of
+from .actions import Actions, Discrete, MultiDiscrete, SquashedNormal, actions_of
+from .masks import empty, masked, refuse_empty
 
 
 class Policy(Model):
@@ -68,18 +69,31 @@ class Policy(Model):
     def measure(self) -> str:
         return "mass" if self.actions is None else self.actions.measure
 
-    def parameters_of(self, state: Tensor) -> tuple[Actions, Tensor]:
-        """The distribution of the action at each state, and its parameters, (…, K)."""
-        f = applied(self.network, state)
-        return (Discrete(f.shape[-1]) if self.actions is None else self.actions), f
+    def parameters_of(self, state: Tensor, mask: Tensor | None = None) -> tuple[Actions, Tensor]:
+        """The distribution of the action at each state, and its parameters, (…, K); with a mask, (…, K), −∞ for what
+        it does not allow."""
+        f = _output(self.network, state)
+        actions = Discrete(f.shape[-1]) if self.actions is None else self.actions
+        if mask is None:
+            return actions, f
+        if isinstance(actions, SquashedNormal):
+            raise BadArgument(
+                "the batch has a 'mask', and the actions are numbers in a box. Accepted: masks of Discrete and MultiDiscrete."
+            )
+        return actions, masked(f, mask)
 
     def logits(self, state: Tensor) -> Tensor:
         """f_θ(s), (…, K)."""
         return self.parameters_of(state)[1]
 
     def log_prob(self, batch: Batch) -> Tensor:
-        """log π(a | s) of each term, (n,) or (B, T); exactly 0 where the count is 0 (padding)."""
-        actions, f = self.parameters_of(batch["state"])
+        """log π(a | s) of each term, (n,) or (B, T); exactly 0 where the count is 0 (padding).
+
+        With "mask" in the batch, (…, A), probability is shared among the actions that it allows, as when they were
+        drawn; log π of any other is −∞.
+        """
+        mask = batch.tensors.get("mask")
+        actions, f = self.parameters_of(batch["state"], mask)
         fits = f.shape[-1] >= 2 if self.actions is None else f.shape[-1] == actions.outputs
         if tuple(f.shape[:-1]) != batch.shape or not fits:
             wanted = "K), K actions, 2 or more" if self.actions is None else f"{actions.outputs})"
@@ -88,17 +102,31 @@ class Policy(Model):
                 f"Accepted: ({', '.join(map(str, batch.shape))}, {wanted}."
             )
         out = actions.log_prob(f, batch["action"])
+        if mask is not None:
+            out = torch.where(empty(mask, _parts(actions)).to(out.device), -torch.inf, out)
         return unpadded(out, batch)
+
+    def _allowed(self, state: Tensor, mask: Tensor | None) -> tuple[Actions, Tensor]:
+        """`parameters_of`, where an action is to be chosen."""
+        actions, f = self.parameters_of(state, mask)
+        if mask is not None:
+            refuse_empty(mask, _parts(actions))
+        return actions, f
 
     # ---- play ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def play(
-        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+        self,
+        state: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        greedy: bool = False,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(actions as they are recorded, (n, …), their log π, (n,)): drawn from π, or (greedy) its mode (of a
-        squashed normal: its median)."""
-        actions, f = self.parameters_of(state)
+        squashed normal: its median); mask, (n, A): those that are allowed."""
+        actions, f = self._allowed(state, mask)
         action = actions.mode(f) if greedy else actions.draw(f, generator)
         return action, actions.log_prob(f, action)
 
@@ -108,10 +136,16 @@ class Policy(Model):
 
     @torch.no_grad()
     def act(
-        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+        self,
+        state: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        greedy: bool = False,
+        mask: Tensor | None = None,
     ) -> np.ndarray:
-        """Actions as an environment takes them, (n, …): drawn from π, or (greedy) its mode."""
-        actions, f = self.parameters_of(state)
+        """Actions as an environment takes them, (n, …): drawn from π, or (greedy) its mode; mask, (n, A): those that
+        are allowed."""
+        actions, f = self._allowed(state, mask)
         return self.sent(actions.mode(f) if greedy else actions.draw(f, generator))
 
 
@@ -150,7 +184,7 @@ class Value(Model):
 
     def of(self, state: Tensor, shape: Sequence[int]) -> Tensor:
         """V(s) of states that lie in a tensor of this leading shape."""
-        V = applied(self.network, state)
+        V = _output(self.network, state)
         if tuple(V.shape) not in (tuple(shape), (*shape, 1)):
             raise ModelError(
                 f"the network gives a tensor of shape {tuple(V.shape)} for states of {tuple(shape)}: one "
@@ -162,3 +196,20 @@ class Value(Model):
         z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
         out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
         return unpadded(out, batch)
+
+
+def _parts(actions: Actions) -> list[int]:
+    """How many actions each part of a mask is about."""
+    return actions.sizes if isinstance(actions, MultiDiscrete) else [actions.outputs]
+
+
+def _output(network: nn.Module, state: Tensor) -> Tensor:
+    """What a network makes of states; a network with a hidden state, which gives two things, is refused."""
+    out: Plain = applied(network, state)
+    if not isinstance(out, Tensor):
+        raise ModelError(
+            f"{type(network).__name__} gives a {type(out).__name__}, as a recurrent network does with its hidden state. "
+            "Accepted: a network that gives one tensor. Recurrent policies are left out: no hidden state is kept from "
+            "step to step. Stack frames: gymnasium.wrappers.FrameStackObservation."
+        )
+    return out

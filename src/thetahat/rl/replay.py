@@ -17,10 +17,11 @@ from ..data.source import evaluating
 from ..errors import BadArgument, BadSave
 from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
+from .masks import best, drawn, given
 from .rollouts import Actor, again, under_way
 
 Array = np.ndarray
-KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count")
+KEPT = ("state", "next", "action", "reward", "terminated", "ended", "count", "next_mask")
 
 
 @runtime_checkable
@@ -55,7 +56,8 @@ class Replay:
 
     k is `n_steps`, fewer where the episode (or what has been played so far) ends sooner. Where the
     environment terminated, nothing is to come; where it was only cut off, Z(s_k, ·) is, of the true state
-    before the new episode. The target is data: no gradient goes through it.
+    before the new episode. The target is data: no gradient goes through it. Where the environment gives action masks,
+    what is drawn at random, played and followed (a*) is allowed in its state.
 
     Training that goes on from a checkpoint is bit for bit what it would have been: what is remembered, the
     frozen copy, the random numbers and the environments as they stand are kept. Where the state of an
@@ -320,13 +322,17 @@ class Replay:
         """One step of every environment."""
         epsilon = self.epsilon
         by_chance = torch.rand(self.num_envs, generator=self.generator).numpy() < epsilon
-        action = torch.randint(self.actions, (self.num_envs,), generator=self.generator).numpy()
+        mask = self.environments.mask
+        if mask is None:
+            action = torch.randint(self.actions, (self.num_envs,), generator=self.generator).numpy()
+        else:
+            action = drawn(mask, self.generator)
         if not by_chance.all():
             state = torch.from_numpy(self.environments.state)
             chosen = (
-                model.act(state, greedy=True)
+                model.act(state, greedy=True, **given(mask, model.act, self.name))
                 if self.policy is None
-                else self.policy.act(state, self.generator)
+                else self.policy.act(state, self.generator, **given(mask, self.policy.act, self.name))
             )
             action = np.where(by_chance, action, chosen)
         now = self.environments.step(action)
@@ -338,14 +344,16 @@ class Replay:
             self._return[now.ended] = 0
 
     def _remember(self, now: Transition) -> None:
-        given = vars(now) | {"ended": now.ended}
+        shown = vars(now) | {"ended": now.ended}
         if not self.memory:
             self.memory = {
-                name: np.zeros((self.rows, *given[name].shape), dtype=given[name].dtype) for name in KEPT
+                name: np.zeros((self.rows, *shown[name].shape), dtype=shown[name].dtype)
+                for name in KEPT
+                if shown[name] is not None
             }
         at = self.written % self.rows
         for name, array in self.memory.items():
-            array[at] = given[name]
+            array[at] = shown[name]
         self.written += 1
 
     # ---- draw ----------------------------------------------------------------------------------------------
@@ -355,15 +363,17 @@ class Replay:
         reward, discount, last = self._summed(row, env)
         end = (last % self.rows, env)
         following = torch.from_numpy(self.memory["next"][end])
-        action = None
+        action, mask = None, self.memory["next_mask"][end] if "next_mask" in self.memory else None
         if self.policy is not None:
-            action = torch.as_tensor(self.policy.act(following, self.generator))
+            allowed = given(mask, self.policy.act, self.name)
+            action = torch.as_tensor(self.policy.act(following, self.generator, **allowed))
         elif self.double:
-            action = model.worth(following).argmax(-1)
+            action = best(model.worth(following), None if mask is None else torch.from_numpy(mask))
         begin = (row % self.rows, env)
         terminated = torch.from_numpy(self.memory["terminated"][end])
+        allowed = {} if action is not None else given(mask, self.frozen.projected, self.name)
         target = self.frozen.projected(
-            torch.from_numpy(reward), torch.from_numpy(discount), following, terminated, action
+            torch.from_numpy(reward), torch.from_numpy(discount), following, terminated, action, **allowed
         )
         state, taken = (torch.from_numpy(self.memory[name][begin]) for name in ("state", "action"))
         return Batch({"state": state, "action": taken, "target": target})

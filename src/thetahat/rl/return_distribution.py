@@ -29,6 +29,7 @@ from ..data.batch import Batch
 from ..data.devices import sent
 from ..errors import BadArgument, ModelError
 from ..models.base import Model, applied, unpadded
+from .masks import best
 
 
 class ReturnDistribution(Model):
@@ -69,6 +70,7 @@ class ReturnDistribution(Model):
         following: Tensor,
         terminated: Tensor,
         action: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """What Bellman's right-hand side says of the return of each transition, (n, K): the data, without
         gradient.
@@ -81,11 +83,13 @@ class ReturnDistribution(Model):
             (n, …), the state then; nothing is to come from it where `terminated`, (n,)
         action
             (n,), taken there; None: the one that this model takes
+        mask
+            (n, A), actions that are allowed there; None: all
         """
         values, mass = self.distribution(following)
         if action is None:
             worth = (mass * values).sum(-1) if self.risk is None else self.worth(following)
-            action = worth.argmax(-1)
+            action = best(worth, mask)
         kept = torch.where(terminated, torch.zeros_like(discount), discount).to(values.dtype)
         returns = reward.to(values.dtype)[..., None] + kept[..., None] * _of_action(values, action)
         return self.masses(returns, _of_action(mass, action))
@@ -106,10 +110,16 @@ class ReturnDistribution(Model):
         return self.q(state) if self.risk is None else self.cvar(state, self.risk)
 
     def act(
-        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = True
+        self,
+        state: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        greedy: bool = True,
+        mask: Tensor | None = None,
     ) -> np.ndarray:
-        """The best action at each state, (n,). There is nothing to draw: what explores is `Replay`."""
-        return self.worth(state).argmax(-1).cpu().numpy()
+        """The best action at each state, (n,), of those that the mask, (n, A), allows. There is nothing to draw: what
+        explores is `Replay`."""
+        return best(self.worth(state), mask).cpu().numpy()
 
     def _arranged(self, f: Tensor, leading: tuple[int, ...], K: int) -> Tensor:
         """The network's output (…, A·K) as (…, A, K)."""

@@ -17,6 +17,8 @@ from ..errors import BadArgument, DataError
 from ..protocols import Measured, Observes
 from ..types import ModelLike, Plain, Settings
 from .environments import Environments, Transition
+from .masks import given
+from .reward_scale import RewardScale
 from .snapshot import Opaque
 
 
@@ -42,7 +44,7 @@ class Player(Protocol):
 
 Advantage = Callable[[Batch], tuple[Tensor, Tensor]]
 LONGEST = 30_000  # steps of a whole episode
-LEARNT = ("state", "action", "log_prob", "advantage", "return")  # what a step on rows reads
+LEARNT = ("state", "action", "log_prob", "advantage", "return", "mask")  # what a step on rows reads
 
 
 class Rollouts:
@@ -52,6 +54,7 @@ class Rollouts:
 
         state (B, T, …)   action (B, T, …)   reward (B, T)   next (B, T, …)   terminated, truncated (B, T)   step (B, T)
         log_prob (B, T): log π(a | s) of the policy that played;    with `advantage`: advantage (B, T), return (B, T)
+        mask (B, T, A): the actions that were allowed, where the environment says so (info["action_mask"], action_masks())
 
     `terminated`: the environment has ended, nothing can follow; `truncated`: it was only cut off at its limit
     of steps, and rewards would have followed from the state `next`. The count is 0 on what is no transition:
@@ -84,6 +87,10 @@ class Rollouts:
         Rollouts begins it again
     greedy
         play the most probable action instead of drawing one
+    normalise_rewards
+        divide the rewards of a pass by the running standard deviation of the discounted return (`reward_scale`): that of
+        the advantage's discount (0.99 where it has none), or of the discount given here. What is measured, and what
+        `returns` plays, stays in the environment's own units
     settings
         handed to the environment
 
@@ -92,7 +99,7 @@ class Rollouts:
     MissingExtra
         gymnasium is not installed
     BadArgument
-        an environment that is not known
+        an environment that is not known; an action that a mask does not allow; a policy that takes no mask
     NotFinite, DataError
         the environment gives what is not finite, or not of the shape it promised
 
@@ -122,6 +129,7 @@ class Rollouts:
         batch_size: int | None = None,
         seed: int = 0,
         greedy: bool = False,
+        normalise_rewards: bool | float = False,
         settings: Settings | None = None,
     ):
         for name, value in (("num_steps", num_steps), ("epochs", epochs), ("batch_size", batch_size)):
@@ -140,6 +148,10 @@ class Rollouts:
         self.generator = torch.Generator().manual_seed(seed)
         self.played, self.under_way = 0, False
         self._return, self._finished = np.zeros(num_envs), list[float]()
+        self._scale: RewardScale | None = None
+        if normalise_rewards is not False:
+            known = getattr(advantage, "discount", 0.99) if normalise_rewards is True else normalise_rewards
+            self._scale = RewardScale(float(known), num_envs)
         self._of_pass: dict[str, float] = {}  # what the advantage says of itself
         self._rows: Batch | None = None
         self._left: list[Tensor] = []  # rows of the pass under way, a step each
@@ -155,6 +167,8 @@ class Rollouts:
     def fingerprint(self) -> str:
         """Of how the data arise: they have no values before they are drawn."""
         how = f"{self.name}/{self.num_envs}/{self.num_steps}/{self.epochs}/{self.batch_size}/{self.seed}/{self.greedy}/{told(self.advantage)}"
+        if self._scale is not None:
+            how += f"/normalise_rewards={self._scale.discount}"
         return hashlib.blake2b(how.encode(), digest_size=8).hexdigest()
 
     # ---- what a run takes ----------------------------------------------------------------------------------
@@ -212,6 +226,8 @@ class Rollouts:
         known |= {
             f"of_pass.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self._of_pass.items()
         }
+        if self._scale is not None:
+            known |= self._scale.state()
         if self._seen is not None:
             known["seen"] = self._seen
         if self._left:
@@ -236,6 +252,8 @@ class Rollouts:
         self.generator.set_state(tensors["generator"])
         self.played, self._seen = int(tensors["played"]), tensors.get("seen")
         self._return, self._finished = tensors["return"].numpy().copy(), tensors["finished"].tolist()
+        if self._scale is not None:
+            self._scale.restore(tensors)
         self._of_pass = {
             name.removeprefix("of_pass."): float(t)
             for name, t in tensors.items()
@@ -250,8 +268,10 @@ class Rollouts:
 
     def measured(self) -> dict[str, float]:
         """Steps played so far, the mean return of the episodes that ended since it was last asked, which the
-        policy played as it learnt, and what the advantage says of itself."""
+        policy played as it learnt, what rewards are divided by, and what the advantage says of itself."""
         found = {"played": float(self.played)}
+        if self._scale is not None:
+            found["reward_std"] = self._scale.std
         if self._finished:
             found["training_return"] = float(np.mean(self._finished))
         self._finished.clear()
@@ -268,25 +288,31 @@ class Rollouts:
 
     def _drawn(self, model: Player) -> Batch:
         steps = self._steps(model)
-        state = next(steps)
+        state, mask = next(steps)
         while True:
             try:
-                state = steps.send(model.play(state, self.generator, greedy=self.greedy))
+                allowed = given(mask, model.play, self.name)
+                chosen = model.play(state, self.generator, greedy=self.greedy, **allowed)
+                state, mask = steps.send(chosen)
             except StopIteration as ended:
                 return ended.value  # type: ignore[no-any-return]
 
-    def _steps(self, model: Plain) -> Generator[Tensor, tuple[Tensor, Tensor], Batch]:
-        """A pass, step by step: yields the states, is sent (actions, their log π), and returns the batch. Several
-        seeds play side by side by it (`seeds`)."""
+    def _steps(
+        self, model: Plain
+    ) -> Generator[tuple[Tensor, np.ndarray | None], tuple[Tensor, Tensor], Batch]:
+        """A pass, step by step: yields the states and their action masks, is sent (actions, their log π), and returns
+        the batch. Several seeds play side by side by it (`seeds`)."""
         if self.num_steps is None or not self.under_way:
             self.environments.reset(int(torch.randint(2**31 - 1, (), generator=self.generator)))
             self._return[:], self.under_way = 0, True
+            if self._scale is not None:
+                self._scale.begin()
         taken: list[tuple[Transition, Tensor, Tensor]] = []
         playing, ended = np.ones(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
         while playing.any() if self.num_steps is None else len(taken) < self.num_steps:
             if self.num_steps is None:
                 _endless(self.environments)
-            action, log_prob = yield torch.from_numpy(self.environments.state)
+            action, log_prob = yield torch.from_numpy(self.environments.state), self.environments.mask
             now = self.environments.step(model.sent(action))
             if self.num_steps is None:
                 now.count, ended = playing.copy(), now.ended & playing
@@ -317,8 +343,15 @@ class Rollouts:
             "action": torch.stack([a for _, a, _ in taken], 1),
             "log_prob": torch.stack([p for _, _, p in taken], 1),
         }
+        if self._scale is not None:
+            over = (tensors["terminated"] | tensors["truncated"]).numpy()
+            tensors["reward"] = torch.from_numpy(self._scale(tensors["reward"].numpy(), over, count.numpy()))
+        if taken[0][0].mask is not None:
+            tensors["mask"] = torch.from_numpy(np.stack([vars(now)["mask"] for now, _, _ in taken], 1))
         if not bool(count.all()):
             tensors = {name: _padded(tensor, count) for name, tensor in tensors.items()}
+            if "mask" in tensors:  # of padding everything is allowed: a softmax of nothing has no gradient
+                tensors["mask"] |= ~count[..., None]
         tensors["step"] = torch.arange(count.shape[1]).expand(count.shape)
         return Batch(tensors, count=count.to(torch.float64), dims=2)
 
@@ -388,7 +421,9 @@ def played(
         while playing.any() and (max_steps is None or environments.steps < max_steps):
             if max_steps is None:
                 _endless(environments)
-            now = environments.step(model.act(torch.from_numpy(environments.state), generator, greedy=greedy))
+            mask = given(environments.mask, model.act, environments.name)
+            state = torch.from_numpy(environments.state)
+            now = environments.step(model.act(state, generator, greedy=greedy, **mask))
             total += now.reward * playing
             playing &= ~now.ended
     environments.close()

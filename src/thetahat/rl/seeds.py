@@ -167,8 +167,9 @@ class SeedRollouts:
             while states:
                 playing = list(states)
                 taken = model.play_each(
-                    list(states.values()),
+                    [state for state, _ in states.values()],
                     [each[s].generator for s in playing],
+                    masks=[mask for _, mask in states.values()],
                     greedy=each[0].greedy,
                     which=playing,
                 )
@@ -261,7 +262,9 @@ def together(parts: Sequence[Batch]) -> Batch:
     shape = [max(part.shape[d] for part in parts) for d in range(dims)]
     same = all(list(part.shape) == shape for part in parts)
     tensors = {
-        name: torch.stack([_padded(part.tensors[name], shape) for part in parts]) for name in parts[0].tensors
+        # padding allows every action: a softmax over none has no derivative
+        name: torch.stack([_padded(part.tensors[name], shape, name == "mask") for part in parts])
+        for name in parts[0].tensors
     }
     if same and not any(part.counted for part in parts):
         return Batch(tensors, dims=dims + 1)
@@ -293,10 +296,10 @@ def alone(batch: Batch, s: int) -> tuple[Batch, tuple[slice, ...]]:
     return Batch(tensors, count=played[where].to(batch.count.dtype), dims=dims), where
 
 
-def _padded(t: Tensor, shape: Sequence[int]) -> Tensor:
+def _padded(t: Tensor, shape: Sequence[int], value: bool = False) -> Tensor:
     if list(t.shape[: len(shape)]) == list(shape):
         return t
-    out = t.new_zeros(*shape, *t.shape[len(shape) :])
+    out = t.new_full((*shape, *t.shape[len(shape) :]), value)
     out[tuple(slice(n) for n in t.shape[: len(shape)])] = t
     return out
 

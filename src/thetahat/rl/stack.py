@@ -27,6 +27,7 @@ from ..models.base import Model
 from ..protocols import measure_of, target_of
 from ..types import Plain
 from .actions import Actions, Discrete
+from .masks import masked
 
 STACKED = "_stacked"  # of a module whose tensors are (S, …); of a parameter, the one that took its place
 
@@ -176,12 +177,16 @@ class Seeds(Model):
         states: Sequence[Tensor],
         generators: Sequence[torch.Generator],
         *,
+        masks: Sequence[np.ndarray | None] = (),
         greedy: bool = False,
         which: Sequence[int] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """For each seed that plays (actions as they are recorded, (n, …), their log π, (n,)), drawn with a
-        generator of its own."""
+        generator of its own, of those that its masks (n, A) allow."""
         actions, f = self.parameters_of(torch.stack(list(states)), which)
+        allowed = [mask for mask in masks if mask is not None]
+        if allowed:
+            f = masked(f, torch.from_numpy(np.stack(allowed)))
         each = [actions.mode(p) if greedy else actions.draw(p, g) for p, g in zip(f, generators, strict=True)]
         action = torch.stack(each)
         return list(zip(action.unbind(), actions.log_prob(f, action).unbind(), strict=True))
@@ -193,17 +198,22 @@ class Seeds(Model):
 
     @torch.no_grad()
     def act(
-        self, state: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False
+        self,
+        state: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        greedy: bool = False,
+        mask: Tensor | None = None,
     ) -> np.ndarray:
         """Actions as an environment takes them, (n, …), of states (n, …): the s-th of S equal blocks of rows is
-        played by the s-th seed."""
+        played by the s-th seed; mask, (n, A): those that are allowed."""
         if len(state) % self.seeds:
             raise BadArgument(
                 f"{len(state)} states are played by {self.seeds} seeds. Accepted: a multiple of {self.seeds}, a "
                 "block of rows for each."
             )
         actions, f = self.parameters_of(state.reshape(self.seeds, -1, *state.shape[1:]))
-        f = f.flatten(0, 1)
+        f = f.flatten(0, 1) if mask is None else masked(f.flatten(0, 1), mask)
         return self.sent(actions.mode(f) if greedy else actions.draw(f, generator))
 
 
