@@ -71,7 +71,9 @@ def ours(
     objective = th.LogLikelihood(chooses, rollouts, th.rl.Clipped(0.2)) + th.LogLikelihood(expects, rollouts)
     passes = total // (copies * length)
     steps = epochs * -(-copies * length // batch)
-    solver = th.Stochastic(steps=steps * passes, learning_rate=rate, lr_schedule="linear", max_grad_norm=0.5)
+    solver = th.Stochastic(
+        steps=steps * passes, learning_rate=rate, lr_schedule="linear", max_grad_norm=0.5, in_place=True
+    )
     state, spent, reached, greedy = solver.start(objective), 0.0, None, 0.0
     for i in range(passes):
         begun = time.process_time()

@@ -122,7 +122,7 @@ def main() -> None:
         )  # fmt: skip
         objective = th.Objective([th.LogLikelihood(policy, draws, th.rl.Advantage())])
         solver = th.Stochastic(
-            steps=given.steps, learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0
+            steps=given.steps, learning_rate=1e-3, lr_schedule="constant", max_grad_norm=1.0, in_place=True
         )
         state = solver.start(objective)
         looks = sorted({0, 5, 10, 20, 40, 60, 80, 100, 125, given.steps})

@@ -52,12 +52,14 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "C51": _of("c51"),
     "RLHF, by RLOO": _of("rlhf"),
     "DPO": _of("dpo"),
+    "BCO": _of("bco"),
     "regressions, pixel by pixel": _of("digits_regressions"),
     "mixture of images": _of("digits_mixture"),
     "flow": _of("digits_flow"),
     "VAE": _of("digits_vae"),
     "diffusion": _of("digits_diffusion"),
     "transformer, pixel by pixel": _of("digits_transformer"),
+    "flow matching": _of("flow_matching"),
 }
 
 
