@@ -7,6 +7,9 @@ The network has the shape of SmolLM2-135M (30 layers; --layers takes fewer) with
 of 128 tokens, again and again, so that the order of the data is the same; AdamW, a constant rate, no clipping, no dropout. Every
 parameter is trained. Both are taken in turn, three times; the median of the ratios of their tokens a second is told, and the
 largest difference of the losses of the steps.
+
+GRPO draws its data, so that losses are not compared: 4 answers of at most 32 tokens to each of 2 prompts of unequal lengths a
+step, no divergence to a reference, and the tokens are those of the answers. A random network draws its end seldom.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 import thetahat as th
 
 ROWS, TOKENS, PROMPT, V = 4, 128, 32, 49152
+GROUP, ANSWER, LENGTHS = 4, 32, (8, 40)  # answers to a prompt, tokens of each, tokens of the prompts
 RATE = 1e-5
 
 
@@ -113,6 +117,18 @@ def theirs(kind: str, model: Any, steps: int) -> tuple[float, list[float]]:
                 processing_class=tokenizer(),
                 callbacks=[Watch()],
             )
+        elif kind == "GRPO":
+            settings |= {"per_device_train_batch_size": GROUP * len(LENGTHS)}
+            del settings["max_length"]
+            config = trl.GRPOConfig(
+                **settings, num_generations=GROUP, max_completion_length=ANSWER, beta=0.0, loss_type="grpo", temperature=1.0,
+                shuffle_dataset=False, disable_dropout=True,
+            )  # fmt: skip
+            trainer = trl.GRPOTrainer(
+                model, lambda completion_ids, **_: [worth(ids) for ids in completion_ids], args=config,
+                train_dataset=Dataset.from_dict({"prompt": [t[:n] for t, n in zip(texts(), LENGTHS, strict=False)]}),
+                processing_class=tokenizer(), callbacks=[Watch()],
+            )  # fmt: skip
         else:
             words = texts()
             given = Dataset.from_dict(
@@ -128,6 +144,9 @@ def theirs(kind: str, model: Any, steps: int) -> tuple[float, list[float]]:
             )  # fmt: skip
         trainer.train()
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+        if kind == "GRPO":
+            drawn = [line["completions/mean_length"] for line in trainer.state.log_history if "loss" in line]
+            print(f"TRL draws {statistics.mean(drawn):.1f} tokens an answer", flush=True)
     return clock(), losses
 
 
@@ -140,6 +159,14 @@ def ours(kind: str, model: Any, steps: int) -> tuple[float, list[float]]:
         count[:, PROMPT - 1 :] = 1
         batch = th.data.Batch({"input": ids[:, :-1], "target": ids[:, 1:]}, count=count, dims=2)
         objective = th.Objective([th.LogLikelihood(policy, th.data.Tensors(batch, target="target"))])
+    elif kind == "GRPO":
+        end = tokenizer().eos_token_id
+        prompts = [row[:n] for row, n in zip(data, LENGTHS, strict=False)]
+        draws = th.language.Generations(
+            prompts, lambda prompts, answers: torch.tensor([worth(a.tolist()) for a in answers]), max_new_tokens=ANSWER,
+            end=end, num_generations=GROUP, prompts_per_step=len(LENGTHS), advantage=th.language.GroupRelative(),
+        )  # fmt: skip
+        objective = th.Objective([th.LogLikelihood(policy, draws, th.rl.Advantage())])
     else:
         given = [
             {"prompt": a[:PROMPT], "chosen": a[PROMPT:], "rejected": b[PROMPT:]}
@@ -161,6 +188,11 @@ def ours(kind: str, model: Any, steps: int) -> tuple[float, list[float]]:
     return clock(), values
 
 
+def worth(answer: list[int]) -> float:
+    """Of an answer: the share of its tokens whose number is even."""
+    return sum(token % 2 == 0 for token in answer) / max(1, len(answer))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,7 +200,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--only", choices=("SFT", "DPO"))
+    parser.add_argument("--only", choices=("SFT", "DPO", "GRPO"))
     parser.add_argument("--results", type=Path)
     asked = parser.parse_args()
     import trl
@@ -181,17 +213,22 @@ def main() -> None:
         "| | tokens a second, ours | TRL | ratio | largest difference of a step's loss |",
         "|---|---|---|---|---|",
     ]
-    for kind in ("SFT", "DPO") if asked.only is None else (asked.only,):
-        tokens = ROWS * TOKENS * (1 if kind == "SFT" else 2)
+    for kind in ("SFT", "DPO", "GRPO") if asked.only is None else (asked.only,):
+        rows_, length = (GROUP * len(LENGTHS), ANSWER) if kind == "GRPO" else (ROWS, TOKENS)
+        tokens = rows_ * length * (2 if kind == "DPO" else 1)
         pairs = []
         for _ in range(asked.times):
             a, own = ours(kind, network(asked.layers), asked.steps)
             b, other = theirs(kind, network(asked.layers), asked.steps)
             pairs.append((tokens / a, tokens / b))
-            apart = max(abs(x - y) for x, y in zip(own, other, strict=True))
+            apart = (
+                max(abs(x - y) for x, y in zip(own, other, strict=True)) if kind != "GRPO" else float("nan")
+            )
         ratio = statistics.median(x / y for x, y in pairs)
         mine, trls = (statistics.median(side) for side in zip(*pairs, strict=True))
-        lines.append(f"| {kind} | {mine:,.0f} | {trls:,.0f} | {ratio:.2f} | {apart:.1e} |")
+        lines.append(
+            f"| {kind} | {mine:,.0f} | {trls:,.0f} | {ratio:.2f} | {'' if apart != apart else f'{apart:.1e}'} |"
+        )
         print(lines[-1], flush=True)
     if asked.results is not None:
         asked.results.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -568,3 +568,41 @@ def test_soft_labels_noisy_labels_and_several_labels_from_the_command(data, tmp_
     ):
         assert run(name, labels, *more) == 2
         assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_models_of_images_given_their_class_from_the_command(data, tmp_path, capsys):
+    """The run knows its classes: draws of one class, guided or each class in turn, and scores given labels, which are those
+    of Python with the same labels; without labels, or with guidance of what has none, the option is named."""
+    images = th.generative.Images(
+        np.load(data / "digits.npy"), levels=17, labels=np.load(data / "labels.npy")
+    )
+    small = {
+        "vae": "--width 16 --latent 2 --steps 12",
+        "diffusion": "--channels 4 --steps 12 --flip",
+    }
+    for name, words in small.items():
+        run = tmp_path / name
+        asked = f"fit {name} {data}/digits.npy --levels 17 --labels {data}/labels.npy {words} --run {run}"
+        assert main(asked.split()) == 0
+        fit = th.load(run)
+        assert fit.model.classes == 10
+        capsys.readouterr()
+        scored = ["score", str(run), str(data / "digits.npy"), "--labels", str(data / "labels.npy"), "--json"]
+        assert main(scored) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["total"] == pytest.approx(fit.score(images).total, rel=1e-6)
+        out = tmp_path / f"{name}.npy"
+        guided = ["--guidance", "2"] if name == "diffusion" else []
+        assert main(["sample", str(run), "-n", "3", "--label", "7", *guided, "-o", str(out)]) == 0
+        own = fit.sample(3, label=7, **({"guidance": 2.0} if guided else {}))
+        assert np.array_equal(np.load(out).reshape(3, -1), own)
+        out.unlink()
+        assert main(["sample", str(run), "-n", "3", "-o", str(out)]) == 0
+        assert np.array_equal(np.load(out).reshape(3, -1), fit.sample(3, label=torch.arange(3)))
+        capsys.readouterr()
+        assert main(["score", str(run), str(data / "digits.npy")]) == 2
+        assert "give --labels too" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "vae"), "--guidance", "2", "-o", str(tmp_path / "x.npy")]) == 2
+    assert "cannot be guided" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "vae"), "--label", "10", "-o", str(tmp_path / "x.npy")]) != 0
+    assert "0 … 9" in capsys.readouterr().err

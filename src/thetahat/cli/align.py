@@ -125,7 +125,7 @@ class BCO(DPO):
         from .. import preferences
 
         if self.label_smoothing:
-            raise BadArgument(f"--label-smoothing is of dpo: {self.method} has none.")
+            raise BadArgument(f"--label-smoothing: {self.method} has none. Leave it out, or use --method dpo.")
         return getattr(preferences, self.method.upper())(self._adapted(), beta=self.beta)
 
 
@@ -138,6 +138,8 @@ class KTO(BCO):
     """Weight of the desirable answers."""
     undesirable_weight: float = 1.0
     """Weight of the others."""
+    restore_best: bool = False
+    """Keep the parameters of the best validation. It is by the labels' log-likelihood, which KTO does not maximise."""
 
     def objective(self, model: ModelLike, source: SourceLike, sizes: Sizes) -> ObjectiveLike:
         from .. import preferences
@@ -300,9 +302,9 @@ class GRPO(PPO):
 
     method: Method = "grpo"
     scale_rewards: bool = True
-    """Divide by the standard deviation; without it (and without the next: Dr. GRPO) easy and hard prompts weigh as they are."""
+    """Divide the advantages of a prompt by their standard deviation. Dr. GRPO leaves this and the next option out."""
     length_normalise: bool = True
-    """Divide by the answer's length; without it a long wrong answer is blamed as much a token as a short one."""
+    """Divide the weight of each token by the length of its answer: tokens of long answers then count less."""
 
     def advantage(self) -> Any:
         from .. import language
