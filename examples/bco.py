@@ -18,7 +18,9 @@ def run(quick: bool = False) -> Row:
         for label in (True, False)
     ]
     r = reward(EVERY)
-    share = torch.stack([torch.sigmoid(r - 0.3), torch.sigmoid(0.3 - r)], 1)  # who calls it desirable, and who does not
+    share = torch.stack(
+        [torch.sigmoid(r - 0.3), torch.sigmoid(0.3 - r)], 1
+    )  # who calls it desirable, and who does not
     judged = th.preferences.Labelled(rows, context=LENGTH + 1).whole.with_count(share.flatten())
     found = th.fit(
         th.preferences.BCO(policy, reference, BETA),

@@ -125,7 +125,9 @@ class BCO(DPO):
         from .. import preferences
 
         if self.label_smoothing:
-            raise BadArgument(f"--label-smoothing: {self.method} has none. Leave it out, or use --method dpo.")
+            raise BadArgument(
+                f"--label-smoothing: {self.method} has none. Leave it out, or use --method dpo."
+            )
         return getattr(preferences, self.method.upper())(self._adapted(), beta=self.beta)
 
 

@@ -31,7 +31,9 @@ from .tokenizers import BPE, Bytes, Characters
 from .tokens import Tokens, shards
 from .truncated import Gap, TruncatedImportance
 
-record(Autoregressive, ContinuousBatching, Sampling, TruncatedImportance)  # not Server: its key is nobody else's
+record(
+    Autoregressive, ContinuousBatching, Sampling, TruncatedImportance
+)  # not Server: its key is nobody else's
 
 __all__ = [
     "BPE",

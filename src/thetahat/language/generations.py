@@ -277,7 +277,9 @@ class Generations:
         self.generator.set_state(tensors["generator"])
         self.at, self.constant, varied = tensors["counts"].tolist()
         self.varied = bool(varied)
-        self.passes = int(tensors["passes"]) if "passes" in tensors else 0  # not in files of before it was counted
+        self.passes = (
+            int(tensors["passes"]) if "passes" in tensors else 0
+        )  # not in files of before it was counted
         self._now = {
             name.removeprefix("now."): float(t) for name, t in tensors.items() if name.startswith("now.")
         }
