@@ -19,7 +19,7 @@ from thetahat.errors import (
     WrongType,
 )
 from thetahat.language import BPE, Bytes, Characters, Tokens
-from thetahat.language.tokenizers import from_config
+from thetahat.language.fast_tokenizers import from_config
 
 TEXTS = ["one", "two", "drei"]
 

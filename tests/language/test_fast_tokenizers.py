@@ -14,7 +14,7 @@ import thetahat as th
 from thetahat.errors import BadArgument, DataError, UnknownLevel
 from thetahat.evaluation.score import score
 from thetahat.language import BPE, Autoregressive, FastTokenizer, Tokens, shards, tokenizer_of
-from thetahat.language.tokenizers import from_config
+from thetahat.language.fast_tokenizers import from_config
 
 hf = pytest.importorskip("tokenizers")
 models, normalizers, pre, decoders, trainers = (

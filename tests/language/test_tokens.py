@@ -10,7 +10,7 @@ import torch
 
 from thetahat.errors import BadArgument, EmptyData, MalformedFile, UnknownLevel
 from thetahat.language import BPE, Bytes, Characters, Tokens, shards
-from thetahat.language.tokenizers import from_config
+from thetahat.language.fast_tokenizers import from_config
 
 TEXTS = [
     "To be, or not to be: that is the question.",

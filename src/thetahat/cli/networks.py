@@ -67,7 +67,7 @@ class GPT(Trained):
 
     @staticmethod
     def alphabet(sizes: Sizes) -> Any:
-        from ..language.tokenizers import from_config
+        from ..language.fast_tokenizers import from_config
 
         return from_config(sizes["tokenizer"])
 

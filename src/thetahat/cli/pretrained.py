@@ -33,7 +33,7 @@ def tokenizer_in(folder: Path) -> Plain:
     sizes = _run_of_gpt(folder)
     if sizes is None:
         return pretrained_tokenizer(folder)
-    from ..language.tokenizers import from_config
+    from ..language.fast_tokenizers import from_config
 
     return from_config(sizes["tokenizer"])
 

@@ -142,7 +142,7 @@ class Dequantised(Bound):
     # ---- draws ---------------------------------------------------------------------------------------------
 
     def check(self, batch: Batch) -> None:
-        """Refuse labels that are no classes of the density, before a compiled log p is called."""
+        """Refuse labels that are not classes of the density, before a compiled log p is called."""
         if isinstance(self.density, Checks):
             self.density.check(batch)
 

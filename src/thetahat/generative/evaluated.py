@@ -151,7 +151,7 @@ def evaluate(model: Evaluated, images: Images, batch_size: int, seed: int) -> Va
         parts.append(_averaged(drawn))
     whole: dict[str, Any] = {}
     for name in (f.name for f in fields(Values)):
-        held = [getattr(v, name) for v in parts]
+        held = [vars(v)[name] for v in parts]
         whole[name] = None if any(v is None for v in held) else torch.cat(held)
     return Values(**whole)
 
@@ -161,7 +161,7 @@ def _averaged(drawn: list[Values]) -> Values:
     masses = torch.stack([v.mass.cpu().to(torch.float64) for v in drawn])
     noise = masses.std(0) / len(drawn) ** 0.5 if len(drawn) > 1 else torch.zeros_like(masses[0])
     change, bare, bare_change, trained = (
-        _mean([getattr(v, name) for v in drawn]) for name in ("change", "bare", "bare_change", "loss")
+        _mean([vars(v)[name] for v in drawn]) for name in ("change", "bare", "bare_change", "loss")
     )
     return Values(masses.mean(0), change, noise, bare, bare_change, trained)
 

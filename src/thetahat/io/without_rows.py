@@ -22,7 +22,7 @@ from ..data.selection import Selection
 from ..data.table import Encoder, Table
 from ..errors import BadArgument
 from ..families.base import Family
-from ..language.tokenizers import from_config
+from ..language.fast_tokenizers import from_config
 from ..likelihood.objective import LogLikelihood, LogPrior, Objective
 from ..models.information import Information
 from ..models.taylor import Taylor

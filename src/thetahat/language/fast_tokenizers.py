@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import BadArgument, DataError, UnknownLevel
 from ..types import Plain, Settings
-from .tokenizers import BPE, Tokenizer, as_written, known, package
+from .tokenizers import BPE, Bytes, Characters, Tokenizer, as_written, known, package
 
 SHOWN = 24  # characters of a difference that are shown
 
@@ -233,6 +233,28 @@ class RoundTrip:
             "of the text as the tokenizer normalises it, bits per byte of the text given: tokens do not lead back to "
             f"{self.changed} of {self.texts} texts; first in {self.first}"
         )
+
+
+def from_config(config: Settings) -> Tokenizer:
+    """The tokenizer that `to_config` wrote down.
+
+    Examples
+    --------
+    >>> from_config(Characters("abc").to_config()).alphabet
+    'abc'
+    """
+    kind = config.get("kind")
+    if kind == "bytes":
+        return Bytes()
+    if kind == "characters":
+        return Characters(config["alphabet"])
+    if kind in ("bpe", "fast"):
+        own = package().Tokenizer.from_str(config["json"])
+        made = BPE if kind == "bpe" and BPE.fits(own) else FastTokenizer
+        return made(own, end=config["end"], special=config.get("special"))
+    raise BadArgument(
+        f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe, fast."
+    )
 
 
 def tokenizer_of(own: Plain, *, end: str | None = None, special: bool | None = None) -> BPE | FastTokenizer:

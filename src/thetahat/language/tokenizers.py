@@ -332,30 +332,6 @@ def package() -> Plain:
     return tokenizers
 
 
-def from_config(config: Settings) -> Tokenizer:
-    """The tokenizer that `to_config` wrote down.
-
-    Examples
-    --------
-    >>> from_config(Characters("abc").to_config()).alphabet
-    'abc'
-    """
-    kind = config.get("kind")
-    if kind == "bytes":
-        return Bytes()
-    if kind == "characters":
-        return Characters(config["alphabet"])
-    if kind in ("bpe", "fast"):
-        from .fast_tokenizers import FastTokenizer  # which is built on this file
-
-        own = package().Tokenizer.from_str(config["json"])
-        made = BPE if kind == "bpe" and BPE.fits(own) else FastTokenizer
-        return made(own, end=config["end"], special=config.get("special"))
-    raise BadArgument(
-        f"a tokenizer of the kind {kind!r} is not known. Accepted: bytes, characters, bpe, fast."
-    )
-
-
 def named(name: str | Tokenizer, texts: Sequence[str] | None = None) -> Tokenizer:
     """A tokenizer by name: "bytes", or "characters" (of the texts)."""
     if isinstance(name, Tokenizer):

@@ -30,8 +30,8 @@ from ..data.source import Digest, joined
 from ..errors import BadArgument, EmptyData, MalformedFile, UnknownColumn, UnknownLevel
 from ..files import usable
 from ..types import Data, ModelLike
-from .fast_tokenizers import MeasuresText, RoundTrip
-from .tokenizers import Tokenizer, from_config, named
+from .fast_tokenizers import MeasuresText, RoundTrip, from_config
+from .tokenizers import Tokenizer, named
 
 LAYOUTS = ("stream", "padded", "packed")
 # terms of a block when all are scored: enough to keep a core busy, little enough to hold their logits

@@ -169,8 +169,8 @@ class Prospect:
 
     def __post_init__(self) -> None:
         for name in ("desirable_weight", "undesirable_weight"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise BadArgument(f"{name}={getattr(self, name)}. Accepted: a positive number.")
+            if not 0 < vars(self)[name] < math.inf:
+                raise BadArgument(f"{name}={vars(self)[name]}. Accepted: a positive number.")
 
     def __call__(self, batch: Batch, log_prob: Tensor) -> Tensor:
         return self._of(batch, log_prob) * log_prob.exp()

@@ -391,9 +391,9 @@ def _check_alike(first: Objective, other: Objective, s: int) -> None:
         raise BadArgument(f"seed {s} has {len(other.terms)} terms, seed 0 has {len(first.terms)}.")
     one, two = first.terms[0].source, other.terms[0].source
     for name in ALIKE:
-        if getattr(one, name) != getattr(two, name):
+        if vars(one)[name] != vars(two)[name]:
             raise BadArgument(
-                f"seed {s} plays with {name}={getattr(two, name)}, seed 0 with {getattr(one, name)}. Accepted: the same."
+                f"seed {s} plays with {name}={vars(two)[name]}, seed 0 with {vars(one)[name]}. Accepted: the same."
             )
     specs = [getattr(each.environments.vector, "spec", None) for each in (one, two)]  # type: ignore[attr-defined]
     if one.actions != two.actions or specs[0] != specs[1]:  # type: ignore[attr-defined]
