@@ -85,6 +85,7 @@ EXAMPLES = {
     ],
     "independent": [
         (f.Independent(f.Normal(), 2), (0.3, 1.7, -1.0, 0.4), {}),
+        (f.Independent(f.Laplace(), 2), (0.3, 1.7, -1.0, 0.4), {}),
     ],
     "dirichlet": [(f.Dirichlet(len(p)), p, {}) for p in ((0.7, 2.0), (0.4, 1.0, 3.0), (0.4, 1.0, 3.0, 20.0))],
 }

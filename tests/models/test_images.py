@@ -263,7 +263,7 @@ def test_a_likelihood_of_ones_own_reads_whole_numbers_that_do_not_wrap(dtype):
     ("labels", "said"),
     [
         (np.arange(40) % 3 + 1, "holds the classes 1 … 3, and no 0. Number them from 0: labels − 1."),
-        (np.eye(3, dtype=int)[np.arange(40) % 3], "Of one-hot rows: labels.argmax(1)."),
+        (np.eye(3, dtype=int)[np.arange(40) % 3], "Of one-hot rows: labels.argmax(1);"),
         ((np.arange(40) % 3)[:, None], "Give labels[:, 0]."),
         (np.arange(40) % 3 - 1, "Labels are whole numbers 0, 1, …"),
         ((np.arange(40) % 3).astype(float), "type float64. Labels are whole numbers 0, 1, …"),

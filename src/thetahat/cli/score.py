@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
-from ..types import Plain
+from ..types import Plain, Settings
 from .arguments import Compare, Score
 from .networks import Classifier, Generates
 from .pretrained import is_pretrained_folder
@@ -27,7 +27,7 @@ def score(command: Score, screen: Screen) -> int:
                 )
         elif command.fit.is_dir():
             system, sizes, fit = again(command.fit, device=command.device)
-            if command.labels is not None and not isinstance(system, (Classifier, Generates)):
+            if command.labels is not None and not _labelled(system, sizes):
                 raise BadArgument(f"--labels: {command.fit} is the run of a {system.name}, which has none.")
             if command.labels is not None and command.against is not None:
                 raise BadArgument(
@@ -85,6 +85,11 @@ def compare(command: Compare, screen: Screen) -> int:
     return 0
 
 
+def _labelled(system: Any, sizes: Settings) -> bool:
+    """Whether the images of a run have labels."""
+    return isinstance(system, Classifier) or (isinstance(system, Generates) and bool(sizes.get("classes")))
+
+
 def _scored(command: Compare, path: Path, data: Path) -> Any:
     """The score of a run, or of a fit beside runs, of the data."""
     from ..io.reading import load
@@ -96,7 +101,7 @@ def _scored(command: Compare, path: Path, data: Path) -> Any:
     system, sizes, fit = again(path, device=command.device)
     if command.labels is None:
         asked = system.other(data, sizes)
-    elif isinstance(system, (Classifier, Generates)):
+    elif _labelled(system, sizes):
         asked = system.labelled(data, command.labels, sizes)
     else:
         raise BadArgument(f"--labels: {path} is the run of a {system.name}, which has none.")
