@@ -106,7 +106,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     if path.exists():
         raise BadArgument(f"{path} exists. Give the path of a new folder.")
     if not path.resolve().parent.is_dir():
-        raise BadArgument(f"{path} lies in no folder that exists.")
+        raise BadArgument(f"{path}: the folder {path.resolve().parent} does not exist. Make it first.")
     part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{PART}")
     try:
         part.mkdir()

@@ -517,7 +517,7 @@ def test_pictures_in_class_folders_from_the_command(tmp_path, capsys):
         assert main(["predict", str(tmp_path / run), str(tmp_path / "test" / "dark"), "--json"]) == 0
         assert list(json.loads(capsys.readouterr().out)) == ["dark", "light"]
         assert main(["score", str(tmp_path / run), str(tmp_path / "other")]) == 3
-        assert "dark, white, and the classifier knows the classes dark, light" in " ".join(
+        assert "dark, white, and the model knows the classes dark, light" in " ".join(
             capsys.readouterr().err.split()
         )
     words = ["fit", "diffusion", str(tmp_path / "train"), *asked, "--run", str(tmp_path / "diffusion")]

@@ -110,7 +110,13 @@ class OfImages(Trained):
         shape = tuple(sizes.get("shape", found.shape))
         if found.shape != shape:
             raise DataError(
-                f"{path} holds images of shape {found.shape}, and the model is of images of {shape}."
+                f"{path} holds images of shape {found.shape}, and the model was fitted to images of shape {shape}."
+            )
+        names = sizes.get("names", found.class_names)
+        if found.class_names not in ([], names):
+            raise DataError(
+                f"{path} holds the folders {', '.join(found.class_names)}, and the model knows the classes "
+                f"{', '.join(names)}."
             )
         return found
 
@@ -159,11 +165,6 @@ class Generates(OfImages):
             if labels.ndim != 1:
                 raise BadArgument("--labels: the class of each image, (n,).")
         found = self._images(images, self._kept(sizes), None if labels is None else labels)
-        if "names" in sizes and found.class_names not in ([], sizes["names"]):
-            raise DataError(
-                f"{images} holds the folders {', '.join(found.class_names)}, and the model knows the classes "
-                f"{', '.join(sizes['names'])}."
-            )
         return found
 
     def _kept(self, sizes: Sizes) -> Sizes:
@@ -314,12 +315,6 @@ class Classifier(OfImages):
                 )
             )
         found = self._images(images, sizes, "folders")
-        names = sizes.get("names", found.class_names)
-        if found.class_names != names:
-            raise DataError(
-                f"{images} holds the folders {', '.join(found.class_names)}, and the classifier knows the classes "
-                f"{', '.join(names)}."
-            )
         return found, found.for_classifier()
 
     def model(self, sizes: Sizes) -> Any:

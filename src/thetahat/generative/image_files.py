@@ -308,6 +308,6 @@ def _refuse_losses(image: Plain, path: Path) -> None:
             bits = file.read(25)[24]  # of the header, which is the first part of every PNG
         if bits == 16:
             raise BadArgument(
-                f"{path} has 16 bits a colour, of which pillow reads 8. Accepted: 8 bits a colour, or grey "
+                f"{path} has 16 bits a colour, and pillow reads only 8 of them. Accepted: 8 bits a colour, or grey "
                 "of 16 bits."
             )

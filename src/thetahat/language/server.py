@@ -235,7 +235,7 @@ class Server:
                 found.append(max(float(v) for v in top.values()))
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 raise DataError(
-                    f"{self.url} gives no logprobs.top_logprobs, by which raw log-probabilities could be told from "
+                    f"{self.url} gives no logprobs.top_logprobs, which are needed to distinguish raw log-probabilities from "
                     "processed ones. Accepted: Server(…, logprobs='raw') or 'processed'."
                 ) from error
         return "raw" if abs(found[0] - found[1]) < SAME else "processed"
