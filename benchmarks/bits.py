@@ -85,6 +85,7 @@ def main() -> None:
             "warmup_steps": min(100, steps // 10),
             "ema_decay": 0.995,
             "held_out": kept.take(slice(0, 500)),
+            "evaluate_every": max(1, steps // 4),
         }
         begun = time.process_time()
         fit = th.fit(build(), train, solver=th.Stochastic(steps=steps, **settings, **more))
