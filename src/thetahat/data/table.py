@@ -178,6 +178,9 @@ class Table:
     block
         rows a batch; None: more of them where a category is so wide that each batch has a large sum of its
         own
+    together
+        yield all rows as one batch, for a model whose log-likelihood is not a sum over rows (risk sets, shared
+        random effects)
     """
 
     def __init__(
@@ -188,6 +191,7 @@ class Table:
         *,
         missing: str = "drop",
         block: int | None = None,
+        together: bool = False,
     ):
         rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
@@ -213,6 +217,12 @@ class Table:
         if not total > 0:
             raise BadWeights(ALL_ZERO)
         self.total = total
+        if together and self.whole is None:
+            raise DataError(
+                f"{frame.name} is too large to be held in memory, and this model reads all rows at once. Give a "
+                "part of the rows, or a machine with more memory."
+            )
+        self.block = self.rows if together else self.block
 
     @property
     def size(self) -> int:
