@@ -54,6 +54,8 @@ def fit(
     callback: Callable[[StateLike], None] | None = None,
     covariance: str | None = None,
     by: str | Sequence[str] | None = None,
+    reml: bool = False,
+    quadrature: int = 1,
     **parameters: str | float,
 ) -> Fit:
     """Maximise Σ_i w_i · log p(x_i | θ) + log p(θ) over θ.
@@ -101,6 +103,11 @@ def fit(
         the kind of covariance that the fit's summary, intervals, tests and predictions take, and the column
         whose values identify clusters: "HC3"; "cluster" with by="firm" (`Fit.with_covariance`). None: the
         model's default
+    reml
+        of a formula with random effects or smooth terms: integrate the fixed effects out too
+    quadrature
+        nodes of adaptive Gauss–Hermite quadrature over random effects of one grouping factor; 1: Laplace's
+        approximation (exact of a normal response)
     parameters
         "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the
         column of an extra (trials="n")
@@ -129,7 +136,9 @@ def fit(
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     check_defaults()
-    built, source, weighting, call = _built(model, data, family, weights, parameters, missing, trusted)
+    built, source, weighting, call = _built(
+        model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
+    )
     if covariance is not None or by is not None:
         call |= {"covariance": covariance, "by": by if by is None or isinstance(by, str) else list(by)}
         check_clusters(covariance or "cluster", by, source)
@@ -257,6 +266,7 @@ def _built(
     parameters: Settings,
     missing: str,
     trusted: bool,
+    integral: tuple[bool, int],
 ) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if (
@@ -293,7 +303,11 @@ def _built(
             carried=carried,
             missing=missing,
             trusted=trusted,
+            reml=integral[0],
+            quadrature=integral[1],
         )
+        call |= {"reml": True} if integral[0] else {}
+        call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
         call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
         call |= {"trusted": True} if trusted else {}
     elif isinstance(model, Family):

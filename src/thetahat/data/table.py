@@ -9,6 +9,8 @@ are encoded alike:
     offset0          (n,)       its offset
     trials, low …    (n,)       what the family asks of each row besides
     event, upper, entry  (n,)   what was seen of y, where the response is Surv(…)
+    group0, group1 …     (n,)   the group of each row in each grouping factor of random effects; -1: not seen
+    smooth0, smooth1 …   (n, k) the basis of each smooth term
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from .checks import ALL, Place, finite
 from .columns import is_categorical, numeric_column
 from .design import Design
 from .frame import Frame
+from .random_terms import Grouping
 from .response import LOG_SLOPES, Response
 from .selection import Alignment, Selection, Sometimes, missing_rows
 from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
@@ -37,9 +40,10 @@ from .surv import Surv
 
 if TYPE_CHECKING:
     from ..families.base import Family
+    from .smooths import Smooth
 
 
-RESERVED = re.compile(r"y|rows|x\d+|offset\d+|(code|value)\d+\.\d+")  # names of an encoder's own tensors
+RESERVED = re.compile(r"y|rows|x\d+|offset\d+|group\d+|smooth\d+|(code|value)\d+\.\d+")  # names of an encoder's own tensors
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Encoder:
     extras: Mapping[str, str | float] = field(default_factory=dict)
     weights: str | None = None
     carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
+    groupings: tuple[Grouping, ...] = ()
+    smooths: tuple[Smooth, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Encoder:
         return self  # it does not change, and may be large
@@ -119,7 +125,10 @@ class Encoder:
     @property
     def predictors(self) -> tuple[str, ...]:
         """The columns that a prediction reads."""
-        return tuple(sorted({name for design in self.designs for name in design.required}))
+        wanted = {name for design in self.designs for name in design.required}
+        wanted |= {name for grouping in self.groupings for name in grouping.columns}
+        wanted |= {name for smooth in self.smooths for name in smooth.required}
+        return tuple(sorted(wanted))
 
     def encode(self, frame: pd.DataFrame, *, response: bool = True, place: Place = ALL) -> Batch:
         """Rows without missing values, as tensors. `place` says which rows of the data they are."""
@@ -142,6 +151,10 @@ class Encoder:
                 tensors[f"offset{slot}"] = torch.from_numpy(
                     finite(offset, f"the offset of {design.formula!r}", place)
                 )
+        for i, grouping in enumerate(self.groupings):
+            tensors[f"group{i}"] = torch.from_numpy(grouping.codes(frame))
+        for i, smooth in enumerate(self.smooths):
+            tensors[f"smooth{i}"] = torch.from_numpy(finite_matrix(smooth.matrix(frame), smooth.label, place))
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:
@@ -330,6 +343,12 @@ class Table:
             f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such "
             "rows.)"
         )
+
+
+def finite_matrix(values: np.ndarray, label: str, place: Place) -> np.ndarray:
+    """The matrix; a value that is not finite is refused by its row."""
+    finite(values.sum(1), label, place)
+    return values
 
 
 def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:

@@ -21,6 +21,8 @@ from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
 from ..protocols import Categories
 from ..types import Data, Levels, Settings
+from .mixed import Mixed
+from .mixed_formula import Builder, check_normal_rows, effects_read, needs_terms, sides
 from .regression import Regression
 
 _TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
@@ -37,7 +39,9 @@ def regression(
     carried: tuple[str, ...] = (),
     missing: str = "drop",
     trusted: bool = False,
-) -> tuple[Regression, Table]:
+    reml: bool = False,
+    quadrature: int = 1,
+) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
     BadFormula, BadArgument, and all of DataError
@@ -60,6 +64,8 @@ def regression(
         "drop" rows with a missing value, or "raise"
     trusted
         whether the formulas may hold any Python expression (`data.expressions`)
+    reml, quadrature
+        of random effects and smooth terms (`models.mixed`)
     """
     left, right = _sides(formula)
     frame = Frame(data)
@@ -76,11 +82,14 @@ def regression(
         "1",
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
-    predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
+    apart = {text: sides(text) for text in dict.fromkeys(texts)}
+    predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
+    effects = effects_read(apart, frame, trusted=trusted)
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
     always = {
         *(() if surv else response.required),
-        *(name for p in predictors.values() for name in p.required),
+        *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
+        *(name for own in apart.values() for call in own.random for name in call.group),
         *carried,
     }
     always |= {weights} if weights else set()
@@ -101,9 +110,17 @@ def regression(
             built[key] = len(designs)
             designs.append(build(predictors[text], rows, intercept=key[1]))
         slots[name] = built[key]
-    encoder = Encoder(found, tuple(designs), extras, weights, carried)
-    table = Table(rows, encoder, family)
-    return Regression(family, encoder, slots, fixed), table
+    if all(apart[text].plain for text in formulas.values()):
+        needs_terms(reml, quadrature)
+        encoder = Encoder(found, tuple(designs), extras, weights, carried)
+        table = Table(rows, encoder, family)
+        return Regression(family, encoder, slots, fixed), table
+    builder = Builder(rows, effects, designs, family)
+    random = [r for name, text in formulas.items() for r in builder.random(name, apart[text].random)]
+    encoder = Encoder(found, tuple(designs), extras, weights, carried, tuple(builder.groupings))
+    table = Table(rows, encoder, family, together=True)
+    check_normal_rows(random, builder.groupings, table.rows, family)
+    return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
 
 
 def family_of_formula(formula: str, family: str | Family | None) -> Family:

@@ -8,6 +8,7 @@ import torch
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models import Mixture
+from ..models.mixed import Mixed
 from ..protocols import is_drawn, kind_of, layout_of
 from . import closed_form, gauss_newton, interior_point, quantile
 from .closed_form import ClosedForm
@@ -19,6 +20,7 @@ from .loop import Solver
 from .newton import Newton
 from .proximal import Proximal
 from .quantile import LinearProgramme
+from .steered import Steered
 from .stochastic import Stochastic
 
 # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
@@ -40,6 +42,8 @@ def of_likelihood(objective: Objective) -> Solver:
     proximal Newton where a prior has a kink; EM for a mixture; Levenberg and Marquardt's method where a
     likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
     L-BFGS where it cannot."""
+    if isinstance(objective.model, Mixed):
+        return Steered()
     if is_stochastic(objective):
         return Stochastic()
     if interior_point.applies(objective):

@@ -1,0 +1,310 @@
+"""Laplace's approximation of a mixed model's likelihood, with its exact gradient, for any family.
+
+    ℓ(β, φ) = f(û) − ½ log det H(û),      f(u) = Σ_i w_i log p(y_i | Xβ + ZΛu) − ½ uᵀu,      û = argmax f
+
+The formulas of the gradient stand in `mixed`. Restricted (REML), the fixed effects β₁ of predictors that are not
+constants are integrated out with u; ℓ is then a function of φ and of the constants alone, and as a function of β₁ the
+likelihood's own part is put back, whose maximum is 0 at the joint mode β̃₁:
+
+    F(β, φ) = ℓ_R(φ) + h(β₁) − h(β̃₁),      h(β₁) = max_u f
+
+so that F has its maximum at (β̃₁, φ̂) and, in β₁, the curvature of their conditional distribution.
+
+Source: Kristensen et al. (2016), TMB, eq. 3 to 9; Wood (2011), Fast stable restricted maximum likelihood, §3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..families.derivatives import gradient
+from .elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
+from .normal_mixed import LOG_2PI, differences
+
+if TYPE_CHECKING:
+    from .mixed import Mixed
+
+STEPS = 200  # of Newton's method for the modes
+SMALL = 1e-9  # of gᵀd: the next step squares it
+
+
+@dataclass(frozen=True)
+class Mode:
+    """û, and what f looks like there."""
+
+    u: tuple[Array | None, Array]  # (q, L) or None, and the rest: random, then fixed where these are integrated
+    value: float  # f(û)
+    score: dict[int, Array]  # w ∂log p/∂η_a, (n,), of each estimated parameter
+    weight: dict[tuple[int, int], Array]  # −w ∂²log p/∂η_a∂η_b
+    factored: Factored
+    eta: list[Tensor]  # of every parameter of the family
+
+
+class Laplace:
+    """Of one batch of rows, with their weights."""
+
+    def __init__(self, model: Mixed, columns: Columns, batch: Batch, weight: Tensor | None):
+        self.model, self.columns, self.batch = model, columns, batch
+        self.regression, self.family = model.regression, model.family
+        self.w = None if weight is None else weight.numpy()
+        self.extras = self.regression.extras(batch)
+        self.free = [j for j, name in enumerate(self.family.parameters) if name not in model.fixed]
+        g = columns.grouped
+        self.random_in = sorted({*(t.predictor for t in columns.random), *(g.predictors if g else ())})
+        self.fixed_in = [a for a, _ in columns.fixed]
+        own = [self.regression.predictors[a] for a in self.fixed_in]
+        self.places = torch.cat([torch.arange(p.start, p.start + p.size) for p in own]) if own else torch.zeros(0).long()
+        self._warm: dict[bool, tuple[Array | None, Array]] = {}
+
+    # ---- the mode ------------------------------------------------------------------------------------------
+
+    def mode(self, beta: Tensor, phi: Tensor, *, joint: bool) -> Mode:
+        """û at (β, φ); joint: of the fixed effects too.
+
+        Raises
+        ------
+        NotPositiveDefinite
+            f has no maximum that Newton's method finds, or H is singular there
+        """
+        scales, _ = self.model.scales(phi)
+        m, p = self.columns.penalised, len(self.places)
+        base = beta.clone()
+        fixed = beta[self.places].numpy().copy()
+        base[self.places] = 0.0
+        etas = [e.expand(len(self.batch)) for e in self.regression.eta(self.batch, base)]
+        u0, rest = self._begin(joint, m)
+        rest = np.concatenate([rest[:m], rest[m:] if joint and len(rest) > m else fixed])
+        now = self._at(etas, scales, u0, rest)
+        if not math.isfinite(now.value):
+            u0 = None if u0 is None else np.zeros_like(u0)
+            now = self._at(etas, scales, u0, np.concatenate([np.zeros(m), fixed]))
+        for _ in range(STEPS):
+            g0, grest = self._gradient(now, scales, u0, rest, joint)
+            factored, sound = self._factor(now, scales, joint)
+            d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
+            d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
+            gain = float(grest @ drest) + (0.0 if g0 is None or d0 is None else float((g0 * d0).sum()))
+            if gain < 1e-24 * (1 + abs(now.value)) and sound:
+                break
+            t, least = 1.0, now.value - 1e-10 * (1 + abs(now.value))
+            if not joint:
+                drest = np.concatenate([drest, np.zeros(p)])
+            for _ in range(40):
+                v0, vrest = None if u0 is None or d0 is None else u0 + t * d0, rest + t * drest
+                new = self._at(etas, scales, v0, vrest)
+                if math.isfinite(new.value) and new.value >= max(least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf)):
+                    break
+                t *= 0.5
+            else:
+                break
+            u0, rest, now = v0, vrest, new
+            if gain < SMALL and sound and t == 1.0:
+                break
+        factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
+        self._warm[joint] = (u0, rest)
+        return Mode((u0, rest), now.value, now.score, now.weight, factored, now.eta)
+
+    def _begin(self, joint: bool, m: int) -> tuple[Array | None, Array]:
+        found = self._warm.get(joint)
+        if found is not None:
+            return found
+        g = self.columns.grouped
+        return None if g is None else np.zeros((g.width, g.levels)), np.zeros(m)
+
+    def _at(self, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array) -> _Here:
+        """f and the rows' derivatives at u; rest holds the fixed effects too."""
+        m = self.columns.penalised
+        b0, brest = scales.times(u0, rest[:m], self.columns)
+        moved = self.columns.times(b0, np.concatenate([brest, rest[m:]]))
+        eta = list(etas)
+        for a, part in moved.items():
+            eta[self.free[a]] = eta[self.free[a]] + torch.from_numpy(np.asarray(part))
+        value, score, curvature = self.family.derivatives(self.batch["y"], eta, self.extras, 2)
+        n = len(self.batch)
+        w = self.w
+        logp = value.expand(n).numpy()
+        back = {j: a for a, j in enumerate(self.free)}
+        s = {back[j]: _rows(score[j], n, w) for j in self.free}
+        c = {
+            (back[a], back[b]): -_rows(part, n, w)
+            for (a, b), part in curvature.items()
+            if a in back and b in back
+        }
+        total = float(logp.sum() if w is None else np.where(w == 0, 0.0, w * logp).sum())
+        penalty = float(rest[:m] @ rest[:m]) + (0.0 if u0 is None else float((u0**2).sum()))
+        return _Here(total - 0.5 * penalty, s, c, eta)
+
+    def _gradient(
+        self, now: _Here, scales: Scales, u0: Array | None, rest: Array, joint: bool
+    ) -> tuple[Array | None, Array]:
+        m = self.columns.penalised
+        z0, zrest = self.columns.transposed(now.score)
+        c0, crest = scales.back(z0, zrest[:m], self.columns)
+        first = None if c0 is None or u0 is None else c0 - u0
+        return first, np.concatenate([crest - rest[:m], zrest[m:]]) if joint else crest - rest[:m]
+
+    def _factor(self, now: _Here, scales: Scales, joint: bool) -> tuple[Factored, bool]:
+        """H for a step, and whether it is f's own: where that is not positive definite, without the parts of W that
+        curve upward."""
+        try:
+            return Factored(self.columns.cross(now.weight), scales, fixed=joint), True
+        except NotPositiveDefinite:
+            return Factored(self.columns.cross(_convex(now.weight)), scales, fixed=joint), False
+
+    # ---- ℓ and its gradient --------------------------------------------------------------------------------
+
+    def expanded(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """ℓ (of REML: F) and its gradient in (β, φ)."""
+        try:
+            mode = self.mode(beta, phi, joint=False)
+            joint = self.mode(beta, phi, joint=True) if self.model.reml else None
+            return self._expanded(beta, phi, mode, joint)
+        except NotPositiveDefinite:
+            nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
+            return torch.tensor(-math.inf, dtype=torch.float64), nothing
+
+    def _expanded(self, beta: Tensor, phi: Tensor, mode: Mode, joint: Mode | None) -> tuple[Tensor, Tensor]:
+        where = mode if joint is None else joint
+        factored = where.factored.without_fixed() if joint is None else where.factored
+        random, fixed = factored.log_determinant
+        value = mode.value - 0.5 * random
+        if joint is not None:
+            value += 0.5 * len(self.places) * LOG_2PI - 0.5 * fixed
+        rows, moved = self._determinant(where, factored, phi)
+        gradient = torch.zeros(len(beta) + len(phi), dtype=torch.float64)
+        inside = set(self.places.tolist()) if joint is not None else set()
+        for a, p in enumerate(self.regression.predictors):
+            total = mode.score[a] + (0.0 if p.start in inside else rows[a])
+            p.pull(self.batch, torch.from_numpy(total), gradient)
+        gradient[len(beta) :] = self._products(mode.score, mode.u, phi) + moved
+        return torch.tensor(value, dtype=torch.float64), gradient
+
+    def _products(self, rows: dict[int, Array], u: tuple[Array | None, Array], phi: Tensor) -> Tensor:
+        """∂/∂φ of Σ rows_a · (Z_a Λ u)."""
+        z0, zrest = self.columns.transposed(rows)
+        return self.model.slopes(phi, *_outer(self.columns, z0, zrest, *u))
+
+    def _determinant(self, mode: Mode, factored: Factored, phi: Tensor) -> tuple[dict[int, Array], Tensor]:
+        """Of −½ log det H: its derivative in each row's η_a, û moving with them, (n,) each; and in φ."""
+        m, scales, columns = self.columns.penalised, factored.scales, self.columns
+        inside = self.random_in if factored.size == m else sorted({*self.random_in, *self.fixed_in})
+        pairs = [(a, b) for i, a in enumerate(inside) for b in inside[i:]]
+        h = self._third(mode.eta, factored.row_variances(pairs))
+        z0, zrest = columns.transposed(h)
+        c0, crest = scales.back(z0, zrest[:m], columns)
+        right = np.concatenate([crest, zrest[m:]])[: factored.size]
+        a0, arest = factored.solve(None if c0 is None else c0[..., None], right[:, None])
+        a0, arest = None if a0 is None else a0[..., 0], arest[:, 0]
+        b0, brest = scales.times(a0, arest[:m], columns)
+        za = columns.times(b0, np.concatenate([brest, arest[m:]]))
+        out = {}
+        for a in range(len(self.regression.predictors)):
+            change = h[a].copy()
+            for b, part in za.items():
+                w = mode.weight.get((min(a, b), max(a, b)))
+                if w is not None:
+                    change -= w * part
+            out[a] = change
+        u0, urest = mode.u
+        moved = self._products({a: out[a] for a in self.random_in}, (u0, urest[:m]), phi)
+        moved += self._products({a: mode.score[a] for a in self.random_in}, (a0, arest[:m]), phi)
+        return out, moved - self.model.slopes(phi, *factored.slopes())
+
+    def _third(self, eta: list[Tensor], v: dict[tuple[int, int], Array]) -> dict[int, Array]:
+        """½ w Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c of each parameter c, (n,)."""
+        with torch.enable_grad():
+            leaves = [e.detach().expand(len(self.batch)).clone().requires_grad_() for e in eta]
+            own = [leaves[j] for j in self.free]
+            log_p = self.family.log_prob_eta(self.batch["y"], *leaves, **self.extras)
+            score = gradient(log_p.sum(), own, create_graph=True)
+            total = log_p.new_zeros(())
+            for a in {a for a, _ in v}:
+                second = gradient(score[a].sum(), own, create_graph=True)
+                for b in range(a, len(own)):
+                    if (a, b) in v:
+                        total = total + ((1 if a == b else 2) * torch.from_numpy(v[a, b]) * second[b]).sum()
+            third = gradient(total, own, create_graph=False)
+        half = 0.5 if self.w is None else 0.5 * self.w
+        return {c: half * t.detach().numpy() for c, t in enumerate(third)}
+
+    # ---- the information -----------------------------------------------------------------------------------
+
+    def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
+        """−∂²ℓ/∂(β, φ)², by differences of the gradient; steers: in the fixed effects by the normal equations."""
+        p, theta = len(beta), torch.cat([beta, phi])
+        try:
+            mode = self.mode(beta, phi, joint=False)
+        except NotPositiveDefinite:
+            return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
+        J = torch.zeros(len(theta), len(theta), dtype=torch.float64)
+        own = torch.from_numpy(mode.factored.fixed_information)
+        J[self.places[:, None], self.places] = own
+        known = self.places.tolist() if steers or self.model.reml else []
+        rows = [j for j in range(len(theta)) if j not in known]
+        size = torch.ones(len(theta), dtype=torch.float64)
+        size[self.places] = own.diagonal().clamp(min=1e-12) ** -0.5
+        size[:p][size[:p] == 1.0] = 1.0
+        size[p:] = torch.maximum(phi.abs(), self.model.moderate(self.columns)[1])
+        found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, True)
+        for j, row in zip(rows, found, strict=True):
+            J[j], J[:, j] = -row, -row
+        at = torch.tensor(rows, dtype=torch.long)
+        if len(rows):
+            block = torch.stack([-row[at] for row in found])
+            J[at[:, None], at] = (block + block.T) / 2
+        return J
+
+    # ---- what is asked of the random effects ---------------------------------------------------------------
+
+    def modes(self, beta: Tensor, phi: Tensor) -> tuple[tuple[Array | None, Array], Factored, float]:
+        """u at its mode, with b = Λu; the factor of H; and 1."""
+        mode = self.mode(beta, phi, joint=False)
+        return mode.u, mode.factored, 1.0
+
+
+@dataclass(frozen=True)
+class _Here:
+    value: float
+    score: dict[int, Array]
+    weight: dict[tuple[int, int], Array]
+    eta: list[Tensor]
+
+
+def _rows(values: Tensor, n: int, w: Array | None) -> Array:
+    out = np.array(values.detach().expand(n).numpy())
+    return out if w is None else np.where(w == 0, 0.0, w * out)
+
+
+def _outer(
+    columns: Columns, z0: Array | None, zrest: Array, u0: Array | None, urest: Array
+) -> tuple[Array | None, list[Array]]:
+    """Σ over levels of z uᵀ, of each term."""
+    first = None if z0 is None or u0 is None else z0 @ u0.T
+    rest = []
+    for t, at in zip(columns.terms[: len(columns.random)], columns.starts, strict=False):
+        own = slice(at, at + t.size)
+        rest.append(zrest[own].reshape(t.levels, t.width).T @ urest[own].reshape(t.levels, t.width))
+    return first, rest
+
+
+def _convex(weight: dict[tuple[int, int], Array]) -> dict[tuple[int, int], Array]:
+    """The part of the rows' curvatures that is positive semidefinite."""
+    inside = sorted({a for a, _ in weight})
+    if len(inside) == 1:
+        (a,) = inside
+        return {(a, a): np.maximum(weight[a, a], 0.0)}
+    n = len(next(iter(weight.values())))
+    W = np.zeros((n, len(inside), len(inside)))
+    for (a, b), part in weight.items():
+        i, j = inside.index(a), inside.index(b)
+        W[:, i, j] = W[:, j, i] = part
+    values, vectors = np.linalg.eigh(W)
+    W = np.einsum("nij,nj,nkj->nik", vectors, np.maximum(values, 0.0), vectors)
+    return {(a, b): W[:, inside.index(a), inside.index(b)] for a, b in weight}

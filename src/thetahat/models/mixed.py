@@ -1,0 +1,421 @@
+"""Mixed: a family whose parameters' linear predictors hold random effects and smooth terms, integrated out.
+
+    log p(y | β, φ) = log ∫ Π_i p(y_i | g⁻¹(η_i))^{w_i} N(u; 0, I) du,        η_a = X_a β_a + Z_a Λ(φ) u
+
+θ is β, then φ. Two ways to the integral, and to its exact gradient:
+
+  normal     a normal response with identity link and a constant scale, random effects in the mean: exact.
+             With Λ relative to σ, everything follows from the cross-products, taken once (Bates et al. 2015)
+
+             ℓ = −½ [Σw log 2πσ² + log det H + q(β)/σ²],     q = |y − Xβ − ZΛu|² + |u|² at its least
+
+  others     Laplace: with f the log of the integrand, û its mode and H = −∂²f/∂u²
+
+             ℓ = f(û) − ½ log det H(û)
+             ∂ℓ = Σ_c h̃_c ∂(X_c β_c + Z_c Λ û) + (Zᵀs)·∂Λ a − Q ∘ ∂Λ,      h̃ = s + h − W Z Λ a
+             h_c = ½ Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c,   v = ZΛ H⁻¹ ΛᵀZᵀ row by row,   a = H⁻¹ ΛᵀZᵀ h
+
+             s and W are the rows' scores and curvatures; the term of h is what moves H, the term of a what moves û
+
+The information is the derivative of that gradient: in β exactly where it is known, else by central differences, whose
+error is about 1e-8 of its entries. `precision=float32` asks for one that only steers: β's block is then that of the
+normal equations.
+
+reml=True integrates the fixed effects out too, by the same formulas with them among the u, and a flat prior.
+
+Source: Bates et al. (2015); Kristensen et al. (2016), TMB: automatic differentiation and Laplace approximation, eq. 3
+to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thompson (1971), for REML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..families.links import Identity
+from ..families.normal import Normal
+from .base import Model, set_theta, unique
+from .elimination import Array, Columns, Factored, Grouped, Scales, Term
+from .information import Information
+from .laplace import Laplace
+from .normal_mixed import NormalMixed
+from .regression import NARROW, Predictor, Regression
+from .scales import Penalised, Structure
+from .taylor import Taylor
+
+VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
+STEP = 1e-4  # of central differences, in units in which the gradient changes by about 1
+
+
+@dataclass(frozen=True)
+class Random:
+    """A term of random effects, or the penalised part of a smooth term.
+
+    Parameters
+    ----------
+    parameter
+        of the family, in whose linear predictor it stands
+    label
+        its group, "Subject", or its smooth, "s(x)"
+    effects
+        one name a column: "Intercept", "Days"
+    structure
+        of the effects' covariance
+    slot
+        of the design whose columns the effects are; -1 of a smooth term
+    source
+        which grouping, or smooth, of the encoder
+    basis
+        of a smooth term, (k, width): its coefficients' penalised directions
+    """
+
+    parameter: str
+    label: str
+    effects: tuple[str, ...]
+    structure: Structure
+    slot: int
+    source: int
+    basis: np.ndarray | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Random:
+        return self
+
+    @property
+    def smooth(self) -> bool:
+        return self.basis is not None
+
+
+class Mixed(Model):
+    """A regression with random effects and smooth terms.
+
+    Parameters
+    ----------
+    regression
+        the family with its fixed effects
+    random
+        the terms that are integrated out
+    reml
+        integrate the fixed effects out too
+    points
+        of adaptive Gauss–Hermite quadrature; 1: Laplace
+    """
+
+    def __init__(self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1):
+        super().__init__()
+        self.regression, self.random, self.reml, self.points = regression, tuple(random), reml, points
+        self.family, self.encoder, self.fixed = regression.family, regression.encoder, regression.fixed
+        self.measure = regression.measure
+        self.coefficients = regression.coefficients
+        self.covariance = nn.Parameter(torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64))
+        self._work = _Work()
+
+    # ---- what is what --------------------------------------------------------------------------------------
+
+    @cached_property
+    def normal(self) -> bool:
+        """Whether the response is normal, and the integral and its derivatives have the formula of the cross-products."""
+        predictors = {p.parameter: p for p in self.regression.predictors}
+        mean, scale = predictors.get("mean"), predictors.get("scale")
+        return (
+            type(self.family) is Normal
+            and isinstance(self.family.parameters["mean"].link, Identity)
+            and mean is not None
+            and scale is not None
+            and scale.design.constant
+            and all(r.parameter == "mean" for r in self.random)
+        )
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """Of the value: exact, or how the integral was approximated."""
+        exact = type(self.family) is Normal and all(
+            r.parameter == "mean" and isinstance(self.family.parameters["mean"].link, Identity) for r in self.random
+        )
+        return "exact" if exact else "Laplace estimate" if self.points == 1 else "quadrature"
+
+    @property
+    def integrated(self) -> list[Predictor]:
+        """The predictors whose coefficients reml integrates out: all but constants."""
+        own = {r.parameter for r in self.random}
+        return [
+            p
+            for j, p in enumerate(self.regression.predictors)
+            if j == 0 or p.parameter in own or not p.design.constant
+        ]
+
+    @property
+    def places(self) -> list[slice]:
+        """Where each term's φ lies in `covariance`."""
+        ends = np.cumsum([0, *(r.structure.size for r in self.random)]).tolist()
+        return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+    def columns(self, batch: Batch) -> Columns:
+        """The columns of the rows, made once for each batch."""
+        return self._work.of(batch, lambda: _columns(self, batch))
+
+    def scales(self, phi: Tensor) -> tuple[Scales, list[int]]:
+        """Λ at φ, in the order in which `columns` has the terms; and that order: the terms of the eliminated factor, then
+        the others."""
+        order = _order(self.random, self.encoder)
+        lams = [self.random[i].structure.factor(phi[self.places[i]]).numpy() for i in order.all]
+        first = lams[: len(order.first)]
+        width = sum(len(m) for m in first)
+        lam0 = np.zeros((width, width))
+        at = 0
+        for m in first:
+            lam0[at : at + len(m), at : at + len(m)] = m
+            at += len(m)
+        return Scales(lam0 if first else None, tuple(lams[len(order.first) :])), order.all
+
+    def slopes(self, phi: Tensor, first: Array | None, rest: Sequence[Array]) -> Tensor:
+        """∂/∂φ of what has the slopes dΛ ↦ Σ first ∘ dΛ0 + Σ rest ∘ dΛ."""
+        order = _order(self.random, self.encoder)
+        out = torch.zeros_like(phi)
+        at = 0
+        for i in order.first:
+            width = self.random[i].structure.width
+            assert first is not None
+            out[self.places[i]] = self._pull(i, phi, first[at : at + width, at : at + width])
+            at += width
+        for i, block in zip(order.rest, rest, strict=True):
+            out[self.places[i]] = self._pull(i, phi, block)
+        return out
+
+    def _pull(self, i: int, phi: Tensor, block: Array) -> Tensor:
+        with torch.enable_grad():
+            leaf = phi[self.places[i]].clone().requires_grad_()
+            value = (self.random[i].structure.factor(leaf) * torch.from_numpy(np.ascontiguousarray(block))).sum()
+            return torch.autograd.grad(value, leaf)[0]
+
+    # ---- ℓ -------------------------------------------------------------------------------------------------
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """The log-likelihood, shared out among the rows: it sums to ℓ, and a row alone has none."""
+        weight = batch.count.to(torch.float64) if batch.counted else None
+        total = self.taylor(batch, weight, order=1).value
+        share = torch.ones(len(batch), dtype=torch.float64) if weight is None else weight
+        return torch.where(share > 0, total / share.sum(), 0.0)
+
+    def taylor(
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
+    ) -> Taylor:
+        with torch.no_grad():
+            beta, phi = self.coefficients.detach(), self.covariance.detach()
+            part = self.evaluator(batch, weight)
+            value, gradient = part.expanded(beta, phi)
+            if order < 2:
+                return Taylor(value, gradient)
+            J = part.information(beta, phi, precision == torch.float32)
+            return Taylor(value, gradient, Information(J))
+
+    def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
+        """What computes ℓ, its gradient, the modes and their covariance, of these rows."""
+        columns = self.columns(batch)
+        if self.normal:
+            return self._work.normal(weight, lambda: NormalMixed(self, columns, batch, weight))
+        return self._work.laplace(weight, lambda: Laplace(self, columns, batch, weight))
+
+    # ---- θ under its names ---------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        parts = list(self.regression.names)
+        for r in self.random:
+            own = r.structure.names(r.effects, r.label)
+            first = r.parameter == self.regression.predictors[0].parameter
+            parts += own if first else [f"{r.parameter}: {name}" for name in own]
+        return unique(parts)
+
+    @property
+    def coefficient_names(self) -> list[str]:
+        return unique([*self.regression.names, *(f"scale {i + 1}" for i in range(len(self.covariance)))])
+
+    @property
+    def slopes_of(self) -> list[bool]:
+        return [*self.regression.slopes, *[False] * len(self.covariance)]
+
+    @property
+    def elementwise(self) -> bool:
+        return False
+
+    def natural(self, theta: Tensor) -> Tensor:
+        """Coefficients, then standard deviations and correlations of each term."""
+        p = len(self.coefficients)
+        beta = self.regression.natural(theta[:p])
+        sigma = self.sigma(theta[:p])
+        parts = [
+            r.structure.natural(theta[p:][at], sigma) for r, at in zip(self.random, self.places, strict=True)
+        ]
+        return torch.cat([beta, *parts])
+
+    def sigma(self, beta: Tensor) -> Tensor:
+        """What Λ is relative to: the residual scale of a normal response, else 1."""
+        if not self.normal:
+            return beta.new_ones(())
+        scale = next(p for p in self.regression.predictors if p.parameter == "scale")
+        return scale.spec.link.inverse(beta[scale.start])
+
+    @property
+    def concave(self) -> bool:
+        return False
+
+    def start(self, source: Source) -> Tensor:
+        """The fit without the random effects, and effects of moderate size."""
+        from ..likelihood import LogLikelihood, Objective  # noqa: PLC0415  (the objective is made of models)
+
+        batch = next(iter(source.batches(self)))
+        from ..solvers.newton import Newton
+
+        alone = Objective([LogLikelihood(self.regression, source)]).copy()
+        begin = self.regression.start(source)
+        solver = Newton(tolerance=1e-2, steps=50, begin=begin)
+        state = solver.start(alone)
+        while not solver.done(alone, state):
+            state = solver.step(alone, state)
+        beta = state.theta if bool(torch.isfinite(state.theta).all()) else begin
+        return torch.cat([beta, self.moderate(self.columns(batch))[0]])
+
+    def moderate(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """φ at which each term gives its linear predictor a moderate variance; and the size of each φ there."""
+        order = _order(self.random, self.encoder)
+        wanted = VARIANCE[self.normal]
+        begin, typical = torch.zeros_like(self.covariance.detach()), torch.zeros_like(self.covariance.detach())
+        found: dict[int, Tensor] = {}
+        at = 0
+        for i in order.first:
+            r = self.random[i]
+            assert columns.grouped is not None
+            found[i] = _root(wanted, (columns.grouped.z[at : at + r.structure.width] ** 2).mean(1))
+            at += r.structure.width
+        for i, t in zip(order.rest, columns.terms, strict=False):
+            r = self.random[i]
+            if sparse.issparse(t.rows):
+                squares = (t.rows.data.reshape(-1, t.width) ** 2).mean(0)
+            else:
+                squares = np.full(r.structure.width, float((t.rows**2).sum(1).mean()))
+            found[i] = _root(wanted, squares)
+        for i, scale in found.items():
+            begin[self.places[i]] = self.random[i].structure.start(scale)
+            typical[self.places[i]] = self.random[i].structure.typical(scale)
+        return begin, typical
+
+
+def _root(wanted: float, squares: Array) -> Tensor:
+    return torch.from_numpy(np.sqrt(wanted / np.maximum(squares, 1e-300)))
+
+
+# ---- the columns -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Which terms belong to the eliminated factor, and the others: sparse ones, then dense ones."""
+
+    first: list[int]
+    rest: list[int]
+
+    @property
+    def all(self) -> list[int]:
+        return self.first + self.rest
+
+
+def _order(random: Sequence[Random], encoder: object) -> _Order:
+    groupings = encoder.groupings  # type: ignore[attr-defined]
+    grouped = [i for i, r in enumerate(random) if not r.smooth]
+    wide = max(grouped, key=lambda i: groupings[random[i].source].size, default=None)
+    first = [] if wide is None else [i for i in grouped if random[i].source == random[wide].source]
+    sparse_terms = [i for i in grouped if i not in first]
+    return _Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])
+
+
+def _columns(model: Mixed, batch: Batch) -> Columns:
+    order = _order(model.random, model.encoder)
+    which = {p.parameter: j for j, p in enumerate(model.regression.predictors)}
+    n = len(batch)
+    grouped = None
+    if order.first:
+        parts = [effect_columns(model, model.random[i], batch) for i in order.first]
+        predictors = [which[model.random[i].parameter] for i in order.first for _ in range(len(model.random[i].effects))]
+        source = model.random[order.first[0]].source
+        code = batch[f"group{source}"].numpy()
+        grouped = Grouped(code, np.concatenate(parts), tuple(predictors), model.encoder.groupings[source].size)
+    terms = []
+    for i in order.rest:
+        r = model.random[i]
+        a = which[r.parameter]
+        if r.basis is not None:
+            rows = batch[f"smooth{r.source}"].numpy() @ r.basis
+            structure = r.structure
+            scalar = isinstance(structure, Penalised) and structure.size == 1
+            terms.append(Term(a, structure.width if scalar else 1, 1 if scalar else structure.width, rows))
+            continue
+        z = effect_columns(model, r, batch)
+        code, width, levels = batch[f"group{r.source}"].numpy(), len(z), model.encoder.groupings[r.source].size
+        place = (code[:, None] * width + np.arange(width)).reshape(-1)
+        rows = sparse.csr_matrix((z.T.reshape(-1), place, np.arange(0, n * width + 1, width)), shape=(n, levels * width))
+        terms.append(Term(a, levels, width, rows))
+    fixed = tuple((which[p.parameter], predictor_columns(p, batch)) for p in model.integrated if p.size)
+    return Columns(n, grouped, tuple(terms), fixed)
+
+
+def effect_columns(model: Mixed, r: Random, batch: Batch) -> Array:
+    """The columns of a term's effects, (q, n)."""
+    design = model.encoder.designs[r.slot]
+    predictor = Predictor(r.parameter, model.family.parameters[r.parameter], design, r.slot, 0)
+    return predictor.rows(batch, torch.float64).numpy()
+
+
+def predictor_columns(p: Predictor, batch: Batch) -> Array:
+    """The columns of a predictor's fixed effects, (n, p)."""
+    if any(levels > NARROW for _, _, levels in p.terms):
+        return np.asarray(p.placed(batch, p.start + p.size)[:, p.start :].todense())
+    return np.ascontiguousarray(p.rows(batch, torch.float64).numpy().T)
+
+
+class _Work:
+    """What is computed of the rows alone, kept for the next θ: never part of the model's value."""
+
+    def __init__(self) -> None:
+        self.key: tuple[int, int] | None = None
+        self.held: list[object] = []
+        self.columns: Columns | None = None
+        self.parts: dict[str, object] = {}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Work:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Work, ()
+
+    def of(self, batch: Batch, make):  # type: ignore[no-untyped-def]
+        y = batch.tensors.get("y", next(iter(batch.tensors.values())))
+        key = (y.data_ptr(), len(batch))
+        if self.key != key or self.columns is None:
+            self.key, self.held, self.parts = key, [y], {}
+            self.columns = make()
+        return self.columns
+
+    def _part(self, name: str, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
+        own = (name, None if weight is None else float(weight.sum()), None if weight is None else float((weight * torch.arange(len(weight))).sum()))
+        if self.parts.get("key") != own:
+            self.parts = {"key": own, "part": make()}
+        return self.parts["part"]
+
+    def normal(self, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
+        return self._part("normal", weight, make)
+
+    def laplace(self, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
+        return self._part("laplace", weight, make)

@@ -1,0 +1,162 @@
+"""From the random and smooth terms of a formula to the terms of a mixed model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.columns import is_categorical, numeric_column
+from ..data.design import Design, build
+from ..data.expressions import written
+from ..data.formula import Predictors, read
+from ..data.frame import Frame
+from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
+from ..errors import BadArgument, BadFormula
+from ..families.base import Family
+from .mixed import Random
+from .regression import NARROW
+from .scales import STRUCTURES, Diagonal
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A right-hand side taken apart: what is fixed, and its random and smooth terms."""
+
+    fixed: str
+    random: tuple[RandomCall, ...]
+    smooth: tuple[str, ...]
+
+    @property
+    def plain(self) -> bool:
+        return not self.random and not self.smooth
+
+
+def sides(text: str) -> Sides:
+    fixed, random, smooth = take_apart(text)
+    return Sides(fixed, tuple(random), tuple(smooth))
+
+
+def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> dict[str, Predictors]:
+    """The right-hand sides before the bars, read against the columns.
+
+    Raises
+    ------
+    BadFormula, UnknownColumn
+    """
+    out: dict[str, Predictors] = {}
+    for each in found.values():
+        for call in each.random:
+            frame.require(sorted(call.group))
+            if call.effects not in out:
+                out[call.effects] = read(call.effects, frame, trusted=trusted)
+                if out[call.effects].offsets:
+                    raise BadFormula(f"{call.text!r}: an offset stands outside the brackets of a random effect.")
+    return out
+
+
+class Builder:
+    """Collects what the encoder needs of random terms: designs of their effects, and groupings."""
+
+    def __init__(self, rows: Frame, effects: Mapping[str, Predictors], designs: list[Design], family: Family):
+        self.rows, self.effects, self.designs, self.family = rows, effects, designs, family
+        self.groupings: list[Grouping] = []
+        self._slots: dict[str, int] = {}
+        self._grouped: dict[tuple[str, ...], int] = {}
+
+    def random(self, parameter: str, calls: Sequence[RandomCall]) -> list[Random]:
+        """The terms of one parameter of the family."""
+        out = []
+        seen: set[tuple[str, ...]] = set()
+        for call in calls:
+            key = (call.effects, *call.group)
+            if key in seen:
+                raise BadFormula(f"{call.text!r} stands twice in the formula of {parameter}.")
+            seen.add(key)
+            slot, source = self._design(call), self._grouping(call)
+            design, grouping = self.designs[slot], self.groupings[source]
+            names = tuple(design.names)
+            self._refuse(call, design, grouping)
+            kind = STRUCTURES[call.structure]
+            if len(names) == 1:
+                structure = Diagonal(1)
+                if call.structure in ("cs", "ar1"):
+                    raise BadFormula(f"{call.text!r}: {call.structure}(…) needs several effects, such as (0 + f | g).")
+            else:
+                structure = kind(len(names))
+            out.append(Random(parameter, grouping.label, names, structure, slot, source))
+        return out
+
+    def _design(self, call: RandomCall) -> int:
+        if call.effects not in self._slots:
+            self._slots[call.effects] = len(self.designs)
+            self.designs.append(build(self.effects[call.effects], self.rows, intercept=True))
+        return self._slots[call.effects]
+
+    def _grouping(self, call: RandomCall) -> int:
+        key = call.group
+        if key not in self._grouped:
+            self._grouped[key] = len(self.groupings)
+            self.groupings.append(build_grouping(call.group, self.rows, call.text))
+        return self._grouped[key]
+
+    def _refuse(self, call: RandomCall, design: Design, grouping: Grouping) -> None:
+        """Effects that the groups cannot tell apart."""
+        if not design.names:
+            raise BadFormula(f"{call.text!r} has no effect before the |. For a random intercept write (1 | g).")
+        if any(term.size > NARROW for term in design.coded):
+            raise BadFormula(
+                f"{call.text!r} gives each group {len(design.names)} correlated effects. Write (1 | {grouping.label}:f) for "
+                "one variance."
+            )
+        code = grouping.codes(self.rows.read(list(grouping.columns)))
+        for name in design.numeric:
+            x = numeric_column(self.rows.read([name]), name)
+            low, high = np.full(grouping.size, np.inf), np.full(grouping.size, -np.inf)
+            np.minimum.at(low, code, x)
+            np.maximum.at(high, code, x)
+            if design.intercept and bool((low == high).all()):
+                raise BadFormula(
+                    f"{call.text!r}: column {name!r} is constant within every group of {grouping.label}, so that its slope "
+                    f"cannot be told from the intercept. Write (1 | {grouping.label})."
+                )
+
+
+def check_normal_rows(random: Sequence[Random], groupings: Sequence[Grouping], n: int, family: Family) -> None:
+    """Refuse a random intercept that is the residual itself.
+
+    Raises
+    ------
+    BadFormula
+        as many groups as rows, of a normal response
+    """
+    from ..families.normal import Normal
+
+    if not isinstance(family, Normal):
+        return
+    for r in random:
+        if not r.smooth and r.parameter == "mean" and groupings[r.source].size >= n:
+            raise BadFormula(
+                f"(… | {r.label}) has {groupings[r.source].size} groups in {n} rows, one row a group: its variance cannot be "
+                "told from the residual's. Leave the term out."
+            )
+
+
+def needs_terms(reml: bool, quadrature: int) -> None:
+    """Refuse settings of random effects where there are none.
+
+    Raises
+    ------
+    BadArgument
+    """
+    if reml:
+        raise BadArgument(
+            "reml=True integrates fixed effects out beside random effects or smooth terms, and the formula has neither: "
+            "(1 | g), s(x). Of a normal linear model the standard errors allow for n − p already."
+        )
+    if quadrature != 1:
+        raise BadArgument(f"quadrature={quadrature}: the formula has no random effects to integrate over: (1 | g).")
+
+
+__all__ = ["Builder", "Sides", "check_normal_rows", "effects_read", "is_categorical", "needs_terms", "sides", "written"]

@@ -1,0 +1,192 @@
+"""The likelihood of a normal mixed model, from cross-products that are taken once.
+
+    y ~ N(Xβ, σ²(W⁻¹ + ZΛΛᵀZᵀ)),      ℓ = −½ [n log 2πσ² + log det H + q/σ²],     n = Σ w
+
+    H = I + ΛᵀZᵀWZΛ,   c = ΛᵀZᵀWr,   r = y − Xβ,   u = H⁻¹c,   q = rᵀWr − cᵀu
+    ∂ℓ/∂Λ = −Q + e uᵀ/σ²,   e = ZᵀW(r − ZΛu),   summed over levels;      ∂ℓ/∂β = XᵀW(r − ZΛu)/σ²
+
+REML adds −½ log det(XᵀV⁻¹X/σ²) + ½ p log 2π: n becomes n − p, and H that of the random and the fixed columns together.
+
+Source: Bates et al. (2015), Fitting linear mixed-effects models using lme4, eq. 32 to 42; Laird and Ware (1982).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from .elimination import Array, Columns, Factored, NotPositiveDefinite
+
+if TYPE_CHECKING:
+    from .mixed import Mixed
+
+LOG_2PI = math.log(2 * math.pi)
+NEAR, FAR = 1e-4, 1e-3  # steps of differences of second and of fourth order
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What of ℓ does not depend on σ, at one β and Λ."""
+
+    factored: Factored
+    squares: float  # q
+    mean: Array  # Xᵀ W e, (p,)
+    slopes: Tensor  # Q in φ
+    products: Tensor  # e uᵀ in φ
+    u: tuple[Array | None, Array]  # the modes, in units of σ
+
+
+class NormalMixed:
+    """Of one batch of rows, with their weights."""
+
+    def __init__(self, model: Mixed, columns: Columns, batch: Batch, weight: Tensor | None):
+        self.model, self.columns = model, columns
+        w = np.ones(len(batch)) if weight is None else weight.numpy()
+        self.cross = columns.cross({(0, 0): w})
+        self.X = columns.fixed[0][1] if columns.fixed else np.zeros((len(batch), 0))
+        offset = batch.tensors.get(f"offset{model.regression.predictors[0].slot}")
+        y = (batch["y"] if offset is None else batch["y"] - offset).numpy()
+        m = columns.penalised
+        self.begin = _least_squares(self.X, y, w, self.cross.rest[m:, m:])
+        y = y - self.X @ self.begin  # of order of the residuals, so that squares do not cancel
+        self.first, self.rest = columns.transposed({0: w * y})
+        self.yy, self.n = float(w @ y**2), float(w.sum())
+        self._last: tuple[Tensor, Pieces] | None = None
+
+    # ---- the parts -----------------------------------------------------------------------------------------
+
+    def pieces(self, beta: Tensor, phi: Tensor, *, slopes: bool = True) -> Pieces:
+        mean = self.model.regression.predictors[0]
+        key = torch.cat([beta[mean.start : mean.start + mean.size], phi])
+        if self._last is not None and torch.equal(self._last[0], key):
+            return self._last[1]
+        delta = beta[mean.start : mean.start + mean.size].numpy() - self.begin
+        model, columns, cross, m = self.model, self.columns, self.cross, self.columns.penalised
+        scales, _ = model.scales(phi)
+        whole = Factored(cross, scales, fixed=True)
+        random = whole.without_fixed()
+        # ZᵀWr and XᵀWr
+        g0, grest = cross.times(None if self.first is None else np.zeros_like(self.first), np.concatenate([np.zeros(m), delta]))
+        z0 = None if self.first is None or g0 is None else self.first - g0
+        zrest = self.rest - grest
+        rr = self.yy - 2 * float(delta @ self.rest[m:]) + float(delta @ grest[m:])
+        c0, crest = scales.back(z0, zrest[:m], columns)
+        u0, urest = random.solve(None if c0 is None else c0[..., None], crest[:, None])
+        u0, urest = None if u0 is None else u0[..., 0], urest[:, 0]
+        q = rr - float(crest @ urest) - (0.0 if c0 is None or u0 is None else float((c0 * u0).sum()))
+        b0, brest = scales.times(u0, urest, columns)
+        f0, frest = cross.times(b0, np.concatenate([brest, np.zeros(len(delta))]))
+        e0 = None if z0 is None or f0 is None else z0 - f0
+        erest = zrest - frest
+        Q = (whole if model.reml else random).slopes()
+        first = None if e0 is None or u0 is None else e0 @ u0.T
+        pairs = []
+        for t, at in zip(columns.terms[: len(columns.random)], columns.starts, strict=False):
+            own = slice(at, at + t.size)
+            pairs.append(erest[own].reshape(t.levels, t.width).T @ urest[own].reshape(t.levels, t.width))
+        out = Pieces(
+            whole, q, erest[m:], model.slopes(phi, *Q), model.slopes(phi, first, pairs), (u0, urest)
+        )
+        self._last = (key, out)
+        return out
+
+    def expanded(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """ℓ and its gradient in (β, φ)."""
+        try:
+            part = self.pieces(beta, phi)
+        except NotPositiveDefinite:
+            nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
+            return torch.tensor(-math.inf, dtype=torch.float64), nothing
+        mean, scale = self.model.regression.predictors[0], self._scale
+        sigma, slope = self._sigma(beta)
+        p = mean.size if self.model.reml else 0
+        n, q = self.n - p, part.squares
+        random, fixed = part.factored.log_determinant
+        det = random + (fixed if p else 0.0)
+        value = -0.5 * (n * (LOG_2PI + 2 * math.log(sigma)) + det + q / sigma**2)
+        gradient = torch.zeros(len(beta) + len(phi), dtype=torch.float64)
+        gradient[mean.start : mean.start + mean.size] = torch.from_numpy(part.mean) / sigma**2
+        gradient[scale] = (-n / sigma + q / sigma**3) * slope
+        gradient[len(beta) :] = -part.slopes + part.products / sigma**2
+        return torch.tensor(value, dtype=torch.float64), gradient
+
+    @property
+    def _scale(self) -> int:
+        return next(p.start for p in self.model.regression.predictors if p.parameter == "scale")
+
+    def _sigma(self, beta: Tensor) -> tuple[float, float]:
+        """σ, and its derivative in its coordinate of β."""
+        spec = next(p.spec for p in self.model.regression.predictors if p.parameter == "scale")
+        with torch.enable_grad():
+            leaf = beta[self._scale].clone().requires_grad_()
+            sigma = spec.link.inverse(leaf)
+            return float(sigma), float(torch.autograd.grad(sigma, leaf)[0])
+
+    def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
+        """−∂²ℓ/∂(β, φ)²: exact in β, by differences of the gradient in σ and φ."""
+        mean, p = self.model.regression.predictors[0], len(beta)
+        try:
+            part = self.pieces(beta, phi)
+        except NotPositiveDefinite:
+            return torch.full((p + len(phi), p + len(phi)), torch.nan, dtype=torch.float64)
+        own = slice(mean.start, mean.start + mean.size)
+        J = torch.zeros(p + len(phi), p + len(phi), dtype=torch.float64)
+        J[own, own] = torch.from_numpy(part.factored.fixed_information) / self._sigma(beta)[0] ** 2
+        moderate = _moderate(self.model, phi, self.columns)
+        theta = torch.cat([beta, phi])
+        size = torch.cat([torch.ones(p, dtype=torch.float64), moderate])
+        rows = [self._scale, *range(p, p + len(phi))]
+        found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, steers)
+        for j, row in zip(rows, found, strict=True):
+            J[j], J[:, j] = -row, -row
+        at = torch.tensor(rows)
+        block = torch.stack([-row[at] for row in found])
+        J[at[:, None], at] = (block + block.T) / 2
+        self._last = None
+        return J
+
+    # ---- what is asked of the random effects ---------------------------------------------------------------
+
+    def modes(self, beta: Tensor, phi: Tensor) -> tuple[tuple[Array | None, Array], Factored, float]:
+        """u at its mode, in units in which b = σΛu; the factor of H; and σ."""
+        part = self.pieces(beta, phi)
+        return part.u, part.factored, self._sigma(beta)[0]
+
+
+def differences(
+    gradient: Callable[[Tensor], Tensor], theta: Tensor, which: list[int], size: Tensor, rough: bool
+) -> list[Tensor]:
+    """∂g/∂θ_j of each j: central differences, of second order if rough, else of fourth."""
+    out = []
+    for j in which:
+        h = (NEAR if rough else FAR) * float(size[j])
+        step = torch.zeros_like(theta)
+        step[j] = h
+        near = (gradient(theta + step) - gradient(theta - step)) / (2 * h)
+        if not rough:
+            far = (gradient(theta + 2 * step) - gradient(theta - 2 * step)) / (4 * h)
+            near = (4 * near - far) / 3
+        out.append(near)
+    return out
+
+
+def _moderate(model: Mixed, phi: Tensor, columns: Columns) -> Tensor:
+    """The size of each φ, for steps."""
+    return torch.maximum(phi.abs(), model.moderate(columns)[1])
+
+
+def _least_squares(X: Array, y: Array, w: Array, XtX: Array) -> Array:
+    """Where β begins: refined once, so that what is left of y is free of X."""
+    if not X.shape[1]:
+        return np.zeros(0)
+    beta = np.zeros(X.shape[1])
+    for _ in range(2):
+        beta = beta + np.linalg.lstsq(XtX, X.T @ (w * (y - X @ beta)), rcond=None)[0]
+    return beta

@@ -1,0 +1,237 @@
+"""Covariances of random effects, as factors Λ with b = Λ u, u ~ N(0, I).
+
+    unstructured   Λ lower triangular, free                        (x | g)
+    diagonal       Λ = diag(s)                                     (x || g), diag(x | g)
+    cs             Λ = s · chol[(1 − ρ) I + ρ 11ᵀ]                  cs(0 + f | g):  one variance, one correlation
+    ar1            Λ = s · chol[ρ^|i − j|]                         ar1(0 + f | g)
+    smooth         Λ = s · I, or chol[(Σ_m S_m / s_m²)⁻¹]           one or several penalties of a smooth term
+
+The scales s may have either sign: the likelihood is the same at s and −s, so that a variance of 0 is a stationary
+point inside the domain, and Newton's method certifies it like any other: where it is the maximum, ∂ℓ/∂(s²) ≤ 0 there,
+which is half of ∂²ℓ/∂s². Reported are |s|, never s.
+
+Source: Bates et al. (2015), Fitting linear mixed-effects models using lme4, §2.2; Wood (2011), Fast stable restricted
+maximum likelihood, for smooth terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Λ (width, width) as a function of its own parameters φ, (size,)."""
+
+    width: int
+
+    @property
+    def size(self) -> int:
+        """How many parameters."""
+        raise NotImplementedError
+
+    def factor(self, phi: Tensor) -> Tensor:
+        """Λ, (width, width), lower triangular."""
+        raise NotImplementedError
+
+    def start(self, scale: Tensor) -> Tensor:
+        """φ at which the effects are independent with these standard deviations, (width,)."""
+        raise NotImplementedError
+
+    def typical(self, scale: Tensor) -> Tensor:
+        """The size of each φ where the effects have these standard deviations: what a step is measured by."""
+        return self.start(scale)
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        """One name a value of `natural`."""
+        raise NotImplementedError
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        """Standard deviations (Λ times sigma), then correlations."""
+        raise NotImplementedError
+
+    def scale_places(self) -> list[int]:
+        """The parameters that are scales: 0 is the boundary of a variance."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Unstructured(Structure):
+    @property
+    def size(self) -> int:
+        return self.width * (self.width + 1) // 2
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        rows, columns = np.tril_indices(self.width)
+        return torch.from_numpy(rows), torch.from_numpy(columns)
+
+    def factor(self, phi: Tensor) -> Tensor:
+        out = phi.new_zeros(self.width, self.width)
+        return out.index_put(self._places, phi)
+
+    def start(self, scale: Tensor) -> Tensor:
+        return torch.diag(scale)[self._places]
+
+    def typical(self, scale: Tensor) -> Tensor:
+        return scale[self._places[0]]
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        sds = [f"sd({e} | {group})" for e in effects]
+        return sds + [
+            f"corr({effects[j]}, {effects[i]} | {group})" for i in range(self.width) for j in range(i)
+        ]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        lam = self.factor(phi)
+        sd = _norm(lam)
+        pairs = [
+            (lam[i] @ lam[j]) / torch.where(sd[i] * sd[j] > 0, sd[i] * sd[j], torch.nan)
+            for i in range(self.width)
+            for j in range(i)
+        ]
+        return torch.cat([sd * sigma, *(p[None] for p in pairs)])
+
+    def scale_places(self) -> list[int]:
+        return [i * (i + 1) // 2 + i for i in range(self.width)]
+
+
+@dataclass(frozen=True)
+class Diagonal(Structure):
+    @property
+    def size(self) -> int:
+        return self.width
+
+    def factor(self, phi: Tensor) -> Tensor:
+        return torch.diag(phi)
+
+    def start(self, scale: Tensor) -> Tensor:
+        return scale.clone()
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"sd({e} | {group})" for e in effects]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return phi.abs() * sigma
+
+    def scale_places(self) -> list[int]:
+        return list(range(self.width))
+
+
+@dataclass(frozen=True)
+class _Correlated(Structure):
+    """One scale and one correlation: φ = (s, z), ρ a function of z onto its range."""
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def rho(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def correlation(self, rho: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def factor(self, phi: Tensor) -> Tensor:
+        return phi[0] * torch.linalg.cholesky(self.correlation(self.rho(phi[1])))
+
+    def typical(self, scale: Tensor) -> Tensor:
+        return torch.stack([scale.mean(), scale.new_ones(())])
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"sd({effects[0]} … | {group})", f"corr({effects[0]} … | {group})"]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return torch.stack([phi[0].abs() * sigma, self.rho(phi[1])])
+
+    def scale_places(self) -> list[int]:
+        return [0]
+
+
+@dataclass(frozen=True)
+class CompoundSymmetry(_Correlated):
+    """ρ in (−1/(width − 1), 1)."""
+
+    def rho(self, z: Tensor) -> Tensor:
+        low = -1 / (self.width - 1)
+        return low + (1 - low) * torch.sigmoid(z)
+
+    def correlation(self, rho: Tensor) -> Tensor:
+        one = torch.eye(self.width, dtype=rho.dtype)
+        return rho + (1 - rho) * one
+
+    def start(self, scale: Tensor) -> Tensor:
+        low = -1 / (self.width - 1)
+        at = torch.tensor((0.0 - low) / (1 - low), dtype=torch.float64)
+        return torch.stack([scale.mean(), torch.log(at) - torch.log1p(-at)])
+
+
+@dataclass(frozen=True)
+class Autoregressive(_Correlated):
+    """ρ in (−1, 1), of neighbours in the order of the levels."""
+
+    def rho(self, z: Tensor) -> Tensor:
+        return torch.tanh(z)
+
+    def correlation(self, rho: Tensor) -> Tensor:
+        at = torch.arange(self.width)
+        far = (at[:, None] - at).abs()
+        safe = torch.where(rho == 0, torch.full_like(rho, 1e-300), rho)
+        return torch.where(far == 0, torch.ones_like(rho), safe**far)
+
+    def start(self, scale: Tensor) -> Tensor:
+        return torch.stack([scale.mean(), torch.tensor(0.2, dtype=torch.float64)])
+
+
+@dataclass(frozen=True, eq=False)
+class Penalised(Structure):
+    """A smooth term's coefficients b ~ N(0, (Σ_m S_m / s_m²)⁻¹), S_m (width, width)."""
+
+    penalties: tuple[np.ndarray, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.penalties)
+
+    def factor(self, phi: Tensor) -> Tensor:
+        if len(self.penalties) == 1:  # in whose coordinates S = I
+            return phi[0] * torch.eye(self.width, dtype=phi.dtype)
+        # (Σ S_m / s_m²)⁻¹ = s² (Σ S_m (s/s_m)²)⁻¹: an s_m of 0 leaves the others in order
+        small = phi.abs().clamp(min=1e-150)
+        least = small.min()
+        P = sum(torch.as_tensor(S) * (least / small[m]) ** 2 for m, S in enumerate(self.penalties))
+        assert isinstance(P, Tensor)
+        L = torch.linalg.cholesky(P)
+        return least * torch.linalg.solve_triangular(L, torch.eye(self.width, dtype=phi.dtype), upper=False).T
+
+    def start(self, scale: Tensor) -> Tensor:
+        return scale.mean().expand(self.size).clone()
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"sd({group})"] if self.size == 1 else [f"sd({group}; {m + 1})" for m in range(self.size)]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return phi.abs() * sigma
+
+    def scale_places(self) -> list[int]:
+        return list(range(self.size))
+
+
+def _norm(lam: Tensor) -> Tensor:
+    """The lengths of the rows, with the slope 0 where one is 0."""
+    squares = (lam**2).sum(1)
+    return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0)
+
+
+STRUCTURES: dict[str, type[Structure]] = {
+    "us": Unstructured,
+    "diag": Diagonal,
+    "cs": CompoundSymmetry,
+    "ar1": Autoregressive,
+}
