@@ -696,6 +696,19 @@ class Fit:
 
         return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
 
+    def random_effects(self, group: str | None = None) -> pd.DataFrame:
+        """Of a mixed model: the conditional mode of each group's effects with its standard error, columns parameter,
+        factor, group, effect, mode, standard_error.
+
+        Parameters
+        ----------
+        group
+            of that grouping factor alone
+        """
+        from .evaluation import modes
+
+        return modes.random_effects(self.objective, group)
+
     # ---- how it is shown and saved -------------------------------------------------------------------------
 
     def choose_prior(

@@ -166,7 +166,10 @@ class Grouping:
     def names(self) -> list[str]:
         """Of each group."""
         at = np.unravel_index(self.cells, [len(own) for own in self.levels])
-        return [":".join(str(own[i]) for own, i in zip(self.levels, each, strict=True)) for each in zip(*at, strict=True)]
+        return [
+            ":".join(str(own[i]) for own, i in zip(self.levels, each, strict=True))
+            for each in zip(*at, strict=True)
+        ]
 
     def codes(self, frame: pd.DataFrame) -> np.ndarray:
         """The group of each row, (n,); `UNKNOWN` of one that was not seen."""

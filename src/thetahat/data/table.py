@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from .smooths import Smooth
 
 
-RESERVED = re.compile(r"y|rows|x\d+|offset\d+|group\d+|smooth\d+|(code|value)\d+\.\d+")  # names of an encoder's own tensors
+RESERVED = re.compile(
+    r"y|rows|x\d+|offset\d+|group\d+|smooth\d+|(code|value)\d+\.\d+"
+)  # names of an encoder's own tensors
 
 
 @dataclass(frozen=True)

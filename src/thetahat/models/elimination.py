@@ -180,7 +180,9 @@ class Columns:
             G00 = np.empty((q, q, g.levels))
             for k in range(q):
                 for j in range(k + 1):
-                    G00[k, j] = G00[j, k] = g.added(g.z[k] * g.z[j] * weight(g.predictors[k], g.predictors[j]))
+                    G00[k, j] = G00[j, k] = g.added(
+                        g.z[k] * g.z[j] * weight(g.predictors[k], g.predictors[j])
+                    )
             Ed = np.zeros((q, g.levels, self.starts[-1] - self.sparse_size))
             for k in range(q):
                 parts = []
@@ -240,6 +242,9 @@ class Scales:
 
     def right(self, M: Array, columns: Columns, *, begin: int = 0) -> Array:
         """M Λ for the columns from `begin` on of the rest; fixed ones as they are."""
+        plain = self._vector(columns)
+        if plain is not None:
+            return M * plain[begin : begin + M.shape[-1]]
         out = M.copy()
         for i, lam in enumerate(self.rest):
             t, at = columns.terms[i], columns.starts[i] - begin
@@ -251,6 +256,15 @@ class Scales:
             else:
                 shaped = block.reshape(*block.shape[:-1], t.levels, t.width)
                 out[..., at : at + t.size] = (shaped @ lam).reshape(block.shape)
+        return out
+
+    def _vector(self, columns: Columns) -> Array | None:
+        """Λ's diagonal, 1 of fixed columns, where every term has one effect; else None."""
+        if any(lam.size != 1 for lam in self.rest):
+            return None
+        out = np.ones(columns.starts[-1])
+        for i, lam in enumerate(self.rest):
+            out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
         return out
 
     def block(self, columns: Columns) -> sparse.csr_matrix:
@@ -314,9 +328,13 @@ class Factored:
             self.first_determinant = 2 * float(np.log(LD[np.arange(q), np.arange(q)]).sum())
             self.Linv = _inverse_lower(LD)
             E = self._scaled_sparse(cross.sparse, lam)
-            Ed = np.einsum("ka,klx->alx", lam, scales.right(cross.dense, self.columns, begin=ms))[..., : self.size - ms]
+            Ed = np.einsum("ka,klx->alx", lam, scales.right(cross.dense, self.columns, begin=ms))[
+                ..., : self.size - ms
+            ]
             self.C = [_combined(self.Linv[k], E, range(k + 1)) for k in range(q)] if E else []
-            self.Cd = np.stack([sum(self.Linv[k, j][:, None] * Ed[j] for j in range(k + 1)) for k in range(q)])
+            self.Cd = np.stack(
+                [sum(self.Linv[k, j][:, None] * Ed[j] for j in range(k + 1)) for k in range(q)]
+            )
             for k in range(q):
                 if self.C:
                     S[:ms, :ms] -= (self.C[k].T @ self.C[k]).toarray()
@@ -332,7 +350,9 @@ class Factored:
             return []
         block = self.scales.block(self.columns)
         moved = [e @ block for e in E]
-        return [sum((lam[j, k] * moved[j] for j in range(len(E)) if j >= k), 0 * moved[0]) for k in range(len(E))]
+        return [
+            sum((lam[j, k] * moved[j] for j in range(len(E)) if j >= k), 0 * moved[0]) for k in range(len(E))
+        ]
 
     def without_fixed(self) -> Factored:
         """The factor of the random effects' block alone."""
@@ -385,11 +405,14 @@ class Factored:
     @cached_property
     def inverse(self) -> Array:
         """(H⁻¹)_rr = S⁻¹, (size, size)."""
-        out, info = lapack.dpotri(self.L, lower=1)
+        if not len(self.L):
+            return self.L
+        low, info = lapack.dpotri(self.L, lower=1)  # above the diagonal L is 0, and stays so
         if info != 0:
             raise NotPositiveDefinite
-        low = np.tril(out)
-        return low + np.tril(out, -1).T
+        out = low + low.T
+        out[np.diag_indices(len(out))] *= 0.5
+        return out
 
     @cached_property
     def T(self) -> Array:
@@ -423,7 +446,8 @@ class Factored:
                 for b in range(q):
                     out[a, b] += np.einsum("lj,lj->l", self.T[a][:, ms:], self._Kd[b])
                     if self._K:
-                        out[a, b] += np.asarray(self._K[b].multiply(self.T[a][:, :ms]).sum(1)).reshape(-1)
+                        K, rows = self._K[b], _rows_of(self._K[b])
+                        out[a, b] += np.bincount(rows, K.data * self.T[a][rows, K.indices], K.shape[0])
         return out
 
     def slopes(self) -> tuple[Array | None, list[Array]]:
@@ -445,15 +469,20 @@ class Factored:
                     block = scales.block(columns)
                     for k in range(q):
                         E = cross.sparse[k] @ block
-                        first[k] -= [float(E.multiply(self.T[b][:, :ms]).sum()) for b in range(q)]
-                moved = np.einsum("ka,alj->klj", lam, self.T)  # Λ0 T
+                        rows = _rows_of(E)
+                        first[k] -= [float(E.data @ self.T[b][rows, E.indices]) for b in range(q)]
+                moved = lam[0, 0] * self.T if q == 1 else np.einsum("ka,alj->klj", lam, self.T)  # Λ0 T
         out = []
         for i in range(len(columns.random)):
             t, at = columns.terms[i], columns.starts[i]
             own = slice(at, at + t.size)
             left = GL[own].reshape(t.levels, t.width, self.size)
             right = self.inverse[own].reshape(t.levels, t.width, self.size)
-            Q = np.einsum("lkj,lpj->kp", left, right, optimize=True)
+            Q = (
+                np.tensordot(left, right, axes=((0, 2), (0, 2)))
+                if t.width > 1
+                else np.vdot(left, right).reshape(1, 1)
+            )
             if moved is not None:
                 for k in range(t.width):
                     for p in range(t.width):
@@ -468,7 +497,14 @@ class Factored:
         at, to = np.arange(own.start + k, own.stop, width), np.arange(own.start + p, own.stop, width)
         for a in range(len(moved)):
             if own.start < ms:
-                total += float(self.cross.sparse[a][:, at].multiply(moved[a][:, to]).sum())
+                E = self.cross.sparse[a]
+                rows, mine = _rows_of(E), (E.indices >= own.start) & (E.indices < own.stop)
+                if width > 1:
+                    mine &= (E.indices - own.start) % width == k
+                if not mine.all():
+                    total += float(E.data[mine] @ moved[a][rows[mine], E.indices[mine] - k + p])
+                else:
+                    total += float(E.data @ moved[a][rows, E.indices])
             else:
                 total += float(np.einsum("lj,lj->", self.cross.dense[a][:, at - ms], moved[a][:, to]))
         return total
@@ -503,7 +539,10 @@ class _RowParts:
             if sparse.issparse(t.rows):
                 assert lamda is not None
                 z = t.rows.data.reshape(-1, t.width) @ lamda
-                place = t.rows.indices.reshape(-1, t.width)[:, :1] - t.rows.indices.reshape(-1, t.width)[:, :1] % t.width
+                place = (
+                    t.rows.indices.reshape(-1, t.width)[:, :1]
+                    - t.rows.indices.reshape(-1, t.width)[:, :1] % t.width
+                )
                 for k in range(t.width):
                     self.at.append((begin + place[:, 0] + k, z[:, k]))
             else:
@@ -539,6 +578,11 @@ class _RowParts:
 
 
 # ---- small and dense factors -------------------------------------------------------------------------------
+
+
+def _rows_of(M: sparse.csr_matrix) -> Array:
+    """The row of each entry."""
+    return np.repeat(np.arange(M.shape[0]), np.diff(M.indptr))
 
 
 def _combined(scale: Array, matrices: Sequence[sparse.csr_matrix], which: range) -> sparse.csr_matrix:

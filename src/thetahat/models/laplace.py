@@ -39,7 +39,9 @@ SMALL = 1e-9  # of gᵀd: the next step squares it
 class Mode:
     """û, and what f looks like there."""
 
-    u: tuple[Array | None, Array]  # (q, L) or None, and the rest: random, then fixed where these are integrated
+    u: tuple[
+        Array | None, Array
+    ]  # (q, L) or None, and the rest: random, then fixed where these are integrated
     value: float  # f(û)
     score: dict[int, Array]  # w ∂log p/∂η_a, (n,), of each estimated parameter
     weight: dict[tuple[int, int], Array]  # −w ∂²log p/∂η_a∂η_b
@@ -60,7 +62,11 @@ class Laplace:
         self.random_in = sorted({*(t.predictor for t in columns.random), *(g.predictors if g else ())})
         self.fixed_in = [a for a, _ in columns.fixed]
         own = [self.regression.predictors[a] for a in self.fixed_in]
-        self.places = torch.cat([torch.arange(p.start, p.start + p.size) for p in own]) if own else torch.zeros(0).long()
+        self.places = (
+            torch.cat([torch.arange(p.start, p.start + p.size) for p in own])
+            if own
+            else torch.zeros(0).long()
+        )
         self._warm: dict[bool, tuple[Array | None, Array]] = {}
 
     # ---- the mode ------------------------------------------------------------------------------------------
@@ -99,7 +105,9 @@ class Laplace:
             for _ in range(40):
                 v0, vrest = None if u0 is None or d0 is None else u0 + t * d0, rest + t * drest
                 new = self._at(etas, scales, v0, vrest)
-                if math.isfinite(new.value) and new.value >= max(least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf)):
+                if math.isfinite(new.value) and new.value >= max(
+                    least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf)
+                ):
                     break
                 t *= 0.5
             else:

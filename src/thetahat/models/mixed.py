@@ -29,7 +29,6 @@ to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thom
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,14 +36,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
-from .base import Model, set_theta, unique
-from .elimination import Array, Columns, Factored, Grouped, Scales, Term
+from .base import Model, unique
+from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
 from .laplace import Laplace
 from .normal_mixed import NormalMixed
@@ -109,13 +109,17 @@ class Mixed(Model):
         of adaptive Gauss–Hermite quadrature; 1: Laplace
     """
 
-    def __init__(self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1):
+    def __init__(
+        self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1
+    ):
         super().__init__()
         self.regression, self.random, self.reml, self.points = regression, tuple(random), reml, points
         self.family, self.encoder, self.fixed = regression.family, regression.encoder, regression.fixed
         self.measure = regression.measure
         self.coefficients = regression.coefficients
-        self.covariance = nn.Parameter(torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64))
+        self.covariance = nn.Parameter(
+            torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64)
+        )
         self._work = _Work()
 
     # ---- what is what --------------------------------------------------------------------------------------
@@ -138,7 +142,8 @@ class Mixed(Model):
     def kind(self) -> str:  # type: ignore[override]
         """Of the value: exact, or how the integral was approximated."""
         exact = type(self.family) is Normal and all(
-            r.parameter == "mean" and isinstance(self.family.parameters["mean"].link, Identity) for r in self.random
+            r.parameter == "mean" and isinstance(self.family.parameters["mean"].link, Identity)
+            for r in self.random
         )
         return "exact" if exact else "Laplace estimate" if self.points == 1 else "quadrature"
 
@@ -158,6 +163,11 @@ class Mixed(Model):
         ends = np.cumsum([0, *(r.structure.size for r in self.random)]).tolist()
         return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
 
+    @property
+    def order(self) -> Order:
+        """Which terms belong to the eliminated factor, and the others."""
+        return _order(self.random, self.encoder)
+
     def columns(self, batch: Batch) -> Columns:
         """The columns of the rows, made once for each batch."""
         return self._work.of(batch, lambda: _columns(self, batch))
@@ -165,20 +175,36 @@ class Mixed(Model):
     def scales(self, phi: Tensor) -> tuple[Scales, list[int]]:
         """Λ at φ, in the order in which `columns` has the terms; and that order: the terms of the eliminated factor, then
         the others."""
-        order = _order(self.random, self.encoder)
+        order = self.order
         lams = [self.random[i].structure.factor(phi[self.places[i]]).numpy() for i in order.all]
         first = lams[: len(order.first)]
-        width = sum(len(m) for m in first)
-        lam0 = np.zeros((width, width))
-        at = 0
-        for m in first:
-            lam0[at : at + len(m), at : at + len(m)] = m
-            at += len(m)
-        return Scales(lam0 if first else None, tuple(lams[len(order.first) :])), order.all
+        return Scales(block_diag(*first) if first else None, tuple(lams[len(order.first) :])), order.all
+
+    def scale_places(self) -> list[int]:
+        """Which φ are scales, 0 where a variance is."""
+        return [
+            at.start + i
+            for r, at in zip(self.random, self.places, strict=True)
+            for i in r.structure.scale_places()
+        ]
+
+    def scale_slopes(self, phi: Tensor) -> list[Scales]:
+        """∂Λ/∂φ_a of each a."""
+        order = self.order
+        sizes = [self.random[i].structure.width for i in order.all]
+        out: list[Scales] = []
+        for i, r in enumerate(self.random):
+            found = torch.autograd.functional.jacobian(r.structure.factor, phi[self.places[i]])
+            for a in range(r.structure.size):
+                blocks = [np.zeros((w, w)) for w in sizes]
+                blocks[order.all.index(i)] = found[..., a].numpy()
+                first = blocks[: len(order.first)]
+                out.append(Scales(block_diag(*first) if first else None, tuple(blocks[len(order.first) :])))
+        return out
 
     def slopes(self, phi: Tensor, first: Array | None, rest: Sequence[Array]) -> Tensor:
         """∂/∂φ of what has the slopes dΛ ↦ Σ first ∘ dΛ0 + Σ rest ∘ dΛ."""
-        order = _order(self.random, self.encoder)
+        order = self.order
         out = torch.zeros_like(phi)
         at = 0
         for i in order.first:
@@ -193,7 +219,9 @@ class Mixed(Model):
     def _pull(self, i: int, phi: Tensor, block: Array) -> Tensor:
         with torch.enable_grad():
             leaf = phi[self.places[i]].clone().requires_grad_()
-            value = (self.random[i].structure.factor(leaf) * torch.from_numpy(np.ascontiguousarray(block))).sum()
+            value = (
+                self.random[i].structure.factor(leaf) * torch.from_numpy(np.ascontiguousarray(block))
+            ).sum()
             return torch.autograd.grad(value, leaf)[0]
 
     # ---- ℓ -------------------------------------------------------------------------------------------------
@@ -274,7 +302,7 @@ class Mixed(Model):
 
     def start(self, source: Source) -> Tensor:
         """The fit without the random effects, and effects of moderate size."""
-        from ..likelihood import LogLikelihood, Objective  # noqa: PLC0415  (the objective is made of models)
+        from ..likelihood import LogLikelihood, Objective
 
         batch = next(iter(source.batches(self)))
         from ..solvers.newton import Newton
@@ -290,9 +318,12 @@ class Mixed(Model):
 
     def moderate(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """φ at which each term gives its linear predictor a moderate variance; and the size of each φ there."""
-        order = _order(self.random, self.encoder)
+        order = self.order
         wanted = VARIANCE[self.normal]
-        begin, typical = torch.zeros_like(self.covariance.detach()), torch.zeros_like(self.covariance.detach())
+        begin, typical = (
+            torch.zeros_like(self.covariance.detach()),
+            torch.zeros_like(self.covariance.detach()),
+        )
         found: dict[int, Tensor] = {}
         at = 0
         for i in order.first:
@@ -321,7 +352,7 @@ def _root(wanted: float, squares: Array) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """Which terms belong to the eliminated factor, and the others: sparse ones, then dense ones."""
 
     first: list[int]
@@ -332,26 +363,30 @@ class _Order:
         return self.first + self.rest
 
 
-def _order(random: Sequence[Random], encoder: object) -> _Order:
+def _order(random: Sequence[Random], encoder: object) -> Order:
     groupings = encoder.groupings  # type: ignore[attr-defined]
     grouped = [i for i, r in enumerate(random) if not r.smooth]
     wide = max(grouped, key=lambda i: groupings[random[i].source].size, default=None)
     first = [] if wide is None else [i for i in grouped if random[i].source == random[wide].source]
     sparse_terms = [i for i in grouped if i not in first]
-    return _Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])
+    return Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])
 
 
 def _columns(model: Mixed, batch: Batch) -> Columns:
-    order = _order(model.random, model.encoder)
+    order = model.order
     which = {p.parameter: j for j, p in enumerate(model.regression.predictors)}
     n = len(batch)
     grouped = None
     if order.first:
         parts = [effect_columns(model, model.random[i], batch) for i in order.first]
-        predictors = [which[model.random[i].parameter] for i in order.first for _ in range(len(model.random[i].effects))]
+        predictors = [
+            which[model.random[i].parameter] for i in order.first for _ in range(len(model.random[i].effects))
+        ]
         source = model.random[order.first[0]].source
         code = batch[f"group{source}"].numpy()
-        grouped = Grouped(code, np.concatenate(parts), tuple(predictors), model.encoder.groupings[source].size)
+        grouped = Grouped(
+            code, np.concatenate(parts), tuple(predictors), model.encoder.groupings[source].size
+        )
     terms = []
     for i in order.rest:
         r = model.random[i]
@@ -363,9 +398,15 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
             terms.append(Term(a, structure.width if scalar else 1, 1 if scalar else structure.width, rows))
             continue
         z = effect_columns(model, r, batch)
-        code, width, levels = batch[f"group{r.source}"].numpy(), len(z), model.encoder.groupings[r.source].size
+        code, width, levels = (
+            batch[f"group{r.source}"].numpy(),
+            len(z),
+            model.encoder.groupings[r.source].size,
+        )
         place = (code[:, None] * width + np.arange(width)).reshape(-1)
-        rows = sparse.csr_matrix((z.T.reshape(-1), place, np.arange(0, n * width + 1, width)), shape=(n, levels * width))
+        rows = sparse.csr_matrix(
+            (z.T.reshape(-1), place, np.arange(0, n * width + 1, width)), shape=(n, levels * width)
+        )
         terms.append(Term(a, levels, width, rows))
     fixed = tuple((which[p.parameter], predictor_columns(p, batch)) for p in model.integrated if p.size)
     return Columns(n, grouped, tuple(terms), fixed)
@@ -409,7 +450,11 @@ class _Work:
         return self.columns
 
     def _part(self, name: str, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
-        own = (name, None if weight is None else float(weight.sum()), None if weight is None else float((weight * torch.arange(len(weight))).sum()))
+        own = (
+            name,
+            None if weight is None else float(weight.sum()),
+            None if weight is None else float((weight * torch.arange(len(weight))).sum()),
+        )
         if self.parts.get("key") != own:
             self.parts = {"key": own, "part": make()}
         return self.parts["part"]

@@ -52,7 +52,9 @@ def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> 
             if call.effects not in out:
                 out[call.effects] = read(call.effects, frame, trusted=trusted)
                 if out[call.effects].offsets:
-                    raise BadFormula(f"{call.text!r}: an offset stands outside the brackets of a random effect.")
+                    raise BadFormula(
+                        f"{call.text!r}: an offset stands outside the brackets of a random effect."
+                    )
     return out
 
 
@@ -82,7 +84,9 @@ class Builder:
             if len(names) == 1:
                 structure = Diagonal(1)
                 if call.structure in ("cs", "ar1"):
-                    raise BadFormula(f"{call.text!r}: {call.structure}(…) needs several effects, such as (0 + f | g).")
+                    raise BadFormula(
+                        f"{call.text!r}: {call.structure}(…) needs several effects, such as (0 + f | g)."
+                    )
             else:
                 structure = kind(len(names))
             out.append(Random(parameter, grouping.label, names, structure, slot, source))
@@ -104,7 +108,9 @@ class Builder:
     def _refuse(self, call: RandomCall, design: Design, grouping: Grouping) -> None:
         """Effects that the groups cannot tell apart."""
         if not design.names:
-            raise BadFormula(f"{call.text!r} has no effect before the |. For a random intercept write (1 | g).")
+            raise BadFormula(
+                f"{call.text!r} has no effect before the |. For a random intercept write (1 | g)."
+            )
         if any(term.size > NARROW for term in design.coded):
             raise BadFormula(
                 f"{call.text!r} gives each group {len(design.names)} correlated effects. Write (1 | {grouping.label}:f) for "
@@ -123,7 +129,9 @@ class Builder:
                 )
 
 
-def check_normal_rows(random: Sequence[Random], groupings: Sequence[Grouping], n: int, family: Family) -> None:
+def check_normal_rows(
+    random: Sequence[Random], groupings: Sequence[Grouping], n: int, family: Family
+) -> None:
     """Refuse a random intercept that is the residual itself.
 
     Raises
@@ -156,7 +164,18 @@ def needs_terms(reml: bool, quadrature: int) -> None:
             "(1 | g), s(x). Of a normal linear model the standard errors allow for n − p already."
         )
     if quadrature != 1:
-        raise BadArgument(f"quadrature={quadrature}: the formula has no random effects to integrate over: (1 | g).")
+        raise BadArgument(
+            f"quadrature={quadrature}: the formula has no random effects to integrate over: (1 | g)."
+        )
 
 
-__all__ = ["Builder", "Sides", "check_normal_rows", "effects_read", "is_categorical", "needs_terms", "sides", "written"]
+__all__ = [
+    "Builder",
+    "Sides",
+    "check_normal_rows",
+    "effects_read",
+    "is_categorical",
+    "needs_terms",
+    "sides",
+    "written",
+]

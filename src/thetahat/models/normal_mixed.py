@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LOG_2PI = math.log(2 * math.pi)
 NEAR, FAR = 1e-4, 1e-3  # steps of differences of second and of fourth order
+WIDE = 400  # columns beyond which differences of second order are taken
+INSIDE = 0.02  # of a moderate scale: nearer to a variance of 0 the average information vanishes
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Pieces:
     mean: Array  # Xᵀ W e, (p,)
     slopes: Tensor  # Q in φ
     products: Tensor  # e uᵀ in φ
-    u: tuple[Array | None, Array]  # the modes, in units of σ
+    u: tuple[Array | None, Array]  # u at its mode: b = Λu
+    e: tuple[Array | None, Array]  # ZᵀW(r − ZΛu)
 
 
 class NormalMixed:
@@ -73,7 +76,9 @@ class NormalMixed:
         whole = Factored(cross, scales, fixed=True)
         random = whole.without_fixed()
         # ZᵀWr and XᵀWr
-        g0, grest = cross.times(None if self.first is None else np.zeros_like(self.first), np.concatenate([np.zeros(m), delta]))
+        g0, grest = cross.times(
+            None if self.first is None else np.zeros_like(self.first), np.concatenate([np.zeros(m), delta])
+        )
         z0 = None if self.first is None or g0 is None else self.first - g0
         zrest = self.rest - grest
         rr = self.yy - 2 * float(delta @ self.rest[m:]) + float(delta @ grest[m:])
@@ -92,7 +97,13 @@ class NormalMixed:
             own = slice(at, at + t.size)
             pairs.append(erest[own].reshape(t.levels, t.width).T @ urest[own].reshape(t.levels, t.width))
         out = Pieces(
-            whole, q, erest[m:], model.slopes(phi, *Q), model.slopes(phi, first, pairs), (u0, urest)
+            whole,
+            q,
+            erest[m:],
+            model.slopes(phi, *Q),
+            model.slopes(phi, first, pairs),
+            (u0, urest),
+            (e0, erest[:m]),
         )
         self._last = (key, out)
         return out
@@ -140,10 +151,15 @@ class NormalMixed:
         J = torch.zeros(p + len(phi), p + len(phi), dtype=torch.float64)
         J[own, own] = torch.from_numpy(part.factored.fixed_information) / self._sigma(beta)[0] ** 2
         moderate = _moderate(self.model, phi, self.columns)
+        if steers and bool(
+            (phi[self.model.scale_places()].abs() > INSIDE * moderate[self.model.scale_places()]).all()
+        ):
+            return self._average(J, part, beta, phi)
         theta = torch.cat([beta, phi])
         size = torch.cat([torch.ones(p, dtype=torch.float64), moderate])
         rows = [self._scale, *range(p, p + len(phi))]
-        found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, steers)
+        rough = steers or self.columns.penalised > WIDE
+        found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, rough)
         for j, row in zip(rows, found, strict=True):
             J[j], J[:, j] = -row, -row
         at = torch.tensor(rows)
@@ -152,10 +168,45 @@ class NormalMixed:
         self._last = None
         return J
 
+    def _average(self, J: Tensor, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
+        """The average of observed and expected information in (σ, φ), from one solution each; in β and φ together the
+        observed one.
+
+            V_a V⁻¹ r = Z b_a,   b_a = ∂Λ_a u + Λ ∂Λ_aᵀ e,      J_ab = ½ b_aᵀ ZᵀV⁻¹Z b_b / σ²
+
+        Source: Gilmour, Thompson and Cullis (1995), Average information REML.
+        """
+        model, m, p = self.model, self.columns.penalised, len(beta)
+        sigma, slope = self._sigma(beta)
+        random, scales = part.factored.without_fixed(), part.factored.scales
+        mean = model.regression.predictors[0]
+        b, V = [], []
+        for changed in model.scale_slopes(phi):
+            d0, drest = changed.times(*part.u, self.columns)
+            t0, trest = scales.times(*changed.back(*part.e, self.columns), self.columns)
+            b.append((None if d0 is None or t0 is None else d0 + t0, drest + trest))
+            g0, grest = self.cross.times(b[-1][0], np.concatenate([b[-1][1], np.zeros(mean.size)]))
+            c0, crest = scales.back(g0, grest[:m], self.columns)
+            s0, srest = random.solve(None if c0 is None else c0[..., None], crest[:, None])
+            w0, wrest = scales.times(None if s0 is None else s0[..., 0], srest[:, 0], self.columns)
+            f0, frest = self.cross.times(w0, np.concatenate([wrest, np.zeros(mean.size)]))
+            V.append((None if g0 is None or f0 is None else g0 - f0, grest - frest))  # (Z, X)ᵀV⁻¹Z b
+        own, scale = slice(mean.start, mean.start + mean.size), self._scale
+        n = self.n - (mean.size if model.reml else 0)
+        J[scale, scale] = (
+            2 * part.squares / sigma**4 + max(n - part.squares / sigma**2, 0.0) / sigma**2
+        ) * slope**2
+        for i in range(len(phi)):
+            for j in range(i + 1):
+                J[p + i, p + j] = J[p + j, p + i] = 0.5 * _dot(b[i], (V[j][0], V[j][1][:m])) / sigma**2
+            J[p + i, own] = J[own, p + i] = torch.from_numpy(V[i][1][m:]) / sigma**2
+            J[p + i, scale] = J[scale, p + i] = _dot(b[i], part.e) * slope / sigma**3
+        return J
+
     # ---- what is asked of the random effects ---------------------------------------------------------------
 
     def modes(self, beta: Tensor, phi: Tensor) -> tuple[tuple[Array | None, Array], Factored, float]:
-        """u at its mode, in units in which b = σΛu; the factor of H; and σ."""
+        """u at its mode, b = Λu; the factor of H, whose inverse times σ² is u's covariance; and σ."""
         part = self.pieces(beta, phi)
         return part.u, part.factored, self._sigma(beta)[0]
 
@@ -175,6 +226,11 @@ def differences(
             near = (4 * near - far) / 3
         out.append(near)
     return out
+
+
+def _dot(a: tuple[Array | None, Array], b: tuple[Array | None, Array]) -> float:
+    first = 0.0 if a[0] is None or b[0] is None else float((a[0] * b[0]).sum())
+    return first + float(a[1] @ b[1])
 
 
 def _moderate(model: Mixed, phi: Tensor, columns: Columns) -> Tensor:

@@ -43,7 +43,7 @@ def of_likelihood(objective: Objective) -> Solver:
     likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
     L-BFGS where it cannot."""
     if isinstance(objective.model, Mixed):
-        return Steered()
+        return Steered(anew=objective.model.normal)
     if is_stochastic(objective):
         return Stochastic()
     if interior_point.applies(objective):

@@ -1,8 +1,9 @@
-"""Newton's method where the information costs many gradients: it steers for several steps, corrected by secant pairs,
-and is made exact once the iterations have ended.
+"""Newton's method where the information costs many gradients: another steers, and the exact one certifies.
 
-The model says what steers (`taylor(…, precision=torch.float32)`) and what is exact (float64). Nothing is certified by
-what steers: the last step's decrement is measured in the exact information.
+The model says what steers (`taylor(…, precision=torch.float32)`) and what is exact (float64). Where what steers is as
+cheap as a gradient it is taken at every step; else it is kept for several, corrected by secant pairs. Once the
+iterations have ended, the last decrement is measured in the exact information, and they go on from there if it is not
+small enough.
 
 Source: Nocedal and Wright (2006), Numerical Optimization, 2nd ed., algorithm 7.4.
 """
@@ -14,25 +15,40 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..models.taylor import Taylor
 from ..types import ObjectiveLike
 from .newton import Newton, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steered(Newton):
-    """Newton's settings, with another way to the information."""
+    """Newton's settings, with another way to the information.
+
+    Parameters
+    ----------
+    anew
+        take what steers at every step
+    """
 
     thin_above: int = 10**18
     keep_above: int = -1
+    anew: bool = False
 
     def start(self, objective: ObjectiveLike) -> State:
         begin = objective.theta if self.begin is None else self.begin
-        return replace(self._steering(objective, begin), borrowed=True)
+        return replace(self._look(objective, begin, torch.float32), borrowed=True)
 
-    def _steering(self, objective: ObjectiveLike, theta: Tensor) -> State:
-        """The state at θ with the information that steers."""
-        state = self._look(objective, theta, torch.float32)
-        return replace(state, precision=torch.float64)
+    def step(self, objective: ObjectiveLike, state: State) -> State:
+        if self.anew and state.borrowed and state.decrement > self.tolerance:
+            return replace(self, keep_above=10**18)._steered(objective, state)
+        return super().step(objective, replace(state, precision=torch.float64))
+
+    def _steered(self, objective: ObjectiveLike, state: State) -> State:
+        return super().step(objective, state)
+
+    def _accepted(self, objective: ObjectiveLike, state: State, d: Tensor, t: Taylor, ratio: float) -> State:
+        new = super()._accepted(objective, state, d, t, ratio)
+        return replace(new, borrowed=True) if state.precision == torch.float32 else new
 
     def _refreshed(self, objective: ObjectiveLike, state: State) -> State:
         """While the iterations are under way, by what steers; once they have ended, exactly."""
@@ -40,8 +56,10 @@ class Steered(Newton):
             t = objective.taylor(state.theta, order=2, precision=torch.float32)
             fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1)
             return self._factored(objective, fresh)
-        return super()._refreshed(objective, state)
+        return super()._refreshed(objective, replace(state, precision=torch.float64))
 
     def _factored(self, objective: ObjectiveLike, state: State) -> State:
         """Without the second look in float64, which is for sums in float32."""
-        return super()._factored(objective, replace(state, precision=torch.float64))
+        return replace(
+            super()._factored(objective, replace(state, precision=torch.float64)), precision=state.precision
+        )

@@ -1,0 +1,134 @@
+"""The random effects of a mixed model: their conditional modes, and what is known of them.
+
+    b̂ = Λ û,      Var(b | y, θ̂) = Λ H⁻¹ Λᵀ      (times σ² of a normal response)
+
+With `fixed` H is of the random and the fixed effects together, so that the doubt about β is in it: that is the covariance
+of a prediction. Without, β is taken as known, as R's `ranef(…, condVar = TRUE)` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..data.batch import Batch
+from ..errors import BadArgument
+from ..likelihood import Objective
+from ..models.elimination import Array, Columns, Factored, Scales
+from ..models.mixed import Mixed
+
+
+@dataclass(frozen=True)
+class Modes:
+    """û of the rows that were fitted, with the factor of H.
+
+    Parameters
+    ----------
+    first, rest
+        b̂ of the eliminated factor (q, L), and of the other columns (m,)
+    factored
+        of H, the fixed columns part of it
+    sigma
+        of a normal response, else 1
+    """
+
+    model: Mixed
+    columns: Columns
+    first: Array | None
+    rest: Array
+    factored: Factored
+    sigma: float
+
+    @property
+    def scales(self) -> Scales:
+        return self.factored.scales
+
+
+def modes_of(objective: Objective) -> Modes:
+    """At the θ at which the objective stands.
+
+    Raises
+    ------
+    BadArgument
+        the model has no random effects
+    """
+    model = objective.model
+    if not isinstance(model, Mixed):
+        raise BadArgument(f"a {type(model).__name__} has no random effects and no smooth terms.")
+    batch = whole(objective)
+    weight = objective.terms[0].weight(batch)
+    beta, phi = model.coefficients.detach(), model.covariance.detach()
+    (u0, rest), factored, sigma = model.evaluator(batch, weight).modes(beta, phi)
+    columns = model.columns(batch)
+    b0, brest = factored.scales.times(u0, rest[: columns.penalised], columns)
+    return Modes(model, columns, b0, brest, factored, sigma)
+
+
+def whole(objective: Objective) -> Batch:
+    """All rows of the first term."""
+    return next(iter(objective.terms[0].source.batches(objective.model)))
+
+
+def random_effects(objective: Objective, group: str | None = None) -> pd.DataFrame:
+    """A row a group and an effect: factor, group, effect, mode, standard_error.
+
+    Parameters
+    ----------
+    group
+        of that grouping factor alone
+
+    Raises
+    ------
+    BadArgument
+        no random effects, or none of that factor
+    """
+    modes = modes_of(objective)
+    model, order = modes.model, modes.model.order
+    known = list(dict.fromkeys(r.label for r in model.random if not r.smooth))
+    if group is not None and group not in known:
+        raise BadArgument(
+            f"no random effects are grouped by {group!r}. Grouping factors: {', '.join(known) or 'none'}."
+        )
+    random = modes.factored.without_fixed()
+    parts: dict[int, tuple[Array, Array]] = {}  # term → modes and standard errors, (levels, width)
+    at = 0
+    for i in order.first:
+        r, lam = model.random[i], random.scales.first
+        assert lam is not None
+        assert modes.first is not None
+        own = slice(at, at + r.structure.width)
+        V = np.einsum("ka,abx,kb->kx", lam, random.first, lam, optimize=True)[own]
+        parts[i] = modes.first[own].T, modes.sigma * np.sqrt(V).T
+        at += r.structure.width
+    for i, t, begin, lam in zip(
+        order.rest, modes.columns.terms, modes.columns.starts, random.scales.rest, strict=False
+    ):
+        own = slice(begin, begin + t.size)
+        at_level = np.arange(begin, begin + t.size).reshape(t.levels, t.width)
+        inner = random.inverse[at_level[:, :, None], at_level[:, None, :]]
+        V = np.einsum("ka,lab,kb->lk", lam, inner, lam, optimize=True)
+        parts[i] = modes.rest[own].reshape(t.levels, t.width), modes.sigma * np.sqrt(V)
+    frames = []
+    for i, r in enumerate(model.random):
+        if r.smooth or (group is not None and r.label != group):
+            continue
+        mode, error = parts[i]
+        names = model.encoder.groupings[r.source].names
+        first = r.parameter == model.regression.predictors[0].parameter
+        frames.append(
+            pd.DataFrame(
+                {
+                    "parameter": r.parameter if not first else model.regression.predictors[0].parameter,
+                    "factor": r.label,
+                    "group": np.repeat(names, len(r.effects)),
+                    "effect": list(r.effects) * len(names),
+                    "mode": mode.reshape(-1),
+                    "standard_error": error.reshape(-1),
+                }
+            )
+        )
+    if not frames:
+        raise BadArgument("the model has smooth terms and no random effects.")
+    return pd.concat(frames, ignore_index=True)
