@@ -286,7 +286,7 @@ def _built(
     source: Source
     call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
-        from .models.formulas import family_of_formula, regression
+        from .models.formulas import family_of_formula, formula_model
 
         need(data, "a formula")
         carried: tuple[str, ...] = ()
@@ -294,7 +294,7 @@ def _built(
             carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
         chosen = family_of_formula(model, family)
-        built, source = regression(
+        built, source = formula_model(
             model,
             data,
             chosen,

@@ -514,6 +514,7 @@ class Fit:
         kind: str = "confidence",
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
+        groups: str | None = None,
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
         where a value is missing.
@@ -530,13 +531,23 @@ class Fit:
         level
             with it, a data frame with columns value, low, high; kind "confidence" (of the prediction),
             "prediction" (of a new y)
+        groups
+            of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
+            out; smooth terms count in both
         """
         from .evaluation import new_data, predict
 
         plain = level is None or kind == "plug-in" or what == "quantile"
-        V = None if plain else self._prepared(covariance, by)
+        objective = self._of_rows(groups, "predict")
+        V = (
+            None
+            if plain
+            else self._prepared(covariance, by)
+            if objective is self.objective
+            else self._joint(groups)
+        )
         rows, alignment = new_data.aligned(self.model, self.source, data)
-        found = predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V)
+        found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
 
@@ -787,6 +798,30 @@ class Fit:
     def _repr_html_(self) -> str:
         out: str = self.summary()._repr_html_()
         return out
+
+    # ---- a mixed model, seen from its rows --------------------------------------------------------------
+
+    def _of_rows(self, groups: str | None = None, what: str = "") -> Objective:
+        """The objective of which a row has a distribution of its own: of a mixed model, given its random effects."""
+        from .models.mixed import Mixed
+
+        if not isinstance(self.model, Mixed):
+            if groups is not None:
+                raise BadArgument(
+                    f"{what}(groups={groups!r}): a {type(self.model).__name__} has no random effects."
+                )
+            return self.objective
+        found: Objective = self._known(groups)[0]
+        return found
+
+    def _joint(self, groups: str | None) -> Covariance:
+        out: Covariance = self._known(groups)[1]
+        return out
+
+    def _known(self, groups: str | None) -> Plain:
+        from .evaluation.known_groups import known
+
+        return self._cached(("known", groups), lambda: known(self.objective, groups))
 
     # ---- the covariance that is meant ----------------------------------------------------------------------
 

@@ -131,7 +131,8 @@ def _calls(part: str, structure: str, inside: str) -> list[RandomCall]:
             f"{text!r}: the grouping factor {written(bad)!r} is not a column. Accepted: g, a:b, a/b of columns; of "
             "others make a column first."
         )
-    out, before = [], ()
+    out: list[RandomCall] = []
+    before: tuple[str, ...] = ()
     for level in levels:
         before = (*before, *(_bare(n) for n in level))
         out.append(RandomCall(text, effects, tuple(column(n) for n in before), structure))

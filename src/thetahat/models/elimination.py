@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -34,6 +35,7 @@ from scipy.linalg import cho_solve, lapack
 
 Array = np.ndarray
 Weights = Mapping[tuple[int, int], Array]
+Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
 WIDEST = 12_000  # columns of the dense Schur complement: 1.2 GB
 
 
@@ -54,17 +56,17 @@ class Term:
     predictor: int
     levels: int
     width: int
-    rows: sparse.csr_matrix | Array
+    rows: Rows
 
     @property
     def size(self) -> int:
         return self.levels * self.width
 
     @cached_property
-    def transposed(self) -> sparse.csr_matrix | Array:
+    def transposed(self) -> Rows:
         return self.rows.T.tocsr() if sparse.issparse(self.rows) else self.rows.T
 
-    def weighted(self, w: Array) -> sparse.csr_matrix | Array:
+    def weighted(self, w: Array) -> Rows:
         """diag(w) Z."""
         if not sparse.issparse(self.rows):
             return self.rows * w[:, None]
@@ -191,19 +193,19 @@ class Columns:
                     if sparse.issparse(t.rows):
                         parts.append(S @ t.rows)
                     else:
-                        at -= self.sparse_size
-                        Ed[k, :, at : at + t.size] = S @ t.rows
+                        begin = at - self.sparse_size
+                        Ed[k, :, begin : begin + t.size] = S @ t.rows
                 Es.append(sparse.hstack(parts).tocsr() if len(parts) != 1 else parts[0]) if parts else None
         G = np.zeros((self.starts[-1], self.starts[-1]))
         for i, left in enumerate(self.terms):
-            at = slice(self.starts[i], self.starts[i + 1])
+            own = slice(self.starts[i], self.starts[i + 1])
             for j in range(i, len(self.terms)):
                 to = slice(self.starts[j], self.starts[j + 1])
                 right = self.terms[j].weighted(weight(left.predictor, self.terms[j].predictor))
                 block = left.transposed @ right
-                G[at, to] = block.toarray() if sparse.issparse(block) else block
+                G[own, to] = block.toarray() if sparse.issparse(block) else block
                 if j > i:
-                    G[to, at] = G[at, to].T
+                    G[to, own] = G[own, to].T
         return Cross(G00, Es, Ed, G, self)
 
 
@@ -244,7 +246,8 @@ class Scales:
         """M Λ for the columns from `begin` on of the rest; fixed ones as they are."""
         plain = self._vector(columns)
         if plain is not None:
-            return M * plain[begin : begin + M.shape[-1]]
+            scaled: Array = M * plain[begin : begin + M.shape[-1]]
+            return scaled
         out = M.copy()
         for i, lam in enumerate(self.rest):
             t, at = columns.terms[i], columns.starts[i] - begin
@@ -367,7 +370,8 @@ class Factored:
         """The Schur complement of the fixed columns, (p, p): their information once the random effects are
         eliminated."""
         low = self.L[self.m :, self.m :]
-        return low @ low.T
+        out: Array = low @ low.T
+        return out
 
     @cached_property
     def log_determinant(self) -> tuple[float, float]:
@@ -391,8 +395,10 @@ class Factored:
         """C_k x."""
         assert self.Cd is not None
         ms = self.columns.sparse_size
-        out = self.Cd[k] @ x[ms:]
-        return out + self.C[k] @ x[:ms] if self.C else out
+        out: Array = self.Cd[k] @ x[ms:]
+        if self.C:
+            out += self.C[k] @ x[:ms]
+        return out
 
     def _back(self, k: int, t: Array) -> Array:
         """C_kᵀ t."""
@@ -410,7 +416,7 @@ class Factored:
         low, info = lapack.dpotri(self.L, lower=1)  # above the diagonal L is 0, and stays so
         if info != 0:
             raise NotPositiveDefinite
-        out = low + low.T
+        out: Array = low + low.T
         out[np.diag_indices(len(out))] *= 0.5
         return out
 
@@ -440,7 +446,7 @@ class Factored:
         """(H⁻¹)_00, the block of each level, (q, q, L)."""
         assert self.Linv is not None
         q, ms = len(self.Linv), self.columns.sparse_size
-        out = np.einsum("jax,jbx->abx", self.Linv, self.Linv)
+        out: Array = np.einsum("jax,jbx->abx", self.Linv, self.Linv)
         if self.size:
             for a in range(q):
                 for b in range(q):
@@ -631,4 +637,5 @@ def _dense_cholesky(S: Array) -> Array:
 
 
 def _solve(L: Array, b: Array) -> Array:
-    return cho_solve((L, True), b) if len(L) else b
+    out: Array = cho_solve((L, True), b) if len(L) else b
+    return out

@@ -20,7 +20,7 @@ from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
 from ..protocols import Categories
-from ..types import Data, Levels, Settings
+from ..types import Data, Levels, Plain, Settings
 from .mixed import Mixed
 from .mixed_formula import Builder, check_normal_rows, effects_read, needs_terms, sides
 from .regression import Regression
@@ -29,7 +29,7 @@ _TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', 
 NUMBERS = (int, float, np.integer, np.floating)
 
 
-def regression(
+def formula_model(
     formula: str,
     data: Data,
     family: Family,
@@ -121,6 +121,22 @@ def regression(
     table = Table(rows, encoder, family, together=True)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
+
+
+def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:
+    """`formula_model` without random effects and smooth terms, where these have no place.
+
+    Raises
+    ------
+    BadFormula
+        there are some
+    """
+    model, table = formula_model(formula, data, family, **settings)
+    if not isinstance(model, Regression):
+        raise BadFormula(
+            f"the formula {formula!r} has random effects or smooth terms, which are fitted by th.fit alone."
+        )
+    return model, table
 
 
 def family_of_formula(formula: str, family: str | Family | None) -> Family:

@@ -29,7 +29,8 @@ to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,6 +75,8 @@ class Random:
         of the design whose columns the effects are; -1 of a smooth term
     source
         which grouping, or smooth, of the encoder
+    text
+        the term as the formula has it
     basis
         of a smooth term, (k, width): its coefficients' penalised directions
     """
@@ -84,6 +87,7 @@ class Random:
     structure: Structure
     slot: int
     source: int
+    text: str
     basis: np.ndarray | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Random:
@@ -139,7 +143,7 @@ class Mixed(Model):
         )
 
     @property
-    def kind(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         """Of the value: exact, or how the integral was approximated."""
         exact = type(self.family) is Normal and all(
             r.parameter == "mean" and isinstance(self.family.parameters["mean"].link, Identity)
@@ -161,7 +165,7 @@ class Mixed(Model):
     def places(self) -> list[slice]:
         """Where each term's φ lies in `covariance`."""
         ends = np.cumsum([0, *(r.structure.size for r in self.random)]).tolist()
-        return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     @property
     def order(self) -> Order:
@@ -170,7 +174,7 @@ class Mixed(Model):
 
     def columns(self, batch: Batch) -> Columns:
         """The columns of the rows, made once for each batch."""
-        return self._work.of(batch, lambda: _columns(self, batch))
+        return self._work.columns(batch, lambda: _columns(self, batch))
 
     def scales(self, phi: Tensor) -> tuple[Scales, list[int]]:
         """Λ at φ, in the order in which `columns` has the terms; and that order: the terms of the eliminated factor, then
@@ -252,9 +256,8 @@ class Mixed(Model):
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
         """What computes ℓ, its gradient, the modes and their covariance, of these rows."""
         columns = self.columns(batch)
-        if self.normal:
-            return self._work.normal(weight, lambda: NormalMixed(self, columns, batch, weight))
-        return self._work.laplace(weight, lambda: Laplace(self, columns, batch, weight))
+        kind = NormalMixed if self.normal else Laplace
+        return self._work.part(weight, lambda: kind(self, columns, batch, weight))
 
     # ---- θ under its names ---------------------------------------------------------------------------------
 
@@ -430,10 +433,11 @@ class _Work:
     """What is computed of the rows alone, kept for the next θ: never part of the model's value."""
 
     def __init__(self) -> None:
-        self.key: tuple[int, int] | None = None
-        self.held: list[object] = []
-        self.columns: Columns | None = None
-        self.parts: dict[str, object] = {}
+        self._of: tuple[int, int] | None = None
+        self._y: Tensor | None = None  # held, so that its address is not given to another
+        self._columns: Columns | None = None
+        self._weight: Tensor | None = None
+        self._part: Laplace | NormalMixed | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Work:
         return self
@@ -441,26 +445,18 @@ class _Work:
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Work, ()
 
-    def of(self, batch: Batch, make):  # type: ignore[no-untyped-def]
+    def columns(self, batch: Batch, make: Callable[[], Columns]) -> Columns:
         y = batch.tensors.get("y", next(iter(batch.tensors.values())))
         key = (y.data_ptr(), len(batch))
-        if self.key != key or self.columns is None:
-            self.key, self.held, self.parts = key, [y], {}
-            self.columns = make()
-        return self.columns
+        if self._of != key or self._columns is None:
+            self._of, self._y, self._part = key, y, None
+            self._columns = make()
+        return self._columns
 
-    def _part(self, name: str, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
-        own = (
-            name,
-            None if weight is None else float(weight.sum()),
-            None if weight is None else float((weight * torch.arange(len(weight))).sum()),
+    def part(self, weight: Tensor | None, make: Callable[[], Laplace | NormalMixed]) -> Laplace | NormalMixed:
+        same = self._weight is weight or (
+            weight is not None and self._weight is not None and torch.equal(weight, self._weight)
         )
-        if self.parts.get("key") != own:
-            self.parts = {"key": own, "part": make()}
-        return self.parts["part"]
-
-    def normal(self, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
-        return self._part("normal", weight, make)
-
-    def laplace(self, weight: Tensor | None, make):  # type: ignore[no-untyped-def]
-        return self._part("laplace", weight, make)
+        if self._part is None or not same:
+            self._weight, self._part = weight, make()
+        return self._part

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.columns import is_categorical, numeric_column
+from ..data.columns import numeric_column
 from ..data.design import Design, build
-from ..data.expressions import written
 from ..data.formula import Predictors, read
 from ..data.frame import Frame
 from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
@@ -17,7 +16,7 @@ from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from .mixed import Random
 from .regression import NARROW
-from .scales import STRUCTURES, Diagonal
+from .scales import STRUCTURES, Diagonal, Structure
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,15 @@ class Builder:
             names = tuple(design.names)
             self._refuse(call, design, grouping)
             kind = STRUCTURES[call.structure]
+            structure: Structure = Diagonal(1)
             if len(names) == 1:
-                structure = Diagonal(1)
                 if call.structure in ("cs", "ar1"):
                     raise BadFormula(
                         f"{call.text!r}: {call.structure}(…) needs several effects, such as (0 + f | g)."
                     )
             else:
                 structure = kind(len(names))
-            out.append(Random(parameter, grouping.label, names, structure, slot, source))
+            out.append(Random(parameter, grouping.label, names, structure, slot, source, call.text))
         return out
 
     def _design(self, call: RandomCall) -> int:
@@ -167,15 +166,3 @@ def needs_terms(reml: bool, quadrature: int) -> None:
         raise BadArgument(
             f"quadrature={quadrature}: the formula has no random effects to integrate over: (1 | g)."
         )
-
-
-__all__ = [
-    "Builder",
-    "Sides",
-    "check_normal_rows",
-    "effects_read",
-    "is_categorical",
-    "needs_terms",
-    "sides",
-    "written",
-]

@@ -80,7 +80,8 @@ class Unstructured(Structure):
         return torch.diag(scale)[self._places]
 
     def typical(self, scale: Tensor) -> Tensor:
-        return scale[self._places[0]]
+        out: Tensor = scale[self._places[0]]
+        return out
 
     def names(self, effects: Sequence[str], group: str) -> list[str]:
         sds = [f"sd({e} | {group})" for e in effects]
@@ -164,7 +165,8 @@ class CompoundSymmetry(_Correlated):
 
     def correlation(self, rho: Tensor) -> Tensor:
         one = torch.eye(self.width, dtype=rho.dtype)
-        return rho + (1 - rho) * one
+        out: Tensor = rho + (1 - rho) * one
+        return out
 
     def start(self, scale: Tensor) -> Tensor:
         low = -1 / (self.width - 1)
@@ -205,10 +207,14 @@ class Penalised(Structure):
         # (Σ S_m / s_m²)⁻¹ = s² (Σ S_m (s/s_m)²)⁻¹: an s_m of 0 leaves the others in order
         small = phi.abs().clamp(min=1e-150)
         least = small.min()
-        P = sum(torch.as_tensor(S) * (least / small[m]) ** 2 for m, S in enumerate(self.penalties))
-        assert isinstance(P, Tensor)
+        ratio = (least / small).clamp(min=1e-7)
+        P = torch.stack([torch.as_tensor(S) * r**2 for r, S in zip(ratio, self.penalties, strict=True)]).sum(
+            0
+        )
         L = torch.linalg.cholesky(P)
-        return least * torch.linalg.solve_triangular(L, torch.eye(self.width, dtype=phi.dtype), upper=False).T
+        one = torch.eye(self.width, dtype=phi.dtype)
+        out: Tensor = least * torch.linalg.solve_triangular(L, one, upper=False).T
+        return out
 
     def start(self, scale: Tensor) -> Tensor:
         return scale.mean().expand(self.size).clone()

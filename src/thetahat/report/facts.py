@@ -28,6 +28,7 @@ from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
+from ..models.mixed import Mixed
 from ..models.regression import Predictor
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
@@ -364,16 +365,29 @@ def why_not(fit: Fit) -> str:
 def title(fit: Fit) -> str:
     """What was maximised, as its formula or its name."""
     model = fit.model
+    if isinstance(model, Mixed):
+        return f"{title_of(model.regression)}{_random_text(model, model.regression.predictors[0].parameter)}"
     if isinstance(model, Regression):
-        response = _bare(model.encoder.response.expression)
-        if model.density or not model.predictors:
-            return f"{response} ~ 1"
-        return f"{response} ~ {model.predictors[0].design.formula}"
+        return title_of(model)
     if isinstance(model, Custom):
         return f"{model.function.__name__}({', '.join(model.constraints)})"
     if isinstance(model, Mixture):
         return f"mixture of {plural(model.k, 'component')}"
     return kind_of_model(model)
+
+
+def title_of(model: Regression) -> str:
+    response = _bare(model.encoder.response.expression)
+    if model.density or not model.predictors:
+        return f"{response} ~ 1"
+    return f"{response} ~ {model.predictors[0].design.formula}"
+
+
+def _random_text(model: Mixed, parameter: str) -> str:
+    """The random and smooth terms of one parameter, as a formula has them."""
+    return "".join(
+        f" + {text}" for text in dict.fromkeys(r.text for r in model.random if r.parameter == parameter)
+    )
 
 
 def kind_of_model(model: ModelLike) -> str:
@@ -386,10 +400,15 @@ def kind_of_model(model: ModelLike) -> str:
 def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
     """(label, text): family, links and predictors; further terms; priors; the solver."""
     model = fit.model
+    mixed = model if isinstance(model, Mixed) else None
+    model = model if mixed is None else mixed.regression
     if isinstance(model, Regression):
         yield "family", f"{_short(model.family)} ({_measure(model.measure)})"
         for p in model.predictors:
             predictors = "a constant" if p.design.constant else p.design.formula
+            if mixed is not None:
+                random = _random_text(mixed, p.parameter)
+                predictors = p.design.formula + random if random else predictors
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
         for name, value in model.fixed.items():
@@ -400,6 +419,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             )
         for name, column in model.encoder.extras.items():
             yield name, f"column {column}" if isinstance(column, str) else f"{column:g}"
+        if mixed is not None:
+            yield from describe_mixed(mixed)
     elif isinstance(model, Mixture):
         kinds = [_component(c) for c in model.components]
         for kind in dict.fromkeys(kinds):
@@ -434,6 +455,21 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             else chosen
         )
         yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
+
+
+def describe_mixed(model: Mixed) -> Iterator[tuple[str, str]]:
+    """(label, text): the groups, and how the random effects are integrated out."""
+    groups = dict.fromkeys(
+        (r.label, model.encoder.groupings[r.source].size) for r in model.random if not r.smooth
+    )
+    if groups:
+        yield "groups", ", ".join(f"{count(n)} of {label}" for label, n in groups)
+    ways = {
+        "exact": "integrated out exactly",
+        "Laplace estimate": "integrated out by Laplace's approximation",
+    }
+    way = ways.get(model.kind, f"integrated out by adaptive Gauss–Hermite quadrature, {model.points} nodes")
+    yield "random effects", way + ("; fixed effects too (restricted likelihood, REML)" if model.reml else "")
 
 
 def _robust(fit: Fit) -> str:
@@ -570,6 +606,8 @@ def _constants(model: ModelLike, size: int) -> list[bool]:
         return [True] * model.k + [each for part in own for each in part]
     if isinstance(model, Regression):
         return model.constants
+    if isinstance(model, Mixed):
+        return [*model.regression.constants, *[True] * (size - len(model.regression.constants))]
     if isinstance(model, Custom):
         values = model.values()
         return [
@@ -624,6 +662,8 @@ def _tensors_of(model: ModelLike, title: str) -> Block:
 def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
     model = fit.model
     constant = constants(fit)
+    mixed = model if isinstance(model, Mixed) else None
+    model = model if mixed is None else mixed.regression
     if isinstance(model, Regression):
         for j, p in enumerate(model.predictors):
             if p.size and not constant[p.start]:
@@ -636,6 +676,10 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
         items = tuple(_tensor_items(fit, lines, [not c for c in constant]))
         if items:
             yield Block("parameters", "", True, items)
+    if mixed is not None:
+        fixed = len(mixed.regression.constants)
+        yield Block("random effects", "standard deviations and correlations", False, tuple(lines[fixed:]))
+        constant = [c and i < fixed for i, c in enumerate(constant)]
     left = tuple(_tensor_items(fit, lines, constant))
     if left:
         yield Block("other parameters", "on their own scale", False, left)
