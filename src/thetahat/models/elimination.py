@@ -630,6 +630,7 @@ def _inverse_lower(L: Array) -> Array:
 def _dense_cholesky(S: Array) -> Array:
     if not len(S):
         return S
+    L: Array
     L, info = lapack.dpotrf(S, lower=1, clean=1)
     if info != 0 or not bool(np.isfinite(L).all()):
         raise NotPositiveDefinite

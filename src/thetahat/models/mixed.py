@@ -184,6 +184,16 @@ class Mixed(Model):
         first = lams[: len(order.first)]
         return Scales(block_diag(*first) if first else None, tuple(lams[len(order.first) :])), order.all
 
+    @property
+    def ranks(self) -> list[int]:
+        """Of each φ, how many random effects it moves."""
+        groupings = self.encoder.groupings
+        return [
+            r.structure.width * (1 if r.smooth else groupings[r.source].size)
+            for r in self.random
+            for _ in range(r.structure.size)
+        ]
+
     def scale_places(self) -> list[int]:
         """Which φ are scales, 0 where a variance is."""
         return [

@@ -138,7 +138,7 @@ class NormalMixed:
         with torch.enable_grad():
             leaf = beta[self._scale].clone().requires_grad_()
             sigma = spec.link.inverse(leaf)
-            return float(sigma), float(torch.autograd.grad(sigma, leaf)[0])
+            return float(sigma.detach()), float(torch.autograd.grad(sigma, leaf)[0])
 
     def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
         """−∂²ℓ/∂(β, φ)²: exact in β, by differences of the gradient in σ and φ."""
@@ -199,6 +199,9 @@ class NormalMixed:
         for i in range(len(phi)):
             for j in range(i + 1):
                 J[p + i, p + j] = J[p + j, p + i] = 0.5 * _dot(b[i], (V[j][0], V[j][1][:m])) / sigma**2
+            # of data that vary less than the model says it vanishes: at least half of the least that is expected,
+            # tr (V⁻¹V_a)² ≥ (tr V⁻¹V_a)² / rank V_a
+            J[p + i, p + i] = max(float(J[p + i, p + i]), float(part.slopes[i] ** 2) / model.ranks[i])
             J[p + i, own] = J[own, p + i] = torch.from_numpy(V[i][1][m:]) / sigma**2
             J[p + i, scale] = J[scale, p + i] = _dot(b[i], part.e) * slope / sigma**3
         return J

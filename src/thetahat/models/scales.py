@@ -140,7 +140,8 @@ class _Correlated(Structure):
         raise NotImplementedError
 
     def factor(self, phi: Tensor) -> Tensor:
-        return phi[0] * torch.linalg.cholesky(self.correlation(self.rho(phi[1])))
+        out: Tensor = phi[0] * torch.linalg.cholesky(self.correlation(self.rho(phi[1])))
+        return out
 
     def typical(self, scale: Tensor) -> Tensor:
         return torch.stack([scale.mean(), scale.new_ones(())])

@@ -1,0 +1,302 @@
+"""Mixed models against the dense integral, finite differences, and R."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal, nbinom
+
+import thetahat as th
+from thetahat.likelihood import LogLikelihood, Objective
+from thetahat.models.formulas import formula_model
+
+R = Path(__file__).parents[3] / "shared" / "data" / "r"
+
+
+def crossed(n=90, seed=3):
+    """Rows with a nested and a crossed factor, a number, and counts."""
+    g = np.random.default_rng(seed)
+    a, b, x = g.integers(0, 8, n), g.integers(0, 5, n), g.normal(size=n)
+    eta = 0.4 + 0.3 * x + 0.5 * g.normal(size=8)[a] + 0.4 * g.normal(size=5)[b] + 0.2 * x * g.normal(size=8)[a]
+    y = eta + 0.6 * g.normal(size=n)
+    k = g.poisson(np.exp(eta))
+    return pd.DataFrame(
+        {"y": y, "k": k, "x": x, "a": [f"a{i}" for i in a], "b": [f"b{i}" for i in b], "w": g.integers(1, 4, n)}
+    )
+
+
+def objective(formula, data, family="normal", **settings):
+    model, table = formula_model(formula, data, th.families.get(family), **settings)
+    return Objective([LogLikelihood(model, table)])
+
+
+def somewhere(o, seed=0):
+    """A θ off the maximum."""
+    begin = o.model.start(o.terms[0].source)
+    g = torch.Generator().manual_seed(seed)
+    return begin + 0.3 * torch.randn(len(begin), generator=g, dtype=torch.float64) * begin.abs().clamp(0.1, 1)
+
+
+def dense_log_likelihood(o, theta, reml=False):
+    """The multivariate normal density of y, with its covariance written out."""
+    model, batch = o.model, next(iter(o.terms[0].source.batches()))
+    p, n = len(model.coefficients), len(batch)
+    beta, phi = theta[:p], theta[p:]
+    mean, scale = model.regression.predictors
+    X = mean.rows(batch, torch.float64).numpy().T
+    sigma = math.exp(float(beta[scale.start]))
+    V = np.eye(n)
+    if batch.counted:
+        V = np.diag(1 / batch.count.numpy())
+    for r, at in zip(model.random, model.places, strict=True):
+        lam = r.structure.factor(phi[at]).numpy()
+        design = model.encoder.designs[r.slot]
+        if design.coded:
+            Z = np.eye(design.coded[0].size + 1)[batch[f"code{r.slot}.0"].numpy()][:, 1:]
+        else:
+            columns = [np.ones(n)] * design.intercept + ([batch[f"x{r.slot}"].numpy()] if design.columns else [])
+            Z = np.column_stack(columns)
+        code = batch[f"group{r.source}"].numpy()
+        V += (Z @ lam @ lam.T @ Z.T) * (code[:, None] == code)
+    V *= sigma**2
+    y = batch["y"].numpy()
+    if not reml:
+        return multivariate_normal(X @ beta[: mean.size].numpy(), V, allow_singular=False).logpdf(y)
+    inverse = np.linalg.inv(V)
+    P = X.T @ inverse @ X
+    residual = y - X @ beta[: mean.size].numpy()
+    return -0.5 * (
+        (n - mean.size) * math.log(2 * math.pi)
+        + np.linalg.slogdet(V)[1]
+        + np.linalg.slogdet(P)[1]
+        + residual @ inverse @ residual
+    )
+
+
+FORMULAS = [
+    "y ~ x + (1 | a)",
+    "y ~ x + (x | a) + (1 | b)",
+    "y ~ x + (x || a)",
+    "y ~ (1 | a/b)",
+    "y ~ x + (0 + x | b) + (1 | a:b)",
+    "y ~ x + (1 | b) + (x | a) + (1 | a:b)",
+    "y ~ x + cs(0 + b | a)",
+    "y ~ x + ar1(0 + b | a)",
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("reml", [False, True])
+def test_the_value_is_the_dense_normal_density(formula, reml):
+    o = objective(formula, crossed(), reml=reml)
+    for seed in range(2):
+        theta = somewhere(o, seed)
+        assert o.value(theta) == pytest.approx(dense_log_likelihood(o, theta, reml), abs=1e-9)
+
+
+CASES = [
+    ("y ~ x + (x | a) + (1 | b)", "normal", {}),
+    ("y ~ x + (x | a) + (1 | b)", "normal", {"reml": True}),
+    ("y ~ x + ar1(0 + b | a)", "normal", {}),
+    ("y ~ x + (1 | a)", "normal", {"parameters": {"scale": "~ x + (1 | b)"}}),
+    ("k ~ x + (x | a) + (1 | b)", "poisson", {}),
+    ("k ~ x + (1 | a) + (1 | b)", "poisson", {"reml": True}),
+    ("k ~ x + (1 | a)", "negative_binomial", {"parameters": {"dispersion": "~ x + (1 | a)"}}),
+    ("k ~ x + (1 | a)", "zero_inflated(poisson)", {"parameters": {"inflation": "~ (1 | b)"}}),
+    ("k ~ x + (1 | a) + (1 | b)", "poisson", {"weights": "w"}),
+]
+
+
+@pytest.mark.parametrize(("formula", "family", "settings"), CASES)
+def test_the_gradient_is_exact(formula, family, settings):
+    """Against differences of the value, of fourth order: û and H move with θ."""
+    o = objective(formula, crossed(), family, **settings)
+    theta = somewhere(o)
+    gradient = o.taylor(theta, order=1).gradient
+    for j in range(len(theta)):
+        h = 2e-3 * max(0.2, abs(float(theta[j])))
+        at = [o.value(theta + t * h * torch.eye(len(theta), dtype=torch.float64)[j]) for t in (-2, -1, 1, 2)]
+        slope = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h)
+        assert float(gradient[j]) == pytest.approx(slope, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize(("formula", "family", "settings"), CASES[:2] + CASES[4:5])
+def test_the_information_is_the_derivative_of_the_gradient(formula, family, settings):
+    o = objective(formula, crossed(), family, **settings)
+    theta = th.fit(formula, crossed(), family, **settings).theta
+    J = o.taylor(theta, order=2).information.dense()
+    for j in range(len(theta)):
+        h = 1e-4 * max(0.2, abs(float(theta[j])))
+        step = h * torch.eye(len(theta), dtype=torch.float64)[j]
+        row = -(o.taylor(theta + step, order=1).gradient - o.taylor(theta - step, order=1).gradient) / (2 * h)
+        assert torch.allclose(J[j], row, rtol=1e-5, atol=1e-5 * float(J.abs().max()))
+
+
+def test_laplace_is_that_of_a_direct_computation():
+    """Negative binomial with a slope: mode by a general optimiser, curvature by differences."""
+    data = crossed(40)
+    o = objective("k ~ x + (x | a)", data, "negative_binomial")
+    theta = somewhere(o)
+    model = o.model
+    beta, phi = theta[:3], theta[3:]
+    alpha, lam = math.exp(float(beta[2])), model.random[0].structure.factor(phi).numpy()
+    code = np.unique(data["a"], return_inverse=True)[1]
+    total = 0.0
+    for g in range(code.max() + 1):
+        x, k = data["x"].to_numpy()[code == g], data["k"].to_numpy()[code == g]
+
+        def f(u, x=x, k=k):
+            b = lam @ u
+            mu = np.exp(float(beta[0]) + float(beta[1]) * x + b[0] + b[1] * x)
+            return -nbinom(1 / alpha, 1 / (1 + alpha * mu)).logpmf(k).sum() + 0.5 * u @ u
+
+        u = minimize(f, np.zeros(2), method="BFGS", options={"gtol": 1e-9}).x
+        h, e = 1e-3, np.eye(2)
+        H = np.array(
+            [
+                [
+                    (f(u + h * (e[i] + e[j])) - f(u + h * (e[i] - e[j])) - f(u - h * (e[i] - e[j])) + f(u - h * (e[i] + e[j])))
+                    / (4 * h * h)
+                    for j in range(2)
+                ]
+                for i in range(2)
+            ]
+        )
+        total += -f(u) - 0.5 * np.linalg.slogdet(H)[1]
+    assert o.value(theta) == pytest.approx(total, abs=2e-5)
+
+
+def test_frequency_weights_are_repeated_rows():
+    data = crossed(60)
+    repeated = data.loc[data.index.repeat(data["w"])]
+    for family, y in (("normal", "y"), ("poisson", "k")):
+        one = th.fit(f"{y} ~ x + (1 | a) + (1 | b)", data, family, weights="w")
+        other = th.fit(f"{y} ~ x + (1 | a) + (1 | b)", repeated, family)
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-9)
+        assert np.allclose(one.estimates, other.estimates, atol=1e-6)
+
+
+def test_a_variance_of_zero_is_a_certified_maximum():
+    """Rows that vary less between groups than within: R 4.2.2, lmer of Dyestuff2, has the variance 0."""
+    g = np.random.default_rng(0)
+    within = g.normal(size=(6, 5))
+    data = pd.DataFrame({"y": (within - within.mean(1, keepdims=True)).reshape(-1), "g": np.repeat(list("abcdef"), 5)})
+    fit = th.fit("y ~ 1 + (1 | g)", data)
+    assert fit.certificate.ok
+    assert fit.estimates["sd(Intercept | g)"] == pytest.approx(0.0, abs=1e-8)
+    assert fit.log_likelihood == pytest.approx(th.fit("y ~ 1", data).log_likelihood, abs=1e-10)
+
+
+@pytest.mark.skipif(not R.exists(), reason="R's data are not at hand")
+@pytest.mark.parametrize(
+    ("name", "formula", "settings"),
+    [
+        ("sleepstudy", "Reaction ~ Days + (Days | Subject)", {}),
+        ("sleepstudy#reml", "Reaction ~ Days + (Days | Subject)", {"reml": True}),
+        ("sleepstudy#uncorrelated", "Reaction ~ Days + (Days || Subject)", {}),
+        ("Dyestuff", "Yield ~ 1 + (1 | Batch)", {}),
+        ("Dyestuff2", "Yield ~ 1 + (1 | Batch)", {}),
+        ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", {}),
+        ("cbpp", "incidence ~ C(period) + (1 | herd)", {"family": "binomial", "trials": "size"}),
+        (
+            "Owls",
+            "SiblingNegotiation ~ FoodTreatment*SexParent + (1 | Nest) + offset(log(BroodSize))",
+            {"family": "zero_inflated(negative_binomial)"},
+        ),
+        (
+            "Salamanders#nb",
+            "count ~ spp + mined + (1 | site)",
+            {"family": "negative_binomial", "dispersion": "~ DOY"},
+        ),
+    ],
+)
+def test_r_agrees(name, formula, settings):
+    """lme4 1.1-31 and glmmTMB 1.1.5: log-likelihoods to 1e-5 (Laplace 1e-3, never below), standard deviations to 4 digits."""
+    truth = json.loads((R / "truths.json").read_text())[name]
+    fit = th.fit(formula, pd.read_csv(R / truth["data"]), **settings)
+    assert fit.certificate.ok
+    error = 1e-5 if "family" not in settings else 1e-3  # where lme4's optimiser stops short, ours is higher
+    assert -1e-5 <= fit.maximised - truth["logLik"] <= error
+    sds = [v for n, v in fit.estimates.items() if n.startswith("sd(")]
+    theirs = (
+        [row["sdcor"] for row in truth["varcorr"] if row["grp"] != "Residual" and "var2" not in row]
+        if "varcorr" in truth
+        else [v for group in truth["sd"].values() for v in group.values()]
+    )
+    assert sorted(sds) == pytest.approx(sorted(theirs), rel=1e-3 if name == "cbpp" else 2e-4, abs=1e-6)
+
+
+def test_predictions_of_known_groups_have_hendersons_covariance():
+    data = crossed(60)
+    fit = th.fit("y ~ x + (x | a) + (1 | b)", data)
+    found = fit.predict(level=0.95)
+    model, batch = fit.model, next(iter(fit.source.batches()))
+    p = 2
+    X = np.column_stack([np.ones(60), data["x"]])
+    sigma = fit.estimates["scale"]
+    Z = []  # ZΛ, so that a covariance of rank 1 needs no inverse
+    for r, at in zip(model.random, model.places, strict=True):
+        lam = sigma * r.structure.factor(model.covariance.detach()[at]).numpy()
+        code = np.eye(int(batch[f"group{r.source}"].max()) + 1)[batch[f"group{r.source}"].numpy()]
+        own = X if len(lam) == 2 else np.ones((60, 1))
+        Z.append((code[:, :, None] * own[:, None, :]).reshape(60, -1) @ np.kron(np.eye(code.shape[1]), lam))
+    C = np.hstack([X, *Z])
+    penalty = np.diag([0.0] * p + [1.0] * (C.shape[1] - p))
+    V = np.linalg.inv(C.T @ C / sigma**2 + penalty)
+    mean = C @ V @ C.T @ data["y"].to_numpy() / sigma**2
+    error = np.sqrt(np.einsum("ij,jk,ik->i", C, V, C))
+    assert np.allclose(found["value"], mean, atol=1e-8)
+    assert np.allclose((found["high"] - found["low"]) / 2 / 1.959963984540054, error, atol=1e-8)
+
+
+BAD = [
+    ("y ~ x + (1 | c)", th.errors.UnknownColumn, "c"),
+    ("y ~ x + (1 | one)", th.errors.BadFormula, "one group only"),
+    ("y ~ x + (1 | row)", th.errors.BadFormula, "one row a group"),
+    ("y ~ x + (ga | a)", th.errors.BadFormula, "constant within every group"),
+    ("y ~ x + ( | a)", th.errors.BadFormula, "nothing before the |"),
+    ("y ~ x + (1 | )", th.errors.BadFormula, "after the |"),
+    ("y ~ x + 1 | a", th.errors.BadFormula, "in brackets"),
+    ("y ~ x + (1 | x)", th.errors.BadFormula, "a number with a fraction"),
+    ("y ~ x + (1 | log(a))", th.errors.BadFormula, "is not a column"),
+    ("y ~ x + (1 | a) + (1 | a)", th.errors.BadFormula, "stands twice"),
+    ("y ~ x + cs(1 | a)", th.errors.BadFormula, "several effects"),
+    ("y ~ x + (offset(x) | a)", th.errors.BadFormula, "offset"),
+    ("y ~ x - (1 | a)", th.errors.BadFormula, "taken away"),
+]
+
+
+@pytest.mark.parametrize(("formula", "error", "says"), BAD)
+def test_a_random_term_that_cannot_be_is_refused_by_name(formula, error, says):
+    data = crossed(30)
+    data = data.assign(one="u", row=[f"r{i}" for i in range(30)], ga=data["a"].str[1:].astype(float))
+    with pytest.raises(error, match="(?i)" + says.replace("|", r"\|")):
+        th.fit(formula, data)
+
+
+def test_reml_and_quadrature_without_random_effects_are_refused():
+    data = crossed(30)
+    with pytest.raises(th.errors.BadArgument, match="reml=True"):
+        th.fit("y ~ x", data, reml=True)
+    with pytest.raises(th.errors.BadArgument, match="quadrature=5"):
+        th.fit("y ~ x", data, quadrature=5)
+
+
+def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
+    data = crossed(40)
+    fit = th.fit("y ~ x + (1 | a)", data)
+    new = pd.DataFrame({"x": [0.0], "a": ["elsewhere"]})
+    with pytest.raises(th.errors.UnknownLevel, match="groups='average'"):
+        fit.predict(new)
+    assert float(fit.predict(new, groups="average").iloc[0]) == pytest.approx(fit.estimates["Intercept"])
+    with pytest.raises(th.errors.BadArgument, match="groups='all'"):
+        fit.predict(new, groups="all")
+    with pytest.raises(th.errors.BadArgument, match="no random effects"):
+        th.fit("y ~ x", data).predict(new, groups="average")
