@@ -338,6 +338,25 @@ class HasNatural(Protocol):
 
 
 @runtime_checkable
+class MapsIntervals(Protocol):
+    """A model some of whose estimates live in a range of their own and are functions of several θ_j (a standard
+    deviation, a correlation). Wald intervals ask, so that they stay inside.
+
+    Examples
+    --------
+    >>> class Share(torch.nn.Module):
+    ...     def interval(self, name, value, half):
+    ...         return max(0.0, value - half), min(1.0, value + half)
+    >>> isinstance(Share(), MapsIntervals)
+    True
+    """
+
+    def interval(self, name: str, value: float, half: float) -> tuple[float, float]:
+        """The ends, of value ± half."""
+        ...
+
+
+@runtime_checkable
 class HasSlopes(Protocol):
     """A model that knows which coordinates of θ are coefficients of a column. A prior without on= asks, so
     that it spares intercepts.

@@ -24,11 +24,20 @@ def crossed(n=90, seed=3):
     """Rows with a nested and a crossed factor, a number, and counts."""
     g = np.random.default_rng(seed)
     a, b, x = g.integers(0, 8, n), g.integers(0, 5, n), g.normal(size=n)
-    eta = 0.4 + 0.3 * x + 0.5 * g.normal(size=8)[a] + 0.4 * g.normal(size=5)[b] + 0.2 * x * g.normal(size=8)[a]
+    eta = (
+        0.4 + 0.3 * x + 0.5 * g.normal(size=8)[a] + 0.4 * g.normal(size=5)[b] + 0.2 * x * g.normal(size=8)[a]
+    )
     y = eta + 0.6 * g.normal(size=n)
     k = g.poisson(np.exp(eta))
     return pd.DataFrame(
-        {"y": y, "k": k, "x": x, "a": [f"a{i}" for i in a], "b": [f"b{i}" for i in b], "w": g.integers(1, 4, n)}
+        {
+            "y": y,
+            "k": k,
+            "x": x,
+            "a": [f"a{i}" for i in a],
+            "b": [f"b{i}" for i in b],
+            "w": g.integers(1, 4, n),
+        }
     )
 
 
@@ -61,7 +70,9 @@ def dense_log_likelihood(o, theta, reml=False):
         if design.coded:
             Z = np.eye(design.coded[0].size + 1)[batch[f"code{r.slot}.0"].numpy()][:, 1:]
         else:
-            columns = [np.ones(n)] * design.intercept + ([batch[f"x{r.slot}"].numpy()] if design.columns else [])
+            columns = [np.ones(n)] * design.intercept + (
+                [batch[f"x{r.slot}"].numpy()] if design.columns else []
+            )
             Z = np.column_stack(columns)
         code = batch[f"group{r.source}"].numpy()
         V += (Z @ lam @ lam.T @ Z.T) * (code[:, None] == code)
@@ -162,7 +173,12 @@ def test_laplace_is_that_of_a_direct_computation():
         H = np.array(
             [
                 [
-                    (f(u + h * (e[i] + e[j])) - f(u + h * (e[i] - e[j])) - f(u - h * (e[i] - e[j])) + f(u - h * (e[i] + e[j])))
+                    (
+                        f(u + h * (e[i] + e[j]))
+                        - f(u + h * (e[i] - e[j]))
+                        - f(u - h * (e[i] - e[j]))
+                        + f(u - h * (e[i] + e[j]))
+                    )
                     / (4 * h * h)
                     for j in range(2)
                 ]
@@ -187,7 +203,9 @@ def test_a_variance_of_zero_is_a_certified_maximum():
     """Rows that vary less between groups than within: R 4.2.2, lmer of Dyestuff2, has the variance 0."""
     g = np.random.default_rng(0)
     within = g.normal(size=(6, 5))
-    data = pd.DataFrame({"y": (within - within.mean(1, keepdims=True)).reshape(-1), "g": np.repeat(list("abcdef"), 5)})
+    data = pd.DataFrame(
+        {"y": (within - within.mean(1, keepdims=True)).reshape(-1), "g": np.repeat(list("abcdef"), 5)}
+    )
     fit = th.fit("y ~ 1 + (1 | g)", data)
     assert fit.certificate.ok
     assert fit.estimates["sd(Intercept | g)"] == pytest.approx(0.0, abs=1e-8)

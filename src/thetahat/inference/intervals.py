@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import names_of
+from ..protocols import MapsIntervals
 from . import bootstrap as boot
 from . import profile
 from .covariance import Clusters, Covariance, prepare
@@ -142,6 +143,13 @@ def _wald(
             student.ppf((1 + level) / 2, V.df)
         )
         ends[rest] = torch.stack([values[rest] - error, values[rest] + error], 1)
+        model = objective.model
+        if isinstance(model, MapsIntervals):
+            names = names_of(model)
+            found = [
+                model.interval(names[i], float(values[i]), float(e)) for i, e in zip(rest, error, strict=True)
+            ]
+            ends[rest] = torch.tensor(found, dtype=torch.float64)
     return ends[wanted].sort(1).values.numpy()
 
 

@@ -24,6 +24,7 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
+from ..models.mixed import Mixed
 from ..models.mixture import Mixture
 from ..models.regression import Regression
 from ..models.tempered import Tempered
@@ -108,6 +109,9 @@ def _coordinates(model: ModelLike) -> list[int | None]:
         for component, place in zip(model.components, model.places, strict=True):
             out += [None if j is None else place.start + j for j in _coordinates(component)]
         return out
+    if isinstance(model, Mixed):
+        p = len(model.coefficients)
+        return [*range(p), *[None] * (len(names_of(model)) - p)]
     if elementwise(model):
         return list(range(sum(p.numel() for p in model.parameters() if p.requires_grad)))
     if not isinstance(model, Custom):
@@ -131,6 +135,9 @@ def _linear(model: ModelLike) -> list[bool]:
         return [False] * model.k + [each for component in model.components for each in _linear(component)]
     if isinstance(model, Regression):
         return [not c for c in model.constants]
+    if isinstance(model, Mixed):
+        own = [not c for c in model.regression.constants]
+        return own + [False] * (len(names_of(model)) - len(own))
     if isinstance(model, Custom):
         out: list[bool] = []
         for name, constraint in model.constraints.items():
@@ -164,6 +171,8 @@ def parameter(objective: Objective, index: int) -> Parameter | None:
 def _parameter(model: ModelLike, index: int) -> Parameter | None:
     if isinstance(model, Density):
         return list(model.family.parameters.values())[index]
+    if isinstance(model, Mixed):
+        return _parameter(model.regression, index) if index < len(model.coefficients) else None
     if isinstance(model, Regression) and model.constants[index]:
         return next(p.spec for p in model.predictors if p.start == index)
     return model.spec if isinstance(model, Tempered) else None

@@ -30,6 +30,7 @@ to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thom
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,7 +55,7 @@ from .scales import Penalised, Structure
 from .taylor import Taylor
 
 VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
-STEP = 1e-4  # of central differences, in units in which the gradient changes by about 1
+EDGE = 1e-6  # of a standard deviation, or of a correlation from ±1, where it counts as at its boundary
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,22 @@ class Mixed(Model):
             r.structure.natural(theta[p:][at], sigma) for r, at in zip(self.random, self.places, strict=True)
         ]
         return torch.cat([beta, *parts])
+
+    def structure_row(self, r: Random, phi: Tensor, i: int) -> Tensor:
+        """The standard deviation, relative to σ, of the effect whose scale is φ_i of that term."""
+        effect = r.structure.scale_places().index(i)
+        return r.structure.natural(phi, phi.new_ones(()))[effect].nan_to_num(0.0)
+
+    def interval(self, name: str, value: float, half: float) -> tuple[float, float]:
+        """Of a standard deviation on the logarithm, of a correlation on Fisher's z; of one at its boundary none."""
+        if "corr(" in name:
+            if not abs(value) < 1 - EDGE:
+                return math.nan, math.nan
+            z, width = math.atanh(value), half / (1 - value**2)
+            return math.tanh(z - width), math.tanh(z + width)
+        if not value > EDGE:
+            return 0.0, math.nan
+        return value * math.exp(-half / value), value * math.exp(half / value)
 
     def sigma(self, beta: Tensor) -> Tensor:
         """What Λ is relative to: the residual scale of a normal response, else 1."""
