@@ -145,7 +145,7 @@ def _wald(
         ends[rest] = torch.stack([values[rest] - error, values[rest] + error], 1)
         model = objective.model
         if isinstance(model, MapsIntervals):
-            names = names_of(model)
+            names = names_of(objective.model)
             found = [
                 model.interval(names[i], float(values[i]), float(e)) for i, e in zip(rest, error, strict=True)
             ]

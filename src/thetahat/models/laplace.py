@@ -25,14 +25,17 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..families.derivatives import gradient
+from .average import average_information
 from .elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
-from .normal_mixed import LOG_2PI, differences
+from .information import Information
+from .normal_mixed import INSIDE, LOG_2PI, differences
 
 if TYPE_CHECKING:
     from .mixed import Mixed
 
 STEPS = 200  # of Newton's method for the modes
 SMALL = 1e-9  # of gᵀd: the next step squares it
+NOTHING = 1e-20  # of gᵀd: û is exact to rounding
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Laplace:
             else torch.zeros(0).long()
         )
         self._warm: dict[bool, tuple[Array | None, Array]] = {}
+        self._near: dict[bool, Factored] = {}
+        self._known: tuple[Tensor, Tensor] | None = None  # the last exact information, and where
 
     # ---- the mode ------------------------------------------------------------------------------------------
 
@@ -87,36 +92,52 @@ class Laplace:
         etas = [e.expand(len(self.batch)) for e in self.regression.eta(self.batch, base)]
         u0, rest = self._begin(joint, m)
         rest = np.concatenate([rest[:m], rest[m:] if joint and len(rest) > m else fixed])
-        now = self._at(etas, scales, u0, rest)
+        near = self._near.get(joint)  # the factor of a mode near by, as long as it serves
+        now = self._at(etas, scales, u0, rest, 2 if near is None else 1)
         if not math.isfinite(now.value):
-            u0 = None if u0 is None else np.zeros_like(u0)
-            now = self._at(etas, scales, u0, np.concatenate([np.zeros(m), fixed]))
+            u0, rest = None if u0 is None else np.zeros_like(u0), np.concatenate([np.zeros(m), fixed])
+            now = self._at(etas, scales, u0, rest, 2 if near is None else 1)
+        last = math.inf
         for _ in range(STEPS):
             g0, grest = self._gradient(now, scales, u0, rest, joint)
-            factored, sound = self._factor(now, scales, joint)
+            if near is None and not now.weight:
+                now = self._at(etas, scales, u0, rest, 2)
+            factored, sound = (near, True) if near is not None else self._factor(now, scales, joint)
             d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
             d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
             gain = float(grest @ drest) + (0.0 if g0 is None or d0 is None else float((g0 * d0).sum()))
-            if gain < 1e-24 * (1 + abs(now.value)) and sound:
+            if gain < NOTHING and sound:
                 break
+            if near is not None and gain > 0.1 * last:
+                near = None
+                continue
             t, least = 1.0, now.value - 1e-10 * (1 + abs(now.value))
             if not joint:
                 drest = np.concatenate([drest, np.zeros(p)])
             for _ in range(40):
                 v0, vrest = None if u0 is None or d0 is None else u0 + t * d0, rest + t * drest
-                new = self._at(etas, scales, v0, vrest)
-                if math.isfinite(new.value) and new.value >= max(
-                    least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf)
-                ):
+                new = self._at(etas, scales, v0, vrest, 2 if near is None else 1)
+                wanted = max(least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf))
+                if math.isfinite(new.value) and new.value >= wanted:
                     break
                 t *= 0.5
             else:
-                break
+                if near is None:
+                    break
+                near = None
+                continue
             u0, rest, now = v0, vrest, new
-            if gain < SMALL and sound and t == 1.0:
+            done = (
+                gain < SMALL if near is None else gain * (gain / last if last < math.inf else 1.0) < NOTHING
+            )
+            if done and sound and t == 1.0:
                 break
+            last = gain
+            near = near if t == 1.0 else None
+        now = now if now.weight else self._at(etas, scales, u0, rest, 2)
         factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
         self._warm[joint] = (u0, rest)
+        self._near[joint] = factored if joint else factored.without_fixed()
         return Mode((u0, rest), now.value, now.score, now.weight, factored, now.eta)
 
     def _begin(self, joint: bool, m: int) -> tuple[Array | None, Array]:
@@ -126,15 +147,15 @@ class Laplace:
         g = self.columns.grouped
         return None if g is None else np.zeros((g.width, g.levels)), np.zeros(m)
 
-    def _at(self, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array) -> _Here:
-        """f and the rows' derivatives at u; rest holds the fixed effects too."""
+    def _at(self, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array, order: int) -> _Here:
+        """f and the rows' derivatives at u (of order 1: no curvatures); rest holds the fixed effects too."""
         m = self.columns.penalised
         b0, brest = scales.times(u0, rest[:m], self.columns)
         moved = self.columns.times(b0, np.concatenate([brest, rest[m:]]))
         eta = list(etas)
         for a, part in moved.items():
             eta[self.free[a]] = eta[self.free[a]] + torch.from_numpy(np.asarray(part))
-        value, score, curvature = self.family.derivatives(self.batch["y"], eta, self.extras, 2)
+        value, score, curvature = self.family.derivatives(self.batch["y"], eta, self.extras, order)
         n = len(self.batch)
         w = self.w
         logp = value.expand(n).numpy()
@@ -247,6 +268,8 @@ class Laplace:
     def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
         """−∂²ℓ/∂(β, φ)², by differences of the gradient; steers: in the fixed effects by the normal equations."""
         p, theta = len(beta), torch.cat([beta, phi])
+        if not steers and self._known is not None and torch.equal(self._known[0], theta):
+            return self._known[1].clone()
         try:
             mode = self.mode(beta, phi, joint=False)
         except NotPositiveDefinite:
@@ -254,12 +277,15 @@ class Laplace:
         J = torch.zeros(len(theta), len(theta), dtype=torch.float64)
         own = torch.from_numpy(mode.factored.fixed_information)
         J[self.places[:, None], self.places] = own
+        typical = self.model.moderate(self.columns)[1]
+        at_scales = self.model.scale_places()
+        if steers and bool((phi[at_scales].abs() > INSIDE * typical[at_scales]).all()):
+            return self._average(J, mode, phi, p)
         known = self.places.tolist() if steers or self.model.reml else []
         rows = [j for j in range(len(theta)) if j not in known]
         size = torch.ones(len(theta), dtype=torch.float64)
         size[self.places] = own.diagonal().clamp(min=1e-12) ** -0.5
-        size[:p][size[:p] == 1.0] = 1.0
-        size[p:] = torch.maximum(phi.abs(), self.model.moderate(self.columns)[1])
+        size[p:] = torch.maximum(phi.abs(), typical)
         found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, True)
         for j, row in zip(rows, found, strict=True):
             J[j], J[:, j] = -row, -row
@@ -267,6 +293,40 @@ class Laplace:
         if len(rows):
             block = torch.stack([-row[at] for row in found])
             J[at[:, None], at] = (block + block.T) / 2
+        self._known = (theta, J.clone()) if not steers else self._known
+        return J
+
+    def _average(self, J: Tensor, mode: Mode, phi: Tensor, p: int) -> Tensor:
+        """What steers: the average information in φ; of constants the rows' own curvatures."""
+        own = mode.factored.without_fixed()
+        slopes = self.model.slopes(phi, *own.slopes())
+        e = self.columns.transposed({a: mode.score[a] for a in self.random_in})
+        of_phi, fixed, _ = average_information(self.model, mode.factored, mode.u, e, phi, slopes)
+        J[p:, p:] = of_phi
+        J[p:, self.places], J[self.places, p:] = fixed, fixed.T
+        return self._with_constants(J, mode, p)
+
+    def _with_constants(self, J: Tensor, mode: Mode, p: int) -> Tensor:
+        """The rows of constants: the curvatures of log p, or, where these are not those of a maximum, E[s sᵀ]."""
+        constants = [
+            (a, q) for a, q in enumerate(self.regression.predictors) if a not in self.fixed_in and q.size
+        ]
+        if not constants:
+            return J
+        found = J.clone()
+        for a, q in constants:
+            for b, other in enumerate(self.regression.predictors):
+                w = mode.weight.get((min(a, b), max(a, b)))
+                if w is not None:
+                    pulled = torch.zeros(p, dtype=torch.float64)
+                    other.pull(self.batch, torch.from_numpy(w), pulled)
+                    at = slice(other.start, other.start + other.size)
+                    found[q.start, at] = found[at, q.start] = pulled[at]
+        if Information(found).factor() is not None:
+            return found
+        for a, q in constants:
+            for b, other in constants:
+                J[q.start, other.start] = float((mode.score[a] * mode.score[b]).sum())
         return J
 
     # ---- what is asked of the random effects ---------------------------------------------------------------

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from .average import average_information
 from .elimination import Array, Columns, Factored, NotPositiveDefinite
 
 if TYPE_CHECKING:
@@ -169,41 +170,20 @@ class NormalMixed:
         return J
 
     def _average(self, J: Tensor, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
-        """The average of observed and expected information in (σ, φ), from one solution each; in β and φ together the
-        observed one.
-
-            V_a V⁻¹ r = Z b_a,   b_a = ∂Λ_a u + Λ ∂Λ_aᵀ e,      J_ab = ½ b_aᵀ ZᵀV⁻¹Z b_b / σ²
-
-        Source: Gilmour, Thompson and Cullis (1995), Average information REML.
-        """
-        model, m, p = self.model, self.columns.penalised, len(beta)
+        """The average information in (σ, φ); in β and φ together the observed one."""
+        model, p = self.model, len(beta)
         sigma, slope = self._sigma(beta)
-        random, scales = part.factored.without_fixed(), part.factored.scales
         mean = model.regression.predictors[0]
-        b, V = [], []
-        for changed in model.scale_slopes(phi):
-            d0, drest = changed.times(*part.u, self.columns)
-            t0, trest = scales.times(*changed.back(*part.e, self.columns), self.columns)
-            b.append((None if d0 is None or t0 is None else d0 + t0, drest + trest))
-            g0, grest = self.cross.times(b[-1][0], np.concatenate([b[-1][1], np.zeros(mean.size)]))
-            c0, crest = scales.back(g0, grest[:m], self.columns)
-            s0, srest = random.solve(None if c0 is None else c0[..., None], crest[:, None])
-            w0, wrest = scales.times(None if s0 is None else s0[..., 0], srest[:, 0], self.columns)
-            f0, frest = self.cross.times(w0, np.concatenate([wrest, np.zeros(mean.size)]))
-            V.append((None if g0 is None or f0 is None else g0 - f0, grest - frest))  # (Z, X)ᵀV⁻¹Z b
         own, scale = slice(mean.start, mean.start + mean.size), self._scale
         n = self.n - (mean.size if model.reml else 0)
-        J[scale, scale] = (
-            2 * part.squares / sigma**4 + max(n - part.squares / sigma**2, 0.0) / sigma**2
-        ) * slope**2
-        for i in range(len(phi)):
-            for j in range(i + 1):
-                J[p + i, p + j] = J[p + j, p + i] = 0.5 * _dot(b[i], (V[j][0], V[j][1][:m])) / sigma**2
-            # of data that vary less than the model says it vanishes: at least half of the least that is expected,
-            # tr (V⁻¹V_a)² ≥ (tr V⁻¹V_a)² / rank V_a
-            J[p + i, p + i] = max(float(J[p + i, p + i]), float(part.slopes[i] ** 2) / model.ranks[i])
-            J[p + i, own] = J[own, p + i] = torch.from_numpy(V[i][1][m:]) / sigma**2
-            J[p + i, scale] = J[scale, p + i] = _dot(b[i], part.e) * slope / sigma**3
+        excess = max(n - part.squares / sigma**2, 0.0)
+        J[scale, scale] = (2 * part.squares / sigma**4 + excess / sigma**2) * slope**2
+        of_phi, fixed, products = average_information(
+            model, part.factored, part.u, part.e, phi, part.slopes * sigma
+        )
+        J[p:, p:] = of_phi / sigma**2
+        J[p:, own], J[own, p:] = fixed / sigma**2, fixed.T / sigma**2
+        J[p:, scale] = J[scale, p:] = products * slope / sigma**3
         return J
 
     # ---- what is asked of the random effects ---------------------------------------------------------------
@@ -229,11 +209,6 @@ def differences(
             near = (4 * near - far) / 3
         out.append(near)
     return out
-
-
-def _dot(a: tuple[Array | None, Array], b: tuple[Array | None, Array]) -> float:
-    first = 0.0 if a[0] is None or b[0] is None else float((a[0] * b[0]).sum())
-    return first + float(a[1] @ b[1])
 
 
 def _moderate(model: Mixed, phi: Tensor, columns: Columns) -> Tensor:

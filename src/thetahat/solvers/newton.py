@@ -154,7 +154,7 @@ class Newton:
         g = state.taylor.gradient
         decrement = math.inf
         if state.factor is not None:
-            decrement = math.sqrt(max(float(g @ _solve(state, g)), 0.0))
+            decrement = math.sqrt(max(float(g @ solve(state, g)), 0.0))
         trace = (*state.trace, (state.step, state.value, decrement))
         return replace(state, decrement=decrement, trace=trace)
 
@@ -235,7 +235,7 @@ class Newton:
         """The step, and the gain that the quadratic model promises for it."""
         g = state.taylor.gradient
         if state.factor is not None:
-            d = _solve(state, g)
+            d = solve(state, g)
             if float((d * state.scale).norm()) <= state.radius:
                 return d, 0.5 * float(g @ d)
         elif _steepness(state) <= self.tolerance:
@@ -372,7 +372,7 @@ def _scale(J: Information, before: Tensor | None) -> Tensor:
     return now if before is None else torch.maximum(now, before)
 
 
-def _solve(state: State, g: Tensor) -> Tensor:
+def solve(state: State, g: Tensor) -> Tensor:
     """J⁻¹ g, J the kept information corrected by the secant pairs since (Nocedal and Wright, algorithm
     7.4)."""
     assert state.factor is not None

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ..models.taylor import Taylor
 from ..types import ObjectiveLike
-from .newton import Newton, State
+from .newton import Newton, State, solve
+
+PAIRS = 40  # secant pairs after which what steers is taken anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class Steered(Newton):
     def step(self, objective: ObjectiveLike, state: State) -> State:
         if self.anew and state.borrowed and state.decrement > self.tolerance:
             return replace(self, keep_above=10**18)._steered(objective, state)
-        return super().step(objective, replace(state, precision=torch.float64))
+        precision = torch.float32 if state.borrowed else torch.float64
+        return super().step(objective, replace(state, precision=precision))
 
     def _steered(self, objective: ObjectiveLike, state: State) -> State:
         return super().step(objective, state)
@@ -50,9 +53,20 @@ class Steered(Newton):
         new = super()._accepted(objective, state, d, t, ratio)
         return replace(new, borrowed=True) if state.precision == torch.float32 else new
 
+    def _direction(self, state: State) -> tuple[Tensor, float]:
+        """With secant pairs the step that they give, shortened to the trust region: a damped one would forget them."""
+        if state.factor is None or not state.pairs:
+            return super()._direction(state)
+        d = solve(state, state.taylor.gradient)
+        t = min(1.0, state.radius / max(float((d * state.scale).norm()), 1e-300))
+        return t * d, (t - 0.5 * t * t) * float(state.taylor.gradient @ d)
+
     def _refreshed(self, objective: ObjectiveLike, state: State) -> State:
-        """While the iterations are under way, by what steers; once they have ended, exactly."""
+        """While the iterations are under way the secant pairs are kept: what steers, taken anew, knows less than they do.
+        Once they have ended, exactly."""
         if state.borrowed and state.decrement > self.tolerance:
+            if len(state.pairs) < PAIRS:
+                return state
             t = objective.taylor(state.theta, order=2, precision=torch.float32)
             fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1)
             return self._factored(objective, fresh)
