@@ -1225,6 +1225,11 @@ def is_concave(model: object) -> bool:
     return isinstance(model, HasConcavity) and bool(model.concave)
 
 
+def is_separable(model: object) -> bool:
+    """Whether log p of a batch is a sum over its rows: not where rows share random effects, or a risk set."""
+    return bool(fact(model, "separable", True))
+
+
 def is_padded(source: object) -> bool:
     """Whether a term with the count 0 is no observation but padding."""
     return bool(fact(source, "padded", False))

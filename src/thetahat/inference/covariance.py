@@ -4,6 +4,8 @@
 
     observed    J⁻¹, J = −∂²ℓ/∂θ² at θ̂ (priors included)
     expected    I⁻¹, Fisher's: J averaged over y under the fitted model
+    conditional of a normal mixed model: σ²(XᵀV⁻¹X)⁻¹ of β given the variances, as lme4 has it, with Satterthwaite's degrees of
+                freedom (`satterthwaite`); of the variances J⁻¹ of their own block
     ols         of a normal linear model with estimated scale: s²(XᵀX)⁻¹, s² = Σ c r² / (n − p), where J⁻¹ has σ̂² = Σ c r² / n. With t of
                 n − p degrees of freedom (and χ² for the scale) intervals and tests are exact
     sandwich    J⁻¹ K J⁻¹, K = Σ_i c_i w_i² s_i s_iᵀ: c the count (an observation seen c times adds c terms), w the weighting. White's HC0
@@ -49,7 +51,8 @@ from ..models.regression import Regression
 from ..solvers import quantile
 from ..solvers.choice import DENSE
 from ..types import name_of
-from . import small_sample, sparsity
+from ..protocols import is_separable
+from . import satterthwaite, small_sample, sparsity
 from .bread import Inverse, bread
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
 from .natural import elementwise, jacobian, own_places, slopes
@@ -57,7 +60,7 @@ from .natural import linear as free
 from .natural import natural as natural_of
 
 KINDS = (
-    "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
+    "observed", "expected", "conditional", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
 )  # fmt: skip
 CLUSTERED = ("cluster", "CR2", "CR3")
 DRAWS = 999  # of a bootstrap covariance
@@ -79,6 +82,8 @@ def default(objective: Objective) -> str:
         return "sandwich"
     if quantile.linear(objective):
         return "sparsity"
+    if satterthwaite.applies(objective):
+        return "conditional"
     return "ols" if linear(objective) else "observed"
 
 
@@ -307,6 +312,17 @@ class Covariance:
         return out
 
 
+@dataclass(frozen=True)
+class Conditional(Covariance):
+    """Of a normal mixed model, with Satterthwaite's degrees of freedom for every linear function."""
+
+    exact: satterthwaite.Freedom | None = None
+
+    def freedom(self, G: Tensor) -> Tensor:
+        assert self.exact is not None
+        return self.exact.of(G)
+
+
 def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = None) -> Covariance:
     """V at the θ at which the objective stands.
 
@@ -335,6 +351,12 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
     ):  # of a fit that was saved without its rows
         return Covariance(kind, Inverse(kept.V), df=float(kept.df.min()), by_coordinate=kept.df)
     check(kind, clusters)
+    inseparable = next((t.model for t in objective.terms if not is_separable(t.model)), None)
+    if inseparable is not None and kind not in ("observed", "conditional"):
+        raise BadArgument(
+            f"covariance={kind!r} is made of each row's own score, and the rows of a {type(inseparable).__name__} share what "
+            "is not observed. Accepted: 'observed', or 'conditional' of a normal mixed model."
+        )
     refuse_importance(objective, kind)
     if kind == "bootstrap":
         from .bootstrap import refits
@@ -349,6 +371,8 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
                 clusters=clusters,
             )[0],
         )
+    if kind == "conditional":
+        return satterthwaite.conditional(objective)
     if kind in ("observed", "expected"):
         return Covariance(kind, bread(objective, kind))
     if kind == "ols":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import FitError, FlatDirection, NoCurvature
 from ..likelihood import Objective
+from ..protocols import is_separable
 from ..models.information import Factor
 from ..solvers import quantile
 from . import sparsity
@@ -66,9 +67,10 @@ def criteria(
             "kink it is not known how many that "
             "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
         )
-    return counted(parameters(objective, theta), log_likelihood, observations) | {
-        "TIC": -2 * log_likelihood + 2 * effective(objective, theta)
-    }
+    out = counted(parameters(objective, theta), log_likelihood, observations)
+    if all(is_separable(term.model) for term in objective.terms):  # else there is no score of a row
+        out["TIC"] = -2 * log_likelihood + 2 * effective(objective, theta)
+    return out
 
 
 def parameters(objective: Objective, theta: Tensor) -> float:

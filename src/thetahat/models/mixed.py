@@ -114,6 +114,8 @@ class Mixed(Model):
         of adaptive Gauss–Hermite quadrature; 1: Laplace
     """
 
+    separable = False
+
     def __init__(
         self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1
     ):

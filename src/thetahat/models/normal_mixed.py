@@ -141,6 +141,12 @@ class NormalMixed:
             sigma = spec.link.inverse(leaf)
             return float(sigma.detach()), float(torch.autograd.grad(sigma, leaf)[0])
 
+    def fixed_information(self, beta: Tensor, phi: Tensor) -> Tensor:
+        """XᵀV⁻¹X/σ², (p, p)."""
+        scales, _ = self.model.scales(phi)
+        own = Factored(self.cross, scales, fixed=True).fixed_information
+        return torch.from_numpy(own) / self._sigma(beta)[0] ** 2
+
     def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
         """−∂²ℓ/∂(β, φ)²: exact in β, by differences of the gradient in σ and φ."""
         mean, p = self.model.regression.predictors[0], len(beta)

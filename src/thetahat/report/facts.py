@@ -313,6 +313,7 @@ def _lack_of_fit(fit: Fit) -> LackOfFit | None:
 
 _KINDS = {
     "observed": "observed information",
+    "conditional": "given the variances (Satterthwaite)",
     "expected": "expected (Fisher) information",
     "ols": "s²(XᵀX)⁻¹, s² with n − p",
     "sandwich": "sandwich (robust)",
