@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from .columns import is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
+from .smooths import Curve
 
 BYTES = 4 * 2**30  # that the dense columns of a design may take
 
@@ -131,6 +132,7 @@ class Design:
     coded: tuple[Coded, ...] = ()
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()  # whose unpenalised columns are among the dense ones, the last of them
 
     def __deepcopy__(self, memo: dict[int, object]) -> Design:
         return self  # it does not change, and may be large
@@ -139,14 +141,23 @@ class Design:
     def names(self) -> list[str]:
         """One name a coefficient, in the order of β. The constant is "(Intercept)" where a column is called
         Intercept."""
-        own = [*self.numeric, *self.dense_names, *(name for term in self.coded for name in term.names)]
+        own = [
+            *self.numeric,
+            *self.dense_names,
+            *self.curve_names,
+            *(name for term in self.coded for name in term.names),
+        ]
         constant = "(Intercept)" if "Intercept" in own else "Intercept"
         return [constant, *own] if self.intercept else own
 
     @cached_property
     def columns(self) -> int:
         """How many dense columns there are, the intercept not counted."""
-        return len(self.numeric) + len(self.dense_names)
+        return len(self.numeric) + len(self.dense_names) + len(self.curve_names)
+
+    @cached_property
+    def curve_names(self) -> list[str]:
+        return [name for curve in self.curves for name in curve.names]
 
     @property
     def constant(self) -> bool:
@@ -157,6 +168,14 @@ class Design:
         """x, (columns, n): a row a column, so that a block of rows is a window of each."""
         if not self.columns:
             return None
+        if self.curves:
+            plain = replace(self, curves=()).dense_columns(frame)
+            parts = [curve.free(frame).T for curve in self.curves if curve.names]
+            return (
+                np.ascontiguousarray(np.concatenate(([] if plain is None else [plain]) + parts))
+                if parts
+                else plain
+            )
         own = stack([numeric_column(frame, name) for name in self.numeric])
         if self.dense is None:
             return own

@@ -10,7 +10,7 @@ are encoded alike:
     trials, low …    (n,)       what the family asks of each row besides
     event, upper, entry  (n,)   what was seen of y, where the response is Surv(…)
     group0, group1 …     (n,)   the group of each row in each grouping factor of random effects; -1: not seen
-    smooth0, smooth1 …   (n, k) the basis of each smooth term
+    smooth0, smooth1 …   (n, k) the penalised columns of each smooth term
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .surv import Surv
 
 if TYPE_CHECKING:
     from ..families.base import Family
-    from .smooths import Smooth
+    from .smooths import Curve
 
 
 RESERVED = re.compile(
@@ -91,7 +91,7 @@ class Encoder:
     weights: str | None = None
     carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
     groupings: tuple[Grouping, ...] = ()
-    smooths: tuple[Smooth, ...] = ()
+    smooths: tuple[Curve, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Encoder:
         return self  # it does not change, and may be large
@@ -156,7 +156,7 @@ class Encoder:
         for i, grouping in enumerate(self.groupings):
             tensors[f"group{i}"] = torch.from_numpy(grouping.codes(frame))
         for i, smooth in enumerate(self.smooths):
-            tensors[f"smooth{i}"] = torch.from_numpy(finite_matrix(smooth.matrix(frame), smooth.label, place))
+            tensors[f"smooth{i}"] = torch.from_numpy(finite_matrix(smooth.shrunk(frame), smooth.label, place))
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:
@@ -355,7 +355,7 @@ def finite_matrix(values: np.ndarray, label: str, place: Place) -> np.ndarray:
 
 def _finite_rows(dense: np.ndarray, design: Design, place: Place) -> None:
     made = dense[len(design.numeric) :]  # the numeric columns were checked as they were read
-    for name, values in zip(design.dense_names, made, strict=True):
+    for name, values in zip((*design.dense_names, *design.curve_names), made, strict=True):
         with np.errstate(all="ignore"):
             every = np.isfinite(values.sum())
         if not every:

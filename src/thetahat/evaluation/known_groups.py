@@ -80,8 +80,8 @@ class Known(Model):
 
     def _rows(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The columns of a term, and the group of each row (None: a smooth term, which has one)."""
-        if r.basis is not None:
-            return batch[f"smooth{r.source}"] @ torch.from_numpy(r.basis), None
+        if r.smooth:
+            return batch[f"smooth{r.source}"], None
         code = batch[f"group{r.source}"]
         unknown = torch.nonzero(code < 0)
         if len(unknown):

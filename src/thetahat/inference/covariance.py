@@ -48,10 +48,10 @@ from ..likelihood.weights import Importance, Probability
 from ..models.base import family_of
 from ..models.information import Factor
 from ..models.regression import Regression
+from ..protocols import is_separable
 from ..solvers import quantile
 from ..solvers.choice import DENSE
 from ..types import name_of
-from ..protocols import is_separable
 from . import satterthwaite, small_sample, sparsity
 from .bread import Inverse, bread
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal

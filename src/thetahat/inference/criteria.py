@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import FitError, FlatDirection, NoCurvature
 from ..likelihood import Objective
-from ..protocols import is_separable
 from ..models.information import Factor
+from ..protocols import is_separable
 from ..solvers import quantile
 from . import sparsity
 from .bread import bread

@@ -65,7 +65,7 @@ def conditional(objective: Objective) -> Covariance:
     FlatDirection
         the information is not positive definite
     """
-    from .covariance import Conditional  # noqa: PLC0415  (which chooses between all kinds)
+    from .covariance import Conditional
 
     if not applies(objective):
         raise BadArgument("covariance='conditional' is that of a normal mixed model. Use 'observed'.")
@@ -96,4 +96,9 @@ def conditional(objective: Objective) -> Covariance:
     C = covariance(theta).view(mean.size, mean.size)
     spread = factor.inverse()[others[:, None], others]
     freedom = Freedom(torch.stack(slopes).view(-1, mean.size, mean.size), spread, C, own, len(theta))
-    return Conditional("conditional", factor, by_coordinate=freedom.of(torch.eye(len(theta), dtype=torch.float64)), exact=freedom)
+    return Conditional(
+        "conditional",
+        factor,
+        by_coordinate=freedom.of(torch.eye(len(theta), dtype=torch.float64)),
+        exact=freedom,
+    )

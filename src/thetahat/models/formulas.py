@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ..data.formula import read
 from ..data.frame import Frame
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
+from ..data.smooths import read_call
 from ..data.surv import FORMS, Surv, is_surv, read_surv
 from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
@@ -85,11 +87,14 @@ def formula_model(
     apart = {text: sides(text) for text in dict.fromkeys(texts)}
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
+    smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
+    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.required}))
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
     always = {
         *(() if surv else response.required),
         *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
         *(name for own in apart.values() for call in own.random for name in call.group),
+        *(name for calls in smooth.values() for call in calls for name in call.required),
         *carried,
     }
     always |= {weights} if weights else set()
@@ -102,22 +107,31 @@ def formula_model(
         family = _with_levels(family, found.expression, found.levels)
     formulas, fixed, extras = _sorted_out(family, given, right, surv)
     designs: list[Design] = []
+    builder = Builder(rows, effects, designs, family)
     slots: dict[str, int] = {}
     built: dict[tuple[str, bool], int] = {}
     for name, text in formulas.items():
         key = (text, family.parameters[name].intercept)
         if key not in built:
             built[key] = len(designs)
-            designs.append(build(predictors[text], rows, intercept=key[1]))
+            own = build(predictors[text], rows, intercept=key[1])
+            curves = tuple(builder.curves[i] for i in builder.places(smooth[text]))
+            needed = tuple(sorted({*own.required, *(name for curve in curves for name in curve.required)}))
+            designs.append(replace(own, curves=curves, required=needed) if curves else own)
         slots[name] = built[key]
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
         encoder = Encoder(found, tuple(designs), extras, weights, carried)
         table = Table(rows, encoder, family)
         return Regression(family, encoder, slots, fixed), table
-    builder = Builder(rows, effects, designs, family)
-    random = [r for name, text in formulas.items() for r in builder.random(name, apart[text].random)]
-    encoder = Encoder(found, tuple(designs), extras, weights, carried, tuple(builder.groupings))
+    random = [
+        r
+        for name, text in formulas.items()
+        for r in (*builder.random(name, apart[text].random), *builder.smooth(name, smooth[text]))
+    ]
+    encoder = Encoder(
+        found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
+    )
     table = Table(rows, encoder, family, together=True)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table

@@ -78,8 +78,6 @@ class Random:
         which grouping, or smooth, of the encoder
     text
         the term as the formula has it
-    basis
-        of a smooth term, (k, width): its coefficients' penalised directions
     """
 
     parameter: str
@@ -89,14 +87,13 @@ class Random:
     slot: int
     source: int
     text: str
-    basis: np.ndarray | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Random:
         return self
 
     @property
     def smooth(self) -> bool:
-        return self.basis is not None
+        return isinstance(self.structure, Penalised)
 
 
 class Mixed(Model):
@@ -192,7 +189,9 @@ class Mixed(Model):
         """Of each φ, how many random effects it moves."""
         groupings = self.encoder.groupings
         return [
-            r.structure.width * (1 if r.smooth else groupings[r.source].size)
+            self.encoder.smooths[r.source].R.shape[1]
+            if r.smooth
+            else r.structure.width * groupings[r.source].size
             for r in self.random
             for _ in range(r.structure.size)
         ]
@@ -423,11 +422,10 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
     for i in order.rest:
         r = model.random[i]
         a = which[r.parameter]
-        if r.basis is not None:
-            rows = batch[f"smooth{r.source}"].numpy() @ r.basis
-            structure = r.structure
-            scalar = isinstance(structure, Penalised) and structure.size == 1
-            terms.append(Term(a, structure.width if scalar else 1, 1 if scalar else structure.width, rows))
+        if r.smooth:
+            rows = batch[f"smooth{r.source}"].numpy()
+            width = r.structure.width
+            terms.append(Term(a, rows.shape[1] // width, width, rows))
             continue
         z = effect_columns(model, r, batch)
         code, width, levels = (

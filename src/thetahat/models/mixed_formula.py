@@ -12,11 +12,12 @@ from ..data.design import Design, build
 from ..data.formula import Predictors, read
 from ..data.frame import Frame
 from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
+from ..data.smooths import Curve, SmoothCall, build_curves
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from .mixed import Random
 from .regression import NARROW
-from .scales import STRUCTURES, Diagonal, Structure
+from .scales import STRUCTURES, Diagonal, Penalised, Structure
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Builder:
     def __init__(self, rows: Frame, effects: Mapping[str, Predictors], designs: list[Design], family: Family):
         self.rows, self.effects, self.designs, self.family = rows, effects, designs, family
         self.groupings: list[Grouping] = []
+        self.curves: list[Curve] = []
+        self._of_call: dict[SmoothCall, tuple[int, ...]] = {}
         self._slots: dict[str, int] = {}
         self._grouped: dict[tuple[str, ...], int] = {}
 
@@ -89,6 +92,26 @@ class Builder:
             else:
                 structure = kind(len(names))
             out.append(Random(parameter, grouping.label, names, structure, slot, source, call.text))
+        return out
+
+    def places(self, calls: Sequence[SmoothCall]) -> list[int]:
+        """Which curves those calls are, built on the rows the first time."""
+        for call in calls:
+            if call not in self._of_call:
+                made = build_curves(call, self.rows.read(sorted(call.required)))
+                self._of_call[call] = tuple(range(len(self.curves), len(self.curves) + len(made)))
+                self.curves += made
+        return [i for call in calls for i in self._of_call[call]]
+
+    def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
+        """The penalised parts of the smooth terms of one parameter of the family."""
+        out = []
+        for i in self.places(calls):
+            curve = self.curves[i]
+            structure = Penalised.of(curve.penalties)
+            out.append(
+                Random(parameter, curve.label, (curve.label,), structure, -1, i, curve.smooth.call.text)
+            )
         return out
 
     def _design(self, call: RandomCall) -> int:

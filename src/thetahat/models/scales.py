@@ -194,9 +194,14 @@ class Autoregressive(_Correlated):
 
 @dataclass(frozen=True, eq=False)
 class Penalised(Structure):
-    """A smooth term's coefficients b ~ N(0, (Σ_m S_m / s_m²)⁻¹), S_m (width, width)."""
+    """A smooth term's coefficients b ~ N(0, (Σ_m S_m / s_m²)⁻¹), S_m (k, k); of one penalty, which is I, each of the k
+    is an effect of its own."""
 
     penalties: tuple[np.ndarray, ...] = ()
+
+    @classmethod
+    def of(cls, penalties: tuple[np.ndarray, ...]) -> Penalised:
+        return cls(1 if len(penalties) == 1 else len(penalties[0]), penalties)
 
     @property
     def size(self) -> int:
