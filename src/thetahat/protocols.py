@@ -59,6 +59,23 @@ class HasTaylor(Protocol):
 
 
 @runtime_checkable
+class Steers(Protocol):
+    """A model whose exact information costs many gradients, and which has another that steers
+    (`taylor(…, precision=torch.float32)`): "cheap", as dear as a gradient, or "dear". `solvers.choose` asks.
+
+    Examples
+    --------
+    >>> class Rows(torch.nn.Module):
+    ...     steering = "cheap"
+    >>> isinstance(Rows(), Steers)
+    True
+    """
+
+    @property
+    def steering(self) -> str: ...
+
+
+@runtime_checkable
 class HasScores(Protocol):
     """A model that knows ∂ log p_i / ∂θ, (n, p), of each row. `models.taylor.scores` asks, for robust and
     clustered standard errors.

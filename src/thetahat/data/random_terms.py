@@ -93,7 +93,7 @@ def _random(part: str) -> tuple[str, str] | None:
         return named.group(1), named.group(2)
     if part.startswith("(") and part.endswith(")") and _bar(part[1:-1]) is not None:
         return "us", part[1:-1]
-    if "|" in re.sub(r"\([^()]*\)", "", part) and not part.startswith(("(", "{")):
+    if _bar(part) is not None:
         raise BadFormula(
             f"{written(part)!r}: a random effect is written in brackets, ({written(part.replace('|', ' | '))})."
         )

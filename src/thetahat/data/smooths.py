@@ -104,7 +104,7 @@ def read_call(text: str, columns: Collection[str]) -> SmoothCall:
     size = 5 if kind != "s" else 10 if len(variables) == 1 else 10 * 3 ** (len(variables) - 1)
     k = _each(given.get("k"), int, margins, size, "k", shown)
     by = _name(given["by"], shown, columns) if "by" in given else None
-    m = tuple(_literal(given["m"], "m", shown, list)) if "m" in given else ()
+    m = tuple(int(v) for v in _literal(given["m"], "m", shown, list)) if "m" in given else ()
     knots = (
         tuple(float(v) for v in _literal(given["knots"], "knots", shown, list)) if "knots" in given else None
     )

@@ -35,12 +35,12 @@ from .frame import Frame
 from .random_terms import Grouping
 from .response import LOG_SLOPES, Response
 from .selection import Alignment, Selection, Sometimes, missing_rows
+from .smooths import Curve
 from .source import ALL_ZERO, BLOCK, Digest, check_count, joined
 from .surv import Surv
 
 if TYPE_CHECKING:
     from ..families.base import Family
-    from .smooths import Curve
 
 
 RESERVED = re.compile(

@@ -87,7 +87,8 @@ def conditional(objective: Objective) -> Covariance:
     evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
 
     def covariance(t: Tensor) -> Tensor:
-        return torch.linalg.inv(evaluator.fixed_information(t[:p], t[p:])).reshape(-1)
+        out: Tensor = torch.linalg.inv(evaluator.fixed_information(t[:p], t[p:])).reshape(-1)
+        return out
 
     theta = objective.theta
     size = torch.ones(len(theta), dtype=torch.float64)

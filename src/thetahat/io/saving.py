@@ -38,7 +38,16 @@ from ..models.base import Model, get_theta
 from ..models.custom import Custom, Interval
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
-from ..protocols import HasContext, HasWeights, is_drawn, layout_of, levels_of, shape_of, tokenizer_of
+from ..protocols import (
+    HasContext,
+    HasWeights,
+    is_drawn,
+    is_separable,
+    layout_of,
+    levels_of,
+    shape_of,
+    tokenizer_of,
+)
 from ..solvers import EM, LBFGS, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
@@ -164,6 +173,11 @@ def _term_config(fit: Fit, term: LogLikelihood, models: list[ModelLike]) -> Sett
 
 def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     """What is needed to build the model again, or to know the model that is given again."""
+    if not is_separable(model):
+        raise BadArgument(
+            f"a {type(model).__name__} is not saved: what it says of a row depends on the other rows. Keep the call and the "
+            "data, and fit again."
+        )
     if isinstance(model, Regression):
         encoder, tensors = encoders.to_config(model.encoder)
         config = {

@@ -114,10 +114,10 @@ def formula_model(
         key = (text, family.parameters[name].intercept)
         if key not in built:
             built[key] = len(designs)
-            own = build(predictors[text], rows, intercept=key[1])
+            design = build(predictors[text], rows, intercept=key[1])
             curves = tuple(builder.curves[i] for i in builder.places(smooth[text]))
-            needed = tuple(sorted({*own.required, *(name for curve in curves for name in curve.required)}))
-            designs.append(replace(own, curves=curves, required=needed) if curves else own)
+            needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
+            designs.append(replace(design, curves=curves, required=needed) if curves else design)
         slots[name] = built[key]
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)

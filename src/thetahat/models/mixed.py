@@ -29,6 +29,7 @@ to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thom
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
-from .base import Model, unique
+from .base import Model, set_theta, unique
 from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
 from .laplace import Laplace
@@ -112,6 +113,11 @@ class Mixed(Model):
     """
 
     separable = False
+
+    @property
+    def steering(self) -> str:
+        """What an information that steers costs, in `solvers.Steered`."""
+        return "cheap" if self.normal else "dear"
 
     def __init__(
         self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1
@@ -332,20 +338,38 @@ class Mixed(Model):
         return False
 
     def start(self, source: Source) -> Tensor:
-        """The fit without the random effects, and effects of moderate size."""
-        from ..likelihood import LogLikelihood, Objective
-
+        """Near the fit without the random effects, and effects of moderate size."""
         batch = next(iter(source.batches(self)))
-        from ..solvers.newton import Newton
-
-        alone = Objective([LogLikelihood(self.regression, source)]).copy()
-        begin = self.regression.start(source)
-        solver = Newton(tolerance=1e-2, steps=50, begin=begin)
-        state = solver.start(alone)
-        while not solver.done(alone, state):
-            state = solver.step(alone, state)
-        beta = state.theta if bool(torch.isfinite(state.theta).all()) else begin
+        weight = batch.count.to(torch.float64) if batch.counted else None
+        beta = self._alone(self.regression.start(source), batch, weight)
         return torch.cat([beta, self.moderate(self.columns(batch))[0]])
+
+    def _alone(self, beta: Tensor, batch: Batch, weight: Tensor | None) -> Tensor:
+        """A few damped Newton steps of the regression by itself."""
+        model = copy.deepcopy(self.regression)
+        set_theta(model, beta)
+        now = model.taylor(batch, weight)
+        for _ in range(30):
+            assert now.information is not None
+            factor = now.information.factor()
+            if factor is None:
+                size = now.information.diagonal().abs().clamp(min=1e-8)
+                factor = Information(torch.diag(size)).factor()
+                assert factor is not None
+            d = factor.solve(now.gradient)
+            t = 1.0
+            while t > 1e-4:
+                set_theta(model, beta + t * d)
+                new = model.taylor(batch, weight)
+                if bool(torch.isfinite(new.value)) and float(new.value) > float(now.value):
+                    break
+                t *= 0.5
+            else:
+                break
+            beta, now = beta + t * d, new
+            if float(now.gradient @ d) * t < 1e-3:
+                break
+        return beta
 
     def moderate(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """φ at which each term gives its linear predictor a moderate variance; and the size of each φ there."""

@@ -8,8 +8,7 @@ import torch
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models import Mixture
-from ..models.mixed import Mixed
-from ..protocols import is_drawn, kind_of, layout_of
+from ..protocols import Steers, is_drawn, kind_of, layout_of
 from . import closed_form, gauss_newton, interior_point, quantile
 from .closed_form import ClosedForm
 from .em import EM
@@ -42,8 +41,8 @@ def of_likelihood(objective: Objective) -> Solver:
     proximal Newton where a prior has a kink; EM for a mixture; Levenberg and Marquardt's method where a
     likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
     L-BFGS where it cannot."""
-    if isinstance(objective.model, Mixed):
-        return Steered(anew=objective.model.normal)
+    if isinstance(objective.model, Steers):
+        return Steered(anew=objective.model.steering == "cheap")
     if is_stochastic(objective):
         return Stochastic()
     if interior_point.applies(objective):

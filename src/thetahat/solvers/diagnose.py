@@ -25,9 +25,8 @@ from ..likelihood import Objective
 from ..models.base import natural_of
 from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
-from ..models.mixed import Mixed
 from ..models.regression import Regression
-from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart
+from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers
 from ..types import SolverLike, StateLike
 from . import interior_point, proximal
 from .boundary import inside, reduced
@@ -40,7 +39,6 @@ from .loop import iterate
 from .newton import Newton
 from .recession import never_falls, perfect, perhaps, separated, unbounded
 from .stochastic import Stochastic
-from .variance_boundary import at_boundary
 
 SUSPICIOUS = 1e3  # growth of a standard error along the iterations at which reasons are looked for
 LOST = 1e6  # and at which nothing is certified, even if none is found
@@ -107,7 +105,9 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
 
 def _examined(point: Point) -> Point:
     objective, certificate = point.objective, point.certificate
-    if isinstance(objective.model, Mixed):
+    if isinstance(objective.model, Steers):
+        from .variance_boundary import at_boundary  # brings scipy
+
         return point.judged(at_boundary(objective, certificate))
     own = None if objective.priors or len(objective.terms) != 1 else objective.model
     known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
