@@ -63,7 +63,12 @@ class Layout:
         order = np.argsort(group, kind="stable")
         lengths = np.unique(group, return_counts=True)[1]
         longest = int(lengths.max())
-        return cls(order, lengths, piece or (longest if longest <= SHORT else 2 * int(np.sqrt(longest)) + 1))
+        return cls(order, lengths, piece or (longest if longest <= SHORT else int(np.sqrt(longest)) + 1))
+
+    @cached_property
+    def sorted(self) -> bool:
+        """Whether rows stand where they are."""
+        return bool((self.order[1:] > self.order[:-1]).all())
 
     @cached_property
     def starts(self) -> Array:
@@ -130,6 +135,28 @@ class Layout:
         begins = self._pieces[0]
         return np.concatenate([begins[: s.stop - s.start] + t for t, s in enumerate(self.steps)])
 
+    @cached_property
+    def _indices(self) -> dict[int, Array]:
+        return {}
+
+    def index(self, R: int) -> Array:
+        """(R·n,) where the entries of an (R, n) array by place are once they lie step after step, (R, m) each."""
+        if R not in self._indices:
+            rows = np.arange(R)[:, None] * len(self.order)
+            self._indices[R] = np.concatenate([(rows + self.packed[step]).reshape(-1) for step in self.steps])
+        return self._indices[R]
+
+    def views(self, packed: Array, *shape: int) -> list[Array]:
+        """The steps of packed numbers, (*shape, m) each: windows of them."""
+        R = int(np.prod(shape))
+        return [packed[R * s.start : R * s.stop].reshape(*shape, s.stop - s.start) for s in self.steps]
+
+    def placed(self, packed: Array, R: int) -> Array:
+        """Packed numbers by place, (R, n)."""
+        out = np.empty(R * len(self.order))
+        out[self.index(R)] = packed
+        return out.reshape(R, -1)
+
 
 @dataclass(frozen=True)
 class Passed:
@@ -170,9 +197,7 @@ class Passed:
         assert self.backward is not None
         if self.log:
             return _softmax(self.forward + self.backward)
-        out = self.forward * self.backward
-        out /= out.sum(0)
-        return out
+        return _unit(self.forward * self.backward)
 
     def blocks(self, width: int = 1) -> Iterator[Array]:
         """The places that have one before them, so many at a time that K² · width numbers of each can be held."""
@@ -215,12 +240,13 @@ class Passed:
         if self.log or self.a.ndim == 3:
             return np.asarray(sum((self.pairs(place).sum(-1) for place in self.blocks()), np.zeros((K, K))))
         before, ahead = self.forward[:, later - 1], _unit(self.b[:, later] * self.backward[:, later])
-        total = ((self.a.T @ before) * ahead).sum(0)
+        total = np.ones(K) @ ((self.a.T @ before) * ahead)
         return np.asarray(self.a * ((before / total) @ ahead.T))
 
 
 def _unit(x: Array) -> Array:
-    return np.asarray(x / x.sum(0))
+    """Scaled to sum 1 along the first axis."""
+    return np.asarray(x / (np.ones(len(x)) @ x.reshape(len(x), -1)).reshape(x.shape[1:]))
 
 
 def _softmax(x: Array) -> Array:
@@ -281,37 +307,43 @@ class _Probabilities:
 
     def __init__(self, layout: Layout, log_b: Array, log_a: Array, log_initial: Array, every: int):
         self.layout, self.K, self.every = layout, len(log_b), every
-        self.fixed = log_a.ndim == 2
-        self.b = np.exp(log_b[:, layout.packed])
-        self.a = np.exp(log_a if self.fixed else log_a[:, :, layout.packed])
-        self.initial = np.exp(log_initial)
-        self.turned = np.ascontiguousarray(self.a.T) if self.fixed else self.a
+        self.b = layout.views(np.exp(log_b.reshape(-1)[layout.index(self.K)]), self.K)
+        self.fixed, self.a = log_a.ndim == 2, np.exp(log_a) if log_a.ndim == 2 else None
+        if self.a is None:
+            flat = np.exp(log_a.reshape(-1)[layout.index(self.K**2)])
+            self.each = layout.views(flat, self.K, self.K)
+        else:
+            self.turned = np.ascontiguousarray(self.a.T)
+        self.initial, self.ones = np.exp(log_initial), np.ones(self.K)
         self.products = self._products() if layout.levels else None
 
-    def _ahead(self, v: Array, step: slice) -> Array:
+    def _ahead(self, v: Array, t: int) -> Array:
         """Σ_j v(j) a(j, k), v (K, …, m)."""
-        if self.fixed:
-            return (self.turned @ v.reshape(self.K, -1)).reshape(v.shape)
-        a = self.a[:, :, step] if v.ndim == 2 else self.a[:, :, None, step]
+        if self.a is not None:
+            return np.dot(self.turned, v.reshape(self.K, -1)).reshape(v.shape)
+        a = self.each[t] if v.ndim == 2 else self.each[t][:, :, None]
         return np.asarray((v[:, None] * a).sum(0))
 
-    def _back(self, w: Array, step: slice) -> Array:
+    def _back(self, w: Array, t: int) -> Array:
         """Σ_k a(j, k) w(k), w (K, m)."""
-        return self.a @ w if self.fixed else np.asarray((self.a[:, :, step] * w[None]).sum(1))
+        return np.dot(self.a, w) if self.a is not None else np.asarray((self.each[t] * w[None]).sum(1))
 
     def _products(self) -> tuple[Array, Array]:
         """Of each piece Π M_t, [to, from, piece], scaled to sum 1 over "to"; and the log of the scales, (K, C).
         Of an opening piece every "from" is δ diag(b_1) Π M_t."""
-        first, K = self.layout.steps[0], self.K
-        C, opening = first.stop, self.layout.opening
+        K, opening, b = self.K, self.layout.opening, self.b[0]
+        C = b.shape[1]
         scale = np.zeros((K, C))
-        a = self.a[:, :, None] if self.fixed else self.a[:, :, first]
-        M = np.moveaxis(a, 1, 0) * self.b[:, None, first]
-        M[:, :, opening] = (self.initial[:, None] * self.b[:, first][:, opening])[:, None]
-        for t, step in enumerate(self.layout.steps):
-            m = step.stop - step.start
-            if t:
-                M[:, :, :m] = self._ahead(M[:, :, :m], step) * self.b[:, None, step]
+        a = self.a[:, :, None] if self.a is not None else self.each[0]
+        M = np.ascontiguousarray(np.moveaxis(a, 1, 0) * b[:, None])
+        M[:, :, opening] = (self.initial[:, None] * b[:, opening])[:, None]
+        for t, b in enumerate(self.b):
+            m = b.shape[1]
+            if m < M.shape[2]:
+                M[:, :, :m] = self._ahead(M[:, :, :m], t) * b[:, None]
+            elif t:
+                M = self._ahead(M, t)
+                M *= b[:, None]
             if t % self.every == 0:
                 self._scaled(M, scale, m)
         self._scaled(M, scale, C)
@@ -345,44 +377,46 @@ class _Probabilities:
 
     def forward(self) -> tuple[Array, Array]:
         """log c, (n,), and φ, (K, n), by place."""
-        steps, out = self.layout.steps, np.empty_like(self.b)
-        before = np.ones(self.b.shape[1])  # the sum that was left of each row's predecessor
-        v = self._ahead(self._joined(True), steps[0])
-        v[:, self.layout.opening] = self.initial[:, None]
-        for t, step in enumerate(steps):
-            m = step.stop - step.start
+        layout, K = self.layout, self.K
+        n = len(layout.order)
+        packed, left = np.empty(K * n), np.ones(n)  # φ, and the sum that it was scaled from
+        out, before = layout.views(packed, K), layout.views(left)
+        v = self._ahead(self._joined(True), 0)
+        v[:, layout.opening] = self.initial[:, None]
+        for t, b in enumerate(self.b):
             if t:
-                v = v[:, :m]
+                v = v[:, : b.shape[1]]
                 if t % self.every == 0:
-                    v = v / v.sum(0)
+                    v = v / (self.ones @ v)
                 else:
-                    before[step] = 0.0
-                v = self._ahead(v, step)
-            v = np.multiply(v, self.b[:, step], out=out[:, step])
-        total = out.sum(0)
-        for step, last in zip(steps[1:], steps[:-1], strict=True):
-            if before[step.start] == 0.0:
-                before[step] = total[last.start : last.start + step.stop - step.start]
-        out /= total
-        packed = self.layout.packed
-        placed, log_c = np.empty_like(out), np.empty_like(total)
-        placed[:, packed] = out
+                    before[t][:] = self.ones @ v
+                v = self._ahead(v, t)
+            v = np.multiply(v, b, out=out[t])
+        placed = layout.placed(packed, K)
+        total = self.ones @ placed
+        placed /= total
+        last = np.empty(n)
+        last[layout.packed] = left
         with np.errstate(divide="ignore"):
-            log_c[packed] = np.log(total / before)
-        return log_c, placed
+            return np.log(total / last), placed
 
     def backward(self) -> Array:
         """β, (K, n), by place."""
-        out, steps, v = np.empty_like(self.b), self.layout.steps, self._joined(False)
-        for t, step in enumerate(reversed(steps)):
-            m = step.stop - step.start
-            out[:, step] = v[:, :m]
-            v[:, :m] = self._back(v[:, :m] * self.b[:, step], step)
+        packed = np.empty(self.K * len(self.layout.order))
+        out, v = self.layout.views(packed, self.K), self._joined(False)
+        for t in range(len(self.b) - 1, -1, -1):
+            b = self.b[t]
+            m = b.shape[1]
+            out[t][:] = v[:, :m]
+            moved = self._back(out[t] * b, t)
             if t % self.every == 0:
-                v[:, :m] /= v[:, :m].sum(0)
-        out /= out.sum(0)
-        placed = np.empty_like(out)
-        placed[:, self.layout.packed] = out
+                moved /= self.ones @ moved
+            if m < v.shape[1]:
+                v[:, :m] = moved
+            else:
+                v = moved
+        placed = self.layout.placed(packed, self.K)
+        placed /= self.ones @ placed
         return placed
 
 
