@@ -172,7 +172,7 @@ class HMM(Model):
 
     # ---- log p ---------------------------------------------------------------------------------------------
 
-    def layout(self, batch: Batch) -> Layout:
+    def arranged(self, batch: Batch) -> Layout:
         """Where the rows of each sequence stand; a batch without groups is one."""
         if not batch.grouped:
             return Layout.of(np.zeros(len(batch), dtype=np.int64))
@@ -210,7 +210,7 @@ class HMM(Model):
     @torch.no_grad()
     def passed(self, batch: Batch, *, backward: bool = True) -> Passed:
         """The passes through all sequences, at θ as it stands."""
-        layout, x = self.layout(batch), self.design(batch)
+        layout, x = self.arranged(batch), self.design(batch)
         log_b = self.emissions(batch).numpy()
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
         log_b = log_b if layout.sorted else log_b[:, layout.order]
@@ -230,7 +230,7 @@ class HMM(Model):
 
     def _unrolled(self, batch: Batch) -> Tensor:
         """The forward recursion in logarithms, row after row."""
-        layout = self.layout(batch)
+        layout = self.arranged(batch)
         whole = Layout(layout.order, layout.lengths, int(layout.lengths.max()))
         at = torch.from_numpy(layout.order[whole.packed])
         log_b, x = self.emissions(batch)[:, at], self.design(batch)
@@ -447,6 +447,23 @@ class HMM(Model):
         allowed = tuple(tuple(old.allowed[j][k] and (j, k) not in moves for k in K) for j in K)
         first = tuple(old.starts[k] and k not in starts for k in K)
         return self._with(Chain(allowed, first, old.stationary, old.columns), list(K), get_theta(self))
+
+    def allowing(self, j: int, k: int, probability: float) -> HMM:
+        """The same model with a transition that was held at 0, or (j = −1) a first state, at about that probability."""
+        old = self.chain
+        n, m = old.sizes
+        first, w = old.written(self.theta[:n], self.theta[n : n + m])
+        rare = torch.log(torch.tensor(probability, dtype=torch.float64))
+        if j < 0:
+            first[k] = rare + torch.logsumexp(first, 0)
+        else:
+            w[j, k, 0] = rare + torch.logsumexp(w[j, :, 0], 0)
+        allowed = tuple(tuple(old.allowed[i][m] or (i, m) == (j, k) for m in range(self.k)) for i in range(self.k))
+        starts = tuple(old.starts[i] or (j, i) == (-1, k) for i in range(self.k))
+        chain = Chain(allowed, starts, old.stationary, old.columns)
+        out = self.of(self.components[0], chain, self.slot)
+        set_theta(out, torch.cat([*chain.read(first, w), *(self.theta[at] for at in self.places)]))
+        return out
 
     def _with(self, chain: Chain, order: Sequence[int], theta: Tensor) -> HMM:
         """With another chain, state i being state order[i] of θ."""

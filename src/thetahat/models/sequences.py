@@ -393,7 +393,7 @@ def first_guess(hmm: HMM, batch: Batch, generator: torch.Generator, *, blocks: b
         parts.append(component.start(own) if isinstance(component, HasStart) else torch.zeros(hmm.sizes[k]))
     full = torch.full((n, K), 1 / K, dtype=torch.float64)
     full[seen] = r
-    layout = hmm.layout(batch)
+    layout = hmm.arranged(batch)
     r_placed = full[torch.from_numpy(layout.order)]
     later = torch.from_numpy(layout.later)
     counts = r_placed[later - 1].T @ r_placed[later] + 0.5
