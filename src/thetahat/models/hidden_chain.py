@@ -135,7 +135,12 @@ class Chain:
         own, rest = self.sizes
         out = torch.zeros(self.k, own + rest, dtype=torch.float64)
         if self.stationary and rest:
-            out[:, own:] = torch.autograd.functional.jacobian(lambda v: self.log_initial(logits, v), w)
+            # dδ = δ dA M⁻¹ with M = I − A + 1 1ᵀ, and ∂a_j/∂w_jk = a_jk (e_k − a_j)
+            a = torch.exp(self.log_transitions(w))
+            inverse = torch.linalg.inv(torch.eye(self.k, dtype=a.dtype) - a + 1.0)
+            delta, rows = stationary(a), a @ inverse
+            moved = [delta[j] * a[j, k] * (inverse[k] - rows[j]) for j, k in self.logits]
+            out[:, own:] = torch.stack(moved, 1) / delta.clamp(min=TINY)[:, None]
         elif own:
             delta = torch.exp(self.log_initial(logits, w))
             seats = torch.tensor(self.first)
@@ -143,7 +148,7 @@ class Chain:
         return out.numpy()
 
     def complete(
-        self, logits: Tensor, w: Tensor, first: Tensor, taken: Array, x: Array | None, order: int = 2
+        self, logits: Tensor, w: Tensor, first: Tensor, taken: Array, x: Array | None, order: int = 2, *, exact: bool = True
     ) -> tuple[float, Array, Array | None]:
         """Σ_k first_k log δ_k + Σ_t Σ_jk ξ_t(j, k) log a_t(j, k): its value, gradient and information in
         (logits, w).
@@ -154,6 +159,8 @@ class Chain:
             (K,) how often each state is expected to come first
         taken
             (K, K) Σ ξ; or (K, K, m) ξ of each row, with x (q, m)
+        exact
+            False: the information without the part of a stationary δ, positive semi-definite
         """
         own, rest = self.sizes
         p = own + rest
@@ -173,13 +180,13 @@ class Chain:
         seen = first > 0
         value += float((first[seen] * log_delta[seen]).sum())
         if self.stationary and rest:
+            gradient[own:] += first[seen].numpy() @ self.initial_scores(logits, w)[seen.numpy(), own:]
+            if order > 1 and exact:
 
-            def of(v: Tensor) -> Tensor:
-                out: Tensor = (first[seen] * self.log_initial(logits, v)[seen]).sum()
-                return out
+                def of(v: Tensor) -> Tensor:
+                    out: Tensor = (first[seen] * self.log_initial(logits, v)[seen]).sum()
+                    return out
 
-            gradient[own:] += torch.autograd.functional.jacobian(of, w).numpy()
-            if order > 1:
                 J[own:, own:] -= torch.autograd.functional.hessian(of, w).numpy()
         elif own:
             d, total = torch.exp(log_delta)[self.first].numpy(), float(first.sum())

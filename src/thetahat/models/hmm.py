@@ -36,6 +36,7 @@ from ..types import Data, ModelLike
 from .base import Model, coefficient_names, get_theta, names_of, natural_of, set_theta
 from .chains import Array, Layout, Passed, passes
 from .hidden_chain import Chain
+from .hidden_paths import drawn_path
 from .hidden_scores import Parts, missing_information, row_scores
 from .information import Information
 from .regression import Predictor, Regression
@@ -247,6 +248,43 @@ class HMM(Model):
             parts.append(c)
         out = log_b.new_empty(len(batch))
         return out.index_put((at,), torch.cat(parts))
+
+    # ---- what follows from it ------------------------------------------------------------------------------
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """P(z_t = k | y_1 … y_{t−1}), (K, n) by row."""
+        passed = self.passed(batch, backward=False)
+        phi, later = passed.filtered, passed.layout.later
+        with torch.no_grad():
+            delta = torch.exp(self.chain.log_initial(self.logits, self.transitions)).numpy()
+        out = np.repeat(delta[:, None], len(batch), 1)
+        a, before = np.exp(passed.a) if passed.log else passed.a, phi[:, later - 1]
+        out[:, later] = a.T @ before if a.ndim == 2 else np.einsum("jn,jkn->kn", before, a[:, :, later])
+        return self.by_row(passed.layout, out)
+
+    def mean(self, batch: Batch) -> Tensor:
+        """E[y_t | y_1 … y_{t−1}], (n,), or (n, d) of vectors."""
+        return self.mixed(batch, self.predicted(batch))
+
+    @torch.no_grad()
+    def mixed(self, batch: Batch, weight: Tensor) -> Tensor:
+        """Σ_k weight_k E[y | k], weight (K, n)."""
+        each = torch.stack([c.mean(batch) for c in self._models()])
+        out: Tensor = (weight.reshape(*weight.shape, *[1] * (each.ndim - 2)) * each).sum(0)
+        return out
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of y for each row: of a path of states for each sequence first."""
+        layout, x = self.arranged(batch), self.design(batch)
+        log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
+        delta = torch.exp(self.chain.log_initial(self.logits, self.transitions))
+        uniform = torch.rand(len(batch), dtype=torch.float64, generator=generator).numpy()
+        path = drawn_path(layout, torch.exp(log_a).numpy(), delta.numpy(), uniform)
+        z = torch.empty(len(batch), dtype=torch.long)
+        z[torch.from_numpy(layout.order)] = torch.from_numpy(path)
+        drawn = torch.stack([c.sample(batch, generator=generator) for c in self._models()])
+        return drawn[z, torch.arange(len(batch))]
 
     # ---- derivatives ---------------------------------------------------------------------------------------
 

@@ -39,6 +39,9 @@ from .newton import EPS, Newton
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands
 NEVER = 1e-2  # times that a transition is expected to have been taken, below which it is held at 0 if EM lowers it still
 INSIDE = 1e-5  # the probability with which a step back inside is tried
+BEHIND = 20.0  # nats of the subsample by which a maximum that is followed up may be lower
+RARE = 1e-3  # a probability at which a transition is counted
+MANY = 20_000  # rows beyond which states are not counted at every step of Newton's
 ROUTES = 3  # maxima of a subsample from which all rows are used
 
 
@@ -170,7 +173,8 @@ class BaumWelch:
             state = solver.step(thinned, state)
         for m, _ in distinct([m for m in state.found if not m.trouble])[:ROUTES]:
             assert isinstance(m, End) and m.objective is not None
-            out.append(_opened(m.objective.at(m.theta).model))
+            if state.best is not None and m.value > state.best.value - BEHIND:
+                out.append(_opened(m.objective.at(m.theta).model))
         return out
 
     # ---- step ----------------------------------------------------------------------------------------------
@@ -182,7 +186,9 @@ class BaumWelch:
             fresh = replace(state, point=point, gain=math.inf, step=0, trace=())
             return _told(fresh, point, 1)
         before = state.point
-        if before.trouble or state.gain < self.hand_over or state.step >= self.cycles or objective.priors:
+        # the maximum of a subsample needs little of EM; that of priors is Newton's
+        near = bool(objective.priors) or (state.tried > 0 and state.step >= 2)
+        if before.trouble or near or state.gain < self.hand_over or state.step >= self.cycles:
             return self._polished(objective, state)
         point, passes = self.cycle(objective, before, state.limits)
         return _told(
@@ -231,11 +237,11 @@ class BaumWelch:
             lost = Certificate(status="no maximum", size=objective.size)
             end = End(point.theta, point.value, lost, None, state.trace, point.trouble, None, objective, point)
             return _ended(state, end)
-        scaled = seen_scale(objective, point)
         here = over(objective, objective.at(point.theta).model.ordered())
         known = _known(here, here.theta, point.value, state)
         if known is not None:
             return _ended(state, known)
+        scaled = seen_scale(here, expect(here, here.theta, state.limits))
         passes, trace, freed = state.passes, list(state.trace), set[tuple[int, int]]()
         while True:
             here, end, used = self._maximum(here, state, frozenset(freed))
@@ -273,6 +279,9 @@ class BaumWelch:
         now = replace(newton.start(here), radius=NEAR)
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
+            last = newton.done(here, now)
+            if not last and (here.rows or 0) > MANY and not _rare(here.at(now.theta).model):
+                continue
             point = expect(here, now.theta, state.limits)
             without = None if point.trouble else _without(here.at(now.theta), point, freed)
             if without is not None:
@@ -363,6 +372,17 @@ def _without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) -
         rare = (point.first < NEVER) & (point.first <= 0.9 * delta * point.first.sum())
         starts = [k for k in K if chain.starts[k] and bool(rare[k]) and (-1, k) not in freed]
     return over(here, model.holding(moves, starts)) if moves or starts else None
+
+
+def _rare(model: HMM) -> bool:
+    """Whether some transition has a probability near 0."""
+    n, m = model.chain.sizes
+    if model.chain.columns:
+        return True
+    with torch.no_grad():
+        a = torch.exp(model.chain.log_transitions(model.theta[n : n + m]))
+        first = torch.exp(model.chain.log_initial(model.theta[:n], model.theta[n : n + m]))
+    return bool(((a > 0) & (a < RARE)).any() | ((first > 0) & (first < RARE)).any())
 
 
 def _inside(here: Objective, freed: set[tuple[int, int]]) -> tuple[tuple[int, int], Objective] | None:

@@ -114,14 +114,13 @@ def _chain(model: HMM, point: Point, inner: int) -> Tensor:
     here = point.theta[: n + m].clone()
 
     def of(at: Tensor, order: int = 2) -> tuple[float, np.ndarray, np.ndarray | None]:
-        return model.chain.complete(at[:n], at[n:], point.first, point.taken, point.x, order)
+        return model.chain.complete(at[:n], at[n:], point.first, point.taken, point.x, order, exact=False)
 
     for _ in range(inner if n + m else 0):
         value, gradient, J = of(here)
         assert J is not None
-        values, vectors = np.linalg.eigh(J)
-        least = max(1e-10, 1e-10 * float(values[-1]))
-        step = torch.from_numpy(vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), least)))
+        J += np.diag(1e-8 * J.diagonal() + 1e-12)
+        step = torch.from_numpy(np.linalg.solve(J, gradient))
         step = step / max(1.0, float(step.abs().max()) / 4)
         for _ in range(30):
             if of(here + step, 1)[0] >= value:
