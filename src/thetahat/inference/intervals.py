@@ -18,7 +18,7 @@ from . import bootstrap as boot
 from . import profile
 from .covariance import Clusters, Covariance, prepare
 from .covariance import natural as spread
-from .natural import coordinates, find, natural
+from .natural import coordinates, find, natural, probabilities
 
 KINDS = ("wald", "profile", "bootstrap")
 
@@ -142,6 +142,11 @@ def _wald(
             student.ppf((1 + level) / 2, V.df)
         )
         ends[rest] = torch.stack([values[rest] - error, values[rest] + error], 1)
+        share = probabilities(objective)
+        for i, half in zip(rest, error, strict=True):
+            if share[i] and 0 < values[i] < 1:
+                logit, slope = torch.logit(values[i]), 1 / (values[i] * (1 - values[i]))
+                ends[i] = torch.sigmoid(torch.stack([logit - slope * half, logit + slope * half]))
     return ends[wanted].sort(1).values.numpy()
 
 

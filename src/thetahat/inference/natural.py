@@ -24,6 +24,7 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
+from ..models.hmm import HMM
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 from ..protocols import HasComponents, HasElementwise, HasNatural
@@ -118,6 +119,17 @@ def _coordinates(model: ModelLike) -> list[int | None]:
         out += range(at, at + size) if constraint.elementwise else [None] * values
         at += size
     return out
+
+
+def probabilities(objective: Objective) -> list[bool]:
+    """For each estimate, whether it is a probability of a hidden Markov model's chain, whose intervals are made on the
+    scale of its logit."""
+    model = objective.model
+    size = len(names_of(model))
+    if not isinstance(model, HMM):
+        return [False] * size
+    own = model.heads - (model.chain.sizes[1] if model.chain.columns else 0)
+    return [i < own for i in range(size)]
 
 
 def linear(objective: Objective) -> list[bool]:

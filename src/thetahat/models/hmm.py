@@ -18,7 +18,7 @@ functions of Markov chains; Zucchini, MacDonald and Langrock (2016), Hidden Mark
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
 from ..protocols import HasSlopes, HasStart
-from ..types import Data, ModelLike
+from ..types import Data, ModelLike, Plain
 from .base import Model, coefficient_names, get_theta, names_of, natural_of, set_theta
 from .chains import Array, Layout, Passed, passes
 from .hidden_chain import Chain
@@ -158,6 +158,32 @@ class HMM(Model):
         out.chain, out.slot = chain, slot
         out.logits, out.transitions = (nn.Parameter(torch.zeros(n, dtype=torch.float64)) for n in chain.sizes)
         return out
+
+    def to_config(self) -> dict[str, Plain]:
+        """What is needed, besides a component, to build the model again."""
+        return {
+            "model": self.formula or self.k,
+            "states": self.k if self.formula else None,
+            "transition": self.transition,
+            "initial": self.initial,
+            "sequence": self.sequence,
+            "time": self.time,
+            "parameters": dict(self.parameters_asked),
+            "allowed": [list(row) for row in self.chain.allowed],
+            "starts": list(self.chain.starts),
+            "columns": list(self.chain.columns),
+            "slot": self.slot,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Plain], component: ModelLike) -> HMM:
+        """The model of `to_config`, θ not yet set."""
+        given = dict(config)
+        allowed, starts = given.pop("allowed"), given.pop("starts")
+        columns, slot, parameters = given.pop("columns"), given.pop("slot"), given.pop("parameters")
+        out = cls(given.pop("model"), component.family, **given, **parameters)
+        chain = Chain(tuple(map(tuple, allowed)), tuple(starts), out.initial == "stationary", tuple(columns))
+        return out.of(component, chain, slot)
 
     @property
     def family(self) -> None:
