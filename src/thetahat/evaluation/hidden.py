@@ -58,7 +58,9 @@ def decode(model: HMM, source: Source) -> pd.DataFrame:
     layout, x = passed.layout, model.design(batch)
     with torch.no_grad():
         log_b = model.emissions(batch).numpy()[:, layout.order]
-        log_a = model.chain.log_transitions(model.transitions, None if x is None else x[:, layout.order]).numpy()
+        log_a = model.chain.log_transitions(
+            model.transitions, None if x is None else x[:, layout.order]
+        ).numpy()
         log_d = model.chain.log_initial(model.logits, model.transitions).numpy()
     path = np.empty(len(batch), dtype=np.int64)
     path[layout.order] = viterbi(layout, log_b, log_a, log_d) + 1
@@ -115,7 +117,9 @@ def forecast(
         out["mean"] = model.mixed(rows, weight).numpy()
     if family.length is None and family.has("cdf") and family.has("quantile"):
         out |= {f"{q:g}": quantile(model, rows, weight, q) for q in levels}
-    return pd.DataFrame(out if model.sequence is not None else {n: v for n, v in out.items() if n != "sequence"})
+    return pd.DataFrame(
+        out if model.sequence is not None else {n: v for n, v in out.items() if n != "sequence"}
+    )
 
 
 def _rows_ahead(model: HMM, source: Source, steps: int, data: Data, labels: Sequence[object]) -> Batch:
@@ -179,4 +183,3 @@ def quantile(model: HMM, rows: Batch, weight: Tensor, q: float) -> Array:
         enough = below(middle)
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
     return high.numpy()
-

@@ -275,7 +275,9 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
             )
         return Mixture(parts)
     if config["kind"] == "hmm":
-        own = {name.removeprefix("component."): t for name, t in tensors.items() if name.startswith("component.")}
+        own = {
+            name.removeprefix("component."): t for name, t in tensors.items() if name.startswith("component.")
+        }
         return HMM.from_config(rich(config["settings"]), _built(config["component"], own, path))
     if config["kind"] == "preference":
         return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(

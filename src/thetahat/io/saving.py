@@ -39,7 +39,7 @@ from ..models.custom import Custom, Interval
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
 from ..protocols import HasContext, HasWeights, is_drawn, layout_of, levels_of, shape_of, tokenizer_of
-from ..solvers import EM, LBFGS, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
+from ..solvers import EM, LBFGS, BaumWelch, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
 from . import archive, encoders
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
 SOLVERS: Settings = {
-    c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)
+    c.__name__: c for c in (BaumWelch, ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)
 }
 
 

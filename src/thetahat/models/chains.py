@@ -264,7 +264,9 @@ def logsumexp(x: Array, axis: int = 0) -> Array:
         return np.asarray(np.log(np.exp(x - top).sum(axis)) + top.squeeze(axis))
 
 
-def passes(layout: Layout, log_b: Array, log_a: Array, log_initial: Array, *, backward: bool = True) -> Passed:
+def passes(
+    layout: Layout, log_b: Array, log_a: Array, log_initial: Array, *, backward: bool = True
+) -> Passed:
     """Forward, and backward, through all sequences.
 
     Parameters
@@ -314,7 +316,12 @@ class _Probabilities:
             self.each = layout.views(flat, self.K, self.K)
         else:
             self.turned = np.ascontiguousarray(self.a.T)
-        self.initial, self.ones = np.exp(log_initial), np.ones(self.K)
+        self.ones = np.ones(self.K)
+        # a first row, in logarithms: nothing before it reaches every state
+        first = log_initial[:, None] + log_b[:, layout.begins[layout.opening]]
+        self.log_first = logsumexp(first)
+        possible = np.isfinite(self.log_first)
+        self.first = np.where(possible, np.exp(first - np.where(possible, self.log_first, 0.0)), 1 / self.K)
         self.products = self._products() if layout.levels else None
 
     def _ahead(self, v: Array, t: int) -> Array:
@@ -336,7 +343,7 @@ class _Probabilities:
         scale = np.zeros((K, C))
         a = self.a[:, :, None] if self.a is not None else self.each[0]
         M = np.ascontiguousarray(np.moveaxis(a, 1, 0) * b[:, None])
-        M[:, :, opening] = (self.initial[:, None] * b[:, opening])[:, None]
+        M[:, :, opening] = self.first[:, None]
         for t, b in enumerate(self.b):
             m = b.shape[1]
             if m < M.shape[2]:
@@ -382,7 +389,6 @@ class _Probabilities:
         packed, left = np.empty(K * n), np.ones(n)  # φ, and the sum that it was scaled from
         out, before = layout.views(packed, K), layout.views(left)
         v = self._ahead(self._joined(True), 0)
-        v[:, layout.opening] = self.initial[:, None]
         for t, b in enumerate(self.b):
             if t:
                 v = v[:, : b.shape[1]]
@@ -392,13 +398,16 @@ class _Probabilities:
                     before[t][:] = self.ones @ v
                 v = self._ahead(v, t)
             v = np.multiply(v, b, out=out[t])
+            if t == 0:
+                v[:, layout.opening] = self.first
         placed = layout.placed(packed, K)
         total = self.ones @ placed
         placed /= total
         last = np.empty(n)
         last[layout.packed] = left
-        with np.errstate(divide="ignore"):
-            return np.log(total / last), placed
+        log_c = np.log(total / last)
+        log_c[layout.begins[layout.opening]] = self.log_first
+        return log_c, placed
 
     def backward(self) -> Array:
         """β, (K, n), by place."""

@@ -148,7 +148,15 @@ class Chain:
         return out.numpy()
 
     def complete(
-        self, logits: Tensor, w: Tensor, first: Tensor, taken: Array, x: Array | None, order: int = 2, *, exact: bool = True
+        self,
+        logits: Tensor,
+        w: Tensor,
+        first: Tensor,
+        taken: Array,
+        x: Array | None,
+        order: int = 2,
+        *,
+        exact: bool = True,
     ) -> tuple[float, Array, Array | None]:
         """Σ_k first_k log δ_k + Σ_t Σ_jk ξ_t(j, k) log a_t(j, k): its value, gradient and information in
         (logits, w).

@@ -76,7 +76,9 @@ def _followed_back(layout: Layout, back: Array, last: Array) -> Array:
     """z, (n,), from its last state in each sequence and the maps to the state before, (K, n)."""
     K, C = len(back), len(layout.begins)
     maps = back[:, layout.packed]
-    whole = np.repeat(np.arange(K)[:, None], C, 1)  # of each piece: from its last state to the one before its first
+    whole = np.repeat(
+        np.arange(K)[:, None], C, 1
+    )  # of each piece: from its last state to the one before its first
     for step in reversed(layout.steps):
         m = step.stop - step.start
         whole[:, :m] = np.take_along_axis(maps[:, step], whole[:, :m], 0)

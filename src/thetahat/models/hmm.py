@@ -43,7 +43,7 @@ from .regression import Predictor, Regression
 from .taylor import Taylor, scores, taylor, weighted
 
 if TYPE_CHECKING:
-    from .sequences import Sequences
+    pass
 
 STARTS = ("stationary", "free")
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the groups that batches name
@@ -348,7 +348,11 @@ class HMM(Model):
         for component, r in zip(self._models(), self.by_row(layout, gamma, own), strict=True):
             count = r[seen]
             possible = count > 0
-            part = taylor(component, *((rows, count) if bool(possible.all()) else (rows[possible], count[possible])), order)
+            part = taylor(
+                component,
+                *((rows, count) if bool(possible.all()) else (rows[possible], count[possible])),
+                order,
+            )
             total += float(part.value)
             gradients.append(part.gradient)
             if part.information is not None:
@@ -498,7 +502,9 @@ class HMM(Model):
     def ordered(self, theta: Tensor | None = None) -> HMM:
         """The same model with its states in the order of their first natural value, upwards."""
         theta = get_theta(self) if theta is None else theta
-        values = [natural_of(c, theta[at]).tolist() for c, at in zip(self.components, self.places, strict=True)]
+        values = [
+            natural_of(c, theta[at]).tolist() for c, at in zip(self.components, self.places, strict=True)
+        ]
         order = sorted(range(self.k), key=lambda k: values[k])
         old = self.chain
         allowed = tuple(tuple(old.allowed[j][k] for k in order) for j in order)
@@ -522,7 +528,9 @@ class HMM(Model):
             first[k] = rare + torch.logsumexp(first, 0)
         else:
             w[j, k, 0] = rare + torch.logsumexp(w[j, :, 0], 0)
-        allowed = tuple(tuple(old.allowed[i][m] or (i, m) == (j, k) for m in range(self.k)) for i in range(self.k))
+        allowed = tuple(
+            tuple(old.allowed[i][m] or (i, m) == (j, k) for m in range(self.k)) for i in range(self.k)
+        )
         starts = tuple(old.starts[i] or (j, i) == (-1, k) for i in range(self.k))
         chain = Chain(allowed, starts, old.stationary, old.columns)
         out = self.of(self.components[0], chain, self.slot)

@@ -57,7 +57,12 @@ class Sequences(Tensors):
     padded = True  # a row whose y is missing is no observation
 
     def __init__(
-        self, batch: Batch, labels: Sequence[Plain], model: ModelLike, frame: Frame | None, name: str | None = None
+        self,
+        batch: Batch,
+        labels: Sequence[Plain],
+        model: ModelLike,
+        frame: Frame | None,
+        name: str | None = None,
     ):
         super().__init__(batch, copy=False, block=10**18)
         self.labels, self.frame, self.sequence = list(labels), frame, name
@@ -138,7 +143,9 @@ def again(hmm: HMM, data: Data, weights: str | None) -> Sequences:
     if not isinstance(component, Regression):
         vectors = _vectors(data, hmm.family_asked)
         if vectors is None:
-            raise BadArgument(f"{hmm.family_asked} describes vectors, and the data are none. Give an array (n, d).")
+            raise BadArgument(
+                f"{hmm.family_asked} describes vectors, and the data are none. Give an array (n, d)."
+            )
         return _of_vectors(hmm, vectors)
     if not is_table(data) and not isinstance(data, Frame):
         data = {component.encoder.response.required[0]: _array(data)}
@@ -163,7 +170,9 @@ def ahead(hmm: HMM, data: Data) -> tuple[Batch, Frame]:
 def _sequences(hmm: HMM, frame: Frame, encoder: Encoder, table: Table) -> Sequences:
     """All rows, those without a response in their places."""
     if table.whole is None:
-        raise DataError(f"{frame.name} is too large to be held in memory, and this model reads all rows at once.")
+        raise DataError(
+            f"{frame.name} is too large to be held in memory, and this model reads all rows at once."
+        )
     n = frame.size
     seen = np.ones(n, dtype=bool) if table.kept is None else table.kept
     if table.kept is not None:
@@ -205,7 +214,9 @@ def _codes(hmm: HMM, frame: Frame) -> tuple[np.ndarray, list[Plain]]:
         codes, labels = found.astype(np.int64), list(names)
     if hmm.time is not None:
         when = frame.read([hmm.time])[hmm.time]
-        values = when.to_numpy() if when.dtype.kind in "mM" else numeric_column(frame.read([hmm.time]), hmm.time)
+        values = (
+            when.to_numpy() if when.dtype.kind in "mM" else numeric_column(frame.read([hmm.time]), hmm.time)
+        )
         order = np.argsort(codes, kind="stable")
         later = np.flatnonzero(codes[order][1:] == codes[order][:-1])
         back = later[~(values[order][later + 1] > values[order][later])]
@@ -230,7 +241,9 @@ def _frame(hmm: HMM, data: Data) -> Frame:
     if not is_table(data) and not isinstance(data, Frame):
         if hmm.formula is not None or hmm.sequence is not None or hmm.time is not None:
             what = f"formula {hmm.formula!r}" if hmm.formula is not None else "column"
-            raise BadArgument(f"a {what} needs a table; received {type(data).__name__}. Accepted: a dict of columns.")
+            raise BadArgument(
+                f"a {what} needs a table; received {type(data).__name__}. Accepted: a dict of columns."
+            )
         data = {"y": _array(data)}
     frame = Frame(data)
     _known(hmm, frame)
@@ -327,7 +340,9 @@ def _enough(hmm: HMM, source: Sequences) -> None:
 def _density(hmm: HMM) -> Density:
     if hmm.parameters_asked:
         name = next(iter(hmm.parameters_asked))
-        raise BadArgument(f"{name}= cannot be given with vectors: every parameter is a constant to be fitted.")
+        raise BadArgument(
+            f"{name}= cannot be given with vectors: every parameter is a constant to be fitted."
+        )
     return Density(hmm.family_asked)
 
 
@@ -351,7 +366,9 @@ def _vectors(data: Data, family: Family) -> Tensor | None:
 
 def _of_vectors(hmm: HMM, y: Tensor) -> Sequences:
     if hmm.sequence is not None or hmm.time is not None:
-        raise BadArgument("vectors are one sequence: sequence= and time= name columns of a table with one response.")
+        raise BadArgument(
+            "vectors are one sequence: sequence= and time= name columns of a table with one response."
+        )
     lost = torch.isnan(y).any(1)
     if bool(lost.all()):
         raise EmptyData("y is missing in every row.")
@@ -379,7 +396,9 @@ def first_guess(hmm: HMM, batch: Batch, generator: torch.Generator, *, blocks: b
     rows = batch if bool(seen.all()) else batch[seen]
     if blocks:
         length = max(2, n // max(3 * K, int(torch.randint(3 * K, 12 * K, (1,), generator=generator))))
-        state = torch.randint(0, K, (n // length + 1,), generator=generator).repeat_interleave(length)[:n][seen]
+        state = torch.randint(0, K, (n // length + 1,), generator=generator).repeat_interleave(length)[:n][
+            seen
+        ]
         noise = torch.rand(len(state), K, dtype=torch.float64, generator=generator)
         r = 0.8 * nn.functional.one_hot(state, K) + 0.2 * noise / noise.sum(1, keepdim=True)
     else:
@@ -404,4 +423,3 @@ def first_guess(hmm: HMM, batch: Batch, generator: torch.Generator, *, blocks: b
     out = hmm.of(hmm.components[0], hmm.chain, hmm.slot)
     set_theta(out, torch.cat([start, w, *(p.to(torch.float64) for p in parts)]))
     return out
-

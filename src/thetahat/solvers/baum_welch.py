@@ -32,7 +32,18 @@ from ..models.information import Factor
 from ..models.sequences import first_guess
 from .certificate import Certificate
 from .complete_data import agreed
-from .expected_states import FAR, Point, expect, limits, maximised, over, seen_scale, singular, stretches, whole
+from .expected_states import (
+    FAR,
+    Point,
+    expect,
+    limits,
+    maximised,
+    over,
+    seen_scale,
+    singular,
+    stretches,
+    whole,
+)
 from .maxima import LOST, Maximum, distinct, leads_to, starts_of, told_of
 from .newton import EPS, Newton
 
@@ -235,7 +246,9 @@ class BaumWelch:
         assert point is not None
         if point.trouble:
             lost = Certificate(status="no maximum", size=objective.size)
-            end = End(point.theta, point.value, lost, None, state.trace, point.trouble, None, objective, point)
+            end = End(
+                point.theta, point.value, lost, None, state.trace, point.trouble, None, objective, point
+            )
             return _ended(state, end)
         here = over(objective, objective.at(point.theta).model.ordered())
         known = _known(here, here.theta, point.value, state)
@@ -364,8 +377,12 @@ def _without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) -
     else:
         a = torch.exp(chain.log_transitions(theta[n : n + m])).numpy()
         fallen = (taken < NEVER) & (taken <= 0.9 * a * taken.sum(1, keepdims=True))
-    moves = [(j, k) for j in K for k in K if chain.allowed[j][k] and bool(fallen[j, k]) and (j, k) not in freed]
-    moves = [(j, k) for j, k in moves if taken[j].sum() > 1]  # of a state that is hardly visited nothing is known
+    moves = [
+        (j, k) for j in K for k in K if chain.allowed[j][k] and bool(fallen[j, k]) and (j, k) not in freed
+    ]
+    moves = [
+        (j, k) for j, k in moves if taken[j].sum() > 1
+    ]  # of a state that is hardly visited nothing is known
     starts: list[int] = []
     if not chain.stationary:
         delta = torch.exp(chain.log_initial(theta[:n], theta[n : n + m]))
@@ -408,7 +425,9 @@ def _held(model: HMM) -> dict[str, str]:
     out = {}
     for j, k in _zeros(model):
         name = f"P(start {k + 1})" if j < 0 else f"P({j + 1} → {k + 1})"
-        out[name] = f"one that never {'begins in' if j < 0 else f'goes from state {j + 1} to'} state {k + 1} ({name} = 0)"
+        out[name] = (
+            f"one that never {'begins in' if j < 0 else f'goes from state {j + 1} to'} state {k + 1} ({name} = 0)"
+        )
     return out
 
 
@@ -449,5 +468,7 @@ def _hmm(objective: Objective) -> HMM:
             "th.LBFGS(), th.Stochastic()."
         )
     if objective.terms[0].weights is not None:
-        raise BadArgument("the rows of a sequence are one observation: a hidden Markov model takes no weighting of rows.")
+        raise BadArgument(
+            "the rows of a sequence are one observation: a hidden Markov model takes no weighting of rows."
+        )
     return model

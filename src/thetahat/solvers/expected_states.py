@@ -87,9 +87,7 @@ def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
         trouble = f"The log-likelihood is {value}."
     elif bool((beyond > 0).any()):
         k = int(beyond.argmax())
-        trouble = (
-            f"State {k + 1} has collapsed on {int(beyond[k])} observations: its density grows there without bound."
-        )
+        trouble = f"State {k + 1} has collapsed on {int(beyond[k])} observations: its density grows there without bound."
     return Point(theta.clone(), value, gamma, torch.from_numpy(first.sum(1)), taken, x, trouble)
 
 
