@@ -25,7 +25,8 @@ from thetahat.errors import (
 )
 from thetahat.inference.natural import natural
 from thetahat.models.base import get_theta, set_theta
-from thetahat.models.chains import Layout, passes
+from thetahat.models.chain_layout import Layout
+from thetahat.models.chains import passes
 from thetahat.models.hidden_paths import drawn_path, viterbi
 from thetahat.solvers import BaumWelch
 
@@ -282,7 +283,8 @@ def test_a_missing_y_is_summed_over() -> None:
     integral = np.trapezoid(np.exp(np.array(filled) - float(found.sum())), grid)
     assert integral == pytest.approx(1.0, abs=1e-8)
     fit = th.fit(HMM(2, "normal"), {"y": lost}, solver=QUICK)
-    assert fit.observations == 37 and fit.score().n == 37
+    assert fit.observations == 37
+    assert fit.score().n == 37
     assert "3 of them without y" in str(fit.summary())
     assert np.isnan(fit.residuals()).sum() == 3
 
@@ -293,7 +295,8 @@ def test_a_missing_y_is_summed_over() -> None:
 def test_a_fit_recovers_its_states_and_is_certified() -> None:
     y = simulated(2000)
     fit = th.fit(HMM(2, "normal"), {"y": y}, solver=QUICK)
-    assert fit.certificate.status == "certified maximum" and fit.certificate.nats < 1e-12
+    assert fit.certificate.status == "certified maximum"
+    assert fit.certificate.nats < 1e-12
     truth = pd.Series(
         {"P(1 → 1)": 0.9, "P(1 → 2)": 0.1, "P(2 → 1)": 0.1, "P(2 → 2)": 0.9, "state 1: mean": 0.0, "state 1: scale": 1.0,
          "state 2: mean": 4.0, "state 2: scale": 0.5}
@@ -301,8 +304,10 @@ def test_a_fit_recovers_its_states_and_is_certified() -> None:
     assert list(fit.estimates.index) == list(truth.index)
     assert ((fit.estimates - truth).abs() < 4 * fit.standard_errors()).all()
     ends = fit.intervals()
-    assert (ends["low"] < fit.estimates).all() and (ends["high"] > fit.estimates).all()
-    assert ends.loc["P(1 → 2)", "low"] > 0 and ends.loc["P(1 → 1)", "high"] < 1
+    assert (ends["low"] < fit.estimates).all()
+    assert (ends["high"] > fit.estimates).all()
+    assert ends.loc["P(1 → 2)", "low"] > 0
+    assert ends.loc["P(1 → 1)", "high"] < 1
 
 
 def test_em_never_lets_the_log_likelihood_fall() -> None:
@@ -331,7 +336,8 @@ def test_a_transition_that_is_never_taken_is_at_its_boundary() -> None:
     fit = th.fit(HMM(3, "normal"), data, solver=QUICK)
     assert set(fit.certificate.boundary) == {"P(1 → 3)", "P(2 → 1)", "P(3 → 2)"}
     fit = th.fit(HMM(3, "normal", initial="free"), data, solver=QUICK)
-    assert fit.certificate.status == "boundary" and fit.certificate.ok
+    assert fit.certificate.status == "boundary"
+    assert fit.certificate.ok
     starts = {"P(start 2)", "P(start 3)"}
     assert set(fit.certificate.boundary) == {"P(1 → 3)", "P(2 → 1)", "P(3 → 2)", *starts}
     assert "P(1 → 3) = 0" in str(fit.certificate)
@@ -395,7 +401,8 @@ def test_vectors_are_described_by_a_family_of_vectors() -> None:
     z = np.tile(np.repeat([0, 1], 15), 8)
     y = rng.normal(size=(len(z), 2)) + 4.0 * z[:, None]
     fit = th.fit(HMM(2, th.families.MultivariateNormal(2)), y, solver=BaumWelch(starts=2))
-    assert fit.certificate.ok and (fit.decode()["state"] == z + 1).all()
+    assert fit.certificate.ok
+    assert (fit.decode()["state"] == z + 1).all()
     assert fit.sample().shape == y.shape
 
 
@@ -410,7 +417,8 @@ def fit() -> th.Fit:
 
 def test_decode_gives_a_row_a_row_with_the_index_of_the_table(fit: th.Fit) -> None:
     states = fit.decode()
-    assert list(states.columns) == ["state", "P(1)", "P(2)"] and states.index[0] == pd.Timestamp("2020-01-01")
+    assert list(states.columns) == ["state", "P(1)", "P(2)"]
+    assert states.index[0] == pd.Timestamp("2020-01-01")
     np.testing.assert_allclose(states[["P(1)", "P(2)"]].sum(axis=1), 1.0)
     assert set(states["state"]) == {1, 2}
     new = fit.decode({"y": [0.0, 0.1, 4.0, 4.1, 3.9]})
@@ -441,7 +449,8 @@ def test_a_forecast_comes_to_the_stationary_distribution(fit: th.Fit) -> None:
 def test_a_quantile_of_counts_is_the_smallest_with_enough_below() -> None:
     fit = th.fit(HMM(2, "poisson", sequence="id"), {k: table()[k] for k in ("id", "y")}, solver=QUICK)
     found = fit.forecast(2, levels=(0.3, 0.9))
-    assert len(found) == 10 and found["sequence"].nunique() == 5
+    assert len(found) == 10
+    assert found["sequence"].nunique() == 5
     from scipy.stats import poisson
 
     means = fit.estimates[["state 1: mean", "state 2: mean"]].to_numpy()
@@ -501,7 +510,8 @@ def test_a_score_of_new_sequences_is_their_own(fit: th.Fit) -> None:
     with torch.no_grad():
         batch = next(iter(fit.model.source({"y": y}).batches()))
         assert found.total == pytest.approx(float(fit.model.log_prob(batch).sum()), abs=1e-10)
-    assert found.n == 50 and found.units == "y"
+    assert found.n == 50
+    assert found.units == "y"
 
 
 def test_saved_and_loaded_it_is_the_same(fit: th.Fit, tmp_path: Path) -> None:

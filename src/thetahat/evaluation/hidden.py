@@ -22,7 +22,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..models import HMM, Regression
-from ..models.chains import Array
+from ..models.chain_layout import Array
 from ..models.hidden_paths import viterbi
 from ..models.sequences import Sequences, ahead
 from ..types import Data, ModelLike
@@ -112,7 +112,7 @@ def forecast(
         "step": np.tile(np.arange(1, steps + 1), S),
     }
     out |= {f"P({k + 1})": weight[k].numpy() for k in range(model.k)}
-    family = model.components[0].family
+    family = model.states[0].family
     if family.length is None and family.has("expectation"):
         out["mean"] = model.mixed(rows, weight).numpy()
     if family.length is None and family.has("cdf") and family.has("quantile"):
@@ -124,7 +124,7 @@ def forecast(
 
 def _rows_ahead(model: HMM, source: Source, steps: int, data: Data, labels: Sequence[object]) -> Batch:
     """The predictors of the rows to come, sequence after sequence."""
-    first, S = model.components[0], len(labels)
+    first, S = model.states[0], len(labels)
     wanted: list[str] = []
     if isinstance(first, Regression):
         extras = [v for v in first.encoder.extras.values() if isinstance(v, str)]
@@ -136,7 +136,8 @@ def _rows_ahead(model: HMM, source: Source, steps: int, data: Data, labels: Sequ
                 f"forecast({steps}, data) with {steps} rows for each sequence."
             )
         batch = next(iter(source.batches(model)))
-        return batch[torch.zeros(S * steps, dtype=torch.long)]
+        same: Batch = batch[torch.zeros(S * steps, dtype=torch.long)]
+        return same
     batch, frame = ahead(model, data)
     if model.sequence is None:
         if len(batch) != steps:
@@ -151,17 +152,18 @@ def _rows_ahead(model: HMM, source: Source, steps: int, data: Data, labels: Sequ
                 f"forecast({steps}, data): sequence {label!r} has {len(own)} rows in the data. Accepted: {steps}."
             )
         order.append(own)
-    return batch[torch.from_numpy(np.concatenate(order))]
+    out: Batch = batch[torch.from_numpy(np.concatenate(order))]
+    return out
 
 
 @torch.no_grad()
 def quantile(model: HMM, rows: Batch, weight: Tensor, q: float) -> Array:
     """The smallest y with Σ_k P(k) P(Y ≤ y | k) ≥ q, (n,): it lies between the states' own quantiles."""
     level = torch.full((len(rows),), q, dtype=torch.float64)
-    parts = [(c.family, c.parameters_at(rows), c.extras(rows)) for c in model.components]
+    parts = [(c.family, c.parameters_at(rows), c.extras(rows)) for c in model.states]
     own = torch.stack([f.quantile(level, *p, **e) for f, p, e in parts])
     low, high = own.min(0).values, own.max(0).values
-    whole = model.components[0].family.support.integer
+    whole = model.states[0].family.support.integer
 
     def below(y: Tensor) -> Tensor:
         cdf = torch.stack([f.cdf(y, *p, **e) for f, p, e in parts])

@@ -118,18 +118,18 @@ def _hidden(model: HMM, batch: Batch, kind: str, generator: torch.Generator) -> 
     weight = model.predicted(batch)
     if kind == "response":
         return (y - model.mixed(batch, weight)).numpy()
-    lacking = [c.family for c in model.components if not c.family.has("cdf")]
+    lacking = [c.family for c in model.states if not c.family.has("cdf")]
     if lacking:
         raise BadArgument(f"{lacking[0]} has no cdf: there are no quantile residuals of it.")
     rows, v = batch[seen], torch.rand(len(y), dtype=torch.float64, generator=generator)[seen]
     with torch.no_grad():
         parts = [
             torch.stack(_split(c.family, y[seen], parameters_of(c, rows), extras_of(c, rows)))
-            for c in model.components
+            for c in model.states
         ]
         tails = torch.logsumexp(torch.stack(parts) + torch.log(weight[:, seen])[:, None], 0)
     out = np.full(len(y), np.nan)
-    out[seen.numpy()] = _from_tails(*tails, v)
+    out[seen.numpy()] = _from_tails(tails[0], tails[1], tails[2], v)
     return out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chains import Array
+from .chain_layout import Array
 
 TINY = 1e-300
 
@@ -217,4 +217,5 @@ def stationary(a: Tensor) -> Tensor:
     """δ with δ A = δ, (K,): δ (I − A + 1 1ᵀ) = 1ᵀ."""
     k = len(a)
     one = a.new_ones(k)
-    return torch.linalg.solve((torch.eye(k, dtype=a.dtype) - a + torch.outer(one, one)).T, one)
+    out: Tensor = torch.linalg.solve((torch.eye(k, dtype=a.dtype) - a + torch.outer(one, one)).T, one)
+    return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .chains import Array, Layout
+from .chain_layout import Array, Layout
 
 
 def viterbi(layout: Layout, log_b: Array, log_a: Array, log_initial: Array) -> Array:

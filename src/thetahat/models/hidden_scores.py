@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .chains import Array, Layout, Passed
+from .chain_layout import Array, Layout
+from .chains import Passed
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def row_scores(passed: Passed, parts: Parts) -> Array:
     out = mean.copy()
     later = passed.layout.later
     out[later] -= mean[later - 1]
-    return out
+    return np.asarray(out)
 
 
 def _behind(layout: Layout, kernel: Array, drift: Array) -> Array:

@@ -17,8 +17,7 @@ functions of Markov chains; Zucchini, MacDonald and Langrock (2016), Hidden Mark
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,13 +30,13 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
-from ..protocols import HasSlopes, HasStart
 from ..types import Data, ModelLike, Plain
-from .base import Model, coefficient_names, get_theta, names_of, natural_of, set_theta
-from .chains import Array, Layout, Passed, passes
+from .chain_layout import Array, Layout
+from .chains import Passed, passes
 from .hidden_chain import Chain
 from .hidden_paths import drawn_path
 from .hidden_scores import Parts, missing_information, row_scores
+from .hidden_states import HiddenStates
 from .information import Information
 from .regression import Predictor, Regression
 from .taylor import Taylor, scores, taylor, weighted
@@ -49,7 +48,7 @@ STARTS = ("stationary", "free")
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the groups that batches name
 
 
-class HMM(Model):
+class HMM(HiddenStates):
     """p(y_1 … y_T) = Σ_z p(z) Π_t p(y_t | z_t): the state of a row was not seen, and depends on that of the row before.
 
         log p(y | θ) = Σ_t log p(y_t | y_1 … y_{t−1})
@@ -143,21 +142,11 @@ class HMM(Model):
 
         return (self, self.source(data, weights)) if len(self.components) else bound(self, data, weights)
 
-    def source(self, data: Data, weights: str | None = None) -> Source | None:
+    def source(self, data: Data, weights: str | None = None) -> Source:
         """Further data, encoded as those that were fitted."""
         from .sequences import again
 
         return again(self, data, weights)
-
-    def of(self, component: ModelLike, chain: Chain, slot: int | None = None) -> HMM:
-        """The model with k copies of a component as its states, θ not yet set."""
-        out = copy.copy(self)
-        nn.Module.__init__(out)
-        out.__dict__ |= {n: v for n, v in self.__dict__.items() if not n.startswith("_") and n != "training"}
-        out.components = nn.ModuleList(copy.deepcopy(component) for _ in range(self.k))
-        out.chain, out.slot = chain, slot
-        out.logits, out.transitions = (nn.Parameter(torch.zeros(n, dtype=torch.float64)) for n in chain.sizes)
-        return out
 
     def to_config(self) -> dict[str, Plain]:
         """What is needed, besides a component, to build the model again."""
@@ -190,13 +179,6 @@ class HMM(Model):
         """None: what y is given the past is a mixture of the states' families, and no family of its own."""
         return None
 
-    def _ready(self) -> None:
-        if not len(self.components):
-            raise BadArgument(
-                "this hidden Markov model has not read any data, and its states have no parameters yet. Fit it, or "
-                "take model, source = hmm.bound(data)."
-            )
-
     # ---- log p ---------------------------------------------------------------------------------------------
 
     def arranged(self, batch: Batch) -> Layout:
@@ -219,8 +201,8 @@ class HMM(Model):
         self._ready()
         seen = self.seen(batch)
         if bool(seen.all()):
-            return torch.stack([c.log_prob(batch) for c in self._models()])
-        found = torch.stack([c.log_prob(batch[seen]) for c in self._models()])
+            return torch.stack([c.log_prob(batch) for c in self.states])
+        found = torch.stack([c.log_prob(batch[seen]) for c in self.states])
         out = found.new_zeros(self.k, len(batch))
         out[:, seen] = found
         return out
@@ -295,7 +277,7 @@ class HMM(Model):
     @torch.no_grad()
     def mixed(self, batch: Batch, weight: Tensor) -> Tensor:
         """Σ_k weight_k E[y | k], weight (K, n)."""
-        each = torch.stack([c.mean(batch) for c in self._models()])
+        each = torch.stack([c.mean(batch) for c in self.states])
         out: Tensor = (weight.reshape(*weight.shape, *[1] * (each.ndim - 2)) * each).sum(0)
         return out
 
@@ -309,7 +291,7 @@ class HMM(Model):
         path = drawn_path(layout, torch.exp(log_a).numpy(), delta.numpy(), uniform)
         z = torch.empty(len(batch), dtype=torch.long)
         z[torch.from_numpy(layout.order)] = torch.from_numpy(path)
-        drawn = torch.stack([c.sample(batch, generator=generator) for c in self._models()])
+        drawn = torch.stack([c.sample(batch, generator=generator) for c in self.states])
         return drawn[z, torch.arange(len(batch))]
 
     # ---- derivatives ---------------------------------------------------------------------------------------
@@ -345,7 +327,7 @@ class HMM(Model):
         gradients, blocks, total = [torch.from_numpy(gradient)], [], value
         seen = self.seen(batch)
         rows = batch if bool(seen.all()) else batch[seen]
-        for component, r in zip(self._models(), self.by_row(layout, gamma, own), strict=True):
+        for component, r in zip(self.states, self.by_row(layout, gamma, own), strict=True):
             count = r[seen]
             possible = count > 0
             part = taylor(
@@ -391,7 +373,7 @@ class HMM(Model):
         """The scores of the complete data."""
         order, seen = passed.layout.order, self.seen(batch)
         emission = []
-        for component in self._models():
+        for component in self.states:
             found = scores(component, batch if bool(seen.all()) else batch[seen])
             full = found.new_zeros(len(batch), found.shape[1])
             full[seen] = torch.where(torch.isfinite(found), found, 0.0)
@@ -422,151 +404,14 @@ class HMM(Model):
         own = np.where(np.isfinite(low), high, 1.0)
         return None if bool((own == 1).all()) else own[sequence]
 
-    # ---- θ -------------------------------------------------------------------------------------------------
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many coordinates of θ each state has."""
-        return [sum(p.numel() for p in c.parameters() if p.requires_grad) for c in self.components]
-
-    @property
-    def places(self) -> list[slice]:
-        """Where each state's own θ lies in the whole one."""
-        out, at = [], sum(self.chain.sizes)
-        for size in self.sizes:
-            out.append(slice(at, at + size))
-            at += size
-        return out
-
-    @property
-    def heads(self) -> int:
-        """How many estimates stand before those of the states."""
-        starts = 0 if self.chain.stationary else self.k
-        return starts + (self.chain.sizes[1] if self.chain.columns else self.k**2)
-
-    @property
-    def names(self) -> list[str]:
-        self._ready()
-        starts = [] if self.chain.stationary else [f"P(start {k + 1})" for k in range(self.k)]
-        if self.chain.columns:
-            moves = self._logit_names()
-        else:
-            moves = [f"P({j + 1} → {k + 1})" for j in range(self.k) for k in range(self.k)]
-        return starts + moves + self._of_states(names_of)
-
-    @property
-    def coefficient_names(self) -> list[str]:
-        """One name a coordinate of θ, as priors name it."""
-        first = [f"logit[start {k + 1}]" for k in self.chain.first]
-        return first + self._logit_names() + self._of_states(coefficient_names)
-
-    def _logit_names(self) -> list[str]:
-        if not self.chain.columns:
-            return [f"logit[{j + 1} → {k + 1}]" for j, k in self.chain.logits]
-        return [f"{j + 1} → {k + 1}: {name}" for j, k in self.chain.logits for name in self.chain.columns]
-
-    def _of_states(self, names: Callable[[nn.Module], list[str]]) -> list[str]:
-        return [f"state {k + 1}: {name}" for k, c in enumerate(self.components) for name in names(c)]
-
-    @property
-    def slopes(self) -> list[bool]:
-        """Which coordinates of θ are coefficients of a column."""
-        columns = [name != "Intercept" for name in self.chain.columns] or [False]
-        own = (
-            c.slopes if isinstance(c, HasSlopes) else [False] * size
-            for c, size in zip(self.components, self.sizes, strict=True)
-        )
-        return (
-            [False] * len(self.chain.first)
-            + columns * len(self.chain.logits)
-            + [bool(b) for part in own for b in part]
-        )
-
-    def natural(self, theta: Tensor) -> Tensor:
-        """θ seen through its constraints: probabilities, and the states' own natural values."""
-        n, m = self.chain.sizes
-        logits, w = theta[:n], theta[n : n + m]
-        parts = [] if self.chain.stationary else [torch.exp(self.chain.log_initial(logits, w))]
-        parts.append(w if self.chain.columns else torch.exp(self.chain.log_transitions(w)).reshape(-1))
-        own = (natural_of(c, theta[at]) for c, at in zip(self.components, self.places, strict=True))
-        return torch.cat([*parts, *own])
-
-    @property
-    def elementwise(self) -> bool:
-        return False
-
-    @property
-    def concave(self) -> bool:
-        return False
-
-    def ordered(self, theta: Tensor | None = None) -> HMM:
-        """The same model with its states in the order of their first natural value, upwards."""
-        theta = get_theta(self) if theta is None else theta
-        values = [
-            natural_of(c, theta[at]).tolist() for c, at in zip(self.components, self.places, strict=True)
-        ]
-        order = sorted(range(self.k), key=lambda k: values[k])
-        old = self.chain
-        allowed = tuple(tuple(old.allowed[j][k] for k in order) for j in order)
-        chain = Chain(allowed, tuple(old.starts[k] for k in order), old.stationary, old.columns)
-        return self._with(chain, order, theta)
-
-    def holding(self, moves: Sequence[tuple[int, int]], starts: Sequence[int] = ()) -> HMM:
-        """The same model with transitions, and first states, at probability 0: they leave θ."""
-        old, K = self.chain, range(self.k)
-        allowed = tuple(tuple(old.allowed[j][k] and (j, k) not in moves for k in K) for j in K)
-        first = tuple(old.starts[k] and k not in starts for k in K)
-        return self._with(Chain(allowed, first, old.stationary, old.columns), list(K), get_theta(self))
-
-    def allowing(self, j: int, k: int, probability: float) -> HMM:
-        """The same model with a transition that was held at 0, or (j = −1) a first state, at about that probability."""
-        old = self.chain
-        n, m = old.sizes
-        first, w = old.written(self.theta[:n], self.theta[n : n + m])
-        rare = torch.log(torch.tensor(probability, dtype=torch.float64))
-        if j < 0:
-            first[k] = rare + torch.logsumexp(first, 0)
-        else:
-            w[j, k, 0] = rare + torch.logsumexp(w[j, :, 0], 0)
-        allowed = tuple(
-            tuple(old.allowed[i][m] or (i, m) == (j, k) for m in range(self.k)) for i in range(self.k)
-        )
-        starts = tuple(old.starts[i] or (j, i) == (-1, k) for i in range(self.k))
-        chain = Chain(allowed, starts, old.stationary, old.columns)
-        out = self.of(self.components[0], chain, self.slot)
-        set_theta(out, torch.cat([*chain.read(first, w), *(self.theta[at] for at in self.places)]))
-        return out
-
-    def _with(self, chain: Chain, order: Sequence[int], theta: Tensor) -> HMM:
-        """With another chain, state i being state order[i] of θ."""
-        n, m = self.chain.sizes
-        first, w = self.chain.written(theta[:n], theta[n : n + m])
-        out = self.of(self.components[0], chain, self.slot)
-        at = torch.tensor(order)
-        own = [theta[self.places[k]] for k in order]
-        set_theta(out, torch.cat([*chain.read(first[at], w[at][:, at]), *own]))
-        return out
-
     # ---- where to begin ------------------------------------------------------------------------------------
 
     def start(self, source: Source) -> Tensor:
         """θ of one partition of the rows, from which to start without EM."""
-        from .sequences import first_guess
+        from .hidden_guess import first_guess
 
         batch = next(iter(source.batches(self)))
         return first_guess(self, batch, torch.Generator().manual_seed(0)).ordered().theta
-
-    @property
-    def theta(self) -> Tensor:
-        """θ as it stands, (p,)."""
-        return get_theta(self)
-
-    def begins(self) -> bool:
-        """Whether every state can say where to begin."""
-        return all(isinstance(c, HasStart) for c in self.components)
-
-    def _models(self) -> list[ModelLike]:
-        return list(self.components)
 
 
 def _states(model: int | str, states: int | None) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.checks import Place
@@ -23,14 +22,10 @@ from ..data.source import Tensors, is_table
 from ..data.table import Encoder, Table, aligned_rows
 from ..errors import BadArgument, BadFormula, DataError, EmptyData, NotFinite
 from ..families.base import Family
-from ..protocols import HasStart
 from ..types import Data, ModelLike, Plain
-from .base import set_theta
 from .density import Density, observed
 from .formulas import regression
 from .hidden_chain import Chain
-from .mixture import Recounted
-from .partition import partition
 from .regression import NARROW, Regression
 
 if TYPE_CHECKING:
@@ -122,7 +117,8 @@ def bound(hmm: HMM, data: Data, weights: str | None) -> tuple[HMM, Sequences]:
     formula = hmm.formula or f"`{_response(hmm, frame)}` ~ 1"
     component, table = regression(formula, frame, hmm.family_asked, parameters=hmm.parameters_asked)
     component.density = hmm.formula is None
-    encoder, slot, columns = component.encoder, None, ()
+    encoder, slot = component.encoder, None
+    columns: tuple[str, ...] = ()
     if hmm.transition is not None:
         encoder, columns = _with_transition(hmm.transition, encoder, frame)
         slot = len(encoder.designs) - 1
@@ -139,7 +135,7 @@ def again(hmm: HMM, data: Data, weights: str | None) -> Sequences:
     """Further data, encoded as a bound model remembers."""
     _unweighted(weights)
     hmm._ready()
-    component = hmm.components[0]
+    component = hmm.states[0]
     if not isinstance(component, Regression):
         vectors = _vectors(data, hmm.family_asked)
         if vectors is None:
@@ -157,7 +153,7 @@ def again(hmm: HMM, data: Data, weights: str | None) -> Sequences:
 
 def ahead(hmm: HMM, data: Data) -> tuple[Batch, Frame]:
     """Predictors of rows to come, y missing, and their table."""
-    component = hmm.components[0]
+    component = hmm.states[0]
     assert isinstance(component, Regression)
     frame = Frame(data)
     _known(hmm, frame)
@@ -192,7 +188,7 @@ def _sequences(hmm: HMM, frame: Frame, encoder: Encoder, table: Table) -> Sequen
             group=None if len(labels) < 2 else torch.from_numpy(codes),
         ),
         labels,
-        hmm.components[0],
+        hmm.states[0],
         frame,
         hmm.sequence,
     )
@@ -375,51 +371,6 @@ def _of_vectors(hmm: HMM, y: Tensor) -> Sequences:
     observed(y[~lost], [hmm.family_asked])  # refuses what has probability 0
     y = torch.where(lost[:, None], torch.nan, y)
     count = None if not bool(lost.any()) else (~lost).to(torch.float64)
-    source = Sequences(Batch({"y": y}, count=count), [None], hmm.components[0], None)
+    source = Sequences(Batch({"y": y}, count=count), [None], hmm.states[0], None)
     _enough(hmm, source)
     return source
-
-
-# ---- first guesses -----------------------------------------------------------------------------------------
-
-
-def first_guess(hmm: HMM, batch: Batch, generator: torch.Generator, *, blocks: bool = False) -> HMM:
-    """The model at a θ from which to begin: states where the rows that are given to them suggest, and transitions as
-    often as those rows follow one another.
-
-    Parameters
-    ----------
-    blocks
-        give stretches of time to random states, rather than values near each other to one
-    """
-    seen, K, n = hmm.seen(batch), hmm.k, len(batch)
-    rows = batch if bool(seen.all()) else batch[seen]
-    if blocks:
-        length = max(2, n // max(3 * K, int(torch.randint(3 * K, 12 * K, (1,), generator=generator))))
-        state = torch.randint(0, K, (n // length + 1,), generator=generator).repeat_interleave(length)[:n][
-            seen
-        ]
-        noise = torch.rand(len(state), K, dtype=torch.float64, generator=generator)
-        r = 0.8 * nn.functional.one_hot(state, K) + 0.2 * noise / noise.sum(1, keepdim=True)
-    else:
-        first = hmm.components[0]
-        encoder = first.encoder if isinstance(first, Regression) and first.predictors[0].size > 1 else None
-        like = SimpleNamespace(k=K, encoder=encoder, components=hmm.components, target="y")
-        r = partition(like, [rows], generator)[0]
-    parts = []
-    for k, component in enumerate(hmm.components):
-        own = Recounted(Tensors(rows, copy=False, block=10**18), [r[:, k]])
-        parts.append(component.start(own) if isinstance(component, HasStart) else torch.zeros(hmm.sizes[k]))
-    full = torch.full((n, K), 1 / K, dtype=torch.float64)
-    full[seen] = r
-    layout = hmm.arranged(batch)
-    r_placed = full[torch.from_numpy(layout.order)]
-    later = torch.from_numpy(layout.later)
-    counts = r_placed[later - 1].T @ r_placed[later] + 0.5
-    logits = torch.log(counts / counts.sum(1, keepdim=True))
-    W = logits.new_zeros(K, K, hmm.chain.q)
-    W[:, :, 0] = logits
-    start, w = hmm.chain.read(logits.new_zeros(K), W)
-    out = hmm.of(hmm.components[0], hmm.chain, hmm.slot)
-    set_theta(out, torch.cat([start, w, *(p.to(torch.float64) for p in parts)]))
-    return out

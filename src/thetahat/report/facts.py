@@ -586,9 +586,9 @@ def _constants(model: ModelLike, size: int) -> list[bool]:
         )
         return [True] * model.k + [each for part in own for each in part]
     if isinstance(model, HMM):
-        own = [_constants(c, len(names_of(c))) for c in model.components]
+        parts = [_constants(c, len(names_of(c))) for c in model.states]
         logits = model.chain.sizes[1] if model.chain.columns else 0
-        return [True] * (model.heads - logits) + [False] * logits + [each for part in own for each in part]
+        return [True] * (model.heads - logits) + [False] * logits + [each for part in parts for each in part]
     if isinstance(model, Regression):
         return model.constants
     if isinstance(model, Custom):

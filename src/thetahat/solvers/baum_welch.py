@@ -28,8 +28,8 @@ from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models import HMM
 from ..models.base import get_theta
+from ..models.hidden_guess import first_guess
 from ..models.information import Factor
-from ..models.sequences import first_guess
 from .certificate import Certificate
 from .complete_data import agreed
 from .expected_states import (
@@ -45,13 +45,11 @@ from .expected_states import (
     whole,
 )
 from .maxima import LOST, Maximum, distinct, leads_to, starts_of, told_of
+from .never_taken import held, inside, opened, rare, without
 from .newton import EPS, Newton
 
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands
-NEVER = 1e-2  # times that a transition is expected to have been taken, below which it is held at 0 if EM lowers it still
-INSIDE = 1e-5  # the probability with which a step back inside is tried
 BEHIND = 20.0  # nats of the subsample by which a maximum that is followed up may be lower
-RARE = 1e-3  # a probability at which a transition is counted
 MANY = 20_000  # rows beyond which states are not counted at every step of Newton's
 ROUTES = 3  # maxima of a subsample from which all rows are used
 
@@ -183,9 +181,10 @@ class BaumWelch:
         while not solver.done(thinned, state):
             state = solver.step(thinned, state)
         for m, _ in distinct([m for m in state.found if not m.trouble])[:ROUTES]:
-            assert isinstance(m, End) and m.objective is not None
+            assert isinstance(m, End)
+            assert m.objective is not None
             if state.best is not None and m.value > state.best.value - BEHIND:
-                out.append(_opened(m.objective.at(m.theta).model))
+                out.append(opened(m.objective.at(m.theta).model))
         return out
 
     # ---- step ----------------------------------------------------------------------------------------------
@@ -257,12 +256,13 @@ class BaumWelch:
         scaled = seen_scale(here, expect(here, here.theta, state.limits))
         passes, trace, freed = state.passes, list(state.trace), set[tuple[int, int]]()
         while True:
-            here, end, used = self._maximum(here, state, frozenset(freed))
+            here, found, used = self._maximum(here, state, frozenset(freed))
             passes += used
-            if isinstance(end, str):
+            if found is None:
                 continue
+            end = found
             trace += [(state.step + i, value, decrement) for i, value, decrement in end.trace]
-            wrong = None if end.trouble or not end.certificate.ok else _inside(here.at(end.theta), freed)
+            wrong = None if end.trouble or not end.certificate.ok else inside(here.at(end.theta), freed)
             if wrong is None:
                 break
             freed.add(wrong[0])
@@ -272,7 +272,7 @@ class BaumWelch:
         if not torch.equal(ordered.theta, end.theta) or ordered.chain != model.chain:
             here = over(here, ordered)
             again, last, _ = self._maximum(here, state, frozenset(freed))
-            if isinstance(last, End):
+            if last is not None:
                 here, end = again, last
         scale = end.scale
         if scale is not None and len(scale) == len(scaled):
@@ -282,23 +282,23 @@ class BaumWelch:
 
     def _maximum(
         self, here: Objective, state: State, freed: frozenset[tuple[int, int]]
-    ) -> tuple[Objective, End | str, int]:
-        """Newton's method to its end; or, as soon as a transition is never taken, the objective without it."""
+    ) -> tuple[Objective, End | None, int]:
+        """Newton's method to its end; or, as soon as a transition is never taken, the objective without it and None."""
         point = expect(here, here.theta, state.limits)
         newton = Newton(tolerance=self.tolerance, steps=300, begin=here.theta, thin_above=FAR)
-        without = _without(here, point, freed)
-        if without is not None:
-            return without, "held", 1
+        rest = without(here, point, freed)
+        if rest is not None:
+            return rest, None, 1
         now = replace(newton.start(here), radius=NEAR)
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)
-            if not last and (here.rows or 0) > MANY and not _rare(here.at(now.theta).model):
+            if not last and (here.rows or 0) > MANY and not rare(here.at(now.theta).model):
                 continue
             point = expect(here, now.theta, state.limits)
-            without = None if point.trouble else _without(here.at(now.theta), point, freed)
-            if without is not None:
-                return without, "held", 2 * now.passes
+            rest = None if point.trouble else without(here.at(now.theta), point, freed)
+            if rest is not None:
+                return rest, None, 2 * now.passes
         lost = Certificate(status="no maximum", size=here.size)
         certificate = lost if point.trouble else newton.certificate(here, now)
         scale = seen_scale(here, point)
@@ -315,14 +315,13 @@ class BaumWelch:
         best = state.best
         assert best is not None
         steps = max((line[0] for line in best.trace), default=0)
-        known = {"steps": steps, "passes": state.passes}
         if best.trouble:
             detail = (
                 f"the likelihood has no maximum that could be found: each of {starts_of(state.found)} ran into a "
                 f"singularity. {best.trouble} Fewer states, another family, or a prior on the scales "
                 "(prior=th.priors.Normal(1.0, location=…, on='*scale*')) prevent it."
             )
-            return replace(best.certificate, detail=detail, **known)
+            return replace(best.certificate, detail=detail, steps=steps, passes=state.passes)
         told, spare = told_of(state.found, state.tried), _needless(best)
         if spare is not None:
             return Certificate(
@@ -330,13 +329,16 @@ class BaumWelch:
                 size=objective.size,
                 directions=(dict.fromkeys(spare[0], 1.0),),
                 detail=f"the {objective.model.k} states are not identifiable from these data: {spare[1]} A model of fewer is as probable. {told}",
-                **known,
+                steps=steps,
+                passes=state.passes,
             )
         detail = " ".join(part for part in (best.certificate.detail, told) if part)
         assert best.objective is not None
-        held = _held(best.objective.model)
-        status = "boundary" if held and best.certificate.ok else best.certificate.status
-        return replace(best.certificate, status=status, boundary=held, detail=detail, **known)
+        zero = held(best.objective.model)
+        status = "boundary" if zero and best.certificate.ok else best.certificate.status
+        return replace(
+            best.certificate, status=status, boundary=zero, detail=detail, steps=steps, passes=state.passes
+        )
 
 
 def _told(state: State, point: Point, passes: int) -> State:
@@ -357,85 +359,6 @@ def _known(here: Objective, theta: Tensor, value: float, state: State) -> End | 
         if m.objective.model.chain == here.model.chain and leads_to(theta, value, m):
             return m
     return None
-
-
-# ---- transitions at probability 0 --------------------------------------------------------------------------
-
-
-def _without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) -> Objective | None:
-    """The objective without the transitions and first states that are never taken, and that EM makes rarer still; None
-    where there are none. A first state k is written (−1, k)."""
-    if here.priors:
-        return None
-    model: HMM = here.model
-    chain, K = model.chain, range(model.k)
-    theta = model.theta
-    n, m = chain.sizes
-    taken = point.moves
-    if chain.columns:
-        fallen = taken < NEVER  # probabilities change from row to row: only what is never taken is known
-    else:
-        a = torch.exp(chain.log_transitions(theta[n : n + m])).numpy()
-        fallen = (taken < NEVER) & (taken <= 0.9 * a * taken.sum(1, keepdims=True))
-    moves = [
-        (j, k) for j in K for k in K if chain.allowed[j][k] and bool(fallen[j, k]) and (j, k) not in freed
-    ]
-    moves = [
-        (j, k) for j, k in moves if taken[j].sum() > 1
-    ]  # of a state that is hardly visited nothing is known
-    starts: list[int] = []
-    if not chain.stationary:
-        delta = torch.exp(chain.log_initial(theta[:n], theta[n : n + m]))
-        rare = (point.first < NEVER) & (point.first <= 0.9 * delta * point.first.sum())
-        starts = [k for k in K if chain.starts[k] and bool(rare[k]) and (-1, k) not in freed]
-    return over(here, model.holding(moves, starts)) if moves or starts else None
-
-
-def _rare(model: HMM) -> bool:
-    """Whether some transition has a probability near 0."""
-    n, m = model.chain.sizes
-    if model.chain.columns:
-        return True
-    with torch.no_grad():
-        a = torch.exp(model.chain.log_transitions(model.theta[n : n + m]))
-        first = torch.exp(model.chain.log_initial(model.theta[:n], model.theta[n : n + m]))
-    return bool(((a > 0) & (a < RARE)).any() | ((first > 0) & (first < RARE)).any())
-
-
-def _inside(here: Objective, freed: set[tuple[int, int]]) -> tuple[tuple[int, int], Objective] | None:
-    """A transition that is held at 0 although the objective is higher beside it, and the objective there; None where
-    there is none."""
-    model: HMM = here.model
-    value = here.value()
-    for j, k in _zeros(model):
-        beside = over(here, model.allowing(j, k, INSIDE))
-        if (j, k) not in freed and beside.value() > value + 1e-9:
-            return (j, k), over(here, model.allowing(j, k, 1e-2))
-    return None
-
-
-def _zeros(model: HMM) -> list[tuple[int, int]]:
-    """(j, k) of the transitions, and (−1, k) of the first states, that are held at 0."""
-    K, chain = range(model.k), model.chain
-    first = [(-1, k) for k in K if not chain.starts[k]]
-    return first + [(j, k) for j in K for k in K if not chain.allowed[j][k]]
-
-
-def _held(model: HMM) -> dict[str, str]:
-    out = {}
-    for j, k in _zeros(model):
-        name = f"P(start {k + 1})" if j < 0 else f"P({j + 1} → {k + 1})"
-        out[name] = (
-            f"one that never {'begins in' if j < 0 else f'goes from state {j + 1} to'} state {k + 1} ({name} = 0)"
-        )
-    return out
-
-
-def _opened(model: HMM) -> Tensor:
-    """θ with every transition possible again."""
-    for j, k in _zeros(model):
-        model = model.allowing(j, k, INSIDE)
-    return model.theta
 
 
 # ---- states that are not needed ----------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def maximised(objective: Objective, point: Point, inner: int) -> Tensor:
     seen = model.seen(batch)
     rows = batch if bool(seen.all()) else batch[seen]
     out = [_chain(model, point, inner)]
-    for k, (component, place) in enumerate(zip(model.components, model.places, strict=True)):
+    for k, (component, place) in enumerate(zip(model.states, model.places, strict=True)):
         out.append(_component(component, rows, point.gamma[k][seen], point.theta[place], inner))
     return torch.cat(out)
 
@@ -168,7 +168,7 @@ def limits(objective: Objective) -> Tensor:
     batch = whole(objective)
     rows = batch[model.seen(batch)]
     source, out = Tensors(rows, copy=False, block=FAR), []
-    for component in model.components:
+    for component in model.states:
         alone = Objective([LogLikelihood(component, source)])
         if isinstance(component, HasStart):
             alone = alone.at(agreed(component.start(source)))
@@ -190,7 +190,9 @@ def seen_scale(objective: Objective, point: Point) -> Tensor:
         passed = here.model.passed(batch)
         own = here.model._weights(batch, passed.layout, here.terms[0].weight(batch))
         J = here.model.complete(batch, passed, own).information
-    return J.diagonal().clamp(min=0).sqrt()
+    assert J is not None
+    out: Tensor = J.diagonal().clamp(min=0).sqrt()
+    return out
 
 
 def stretches(model: HMM, batch: Batch, rows: int) -> Batch:
