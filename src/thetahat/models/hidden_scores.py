@@ -72,6 +72,43 @@ class Parts:
             out[j, k, :, own] += x
         return out
 
+    def expected(self, P: Array, place: Array) -> Array:
+        """Σ_k P(j, k) f_t(j, k), (m, K, p), P (K, K, m) with rows that sum to 1."""
+        out = np.zeros((len(place), len(self.emission), self.size))
+        for k, (score, own) in enumerate(zip(self.emission, self.places, strict=True)):
+            out[:, :, own] = P[:, k].T[:, :, None] * score[place][:, None]
+        a = self.a[:, :, None] if self.a.ndim == 2 else self.a[:, :, place]
+        for j, k, own in self.columns:
+            out[:, j, own] += (P[j, k] - a[j, k])[:, None] * self.x[:, place].T
+        return out
+
+    def spread(self, xi: Array, h: Array, place: Array) -> Array:
+        """Σ_t Σ_jk ξ_t(j, k) (f_t(j, k) + h_t(k) − h_{t−1}(j))(…)ᵀ, (p, p); ξ (K, K, m), h (n, K, p)."""
+        K, p = len(self.emission), self.size
+        if self.a.ndim == 3:
+            D = self.at(place) + h[place].transpose(1, 0, 2)[None] - h[place - 1].transpose(1, 0, 2)[:, None]
+            D *= np.sqrt(xi)[..., None]
+            flat = D.reshape(-1, p)
+            return np.asarray(flat.T @ flat)
+        # transitions are constants, and with them what they add to f: c_jk. With every vector of a row taken from one
+        # and the same, h_{t−1}(1), Σ ξ (g_k + c_jk)(…)ᵀ − Σ γ_{t−1} (h − …)(…)ᵀ has no large terms
+        out, base = np.zeros((p, p)), h[place - 1, 0]
+        constant = self.at(place[:0]).sum(2)
+        for j, k, own in self.columns:
+            constant[j, :, own] -= self.a[j, k]
+            constant[j, k, own] += 1
+        for k, (score, own) in enumerate(zip(self.emission, self.places, strict=True)):
+            g = h[place, k] - base
+            g[:, own] += score[place]
+            into = xi[:, k]
+            out += g.T @ (into.sum(0)[:, None] * g)
+            cross = constant[:, k].T @ (into @ g)
+            out += cross + cross.T + constant[:, k].T @ (into.sum(1)[:, None] * constant[:, k])
+        for j in range(1, K):
+            d = h[place - 1, j] - base
+            out -= d.T @ (xi[j].sum(0)[:, None] * d)
+        return out
+
     def first(self, place: Array) -> Array:
         """The scores of first rows, (K, S, p)."""
         out = np.repeat(self.initial[:, None], len(place), 1)
@@ -90,19 +127,16 @@ def missing_information(passed: Passed, parts: Parts, weight: Array | None = Non
     """
     n, K, p = len(passed.log_c), len(passed.b), parts.size
     kernel, drift = np.zeros((n, K, K)), np.zeros((n, K, p))
-    for place in passed.blocks(p):
+    for place in passed.blocks():
         P = passed.kernel(place)
         kernel[place] = P.transpose(2, 0, 1)
-        drift[place] = np.einsum("jkm,jkmp->mjp", P, parts.at(place), optimize=True)
+        drift[place] = parts.expected(P, place)
     h = _behind(passed.layout, kernel, drift)
     V = np.zeros((p, p))
-    for place in passed.blocks(p):
+    for place in passed.blocks(p if parts.a.ndim == 3 else 1):
         xi = passed.pairs(place)
         xi = xi if weight is None else xi * weight[place]
-        D = parts.at(place) + h[place].transpose(1, 0, 2)[None] - h[place - 1].transpose(1, 0, 2)[:, None]
-        D *= np.sqrt(xi)[..., None]
-        flat = D.reshape(-1, p)
-        V += flat.T @ flat
+        V += parts.spread(xi, h, place)
     start = passed.layout.starts
     gamma = passed.smoothed[:, start]
     D = parts.first(start) + h[start].transpose(1, 0, 2)

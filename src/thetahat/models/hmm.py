@@ -17,6 +17,7 @@ functions of Markov chains; Zucchini, MacDonald and Langrock (2016), Hidden Mark
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -184,7 +185,7 @@ class HMM(HiddenStates):
     def arranged(self, batch: Batch) -> Layout:
         """Where the rows of each sequence stand; a batch without groups is one."""
         if not batch.grouped:
-            return Layout.of(np.zeros(len(batch), dtype=np.int64))
+            return _one(len(batch))
         group = batch.group
         if group not in _LAYOUTS:
             _LAYOUTS[group] = Layout.of(group.numpy())
@@ -412,6 +413,12 @@ class HMM(HiddenStates):
 
         batch = next(iter(source.batches(self)))
         return first_guess(self, batch, torch.Generator().manual_seed(0)).ordered().theta
+
+
+@functools.lru_cache(maxsize=4)
+def _one(n: int) -> Layout:
+    """Of one sequence of n rows."""
+    return Layout.of(np.zeros(n, dtype=np.int64))
 
 
 def _states(model: int | str, states: int | None) -> int:

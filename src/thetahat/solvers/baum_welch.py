@@ -44,12 +44,16 @@ from .expected_states import (
     stretches,
     whole,
 )
-from .maxima import LOST, Maximum, distinct, leads_to, starts_of, told_of
-from .never_taken import held, inside, opened, rare, without
+from .maxima import LOST, Maximum, leads_to, starts_of, told_of
+from .never_taken import held, inside, rare, without
 from .newton import EPS, Newton
 
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands
-BEHIND = 20.0  # nats of the subsample by which a maximum that is followed up may be lower
+BEHIND = 20.0  # nats of the subsample by which an end that is followed up may be lower
+COARSE, SAME = (
+    0.1,
+    1.0,
+)  # nats of the subsample: a cycle that gains less is the last, ends that differ by less are one
 MANY = 20_000  # rows beyond which states are not counted at every step of Newton's
 ROUTES = 3  # maxima of a subsample from which all rows are used
 
@@ -154,11 +158,13 @@ class BaumWelch:
 
     def start(self, objective: Objective) -> State:
         model = _hmm(objective)
-        guesses, tried = [] if self.begin is None else [self.begin], 0
-        if not guesses and (objective.rows or 0) > self.thin_above and model.k > 1:
-            guesses = self._routes(objective, model)
-            tried = self.starts if guesses else 0
-        guesses = guesses or self._guesses(objective, model)
+        given = None if self.begin is None else [self.begin]
+        if (objective.rows or 0) > self.thin_above and model.k > 1:
+            guesses = self._routes(objective, model, given)
+            tried = (self.starts if given is None else 1) if guesses else 0
+        else:
+            guesses, tried = [], 0
+        guesses = guesses or given or self._guesses(objective, model)
         return State(tuple(agreed(theta) for theta in guesses), limits(objective), tried=tried)
 
     def _guesses(self, objective: Objective, model: HMM) -> list[Tensor]:
@@ -171,21 +177,31 @@ class BaumWelch:
             out.append(first_guess(model, batch, generator, blocks=i % 3 == 2).theta)
         return out
 
-    def _routes(self, objective: Objective, model: HMM) -> list[Tensor]:
-        """The highest maxima of a subsample: where to start on many rows."""
-        some = stretches(model, whole(objective), self.thin_above // 2)
-        source = Tensors(some, copy=False, block=FAR)
-        thinned = Objective([LogLikelihood(model, source)], objective.priors)
-        solver = replace(self, thin_above=FAR, hand_over=0.1, tolerance=1e-2)
-        state, out = solver.start(thinned), []
-        while not solver.done(thinned, state):
-            state = solver.step(thinned, state)
-        for m, _ in distinct([m for m in state.found if not m.trouble])[:ROUTES]:
-            assert isinstance(m, End)
-            assert m.objective is not None
-            if state.best is not None and m.value > state.best.value - BEHIND:
-                out.append(opened(m.objective.at(m.theta).model))
-        return out
+    def _routes(self, objective: Objective, model: HMM, given: list[Tensor] | None) -> list[Tensor]:
+        """Where EM ends on a subsample, the highest first: where to start on many rows. A run that falls behind is
+        left."""
+        some = stretches(model, whole(objective), self.thin_above // 4)
+        thinned = Objective([LogLikelihood(model, Tensors(some, copy=False, block=FAR))], objective.priors)
+        bound, ends = limits(thinned), list[Point]()
+        for theta in given or self._guesses(thinned, model):
+            point, gain, best = (
+                expect(thinned, theta, bound),
+                math.inf,
+                max((e.value for e in ends), default=-math.inf),
+            )
+            for step in range(self.cycles):
+                if point.trouble or gain < COARSE or (step > 3 and point.value + 10 * gain < best - BEHIND):
+                    break
+                after, _ = self.cycle(thinned, point, bound)
+                point, gain = after, after.value - point.value
+            ends += [] if point.trouble else [point]
+        ends.sort(key=lambda e: -e.value)
+        apart = [
+            e
+            for e, before in zip(ends, [None, *ends], strict=False)
+            if before is None or before.value - e.value > SAME
+        ]
+        return [e.theta for e in apart[:ROUTES] if e.value > ends[0].value - BEHIND]
 
     # ---- step ----------------------------------------------------------------------------------------------
 
