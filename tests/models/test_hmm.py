@@ -639,3 +639,29 @@ def test_a_forecast_with_predictors_needs_them() -> None:
     pd.testing.assert_frame_equal(found, fit.forecast(2, shuffled))
     with pytest.raises(BadArgument, match="has 1 rows"):
         fit.forecast(2, {k: v[:-1] for k, v in rows.items()})
+
+
+def test_a_stationary_chain_keeps_the_transition_by_which_its_first_state_is_reached() -> None:
+    """One switch, never back: free, P(2 → 1) = 0; stationary, δ_1 would be 0 with it, and the first rows are of state 1."""
+    rng = np.random.default_rng(1)
+    data = {"y": np.r_[rng.poisson(0.5, 50), rng.poisson(9, 50)]}
+    free = th.fit(HMM(2, "poisson", initial="free"), data, solver=QUICK)
+    assert set(free.certificate.boundary) == {"P(start 2)", "P(2 → 1)"}
+    assert free.estimates["P(1 → 2)"] == pytest.approx(1 / 50, abs=1e-3)
+    kept = th.fit(HMM(2, "poisson"), data, solver=QUICK)
+    assert kept.certificate.status == "certified maximum"
+    assert 0 < kept.estimates["P(2 → 1)"] < 0.05
+
+
+def test_clusters_are_sequences() -> None:
+    y, ids = simulated(240), np.repeat(np.arange(8), 30)
+    fit = th.fit(HMM(2, "normal", sequence="id"), {"y": y, "id": ids}, solver=QUICK)
+    scores = fit.model.scores(fit.source.whole).numpy()
+    U = np.stack([scores[ids == s].sum(0) for s in range(8)])
+    V = np.linalg.inv(fit.objective.taylor(order=2).information.A.numpy())
+    G = torch.autograd.functional.jacobian(fit.model.natural, fit.theta).numpy()
+    expected = np.sqrt(np.diag(G @ V @ (U.T @ U) @ V @ G.T))
+    np.testing.assert_allclose(fit.standard_errors("sandwich"), expected, rtol=1e-8)
+    assert len(fit.bootstrap(3, "cluster", by="id").dropna()) == 3
+    with pytest.raises(BadArgument, match="one observation"):
+        fit.bootstrap(3)

@@ -137,7 +137,7 @@ class Chain:
         if self.stationary and rest:
             # dδ = δ dA M⁻¹ with M = I − A + 1 1ᵀ, and ∂a_j/∂w_jk = a_jk (e_k − a_j)
             a = torch.exp(self.log_transitions(w))
-            inverse = torch.linalg.inv(torch.eye(self.k, dtype=a.dtype) - a + 1.0)
+            inverse, _ = torch.linalg.inv_ex(torch.eye(self.k, dtype=a.dtype) - a + 1.0)
             delta, rows = stationary(a), a @ inverse
             moved = [delta[j] * a[j, k] * (inverse[k] - rows[j]) for j, k in self.logits]
             out[:, own:] = torch.stack(moved, 1) / delta.clamp(min=TINY)[:, None]
@@ -214,8 +214,9 @@ class Chain:
 
 
 def stationary(a: Tensor) -> Tensor:
-    """δ with δ A = δ, (K,): δ (I − A + 1 1ᵀ) = 1ᵀ."""
+    """δ with δ A = δ, (K,): δ (I − A + 1 1ᵀ) = 1ᵀ. NaN where there are several (a chain in parts that never meet)."""
     k = len(a)
     one = a.new_ones(k)
-    out: Tensor = torch.linalg.solve((torch.eye(k, dtype=a.dtype) - a + torch.outer(one, one)).T, one)
+    found, info = torch.linalg.solve_ex((torch.eye(k, dtype=a.dtype) - a + torch.outer(one, one)).T, one)
+    out: Tensor = torch.where(info == 0, found, torch.nan)
     return out

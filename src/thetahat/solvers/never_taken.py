@@ -12,6 +12,7 @@ from .expected_states import Point, over
 NEVER = 1e-2  # times that a transition is expected to have been taken, below which it is held at 0 if EM lowers it still
 INSIDE = 1e-5  # the probability with which a step back inside is tried
 RARE = 1e-3  # a probability at which a transition is counted
+LOST = 0.1  # nats that may be lost by holding what is never taken
 
 
 def without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) -> Objective | None:
@@ -40,7 +41,11 @@ def without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) ->
         delta = torch.exp(chain.log_initial(theta[:n], theta[n : n + m]))
         rare = (point.first < NEVER) & (point.first <= 0.9 * delta * point.first.sum())
         starts = [k for k in K if chain.starts[k] and bool(rare[k]) and (-1, k) not in freed]
-    return over(here, model.holding(moves, starts)) if moves or starts else None
+    if not moves and not starts:
+        return None
+    rest = over(here, model.holding(moves, starts))
+    # a stationary chain cannot lose a transition without which a state that was seen is never come to
+    return rest if rest.value() > here.value() - LOST else None
 
 
 def rare(model: HMM) -> bool:
