@@ -133,7 +133,6 @@ class HMM(HiddenStates):
         self.components = nn.ModuleList()
         self.chain = Chain.full(self.k, self.initial == "stationary")
         self.slot: int | None = None  # the design of the transitions
-        self.reader: object = None
 
     # ---- data ----------------------------------------------------------------------------------------------
 
