@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from . import families
-from .data import Source
+from .data import Batch, Source
 from .data.devices import chosen
 from .data.processes import world
 from .defaults import check_defaults, check_values
@@ -29,7 +29,7 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.inputs import density_of, need, source_of
-from .protocols import HasFractional, maximised_of
+from .protocols import Binds, HasFractional, maximised_of
 from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
@@ -324,7 +324,12 @@ def _built(
                 "weights= is a column's name or a function (batch, log_prob) → weights; received "
                 f"{type(weights).__name__}."
             )
-        built, source = model, source_of(data, model, weights if isinstance(weights, str) else None)
+        column = weights if isinstance(weights, str) else None
+        if isinstance(model, Binds) and not isinstance(data, (Source, Batch)):
+            need(data, "a model")
+            built, source = model.bound(data, column)
+        else:
+            built, source = model, source_of(data, model, column)
         weighting = None if isinstance(weights, str) else weights
         call |= {"model": type(model).__name__, "weights": weights if isinstance(weights, str) else None}
     else:

@@ -572,6 +572,45 @@ class ReadsData(Protocol):
 
 
 @runtime_checkable
+class Binds(Protocol):
+    """A model whose parameters depend on the data (how many columns a formula has): it makes the model that is fitted,
+    and the source that this one reads. `th.fit(model, data)` asks; the model given stays as it is.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.models.HMM(2, "poisson"), Binds)
+    True
+    """
+
+    def bound(self, data: Data, weights: str | None = None) -> tuple[nn.Module, Source]: ...
+
+
+@runtime_checkable
+class HasComponents(Protocol):
+    """A model put together of components, each with a θ of its own: what an estimate of one is, the component knows.
+
+    `places` are the slices of θ that belong to the components; `heads` estimates of the model itself (weights,
+    transition probabilities) stand before theirs.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> th.models.Mixture("normal", 2).heads
+    2
+    """
+
+    @property
+    def components(self) -> Any: ...
+
+    @property
+    def places(self) -> Sequence[slice]: ...
+
+    @property
+    def heads(self) -> int: ...
+
+
+@runtime_checkable
 class Checks(Protocol):
     """A model that inspects a batch before its compiled log p is called, since a compiled function raises no
     named errors.

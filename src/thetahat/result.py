@@ -602,6 +602,44 @@ class Fit:
         drawn = predict.sample(self.model, rows, n, seed=seed)
         return alignment(drawn) if n is None else np.moveaxis(alignment(np.moveaxis(drawn, 1, 0)), 0, 1)
 
+    def decode(self, data: Data = None) -> pd.DataFrame:
+        """The states of a hidden Markov model, in the order of the rows: columns state, of the most probable path
+        (Viterbi), and P(1), P(2), …, given all of y. None: of the data fitted.
+
+        Raises
+        ------
+        BadArgument
+            the model has no hidden states
+        """
+        from .evaluation import hidden, new_data
+
+        model = hidden.hidden(self.model, "decode")
+        return hidden.decode(model, self.source if data is None else new_data.source_like(model, data))
+
+    def forecast(
+        self, steps: int, data: Data = None, *, levels: Sequence[float] = (0.05, 0.5, 0.95)
+    ) -> pd.DataFrame:
+        """The rows that follow each sequence of a hidden Markov model, as if θ̂ were true: probabilities of the states,
+        the mean and quantiles of y.
+
+        Parameters
+        ----------
+        steps
+            how many rows ahead
+        data
+            the predictors of those rows, where the model has some: `steps` rows for each sequence
+        levels
+            of the quantiles
+
+        Raises
+        ------
+        BadArgument
+            the model has no hidden states, or predictors are not given
+        """
+        from .evaluation import hidden
+
+        return hidden.forecast(hidden.hidden(self.model, "forecast"), self.source, steps, data, levels)
+
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series:
         """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response",
         "pearson", "deviance".

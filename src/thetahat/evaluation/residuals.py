@@ -34,6 +34,7 @@ from ..families.censored import Censored, log_tail
 from ..families.truncated import Truncated
 from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
+from ..models import HMM
 from ..models.regression import Regression
 from ..protocols import Categories
 from ..types import ModelLike
@@ -73,8 +74,10 @@ def residuals(
     """
     if kind not in KINDS:
         raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    family_for(model, "residuals")
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(model, HMM):
+        return np.concatenate([_hidden(model, batch, kind, generator) for batch in batches(source, model)])
+    family_for(model, "residuals")
     return np.concatenate([_of(model, batch, kind, generator) for batch in batches(source, model)])
 
 
@@ -103,6 +106,33 @@ def _of(model: ModelLike, batch: Batch, kind: str, generator: torch.Generator) -
     return out
 
 
+def _hidden(model: HMM, batch: Batch, kind: str, generator: torch.Generator) -> np.ndarray:
+    """One-step-ahead residuals of a hidden Markov model: y_t given y_1 … y_{t−1} is a mixture of its states' families.
+    NaN where y is missing."""
+    if kind not in ("quantile", "response"):
+        raise BadArgument(
+            f"a {kind} residual is of a family, and y given the past is a mixture of {model.k}. Accepted: 'quantile', "
+            "'response'."
+        )
+    y, seen = response_of(model, batch), model.seen(batch)
+    weight = model.predicted(batch)
+    if kind == "response":
+        return (y - model.mixed(batch, weight)).numpy()
+    lacking = [c.family for c in model.states if not c.family.has("cdf")]
+    if lacking:
+        raise BadArgument(f"{lacking[0]} has no cdf: there are no quantile residuals of it.")
+    rows, v = batch[seen], torch.rand(len(y), dtype=torch.float64, generator=generator)[seen]
+    with torch.no_grad():
+        parts = [
+            torch.stack(_split(c.family, y[seen], parameters_of(c, rows), extras_of(c, rows)))
+            for c in model.states
+        ]
+        tails = torch.logsumexp(torch.stack(parts) + torch.log(weight[:, seen])[:, None], 0)
+    out = np.full(len(y), np.nan)
+    out[seen.numpy()] = _from_tails(tails[0], tails[1], tails[2], v)
+    return out
+
+
 # ---- quantile ----------------------------------------------------------------------------------------------
 
 
@@ -117,9 +147,13 @@ def quantile(
             "it."
         )
     with torch.no_grad():
-        log_below, log_mass, log_above = _split(family, y, theta, extras)
-        log_u = torch.logaddexp(log_below, torch.log(v) + log_mass)
-        log_rest = torch.logaddexp(log_above, torch.log1p(-v) + log_mass)
+        return _from_tails(*_split(family, y, theta, extras), v)
+
+
+def _from_tails(log_below: Tensor, log_mass: Tensor, log_above: Tensor, v: Tensor) -> np.ndarray:
+    """Φ⁻¹ of log P(below), log P(what was seen), log P(above)."""
+    log_u = torch.logaddexp(log_below, torch.log(v) + log_mass)
+    log_rest = torch.logaddexp(log_above, torch.log1p(-v) + log_mass)
     lower = ndtri_exp(log_u.clamp(max=0.0).numpy())
     upper = -ndtri_exp(log_rest.clamp(max=0.0).numpy())
     out: np.ndarray = np.where(log_u.numpy() < log_rest.numpy(), lower, upper)

@@ -23,9 +23,10 @@ def labels(by: str | Sequence[str] | None, source: Source) -> list[np.ndarray] |
     import pandas as pd
 
     from ..data.table import Table
+    from ..models.sequences import Sequences
 
     columns = [by] if isinstance(by, str) else list(by)
-    if not isinstance(source, Table):
+    if not isinstance(source, Table) and not (isinstance(source, Sequences) and source.frame is not None):
         return [torch.cat([b[c] for b in source.batches()]).numpy() for c in columns]
     found = [source.column(c) for c in columns]
     for name, cells in zip(columns, found, strict=True):

@@ -19,7 +19,7 @@ from . import bootstrap as boot
 from . import profile
 from .covariance import Clusters, Covariance, prepare
 from .covariance import natural as spread
-from .natural import coordinates, find, natural
+from .natural import coordinates, find, natural, probabilities
 
 KINDS = ("wald", "profile", "bootstrap")
 
@@ -150,6 +150,11 @@ def _wald(
                 model.interval(names[i], float(values[i]), float(e)) for i, e in zip(rest, error, strict=True)
             ]
             ends[rest] = torch.tensor(found, dtype=torch.float64)
+        share = probabilities(objective)
+        for i, half in zip(rest, error, strict=True):
+            if share[i] and 0 < values[i] < 1:
+                logit, slope = torch.logit(values[i]), 1 / (values[i] * (1 - values[i]))
+                ends[i] = torch.sigmoid(torch.stack([logit - slope * half, logit + slope * half]))
     return ends[wanted].sort(1).values.numpy()
 
 

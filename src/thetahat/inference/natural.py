@@ -24,11 +24,11 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
+from ..models.hmm import HMM
 from ..models.mixed import Mixed
-from ..models.mixture import Mixture
 from ..models.regression import Regression
 from ..models.tempered import Tempered
-from ..protocols import HasElementwise, HasNatural
+from ..protocols import HasComponents, HasElementwise, HasNatural
 from ..types import ModelLike
 
 _THREADS = threading.Lock()
@@ -104,8 +104,8 @@ def coordinates(objective: Objective) -> list[int | None]:
 
 def _coordinates(model: ModelLike) -> list[int | None]:
     out: list[int | None] = []
-    if isinstance(model, Mixture):
-        out += [None] * model.k
+    if isinstance(model, HasComponents):
+        out += [None] * model.heads
         for component, place in zip(model.components, model.places, strict=True):
             out += [None if j is None else place.start + j for j in _coordinates(component)]
         return out
@@ -125,14 +125,25 @@ def _coordinates(model: ModelLike) -> list[int | None]:
     return out
 
 
+def probabilities(objective: Objective) -> list[bool]:
+    """For each estimate, whether it is a probability of a hidden Markov model's chain, whose intervals are made on the
+    scale of its logit."""
+    model = objective.model
+    size = len(names_of(model))
+    if not isinstance(model, HMM):
+        return [False] * size
+    own = model.heads - (model.chain.sizes[1] if model.chain.columns else 0)
+    return [i < own for i in range(size)]
+
+
 def linear(objective: Objective) -> list[bool]:
     """For each estimate, whether it is its coordinate of θ itself, rather than a function of it."""
     return _linear(objective.model)
 
 
 def _linear(model: ModelLike) -> list[bool]:
-    if isinstance(model, Mixture):
-        return [False] * model.k + [each for component in model.components for each in _linear(component)]
+    if isinstance(model, HasComponents):
+        return [False] * model.heads + [each for component in model.components for each in _linear(component)]
     if isinstance(model, Regression):
         return [not c for c in model.constants]
     if isinstance(model, Mixed):
@@ -150,11 +161,11 @@ def _linear(model: ModelLike) -> list[bool]:
 
 
 def _innermost(model: ModelLike, index: int) -> tuple[ModelLike, int]:
-    """The component that has an estimate of a mixture, and its index there; of another model, itself. (A
-    weight is the mixture's own.)"""
-    if not isinstance(model, Mixture) or index < model.k:
+    """The component that has an estimate of a model put together, and its index there; of another model, itself.
+    (A weight is the mixture's own.)"""
+    if not isinstance(model, HasComponents) or index < model.heads:
         return model, index
-    index -= model.k
+    index -= model.heads
     for component in model.components:
         if index < len(names_of(component)):
             return _innermost(component, index)

@@ -18,7 +18,7 @@ from ..errors import BadArgument, BadSave, DataError, ThetahatError
 from ..inference.covariance import KINDS
 from ..inference.criteria import counted
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
-from ..models import Density, Mixture, Regression
+from ..models import HMM, Density, Mixture, Regression
 from ..models.base import set_theta
 from ..models.custom import Custom
 from ..models.information import Information
@@ -274,6 +274,11 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
                 _built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None)
             )
         return Mixture(parts)
+    if config["kind"] == "hmm":
+        own = {
+            name.removeprefix("component."): t for name, t in tensors.items() if name.startswith("component.")
+        }
+        return HMM.from_config(rich(config["settings"]), _built(config["component"], own, path))
     if config["kind"] == "preference":
         return next(kind for kind in RATED if kind.__name__ == config["of"]).from_config(
             rich(config["settings"])
@@ -461,10 +466,13 @@ def _attached(fit: Fit, data: Data, path: Path) -> Fit:
             "fit again."
         )
     table = model if isinstance(model, Regression) else _regression_of(model)
-    if table is not None:
+    source: SourceLike
+    if isinstance(model, HMM):
+        source = model.source(data)
+    elif table is not None:
         from ..data import Frame
 
-        source: SourceLike = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
+        source = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
     elif isinstance(model, Density):
         from ..models.density import density
 

@@ -33,7 +33,7 @@ from ..errors import BadArgument, FitError
 from ..inference.bread import Inverse, bread
 from ..language.adapters import adapted_by
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
-from ..models import Density, Mixture, Regression
+from ..models import HMM, Density, Mixture, Regression
 from ..models.base import Model, get_theta
 from ..models.custom import Custom, Interval
 from ..preferences.bradley_terry import BradleyTerry
@@ -48,7 +48,7 @@ from ..protocols import (
     shape_of,
     tokenizer_of,
 )
-from ..solvers import EM, LBFGS, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
+from ..solvers import EM, LBFGS, BaumWelch, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
 from . import archive, encoders
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 RATED = (BradleyTerry, PlackettLuce)  # of items or features: plain values make them again
 SOLVERS: Settings = {
-    c.__name__: c for c in (ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)
+    c.__name__: c for c in (BaumWelch, ClosedForm, GaussNewton, Newton, LBFGS, EM, Proximal, Stochastic)
 }
 
 
@@ -193,6 +193,11 @@ def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
         parts = [_model_config(c) for c in model.components]
         own = {f"component.{k}.{name}": t for k, (_, found) in enumerate(parts) for name, t in found.items()}
         return {"kind": "mixture", "components": [part for part, _ in parts]}, own
+    if isinstance(model, HMM):
+        part, own = _model_config(model.components[0])
+        return {"kind": "hmm", "component": part, "settings": plain(model.to_config())}, {
+            f"component.{name}": t for name, t in own.items()
+        }
     if type(model) in RATED and model.scorer is None:
         return {"kind": "preference", "of": type(model).__name__, "settings": plain(model.to_config())}, {}
     if isinstance(model, Custom):

@@ -231,6 +231,11 @@ class Mixture(Model):
         return out
 
     @property
+    def heads(self) -> int:
+        """How many estimates stand before those of the components: the weights."""
+        return self.k
+
+    @property
     def names(self) -> list[str]:
         return [f"weight[{k}]" for k in range(self.k)] + self._of_components(names_of)
 

@@ -25,11 +25,12 @@ from ..inference.covariance import importance
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
-from ..models import Mixture, Regression
+from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.custom import Constraint, Custom
 from ..models.mixed import Mixed
 from ..models.regression import Predictor
+from ..models.sequences import Sequences
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
@@ -374,6 +375,8 @@ def title(fit: Fit) -> str:
         return f"{model.function.__name__}({', '.join(model.constraints)})"
     if isinstance(model, Mixture):
         return f"mixture of {plural(model.k, 'component')}"
+    if isinstance(model, HMM):
+        return f"hidden Markov model of {plural(model.k, 'state')}"
     return kind_of_model(model)
 
 
@@ -389,6 +392,9 @@ def _random_text(model: Mixed, parameter: str) -> str:
     return "".join(
         f" + {text}" for text in dict.fromkeys(r.text for r in model.random if r.parameter == parameter)
     )
+
+
+_FIRST = {"stationary": "has the stationary distribution", "free": "is estimated"}
 
 
 def kind_of_model(model: ModelLike) -> str:
@@ -426,6 +432,10 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         kinds = [_component(c) for c in model.components]
         for kind in dict.fromkeys(kinds):
             yield "components", f"{kinds.count(kind)} of {kind} ({_measure(model.measure)})"
+    elif isinstance(model, HMM):
+        yield "states", f"{model.k} of {_component(model.components[0])} ({_measure(model.measure)})"
+        moves = "constants" if model.transition is None else f"logits of {model.transition}"
+        yield "transitions", f"{moves}; the first state {_FIRST[model.initial]}"
     else:
         doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
         own = (
@@ -535,6 +545,13 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
                 + (" …" if len(encoder.response.levels) > 8 else ""),
             )
         return
+    if isinstance(source, Sequences):
+        many = len(source.labels)
+        named = "" if source.sequence is None else f", named by {source.sequence}"
+        yield "data", "an array" if source.frame is None else source.frame.name
+        lost = f", {count(source.missing)} of them without y, which is summed over" if source.missing else ""
+        yield "rows", f"{plural(source.size, 'row')} in {plural(many, 'sequence')}{named}{lost}"
+        return
     size = source.size
     kind = getattr(source, "kind", type(source).__name__).lower()
     if is_drawn(source):
@@ -605,6 +622,10 @@ def _constants(model: ModelLike, size: int) -> list[bool]:
             for c in model.components
         )
         return [True] * model.k + [each for part in own for each in part]
+    if isinstance(model, HMM):
+        parts = [_constants(c, len(names_of(c))) for c in model.states]
+        logits = model.chain.sizes[1] if model.chain.columns else 0
+        return [True] * (model.heads - logits) + [False] * logits + [each for part in parts for each in part]
     if isinstance(model, Regression):
         return model.constants
     if isinstance(model, Mixed):

@@ -10,6 +10,7 @@ from ..likelihood import Objective, Trimmed
 from ..protocols import HasStart
 from ..types import SolverLike, StateLike
 from . import interior_point
+from .baum_welch import BaumWelch
 from .certificate import Certificate
 from .choice import is_stochastic, of_likelihood
 from .closed_form import ClosedForm
@@ -75,6 +76,7 @@ def optimise(
 __all__ = [
     "EM",
     "LBFGS",
+    "BaumWelch",
     "Certificate",
     "ClosedForm",
     "FastTrimmed",

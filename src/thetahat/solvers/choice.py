@@ -7,9 +7,10 @@ import torch
 
 from ..errors import BadArgument
 from ..likelihood import Objective
-from ..models import Mixture
+from ..models import HMM, Mixture
 from ..protocols import Steers, is_drawn, kind_of, layout_of
 from . import closed_form, gauss_newton, interior_point, quantile
+from .baum_welch import BaumWelch
 from .closed_form import ClosedForm
 from .em import EM
 from .gauss_newton import GaussNewton
@@ -38,7 +39,8 @@ def is_stochastic(objective: Objective) -> bool:
 def of_likelihood(objective: Objective) -> Solver:
     """Stochastic ascent where θ is not float64 (a network), log p is made of draws, or the data have no
     end; an interior point where a link bounds the linear predictors; the closed form where there is one;
-    proximal Newton where a prior has a kink; EM for a mixture; Levenberg and Marquardt's method where a
+    proximal Newton where a prior has a kink; EM for a mixture or
+    a hidden Markov model; Levenberg and Marquardt's method where a
     likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
     L-BFGS where it cannot."""
     if isinstance(objective.model, Steers):
@@ -47,9 +49,9 @@ def of_likelihood(objective: Objective) -> Solver:
         return Stochastic()
     if interior_point.applies(objective):
         return InteriorPoint()
-    if objective.kinked and isinstance(objective.model, Mixture):
+    if objective.kinked and isinstance(objective.model, (HMM, Mixture)):
         raise BadArgument(
-            "a mixture has many maxima, and EM, which seeks them, takes no prior with a kink. Use "
+            "a mixture or a hidden Markov model has many maxima, and EM, which seeks them, takes no prior with a kink. Use "
             "th.priors.Normal."
         )
     if quantile.applies(objective) and (objective.kinked or objective.priors):
@@ -67,6 +69,8 @@ def of_likelihood(objective: Objective) -> Solver:
         return ClosedForm()
     if quantile.applies(objective):
         return LinearProgramme()
+    if isinstance(objective.model, HMM) and len(objective.terms) == 1:
+        return BaumWelch()
     layout = layout_of(objective.model)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
     costly = (
