@@ -115,6 +115,7 @@ def fit(
     Returns
     -------
     Fit
+        of family="nonparametric" a `evaluation.nonparametric.KaplanMeier`
 
     Raises
     ------
@@ -136,6 +137,8 @@ def fit(
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     check_defaults()
+    if family == "nonparametric":
+        return _nonparametric(model, data, weights, missing, parameters)
     built, source, weighting, call = _built(
         model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
     )
@@ -253,6 +256,19 @@ def _gathered(found: Fit) -> Fit:
 
         found._cache["facts", found._errors] = gather(found)
     return found
+
+
+def _nonparametric(model: Plain, data: Data, weights: Plain, missing: str, parameters: Settings) -> Plain:
+    """A time without a family: Kaplan and Meier's estimate."""
+    from .evaluation.nonparametric import KaplanMeier
+
+    need(data, "a formula")
+    if not isinstance(model, str) or parameters:
+        given = f"{next(iter(parameters))}=" if parameters else type(model).__name__
+        raise BadArgument(
+            f"family='nonparametric' takes a formula, Surv(time, event) ~ g, and weights=; received {given}."
+        )
+    return KaplanMeier(model, data, weights=_column_name(weights), missing=missing)
 
 
 # ---- what the user gave ------------------------------------------------------------------------------------

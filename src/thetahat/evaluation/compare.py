@@ -354,4 +354,9 @@ def _check_atoms(first: Score, second: Score, refuse: Plain) -> None:
 
 
 def _capital(measure: str) -> str:
-    return {"density": "Log density", "mass": "Log mass", "mixed": "Log density (mass at atoms)"}[measure]
+    return {
+        "density": "Log density",
+        "mass": "Log mass",
+        "mixed": "Log density (mass at atoms)",
+        "partial likelihood": "Log partial likelihood",
+    }[measure]

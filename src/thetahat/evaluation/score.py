@@ -40,7 +40,7 @@ from ..protocols import (
 from ..types import ModelLike, Settings, SourceLike
 
 KINDS = ("exact", "lower bound", "estimate")
-MEASURES = ("density", "mass", "mixed")
+MEASURES = ("density", "mass", "mixed", "partial likelihood")
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +192,12 @@ class Score:
         """The kind of number, in words: "lower bound (K = 16) of the log mass of y"."""
         samples = "" if self.K is None else f" (K = {self.K})"
         kind = "exact" if self.kind == "exact" else f"{self.kind}{samples} of the"
-        what = {"density": "log density", "mass": "log mass", "mixed": "log density (log mass at its atoms)"}[
-            self.measure
-        ]
+        what = {
+            "density": "log density",
+            "mass": "log mass",
+            "mixed": "log density (log mass at its atoms)",
+            "partial likelihood": "log partial likelihood",
+        }[self.measure]
         return f"{kind} {what} of {self.units}"
 
     @encoded

@@ -48,7 +48,7 @@ from ..likelihood.weights import Importance, Probability
 from ..models.base import family_of
 from ..models.information import Factor
 from ..models.regression import Regression
-from ..protocols import is_separable
+from ..protocols import HasScores, is_separable
 from ..solvers import quantile
 from ..solvers.choice import DENSE
 from ..types import name_of
@@ -351,7 +351,10 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
     ):  # of a fit that was saved without its rows
         return Covariance(kind, Inverse(kept.V), df=float(kept.df.min()), by_coordinate=kept.df)
     check(kind, clusters)
-    inseparable = next((t.model for t in objective.terms if not is_separable(t.model)), None)
+    shared = (
+        t.model for t in objective.terms if not is_separable(t.model) and not isinstance(t.model, HasScores)
+    )
+    inseparable = next(shared, None)
     if inseparable is not None and kind not in ("observed", "conditional"):
         raise BadArgument(
             f"covariance={kind!r} is made of each row's own score, and the rows of a {type(inseparable).__name__} share what "

@@ -27,6 +27,7 @@ class Sides:
     fixed: str
     random: tuple[RandomCall, ...]
     smooth: tuple[str, ...]
+    strata: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -34,8 +35,8 @@ class Sides:
 
 
 def sides(text: str) -> Sides:
-    fixed, random, smooth = take_apart(text)
-    return Sides(fixed, tuple(random), tuple(smooth))
+    fixed, random, smooth, strata = take_apart(text)
+    return Sides(fixed, tuple(random), tuple(smooth), strata)
 
 
 def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> dict[str, Predictors]:

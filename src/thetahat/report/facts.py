@@ -27,6 +27,7 @@ from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
 from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
+from ..models.cox import Cox
 from ..models.custom import Constraint, Custom
 from ..models.mixed import Mixed
 from ..models.regression import Predictor
@@ -367,6 +368,10 @@ def why_not(fit: Fit) -> str:
 def title(fit: Fit) -> str:
     """What was maximised, as its formula or its name."""
     model = fit.model
+    if isinstance(model, Cox):
+        return (
+            f"{_bare(model.encoder.response.expression)} ~ {model.predictor.design.formula}{_strata(model)}"
+        )
     if isinstance(model, Mixed):
         return f"{title_of(model.regression)}{_random_text(model, model.regression.predictors[0].parameter)}"
     if isinstance(model, Regression):
@@ -378,6 +383,12 @@ def title(fit: Fit) -> str:
     if isinstance(model, HMM):
         return f"hidden Markov model of {plural(model.k, 'state')}"
     return kind_of_model(model)
+
+
+def _strata(model: Cox) -> str:
+    if model.strata is None:
+        return ""
+    return f" + strata({', '.join(model.encoder.groupings[model.strata].columns)})"
 
 
 def title_of(model: Regression) -> str:
@@ -409,7 +420,14 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
     model = fit.model
     mixed = model if isinstance(model, Mixed) else None
     model = model if mixed is None else mixed.regression
-    if isinstance(model, Regression):
+    if isinstance(model, Cox):
+        yield "family", "Cox: proportional hazards (partial likelihood)"
+        yield "hazard", f"{model.predictor.design.formula}, log link"
+        yield "ties", model.family.ties.capitalize()
+        if model.strata is not None:
+            levels = model.encoder.groupings[model.strata].size
+            yield "strata", f"{count(levels)}, each with its own baseline hazard"
+    elif isinstance(model, Regression):
         yield "family", f"{_short(model.family)} ({_measure(model.measure)})"
         for p in model.predictors:
             predictors = "a constant" if p.design.constant else p.design.formula
@@ -589,7 +607,9 @@ def _bare(name: str) -> str:
 
 
 def _measure(measure: str) -> str:
-    return {"mixed": "density with atoms"}.get(measure, f"probability {measure}")
+    return {"mixed": "density with atoms", "partial likelihood": measure}.get(
+        measure, f"probability {measure}"
+    )
 
 
 # ---- the estimates -----------------------------------------------------------------------------------------
@@ -686,7 +706,11 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
     constant = constants(fit)
     mixed = model if isinstance(model, Mixed) else None
     model = model if mixed is None else mixed.regression
-    if isinstance(model, Regression):
+    if isinstance(model, Cox):
+        yield Block(
+            "log hazard ratio", "", True, tuple(_predictor_items(fit, model.predictor, lines, tested))
+        )
+    elif isinstance(model, Regression):
         for j, p in enumerate(model.predictors):
             if p.size and not constant[p.start]:
                 items = tuple(_predictor_items(fit, p, lines, tested))

@@ -8,7 +8,7 @@ import torch
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models import HMM, Mixture
-from ..protocols import Steers, is_drawn, kind_of, layout_of
+from ..protocols import Steers, is_drawn, is_separable, kind_of, layout_of
 from . import closed_form, gauss_newton, interior_point, quantile
 from .baum_welch import BaumWelch
 from .closed_form import ClosedForm
@@ -47,6 +47,8 @@ def of_likelihood(objective: Objective) -> Solver:
         return Steered(anew=objective.model.steering == "cheap")
     if is_stochastic(objective):
         return Stochastic()
+    if not is_separable(objective.model) and not objective.kinked:
+        return Newton(thin_above=10**18, float32_above=10**18)  # every n-th row has another risk set
     if interior_point.applies(objective):
         return InteriorPoint()
     if objective.kinked and isinstance(objective.model, (HMM, Mixture)):
