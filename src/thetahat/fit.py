@@ -138,7 +138,8 @@ def fit(
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     check_defaults()
     if family == "nonparametric":
-        return _nonparametric(model, data, weights, missing, parameters)
+        curves: Fit = _nonparametric(model, data, weights, missing, parameters)
+        return curves
     built, source, weighting, call = _built(
         model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
     )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .evaluation.surprise import Surprise
     from .inference.covariance import Covariance
     from .inference.tests import Test
+    from .inference.variance_components import VarianceTest
     from .report.summary import Summary
 
 LARGE = 1000  # values of θ up to which a repr names the first few
@@ -772,6 +773,87 @@ class Fit:
         from .evaluation import modes
 
         return modes.random_effects(self.objective, group)
+
+    def variance_components(self, level: float = 0.95, *, intervals: str | None = "profile") -> pd.DataFrame:
+        """Of a mixed model: standard deviations, variances and correlations of the random effects, a row each, with their
+        intervals (low and high: of the standard deviation, or of the correlation).
+
+        Parameters
+        ----------
+        intervals
+            "profile" (the likelihood ratio inverted), "wald", or None
+        """
+        from .inference import variance_components
+
+        out: pd.DataFrame = self._cached(
+            ("components", level, intervals),
+            lambda: variance_components.components(self.objective, level, intervals),
+        )
+        return out.copy()
+
+    def test_random(self, term: str) -> VarianceTest:
+        """Whether a term of random effects is needed: the likelihood-ratio test against the fit without it, referred to the
+        mixture of χ² that holds at the boundary.
+
+        Parameters
+        ----------
+        term
+            "(Days | Subject)", as the formula has it, or its group, "Subject"
+        """
+        from .inference import variance_components
+
+        return variance_components.test_random(self.objective, term)
+
+    def r_squared(self) -> pd.Series:
+        """Of a mixed model: marginal and conditional R², and the intraclass correlation (Nakagawa et al. 2017)."""
+        from .inference import variance_components
+
+        return variance_components.r_squared(self.objective)
+
+    def smooths(self) -> pd.DataFrame:
+        """Of smooth terms: effective and reference degrees of freedom, statistic and p-value, a row a term."""
+        from .evaluation import smooth_terms
+
+        out: pd.DataFrame = self._cached("smooths", lambda: smooth_terms.smooths(self.objective)).copy()
+        return out
+
+    def curve(
+        self,
+        term: str,
+        data: Data = None,
+        *,
+        level: float = 0.95,
+        simultaneous: bool = False,
+        derivative: bool = False,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """A smooth term's own part of its linear predictor, with its band: value, standard_error, low, high, and whether
+        a row lies outside the range that was fitted.
+
+        Parameters
+        ----------
+        term
+            its name, "s(x)", as `smooths` has it
+        data
+            rows at which it is wanted; None: even points of the range of its one variable
+        simultaneous
+            a band of the whole curve
+        derivative
+            of the first derivative
+        seed
+            of the draws of a simultaneous band
+        """
+        from .evaluation import smooth_terms
+
+        return smooth_terms.curve(
+            self.objective,
+            term,
+            data,
+            level=level,
+            simultaneous=simultaneous,
+            derivative=derivative,
+            seed=seed,
+        )
 
     def baseline(self) -> pd.DataFrame:
         """Of Cox's model: the baseline hazard, at predictors that are all 0; columns stratum, time, events, at_risk, hazard,

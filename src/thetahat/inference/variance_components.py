@@ -1,0 +1,382 @@
+"""Variance components with profile intervals, and the likelihood-ratio test of a variance at its boundary.
+
+    ℓ_p(c) = max ℓ(θ)  subject to  g(θ) = c,      {c : 2(ℓ̂ − ℓ_p(c)) ≤ χ²_{1, level}}
+
+g is a standard deviation or a correlation, a function of several coordinates of θ. The constrained maximum is found by
+Newton's method on the Lagrangian; its multiplier is ∂ℓ_p/∂c, so that the ends are found by Newton's method too.
+
+Where one variance is 0 under the hypothesis, and k − 1 covariances with it, 2Δℓ ~ ½χ²_{k−1} + ½χ²_k.
+
+Source: Pawitan (2001), In All Likelihood, ch. 3; Self and Liang (1987), Asymptotic properties of maximum likelihood
+estimators and likelihood ratio tests under nonstandard conditions; Stram and Lee (1994).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from ..errors import BadArgument, NotConverged
+from ..likelihood import LogLikelihood, Objective
+from ..models.base import names_of
+from ..models.mixed import EDGE, Mixed
+from ..solvers import choose, optimise
+from ..solvers.certificate import Certificate
+
+STEPS, TOLERANCE = 60, 1e-9
+KINDS = ("profile", "wald")
+
+
+def components(objective: Objective, level: float = 0.95, intervals: str | None = "profile") -> pd.DataFrame:
+    """A row a standard deviation and a correlation: parameter, group, term, sd, variance, correlation, low, high.
+
+    low and high are of the standard deviation, or of the correlation.
+
+    Raises
+    ------
+    BadArgument
+        no random effects, an unknown kind of interval, a level outside (0, 1)
+    """
+    model = _mixed(objective)
+    if intervals is not None and intervals not in KINDS:
+        raise BadArgument(f"intervals={intervals!r}. Accepted: 'profile', 'wald', None.")
+    if not 0 < level < 1:
+        raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")
+    theta, names = objective.theta, names_of(model)
+    values = model.natural(theta)
+    rows, at = [], len(model.coefficients)
+    for r in model.random:
+        own = r.structure.names(r.effects, r.label)
+        for i, short in enumerate(own):
+            value, corr = float(values[at + i]), short.startswith("corr(")
+            term = short[short.index("(") + 1 : short.rindex(" |")] if " |" in short else r.label
+            low, high = math.nan, math.nan
+            if intervals == "profile":
+                low, high = _ends(objective, at + i, value, level, corr)
+            elif intervals == "wald":
+                from . import intervals as wald
+
+                found = wald.intervals(objective, theta, level, parameters=[names[at + i]])
+                low, high = float(found["low"].iloc[0]), float(found["high"].iloc[0])
+            rows.append(
+                {
+                    "parameter": r.parameter,
+                    "group": r.label,
+                    "term": term,
+                    "sd": math.nan if corr else value,
+                    "variance": math.nan if corr else value**2,
+                    "correlation": value if corr else math.nan,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        at += len(own)
+    if model.normal:
+        rows.append(_residual(objective, level, intervals))
+    return pd.DataFrame(rows)
+
+
+def _mixed(objective: Objective) -> Mixed:
+    model = objective.model
+    if not isinstance(model, Mixed):
+        raise BadArgument(f"a {type(model).__name__} has no random effects, and so no variance components.")
+    return model
+
+
+def _residual(objective: Objective, level: float, intervals: str | None) -> dict[str, object]:
+    model = _mixed(objective)
+    place = next(p.start for p in model.regression.predictors if p.parameter == "scale")
+    sigma = float(model.sigma(objective.theta[: len(model.coefficients)]))
+    low, high = math.nan, math.nan
+    if intervals == "profile":
+        low, high = _ends(objective, place, sigma, level, False)
+    elif intervals == "wald":
+        from . import intervals as wald
+
+        found = wald.intervals(objective, objective.theta, level, parameters=[names_of(model)[place]])
+        low, high = float(found["low"].iloc[0]), float(found["high"].iloc[0])
+    return {
+        "parameter": "scale",
+        "group": "Residual",
+        "term": "",
+        "sd": sigma,
+        "variance": sigma**2,
+        "correlation": math.nan,
+        "low": low,
+        "high": high,
+    }
+
+
+# ---- profile -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Profile:
+    """The constrained maximum of one natural value, on the logarithm of a standard deviation, on Fisher's z of a
+    correlation."""
+
+    objective: Objective
+    index: int
+    corr: bool
+    J: Tensor
+    top: float
+
+    def g(self, theta: Tensor) -> tuple[float, Tensor]:
+        model = _mixed(self.objective)
+        with torch.enable_grad():
+            leaf = theta.clone().requires_grad_()
+            value = model.natural(leaf)[self.index]
+            value = torch.atanh(value) if self.corr else torch.log(value)
+            return float(value.detach()), torch.autograd.grad(value, leaf)[0]
+
+    def at(self, z: float, theta: Tensor) -> tuple[float, float, Tensor]:
+        """ℓ_p(z), ∂ℓ_p/∂z and θ, begun at θ.
+
+        The information of θ̂ steers, corrected along the way by secants of the Lagrangian's gradient (BFGS).
+
+        Raises
+        ------
+        NotConverged
+        """
+        B = self.J.clone()
+        t = self.objective.taylor(theta, order=1)
+        value, slope = self.g(theta)
+        for _ in range(STEPS):
+            solved = torch.linalg.solve(B, torch.stack([t.gradient, slope], 1))
+            multiplier = (float(slope @ solved[:, 0]) - (z - value)) / float(slope @ solved[:, 1])
+            d = solved[:, 0] - multiplier * solved[:, 1]
+            if float(d @ (B @ d)) < TOLERANCE**2 and abs(z - value) < TOLERANCE:
+                return float(t.value), multiplier, theta
+            size = 1.0
+            while True:
+                new = self.objective.taylor(theta + size * d, order=1)
+                after, steeper = self.g(theta + size * d)
+                sound = math.isfinite(after) and bool(torch.isfinite(new.value))
+                if sound and (float(new.value) > float(t.value) - 20.0 or size < 1e-3):
+                    break
+                if size < 1e-9:
+                    raise NotConverged(
+                        "the profile of a variance component was not found.",
+                        Certificate("not converged"),
+                        None,
+                    )
+                size *= 0.5
+            s, y = size * d, (t.gradient - multiplier * slope) - (new.gradient - multiplier * steeper)
+            Bs = B @ s
+            curved = float(s @ y)
+            if curved < 0.2 * float(s @ Bs):  # Powell's damping keeps B positive definite
+                share = 0.8 * float(s @ Bs) / (float(s @ Bs) - curved)
+                y = share * y + (1 - share) * Bs
+            B = B + torch.outer(y, y) / (s @ y) - torch.outer(Bs, Bs) / (s @ Bs)
+            theta, t, value, slope = theta + s, new, after, steeper
+        raise NotConverged(
+            "the profile of a variance component was not found.", Certificate("not converged"), None
+        )
+
+
+def _ends(objective: Objective, index: int, estimate: float, level: float, corr: bool) -> tuple[float, float]:
+    """Both ends, by Newton's method on the signed root."""
+    found = objective.taylor(order=2)
+    assert found.information is not None
+    J = found.information.dense()
+    values, vectors = torch.linalg.eigh(J)
+    J = vectors @ torch.diag(values.clamp(min=1e-8 * float(values.max()))) @ vectors.T
+    profile = _Profile(objective, index, corr, J, float(found.value))
+    cut = math.sqrt(float(chi2.ppf(level, 1)))
+    theta = objective.theta
+    if corr and (math.isnan(estimate) or abs(estimate) > 1 - EDGE):
+        return math.nan, math.nan
+    if not corr and estimate <= EDGE:  # the curvature in s at 0 gives the first trial
+        natural = _mixed(objective).natural
+        place = next(j for j in range(len(theta)) if float(natural(_beside(theta, j))[index]) > EDGE)
+        begin = _beside(theta, place, cut / math.sqrt(max(float(J[place, place]), 1e-300)))
+        return 0.0, math.exp(_solve(profile, profile.g(begin)[0], begin, cut, 1.0))
+    z, slope = profile.g(theta)
+    wide = cut * math.sqrt(max(float(slope @ torch.linalg.solve(J, slope)), 0.0))
+    low, high = (_solve(profile, z + sign * min(wide, 1.0), theta, cut, sign) for sign in (-1.0, 1.0))
+    return (math.tanh(low), math.tanh(high)) if corr else (math.exp(low), math.exp(high))
+
+
+def _beside(theta: Tensor, j: int, size: float = 0.1) -> Tensor:
+    out = theta.clone()
+    out[j] += size
+    return out
+
+
+def _solve(profile: _Profile, z: float, theta: Tensor, cut: float, sign: float) -> float:
+    """Where the signed root is `cut`; ∓∞ where it is not reached before the end of the range."""
+    first = z
+    for _ in range(40):
+        value, multiplier, theta = profile.at(z, theta)
+        root = math.sqrt(max(2 * (profile.top - value), 0.0))
+        if abs(root - cut) < 1e-7:
+            return z
+        slope = -multiplier / max(root, 1e-6)
+        step = (cut - root) / slope if slope * sign > 1e-12 else sign * 0.7
+        z += max(-0.7, min(0.7, step))
+        if abs(z - first) > (9.0 if profile.corr else 12.0):
+            return sign * math.inf
+    return z
+
+
+# ---- the test at the boundary ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VarianceTest:
+    """A likelihood-ratio test that a term's variances are 0. Prints itself.
+
+    Parameters
+    ----------
+    term
+        what is left out under the hypothesis
+    statistic
+        2(ℓ₁ − ℓ₀)
+    weights
+        degrees of freedom → its weight in the mixture of χ²
+    p_value
+        P(mixture ≥ statistic)
+    bound
+        whether p is an upper bound, because the mixture's weights are not known
+    """
+
+    term: str
+    statistic: float
+    weights: dict[int, float]
+    p_value: float
+    bound: bool = False
+
+    def __str__(self) -> str:
+        mixture = " + ".join(f"{w:g}·χ²({k})" for k, w in self.weights.items())
+        sign = "≤" if self.bound else "="
+        return f"without {self.term}: 2Δℓ = {self.statistic:.4f}, referred to {mixture}, p {sign} {self.p_value:.4g}"
+
+
+def test_random(objective: Objective, term: str) -> VarianceTest:
+    """Whether a term of random effects, or a smooth term's bend, is needed: the model fitted again without it.
+
+    Parameters
+    ----------
+    term
+        as the formula has it, "(Days | Subject)", or its group, "Subject", or a smooth term, "s(x)"
+
+    Raises
+    ------
+    BadArgument
+        no term of that name
+    """
+    model = _mixed(objective)
+    wanted = term.replace(" ", "")
+    mine = [r for r in model.random if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})")]
+    if not mine:
+        known = ", ".join(dict.fromkeys(r.text for r in model.random))
+        raise BadArgument(f"no random or smooth term is called {term!r}. Terms: {known}.")
+    left = [r for r in model.random if r not in mine]
+    top = objective.value()
+    source = objective.terms[0].source
+    if left:
+        smaller: torch.nn.Module = Mixed(model.regression, left, reml=model.reml, points=model.points)
+        null, _, _ = optimise(
+            Objective([LogLikelihood(smaller, source)]), choose(Objective([LogLikelihood(smaller, source)]))
+        )
+        value = null.value()
+    elif model.reml:
+        value = _restricted(objective)
+    else:
+        alone = Objective([LogLikelihood(model.regression, source)])
+        null, _, _ = optimise(alone, choose(alone))
+        value = null.value()
+    statistic = max(2 * (top - value), 0.0)
+    variances = sum(len(r.structure.scale_places()) for r in mine)
+    covariances = sum(r.structure.size for r in mine) - variances
+    if variances == 1:
+        weights = {covariances: 0.5, covariances + 1: 0.5}
+    elif covariances == 0:
+        weights = {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}
+    else:
+        weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
+    p = sum(w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items())
+    return VarianceTest(mine[0].text, statistic, weights, p, bound=variances > 1 and covariances > 0)
+
+
+def _restricted(objective: Objective) -> float:
+    """The restricted likelihood with all scales 0, at the σ that maximises it."""
+    model = _mixed(objective)
+    theta = objective.theta.clone()
+    theta[len(model.coefficients) :] = 0.0
+    if not model.normal:
+        raise BadArgument(
+            "a restricted fit of another family than the normal is compared with one that keeps a random term."
+        )
+    place = next(p.start for p in model.regression.predictors if p.parameter == "scale")
+    for _ in range(100):
+        t = objective.taylor(theta, order=1)
+        if abs(float(t.gradient[place])) < 1e-9:
+            break
+        own = [j for j in range(len(model.coefficients)) if j != place]
+        J = objective.taylor(theta, order=2).information
+        assert J is not None
+        theta[own] += torch.linalg.solve(J.dense()[own][:, own], t.gradient[own])
+        theta[place] += float(t.gradient[place]) / max(float(J.diagonal()[place]), 1e-300)
+    return objective.value(theta)
+
+
+def r_squared(objective: Objective) -> pd.Series:
+    """Marginal and conditional R² of Nakagawa and Schielzeth, and the intraclass correlation.
+
+        marginal = Var_f / (Var_f + Var_r + Var_e),   conditional = (Var_f + Var_r) / (…),   icc = Var_r / (Var_r + Var_e)
+
+    Var_f of the fixed part's linear predictor over the rows, Var_r the mean over the rows of zᵀΣz, Var_e the residual
+    variance of a normal response, π²/3 of a logit link, 1 of a probit one, log(1 + 1/μ̄) of a Poisson with log link.
+
+    Raises
+    ------
+    BadArgument
+        no residual variance is known for the family
+
+    Source: Nakagawa, Johnson and Schielzeth (2017); Johnson (2014), for random slopes.
+    """
+    from ..models.mixed import effect_columns
+
+    model = _mixed(objective)
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    theta = objective.theta
+    p = len(model.coefficients)
+    eta = model.regression.eta(batch, theta[:p])[0].expand(len(batch))
+    fixed, sigma = float(eta.var(unbiased=False)), float(model.sigma(theta[:p]))
+    random = 0.0
+    for r, at in zip(model.random, model.places, strict=True):
+        if r.parameter != model.regression.predictors[0].parameter or r.smooth:
+            continue
+        z = effect_columns(model, r, batch)
+        lam = sigma * r.structure.factor(theta[p:][at]).numpy()
+        random += float(((lam.T @ z) ** 2).sum(0).mean())
+    residual = _residual_variance(model, sigma, eta, random)
+    total = fixed + random + residual
+    return pd.Series(
+        {
+            "marginal": fixed / total,
+            "conditional": (fixed + random) / total,
+            "icc": random / (random + residual),
+        },
+        name="R²",
+    )
+
+
+def _residual_variance(model: Mixed, sigma: float, eta: Tensor, random: float) -> float:
+    family, link = type(model.family).__name__, str(next(iter(model.family.parameters.values())).link)
+    if model.normal:
+        return sigma**2
+    if family in ("Bernoulli", "Binomial") and link in ("logit", "probit"):
+        return math.pi**2 / 3 if link == "logit" else 1.0
+    if family == "Poisson" and link == "log":
+        return math.log1p(1 / float(torch.exp(eta.mean() + 0.5 * random)))
+    raise BadArgument(
+        f"R² and the intraclass correlation need a residual variance on the link's scale, which is not known for {model.family} "
+        f"with link {link}. Known: normal; Bernoulli and binomial with logit or probit; Poisson with log."
+    )
