@@ -27,7 +27,15 @@ from ..protocols import Categories
 from ..types import Data, Levels, Plain, Settings
 from .cox import Cox as CoxModel
 from .mixed import Mixed
-from .mixed_formula import Builder, Sides, check_normal_rows, effects_read, needs_terms, sides
+from .mixed_formula import (
+    Builder,
+    Sides,
+    check_normal_rows,
+    check_quadrature,
+    effects_read,
+    needs_terms,
+    sides,
+)
 from .regression import Regression
 
 _TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
@@ -148,6 +156,7 @@ def formula_model(
         found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
     )
     table = Table(rows, encoder, family, together=True)
+    check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
 

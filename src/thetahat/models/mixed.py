@@ -51,6 +51,7 @@ from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
 from .laplace import Laplace
 from .normal_mixed import NormalMixed
+from .quadrature import Quadrature
 from .regression import NARROW, Predictor, Regression
 from .scales import Penalised, Structure
 from .taylor import Taylor
@@ -202,6 +203,12 @@ class Mixed(Model):
             for _ in range(r.structure.size)
         ]
 
+    def factor_of_first(self, phi: Tensor) -> Tensor:
+        """Λ of the eliminated factor, with its graph to φ."""
+        parts = [self.random[i].structure.factor(phi[self.places[i]]) for i in self.order.first]
+        out: Tensor = torch.block_diag(*parts)
+        return out
+
     def scale_places(self) -> list[int]:
         """Which φ are scales, 0 where a variance is."""
         return [
@@ -274,7 +281,7 @@ class Mixed(Model):
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
         """What computes ℓ, its gradient, the modes and their covariance, of these rows."""
         columns = self.columns(batch)
-        kind = NormalMixed if self.normal else Laplace
+        kind = NormalMixed if self.normal else Laplace if self.points == 1 else Quadrature
         return self._work.part(weight, lambda: kind(self, columns, batch, weight))
 
     # ---- θ under its names ---------------------------------------------------------------------------------

@@ -174,6 +174,30 @@ def check_normal_rows(
             )
 
 
+def check_quadrature(random: Sequence[Random], points: int, reml: bool) -> None:
+    """Refuse what Gauss and Hermite's rule does not reach.
+
+    Raises
+    ------
+    BadArgument
+    """
+    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= 100:
+        raise BadArgument(f"quadrature={points!r}. Accepted: a whole number of nodes, 1 (Laplace) to 100.")
+    if points == 1:
+        return
+    factors = {r.source for r in random if not r.smooth}
+    effects = sum(len(r.effects) for r in random if not r.smooth)
+    if any(r.smooth for r in random) or len(factors) > 1 or effects > 3:
+        raise BadArgument(
+            f"quadrature={points} is of one grouping factor with at most 3 effects a group, and no smooth term; the formula has "
+            f"{len(factors)} grouping factors and {effects} effects. Use quadrature=1, Laplace's approximation."
+        )
+    if reml:
+        raise BadArgument(
+            f"quadrature={points} and reml=True cannot be given together. Leave one of them out."
+        )
+
+
 def needs_terms(reml: bool, quadrature: int) -> None:
     """Refuse settings of random effects where there are none.
 
