@@ -667,7 +667,7 @@ class Fit:
         from .evaluation.outliers import alignment_of
 
         out: np.ndarray | pd.Series = alignment_of(self.source)(
-            residuals.residuals(self.model, self.source, kind, seed=seed)
+            residuals.residuals(self._of_rows().model, self.source, kind, seed=seed)
         )
         return out
 
@@ -686,7 +686,7 @@ class Fit:
         from .evaluation import calibration, new_data
 
         source = self.source if data is None else new_data.source_like(self.model, data)
-        return calibration.calibration(self.model, source, bins=bins, level=level, at=at)
+        return calibration.calibration(self._of_rows().model, source, bins=bins, level=level, at=at)
 
     def calibration_error(
         self,
@@ -724,7 +724,8 @@ class Fit:
         """
         from .evaluation import outliers
 
-        return outliers.outliers(self.objective, self.theta, most)
+        objective = self._of_rows()
+        return outliers.outliers(objective, objective.theta, most)
 
     @property
     def kept(self) -> np.ndarray:

@@ -303,6 +303,12 @@ def _check(a: str, first: Score, b: str, second: Score) -> None:
         raise IncomparableScores(f"{a!r} and {b!r} cannot be compared: {reason}")
 
     masses = {first.measure, second.measure}
+    special = next((m for m in sorted(masses) if "likelihood" in m), None)
+    if special is not None and len(masses) > 1:
+        refuse(
+            f"one is a {special}, the other a {(masses - {special}).pop()}. A restricted likelihood is of contrasts of y that "
+            "depend on the fixed effects: fit both with reml=False. A partial likelihood is of the order of the events alone."
+        )
     if "mass" in masses and len(masses) > 1:
         other = (masses - {"mass"}).pop()
         refuse(
@@ -359,4 +365,4 @@ def _capital(measure: str) -> str:
         "mass": "Log mass",
         "mixed": "Log density (mass at atoms)",
         "partial likelihood": "Log partial likelihood",
-    }[measure]
+    }.get(measure, f"Log {measure}")

@@ -28,6 +28,7 @@ from ..printable import encoded
 from ..protocols import (
     CountsBytes,
     HasNote,
+    Steers,
     averaging_of,
     draws_of,
     is_padded,
@@ -39,7 +40,7 @@ from ..protocols import (
 )
 from ..types import ModelLike, Settings, SourceLike
 
-KINDS = ("exact", "lower bound", "estimate")
+KINDS = ("exact", "lower bound", "estimate", "Laplace estimate", "quadrature")
 MEASURES = ("density", "mass", "mixed", "partial likelihood")
 
 
@@ -110,7 +111,7 @@ class Score:
             raise BadArgument(
                 f"the kind of a score is {self.kind!r}. Accepted: {', '.join(map(repr, KINDS))}."
             )
-        if self.measure not in MEASURES:
+        if self.measure not in MEASURES and not self.measure.startswith("restricted likelihood"):
             raise BadArgument(
                 f"the measure of a score is {self.measure!r}. Accepted: {', '.join(map(repr, MEASURES))}."
             )
@@ -197,7 +198,7 @@ class Score:
             "mass": "log mass",
             "mixed": "log density (log mass at its atoms)",
             "partial likelihood": "log partial likelihood",
-        }[self.measure]
+        }.get(self.measure, f"log {self.measure}")
         return f"{kind} {what} of {self.units}"
 
     @encoded
@@ -293,6 +294,12 @@ def score(model: ModelLike, source: Source, *, generator: torch.Generator | None
     with _evaluating(model):
         for batch in source.batches(model):
             value, noise = _log_prob(model, batch, generator)
+            if isinstance(model, Steers):  # the value of all rows together, shared out among them: one unit
+                batch = Batch(
+                    batch.tensors,
+                    count=batch.count if batch.counted else None,
+                    group=torch.zeros(len(batch), dtype=torch.int64),
+                )
             atoms = _atoms(model, measure, batch)
             change = _log_determinant(source, measure, batch, atoms)
             value = value if change is None else value + change

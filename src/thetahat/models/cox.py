@@ -219,6 +219,10 @@ class Cox(Model):
         return unique(self.predictor.design.names)
 
     @property
+    def coefficient_names(self) -> list[str]:
+        return self.names
+
+    @property
     def slopes(self) -> list[bool]:
         return [True] * self.predictor.size
 

@@ -218,7 +218,7 @@ class Laplace:
     def _products(self, rows: dict[int, Array], u: tuple[Array | None, Array], phi: Tensor) -> Tensor:
         """∂/∂φ of Σ rows_a · (Z_a Λ u)."""
         z0, zrest = self.columns.transposed(rows)
-        return self.model.slopes(phi, *_outer(self.columns, z0, zrest, *u))
+        return self.model.pulled(phi, *_outer(self.columns, z0, zrest, *u))
 
     def _determinant(self, mode: Mode, factored: Factored, phi: Tensor) -> tuple[dict[int, Array], Tensor]:
         """Of −½ log det H: its derivative in each row's η_a, û moving with them, (n,) each; and in φ."""
@@ -244,7 +244,7 @@ class Laplace:
         u0, urest = mode.u
         moved = self._products({a: out[a] for a in self.random_in}, (u0, urest[:m]), phi)
         moved += self._products({a: mode.score[a] for a in self.random_in}, (a0, arest[:m]), phi)
-        return out, moved - self.model.slopes(phi, *factored.slopes())
+        return out, moved - self.model.pulled(phi, *factored.slopes())
 
     def _third(self, eta: list[Tensor], v: dict[tuple[int, int], Array]) -> dict[int, Array]:
         """½ w Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c of each parameter c, (n,)."""
@@ -299,7 +299,7 @@ class Laplace:
     def _average(self, J: Tensor, mode: Mode, phi: Tensor, p: int) -> Tensor:
         """What steers: the average information in φ; of constants the rows' own curvatures."""
         own = mode.factored.without_fixed()
-        slopes = self.model.slopes(phi, *own.slopes())
+        slopes = self.model.pulled(phi, *own.slopes())
         e = self.columns.transposed({a: mode.score[a] for a in self.random_in})
         of_phi, fixed, _ = average_information(self.model, mode.factored, mode.u, e, phi, slopes)
         J[p:, p:] = of_phi

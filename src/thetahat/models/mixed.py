@@ -46,7 +46,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
-from .base import Model, set_theta, unique
+from .base import Model, drawn, set_theta, unique
 from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
 from .laplace import Laplace
@@ -57,6 +57,7 @@ from .scales import Penalised, Structure
 from .taylor import Taylor
 
 VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
+RESTRICTED = "restricted likelihood"
 EDGE = 1e-6  # of a standard deviation, or of a correlation from ±1, where it counts as at its boundary
 
 
@@ -126,7 +127,10 @@ class Mixed(Model):
         super().__init__()
         self.regression, self.random, self.reml, self.points = regression, tuple(random), reml, points
         self.family, self.encoder, self.fixed = regression.family, regression.encoder, regression.fixed
-        self.measure = regression.measure
+        fixed = ", ".join(name for p in self.integrated for name in p.design.names) if reml else ""
+        self.measure = (
+            f"{RESTRICTED} ({fixed})" if reml else regression.measure
+        )  # it is of contrasts free of those columns
         self.coefficients = regression.coefficients
         self.covariance = nn.Parameter(
             torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64)
@@ -231,7 +235,7 @@ class Mixed(Model):
                 out.append(Scales(block_diag(*first) if first else None, tuple(blocks[len(order.first) :])))
         return out
 
-    def slopes(self, phi: Tensor, first: Array | None, rest: Sequence[Array]) -> Tensor:
+    def pulled(self, phi: Tensor, first: Array | None, rest: Sequence[Array]) -> Tensor:
         """∂/∂φ of what has the slopes dΛ ↦ Σ first ∘ dΛ0 + Σ rest ∘ dΛ."""
         order = self.order
         out = torch.zeros_like(phi)
@@ -284,6 +288,29 @@ class Mixed(Model):
         kind = NormalMixed if self.normal else Laplace if self.points == 1 else Quadrature
         return self._work.part(weight, lambda: kind(self, columns, batch, weight))
 
+    def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of y for each row: new random effects for every group, then y given them."""
+        theta, sigma = self.coefficients.detach(), self.sigma(self.coefficients.detach())
+        eta = [e.expand(len(batch)).clone() for e in self.regression.eta(batch, theta)]
+        names = list(self.family.parameters)
+        for r, at in zip(self.random, self.places, strict=True):
+            lam = sigma * r.structure.factor(self.covariance.detach()[at])
+            j = names.index(r.parameter)
+            if r.smooth:
+                rows = batch[f"smooth{r.source}"]
+                u = torch.randn(rows.shape[1], dtype=torch.float64, generator=generator)
+                eta[j] = eta[j] + rows @ (lam[0, 0] * u if lam.numel() == 1 else lam @ u)
+                continue
+            z = torch.from_numpy(effect_columns(self, r, batch)).T
+            code = batch[f"group{r.source}"]
+            levels = int(self.encoder.groupings[r.source].size)
+            u = torch.randn(
+                levels + 1, z.shape[1], dtype=torch.float64, generator=generator
+            )  # the last of unknown groups
+            eta[j] = eta[j] + (z * (u @ lam.T)[code]).sum(1)
+        parameters = [t.expand(len(batch)) for t in self.family.natural(eta)]
+        return drawn(self.family, parameters, generator, **self.regression.extras(batch))
+
     # ---- θ under its names ---------------------------------------------------------------------------------
 
     @property
@@ -300,7 +327,7 @@ class Mixed(Model):
         return unique([*self.regression.names, *(f"scale {i + 1}" for i in range(len(self.covariance)))])
 
     @property
-    def slopes_of(self) -> list[bool]:
+    def slopes(self) -> list[bool]:
         return [*self.regression.slopes, *[False] * len(self.covariance)]
 
     @property

@@ -101,8 +101,8 @@ class NormalMixed:
             whole,
             q,
             erest[m:],
-            model.slopes(phi, *Q),
-            model.slopes(phi, first, pairs),
+            model.pulled(phi, *Q),
+            model.pulled(phi, first, pairs),
             (u0, urest),
             (e0, erest[:m]),
         )

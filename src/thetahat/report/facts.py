@@ -607,9 +607,8 @@ def _bare(name: str) -> str:
 
 
 def _measure(measure: str) -> str:
-    return {"mixed": "density with atoms", "partial likelihood": measure}.get(
-        measure, f"probability {measure}"
-    )
+    own = {"mixed": "density with atoms"}.get(measure, measure)
+    return own if "likelihood" in own or measure == "mixed" else f"probability {measure}"
 
 
 # ---- the estimates -----------------------------------------------------------------------------------------
