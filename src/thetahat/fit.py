@@ -29,7 +29,7 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.inputs import density_of, need, source_of
-from .protocols import Binds, HasFractional, maximised_of
+from .protocols import Binds, HasFractional, is_separable, maximised_of
 from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
@@ -143,6 +143,7 @@ def fit(
     built, source, weighting, call = _built(
         model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
     )
+    _refuse_shared(built, weighting, robust)
     if covariance is not None or by is not None:
         call |= {"covariance": covariance, "by": by if by is None or isinstance(by, str) else list(by)}
         check_clusters(covariance or "cluster", by, source)
@@ -215,6 +216,12 @@ def maximize(
             f"solver={type(solver).__name__} maximises log p, and {type(other[0]).__name__} is trained by "
             f"{maximised_of(other[0])}. Accepted: th.Stochastic(…)."
         )
+    shared = next((t.model for t in objective.terms if not is_separable(t.model)), None)
+    if shared is not None and isinstance(solver, Stochastic):
+        raise BadArgument(
+            f"Stochastic takes batches of rows, and the rows of a {type(shared).__name__} share what is not observed. Leave the "
+            "solver out."
+        )
     if run is not None:
         run = run if isinstance(run, runs.Run) else runs.Run(run, objective, solver)
         solver = run.solver
@@ -257,6 +264,20 @@ def _gathered(found: Fit) -> Fit:
 
         found._cache["facts", found._errors] = gather(found)
     return found
+
+
+def _refuse_shared(model: nn.Module, weighting: Plain, robust: Plain) -> None:
+    """Weights of a row's own likelihood, where a row has none."""
+    if is_separable(model):
+        return
+    what = (
+        "a weighting of rows" if weighting is not None else f"robust={robust!r}" if robust is not None else ""
+    )
+    if what:
+        raise BadArgument(
+            f"{what} weighs each row's own log-likelihood, and the rows of a {type(model).__name__} share what is not observed. "
+            "Accepted: weights= the name of a column of frequencies."
+        )
 
 
 def _nonparametric(model: Plain, data: Data, weights: Plain, missing: str, parameters: Settings) -> Plain:

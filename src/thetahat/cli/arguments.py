@@ -34,13 +34,17 @@ CODES = """Exit codes:
 @dataclass(frozen=True, kw_only=True)
 class Fit(Common):
     formula: Positional[Annotated[str, arg(metavar="FORMULA")]]
-    """response ~ predictors: "y ~ x + C(region) + offset(log(n))", "Surv(time, event) ~ x" (event 1: it happened)."""
+    """response ~ predictors: "y ~ x + C(region) + offset(log(n))", "y ~ x + (x | group) + s(z)", "Surv(time, event) ~ x" (event 1: it happened)."""
     data: Positional[Data]
     """The rows: .csv, .csv.gz, .tsv or .parquet."""
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: normal)")] = None
-    """Family of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal …"""
+    """Family of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal, cox …"""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """A further parameter: predictors (dispersion="~ age"), a number to hold it at (df=4), or an extra's column (trials=n)."""
+    reml: bool = False
+    """With random effects (1 | g) or smooth terms s(x): the restricted likelihood, fixed effects integrated out too."""
+    quadrature: int = 1
+    """With random effects of one grouping factor: nodes of adaptive Gauss-Hermite quadrature. 1: Laplace's approximation."""
     weights: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
     """Column of frequency weights."""
     prior: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME:SCALE")] = ()

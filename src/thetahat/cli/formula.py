@@ -19,6 +19,10 @@ def fit_formula(command: Fit, screen: Screen) -> int:
         raise BadArgument(f"--save and --report both name {outputs[0]}.")
     if not 0 < command.level < 1:
         raise BadArgument(f"--level {command.level:g}. Accepted: a number between 0 and 1, such as 0.95.")
+    if command.family == "nonparametric":
+        raise BadArgument(
+            "--family nonparametric has no summary here. In Python: th.fit(formula, data, family='nonparametric').curves()."
+        )
     priors = [_prior(text) for text in command.prior]
     parameters = dict(_assigned(text) for text in command.set)
     with screen.busy("fitting"):
@@ -35,6 +39,8 @@ def fit_formula(command: Fit, screen: Screen) -> int:
             on_failure=command.on_failure,
             covariance=None if command.covariance == "auto" else command.covariance,
             by=list(command.by) or None,
+            reml=command.reml,
+            quadrature=command.quadrature,
             **parameters,
         )
         summary = found.summary(level=command.level)
