@@ -38,7 +38,7 @@ class Fit(Common):
     data: Positional[Data]
     """The rows: .csv, .csv.gz, .tsv or .parquet."""
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: normal)")] = None
-    """Family of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, lognormal, cox …"""
+    """Family of the response: poisson, bernoulli, negative_binomial, gamma, student_t, categorical …; of Surv(time, event): weibull, cox …"""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """A further parameter: predictors (dispersion="~ age"), a number to hold it at (df=4), or an extra's column (trials=n)."""
     reml: bool = False

@@ -1,0 +1,174 @@
+"""Variance components and their tests against lme4 1.1-31 (R 4.2.2), and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2
+
+import thetahat as th
+
+# Dyestuff and Dyestuff2 of lme4
+DYESTUFF = pd.DataFrame(
+    {
+        "Batch": np.repeat(list("ABCDEF"), 5),
+        "Yield": [
+            *(1545, 1440, 1440, 1520, 1580, 1540, 1555, 1490, 1560, 1495, 1595, 1550, 1605, 1510, 1560),
+            *(1445, 1440, 1595, 1465, 1545, 1595, 1630, 1515, 1635, 1625, 1520, 1455, 1450, 1480, 1445),
+        ],
+    }
+)
+
+
+def test_profile_intervals_are_those_of_confint():
+    """confint(lmer(Yield ~ 1 + (1 | Batch), Dyestuff, REML = FALSE)): sd 12.198535, 84.063047; sigma 38.229985, 67.657696."""
+    table = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF).variance_components()
+    assert table["sd"][0] == pytest.approx(37.260345443277, rel=1e-6)
+    assert np.allclose(table["low"], [12.198535, 38.229985], rtol=3e-4)
+    assert np.allclose(table["high"], [84.063047, 67.657696], rtol=3e-5)
+
+
+def test_an_interval_end_has_the_likelihood_ratio_of_its_level():
+    """2(ℓ̂ − ℓ_p(c)) = χ²: ℓ_p(c) with σ and s moved together along sd = c, by a search."""
+    from scipy.optimize import minimize_scalar
+
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    row = fit.variance_components(level=0.9).iloc[0]
+    theta = fit.theta
+    for c in (row["low"], row["high"]):
+
+        def worse(log_sigma, c=c):
+            t = theta.clone()
+            t[1], t[2] = log_sigma, c / math.exp(log_sigma)
+            return -fit.objective.value(t)
+
+        best = -minimize_scalar(worse, bounds=(3.0, 5.5), method="bounded", options={"xatol": 1e-10}).fun
+        assert 2 * (fit.log_likelihood - best) == pytest.approx(chi2.ppf(0.9, 1), abs=1e-4)
+
+
+def test_satterthwaite_of_balanced_groups_is_their_number_less_one():
+    """REML of a balanced one-way layout: 5 degrees of freedom for the mean of 6 batches, and its classical error."""
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF, reml=True)
+    assert fit.degrees_of_freedom()["Intercept"] == pytest.approx(5.0, abs=1e-6)
+    means = DYESTUFF.groupby("Batch")["Yield"].mean()
+    assert fit.standard_errors()["Intercept"] == pytest.approx(means.std(ddof=1) / math.sqrt(6), rel=1e-6)
+
+
+def test_a_variance_of_zero_has_the_interval_from_zero_and_p_one():
+    g = np.random.default_rng(0)
+    within = g.normal(size=(6, 5))
+    data = {
+        "y": (within - 0.9 * within.mean(1, keepdims=True)).reshape(-1),
+        "g": np.repeat(list("abcdef"), 5),
+    }
+    fit = th.fit("y ~ 1 + (1 | g)", data)
+    row = fit.variance_components().iloc[0]
+    assert (row["sd"], row["low"]) == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert 0 < row["high"] < 1
+    assert fit.test_random("g").p_value == 1.0
+    assert "sd(Intercept | g)" in fit.certificate.boundary
+
+
+def test_a_single_variance_is_tested_by_half_a_chi_square():
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    test = fit.test_random("(1 | Batch)")
+    alone = th.fit("Yield ~ 1", DYESTUFF)
+    assert test.statistic == pytest.approx(2 * (fit.log_likelihood - alone.log_likelihood), abs=1e-8)
+    assert test.p_value == pytest.approx(chi2.sf(test.statistic, 1) / 2)
+    assert "0.5·χ²(0) + 0.5·χ²(1)" in str(test)
+
+
+def test_r_squared_of_a_random_intercept_is_its_share():
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    found = fit.r_squared()
+    share = 1388.33334255236 / (1388.33334255236 + 2451.24999717685)
+    assert found["icc"] == pytest.approx(share, rel=1e-5)
+    assert found["conditional"] == pytest.approx(share, rel=1e-5)
+    assert found["marginal"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_modes_are_shrunken_means():
+    """b̂_g = n s²/(n s² + σ²) · (mean of the group − mean)."""
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    s2, e2 = fit.estimates["sd(Intercept | Batch)"] ** 2, fit.estimates["scale"] ** 2
+    deviation = DYESTUFF.groupby("Batch")["Yield"].mean() - DYESTUFF["Yield"].mean()
+    table = fit.random_effects("Batch")
+    assert np.allclose(table["mode"], 5 * s2 / (5 * s2 + e2) * deviation, rtol=1e-8)
+    assert np.allclose(table["standard_error"], math.sqrt(s2 * e2 / (5 * s2 + e2)))
+
+
+def test_restricted_likelihoods_of_other_fixed_effects_are_not_compared():
+    data = DYESTUFF.assign(x=np.arange(30.0))
+    one, other = (th.fit(f"Yield ~ {f} + (1 | Batch)", data, reml=True) for f in ("1", "x"))
+    with pytest.raises(th.errors.IncomparableScores, match="reml=False"):
+        one.compare(other)
+    th.fit("Yield ~ 1 + (1 | Batch)", data).compare(th.fit("Yield ~ x + (1 | Batch)", data))
+
+
+def test_quadrature_is_the_integral():
+    """A Poisson with a random intercept, against adaptive integration, group by group."""
+    from scipy.integrate import quad
+    from scipy.stats import norm, poisson
+
+    g = np.random.default_rng(4)
+    code = np.repeat(np.arange(8), 4)
+    y = g.poisson(np.exp(0.3 + 0.8 * g.normal(size=8)[code]))
+    data = {"y": y, "g": [f"g{i}" for i in code]}
+    fit = th.fit("y ~ 1 + (1 | g)", data, "poisson", quadrature=30)
+    mean, sd = fit.estimates["Intercept"], fit.estimates["sd(Intercept | g)"]
+    total = sum(
+        math.log(
+            quad(
+                lambda b, k=k: np.prod(poisson.pmf(y[code == k], np.exp(mean + b))) * norm.pdf(b, 0, sd),
+                -8,
+                8,
+                epsabs=1e-14,
+            )[0]
+        )
+        for k in range(8)
+    )
+    assert fit.log_likelihood == pytest.approx(total, abs=1e-8)
+    assert str(fit.score()).endswith("quadrature of the log mass of y")
+    assert fit.certificate.ok
+    one = th.fit("y ~ 1 + (1 | g)", data, "poisson")
+    assert one.model.kind == "Laplace estimate"
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda d: th.fit("y ~ (1 | g) + (1 | h)", d, quadrature=5), "one grouping factor"),
+        (lambda d: th.fit("y ~ (1 | g)", d, quadrature=0), "whole number of nodes"),
+        (lambda d: th.fit("y ~ (1 | g)", d, quadrature=5, reml=True), "cannot be given together"),
+        (lambda d: th.fit("y ~ (1 | g)", d, solver=th.Stochastic(steps=3)), "share what is not observed"),
+        (lambda d: th.fit("y ~ (1 | g)", d, robust="trimmed:0.8"), "share what is not observed"),
+        (lambda d: th.fit("y ~ (1 | g)", d).standard_errors("sandwich"), "each row's own score"),
+        (lambda d: th.fit("y ~ (1 | g)", d).score(d), "not scored"),
+        (lambda d: th.fit("y ~ (1 | g)", d).test_random("(1 | k)"), "no random or smooth term"),
+        (lambda d: th.fit("y ~ (1 | g)", d).variance_components(intervals="exact"), "intervals='exact'"),
+        (lambda d: th.fit("y ~ (1 | g)", d).random_effects("h"), "no random effects are grouped by"),
+        (lambda d: th.fit("y ~ h", d).variance_components(), "no random effects"),
+        (lambda d: th.fit("y ~ h", d).random_effects(), "no random effects"),
+        (lambda d: th.fit("y ~ h", d).baseline(), "no baseline hazard"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(call, says):
+    g = np.random.default_rng(0)
+    data = pd.DataFrame(
+        {"y": g.normal(size=40), "g": np.repeat(list("abcdefgh"), 5), "h": np.tile(list("uvwxy"), 8)}
+    )
+    with pytest.raises(th.errors.BadArgument, match=says.replace("|", r"\|")):
+        call(data)
+
+
+def test_draws_hold_new_random_effects():
+    """Over draws the variance of a row is s² + σ², and rows of one group have the covariance s²."""
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    draws = fit.sample(4000, seed=1)
+    s2, e2 = fit.estimates["sd(Intercept | Batch)"] ** 2, fit.estimates["scale"] ** 2
+    assert draws[:, 0].var() == pytest.approx(s2 + e2, rel=0.1)
+    assert np.cov(draws[:, 0], draws[:, 1])[0, 1] == pytest.approx(s2, rel=0.15)
+    assert abs(np.cov(draws[:, 0], draws[:, 6])[0, 1]) < 0.1 * s2 + 100

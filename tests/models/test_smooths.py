@@ -1,0 +1,198 @@
+"""Smooth terms: their bases by identities, their fits by R 4.2.2's mgcv 1.8-41."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import thetahat as th
+from thetahat.data.bases import Cubic, build_basis, knots_of, pspline, thin_plate
+from thetahat.data.smooths import build_curves, build_smooths, mixed_form, read_call
+
+R = Path(__file__).parents[3] / "shared" / "data" / "r"
+X = np.sort(np.random.default_rng(0).random(80)) * 3
+
+
+def bases():
+    return {
+        "cr": Cubic(knots_of(X, 8)),
+        "cc": Cubic(knots_of(X, 8), cyclic=True),
+        "ps": pspline(X, 9),
+        "tp": thin_plate(X, 8),
+    }
+
+
+@pytest.mark.parametrize("kind", ["cr", "cc", "ps", "tp"])
+def test_a_derivative_is_the_derivative(kind):
+    basis, h = bases()[kind], 1e-6
+    at = np.linspace(0.2, 2.8, 25)
+    slope = (basis.at(at + h) - basis.at(at - h)) / (2 * h)
+    assert np.allclose(basis.at(at, derivative=1), slope, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "degree"), [("cr", 1), ("ps", 1), ("tp", 1), ("cc", 0)])
+def test_a_penalty_leaves_polynomials_alone(kind, degree):
+    """The polynomials of that degree are in the span, and their penalty is 0."""
+    basis = bases()[kind]
+    B = basis.at(X)
+    for power in range(degree + 1):
+        beta = np.linalg.lstsq(B, X**power, rcond=None)[0]
+        assert np.allclose(B @ beta, X**power, atol=1e-8)
+        assert beta @ basis.penalties[0] @ beta == pytest.approx(
+            0.0, abs=1e-8 * np.abs(basis.penalties[0]).max()
+        )
+
+
+def test_the_penalty_of_a_cubic_spline_is_its_bend():
+    """βᵀSβ = ∫ f″²: the second derivative is linear between knots."""
+    basis = Cubic(knots_of(X, 8))
+    beta = np.sin(basis.knots)
+    fine = np.linspace(basis.knots[0], basis.knots[-1], 200_001)
+    second = np.gradient(basis.at(fine, derivative=1) @ beta, fine)
+    assert beta @ basis.penalties[0] @ beta == pytest.approx(np.trapezoid(second**2, fine), rel=1e-4)
+
+
+def test_a_cyclic_spline_meets_itself():
+    basis = Cubic(knots_of(X, 8), cyclic=True)
+    ends = basis.knots[[0, -1]]
+    assert np.allclose(*basis.at(ends))
+    assert np.allclose(*basis.at(ends, derivative=1), atol=1e-10)
+
+
+@pytest.mark.parametrize("text", ["s(x)", "s(x, bs='cr')", "s(x, bs='ps')", "te(x, z)", "s(x, z, k=12)"])
+def test_a_term_sums_to_zero_over_its_rows(text):
+    frame = pd.DataFrame({"x": X, "z": np.cos(7 * X)})
+    (smooth,) = build_smooths(read_call(text, ["x", "z"]), frame)
+    assert np.allclose(smooth.matrix(frame).sum(0), 0.0, atol=1e-8)
+
+
+def test_an_interaction_alone_holds_no_main_effect():
+    frame = pd.DataFrame(
+        [(a, b) for a in np.linspace(0, 1, 9) for b in np.linspace(0, 2, 7)], columns=["x", "z"]
+    )
+    (smooth,) = build_smooths(read_call("ti(x, z)", ["x", "z"]), frame)
+    B = pd.DataFrame(smooth.matrix(frame))
+    assert np.allclose(B.groupby(frame["x"]).sum(), 0.0, atol=1e-8)
+    assert np.allclose(B.groupby(frame["z"]).sum(), 0.0, atol=1e-8)
+
+
+def test_the_mixed_form_is_the_same_penalty():
+    frame = pd.DataFrame({"x": X})
+    (curve,) = build_curves(read_call("s(x, bs='cr')", ["x"]), frame)
+    g = np.random.default_rng(0)
+    a, b = g.normal(size=curve.N.shape[1]), g.normal(size=curve.R.shape[1])
+    beta = curve.N @ a + curve.R @ b
+    assert beta @ curve.smooth.penalties[0] @ beta == pytest.approx(b @ b)
+    N, R_, (S,) = mixed_form([np.diag([0.0, 4.0, 9.0])])
+    assert N.shape == (3, 1)
+    assert np.allclose(S, np.eye(2))
+    assert np.allclose(R_.T @ np.diag([0.0, 4.0, 9.0]) @ R_, np.eye(2))
+
+
+@pytest.mark.skipif(not R.exists(), reason="R's data are not at hand")
+@pytest.mark.parametrize(
+    ("name", "formula", "reml"),
+    [
+        ("mcycle", "accel ~ s(times, bs='cr', k=20)", True),
+        ("mcycle#ml", "accel ~ s(times, bs='ps', k=20)", False),
+        ("gamsim", "y ~ s(x0, bs='cr') + s(x1, bs='cr') + s(x2, bs='cr') + s(x3, bs='cr')", True),
+    ],
+)
+def test_gam_agrees(name, formula, reml):
+    """score (restricted likelihood), edf and fitted curve; never worse than mgcv's own maximum."""
+    truth = json.loads((R / "truths.json").read_text())[name]
+    fit = th.fit(formula, pd.read_csv(R / truth["data"]), reml=reml)
+    assert fit.certificate.ok
+    assert -1e-6 <= fit.maximised + truth["score"] < 1e-3
+    # mgcv stops short of a straight line for x3, where ours is one: 1.0009 and 1
+    assert np.allclose(fit.smooths()["edf"], truth["edf"], atol=1e-3, rtol=0)
+    fitted = np.array(truth["fitted"])
+    assert np.abs(fit.predict().to_numpy() - fitted).max() < 1e-4 * np.abs(fitted).max()
+    if reml:
+        band = fit.predict(level=0.95)
+        error = (band["high"] - band["low"]) / 2 / 1.959963984540054
+        assert np.allclose(error, truth["fit_se"], rtol=2e-4)
+
+
+def test_tests_of_smooth_terms_are_those_of_mgcv():
+    """summary(gam(y ~ s(x, bs = "cr"), method = "REML")): a straight line has one degree of freedom, and F = t²."""
+    g = np.random.default_rng(2)
+    x = g.random(120)
+    data = {"x": x, "y": 1 + 2 * x + 0.5 * g.normal(size=120)}
+    fit = th.fit("y ~ s(x, bs='cr')", data, reml=True)
+    line = th.fit("y ~ x", data)
+    row = fit.smooths().iloc[0]
+    if row["edf"] < 1.001:
+        t = line.estimates["x"] / line.standard_errors()["x"]
+        assert row["statistic"] == pytest.approx(t**2, rel=1e-3)
+        assert row["p_value"] == pytest.approx(line.test("x = 0").p_value, rel=1e-2, abs=1e-12)
+    else:
+        assert row["edf"] < 3
+
+
+def test_a_curve_of_each_level_and_a_curve_times_a_number():
+    g = np.random.default_rng(1)
+    n = 300
+    data = pd.DataFrame({"x": g.random(n), "g": g.choice(["a", "b"], n), "z": g.normal(size=n)})
+    bend = np.where(data["g"] == "a", np.sin(6 * data["x"]), data["x"] ** 2)
+    data["y"] = bend + data["z"] * np.cos(4 * data["x"]) + 0.1 * g.normal(size=n)
+    fit = th.fit("y ~ g + s(x, by=g) + s(x, by=z)", data, reml=True)
+    assert list(fit.smooths().index) == ["s(x):ga", "s(x):gb", "s(x):z"]
+    at = pd.DataFrame({"x": np.linspace(0.05, 0.95, 20), "z": 1.0})
+    found = fit.curve("s(x):z", at)
+    assert np.abs(found["value"] - np.cos(4 * at["x"])).max() < 0.15
+    assert bool(fit.curve("s(x):z", at.assign(x=2.0))["outside"].all())
+
+
+def test_a_smooth_scale_and_a_random_effect_stand_beside_each_other():
+    g = np.random.default_rng(3)
+    n = 400
+    data = pd.DataFrame({"x": g.random(n), "g": [f"g{i}" for i in g.integers(0, 20, n)]})
+    effect = dict(zip(data["g"].unique(), g.normal(size=20), strict=False))
+    scale = np.exp(-1 + 1.5 * data["x"])
+    data["y"] = np.sin(5 * data["x"]) + data["g"].map(effect) + scale * g.normal(size=n)
+    fit = th.fit("y ~ s(x, k=6) + (1 | g)", data, scale="~ s(x, k=5)")
+    assert fit.certificate.ok
+    assert fit.model.kind == "Laplace estimate"
+    assert {"s(x)", "scale: s(x)"} == set(fit.smooths().index)
+
+
+BAD = [
+    ("y ~ s(x, k=500)", "larger than the"),
+    ("y ~ s(x, k=2)", "too small"),
+    ("y ~ s(g)", "is text"),
+    ("y ~ s(x, bs='xx')", "bs='xx' is not known"),
+    ("y ~ s(x, K=5)", "no argument 'K'"),
+    ("y ~ s(c)", "too few for a curve"),
+    ("y ~ s()", "names no column"),
+    ("y ~ s(x, x)", "twice"),
+    ("y ~ te(x)", "at least two"),
+    ("y ~ s(log(x))", "takes columns"),
+    ("y ~ s(x, by=one)", "one level only"),
+    ("y ~ te(x, z, k=[4, 4, 4])", "a list of 2"),
+    ("y ~ s(x, bs='cr', knots=[0.1, 0.2])", "takes 10"),
+    ("y ~ s(x, z, bs='cr')", "of one column"),
+    ("y ~ s(x, bs='re')", "is a number"),
+]
+
+
+@pytest.mark.parametrize(("formula", "says"), BAD)
+def test_a_smooth_term_that_cannot_be_is_refused_by_name(formula, says):
+    n = len(X)
+    data = {"y": X, "x": X, "z": np.cos(9 * X), "g": ["a", "b"] * (n // 2), "c": [1.0] * n, "one": ["u"] * n}
+    with pytest.raises(th.errors.BadFormula, match=says.replace("[", r"\[")):
+        th.fit(formula, data)
+
+
+def test_basis_of_few_points_and_unknown_curves_are_refused():
+    with pytest.raises(th.errors.BadFormula, match="k=9 is larger"):
+        build_basis("tp", np.arange(5.0), 9, "s(x, k=9)")
+    fit = th.fit("y ~ s(x, k=5)", {"y": np.sin(X), "x": X})
+    with pytest.raises(th.errors.BadArgument, match="no smooth term is called"):
+        fit.curve("s(z)")
+    with pytest.raises(th.errors.BadArgument, match="no random effects"):
+        th.fit("y ~ x", {"y": np.sin(X), "x": X}).smooths()
