@@ -2,7 +2,7 @@
 
     Var β̂ = C(σ, φ) = σ²(XᵀV⁻¹X)⁻¹,      df of lᵀβ̂ = 2 (lᵀCl)² / (gᵀ A g),      g = ∂(lᵀCl)/∂(σ, φ),   A = Var(σ̂, φ̂)
 
-A is the inverse of the information's own block of (σ, φ): β̂ and the variances are independent to first order.
+Beside smooth terms the normal distribution is taken. A is the inverse of the information's own block of (σ, φ): β̂ and the variances are independent to first order.
 
 Source: Satterthwaite (1946); Fai and Cornelius (1996), Approximate F-tests of multiple degree of freedom hypotheses;
 Kuznetsova, Brockhoff and Christensen (2017), lmerTest, §2.
@@ -51,7 +51,7 @@ class Freedom:
         variance = ((L @ self.C) * L).sum(1)
         g = torch.einsum("mi,kij,mj->mk", L, self.slopes, L)
         found = 2 * variance**2 / ((g @ self.spread) * g).sum(1).clamp(min=1e-300)
-        lost = (G[:, outside] != 0).any(1) | (variance <= 0)
+        lost = (G[:, outside] != 0).any(1) | (variance <= 0) | (found > 1e9)
         return torch.where(lost, math.inf, found)
 
 
@@ -96,6 +96,10 @@ def conditional(objective: Objective) -> Covariance:
     slopes = differences(covariance, theta, others.tolist(), size, True)
     C = covariance(theta).view(mean.size, mean.size)
     spread = factor.inverse()[others[:, None], others]
+    if any(
+        r.smooth for r in model.random
+    ):  # whose variances say how a curve bends, not how many groups there are
+        spread = torch.zeros_like(spread)
     freedom = Freedom(torch.stack(slopes).view(-1, mean.size, mean.size), spread, C, own, len(theta))
     return Conditional(
         "conditional",

@@ -106,6 +106,8 @@ class Laplace:
             d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
             d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
             gain = float(grest @ drest) + (0.0 if g0 is None or d0 is None else float((g0 * d0).sum()))
+            if not math.isfinite(gain):  # θ is far out: a scale so small that scores overflow
+                raise NotPositiveDefinite
             if gain < NOTHING and sound:
                 break
             if near is not None and gain > 0.1 * last:
@@ -192,9 +194,10 @@ class Laplace:
     def expanded(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """ℓ (of REML: F) and its gradient in (β, φ)."""
         try:
-            mode = self.mode(beta, phi, joint=False)
-            joint = self.mode(beta, phi, joint=True) if self.model.reml else None
-            return self._expanded(beta, phi, mode, joint)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mode = self.mode(beta, phi, joint=False)
+                joint = self.mode(beta, phi, joint=True) if self.model.reml else None
+                return self._expanded(beta, phi, mode, joint)
         except NotPositiveDefinite:
             nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
             return torch.tensor(-math.inf, dtype=torch.float64), nothing

@@ -253,7 +253,7 @@ def gather(
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
         observations=math.nan if network else _known(fit, "observations"),
         kind=kind_of(fit.model),
-        measure=measure_of(fit.model),
+        measure=measure_of(fit.model).split(" (")[0],
         units=_bare(fit.source.units),
         criteria={
             name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)
@@ -315,7 +315,7 @@ def _lack_of_fit(fit: Fit) -> LackOfFit | None:
 
 _KINDS = {
     "observed": "observed information",
-    "conditional": "given the variances (Satterthwaite)",
+    "conditional": "given the variances",
     "expected": "expected (Fisher) information",
     "ols": "s²(XᵀX)⁻¹, s² with n − p",
     "sandwich": "sandwich (robust)",
