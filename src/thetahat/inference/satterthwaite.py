@@ -2,7 +2,8 @@
 
     Var β̂ = C(σ, φ) = σ²(XᵀV⁻¹X)⁻¹,      df of lᵀβ̂ = 2 (lᵀCl)² / (gᵀ A g),      g = ∂(lᵀCl)/∂(σ, φ),   A = Var(σ̂, φ̂)
 
-Beside smooth terms the normal distribution is taken. A is the inverse of the information's own block of (σ, φ): β̂ and the variances are independent to first order.
+Beside smooth terms the normal distribution is taken. A is the inverse of the information's own block of (σ, φ): β̂ and the
+variances are independent to first order.
 
 Source: Satterthwaite (1946); Fai and Cornelius (1996), Approximate F-tests of multiple degree of freedom hypotheses;
 Kuznetsova, Brockhoff and Christensen (2017), lmerTest, §2.
