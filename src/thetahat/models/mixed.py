@@ -46,6 +46,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
+from ..threads import one_blas_thread
 from .base import Model, drawn, set_theta, unique
 from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
@@ -273,7 +274,7 @@ class Mixed(Model):
         order: int = 2,
         precision: torch.dtype = torch.float64,
     ) -> Taylor:
-        with torch.no_grad():
+        with torch.no_grad(), one_blas_thread():
             beta, phi = self.coefficients.detach(), self.covariance.detach()
             part = self.evaluator(batch, weight)
             value, gradient = part.expanded(beta, phi)

@@ -1,0 +1,159 @@
+"""Mixed models, smooth terms and Cox's model beside R, on the same data in one run: seconds, and log-likelihoods.
+
+    python benchmarks/mixed.py --data FOLDER [--only NAME] [--rounds 3]
+
+FOLDER holds InstEval.csv and VerbAgg.csv of lme4; the other data are drawn. R is called by `Rscript`, with lme4, glmmTMB, mgcv and survival;
+where it is absent ours run alone. Reading the file is not timed on either side. Ratios are ours over R's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import thetahat as th
+
+
+def inst_eval(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "InstEval.csv", dtype={"s": str, "d": str, "service": str, "dept": str})
+
+
+def verb_agg(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "VerbAgg.csv")
+
+
+def slopes(folder: Path) -> pd.DataFrame:
+    g = np.random.default_rng(0)
+    n, groups = 1_000_000, 125_000
+    code, x = np.repeat(np.arange(groups), n // groups), g.normal(size=n)
+    y = (
+        1
+        + 0.5 * x
+        + 0.7 * g.normal(size=groups)[code]
+        + 0.3 * g.normal(size=groups)[code] * x
+        + g.normal(size=n)
+    )
+    return pd.DataFrame({"y": y, "x": x, "g": code})
+
+
+def zero_inflated(folder: Path) -> pd.DataFrame:
+    g = np.random.default_rng(1)
+    n = 100_000
+    a, b, x, z = g.integers(0, 2000, n), g.integers(0, 100, n), g.normal(size=n), g.normal(size=n)
+    mean = np.exp(0.5 + 0.3 * x + 0.2 * z + 0.5 * g.normal(size=2000)[a] + 0.3 * g.normal(size=100)[b])
+    y = g.poisson(mean * g.gamma(2, 0.5, n)) * (g.random(n) > 0.2)
+    return pd.DataFrame({"y": y, "x": x, "z": z, "a": a, "b": b})
+
+
+def curves(folder: Path) -> pd.DataFrame:
+    g = np.random.default_rng(2)
+    x = g.random((100_000, 4))
+    f = np.sin(6 * x[:, 0]) + (2 * x[:, 1] - 1) ** 2 + np.exp(x[:, 2])
+    table = pd.DataFrame(x, columns=["a", "b", "c", "d"])
+    return table.assign(y=f + g.normal(size=len(f)), k=g.poisson(np.exp(0.5 * f)))
+
+
+def hazards(folder: Path) -> pd.DataFrame:
+    g = np.random.default_rng(3)
+    n = 1_000_000
+    X = g.normal(size=(n, 10))
+    t, c = g.exponential(np.exp(-X @ np.linspace(-0.5, 0.5, 10))), g.exponential(2, n)
+    return pd.DataFrame(X, columns=[f"x{i}" for i in range(10)]).assign(
+        time=np.minimum(t, c), event=(t <= c).astype(int)
+    )
+
+
+SMOOTH = "s(a, bs='cr') + s(b, bs='cr') + s(c, bs='cr') + s(d, bs='cr')"
+COX = "Surv(time, event) ~ " + " + ".join(f"x{i}" for i in range(10))
+TASKS = {
+    "InstEval": (
+        inst_eval,
+        ("y ~ service*dept + (1 | s) + (1 | d)", {}),
+        "lmer(y ~ service*dept + (1|s) + (1|d), transform(d, s=factor(s), d=factor(d), service=factor(service), dept=factor(dept)), REML=FALSE)",
+    ),
+    "VerbAgg": (
+        verb_agg,
+        ("r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)", {"family": "bernoulli"}),
+        "glmer(factor(r2) ~ Anger + Gender + btype + situ + (1|id) + (1|item), d, binomial)",
+    ),
+    "slopes": (slopes, ("y ~ x + (x | g)", {}), "lmer(y ~ x + (x|g), d, REML=FALSE)"),
+    "zero_inflated": (
+        zero_inflated,
+        ("y ~ x + z + (1 | a) + (1 | b)", {"family": "zero_inflated(negative_binomial)"}),
+        "glmmTMB(y ~ x + z + (1|a) + (1|b), d, family=nbinom2, ziformula=~1)",
+    ),
+    "gam_normal": (curves, (f"y ~ {SMOOTH}", {"reml": True}), f"bam(y ~ {SMOOTH}, data=d, discrete=TRUE)"),
+    "gam_poisson": (
+        curves,
+        (f"k ~ {SMOOTH}", {"family": "poisson", "reml": True}),
+        f"bam(k ~ {SMOOTH}, data=d, family=poisson, discrete=TRUE)",
+    ),
+    "cox": (hazards, (COX, {"family": "cox"}), f"coxph({COX}, d)"),
+}
+SCRIPT = """
+suppressMessages({library(lme4); library(glmmTMB); library(mgcv); library(survival); library(jsonlite)})
+d <- read.csv("FILE")
+seconds <- numeric(0)
+for (i in 1:ROUNDS) { t <- system.time(m <- suppressWarnings(CALL)); seconds <- c(seconds, t[["elapsed"]]) }
+cat(toJSON(list(seconds = seconds, logLik = as.numeric(logLik(m))), digits = 12, auto_unbox = TRUE))
+"""
+
+
+def ours(data: pd.DataFrame, formula: str, settings: dict[str, object], rounds: int) -> tuple[float, float]:
+    seconds, value = [], 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        fit = th.fit(formula, data, **settings)
+        seconds.append(time.perf_counter() - start)
+        value = fit.maximised
+    return statistics.median(seconds), value
+
+
+def theirs(data: pd.DataFrame, call: str, rounds: int) -> tuple[float, float] | None:
+    if shutil.which("Rscript") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "d.csv"
+        data.to_csv(file, index=False)
+        script = SCRIPT.replace("FILE", str(file)).replace("ROUNDS", str(rounds)).replace("CALL", call)
+        out = subprocess.run(["Rscript", "-e", script], capture_output=True, text=True, check=True).stdout
+    found = json.loads(out[out.index("{") :])
+    seconds = found["seconds"]
+    return statistics.median(seconds if isinstance(seconds, list) else [seconds]), float(found["logLik"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print("| work | ours (s) | R (s) | ratio | ours, log-likelihood | R's |\n|---|---|---|---|---|---|")
+    for name, (draw, (formula, settings), call) in TASKS.items():
+        if options.only not in (None, name):
+            continue
+        data = draw(options.data)
+        seconds, value = ours(data, formula, settings, options.rounds)
+        peer = theirs(data, call, options.rounds)
+        if peer is None:
+            print(f"| {name} | {seconds:.2f} | | | {value:.6f} | |", flush=True)
+        else:
+            print(
+                f"| {name} | {seconds:.2f} | {peer[0]:.2f} | {seconds / peer[0]:.2f} | {value:.6f} | {peer[1]:.6f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
