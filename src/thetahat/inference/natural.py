@@ -10,9 +10,7 @@ intervals are found on θ_j, and mapped. The parts of a simplex or of an ordered
 from __future__ import annotations
 
 import difflib
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,36 +27,8 @@ from ..models.mixed import Mixed
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 from ..protocols import HasComponents, HasElementwise, HasNatural
+from ..threads import one_thread
 from ..types import ModelLike
-
-_THREADS = threading.Lock()
-_inside, _before = 0, 1
-
-
-@contextmanager
-def one_thread(when: bool = True) -> Iterator[None]:
-    """Sums on one thread: in one order, whatever the machine; and for small sums faster, since threads cost
-    more than they bring.
-
-    The number is torch's, of the whole process: of several callers at once the last one out puts back what
-    the first one found.
-    """
-    global _inside, _before
-    if not when:
-        yield
-        return
-    with _THREADS:
-        if _inside == 0:
-            _before = torch.get_num_threads()
-            torch.set_num_threads(1)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _THREADS:
-            _inside -= 1
-            if _inside == 0:
-                torch.set_num_threads(_before)
 
 
 def own_places(objective: Objective) -> Tensor:
@@ -237,3 +207,19 @@ def unknown(name: str, known: Sequence[str], where: str = "") -> BadArgument:
     hint = f" Nearest: {near[0]!r}." if near else ""
     shown = ", ".join(known[:12]) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
     return BadArgument(f"{where}no estimate is called {name!r}.{hint} Estimates: {shown}.")
+
+
+__all__ = [
+    "coordinates",
+    "elementwise",
+    "find",
+    "jacobian",
+    "linear",
+    "natural",
+    "one_thread",
+    "own_places",
+    "parameter",
+    "slopes",
+    "unconstrained",
+    "unknown",
+]
