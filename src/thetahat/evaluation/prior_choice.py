@@ -16,7 +16,6 @@ from ..data.batch import Batch, concatenate
 from ..data.source import Source, Tensors
 from ..errors import BadArgument, FitError
 from ..inference.evidence import evidence, unheld
-from ..inference.natural import one_thread
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..likelihood.total import spread
@@ -24,6 +23,7 @@ from ..printable import encoded, printable
 from ..protocols import log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
+from ..threads import one_thread
 from ..types import Plain, fields_of
 from .score import score
 

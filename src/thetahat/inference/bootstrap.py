@@ -40,9 +40,10 @@ from ..solvers.interior_point import InteriorPoint
 from ..solvers.loop import iterate
 from ..solvers.newton import Newton
 from ..solvers.proximal import Proximal
+from ..threads import one_thread
 from ..types import ModelLike, Plain, SolverLike
 from .meat import codes_of, sharing
-from .natural import coordinates, natural, one_thread, parameter
+from .natural import coordinates, natural, parameter
 
 KINDS = ("pairs", "parametric", "cluster")
 PATIENCE = 2.0  # seconds before a progress bar appears

@@ -27,7 +27,6 @@ from ..models.mixed import Mixed
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 from ..protocols import HasComponents, HasElementwise, HasNatural
-from ..threads import one_thread
 from ..types import ModelLike
 
 
@@ -207,19 +206,3 @@ def unknown(name: str, known: Sequence[str], where: str = "") -> BadArgument:
     hint = f" Nearest: {near[0]!r}." if near else ""
     shown = ", ".join(known[:12]) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
     return BadArgument(f"{where}no estimate is called {name!r}.{hint} Estimates: {shown}.")
-
-
-__all__ = [
-    "coordinates",
-    "elementwise",
-    "find",
-    "jacobian",
-    "linear",
-    "natural",
-    "one_thread",
-    "own_places",
-    "parameter",
-    "slopes",
-    "unconstrained",
-    "unknown",
-]

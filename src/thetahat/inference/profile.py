@@ -44,7 +44,7 @@ from ..models.base import names_of, natural_of
 from ..protocols import is_concave
 from ..solvers import quantile
 from .bread import Inverse, bread, double
-from .natural import coordinates, find, natural, one_thread, own_places
+from .natural import coordinates, find, natural, own_places
 from .refit import HIGHER, Refits, higher
 
 CLOSE = 1e-5  # standard errors
