@@ -43,6 +43,7 @@ from ..likelihood import Objective
 from ..models.base import names_of, natural_of
 from ..protocols import is_concave
 from ..solvers import quantile
+from ..threads import one_thread
 from .bread import Inverse, bread, double
 from .natural import coordinates, find, natural, own_places
 from .refit import HIGHER, Refits, higher
