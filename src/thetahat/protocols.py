@@ -282,6 +282,22 @@ class ChecksModel(Protocol):
     def check_model(self, model: ModelLike) -> None: ...
 
 
+@runtime_checkable
+class Together(Protocol):
+    """A family, or a model, whose log-likelihood is not a sum over rows: a row's part depends on all others (the
+    risk sets of Cox's model). Tables yield such a model all rows as one batch, and whatever takes rows apart
+    (minibatches, robust fits) refuses it.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.Cox(), Together), isinstance(th.families.Normal(), Together)
+    (True, False)
+    """
+
+    together: ClassVar[bool]
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 

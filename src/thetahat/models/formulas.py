@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,17 +14,21 @@ from ..data.formula import read
 from ..data.frame import Frame
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
+from ..data.strata import split_strata
 from ..data.surv import FORMS, Surv, is_surv, read_surv
 from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
-from ..protocols import Categories
+from ..protocols import Categories, Together
 from ..types import Data, Levels, Settings
+from .linear import check_together, linear, settled
 from .regression import Regression
 
-_TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
+_TIMES = (
+    "family='cox', 'weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
+)
 NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -62,13 +67,17 @@ def regression(
         whether the formulas may hold any Python expression (`data.expressions`)
     """
     left, right = _sides(formula)
+    right, strata = split_strata(right)
     frame = Frame(data)
-    given = dict(parameters or {})
+    family, given = settled(family, dict(parameters or {}))
     response = (
         read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
     )
     surv = response if isinstance(response, Surv) else None
-    family = family if surv is None else _censored(family, surv.expression)
+    if isinstance(family, Together) or strata:
+        check_together(family, surv, left, right, strata)
+    elif surv is not None:
+        family = _censored(family, surv.expression)
     if not isinstance(family, Categories):
         _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
     texts = [
@@ -77,6 +86,10 @@ def regression(
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
     predictors = {text: read(text, frame, trusted=trusted) for text in dict.fromkeys(texts)}
+    if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
+        predictors[right] = replace(predictors[right], coding=True)
+    if strata:
+        predictors[strata] = read(strata, frame)
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
     always = {
         *(() if surv else response.required),
@@ -101,9 +114,12 @@ def regression(
             built[key] = len(designs)
             designs.append(build(predictors[text], rows, intercept=key[1]))
         slots[name] = built[key]
+    if strata:
+        slots["strata"] = len(designs)
+        designs.append(build(predictors[strata], rows))
     encoder = Encoder(found, tuple(designs), extras, weights, carried)
     table = Table(rows, encoder, family)
-    return Regression(family, encoder, slots, fixed), table
+    return linear(family, encoder, slots, fixed, table), table
 
 
 def family_of_formula(formula: str, family: str | Family | None) -> Family:

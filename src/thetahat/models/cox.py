@@ -1,0 +1,239 @@
+"""Cox's proportional hazards model, a linear predictor of the log hazard without an intercept.
+
+    λ(t | x, stratum g) = λ_g(t) exp(offset + x·β)
+
+Its likelihood is the partial one (`models.partial`), of all rows of a stratum together: a batch is the whole
+data, and `log_prob` has for each event log P(this row | one of those at risk has its event now), 0 for every
+other row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.source import Source
+from ..errors import BadArgument
+from ..families.base import Family
+from ..families.cox import Cox
+from ..memory import reserve
+from .information import Information
+from .partial import Partial, Rows
+from .regression import Predictor, Regression, _Layout
+from .risk_sets import risk_sets
+from .taylor import Taylor
+
+if TYPE_CHECKING:
+    from ..data.table import Encoder
+
+STRATA = "strata"  # the slot of the design whose terms are the strata
+
+
+class CoxRegression(Regression):
+    """Cox's model of a table. θ = β.
+
+    Parameters
+    ----------
+    family
+        `families.Cox`
+    encoder, slots
+        as of `Regression`; the slot "strata", where there is one, is a design of categories alone, whose codes
+        are the strata
+    """
+
+    together: ClassVar[bool] = True
+    family: Cox
+
+    def __init__(
+        self,
+        family: Family,
+        encoder: Encoder,
+        slots: Mapping[str, int],
+        fixed: Mapping[str, float] | None = None,
+        *,
+        density: bool = False,
+    ):
+        if fixed or density or not isinstance(family, Cox):
+            raise BadArgument(f"{family} is fitted by a formula, and none of its parameters can be held.")
+        super().__init__(family, encoder, slots)
+        self._memory = _Memory()
+
+    def _lay_out(self) -> None:
+        super()._lay_out()
+        size = len(self.coefficients)
+        # risk sets mix the levels of every category: no block of the information is diagonal
+        self.layout = _Layout(size, size, torch.arange(size), None)
+
+    @property
+    def strata(self) -> str | None:
+        """The strata as they are written; None: there is one."""
+        slot = self.slots.get(STRATA)
+        return None if slot is None else self.encoder.designs[slot].formula
+
+    def stratum(self, batch: Batch) -> Tensor | None:
+        """A code for each combination of the strata's levels, (n,)."""
+        slot = self.slots.get(STRATA)
+        out: Tensor | None = None
+        for j, term in enumerate(() if slot is None else self.encoder.designs[slot].coded):
+            own = batch[f"code{slot}.{j}"]
+            out = own if out is None else out * (term.size + 1) + own
+        return out
+
+    def start(self, source: Source) -> Tensor:
+        return torch.zeros(self.layout.size, dtype=torch.float64)
+
+    # ---- ℓ -----------------------------------------------------------------------------------------------------
+
+    def at(self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None) -> Partial | None:
+        """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
+        rows = self._memory.rows(self, batch, weight)
+        if rows is None:
+            return None
+        chosen = rows.sets.rows
+        eta = (self.coefficients.detach() if theta is None else theta) @ rows.X
+        offset = batch.tensors.get(f"offset{self.predictors[0].slot}")
+        eta = eta if offset is None else eta + offset[chosen]
+        if weight is None or (batch.counted and weight is batch._count):
+            own = rows.count
+        else:
+            own = weight[chosen]
+        return Partial(rows, eta, own, self.family.ties)
+
+    @torch.no_grad()
+    def log_prob(self, batch: Batch) -> Tensor:
+        """Each event's part of the partial log-likelihood, (n,); 0 for every other row."""
+        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None)
+        out = torch.zeros(len(batch), dtype=torch.float64)
+        if found is not None:
+            out[found.sets.rows[found.sets.failed]] = found.log_prob
+        return out
+
+    @torch.no_grad()
+    def taylor(
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
+    ) -> Taylor:
+        """ℓ, its gradient and its information; `precision` is not used, since sums over risk sets need it all."""
+        found, p = self.at(batch, weight), self.layout.size
+        if found is None:
+            zero = torch.zeros(p, dtype=torch.float64)
+            return Taylor(zero.sum(), zero, Information(torch.diag(zero)) if order > 1 else None)
+        return Taylor(found.value, found.gradient, Information(found.information) if order > 1 else None)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Tensor:
+        """Score residuals, (n, p): their sum is the gradient, and robust errors are made of them."""
+        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None)
+        out = torch.zeros(len(batch), self.layout.size, dtype=torch.float64)
+        if found is not None:
+            out[found.sets.rows] = found.scores.T
+        return out
+
+    def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
+        s = self.scores(batch)
+        return Information(s.T @ (s if weight is None else s * weight[:, None]))
+
+    def row_derivatives(
+        self, batch: Batch, order: int = 2
+    ) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
+        raise BadArgument(
+            "a row's part of Cox's partial likelihood depends on the predictors of all rows at risk: it has no "
+            "derivatives of its own. Score residuals and dfbeta are in thetahat.evaluation.cox_residuals."
+        )
+
+    # ---- whether there is a maximum ------------------------------------------------------------------------------
+
+    def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
+        """A direction along which the partial likelihood rises for ever (`models.monotone`); None: there is none,
+        or the iterations have not gone so far that there could be one."""
+        from .monotone import monotone  # brings scipy.optimize, which takes long to load
+
+        for batch in source.batches(self):
+            found = monotone(self, batch)
+            if found is not None:
+                return found
+        return None
+
+
+# ---- rows, ordered once --------------------------------------------------------------------------------------------
+
+
+def columns(predictor: Predictor, batch: Batch) -> Tensor:
+    """All columns of a predictor written out, (p, n), however many levels a category has."""
+    n = len(batch)
+    reserve(
+        8.0 * predictor.size * n * 3,
+        f"{predictor.size:,} columns of {n:,} rows, ordered by time",
+        "Use fewer columns, or strata(…) in the place of a category of many levels.",
+    )
+    parts = [batch[f"x{predictor.slot}"].T] if predictor.design.columns else []
+    for j, _, levels in predictor.terms:
+        code, value = batch[f"code{predictor.slot}.{j}"], batch.tensors.get(f"value{predictor.slot}.{j}")
+        one = torch.zeros(levels + 1, n, dtype=torch.float64)
+        one.scatter_(0, code[None], 1.0 if value is None else value[None])
+        parts.append(one[1:])
+    return torch.cat(parts) if parts else torch.zeros(0, n, dtype=torch.float64)
+
+
+@dataclass
+class _Ordered:
+    """Rows in the order of their risk sets, and the tensors of which they were made. These are held, so that no
+    other tensor can come to lie where they lie."""
+
+    made_of: list[Tensor | None]
+    used: Tensor | None
+    rows: Rows | None
+
+
+class _Memory:
+    """The last orders that were found. Sorting is half of the work, and does not depend on β."""
+
+    def __init__(self) -> None:
+        self._found: tuple[_Ordered, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Memory:
+        return self  # copies of a model read the same data
+
+    def __reduce__(self) -> tuple[type[_Memory], tuple[()]]:
+        return _Memory, ()
+
+    def rows(self, model: CoxRegression, batch: Batch, weight: Tensor | None) -> Rows | None:
+        made_of = _read(model, batch)
+        used = None if weight is None or bool((weight > 0).all()) else weight > 0
+        for each in self._found:
+            same = all(_is(a, b) for a, b in zip(each.made_of, made_of, strict=True))
+            if same and (
+                used is None if each.used is None else used is not None and torch.equal(used, each.used)
+            ):
+                return each.rows
+        rows = _ordered(model, batch, used)
+        self._found = (_Ordered(made_of, used, rows), *self._found[:1])
+        return rows
+
+
+def _read(model: CoxRegression, batch: Batch) -> list[Tensor | None]:
+    names = [*(n for n in batch.tensors if not n.startswith("offset")), "entry"]
+    return [*(batch.tensors.get(name) for name in sorted(set(names))), batch._count]
+
+
+def _is(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return (a.data_ptr(), a.shape, a.stride(), a._version) == (b.data_ptr(), b.shape, b.stride(), b._version)
+
+
+def _ordered(model: CoxRegression, batch: Batch, used: Tensor | None) -> Rows | None:
+    sets = risk_sets(batch["y"], batch["event"], batch.tensors.get("entry"), model.stratum(batch), used)
+    if sets is None:
+        return None
+    X = columns(model.predictors[0], batch)[:, sets.rows]
+    count = batch.count.to(torch.float64)[sets.rows] if batch.counted else None
+    return Rows(sets, sets.centred(X.contiguous()), count)
