@@ -298,6 +298,23 @@ class Together(Protocol):
     together: ClassVar[bool]
 
 
+@runtime_checkable
+class ScoresTogether(Protocol):
+    """A model whose rows' scores depend on what all rows weigh (score residuals of risk sets). `models.taylor.scores`
+    asks.
+
+    Examples
+    --------
+    >>> class Centred(torch.nn.Module):
+    ...     def weighted_scores(self, batch, weight):
+    ...         return (batch["y"] - (weight * batch["y"]).sum() / weight.sum())[:, None]
+    >>> isinstance(Centred(), ScoresTogether)
+    True
+    """
+
+    def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor: ...
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 

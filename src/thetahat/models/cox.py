@@ -75,6 +75,12 @@ class CoxRegression(Regression):
         slot = self.slots.get(STRATA)
         return None if slot is None else self.encoder.designs[slot].formula
 
+    @property
+    def note(self) -> str:
+        """What a score is of besides its data."""
+        strata = "" if self.strata is None else f", strata {self.strata}"
+        return f"ties by the method {self.family.ties!r}{strata}"
+
     def stratum(self, batch: Batch) -> Tensor | None:
         """A code for each combination of the strata's levels, (n,)."""
         slot = self.slots.get(STRATA)
@@ -128,10 +134,14 @@ class CoxRegression(Regression):
             return Taylor(zero.sum(), zero, Information(torch.diag(zero)) if order > 1 else None)
         return Taylor(found.value, found.gradient, Information(found.information) if order > 1 else None)
 
-    @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
-        """Score residuals, (n, p): their sum is the gradient, and robust errors are made of them."""
-        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None)
+        return self.weighted_scores(batch, batch.count.to(torch.float64) if batch.counted else None)
+
+    @torch.no_grad()
+    def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor:
+        """Score residuals, (n, p), of one unit of weight each: Σ w s is the gradient, and robust errors are made
+        of them."""
+        found = self.at(batch, weight)
         out = torch.zeros(len(batch), self.layout.size, dtype=torch.float64)
         if found is not None:
             out[found.sets.rows] = found.scores.T

@@ -301,4 +301,5 @@ def _entered(entry: np.ndarray, g: np.ndarray, slot_time: np.ndarray, slot_g: np
     order = np.lexsort((is_slot, -both, which))
     before = np.empty(len(both), dtype=np.int64)
     before[order] = np.cumsum(is_slot[order])
-    return before[: len(entry)]
+    found: np.ndarray = before[: len(entry)]
+    return found

@@ -27,6 +27,7 @@ from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
 from ..models import Mixture, Regression
 from ..models.base import family_of, names_of
+from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
 from ..models.regression import Predictor
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
@@ -392,6 +393,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
             predictors = "a constant" if p.design.constant else p.design.formula
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
+        if isinstance(model, CoxRegression) and model.strata is not None:
+            yield "strata", f"{model.strata}, each with a baseline hazard of its own"
         for name, value in model.fixed.items():
             limit = fit.certificate.boundary.get(name)
             yield (
@@ -535,7 +538,8 @@ def _bare(name: str) -> str:
 
 
 def _measure(measure: str) -> str:
-    return {"mixed": "density with atoms"}.get(measure, f"probability {measure}")
+    named = {"mixed": "density with atoms", "partial": "partial likelihood, not comparable with a full one"}
+    return named.get(measure, f"probability {measure}")
 
 
 # ---- the estimates -----------------------------------------------------------------------------------------
