@@ -277,7 +277,7 @@ def _built(
     if (
         isinstance(model, str)
         and "~" not in model
-        and model.split("(")[0] in (*families.registry, *families.wrappers)
+        and model.split("(")[0] in (*families.registry, *families.wrappers, *families.tables)
     ):
         model = families.get(model)
     weighting: Weights | None = None
@@ -292,6 +292,7 @@ def _built(
     call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         from .models.formulas import family_of_formula, regression
+        from .models.linear import settled
 
         need(data, "a formula")
         carried: tuple[str, ...] = ()
@@ -309,7 +310,10 @@ def _built(
             missing=missing,
             trusted=trusted,
         )
-        call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
+        _, kept = settled(
+            chosen, dict(parameters)
+        )  # of a family that has others in it, the model's tells them
+        call |= {"formula": model, "family": str(chosen), "parameters": kept, "weights": column}
         call |= {"trusted": True} if trusted else {}
     elif isinstance(model, Family):
         need(data, f"{model}")

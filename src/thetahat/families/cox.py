@@ -64,6 +64,7 @@ class Cox(Family):
 
     def log_prob(self, y: Tensor, *parameters: Tensor, **extras: Tensor) -> Tensor:
         raise BadArgument(
-            "Cox's partial likelihood is of all rows together: one row has none. "
-            "Use th.fit('Surv(time, event) ~ x', data, family='cox')."
+            "Cox's partial likelihood is of all rows together: one row has none of its own, on which what was asked "
+            "for rests. Fit it by th.fit('Surv(time, event) ~ x', data, family='cox'). Of covariances there are "
+            "'observed', 'sandwich' (HC0), 'HC1', 'cluster' and 'bootstrap'."
         )

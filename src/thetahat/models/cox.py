@@ -23,6 +23,7 @@ from ..families.base import Family
 from ..families.cox import Cox
 from ..memory import reserve
 from .information import Information
+from .monotone import monotone
 from .partial import Partial, Rows
 from .regression import Predictor, Regression, _Layout
 from .risk_sets import risk_sets
@@ -31,6 +32,7 @@ from .taylor import Taylor
 if TYPE_CHECKING:
     from ..data.table import Encoder
 
+ORDERS = 8  # orders of rows that are remembered: a thinned start has several batches
 STRATA = "strata"  # the slot of the design whose terms are the strata
 
 
@@ -97,7 +99,7 @@ class CoxRegression(Regression):
 
     def at(self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None) -> Partial | None:
         """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
-        rows = self._memory.rows(self, batch, weight)
+        rows = self._memory.ordered(self, batch, weight).rows
         if rows is None:
             return None
         chosen = rows.sets.rows
@@ -127,7 +129,21 @@ class CoxRegression(Regression):
         order: int = 2,
         precision: torch.dtype = torch.float64,
     ) -> Taylor:
-        """ℓ, its gradient and its information; `precision` is not used, since sums over risk sets need it all."""
+        """ℓ, its gradient and its information; `precision` is not used, since sums over risk sets need it all.
+
+        The last information is remembered: the diagnosis, errors and tests ask for the same one.
+        """
+        kept = self._memory.ordered(self, batch, weight)
+        plain = weight is None or weight is batch._count
+        here = self.coefficients.detach()
+        if order > 1 and plain and kept.last is not None and torch.equal(kept.last[0], here):
+            return _copied(kept.last[1])
+        out = self._expanded(batch, weight, order)
+        if order > 1 and plain:
+            kept.last = here.clone(), _copied(out)
+        return out
+
+    def _expanded(self, batch: Batch, weight: Tensor | None, order: int) -> Taylor:
         found, p = self.at(batch, weight), self.layout.size
         if found is None:
             zero = torch.zeros(p, dtype=torch.float64)
@@ -162,10 +178,7 @@ class CoxRegression(Regression):
     # ---- whether there is a maximum ------------------------------------------------------------------------------
 
     def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
-        """A direction along which the partial likelihood rises for ever (`models.monotone`); None: there is none,
-        or the iterations have not gone so far that there could be one."""
-        from .monotone import monotone  # brings scipy.optimize, which takes long to load
-
+        """A direction along which the partial likelihood rises for ever (`models.monotone`); None: there is none."""
         for batch in source.batches(self):
             found = monotone(self, batch)
             if found is not None:
@@ -173,34 +186,51 @@ class CoxRegression(Regression):
         return None
 
 
+def _copied(t: Taylor) -> Taylor:
+    """Sums over batches add in the memory of their first part."""
+    assert t.information is not None
+    return Taylor(t.value.clone(), t.gradient.clone(), Information(t.information.A.clone()))
+
+
 # ---- rows, ordered once --------------------------------------------------------------------------------------------
 
 
-def columns(predictor: Predictor, batch: Batch) -> Tensor:
-    """All columns of a predictor written out, (p, n), however many levels a category has."""
-    n = len(batch)
+def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
+    """All columns of a predictor written out for these rows, (p, n), however many levels a category has."""
+    n, at = len(rows), predictor.design.columns
     reserve(
-        8.0 * predictor.size * n * 3,
+        16.0 * predictor.size * n,
         f"{predictor.size:,} columns of {n:,} rows, ordered by time",
         "Use fewer columns, or strata(…) in the place of a category of many levels.",
     )
-    parts = [batch[f"x{predictor.slot}"].T] if predictor.design.columns else []
+    out = torch.zeros(predictor.size, n, dtype=torch.float64)
+    for j in range(at):
+        torch.index_select(batch[f"x{predictor.slot}"][:, j], 0, rows, out=out[j])
     for j, _, levels in predictor.terms:
-        code, value = batch[f"code{predictor.slot}.{j}"], batch.tensors.get(f"value{predictor.slot}.{j}")
-        one = torch.zeros(levels + 1, n, dtype=torch.float64)
-        one.scatter_(0, code[None], 1.0 if value is None else value[None])
-        parts.append(one[1:])
-    return torch.cat(parts) if parts else torch.zeros(0, n, dtype=torch.float64)
+        code, value = (
+            batch[f"code{predictor.slot}.{j}"][rows],
+            batch.tensors.get(f"value{predictor.slot}.{j}"),
+        )
+        hit = torch.nonzero(code)[:, 0]
+        out[at + code[hit] - 1, hit] = (
+            torch.ones(len(hit), dtype=torch.float64) if value is None else value[rows[hit]]
+        )
+        at += levels
+    return out
 
 
 @dataclass
 class _Ordered:
     """Rows in the order of their risk sets, and the tensors of which they were made. These are held, so that no
-    other tensor can come to lie where they lie."""
+    other tensor can come to lie where they lie.
+
+    last : θ and the expansion there, of rows that weigh what they count
+    """
 
     made_of: list[Tensor | None]
     used: Tensor | None
     rows: Rows | None
+    last: tuple[Tensor, Taylor] | None = None
 
 
 class _Memory:
@@ -215,23 +245,24 @@ class _Memory:
     def __reduce__(self) -> tuple[type[_Memory], tuple[()]]:
         return _Memory, ()
 
-    def rows(self, model: CoxRegression, batch: Batch, weight: Tensor | None) -> Rows | None:
-        made_of = _read(model, batch)
+    def ordered(self, model: CoxRegression, batch: Batch, weight: Tensor | None) -> _Ordered:
+        made_of = _read(batch)
         used = None if weight is None or bool((weight > 0).all()) else weight > 0
         for each in self._found:
-            same = all(_is(a, b) for a, b in zip(each.made_of, made_of, strict=True))
-            if same and (
-                used is None if each.used is None else used is not None and torch.equal(used, each.used)
-            ):
-                return each.rows
-        rows = _ordered(model, batch, used)
-        self._found = (_Ordered(made_of, used, rows), *self._found[:1])
-        return rows
+            same = all(_is(a, b) for a, b in zip(each.made_of, made_of, strict=False))
+            if same and len(each.made_of) == len(made_of) and _equal(each.used, used):
+                return each
+        new = _Ordered(made_of, used, _rows(model, batch, used))
+        self._found = (new, *self._found[: ORDERS - 1])
+        return new
 
 
-def _read(model: CoxRegression, batch: Batch) -> list[Tensor | None]:
-    names = [*(n for n in batch.tensors if not n.startswith("offset")), "entry"]
-    return [*(batch.tensors.get(name) for name in sorted(set(names))), batch._count]
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
+
+
+def _read(batch: Batch) -> list[Tensor | None]:
+    return [*(batch.tensors[name] for name in sorted(batch.tensors)), batch._count]
 
 
 def _is(a: Tensor | None, b: Tensor | None) -> bool:
@@ -240,10 +271,10 @@ def _is(a: Tensor | None, b: Tensor | None) -> bool:
     return (a.data_ptr(), a.shape, a.stride(), a._version) == (b.data_ptr(), b.shape, b.stride(), b._version)
 
 
-def _ordered(model: CoxRegression, batch: Batch, used: Tensor | None) -> Rows | None:
+def _rows(model: CoxRegression, batch: Batch, used: Tensor | None) -> Rows | None:
     sets = risk_sets(batch["y"], batch["event"], batch.tensors.get("entry"), model.stratum(batch), used)
     if sets is None:
         return None
-    X = columns(model.predictors[0], batch)[:, sets.rows]
+    X = columns(model.predictors[0], batch, sets.rows)
     count = batch.count.to(torch.float64)[sets.rows] if batch.counted else None
-    return Rows(sets, sets.centred(X.contiguous()), count)
+    return Rows(sets, sets.centred_(X), count)

@@ -19,11 +19,11 @@ Existence and unicity of MLEs in discrete exponential family distributions.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -32,21 +32,20 @@ from .risk_sets import RiskSets
 
 if TYPE_CHECKING:
     from .cox import CoxRegression
+    from .taylor import Taylor
 
-RANGE = 8.0  # of a linear predictor: exp(−8) is 3·10⁻⁴, and along a monotone direction rows vanish altogether
 CUTS, ROUNDS = 400, 200  # constraints that are added at once, and how often
 TINY = 1e-7
 
 
 def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float], str] | None:
-    """(status, direction, why) where there is no maximum; None where there is, or where the model stands at a β
-    whose predictors are so near each other that no iterations can have run away."""
+    """(status, direction, why) where there is no maximum; None where there is one, or a direction along which
+    nothing changes at all."""
     with torch.no_grad():
         found = model.at(batch, batch.count.to(torch.float64) if batch.counted else None)
         if found is None or not model.layout.size:
             return None
-        eta = found.eta
-        if float(eta.max() - eta.min()) < RANGE:
+        if bounded(found, model.taylor(batch, batch._count)):
             return None
         direction = recession(found, model.family.ties == "exact")
     if direction is None:
@@ -60,22 +59,47 @@ def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float],
         "+ -", "− "
     )
     culprit = next(iter(kept)) if len(kept) == 1 else None
-    what = (
-        f"at every event the row that has it has the {'largest' if kept[culprit] > 0 else 'smallest'} {culprit} of those at risk"
-        if culprit is not None
-        else f"at every event the row that has it has the largest {shown} of those at risk"
+    way = (
+        f"as the coefficient of {culprit} goes to {'+' if kept[culprit] > 0 else '−'}∞"
+        if culprit
+        else f"along {shown}"
     )
+    most = f"{'largest' if kept[culprit] > 0 else 'smallest'} {culprit}" if culprit else f"largest {shown}"
+    what = f"at every event the row that has it has the {most} of those at risk"
     return (
         "no maximum",
         kept,
-        f"the partial likelihood has no maximum: {what}, so that it rises for ever along {shown}. "
+        f"the partial likelihood has no maximum: {what}, so that it rises for ever {way}. "
         f"Leave out {', '.join(kept)}, or put a prior on {'it' if culprit else 'them'} "
         "(prior=th.priors.Normal(2.5), --prior normal:2.5).",
     )
 
 
+def bounded(found: Partial, at: Taylor) -> bool:
+    """Whether the gradient g and the information J at one β prove that no direction is monotone.
+
+    Along such a δ the events have the largest x·δ of those at risk. Then g·δ is a sum of v π (x_D − x_j)·δ, all ≥ 0,
+    and δᵀJδ, a sum of variances, is at most that of v π ((x_D − x_j)·δ)², so that
+
+        δᵀJδ ≤ (the largest |(x_D − x_j)·δ|) · g·δ
+
+    Where the smallest eigenvalue of J is above what that allows, as at every maximum, there is none.
+    """
+    low, high = torch.aminmax(found.rows.X, dim=1)
+    scale = torch.maximum(-low, high)
+    if not bool((scale > 0).all()) or at.information is None:
+        return False
+    J, g = at.information.dense() / scale[:, None] / scale, at.gradient / scale
+    many = float(found.rows.deaths.max()) if bool(found.exact.any()) else 1.0
+    widest = 2 * math.sqrt(len(scale)) * many
+    least = float(torch.linalg.eigvalsh(J)[0])
+    return least > 2 * widest * float(g.norm()) and least > 1e-9 * float(J.diagonal().max())
+
+
 def recession(found: Partial, exact: bool) -> Tensor | None:
     """A direction δ, (p,), along which no event ever becomes less probable and some become more so."""
+    from scipy.optimize import linprog  # takes long to load
+
     rows, sets = found.rows, found.sets
     scale = rows.X.abs().max(1).values
     scale = torch.where(scale > 0, scale, 1.0)

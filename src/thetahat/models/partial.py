@@ -21,12 +21,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
 from .discrete_ties import Subsets, subsets, work
-from .risk_sets import RiskSets
+from .risk_sets import BLOCK, RiskSets
 
 MOST_TERMS = 50_000_000
 MOST_WORK = 2e10
@@ -155,12 +156,23 @@ class Partial:
     @cached_property
     def term_means(self) -> Tensor:
         """m, (p, terms)."""
-        X, sets = self.rows.X, self.sets
-        means = self.weighed.means(X)
+        return self._of_terms(0, self.sets.size, self.weighed.means(self.rows.X))[0]
+
+    def _of_terms(self, a: int, b: int, means: Tensor) -> tuple[Tensor, Tensor]:
+        """m, (p, terms), and v of the terms of the slots a ≤ k < b, whose risk sets have these means."""
         if not self.tied:
-            return means
-        own = sets.by_failed(self.hazard_share * X[:, sets.failed])
-        return (means[:, self.slot] - self.f * own[:, self.slot]) / self.u
+            return means, self.v[a:b]
+        begin, end = torch.searchsorted(self.slot, torch.tensor([a, b])).tolist()
+        here = slice(begin, end)
+        if end - begin == b - a:  # one event each
+            return means, self.v[here]
+        starts = self.sets.fail_starts
+        events = slice(int(starts[a]), int(starts[b]) if b < len(starts) else None)
+        failed = self.sets.failed[events]
+        share = self.hazard_share[events] * self.rows.X[:, failed]
+        own = torch.from_numpy(np.add.reduceat(share.numpy(), starts[a:b] - starts[a], axis=1))
+        k = self.slot[here] - a
+        return (means[:, k] - self.f[here] * own[:, k]) / self.u[here], self.v[here]
 
     @cached_property
     def subsets(self) -> list[tuple[Tensor, Subsets]]:
@@ -227,8 +239,14 @@ class Partial:
 
     @property
     def information(self) -> Tensor:
-        X, M = self.rows.X, self.term_means
-        J = (X * self.smooth_expected) @ X.T - (M * self.v) @ M.T
+        X, q = self.rows.X, self.smooth_expected
+        J = X.new_zeros(len(X), len(X))
+        for a in range(0, X.shape[1], BLOCK):
+            part = X[:, a : a + BLOCK]
+            J.addmm_(part * q[a : a + BLOCK], part.T)
+        for a, b, means in self.weighed.blocks(X):
+            M, v = self._of_terms(a, b, means)
+            J.addmm_(M * v, M.T, alpha=-1)
         for _, found in self.subsets:
             assert found.covariance is not None
             J = J + found.covariance

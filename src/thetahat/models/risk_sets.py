@@ -18,6 +18,7 @@ adds logarithms and subtracts nothing, in O(n log m).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -30,6 +31,7 @@ from .risk_tree import Tree
 
 LOST = 1e4  # by how much a subtraction may shrink a sum: 4 of 16 digits
 TINY = 1e-250  # a sum of weights, of which the largest is 1, below which the smallest may have been lost
+BLOCK = 2**14  # rows whose columns are summed at once
 MANY = 200  # strata beyond which cumulative sums go through all of them together
 
 
@@ -43,6 +45,10 @@ class Weighed(Protocol):
 
     def means(self, X: Tensor) -> Tensor:
         """Σ_{i in R_k} exp(ζ_i) x_i / Σ exp(ζ_i), (p, m), of X (p, n)."""
+        ...
+
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """(a, b, the means of the slots a ≤ k < b, (p, b − a)): all slots, in order, a block at a time."""
         ...
 
     def spread(self, a: Tensor) -> Tensor:
@@ -121,12 +127,12 @@ class RiskSets:
             return torch.full_like(values, float(most[0]))
         return torch.from_numpy(np.repeat(most, np.diff(self.row_starts)))
 
-    def centred(self, X: Tensor) -> Tensor:
-        """X (p, n) less its mean in each stratum: what a partial likelihood depends on."""
+    def centred_(self, X: Tensor) -> Tensor:
+        """X (p, n) less its mean in each stratum, in place: what a partial likelihood depends on."""
+        if len(self.row_starts) == 2:
+            return X.sub_(X.mean(1, keepdim=True))
         mean = np.add.reduceat(X.numpy(), self.row_starts[:-1], axis=1) / np.diff(self.row_starts)
-        if mean.shape[1] == 1:
-            return X - torch.from_numpy(mean)
-        return X - torch.from_numpy(np.repeat(mean, np.diff(self.row_starts), axis=1))
+        return X.sub_(torch.from_numpy(np.repeat(mean, np.diff(self.row_starts), axis=1)))
 
     def weighed(self, log_weight: Tensor) -> Weighed:
         """The risk sets with the weights exp(log_weight), (n,): by cumulative sums where they keep their
@@ -167,6 +173,23 @@ class Cumulated:
     def means(self, X: Tensor) -> Tensor:
         return self._over_sets(X * self.weight)[0].div_(self.total)
 
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Each block of rows is read once and stays in the cache; a sum is carried from one to the next."""
+        sets = self.sets
+        if len(sets.late) or len(sets.row_starts) > MANY:
+            yield 0, sets.size, self.means(X)
+            return
+        ends = sets.ends.numpy()
+        for begin, end in itertools.pairwise(sets.row_starts.tolist()):
+            carried = X.new_zeros(len(X), 1)
+            for a in range(begin, end, BLOCK):
+                b = min(a + BLOCK, end)
+                sums = torch.cumsum(X[:, a:b] * self.weight[a:b], 1).add_(carried)
+                carried = sums[:, -1:].clone()
+                first, last = np.searchsorted(ends, [a + 1, b + 1]).tolist()
+                if last > first:
+                    yield first, last, sums[:, sets.ends[first:last] - (a + 1)].div_(self.total[first:last])
+
     def spread(self, a: Tensor) -> Tensor:
         sets = self.sets
         behind = _cumulated((a / self.total).flip(-1), _flipped(sets.slot_starts)).flip(-1)
@@ -192,7 +215,8 @@ class Cumulated:
 
 
 def _flipped(starts: np.ndarray) -> np.ndarray:
-    return (starts[-1] - starts)[::-1]
+    out: np.ndarray = (starts[-1] - starts)[::-1]
+    return out
 
 
 def _cumulated(values: Tensor, starts: np.ndarray) -> Tensor:

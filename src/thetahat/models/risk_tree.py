@@ -8,6 +8,8 @@ of either.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -92,6 +94,9 @@ class Logged:
             came = torch.exp(self.total[above].repeat_interleave(2) - self.total[here]).nan_to_num(0.0)
             out[:, here] = out[:, here] * kept + out[:, above].repeat_interleave(2, 1) * came
         return tree.leaves(out)
+
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        yield 0, self.tree.size, self.means(X)
 
     def spread(self, a: Tensor) -> Tensor:
         tree = self.tree
