@@ -111,8 +111,7 @@ def recession(found: Partial, exact: bool) -> Tensor | None:
     for _ in range(ROUNDS):
         violated = _violated(sets, X, delta, exact)
         if violated is None:
-            gain = float(score @ delta)
-            return delta / scale if gain > TINY else None
+            return _plainest(sets, X, delta, score, exact) / scale if float(score @ delta) > TINY else None
         cuts.append(violated)
         A = np.unique(np.concatenate(cuts), axis=0)
         solved = linprog(-score.numpy(), A_ub=-A, b_ub=np.zeros(len(A)), bounds=(-1, 1), method="highs")
@@ -120,6 +119,16 @@ def recession(found: Partial, exact: bool) -> Tensor | None:
             return None
         delta = torch.from_numpy(solved.x)
     return None
+
+
+def _plainest(sets: RiskSets, X: Tensor, delta: Tensor, score: Tensor, exact: bool) -> Tensor:
+    """One column alone, where that is such a direction; else δ."""
+    for j in torch.nonzero((delta.abs() > TINY) & (score.abs() > TINY))[:50, 0].tolist():
+        alone = torch.zeros_like(delta)
+        alone[j] = torch.sign(score[j])
+        if _violated(sets, X, alone, exact) is None:
+            return alone
+    return delta
 
 
 def _violated(sets: RiskSets, X: Tensor, delta: Tensor, exact: bool) -> np.ndarray | None:

@@ -162,9 +162,8 @@ class Partial:
         """m, (p, terms), and v of the terms of the slots a ≤ k < b, whose risk sets have these means."""
         if not self.tied:
             return means, self.v[a:b]
-        begin, end = torch.searchsorted(self.slot, torch.tensor([a, b])).tolist()
-        here = slice(begin, end)
-        if end - begin == b - a:  # one event each
+        here = self._terms(a, b)
+        if here.stop - here.start == b - a:  # one event each
             return means, self.v[here]
         starts = self.sets.fail_starts
         events = slice(int(starts[a]), int(starts[b]) if b < len(starts) else None)
@@ -173,6 +172,11 @@ class Partial:
         own = torch.from_numpy(np.add.reduceat(share.numpy(), starts[a:b] - starts[a], axis=1))
         k = self.slot[here] - a
         return (means[:, k] - self.f[here] * own[:, k]) / self.u[here], self.v[here]
+
+    def _terms(self, a: int, b: int) -> slice:
+        """The terms of the slots a ≤ k < b."""
+        begin, end = torch.searchsorted(self.slot, torch.tensor([a, b])).tolist()
+        return slice(begin, end)
 
     @cached_property
     def subsets(self) -> list[tuple[Tensor, Subsets]]:
@@ -213,9 +217,15 @@ class Partial:
     @cached_property
     def smooth_expected(self) -> Tensor:
         """q without the part of exact ties, (n,)."""
-        q = self.weighed.spread(self.alpha)
+        return self._expected(None)
+
+    def _expected(self, g: Tensor | None) -> Tensor:
+        """q, (n,), with v multiplied by g of the slot, (m,)."""
+        q = self.weighed.spread(self.alpha if g is None else self.alpha * g)
         if self.tied:
-            q[self.sets.failed] -= self.hazard_share * self.by_slot(self.v * self.f / self.u)[self.sets.slot]
+            own = self.by_slot(self.v * self.f / self.u)
+            own = own if g is None else own * g
+            q[self.sets.failed] -= self.hazard_share * own[self.sets.slot]
         return q
 
     @cached_property
@@ -239,17 +249,27 @@ class Partial:
 
     @property
     def information(self) -> Tensor:
-        X, q = self.rows.X, self.smooth_expected
+        J = self._information(self.smooth_expected, None)
+        for _, found in self.subsets:
+            assert found.covariance is not None
+            J = J + found.covariance
+        return J
+
+    def information_over(self, g: Tensor) -> Tensor:
+        """Σ_k g_k times the information that the events at t_k give, (p, p), of g (m,)."""
+        return self._information(self._expected(g), g)
+
+    def _information(self, q: Tensor, g: Tensor | None) -> Tensor:
+        X = self.rows.X
         J = X.new_zeros(len(X), len(X))
         for a in range(0, X.shape[1], BLOCK):
             part = X[:, a : a + BLOCK]
             J.addmm_(part * q[a : a + BLOCK], part.T)
         for a, b, means in self.weighed.blocks(X):
             M, v = self._of_terms(a, b, means)
+            if g is not None:
+                v = v * (g[self.slot[self._terms(a, b)]] if self.tied else g[a:b])
             J.addmm_(M * v, M.T, alpha=-1)
-        for _, found in self.subsets:
-            assert found.covariance is not None
-            J = J + found.covariance
         return (J + J.T) / 2
 
     # ---- rows ----------------------------------------------------------------------------------------------------

@@ -140,6 +140,19 @@ class RiskSets:
         found = Cumulated(self, log_weight)
         return found if found.sound else self.tree.weighed(log_weight)
 
+    def sums(self, values: Tensor) -> tuple[Tensor, float]:
+        """S_k, (…, m), of values (…, n); and the largest ratio by which a subtraction shrank it."""
+        above = _cumulated(values, self.row_starts)[..., self.ends - 1]
+        if not len(self.late):
+            return above, 1.0
+        gone = _cumulated(values[..., self.late], self.late_starts)
+        ends = self.late_ends
+        begun = torch.from_numpy(np.repeat(self.late_starts[:-1], np.diff(self.slot_starts)))
+        below = torch.where(ends > begun, gone[..., (ends - 1).clamp(min=0)], 0.0)
+        out = above - below
+        worst = float((above / out.clamp(min=0)).max()) if values.ndim == 1 else 1.0
+        return out, worst
+
     def largest(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """max over R_k of values (n,), and a row that attains it, (m,) each."""
         if len(self.late):
@@ -158,7 +171,7 @@ class Cumulated:
         self.sets, self.log_weight = sets, log_weight
         self.shift = sets.by_stratum_largest(log_weight)
         self.weight = torch.exp(log_weight - self.shift)
-        self.total, worst = self._over_sets(self.weight)
+        self.total, worst = sets.sums(self.weight)
         self.sound = bool(self.total.min() > TINY) and worst <= LOST
         if self.sound and len(sets.late):
             # a row's own weight times what is subtracted: an error of its expected number of events
@@ -171,7 +184,7 @@ class Cumulated:
         return torch.log(self.total) + self.shift[self.sets.ends - 1]
 
     def means(self, X: Tensor) -> Tensor:
-        return self._over_sets(X * self.weight)[0].div_(self.total)
+        return self.sets.sums(X * self.weight)[0].div_(self.total)
 
     def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """Each block of rows is read once and stays in the cache; a sum is carried from one to the next."""
@@ -198,20 +211,6 @@ class Cumulated:
             # the last slot of a stratum is followed by another stratum's: nothing of it is subtracted
             out[..., sets.late] -= behind[..., sets.stop[sets.late]]
         return out.mul_(self.weight)
-
-    def _over_sets(self, values: Tensor) -> tuple[Tensor, float]:
-        """S_k, (…, m), of values (…, n); and the largest ratio by which a subtraction shrank it."""
-        sets = self.sets
-        above = _cumulated(values, sets.row_starts)[..., sets.ends - 1]
-        if not len(sets.late):
-            return above, 1.0
-        gone = _cumulated(values[..., sets.late], sets.late_starts)
-        ends = sets.late_ends
-        begun = torch.from_numpy(np.repeat(sets.late_starts[:-1], np.diff(sets.slot_starts)))
-        below = torch.where(ends > begun, gone[..., (ends - 1).clamp(min=0)], 0.0)
-        out = above - below
-        worst = float((above / out.clamp(min=0)).max()) if values.ndim == 1 else 1.0
-        return out, worst
 
 
 def _flipped(starts: np.ndarray) -> np.ndarray:
