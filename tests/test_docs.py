@@ -141,7 +141,7 @@ def public() -> dict[str, object]:
             each = getattr(package, name)
             if inspect.isclass(each) or inspect.isfunction(each):
                 found[f"{package.__name__}.{name}"] = each
-    for registry in (th.families.registry, th.families.wrappers):
+    for registry in (th.families.registry, th.families.wrappers, th.families.tables):
         for each in registry.values():
             found[f"{each.__module__}.{each.__qualname__}"] = each
     return found

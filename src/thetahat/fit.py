@@ -18,7 +18,7 @@ from torch import nn
 from . import families
 from .data import Batch, Source
 from .data.devices import chosen
-from .data.processes import world
+from .data.processes import replicated, world
 from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .families.base import Family
@@ -29,7 +29,7 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.inputs import density_of, need, source_of
-from .protocols import Binds, HasFractional, is_separable, maximised_of
+from .protocols import Binds, HasFractional, Together, is_separable, maximised_of
 from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
@@ -210,6 +210,7 @@ def maximize(
             f"{robust[0]} is not maximised by Stochastic, which maximises log p of batches. Leave the solver "
             "out."
         )
+    _check_together(objective, solver)
     other = [t.model for t in objective.terms if maximised_of(t.model)]
     if other and not isinstance(solver, Stochastic):
         raise BadArgument(
@@ -241,6 +242,20 @@ def maximize(
         )
         raise kind(f"{_failure(certificate)}", certificate, result)
     return result
+
+
+def _check_together(objective: Objective, solver: SolverLike) -> None:
+    """Refuse what takes apart the rows of a model whose likelihood is of all of them together."""
+    for term in objective.terms:
+        if not isinstance(term.model, Together):
+            continue
+        what = f"the likelihood of {type(term.model).__name__} is of all rows together, and"
+        if term.robust is not None:
+            raise BadArgument(f"{what} {term.robust} weighs or trims rows one by one. Leave robust= out.")
+        if isinstance(solver, Stochastic):
+            raise BadArgument(f"{what} Stochastic takes batches of them. Leave the solver out.")
+        if world() > 1 and not replicated(term.source):
+            raise BadArgument(f"{what} each process holds a part of them. Give all rows to every process.")
 
 
 def _placed(solver: SolverLike, device: str | torch.device | None) -> SolverLike:
@@ -310,7 +325,7 @@ def _built(
     if (
         isinstance(model, str)
         and "~" not in model
-        and model.split("(")[0] in (*families.registry, *families.wrappers)
+        and model.split("(")[0] in (*families.registry, *families.wrappers, *families.tables)
     ):
         model = families.get(model)
     weighting: Weights | None = None
@@ -325,6 +340,7 @@ def _built(
     call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         from .models.formulas import family_of_formula, formula_model
+        from .models.linear import settled
 
         need(data, "a formula")
         carried: tuple[str, ...] = ()
@@ -346,7 +362,10 @@ def _built(
         )
         call |= {"reml": True} if integral[0] else {}
         call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
-        call |= {"formula": model, "family": str(chosen), "parameters": dict(parameters), "weights": column}
+        _, kept = settled(
+            chosen, dict(parameters)
+        )  # of a family that has others in it, the model's tells them
+        call |= {"formula": model, "family": str(chosen), "parameters": kept, "weights": column}
         call |= {"trusted": True} if trusted else {}
     elif isinstance(model, Family):
         need(data, f"{model}")

@@ -299,6 +299,39 @@ class ChecksModel(Protocol):
     def check_model(self, model: ModelLike) -> None: ...
 
 
+@runtime_checkable
+class Together(Protocol):
+    """A family, or a model, whose log-likelihood is not a sum over rows: a row's part depends on all others (the
+    risk sets of Cox's model). Tables yield such a model all rows as one batch, and whatever takes rows apart
+    (minibatches, robust fits) refuses it.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> isinstance(th.families.Cox(), Together), isinstance(th.families.Normal(), Together)
+    (True, False)
+    """
+
+    together: ClassVar[bool]
+
+
+@runtime_checkable
+class ScoresTogether(Protocol):
+    """A model whose rows' scores depend on what all rows weigh (score residuals of risk sets). `models.taylor.scores`
+    asks.
+
+    Examples
+    --------
+    >>> class Centred(torch.nn.Module):
+    ...     def weighted_scores(self, batch, weight):
+    ...         return (batch["y"] - (weight * batch["y"]).sum() / weight.sum())[:, None]
+    >>> isinstance(Centred(), ScoresTogether)
+    True
+    """
+
+    def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor: ...
+
+
 # ---- models: θ under its names -----------------------------------------------------------------------------
 
 

@@ -516,7 +516,6 @@ class Fit:
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         groups: str | None = None,
-        times: float | Sequence[float] | None = None,
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
         where a value is missing.
@@ -536,22 +535,8 @@ class Fit:
         groups
             of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
             out; smooth terms count in both
-        times
-            of what="survival", "cumulative_hazard", "hazard" or "restricted_mean", of families of times and of Cox's model:
-            then a data frame with a row a row and a time (of "restricted_mean": until which time)
         """
         from .evaluation import new_data, predict
-
-        if what in ("survival", "cumulative_hazard", "hazard", "restricted_mean"):
-            from .evaluation import survival
-
-            rows, _ = new_data.aligned(self.model, self.source, data)
-            V = None if level is None else self._prepared(covariance, by)
-            return survival.predict(self.objective, rows, what, times, level, V)
-        if times is not None:
-            raise BadArgument(
-                f"times= goes with what='survival', 'cumulative_hazard', 'hazard' or 'restricted_mean'; received what={what!r}."
-            )
 
         plain = level is None or kind == "plug-in" or what == "quantile"
         objective = self._of_rows(groups, "predict")
@@ -859,9 +844,9 @@ class Fit:
     def baseline(self) -> pd.DataFrame:
         """Of Cox's model: the baseline hazard, at predictors that are all 0; columns stratum, time, events, at_risk, hazard,
         cumulative_hazard, survival."""
-        from .evaluation import survival
+        from .evaluation import cox_curves
 
-        return survival.baseline(self.objective)
+        return cox_curves.baseline_hazard(self)
 
     # ---- how it is shown and saved -------------------------------------------------------------------------
 

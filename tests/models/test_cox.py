@@ -1,4 +1,4 @@
-"""Cox's model against its definition, differences, and R 4.2.2's survival 3.5-3."""
+"""Cox's model: its partial likelihood against its definition, its fits against R's, and what must not change it."""
 
 from __future__ import annotations
 
@@ -8,236 +8,323 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.optimize import minimize
 
 import thetahat as th
-from thetahat.likelihood import LogLikelihood, Objective
-from thetahat.models.formulas import formula_model
+from thetahat.models.cox import CoxRegression
+from thetahat.models.discrete_ties import subsets
+from thetahat.models.risk_sets import Cumulated, risk_sets
 
-R = Path(__file__).parents[3] / "shared" / "data" / "r"
+from .cox_data import R_CLUSTER, R_FITS, R_ROBUST, R_WEIGHTED, SMALL, definition, drawn
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "r"
+TIES = ["efron", "breslow", "exact"]
+FORMULA = "Surv(time, status) ~ x + z"
 
 
-def times(n=60, seed=1):
-    """Times with ties, late entry, two strata, weights."""
-    g = np.random.default_rng(seed)
-    stop = g.integers(2, 12, n).astype(float)
-    return pd.DataFrame(
-        {
-            "start": np.floor(stop * g.random(n) * 0.6),
-            "stop": stop,
-            "e": g.integers(0, 2, n),
-            "x": g.normal(size=n),
-            "z": g.normal(size=n),
-            "g": [f"s{i}" for i in g.integers(0, 2, n)],
-            "w": g.integers(1, 4, n),
-        }
+def model_of(formula: str, data: pd.DataFrame, **settings: str) -> tuple[CoxRegression, th.data.Batch]:
+    from thetahat.models.formulas import regression
+
+    model, table = regression(formula, data, th.families.Cox(**settings))
+    (batch,) = table.batches()
+    assert isinstance(model, CoxRegression)
+    return model, batch
+
+
+def at(model: CoxRegression, batch: th.data.Batch, beta: list[float] | np.ndarray, order: int = 2):  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        model.coefficients.copy_(torch.tensor(np.array(beta), dtype=torch.float64))
+    return model.taylor(batch, batch.count if batch.counted else None, order)
+
+
+# ---- the definition ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("entry", [False, True])
+@pytest.mark.parametrize("strata", [1, 3])
+def test_value_gradient_and_information_are_those_of_the_definition(
+    ties: str, entry: bool, strata: int
+) -> None:
+    data = drawn(40 if ties != "exact" else 22, 3, entry=entry, strata=strata)
+    response = "Surv(start, stop, event)" if entry else "Surv(stop, event)"
+    model, batch = model_of(f"{response} ~ a + b{' + strata(g)' * (strata > 1)}", data, ties=ties)
+    X, t, e = data[["a", "b"]].to_numpy(), data["stop"].to_numpy(), data["event"].to_numpy()
+    begin = data["start"].to_numpy() if entry else None
+
+    def direct(beta: np.ndarray) -> float:
+        return definition(beta, X, t, e, begin, data["g"].to_numpy() if strata > 1 else None, ties)
+
+    beta, h = np.array([0.6, -0.8]), 1e-4
+    found = at(model, batch, beta)
+    assert float(found.value) == pytest.approx(direct(beta), abs=1e-11)
+    unit = np.eye(2) * h
+    slope = [(direct(beta + u) - direct(beta - u)) / (2 * h) for u in unit]
+    assert found.gradient.numpy() == pytest.approx(slope, abs=1e-6)
+    gradients = [
+        (at(model, batch, beta + u, 1).gradient - at(model, batch, beta - u, 1).gradient) / (2 * h)
+        for u in unit
+    ]
+    assert found.information.dense().numpy() == pytest.approx(-torch.stack(gradients).numpy(), abs=1e-6)
+    at(model, batch, beta)
+    assert float(model.log_prob(batch).sum()) == pytest.approx(float(found.value), abs=1e-11)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("strata", [1, 4, 300])
+def test_scores_sum_to_the_gradient(ties: str, strata: int) -> None:
+    data = drawn(900, 5, entry=True, strata=strata)
+    model, batch = model_of("Surv(start, stop, event) ~ a + b + strata(g)", data, ties=ties)
+    found = at(model, batch, [0.4, 0.9])
+    assert model.scores(batch).sum(0).numpy() == pytest.approx(found.gradient.numpy(), abs=1e-9)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("entry", [False, True])
+@pytest.mark.parametrize("size", [1.0, 40.0, 900.0])
+def test_predictors_however_far_apart_cost_no_digit(ties: str, entry: bool, size: float) -> None:
+    """exp(900) is beyond float64, and a sum of risk sets by differences would lose exp(40)."""
+    data = drawn(50, 8, entry=entry)
+    model, batch = model_of(f"Surv({'start, ' * entry}stop, event) ~ a + b", data, ties=ties)
+    beta = np.array([size, -size / 2])
+    X, t, e = data[["a", "b"]].to_numpy(), data["stop"].to_numpy(), data["event"].to_numpy()
+    direct = definition(beta, X, t, e, data["start"].to_numpy() if entry else None, None, ties)
+    found = at(model, batch, beta)
+    assert float(found.value) == pytest.approx(direct, rel=1e-13)
+    assert bool(torch.isfinite(found.information.dense()).all())
+    assert model.scores(batch).sum(0).numpy() == pytest.approx(found.gradient.numpy(), abs=1e-8)
+
+
+@pytest.mark.parametrize("entry", [False, True])
+@pytest.mark.parametrize("strata", [1, 3, 250])
+def test_the_tree_and_cumulative_sums_agree(entry: bool, strata: int) -> None:
+    data = drawn(1200, 11, entry=entry, strata=strata)
+    sets = risk_sets(
+        torch.tensor(data["stop"]),
+        torch.tensor(data["event"]),
+        torch.tensor(data["start"]) if entry else None,
+        torch.tensor(data["g"]) if strata > 1 else None,
+        None,
     )
+    assert sets is not None
+    rng = torch.Generator().manual_seed(0)
+    zeta = torch.randn(len(sets.rows), generator=rng, dtype=torch.float64)
+    X = torch.randn(3, len(sets.rows), generator=rng, dtype=torch.float64)
+    a = torch.randn(2, sets.size, generator=rng, dtype=torch.float64)
+    fast, slow = Cumulated(sets, zeta), sets.tree.weighed(zeta)
+    assert fast.sound
+    assert fast.log_total.numpy() == pytest.approx(slow.log_total.numpy(), abs=1e-12)
+    assert fast.means(X).numpy() == pytest.approx(slow.means(X).numpy(), abs=1e-12)
+    assert fast.spread(a).numpy() == pytest.approx(slow.spread(a).numpy(), abs=1e-11)
+    assert sets.largest(zeta)[0].tolist() == sets.tree.largest(zeta)[0].tolist()
+    largest, who = sets.tree.largest(zeta)
+    assert zeta[who].tolist() == largest.tolist()
 
 
-def definition(data, beta, ties, *, entry, strata, weights):
-    """ℓ by its definition, time by time."""
-    X = data[["x", "z"]].to_numpy()
-    w = data["w"].to_numpy(float) if weights else np.ones(len(data))
-    g = data["g"].to_numpy() if strata else np.zeros(len(data))
-    eta, total = X @ beta, 0.0
-    for s in np.unique(g):
-        for t in np.unique(data["stop"][(data["e"] == 1) & (g == s)]):
-            risk = (g == s) & (data["stop"] >= t) & ((data["start"] < t) if entry else True)
-            dead = (g == s) & (data["stop"] == t) & (data["e"] == 1)
-            S, T, d = (w * np.exp(eta))[risk].sum(), (w * np.exp(eta))[dead].sum(), int(dead.sum())
-            total += (w * eta)[dead].sum()
-            for k in range(d):
-                total -= w[dead].mean() * np.log(S - (k / d * T if ties == "efron" else 0.0))
-    return total
+def test_the_sum_over_subsets_is_the_recursion() -> None:
+    """B(d, n) = B(d, n − 1) + w_n B(d − 1, n − 1), of Gail, Lubin and Rubinstein (1981), in exact fractions."""
+    from fractions import Fraction
+    from math import log
+
+    rng = np.random.default_rng(2)
+    numbers = [Fraction(int(v), 64) for v in rng.integers(1, 2000, size=60)]
+    for d in (1, 2, 17, 59, 60):
+        B = [Fraction(1)] + [Fraction(0)] * d
+        for w in numbers:
+            for j in range(d, 0, -1):
+                B[j] += w * B[j - 1]
+        exact = log(B[d].numerator) - log(B[d].denominator)
+        eta = torch.tensor([log(w) for w in numbers], dtype=torch.float64)
+        found = subsets(eta, torch.ones(60, dtype=torch.float64), d, None)
+        assert found.log_sum == pytest.approx(exact, rel=1e-13)
+        assert float(found.inside.sum()) == pytest.approx(d, rel=1e-13)
 
 
-CASES = [
-    (t, e, s, w)
-    for t in ("efron", "breslow")
-    for e in (False, True)
-    for s in (False, True)
-    for w in (False, True)
-]
+# ---- R -------------------------------------------------------------------------------------------------------------
 
 
-def model(data, ties, entry, strata, weights):
-    left = "Surv(start, stop, e)" if entry else "Surv(stop, e)"
-    right = "x + z" + (" + strata(g)" if strata else "")
-    made = formula_model(
-        f"{left} ~ {right}",
-        data,
-        th.families.get("cox"),
-        parameters={"ties": ties},
-        weights="w" if weights else None,
-    )
-    return Objective([LogLikelihood(*made)])
+@pytest.mark.parametrize("ties", TIES)
+def test_small_data_with_many_ties_as_r(ties: str) -> None:
+    value, beta, V = R_FITS[ties]
+    fit = th.fit(FORMULA, SMALL, family="cox", ties=ties)
+    assert fit.log_likelihood == pytest.approx(value, abs=1e-9)
+    assert fit.estimates.to_numpy() == pytest.approx(beta, abs=1e-9)
+    assert fit.covariance().to_numpy() == pytest.approx(np.array(V), abs=1e-9)
 
 
-@pytest.mark.parametrize(("ties", "entry", "strata", "weights"), CASES)
-def test_value_gradient_and_information_are_those_of_the_definition(ties, entry, strata, weights):
-    import torch
-
-    data = times()
-    o = model(data, ties, entry, strata, weights)
-    beta = np.array([0.4, -0.7])
-    how = {"entry": entry, "strata": strata, "weights": weights}
-    t = o.taylor(torch.from_numpy(beta), order=2)
-    assert float(t.value) == pytest.approx(definition(data, beta, ties, **how), abs=1e-10)
-    h, e = 1e-4, np.eye(2)
-    for j in range(2):
-        up, down = (
-            definition(data, beta + h * e[j], ties, **how),
-            definition(data, beta - h * e[j], ties, **how),
-        )
-        assert float(t.gradient[j]) == pytest.approx((up - down) / (2 * h), abs=1e-5)
-        rows = [o.taylor(torch.from_numpy(beta + s * h * e[j]), order=1).gradient for s in (1, -1)]
-        assert torch.allclose(t.information.A[j], -(rows[0] - rows[1]) / (2 * h), atol=1e-5)
-    batch = next(iter(o.terms[0].source.batches()))
-    moved = o.at(torch.from_numpy(beta))
-    if not weights:
-        assert moved.model.log_prob(batch).sum() == pytest.approx(float(t.value), abs=1e-10)
-        assert torch.allclose(moved.model.scores(batch).sum(0), t.gradient, atol=1e-10)
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_robust_errors_as_r(ties: str) -> None:
+    fit = th.fit(FORMULA, SMALL, family="cox", ties=ties)
+    assert fit.covariance("HC0").to_numpy() == pytest.approx(np.array(R_ROBUST[ties]), abs=1e-9)
+    small_sample = 6 / 5 * 11 / 10  # which R leaves out
+    own = fit.covariance("cluster", by="g").to_numpy() / small_sample
+    assert own == pytest.approx(np.array(R_CLUSTER[ties]), abs=1e-9)
 
 
-def test_a_row_cut_in_two_intervals_changes_nothing():
-    data = times().assign(start=0.0)
-    first = data.assign(stop=np.minimum(data["stop"], 4.5), e=np.where(data["stop"] <= 4.5, data["e"], 0))
-    second = data[data["stop"] > 4.5].assign(start=4.5)
-    whole = th.fit("Surv(start, stop, e) ~ x + z", data, "cox")
-    parts = th.fit("Surv(start, stop, e) ~ x + z", pd.concat([first, second]), "cox")
-    assert whole.log_likelihood == pytest.approx(parts.log_likelihood, abs=1e-10)
-    assert np.allclose(whole.estimates, parts.estimates)
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_sampling_weights_as_r(ties: str) -> None:
+    value, beta, V = R_WEIGHTED[ties]
+    fit = th.fit(FORMULA, SMALL, family="cox", ties=ties, weights=th.weights.Probability("w"))
+    assert fit.log_likelihood == pytest.approx(value, abs=1e-9)
+    assert fit.estimates.to_numpy() == pytest.approx(beta, abs=1e-9)
+    assert fit.covariance().to_numpy() == pytest.approx(np.array(V), abs=1e-9)
 
 
-def test_only_the_order_of_the_times_counts():
-    data = times()
-    one, other = (
-        th.fit("Surv(stop, e) ~ x + z", d, "cox") for d in (data, data.assign(stop=np.exp(data["stop"])))
-    )
-    assert np.allclose(one.estimates, other.estimates)
-
-
-def test_weights_are_repeated_rows_under_breslow():
-    data = times()
-    one = th.fit("Surv(stop, e) ~ x + z", data, "cox", ties="breslow", weights="w")
-    other = th.fit("Surv(stop, e) ~ x + z", data.loc[data.index.repeat(data["w"])], "cox", ties="breslow")
-    assert np.allclose(one.estimates, other.estimates)
-
-
-@pytest.mark.skipif(not R.exists(), reason="R's data are not at hand")
+@pytest.mark.skipif(not SHARED.exists(), reason="the tables are not here")
 @pytest.mark.parametrize(
     ("name", "formula", "settings"),
     [
         ("lung", "Surv(time, status == 2) ~ age + sex + `ph.ecog`", {}),
         ("lung#breslow", "Surv(time, status == 2) ~ age + sex + `ph.ecog`", {"ties": "breslow"}),
         ("heart", "Surv(start, stop, event) ~ age + year + surgery + transplant", {}),
-        ("veteran", "Surv(time, status) ~ karno + celltype + strata(trt)", {}),
     ],
 )
-def test_coxph_agrees(name, formula, settings):
-    truth = json.loads((R / "truths.json").read_text())[name]
-    fit = th.fit(formula, pd.read_csv(R / truth["data"]), "cox", **settings)
+def test_tables_as_r(name: str, formula: str, settings: dict[str, str]) -> None:
+    truth = json.loads((SHARED / "truths.json").read_text())[name]
+    fit = th.fit(formula, pd.read_csv(SHARED / truth["data"]), family="cox", **settings)
     assert fit.log_likelihood == pytest.approx(truth["logLik"], abs=1e-8)
-    if name != "veteran":  # whose reference level is another
-        assert np.allclose(fit.estimates, list(truth["coef"].values()), rtol=1e-7)
-        assert np.allclose(fit.standard_errors(), list(truth["se"].values()), rtol=1e-7)
+    assert fit.estimates.to_numpy() == pytest.approx(list(truth["coef"].values()), rel=1e-6)
+    assert fit.standard_errors().to_numpy() == pytest.approx(list(truth["se"].values()), rel=1e-6)
 
 
-@pytest.mark.skipif(not R.exists(), reason="R's data are not at hand")
-def test_robust_errors_and_curves_are_those_of_r():
-    """coxph(…, robust = TRUE) of veteran with adeno as the reference; survfit(coxph(Surv(time, status == 2) ~ age + sex,
-    lung), newdata, conf.type = "log-log") at 100, 300, 500."""
-    veteran = th.fit(
-        "Surv(time, status) ~ karno + celltype + strata(trt)", pd.read_csv(R / "veteran.csv"), "cox"
+@pytest.mark.skipif(not SHARED.exists(), reason="the tables are not here")
+def test_strata_offsets_exact_ties_and_clusters_of_tables_as_r() -> None:
+    veteran, heart = (pd.read_csv(SHARED / f"{name}.csv") for name in ("veteran", "heart"))
+    truth = json.loads((SHARED / "truths.json").read_text())["veteran"]
+    fit = th.fit("Surv(time, status) ~ karno + celltype + strata(trt)", veteran, family="cox")
+    assert fit.log_likelihood == pytest.approx(truth["logLik"], abs=1e-8)
+    assert fit.estimates["karno"] == pytest.approx(truth["coef"]["karno"], rel=1e-6)
+    assert -fit.estimates["celltype[T.squamous]"] == pytest.approx(truth["coef"]["celltypeadeno"], rel=1e-6)
+    two = th.fit("Surv(time, status) ~ karno + age + strata(trt, celltype)", veteran, family="cox")
+    apart = th.fit("Surv(time, status) ~ strata(trt) + karno + strata(celltype) + age", veteran, family="cox")
+    assert two.log_likelihood == pytest.approx(-243.245524346, abs=1e-8)
+    assert two.estimates.to_numpy() == pytest.approx([-0.03535076488449, -0.00897790381589], rel=1e-8)
+    assert apart.estimates.to_numpy() == pytest.approx(two.estimates.to_numpy(), rel=1e-10)
+    moved = th.fit("Surv(time, status) ~ karno + offset(age / 50)", veteran, family="cox")
+    assert moved.log_likelihood == pytest.approx(-487.282384743, abs=1e-8)
+    assert moved.standard_errors().to_numpy() == pytest.approx([0.0049789738176], rel=1e-7)
+    exact = th.fit("Surv(time, status) ~ karno + age", veteran, family="cox", ties="exact")
+    assert exact.log_likelihood == pytest.approx(-459.795988273, abs=1e-8)
+    assert exact.estimates.to_numpy() == pytest.approx([-0.03386928090462, -0.00231506482251], rel=1e-7)
+    assert exact.standard_errors().to_numpy() == pytest.approx([0.0052339778074, 0.0091340970599], rel=1e-7)
+    fit = th.fit("Surv(start, stop, event) ~ age + year + surgery + transplant", heart, family="cox")
+    n, G = len(heart), heart["id"].nunique()
+    robust = fit.standard_errors("cluster", by="id").to_numpy() / np.sqrt(G / (G - 1) * (n - 1) / (n - 4))
+    assert robust == pytest.approx(
+        [0.0138918929241, 0.0730798592394, 0.3582102023844, 0.3168823490625], rel=1e-7
     )
-    errors = [0.0055483057, 0.2270594777, 0.2421915315, 0.2904908817]
-    assert np.allclose(veteran.standard_errors("sandwich"), errors, rtol=1e-7)
-    lung = th.fit("Surv(time, status == 2) ~ age + sex", pd.read_csv(R / "lung.csv"), "cox")
-    new = pd.DataFrame({"age": [60, 70], "sex": [1, 2]})
-    curve = lung.predict(new, "survival", times=[100, 300, 500], level=0.95)
-    assert np.allclose(
-        curve["value"], [0.84672574, 0.48158658, 0.24085781, 0.88861055, 0.59533406, 0.36405816], atol=1e-7
+
+
+# ---- identities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_any_rising_function_of_time_gives_the_same_fit(ties: str) -> None:
+    a = th.fit(FORMULA, SMALL, family="cox", ties=ties)
+    b = th.fit(FORMULA, SMALL.assign(time=np.exp(SMALL["time"]) - 50), family="cox", ties=ties)
+    assert b.log_likelihood == pytest.approx(a.log_likelihood, abs=1e-12)
+    assert b.estimates.to_numpy() == pytest.approx(a.estimates.to_numpy(), abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_rows_cut_at_any_time_give_the_same_fit(ties: str) -> None:
+    whole = th.fit(FORMULA, SMALL, family="cox", ties=ties)
+    first = SMALL.assign(
+        start=0.0, stop=np.minimum(SMALL["time"], 2.5), status=SMALL["status"] * (SMALL["time"] <= 2.5)
     )
-    assert np.allclose(
-        curve["low"], [0.78570163, 0.39604306, 0.16634173, 0.83211110, 0.48632201, 0.24916280], atol=1e-6
+    second = SMALL[SMALL["time"] > 2.5].assign(start=2.5, stop=lambda d: d["time"])
+    cut = th.fit("Surv(start, stop, status) ~ x + z", pd.concat([first, second]), family="cox", ties=ties)
+    assert cut.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-11)
+    assert cut.estimates.to_numpy() == pytest.approx(whole.estimates.to_numpy(), abs=1e-10)
+    assert cut.covariance().to_numpy() == pytest.approx(whole.covariance().to_numpy(), abs=1e-10)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_frequency_weights_are_repeated_rows(ties: str) -> None:
+    counted = th.fit(FORMULA, SMALL, family="cox", ties=ties, weights="w")
+    rows = SMALL.loc[SMALL.index.repeat(SMALL["w"].astype(int))]
+    repeated = th.fit(FORMULA, rows, family="cox", ties=ties)
+    assert counted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-11)
+    assert counted.estimates.to_numpy() == pytest.approx(repeated.estimates.to_numpy(), abs=1e-11)
+    kinds = ["observed", "HC0"] if ties != "exact" else ["observed"]
+    for kind in kinds:
+        assert counted.covariance(kind).to_numpy() == pytest.approx(
+            repeated.covariance(kind).to_numpy(), abs=1e-10
+        )
+
+
+def test_breslow_is_a_poisson_regression_with_an_intercept_for_each_time() -> None:
+    """Whitehead (1980), Fitting Cox's regression model to survival data using GLIM."""
+    cox = th.fit(FORMULA, SMALL, family="cox", ties="breslow")
+    times = sorted(set(SMALL.loc[SMALL["status"] == 1, "time"]))
+    parts = [
+        SMALL[SMALL["time"] >= t].assign(
+            at=f"t{t}", y=lambda d, t=t: ((d["time"] == t) & (d["status"] == 1)) * 1
+        )
+        for t in times
+    ]
+    poisson = th.fit("y ~ 0 + C(at) + x + z", pd.concat(parts), family="poisson")
+    assert cox.estimates[["x", "z"]].to_numpy() == pytest.approx(
+        poisson.estimates[["x", "z"]].to_numpy(), abs=1e-8
     )
-    assert np.allclose(
-        curve["high"], [0.89156466, 0.56191931, 0.32310584, 0.92692348, 0.68857935, 0.47964333], atol=1e-6
+    assert cox.standard_errors()[["x", "z"]].to_numpy() == pytest.approx(
+        poisson.standard_errors()[["x", "z"]].to_numpy(), abs=1e-8
     )
 
 
-def test_a_monotone_likelihood_is_named():
-    data = {"t": [1.0, 2, 3, 4, 5, 6], "e": [1] * 6, "x": [6.0, 5, 4, 3, 2, 1]}
-    with pytest.raises(th.errors.NoMaximum, match=r"monotone likelihood.*drop a column"):
-        th.fit("Surv(t, e) ~ x", data, "cox")
+def test_exact_ties_of_one_case_a_stratum_are_the_conditional_logit() -> None:
+    """One case and two controls a set: ℓ = Σ η_case − log Σ exp η, and all three methods are the same."""
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"set": np.repeat(np.arange(60), 3), "x": rng.normal(size=180)})
+    data["case"] = np.tile([1, 0, 0], 60)
+    data["x"] += 0.5 * data["case"]
+    data["one"] = 1.0
+    x = data["x"].to_numpy().reshape(60, 3)
+
+    def minus(b: np.ndarray) -> float:
+        return float((np.log(np.exp(b[0] * x).sum(1)) - b[0] * x[:, 0]).sum())
+
+    best = minimize(minus, [0.0], tol=1e-12)
+    for ties in TIES:
+        fit = th.fit("Surv(one, case) ~ x + strata(set)", data, family="cox", ties=ties)
+        assert fit.log_likelihood == pytest.approx(-best.fun, abs=1e-9)
+        assert fit.estimates["x"] == pytest.approx(best.x[0], abs=1e-5)
 
 
-def test_a_lasso_of_cox_satisfies_its_conditions():
-    """|∂ℓ/∂β_j| ≤ 1/scale where β_j = 0, and = where it is not."""
-    data = times(200)
-    fit = th.fit("Surv(stop, e) ~ x + z", data, "cox", prior=th.priors.Laplace(0.2))
-    g = Objective(fit.objective.terms).taylor(order=1).gradient
-    for value, slope in zip(fit.theta.tolist(), g.tolist(), strict=True):
-        assert abs(slope) <= 5.0 + 1e-6
-        if value != 0:
-            assert slope == pytest.approx(5.0 * np.sign(value), abs=1e-5)
+def test_a_category_of_many_levels_is_like_its_columns() -> None:
+    data = drawn(1500, 21, strata=90, ties=0.01).assign(site=lambda d: "s" + d["g"].astype(str))
+    named = th.fit("Surv(stop, event) ~ a + site", data, family="cox")
+    dummies = pd.get_dummies(data["site"], dtype=float).iloc[:, 1:]
+    wide = pd.concat([data[["stop", "event", "a"]], dummies], axis=1)
+    plain = th.fit(f"Surv(stop, event) ~ a + {' + '.join(dummies)}", wide, family="cox")
+    assert named.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-9)
+    assert named.estimates.to_numpy() == pytest.approx(plain.estimates.to_numpy(), abs=1e-7)
+    same = th.fit("Surv(stop, event) ~ a + site - 1", data, family="cox")  # the baseline is the intercept
+    assert same.names == named.names
 
 
-BAD = [
-    ("Surv(stop, e) ~ x + (1 | g)", th.errors.BadFormula, "no random effect"),
-    ("Surv(stop, e) ~ s(x)", th.errors.BadFormula, "no smooth term"),
-    ("Surv(stop, e) ~ 1", th.errors.BadFormula, "nothing to estimate"),
-    ("Surv(stop, none) ~ x", th.errors.DataError, "no row"),
-    ("x ~ z", th.errors.BadFormula, "needs a response Surv"),
-    ('Surv(start, stop, type="interval2") ~ x', th.errors.BadFormula, "interval2"),
-    ("Surv(stop, e) ~ x + strata(log(g))", th.errors.BadFormula, "strata are columns"),
-]
+# ---- priors --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("formula", "error", "says"), BAD)
-def test_what_has_no_partial_likelihood_is_refused(formula, error, says):
-    with pytest.raises(error, match=says):
-        th.fit(formula, times().assign(none=0), "cox")
+def test_a_ridge_fit_satisfies_its_own_equation() -> None:
+    fit = th.fit(FORMULA, SMALL, family="cox", prior=th.priors.Normal(0.5))
+    free = th.fit(FORMULA, SMALL, family="cox").model
+    (batch,) = fit.source.batches()
+    score = at(free, batch, fit.estimates.to_numpy(), 1).gradient.numpy()
+    assert score == pytest.approx(fit.estimates.to_numpy() / 0.25, abs=1e-9)
 
 
-def test_strata_elsewhere_and_unknown_ties_are_refused():
-    with pytest.raises(th.errors.BadFormula, match="strata"):
-        th.fit("x ~ z + strata(g)", times())
-    with pytest.raises(th.errors.BadArgument, match="ties='exact'"):
-        th.fit("Surv(stop, e) ~ x", times(), "cox", ties="exact")
-
-
-def test_a_partial_likelihood_is_not_compared_with_a_density():
-    data = times()
-    cox, weibull = (th.fit("Surv(stop, e) ~ x", data, family) for family in ("cox", "weibull"))
-    with pytest.raises(th.errors.IncomparableScores, match="partial likelihood"):
-        cox.compare(weibull)
-
-
-@pytest.mark.parametrize("what", ["survival", "cumulative_hazard", "hazard", "restricted_mean"])
-def test_curves_of_a_parametric_family_are_its_own(what):
-    """An exponential: S = e^{−λt}, Λ = λt, hazard λ, ∫₀ᵗ S = (1 − e^{−λt})/λ."""
-    data = times()
-    fit = th.fit("Surv(stop, e) ~ x", data, "exponential")
-    rate = 1 / fit.predict(data, "mean").to_numpy()
-    t = 3.0
-    truth = {
-        "survival": np.exp(-rate * t),
-        "cumulative_hazard": rate * t,
-        "hazard": rate,
-        "restricted_mean": (1 - np.exp(-rate * t)) / rate,
-    }
-    found = fit.predict(data, what, times=t, level=0.9)
-    assert np.allclose(found["value"], truth[what], rtol=1e-8)
-    assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()
-
-
-def test_times_are_asked_for_and_checked():
-    fit = th.fit("Surv(stop, e) ~ x", times(), "weibull")
-    with pytest.raises(th.errors.BadArgument, match="needs times"):
-        fit.predict(what="survival")
-    with pytest.raises(th.errors.BadArgument, match="not negative"):
-        fit.predict(what="survival", times=[-1.0])
-    with pytest.raises(th.errors.BadArgument, match="times= goes with"):
-        fit.predict(times=[1.0])
-    with pytest.raises(th.errors.BadArgument, match="no survival function"):
-        th.fit("g ~ x", times(), "categorical").predict(what="survival", times=[1.0])
+def test_a_lasso_fit_satisfies_its_optimality_conditions() -> None:
+    data = drawn(200, 6).assign(c=lambda d: np.sin(np.arange(len(d))))
+    scale = 0.05
+    fit = th.fit("Surv(stop, event) ~ a + b + c", data, family="cox", prior=th.priors.Laplace(scale))
+    (batch,) = fit.source.batches()
+    score = at(
+        th.fit("Surv(stop, event) ~ a + b + c", data, family="cox").model, batch, fit.estimates.to_numpy(), 1
+    )
+    beta, g = fit.estimates.to_numpy(), score.gradient.numpy()
+    assert (beta == 0).any()
+    assert (beta != 0).any()
+    assert g[beta != 0] == pytest.approx(np.sign(beta[beta != 0]) / scale, abs=1e-5)
+    assert (np.abs(g[beta == 0]) <= 1 / scale).all()

@@ -23,7 +23,6 @@ from .frame import Frame
 
 STRUCTURED = re.compile(r"^(us|diag|cs|ar1)\s*\((.*)\)$", re.DOTALL)
 SMOOTH = re.compile(r"^(s|te|ti)\s*\(", re.DOTALL)
-STRATA = re.compile(r"^strata\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)$", re.DOTALL)
 NAME = re.compile(r"^[A-Za-z_]\w*$")
 UNKNOWN = -1  # the code of a group that the fit has not seen
 
@@ -38,24 +37,19 @@ class RandomCall:
     structure: str
 
 
-def take_apart(formula: str) -> tuple[str, list[RandomCall], list[str], tuple[str, ...]]:
-    """The right-hand side without its random and smooth terms, and those; and the columns of strata(…).
+def take_apart(formula: str) -> tuple[str, list[RandomCall], list[str]]:
+    """The right-hand side without its random and smooth terms, and those.
 
     Examples
     --------
-    >>> fixed, random, smooth, _ = take_apart("x + (x | a/b) + s(z, k=5)")
+    >>> fixed, random, smooth = take_apart("x + (x | a/b) + s(z, k=5)")
     >>> fixed, [(r.effects, r.group) for r in random], smooth
     ('x', [('x', ('a',)), ('x', ('a', 'b'))], ['s(z, k=5)'])
     """
     fixed: list[str] = []
     random: list[RandomCall] = []
     smooth: list[str] = []
-    strata: tuple[str, ...] = ()
     for sign, part in _parts(formula):
-        found = STRATA.match(part)
-        if found and sign == "+":
-            strata += _strata(part, found.group(1))
-            continue
         inside = _random(part)
         if inside is None and not SMOOTH.match(part):
             fixed.append(f"{sign} {part}" if fixed or sign == "-" else part)
@@ -65,15 +59,7 @@ def take_apart(formula: str) -> tuple[str, list[RandomCall], list[str], tuple[st
             smooth.append(part)
         else:
             random += _calls(part, *inside)
-    return " ".join(fixed) or "1", random, smooth, strata
-
-
-def _strata(part: str, inside: str) -> tuple[str, ...]:
-    names = [_bare(name.strip()) for name in inside.split(",")]
-    bad = next((name for name in names if not NAME.match(name)), None)
-    if bad is not None:
-        raise BadFormula(f"{written(part)!r}: strata are columns: strata(g), strata(g, h).")
-    return tuple(column(name) for name in names)
+    return " ".join(fixed) or "1", random, smooth
 
 
 def _parts(formula: str) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
+from ..protocols import Together
 from ..types import Data, ModelLike
 from .batch import Batch, concatenate
 from .checks import ALL, Place, finite
@@ -195,7 +196,7 @@ class Table:
         own
     together
         yield all rows as one batch, for a model whose log-likelihood is not a sum over rows (risk sets, shared
-        random effects)
+        random effects); so it is for a family that says so (`protocols.Together`)
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class Table:
     ):
         rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
+        together = together or isinstance(family, Together)
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         self.streamed = frame.streamed(encoder.required)

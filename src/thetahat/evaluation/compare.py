@@ -303,11 +303,21 @@ def _check(a: str, first: Score, b: str, second: Score) -> None:
         raise IncomparableScores(f"{a!r} and {b!r} cannot be compared: {reason}")
 
     masses = {first.measure, second.measure}
-    special = next((m for m in sorted(masses) if "likelihood" in m), None)
+    special = next((m for m in sorted(masses) if m.startswith("restricted")), None)
     if special is not None and len(masses) > 1:
         refuse(
             f"one is a {special}, the other a {(masses - {special}).pop()}. A restricted likelihood is of contrasts of y that "
-            "depend on the fixed effects: fit both with reml=False. A partial likelihood is of the order of the events alone."
+            "depend on the fixed effects: fit both with reml=False."
+        )
+    if "partial" in masses and len(masses) > 1:
+        refuse(
+            "one is a partial likelihood, of which row had each event given when there were events, and the other "
+            "a likelihood of the times themselves. Compare what both predict: the survival of new rows."
+        )
+    if masses == {"partial"} and first.note != second.note:
+        refuse(
+            f"their partial likelihoods are of other risk sets or ties ({first.note}; {second.note}). Fit both with "
+            "the same strata and ties=."
         )
     if "mass" in masses and len(masses) > 1:
         other = (masses - {"mass"}).pop()
@@ -316,7 +326,7 @@ def _check(a: str, first: Score, b: str, second: Score) -> None:
             f"{first.units}. A probability and "
             "a density have no difference: the density changes with the units of measurement."
         )
-    if first.units != second.units and masses != {"mass"}:
+    if first.units != second.units and masses not in ({"mass"}, {"partial"}):
         refuse(
             f"one is a density per unit of {first.units}, the other of {second.units}. Fit both to the same "
             "response (log(y), log1p(y), "
@@ -364,5 +374,5 @@ def _capital(measure: str) -> str:
         "density": "Log density",
         "mass": "Log mass",
         "mixed": "Log density (mass at atoms)",
-        "partial likelihood": "Log partial likelihood",
+        "partial": "Log partial likelihood",
     }.get(measure, f"Log {measure}")

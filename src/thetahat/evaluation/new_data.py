@@ -12,7 +12,6 @@ from ..data.selection import Alignment
 from ..errors import BadArgument
 from ..models import Regression
 from ..models.base import family_of
-from ..models.cox import Cox
 from ..models.inputs import source_of
 from ..protocols import Steers, encoder_of
 from ..types import Data, ModelLike
@@ -39,11 +38,6 @@ def source_like(model: ModelLike, data: Data) -> Source:
             "new rows of a mixed model are not scored: the groups that were fitted are known, and others are not. Score the rows "
             "that were fitted, fit.score(), or predict the new ones, fit.predict(data)."
         )
-    if isinstance(model, Cox) and not isinstance(data, Source):
-        from ..data.frame import Frame
-        from ..data.table import Table
-
-        return Table(Frame(data), replace(model.encoder, carried=()), model.family, together=True)
     if isinstance(data, Source) or not isinstance(model, Regression):
         return source_of(data, model, None)
     from ..data.frame import Frame

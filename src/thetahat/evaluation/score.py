@@ -41,7 +41,8 @@ from ..protocols import (
 from ..types import ModelLike, Settings, SourceLike
 
 KINDS = ("exact", "lower bound", "estimate", "Laplace estimate", "quadrature")
-MEASURES = ("density", "mass", "mixed", "partial likelihood")
+MEASURES = ("density", "mass", "mixed", "partial")
+DISCRETE = ("mass", "partial")  # that do not change with the unit of y
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ class Score:
     kind
         "exact", "lower bound" (log p is at least so large), "estimate" (unbiased)
     measure
-        "density", "mass", or "mixed" (a density with atoms)
+        "density", "mass", "mixed" (a density with atoms), or "partial" (of which row had each event, given when
+        there were events)
     units
         what a density is per
     dimensions
@@ -197,7 +199,7 @@ class Score:
             "density": "log density",
             "mass": "log mass",
             "mixed": "log density (log mass at its atoms)",
-            "partial likelihood": "log partial likelihood",
+            "partial": "log partial likelihood",
         }.get(self.measure, f"log {self.measure}")
         return f"{kind} {what} of {self.units}"
 
@@ -379,7 +381,7 @@ def _atoms(model: ModelLike, measure: str, batch: Batch) -> Tensor | None:
     """Which terms have a mass rather than a density; None where the model does not say."""
     terms = int(torch.Size(batch.shape).numel())
     if measure != "mixed":
-        return torch.full((terms,), measure == "mass")
+        return torch.full((terms,), measure in DISCRETE)
     family, y = family_of(model), batch.tensors.get(target_of(model))
     if family is None or y is None:
         return None
@@ -391,7 +393,7 @@ def _atoms(model: ModelLike, measure: str, batch: Batch) -> Tensor | None:
 
 def _log_determinant(source: SourceLike, measure: str, batch: Batch, atoms: Tensor | None) -> Tensor | None:
     """log |dt/dx| of each term that is a density; None where nothing is to be added."""
-    change = None if measure == "mass" else log_determinant_of(source, batch)
+    change = None if measure in DISCRETE else log_determinant_of(source, batch)
     if change is None:
         return None
     change = change.reshape(-1).to(torch.float64)

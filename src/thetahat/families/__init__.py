@@ -8,6 +8,7 @@ from .bernoulli import Bernoulli, BetaBinomial, Binomial
 from .beta import Beta
 from .categorical import Categorical
 from .censored import Censored
+from .cox import Cox
 from .discretised_logistic import DiscretisedLogistic
 from .gamma import Exponential, Gamma
 from .generalized_poisson import GeneralizedPoisson
@@ -24,7 +25,7 @@ from .normal import LogNormal, Normal
 from .ordinal import Ordinal
 from .poisson import Poisson
 from .ranges import Range
-from .registry import get, registry, wrappers
+from .registry import get, registry, tables, wrappers
 from .skew_normal import SkewNormal
 from .student_t import StudentT
 from .truncated import Truncated
@@ -42,6 +43,7 @@ __all__ = [
     "links",
     "loss",
     "registry",
+    "tables",
     "wrappers",
     "Normal",
     "LogNormal",
@@ -76,6 +78,7 @@ __all__ = [
     "MultivariateNormal",
     "Dirichlet",
     "Censored",
+    "Cox",
     "Truncated",
     "ZeroInflated",
     "Hurdle",

@@ -76,9 +76,8 @@ wrappers: dict[str, type[Wrapper]] = {
     "mixture_of": MixtureOf,
 }
 
-
-# families of whole data sets: no log p of one row
-together: dict[str, type[Family]] = {"cox": Cox}
+# of all rows of a table together: fitted by a formula, and no density of one y
+tables: dict[str, type[Family]] = {"cox": Cox}
 
 NESTED = 20  # wrappers and words in the name of a family
 
@@ -105,10 +104,9 @@ def get(family: str | Family) -> Family:
             return wrapper(get(family[len(name) + 1 : -1]))
         if isinstance(family, str) and family.startswith(f"{name}_"):
             return wrapper(get(family[len(name) + 1 :]))
-    if isinstance(family, str) and family in together:
-        return together[family]()
-    if not isinstance(family, str) or family not in registry:
-        near = difflib.get_close_matches(str(family), [*registry, *together], n=1)
+    known = {**registry, **tables}
+    if not isinstance(family, str) or family not in known:
+        near = difflib.get_close_matches(str(family), known, n=1)
         hint = f" Nearest: {near[0]!r}." if near else ""
-        raise BadArgument(f"unknown family {family!r}.{hint} Families: {', '.join([*registry, *together])}.")
-    return registry[family]()
+        raise BadArgument(f"unknown family {family!r}.{hint} Families: {', '.join(known)}.")
+    return known[family]()

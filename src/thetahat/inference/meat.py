@@ -22,6 +22,7 @@ from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.information import Factor
 from ..models.regression import Regression
 from ..models.taylor import scores
+from ..protocols import Together
 from ..types import Level
 from .bread import Inverse
 
@@ -34,7 +35,8 @@ def meat(objective: Objective) -> Information:
     out: Information | None = None
     for terms in sharing(objective):
         term = terms[0]
-        outer = term.scored.outer if isinstance(term.scored, Regression) else None
+        by_row = isinstance(term.scored, Regression) and not isinstance(term.scored, Together)
+        outer = term.scored.outer if by_row else None
         first = next(iter(term.source.batches(term.model)))
         if first.grouped:
             U = _sums(
@@ -89,8 +91,8 @@ def unit_scores(objective: Objective, terms: list[LogLikelihood], batch: Batch) 
     indices of a term (time)."""
     out = torch.zeros(len(batch), objective.size, dtype=torch.float64)
     for term in terms:
-        s = scores(term.scored, batch).to(torch.float64)
         weight = term.weight(batch)
+        s = scores(term.scored, batch, weight).to(torch.float64)
         if weight is not None:
             s = s * weight.reshape(-1, 1)
         out[:, objective.positions(term.model)] += s.reshape(len(batch), -1, s.shape[-1]).sum(1)
@@ -126,6 +128,8 @@ def _sums(
 def numbered(objective: Objective, term: LogLikelihood) -> Iterator[tuple[int, Batch]]:
     """Batches, cut so that their scores (n, p) stay small, and the number of their first row."""
     start, step = 0, max(256, 2**24 // max(objective.size, 1))
+    if isinstance(term.model, Together):  # a part of the rows has other scores
+        step = max(1, term.source.size or 1)
     for batch in term.source.batches(term.model):
         for at in range(0, len(batch), step):
             yield start + at, batch[at : at + step]

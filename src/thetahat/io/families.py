@@ -15,7 +15,7 @@ from ..errors import BadArgument
 from ..families import links
 from ..families.base import Family
 from ..families.links import Link
-from ..families.registry import registry, together, wrappers
+from ..families.registry import registry, tables, wrappers
 from ..types import Plain, Settings
 
 _LINKS = {
@@ -25,7 +25,7 @@ _LINKS = {
 }
 
 
-NAMES: dict[str, type[Family]] = {**registry, **wrappers, **together}
+NAMES: dict[str, type[Family]] = {**registry, **wrappers, **tables}
 
 
 def _settings(value: Plain) -> Settings:

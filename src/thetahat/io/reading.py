@@ -23,6 +23,7 @@ from ..models.base import set_theta
 from ..models.custom import Custom
 from ..models.information import Information
 from ..models.inputs import source_of
+from ..models.linear import linear
 from ..models.taylor import Taylor
 from ..protocols import layout_of
 from ..result import Fit
@@ -302,7 +303,7 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
         type(slot) is not int or not 0 <= slot < len(encoder.designs) for slot in slots.values()
     ):
         raise BadSave(f"{path} holds slots {str(slots)[:60]} of {len(encoder.designs)} designs.")
-    return Regression(family, encoder, slots, fixed, density=density)
+    return linear(family, encoder, slots, fixed, density=density)
 
 
 def _shown(parameters: Plain) -> str:

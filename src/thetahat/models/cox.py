@@ -1,179 +1,127 @@
-"""Cox's proportional hazards: λ(t | x) = λ₀(t) exp(xᵀβ), λ₀ left open.
+"""Cox's proportional hazards model, a linear predictor of the log hazard without an intercept.
 
-    ℓ(β) = Σ_k [ Σ_{i ∈ D_k} w_i η_i − w̄_k Σ_{l=0}^{d_k−1} log(S_k − (l/d_k) T_k) ],      S_k = Σ_{R_k} w e^η,  T_k = Σ_{D_k} w e^η
+    λ(t | x, stratum g) = λ_g(t) exp(offset + x·β)
 
-over the times t_k of events, D_k the d_k rows that have one then, R_k those at risk, w̄_k the mean weight of D_k. That is
-Efron's treatment of ties; Breslow's has no (l/d_k) T_k. Without ties both are the partial likelihood itself. ℓ is
-concave: each logarithm is of a sum of exponentials with coefficients that are not negative.
-
-    c_kl = w̄_k / (S_k − (l/d_k) T_k),      a_i = Σ_{k: i ∈ R_k} Σ_l c_kl − Σ_{k: i ∈ D_k} Σ_l (l/d_k) c_kl
-    ∂ℓ = Σ_{events} w x − Xᵀr,   r_i = w_i e^{η_i} a_i;       −∂²ℓ = Xᵀ diag(r) X − Σ_kl w̄_k m_kl m_klᵀ
-
-m_kl is the mean of x in the risk set with the weights of c_kl: everything is one cumulative sum of (n, p) and two products.
-
-Source: Cox (1972, 1975), Partial likelihood; Efron (1977), The efficiency of Cox's likelihood function for censored data;
-Breslow (1974); Therneau and Grambsch (2000), Modeling Survival Data, §3.3.
+Its likelihood is the partial one (`models.partial`), of all rows of a stratum together: a batch is the whole
+data, and `log_prob` has for each event log P(this row | one of those at risk has its event now), 0 for every
+other row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
-from ..families.cox import Cox as CoxFamily
-from .base import Model, unique
+from ..errors import BadArgument
+from ..families.base import Family
+from ..families.cox import Cox
+from ..memory import reserve
 from .information import Information
-from .regression import NARROW, Predictor
-from .risk_sets import Array, RiskSets, risk_sets
+from .monotone import monotone
+from .partial import Partial, Rows
+from .regression import Predictor, Regression, _Layout
+from .risk_sets import risk_sets
 from .taylor import Taylor
 
-LARGE = 30.0  # the range of η beyond which a direction without a maximum is looked for
-ROWS = 20_000  # up to which it is
+if TYPE_CHECKING:
+    from ..data.table import Encoder
+
+ORDERS = 8  # orders of rows that are remembered: a thinned start has several batches
+STRATA = "strata"  # the slot of the design whose terms are the strata
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The sums at one β: of each (k, l) the denominator's share; of each row a_i and e^η."""
-
-    value: float
-    weight: Array  # (n,), these four in the order of the risk sets
-    eta: Array  # less its largest, which is the shift
-    hazard: Array  # e^η
-    slot: Array  # k of each (k, l)
-    share: Array  # l/d, 0 of Breslow's
-    size: Array  # w̄_k; of Breslow's, with one (k, l) a time, the sum of the weights
-    c: Array  # c_kl
-    a: Array  # a_i, (n,)
-    shift: float
-
-
-class Cox(Model):
-    """Proportional hazards with linear predictor.
+class CoxRegression(Regression):
+    """Cox's model of a table. θ = β.
 
     Parameters
     ----------
     family
-        how ties are treated
-    encoder
-        how columns become tensors
-    slot
-        of the design
-    strata
-        which grouping of the encoder tells strata apart; None: there is one
+        `families.Cox`
+    encoder, slots
+        as of `Regression`; the slot "strata", where there is one, is a design of categories alone, whose codes
+        are the strata
     """
 
-    separable = False
-    concave = True
+    together: ClassVar[bool] = True
+    family: Cox
 
-    def __init__(self, family: CoxFamily, encoder, slot: int, strata: int | None = None):  # type: ignore[no-untyped-def]
-        super().__init__()
-        self.family, self.encoder, self.slot, self.strata = family, encoder, slot, strata
-        self.measure = family.measure
-        self.predictor = Predictor(
-            "log_hazard", family.parameters["log_hazard"], encoder.designs[slot], slot, 0
-        )
-        self.predictors = [self.predictor]
-        self.coefficients = nn.Parameter(torch.zeros(self.predictor.size, dtype=torch.float64))
-        self._held: tuple[int, Array, RiskSets] | None = None
+    def __init__(
+        self,
+        family: Family,
+        encoder: Encoder,
+        slots: Mapping[str, int],
+        fixed: Mapping[str, float] | None = None,
+        *,
+        density: bool = False,
+    ):
+        if fixed or density or not isinstance(family, Cox):
+            raise BadArgument(f"{family} is fitted by a formula, and none of its parameters can be held.")
+        super().__init__(family, encoder, slots)
+        self._memory = _Memory()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Cox:
-        out = Cox(self.family, self.encoder, self.slot, self.strata)
-        with torch.no_grad():
-            out.coefficients.copy_(self.coefficients)
-        out._held = self._held
-        memo[id(self)] = out
-        return out
-
-    # ---- the rows, in the order of the risk sets -----------------------------------------------------------
-
-    def rows(self, batch: Batch) -> tuple[Array, RiskSets]:
-        """X (p, n) and the risk sets, made once for each batch."""
-        y = batch["y"]
-        if self._held is None or self._held[0] != y.data_ptr() or self._held[1].shape[1] != len(y):
-            entry = batch["entry"].numpy() if "entry" in batch else None
-            stratum = None if self.strata is None else batch[f"group{self.strata}"].numpy()
-            sets = risk_sets(y.numpy(), batch["event"].numpy() == 1, entry, stratum)
-            self._held = (y.data_ptr(), np.ascontiguousarray(self.columns(batch)[:, sets.order]), sets)
-        return self._held[1], self._held[2]
-
-    def columns(self, batch: Batch) -> Array:
-        """X, (p, n)."""
-        p = self.predictor
-        if any(levels > NARROW for _, _, levels in p.terms):
-            return np.asarray(p.placed(batch, p.size).todense()).T
-        return np.asarray(p.rows(batch, torch.float64).numpy())
-
-    def eta(self, batch: Batch, theta: Tensor | None = None) -> list[Tensor]:
-        """The log hazard ratio to x = 0 of each row, (n,), with a graph to β."""
-        theta = self.coefficients if theta is None else theta
-        return [self.predictor.eta(batch, theta).expand(len(batch))]
-
-    def extras(self, batch: Batch) -> dict[str, Tensor]:
-        return {}
+    def _lay_out(self) -> None:
+        super()._lay_out()
+        size = len(self.coefficients)
+        # risk sets mix the levels of every category: no block of the information is diagonal
+        self.layout = _Layout(size, size, torch.arange(size), None)
 
     @property
-    def fixed(self) -> dict[str, float]:
-        return {}
+    def strata(self) -> str | None:
+        """The strata as they are written; None: there is one."""
+        slot = self.slots.get(STRATA)
+        return None if slot is None else self.encoder.designs[slot].formula
 
-    def label(self, parameter: str) -> str:
-        return parameter
+    @property
+    def note(self) -> str:
+        """What a score is of besides its data."""
+        strata = "" if self.strata is None else f", strata {self.strata}"
+        return f"ties by the method {self.family.ties!r}{strata}"
 
-    def terms(self, batch: Batch, weight: Tensor | None) -> Terms:
-        """The sums at β̂."""
-        X, sets = self.rows(batch)
-        w = _weight(batch, weight)[sets.order]
-        eta = self.coefficients.detach().numpy() @ X
-        offset = batch.tensors.get(f"offset{self.slot}")
-        eta = eta if offset is None else eta + offset.numpy()[sets.order]
-        shift = float(eta.max())
-        hazard = np.exp(eta - shift)
-        wh = w * hazard
-        S = sets.at_risk(wh)
-        d = np.bincount(sets.of_event, minlength=sets.size)
-        total = sets.of_events(w)
-        if self.family.ties == "breslow" or len(sets.events) == sets.size:
-            slot, share, size, denominator = np.arange(sets.size), np.zeros(sets.size), total, S
-        else:
-            slot = np.repeat(np.arange(sets.size), d)
-            first = np.cumsum(d) - d
-            share = (np.arange(len(slot)) - first[slot]) / d[slot]
-            size = (total / d)[slot]
-            denominator = S[slot] - share * sets.of_events(wh)[slot]
-        c = size / denominator
-        value = float(w[sets.events] @ (eta[sets.events] - shift) - size @ np.log(denominator))
-        a = sets.lived(np.bincount(slot, c, sets.size))
-        a[sets.events] -= np.bincount(slot, share * c, sets.size)[sets.of_event]
-        return Terms(value, w, eta - shift, hazard, slot, share, size, c, a, shift)
-
-    def means(self, batch: Batch, found: Terms) -> Array:
-        """m_kl, (p, slots): the mean of x among those at risk."""
-        X, sets = self.rows(batch)
-        wx = (found.weight * found.hazard) * X
-        out = sets.at_risk(wx)
-        if len(found.slot) > sets.size:
-            out = out[:, found.slot] - found.share * sets.of_events(wx)[:, found.slot]
-        out *= found.c / found.size
+    def stratum(self, batch: Batch) -> Tensor | None:
+        """A code for each combination of the strata's levels, (n,)."""
+        slot = self.slots.get(STRATA)
+        out: Tensor | None = None
+        for j, term in enumerate(() if slot is None else self.encoder.designs[slot].coded):
+            own = batch[f"code{slot}.{j}"]
+            out = own if out is None else out * (term.size + 1) + own
         return out
 
-    # ---- p -------------------------------------------------------------------------------------------------
+    def start(self, source: Source) -> Tensor:
+        return torch.zeros(self.layout.size, dtype=torch.float64)
 
+    # ---- ℓ -----------------------------------------------------------------------------------------------------
+
+    def at(self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None) -> Partial | None:
+        """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
+        rows = self._memory.ordered(self, batch, weight).rows
+        if rows is None:
+            return None
+        chosen = rows.sets.rows
+        eta = (self.coefficients.detach() if theta is None else theta) @ rows.X
+        offset = batch.tensors.get(f"offset{self.predictors[0].slot}")
+        eta = eta if offset is None else eta + offset[chosen]
+        if weight is None or (batch.counted and weight is batch._count):
+            own = rows.count
+        else:
+            own = weight[chosen]
+        return Partial(rows, eta, own, self.family.ties)
+
+    @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
-        """An event's part of the partial likelihood, 0 of the others: it sums to ℓ."""
-        sets = self.rows(batch)[1]
-        found = self.terms(batch, None)
-        logs = np.log(found.size / found.c)
-        d = np.bincount(found.slot, minlength=sets.size)
-        mean = np.bincount(found.slot, logs, sets.size) / d
-        own = found.eta[sets.events] - mean[sets.of_event]
-        out = np.zeros(len(batch))
-        out[sets.order[sets.events]] = own
-        return torch.from_numpy(out)
+        """Each event's part of the partial log-likelihood, (n,); 0 for every other row."""
+        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None)
+        out = torch.zeros(len(batch), dtype=torch.float64)
+        if found is not None:
+            out[found.sets.rows[found.sets.failed]] = found.log_prob
+        return out
 
+    @torch.no_grad()
     def taylor(
         self,
         batch: Batch,
@@ -181,115 +129,152 @@ class Cox(Model):
         order: int = 2,
         precision: torch.dtype = torch.float64,
     ) -> Taylor:
-        X, sets = self.rows(batch)
-        found = self.terms(batch, weight)
-        r = found.weight * found.hazard * found.a
-        event = np.zeros(len(r))
-        event[sets.events] = found.weight[sets.events]
-        gradient = torch.from_numpy(X @ (event - r))
-        value = torch.tensor(found.value, dtype=torch.float64)
-        if order < 2:
-            return Taylor(value, gradient)
-        m = self.means(batch, found)
-        J = (X * r) @ X.T - (m * found.size) @ m.T
-        return Taylor(value, gradient, Information(torch.from_numpy((J + J.T) / 2)))
+        """ℓ, its gradient and its information; `precision` is not used, since sums over risk sets need it all.
+
+        The last information is remembered: the diagnosis, errors and tests ask for the same one.
+        """
+        kept = self._memory.ordered(self, batch, weight)
+        plain = weight is None or weight is batch._count
+        here = self.coefficients.detach()
+        if order > 1 and plain and kept.last is not None and torch.equal(kept.last[0], here):
+            return _copied(kept.last[1])
+        out = self._expanded(batch, weight, order)
+        if order > 1 and plain:
+            kept.last = here.clone(), _copied(out)
+        return out
+
+    def _expanded(self, batch: Batch, weight: Tensor | None, order: int) -> Taylor:
+        found, p = self.at(batch, weight), self.layout.size
+        if found is None:
+            zero = torch.zeros(p, dtype=torch.float64)
+            return Taylor(zero.sum(), zero, Information(torch.diag(zero)) if order > 1 else None)
+        return Taylor(found.value, found.gradient, Information(found.information) if order > 1 else None)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Score residuals, (n, p): each row's part of ∂ℓ, as it would count for a sandwich.
+        return self.weighted_scores(batch, batch.count.to(torch.float64) if batch.counted else None)
 
-        U_i = δ_i (x_i − m̄_i) − e^{η_i} Σ_{k: i ∈ R_k} (x_i − m_k) dΛ_k
-        """
-        X, sets = self.rows(batch)
-        found = self.terms(batch, None)
-        m = self.means(batch, found)
-        d = np.bincount(found.slot, minlength=sets.size)
-        mean = _by_slot(m, found.slot, sets.size) / d
-        b = sets.lived(_by_slot(found.c * m, found.slot, sets.size))
-        b[:, sets.events] -= _by_slot(found.share * found.c * m, found.slot, sets.size)[:, sets.of_event]
-        own = -found.hazard * (X * found.a - b)
-        own[:, sets.events] += X[:, sets.events] - mean[:, sets.of_event]
-        out = np.empty_like(own)
-        out[:, sets.order] = own
-        return torch.from_numpy(np.ascontiguousarray(out.T))
+    @torch.no_grad()
+    def weighted_scores(self, batch: Batch, weight: Tensor | None) -> Tensor:
+        """Score residuals, (n, p), of one unit of weight each: Σ w s is the gradient, and robust errors are made
+        of them."""
+        found = self.at(batch, weight)
+        out = torch.zeros(len(batch), self.layout.size, dtype=torch.float64)
+        if found is not None:
+            out[found.sets.rows] = found.scores.T
+        return out
 
-    # ---- θ -------------------------------------------------------------------------------------------------
+    def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
+        s = self.scores(batch)
+        return Information(s.T @ (s if weight is None else s * weight[:, None]))
 
-    @property
-    def names(self) -> list[str]:
-        return unique(self.predictor.design.names)
-
-    @property
-    def coefficient_names(self) -> list[str]:
-        return self.names
-
-    @property
-    def slopes(self) -> list[bool]:
-        return [True] * self.predictor.size
-
-    def start(self, source: Source) -> Tensor:
-        return torch.zeros(self.predictor.size, dtype=torch.float64)
-
-    def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
-        """A direction along which every event's x is the largest of those at risk, and one is larger: then the
-        likelihood rises along it for ever (monotone likelihood)."""
-        batch = next(iter(source.batches(self)))
-        eta = self.terms(batch, None).eta
-        if len(eta) > ROWS or not self.predictor.size or (np.isfinite(eta).all() and np.ptp(eta) < LARGE):
-            return None
-        d = _monotone(*self.rows(batch))
-        if d is None:
-            return None
-        named = {n: float(v) for n, v in zip(self.names, d, strict=True) if abs(v) > 1e-7}
-        what = " + ".join(f"{v:.3g}·{n}" for n, v in named.items())
-        return (
-            "no maximum",
-            named,
-            f"the partial likelihood has no maximum: at every time of an event the row that has it is the largest of those at "
-            f"risk along {what} (monotone likelihood). Put a prior on it (prior=th.priors.Normal(2.5)), or drop a column.",
+    def row_derivatives(
+        self, batch: Batch, order: int = 2
+    ) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
+        raise BadArgument(
+            "a row's part of Cox's partial likelihood depends on the predictors of all rows at risk: it has no "
+            "derivatives of its own. Score residuals and dfbeta are in thetahat.evaluation.cox_residuals."
         )
 
+    # ---- whether there is a maximum ------------------------------------------------------------------------------
 
-def _weight(batch: Batch, weight: Tensor | None) -> Array:
-    if weight is not None:
-        return np.asarray(weight.numpy())
-    return batch.count.to(torch.float64).numpy() if batch.counted else np.ones(len(batch))
-
-
-def _by_slot(values: Array, slot: Array, size: int) -> Array:
-    """Σ of the (k, l) of each k, (p, K), of (p, slots)."""
-    return np.stack([np.bincount(slot, row, size) for row in values])
-
-
-def _monotone(X: Array, sets: RiskSets) -> Array | None:
-    """d in [−1, 1]^p with x_i·d ≥ x_j·d for each event i and all j at risk then, not all equal: a linear programme.
-
-    A running maximum M over the rows by falling time has n constraints where the pairs would have n² (with late entry it
-    is of all that leave later: a sufficient condition).
-    """
-    from scipy import sparse
-    from scipy.optimize import linprog
-
-    p, n = X.shape
-    Z = X - X.mean(1, keepdims=True)
-    scale = np.maximum(np.abs(Z).max(1), 1e-300)
-    Z = Z / scale[:, None]
-    one = sparse.identity(n, format="csr")
-    own = sparse.hstack([sparse.csr_matrix(Z.T), -one])  # z·d − M_r ≤ 0
-    follows = np.setdiff1d(np.arange(1, n), np.unique(sets.begin))
-    chain = sparse.hstack(
-        [sparse.csr_matrix((len(follows), p)), one[follows - 1] - one[follows]]
-    )  # M_{r−1} ≤ M_r
-    at = sets.last[sets.of_event] - 1
-    reach = sparse.hstack(
-        [sparse.csr_matrix(-Z[:, sets.events].T), one[at]]
-    )  # M of those at risk ≤ z·d of the event
-    count = sets.at_risk(np.ones(n))
-    gain = (Z[:, sets.events] - (sets.at_risk(Z) / count)[:, sets.of_event]).sum(1)
-    A = sparse.vstack([own, chain, reach]).tocsr()
-    bounds = [(-1.0, 1.0)] * p + [(None, None)] * n
-    found = linprog(
-        np.concatenate([-gain, np.zeros(n)]), A_ub=A, b_ub=np.zeros(A.shape[0]), bounds=bounds, method="highs"
-    )
-    if found.status != 0 or -found.fun < 1e-7:
+    def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
+        """A direction along which the partial likelihood rises for ever (`models.monotone`); None: there is none."""
+        for batch in source.batches(self):
+            found = monotone(self, batch)
+            if found is not None:
+                return found
         return None
-    return np.asarray(found.x[:p] / scale)
+
+
+def _copied(t: Taylor) -> Taylor:
+    """Sums over batches add in the memory of their first part."""
+    assert t.information is not None
+    return Taylor(t.value.clone(), t.gradient.clone(), Information(t.information.A.clone()))
+
+
+# ---- rows, ordered once --------------------------------------------------------------------------------------------
+
+
+def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
+    """All columns of a predictor written out for these rows, (p, n), however many levels a category has."""
+    n, at = len(rows), predictor.design.columns
+    reserve(
+        16.0 * predictor.size * n,
+        f"{predictor.size:,} columns of {n:,} rows, ordered by time",
+        "Use fewer columns, or strata(…) in the place of a category of many levels.",
+    )
+    out = torch.zeros(predictor.size, n, dtype=torch.float64)
+    for j in range(at):
+        torch.index_select(batch[f"x{predictor.slot}"][:, j], 0, rows, out=out[j])
+    for j, _, levels in predictor.terms:
+        code, value = (
+            batch[f"code{predictor.slot}.{j}"][rows],
+            batch.tensors.get(f"value{predictor.slot}.{j}"),
+        )
+        hit = torch.nonzero(code)[:, 0]
+        out[at + code[hit] - 1, hit] = (
+            torch.ones(len(hit), dtype=torch.float64) if value is None else value[rows[hit]]
+        )
+        at += levels
+    return out
+
+
+@dataclass
+class _Ordered:
+    """Rows in the order of their risk sets, and the tensors of which they were made. These are held, so that no
+    other tensor can come to lie where they lie.
+
+    last : θ and the expansion there, of rows that weigh what they count
+    """
+
+    made_of: list[Tensor | None]
+    used: Tensor | None
+    rows: Rows | None
+    last: tuple[Tensor, Taylor] | None = None
+
+
+class _Memory:
+    """The last orders that were found. Sorting is half of the work, and does not depend on β."""
+
+    def __init__(self) -> None:
+        self._found: tuple[_Ordered, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Memory:
+        return self  # copies of a model read the same data
+
+    def __reduce__(self) -> tuple[type[_Memory], tuple[()]]:
+        return _Memory, ()
+
+    def ordered(self, model: CoxRegression, batch: Batch, weight: Tensor | None) -> _Ordered:
+        made_of = _read(batch)
+        used = None if weight is None or bool((weight > 0).all()) else weight > 0
+        for each in self._found:
+            same = all(_is(a, b) for a, b in zip(each.made_of, made_of, strict=False))
+            if same and len(each.made_of) == len(made_of) and _equal(each.used, used):
+                return each
+        new = _Ordered(made_of, used, _rows(model, batch, used))
+        self._found = (new, *self._found[: ORDERS - 1])
+        return new
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
+
+
+def _read(batch: Batch) -> list[Tensor | None]:
+    return [*(batch.tensors[name] for name in sorted(batch.tensors)), batch._count]
+
+
+def _is(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return (a.data_ptr(), a.shape, a.stride(), a._version) == (b.data_ptr(), b.shape, b.stride(), b._version)
+
+
+def _rows(model: CoxRegression, batch: Batch, used: Tensor | None) -> Rows | None:
+    sets = risk_sets(batch["y"], batch["event"], batch.tensors.get("entry"), model.stratum(batch), used)
+    if sets is None:
+        return None
+    X = columns(model.predictors[0], batch, sets.rows)
+    count = batch.count.to(torch.float64)[sets.rows] if batch.counted else None
+    return Rows(sets, sets.centred_(X), count)

@@ -12,33 +12,33 @@ from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read
 from ..data.frame import Frame
-from ..data.random_terms import build_grouping
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import read_call
+from ..data.strata import split_strata
 from ..data.surv import FORMS, Surv, is_surv, read_surv
 from ..data.table import Encoder, Extras, Table
-from ..errors import BadArgument, BadFormula, DataError
+from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
-from ..families.cox import Cox
-from ..protocols import Categories
-from ..types import Data, Levels, Plain, Settings
-from .cox import Cox as CoxModel
+from ..protocols import Categories, Together
+from ..types import Data, Levels, Settings
+from .linear import check_together, linear, settled
 from .mixed import Mixed
 from .mixed_formula import (
     Builder,
-    Sides,
     check_normal_rows,
     check_quadrature,
     effects_read,
     needs_terms,
-    sides,
 )
+from .mixed_formula import sides as apart_of
 from .regression import Regression
 
-_TIMES = "family='weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
+_TIMES = (
+    "family='cox', 'weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
+)
 NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -54,7 +54,7 @@ def formula_model(
     trusted: bool = False,
     reml: bool = False,
     quadrature: int = 1,
-) -> tuple[Regression | Mixed | CoxModel, Table]:
+) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
     BadFormula, BadArgument, and all of DataError
@@ -81,18 +81,17 @@ def formula_model(
         of random effects and smooth terms (`models.mixed`)
     """
     left, right = _sides(formula)
+    right, strata = split_strata(right)
     frame = Frame(data)
-    given = dict(parameters or {})
-    if isinstance(family, Cox) and "ties" in given:
-        family = replace(family, ties=str(given.pop("ties")))
+    family, given = settled(family, dict(parameters or {}))
     response = (
         read_surv(left, frame, trusted=trusted) if is_surv(left) else read_left(left, frame, trusted=trusted)
     )
     surv = response if isinstance(response, Surv) else None
-    if isinstance(family, Cox):
-        _check_cox(formula, surv, reml, quadrature)
-    else:
-        family = family if surv is None else _censored(family, surv.expression)
+    if isinstance(family, Together) or strata:
+        check_together(family, surv, left, right, strata)
+    elif surv is not None:
+        family = _censored(family, surv.expression)
     if not isinstance(family, Categories):
         _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
     texts = [
@@ -100,17 +99,24 @@ def formula_model(
         "1",
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
-    apart = {text: sides(text) for text in dict.fromkeys(texts)}
+    apart = {text: apart_of(text) for text in dict.fromkeys(texts)}
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
     smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
     frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.required}))
+    if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
+        predictors[right] = replace(predictors[right], coding=True)
+        if not apart[right].plain:
+            raise BadFormula(
+                f"family='cox' takes no random effect and no smooth term yet: {written(right)!r}. A parametric family does."
+            )
+    if strata:
+        predictors[strata] = read(strata, frame)
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
     always = {
         *(() if surv else response.required),
         *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
         *(name for own in apart.values() for call in own.random for name in call.group),
-        *(name for own in apart.values() for name in own.strata),
         *(name for calls in smooth.values() for call in calls for name in call.required),
         *carried,
     }
@@ -136,17 +142,14 @@ def formula_model(
             needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
             designs.append(replace(design, curves=curves, required=needed) if curves else design)
         slots[name] = built[key]
-    if isinstance(family, Cox):
-        return _cox(
-            family, apart[right], designs, builder, rows, Encoder(found, (), extras, weights, carried)
-        )
-    if any(apart[text].strata for text in formulas.values()):
-        raise BadFormula(f"strata(…) is of family='cox'; {family} takes it as a predictor: C(g), or g.")
+    if strata:
+        slots["strata"] = len(designs)
+        designs.append(build(predictors[strata], rows))
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
         encoder = Encoder(found, tuple(designs), extras, weights, carried)
         table = Table(rows, encoder, family)
-        return Regression(family, encoder, slots, fixed), table
+        return linear(family, encoder, slots, fixed, table), table
     random = [
         r
         for name, text in formulas.items()
@@ -159,59 +162,6 @@ def formula_model(
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
-
-
-def _check_cox(formula: str, surv: Surv | None, reml: bool, quadrature: int) -> None:
-    """Refuse what has no partial likelihood."""
-    if surv is None:
-        raise BadFormula(
-            f"family='cox' needs a response {FORMS.split(',')[0]}) or Surv(start, stop, event); the formula is {formula!r}."
-        )
-    if surv.kind not in ("right", "counting"):
-        raise BadFormula(
-            f"family='cox' takes times that are seen or censored on the right; {surv.expression!r} is of the type {surv.kind}. "
-            f"Accepted for those: {_TIMES}."
-        )
-    needs_terms(reml, quadrature)
-
-
-def _cox(
-    family: Cox, own: Sides, designs: list[Design], builder: Builder, rows: Selection, encoder: Encoder
-) -> tuple[CoxModel, Table]:
-    if not own.plain:
-        text = own.random[0].text if own.random else own.smooth[0]
-        raise BadFormula(
-            f"family='cox' takes no random effect and no smooth term yet: {written(text)!r}. A parametric family does: {_TIMES}."
-        )
-    if not designs[0].names:
-        raise BadFormula(
-            "family='cox' has no intercept, and the formula names no predictor: there is nothing to estimate."
-        )
-    at = None
-    if own.strata:
-        builder.groupings.append(build_grouping(own.strata, rows, f"strata({', '.join(own.strata)})"))
-        at = 0
-    encoder = replace(encoder, designs=tuple(designs), groupings=tuple(builder.groupings))
-    table = Table(rows, encoder, family, together=True)
-    if not table.events.get(1):
-        raise DataError(f"no row of {table.frame.name} has the event: a hazard needs at least one.")
-    return CoxModel(family, encoder, 0, at), table
-
-
-def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:
-    """`formula_model` without random effects and smooth terms, where these have no place.
-
-    Raises
-    ------
-    BadFormula
-        there are some
-    """
-    model, table = formula_model(formula, data, family, **settings)
-    if not isinstance(model, Regression):
-        raise BadFormula(
-            f"the formula {formula!r} has random effects or smooth terms, which are fitted by th.fit alone."
-        )
-    return model, table
 
 
 def family_of_formula(formula: str, family: str | Family | None) -> Family:

@@ -27,7 +27,6 @@ class Sides:
     fixed: str
     random: tuple[RandomCall, ...]
     smooth: tuple[str, ...]
-    strata: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -35,8 +34,8 @@ class Sides:
 
 
 def sides(text: str) -> Sides:
-    fixed, random, smooth, strata = take_apart(text)
-    return Sides(fixed, tuple(random), tuple(smooth), strata)
+    fixed, random, smooth = take_apart(text)
+    return Sides(fixed, tuple(random), tuple(smooth))
 
 
 def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> dict[str, Predictors]:

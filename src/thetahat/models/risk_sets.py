@@ -1,132 +1,328 @@
-"""Risk sets: who could have had the event at each time of one, and sums over them in one sweep.
+"""Risk sets: who was at risk at each event time, and sums over them.
 
-    R_k = {i in the stratum of k : entry_i < t_k ≤ time_i}
+    R_k = {i : same stratum, entry_i < t_k ≤ time_i}
 
-Rows lie sorted by stratum and by falling time, so that a sum over R_k is a cumulative sum that begins with the last row
-under observation: few and small late terms are not lost beside many early ones. Of rows that enter late the sum over those
-that have not entered by t_k is taken away.
+Rows are ordered by stratum and, within it, by falling time; event times likewise ("slots" k). Row i is then at
+risk at the slots first_i … stop_i − 1, a range, and two sums that are transposes of each other are all that a
+partial likelihood needs:
+
+    over a risk set     S_k = Σ_{i: first_i ≤ k < stop_i} v_i               `Weighed.means`, `log_total`
+    over a row's slots  A_i = Σ_{first_i ≤ k < stop_i} a_k                   `Weighed.spread`
+
+By cumulative sums both are O(n). Where all rows are at risk from the beginning nothing is ever subtracted, so
+that every digit holds. With delayed entry the second sum is a difference of two; where it would lose digits,
+or weights are beyond what float64 can add, the sums go through a binary tree of slots (`risk_tree`), which
+adds logarithms and subtracts nothing, in O(n log m).
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-Array = np.ndarray
+from .risk_tree import Tree
+
+LOST = 1e4  # by how much a subtraction may shrink a sum: 4 of 16 digits
+TINY = 1e-250  # a sum of weights, of which the largest is 1, below which the smallest may have been lost
+BLOCK = 2**14  # rows whose columns are summed at once
+MANY = 200  # strata beyond which cumulative sums go through all of them together
+
+
+class Weighed(Protocol):
+    """Risk sets whose rows have the weights exp(ζ_i)."""
+
+    @property
+    def log_total(self) -> Tensor:
+        """log Σ_{i in R_k} exp(ζ_i), (m,)."""
+        ...
+
+    def means(self, X: Tensor) -> Tensor:
+        """Σ_{i in R_k} exp(ζ_i) x_i / Σ exp(ζ_i), (p, m), of X (p, n)."""
+        ...
+
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """(a, b, the means of the slots a ≤ k < b, (p, b − a)): all slots, in order, a block at a time."""
+        ...
+
+    def spread(self, a: Tensor) -> Tensor:
+        """Σ_{k: i in R_k} a_k exp(ζ_i) / Σ_{j in R_k} exp(ζ_j), (…, n), of a (…, m)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class RiskSets:
-    """Of n rows and K times of events (a time in two strata counts as two), in the order of `order`.
+    """The rows that are at risk at some event time, and the event times.
 
     Parameters
     ----------
-    order
-        (n,) the rows by stratum, then by falling time
-    begin, last
-        (K,) where the stratum of k begins, and where those at risk at t_k end
-    events, of_event
-        (D,) the places of the events, and which k each is of
-    late, late_begin, before
-        the places of the rows by stratum and falling entry, where their stratum begins there, and how far those go that
-        have not entered by t_k; empty where nobody enters late
-    until, since
-        (n,) of each row, how many k come before it leaves, and before it enters
+    rows
+        (n,) which rows of the data, in the order described above
+    first, stop
+        (n,) the slots at which each is at risk: first ≤ k < stop
+    row_starts, slot_starts
+        (G + 1,) where each stratum that has events begins among rows and slots
+    ends
+        (m,) rows before ends_k, from the stratum's first on, have a time of at least t_k
     time, stratum
-        (K,)
+        (m,) of each slot
+    failed, slot
+        (e,) the rows (counted among `rows`) whose event was seen, slot by slot, and their slots
+    late
+        the rows that were not at risk from the beginning, ordered by `stop`
     """
 
-    order: Array
-    begin: Array
-    last: Array
-    events: Array
-    of_event: Array
-    late: Array
-    late_begin: Array
-    before: Array
-    until: Array
-    since: Array
-    time: Array
-    stratum: Array
+    rows: Tensor
+    first: Tensor
+    stop: Tensor
+    row_starts: np.ndarray
+    slot_starts: np.ndarray
+    ends: Tensor
+    time: Tensor
+    stratum: Tensor
+    failed: Tensor
+    slot: Tensor
+    late: Tensor
 
     @property
     def size(self) -> int:
-        return len(self.time)
+        """m, the number of event times."""
+        return len(self.ends)
 
-    def at_risk(self, values: Array) -> Array:
-        """Σ over R_k, (…, K), of (…, n)."""
-        out = _between(values, self.begin, self.last)
+    @cached_property
+    def fail_starts(self) -> np.ndarray:
+        """(m,) where the events of each slot begin in `failed`."""
+        return np.flatnonzero(np.diff(self.slot.numpy(), prepend=-1))
+
+    @cached_property
+    def late_ends(self) -> Tensor:
+        """(m,) how many of `late`, among those of the slot's stratum and before, are not at risk any more (in
+        falling time) at slot k."""
+        return torch.searchsorted(self.stop[self.late].contiguous(), torch.arange(self.size), right=True)
+
+    @cached_property
+    def late_starts(self) -> np.ndarray:
+        """(G + 1,) where each stratum begins in `late`."""
+        own = np.searchsorted(self.row_starts[1:-1], self.late.numpy(), side="right")
+        return np.searchsorted(own, np.arange(len(self.row_starts)))
+
+    @cached_property
+    def tree(self) -> Tree:
+        return Tree(self.first, self.stop, self.size)
+
+    def by_failed(self, values: Tensor) -> Tensor:
+        """Σ over the events of each slot, (…, m), of values (…, e)."""
+        return torch.from_numpy(np.add.reduceat(values.numpy(), self.fail_starts, axis=-1))
+
+    def by_stratum_largest(self, values: Tensor) -> Tensor:
+        """The largest value in each row's stratum, (n,)."""
+        most = np.maximum.reduceat(values.numpy(), self.row_starts[:-1])
+        if len(most) == 1:
+            return torch.full_like(values, float(most[0]))
+        return torch.from_numpy(np.repeat(most, np.diff(self.row_starts)))
+
+    def centred_(self, X: Tensor) -> Tensor:
+        """X (p, n) less its mean in each stratum, in place: what a partial likelihood depends on."""
+        if len(self.row_starts) == 2:
+            return X.sub_(X.mean(1, keepdim=True))
+        mean = np.add.reduceat(X.numpy(), self.row_starts[:-1], axis=1) / np.diff(self.row_starts)
+        return X.sub_(torch.from_numpy(np.repeat(mean, np.diff(self.row_starts), axis=1)))
+
+    def weighed(self, log_weight: Tensor) -> Weighed:
+        """The risk sets with the weights exp(log_weight), (n,): by cumulative sums where they keep their
+        digits, else by the tree."""
+        found = Cumulated(self, log_weight)
+        return found if found.sound else self.tree.weighed(log_weight)
+
+    def sums(self, values: Tensor) -> tuple[Tensor, float]:
+        """S_k, (…, m), of values (…, n); and the largest ratio by which a subtraction shrank it."""
+        above = _cumulated(values, self.row_starts)[..., self.ends - 1]
+        if not len(self.late):
+            return above, 1.0
+        gone = _cumulated(values[..., self.late], self.late_starts)
+        ends = self.late_ends
+        begun = torch.from_numpy(np.repeat(self.late_starts[:-1], np.diff(self.slot_starts)))
+        below = torch.where(ends > begun, gone[..., (ends - 1).clamp(min=0)], 0.0)
+        out = above - below
+        worst = float((above / out.clamp(min=0)).max()) if values.ndim == 1 else 1.0
+        return out, worst
+
+    def largest(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """max over R_k of values (n,), and a row that attains it, (m,) each."""
         if len(self.late):
-            out -= _between(values[..., self.late], self.late_begin, self.before)
+            return self.tree.largest(values)
+        most, where = torch.empty_like(values), torch.empty(len(values), dtype=torch.long)
+        for a, b in itertools.pairwise(self.row_starts):
+            most[a:b], own = torch.cummax(values[a:b], 0)
+            where[a:b] = own + int(a)
+        return most[self.ends - 1], where[self.ends - 1]
+
+
+class Cumulated:
+    """Weighed risk sets by cumulative sums; see `Weighed`."""
+
+    def __init__(self, sets: RiskSets, log_weight: Tensor):
+        self.sets, self.log_weight = sets, log_weight
+        self.shift = sets.by_stratum_largest(log_weight)
+        self.weight = torch.exp(log_weight - self.shift)
+        self.total, worst = sets.sums(self.weight)
+        self.sound = bool(self.total.min() > TINY) and worst <= LOST
+        if self.sound and len(sets.late):
+            # a row's own weight times what is subtracted: an error of its expected number of events
+            behind = _cumulated((1 / self.total).flip(0), _flipped(sets.slot_starts)).flip(0)
+            beyond = torch.nn.functional.pad(behind, (0, 1))[sets.stop[sets.late]]
+            self.sound = float((self.weight[sets.late] * beyond).max()) <= LOST
+
+    @property
+    def log_total(self) -> Tensor:
+        return torch.log(self.total) + self.shift[self.sets.ends - 1]
+
+    def means(self, X: Tensor) -> Tensor:
+        return self.sets.sums(X * self.weight)[0].div_(self.total)
+
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Each block of rows is read once and stays in the cache; a sum is carried from one to the next."""
+        sets = self.sets
+        if len(sets.late) or len(sets.row_starts) > MANY:
+            yield 0, sets.size, self.means(X)
+            return
+        ends = sets.ends.numpy()
+        for begin, end in itertools.pairwise(sets.row_starts.tolist()):
+            carried = X.new_zeros(len(X), 1)
+            for a in range(begin, end, BLOCK):
+                b = min(a + BLOCK, end)
+                sums = torch.cumsum(X[:, a:b] * self.weight[a:b], 1).add_(carried)
+                carried = sums[:, -1:].clone()
+                first, last = np.searchsorted(ends, [a + 1, b + 1]).tolist()
+                if last > first:
+                    yield first, last, sums[:, sets.ends[first:last] - (a + 1)].div_(self.total[first:last])
+
+    def spread(self, a: Tensor) -> Tensor:
+        sets = self.sets
+        behind = _cumulated((a / self.total).flip(-1), _flipped(sets.slot_starts)).flip(-1)
+        out = behind[..., sets.first]
+        if len(sets.late):
+            # the last slot of a stratum is followed by another stratum's: nothing of it is subtracted
+            out[..., sets.late] -= behind[..., sets.stop[sets.late]]
+        return out.mul_(self.weight)
+
+
+def _flipped(starts: np.ndarray) -> np.ndarray:
+    out: np.ndarray = (starts[-1] - starts)[::-1]
+    return out
+
+
+def _cumulated(values: Tensor, starts: np.ndarray) -> Tensor:
+    """Cumulative sums along the last dimension, begun anew at each start. Never by subtraction."""
+    if len(starts) == 2:
+        return torch.cumsum(values, -1)
+    if len(starts) <= MANY:
+        out = torch.empty_like(values)
+        for a, b in itertools.pairwise(starts):
+            torch.cumsum(values[..., a:b], -1, out=out[..., a:b]) if b > a else None
         return out
-
-    def of_events(self, values: Array) -> Array:
-        """Σ over the events at t_k, (…, K), of (…, n)."""
-        own = values[..., self.events]
-        if own.ndim == 1:
-            return np.bincount(self.of_event, own, self.size)
-        return np.stack([np.bincount(self.of_event, row, self.size) for row in own])
-
-    def lived(self, values: Array) -> Array:
-        """Of each row the sum over those k at which it was at risk, (…, n), of (…, K)."""
-        zero = np.zeros((*values.shape[:-1], 1))
-        total = np.concatenate([zero, np.cumsum(values, -1)], -1)
-        return np.asarray(total[..., self.until] - total[..., self.since])
+    # all strata together: after step s each entry holds the sum of the last 2^s of its stratum
+    sizes = np.diff(starts)
+    own = torch.from_numpy(np.arange(starts[-1]) - np.repeat(starts[:-1], sizes))
+    out, step = values.clone(), 1
+    while step < sizes.max():
+        out[..., step:] = out[..., step:] + torch.where(own[step:] >= step, out[..., :-step], 0.0)
+        step *= 2
+    return out
 
 
-def _between(values: Array, begin: Array, end: Array) -> Array:
-    total = np.cumsum(values, -1)
-    out = np.take(total, end - 1, -1)
-    if bool((begin > 0).any()):
-        out -= np.where(begin > 0, np.take(total, np.maximum(begin - 1, 0), -1), 0.0)
-    empty = end <= begin
-    return np.where(empty, 0.0, out) if bool(empty.any()) else out
+# ---- from rows to risk sets ----------------------------------------------------------------------------------
 
 
-def risk_sets(time: Array, event: Array, entry: Array | None, stratum: Array | None) -> RiskSets:
-    """Of the rows of a table; k rises by stratum, then by time."""
-    n = len(time)
-    rising = np.argsort(time, kind="stable") if stratum is None else np.lexsort((time, stratum))
-    t, s = time[rising], np.zeros(n, dtype=np.int64) if stratum is None else stratum[rising]
-    new = np.ones(n, dtype=bool)
-    new[1:] = (t[1:] != t[:-1]) | (s[1:] != s[:-1])
-    run = np.cumsum(new) - 1
-    start = np.flatnonzero(new)
-    had = np.zeros(len(start), dtype=bool)  # whether a run holds an event
-    had[run[event[rising]]] = True
-    k_of_run = np.cumsum(had) - 1
-    runs = np.flatnonzero(had)
-    strata, times = s[start[runs]], t[start[runs]]
-    edges = np.searchsorted(s, np.arange(int(s[-1]) + 2))  # where each stratum begins among the rising rows
-    first_k = np.searchsorted(strata, np.arange(int(s[-1]) + 1))
-    until, since = (k_of_run[run] + 1)[::-1], first_k[s][::-1]
-    at = np.flatnonzero(event[rising][::-1])
-    order = rising[::-1]
-    late = late_begin = before = np.zeros(0, dtype=np.int64)
-    if entry is not None and bool((entry > time.min()).any()):
-        e = entry[order]
-        since = since.copy()
-        late_begin, before = np.empty(len(times), dtype=np.int64), np.empty(len(times), dtype=np.int64)
-        late = np.lexsort((-e, -s[::-1]))
-        for each in range(int(s[-1]) + 1):
-            mine, own = slice(n - edges[each + 1], n - edges[each]), strata == each
-            falling = -e[late[mine]]
-            late_begin[own] = mine.start
-            before[own] = mine.start + np.searchsorted(falling, -times[own], side="right")
-            since[mine] = first_k[each] + np.searchsorted(times[own], e[mine], side="right")
-        since = np.minimum(since, until)
+def risk_sets(
+    time: Tensor, event: Tensor, entry: Tensor | None, stratum: Tensor | None, used: Tensor | None
+) -> RiskSets | None:
+    """The risk sets of the data; None where no event was seen.
+
+    Parameters
+    ----------
+    time, event
+        (n,) the time at which a row leaves, and whether by its event (1) or not (0)
+    entry
+        (n,) the time after which it is at risk; None: from the beginning
+    stratum
+        (n,) codes; None: one
+    used
+        (n,) which rows count; None: all
+    """
+    t, e = time.numpy(), event.numpy() == 1
+    order = np.argsort(-t) if used is None else np.flatnonzero(used.numpy())
+    if used is not None:
+        order = order[np.argsort(-t[order])]
+    if stratum is not None:
+        codes = stratum.numpy()[order]
+        order = order[np.argsort(codes.astype(_narrowest(codes)), kind="stable")]
+    g = np.zeros(len(order), dtype=np.int64) if stratum is None else stratum.numpy()[order]
+    t, e = t[order], e[order]
+    new = np.ones(len(t), dtype=bool)  # where another time or stratum begins
+    new[1:] = (t[1:] != t[:-1]) | (g[1:] != g[:-1])
+    group = np.cumsum(new) - 1
+    ends = np.append(np.flatnonzero(new)[1:], len(t))
+    events = np.bincount(group[e], minlength=len(ends))
+    ends = ends[events > 0]
+    if not len(ends):
+        return None
+    slot_time, slot_g = t[ends - 1], g[ends - 1]
+    first = np.zeros(len(t) + 1, dtype=np.int64)
+    first[ends] = 1
+    first = np.cumsum(first[:-1])  # the first slot whose risk set reaches as far as the row
+    last = np.searchsorted(slot_g, g, side="right") if stratum is not None else np.full(len(t), len(ends))
+    stop = last
+    if entry is not None:
+        stop = _entered(entry.numpy()[order], g, slot_time, slot_g)
+    live = stop > first  # at risk at some event time
+    where = np.cumsum(live) - 1
+    failed = np.flatnonzero(e)
+    kept = slice(None) if live.all() else live
+    row_g, strata = g[kept], np.unique(slot_g)
+    bounds = np.append(np.searchsorted(row_g, strata), len(row_g))
+    late = np.flatnonzero(stop[kept] < last[kept])
+    late = late[np.argsort(stop[kept][late], kind="stable")]
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values))
+
     return RiskSets(
-        order,
-        n - edges[strata + 1],
-        n - start[runs],
-        at,
-        k_of_run[run[::-1][at]],
-        late,
-        late_begin,
-        before,
-        until,
-        since,
-        times,
-        strata,
+        rows=tensor(order[kept]),
+        first=tensor(first[kept]),
+        stop=tensor(stop[kept]),
+        row_starts=bounds,
+        slot_starts=np.append(np.searchsorted(slot_g, strata), len(slot_g)),
+        ends=tensor(where[ends - 1] + 1),
+        time=tensor(slot_time),
+        stratum=tensor(slot_g),
+        failed=tensor(where[failed]),
+        slot=tensor(first[failed]),
+        late=tensor(late),
     )
+
+
+def _narrowest(codes: np.ndarray) -> type[np.generic]:
+    """16 bits are sorted by radix."""
+    return np.uint16 if len(codes) and codes.max() < 2**16 else np.int64
+
+
+def _entered(entry: np.ndarray, g: np.ndarray, slot_time: np.ndarray, slot_g: np.ndarray) -> np.ndarray:
+    """(n,) the first slot, of those of the row's stratum in falling time, that is not after its entry."""
+    if slot_g[0] == slot_g[-1] and g[0] == g[-1]:
+        out: np.ndarray = np.searchsorted(-slot_time, -entry)
+        return out
+    both = np.concatenate([entry, slot_time])
+    which = np.concatenate([g, slot_g])
+    is_slot = np.repeat([0, 1], [len(entry), len(slot_time)])
+    order = np.lexsort((is_slot, -both, which))
+    before = np.empty(len(both), dtype=np.int64)
+    before[order] = np.cumsum(is_slot[order])
+    found: np.ndarray = before[: len(entry)]
+    return found

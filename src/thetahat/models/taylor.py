@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..data.batch import Batch
 from ..data.devices import device_of, sent, widest
 from ..memory import reserve
-from ..protocols import HasScores, taylor_of
+from ..protocols import HasScores, ScoresTogether, taylor_of
 from ..types import ModelLike
 from .information import Information
 
@@ -98,8 +98,10 @@ def taylor(
     return Taylor(value.detach(), gradient.detach(), Information((J + J.T) / 2))
 
 
-def scores(model: ModelLike, batch: Batch) -> Tensor:
-    """∂ log p_i / ∂θ, (n, p)."""
+def scores(model: ModelLike, batch: Batch, weight: Tensor | None = None) -> Tensor:
+    """∂ log p_i / ∂θ, (n, p), of one unit of weight each; `weight` is that of the rows, None: 1."""
+    if isinstance(model, ScoresTogether):
+        return model.weighted_scores(batch, weight)
     if isinstance(model, HasScores):
         return model.scores(batch)
     batch = batch.to(device_of(model))

@@ -27,7 +27,7 @@ from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
 from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
-from ..models.cox import Cox
+from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
 from ..models.mixed import Mixed
 from ..models.regression import Predictor
@@ -385,12 +385,6 @@ def title(fit: Fit) -> str:
     return kind_of_model(model)
 
 
-def _strata(model: Cox) -> str:
-    if model.strata is None:
-        return ""
-    return f" + strata({', '.join(model.encoder.groupings[model.strata].columns)})"
-
-
 def title_of(model: Regression) -> str:
     response = _bare(model.encoder.response.expression)
     if model.density or not model.predictors:
@@ -420,14 +414,7 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
     model = fit.model
     mixed = model if isinstance(model, Mixed) else None
     model = model if mixed is None else mixed.regression
-    if isinstance(model, Cox):
-        yield "family", "Cox: proportional hazards (partial likelihood)"
-        yield "hazard", f"{model.predictor.design.formula}, log link"
-        yield "ties", model.family.ties.capitalize()
-        if model.strata is not None:
-            levels = model.encoder.groupings[model.strata].size
-            yield "strata", f"{count(levels)}, each with its own baseline hazard"
-    elif isinstance(model, Regression):
+    if isinstance(model, Regression):
         yield "family", f"{_short(model.family)} ({_measure(model.measure)})"
         for p in model.predictors:
             predictors = "a constant" if p.design.constant else p.design.formula
@@ -436,6 +423,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
                 predictors = p.design.formula + random if random else predictors
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
+        if isinstance(model, CoxRegression) and model.strata is not None:
+            yield "strata", f"{model.strata}, each with a baseline hazard of its own"
         for name, value in model.fixed.items():
             limit = fit.certificate.boundary.get(name)
             yield (
@@ -607,8 +596,8 @@ def _bare(name: str) -> str:
 
 
 def _measure(measure: str) -> str:
-    own = {"mixed": "density with atoms"}.get(measure, measure)
-    return own if "likelihood" in own or measure == "mixed" else f"probability {measure}"
+    named = {"mixed": "density with atoms", "partial": "partial likelihood, not comparable with a full one"}
+    return named.get(measure, measure if measure.startswith("restricted") else f"probability {measure}")
 
 
 # ---- the estimates -----------------------------------------------------------------------------------------
@@ -705,11 +694,7 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
     constant = constants(fit)
     mixed = model if isinstance(model, Mixed) else None
     model = model if mixed is None else mixed.regression
-    if isinstance(model, Cox):
-        yield Block(
-            "log hazard ratio", "", True, tuple(_predictor_items(fit, model.predictor, lines, tested))
-        )
-    elif isinstance(model, Regression):
+    if isinstance(model, Regression):
         for j, p in enumerate(model.predictors):
             if p.size and not constant[p.start]:
                 items = tuple(_predictor_items(fit, p, lines, tested))

@@ -151,7 +151,7 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
 
 
 def _article(measure: str) -> str:
-    return {"mixed": "density with atoms"}.get(measure, measure)
+    return {"mixed": "density with atoms", "partial": "partial likelihood"}.get(measure, measure)
 
 
 def _certificate(facts: Facts, width: int) -> Iterator[Row]:

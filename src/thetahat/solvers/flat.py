@@ -17,6 +17,7 @@ from ..likelihood.total import total
 from ..models.base import coefficient_names
 from ..models.information import Information
 from ..models.regression import Regression
+from ..protocols import Together
 from ..types import ModelLike, SourceLike
 from .certificate import Certificate, direction_text
 
@@ -47,7 +48,7 @@ def flat_directions(
         return []
     vectors = weak / scale[:, None]
     source = objective.terms[0].source
-    if isinstance(model, Regression):
+    if isinstance(model, Regression) and not isinstance(model, Together):
         moved, size = _moved(model, source, vectors)
         values, mixing = torch.linalg.eigh(moved / size)
         still = mixing[:, values < 1e-17]
