@@ -147,7 +147,7 @@ class Nonparametric(Curves):
     >>> km.curves()[["time", "survival"]].to_numpy().tolist()
     [[1.0, 0.75], [2.0, 0.75], [3.0, 0.375], [4.0, 0.0]]
     >>> km
-    Nonparametric(1 curve of Surv(t, s); log_likelihood=-3.63495 nats; certified maximum)
+    Nonparametric(1 curve of Surv(t, s); log_likelihood=-3.63563 nats; certified maximum)
     """
 
     title = "Survival curves, nonparametric maximum likelihood"

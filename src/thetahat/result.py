@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .evaluation.calibration_error import CalibrationError
     from .evaluation.compare import Comparison
+    from .evaluation.concordance import Concordance
     from .evaluation.lack_of_fit import LackOfFit
     from .evaluation.prior_choice import Choice
     from .evaluation.score import Score
@@ -512,6 +513,7 @@ class Fit:
         *,
         level: float | None = None,
         kind: str = "confidence",
+        times: Sequence[float] | float | None = None,
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
     ) -> np.ndarray | pd.Series | pd.DataFrame:
@@ -526,19 +528,67 @@ class Fit:
         ----------
         what
             "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
-            parameter's name
+            parameter's name; at `times` "survival", "cumulative_hazard", "hazard", "restricted_mean"
+            (`evaluation.survival_prediction`): a data frame of a row a row and time, with columns row, time, value
         level
             with it, a data frame with columns value, low, high; kind "confidence" (of the prediction),
             "prediction" (of a new y)
+        times
+            at which a curve is predicted, at least 0
         """
-        from .evaluation import new_data, predict
+        from .evaluation import new_data, predict, survival_prediction
 
+        if what in survival_prediction.WHATS:
+            return self._curves(data, what, times, level, kind, covariance, by)
+        if times is not None:
+            raise BadArgument(
+                f"times= is of a curve, and what={what!r} is not one. Accepted with times: "
+                f"{', '.join(map(repr, survival_prediction.WHATS))}."
+            )
         plain = level is None or kind == "plug-in" or what == "quantile"
         V = None if plain else self._prepared(covariance, by)
         rows, alignment = new_data.aligned(self.model, self.source, data)
         found = predict.predict(self.objective, self.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
+
+    def _curves(
+        self,
+        data: Data,
+        what: str,
+        times: Sequence[float] | float | None,
+        level: float | None,
+        kind: str,
+        covariance: str | None,
+        by: str | Sequence[str] | None,
+    ) -> pd.DataFrame:
+        """`predict` of a curve: a row a row of the data and time."""
+        from .evaluation import new_data, survival_prediction
+
+        if kind != "confidence":
+            raise BadArgument(f"kind={kind!r} is an interval of a new y, and what={what!r} is not one.")
+        V = None if level is None else self._prepared(covariance, by)
+        rows, alignment = new_data.aligned(self.model, self.source, data)
+        found = survival_prediction.curves(
+            self.objective, self.theta, rows, what, times, level=level, covariance=V
+        )
+        assert times is not None  # `curves` refuses it
+        labels = np.arange(alignment.size) if alignment.index is None else alignment.index
+        return survival_prediction.long(np.asarray(alignment(found)), times, labels)
+
+    def concordance(self, data: Data = None) -> Concordance:
+        """Harrell's C: of the pairs of rows of which it is known whose time was longer, the share of which the fit says
+        so, by the median of each row (the mean, where the family has no quantiles). None: the data fitted.
+
+        Raises
+        ------
+        BadArgument
+            rows that are known only to lie in an interval, a model without a family
+        """
+        from .evaluation import concordance, new_data
+
+        source = self.source if data is None else new_data.source_like(self.model, data)
+        return concordance.of_model(self.model, source)
 
     def sample(
         self,

@@ -54,7 +54,7 @@ def log_rank(times: Times, *, rho: float = 0.0, strata: np.ndarray | None = None
     >>> from thetahat.models.nonparametric import read_times
     >>> data = {"t": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "s": [1, 1, 1, 1, 0, 1], "x": list("aaabbb")}
     >>> print(log_rank(read_times("Surv(t, s) ~ x", data)))
-    the curves of x are equal: log rank, χ²(1) = 5.051, p = 0.0246
+    the curves of x are equal: log rank, χ²(1) = 5.052, p = 0.0246
     """
     if len(times.groups) < 2:
         one = f"{times.groups[0]!r} is the only group" if times.columns else "the formula names no groups"
