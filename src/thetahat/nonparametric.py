@@ -535,15 +535,13 @@ def _closed_form(counts: Sequence[Steps], groups: Sequence[str]) -> Certificate:
 def _joined(parts: Sequence[Certificate]) -> Certificate:
     """Of groups, which share nothing: their gaps add."""
     bad = [c for c in parts if not c.ok]
-    short = [c for c in parts if c.rank is not None and c.size is not None and c.rank < c.size]
-    ranks = [c.rank for c in parts if c.rank is not None]
     return Certificate(
         status=bad[0].status if bad else "certified maximum",
         nats=sum(c.nats or 0.0 for c in parts),
         concave=True,
-        rank=sum(ranks) if len(ranks) == len(parts) else None,
+        rank=sum(c.rank or 0 for c in parts),
         size=sum(c.size or 0 for c in parts),
-        detail=(bad or short or list(parts))[0].detail,
+        detail=(bad or list(parts))[0].detail,
         steps=max(c.steps for c in parts),
         passes=max(c.passes for c in parts),
     )

@@ -177,6 +177,27 @@ def test_rows_enter_the_risk_set_after_their_entry() -> None:
     assert fit.curves(times=[t for t, _ in risks])["survival"].to_numpy() == pytest.approx(S, abs=1e-12)
 
 
+def test_entries_strata_and_rho_are_those_of_r() -> None:
+    """i = 1 … 23, entry = floor(time/3) for even i, else 0; g = i %% 3: summary(survfit(Surv(entry, time, status) ~ x),
+    times = c(8, 23, 34)); survdiff(… ~ x + strata(g)), survdiff(… ~ g, rho = 0.5)."""
+    i = np.arange(1, 24)
+    data = AML.assign(entry=np.where(i % 2 == 0, np.floor(AML["time"] / 3), 0.0), g=i % 3)
+    fit = th.fit("Surv(entry, time, status) ~ x", data, family="nonparametric")
+    found = fit.curves(times=[8, 23, 34], interval="log")
+    S = [1.0, 0.58333333333333, 0.35, 0.58333333333333, 0.41666666666667, 0.16666666666667]
+    error = [0.0, 0.15805287051029, 0.15914266834790, 0.15805287051029, 0.15055196797694, 0.10936122047239]
+    low = [0.342993292521461, 0.143559644179162, 0.342993292521461, 0.205224211795189, 0.046059382559439]
+    assert found["survival"].to_numpy() == pytest.approx(S, abs=1e-13)
+    assert found["standard_error"].to_numpy() == pytest.approx(error, abs=1e-13)
+    assert found["at_risk"].tolist() == [8, 7, 4, 8, 6, 2]
+    assert found["low"].to_numpy()[1:] == pytest.approx(low, abs=1e-13)
+    stratified = th.fit("Surv(time, status) ~ x", data, family="nonparametric").log_rank(strata="g")
+    assert stratified.statistic == pytest.approx(2.3176787447252, abs=1e-12)
+    weighted = th.fit("Surv(time, status) ~ C(g)", data, family="nonparametric").log_rank(rho=0.5)
+    assert weighted.statistic == pytest.approx(0.75242046074299, abs=1e-12)
+    assert weighted.df == 2
+
+
 @pytest.mark.parametrize("formula", ["x + z", "x:z", "x*z"])
 def test_categories_make_groups_of_their_combinations(formula: str) -> None:
     data = AML.assign(z=np.resize(["p", "q"], len(AML)), n=1)

@@ -9,6 +9,9 @@ cumulative sums, and no matrix of rows by intervals is made: a pass costs O(n + 
     ∂ℓ/∂p_j = Σ_i w_i 1{a_i ≤ j < b_i} / P_i
     gap:    ℓ(p*) − ℓ(p) ≤ max_j ∂ℓ/∂p_j − Σ w          (ℓ is concave; Gentleman and Geyer)
 
+The masses are unique: each innermost interval is the last that some row covers, so that the differences of the
+cumulative sums, which the P_i determine, connect every one of them with the first.
+
 The steps alternate EM, p_j ← p_j ∂ℓ/∂p_j / Σ w, with the iterative convex minorant: a weighted isotonic regression
 of a Newton step of the cumulative sums, as long as ℓ rises. When the set of intervals with mass stands still, a
 Newton step in their masses alone gives the last digits.
@@ -25,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import isotonic_regression
 
 from ..types import Settings
@@ -120,8 +123,7 @@ def turnbull(
     Returns
     -------
     Masses
-        whose certificate is "certified maximum" with the gap in nats, a bound, or "not converged"; `rank` less than
-        `size` where other masses have the same likelihood
+        whose certificate is "certified maximum" with the gap in nats, a bound, or "not converged"
 
     Examples
     --------
@@ -265,9 +267,8 @@ def _information(
 
 
 def _certificate(where: Innermost, p: np.ndarray, gap: float, tolerance: float, steps: int) -> Certificate:
-    on = np.flatnonzero(p > 0)
-    rank = _rank(where, on)
-    known: Settings = {"nats": gap, "concave": True, "rank": rank, "size": len(on)}
+    size = int((p > 0).sum())
+    known: Settings = {"nats": gap, "concave": True, "rank": size, "size": size}
     known |= {"steps": steps, "passes": 4 * steps}
     if gap > max(tolerance, ACCEPTED):
         detail = (
@@ -276,23 +277,4 @@ def _certificate(where: Innermost, p: np.ndarray, gap: float, tolerance: float, 
         )
         return Certificate(status="not converged", detail=detail, **known)
     detail = "The gap is a bound: the largest derivative less the number of observations (duality)."
-    if rank is not None and rank < len(on):
-        detail += (
-            " Other masses have the same likelihood: the intervals do not say how their common mass is "
-            "divided, and these are one choice."
-        )
     return Certificate(status="certified maximum", detail=detail, **known)
-
-
-def _rank(where: Innermost, on: np.ndarray) -> int | None:
-    """Of the matrix of rows by intervals with mass: below their number, masses can be exchanged. None: too large."""
-    if len(on) > DENSE:
-        return None
-    at = np.searchsorted(on, where.first), np.searchsorted(on, where.last)
-    pairs = np.unique(np.stack(at), axis=1)
-    if pairs.shape[1] > 4 * DENSE:
-        return None
-    inside = np.arange(len(on))
-    A = ((inside >= pairs[0][:, None]) & (inside < pairs[1][:, None])).astype(np.float64)
-    found = np.abs(np.diag(qr(A, mode="r", pivoting=True)[0]))
-    return int((found > 1e-9 * max(found.max(), 1.0)).sum())
