@@ -210,7 +210,7 @@ def test_what_cannot_be_predicted_is_refused(fits, arguments, said: str) -> None
 
 def test_models_without_a_survival_function_are_named() -> None:
     data = {"y": list("abc") * 4, "x": np.arange(12.0) % 5}
-    with pytest.raises(BadArgument, match="Categorical.* no survival function"):
+    with pytest.raises(BadArgument, match=r"Categorical.* no survival function"):
         th.fit("y ~ x", data, family="categorical").predict(what="survival", times=1.0)
     counts = th.fit("n ~ 1", {"n": [1.0, 2.0, 0.0, 4.0]}, family="poisson")
     with pytest.raises(BadArgument, match="with a density"):
