@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import nn
@@ -34,7 +35,63 @@ from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
 from .solvers.loop import Solver
-from .types import Data, ModelLike, Named, Plain, Settings, SolverLike, StateLike, Weights
+from .types import Data, ModelLike, Named, Plain, Settings, SolverLike, SourceLike, StateLike, Weights
+
+if TYPE_CHECKING:
+    from .nonparametric import CompetingRisks, Curves, Nonparametric
+
+
+NONPARAMETRIC = ("nonparametric", "aalen_johansen")
+
+
+@overload
+def fit(
+    model: str,
+    data: Data,
+    family: Literal["nonparametric"],
+    *,
+    weights: str | None = None,
+    missing: str = "drop",
+    trusted: bool = False,
+    on_failure: str = "raise",
+) -> Nonparametric: ...
+
+
+@overload
+def fit(
+    model: str,
+    data: Data,
+    family: Literal["aalen_johansen"],
+    *,
+    weights: str | None = None,
+    missing: str = "drop",
+    trusted: bool = False,
+    on_failure: str = "raise",
+) -> CompetingRisks: ...
+
+
+@overload
+def fit(
+    model: str | Family | nn.Module,
+    data: Data = None,
+    family: str | Family | None = None,
+    *,
+    weights: str | Weights | None = None,
+    prior: Prior | Sequence[Prior] | None = None,
+    missing: str = "drop",
+    trusted: bool = False,
+    robust: DensityPower | Trimmed | str | None = None,
+    solver: Solver | None = None,
+    on_failure: str = "raise",
+    run: str | Path | None = None,
+    device: str | torch.device | None = None,
+    callback: Callable[[StateLike], None] | None = None,
+    covariance: str | None = None,
+    by: str | Sequence[str] | None = None,
+    reml: bool = False,
+    quadrature: int = 1,
+    **parameters: str | float,
+) -> Fit: ...
 
 
 def fit(
@@ -57,7 +114,7 @@ def fit(
     reml: bool = False,
     quadrature: int = 1,
     **parameters: str | float,
-) -> Fit:
+) -> Fit | Curves:
     """Maximise Σ_i w_i · log p(x_i | θ) + log p(θ) over θ.
 
     Parameters
@@ -70,7 +127,9 @@ def fit(
         `Batch`
     family
         of the response, for a formula: a name ("poisson") or an object; None: normal, but for a response
-        Surv(…)
+        Surv(…). "nonparametric": survival curves of groups, Kaplan–Meier's or Turnbull's
+        (`nonparametric.Nonparametric`); "aalen_johansen": cumulative incidences of competing causes
+        (`nonparametric.CompetingRisks`)
     weights
         a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known
         precision, a weighting of rows by their density elsewhere, `weights.Importance`; or, for a model, any
@@ -115,7 +174,7 @@ def fit(
     Returns
     -------
     Fit
-        of family="nonparametric" a `evaluation.nonparametric.KaplanMeier`
+        or the curves of a nonparametric family
 
     Raises
     ------
@@ -136,10 +195,13 @@ def fit(
     """
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
+    if family in NONPARAMETRIC:
+        others = {"prior": prior, "robust": robust, "solver": solver, "run": run, "device": device} | {
+            "callback": callback, "covariance": covariance, "by": by, "reml": reml or None,
+            "quadrature": None if quadrature == 1 else quadrature
+        }  # fmt: skip
+        return _curves(model, data, family, weights, missing, trusted, on_failure, others | parameters)
     check_defaults()
-    if family == "nonparametric":
-        curves: Fit = _nonparametric(model, data, weights, missing, parameters)
-        return curves
     built, source, weighting, call = _built(
         model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
     )
@@ -164,6 +226,39 @@ def fit(
         objective, solver=solver, on_failure=on_failure, call=call, run=run, device=device, callback=callback
     )
     return found if covariance is None and by is None else _gathered(found.with_covariance(covariance, by=by))
+
+
+def _curves(
+    formula: ModelLike,
+    data: Data,
+    family: Plain,
+    weights: Plain,
+    missing: str,
+    trusted: bool,
+    on_failure: str,
+    others: Settings,
+) -> Curves:
+    """Curves without parameters, of which a formula and data are all that is to be said."""
+    from .nonparametric import fit_curves
+
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise BadArgument(
+            f"family={family!r} has no parameters, and takes no {given[0]}=. Accepted: weights= (a column of "
+            "frequency weights), missing=, trusted=, on_failure=."
+        )
+    if not isinstance(formula, str):
+        raise BadArgument(f"family={family!r} needs a formula, such as 'Surv(time, event) ~ group'.")
+    need(data, "a formula")
+    if weights is not None and not isinstance(weights, str):
+        raise BadArgument(
+            f"family={family!r} takes a column of frequency weights by its name; received {type(weights).__name__}."
+        )
+    found = fit_curves(
+        formula, data, family, weights=weights, missing=missing, trusted=trusted, on_failure=on_failure
+    )
+    _whole(found.times, weights)
+    return found
 
 
 def maximize(
@@ -295,19 +390,6 @@ def _refuse_shared(model: nn.Module, weighting: Plain, robust: Plain) -> None:
         )
 
 
-def _nonparametric(model: Plain, data: Data, weights: Plain, missing: str, parameters: Settings) -> Plain:
-    """A time without a family: Kaplan and Meier's estimate."""
-    from .evaluation.nonparametric import KaplanMeier
-
-    need(data, "a formula")
-    if not isinstance(model, str) or parameters:
-        given = f"{next(iter(parameters))}=" if parameters else type(model).__name__
-        raise BadArgument(
-            f"family='nonparametric' takes a formula, Surv(time, event) ~ g, and weights=; received {given}."
-        )
-    return KaplanMeier(model, data, weights=_column_name(weights), missing=missing)
-
-
 # ---- what the user gave ------------------------------------------------------------------------------------
 
 
@@ -398,7 +480,7 @@ def _built(
     return built, source, weighting, call
 
 
-def _whole(source: Source, column: str | None) -> None:
+def _whole(source: SourceLike, column: str | None) -> None:
     """Warn where frequency weights are not whole numbers: standard errors take Σ w as the number of
     observations."""
     part = source.fractional if isinstance(source, HasFractional) else 0

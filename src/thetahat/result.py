@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .evaluation.calibration_error import CalibrationError
     from .evaluation.compare import Comparison
+    from .evaluation.concordance import Concordance
     from .evaluation.lack_of_fit import LackOfFit
     from .evaluation.prior_choice import Choice
     from .evaluation.score import Score
@@ -513,6 +514,7 @@ class Fit:
         *,
         level: float | None = None,
         kind: str = "confidence",
+        times: Sequence[float] | float | None = None,
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         groups: str | None = None,
@@ -528,16 +530,26 @@ class Fit:
         ----------
         what
             "mean", "linear" (the first parameter's η), "quantile" (at `level`), "probabilities", or a
-            parameter's name
+            parameter's name; at `times` "survival", "cumulative_hazard", "hazard", "restricted_mean"
+            (`evaluation.survival_prediction`): a data frame of a row a row and time, with columns row, time, value
         level
             with it, a data frame with columns value, low, high; kind "confidence" (of the prediction),
             "prediction" (of a new y)
         groups
             of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
             out; smooth terms count in both
+        times
+            at which a curve is predicted, at least 0
         """
-        from .evaluation import new_data, predict
+        from .evaluation import new_data, predict, survival_prediction
 
+        if what in survival_prediction.WHATS:
+            return self._curves(data, what, times, level, kind, covariance, by)
+        if times is not None:
+            raise BadArgument(
+                f"times= is of a curve, and what={what!r} is not one. Accepted with times: "
+                f"{', '.join(map(repr, survival_prediction.WHATS))}."
+            )
         plain = level is None or kind == "plug-in" or what == "quantile"
         objective = self._of_rows(groups, "predict")
         V = (
@@ -551,6 +563,90 @@ class Fit:
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
+
+    def _curves(
+        self,
+        data: Data,
+        what: str,
+        times: Sequence[float] | float | None,
+        level: float | None,
+        kind: str,
+        covariance: str | None,
+        by: str | Sequence[str] | None,
+    ) -> pd.DataFrame:
+        """`predict` of a curve: a row a row of the data and time."""
+        from .evaluation import new_data, survival_prediction
+
+        if kind != "confidence":
+            raise BadArgument(f"kind={kind!r} is an interval of a new y, and what={what!r} is not one.")
+        if self._is_cox:
+            return self._cox_curves(data, what, times, level)
+        V = None if level is None else self._prepared(covariance, by)
+        rows, alignment = new_data.aligned(self.model, self.source, data)
+        found = survival_prediction.curves(
+            self.objective, self.theta, rows, what, times, level=level, covariance=V
+        )
+        assert times is not None  # `curves` refuses it
+        labels = np.arange(alignment.size) if alignment.index is None else alignment.index
+        return survival_prediction.long(np.asarray(alignment(found)), times, labels)
+
+    @property
+    def _is_cox(self) -> bool:
+        from .models.cox import CoxRegression
+
+        return isinstance(self.model, CoxRegression)
+
+    def _cox_curves(
+        self, data: Data, what: str, times: Sequence[float] | float | None, level: float | None
+    ) -> pd.DataFrame:
+        """Of Cox's model, with the columns that a parametric family's curves have."""
+
+        from .evaluation import cox_curves
+        from .evaluation.modes import rows_of
+
+        if what not in ("survival", "cumulative_hazard"):
+            raise BadArgument(
+                f"what={what!r} is not defined for Cox's model, whose hazard is a mass at each time of an event. Accepted: "
+                "'survival', 'cumulative_hazard'; fit.baseline() has the masses."
+            )
+        at = None if times is None else [float(t) for t in np.atleast_1d(np.asarray(times, dtype=np.float64))]
+        given = rows_of(self.source) if data is None else data
+        found = cox_curves.curves(self, given, at, 0.95 if level is None else level)
+        out: pd.DataFrame = found.rename(columns={"survival": "value"})
+        if what == "cumulative_hazard":
+            ends = -np.log(out[["high", "low"]].to_numpy())
+            out["value"], out["low"], out["high"] = out["cumulative_hazard"], ends[:, 0], ends[:, 1]
+        kept = ["row", *(["stratum"] if "stratum" in out else []), "time", "value"]
+        return out[kept if level is None else [*kept, "low", "high"]]
+
+    def proportional_hazards(self, transform: str = "km", *, terms: bool = True) -> pd.DataFrame:
+        """Of Cox's model: the score test of each term that its hazard ratio does not change with time, and of all together
+        (R's cox.zph).
+
+        Parameters
+        ----------
+        transform
+            of time: "km", "rank", "identity", "log"
+        terms
+            one test a term of the formula, else one a coefficient
+        """
+        from .evaluation import cox_residuals
+
+        return cox_residuals.proportional_hazards(self, transform, terms=terms)
+
+    def concordance(self, data: Data = None) -> Concordance:
+        """Harrell's C: of the pairs of rows of which it is known whose time was longer, the share of which the fit says
+        so, by the median of each row (the mean, where the family has no quantiles). None: the data fitted.
+
+        Raises
+        ------
+        BadArgument
+            rows that are known only to lie in an interval, a model without a family
+        """
+        from .evaluation import concordance, new_data
+
+        source = self.source if data is None else new_data.source_like(self.model, data)
+        return concordance.of_model(self.model, source)
 
     def sample(
         self,
@@ -641,13 +737,17 @@ class Fit:
 
         return hidden.forecast(hidden.hidden(self.model, "forecast"), self.source, steps, data, levels)
 
-    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series:
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> np.ndarray | pd.Series | pd.DataFrame:
         """Of each row: "quantile" (randomised for counts; standard normal if the model is true), "response",
-        "pearson", "deviance".
+        "pearson", "deviance"; of Cox's model "martingale", "deviance", "score", "dfbeta", "schoenfeld", "scaled schoenfeld".
 
         One for each row that was given, in its order and with its index, as `predict` does: NaN where the fit
         left the row out.
         """
+        if self._is_cox:
+            from .evaluation import cox_residuals
+
+            return cox_residuals.residuals(self, kind)
         from .evaluation import residuals
         from .evaluation.outliers import alignment_of
 

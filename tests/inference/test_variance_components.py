@@ -152,7 +152,7 @@ def test_quadrature_is_the_integral():
         (lambda d: th.fit("y ~ (1 | g)", d).random_effects("h"), "no random effects are grouped by"),
         (lambda d: th.fit("y ~ h", d).variance_components(), "no random effects"),
         (lambda d: th.fit("y ~ h", d).random_effects(), "no random effects"),
-        (lambda d: th.fit("y ~ h", d).baseline(), "no baseline hazard"),
+        (lambda d: th.fit("y ~ h", d).baseline(), "a baseline hazard is of a fit"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(call, says):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFormula, OutOfSupport, WrongType
-from ..types import Plain
+from ..types import Level, Levels, Plain
 from .batch import Batch
 from .checks import ALL, Place, finite
 from .columns import is_categorical
@@ -45,6 +45,7 @@ ALIASES = {  # the names that R has for them
 CALL = re.compile(r"^Surv\s*\(", re.DOTALL)
 FORMS = 'Surv(time, event), Surv(start, stop, event), Surv(lower, upper, type="interval2"), Surv(time, event, type="left")'
 RIGHT, EXACT, LEFT, BETWEEN = 0.0, 1.0, 2.0, 3.0  # R's codes, and those of families.Censored
+CENSORED = ("censored", "censor", "0")  # the levels that say of a text column of causes: none was seen
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Surv(Response):
     kind : one of `ROLES`
     parts : the arguments, in the order of ROLES[kind]
     first : what the event's column has where it did not happen: 0, or 1 where it is coded 1 and 2
+    causes : of competing risks, the levels of the event's column that are causes, None: there is one event
     """
 
     kind: str = "right"
     parts: tuple[Response, ...] = ()
     first: float = 0.0
+    causes: Levels | None = None
 
     @property
     def time(self) -> Response:
@@ -130,13 +133,23 @@ class Surv(Response):
     def _columns(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First and second time (NaN: the kind has none) and the event, 0 and 1 (of "interval" 0 … 3)."""
         nothing = np.full(len(frame), np.nan)
-        own = dict(zip(ROLES[self.kind], (_values(part, frame) for part in self.parts), strict=True))
+        own = {
+            role: _values(part, frame) if role != "event" or self.causes is None else self._cause(frame)
+            for role, part in zip(ROLES[self.kind], self.parts, strict=True)
+        }
         event = own.pop("event", nothing) - self.first
         first, second = [*own.values(), nothing][:2]
         return first, second, event
 
+    def _cause(self, frame: pd.DataFrame) -> np.ndarray:
+        """k for the k-th cause, 0 where none was seen, NaN where the column is missing."""
+        values = _levels_seen(self.parts[-1], frame)
+        assert self.causes is not None  # by its caller
+        code = 1.0 + pd.Index(list(self.causes)).get_indexer(pd.Index(values))
+        return np.where(pd.isna(values), np.nan, code)
+
     def _check_event(self, event: np.ndarray, place: Place) -> None:
-        if self.kind == "interval2":
+        if self.kind == "interval2" or self.causes is not None:
             return
         bad = ~np.isin(event, _codes(self.kind))
         if bad.any():
@@ -158,7 +171,7 @@ def is_surv(expression: str) -> bool:
     return CALL.match(expression.strip()) is not None
 
 
-def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
+def read_surv(expression: str, frame: Frame, *, trusted: bool = False, causes: bool = False) -> Surv:
     """Read Surv(…) against the data.
 
     Parameters
@@ -167,6 +180,8 @@ def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
         the left-hand side, quoted columns under their aliases
     trusted
         as of `formula.read`
+    causes
+        whether the event's column holds competing causes
 
     Raises
     ------
@@ -180,6 +195,8 @@ def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
     expression = written(expression).strip()
     required = tuple(sorted({name for part in parts for name in part.required}))
     found = Surv(expression, required, kind=kind, parts=parts)
+    if causes:
+        return replace(found, causes=_causes(found, frame))
     if kind == "interval2":
         return found
     event = parts[-1]
@@ -209,6 +226,53 @@ def read_surv(expression: str, frame: Frame, *, trusted: bool = False) -> Surv:
             row += len(block)
         raise _bad_event(found, at, value)
     return found
+
+
+def _causes(surv: Surv, frame: Frame) -> Levels:
+    """The levels of the event's column that are causes, in order."""
+    if surv.kind not in ("right", "counting"):
+        raise BadFormula(
+            f"the response {surv.expression!r}: competing causes are of times that were seen or censored to the "
+            "right. Accepted: Surv(time, cause), Surv(start, stop, cause)."
+        )
+    event = surv.parts[-1]
+    found: dict[Level, None] = {}
+    declared: dict[Level, None] = {}
+    for block in frame.blocks(list(event.required)):
+        values = _levels_seen(event, block)
+        found.update(dict.fromkeys(v for v in pd.unique(values) if not pd.isna(v)))
+        dtype = block[event.required[0]].dtype
+        if isinstance(dtype, pd.CategoricalDtype):
+            declared.update(dict.fromkeys(dtype.categories))
+    text = [v for v in found if isinstance(v, str)]
+    if not text:
+        for value in sorted(found):
+            if value < 0 or value != int(value):
+                raise OutOfSupport(
+                    f"the event of {surv.expression} is {value:g} in some row. Accepted: 0 (none was seen) and 1, 2, "
+                    "… (the causes), or text."
+                )
+        causes: Levels = tuple(int(v) for v in sorted(found) if v != 0)
+    else:
+        if not any(v in CENSORED for v in (*found, *declared)):
+            some = ", ".join(map(repr, sorted(text)[:6])) + (" …" if len(text) > 6 else "")
+            raise OutOfSupport(
+                f"the event of {surv.expression} has the levels {some}, and none of them says that no event was "
+                "seen. Call that level 'censored', or code the events 0 (none was seen), 1, 2, …"
+            )
+        order = [v for v in declared if v in found] if declared else sorted(text)
+        causes = tuple(v for v in order if v not in CENSORED)
+    if not causes:
+        raise OutOfSupport(f"no row of {surv.expression} has an event: there is no cause to estimate.")
+    return causes
+
+
+def _levels_seen(event: Response, block: pd.DataFrame) -> np.ndarray:
+    """The levels of the event's column of each row: numbers as floats, text as it is; missing ones stay so."""
+    name = event.required[0]
+    if event.spec is None and is_categorical(block[name], name):
+        return block[name].astype(object).to_numpy()
+    return _values(event, block)
 
 
 def _codes(kind: str) -> tuple[float, ...]:

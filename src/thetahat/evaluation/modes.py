@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..data.batch import Batch
+from ..data.source import Source
+from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.elimination import Array, Columns, Factored, Scales
@@ -64,6 +66,12 @@ def modes_of(objective: Objective) -> Modes:
     columns = model.columns(batch)
     b0, brest = factored.scales.times(u0, rest[: columns.penalised], columns)
     return Modes(model, columns, b0, brest, factored, sigma)
+
+
+def rows_of(source: Source) -> pd.DataFrame:
+    """The rows of a table that the fit used."""
+    assert isinstance(source, Table)
+    return pd.concat(list(source.frames()))
 
 
 def whole(objective: Objective) -> Batch:

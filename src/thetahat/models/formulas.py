@@ -23,7 +23,7 @@ from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
 from ..protocols import Categories, Together
-from ..types import Data, Levels, Settings
+from ..types import Data, Levels, Plain, Settings
 from .linear import check_together, linear, settled
 from .mixed import Mixed
 from .mixed_formula import (
@@ -80,7 +80,7 @@ def formula_model(
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
     """
-    left, right = _sides(formula)
+    left, right = sides(formula)
     right, strata = split_strata(right)
     frame = Frame(data)
     family, given = settled(family, dict(parameters or {}))
@@ -164,6 +164,22 @@ def formula_model(
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
 
 
+def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:
+    """`formula_model` without random effects and smooth terms, where these have no place.
+
+    Raises
+    ------
+    BadFormula
+        there are some
+    """
+    model, table = formula_model(formula, data, family, **settings)
+    if not isinstance(model, Regression):
+        raise BadFormula(
+            f"the formula {formula!r} has random effects or smooth terms, which are fitted by th.fit alone."
+        )
+    return model, table
+
+
 def family_of_formula(formula: str, family: str | Family | None) -> Family:
     """The family that was named; where none was, Normal, but of times, which are seldom normal, one has to be
     named."""
@@ -203,7 +219,7 @@ def _with_levels(family: Family, response: str, levels: Levels) -> Family:
     return family if k is not None else family.with_categories(len(levels))
 
 
-def _sides(formula: str) -> tuple[str, str]:
+def sides(formula: str) -> tuple[str, str]:
     """Left and right of the ~, quoted columns under their aliases: a name may hold a ~ itself."""
     code = unquote(formula) if isinstance(formula, str) else ""
     depth, at = 0, []

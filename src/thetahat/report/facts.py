@@ -368,10 +368,6 @@ def why_not(fit: Fit) -> str:
 def title(fit: Fit) -> str:
     """What was maximised, as its formula or its name."""
     model = fit.model
-    if isinstance(model, Cox):
-        return (
-            f"{_bare(model.encoder.response.expression)} ~ {model.predictor.design.formula}{_strata(model)}"
-        )
     if isinstance(model, Mixed):
         return f"{title_of(model.regression)}{_random_text(model, model.regression.predictors[0].parameter)}"
     if isinstance(model, Regression):
