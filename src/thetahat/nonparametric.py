@@ -25,7 +25,7 @@ from .models.nonparametric import Times, read_times
 from .printable import encodable, encoded, printable
 from .solvers.certificate import Certificate
 from .solvers.turnbull import Masses, turnbull
-from .types import Chart, Data, Named
+from .types import Chart, Data, Named, Settings
 
 if TYPE_CHECKING:
     from .inference.tests import Test
@@ -76,12 +76,12 @@ class Curves(ABC):
     ) -> pd.DataFrame: ...
 
     @abstractmethod
-    def _table(self) -> pd.DataFrame:
+    def _table(self, level: float) -> pd.DataFrame:
         """A row a group, for the summary."""
 
-    def summary(self) -> CurveSummary:
-        """The fit on one screen: it prints itself."""
-        return CurveSummary(self)
+    def summary(self, *, level: float = 0.95) -> CurveSummary:
+        """The fit on one screen: it prints itself. level: of the intervals."""
+        return CurveSummary(self, level)
 
     def plot(self, what: str = "survival", *, level: float = 0.95) -> Chart:
         """A chart of the curves, as steps with their bands: "survival", of competing risks "incidence"."""
@@ -99,14 +99,14 @@ class Curves(ABC):
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self.summary()))}</pre>"
+        return self.summary()._repr_html_()
 
 
 class CurveSummary:
     """What was fitted, a line a group, the log-likelihood, the certificate."""
 
-    def __init__(self, fit: Curves):
-        self.fit = fit
+    def __init__(self, fit: Curves, level: float = 0.95):
+        self.fit, self.level, self.table = fit, level, fit._table(level)
 
     @encoded
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ class CurveSummary:
             f"{fit.title}: {times.response} ~ {right}",
             f"data            {seen}",
             "",
-            fit._table().to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep="-"),
+            self.table.to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep="-"),
             "",
             f"log-likelihood  {fit.log_likelihood:.6g} nats  (exact mass of {times.response})",
             str(fit.certificate),
@@ -132,7 +132,21 @@ class CurveSummary:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return self.fit._repr_html_()
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_dict(self) -> Settings:
+        """Plain values, for JSON."""
+        fit = self.fit
+        rows = self.table.astype(object).where(self.table.notna(), None)
+        return {
+            **fit.call,
+            "level": self.level,
+            "observations": fit.observations,
+            "dropped": fit.times.dropped,
+            "groups": rows.to_dict("records"),
+            "log_likelihood": fit.log_likelihood,
+            "certificate": fit.certificate.to_dict(),
+        }
 
 
 class Nonparametric(Curves):
@@ -357,14 +371,14 @@ class Nonparametric(Curves):
                 "are the steps. They stand in curves(), columns after and time."
             )
 
-    def _table(self) -> pd.DataFrame:
+    def _table(self, level: float) -> pd.DataFrame:
         rows = [self.times.of(g) for g in range(len(self.groups))]
         counted = pd.DataFrame({"group": self.groups, "observations": [t.weight.sum() for t in rows]})
         if self._masses:
             counted["intervals with mass"] = [int((m.mass > 0).sum()) for m in self._masses]
             return counted
         counted["events"] = [s.total.sum() for s in self._steps]
-        found = self.median()
+        found = self.median(level=level)
         counted["median"], counted["low"], counted["high"] = found["value"], found["low"], found["high"]
         return counted
 
@@ -449,7 +463,7 @@ class CompetingRisks(Curves):
             }
         )
 
-    def _table(self) -> pd.DataFrame:
+    def _table(self, level: float) -> pd.DataFrame:
         rows = []
         for name, s in zip(self.groups, self._steps, strict=True):
             F, error = incidence(s)
@@ -529,6 +543,13 @@ def _closed_form(counts: Sequence[Steps], groups: Sequence[str]) -> Certificate:
     if none:
         shown = ", ".join(none[:4]) + (" …" if len(none) > 4 else "")
         detail += f" No event was seen in {shown}: the curve is 1 throughout."
+    for name, s in zip(groups, counts, strict=True):
+        ended = np.flatnonzero(s.hazard >= 1)
+        if len(ended) and ended[0] < len(s.time) - 1:
+            detail += (
+                f" But in {name}, every row at risk at {s.time[ended[0]]:g} had the event: the curve is 0 from then on, though "
+                "rows were watched later. Few were at risk early: give the curve from a later time on."
+            )
     return Certificate("certified maximum", 0.0, 0.0, concave=True, rank=size, size=size, detail=detail)
 
 

@@ -76,6 +76,11 @@ wrappers: dict[str, type[Wrapper]] = {
 }
 
 
+NONPARAMETRIC = (
+    "nonparametric",
+    "aalen_johansen",
+)  # curves without parameters (`thetahat.nonparametric`), of `th.fit` alone
+
 NESTED = 20  # wrappers and words in the name of a family
 
 
@@ -101,6 +106,11 @@ def get(family: str | Family) -> Family:
             return wrapper(get(family[len(name) + 1 : -1]))
         if isinstance(family, str) and family.startswith(f"{name}_"):
             return wrapper(get(family[len(name) + 1 :]))
+    if family in NONPARAMETRIC:
+        raise BadArgument(
+            f"{family!r} has no parameters, and is no family of a model. Accepted: th.fit('Surv(time, event) ~ group', "
+            f"data, family={family!r})."
+        )
     if not isinstance(family, str) or family not in registry:
         near = difflib.get_close_matches(str(family), registry, n=1)
         hint = f" Nearest: {near[0]!r}." if near else ""

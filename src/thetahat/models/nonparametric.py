@@ -26,7 +26,6 @@ from ..errors import BadArgument, BadFormula, BadWeights, EmptyData, OutOfSuppor
 from ..types import Data, Level, Levels
 from .formulas import sides
 
-NAMES = ("nonparametric", "aalen_johansen")  # of `th.fit(family=…)`
 ALL = "all"  # the name of the one group of a formula without categories
 
 
