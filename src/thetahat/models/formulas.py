@@ -61,7 +61,7 @@ def regression(
     trusted
         whether the formulas may hold any Python expression (`data.expressions`)
     """
-    left, right = sides(formula)
+    left, right = _sides(formula)
     frame = Frame(data)
     given = dict(parameters or {})
     response = (
@@ -145,7 +145,7 @@ def _with_levels(family: Family, response: str, levels: Levels) -> Family:
     return family if k is not None else family.with_categories(len(levels))
 
 
-def sides(formula: str) -> tuple[str, str]:
+def _sides(formula: str) -> tuple[str, str]:
     """Left and right of the ~, quoted columns under their aliases: a name may hold a ~ itself."""
     code = unquote(formula) if isinstance(formula, str) else ""
     depth, at = 0, []
