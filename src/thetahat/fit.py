@@ -23,6 +23,7 @@ from .data.processes import replicated, world
 from .defaults import check_defaults, check_values
 from .errors import BadArgument, FitError, FlatDirection, NoMaximum, NotConverged
 from .families.base import Family
+from .families.registry import NONPARAMETRIC
 from .inference.clusters import check_clusters
 from .io import runs
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
@@ -39,9 +40,6 @@ from .types import Data, ModelLike, Named, Plain, Settings, SolverLike, SourceLi
 
 if TYPE_CHECKING:
     from .nonparametric import CompetingRisks, Curves, Nonparametric
-
-
-NONPARAMETRIC = ("nonparametric", "aalen_johansen")
 
 
 @overload
@@ -195,7 +193,7 @@ def fit(
     """
     if on_failure not in ("raise", "return"):
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
-    if family in NONPARAMETRIC:
+    if isinstance(family, str) and family in NONPARAMETRIC:
         others = {"prior": prior, "robust": robust, "solver": solver, "run": run, "device": device} | {
             "callback": callback, "covariance": covariance, "by": by, "reml": reml or None,
             "quadrature": None if quadrature == 1 else quadrature

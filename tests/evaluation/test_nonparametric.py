@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import thetahat as th
+from thetahat.cli import main
 from thetahat.errors import BadArgument, BadFormula, OutOfSupport, UnknownColumn
 from thetahat.evaluation.curve_functionals import crossing
 from thetahat.evaluation.product_limit import interval, steps
@@ -235,6 +238,13 @@ def test_without_events_the_curve_is_one_and_the_certificate_says_so() -> None:
     assert np.isnan(fit.median()["value"].iloc[0])
 
 
+def test_a_curve_that_falls_to_nothing_before_others_enter_is_pointed_out() -> None:
+    data = {"a": [0.0, 3.0, 3.0], "b": [2.0, 5.0, 6.0], "s": [1, 1, 0]}
+    fit = th.fit("Surv(a, b, s) ~ 1", data, family="nonparametric")
+    assert fit.curves()["survival"].tolist() == [0.0, 0.0, 0.0]
+    assert "But in all, every row at risk at 2 had the event" in str(fit.certificate)
+
+
 def test_a_curve_is_not_known_after_its_last_censored_row(km) -> None:
     found = km.curves(times=[0, 200]).set_index(["group", "time"])["survival"]
     assert found["x=Maintained", 0] == 1.0
@@ -338,3 +348,41 @@ def test_an_interval_of_an_unknown_kind_is_refused() -> None:
 def test_weights_that_are_not_whole_are_pointed_out() -> None:
     with pytest.warns(UserWarning, match="not whole numbers"):
         th.fit("Surv(time, status) ~ x", AML.assign(w=0.5), family="nonparametric", weights="w")
+
+
+def test_the_summary_as_plain_values_is_json(km) -> None:
+    found = json.loads(json.dumps(km.summary().to_dict()))
+    assert found["groups"][0]["group"] == "x=Maintained"
+    assert found["groups"][0]["high"] is None
+    assert found["certificate"]["status"] == "certified maximum"
+    assert found["log_likelihood"] == km.log_likelihood
+
+
+def test_the_name_is_of_formulas_alone() -> None:
+    with pytest.raises(BadArgument, match="no family of a model"):
+        th.families.get("nonparametric")
+    with pytest.raises(BadArgument, match="needs a formula"):
+        th.fit(th.families.get("weibull"), AML, family="nonparametric")
+    with pytest.raises(BadArgument, match="takes a column"):
+        th.fit("Surv(time, status) ~ x", AML, "nonparametric", weights=th.weights.Probability("status"))
+    with pytest.raises(BadArgument, match="on_failure"):
+        th.fit("Surv(time, status) ~ x", AML, "nonparametric", on_failure="ignore")
+
+
+def test_the_command_line_prints_curves_and_refuses_files(tmp_path, capsys) -> None:
+    path = tmp_path / "aml.csv"
+    AML.to_csv(path, index=False)
+    call = ["fit", "Surv(time, status) ~ x", str(path), "--family", "nonparametric"]
+    assert main([*call, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["observations"] == 23
+    assert main(call) == 0
+    assert "x=Nonmaintained" in capsys.readouterr().out
+    assert main([*call, "--report", str(tmp_path / "a.html")]) == 2
+    assert "not saved" in capsys.readouterr().err
+
+
+def test_a_file_and_a_dict_are_read_as_a_frame_is(km, tmp_path) -> None:
+    AML.to_parquet(tmp_path / "aml.parquet")
+    for data in (tmp_path / "aml.parquet", AML.to_dict("list")):
+        fit = th.fit("Surv(time, status) ~ x", data, family="nonparametric")
+        pd.testing.assert_frame_equal(fit.curves(), km.curves())

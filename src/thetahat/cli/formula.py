@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ..errors import BadArgument
+from ..families.registry import NONPARAMETRIC
 from ..types import Settings
 from .arguments import Fit
 from .screen import Screen, may_write
@@ -19,9 +20,10 @@ def fit_formula(command: Fit, screen: Screen) -> int:
         raise BadArgument(f"--save and --report both name {outputs[0]}.")
     if not 0 < command.level < 1:
         raise BadArgument(f"--level {command.level:g}. Accepted: a number between 0 and 1, such as 0.95.")
-    if command.family == "nonparametric":
+    if command.family in NONPARAMETRIC and outputs:
         raise BadArgument(
-            "--family nonparametric has no summary here. In Python: th.fit(formula, data, family='nonparametric').curves()."
+            f"--family {command.family} gives curves, which are not saved as a model, and have no report. Leave --save and "
+            "--report out; in Python fit.curves() is a table."
         )
     priors = [_prior(text) for text in command.prior]
     parameters = dict(_assigned(text) for text in command.set)

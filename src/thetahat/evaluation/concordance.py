@@ -132,7 +132,7 @@ def concordance(
     >>> import numpy as np
     >>> time, event, risk = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1, 1, 0, 1]), np.array([4.0, 2.0, 3.0, 1.0])
     >>> print(concordance(time, event, risk, reverse=True))
-    concordance 0.8000 (standard error 0.1600, 95% 0.3504 to 0.9667), of 5 pairs
+    concordance 0.8000 (standard error 0.2040, 95% 0.2475 to 0.9799), of 5 pairs
     """
     n = len(time)
     w = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)

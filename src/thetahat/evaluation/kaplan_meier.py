@@ -9,7 +9,8 @@ d_j the events at t_j, n_j the rows at risk then: entered before t_j, and neithe
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtri
+
+from .product_limit import interval, steps
 
 
 def kaplan_meier(
@@ -51,19 +52,13 @@ def kaplan_meier(
     >>> round(kaplan_meier(time, event, 3.5)[0], 6)                         # ¾ · ½
     0.375
     """
-    count = np.ones(len(time)) if count is None else count
-    entry = np.full(len(time), -np.inf) if entry is None else entry
-    value, variance = 1.0, 0.0
-    for t in np.unique(time[event & (time <= at) & (count > 0)]):
-        risk = float(count[(entry < t) & (time >= t)].sum())
-        died = float(count[event & (time == t)].sum())
-        value *= 1 - died / risk
-        variance += died / (risk * (risk - died)) if risk > died else np.inf
-    if not (count > 0).any():
+    if count is not None and not (count > 0).any():
         return np.nan, np.nan, np.nan
-    if value == 1.0:
-        return 1.0, np.nan, np.nan
-    if value <= 0.0:
-        return 0.0, np.nan, np.nan
-    half = float(ndtri((1 + level) / 2)) * np.sqrt(variance) / abs(np.log(value))
-    return value, float(value ** np.exp(half)), float(value ** np.exp(-half))
+    found = steps(time, event, entry, count)
+    j = int(np.searchsorted(found.time, at, side="right")) - 1
+    value = 1.0 if j < 0 else float(found.survival[j])
+    if value == 1.0 or value <= 0.0:
+        return max(value, 0.0), np.nan, np.nan
+    error = value * np.sqrt(found.greenwood[j : j + 1])
+    low, high = interval(np.array([value]), error, level, "log-log")
+    return value, float(low[0]), float(high[0])

@@ -258,7 +258,8 @@ def _target(model: ModelLike, batch: Batch, what: str) -> _Target:
     if what != "mean":
         raise BadArgument(
             f"predict has no what={what!r}. Accepted: 'mean', 'linear', 'quantile', "
-            f"'probabilities'{', ' * bool(other)}{other}."
+            f"'probabilities'{', ' * bool(other)}{other}; with times= 'survival', 'cumulative_hazard', 'hazard', "
+            "'restricted_mean'."
         )
     if not family.has("expectation"):
         raise BadArgument(

@@ -79,6 +79,11 @@ wrappers: dict[str, type[Wrapper]] = {
 # of all rows of a table together: fitted by a formula, and no density of one y
 tables: dict[str, type[Family]] = {"cox": Cox}
 
+NONPARAMETRIC = (
+    "nonparametric",
+    "aalen_johansen",
+)  # curves without parameters (`thetahat.nonparametric`), of `th.fit` alone
+
 NESTED = 20  # wrappers and words in the name of a family
 
 
@@ -104,6 +109,11 @@ def get(family: str | Family) -> Family:
             return wrapper(get(family[len(name) + 1 : -1]))
         if isinstance(family, str) and family.startswith(f"{name}_"):
             return wrapper(get(family[len(name) + 1 :]))
+    if family in NONPARAMETRIC:
+        raise BadArgument(
+            f"{family!r} has no parameters, and is no family of a model. Accepted: th.fit('Surv(time, event) ~ group', "
+            f"data, family={family!r})."
+        )
     known = {**registry, **tables}
     if not isinstance(family, str) or family not in known:
         near = difflib.get_close_matches(str(family), known, n=1)

@@ -32,8 +32,8 @@ from .mixed_formula import (
     check_quadrature,
     effects_read,
     needs_terms,
+    sides,
 )
-from .mixed_formula import sides as apart_of
 from .regression import Regression
 
 _TIMES = (
@@ -80,7 +80,7 @@ def formula_model(
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
     """
-    left, right = sides(formula)
+    left, right = _sides(formula)
     right, strata = split_strata(right)
     frame = Frame(data)
     family, given = settled(family, dict(parameters or {}))
@@ -99,7 +99,7 @@ def formula_model(
         "1",
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
-    apart = {text: apart_of(text) for text in dict.fromkeys(texts)}
+    apart = {text: sides(text) for text in dict.fromkeys(texts)}
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
     smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
@@ -219,7 +219,7 @@ def _with_levels(family: Family, response: str, levels: Levels) -> Family:
     return family if k is not None else family.with_categories(len(levels))
 
 
-def sides(formula: str) -> tuple[str, str]:
+def _sides(formula: str) -> tuple[str, str]:
     """Left and right of the ~, quoted columns under their aliases: a name may hold a ~ itself."""
     code = unquote(formula) if isinstance(formula, str) else ""
     depth, at = 0, []

@@ -24,9 +24,8 @@ from ..data.source import ALL_ZERO, check_count
 from ..data.surv import BETWEEN, FORMS, LEFT, Surv, is_surv, read_surv
 from ..errors import BadArgument, BadFormula, BadWeights, EmptyData, OutOfSupport
 from ..types import Data, Level, Levels
-from .formulas import sides
+from .formulas import _sides
 
-NAMES = ("nonparametric", "aalen_johansen")  # of `th.fit(family=…)`
 ALL = "all"  # the name of the one group of a formula without categories
 
 
@@ -152,7 +151,7 @@ def read_times(
     OutOfSupport
         a time below 0, an entry that is not before its time, an event that is not a code
     """
-    left, right = sides(formula)
+    left, right = _sides(formula)
     if not is_surv(left):
         raise BadFormula(
             f"the response {written(left)!r} is not a time with what was seen of it. Accepted: {FORMS}."

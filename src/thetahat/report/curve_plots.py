@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 COLOURS = (MAIN, SECOND, QUIET, "#2f7d4f", "#7a4fa3", "#a8871f")  # of the curves of one chart
 
+MARKS = 300  # of censored rows, more of which would be a line
+
 
 def plot(fit: Curves, what: str, level: float) -> alt.TopLevelMixin:
     """A chart of the curves of a nonparametric fit.
@@ -76,7 +78,7 @@ def _chart(curve: pd.DataFrame, title: str, level: float, fit: Curves) -> Chart:
     )
     begin["low"] = begin["high"] = np.nan
     data = pd.concat([begin.assign(censored=0.0), curve[list(begin.columns) + ["censored"]]])
-    data = pd.concat([_thinned(part) for _, part in data.groupby("group", sort=False)])
+    data = pd.concat([_thinned(part, POINTS // len(names)) for _, part in data.groupby("group", sort=False)])
     data["group"] = data["group"].map(printable)
     known = data["low"].notna().any()
     x = alt.X("time:Q", title=printable(fit.times.response), axis=alt.Axis(grid=False, tickCount=6))
@@ -96,16 +98,16 @@ def _chart(curve: pd.DataFrame, title: str, level: float, fit: Curves) -> Chart:
             ),
         )
     gone = data[data["censored"] > 0]
-    if len(gone):
+    if 0 < len(gone) <= MARKS:
         ticks = alt.Chart(gone).mark_tick(orient="vertical", thickness=1, size=9)
         layers.append(ticks.encode(x=x, y=y, color=colour))
     said = [f"{100 * level:g}% bands"] if known else []
-    said += ["ticks: censored"] if len(gone) else []
+    said += ["ticks: censored"] if 0 < len(gone) <= MARKS else []
     heading = titled(title.capitalize(), "; ".join(said))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
 
 
-def _thinned(part: pd.DataFrame) -> pd.DataFrame:
+def _thinned(part: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most so many steps: a chart does not show more."""
-    keep = np.unique(np.linspace(0, len(part) - 1, min(len(part), POINTS)).round().astype(int))
+    keep = np.unique(np.linspace(0, len(part) - 1, min(len(part), most)).round().astype(int))
     return part.iloc[keep]

@@ -1,138 +1,26 @@
-"""What a fit without parameters finds, and all that can be asked of it: Kaplan–Meier and Turnbull curves
-(family="nonparametric"), cumulative incidences of competing risks (family="aalen_johansen").
-
-The likelihood is that of the masses (or hazards) at the times that were seen: as many as the data ask for. It has its
-maximum in closed form, or, of times known up to intervals, by `solvers.turnbull`, with a bound on the gap.
-"""
+"""Survival curves of groups: Kaplan–Meier's, or Turnbull's where times are known up to intervals."""
 
 from __future__ import annotations
 
-import html
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from .errors import BadArgument, NotConverged
-from .evaluation.curve_functionals import crossing, restricted_mean
-from .evaluation.incidence import incidence
-from .evaluation.log_rank import at_risk, log_rank
-from .evaluation.product_limit import Steps, interval, steps
-from .models.nonparametric import Times, read_times
-from .printable import encodable, encoded, printable
-from .solvers.certificate import Certificate
-from .solvers.turnbull import Masses, turnbull
-from .types import Chart, Data, Named
+from ..errors import BadArgument
+from ..evaluation.curve_functionals import crossing, restricted_mean
+from ..evaluation.log_rank import at_risk, log_rank
+from ..evaluation.product_limit import Steps, interval, steps
+from ..models.nonparametric import Times
+from ..solvers.certificate import Certificate
+from ..solvers.turnbull import Masses, turnbull
+from ..types import Named
+from .base import Curves, checked_times, closed_form, read_at
 
 if TYPE_CHECKING:
-    from .inference.tests import Test
-
-
-class Curves(ABC):
-    """A nonparametric fit: curves of groups, the log-likelihood, the certificate. It does not change.
-
-    Parameters
-    ----------
-    times
-        what was seen, in groups
-    certificate, log_likelihood
-        of the maximum, in nats: of the mass that the curves give to what was seen
-    call
-        by which it was made
-    """
-
-    title: ClassVar[str]
-    certificate: Certificate
-    log_likelihood: float
-    call: Named
-    times: Times
-
-    def __init__(self, times: Times, certificate: Certificate, log_likelihood: float, call: Named):
-        self.__dict__.update(
-            times=times, certificate=certificate, log_likelihood=log_likelihood, call=dict(call)
-        )
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(
-            f"a fit does not change: {name} cannot be set. Fit again, or copy what you need."
-        )
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The names of the groups, in the order of their rows in every table."""
-        return self.times.groups
-
-    @property
-    def observations(self) -> float:
-        """n = Σ count."""
-        return float(self.times.weight.sum())
-
-    @abstractmethod
-    def curves(
-        self, *, times: Sequence[float] | None = None, level: float = 0.95, interval: str = "log-log"
-    ) -> pd.DataFrame: ...
-
-    @abstractmethod
-    def _table(self) -> pd.DataFrame:
-        """A row a group, for the summary."""
-
-    def summary(self) -> CurveSummary:
-        """The fit on one screen: it prints itself."""
-        return CurveSummary(self)
-
-    def plot(self, what: str = "survival", *, level: float = 0.95) -> Chart:
-        """A chart of the curves, as steps with their bands: "survival", of competing risks "incidence"."""
-        from .report.curve_plots import plot
-
-        return plot(self, what, level)
-
-    def __repr__(self) -> str:
-        many = len(self.groups)
-        return encodable(
-            printable(
-                f"{type(self).__name__}({many} curve{'s' * (many != 1)} of {self.times.response}; "
-                f"log_likelihood={self.log_likelihood:.6g} nats; {self.certificate.status})"
-            )
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self.summary()))}</pre>"
-
-
-class CurveSummary:
-    """What was fitted, a line a group, the log-likelihood, the certificate."""
-
-    def __init__(self, fit: Curves):
-        self.fit = fit
-
-    @encoded
-    def __str__(self) -> str:
-        fit, times = self.fit, self.fit.times
-        right = times.formula.partition("~")[2].strip()
-        seen = f"{len(times.time):,} rows"
-        if times.weights is not None:
-            seen += f", {fit.observations:,g} observations (weights {times.weights!r})"
-        if times.dropped:
-            seen += f"; {times.dropped} dropped because a value is missing"
-        lines = [
-            f"{fit.title}: {times.response} ~ {right}",
-            f"data            {seen}",
-            "",
-            fit._table().to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep="-"),
-            "",
-            f"log-likelihood  {fit.log_likelihood:.6g} nats  (exact mass of {times.response})",
-            str(fit.certificate),
-        ]
-        return printable("\n".join(lines))
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        return self.fit._repr_html_()
+    from ..inference.tests import Test
 
 
 class Nonparametric(Curves):
@@ -164,7 +52,7 @@ class Nonparametric(Curves):
             value = sum(m.log_likelihood for m in masses)
         else:
             counts = tuple(steps(t.time, t.event, t.entry, t.weight) for t in own)
-            certificate = _closed_form(counts, times.groups)
+            certificate = closed_form(counts, times.groups)
             value = sum(found.log_likelihood for found in counts)
         super().__init__(times, certificate, value, call)
         self.__dict__.update(_steps=counts, _masses=masses)
@@ -357,135 +245,16 @@ class Nonparametric(Curves):
                 "are the steps. They stand in curves(), columns after and time."
             )
 
-    def _table(self) -> pd.DataFrame:
+    def _table(self, level: float) -> pd.DataFrame:
         rows = [self.times.of(g) for g in range(len(self.groups))]
         counted = pd.DataFrame({"group": self.groups, "observations": [t.weight.sum() for t in rows]})
         if self._masses:
             counted["intervals with mass"] = [int((m.mass > 0).sum()) for m in self._masses]
             return counted
         counted["events"] = [s.total.sum() for s in self._steps]
-        found = self.median()
+        found = self.median(level=level)
         counted["median"], counted["low"], counted["high"] = found["value"], found["low"], found["high"]
         return counted
-
-
-class CompetingRisks(Curves):
-    """Cumulative incidences of competing causes by Aalen and Johansen, which maximise the likelihood of the
-    cause-specific hazards.
-
-    Examples
-    --------
-    >>> import thetahat as th
-    >>> data = {"t": [1.0, 2.0, 3.0, 4.0], "cause": [1, 2, 0, 1]}
-    >>> aj = th.fit("Surv(t, cause) ~ 1", data, family="aalen_johansen")
-    >>> aj.curves(times=[2.5])[["cause", "incidence", "survival"]].to_numpy().tolist()
-    [[1, 0.25, 0.5], [2, 0.25, 0.5]]
-    """
-
-    title = "Cumulative incidences, nonparametric maximum likelihood"
-    _steps: tuple[Steps, ...]
-
-    def __init__(self, times: Times, call: Named):
-        own = [times.of(g) for g in range(len(times.groups))]
-        counts = tuple(steps(t.time, t.event, t.entry, t.weight, causes=len(times.causes)) for t in own)
-        value = sum(found.log_likelihood for found in counts)
-        super().__init__(times, _closed_form(counts, times.groups), value, call)
-        self.__dict__.update(_steps=counts)
-
-    @property
-    def causes(self) -> tuple[object, ...]:
-        """The causes, in the order of the tables."""
-        return self.times.causes
-
-    def curves(
-        self, *, times: Sequence[float] | None = None, level: float = 0.95, interval: str = "log-log"
-    ) -> pd.DataFrame:
-        """The cumulative incidences as a table.
-
-        Parameters
-        ----------
-        times, level, interval
-            as of `Nonparametric.curves`; with `times` a curve is NaN after the last time of its group, unless all rows
-            have had an event by then
-
-        Returns
-        -------
-        pd.DataFrame
-            a row a group, cause and time: group, cause, time, at_risk, events (of the cause), incidence,
-            standard_error, low, high, survival (of no event by then: 1 less the incidences of all causes)
-        """
-        parts = []
-        at = None if times is None else checked_times(times)
-        for g, name in enumerate(self.groups):
-            for k, cause in enumerate(self.causes):
-                found = self._curve(g, k, level, interval)
-                if at is not None:
-                    own = self.times.of(g)
-                    part = read_at(found, at, ["incidence", "standard_error", "low", "high", "survival"])
-                    begin = np.searchsorted(found["time"], at, side="right") == 0
-                    part.loc[begin, ["incidence", "standard_error", "survival"]] = [0.0, 0.0, 1.0]
-                    part.insert(0, "at_risk", at_risk(own.time, own.entry, own.weight, at))
-                    part.insert(0, "time", at)
-                    found = part
-                found.insert(0, "cause", pd.Series([cause] * len(found), dtype=object))
-                found.insert(0, "group", name)
-                parts.append(found)
-        return pd.concat(parts, ignore_index=True)
-
-    def _curve(self, g: int, k: int, level: float, kind: str) -> pd.DataFrame:
-        s = self._steps[g]
-        F, error = incidence(s)
-        low, high = interval(F[:, k], error[:, k], level, kind)
-        return pd.DataFrame(
-            {
-                "time": s.time,
-                "at_risk": s.at_risk,
-                "events": s.events[:, k],
-                "incidence": F[:, k],
-                "standard_error": error[:, k],
-                "low": low,
-                "high": high,
-                "survival": s.survival,
-            }
-        )
-
-    def _table(self) -> pd.DataFrame:
-        rows = []
-        for name, s in zip(self.groups, self._steps, strict=True):
-            F, error = incidence(s)
-            for k, cause in enumerate(self.causes):
-                rows.append((name, str(cause), s.events[:, k].sum(), s.time[-1], F[-1, k], error[-1, k]))
-        heads = ["group", "cause", "events", "by time", "incidence", "standard error"]
-        return pd.DataFrame(rows, columns=heads)
-
-
-def fit_curves(
-    formula: str,
-    data: Data,
-    family: str,
-    *,
-    weights: str | None = None,
-    missing: str = "drop",
-    trusted: bool = False,
-    on_failure: str = "raise",
-) -> Curves:
-    """What `th.fit` gives for family="nonparametric" and family="aalen_johansen".
-
-    Raises
-    ------
-    NotConverged
-        Turnbull's masses could not be certified, and on_failure is "raise"
-    """
-    causes = family == "aalen_johansen"
-    times = read_times(formula, data, causes=causes, weights=weights, missing=missing, trusted=trusted)
-    call: Named = {"formula": formula, "family": family, "weights": weights, "missing": missing}
-    found: Curves = CompetingRisks(times, call) if causes else Nonparametric(times, call)
-    if not found.certificate.ok and on_failure == "raise":
-        raise NotConverged(str(found.certificate), found.certificate, found)
-    return found
-
-
-# ---- parts -------------------------------------------------------------------------------------------------
 
 
 def bounds(times: Times) -> tuple[np.ndarray, np.ndarray]:
@@ -496,40 +265,10 @@ def bounds(times: Times) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def checked_times(times: Sequence[float]) -> np.ndarray:
-    """Times at which to read a curve, as an array (m,)."""
-    try:
-        at = np.atleast_1d(np.asarray(times, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise BadArgument(f"times={times!r}. Accepted: times of at least 0, such as [12, 24].") from error
-    if at.ndim != 1 or not len(at) or not np.isfinite(at).all() or (at < 0).any():
-        raise BadArgument(f"times={times!r}. Accepted: finite times of at least 0, such as [12, 24].")
-    return at
-
-
-def read_at(curve: pd.DataFrame, at: np.ndarray, columns: list[str]) -> pd.DataFrame:
-    """Steps read at any times; NaN after the last where the curve of survival is not 0."""
-    t, place = curve["time"].to_numpy(), np.searchsorted(curve["time"], at, side="right") - 1
-    out = curve[columns].iloc[place.clip(min=0)].reset_index(drop=True)
-    if curve["survival"].iloc[-1] > 0:
-        out.loc[at > t[-1]] = np.nan
-    return out
-
-
 def _normal(value: float, error: float, level: float) -> tuple[float, float]:
     interval(np.array([0.5]), np.array([0.0]), level, "plain")  # checks the level
     half = float(ndtri((1 + level) / 2)) * error
     return value - half, value + half
-
-
-def _closed_form(counts: Sequence[Steps], groups: Sequence[str]) -> Certificate:
-    size = sum(int((s.events > 0).sum()) for s in counts)
-    none = [name for name, s in zip(groups, counts, strict=True) if not s.total.any()]
-    detail = "Closed form."
-    if none:
-        shown = ", ".join(none[:4]) + (" …" if len(none) > 4 else "")
-        detail += f" No event was seen in {shown}: the curve is 1 throughout."
-    return Certificate("certified maximum", 0.0, 0.0, concave=True, rank=size, size=size, detail=detail)
 
 
 def _joined(parts: Sequence[Certificate]) -> Certificate:
