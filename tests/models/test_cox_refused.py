@@ -60,6 +60,15 @@ def test_a_group_without_events_has_no_finite_coefficient_and_one_beside_it_has(
     assert th.fit("Surv(stop, event) ~ a + arm", data, family="cox").certificate.ok
 
 
+def test_an_outlier_in_a_column_hides_no_maximum() -> None:
+    """Differences of 1 are 10⁻¹¹ of this column: they decide all the same."""
+    data = drawn(80, 12)
+    last = data["stop"].idxmax()
+    data.loc[last, ["b", "event"]] = [1e11, 0.0]
+    fit = th.fit("Surv(stop, event) ~ a + b", data, family="cox", on_failure="return")
+    assert fit.certificate.status != "no maximum"
+
+
 def test_columns_that_say_nothing_are_flat_directions() -> None:
     for column, formula in [
         (SMALL["x"] * 0 + 3, "Surv(time, status) ~ x + q"),

@@ -311,8 +311,10 @@ class Table:
             batch = self.encoder.encode(complete, place=place)
             self._check_support(batch, place)
             self._take_fingerprint(complete, batch)
-            for code in batch["event"].unique().tolist() if isinstance(self.encoder.response, Surv) else ():
-                self.events[int(code)] = self.events.get(int(code), 0) + int((batch["event"] == code).sum())
+            seen = torch.bincount(batch["event"].long()) if isinstance(self.encoder.response, Surv) else ()
+            for code, many in enumerate(seen):
+                if many:
+                    self.events[code] = self.events.get(code, 0) + int(many)
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)

@@ -203,7 +203,8 @@ def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
         f"{predictor.size:,} columns of {n:,} rows, ordered by time",
         "Use fewer columns, or strata(…) in the place of a category of many levels.",
     )
-    out = torch.zeros(predictor.size, n, dtype=torch.float64)
+    out = torch.empty(predictor.size, n, dtype=torch.float64)
+    out[at:].zero_()
     for j in range(at):
         torch.index_select(batch[f"x{predictor.slot}"][:, j], 0, rows, out=out[j])
     for j, _, levels in predictor.terms:

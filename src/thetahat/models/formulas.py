@@ -37,7 +37,7 @@ from .mixed_formula import (
 from .regression import Regression
 
 _TIMES = (
-    "family='cox', 'weibull', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
+    "family='weibull', 'cox', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
 )
 NUMBERS = (int, float, np.integer, np.floating)
 

@@ -19,7 +19,7 @@ Existence and unicity of MLEs in discrete exponential family distributions.
 
 from __future__ import annotations
 
-import math
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 CUTS, ROUNDS = 400, 200  # constraints that are added at once, and how often
 TINY = 1e-7
+EPS = torch.finfo(torch.float64).eps
+ROUNDING = 1e-10  # of an eigenvalue of a matrix with 1 on its diagonal
+FAR = (1e2, 1e6, 1e10, 1e14)  # multiples of a direction at which the likelihood must not have fallen
 
 
 def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float], str] | None:
@@ -85,15 +88,17 @@ def bounded(found: Partial, at: Taylor) -> bool:
 
     Where the smallest eigenvalue of J is above what that allows, as at every maximum, there is none.
     """
-    low, high = torch.aminmax(found.rows.X, dim=1)
-    scale = torch.maximum(-low, high)
-    if not bool((scale > 0).all()) or at.information is None:
+    if at.information is None:
         return False
-    J, g = at.information.dense() / scale[:, None] / scale, at.gradient / scale
+    J, g = at.information.dense(), at.gradient
+    unit = J.diagonal().clamp(min=0).sqrt()  # coordinates in which every column has information 1
+    if not (bool((unit > 0).all()) and bool(torch.isfinite(J).all()) and bool(torch.isfinite(g).all())):
+        return False
+    low, high = torch.aminmax(found.rows.X, dim=1)
     many = float(found.rows.deaths.max()) if bool(found.exact.any()) else 1.0
-    widest = 2 * math.sqrt(len(scale)) * many
-    least = float(torch.linalg.eigvalsh(J)[0])
-    return least > 2 * widest * float(g.norm()) and least > 1e-9 * float(J.diagonal().max())
+    widest = 2 * many * float((torch.maximum(-low, high) / unit).norm())
+    least = float(torch.linalg.eigvalsh(J / unit[:, None] / unit)[0])
+    return least > 2 * widest * float((g / unit).norm()) and least > ROUNDING
 
 
 def recession(found: Partial, exact: bool) -> Tensor | None:
@@ -111,7 +116,10 @@ def recession(found: Partial, exact: bool) -> Tensor | None:
     for _ in range(ROUNDS):
         violated = _violated(sets, X, delta, exact)
         if violated is None:
-            return _plainest(sets, X, delta, score, exact) / scale if float(score @ delta) > TINY else None
+            if float(score @ delta) <= TINY:
+                return None
+            delta = _plainest(sets, X, delta, score, exact)
+            return delta / scale if _rises(found, delta @ X, exact) else None
         cuts.append(violated)
         A = np.unique(np.concatenate(cuts), axis=0)
         solved = linprog(-score.numpy(), A_ub=-A, b_ub=np.zeros(len(A)), bounds=(-1, 1), method="highs")
@@ -119,6 +127,17 @@ def recession(found: Partial, exact: bool) -> Tensor | None:
             return None
         delta = torch.from_numpy(solved.x)
     return None
+
+
+def _rises(found: Partial, eta: Tensor, exact: bool) -> bool:
+    """Whether ℓ does not fall along δ, far out: a programme solved to 10⁻⁷ leaves differences that are smaller, and
+    there they are large."""
+    ties = "exact" if exact else "efron" if found.tied else "breslow"
+    own = found.rows.count if exact else None
+    values = [float(Partial(found.rows, t * eta, own, ties).value) for t in (0.0, *FAR)]
+    noise = [8 * EPS * t * len(found.sets.failed) + TINY for t in FAR]  # of linear predictors of that size
+    kept = all(b >= a - n for (a, b), n in zip(itertools.pairwise(values), noise, strict=True))
+    return kept and values[1] > values[0]
 
 
 def _plainest(sets: RiskSets, X: Tensor, delta: Tensor, score: Tensor, exact: bool) -> Tensor:

@@ -197,11 +197,12 @@ class Cumulated:
             carried = X.new_zeros(len(X), 1)
             for a in range(begin, end, BLOCK):
                 b = min(a + BLOCK, end)
-                sums = torch.cumsum(X[:, a:b] * self.weight[a:b], 1).add_(carried)
-                carried = sums[:, -1:].clone()
+                sums = torch.cumsum(X[:, a:b] * self.weight[a:b], 1)
                 first, last = np.searchsorted(ends, [a + 1, b + 1]).tolist()
                 if last > first:
-                    yield first, last, sums[:, sets.ends[first:last] - (a + 1)].div_(self.total[first:last])
+                    means = torch.index_select(sums, 1, sets.ends[first:last] - (a + 1))
+                    yield first, last, means.add_(carried).div_(self.total[first:last])
+                carried = carried + sums[:, -1:]
 
     def spread(self, a: Tensor) -> Tensor:
         sets = self.sets
