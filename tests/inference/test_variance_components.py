@@ -57,6 +57,116 @@ def test_satterthwaite_of_balanced_groups_is_their_number_less_one():
     assert fit.standard_errors()["Intercept"] == pytest.approx(means.std(ddof=1) / math.sqrt(6), rel=1e-6)
 
 
+# R 4.2.2: set.seed(1); 7 groups of 1, 2, 3, 4, 6, 9 and 14 rows
+UNBALANCED = pd.DataFrame(
+    {
+        "g": np.repeat(np.arange(1, 8), [1, 2, 3, 4, 6, 9, 14]),
+        "x": [
+            -0.293120477409,
+            0.850309990889,
+            -0.168961945743,
+            2.59528080214,
+            1.32950777182,
+            0.179531615882,
+            1.82076238576,
+            2.07165803846,
+            1.90911468499,
+            1.02794494618,
+            3.17844783512,
+            2.05650990308,
+            1.04542608612,
+            -0.548033220511,
+            2.79159758481,
+            1.62173305765,
+            1.9838097369,
+            2.94383621069,
+            2.8212211951,
+            2.59390132122,
+            2.91897737161,
+            2.78213630073,
+            2.07456498337,
+            0.0106483041366,
+            2.61982574789,
+            2.2772045938,
+            2.17753782663,
+            0.862580949434,
+            1.85518327822,
+            2.75127489353,
+            3.69201288486,
+            2.23054560599,
+            2.72100494489,
+            2.27952829275,
+            0.956273776505,
+            1.91833877003,
+            1.93904337962,
+            2.27401993662,
+            3.43335870532,
+        ],
+        "y": [
+            1.21622510741,
+            1.37205752102,
+            -0.528093552274,
+            3.09634600839,
+            1.34757113198,
+            -0.812537297574,
+            3.20732714029,
+            1.98774000549,
+            4.38758344979,
+            4.05378990779,
+            3.64622115666,
+            1.84737007477,
+            2.45014051158,
+            0.151906973619,
+            6.02821014333,
+            2.41748785293,
+            1.64041555753,
+            1.93870482764,
+            1.04481444439,
+            1.74956007891,
+            0.0808852008929,
+            3.21455762047,
+            1.19468477975,
+            1.15012643267,
+            2.06220173497,
+            0.506015427439,
+            1.72702144467,
+            -1.13275941765,
+            -0.459692857458,
+            1.98147839361,
+            2.1874782762,
+            1.17040822218,
+            1.7341035336,
+            0.628764611119,
+            -0.673637691757,
+            0.721917419467,
+            2.05588764075,
+            -0.310789599251,
+            2.9660621575,
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(("reml", "df"), [(True, [11.77498, 36.17357]), (False, [14.90994, 37.87186])])
+def test_satterthwaite_of_unbalanced_groups(reml, df):
+    """lmerTest's algorithm written out on lme4's deviance function, its Hessian by numDeriv."""
+    fit = th.fit("y ~ x + (1 | g)", UNBALANCED, reml=reml)
+    assert np.allclose(fit.degrees_of_freedom()[["Intercept", "x"]], df, rtol=2e-5)
+
+
+def test_a_correlation_that_is_not_excluded_reaches_one():
+    """A profile that never falls below the cut ends at the end of the range, and loses no other row."""
+    g = np.random.default_rng(3)
+    code, x = np.repeat(np.arange(6), 8), np.tile(np.linspace(-1, 1, 8), 6)
+    a = g.normal(size=6)
+    b = 0.8 * a + 0.5 * g.normal(size=6)
+    data = {"y": a[code] + b[code] * x + 0.7 * g.normal(size=48), "x": x, "g": code}
+    table = th.fit("y ~ x + (x | g)", data).variance_components()
+    row = table[table["correlation"].notna()].iloc[0]
+    assert row["low"] < row["correlation"] <= row["high"] <= 1.0
+    assert table.loc[table["sd"].notna(), "high"].notna().all()
+
+
 def test_a_variance_of_zero_has_the_interval_from_zero_and_p_one():
     g = np.random.default_rng(0)
     within = g.normal(size=(6, 5))

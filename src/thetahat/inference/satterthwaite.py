@@ -2,8 +2,7 @@
 
     Var β̂ = C(σ, φ) = σ²(XᵀV⁻¹X)⁻¹,      df of lᵀβ̂ = 2 (lᵀCl)² / (gᵀ A g),      g = ∂(lᵀCl)/∂(σ, φ),   A = Var(σ̂, φ̂)
 
-Beside smooth terms the normal distribution is taken. A is the inverse of the information's own block of (σ, φ): β̂ and the
-variances are independent to first order.
+Beside smooth terms the normal distribution is taken. A is the block of (σ, φ) of the inverse information, β profiled out.
 
 Source: Satterthwaite (1946); Fai and Cornelius (1996), Approximate F-tests of multiple degree of freedom hypotheses;
 Kuznetsova, Brockhoff and Christensen (2017), lmerTest, §2.
@@ -96,7 +95,10 @@ def conditional(objective: Objective) -> Covariance:
     size[p:] = torch.maximum(theta[p:].abs(), model.moderate(model.columns(batch))[1])
     slopes = differences(covariance, theta, others.tolist(), size, True)
     C = covariance(theta).view(mean.size, mean.size)
-    spread = factor.inverse()[others[:, None], others]
+    profiled = (
+        J.factor()
+    )  # the block of J⁻¹: β profiled out, as its correlation with (σ, φ) is 0 in balanced data alone
+    spread = (factor if profiled is None else profiled).inverse()[others[:, None], others]
     if any(
         r.smooth for r in model.random
     ):  # whose variances say how a curve bends, not how many groups there are

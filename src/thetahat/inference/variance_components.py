@@ -25,17 +25,20 @@ from ..errors import BadArgument, NotConverged
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import names_of
 from ..models.mixed import EDGE, Mixed
+from ..models.scales import Diagonal, Penalised, Unstructured
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
 
 STEPS, TOLERANCE = 60, 1e-9
+RIGHT = math.pi / 2 - 1e-3  # of the arc sine of a correlation: as near to ±1 as a profile is followed
 KINDS = ("profile", "wald")
 
 
 def components(objective: Objective, level: float = 0.95, intervals: str | None = "profile") -> pd.DataFrame:
     """A row a standard deviation and a correlation: parameter, group, term, sd, variance, correlation, low, high.
 
-    low and high are of the standard deviation, or of the correlation.
+    low and high are of the standard deviation, or of the correlation; an end of the range (0, ±1) where the data do not
+    exclude it, NaN where a profile was not found.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def _residual(objective: Objective, level: float, intervals: str | None) -> dict
 
 @dataclass
 class _Profile:
-    """The constrained maximum of one natural value, on the logarithm of a standard deviation, on Fisher's z of a
+    """The constrained maximum of one natural value, on the logarithm of a standard deviation, on the arc sine of a
     correlation."""
 
     objective: Objective
@@ -131,7 +134,7 @@ class _Profile:
         with torch.enable_grad():
             leaf = theta.clone().requires_grad_()
             value = model.natural(leaf)[self.index]
-            value = torch.atanh(value) if self.corr else torch.log(value)
+            value = torch.asin(value) if self.corr else torch.log(value)
             return float(value.detach()), torch.autograd.grad(value, leaf)[0]
 
     def at(self, z: float, theta: Tensor) -> tuple[float, float, Tensor]:
@@ -198,8 +201,15 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
         return 0.0, math.exp(_solve(profile, profile.g(begin)[0], begin, cut, 1.0))
     z, slope = profile.g(theta)
     wide = cut * math.sqrt(max(float(slope @ torch.linalg.solve(J, slope)), 0.0))
-    low, high = (_solve(profile, z + sign * min(wide, 1.0), theta, cut, sign) for sign in (-1.0, 1.0))
-    return (math.tanh(low), math.tanh(high)) if corr else (math.exp(low), math.exp(high))
+    found_ends = []
+    for sign in (-1.0, 1.0):
+        first = z + sign * min(wide, 1.0 if not corr else 0.5 * (math.pi / 2 - sign * z))
+        try:
+            found_ends.append(_solve(profile, first, theta, cut, sign))
+        except (NotConverged, ZeroDivisionError):
+            found_ends.append(math.nan)
+    low, high = found_ends
+    return (math.sin(low), math.sin(high)) if corr else (math.exp(low), math.exp(high))
 
 
 def _beside(theta: Tensor, j: int, size: float = 0.1) -> Tensor:
@@ -209,7 +219,7 @@ def _beside(theta: Tensor, j: int, size: float = 0.1) -> Tensor:
 
 
 def _solve(profile: _Profile, z: float, theta: Tensor, cut: float, sign: float) -> float:
-    """Where the signed root is `cut`; ∓∞ where it is not reached before the end of the range."""
+    """Where the signed root is `cut`; the end of the range where it is not reached before; NaN where it is not found."""
     first = z
     for _ in range(40):
         value, multiplier, theta = profile.at(z, theta)
@@ -218,10 +228,15 @@ def _solve(profile: _Profile, z: float, theta: Tensor, cut: float, sign: float) 
             return z
         slope = -multiplier / max(root, 1e-6)
         step = (cut - root) / slope if slope * sign > 1e-12 else sign * 0.7
-        z += max(-0.7, min(0.7, step))
-        if abs(z - first) > (9.0 if profile.corr else 12.0):
+        step = max(-0.7, min(0.7, step))
+        if profile.corr:
+            if sign * z >= RIGHT and root < cut:
+                return sign * math.pi / 2  # not excluded even at ±1
+            step = max(-RIGHT - z, min(RIGHT - z, step))
+        elif abs(z + step - first) > 12.0:
             return sign * math.inf
-    return z
+        z += step
+    return math.nan
 
 
 # ---- the test at the boundary ------------------------------------------------------------------------------
@@ -281,16 +296,16 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     source = objective.terms[0].source
     if left:
         smaller: torch.nn.Module = Mixed(model.regression, left, reml=model.reml, points=model.points)
-        null, _, _ = optimise(
-            Objective([LogLikelihood(smaller, source)]), choose(Objective([LogLikelihood(smaller, source)]))
-        )
-        value = null.value()
+        value = _maximum(Objective([LogLikelihood(smaller, source)]))
     elif model.reml:
         value = _restricted(objective)
     else:
-        alone = Objective([LogLikelihood(model.regression, source)])
-        null, _, _ = optimise(alone, choose(alone))
-        value = null.value()
+        value = _maximum(Objective([LogLikelihood(model.regression, source)]))
+    if value > top + 1e-6:
+        raise BadArgument(
+            f"the fit without {mine[0].text} has a higher likelihood, by {value - top:.3g} nats: the fit stands at a local "
+            "maximum, and the ratio of the two is not a test."
+        )
     statistic = max(2 * (top - value), 0.0)
     variances = sum(len(r.structure.scale_places()) for r in mine)
     covariances = sum(r.structure.size for r in mine) - variances
@@ -301,7 +316,26 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     else:
         weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
     p = sum(w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items())
-    return VarianceTest(mine[0].text, statistic, weights, p, bound=variances > 1 and covariances > 0)
+    correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised)) for r in mine)
+    return VarianceTest(
+        mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
+    )
+
+
+def _maximum(objective: Objective) -> float:
+    """ℓ at the maximum.
+
+    Raises
+    ------
+    NotConverged
+        with the certificate of the smaller fit
+    """
+    found, certificate, _ = optimise(objective, choose(objective))
+    if not certificate.ok:
+        raise NotConverged(
+            f"the fit without the term has no certified maximum: {certificate}", certificate, None
+        )
+    return found.value()
 
 
 def _restricted(objective: Objective) -> float:
@@ -348,7 +382,7 @@ def r_squared(objective: Objective) -> pd.Series:
     theta = objective.theta
     p = len(model.coefficients)
     eta = model.regression.eta(batch, theta[:p])[0].expand(len(batch))
-    fixed, sigma = float(eta.var(unbiased=False)), float(model.sigma(theta[:p]))
+    fixed, sigma = float(eta.var()), float(model.sigma(theta[:p]))
     random = 0.0
     for r, at in zip(model.random, model.places, strict=True):
         if r.parameter != model.regression.predictors[0].parameter or r.smooth:
