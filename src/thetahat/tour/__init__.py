@@ -34,6 +34,8 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "logistic regression": _of("logistic_regression"),
     "Poisson, with an offset": _of("poisson_regression"),
     "negative binomial": _of("negative_binomial"),
+    "random effects": _of("random_effects"),
+    "Cox's hazards": _of("cox"),
     "robust regression": _of("student_t_regression"),
     "a likelihood of one's own": _of("own_likelihood"),
     "Bradley–Terry ratings": _of("ratings"),
