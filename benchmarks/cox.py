@@ -29,7 +29,7 @@ COLUMNS = [f"x{j}" for j in range(10)]
 R = """
 suppressMessages(library(survival)); d <- read.csv("{path}"); s <- c()
 for (i in 1:{repeats}) s <- c(s, system.time(f <- coxph(Surv(time, event) ~ {terms}, d, control = coxph.control(timefix = FALSE)))["elapsed"])
-cat(median(s), f$loglik[2], coef(f))
+cat(format(c(median(s), f$loglik[2], coef(f)), digits = 17))
 """
 
 
