@@ -97,7 +97,9 @@ class CoxRegression(Regression):
 
     # ---- ℓ -----------------------------------------------------------------------------------------------------
 
-    def at(self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None) -> Partial | None:
+    def at(
+        self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None, order: int = 2
+    ) -> Partial | None:
         """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
         rows = self._memory.ordered(self, batch, weight).rows
         if rows is None:
@@ -110,12 +112,12 @@ class CoxRegression(Regression):
             own = rows.count
         else:
             own = weight[chosen]
-        return Partial(rows, eta, own, self.family.ties)
+        return Partial(rows, eta, own, self.family.ties, order)
 
     @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
         """Each event's part of the partial log-likelihood, (n,); 0 for every other row."""
-        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None)
+        found = self.at(batch, batch.count.to(torch.float64) if batch.counted else None, order=1)
         out = torch.zeros(len(batch), dtype=torch.float64)
         if found is not None:
             out[found.sets.rows[found.sets.failed]] = found.log_prob
@@ -144,7 +146,7 @@ class CoxRegression(Regression):
         return out
 
     def _expanded(self, batch: Batch, weight: Tensor | None, order: int) -> Taylor:
-        found, p = self.at(batch, weight), self.layout.size
+        found, p = self.at(batch, weight, order=order), self.layout.size
         if found is None:
             zero = torch.zeros(p, dtype=torch.float64)
             return Taylor(zero.sum(), zero, Information(torch.diag(zero)) if order > 1 else None)

@@ -14,7 +14,8 @@ p_i z_l),
 
     P(N = d) = 1/L Σ_l z_l^(−d) φ_l        exactly, but for P(N = d ± L), …
 
-and L = 64 + 24 √d leaves less than rounding of these. Who is among the d, given N = d, has the first and second
+and, N having a variance of at most d, L = 48 + 10 √d leaves less than rounding of these (Bernstein's inequality).
+Half of the l are enough: the others are complex conjugates. Who is among the d, given N = d, has the first and second
 moments that the gradient and the information need, from the same numbers: with r_il = p_i z_l / (1 − p_i + p_i z_l)
 and κ_l = z_l^(−d) φ_l / (L P(N = d)),
 
@@ -74,21 +75,24 @@ def subsets(eta: Tensor, count: Tensor, d: int, X: Tensor | None) -> Subsets:
         return Subsets(float((count * eta).sum()), torch.ones_like(eta), zero)
     tilt = _tilt(eta, count, d)
     p, q = torch.sigmoid(eta + tilt), torch.sigmoid(-eta - tilt)
-    L = 64 + 24 * math.isqrt(d) + 1  # odd: z = −1, at which a factor may vanish, is not among the roots
-    angle = 2 * math.pi * torch.arange(L, dtype=torch.float64) / L
+    L = _roots(d)
+    half = torch.arange(L // 2 + 1)
+    angle = 2 * math.pi * half.to(torch.float64) / L
     z = torch.polar(torch.ones_like(angle), angle)
     step = max(1, CELLS // L)
-    log_phi = torch.zeros(L, dtype=torch.complex128)
+    counted = bool((count != 1).any())
+    phi = torch.ones(len(z), dtype=torch.complex128)  # what underflows is nothing beside P(N = d)
     for a in range(0, len(eta), step):
         here = slice(a, a + step)
-        log_phi += (count[here, None] * torch.log(q[here, None] + p[here, None] * z)).sum(0)
+        factor = q[here, None] + p[here, None] * z
+        phi *= torch.exp((count[here, None] * torch.log(factor)).sum(0)) if counted else factor.prod(0)
     # the exponents of z are taken modulo L: an angle of d·2πl/L would lose digits
-    back = torch.polar(torch.ones_like(angle), -2 * math.pi * ((d * torch.arange(L)) % L).to(angle.dtype) / L)
-    kappa = torch.exp(log_phi) * back / L
+    back = torch.polar(torch.ones_like(angle), -2 * math.pi * ((d * half) % L).to(angle.dtype) / L)
+    kappa = phi * back * torch.where(half > 0, 2.0, 1.0) / L
     chance = float(kappa.sum().real)
     kappa = kappa / chance
     inside, spread = torch.empty_like(eta), torch.empty_like(eta)
-    sums = torch.zeros(L, 0 if X is None else len(X), dtype=torch.complex128)
+    sums = torch.zeros(len(z), 0 if X is None else len(X), dtype=torch.complex128)
     for a in range(0, len(eta), step):
         here = slice(a, a + step)
         r = p[here, None] * z / (q[here, None] + p[here, None] * z)
@@ -108,7 +112,12 @@ def subsets(eta: Tensor, count: Tensor, d: int, X: Tensor | None) -> Subsets:
 
 def work(n: Tensor, d: Tensor) -> float:
     """Complex numbers that the sums over sets of n rows and d events take."""
-    return float((n * (64 + 24 * d.sqrt())).sum())
+    return float((n * (24 + 5 * d.sqrt())).sum())
+
+
+def _roots(d: int) -> int:
+    """L, odd: z = −1, at which a factor may vanish, is not among the roots."""
+    return 2 * (24 + 5 * (math.isqrt(d) + 1)) + 1
 
 
 def _tilt(eta: Tensor, count: Tensor, d: int) -> float:

@@ -134,7 +134,7 @@ def _rises(found: Partial, eta: Tensor, exact: bool) -> bool:
     there they are large."""
     ties = "exact" if exact else "efron" if found.tied else "breslow"
     own = found.rows.count if exact else None
-    values = [float(Partial(found.rows, t * eta, own, ties).value) for t in (0.0, *FAR)]
+    values = [float(Partial(found.rows, t * eta, own, ties, 1).value) for t in (0.0, *FAR)]
     noise = [8 * EPS * t * len(found.sets.failed) + TINY for t in FAR]  # of linear predictors of that size
     kept = all(b >= a - n for (a, b), n in zip(itertools.pairwise(values), noise, strict=True))
     return kept and values[1] > values[0]
