@@ -211,6 +211,10 @@ def answers(fit: Fit) -> dict[str, Any]:
             settings["hypothesis"] = f"{fit.names[0]} = 0"
         if name == "profile":
             settings["parameter"] = fit.names[0]
+        if name in ("curve", "test_random"):
+            settings["term"] = "s(x)"
+        if name == "forecast":
+            settings["steps"] = 2
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.interpolate import BSpline
-from scipy.linalg import eigh, solve_banded
-from scipy.special import gamma
 
 from ..errors import BadFormula
 
@@ -93,9 +90,7 @@ class Cubic:
             return np.vstack([F, F[:1]])
         k = self.size
         if k > 2:
-            band = np.zeros((3, k - 2))
-            band[0, 1:], band[1], band[2, :-1] = np.diag(B, 1), np.diag(B), np.diag(B, -1)
-            inner = solve_banded((1, 1), band, D)
+            inner = np.linalg.solve(B, D)
         else:
             inner = np.zeros((0, k))
         return np.vstack([np.zeros(k), inner, np.zeros(k)])
@@ -140,6 +135,8 @@ class PSpline:
         return (D.T @ D,)
 
     def at(self, x: Array, derivative: int = 0) -> Array:
+        from scipy.interpolate import BSpline  # takes long to load: only where it is needed
+
         low, high = self.knots[self.degree], self.knots[-self.degree - 1]
         inside = np.clip(x, low, high)
         spline = BSpline(self.knots, np.eye(self.size), self.degree)
@@ -206,13 +203,13 @@ def thin_plate(x: Array, k: int, order: int | None = None) -> ThinPlate:
         points = points[np.random.default_rng(0).choice(len(points), MOST, replace=False)]
     T = _polynomials(points, order)
     E = _eta(np.sqrt(((points[:, None, :] - points) ** 2).sum(-1)), d, order)
-    values, vectors = eigh(E)
+    values, vectors = np.linalg.eigh(E)
     top = np.argsort(-np.abs(values), kind="stable")[:k]
     U, D = vectors[:, top], values[top]
     Q = np.linalg.qr(U.T @ T, mode="complete")[0]
     Z = Q[:, T.shape[1] :]  # δ = Zδ₁ has TᵀUδ = 0
     S = Z.T @ (D[:, None] * Z)
-    scale, turn = eigh(S)
+    scale, turn = np.linalg.eigh(S)
     maps = U @ Z @ turn
     size = np.sqrt(((E @ maps) ** 2).mean(0))
     return ThinPlate(points, centre, maps / size, scale / size**2, order)
@@ -222,7 +219,7 @@ def _eta(r: Array, d: int, m: int, derivative: bool = False) -> Array:
     """The radial function whose Fourier transform is that of the penalty, Wood (2017), eq. 5.12."""
     power = 2 * m - d
     if d % 2:
-        c = gamma(d / 2 - m) / (2 ** (2 * m) * math.pi ** (d / 2) * math.factorial(m - 1))
+        c = math.gamma(d / 2 - m) / (2 ** (2 * m) * math.pi ** (d / 2) * math.factorial(m - 1))
         return np.asarray(c * power * r ** (power - 1) if derivative else c * r**power)
     c = (-1) ** (m + 1 + d // 2) / (
         2 ** (2 * m - 1) * math.pi ** (d / 2) * math.factorial(m - 1) * math.factorial(m - d // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +26,6 @@ from ..families.censored import Censored
 from ..protocols import Categories, Together
 from ..types import Data, Levels, Plain, Settings
 from .linear import check_together, linear, settled
-from .mixed import Mixed
 from .mixed_formula import (
     Builder,
     check_normal_rows,
@@ -35,6 +35,9 @@ from .mixed_formula import (
     sides,
 )
 from .regression import Regression
+
+if TYPE_CHECKING:
+    from .mixed import Mixed
 
 _TIMES = (
     "family='weibull', 'cox', 'exponential', 'lognormal', 'loglogistic', 'gamma', or any other that has a cdf"
@@ -161,6 +164,8 @@ def formula_model(
     table = Table(rows, encoder, family, together=True)
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
+    from .mixed import Mixed  # brings scipy, which takes long to load
+
     return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
 from ..data.smooths import Curve, SmoothCall, build_curves
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
-from .mixed import Random
 from .regression import NARROW
 from .scales import STRUCTURES, Diagonal, Penalised, Structure
+
+if TYPE_CHECKING:
+    from .mixed import Random
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Builder:
 
     def random(self, parameter: str, calls: Sequence[RandomCall]) -> list[Random]:
         """The terms of one parameter of the family."""
+        from .mixed import Random  # brings scipy, which takes long to load
+
         out = []
         seen: set[tuple[str, ...]] = set()
         for call in calls:
@@ -105,6 +110,8 @@ class Builder:
 
     def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
         """The penalised parts of the smooth terms of one parameter of the family."""
+        from .mixed import Random
+
         out = []
         for i in self.places(calls):
             curve = self.curves[i]
