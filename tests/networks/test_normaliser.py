@@ -99,11 +99,11 @@ def test_a_climb_that_was_killed_goes_on_with_what_it_had_seen(tmp_path):
 
 
 def test_scales_that_would_stop_a_network_do_not_stop_it():
-    """CartPole with its position in tenths of millimetres and its angle in thousandths: tanh units saturate
+    """CartPole with its position in hundredths of millimetres and its angle in ten-thousandths: tanh units saturate
     without a normaliser."""
     import gymnasium
 
-    scale = np.array([1e4, 1e4, 1e3, 1e3], dtype=np.float32)
+    scale = np.array([1e5, 1e5, 1e4, 1e4], dtype=np.float32)
 
     def poles():
         own = gymnasium.make("CartPole-v1")

@@ -114,7 +114,7 @@ class SubVP(VP):
     Examples
     --------
     >>> sde = SubVP(0.1, 20.0)
-    >>> sde.time(sde.log_snr(torch.tensor([0.25, 1.0]))).tolist()
+    >>> [round(t, 6) for t in sde.time(sde.log_snr(torch.tensor([0.25, 1.0]))).tolist()]
     [0.25, 1.0]
     """
 
