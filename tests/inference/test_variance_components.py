@@ -255,6 +255,7 @@ def test_quadrature_is_the_integral():
         (lambda d: th.fit("y ~ (1 | g)", d, quadrature=5, reml=True), "cannot be given together"),
         (lambda d: th.fit("y ~ (1 | g)", d, solver=th.Stochastic(steps=3)), "share what is not observed"),
         (lambda d: th.fit("y ~ (1 | g)", d, robust="trimmed:0.8"), "share what is not observed"),
+        (lambda d: th.fit("y ~ (1 | g)", d, prior=th.priors.Laplace(1.0)), "a kink has none"),
         (lambda d: th.fit("y ~ (1 | g)", d).standard_errors("sandwich"), "each row's own score"),
         (lambda d: th.fit("y ~ (1 | g)", d).score(d), "not scored"),
         (lambda d: th.fit("y ~ (1 | g)", d).test_random("(1 | k)"), "no random or smooth term"),

@@ -318,3 +318,10 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
         fit.predict(new, groups="all")
     with pytest.raises(th.errors.BadArgument, match="no random effects"):
         th.fit("y ~ x", data).predict(new, groups="average")
+
+
+def test_too_many_effects_beside_the_largest_factor_are_refused(monkeypatch):
+    """Before a dense matrix of them is made."""
+    monkeypatch.setattr("thetahat.models.elimination.WIDEST", 5)
+    with pytest.raises(th.errors.BadArgument, match="at most 5 are accepted"):
+        th.fit("y ~ x + (1 | a) + (1 | b)", crossed())

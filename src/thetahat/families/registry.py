@@ -111,7 +111,7 @@ def get(family: str | Family) -> Family:
             return wrapper(get(family[len(name) + 1 :]))
     if family in NONPARAMETRIC:
         raise BadArgument(
-            f"{family!r} has no parameters, and is no family of a model. Accepted: th.fit('Surv(time, event) ~ group', "
+            f"{family!r} has no parameters, and is not a family of a model. Accepted: th.fit('Surv(time, event) ~ group', "
             f"data, family={family!r})."
         )
     known = {**registry, **tables}

@@ -375,7 +375,9 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
             )[0],
         )
     if kind == "conditional":
-        return satterthwaite.conditional(objective)
+        factor, freedom = satterthwaite.conditional(objective)
+        every = freedom.of(torch.eye(objective.size, dtype=torch.float64))
+        return Conditional(kind, factor, by_coordinate=every, exact=freedom)
     if kind in ("observed", "expected"):
         return Covariance(kind, bread(objective, kind))
     if kind == "ols":

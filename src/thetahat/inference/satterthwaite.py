@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, FlatDirection
 from ..likelihood import Information, Objective
+from ..models.information import Factor
 from ..models.mixed import Mixed
 from ..models.normal_mixed import differences
-
-if TYPE_CHECKING:
-    from .covariance import Covariance
 
 
 def applies(objective: Objective) -> bool:
@@ -55,8 +52,8 @@ class Freedom:
         return torch.where(lost, math.inf, found)
 
 
-def conditional(objective: Objective) -> Covariance:
-    """V with its degrees of freedom.
+def conditional(objective: Objective) -> tuple[Factor, Freedom]:
+    """The factor of the information with β's cross block 0, and the degrees of freedom.
 
     Raises
     ------
@@ -65,8 +62,6 @@ def conditional(objective: Objective) -> Covariance:
     FlatDirection
         the information is not positive definite
     """
-    from .covariance import Conditional
-
     if not applies(objective):
         raise BadArgument("covariance='conditional' is that of a normal mixed model. Use 'observed'.")
     model = objective.model
@@ -104,9 +99,4 @@ def conditional(objective: Objective) -> Covariance:
     ):  # whose variances say how a curve bends, not how many groups there are
         spread = torch.zeros_like(spread)
     freedom = Freedom(torch.stack(slopes).view(-1, mean.size, mean.size), spread, C, own, len(theta))
-    return Conditional(
-        "conditional",
-        factor,
-        by_coordinate=freedom.of(torch.eye(len(theta), dtype=torch.float64)),
-        exact=freedom,
-    )
+    return factor, freedom

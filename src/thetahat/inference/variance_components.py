@@ -151,7 +151,10 @@ class _Profile:
         value, slope = self.g(theta)
         for _ in range(STEPS):
             solved = torch.linalg.solve(B, torch.stack([t.gradient, slope], 1))
-            multiplier = (float(slope @ solved[:, 0]) - (z - value)) / float(slope @ solved[:, 1])
+            curve = float(slope @ solved[:, 1])
+            if not curve > 0:
+                raise _lost()
+            multiplier = (float(slope @ solved[:, 0]) - (z - value)) / curve
             d = solved[:, 0] - multiplier * solved[:, 1]
             if float(d @ (B @ d)) < TOLERANCE**2 and abs(z - value) < TOLERANCE:
                 return float(t.value), multiplier, theta
@@ -177,9 +180,14 @@ class _Profile:
                 y = share * y + (1 - share) * Bs
             B = B + torch.outer(y, y) / (s @ y) - torch.outer(Bs, Bs) / (s @ Bs)
             theta, t, value, slope = theta + s, new, after, steeper
-        raise NotConverged(
-            "the profile of a variance component was not found.", Certificate("not converged"), None
-        )
+        raise _lost()
+
+
+def _lost() -> NotConverged:
+    """Of a constrained maximum; the end of an interval is then NaN."""
+    return NotConverged(
+        "the profile of a variance component was not found.", Certificate("not converged"), None
+    )
 
 
 def _ends(objective: Objective, index: int, estimate: float, level: float, corr: bool) -> tuple[float, float]:
@@ -206,7 +214,7 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
         first = z + sign * min(wide, 1.0 if not corr else 0.5 * (math.pi / 2 - sign * z))
         try:
             found_ends.append(_solve(profile, first, theta, cut, sign))
-        except (NotConverged, ZeroDivisionError):
+        except NotConverged:
             found_ends.append(math.nan)
     low, high = found_ends
     return (math.sin(low), math.sin(high)) if corr else (math.exp(low), math.exp(high))

@@ -33,6 +33,8 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import cho_solve, lapack
 
+from ..errors import BadArgument
+
 Array = np.ndarray
 Weights = Mapping[tuple[int, int], Array]
 Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
@@ -144,6 +146,20 @@ class Columns:
     def sparse_size(self) -> int:
         return sum(t.size for t in self.sparse_terms)
 
+    def _check_width(self) -> None:
+        """Refuse a dense Schur complement that would not fit in memory.
+
+        Raises
+        ------
+        BadArgument
+        """
+        if self.starts[-1] > WIDEST:
+            raise BadArgument(
+                f"beside the largest grouping factor the model has {self.starts[-1]:,} random effects and coefficients, and "
+                f"at most {WIDEST:,} are accepted: they share one dense matrix. Leave a grouping factor out, or combine its "
+                "groups."
+            )
+
     # ---- Z and its transpose -------------------------------------------------------------------------------
 
     def times(self, b0: Array | None, rest: Array) -> dict[int, Array]:
@@ -171,6 +187,7 @@ class Columns:
 
     def cross(self, w: Weights) -> Cross:
         """G at the rows' weights w_ab, (n,) each, a ≤ b; absent ones are 0."""
+        self._check_width()
         g, zero = self.grouped, np.zeros(self.n)
 
         def weight(a: int, b: int) -> Array:

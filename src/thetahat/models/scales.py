@@ -16,7 +16,8 @@ maximum likelihood, for smooth terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,39 +27,39 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(ABC):
     """Λ (width, width) as a function of its own parameters φ, (size,)."""
 
     width: int
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """How many parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def factor(self, phi: Tensor) -> Tensor:
         """Λ, (width, width), lower triangular."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, scale: Tensor) -> Tensor:
         """φ at which the effects are independent with these standard deviations, (width,)."""
-        raise NotImplementedError
 
     def typical(self, scale: Tensor) -> Tensor:
         """The size of each φ where the effects have these standard deviations: what a step is measured by."""
         return self.start(scale)
 
+    @abstractmethod
     def names(self, effects: Sequence[str], group: str) -> list[str]:
         """One name a value of `natural`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
         """Standard deviations (Λ times sigma), then correlations."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scale_places(self) -> list[int]:
         """The parameters that are scales: 0 is the boundary of a variance."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,13 @@ class _Correlated(Structure):
     def size(self) -> int:
         return 2
 
+    @abstractmethod
     def rho(self, z: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The correlation."""
 
+    @abstractmethod
     def correlation(self, rho: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The matrix of correlations, (width, width)."""
 
     def factor(self, phi: Tensor) -> Tensor:
         out: Tensor = phi[0] * torch.linalg.cholesky(self.correlation(self.rho(phi[1])))
@@ -241,7 +244,7 @@ def _norm(lam: Tensor) -> Tensor:
     return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0)
 
 
-STRUCTURES: dict[str, type[Structure]] = {
+STRUCTURES: dict[str, Callable[[int], Structure]] = {
     "us": Unstructured,
     "diag": Diagonal,
     "cs": CompoundSymmetry,

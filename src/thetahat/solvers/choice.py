@@ -44,6 +44,11 @@ def of_likelihood(objective: Objective) -> Solver:
     likelihood of one's own is a sum of squares; Newton where the information can be held and factored,
     L-BFGS where it cannot."""
     if isinstance(objective.model, Steers):
+        if objective.kinked:
+            raise BadArgument(
+                f"a prior with a kink (th.priors.Laplace) on a {type(objective.model).__name__}: its maximum is sought by "
+                "curvature alone, and a kink has none. Use th.priors.Normal."
+            )
         return Steered(anew=objective.model.steering == "cheap")
     if is_stochastic(objective):
         return Stochastic()
