@@ -462,7 +462,7 @@ def _built(
                 f"{type(weights).__name__}."
             )
         column = weights if isinstance(weights, str) else None
-        if isinstance(model, Binds) and not isinstance(data, (Source, Batch)):
+        if isinstance(model, Binds):
             need(data, "a model")
             built, source = model.bound(data, column)
         else:

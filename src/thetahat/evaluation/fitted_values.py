@@ -22,6 +22,7 @@ from ..errors import BadArgument
 from ..families.base import Family
 from ..models import Density
 from ..models.base import family_of
+from ..models.described import Described
 from ..models.regression import Regression
 from ..models.taylor import jacobian
 from ..protocols import HasFixed, target_of
@@ -66,6 +67,8 @@ def extras_of(model: ModelLike, batch: Batch) -> dict[str, Tensor]:
         something is needed, and the rows lack it
     """
     family = model.family
+    if isinstance(model, Described):
+        return model.extras(batch)
     out = {name: batch[name] for name in family.extras if name in batch}
     own = (
         model.encoder.extras if isinstance(model, Regression) else {}

@@ -28,6 +28,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from . import links
 from .derivatives import gradient
+from .distribution import Distribution
 from .links import Link
 from .power import log_power_integral
 from .ranges import Limits, Range, guarded, limits, real
@@ -261,6 +262,40 @@ class Family:
         raise BadArgument(f"{self} does not describe a categorical response.")
 
     # ---- what follows --------------------------------------------------------------------------------------
+
+    def at(self, *parameters: Tensor | float, **extras: Tensor) -> Distribution:
+        """The distribution at these parameters, on their own scales: what a likelihood of one's own returns, so that
+        its fit predicts, draws and has residuals (`th.model`).
+
+        Parameters
+        ----------
+        parameters
+            in the order of `parameters`, each (n,), or one number for all rows
+        extras
+            what the family asks of each row besides y: trials=batch["n"]
+
+        Raises
+        ------
+        BadArgument
+            too many or too few parameters; an extra that the family does not have
+
+        Examples
+        --------
+        >>> from thetahat.families import Normal
+        >>> Normal().at(1.0, 2.0).mean
+        tensor(1., dtype=torch.float64)
+        """
+        names = list(self.parameters)
+        if len(parameters) != len(names):
+            raise BadArgument(
+                f"{self}.at(…) takes {len(names)} parameters ({', '.join(names)}); received {len(parameters)}."
+            )
+        unknown = next((name for name in extras if name not in self.extras), None)
+        if unknown is not None:
+            known = ", ".join(f"{name}=" for name in self.extras) or "none"
+            raise BadArgument(f"{self}.at(…) has no argument {unknown}=. Besides its parameters it takes: {known}.")
+        values = tuple(torch.as_tensor(p, dtype=None if isinstance(p, Tensor) else torch.float64) for p in parameters)
+        return Distribution(self, values, extras)
 
     @property
     def length(self) -> int | None:

@@ -21,6 +21,7 @@ from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimm
 from ..models import HMM, Density, Mixture, Regression
 from ..models.base import set_theta
 from ..models.custom import Custom
+from ..models.described import Described
 from ..models.information import Information
 from ..models.inputs import source_of
 from ..models.linear import linear
@@ -221,6 +222,9 @@ def _filled(
                 f"{path} holds a fit of {name!r} with the parameters {_shown(wanted)}; the model given has "
                 f"{_shown(found)}."
             )
+        if "family" in config:
+            with _whole(path):
+                model = Described(model, families_from_config(config["family"]))
         set_theta(model, tensors["theta"])
         return model
     if type(model).__name__ != name:

@@ -36,6 +36,7 @@ from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimm
 from ..models import HMM, Density, Mixture, Regression
 from ..models.base import Model, get_theta
 from ..models.custom import Custom, Interval
+from ..models.described import Described
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
 from ..protocols import (
@@ -201,7 +202,9 @@ def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     if type(model) in RATED and model.scorer is None:
         return {"kind": "preference", "of": type(model).__name__, "settings": plain(model.to_config())}, {}
     if isinstance(model, Custom):
-        return {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}, {}
+        config = {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}
+        own = {"family": families_to_config(model.family)} if isinstance(model, Described) else {}
+        return config | own, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     label = (

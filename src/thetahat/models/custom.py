@@ -2,7 +2,10 @@
 
     @th.model(b1=500.0, b2=1e-4, sigma=th.positive(1.0))
     def misra1a(batch, b1, b2, sigma):
-        return th.families.Normal().log_prob(batch["y"], b1 * (1 - torch.exp(-b2 * batch["x"])), sigma)
+        return th.families.Normal().at(b1 * (1 - torch.exp(-b2 * batch["x"])), sigma)
+
+The function returns the distribution of each row, or its log p. Of a distribution the fit also predicts and draws
+(`described`).
 
 θ is unconstrained; each constraint maps its part of θ to the natural value:
 
@@ -23,8 +26,10 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import BadArgument, ModelError
+from ..data.source import Source
+from ..families.distribution import Distribution
 from ..families.recorder import Call, recording
-from ..types import Plain, Settings
+from ..types import Data, Plain, Settings
 from .base import Model
 
 
@@ -161,15 +166,7 @@ class Custom(Model):
         return {name: c.constrain(self.theta[name]) for name, c in self.constraints.items()}
 
     def log_prob(self, batch: Batch) -> Tensor:
-        out = self.function(batch, **self.values())
-        if not isinstance(out, Tensor) or tuple(out.shape) != batch.shape:
-            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ModelError(
-                f"{self.function.__name__} must return log p of each row, a tensor of shape {batch.shape}; "
-                f"it returned {shape}. "
-                "Do not sum or average: the library does."
-            )
-        return out
+        return rows_of(self.function(batch, **self.values()), batch, self.target, self.function.__name__)
 
     def call(self, batch: Batch) -> Call | None:
         """The call of a family whose value the function returns: `return th.families.Normal().log_prob(y,
@@ -181,6 +178,14 @@ class Custom(Model):
         with recording() as calls:
             out = self.log_prob(batch)
         return next((call for call in reversed(calls) if call.value is out), None)
+
+    def bound(self, data: Data, weights: str | None = None) -> tuple[Custom, Source]:
+        """The model as these data show it: `Described` where the function returns a distribution."""
+        from .described import described  # which is one of these
+        from .inputs import source_of
+
+        source = source_of(data, self, weights)
+        return described(self, source), source
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
@@ -217,6 +222,34 @@ class Custom(Model):
         return torch.cat(parts)
 
 
+def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:
+    """log p of each row, from what a function returned: that itself, or a distribution.
+
+    Raises
+    ------
+    ModelError
+        it returned anything else
+    """
+    if isinstance(out, Distribution):
+        y, size = batch[target], batch.shape
+        wrong = next((tuple(p.shape) for p in out.parameters if p.ndim and tuple(p.shape) != size), None)
+        if wrong is None:
+            out = out.log_prob(y)
+            return out if tuple(out.shape) == size else out.expand(size)
+        raise ModelError(
+            f"{name} returned {out.family} with a parameter of shape {wrong}. Accepted: one value a row, {size}, or one "
+            "for all."
+        )
+    if not isinstance(out, Tensor) or tuple(out.shape) != batch.shape:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ModelError(
+            f"{name} must return log p of each row, a tensor of shape {batch.shape}, or a distribution, "
+            f"th.families.Normal().at(mean, scale); it returned {shape}. "
+            "Do not sum or average: the library does."
+        )
+    return out
+
+
 def model(
     *,
     measure: str = "density",
@@ -224,12 +257,15 @@ def model(
     concave: bool = False,
     **parameters: float | Tensor | Constraint,
 ) -> Callable[[Callable[..., Tensor]], Custom]:
-    """Make a model of a function `f(batch, **parameters)` that returns log p of each row.
+    """Make a model of a function `f(batch, **parameters)` that returns log p of each row, or its distribution.
+
+    Of a function that returns `th.families.Normal().at(mean, scale)` the fit also predicts, with intervals, draws, and has
+    residuals and calibration.
 
     Parameters
     ----------
     measure
-        "density" or "mass"
+        "density" or "mass"; of a distribution its family's
     target
         the column that is scored
     concave

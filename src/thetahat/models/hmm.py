@@ -39,6 +39,7 @@ from .hidden_paths import drawn_path
 from .hidden_scores import Parts, missing_information, row_scores
 from .hidden_states import HiddenStates
 from .information import Information
+from .inputs import source_of
 from .regression import Predictor, Regression
 from .taylor import Taylor, scores, taylor, weighted
 
@@ -140,6 +141,8 @@ class HMM(HiddenStates):
         """The model with its states, as these data describe them, and the data as it reads them."""
         from .sequences import bound  # brings pandas
 
+        if isinstance(data, (Source, Batch)):
+            return self, source_of(data, self, weights)
         return (self, self.source(data, weights)) if len(self.components) else bound(self, data, weights)
 
     def source(self, data: Data, weights: str | None = None) -> Source:
