@@ -17,7 +17,7 @@ from . import data, errors, families, likelihood, models, networks, solvers
 from .families import loss
 from .fit import fit, maximize
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
-from .models.custom import interval, model, ordered, positive, simplex
+from .models.custom import interval, latent, model, ordered, positive, simplex
 from .result import Fit
 from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
@@ -84,6 +84,7 @@ __all__ = [
     "interval",
     "io",
     "language",
+    "latent",
     "likelihood",
     "load",
     "loss",

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from . import families
-from .data import Batch, Source
+from .data import Source
 from .data.devices import chosen
 from .data.processes import replicated, world
 from .defaults import check_defaults, check_values
@@ -31,7 +31,7 @@ from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
 from .models.inputs import density_of, need, source_of
-from .protocols import Binds, HasFractional, Together, is_separable, maximised_of
+from .protocols import Binds, HasFractional, Integrates, Together, is_separable, maximised_of
 from .result import Fit
 from .solvers import Stochastic, choose, optimise
 from .solvers.certificate import Certificate
@@ -467,6 +467,7 @@ def _built(
             built, source = model.bound(data, column)
         else:
             built, source = model, source_of(data, model, column)
+        built = _with_integral(built, *integral)
         weighting = None if isinstance(weights, str) else weights
         call |= {"model": type(model).__name__, "weights": weights if isinstance(weights, str) else None}
     else:
@@ -476,6 +477,18 @@ def _built(
         )
     _whole(source, call.get("weights"))
     return built, source, weighting, call
+
+
+def _with_integral(model: nn.Module, reml: bool, quadrature: int) -> nn.Module:
+    """A likelihood of one's own with another way to its integral."""
+    if not reml and quadrature == 1:
+        return model
+    what = "reml=True" if reml else f"quadrature={quadrature!r}"
+    if reml or not isinstance(model, Integrates):
+        raise BadArgument(
+            f"{what} is of a formula with random effects{'' if reml else ', or of a likelihood with th.latent(…)'}. Leave it out."
+        )
+    return model.with_points(quadrature)
 
 
 def _whole(source: SourceLike, column: str | None) -> None:

@@ -226,6 +226,24 @@ class HasFixed(Protocol):
 
 
 @runtime_checkable
+class HasGradientRows(Protocol):
+    """A model that knows the gradient of a function of each row's linear predictors, where a row depends on few of many
+    coordinates. Intervals of predictions ask.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Line(torch.nn.Module):
+    ...     def gradient_rows(self, batch, slopes):
+    ...         return slopes[0][:, None] * batch["X"]
+    >>> isinstance(Line(), HasGradientRows)
+    True
+    """
+
+    def gradient_rows(self, batch: Batch, slopes: list[Tensor]) -> Tensor: ...
+
+
+@runtime_checkable
 class HasElementwise(Protocol):
     """A model that says whether each entry of natural(θ) depends on its own coordinate of θ alone. Intervals
     ask.
@@ -617,6 +635,23 @@ class Binds(Protocol):
     """
 
     def bound(self, data: Data, weights: str | None = None) -> tuple[nn.Module, Source]: ...
+
+
+@runtime_checkable
+class Integrates(Protocol):
+    """A model of one's own with latent variables, whose integral can be approximated by quadrature. `th.fit(…,
+    quadrature=)` asks.
+
+    Examples
+    --------
+    >>> class Counted(torch.nn.Module):
+    ...     def with_points(self, points):
+    ...         return self
+    >>> isinstance(Counted(), Integrates)
+    True
+    """
+
+    def with_points(self, points: int) -> nn.Module: ...
 
 
 @runtime_checkable

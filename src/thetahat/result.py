@@ -1031,9 +1031,9 @@ class Fit:
 
     def _of_rows(self, groups: str | None = None, what: str = "") -> Objective:
         """The objective of which a row has a distribution of its own: of a mixed model, given its random effects."""
-        from .models.mixed import Mixed
+        from .models.random_effects import RandomEffects
 
-        if not isinstance(self.model, Mixed):
+        if not isinstance(self.model, RandomEffects):
             if groups is not None:
                 raise BadArgument(
                     f"{what}(groups={groups!r}): a {type(self.model).__name__} has no random effects."
@@ -1047,9 +1047,9 @@ class Fit:
         return out
 
     def _known(self, groups: str | None) -> Plain:
-        from .evaluation.known_groups import known
+        from .evaluation.known_groups import by_rows
 
-        return self._cached(("known", groups), lambda: known(self.objective, groups))
+        return self._cached(("known", groups), lambda: by_rows(self.objective, groups))
 
     # ---- the covariance that is meant ----------------------------------------------------------------------
 

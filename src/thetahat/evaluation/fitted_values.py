@@ -22,10 +22,10 @@ from ..errors import BadArgument
 from ..families.base import Family
 from ..models import Density
 from ..models.base import family_of
-from ..models.described import Described
+from ..models.described import DescribesRows
 from ..models.regression import Regression
 from ..models.taylor import jacobian
-from ..protocols import HasFixed, target_of
+from ..protocols import HasFixed, HasGradientRows, target_of
 from ..types import Levels, ModelLike
 
 Function = Callable[..., Tensor]
@@ -67,7 +67,7 @@ def extras_of(model: ModelLike, batch: Batch) -> dict[str, Tensor]:
         something is needed, and the rows lack it
     """
     family = model.family
-    if isinstance(model, Described):
+    if isinstance(model, DescribesRows):
         return model.extras(batch)
     out = {name: batch[name] for name in family.extras if name in batch}
     own = (
@@ -139,8 +139,8 @@ def free_of(model: ModelLike, values: Sequence[T]) -> list[T]:
 
 def gradient_rows(model: ModelLike, batch: Batch, slopes: Sequence[Tensor]) -> Tensor:
     """∂f_i/∂θ, (n, p), in the model's own θ, from ∂f_i/∂η_ij."""
-    if isinstance(model, Regression):
-        return model.gradient_rows(batch, free_of(model, slopes))
+    if isinstance(model, HasGradientRows):
+        return model.gradient_rows(batch, free_of(model, list(slopes)))
     with torch.enable_grad():
         values = torch.stack([s.detach() * e for s, e in zip(slopes, eta_of(model, batch), strict=True)]).sum(
             0

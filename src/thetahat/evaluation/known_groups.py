@@ -24,7 +24,10 @@ from ..inference.covariance import Covariance
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import Model, drawn
 from ..models.elimination import Array
-from ..models.mixed import Mixed, Random, effect_columns
+from ..models.latent import Integrated
+from ..models.mixed import Mixed, effect_columns
+from ..models.random_effects import Random
+from .known_latent import known_latent
 from .modes import Modes, modes_of
 
 GROUPS = ("known", "average")
@@ -208,7 +211,7 @@ class Joint(Covariance):
             first.append(own.reshape(-1, width, r).transpose(1, 0, 2))
         for i, t, begin in zip(order.rest, columns.terms, columns.starts, strict=False):
             rest[begin : begin + t.size] = g[known.starts[i] :][: t.size]
-        inside = np.concatenate([np.arange(q.start, q.start + q.size) for q in modes.model.integrated])
+        inside = np.concatenate([np.arange(q.start, q.start + q.size) for q in known.mixed.integrated])
         rest[m:] = g[inside]
         b0 = (
             None
@@ -237,6 +240,19 @@ class Joint(Covariance):
         return G.to(torch.float64), torch.from_numpy(out)
 
 
+def _which(groups: str | None) -> str:
+    if groups is not None and groups not in GROUPS:
+        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.")
+    return groups or "known"
+
+
+def by_rows(objective: Objective, groups: str | None = None) -> tuple[Objective, Covariance]:
+    """`known` of a mixed model, or of a likelihood of one's own with latent variables."""
+    if isinstance(objective.model, Integrated):
+        return known_latent(objective, _which(groups))
+    return known(objective, groups)
+
+
 def known(objective: Objective, groups: str | None = None) -> tuple[Objective, Joint]:
     """The objective as one of its rows given the random effects, and the covariance of (β, b).
 
@@ -251,12 +267,13 @@ def known(objective: Objective, groups: str | None = None) -> tuple[Objective, J
     BadArgument
         another word
     """
-    groups = "known" if groups is None else groups
-    if groups not in GROUPS:
-        raise BadArgument(f"groups={groups!r}. Accepted: {', '.join(map(repr, GROUPS))}.")
+    groups = _which(groups)
     modes = modes_of(objective)
-    model = Known(modes.model, modes, groups)
-    inside = {j for q in modes.model.integrated for j in range(q.start, q.start + q.size)}
+    mixed = modes.model
+    if not isinstance(mixed, Mixed):
+        raise BadArgument("a likelihood of one's own has no linear predictors, and no smooth terms.")
+    model = Known(mixed, modes, groups)
+    inside = {j for q in mixed.integrated for j in range(q.start, q.start + q.size)}
     outside = torch.tensor(
         [j for j in range(len(modes.model.coefficients)) if j not in inside], dtype=torch.long
     )

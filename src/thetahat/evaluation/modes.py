@@ -19,7 +19,7 @@ from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.elimination import Array, Columns, Factored, Scales
-from ..models.mixed import Mixed
+from ..models.random_effects import RandomEffects
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Modes:
         of a normal response, else 1
     """
 
-    model: Mixed
+    model: RandomEffects
     columns: Columns
     first: Array | None
     rest: Array
@@ -57,7 +57,7 @@ def modes_of(objective: Objective) -> Modes:
         the model has no random effects
     """
     model = objective.model
-    if not isinstance(model, Mixed):
+    if not isinstance(model, RandomEffects):
         raise BadArgument(f"a {type(model).__name__} has no random effects and no smooth terms.")
     batch = whole(objective)
     weight = objective.terms[0].weight(batch)
@@ -123,12 +123,11 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
         if r.smooth or (group is not None and r.label != group):
             continue
         mode, error = parts[i]
-        names = model.encoder.groupings[r.source].names
-        first = r.parameter == model.regression.predictors[0].parameter
+        names = model.groupings[r.source].names
         frames.append(
             pd.DataFrame(
                 {
-                    "parameter": r.parameter if not first else model.regression.predictors[0].parameter,
+                    "parameter": r.parameter,
                     "factor": r.label,
                     "group": np.repeat(names, len(r.effects)),
                     "effect": list(r.effects) * len(names),

@@ -25,7 +25,8 @@ from ..data.smooths import Curve
 from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
-from ..models.mixed import Mixed, Random
+from ..models.mixed import Mixed
+from ..models.random_effects import Random
 from ..types import Data
 from .known_groups import Joint, Known, known
 from .modes import Modes, whole

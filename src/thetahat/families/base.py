@@ -293,8 +293,12 @@ class Family:
         unknown = next((name for name in extras if name not in self.extras), None)
         if unknown is not None:
             known = ", ".join(f"{name}=" for name in self.extras) or "none"
-            raise BadArgument(f"{self}.at(…) has no argument {unknown}=. Besides its parameters it takes: {known}.")
-        values = tuple(torch.as_tensor(p, dtype=None if isinstance(p, Tensor) else torch.float64) for p in parameters)
+            raise BadArgument(
+                f"{self}.at(…) has no argument {unknown}=. Besides its parameters it takes: {known}."
+            )
+        values = tuple(
+            torch.as_tensor(p, dtype=None if isinstance(p, Tensor) else torch.float64) for p in parameters
+        )
         return Distribution(self, values, extras)
 
     @property

@@ -23,7 +23,9 @@ from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
 from ..models.hmm import HMM
+from ..models.latent import Integrated
 from ..models.mixed import Mixed
+from ..models.random_effects import RandomEffects
 from ..models.regression import Regression
 from ..models.tempered import Tempered
 from ..protocols import HasComponents, HasElementwise, HasNatural
@@ -78,9 +80,11 @@ def _coordinates(model: ModelLike) -> list[int | None]:
         for component, place in zip(model.components, model.places, strict=True):
             out += [None if j is None else place.start + j for j in _coordinates(component)]
         return out
-    if isinstance(model, Mixed):
-        p = len(model.coefficients)
-        return [*range(p), *[None] * (len(names_of(model)) - p)]
+    if isinstance(model, RandomEffects):
+        own = (
+            _coordinates(model.custom) if isinstance(model, Integrated) else [*range(len(model.coefficients))]
+        )
+        return [*own, *[None] * (len(names_of(model)) - len(own))]
     if elementwise(model):
         return list(range(sum(p.numel() for p in model.parameters() if p.requires_grad)))
     if not isinstance(model, Custom):
@@ -115,8 +119,10 @@ def _linear(model: ModelLike) -> list[bool]:
         return [False] * model.heads + [each for component in model.components for each in _linear(component)]
     if isinstance(model, Regression):
         return [not c for c in model.constants]
-    if isinstance(model, Mixed):
-        own = [not c for c in model.regression.constants]
+    if isinstance(model, RandomEffects):
+        own = (
+            [not c for c in model.regression.constants] if isinstance(model, Mixed) else _linear(model.custom)
+        )
         return own + [False] * (len(names_of(model)) - len(own))
     if isinstance(model, Custom):
         out: list[bool] = []
@@ -168,6 +174,7 @@ def unconstrained(objective: Objective, index: int, value: float) -> float:
     """
     name, v = names_of(objective.model)[index], torch.tensor(float(value), dtype=torch.float64)
     model, index = _innermost(objective.model, index)
+    model = model.custom if isinstance(model, Integrated) else model
     eta, spec = v, _parameter(model, index)
     if isinstance(model, Custom):
         sizes = [c.constrain(model.theta[n].detach()).numel() for n, c in model.constraints.items()]

@@ -24,7 +24,9 @@ from torch import Tensor
 from ..errors import BadArgument, NotConverged
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import names_of
-from ..models.mixed import EDGE, Mixed
+from ..models.latent import Integrated
+from ..models.mixed import Mixed
+from ..models.random_effects import EDGE, RandomEffects
 from ..models.scales import Diagonal, Penalised, Unstructured
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
@@ -84,16 +86,22 @@ def components(objective: Objective, level: float = 0.95, intervals: str | None 
     return pd.DataFrame(rows)
 
 
-def _mixed(objective: Objective) -> Mixed:
+def _mixed(objective: Objective) -> RandomEffects:
     model = objective.model
-    if not isinstance(model, Mixed):
+    if not isinstance(model, RandomEffects):
         raise BadArgument(f"a {type(model).__name__} has no random effects, and so no variance components.")
     return model
 
 
+def _scale(model: RandomEffects) -> int:
+    """Where the residual scale of a normal response is in θ."""
+    assert isinstance(model, Mixed)
+    return next(p.start for p in model.regression.predictors if p.parameter == "scale")
+
+
 def _residual(objective: Objective, level: float, intervals: str | None) -> dict[str, object]:
     model = _mixed(objective)
-    place = next(p.start for p in model.regression.predictors if p.parameter == "scale")
+    place = _scale(model)
     sigma = float(model.sigma(objective.theta[: len(model.coefficients)]))
     low, high = math.nan, math.nan
     if intervals == "profile":
@@ -295,20 +303,23 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     """
     model = _mixed(objective)
     wanted = term.replace(" ", "")
-    mine = [r for r in model.random if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})")]
+    own = isinstance(model, Integrated)
+    mine = [
+        r
+        for r in model.random
+        if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})") or (own and wanted == r.parameter)
+    ]
     if not mine:
         known = ", ".join(dict.fromkeys(r.text for r in model.random))
         raise BadArgument(f"no random or smooth term is called {term!r}. Terms: {known}.")
     left = [r for r in model.random if r not in mine]
     top = objective.value()
     source = objective.terms[0].source
-    if left:
-        smaller: torch.nn.Module = Mixed(model.regression, left, reml=model.reml, points=model.points)
-        value = _maximum(Objective([LogLikelihood(smaller, source)]))
-    elif model.reml:
-        value = _restricted(objective)
-    else:
-        value = _maximum(Objective([LogLikelihood(model.regression, source)]))
+    value = (
+        _restricted(objective)
+        if model.reml and not left
+        else _maximum(Objective([LogLikelihood(model.without(mine), source)]))
+    )
     if value > top + 1e-6:
         raise BadArgument(
             f"the fit without {mine[0].text} has a higher likelihood, by {value - top:.3g} nats: the fit stands at a local "
@@ -355,7 +366,7 @@ def _restricted(objective: Objective) -> float:
         raise BadArgument(
             "a restricted fit of another family than the normal is compared with one that keeps a random term."
         )
-    place = next(p.start for p in model.regression.predictors if p.parameter == "scale")
+    place = _scale(model)
     for _ in range(100):
         t = objective.taylor(theta, order=1)
         if abs(float(t.gradient[place])) < 1e-9:
@@ -386,6 +397,10 @@ def r_squared(objective: Objective) -> pd.Series:
     from ..models.mixed import effect_columns
 
     model = _mixed(objective)
+    if not isinstance(model, Mixed):
+        raise BadArgument(
+            "R² and the intraclass correlation are of a linear predictor, and a likelihood of one's own has none."
+        )
     batch = next(iter(objective.terms[0].source.batches(model)))
     theta = objective.theta
     p = len(model.coefficients)

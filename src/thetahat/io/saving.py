@@ -202,9 +202,9 @@ def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     if type(model) in RATED and model.scorer is None:
         return {"kind": "preference", "of": type(model).__name__, "settings": plain(model.to_config())}, {}
     if isinstance(model, Custom):
-        config = {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}
-        own = {"family": families_to_config(model.family)} if isinstance(model, Described) else {}
-        return config | own, {}
+        known = {"family": families_to_config(model.family)} if isinstance(model, Described) else {}
+        told = {"kind": "custom", "name": model.function.__name__, "parameters": _constraints(model)}
+        return told | known, {}
     state = {f"model.{name}": t.detach().cpu() for name, t in _state(model).items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     label = (

@@ -23,13 +23,13 @@ from torch import Tensor
 from .elimination import Array, Factored
 
 if TYPE_CHECKING:
-    from .mixed import Mixed
+    from .random_effects import RandomEffects
 
 Vector = tuple[Array | None, Array]  # of the eliminated factor, (q, L), and of the rest
 
 
 def average_information(
-    model: Mixed, factored: Factored, u: Vector, e: Vector, phi: Tensor, slopes: Tensor
+    model: RandomEffects, factored: Factored, u: Vector, e: Vector, phi: Tensor, slopes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """J_φφ (k, k), J_φβ (k, p) of the fixed columns, and bᵀe (k,), each without the factor 1/σ².
 

@@ -17,20 +17,27 @@ The function returns the distribution of each row, or its log p. Of a distributi
 from __future__ import annotations
 
 import inspect
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..errors import BadArgument, ModelError
 from ..data.source import Source
+from ..errors import BadArgument, ModelError
 from ..families.distribution import Distribution
 from ..families.recorder import Call, recording
 from ..types import Data, Plain, Settings
 from .base import Model
+
+if TYPE_CHECKING:
+    from .latent import Unbound
+
+COVARIANCES = ("us", "diag", "cs", "ar1")
 
 
 @dataclass(frozen=True)
@@ -138,12 +145,71 @@ def simplex(value: Plain) -> Constraint:
     return Simplex(torch.full((value,), 1 / value, dtype=torch.float64) if isinstance(value, int) else value)
 
 
+@dataclass(frozen=True)
+class Latent:
+    """What is not observed of each group, N(0, ΛΛᵀ). Made by `latent`."""
+
+    by: tuple[str, ...]
+    sd: tuple[float, ...]
+    names: tuple[str, ...] | None
+    covariance: str
+
+
+def latent(
+    by: str | Sequence[str],
+    sd: float | Sequence[float] = 1.0,
+    *,
+    names: Sequence[str] | None = None,
+    covariance: str = "us",
+) -> Latent:
+    """A latent variable of each group, b ~ N(0, Σ), which the likelihood is integrated over; Σ is estimated.
+
+    Parameters
+    ----------
+    by
+        the column whose values identify the groups; of several columns, their combinations
+    sd
+        where its standard deviation starts, above 0; several: of a vector, which the function receives as (n, q)
+    names
+        of the q components, in the results
+    covariance
+        of a vector: "us" (any), "diag" (independent), "cs" (one standard deviation and one correlation), "ar1"
+
+    Raises
+    ------
+    BadArgument
+        a standard deviation that is not above 0, a number of names that differs, an unknown covariance
+
+    Examples
+    --------
+    >>> latent(by="subject", sd=(2.0, 0.5), names=("level", "rate")).sd
+    (2.0, 0.5)
+    """
+    groups = (by,) if isinstance(by, str) else tuple(by)
+    if not groups or not all(isinstance(name, str) for name in groups):
+        raise BadArgument(f"latent(by={by!r}). Accepted: the name of a column, or several.")
+    try:
+        start = tuple(float(s) for s in ([sd] if isinstance(sd, (int, float)) else sd))
+    except (TypeError, ValueError) as error:
+        raise BadArgument(f"latent(sd={sd!r}). Accepted: a number above 0, or several.") from error
+    bad = next((s for s in start if not 0 < s < math.inf), None)
+    if bad is not None or not start:
+        raise BadArgument(f"latent(sd={sd!r}): a standard deviation starts above 0 and is finite.")
+    if names is not None and (isinstance(names, str) or len(names) != len(start)):
+        raise BadArgument(f"latent(names={names!r}) of {len(start)} dimensions. Accepted: one name each.")
+    if covariance not in COVARIANCES:
+        raise BadArgument(
+            f"latent(covariance={covariance!r}). Accepted: {', '.join(map(repr, COVARIANCES))}."
+        )
+    return Latent(groups, start, None if names is None else tuple(names), covariance)
+
+
 class Custom(Model):
     """A model made of a function and its named parameters. Made by `model`, not by hand."""
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Plain],
         constraints: dict[str, Constraint],
         measure: str,
         target: str,
@@ -211,15 +277,19 @@ class Custom(Model):
     def elementwise(self) -> bool:
         return all(c.elementwise for c in self.constraints.values())
 
-    def natural(self, theta: Tensor) -> Tensor:
-        """Flat unconstrained θ → flat natural values."""
-        parts, at = [], 0
+    def values_at(self, theta: Tensor) -> dict[str, Tensor]:
+        """Flat unconstrained θ → natural values by name."""
+        out, at = {}, 0
         for name, constraint in self.constraints.items():
             shape = self.theta[name].shape
             size = shape.numel()
-            parts.append(constraint.constrain(theta[at : at + size].view(shape)).reshape(-1))
+            out[name] = constraint.constrain(theta[at : at + size].view(shape))
             at += size
-        return torch.cat(parts)
+        return out
+
+    def natural(self, theta: Tensor) -> Tensor:
+        """Flat unconstrained θ → flat natural values."""
+        return torch.cat([value.reshape(-1) for value in self.values_at(theta).values()])
 
 
 def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:
@@ -233,9 +303,9 @@ def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:
     if isinstance(out, Distribution):
         y, size = batch[target], batch.shape
         wrong = next((tuple(p.shape) for p in out.parameters if p.ndim and tuple(p.shape) != size), None)
-        if wrong is None:
-            out = out.log_prob(y)
-            return out if tuple(out.shape) == size else out.expand(size)
+        if wrong is None or out.family.length is not None:
+            value = out.log_prob(y)
+            return value if tuple(value.shape) == size else value.expand(size)
         raise ModelError(
             f"{name} returned {out.family} with a parameter of shape {wrong}. Accepted: one value a row, {size}, or one "
             "for all."
@@ -255,8 +325,8 @@ def model(
     measure: str = "density",
     target: str = "y",
     concave: bool = False,
-    **parameters: float | Tensor | Constraint,
-) -> Callable[[Callable[..., Tensor]], Custom]:
+    **parameters: float | Tensor | Constraint | Latent,
+) -> Callable[[Callable[..., Plain]], Custom | Unbound]:
     """Make a model of a function `f(batch, **parameters)` that returns log p of each row, or its distribution.
 
     Of a function that returns `th.families.Normal().at(mean, scale)` the fit also predicts, with intervals, draws, and has
@@ -271,7 +341,8 @@ def model(
     concave
         say so if log p is concave in the unconstrained parameters: the certificate is then global
     parameters
-        a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`
+        a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`; `latent(by=…)` of
+        what is not observed of each group, over which the likelihood is integrated
 
     Examples
     --------
@@ -281,18 +352,28 @@ def model(
     >>> exponential.names
     ['rate']
     """
-    constraints = {name: p if isinstance(p, Constraint) else Constraint(p) for name, p in parameters.items()}
+    latents = {name: p for name, p in parameters.items() if isinstance(p, Latent)}
+    constraints = {
+        name: p if isinstance(p, Constraint) else Constraint(p)
+        for name, p in parameters.items()
+        if not isinstance(p, Latent)
+    }
     if not constraints:
         raise BadArgument("a model needs parameters: @th.model(mu=0.0, sigma=th.positive(1.0)).")
 
-    def decorate(function: Callable[..., Tensor]) -> Custom:
+    def decorate(function: Callable[..., Plain]) -> Custom | Unbound:
         takes = list(inspect.signature(function).parameters)[1:]
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
-        if not open_ended and set(takes) != set(constraints):
+        if not open_ended and set(takes) != set(parameters):
             raise BadArgument(
-                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(constraints)}: "
+                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(parameters)}: "
                 "they must agree."
             )
-        return Custom(function, constraints, measure, target, concave)
+        custom = Custom(function, constraints, measure, target, concave)
+        if not latents:
+            return custom
+        from .latent import Unbound  # brings scipy, which takes long to load
+
+        return Unbound(custom, latents)
 
     return decorate

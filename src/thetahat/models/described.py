@@ -1,5 +1,6 @@
-"""Described: a likelihood of one's own whose function returns a distribution, so that everything which is asked of a
-family's parameters can be asked of it: predictions and their intervals, residuals, calibration, draws.
+"""A model that gives each row a distribution, so that everything which is asked of a family's parameters can be asked of
+it: predictions and their intervals, residuals, calibration, draws. Such is a likelihood of one's own whose function
+returns a distribution.
 
     η_j = g_j(θ_j(x)),      g_j the family's links
 
@@ -7,6 +8,9 @@ so that an interval of a mean is made where the mean is nearly normal, as that o
 """
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,56 +20,30 @@ from ..data.source import Source
 from ..errors import ModelError
 from ..families.base import Family
 from ..families.distribution import Distribution
-from .base import drawn
+from ..types import Plain
+from .base import Model, drawn
 from .custom import Custom
 
 
-class Described(Custom):
-    """Made of a `Custom` by `described`, not by hand.
+class DescribesRows(Model):
+    """A subclass says `at(batch)` and `family`."""
 
-    Parameters
-    ----------
-    custom
-        whose function returns a distribution
-    family
-        of that distribution
-    """
+    family: Family
 
-    def __init__(self, custom: Custom, family: Family):
-        super().__init__(custom.function, custom.constraints, family.measure, custom.target, custom.concave)
-        self.theta = nn.ParameterDict(
-            [(name, nn.Parameter(custom.theta[name].detach().clone())) for name in custom.constraints]
-        )
-        self.family = family
-
+    @abstractmethod
     def at(self, batch: Batch) -> Distribution:
-        """The distribution of each row.
-
-        Raises
-        ------
-        ModelError
-            the function returned another thing than before
-        """
-        out = self.function(batch, **self.values())
-        if not isinstance(out, Distribution) or type(out.family) is not type(self.family):
-            found = str(out.family) if isinstance(out, Distribution) else type(out).__name__
-            raise ModelError(
-                f"{self.function.__name__} returned {self.family} of the rows that were fitted, and {found} of these."
-            )
-        return out
+        """The distribution of each row, with its graph to θ."""
 
     def eta(self, batch: Batch) -> list[Tensor]:
         """The family's linear predictors, each (n,)."""
         links = [p.link for p in self.family.parameters.values()]
-        return [
-            g(p).expand(len(batch)) for g, p in zip(links, self.at(batch).parameters, strict=True)
-        ]
+        return [g(p).expand(len(batch)) for g, p in zip(links, self.at(batch).parameters, strict=True)]
 
     def extras(self, batch: Batch) -> dict[str, Tensor]:
+        """What the family asks of each row besides y."""
         with torch.no_grad():
-            return {
-                name: torch.as_tensor(e).expand(len(batch)) for name, e in self.at(batch).extras.items()
-            }
+            found: Mapping[str, Tensor] = self.at(batch).extras
+            return {name: torch.as_tensor(e).expand(len(batch)) for name, e in found.items()}
 
     def parameters_at(self, batch: Batch) -> list[Tensor]:
         """On their own scales, each (n,)."""
@@ -79,6 +57,42 @@ class Described(Custom):
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row."""
         return drawn(self.family, self.parameters_at(batch), generator, **self.extras(batch))
+
+
+class Described(DescribesRows, Custom):
+    """A likelihood of one's own that returns a distribution. Made by `described`, not by hand.
+
+    Parameters
+    ----------
+    custom
+        whose function returns it
+    family
+        of that distribution
+    """
+
+    def __init__(self, custom: Custom, family: Family):
+        super().__init__(custom.function, custom.constraints, family.measure, custom.target, custom.concave)
+        self.theta = nn.ParameterDict(
+            [(name, nn.Parameter(custom.theta[name].detach().clone())) for name in custom.constraints]
+        )
+        self.family = family
+
+    def at(self, batch: Batch) -> Distribution:
+        return returned(self.function(batch, **self.values()), self.family, self.function.__name__)
+
+
+def returned(out: Plain, family: Family, name: str) -> Distribution:
+    """What a function returned, which is a distribution of that family.
+
+    Raises
+    ------
+    ModelError
+        it is another thing than before
+    """
+    if isinstance(out, Distribution) and type(out.family) is type(family):
+        return out
+    found = str(out.family) if isinstance(out, Distribution) else type(out).__name__
+    raise ModelError(f"{name} returned {family} of the rows that were fitted, and {found} of these.")
 
 
 def described(custom: Custom, source: Source) -> Custom:

@@ -1,8 +1,9 @@
-"""Laplace's approximation of a mixed model's likelihood, with its exact gradient, for any family.
+"""Laplace's approximation of a likelihood whose random effects are integrated out, with its exact gradient.
 
-    ℓ(β, φ) = f(û) − ½ log det H(û),      f(u) = Σ_i w_i log p(y_i | Xβ + ZΛu) − ½ uᵀu,      û = argmax f
+    ℓ(β, φ) = f(û) − ½ log det H(û),      f(u) = Σ_i w_i log p(y_i | β, η_i + (ZΛu)_i) − ½ uᵀu,      û = argmax f
 
-The formulas of the gradient stand in `mixed`. Restricted (REML), the fixed effects β₁ of predictors that are not
+What a row's log p is, as a function of its η's and of β, `Rows` says: a family with linear predictors (η = Xβ), or a
+likelihood of one's own (`latent`). The formulas of the gradient stand in `mixed`. Restricted (REML), the fixed effects β₁ of predictors that are not
 constants are integrated out with u; ℓ is then a function of φ and of the constants alone, and as a function of β₁ the
 likelihood's own part is put back, whose maximum is 0 at the joint mode β̃₁:
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..families.base import Derivatives
 from ..families.derivatives import gradient
 from .average import average_information
 from .elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
@@ -32,10 +34,81 @@ from .normal_mixed import INSIDE, LOG_2PI, differences
 
 if TYPE_CHECKING:
     from .mixed import Mixed
+    from .random_effects import RandomEffects
+    from .regression import Predictor
 
 STEPS = 200  # of Newton's method for the modes
 SMALL = 1e-9  # of gᵀd: the next step squares it
 NOTHING = 1e-20  # of gᵀd: û is exact to rounding
+
+
+class Rows(Protocol):
+    """log p of each row, given β and its η's: (n,) each, of which those in `free` hold random effects.
+
+    `predictors` : of the columns that are fixed effects (none of a likelihood of one's own)
+    """
+
+    free: list[int]
+    predictors: list[Predictor]
+
+    def base(self, beta: Tensor) -> list[Tensor]:
+        """The η's at random effects 0, each (n,)."""
+
+    def log_prob(self, beta: Tensor, eta: list[Tensor], copies: int = 1) -> Tensor:
+        """(n · copies,), with its graph: of so many copies of each row beside each other."""
+
+    def derivatives(self, beta: Tensor, eta: list[Tensor], order: int) -> Derivatives:
+        """In the η's."""
+
+    def pull(self, beta: Tensor, mode: Mode, w: Array | None, shift: Shift) -> Tensor:
+        """∂ℓ/∂β, û moving with β."""
+
+    def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
+        """Of each β_j, a step that moves log p by about ½ nat."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How −½ log det H moves with the rows: change (n,) of each η_a moved by β, û moving too; variances v_ab of ZΛu and
+    za = ZΛH⁻¹ΛᵀZᵀh, (n,) each; `outside`, the predictors whose effects are not integrated out."""
+
+    change: dict[int, Array]
+    variances: dict[tuple[int, int], Array]
+    za: dict[int, Array]
+    outside: set[int]
+
+
+class FamilyRows:
+    """A family whose parameters have linear predictors, η = Xβ + ZΛu."""
+
+    def __init__(self, model: Mixed, batch: Batch):
+        self.regression, self.family, self.batch = model.regression, model.family, batch
+        self.extras = model.regression.extras(batch)
+        self.predictors = model.regression.predictors
+        self.free = [j for j, name in enumerate(self.family.parameters) if name not in model.fixed]
+
+    def base(self, beta: Tensor) -> list[Tensor]:
+        return [e.expand(len(self.batch)) for e in self.regression.eta(self.batch, beta)]
+
+    def log_prob(self, beta: Tensor, eta: list[Tensor], copies: int = 1) -> Tensor:
+        y, extras = self.batch["y"], self.extras
+        if copies > 1:
+            y = y.repeat_interleave(copies)
+            extras = {name: e.repeat_interleave(copies) for name, e in extras.items()}
+        return self.family.log_prob_eta(y, *eta, **extras)
+
+    def derivatives(self, beta: Tensor, eta: list[Tensor], order: int) -> Derivatives:
+        return self.family.derivatives(self.batch["y"], eta, self.extras, order)
+
+    def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
+        return torch.ones_like(beta)
+
+    def pull(self, beta: Tensor, mode: Mode, w: Array | None, shift: Shift) -> Tensor:
+        out = torch.zeros_like(beta)
+        for a, p in enumerate(self.predictors):
+            total = mode.score[a] + (shift.change[a] if a in shift.outside else 0.0)
+            p.pull(self.batch, torch.from_numpy(total), out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -55,16 +128,16 @@ class Mode:
 class Laplace:
     """Of one batch of rows, with their weights."""
 
-    def __init__(self, model: Mixed, columns: Columns, batch: Batch, weight: Tensor | None):
-        self.model, self.columns, self.batch = model, columns, batch
-        self.regression, self.family = model.regression, model.family
+    def __init__(
+        self, model: RandomEffects, rows: Rows, columns: Columns, batch: Batch, weight: Tensor | None
+    ):
+        self.model, self.rows, self.columns, self.batch = model, rows, columns, batch
         self.w = None if weight is None else weight.numpy()
-        self.extras = self.regression.extras(batch)
-        self.free = [j for j, name in enumerate(self.family.parameters) if name not in model.fixed]
+        self.free = rows.free
         g = columns.grouped
         self.random_in = sorted({*(t.predictor for t in columns.random), *(g.predictors if g else ())})
         self.fixed_in = [a for a, _ in columns.fixed]
-        own = [self.regression.predictors[a] for a in self.fixed_in]
+        own = [rows.predictors[a] for a in self.fixed_in]
         self.places = (
             torch.cat([torch.arange(p.start, p.start + p.size) for p in own])
             if own
@@ -89,19 +162,19 @@ class Laplace:
         base = beta.clone()
         fixed = beta[self.places].numpy().copy()
         base[self.places] = 0.0
-        etas = [e.expand(len(self.batch)) for e in self.regression.eta(self.batch, base)]
+        etas = self.rows.base(base)
         u0, rest = self._begin(joint, m)
         rest = np.concatenate([rest[:m], rest[m:] if joint and len(rest) > m else fixed])
         near = self._near.get(joint)  # the factor of a mode near by, as long as it serves
-        now = self._at(etas, scales, u0, rest, 2 if near is None else 1)
+        now = self._at(base, etas, scales, u0, rest, 2 if near is None else 1)
         if not math.isfinite(now.value):
             u0, rest = None if u0 is None else np.zeros_like(u0), np.concatenate([np.zeros(m), fixed])
-            now = self._at(etas, scales, u0, rest, 2 if near is None else 1)
+            now = self._at(base, etas, scales, u0, rest, 2 if near is None else 1)
         last = math.inf
         for _ in range(STEPS):
             g0, grest = self._gradient(now, scales, u0, rest, joint)
             if near is None and not now.weight:
-                now = self._at(etas, scales, u0, rest, 2)
+                now = self._at(base, etas, scales, u0, rest, 2)
             factored, sound = (near, True) if near is not None else self._factor(now, scales, joint)
             d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
             d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
@@ -118,7 +191,7 @@ class Laplace:
                 drest = np.concatenate([drest, np.zeros(p)])
             for _ in range(40):
                 v0, vrest = None if u0 is None or d0 is None else u0 + t * d0, rest + t * drest
-                new = self._at(etas, scales, v0, vrest, 2 if near is None else 1)
+                new = self._at(base, etas, scales, v0, vrest, 2 if near is None else 1)
                 wanted = max(least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf))
                 if math.isfinite(new.value) and new.value >= wanted:
                     break
@@ -136,7 +209,7 @@ class Laplace:
                 break
             last = gain
             near = near if t == 1.0 else None
-        now = now if now.weight else self._at(etas, scales, u0, rest, 2)
+        now = now if now.weight else self._at(base, etas, scales, u0, rest, 2)
         factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
         self._warm[joint] = (u0, rest)
         self._near[joint] = factored if joint else factored.without_fixed()
@@ -149,7 +222,9 @@ class Laplace:
         g = self.columns.grouped
         return None if g is None else np.zeros((g.width, g.levels)), np.zeros(m)
 
-    def _at(self, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array, order: int) -> _Here:
+    def _at(
+        self, beta: Tensor, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array, order: int
+    ) -> _Here:
         """f and the rows' derivatives at u (of order 1: no curvatures); rest holds the fixed effects too."""
         m = self.columns.penalised
         b0, brest = scales.times(u0, rest[:m], self.columns)
@@ -157,7 +232,7 @@ class Laplace:
         eta = list(etas)
         for a, part in moved.items():
             eta[self.free[a]] = eta[self.free[a]] + torch.from_numpy(np.asarray(part))
-        value, score, curvature = self.family.derivatives(self.batch["y"], eta, self.extras, order)
+        value, score, curvature = self.rows.derivatives(beta, eta, order)
         n = len(self.batch)
         w = self.w
         logp = value.expand(n).numpy()
@@ -209,26 +284,23 @@ class Laplace:
         value = mode.value - 0.5 * random
         if joint is not None:
             value += 0.5 * len(self.places) * LOG_2PI - 0.5 * fixed
-        rows, moved = self._determinant(where, factored, phi)
-        gradient = torch.zeros(len(beta) + len(phi), dtype=torch.float64)
-        inside = set(self.places.tolist()) if joint is not None else set()
-        for a, p in enumerate(self.regression.predictors):
-            total = mode.score[a] + (0.0 if p.start in inside else rows[a])
-            p.pull(self.batch, torch.from_numpy(total), gradient)
-        gradient[len(beta) :] = self._products(mode.score, mode.u, phi) + moved
-        return torch.tensor(value, dtype=torch.float64), gradient
+        shift, moved = self._determinant(beta, where, factored, phi)
+        of_beta = self.rows.pull(beta, mode, self.w, shift)
+        of_phi = self._products(mode.score, mode.u, phi) + moved
+        return torch.tensor(value, dtype=torch.float64), torch.cat([of_beta, of_phi])
 
     def _products(self, rows: dict[int, Array], u: tuple[Array | None, Array], phi: Tensor) -> Tensor:
         """∂/∂φ of Σ rows_a · (Z_a Λ u)."""
         z0, zrest = self.columns.transposed(rows)
         return self.model.pulled(phi, *_outer(self.columns, z0, zrest, *u))
 
-    def _determinant(self, mode: Mode, factored: Factored, phi: Tensor) -> tuple[dict[int, Array], Tensor]:
-        """Of −½ log det H: its derivative in each row's η_a, û moving with them, (n,) each; and in φ."""
+    def _determinant(self, beta: Tensor, mode: Mode, factored: Factored, phi: Tensor) -> tuple[Shift, Tensor]:
+        """Of −½ log det H: how it moves with the rows, û moving with them; and its derivative in φ."""
         m, scales, columns = self.columns.penalised, factored.scales, self.columns
         inside = self.random_in if factored.size == m else sorted({*self.random_in, *self.fixed_in})
         pairs = [(a, b) for i, a in enumerate(inside) for b in inside[i:]]
-        h = self._third(mode.eta, factored.row_variances(pairs))
+        variances = factored.row_variances(pairs)
+        h = self._third(beta, mode.eta, variances)
         z0, zrest = columns.transposed(h)
         c0, crest = scales.back(z0, zrest[:m], columns)
         right = np.concatenate([crest, zrest[m:]])[: factored.size]
@@ -237,7 +309,7 @@ class Laplace:
         b0, brest = scales.times(a0, arest[:m], columns)
         za = columns.times(b0, np.concatenate([brest, arest[m:]]))
         out = {}
-        for a in range(len(self.regression.predictors)):
+        for a in range(len(self.free)):
             change = h[a].copy()
             for b, part in za.items():
                 w = mode.weight.get((min(a, b), max(a, b)))
@@ -247,14 +319,15 @@ class Laplace:
         u0, urest = mode.u
         moved = self._products({a: out[a] for a in self.random_in}, (u0, urest[:m]), phi)
         moved += self._products({a: mode.score[a] for a in self.random_in}, (a0, arest[:m]), phi)
-        return out, moved - self.model.pulled(phi, *factored.slopes())
+        outside = set(range(len(self.free))) - (set() if factored.size == m else set(self.fixed_in))
+        return Shift(out, variances, za, outside), moved - self.model.pulled(phi, *factored.slopes())
 
-    def _third(self, eta: list[Tensor], v: dict[tuple[int, int], Array]) -> dict[int, Array]:
+    def _third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Array]) -> dict[int, Array]:
         """½ w Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c of each parameter c, (n,)."""
         with torch.enable_grad():
             leaves = [e.detach().expand(len(self.batch)).clone().requires_grad_() for e in eta]
             own = [leaves[j] for j in self.free]
-            log_p = self.family.log_prob_eta(self.batch["y"], *leaves, **self.extras)
+            log_p = self.rows.log_prob(beta, leaves)
             score = gradient(log_p.sum(), own, create_graph=True)
             total = log_p.new_zeros(())
             for a in {a for a, _ in v}:
@@ -270,6 +343,8 @@ class Laplace:
 
     def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
         """−∂²ℓ/∂(β, φ)², by differences of the gradient; steers: in the fixed effects by the normal equations."""
+        if not self.rows.predictors:
+            return self._by_differences(beta, phi)
         p, theta = len(beta), torch.cat([beta, phi])
         if not steers and self._known is not None and torch.equal(self._known[0], theta):
             return self._known[1].clone()
@@ -299,6 +374,24 @@ class Laplace:
         self._known = (theta, J.clone()) if not steers else self._known
         return J
 
+    def _by_differences(self, beta: Tensor, phi: Tensor) -> Tensor:
+        """Of a likelihood of one's own: all rows by central differences."""
+        p, theta = len(beta), torch.cat([beta, phi])
+        if self._known is not None and torch.equal(self._known[0], theta):
+            return self._known[1].clone()
+        try:
+            mode = self.mode(beta, phi, joint=False)
+        except NotPositiveDefinite:
+            return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
+        typical = torch.maximum(phi.abs(), self.model.moderate(self.columns)[1])
+        size = torch.cat([self.rows.size(beta, mode, self.w), typical])
+        found = torch.stack(
+            differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, list(range(len(theta))), size, True)
+        )
+        J = -(found + found.T) / 2
+        self._known = (theta, J.clone())
+        return J
+
     def _average(self, J: Tensor, mode: Mode, phi: Tensor, p: int) -> Tensor:
         """What steers: the average information in φ; of constants the rows' own curvatures."""
         own = mode.factored.without_fixed()
@@ -311,14 +404,12 @@ class Laplace:
 
     def _with_constants(self, J: Tensor, mode: Mode, p: int) -> Tensor:
         """The rows of constants: the curvatures of log p, or, where these are not those of a maximum, E[s sᵀ]."""
-        constants = [
-            (a, q) for a, q in enumerate(self.regression.predictors) if a not in self.fixed_in and q.size
-        ]
+        constants = [(a, q) for a, q in enumerate(self.rows.predictors) if a not in self.fixed_in and q.size]
         if not constants:
             return J
         found = J.clone()
         for a, q in constants:
-            for b, other in enumerate(self.regression.predictors):
+            for b, other in enumerate(self.rows.predictors):
                 w = mode.weight.get((min(a, b), max(a, b)))
                 if w is not None:
                     pulled = torch.zeros(p, dtype=torch.float64)

@@ -30,78 +30,33 @@ to 9; Wood (2011), Fast stable restricted maximum likelihood; Patterson and Thom
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.random_terms import Grouping
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
-from ..threads import one_blas_thread, one_thread
-from .base import Model, drawn, set_theta, unique
-from .elimination import Array, Columns, Grouped, Scales, Term
+from .base import drawn, set_theta, unique
+from .elimination import Array, Columns, Grouped, Term
 from .information import Information
-from .laplace import Laplace
+from .laplace import FamilyRows, Laplace
 from .normal_mixed import NormalMixed
 from .quadrature import Quadrature
+from .random_effects import Random, RandomEffects
 from .regression import NARROW, Predictor, Regression
-from .scales import Penalised, Structure
-from .taylor import Taylor
 
 VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
 RESTRICTED = "restricted likelihood"
-FEW = 200_000  # rows below which one thread is faster than several
-EDGE = 1e-6  # of a standard deviation, or of a correlation from ±1, where it counts as at its boundary
 
 
-@dataclass(frozen=True)
-class Random:
-    """A term of random effects, or the penalised part of a smooth term.
-
-    Parameters
-    ----------
-    parameter
-        of the family, in whose linear predictor it stands
-    label
-        its group, "Subject", or its smooth, "s(x)"
-    effects
-        one name a column: "Intercept", "Days"
-    structure
-        of the effects' covariance
-    slot
-        of the design whose columns the effects are; -1 of a smooth term
-    source
-        which grouping, or smooth, of the encoder
-    text
-        the term as the formula has it
-    """
-
-    parameter: str
-    label: str
-    effects: tuple[str, ...]
-    structure: Structure
-    slot: int
-    source: int
-    text: str
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Random:
-        return self
-
-    @property
-    def smooth(self) -> bool:
-        return isinstance(self.structure, Penalised)
-
-
-class Mixed(Model):
+class Mixed(RandomEffects):
     """A regression with random effects and smooth terms.
 
     Parameters
@@ -116,8 +71,6 @@ class Mixed(Model):
         of adaptive Gauss–Hermite quadrature; 1: Laplace
     """
 
-    separable = False
-
     @property
     def steering(self) -> str:
         """What an information that steers costs, in `solvers.Steered`."""
@@ -127,17 +80,14 @@ class Mixed(Model):
         self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1
     ):
         super().__init__()
-        self.regression, self.random, self.reml, self.points = regression, tuple(random), reml, points
+        self.regression, self.random, self.reml = regression, tuple(random), reml
         self.family, self.encoder, self.fixed = regression.family, regression.encoder, regression.fixed
         fixed = ", ".join(name for p in self.integrated for name in p.design.names) if reml else ""
         self.measure = (
             f"{RESTRICTED} ({fixed})" if reml else regression.measure
         )  # it is of contrasts free of those columns
         self.coefficients = regression.coefficients
-        self.covariance = nn.Parameter(
-            torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64)
-        )
-        self._work = _Work()
+        self._effects(random, reml=reml, points=points)
 
     # ---- what is what --------------------------------------------------------------------------------------
 
@@ -175,120 +125,33 @@ class Mixed(Model):
         ]
 
     @property
-    def places(self) -> list[slice]:
-        """Where each term's φ lies in `covariance`."""
-        ends = np.cumsum([0, *(r.structure.size for r in self.random)]).tolist()
-        return [slice(a, b) for a, b in itertools.pairwise(ends)]
+    def groupings(self) -> Sequence[Grouping]:
+        return self.encoder.groupings
 
     @property
-    def order(self) -> Order:
-        """Which terms belong to the eliminated factor, and the others."""
-        return _order(self.random, self.encoder)
+    def first(self) -> str:
+        return self.regression.predictors[0].parameter
 
-    def columns(self, batch: Batch) -> Columns:
-        """The columns of the rows, made once for each batch."""
-        return self._work.columns(batch, lambda: _columns(self, batch))
+    def rank(self, r: Random) -> int:
+        return int(self.encoder.smooths[r.source].R.shape[1]) if r.smooth else super().rank(r)
 
-    def scales(self, phi: Tensor) -> tuple[Scales, list[int]]:
-        """Λ at φ, in the order in which `columns` has the terms; and that order: the terms of the eliminated factor, then
-        the others."""
-        order = self.order
-        lams = [self.random[i].structure.factor(phi[self.places[i]]).numpy() for i in order.all]
-        first = lams[: len(order.first)]
-        return Scales(block_diag(*first) if first else None, tuple(lams[len(order.first) :])), order.all
+    def without(self, terms: Sequence[Random]) -> nn.Module:
+        """Fitted without these; of none that are left the regression alone."""
+        left = [r for r in self.random if r not in terms]
+        return Mixed(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
 
-    @property
-    def ranks(self) -> list[int]:
-        """Of each φ, how many random effects it moves."""
-        groupings = self.encoder.groupings
-        return [
-            self.encoder.smooths[r.source].R.shape[1]
-            if r.smooth
-            else r.structure.width * groupings[r.source].size
-            for r in self.random
-            for _ in range(r.structure.size)
-        ]
+    def _columns(self, batch: Batch) -> Columns:
+        return _columns(self, batch)
 
-    def factor_of_first(self, phi: Tensor) -> Tensor:
-        """Λ of the eliminated factor, with its graph to φ."""
-        parts = [self.random[i].structure.factor(phi[self.places[i]]) for i in self.order.first]
-        out: Tensor = torch.block_diag(*parts)
-        return out
-
-    def scale_places(self) -> list[int]:
-        """Which φ are scales, 0 where a variance is."""
-        return [
-            at.start + i
-            for r, at in zip(self.random, self.places, strict=True)
-            for i in r.structure.scale_places()
-        ]
-
-    def scale_slopes(self, phi: Tensor) -> list[Scales]:
-        """∂Λ/∂φ_a of each a."""
-        order = self.order
-        sizes = [self.random[i].structure.width for i in order.all]
-        out: list[Scales] = []
-        for i, r in enumerate(self.random):
-            found = torch.autograd.functional.jacobian(r.structure.factor, phi[self.places[i]])
-            for a in range(r.structure.size):
-                blocks = [np.zeros((w, w)) for w in sizes]
-                blocks[order.all.index(i)] = found[..., a].numpy()
-                first = blocks[: len(order.first)]
-                out.append(Scales(block_diag(*first) if first else None, tuple(blocks[len(order.first) :])))
-        return out
-
-    def pulled(self, phi: Tensor, first: Array | None, rest: Sequence[Array]) -> Tensor:
-        """∂/∂φ of what has the slopes dΛ ↦ Σ first ∘ dΛ0 + Σ rest ∘ dΛ."""
-        order = self.order
-        out = torch.zeros_like(phi)
-        at = 0
-        for i in order.first:
-            width = self.random[i].structure.width
-            assert first is not None
-            out[self.places[i]] = self._pull(i, phi, first[at : at + width, at : at + width])
-            at += width
-        for i, block in zip(order.rest, rest, strict=True):
-            out[self.places[i]] = self._pull(i, phi, block)
-        return out
-
-    def _pull(self, i: int, phi: Tensor, block: Array) -> Tensor:
-        with torch.enable_grad():
-            leaf = phi[self.places[i]].clone().requires_grad_()
-            value = (
-                self.random[i].structure.factor(leaf) * torch.from_numpy(np.ascontiguousarray(block))
-            ).sum()
-            return torch.autograd.grad(value, leaf)[0]
+    def _evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
+        columns = self.columns(batch)
+        if self.normal:
+            return NormalMixed(self, columns, batch, weight)
+        return (Laplace if self.points == 1 else Quadrature)(
+            self, FamilyRows(self, batch), columns, batch, weight
+        )
 
     # ---- ℓ -------------------------------------------------------------------------------------------------
-
-    def log_prob(self, batch: Batch) -> Tensor:
-        """The log-likelihood, shared out among the rows: it sums to ℓ, and a row alone has none."""
-        weight = batch.count.to(torch.float64) if batch.counted else None
-        total = self.taylor(batch, weight, order=1).value
-        share = torch.ones(len(batch), dtype=torch.float64) if weight is None else weight
-        return torch.where(share > 0, total / share.sum(), 0.0)
-
-    def taylor(
-        self,
-        batch: Batch,
-        weight: Tensor | None = None,
-        order: int = 2,
-        precision: torch.dtype = torch.float64,
-    ) -> Taylor:
-        with torch.no_grad(), one_blas_thread(), one_thread(len(batch) < FEW):
-            beta, phi = self.coefficients.detach(), self.covariance.detach()
-            part = self.evaluator(batch, weight)
-            value, gradient = part.expanded(beta, phi)
-            if order < 2:
-                return Taylor(value, gradient)
-            J = part.information(beta, phi, precision == torch.float32)
-            return Taylor(value, gradient, Information(J))
-
-    def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
-        """What computes ℓ, its gradient, the modes and their covariance, of these rows."""
-        columns = self.columns(batch)
-        kind = NormalMixed if self.normal else Laplace if self.points == 1 else Quadrature
-        return self._work.part(weight, lambda: kind(self, columns, batch, weight))
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row: new random effects for every group, then y given them."""
@@ -305,7 +168,7 @@ class Mixed(Model):
                 continue
             z = torch.from_numpy(effect_columns(self, r, batch)).T
             code = batch[f"group{r.source}"]
-            levels = int(self.encoder.groupings[r.source].size)
+            levels = int(self.groupings[r.source].size)
             u = torch.randn(
                 levels + 1, z.shape[1], dtype=torch.float64, generator=generator
             )  # the last of unknown groups
@@ -317,12 +180,7 @@ class Mixed(Model):
 
     @property
     def names(self) -> list[str]:
-        parts = list(self.regression.names)
-        for r in self.random:
-            own = r.structure.names(r.effects, r.label)
-            first = r.parameter == self.regression.predictors[0].parameter
-            parts += own if first else [f"{r.parameter}: {name}" for name in own]
-        return unique(parts)
+        return unique([*self.regression.names, *self.effect_names()])
 
     @property
     def coefficient_names(self) -> list[str]:
@@ -332,35 +190,11 @@ class Mixed(Model):
     def slopes(self) -> list[bool]:
         return [*self.regression.slopes, *[False] * len(self.covariance)]
 
-    @property
-    def elementwise(self) -> bool:
-        return False
-
     def natural(self, theta: Tensor) -> Tensor:
         """Coefficients, then standard deviations and correlations of each term."""
         p = len(self.coefficients)
         beta = self.regression.natural(theta[:p])
-        sigma = self.sigma(theta[:p])
-        parts = [
-            r.structure.natural(theta[p:][at], sigma) for r, at in zip(self.random, self.places, strict=True)
-        ]
-        return torch.cat([beta, *parts])
-
-    def structure_row(self, r: Random, phi: Tensor, i: int) -> Tensor:
-        """The standard deviation, relative to σ, of the effect whose scale is φ_i of that term."""
-        effect = r.structure.scale_places().index(i)
-        return r.structure.natural(phi, phi.new_ones(()))[effect].nan_to_num(0.0)
-
-    def interval(self, name: str, value: float, half: float) -> tuple[float, float]:
-        """Of a standard deviation on the logarithm, of a correlation on Fisher's z; of one at its boundary none."""
-        if "corr(" in name:
-            if not abs(value) < 1 - EDGE:
-                return math.nan, math.nan
-            z, width = math.atanh(value), half / (1 - value**2)
-            return math.tanh(z - width), math.tanh(z + width)
-        if not value > EDGE:
-            return 0.0, math.nan
-        return value * math.exp(-half / value), value * math.exp(half / value)
+        return torch.cat([beta, self.natural_effects(theta[p:], self.sigma(theta[:p]))])
 
     def sigma(self, beta: Tensor) -> Tensor:
         """What Λ is relative to: the residual scale of a normal response, else 1."""
@@ -368,10 +202,6 @@ class Mixed(Model):
             return beta.new_ones(())
         scale = next(p for p in self.regression.predictors if p.parameter == "scale")
         return scale.spec.link.inverse(beta[scale.start])
-
-    @property
-    def concave(self) -> bool:
-        return False
 
     def start(self, source: Source) -> Tensor:
         """Near the fit without the random effects, and effects of moderate size."""
@@ -442,27 +272,6 @@ def _root(wanted: float, squares: Array) -> Tensor:
 # ---- the columns -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Order:
-    """Which terms belong to the eliminated factor, and the others: sparse ones, then dense ones."""
-
-    first: list[int]
-    rest: list[int]
-
-    @property
-    def all(self) -> list[int]:
-        return self.first + self.rest
-
-
-def _order(random: Sequence[Random], encoder: object) -> Order:
-    groupings = encoder.groupings  # type: ignore[attr-defined]
-    grouped = [i for i, r in enumerate(random) if not r.smooth]
-    wide = max(grouped, key=lambda i: groupings[random[i].source].size, default=None)
-    first = [] if wide is None else [i for i in grouped if random[i].source == random[wide].source]
-    sparse_terms = [i for i in grouped if i not in first]
-    return Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])
-
-
 def _columns(model: Mixed, batch: Batch) -> Columns:
     order = model.order
     which = {p.parameter: j for j, p in enumerate(model.regression.predictors)}
@@ -475,9 +284,7 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
         ]
         source = model.random[order.first[0]].source
         code = batch[f"group{source}"].numpy()
-        grouped = Grouped(
-            code, np.concatenate(parts), tuple(predictors), model.encoder.groupings[source].size
-        )
+        grouped = Grouped(code, np.concatenate(parts), tuple(predictors), model.groupings[source].size)
     terms = []
     for i in order.rest:
         r = model.random[i]
@@ -491,7 +298,7 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
         code, width, levels = (
             batch[f"group{r.source}"].numpy(),
             len(z),
-            model.encoder.groupings[r.source].size,
+            model.groupings[r.source].size,
         )
         place = (code[:, None] * width + np.arange(width)).reshape(-1)
         rows = sparse.csr_matrix(
@@ -514,36 +321,3 @@ def predictor_columns(p: Predictor, batch: Batch) -> Array:
     if any(levels > NARROW for _, _, levels in p.terms):
         return np.asarray(p.placed(batch, p.start + p.size)[:, p.start :].todense())
     return np.ascontiguousarray(p.rows(batch, torch.float64).numpy().T)
-
-
-class _Work:
-    """What is computed of the rows alone, kept for the next θ: never part of the model's value."""
-
-    def __init__(self) -> None:
-        self._of: tuple[int, int] | None = None
-        self._y: Tensor | None = None  # held, so that its address is not given to another
-        self._columns: Columns | None = None
-        self._weight: Tensor | None = None
-        self._part: Laplace | NormalMixed | None = None
-
-    def __deepcopy__(self, memo: dict[int, object]) -> _Work:
-        return self
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Work, ()
-
-    def columns(self, batch: Batch, make: Callable[[], Columns]) -> Columns:
-        y = batch.tensors.get("y", next(iter(batch.tensors.values())))
-        key = (y.data_ptr(), len(batch))
-        if self._of != key or self._columns is None:
-            self._of, self._y, self._part = key, y, None
-            self._columns = make()
-        return self._columns
-
-    def part(self, weight: Tensor | None, make: Callable[[], Laplace | NormalMixed]) -> Laplace | NormalMixed:
-        same = self._weight is weight or (
-            weight is not None and self._weight is not None and torch.equal(weight, self._weight)
-        )
-        if self._part is None or not same:
-            self._weight, self._part = weight, make()
-        return self._part

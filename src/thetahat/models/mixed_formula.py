@@ -20,7 +20,7 @@ from .regression import NARROW
 from .scales import STRUCTURES, Diagonal, Penalised, Structure
 
 if TYPE_CHECKING:
-    from .mixed import Random
+    from .random_effects import Random
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Builder:
 
     def random(self, parameter: str, calls: Sequence[RandomCall]) -> list[Random]:
         """The terms of one parameter of the family."""
-        from .mixed import Random  # brings scipy, which takes long to load
+        from .random_effects import Random  # brings scipy, which takes long to load
 
         out = []
         seen: set[tuple[str, ...]] = set()
@@ -110,7 +110,7 @@ class Builder:
 
     def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
         """The penalised parts of the smooth terms of one parameter of the family."""
-        from .mixed import Random
+        from .random_effects import Random
 
         out = []
         for i in self.places(calls):
@@ -195,7 +195,7 @@ def check_quadrature(random: Sequence[Random], points: int, reml: bool) -> None:
     effects = sum(len(r.effects) for r in random if not r.smooth)
     if any(r.smooth for r in random) or len(factors) > 1 or effects > 3:
         raise BadArgument(
-            f"quadrature={points} is of one grouping factor with at most 3 effects a group, and no smooth term; the formula has "
+            f"quadrature={points} is of one grouping factor with at most 3 effects a group, and no smooth term; the model has "
             f"{len(factors)} grouping factors and {effects} effects. Use quadrature=1, Laplace's approximation."
         )
     if reml:

@@ -22,10 +22,10 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..families.derivatives import gradient
 from .elimination import Columns, NotPositiveDefinite
-from .laplace import Laplace
+from .laplace import Laplace, Rows
 
 if TYPE_CHECKING:
-    from .mixed import Mixed
+    from .random_effects import RandomEffects
 
 CELLS = 2**22  # rows times nodes at once
 
@@ -33,8 +33,10 @@ CELLS = 2**22  # rows times nodes at once
 class Quadrature(Laplace):
     """Of one batch of rows, with their weights: the modes are Laplace's."""
 
-    def __init__(self, model: Mixed, columns: Columns, batch: Batch, weight: Tensor | None):
-        super().__init__(model, columns, batch, weight)
+    def __init__(
+        self, model: RandomEffects, rows: Rows, columns: Columns, batch: Batch, weight: Tensor | None
+    ):
+        super().__init__(model, rows, columns, batch, weight)
         assert columns.grouped is not None
         self.group = columns.grouped
         self.code = torch.from_numpy(self.group.code)
@@ -63,11 +65,11 @@ class Quadrature(Laplace):
     def _integral(self, beta: Tensor, phi: Tensor, u: Tensor) -> Tensor:
         """Σ_g log ∫, with its graph."""
         lam = self.model.factor_of_first(phi)
-        base = [e.expand(len(self.batch)) for e in self.regression.eta(self.batch, beta)]
-        score, H = self._derivatives(base, lam, u)
+        base = self.rows.base(beta)
+        score, H = self._derivatives(beta, base, lam, u)
         # û moves with θ as one Newton step from where it stands does
         u = u + torch.linalg.solve(H.detach(), (score - u)[..., None])[..., 0]
-        _, H = self._derivatives(base, lam, u)
+        _, H = self._derivatives(beta, base, lam, u)
         L = torch.linalg.cholesky(H)
         q = u.shape[1]
         total = []
@@ -78,7 +80,7 @@ class Quadrature(Laplace):
                 L.transpose(1, 2), z.T.expand(len(u), q, len(z)), upper=True
             )
             at = u[:, :, None] + moved  # (G, q, k)
-            rows = self._log_prob(base, lam, at)
+            rows = self._log_prob(beta, base, lam, at)
             total.append(rows - 0.5 * (at**2).sum(1) + self.logs[start : start + step])
         inner = torch.logsumexp(torch.cat(total, 1), 1)
         return (inner - torch.log(torch.diagonal(L, dim1=1, dim2=2)).sum(1)).sum() - len(
@@ -96,22 +98,20 @@ class Quadrature(Laplace):
             out[j] = own + z * b[:, k]
         return out
 
-    def _log_prob(self, base: list[Tensor], lam: Tensor, at: Tensor) -> Tensor:
+    def _log_prob(self, beta: Tensor, base: list[Tensor], lam: Tensor, at: Tensor) -> Tensor:
         """Σ of the rows' log p of each group and node, (G, k)."""
         n, k = len(self.batch), at.shape[2]
         eta = [(e if e.ndim == 2 else e[:, None]).expand(n, k).reshape(-1) for e in self._eta(base, lam, at)]
-        y = self.batch["y"][:, None].expand(n, k).reshape(-1)
-        extras = {name: e[:, None].expand(n, k).reshape(-1) for name, e in self.extras.items()}
-        rows = self.family.log_prob_eta(y, *eta, **extras).view(n, k)
+        rows = self.rows.log_prob(beta, eta, k).view(n, k)
         if self.w is not None:
             rows = rows * torch.from_numpy(self.w)[:, None]
         return at.new_zeros(at.shape[0], k).index_add(0, self.code, rows)
 
-    def _derivatives(self, base: list[Tensor], lam: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _derivatives(self, beta: Tensor, base: list[Tensor], lam: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """ΛᵀZᵀs (G, q) and H (G, q, q), with their graphs."""
         eta = self._eta(base, lam, u)
         leaves = [e if e.requires_grad else e.clone().requires_grad_() for e in eta]
-        log_p = self.family.log_prob_eta(self.batch["y"], *leaves, **self.extras)
+        log_p = self.rows.log_prob(beta, leaves)
         log_p = log_p if self.w is None else log_p * torch.from_numpy(self.w)
         own = [leaves[self.free[a]] for a in self.group.predictors]
         first = gradient(log_p.sum(), own, create_graph=True)

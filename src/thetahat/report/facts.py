@@ -29,7 +29,9 @@ from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
+from ..models.latent import Integrated
 from ..models.mixed import Mixed
+from ..models.random_effects import RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
@@ -374,6 +376,8 @@ def title(fit: Fit) -> str:
         return title_of(model)
     if isinstance(model, Custom):
         return f"{model.function.__name__}({', '.join(model.constraints)})"
+    if isinstance(model, Integrated):
+        return f"{model.custom.function.__name__}({', '.join([*model.custom.constraints, *model.latents])})"
     if isinstance(model, Mixture):
         return f"mixture of {plural(model.k, 'component')}"
     if isinstance(model, HMM):
@@ -440,13 +444,19 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         moves = "constants" if model.transition is None else f"logits of {model.transition}"
         yield "transitions", f"{moves}; the first state {_FIRST[model.initial]}"
     else:
-        doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, Custom) else []
+        doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, (Custom, Integrated)) else []
         own = (
             "a likelihood of one's own"
-            if isinstance(model, Custom)
+            if isinstance(model, (Custom, Integrated))
             else f"a model of {plural(len(fit.theta), 'parameter')}"
         )
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
+    if isinstance(model, Integrated):
+        yield (
+            "latent",
+            "; ".join(f"{' and '.join(r.effects)} of each {r.label}, normal" for r in model.random),
+        )
+        yield from describe_mixed(model)
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
         yield "further term", f"{kind_of_model(term.model)}, on {where}"
@@ -471,11 +481,9 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
 
 
-def describe_mixed(model: Mixed) -> Iterator[tuple[str, str]]:
+def describe_mixed(model: RandomEffects) -> Iterator[tuple[str, str]]:
     """(label, text): the groups, and how the random effects are integrated out."""
-    groups = dict.fromkeys(
-        (r.label, model.encoder.groupings[r.source].size) for r in model.random if not r.smooth
-    )
+    groups = dict.fromkeys((r.label, model.groupings[r.source].size) for r in model.random if not r.smooth)
     if groups:
         yield "groups", ", ".join(f"{count(n)} of {label}" for label, n in groups)
     ways = {
@@ -634,6 +642,9 @@ def _constants(model: ModelLike, size: int) -> list[bool]:
         return model.constants
     if isinstance(model, Mixed):
         return [*model.regression.constants, *[True] * (size - len(model.regression.constants))]
+    if isinstance(model, Integrated):
+        of_function = _constants(model.custom, len(names_of(model.custom)))
+        return [*of_function, *[True] * (size - len(of_function))]
     if isinstance(model, Custom):
         values = model.values()
         return [
@@ -688,8 +699,9 @@ def _tensors_of(model: ModelLike, title: str) -> Block:
 def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
     model = fit.model
     constant = constants(fit)
-    mixed = model if isinstance(model, Mixed) else None
-    model = model if mixed is None else mixed.regression
+    mixed = model if isinstance(model, RandomEffects) else None
+    fixed = len(constant) if mixed is None else len(constant) - len(mixed.effect_names())
+    model = mixed.regression if isinstance(mixed, Mixed) else model
     if isinstance(model, Regression):
         for j, p in enumerate(model.predictors):
             if p.size and not constant[p.start]:
@@ -699,11 +711,10 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
                     name, "" if str(p.spec.link) == "identity" else f"{p.spec.link} scale", True, items
                 )
     else:
-        items = tuple(_tensor_items(fit, lines, [not c for c in constant]))
+        items = tuple(_tensor_items(fit, lines, [not c and i < fixed for i, c in enumerate(constant)]))
         if items:
             yield Block("parameters", "", True, items)
     if mixed is not None:
-        fixed = len(mixed.regression.constants)
         yield Block("random effects", "standard deviations and correlations", False, tuple(lines[fixed:]))
         constant = [c and i < fixed for i, c in enumerate(constant)]
     left = tuple(_tensor_items(fit, lines, constant))

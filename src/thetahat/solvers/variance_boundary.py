@@ -14,14 +14,14 @@ import torch
 
 from ..likelihood import Objective
 from ..models.base import names_of
-from ..models.mixed import EDGE, Mixed
+from ..models.random_effects import EDGE, RandomEffects
 from .certificate import Certificate
 
 
 def at_boundary(objective: Objective, certificate: Certificate) -> Certificate:
     """The certificate, with the variances at 0 and the correlations at ±1 named."""
     model = objective.model
-    if not isinstance(model, Mixed) or len(objective.terms) != 1:
+    if not isinstance(model, RandomEffects) or len(objective.terms) != 1:
         return certificate
     names, values = names_of(model), model.natural(objective.theta).tolist()
     first = len(model.coefficients)
