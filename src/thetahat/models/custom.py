@@ -185,7 +185,7 @@ def latent(
     >>> latent(by="subject", sd=(2.0, 0.5), names=("level", "rate")).sd
     (2.0, 0.5)
     """
-    groups = (by,) if isinstance(by, str) else tuple(by)
+    groups = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Sequence) else ()
     if not groups or not all(isinstance(name, str) for name in groups):
         raise BadArgument(f"latent(by={by!r}). Accepted: the name of a column, or several.")
     try:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ..likelihood import Objective
 from ..models.base import names_of
+from ..models.elimination import NotPositiveDefinite
 from ..models.random_effects import EDGE, RandomEffects
 from .certificate import Certificate
+
+FLAT = (
+    10.0  # variance of a random effect given the data, relative to that before: at most 1 of a concave log p
+)
 
 
 def at_boundary(objective: Objective, certificate: Certificate) -> Certificate:
@@ -42,6 +48,10 @@ def at_boundary(objective: Objective, certificate: Certificate) -> Certificate:
             elif "corr(" in name and abs(value) > 1 - EDGE:
                 found[name] = "one whose effects are multiples of each other"
         at += len(own)
+    if not certificate.ok and not model.normal:
+        flat = _flat_group(objective, model)
+        if flat:
+            return replace(certificate, detail=f"{certificate.detail} {flat}".strip(), boundary=found)
     if not found:
         return certificate
     if certificate.ok:
@@ -65,3 +75,27 @@ def at_boundary(objective: Objective, certificate: Certificate) -> Certificate:
         text = f"{zero} is 0, so that its correlations are not defined: write (0 + x | g) or (x || g) for the others."
         return replace(certificate, detail=f"{certificate.detail} {text}".strip(), boundary=found)
     return certificate
+
+
+def _flat_group(objective: Objective, model: RandomEffects) -> str:
+    """Which group's effects have a density that is nearly flat at its mode, where Laplace's approximation fails: of log p
+    concave in them H ≥ I there."""
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    try:
+        _, factored, _ = model.evaluator(batch, objective.terms[0].weight(batch)).modes(
+            model.coefficients.detach(), model.covariance.detach()
+        )
+    except NotPositiveDefinite:
+        return "At θ the density of the random effects given the data has no mode that is found."
+    r = model.random[model.order.first[0]] if model.order.first else None
+    if r is None or factored.first is None:
+        return ""
+    widest = np.linalg.eigvalsh(factored.first.transpose(2, 0, 1))[:, -1]
+    at = int(widest.argmax())
+    if not widest[at] > FLAT:
+        return ""
+    return (
+        f"The random effects of group {model.groupings[r.source].names[at]} of {r.label} have a density that is nearly flat at "
+        "its mode: Laplace's approximation does not hold there, and its value may rise without bound. Use quadrature= (one "
+        "grouping factor), or another parametrisation."
+    )
