@@ -163,8 +163,8 @@ def fit(
     reml
         of a formula with random effects or smooth terms: integrate the fixed effects out too
     quadrature
-        nodes of adaptive Gauss–Hermite quadrature over random effects of one grouping factor; 1: Laplace's
-        approximation (exact of a normal response)
+        nodes of adaptive Gauss–Hermite quadrature over random effects of one grouping factor, those of a likelihood
+        with `th.latent(…)` too; 1: Laplace's approximation (exact of a normal response)
     parameters
         "~ age" for the predictors of a further parameter of the family, a number to hold it fixed, or the
         column of an extra (trials="n")

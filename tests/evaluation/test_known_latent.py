@@ -100,8 +100,12 @@ def test_gradients_of_rows_are_those_of_automatic_differentiation() -> None:
 
 
 def own_modes(objective) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    given = known_latent(objective, "known")[0].model
-    return given.all.detach()[given.p + given.k :]
+    """û, level by level."""
+    model = objective.model
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    beta, phi = model.coefficients.detach(), model.covariance.detach()
+    (first, rest), _, _ = model.evaluator(batch, None).modes(beta, phi)
+    return torch.from_numpy(np.concatenate([first.T.reshape(-1), rest]))
 
 
 def test_unknown_groups_are_named_and_draws_have_the_groups_variance() -> None:

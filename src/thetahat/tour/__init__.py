@@ -38,6 +38,7 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "Cox's hazards": _of("cox"),
     "robust regression": _of("student_t_regression"),
     "a likelihood of one's own": _of("own_likelihood"),
+    "nonlinear mixed model": _of("nonlinear_mixed"),
     "Bradley–Terry ratings": _of("ratings"),
     "mixture, by EM": _of("mixture"),
     "lasso": _of("lasso"),
