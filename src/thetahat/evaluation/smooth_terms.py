@@ -26,6 +26,7 @@ from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.mixed import Mixed, Random
+from ..protocols import Together
 from ..types import Data
 from .known_groups import Joint, Known, known
 from .modes import Modes, whole
@@ -86,7 +87,8 @@ def smooths(objective: Objective) -> pd.DataFrame:
     edf, reference = freedom(V.modes)
     batch = whole(objective)
     frame = _rows(objective)
-    scaled = not model.family.support.integer  # whose scale is estimated
+    # whose scale is estimated: a partial likelihood has none
+    scaled = not model.family.support.integer and not isinstance(model.family, Together)
     residual = float(batch.total) - sum(edf.values()) - _unpenalised(model.mixed)
     rows = []
     for term in found:

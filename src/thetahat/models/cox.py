@@ -97,11 +97,15 @@ class CoxRegression(Regression):
 
     # ---- ℓ -----------------------------------------------------------------------------------------------------
 
+    def ordered(self, batch: Batch, weight: Tensor | None) -> Rows | None:
+        """The rows in the order of their risk sets; None where no event was seen."""
+        return self._memory.ordered(self, batch, weight).rows
+
     def at(
         self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None, order: int = 2
     ) -> Partial | None:
         """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
-        rows = self._memory.ordered(self, batch, weight).rows
+        rows = self.ordered(batch, weight)
         if rows is None:
             return None
         chosen = rows.sets.rows

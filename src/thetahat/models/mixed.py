@@ -286,9 +286,19 @@ class Mixed(Model):
 
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
         """What computes ℓ, its gradient, the modes and their covariance, of these rows."""
-        columns = self.columns(batch)
+        self.columns(batch)  # of other rows what was made of the last ones is forgotten
+        return self._work.part(weight, lambda: self._evaluator(batch, weight))
+
+    def _evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
         kind = NormalMixed if self.normal else Laplace if self.points == 1 else Quadrature
-        return self._work.part(weight, lambda: kind(self, columns, batch, weight))
+        return kind(self, self.columns(batch), batch, weight)
+
+    def without(self, terms: Sequence[Random]) -> nn.Module:
+        """The model without those terms."""
+        left = [r for r in self.random if r not in terms]
+        return (
+            type(self)(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
+        )
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         """One draw of y for each row: new random effects for every group, then y given them."""

@@ -158,10 +158,14 @@ class Partial:
     @cached_property
     def term_means(self) -> Tensor:
         """m, (p, terms)."""
-        return self._of_terms(0, self.sets.size, self.weighed.means(self.rows.X))[0]
+        return self.means_of(self.rows.X)
 
-    def _of_terms(self, a: int, b: int, means: Tensor) -> tuple[Tensor, Tensor]:
-        """m, (p, terms), and v of the terms of the slots a ≤ k < b, whose risk sets have these means."""
+    def means_of(self, X: Tensor) -> Tensor:
+        """m, (p, terms), of other columns of the same rows, (p, n)."""
+        return self._of_terms(0, self.sets.size, self.weighed.means(X), X)[0]
+
+    def _of_terms(self, a: int, b: int, means: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+        """m, (p, terms), and v of the terms of the slots a ≤ k < b, whose risk sets have these means of X."""
         if not self.tied:
             return means, self.v[a:b]
         here = self._terms(a, b)
@@ -170,7 +174,7 @@ class Partial:
         starts = self.sets.fail_starts
         events = slice(int(starts[a]), int(starts[b]) if b < len(starts) else None)
         failed = self.sets.failed[events]
-        share = self.hazard_share[events] * self.rows.X[:, failed]
+        share = self.hazard_share[events] * X[:, failed]
         own = torch.from_numpy(np.add.reduceat(share.numpy(), starts[a:b] - starts[a], axis=1))
         k = self.slot[here] - a
         return (means[:, k] - self.f[here] * own[:, k]) / self.u[here], self.v[here]
@@ -241,6 +245,15 @@ class Partial:
             q[here] += found.inside if self.weight is None else self.weight[here] * found.inside
         return q
 
+    def expected_of(self, y: Tensor) -> Tensor:
+        """Σ over the terms at which a row is at risk of its expected number of events there times y, (k, n), of y
+        (k, terms): q is that of y = 1."""
+        out = self.weighed.spread(self.by_slot(y * (self.v / self.u if self.tied else self.v)))
+        if self.tied:
+            own = self.by_slot(y * (self.v * self.f / self.u))[:, self.sets.slot]
+            out.index_add_(1, self.sets.failed, -self.hazard_share * own)
+        return out
+
     @property
     def residual(self) -> Tensor:
         """Events less those expected, (n,): weighted martingale residuals."""
@@ -269,7 +282,7 @@ class Partial:
             part = X[:, a : a + BLOCK]
             J.addmm_(part * q[a : a + BLOCK], part.T)
         for a, b, means in self.weighed.blocks(X):
-            M, v = self._of_terms(a, b, means)
+            M, v = self._of_terms(a, b, means, X)
             if g is not None:
                 v = v * (g[self.slot[self._terms(a, b)]] if self.tied else g[a:b])
             J.addmm_(M * v, M.T, alpha=-1)
@@ -290,13 +303,8 @@ class Partial:
             raise BadArgument(
                 "ties='exact' has no score residuals, since tied events are drawn together. Use ties='efron'."
             )
-        X, M, sets = self.rows.X, self.term_means, self.sets
-        a = M * (self.v / self.u if self.tied else self.v)
-        inside = self.weighed.spread(self.by_slot(a))
-        if self.tied:
-            own = self.by_slot(M * (self.v * self.f / self.u))[:, sets.slot]
-            inside.index_add_(1, sets.failed, -self.hazard_share * own)
-        out = inside - X * self.smooth_expected
+        X, sets = self.rows.X, self.sets
+        out = self.expected_of(self.term_means) - X * self.smooth_expected
         if self.weight is not None:
             out = out / self.weight
         return out.index_add_(1, sets.failed, X[:, sets.failed] - self.slot_means[:, sets.slot])
