@@ -10,6 +10,8 @@ from scipy import stats
 import thetahat as th
 from thetahat.errors import BadArgument, UnknownColumn
 
+from ..models.cox_data import definition, drawn
+
 Normal, Laplace = th.priors.Normal, th.priors.Laplace
 
 
@@ -185,3 +187,23 @@ def test_no_prior_has_no_scale(frame):
     with pytest.raises(BadArgument, match="not a prior at all"):
         _ = choice.scale
     assert "none" in str(choice)
+
+
+def test_of_coxs_model_the_held_out_nats_are_the_cross_validated_partial_likelihood():
+    """Σ_k ℓ(all rows) − ℓ(all but part k), at the lasso's θ̂ of all but part k, with ℓ as it is defined."""
+    d = drawn(40, 8).assign(c=np.cos(np.arange(40.0)))
+    formula, prior = "Surv(stop, event) ~ a + b + c", th.priors.Laplace(0.3)
+
+    def partial(beta, rows):
+        return definition(beta, rows[["a", "b", "c"]].to_numpy(), rows.stop.to_numpy(), rows.event.to_numpy())
+
+    total = 0.0
+    part = np.random.default_rng(4).permutation(40) % 4
+    for k in range(4):
+        left = d[part != k]
+        beta = th.fit(formula, left, family="cox", prior=prior).estimates.to_numpy()
+        total += partial(beta, d) - partial(beta, left)
+    chosen = th.fit(formula, d, family="cox").choose_prior([th.priors.Laplace(0.01), prior], folds=4, seed=4)
+    assert chosen.table["held_out"].iloc[1] == pytest.approx(total / 40, abs=1e-9)
+    assert chosen.table["zeros"].iloc[0] == 3
+    assert chosen.fit.certificate.ok

@@ -115,7 +115,6 @@ def test_without_predictors_there_is_the_null_log_likelihood() -> None:
         ("Surv(time, status) ~ x + strata(g > 2)", {}, BadFormula, "not a column"),
         ("Surv(time, status) ~ x + strata()", {}, BadFormula, "not a column"),
         ("Surv(time, status) ~ x + strata(nowhere)", {}, UnknownColumn, "nowhere"),
-        ("Surv(time, status) ~ x + (1 | g)", {}, BadFormula, "frailty"),
         ("Surv(time, status) ~ x + cluster(g)", {}, BadFormula, "covariance='cluster'"),
         ("Surv(time, status) ~ x + frailty(g)", {}, BadFormula, "frailty"),
         ("Surv(time, status) ~ 1", {"log_hazard": 0.5}, BadArgument, "held"),

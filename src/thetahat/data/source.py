@@ -237,7 +237,8 @@ class Digest:
         assert self._done is None
         values = tensor.detach().cpu()
         for start in range(0, len(values), BLOCK):
-            self._hash.update(values[start : start + BLOCK].to(torch.float64).contiguous().numpy().tobytes())
+            own = values[start : start + BLOCK].to(torch.float64).contiguous().numpy()
+            self._hash.update(own.reshape(-1).view(np.uint8).data if own.size else b"")
         self._rows += len(values)
         self._rest = str(tuple(values.shape[1:]))
 

@@ -20,7 +20,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..likelihood.total import spread
 from ..printable import encoded, printable
-from ..protocols import log_determinant_of, target_of, units_of
+from ..protocols import Together, log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
 from ..threads import one_thread
@@ -109,7 +109,8 @@ def choose(
 ) -> Choice:
     """Fit with each candidate in the place of the objective's own priors, and choose among them.
 
-        held out             argmax Σ_k Σ_{i in part k} log p(x_i | θ̂ of the other parts)
+        held out             argmax Σ_k Σ_{i in part k} log p(x_i | θ̂ of the other parts); of Cox's model, whose rows
+                             have a likelihood together only, Σ_k ℓ(all rows) − ℓ(the other parts), at that θ̂
         one standard error   of the same kind as that, the least scale whose difference from it is within one standard error
         evidence             argmax log ∫ p(data | θ) p(θ) dθ (`inference.evidence`)
 
@@ -250,6 +251,10 @@ def _held_out(
     """log p of each row under each candidate's fit to the other parts, (n,); the rows' counts and groups. NaN
     where such a fit has no maximum."""
     rows = concatenate(list(term.source.batches(term.model)))
+    if isinstance(term.model, Together):
+        own = _held_out_together(term, rows, tried, folds, seed)
+        count = rows.count.to(torch.float64).reshape(-1)
+        return own, count, rows.group.reshape(-1) if rows.grouped else None
     held: list[list[Tensor]] = [[] for _ in tried]
     counts: list[Tensor] = []
     groups: list[Tensor] = []
@@ -265,6 +270,30 @@ def _held_out(
             )
             own.append(found)
     return [torch.cat(own) for own in held], torch.cat(counts), torch.cat(groups) if rows.grouped else None
+
+
+def _held_out_together(
+    term: LogLikelihood, rows: Batch, tried: list[Priors], folds: int, seed: int
+) -> list[Tensor]:
+    """Of rows that have a likelihood together only: each row's part, (n,), of
+
+        Σ_k ℓ(θ̂ of the other parts; all rows) − ℓ(θ̂ of the other parts; the other parts)
+
+    Source: Verweij and van Houwelingen (1993), Cross-validation in survival analysis.
+    """
+    held = [torch.zeros(len(rows), dtype=torch.float64) for _ in tried]
+    for inside, _ in _parts(rows, folds, seed):
+        train = rows[inside]
+        for own, (certificate, ended) in zip(
+            held, _path(term, _Part(train, term.source), tried), strict=True
+        ):
+            if not certificate.ok:
+                own.fill_(math.nan)
+                continue
+            with torch.no_grad():
+                own += ended.model.log_prob(rows)
+                own[inside] -= ended.model.log_prob(train)
+    return held
 
 
 def _parts(rows: Batch, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -27,6 +27,7 @@ from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.mixed import Mixed
 from ..models.random_effects import Random
+from ..protocols import Together
 from ..types import Data
 from .known_groups import Joint, Known, known
 from .modes import Modes, whole
@@ -87,7 +88,8 @@ def smooths(objective: Objective) -> pd.DataFrame:
     edf, reference = freedom(V.modes)
     batch = whole(objective)
     frame = _rows(objective)
-    scaled = not model.family.support.integer  # whose scale is estimated
+    # whose scale is estimated: a partial likelihood has none
+    scaled = not model.family.support.integer and not isinstance(model.family, Together)
     residual = float(batch.total) - sum(edf.values()) - _unpenalised(model.mixed)
     rows = []
     for term in found:

@@ -219,7 +219,8 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     wide = cut * math.sqrt(max(float(slope @ torch.linalg.solve(J, slope)), 0.0))
     found_ends = []
     for sign in (-1.0, 1.0):
-        first = z + sign * min(wide, 1.0 if not corr else 0.5 * (math.pi / 2 - sign * z))
+        # of a whole 1.0 the first step, which is linear in s, would land on s = 0
+        first = z + sign * min(wide, 0.7 if not corr else 0.5 * (math.pi / 2 - sign * z))
         try:
             found_ends.append(_solve(profile, first, theta, cut, sign))
         except NotConverged:

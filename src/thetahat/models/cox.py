@@ -97,11 +97,15 @@ class CoxRegression(Regression):
 
     # ---- ℓ -----------------------------------------------------------------------------------------------------
 
+    def ordered(self, batch: Batch, weight: Tensor | None) -> Rows | None:
+        """The rows in the order of their risk sets; None where no event was seen."""
+        return self._memory.ordered(self, batch, weight).rows
+
     def at(
         self, batch: Batch, weight: Tensor | None = None, theta: Tensor | None = None, order: int = 2
     ) -> Partial | None:
         """The partial likelihood of a batch at θ (None: where the model stands); None where no event was seen."""
-        rows = self._memory.ordered(self, batch, weight).rows
+        rows = self.ordered(batch, weight)
         if rows is None:
             return None
         chosen = rows.sets.rows
@@ -140,13 +144,17 @@ class CoxRegression(Regression):
         here = self.coefficients.detach()
         if order > 1 and plain and kept.last is not None and torch.equal(kept.last[0], here):
             return _copied(kept.last[1])
-        out = self._expanded(batch, weight, order)
-        if order > 1 and plain:
-            kept.last = here.clone(), _copied(out)
+        near = kept.near if plain and kept.near is not None and torch.equal(kept.near[0], here) else None
+        found = self.at(batch, weight, order=order) if near is None else near[1]
+        out = self._expanded(found, order)
+        if plain:
+            # the information is often asked for next, where the gradient has just been
+            kept.near = (here.clone(), found) if order == 1 and self.family.ties != "exact" else None
+            kept.last = (here.clone(), _copied(out)) if order > 1 else kept.last
         return out
 
-    def _expanded(self, batch: Batch, weight: Tensor | None, order: int) -> Taylor:
-        found, p = self.at(batch, weight, order=order), self.layout.size
+    def _expanded(self, found: Partial | None, order: int) -> Taylor:
+        p = self.layout.size
         if found is None:
             zero = torch.zeros(p, dtype=torch.float64)
             return Taylor(zero.sum(), zero, Information(torch.diag(zero)) if order > 1 else None)
@@ -228,12 +236,14 @@ class _Ordered:
     other tensor can come to lie where they lie.
 
     last : θ and the expansion there, of rows that weigh what they count
+    near : θ and the partial likelihood there, where its gradient was asked for after that
     """
 
     made_of: list[Tensor | None]
     used: Tensor | None
     rows: Rows | None
     last: tuple[Tensor, Taylor] | None = None
+    near: tuple[Tensor, Partial | None] | None = None
 
 
 class _Memory:

@@ -25,7 +25,7 @@ from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
 from ..protocols import Categories, Together
 from ..types import Data, Levels, Plain, Settings
-from .linear import check_together, linear, settled
+from .linear import check_together, linear, mixed, settled
 from .mixed_formula import (
     Builder,
     check_normal_rows,
@@ -109,10 +109,6 @@ def formula_model(
     frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.required}))
     if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
         predictors[right] = replace(predictors[right], coding=True)
-        if not apart[right].plain:
-            raise BadFormula(
-                f"family='cox' takes no random effect and no smooth term yet: {written(right)!r}. A parametric family does."
-            )
     if strata:
         predictors[strata] = read(strata, frame)
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
@@ -164,9 +160,7 @@ def formula_model(
     table = Table(rows, encoder, family, together=True)
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
-    from .mixed import Mixed  # brings scipy, which takes long to load
-
-    return Mixed(Regression(family, encoder, slots, fixed), random, reml=reml, points=quadrature), table
+    return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table
 
 
 def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:

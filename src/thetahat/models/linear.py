@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..data.expressions import written
@@ -19,6 +19,8 @@ from .regression import Regression
 
 if TYPE_CHECKING:
     from ..data.table import Encoder, Table
+    from .mixed import Mixed
+    from .random_effects import Random
 
 CLASSES: dict[type[Family], type[Regression]] = {Cox: CoxRegression}
 SEEN = "Surv(time, event) or Surv(start, stop, event)"
@@ -53,6 +55,17 @@ def linear(
     return CLASSES.get(type(family), Regression)(family, encoder, slots, fixed, density=density)
 
 
+def mixed(regression: Regression, random: Sequence[Random], *, reml: bool, points: int) -> Mixed:
+    """The regression with its random effects and smooth terms."""
+    if isinstance(regression, CoxRegression):
+        from .cox_mixed import CoxMixed
+
+        return CoxMixed(regression, random, reml=reml, points=points)
+    from .mixed import Mixed  # brings scipy, which takes long to load
+
+    return Mixed(regression, random, reml=reml, points=points)
+
+
 def settled(family: Family, given: Settings) -> tuple[Family, Settings]:
     """A family of whole tables with those of its settings that are given as arguments of the fit (ties="breslow"),
     and what else is given."""
@@ -81,16 +94,12 @@ def check_together(family: Family, surv: Surv | None, left: str, right: str, str
             f"risk sets of them. For family='cox' write {SEEN}; for such times take family='weibull', 'lognormal', "
             "'loglogistic', or any other that has a cdf."
         )
-    if re.search(r"\|", right):
-        raise BadFormula(
-            f"the formula has random effects ({written(right)!r}): family='cox' takes none (frailty). Write "
-            "strata(column) for a baseline hazard of each group, or covariance='cluster', by='column' for errors "
-            "that allow for them."
-        )
     found = re.search(r"\b(cluster|frailty|tt|pspline|ridge)\s*\(", right)
     if found:
         instead = {
             "cluster": "Give covariance='cluster', by='column' beside the formula.",
+            "frailty": "Write (1 | column), a normal random effect on the log hazard.",
+            "pspline": "Write s(column), a smooth term.",
             "ridge": "Give prior=th.priors.Normal(…) beside the formula.",
         }.get(found.group(1), "It is not available.")
         raise BadFormula(f"the formula has {found.group(1)}(…), which is R's and not known here. {instead}")

@@ -138,7 +138,9 @@ class Mixed(RandomEffects):
     def without(self, terms: Sequence[Random]) -> nn.Module:
         """Fitted without these; of none that are left the regression alone."""
         left = [r for r in self.random if r not in terms]
-        return Mixed(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
+        return (
+            type(self)(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
+        )
 
     def _columns(self, batch: Batch) -> Columns:
         return _columns(self, batch)

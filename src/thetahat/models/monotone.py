@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from .partial import Partial
+from .partial import Partial, Rows
 from .risk_sets import RiskSets
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float],
     """(status, direction, why) where there is no maximum; None where there is one, or a direction along which
     nothing changes at all."""
     with torch.no_grad():
-        found = model.at(batch, batch.count.to(torch.float64) if batch.counted else None)
-        if found is None or not model.layout.size:
+        weight = batch.count.to(torch.float64) if batch.counted else None
+        rows, exact = model.ordered(batch, weight), model.family.ties == "exact"
+        if rows is None or not model.layout.size or bounded(rows, model.taylor(batch, batch._count), exact):
             return None
-        if bounded(found, model.taylor(batch, batch._count)):
-            return None
-        direction = recession(found, model.family.ties == "exact")
+        found = model.at(batch, weight)
+        assert found is not None
+        direction = recession(found, exact)
     if direction is None:
         return None
     names = model.names
@@ -78,7 +79,7 @@ def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float],
     )
 
 
-def bounded(found: Partial, at: Taylor) -> bool:
+def bounded(rows: Rows, at: Taylor, exact: bool) -> bool:
     """Whether the gradient g and the information J at one β prove that no direction is monotone.
 
     Along such a δ the events have the largest x·δ of those at risk. Then g·δ is a sum of v π (x_D − x_j)·δ, all ≥ 0,
@@ -94,8 +95,8 @@ def bounded(found: Partial, at: Taylor) -> bool:
     unit = J.diagonal().clamp(min=0).sqrt()  # coordinates in which every column has information 1
     if not (bool((unit > 0).all()) and bool(torch.isfinite(J).all()) and bool(torch.isfinite(g).all())):
         return False
-    low, high = torch.aminmax(found.rows.X, dim=1)
-    many = float(found.rows.deaths.max()) if bool(found.exact.any()) else 1.0
+    low, high = torch.aminmax(rows.X, dim=1)
+    many = float(rows.deaths.max()) if exact else 1.0
     widest = 2 * many * float((torch.maximum(-low, high) / unit).norm())
     least = float(torch.linalg.eigvalsh(J / unit[:, None] / unit)[0])
     return least > 2 * widest * float((g / unit).norm()) and least > ROUNDING

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from .discrete_ties import Subsets, subsets, work
-from .risk_sets import BLOCK, RiskSets
+from .risk_sets import BLOCK, Cumulated, RiskSets
 
 MOST_TERMS = 50_000_000
 MOST_WORK = 1e9
@@ -158,22 +158,29 @@ class Partial:
     @cached_property
     def term_means(self) -> Tensor:
         """m, (p, terms)."""
-        return self._of_terms(0, self.sets.size, self.weighed.means(self.rows.X))[0]
+        return self.means_of(self.rows.X)
 
-    def _of_terms(self, a: int, b: int, means: Tensor) -> tuple[Tensor, Tensor]:
-        """m, (p, terms), and v of the terms of the slots a ≤ k < b, whose risk sets have these means."""
+    def means_of(self, X: Tensor) -> Tensor:
+        """m, (p, terms), of other columns of the same rows, (p, n)."""
+        return self._of_terms(0, self.sets.size, self.weighed.means(X), X)
+
+    def _of_terms(self, a: int, b: int, means: Tensor, X: Tensor) -> Tensor:
+        """m, (p, terms), of the terms of the slots a ≤ k < b, whose risk sets have these means of X."""
         if not self.tied:
-            return means, self.v[a:b]
+            return means
         here = self._terms(a, b)
         if here.stop - here.start == b - a:  # one event each
-            return means, self.v[here]
+            return means
+        k, own = self.slot[here] - a, self._events_of(a, b, X)
+        out: Tensor = (means[:, k] - self.f[here] * own[:, k]) / self.u[here]
+        return out
+
+    def _events_of(self, a: int, b: int, X: Tensor) -> Tensor:
+        """Σ_D w e^η x / Σ_R w e^η of the slots a ≤ k < b, (p, b − a)."""
         starts = self.sets.fail_starts
         events = slice(int(starts[a]), int(starts[b]) if b < len(starts) else None)
-        failed = self.sets.failed[events]
-        share = self.hazard_share[events] * self.rows.X[:, failed]
-        own = torch.from_numpy(np.add.reduceat(share.numpy(), starts[a:b] - starts[a], axis=1))
-        k = self.slot[here] - a
-        return (means[:, k] - self.f[here] * own[:, k]) / self.u[here], self.v[here]
+        share = X[:, self.sets.failed[events]].mul_(self.hazard_share[events])
+        return torch.from_numpy(np.add.reduceat(share.numpy(), starts[a:b] - starts[a], axis=1))
 
     def _terms(self, a: int, b: int) -> slice:
         """The terms of the slots a ≤ k < b."""
@@ -206,7 +213,7 @@ class Partial:
             out[k] = found.log_sum
         return out
 
-    @property
+    @cached_property
     def value(self) -> Tensor:
         """ℓ. Each slot's part is formed first: sums of η and of logarithms, each large, would cancel."""
         return (self.sets.by_failed(self.units * self.eta[self.sets.failed]) - self.slot_log).sum()
@@ -241,12 +248,21 @@ class Partial:
             q[here] += found.inside if self.weight is None else self.weight[here] * found.inside
         return q
 
+    def expected_of(self, y: Tensor) -> Tensor:
+        """Σ over the terms at which a row is at risk of its expected number of events there times y, (k, n), of y
+        (k, terms): q is that of y = 1."""
+        out = self.weighed.spread(self.by_slot(y * (self.v / self.u if self.tied else self.v)))
+        if self.tied:
+            own = self.by_slot(y * (self.v * self.f / self.u))[:, self.sets.slot]
+            out.index_add_(1, self.sets.failed, -self.hazard_share * own)
+        return out
+
     @property
     def residual(self) -> Tensor:
         """Events less those expected, (n,): weighted martingale residuals."""
         return (-self.expected).index_add_(0, self.sets.failed, self.units)
 
-    @property
+    @cached_property
     def gradient(self) -> Tensor:
         return self.rows.X @ self.residual
 
@@ -265,14 +281,44 @@ class Partial:
     def _information(self, q: Tensor, g: Tensor | None) -> Tensor:
         X = self.rows.X
         J = X.new_zeros(len(X), len(X))
+        if not self.tied and g is None and isinstance(self.weighed, Cumulated) and self.weighed.nested:
+            return self._nested(self.weighed, J, q)
         for a in range(0, X.shape[1], BLOCK):
             part = X[:, a : a + BLOCK]
             J.addmm_(part * q[a : a + BLOCK], part.T)
+        if self.tied:
+            return self._of_ties(J, g)
+        v = self.v if g is None else self.v * g
         for a, b, means in self.weighed.blocks(X):
-            M, v = self._of_terms(a, b, means)
-            if g is not None:
-                v = v * (g[self.slot[self._terms(a, b)]] if self.tied else g[a:b])
-            J.addmm_(M * v, M.T, alpha=-1)
+            J.addmm_(means * v[a:b], means.T, alpha=-1)
+        return (J + J.T) / 2
+
+    def _of_ties(self, J: Tensor, g: Tensor | None) -> Tensor:
+        """J less Σ v m mᵀ: a term's mean is m = [(1 − f) D + R]/u, D and R the parts of the risk set's mean that rows
+        with an event and the others have, so that its terms share two vectors a slot."""
+        left = 1 - self.f
+        c = [self.by_slot(self.v / self.u**2 * left**power) for power in range(3)]
+        c = c if g is None else [each * g for each in c]
+        for a, b, means in self.weighed.blocks(self.rows.X):
+            here = self._terms(a, b)
+            if here.stop - here.start == b - a:  # one event each
+                J.addmm_(means * c[0][a:b], means.T, alpha=-1)
+                continue
+            D = self._events_of(a, b, self.rows.X)
+            R = means - D
+            J.addmm_(D * c[2][a:b], D.T, alpha=-1)
+            J.addmm_(R * c[0][a:b], R.T, alpha=-1)
+            J.addmm_(D * c[1][a:b], R.T, alpha=-2)
+        return (J + J.T) / 2
+
+    def _nested(self, weighed: Cumulated, J: Tensor, q: Tensor) -> Tensor:
+        """The information where each risk set holds those before it and a slot has one term: the sums at all rows,
+        of which those at the end of a slot count, in one pass over X."""
+        ends = q.new_zeros(len(q)).index_copy_(0, self.sets.ends - 1, self.v.sqrt() / weighed.total)
+        for part, sums, at in weighed.sums_by_block(self.rows.X):
+            J.addmm_(part * q[at], part.T)
+            sums.mul_(ends[at])
+            J.addmm_(sums, sums.T, alpha=-1)
         return (J + J.T) / 2
 
     # ---- rows ----------------------------------------------------------------------------------------------------
@@ -290,13 +336,8 @@ class Partial:
             raise BadArgument(
                 "ties='exact' has no score residuals, since tied events are drawn together. Use ties='efron'."
             )
-        X, M, sets = self.rows.X, self.term_means, self.sets
-        a = M * (self.v / self.u if self.tied else self.v)
-        inside = self.weighed.spread(self.by_slot(a))
-        if self.tied:
-            own = self.by_slot(M * (self.v * self.f / self.u))[:, sets.slot]
-            inside.index_add_(1, sets.failed, -self.hazard_share * own)
-        out = inside - X * self.smooth_expected
+        X, sets = self.rows.X, self.sets
+        out = self.expected_of(self.term_means) - X * self.smooth_expected
         if self.weight is not None:
             out = out / self.weight
         return out.index_add_(1, sets.failed, X[:, sets.failed] - self.slot_means[:, sets.slot])

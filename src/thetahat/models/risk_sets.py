@@ -118,6 +118,8 @@ class RiskSets:
 
     def by_failed(self, values: Tensor) -> Tensor:
         """Σ over the events of each slot, (…, m), of values (…, e)."""
+        if len(self.failed) == self.size:
+            return values
         return torch.from_numpy(np.add.reduceat(values.numpy(), self.fail_starts, axis=-1))
 
     def by_stratum_largest(self, values: Tensor) -> Tensor:
@@ -186,23 +188,34 @@ class Cumulated:
     def means(self, X: Tensor) -> Tensor:
         return self.sets.sums(X * self.weight)[0].div_(self.total)
 
-    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Each block of rows is read once and stays in the cache; a sum is carried from one to the next."""
-        sets = self.sets
-        if len(sets.late) or len(sets.row_starts) > MANY:
-            yield 0, sets.size, self.means(X)
-            return
-        ends = sets.ends.numpy()
-        for begin, end in itertools.pairwise(sets.row_starts.tolist()):
-            carried = X.new_zeros(len(X), 1)
+    @property
+    def nested(self) -> bool:
+        """Whether the risk sets of a stratum hold each other, and sums can be carried from row to row."""
+        return not len(self.sets.late) and len(self.sets.row_starts) <= MANY
+
+    def sums_by_block(self, X: Tensor) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """Each block of X (p, n), its cumulative sums of exp(ζ) x within the stratum, (p, b), and which rows it has. It
+        is read once and stays in the cache; a sum is carried from one to the next. The sums may be overwritten."""
+        for begin, end in itertools.pairwise(self.sets.row_starts.tolist()):
+            carried = X.new_zeros(len(X))
             for a in range(begin, end, BLOCK):
-                b = min(a + BLOCK, end)
-                sums = torch.cumsum(X[:, a:b] * self.weight[a:b], 1)
-                first, last = np.searchsorted(ends, [a + 1, b + 1]).tolist()
-                if last > first:
-                    means = torch.index_select(sums, 1, sets.ends[first:last] - (a + 1))
-                    yield first, last, means.add_(carried).div_(self.total[first:last])
-                carried = carried + sums[:, -1:]
+                own = slice(a, min(a + BLOCK, end))
+                sums = X[:, own] * self.weight[own]
+                sums[:, 0] += carried
+                torch.cumsum(sums, 1, out=sums)
+                carried = sums[:, -1].clone()
+                yield X[:, own], sums, own
+
+    def blocks(self, X: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        if not self.nested:
+            yield 0, self.sets.size, self.means(X)
+            return
+        ends = self.sets.ends.numpy()
+        for _, sums, own in self.sums_by_block(X):
+            first, last = np.searchsorted(ends, [own.start + 1, own.stop + 1]).tolist()
+            if last > first:
+                means = torch.index_select(sums, 1, self.sets.ends[first:last] - (own.start + 1))
+                yield first, last, means.div_(self.total[first:last])
 
     def spread(self, a: Tensor) -> Tensor:
         sets = self.sets
@@ -267,13 +280,13 @@ def risk_sets(
     g = np.zeros(len(order), dtype=np.int64) if stratum is None else stratum.numpy()[order]
     t, e = t[order], e[order]
     new = np.ones(len(t), dtype=bool)  # where another time or stratum begins
-    new[1:] = (t[1:] != t[:-1]) | (g[1:] != g[:-1])
-    group = np.cumsum(new) - 1
-    ends = np.append(np.flatnonzero(new)[1:], len(t))
-    events = np.bincount(group[e], minlength=len(ends))
-    ends = ends[events > 0]
-    if not len(ends):
+    np.not_equal(t[1:], t[:-1], out=new[1:])
+    if stratum is not None:
+        new[1:] |= g[1:] != g[:-1]
+    begins = np.flatnonzero(new)
+    if not e.any():
         return None
+    ends = np.append(begins[1:], len(t))[np.logical_or.reduceat(e, begins)]
     slot_time, slot_g = t[ends - 1], g[ends - 1]
     first = np.zeros(len(t) + 1, dtype=np.int64)
     first[ends] = 1
@@ -283,9 +296,8 @@ def risk_sets(
     if entry is not None:
         stop = _entered(entry.numpy()[order], g, slot_time, slot_g)
     live = stop > first  # at risk at some event time
-    where = np.cumsum(live) - 1
+    kept, where = (slice(None), np.arange(len(t))) if live.all() else (live, np.cumsum(live) - 1)
     failed = np.flatnonzero(e)
-    kept = slice(None) if live.all() else live
     row_g, strata = g[kept], np.unique(slot_g)
     bounds = np.append(np.searchsorted(row_g, strata), len(row_g))
     late = np.flatnonzero(stop[kept] < last[kept])
