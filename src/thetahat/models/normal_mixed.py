@@ -26,6 +26,7 @@ from ..data.batch import Batch
 from .average import average_information, dot
 from .curvature import determinant_curvature
 from .elimination import Array, Columns, Factored, NotPositiveDefinite
+from .moments import moments
 
 if TYPE_CHECKING:
     from .mixed import Mixed
@@ -68,6 +69,26 @@ class NormalMixed:
         self.yy, self.n = float(w @ y**2), float(w.sum())
         self.typical = model.moderate(columns)[1]
         self._last: tuple[Tensor, Pieces] | None = None
+
+    def begin_at(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """β by least squares, σ and φ by the method of moments; an effect without a positive variance begins with a tenth of φ."""
+        found = moments(self.cross, self.first, self.rest, self.yy, self.n)
+        if found is None or not found[0] > 0:
+            return beta, phi
+        model, order, ratio, at = self.model, self.model.order, found[1:] / found[0], 0
+        beta, phi = beta.clone(), phi.clone()
+        link = next(p.spec.link for p in model.regression.predictors if p.parameter == "scale")
+        mean = model.regression.predictors[0]
+        beta[mean.start : mean.start + mean.size] = torch.from_numpy(self.begin)
+        beta[self._scale] = link(torch.tensor(math.sqrt(found[0]), dtype=torch.float64))
+        for i in order.all:
+            r, place = model.random[i], model.places[i]
+            own = torch.from_numpy(ratio[at : at + r.structure.width])
+            at += r.structure.width
+            least = 0.1 * phi[place][r.structure.scale_places()]
+            scale = torch.maximum(own.clamp(min=0.0).sqrt(), least)
+            phi[place] = r.structure.start(scale)
+        return beta, phi
 
     # ---- the parts -----------------------------------------------------------------------------------------
 
