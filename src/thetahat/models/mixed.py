@@ -46,7 +46,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..families.links import Identity
 from ..families.normal import Normal
-from ..threads import one_blas_thread, one_thread
+from ..threads import FEW, one_blas_thread, one_thread
 from .base import Model, drawn, set_theta, unique
 from .elimination import Array, Columns, Grouped, Scales, Term
 from .information import Information
@@ -59,7 +59,6 @@ from .taylor import Taylor
 
 VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
 RESTRICTED = "restricted likelihood"
-FEW = 200_000  # rows below which one thread is faster than several
 EDGE = 1e-6  # of a standard deviation, or of a correlation from ±1, where it counts as at its boundary
 
 
