@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+FEW = 200_000  # rows of a mixed model below which one thread is faster than several
+
 _THREADS = threading.Lock()
 _inside, _before = 0, 1
 

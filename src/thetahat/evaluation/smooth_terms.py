@@ -133,8 +133,8 @@ def freedom(modes: Modes) -> tuple[dict[int, float], dict[int, float]]:
     inverse, m = f.inverse, columns.penalised
     diagonal = np.diag(inverse)
     squares = (inverse[:, :m] ** 2).sum(1)
-    if columns.grouped is not None:
-        squares = squares + (f.T**2).sum((0, 1))
+    if columns.grouped is not None:  # smooth terms' columns are dense ones
+        squares[columns.sparse_size :] += (f.T[1] ** 2).sum((0, 2))
     edf, reference = {}, {}
     for i, t, begin in zip(order.rest, columns.terms, columns.starts, strict=False):
         own = slice(begin, begin + t.size)

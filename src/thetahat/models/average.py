@@ -29,7 +29,7 @@ Vector = tuple[Array | None, Array]  # of the eliminated factor, (q, L), and of 
 
 
 def average_information(
-    model: RandomEffects, factored: Factored, u: Vector, e: Vector, phi: Tensor, slopes: Tensor
+    model: RandomEffects, factored: Factored, u: Vector, e: Vector, phi: Tensor, slopes: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """J_φφ (k, k), J_φβ (k, p) of the fixed columns, and bᵀe (k,), each without the factor 1/σ².
 
@@ -40,7 +40,7 @@ def average_information(
     u, e
         the modes, and ZᵀW(r − ZΛu)
     slopes
-        ½ ∂ log det H/∂φ
+        ½ ∂ log det H/∂φ, for the floor; None: without it
     """
     columns, cross, scales, m = factored.columns, factored.cross, factored.scales, factored.m
     random, p = factored.without_fixed(), columns.starts[-1] - factored.m
@@ -59,12 +59,14 @@ def average_information(
     J = torch.zeros(len(phi), len(phi), dtype=torch.float64)
     for i in range(len(phi)):
         for j in range(i + 1):
-            J[i, j] = J[j, i] = 0.5 * _dot(b[i], (V[j][0], V[j][1][:m]))
-        J[i, i] = max(float(J[i, i]), float(slopes[i] ** 2) / model.ranks[i])
+            J[i, j] = J[j, i] = 0.5 * dot(b[i], (V[j][0], V[j][1][:m]))
+        if slopes is not None:
+            J[i, i] = max(float(J[i, i]), float(slopes[i] ** 2) / model.ranks[i])
     fixed = np.stack([own[1][m:] for own in V]) if V else np.zeros((0, p))
-    return J, torch.from_numpy(fixed), torch.tensor([_dot(each, e) for each in b], dtype=torch.float64)
+    return J, torch.from_numpy(fixed), torch.tensor([dot(each, e) for each in b], dtype=torch.float64)
 
 
-def _dot(a: Vector, b: Vector) -> float:
+def dot(a: Vector, b: Vector) -> float:
+    """aᵀb; where b is longer, of a's columns alone."""
     first = 0.0 if a[0] is None or b[0] is None else float((a[0] * b[0]).sum())
     return first + float(a[1] @ b[1][: len(a[1])])

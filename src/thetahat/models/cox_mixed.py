@@ -232,7 +232,7 @@ class PartialLaplace(Laplace):
             factored, fresh = (None, False) if fresh or t < 1.0 else (factored, False)
         value, partial, pulled = now
         G, means = self._information(partial)
-        whole = Factored(Cross(None, [], None, G, self.columns), scales, fixed=True)
+        whole = Factored(Cross(None, None, None, G, self.columns), scales, fixed=True)
         self._warm[joint] = (None, x)
         self._near[joint] = whole if joint else whole.without_fixed()
         score = np.zeros(len(self.batch))
@@ -262,7 +262,7 @@ class PartialLaplace(Laplace):
 
     def _factored(self, scales: Scales, partial: Partial, joint: bool) -> Factored:
         G = self._information(partial)[0]
-        return Factored(Cross(None, [], None, G, self.columns), scales, fixed=joint)
+        return Factored(Cross(None, None, None, G, self.columns), scales, fixed=joint)
 
     def _searched(
         self, scales: Scales, x: Array, d: Array, now: tuple[float, Partial, Array], gain: float

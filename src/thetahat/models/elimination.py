@@ -6,14 +6,16 @@ Two levels of one factor never meet in a row, so that the widest factor's block 
 block a level. It is eliminated; what is left of the other factors, the smooth terms and the fixed columns is one
 dense Schur complement S:
 
-    H = [ D   E ]        D = L_D L_Dᵀ, level by level;      C = L_D⁻¹ E, sparse;      S = H_rr − CᵀC = L Lᵀ
-        [ Eᵀ  H_rr ]
+    H = [ D      Λ0ᵀE ]      D = I + Λ0ᵀG_00Λ0 = L_D L_Dᵀ, level by level;      E = G_0r Λ
+        [ EᵀΛ0   H_rr ]      F = L_D⁻¹ Λ0ᵀG_0r, sparse;   R = G_rr − FᵀF;   S = P + ΛᵀRΛ = L Lᵀ
 
     log det H = 2 Σ log diag L_D + 2 Σ log diag L
 
-Of H⁻¹ only those parts are made that are read: Takahashi's selected inverse. With K = L_D⁻ᵀ C and T = K S⁻¹:
+Of H⁻¹ only those parts are made that are read: Takahashi's selected inverse. With X = Λ0 D⁻¹ and B the blocks of E S⁻¹Eᵀ:
 
-    (H⁻¹)_rr = S⁻¹,     (H⁻¹)_0r = −T,     (H⁻¹)_00 of one level = D⁻¹ + T Kᵀ
+    (H⁻¹)_rr = S⁻¹,     (H⁻¹)_0r = −XᵀES⁻¹ =: −T,     (H⁻¹)_00 of one level = D⁻¹ + XᵀBX
+
+and T where E has entries is all that B, the slopes and the rows' variances read.
 
 Shapes: n rows; L levels of the eliminated factor, each of q effects (k = 1 … q); m further columns (sparse ones
 first, dense ones after them, fixed ones last). Arrays of the eliminated factor are (q, …, L): a level a column.
@@ -24,28 +26,39 @@ Source: Bates, Mächler, Bolker and Walker (2015), Fitting linear mixed-effects 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import cho_solve, lapack
 
 from ..errors import BadArgument
+from .blocks import (
+    Array as Array,
+)
+from .blocks import (
+    NotPositiveDefinite as NotPositiveDefinite,
+)
+from .blocks import (
+    Pattern,
+    cholesky,
+    dense_cholesky,
+    dense_inverse,
+    dense_solve,
+    inverse_lower,
+    multiplied,
+    transposed,
+)
 
-Array = np.ndarray
+Parts = tuple[Array | None, Array]  # of the sparse columns (q, nnz), of the dense ones (q, size − m_s, L)
 Weights = Mapping[tuple[int, int], Array]
 Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
 WIDEST = 12_000  # columns of the dense Schur complement: 1.2 GB
 
 
-_CACHED = ("log_determinant", "inverse", "T", "_K", "_Kd", "first")
-
-
-class NotPositiveDefinite(Exception):
-    """H has no Cholesky factor at this point."""
+_CACHED = ("log_determinant", "inverse", "scaled", "_V", "T", "B", "first", "_random")
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,18 @@ class Columns:
 
     # ---- G -------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def pattern(self) -> tuple[Pattern, list[Array]]:
+        """Which sparse columns each level of the eliminated factor meets; of each sparse term the entry of each row and
+        effect, (n, width)."""
+        g = self.grouped
+        assert g is not None
+        places = [
+            at + t.rows.indices.reshape(-1, t.width).astype(np.int64)
+            for t, at in zip(self.sparse_terms, self.starts, strict=False)
+        ]
+        return Pattern.of(g.code, places, (g.levels, self.sparse_size))
+
     def cross(self, w: Weights) -> Cross:
         """G at the rows' weights w_ab, (n,) each, a ≤ b; absent ones are 0."""
         self._check_width()
@@ -193,7 +218,7 @@ class Columns:
         def weight(a: int, b: int) -> Array:
             return w.get((min(a, b), max(a, b)), zero)
 
-        G00, Es, Ed = None, [], None
+        G00, Es, Ed = None, None, None
         if g is not None:
             q = g.width
             G00 = np.empty((q, q, g.levels))
@@ -202,17 +227,22 @@ class Columns:
                     G00[k, j] = G00[j, k] = g.added(
                         g.z[k] * g.z[j] * weight(g.predictors[k], g.predictors[j])
                     )
-            Ed = np.zeros((q, g.levels, self.starts[-1] - self.sparse_size))
+            Es = np.zeros((q, len(self.pattern[0].columns))) if self.sparse_terms else None
+            Ed = np.zeros((q, self.starts[-1] - self.sparse_size, g.levels))
             for k in range(q):
-                parts = []
-                for t, at in zip(self.terms, self.starts, strict=False):
-                    S = g.sums(k, weight(g.predictors[k], t.predictor))
-                    if sparse.issparse(t.rows):
-                        parts.append(S @ t.rows)
+                for i, t in enumerate(self.terms):
+                    own = weight(g.predictors[k], t.predictor)
+                    if Es is not None and i < len(self.sparse_terms):
+                        entry = self.pattern[1][i]
+                        values = (g.z[k] * own)[:, None] * t.rows.data.reshape(-1, t.width)
+                        Es[k] += np.bincount(entry.reshape(-1), values.reshape(-1), Es.shape[1])
                     else:
-                        begin = at - self.sparse_size
-                        Ed[k, :, begin : begin + t.size] = S @ t.rows
-                Es.append(sparse.hstack(parts).tocsr() if len(parts) != 1 else parts[0]) if parts else None
+                        begin = self.starts[i] - self.sparse_size
+                        Ed[k, begin : begin + t.size] = (g.sums(k, own) @ t.rows).T
+        return Cross(G00, Es, Ed, self._cross_of_rest(weight), self)
+
+    def _cross_of_rest(self, weight: Callable[[int, int], Array]) -> Array:
+        """G_rr, (m + p, m + p)."""
         G = np.zeros((self.starts[-1], self.starts[-1]))
         for i, left in enumerate(self.terms):
             own = slice(self.starts[i], self.starts[i + 1])
@@ -223,19 +253,24 @@ class Columns:
                 G[own, to] = block.toarray() if sparse.issparse(block) else block
                 if j > i:
                     G[to, own] = G[own, to].T
-        return Cross(G00, Es, Ed, G, self)
+        return G
 
 
 @dataclass(frozen=True)
 class Cross:
-    """G: of the eliminated factor G00 (q, q, L), with the sparse columns q matrices (L, m_s), with the dense ones
-    (q, L, m_d + p), and of the rest (m + p, m + p)."""
+    """G: of the eliminated factor G00 (q, q, L), with the sparse columns (q, nnz), the values at the pattern's entries, with
+    the dense ones (q, m_d + p, L), and of the rest (m + p, m + p)."""
 
     G00: Array | None
-    sparse: Sequence[sparse.csr_matrix]
+    sparse: Array | None
     dense: Array | None
     rest: Array
     columns: Columns
+
+    @cached_property
+    def matrices(self) -> list[Rows]:
+        """The sparse part, q matrices (L, m_s)."""
+        return [] if self.sparse is None else self.columns.pattern[0].matrices(self.sparse)
 
     def times(self, v0: Array | None, rest: Array) -> tuple[Array | None, Array]:
         """G v: v0 (q, L) or None, rest (m + p,)."""
@@ -243,12 +278,13 @@ class Cross:
         out = self.rest @ rest
         if v0 is None or self.G00 is None or self.dense is None:
             return None, out
-        first = np.einsum("klx,lx->kx", self.G00, v0) + self.dense @ rest[ms:]
+        first = np.einsum("klx,lx->kx", self.G00, v0)
         for k in range(len(v0)):
-            out[ms:] += self.dense[k].T @ v0[k]
-            if len(self.sparse):
-                first[k] += self.sparse[k] @ rest[:ms]
-                out[:ms] += self.sparse[k].T @ v0[k]
+            first[k] += rest[ms:] @ self.dense[k]
+            out[ms:] += self.dense[k] @ v0[k]
+            if self.matrices:
+                first[k] += self.matrices[k] @ rest[:ms]
+                out[:ms] += self.matrices[k].T @ v0[k]
         return first, out
 
 
@@ -261,7 +297,7 @@ class Scales:
 
     def right(self, M: Array, columns: Columns, *, begin: int = 0) -> Array:
         """M Λ for the columns from `begin` on of the rest; fixed ones as they are."""
-        plain = self._vector(columns)
+        plain = self.vector(columns)
         if plain is not None:
             scaled: Array = M * plain[begin : begin + M.shape[-1]]
             return scaled
@@ -278,7 +314,7 @@ class Scales:
                 out[..., at : at + t.size] = (shaped @ lam).reshape(block.shape)
         return out
 
-    def _vector(self, columns: Columns) -> Array | None:
+    def vector(self, columns: Columns) -> Array | None:
         """Λ's diagonal, 1 of fixed columns, where every term has one effect; else None."""
         if any(lam.size != 1 for lam in self.rest):
             return None
@@ -287,28 +323,43 @@ class Scales:
             out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
         return out
 
-    def block(self, columns: Columns) -> sparse.csr_matrix:
-        """Λ of the sparse terms, (m_s, m_s)."""
-        parts = [
-            sparse.kron(sparse.identity(t.levels), self.rest[i]) for i, t in enumerate(columns.sparse_terms)
-        ]
-        return sparse.block_diag(parts, format="csr")
+    def at_pattern(self, values: Array, columns: Columns) -> Array:
+        """E Λ of sparse columns E, by their values (q, nnz)."""
+        pattern, out = columns.pattern[0], values.copy()
+        for i, t in enumerate(columns.sparse_terms):
+            inside = slice(columns.starts[i], columns.starts[i + 1])
+            own: Array | slice = slice(None)
+            if len(columns.sparse_terms) > 1:
+                own = np.flatnonzero((pattern.columns >= inside.start) & (pattern.columns < inside.stop))
+            block = values[:, own]  # a level meets all effects of a group or none: they lie side by side
+            out[:, own] = (block.reshape(len(block), -1, t.width) @ self.rest[i]).reshape(block.shape)
+        return out
 
     def times(self, u0: Array | None, rest: Array, columns: Columns) -> tuple[Array | None, Array]:
         """Λ u."""
-        return None if u0 is None or self.first is None else self.first @ u0, self._rest(rest, columns, False)
+        return None if u0 is None or self.first is None else self.first @ u0, self.rest_times(rest, columns)
 
     def back(self, v0: Array | None, rest: Array, columns: Columns) -> tuple[Array | None, Array]:
         """Λᵀ v."""
         first = None if v0 is None or self.first is None else self.first.T @ v0
-        return first, self._rest(rest, columns, True)
+        return first, self.rest_back(rest, columns)
 
-    def _rest(self, v: Array, columns: Columns, transpose: bool) -> Array:
+    def rest_times(self, v: Array, columns: Columns) -> Array:
+        """Λ v of the rest: (m, …), or longer, of which the columns after m are fixed ones."""
+        return self._rest(v, columns, self.rest)
+
+    def rest_back(self, v: Array, columns: Columns) -> Array:
+        """Λᵀ v of the rest."""
+        return self._rest(v, columns, [lam.T for lam in self.rest])
+
+    def _rest(self, v: Array, columns: Columns, each: Sequence[Array]) -> Array:
         out = v.copy()
-        for i, lam in enumerate(self.rest):
-            t, at = columns.terms[i], columns.starts[i]
-            shaped = v[at : at + t.size].reshape(t.levels, t.width)
-            out[at : at + t.size] = (shaped @ (lam if transpose else lam.T)).reshape(-1)
+        for i, lam in enumerate(each):
+            t, own = columns.terms[i], slice(columns.starts[i], columns.starts[i + 1])
+            if lam.size == 1:
+                out[own] *= lam[0, 0]
+                continue
+            out[own] = (lam @ v[own].reshape(t.levels, t.width, -1)).reshape(v[own].shape)
         return out
 
 
@@ -332,54 +383,61 @@ class Factored:
         self.m = self.columns.penalised
         self.size = self.columns.starts[-1] if fixed else self.m
         self.Linv: Array | None = None
-        self.C: list[sparse.csr_matrix] = []
-        self.Cd: Array | None = None
-        ms = self.columns.sparse_size
-        P = np.zeros(self.size)
-        P[: self.m] = 1.0
-        inner = cross.rest[: self.size, : self.size]
-        S = scales.right(scales.right(inner, self.columns).T, self.columns) + np.diag(P)
+        self.F: Array | None = None  # (q, nnz)
+        self.Fd: Array | None = None  # (q, size − m_s, L)
+        self.R = cross.rest[: self.size, : self.size]
         self.first_determinant = 0.0
         if cross.G00 is not None and scales.first is not None and cross.dense is not None:
             q, lam = len(cross.G00), scales.first
-            D = np.einsum("ka,klx,lb->abx", lam, cross.G00, lam, optimize=True)
+            D = multiplied(lam.T, multiplied(cross.G00, lam))
             D[np.arange(q), np.arange(q)] += 1.0
-            LD = _cholesky(D)
+            LD = cholesky(D)
             self.first_determinant = 2 * float(np.log(LD[np.arange(q), np.arange(q)]).sum())
-            self.Linv = _inverse_lower(LD)
-            E = self._scaled_sparse(cross.sparse, lam)
-            Ed = np.einsum("ka,klx->alx", lam, scales.right(cross.dense, self.columns, begin=ms))[
-                ..., : self.size - ms
-            ]
-            self.C = [_combined(self.Linv[k], E, range(k + 1)) for k in range(q)] if E else []
-            self.Cd = np.stack(
-                [sum(self.Linv[k, j][:, None] * Ed[j] for j in range(k + 1)) for k in range(q)]
-            )
-            for k in range(q):
-                if self.C:
-                    S[:ms, :ms] -= (self.C[k].T @ self.C[k]).toarray()
-                    block = self.C[k].T @ self.Cd[k]
-                    S[:ms, ms:] -= block
-                    S[ms:, :ms] -= block.T
-                S[ms:, ms:] -= self.Cd[k].T @ self.Cd[k]
-        self.L = _dense_cholesky(S)
+            self.Linv = inverse_lower(LD)
+            self._eliminate(cross.sparse, cross.dense[:, : self.size - self.columns.sparse_size], lam)
+        S = scales.right(scales.right(self.R, self.columns).T, self.columns)
+        S[np.arange(self.m), np.arange(self.m)] += 1.0
+        self.L = dense_cholesky(S)
 
-    def _scaled_sparse(self, E: Sequence[sparse.csr_matrix], lam: Array) -> list[sparse.csr_matrix]:
-        """Λ0ᵀ E Λ of the sparse columns."""
-        if not len(E):
-            return []
-        block = self.scales.block(self.columns)
-        moved = [e @ block for e in E]
-        return [
-            sum((lam[j, k] * moved[j] for j in range(len(E)) if j >= k), 0 * moved[0]) for k in range(len(E))
-        ]
+    def _eliminate(self, E: Array | None, Ed: Array, lam: Array) -> None:
+        """F = L_D⁻¹ Λ0ᵀ G_0r, and R = G_rr − FᵀF: nothing of either depends on the other factors' Λ."""
+        assert self.Linv is not None
+        self.Fd = multiplied(self.Linv, multiplied(lam.T, Ed))
+        if E is not None:
+            at_rows = self.Linv[:, :, self.columns.pattern[0].rows]
+            self.F = multiplied(at_rows, (lam.T @ E)[:, None])[:, 0]
+        self.R = self.R - self.inner((self.F, self.Fd), (self.F, self.Fd))
+
+    def inner(self, left: Parts, right: Parts) -> Array:
+        """Σ_k l_kᵀ r_k of two symmetric to each other, (size, size)."""
+        ms, out = self.columns.sparse_size, np.zeros((self.size, self.size))
+        if left[0] is not None and right[0] is not None:
+            pattern = self.columns.pattern[0]
+            out[:ms, :ms] = pattern.product(left[0], right[0])
+            if len(out) > ms:
+                out[:ms, ms:] = sum(
+                    M.T @ d.T for M, d in zip(pattern.matrices(left[0]), right[1], strict=True)
+                )
+                out[ms:, :ms] = out[:ms, ms:].T
+        if len(out) > ms:
+            out[ms:, ms:] = sum(a @ b.T for a, b in zip(left[1], right[1], strict=True))
+        return out
+
+    @cached_property
+    def _matrices(self) -> list[sparse.csr_matrix]:
+        return [] if self.F is None else self.columns.pattern[0].matrices(self.F)
 
     def without_fixed(self) -> Factored:
         """The factor of the random effects' block alone."""
+        return self if self.size == self.m else self._random
+
+    @cached_property
+    def _random(self) -> Factored:
         out: Factored = object.__new__(Factored)
         out.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _CACHED})
-        out.size, out.L = self.m, self.L[: self.m, : self.m]
-        out.Cd = None if self.Cd is None else self.Cd[..., : self.m - self.columns.sparse_size]
+        out.size, out.L = self.m, np.asfortranarray(self.L[: self.m, : self.m])
+        out.R = self.R[: self.m, : self.m]
+        out.Fd = None if self.Fd is None else self.Fd[:, : self.m - self.columns.sparse_size]
         return out
 
     @property
@@ -401,136 +459,127 @@ class Factored:
     def solve(self, b0: Array | None, rest: Array) -> tuple[Array | None, Array]:
         """H⁻¹ b: b0 (q, L, r) or None, rest (size, r)."""
         if b0 is None or self.Linv is None:
-            return None, _solve(self.L, rest)
+            return None, dense_solve(self.L, rest)
         q = len(b0)
         t = np.stack([sum(self.Linv[k, j][:, None] * b0[j] for j in range(k + 1)) for k in range(q)])
-        x = _solve(self.L, rest - sum((self._back(k, t[k]) for k in range(q)), np.zeros_like(rest)))
-        y = np.stack([t[k] - self._times(k, x) for k in range(q)])
+        back = sum((self._back(k, t[k]) for k in range(q)), np.zeros_like(rest))
+        x = dense_solve(self.L, rest - self.scales.rest_back(back, self.columns))
+        moved = self.scales.rest_times(x, self.columns)
+        y = np.stack([t[k] - self._times(k, moved) for k in range(q)])
         return np.stack([sum(self.Linv[j, k][:, None] * y[j] for j in range(k, q)) for k in range(q)]), x
 
     def _times(self, k: int, x: Array) -> Array:
-        """C_k x."""
-        assert self.Cd is not None
+        """F_k x."""
+        assert self.Fd is not None
         ms = self.columns.sparse_size
-        out: Array = self.Cd[k] @ x[ms:]
-        if self.C:
-            out += self.C[k] @ x[:ms]
+        out: Array = self.Fd[k].T @ x[ms:]
+        if self._matrices:
+            out += self._matrices[k] @ x[:ms]
         return out
 
     def _back(self, k: int, t: Array) -> Array:
-        """C_kᵀ t."""
-        assert self.Cd is not None
-        dense = self.Cd[k].T @ t
-        return np.concatenate([self.C[k].T @ t, dense]) if self.C else dense
+        """F_kᵀ t."""
+        assert self.Fd is not None
+        dense = self.Fd[k] @ t
+        return np.concatenate([self._matrices[k].T @ t, dense]) if self._matrices else dense
 
     # ---- parts of H⁻¹ --------------------------------------------------------------------------------------
 
     @cached_property
     def inverse(self) -> Array:
         """(H⁻¹)_rr = S⁻¹, (size, size)."""
-        if not len(self.L):
-            return self.L
-        low, info = lapack.dpotri(self.L, lower=1)  # above the diagonal L is 0, and stays so
-        if info != 0:
-            raise NotPositiveDefinite
-        out: Array = low + low.T
-        out[np.diag_indices(len(out))] *= 0.5
-        return out
+        return dense_inverse(self.L)
 
     @cached_property
-    def T(self) -> Array:
-        """K S⁻¹ = −(H⁻¹)_0r, (q, L, size)."""
+    def scaled(self) -> Parts:
+        """E = G_0r Λ: of the sparse columns its values (q, nnz), and of the dense ones (q, size − m_s, L)."""
+        ms, columns, cross = self.columns.sparse_size, self.columns, self.cross
+        assert cross.dense is not None
+        E = None if cross.sparse is None else self.scales.at_pattern(cross.sparse, columns)
+        dense = self.scales.right(cross.dense.swapaxes(1, 2), columns, begin=ms).swapaxes(1, 2)
+        return E, dense[:, : self.size - ms]
+
+    @cached_property
+    def _V(self) -> Parts:
+        """E S⁻¹, in the same parts: of the sparse columns at the pattern's entries alone."""
         ms, Si = self.columns.sparse_size, self.inverse
-        out = [K @ Si[:ms] for K in self._K] if self._K else [np.zeros((0, 0))] * 0
-        dense = [Kd @ Si[ms:] for Kd in self._Kd]
-        return np.stack([a + b for a, b in zip(out, dense, strict=True)] if out else dense)
+        E, Ed = self.scaled
+        dense = np.tensordot(Ed, Si[ms:, ms:], (1, 0)).swapaxes(1, 2) if Ed.shape[1] else Ed
+        if E is None:
+            return None, dense
+        pattern = self.columns.pattern[0]
+        at = pattern.times(E, Si)
+        if Ed.shape[1]:
+            dense = dense + np.stack([(M @ Si[:ms, ms:]).T for M in pattern.matrices(E)])
+            for i in range(Ed.shape[1]):
+                at += Ed[:, i].take(pattern.rows, 1) * Si[ms + i].take(pattern.columns)
+        return at, dense
 
     @cached_property
-    def _K(self) -> list[sparse.csr_matrix]:
-        assert self.Linv is not None
-        q = len(self.Linv)
-        return [_combined(self.Linv[:, k], self.C, range(k, q)) for k in range(q)] if self.C else []
+    def T(self) -> Parts:
+        """−(H⁻¹)_0r = D⁻¹ Λ0ᵀ E S⁻¹, in those parts."""
+        at, dense = self._V
+        X = transposed(self.X)
+        if at is not None:
+            at = multiplied(X[:, :, self.columns.pattern[0].rows], at[:, None])[:, 0]
+        return at, multiplied(X, dense)
 
     @cached_property
-    def _Kd(self) -> Array:
+    def X(self) -> Array:
+        """Λ0 D⁻¹, (q, q, L)."""
         assert self.Linv is not None
-        assert self.Cd is not None
+        assert self.scales.first is not None
+        return multiplied(self.scales.first, multiplied(transposed(self.Linv), self.Linv))
+
+    @cached_property
+    def B(self) -> Array:
+        """E S⁻¹ Eᵀ, the block of each level, (q, q, L)."""
+        assert self.Linv is not None
+        E, Ed = self.scaled
+        at, dense = self._V
         q = len(self.Linv)
-        return np.stack([sum(self.Linv[j, k][:, None] * self.Cd[j] for j in range(k, q)) for k in range(q)])
+        out = np.zeros_like(self.Linv)
+        for k in range(q):
+            for j in range(k + 1):
+                if E is not None and at is not None:
+                    out[k, j] = self.columns.pattern[0].summed(at[k] * E[j])
+                out[k, j] += np.einsum("jx,jx->x", dense[k], Ed[j])
+                out[j, k] = out[k, j]
+        return out
 
     @cached_property
     def first(self) -> Array:
-        """(H⁻¹)_00, the block of each level, (q, q, L)."""
+        """(H⁻¹)_00, the block of each level, (q, q, L): D⁻¹ + Xᵀ B X."""
         assert self.Linv is not None
-        q, ms = len(self.Linv), self.columns.sparse_size
-        out: Array = np.einsum("jax,jbx->abx", self.Linv, self.Linv)
-        if self.size:
-            for a in range(q):
-                for b in range(q):
-                    out[a, b] += np.einsum("lj,lj->l", self.T[a][:, ms:], self._Kd[b])
-                    if self._K:
-                        K, rows = self._K[b], _rows_of(self._K[b])
-                        out[a, b] += np.bincount(rows, K.data * self.T[a][rows, K.indices], K.shape[0])
-        return out
+        out = multiplied(transposed(self.Linv), self.Linv)
+        return out + multiplied(transposed(self.X), multiplied(self.B, self.X)) if self.size else out
 
     def slopes(self) -> tuple[Array | None, list[Array]]:
         """Q with ½ d log det H = Σ Q ∘ dΛ: of the eliminated factor (q, q), of each further term (width, width).
 
-        Q is the sum over levels of the diagonal blocks of G Λ H⁻¹.
+        Q is the sum over levels of the diagonal blocks of G Λ H⁻¹; of a further term those of R Λ S⁻¹.
         """
-        cross, scales, columns, ms = self.cross, self.scales, self.columns, self.columns.sparse_size
         first = None
-        GL = scales.right(cross.rest[: self.size, : self.size], columns)
-        moved = None
-        if cross.G00 is not None and scales.first is not None and cross.dense is not None:
-            q, lam = len(cross.G00), scales.first
-            first = np.einsum("klx,la,abx->kb", cross.G00, lam, self.first, optimize=True)
+        if self.scales.first is not None and self.cross.G00 is not None:
+            inner = multiplied(self.scales.first, self.first)
+            first = np.einsum("klx,lbx->kb", self.cross.G00, inner)
             if self.size:
-                dense = scales.right(cross.dense, columns, begin=ms)[..., : self.size - ms]
-                first -= np.einsum("klj,blj->kb", dense, self.T[..., ms:])
-                if len(cross.sparse):
-                    block = scales.block(columns)
-                    for k in range(q):
-                        E = cross.sparse[k] @ block
-                        rows = _rows_of(E)
-                        first[k] -= [float(E.data @ self.T[b][rows, E.indices]) for b in range(q)]
-                moved = lam[0, 0] * self.T if q == 1 else np.einsum("ka,alj->klj", lam, self.T)  # Λ0 T
-        out = []
-        for i in range(len(columns.random)):
-            t, at = columns.terms[i], columns.starts[i]
-            own = slice(at, at + t.size)
-            left = GL[own].reshape(t.levels, t.width, self.size)
-            right = self.inverse[own].reshape(t.levels, t.width, self.size)
-            Q = (
-                np.tensordot(left, right, axes=((0, 2), (0, 2)))
-                if t.width > 1
-                else np.vdot(left, right).reshape(1, 1)
-            )
-            if moved is not None:
-                for k in range(t.width):
-                    for p in range(t.width):
-                        Q[k, p] -= self._paired(moved, own, k, p, t.width)
-            out.append(Q)
-        return first, out
+                first -= np.einsum("klx,lbx->kb", self.B, self.X)
+        return first, self._slopes_of_rest()
 
-    def _paired(self, moved: Array, own: slice, k: int, p: int, width: int) -> float:
-        """Σ over the levels of a further term of Σ_l G_0r[l, (level, k)] (Λ0 T)[l, (level, p)]."""
-        assert self.cross.dense is not None
-        ms, total = self.columns.sparse_size, 0.0
-        at, to = np.arange(own.start + k, own.stop, width), np.arange(own.start + p, own.stop, width)
-        for a in range(len(moved)):
-            if own.start < ms:
-                E = self.cross.sparse[a]
-                rows, mine = _rows_of(E), (E.indices >= own.start) & (E.indices < own.stop)
-                if width > 1:
-                    mine &= (E.indices - own.start) % width == k
-                if not mine.all():
-                    total += float(E.data[mine] @ moved[a][rows[mine], E.indices[mine] - k + p])
-                else:
-                    total += float(E.data @ moved[a][rows, E.indices])
-            else:
-                total += float(np.einsum("lj,lj->", self.cross.dense[a][:, at - ms], moved[a][:, to]))
-        return total
+    def _slopes_of_rest(self) -> list[Array]:
+        columns, random = self.columns, range(len(self.columns.random))
+        plain = self.scales.vector(columns)
+        if plain is not None:
+            rows = (self.R * self.inverse) @ plain[: self.size]
+            return [rows[columns.starts[i] : columns.starts[i + 1]].sum().reshape(1, 1) for i in random]
+        out = []
+        for i in random:
+            t, own = columns.terms[i], slice(columns.starts[i], columns.starts[i + 1])
+            left = self.scales.right(self.R[own], columns).reshape(t.levels, t.width, self.size)
+            right = self.inverse[own].reshape(t.levels, t.width, self.size)
+            out.append(np.tensordot(left, right, axes=((0, 2), (0, 2))))
+        return out
 
     # ---- Z Λ H⁻¹ Λᵀ Zᵀ, row by row -------------------------------------------------------------------------
 
@@ -552,7 +601,9 @@ class _RowParts:
         if g is not None and lam is not None and a in g.predictors:
             own = [k for k, p in enumerate(g.predictors) if p == a]
             self.first = lam[own].T @ g.z[own]
-        self.at: list[tuple[Array, Array]] = []  # (column of each row, value) of sparse terms
+        self.at: list[
+            tuple[Array, Array, Array]
+        ] = []  # (column of each row, its value, entry) of sparse terms
         self.dense: list[tuple[slice, Array]] = []
         for i, t in enumerate(columns.terms):
             begin = columns.starts[i]
@@ -562,12 +613,9 @@ class _RowParts:
             if sparse.issparse(t.rows):
                 assert lamda is not None
                 z = t.rows.data.reshape(-1, t.width) @ lamda
-                place = (
-                    t.rows.indices.reshape(-1, t.width)[:, :1]
-                    - t.rows.indices.reshape(-1, t.width)[:, :1] % t.width
-                )
-                for k in range(t.width):
-                    self.at.append((begin + place[:, 0] + k, z[:, k]))
+                place = begin + t.rows.indices.reshape(-1, t.width)
+                entry = place if g is None else columns.pattern[1][i]
+                self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
             else:
                 rows = t.rows
                 if lamda is not None:
@@ -575,85 +623,29 @@ class _RowParts:
                 self.dense.append((slice(begin, begin + t.size), rows))
 
     def with_(self, other: _RowParts) -> Array:
-        f, out = self.f, np.zeros(self.f.columns.n)
+        f, ms, out = self.f, self.f.columns.sparse_size, np.zeros(self.f.columns.n)
         if self.first is not None and other.first is not None:
             for k in range(len(self.first)):
                 for j in range(len(other.first)):
                     out += self.first[k] * f.first[k, j].take(self.code) * other.first[j]
         for left, right in ((self, other), (other, self)):
             if left.first is not None:
+                at_entries, dense = f.T
                 for k in range(len(left.first)):
-                    for at, value in right.at:
-                        out -= left.first[k] * f.T[k][left.code, at] * value
+                    for _, value, entry in right.at:
+                        assert at_entries is not None
+                        out -= left.first[k] * at_entries[k].take(entry) * value
                     for own, rows in right.dense:
-                        out -= left.first[k] * np.einsum("ij,ij->i", f.T[k][:, own][left.code], rows)
-        for at, value in self.at:
-            for to, times in other.at:
+                        part = dense[k, own.start - ms : own.stop - ms]
+                        out -= left.first[k] * np.einsum("ij,ij->i", part.T[left.code], rows)
+        for at, value, _ in self.at:
+            for to, times, _ in other.at:
                 out += value * f.inverse[at, to] * times
             for own, rows in other.dense:
                 out += value * np.einsum("ij,ij->i", f.inverse[:, own][at], rows)
         for own, rows in self.dense:
-            for to, times in other.at:
+            for to, times, _ in other.at:
                 out += times * np.einsum("ij,ij->i", f.inverse[:, own][to], rows)
             for right_own, right_rows in other.dense:
                 out += np.einsum("ij,ij->i", rows @ f.inverse[own, right_own], right_rows)
         return out
-
-
-# ---- small and dense factors -------------------------------------------------------------------------------
-
-
-def _rows_of(M: sparse.csr_matrix) -> Array:
-    """The row of each entry."""
-    return np.repeat(np.arange(M.shape[0]), np.diff(M.indptr))
-
-
-def _combined(scale: Array, matrices: Sequence[sparse.csr_matrix], which: range) -> sparse.csr_matrix:
-    """Σ_j diag(scale_j) M_j."""
-    out = None
-    for j in which:
-        part = matrices[j].copy()
-        part.data = part.data * np.repeat(scale[j], np.diff(part.indptr))
-        out = part if out is None else out + part
-    assert out is not None
-    return out.tocsr()
-
-
-def _cholesky(D: Array) -> Array:
-    """Lower Cholesky factors of D (q, q, L), all levels at once."""
-    q = len(D)
-    L = np.zeros_like(D)
-    for k in range(q):
-        pivot = D[k, k] - np.einsum("jx,jx->x", L[k, :k], L[k, :k])
-        if not bool((pivot > 1e-13 * np.abs(D[k, k])).all()):
-            raise NotPositiveDefinite
-        L[k, k] = np.sqrt(pivot)
-        for i in range(k + 1, q):
-            L[i, k] = (D[i, k] - np.einsum("jx,jx->x", L[i, :k], L[k, :k])) / L[k, k]
-    return L
-
-
-def _inverse_lower(L: Array) -> Array:
-    """Inverses of lower triangular L (q, q, levels)."""
-    q = len(L)
-    out = np.zeros_like(L)
-    for k in range(q):
-        out[k, k] = 1 / L[k, k]
-        for i in range(k + 1, q):
-            out[i, k] = -sum(L[i, j] * out[j, k] for j in range(k, i)) / L[i, i]
-    return out
-
-
-def _dense_cholesky(S: Array) -> Array:
-    if not len(S):
-        return S
-    L: Array
-    L, info = lapack.dpotrf(S, lower=1, clean=1)
-    if info != 0 or not bool(np.isfinite(L).all()):
-        raise NotPositiveDefinite
-    return L
-
-
-def _solve(L: Array, b: Array) -> Array:
-    out: Array = cho_solve((L, True), b) if len(L) else b
-    return out

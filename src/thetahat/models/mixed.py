@@ -210,7 +210,8 @@ class Mixed(RandomEffects):
         batch = next(iter(source.batches(self)))
         weight = batch.count.to(torch.float64) if batch.counted else None
         beta = self._alone(self.regression.start(source), batch, weight)
-        return torch.cat([beta, self.moderate(self.columns(batch))[0]])
+        phi, part = self.moderate(self.columns(batch))[0], self.evaluator(batch, weight)
+        return torch.cat(part.begin_at(beta, phi) if isinstance(part, NormalMixed) else [beta, phi])
 
     def _alone(self, beta: Tensor, batch: Batch, weight: Tensor | None) -> Tensor:
         """A few damped Newton steps of the regression by itself."""

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.functional import hessian, jacobian
 
 from ..data.batch import Batch
-from .average import average_information
+from .average import average_information, dot
+from .curvature import determinant_curvature
 from .elimination import Array, Columns, Factored, NotPositiveDefinite
+from .moments import moments
 
 if TYPE_CHECKING:
     from .mixed import Mixed
@@ -43,6 +46,8 @@ class Pieces:
     mean: Array  # Xᵀ W e, (p,)
     slopes: Tensor  # Q in φ
     products: Tensor  # e uᵀ in φ
+    Q: tuple[Array | None, list[Array]]
+    outer: tuple[Array | None, list[Array]]  # e uᵀ, summed over levels
     u: tuple[Array | None, Array]  # u at its mode: b = Λu
     e: tuple[Array | None, Array]  # ZᵀW(r − ZΛu)
 
@@ -62,7 +67,28 @@ class NormalMixed:
         y = y - self.X @ self.begin  # of order of the residuals, so that squares do not cancel
         self.first, self.rest = columns.transposed({0: w * y})
         self.yy, self.n = float(w @ y**2), float(w.sum())
+        self.typical = model.moderate(columns)[1]
         self._last: tuple[Tensor, Pieces] | None = None
+
+    def begin_at(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """β by least squares, σ and φ by the method of moments; an effect without a positive variance begins with a tenth of φ."""
+        found = moments(self.cross, self.first, self.rest, self.yy, self.n)
+        if found is None or not found[0] > 0:
+            return beta, phi
+        model, order, ratio, at = self.model, self.model.order, found[1:] / found[0], 0
+        beta, phi = beta.clone(), phi.clone()
+        link = next(p.spec.link for p in model.regression.predictors if p.parameter == "scale")
+        mean = model.regression.predictors[0]
+        beta[mean.start : mean.start + mean.size] = torch.from_numpy(self.begin)
+        beta[self._scale] = link(torch.tensor(math.sqrt(found[0]), dtype=torch.float64))
+        for i in order.all:
+            r, place = model.random[i], model.places[i]
+            own = torch.from_numpy(ratio[at : at + r.structure.width])
+            at += r.structure.width
+            least = 0.1 * phi[place][r.structure.scale_places()]
+            scale = torch.maximum(own.clamp(min=0.0).sqrt(), least)
+            phi[place] = r.structure.start(scale)
+        return beta, phi
 
     # ---- the parts -----------------------------------------------------------------------------------------
 
@@ -103,6 +129,8 @@ class NormalMixed:
             erest[m:],
             model.pulled(phi, *Q),
             model.pulled(phi, first, pairs),
+            Q,
+            (first, pairs),
             (u0, urest),
             (e0, erest[:m]),
         )
@@ -117,11 +145,10 @@ class NormalMixed:
             nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
             return torch.tensor(-math.inf, dtype=torch.float64), nothing
         mean, scale = self.model.regression.predictors[0], self._scale
-        sigma, slope = self._sigma(beta)
-        p = mean.size if self.model.reml else 0
-        n, q = self.n - p, part.squares
+        sigma, slope, _ = self._sigma(beta)
+        n, q = self._n, part.squares
         random, fixed = part.factored.log_determinant
-        det = random + (fixed if p else 0.0)
+        det = random + (fixed if self.model.reml else 0.0)
         value = -0.5 * (n * (LOG_2PI + 2 * math.log(sigma)) + det + q / sigma**2)
         gradient = torch.zeros(len(beta) + len(phi), dtype=torch.float64)
         gradient[mean.start : mean.start + mean.size] = torch.from_numpy(part.mean) / sigma**2
@@ -133,13 +160,17 @@ class NormalMixed:
     def _scale(self) -> int:
         return next(p.start for p in self.model.regression.predictors if p.parameter == "scale")
 
-    def _sigma(self, beta: Tensor) -> tuple[float, float]:
-        """σ, and its derivative in its coordinate of β."""
+    def _sigma(self, beta: Tensor) -> tuple[float, float, float]:
+        """σ, and its two derivatives in its coordinate of β."""
         spec = next(p.spec for p in self.model.regression.predictors if p.parameter == "scale")
-        with torch.enable_grad():
-            leaf = beta[self._scale].clone().requires_grad_()
-            sigma = spec.link.inverse(leaf)
-            return float(sigma.detach()), float(torch.autograd.grad(sigma, leaf)[0])
+        at = beta[self._scale]
+        slope, bend = jacobian(spec.link.inverse, at), hessian(spec.link.inverse, at)
+        return float(spec.link.inverse(at)), float(slope), float(bend)
+
+    @property
+    def _n(self) -> float:
+        """Σ w, of REML less the fixed effects."""
+        return self.n - (self.model.regression.predictors[0].size if self.model.reml else 0)
 
     def fixed_information(self, beta: Tensor, phi: Tensor) -> Tensor:
         """XᵀV⁻¹X/σ², (p, p)."""
@@ -148,22 +179,31 @@ class NormalMixed:
         return torch.from_numpy(own) / self._sigma(beta)[0] ** 2
 
     def information(self, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
-        """−∂²ℓ/∂(β, φ)²: exact in β, by differences of the gradient in σ and φ."""
-        mean, p = self.model.regression.predictors[0], len(beta)
+        """−∂²ℓ/∂(β, φ)²: exact, or, next to a singular Λ, by differences of the gradient in σ and φ."""
+        p = len(beta)
         try:
             part = self.pieces(beta, phi)
         except NotPositiveDefinite:
             return torch.full((p + len(phi), p + len(phi)), torch.nan, dtype=torch.float64)
+        at_scales = self.model.scale_places()
+        inside = bool((phi[at_scales].abs() > INSIDE * self.typical[at_scales]).all())
+        J = self._of_coefficients(part, beta, phi)
+        found = None
+        if inside:
+            found = self._steering(J, part, beta, phi) if steers else self._exact(J, part, beta, phi)
+        return self._by_differences(J, beta, phi, steers) if found is None else found
+
+    def _of_coefficients(self, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
+        """With β's block alone."""
+        mean, p = self.model.regression.predictors[0], len(beta)
         own = slice(mean.start, mean.start + mean.size)
         J = torch.zeros(p + len(phi), p + len(phi), dtype=torch.float64)
         J[own, own] = torch.from_numpy(part.factored.fixed_information) / self._sigma(beta)[0] ** 2
-        moderate = _moderate(self.model, phi, self.columns)
-        if steers and bool(
-            (phi[self.model.scale_places()].abs() > INSIDE * moderate[self.model.scale_places()]).all()
-        ):
-            return self._average(J, part, beta, phi)
-        theta = torch.cat([beta, phi])
-        size = torch.cat([torch.ones(p, dtype=torch.float64), moderate])
+        return J
+
+    def _by_differences(self, J: Tensor, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
+        p, theta = len(beta), torch.cat([beta, phi])
+        size = torch.cat([torch.ones(p, dtype=torch.float64), torch.maximum(phi.abs(), self.typical)])
         rows = [self._scale, *range(p, p + len(phi))]
         rough = steers or self.columns.penalised > WIDE
         found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, rough)
@@ -175,17 +215,56 @@ class NormalMixed:
         self._last = None
         return J
 
-    def _average(self, J: Tensor, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
-        """The average information in (σ, φ); in β and φ together the observed one."""
+    def _exact(self, J: Tensor, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor | None:
+        """−∂²ℓ from the same factor; None where Λ is near a singular one."""
         model, p = self.model, len(beta)
-        sigma, slope = self._sigma(beta)
-        mean = model.regression.predictors[0]
+        changes = model.scale_slopes(phi)
+        factored = part.factored if model.reml else part.factored.without_fixed()
+        curved = determinant_curvature(factored, changes)
+        if curved is None:
+            return None
+        sigma, slope, bend = self._sigma(beta)
+        mean, scale, n = model.regression.predictors[0], self._scale, self._n
+        own, q = slice(mean.start, mean.start + mean.size), part.squares
+        of_phi, fixed, products = average_information(model, part.factored, part.u, part.e, phi)
+        back = [c.back(part.e[0], part.e[1], self.columns) for c in changes]  # ∂Λ_aᵀ e
+        inner = torch.tensor([[dot(a, b) for a in back] for b in back], dtype=torch.float64)
+        J[p:, p:] = torch.from_numpy(curved) + (2 * of_phi - inner) / sigma**2
+        J[p:, p:] += self._bent(part, phi, sigma)
+        J[p:, own], J[own, p:] = fixed / sigma**2, fixed.T / sigma**2
+        J[p:, scale] = J[scale, p:] = products * slope / sigma**3
+        J[own, scale] = J[scale, own] = torch.from_numpy(part.mean) * (2 * slope / sigma**3)
+        J[scale, scale] = (3 * q / sigma**4 - n / sigma**2) * slope**2 + (n / sigma - q / sigma**3) * bend
+        return J
+
+    def _bent(self, part: Pieces, phi: Tensor, sigma: float) -> Tensor:
+        """⟨Q − e uᵀ/σ², ∂²Λ⟩: 0 where Λ is linear in φ."""
+        model, order = self.model, self.model.order
+        slopes, at = {}, 0
+        for i in order.first:
+            own = slice(at, at + model.random[i].structure.width)
+            assert part.Q[0] is not None
+            assert part.outer[0] is not None
+            slopes[i] = (part.Q[0] - part.outer[0] / sigma**2)[own, own]
+            at = own.stop
+        each = [Q - o / sigma**2 for Q, o in zip(part.Q[1], part.outer[1], strict=True)]
+        out = torch.zeros(len(phi), len(phi), dtype=torch.float64)
+        for i, slope in {**slopes, **dict(zip(order.rest, each, strict=True))}.items():
+            place, against = model.places[i], torch.from_numpy(np.ascontiguousarray(slope))
+            factor = model.random[i].structure.factor
+            out[place, place] = hessian(lambda t, f=factor, g=against: (f(t) * g).sum(), phi[place])
+        return out
+
+    def _steering(self, J: Tensor, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
+        """The average information in (σ, φ); in β and φ together the observed one."""
+        p = len(beta)
+        sigma, slope, _ = self._sigma(beta)
+        mean = self.model.regression.predictors[0]
         own, scale = slice(mean.start, mean.start + mean.size), self._scale
-        n = self.n - (mean.size if model.reml else 0)
-        excess = max(n - part.squares / sigma**2, 0.0)
+        excess = max(self._n - part.squares / sigma**2, 0.0)
         J[scale, scale] = (2 * part.squares / sigma**4 + excess / sigma**2) * slope**2
         of_phi, fixed, products = average_information(
-            model, part.factored, part.u, part.e, phi, part.slopes * sigma
+            self.model, part.factored, part.u, part.e, phi, part.slopes * sigma
         )
         J[p:, p:] = of_phi / sigma**2
         J[p:, own], J[own, p:] = fixed / sigma**2, fixed.T / sigma**2
@@ -215,11 +294,6 @@ def differences(
             near = (4 * near - far) / 3
         out.append(near)
     return out
-
-
-def _moderate(model: Mixed, phi: Tensor, columns: Columns) -> Tensor:
-    """The size of each φ, for steps."""
-    return torch.maximum(phi.abs(), model.moderate(columns)[1])
 
 
 def _least_squares(X: Array, y: Array, w: Array, XtX: Array) -> Array:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.random_terms import Grouping
-from ..threads import one_blas_thread, one_thread
+from ..threads import FEW, one_blas_thread, one_thread
 from .base import Model
 from .elimination import Array, Columns, Scales
 from .information import Information
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .laplace import Laplace
     from .normal_mixed import NormalMixed
 
-FEW = 200_000  # rows below which one thread is faster than several
 EDGE = 1e-6  # of a standard deviation, or of a correlation from ±1, where it counts as at its boundary
 
 

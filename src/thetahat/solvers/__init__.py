@@ -3,11 +3,12 @@ drives it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import BadArgument
 from ..likelihood import Objective, Trimmed
 from ..protocols import HasStart
+from ..threads import FEW, one_thread
 from ..types import SolverLike, StateLike
 from . import interior_point
 from .baum_welch import BaumWelch
@@ -26,6 +27,7 @@ from .progress import progress
 from .proximal import Proximal
 from .quantile import LinearProgramme
 from .restarts import Restarts
+from .steered import Steered
 from .stochastic import Stochastic
 
 
@@ -51,6 +53,14 @@ def optimise(
     Returns the objective at θ̂, of modules that nobody else has, the certificate and the trace. The objective
     given stays as it is.
     """
+    # one thread from the start to the certificate: to wake the others between two evaluations costs more than these
+    with one_thread(isinstance(solver, Steered) and (objective.rows or FEW) < FEW):
+        return _optimised(objective, solver, watch)
+
+
+def _optimised(
+    objective: Objective, solver: SolverLike, watch: Sequence[Callable[[StateLike], None] | None]
+) -> tuple[Objective, Certificate, tuple[tuple[int, float, float], ...]]:
     if not isinstance(solver, Stochastic):  # which trains a copy of its own, or what was handed over
         objective = objective.copy()
         for term in objective.terms:
