@@ -9,7 +9,6 @@ import pytest
 from benchmarks import fuzz
 from benchmarks.fuzz import case, examine
 
-
 LONG = {118}  # a Tweedie distribution of rows that are all 1: half a minute to "not converged"
 
 
