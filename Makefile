@@ -9,6 +9,9 @@ INSTALL := $(BIN)/pip install --quiet -c constraints.txt
 TREE    := src tests benchmarks scripts examples
 SPINE   := */thetahat/data/*,*/thetahat/families/*,*/thetahat/models/*,*/thetahat/likelihood/*,*/thetahat/solvers/*,*/thetahat/inference/*,*/thetahat/evaluation/*
 
+# Bytecode is kept, whatever the environment says: each process that a test starts would compile the library anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test cover lint docs format clean
 
 demo: .venv/installed

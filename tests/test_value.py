@@ -197,8 +197,11 @@ LEFT = {
 
 
 def members(fit: Fit) -> list[str]:
-    """Every public method and property; those that fit again not of networks, which take long to train."""
+    """Every public method and property; those that fit again not of networks, which take long to train, nor of a
+    mixture, which refuses every prior after long."""
     slow = {"choose_prior", "bootstrap"} if isinstance(fit.solver, th.Stochastic) else set()
+    if isinstance(fit.model, th.models.Mixture):
+        slow = {"choose_prior"}
     return [name for name in dir(Fit) if not name.startswith("_") and name not in LEFT | slow]
 
 

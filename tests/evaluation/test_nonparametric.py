@@ -359,7 +359,7 @@ def test_the_summary_as_plain_values_is_json(km) -> None:
 
 
 def test_the_name_is_of_formulas_alone() -> None:
-    with pytest.raises(BadArgument, match="no family of a model"):
+    with pytest.raises(BadArgument, match="not a family of a model"):
         th.families.get("nonparametric")
     with pytest.raises(BadArgument, match="needs a formula"):
         th.fit(th.families.get("weibull"), AML, family="nonparametric")

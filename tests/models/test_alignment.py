@@ -96,12 +96,13 @@ def test_the_sentences_are_all_there_are(both):
     assert float(log_probs(both[0]).detach().exp().sum()) == pytest.approx(1, abs=1e-12)
 
 
+# of the KL beside the reward the gradient is noisier, and the end of so short a run too: more answers to each prompt
 METHODS = {
     "REINFORCE": (RLOO(across=True), Advantage(), {"kl_coef": BETA}),
     "RLOO": (RLOO(), Advantage(), {"kl_coef": BETA}),
     "GRPO": (GroupRelative(by_std=False, by_length=False), Advantage(), {"kl_coef": BETA}),
-    "PPO": (RLOO(), Clipped(0.2), {"kl_coef": BETA, "epochs": 2, "batch_size": 128}),
-    "KL beside the reward, k2": (RLOO(), Penalised(Advantage(), BETA, "k2"), {}),
+    "PPO": (RLOO(), Clipped(0.2), {"kl_coef": BETA, "epochs": 2, "batch_size": 32}),
+    "KL beside the reward, k2": (RLOO(), Penalised(Advantage(), BETA, "k2"), {"num_generations": 256}),
 }
 
 
@@ -116,10 +117,9 @@ def test_every_method_reaches_the_closed_form_optimum(both, method):
         reward,
         max_new_tokens=LENGTH,
         end=END,
-        num_generations=256,
         advantage=advantage,
         reference=reference,
-        **more,
+        **({"num_generations": 64} | more),
     )
     with torch.no_grad():
         before = float((log_probs(policy).exp() * (log_probs(policy) - best)).sum())
@@ -127,7 +127,7 @@ def test_every_method_reaches_the_closed_form_optimum(both, method):
         policy,
         draws,
         weights=weights,
-        solver=th.Stochastic(steps=150, learning_rate=0.1, lr_schedule="linear"),
+        solver=th.Stochastic(steps=100, learning_rate=0.1, lr_schedule="linear"),
     ).model
     with torch.no_grad():
         now = log_probs(policy)

@@ -1,7 +1,7 @@
 """What each process of test_distributed.py does: the same runs, under torch.distributed or alone; the first
 process writes what came out.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 fit_together.py FOLDER
+torchrun --standalone --nproc-per-node 2 fit_together.py FOLDER
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@ they were killed."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,17 +31,29 @@ NAMES = [
 def found(tmp_path_factory):
     """The same runs by one process and by two."""
     folder = tmp_path_factory.mktemp("together")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::UserWarning:thetahat"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for words in ([], launch):
-        ran = subprocess.run(
-            [sys.executable, *words, str(SCRIPT), str(folder)],
-            env=environment,
-            capture_output=True,
+    # what torchrun tells each of its processes (test_alone.py starts torchrun itself)
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)],
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
         )
-        assert ran.returncode == 0, ran.stderr[-3000:]
+        for rank in "01"
+    ]
+    spec = importlib.util.spec_from_file_location("fit_together", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    alone.main(folder)
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
     return [torch.load(folder / f"{many}.pt") for many in (1, 2)], folder
 
 
