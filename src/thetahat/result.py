@@ -592,9 +592,10 @@ class Fit:
 
     @property
     def _is_cox(self) -> bool:
-        from .models.cox import CoxRegression
+        from .families.cox import Cox
+        from .models.base import family_of
 
-        return isinstance(self.model, CoxRegression)
+        return isinstance(family_of(self.model), Cox)
 
     def _cox_curves(
         self, data: Data, what: str, times: Sequence[float] | float | None, level: float | None

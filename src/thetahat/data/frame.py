@@ -112,7 +112,7 @@ class Frame:
         them."""
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
-            out._own = _copied(self.pandas, list(names))
+            out._own = self.pandas[list(names)].copy()
             rest = self.pandas.drop(columns=list(names))
             if (
                 rest.memory_usage(index=False).sum() <= SPARE
@@ -180,11 +180,6 @@ class Frame:
                 )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedFile(f"{path} cannot be read: {error}") from error
-
-
-def _copied(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """These columns copied one by one: pandas' own copy of a frame joins columns of one type, by a second copy."""
-    return pd.DataFrame({name: frame[name].copy() for name in names}, index=frame.index, copy=False)
 
 
 def _delimiter(path: Path) -> str:

@@ -14,6 +14,7 @@ from ..errors import BadArgument, DataError
 from ..likelihood import LogLikelihood
 from ..models.base import family_of
 from ..models.cox import STRATA, CoxRegression, columns
+from ..models.cox_mixed import CoxMixed
 from ..models.partial import Partial
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def cox_fit(fit: Fit, what: str) -> CoxFit:
         it was loaded without its rows
     """
     model = fit.model
+    if isinstance(model, CoxMixed):
+        raise BadArgument(
+            f"{what} is of a fit without random effects and smooth terms: its error would leave theirs out. Accepted: fixed "
+            "effects, strata(column), and splines such as bs(x, df=5)."
+        )
     if not isinstance(model, CoxRegression) or len(fit.objective.terms) != 1:
         raise BadArgument(
             f"{what} is of a fit with family='cox'; this one is of {family_of(model) or type(model).__name__}."
