@@ -281,7 +281,9 @@ class Mixed(Model):
             value, gradient = part.expanded(beta, phi)
             if order < 2:
                 return Taylor(value, gradient)
-            J = part.information(beta, phi, precision == torch.float32)
+            parts = zip(self.random, self.places, strict=True)
+            steers = precision == torch.float32 and not any(r.structure.near_end(phi[at]) for r, at in parts)
+            J = part.information(beta, phi, steers)
             return Taylor(value, gradient, Information(J))
 
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
@@ -360,7 +362,10 @@ class Mixed(Model):
             return math.tanh(z - width), math.tanh(z + width)
         if not value > EDGE:
             return 0.0, math.nan
-        return value * math.exp(-half / value), value * math.exp(half / value)
+        ratio = half / value
+        if ratio > 700:  # beyond float64: so near to 0 nothing is excluded above
+            return 0.0, math.inf
+        return value * math.exp(-ratio), value * math.exp(ratio)
 
     def sigma(self, beta: Tensor) -> Tensor:
         """What Λ is relative to: the residual scale of a normal response, else 1."""
@@ -500,6 +505,25 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
         terms.append(Term(a, levels, width, rows))
     fixed = tuple((which[p.parameter], predictor_columns(p, batch)) for p in model.integrated if p.size)
     return Columns(n, grouped, tuple(terms), fixed)
+
+
+def columns_without_rows(model: Mixed) -> Columns:
+    """`Mixed.columns` of no rows: which columns there are, and in what order."""
+    order, groupings = model.order, model.encoder.groupings
+    which = {p.parameter: j for j, p in enumerate(model.regression.predictors)}
+    grouped, terms = None, []
+    if order.first:
+        own = [model.random[i] for i in order.first]
+        predictors = tuple(which[r.parameter] for r in own for _ in r.effects)
+        empty = np.zeros((len(predictors), 0))
+        grouped = Grouped(np.zeros(0, dtype=np.int64), empty, predictors, groupings[own[0].source].size)
+    for r in (model.random[i] for i in order.rest):
+        width = r.structure.width
+        columns = model.encoder.smooths[r.source].R.shape[1] if r.smooth else groupings[r.source].size * width
+        rows = np.zeros((0, columns)) if r.smooth else sparse.csr_matrix((0, columns))
+        terms.append(Term(which[r.parameter], columns // width, width, rows))
+    fixed = tuple((which[p.parameter], np.zeros((0, p.size))) for p in model.integrated if p.size)
+    return Columns(0, grouped, tuple(terms), fixed)
 
 
 def effect_columns(model: Mixed, r: Random, batch: Batch) -> Array:
