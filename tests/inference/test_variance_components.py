@@ -330,3 +330,13 @@ def test_each_grouping_factor_has_its_share():
     data = GROUPED.assign(h=np.tile(np.arange(8), 10))
     found = th.fit("y ~ x + (1 | g) + (1 | h)", data).r_squared()
     assert found["icc(g)"] + found["icc(h)"] == pytest.approx(found["icc"])
+
+
+def test_draws_of_several_new_groups_are_independent():
+    """Rows of one new group have the covariance s², rows of two none."""
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    draws = fit.sample(4000, {"Batch": ["X", "Y", "X"]}, seed=1)
+    s2 = fit.estimates["sd(Intercept | Batch)"] ** 2
+    V = np.cov(draws.T)
+    assert V[0, 2] == pytest.approx(s2, rel=0.15)
+    assert abs(V[0, 1]) < 0.1 * s2 + 100

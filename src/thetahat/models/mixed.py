@@ -308,9 +308,10 @@ class Mixed(Model):
             z = torch.from_numpy(effect_columns(self, r, batch)).T
             code = batch[f"group{r.source}"]
             levels = int(self.encoder.groupings[r.source].size)
-            u = torch.randn(
-                levels + 1, z.shape[1], dtype=torch.float64, generator=generator
-            )  # the last of unknown groups
+            unknown = max(
+                1, -int(code.min())
+            )  # each unknown group has an effect of its own, counted from the end
+            u = torch.randn(levels + unknown, z.shape[1], dtype=torch.float64, generator=generator)
             eta[j] = eta[j] + (z * (u @ lam.T)[code]).sum(1)
         parameters = [t.expand(len(batch)) for t in self.family.natural(eta)]
         return drawn(self.family, parameters, generator, **self.regression.extras(batch))
