@@ -41,6 +41,8 @@ def fits() -> dict[str, Callable[[], th.Fit]]:
         ),
         "categories": lambda: th.fit("g ~ x", FRAME, "categorical"),
         "density": lambda: th.fit(th.families.get("student_t"), FRAME["y"]),
+        "mixed": lambda: th.fit("n ~ x + (x || g) + (1 | w)", FRAME, "poisson", on_failure="return"),
+        "smooth": lambda: th.fit("y ~ s(x, k=5) + (1 | w)", FRAME, reml=True, on_failure="return"),
         "network": lambda: th.fit(network, rows, solver=th.Stochastic(steps=3, held_out=0.2)),
     }
 
@@ -153,6 +155,10 @@ def asked(fit: th.Fit, folder: Path) -> None:
         lambda: fit.intervals(),
         lambda: fit.predict(new),
         lambda: fit.predict(new, level=0.9),
+        lambda: fit.predict(new, level=0.9, groups="average"),
+        lambda: fit.random_effects(),
+        lambda: fit.smooths(),
+        lambda: fit.curve("s(x)"),
         lambda: fit.sample(2, new),
         lambda: fit.score(new),
         lambda: fit.save(folder / "again.thetahat"),
@@ -164,7 +170,7 @@ def asked(fit: th.Fit, folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_crafted_file_is_refused_by_name_or_its_fit_answers(saved, tmp_path, seed):
-    """The checksum holds, as it does for whoever writes files on purpose; 300 files of five kinds here,
+    """The checksum holds, as it does for whoever writes files on purpose; 420 files of seven kinds here,
     thousands in benchmarks/crafted.py."""
     content, tensors = archive.read(saved, "test")
     content, tensors = changed(content, tensors, random.Random(seed))

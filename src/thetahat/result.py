@@ -24,7 +24,7 @@ from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimme
 from .likelihood.priors import Prior
 from .models.base import names_of
 from .printable import encodable, printable
-from .protocols import Draws, Guides, Tightened, classes_of, maximised_of, tokenizer_of
+from .protocols import Draws, Guides, Steers, Tightened, classes_of, maximised_of, tokenizer_of
 from .solvers import choose, optimise
 from .solvers.certificate import Certificate
 from .types import Chart, Data, ModelLike, Named, Plain, SolverLike
@@ -450,7 +450,8 @@ class Fit:
     # ---- how good the fit is, and what it says of data -----------------------------------------------------
 
     def score(self, data: Data = None, *, samples: int | None = None, seed: int = 0) -> Score:
-        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint.
+        """The log-likelihood of data (None: those fitted), with its kind, measure, units and fingerprint. Of a mixed model
+        new rows are of groups that were not fitted (`evaluation.new_groups`).
 
         Parameters
         ----------
@@ -470,6 +471,10 @@ class Fit:
                 )
             model = model.tightened(samples)
         generator = torch.Generator().manual_seed(seed)
+        if data is not None and isinstance(model, Steers):
+            from .evaluation import new_groups
+
+            return score.score(*new_groups.scored(self.objective, data), generator=generator)
         return score.score(
             model,
             self.source if data is None else new_data.source_like(self.model, data),
@@ -993,7 +998,7 @@ class Fit:
         return summary.Summary(self, level=level, covariance=covariance, by=by)
 
     def plot(self, what: str = "estimates") -> Chart:
-        """A chart: "estimates", "calibration", "residuals", "profile", "trace"."""
+        """A chart: "estimates", "calibration", "residuals", "profile", "random_effects", "trace"."""
         from .report import plots
 
         return plots.plot(self, what)

@@ -257,10 +257,13 @@ def test_quadrature_is_the_integral():
         (lambda d: th.fit("y ~ (1 | g)", d, robust="trimmed:0.8"), "share what is not observed"),
         (lambda d: th.fit("y ~ (1 | g)", d, prior=th.priors.Laplace(1.0)), "a kink has none"),
         (lambda d: th.fit("y ~ (1 | g)", d).standard_errors("sandwich"), "each row's own score"),
-        (lambda d: th.fit("y ~ (1 | g)", d).score(d), "not scored"),
+        (lambda d: th.fit("y ~ (1 | g)", d).score(d), "which was fitted"),
         (lambda d: th.fit("y ~ (1 | g)", d).test_random("(1 | k)"), "no random or smooth term"),
         (lambda d: th.fit("y ~ (1 | g)", d).variance_components(intervals="exact"), "intervals='exact'"),
         (lambda d: th.fit("y ~ (1 | g)", d).random_effects("h"), "no random effects are grouped by"),
+        (lambda d: th.fit("y ~ (1 | g)", d).bootstrap(3), "counts rows anew"),
+        (lambda d: th.fit("y ~ (1 | g)", d).effects(), "averages over its random effects"),
+        (lambda d: th.fit("y ~ (1 | g)", d).influence(), "share random effects"),
         (lambda d: th.fit("y ~ h", d).variance_components(), "no random effects"),
         (lambda d: th.fit("y ~ h", d).random_effects(), "no random effects"),
         (lambda d: th.fit("y ~ h", d).baseline(), "a baseline hazard is of a fit"),
@@ -283,3 +286,57 @@ def test_draws_hold_new_random_effects():
     assert draws[:, 0].var() == pytest.approx(s2 + e2, rel=0.1)
     assert np.cov(draws[:, 0], draws[:, 1])[0, 1] == pytest.approx(s2, rel=0.15)
     assert abs(np.cov(draws[:, 0], draws[:, 6])[0, 1]) < 0.1 * s2 + 100
+
+
+SLOPES = np.random.default_rng(7)
+GROUPED = pd.DataFrame({"g": np.repeat(np.arange(10), 8), "x": np.tile(np.linspace(-1, 1, 8), 10)})
+GROUPED["y"] = (
+    SLOPES.normal(size=10)[GROUPED["g"]] + 0.6 * SLOPES.normal(size=10)[GROUPED["g"]] * GROUPED["x"]
+    + 0.7 * SLOPES.normal(size=80)
+)  # fmt: skip
+
+
+def test_one_effect_is_tested_by_stram_and_lees_mixture():
+    """2Δℓ against the fit of the formula without that effect, referred to ½χ²(1) + ½χ²(2); uncorrelated to ½χ²(0) + ½χ²(1)."""
+    fit = th.fit("y ~ x + (x | g)", GROUPED)
+    for effect, rest in (("x", "(1 | g)"), ("Intercept", "(0 + x | g)")):
+        test = fit.test_random(f"{effect} | g")
+        left = th.fit(f"y ~ x + {rest}", GROUPED)
+        assert test.statistic == pytest.approx(2 * (fit.log_likelihood - left.log_likelihood), abs=1e-6)
+        assert test.p_value == pytest.approx((chi2.sf(test.statistic, 1) + chi2.sf(test.statistic, 2)) / 2)
+        assert not test.bound
+    alone = th.fit("y ~ x + (x || g)", GROUPED).test_random("sd(x | g)")
+    assert alone.weights == {0: 0.5, 1: 0.5}
+
+
+def test_every_end_of_an_interval_is_found_or_that_of_the_range():
+    """Small variances: 0 is inside, and with it every correlation; a correlation estimated at 1 has its lower end."""
+    g = np.random.default_rng(3)
+    a = g.normal(size=6)
+    code, x = np.repeat(np.arange(6), 8), np.tile(np.linspace(-1, 1, 8), 6)
+    one = {"y": a[code] + 0.9 * a[code] * x + 0.7 * g.normal(size=48), "x": x, "g": code}
+    row = th.fit("y ~ x + (x | g)", one).variance_components().iloc[2]
+    assert row["correlation"] == pytest.approx(1.0)
+    assert 0.5 < row["low"] < row["high"] == 1.0
+    g = np.random.default_rng(0)
+    weak = one | {"y": 0.25 * g.normal(size=6)[code] + 0.7 * g.normal(size=48)}
+    table = th.fit("y ~ x + (x | g)", weak, on_failure="return").variance_components()
+    assert table[["low", "high"]].notna().all().all()
+    assert table["low"][0] == 0.0
+    assert (table["low"][2], table["high"][2]) == (-1.0, 1.0)
+
+
+def test_each_grouping_factor_has_its_share():
+    data = GROUPED.assign(h=np.tile(np.arange(8), 10))
+    found = th.fit("y ~ x + (1 | g) + (1 | h)", data).r_squared()
+    assert found["icc(g)"] + found["icc(h)"] == pytest.approx(found["icc"])
+
+
+def test_draws_of_several_new_groups_are_independent():
+    """Rows of one new group have the covariance s², rows of two none."""
+    fit = th.fit("Yield ~ 1 + (1 | Batch)", DYESTUFF)
+    draws = fit.sample(4000, {"Batch": ["X", "Y", "X"]}, seed=1)
+    s2 = fit.estimates["sd(Intercept | Batch)"] ** 2
+    V = np.cov(draws.T)
+    assert V[0, 2] == pytest.approx(s2, rel=0.15)
+    assert abs(V[0, 1]) < 0.1 * s2 + 100

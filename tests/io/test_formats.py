@@ -22,7 +22,21 @@ KNOWN = {  # as they were printed when the files were written
         [-1.1680915842633333, 0.6172251585015588, 0.3239770133172634],
     ),
     "mixture": (-0.4878107472922678, "certified maximum", [0.0, 0.15000000000000002, -2.191013317336941]),
+    "mixed": (
+        -90.81097296688178,
+        "certified maximum",
+        [0.3030218533167367, -0.056060492664120644, 0.5973639541605746],
+    ),
+    "smooth": (
+        -26.034691995280387,
+        "boundary",
+        [0.20083333333332995, 1.177237378884822, -1.2527419069014536],
+    ),
     "ratings": (-10.14367220919022, "certified maximum", [-0.8932908869512458, -1.5188533952670191]),
+}
+PREDICTED = {  # of known groups
+    "mixed": [3.106469242443618, 0.7586305838730473],
+    "smooth": [1.5079181737892848, 0.25981363779875355],
 }
 
 
@@ -38,6 +52,9 @@ def test_a_file_of_every_version_is_read(path: Path) -> None:
     value, status, theta = KNOWN[kind]
     assert (fit.log_likelihood, fit.certificate.status) == (value, status)
     assert fit.theta.tolist()[:3] == theta
+    if kind in PREDICTED:
+        new = {"x": [0.2, 0.7], "g": ["b", "e"], "h": [1, 3]}
+        np.testing.assert_allclose(fit.predict(new), PREDICTED[kind], rtol=1e-12)
 
 
 def test_every_kind_of_file_of_this_version_is_kept() -> None:

@@ -325,3 +325,32 @@ def test_too_many_effects_beside_the_largest_factor_are_refused(monkeypatch):
     monkeypatch.setattr("thetahat.models.elimination.WIDEST", 5)
     with pytest.raises(th.errors.BadArgument, match="at most 5 are accepted"):
         th.fit("y ~ x + (1 | a) + (1 | b)", crossed())
+
+
+@pytest.mark.parametrize("q", [2, 3, 5])
+@pytest.mark.parametrize("z", [-1.5, -0.4, 0.3, 1.57, math.pi / 2, 3.0])
+def test_the_factor_of_one_correlation_is_its_square_root(q, z):
+    """L Lᵀ is the matrix of correlations, at the end ρ = 1 too, and its slopes are finite there."""
+    from thetahat.models.scales import Autoregressive, CompoundSymmetry
+
+    at = torch.arange(q)
+    far = (at[:, None] - at).abs()
+    for kind in (CompoundSymmetry(q), Autoregressive(q)):
+        t = torch.tensor(z, dtype=torch.float64)
+        rho = kind.rho(t)
+        wanted = torch.where(far == 0, 1.0, rho if isinstance(kind, CompoundSymmetry) else rho**far)
+        assert torch.allclose(kind.root(t) @ kind.root(t).T, wanted, atol=1e-14)
+        assert torch.isfinite(torch.autograd.functional.jacobian(kind.root, t)).all()
+
+
+@pytest.mark.parametrize("structure", ["cs", "ar1"])
+def test_a_correlation_of_one_is_a_certified_boundary(structure):
+    """Levels of f that share one effect a group: the maximum is that of (1 | g), which is the oracle."""
+    r = np.random.default_rng(5)
+    g, f = np.repeat(np.arange(8), 12), np.tile(np.repeat(list("abc"), 4), 8)
+    data = {"y": r.normal(size=8)[g] + 0.5 * r.normal(size=96), "g": g, "f": f}
+    fit = th.fit(f"y ~ {structure}(0 + f | g)", data)
+    assert fit.certificate.status == "boundary"
+    assert any("corr(" in name for name in fit.certificate.boundary)
+    one = th.fit("y ~ (1 | g)", data)
+    assert fit.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-8)

@@ -173,14 +173,20 @@ class Grouping:
         ]
 
     def codes(self, frame: pd.DataFrame) -> np.ndarray:
-        """The group of each row, (n,); `UNKNOWN` of one that was not seen."""
+        """The group of each row, (n,); of one that was not seen `UNKNOWN`, of a second such `UNKNOWN` − 1, and so on."""
         product, unknown = np.zeros(len(frame), dtype=np.int64), np.zeros(len(frame), dtype=bool)
         for name, own in zip(self.columns, self.levels, strict=True):
             code = _codes(frame[name], own)
             unknown |= code < 0
             product = product * len(own) + np.maximum(code, 0)
         at = np.searchsorted(self.cells, product).clip(max=max(self.size - 1, 0))
-        return np.where((self.cells[at] == product) & ~unknown, at, UNKNOWN)
+        out = np.where((self.cells[at] == product) & ~unknown, at, UNKNOWN)
+        lost = out == UNKNOWN
+        if lost.any():
+            out[lost] -= (
+                frame.loc[lost, list(self.columns)].groupby(list(self.columns), observed=True).ngroup()
+            )
+        return out
 
 
 def build_grouping(columns: Sequence[str], rows: Frame, text: str) -> Grouping:

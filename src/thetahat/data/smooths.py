@@ -16,7 +16,8 @@ import ast
 import difflib
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -430,6 +431,14 @@ def build_curves(call: SmoothCall, frame: pd.DataFrame) -> tuple[Curve, ...]:
     """The smooth terms of a call, as parts of a mixed model."""
     out = []
     for smooth in build_smooths(call, frame):
+        smooth = replace(smooth, maps=_rowwise(smooth.maps), constraint=_rowwise([smooth.constraint])[0])
         N, R, penalties = mixed_form(smooth.penalties)
-        out.append(Curve(smooth, N, R, penalties))
+        N, R = _rowwise([N, R])
+        out.append(Curve(smooth, N, R, _rowwise(penalties)))
     return tuple(out)
+
+
+def _rowwise(arrays: Sequence[Array | None]) -> tuple[Any, ...]:
+    """Each row by row in memory, as a saved fit gives it back: products of the same numbers in another order of memory
+    round otherwise."""
+    return tuple(None if a is None else np.ascontiguousarray(a) for a in arrays)

@@ -32,6 +32,7 @@ from ..inference.covariance import Clusters, Covariance, prepare
 from ..inference.natural import own_places
 from ..likelihood import Objective
 from ..models.regression import Regression
+from ..protocols import Steers
 from ..types import Data, Level, Levels
 from .fitted_values import eta_of, extras_of, free_of, natural_at, with_slopes
 
@@ -82,6 +83,11 @@ def effects(
     objective = objective.at(theta)
     model = objective.model
     source = objective.terms[0].source
+    if isinstance(model, Steers):
+        raise BadArgument(
+            "average marginal effects of a mixed model are averages over its random effects too, and are not computed. The "
+            "difference of two fit.predict(data, groups='average') is an effect at random effects of 0."
+        )
     if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
         raise BadArgument(
             "marginal effects are of a formula fitted to a table: a model of one's own has no columns to "

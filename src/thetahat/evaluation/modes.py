@@ -8,7 +8,9 @@ of a prediction. Without, β is taken as known, as R's `ranef(…, condVar = TRU
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -30,18 +32,28 @@ class Modes:
     ----------
     first, rest
         b̂ of the eliminated factor (q, L), and of the other columns (m,)
-    factored
-        of H, the fixed columns part of it
+    factor
+        of H, the fixed columns part of it; None: a fit that was saved without it
     sigma
         of a normal response, else 1
+    lack
+        says what is missing, where the factor is
     """
 
     model: RandomEffects
     columns: Columns
     first: Array | None
     rest: Array
-    factored: Factored
+    factor: Factored | None
     sigma: float
+    lack: Callable[[], NoReturn] | None = None
+
+    @property
+    def factored(self) -> Factored:
+        if self.factor is None:
+            assert self.lack is not None
+            self.lack()
+        return self.factor
 
     @property
     def scales(self) -> Scales:
@@ -59,6 +71,9 @@ def modes_of(objective: Objective) -> Modes:
     model = objective.model
     if not isinstance(model, RandomEffects):
         raise BadArgument(f"a {type(model).__name__} has no random effects and no smooth terms.")
+    if objective.remembered is not None:
+        known: Modes = objective.remembered.modes
+        return known
     batch = whole(objective)
     weight = objective.terms[0].weight(batch)
     beta, phi = model.coefficients.detach(), model.covariance.detach()

@@ -35,8 +35,8 @@ def source_like(model: ModelLike, data: Data) -> Source:
     """Other data with their response, as the model reads them."""
     if isinstance(model, Steers):
         raise BadArgument(
-            "new rows of a mixed model are not scored: the groups that were fitted are known, and others are not. Score the rows "
-            "that were fitted, fit.score(), or predict the new ones, fit.predict(data)."
+            "this is asked of the rows of a mixed model that were fitted: leave the data out. Of new rows, fit.predict(data) "
+            "predicts, and fit.score(data) scores groups that were not fitted."
         )
     if isinstance(data, Source) or not isinstance(model, Regression):
         return source_of(data, model, None)

@@ -36,7 +36,7 @@ from ..inference.bread import KINKED, double
 from ..likelihood import LogLikelihood, Objective
 from ..models import HMM
 from ..models.regression import Regression
-from ..protocols import Categories
+from ..protocols import Categories, Steers
 from ..types import ModelLike
 from .fitted_values import batches, eta_of, extras_of, family_for, mean_of, parameters_of, response_of
 
@@ -276,6 +276,11 @@ def influence(objective: Objective, theta: Tensor) -> pd.DataFrame:
     """
     objective = objective.at(theta)
     model = objective.model
+    if isinstance(model, Steers):
+        raise BadArgument(
+            "the rows of a mixed model share random effects, so that none has an information of its own: its leverage and Cook's "
+            "distance are not defined as those of a regression are. Fit again without a group, or see fit.outliers()."
+        )
     if not isinstance(model, Regression) or len(objective.terms) != 1:
         raise BadArgument(
             "influence is of a regression, whose rows have predictors; the model is a "

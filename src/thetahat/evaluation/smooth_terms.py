@@ -22,7 +22,6 @@ from scipy.stats import norm
 
 from ..data.frame import Frame
 from ..data.smooths import Curve
-from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.mixed import Mixed
@@ -30,7 +29,7 @@ from ..models.random_effects import Random
 from ..protocols import Together
 from ..types import Data
 from .known_groups import Joint, Known, known
-from .modes import Modes, whole
+from .modes import Modes, rows_of
 
 POINTS = 200  # of a curve where none are given
 DRAWS = 10_000  # of a simultaneous band
@@ -86,19 +85,18 @@ def smooths(objective: Objective) -> pd.DataFrame:
     assert V.modes is not None
     found = terms_of(model)
     edf, reference = freedom(V.modes)
-    batch = whole(objective)
-    frame = _rows(objective)
+    roots = roots_of(objective, V.modes)
     # whose scale is estimated: a partial likelihood has none
     scaled = not model.family.support.integer and not isinstance(model.family, Together)
-    residual = float(batch.total) - sum(edf.values()) - _unpenalised(model.mixed)
+    residual = objective.observations - sum(edf.values()) - _unpenalised(model.mixed)
     rows = []
     for term in found:
         k0 = len(term.curve.names)
         own, ref = edf[term.number] + k0, reference[term.number] + k0
-        X = np.hstack([term.curve.free(frame), term.curve.shrunk(frame)])
+        R = roots[term.number]
         beta = model.all.detach().numpy()[term.places]
         statistic, p = _test(
-            X, beta, _covariance(V, term), min(ref, X.shape[1]), residual if scaled else None
+            R, beta, _covariance(V, term), min(ref, R.shape[1]), residual if scaled else None
         )
         rows.append(
             {
@@ -121,10 +119,23 @@ def _name(model: Mixed, term: Term) -> str:
     return term.label if term.random.parameter == first else f"{term.random.parameter}: {term.label}"
 
 
-def _rows(objective: Objective) -> pd.DataFrame:
-    source = objective.terms[0].source
-    assert isinstance(source, Table)
-    return pd.concat(list(source.frames()))
+def roots_of(objective: Objective, modes: Modes) -> dict[int, np.ndarray]:
+    """R of X = QR of each smooth term, by its number: X its columns at the rows that were fitted, free ones first."""
+    if objective.remembered is not None:
+        known: dict[int, np.ndarray] = objective.remembered.roots
+        return known
+    model = modes.model
+    assert isinstance(model, Mixed)
+    out: dict[int, np.ndarray] = {}
+    numbers = [i for i, r in enumerate(model.random) if r.smooth]
+    if not numbers:
+        return out
+    frame = rows_of(objective.terms[0].source)
+    for i in numbers:
+        curve = model.encoder.smooths[model.random[i].source]
+        X = np.hstack([curve.free(frame), curve.shrunk(frame)])
+        out[i] = np.linalg.qr(X, mode="r")  # type: ignore[assignment]
+    return out
 
 
 def freedom(modes: Modes) -> tuple[dict[int, float], dict[int, float]]:
@@ -155,10 +166,9 @@ def _covariance(V: Joint, term: Term) -> np.ndarray:
 
 
 def _test(
-    X: np.ndarray, beta: np.ndarray, V: np.ndarray, r: float, residual: float | None
+    R: np.ndarray, beta: np.ndarray, V: np.ndarray, r: float, residual: float | None
 ) -> tuple[float, float]:
     """T and its p-value; residual degrees of freedom of an estimated scale, None of a known one."""
-    R: np.ndarray = np.linalg.qr(X, mode="r")  # type: ignore[assignment]
     values, vectors = np.linalg.eigh(R @ V @ R.T)
     values, vectors = values[::-1], vectors[:, ::-1]
     full = int((values > values[0] * 1e-14).sum())

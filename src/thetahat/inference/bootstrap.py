@@ -34,7 +34,7 @@ from ..errors import BadArgument, NotConverged
 from ..families.censored import Censored
 from ..likelihood import LogLikelihood, Objective, Trimmed
 from ..models.base import family_of, names_of
-from ..protocols import Samples, target_of
+from ..protocols import Samples, Steers, target_of
 from ..solvers import interior_point, quantile
 from ..solvers.interior_point import InteriorPoint
 from ..solvers.loop import iterate
@@ -155,6 +155,11 @@ def refits(
 def _check(objective: Objective, kind: str, draws: int, clusters: Plain, workers: int) -> None:
     if kind not in KINDS:
         raise BadArgument(f"bootstrap kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
+    if kind != "parametric" and any(isinstance(term.model, Steers) for term in objective.terms):
+        raise BadArgument(
+            f"kind={kind!r} counts rows anew, and the rows of a mixed model share random effects: a group that is drawn twice "
+            "would be one group of twice the rows. kind='parametric' draws new random effects and rows from the fit."
+        )
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise BadArgument(f"draws={draws!r}: a whole number of at least 2 is needed.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:

@@ -65,8 +65,7 @@ def conditional(objective: Objective) -> tuple[Factor, Freedom]:
     if not applies(objective):
         raise BadArgument("covariance='conditional' is that of a normal mixed model. Use 'observed'.")
     model = objective.model
-    p = len(model.coefficients)
-    mean = model.regression.predictors[0]
+    theta, mean = objective.theta, model.regression.predictors[0]
     own = slice(mean.start, mean.start + mean.size)
     J = objective.taylor(order=2).information
     assert J is not None
@@ -78,18 +77,7 @@ def conditional(objective: Objective) -> tuple[Factor, Freedom]:
         raise FlatDirection(
             "the information is not positive definite at these estimates, so they have no covariance. Read fit.certificate."
         )
-    batch = next(iter(objective.terms[0].source.batches(model)))
-    evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
-
-    def covariance(t: Tensor) -> Tensor:
-        out: Tensor = torch.linalg.inv(evaluator.fixed_information(t[:p], t[p:])).reshape(-1)
-        return out
-
-    theta = objective.theta
-    size = torch.ones(len(theta), dtype=torch.float64)
-    size[p:] = torch.maximum(theta[p:].abs(), model.moderate(model.columns(batch))[1])
-    slopes = differences(covariance, theta, others.tolist(), size, True)
-    C = covariance(theta).view(mean.size, mean.size)
+    slopes, C = derivatives(objective) if objective.remembered is None else objective.remembered.freedom
     profiled = (
         J.factor()
     )  # the block of J⁻¹: β profiled out, as its correlation with (σ, φ) is 0 in balanced data alone
@@ -98,5 +86,24 @@ def conditional(objective: Objective) -> tuple[Factor, Freedom]:
         r.smooth for r in model.random
     ):  # whose variances say how a curve bends, not how many groups there are
         spread = torch.zeros_like(spread)
-    freedom = Freedom(torch.stack(slopes).view(-1, mean.size, mean.size), spread, C, own, len(theta))
+    freedom = Freedom(slopes.view(-1, mean.size, mean.size), spread, C, own, len(theta))
     return factor, freedom
+
+
+def derivatives(objective: Objective) -> tuple[Tensor, Tensor]:
+    """∂C/∂(σ, φ), (k, p²), and C, (p, p)."""
+    model, theta = objective.model, objective.theta
+    p, mean = len(model.coefficients), model.regression.predictors[0]
+    own = range(mean.start, mean.start + mean.size)
+    others = [j for j in range(objective.size) if j not in own]
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
+
+    def covariance(t: Tensor) -> Tensor:
+        out: Tensor = torch.linalg.inv(evaluator.fixed_information(t[:p], t[p:])).reshape(-1)
+        return out
+
+    size = torch.ones(len(theta), dtype=torch.float64)
+    size[p:] = torch.maximum(theta[p:].abs(), model.moderate(model.columns(batch))[1])
+    slopes = differences(covariance, theta, others, size, True)
+    return torch.stack(slopes), covariance(theta).view(mean.size, mean.size)

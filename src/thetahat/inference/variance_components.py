@@ -14,7 +14,8 @@ estimators and likelihood ratio tests under nonstandard conditions; Stram and Le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -22,14 +23,15 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from ..errors import BadArgument, NotConverged
-from ..likelihood import LogLikelihood, Objective
+from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models.base import names_of
 from ..models.latent import Integrated
 from ..models.mixed import Mixed
-from ..models.random_effects import EDGE, RandomEffects
-from ..models.scales import Diagonal, Penalised, Unstructured
+from ..models.random_effects import EDGE, Random, RandomEffects
+from ..models.scales import Diagonal, Penalised, Unstructured, without_effect
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
+from ..types import ModelLike
 
 STEPS, TOLERANCE = 60, 1e-9
 RIGHT = math.pi / 2 - 1e-3  # of the arc sine of a correlation: as near to ±1 as a profile is followed
@@ -40,7 +42,7 @@ def components(objective: Objective, level: float = 0.95, intervals: str | None 
     """A row a standard deviation and a correlation: parameter, group, term, sd, variance, correlation, low, high.
 
     low and high are of the standard deviation, or of the correlation; an end of the range (0, ±1) where the data do not
-    exclude it, NaN where a profile was not found.
+    exclude it, NaN where a profile was not found. Of a correlation with a standard deviation of 0 nothing is known: −1 to 1.
 
     Raises
     ------
@@ -208,8 +210,10 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     profile = _Profile(objective, index, corr, J, float(found.value))
     cut = math.sqrt(float(chi2.ppf(level, 1)))
     theta = objective.theta
-    if corr and (math.isnan(estimate) or abs(estimate) > 1 - EDGE):
-        return math.nan, math.nan
+    if corr and math.isnan(estimate):
+        return -1.0, 1.0
+    if corr and abs(estimate) > 1 - EDGE:
+        return _from_one(profile, theta, math.copysign(1.0, estimate), cut)
     if not corr and estimate <= EDGE:  # the curvature in s at 0 gives the first trial
         natural = _mixed(objective).natural
         place = next(j for j in range(len(theta)) if float(natural(_beside(theta, j))[index]) > EDGE)
@@ -226,7 +230,85 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
         except NotConverged:
             found_ends.append(math.nan)
     low, high = found_ends
-    return (math.sin(low), math.sin(high)) if corr else (math.exp(low), math.exp(high))
+    if math.isnan(low) and not corr and _reaches_zero(objective, index, profile.top, cut):
+        low = -math.inf
+    if corr:
+        return _sure(profile, math.sin(low), math.sin(high), cut)
+    return math.exp(low), math.exp(high)
+
+
+def _from_one(profile: _Profile, theta: Tensor, side: float, cut: float) -> tuple[float, float]:
+    """Of a correlation whose maximum is at ±1: that end, and where the profile has fallen far enough on the other side."""
+    objective, begin = profile.objective, None
+    model = _mixed(objective)
+    for j in range(len(model.coefficients), len(theta)):
+        for size in (0.3, 1.0):
+            moved = _beside(theta, j, size * max(float(theta[j].abs()), 0.3))
+            value = float(model.natural(moved)[profile.index])
+            if abs(value) < 1 - 1e-4 and begin is None:
+                begin = moved
+    inner = math.nan
+    try:
+        if begin is not None:
+            inner = math.sin(_solve(profile, profile.g(begin)[0], begin, cut, -side))
+    except NotConverged:
+        pass
+    return _sure(profile, *((inner, 1.0) if side > 0 else (-1.0, inner)), cut)
+
+
+def _sure(profile: _Profile, low: float, high: float, cut: float) -> tuple[float, float]:
+    """Ends of a correlation. One that was not found is that of the range, where a standard deviation of 0 is not excluded:
+    there every correlation is as likely."""
+    if not (math.isnan(low) or math.isnan(high)):
+        return low, high
+    model = _mixed(profile.objective)
+    at = len(model.coefficients)
+    for r in model.random:
+        width, count = r.structure.width, len(r.structure.names(r.effects, r.label))
+        if at <= profile.index < at + count and isinstance(r.structure, Unstructured):
+            pairs = [(i, j) for i in range(width) for j in range(i)]
+            pair = pairs[profile.index - at - width]
+            if any(_reaches_zero(profile.objective, at + i, profile.top, cut) for i in pair):
+                return -1.0 if math.isnan(low) else low, 1.0 if math.isnan(high) else high
+        at += count
+    return low, high
+
+
+def _reaches_zero(objective: Objective, index: int, top: float, cut: float) -> bool:
+    """Whether a standard deviation of 0 is not excluded: the maximum there, in place of a profile that was not found."""
+    model = _mixed(objective)
+    at = len(model.coefficients)
+    for r in model.random:
+        own = r.structure.names(r.effects, r.label)
+        if at <= index < at + len(own):
+            if r.smooth and r.structure.size > 1:
+                return False  # a penalty's own limit is another basis
+            try:
+                value = _without(objective, [r], index - at)
+            except (BadArgument, NotConverged):
+                return False
+            return math.sqrt(max(2 * (top - value), 0.0)) <= cut
+        at += len(own)
+    return False  # the residual's: 0 is no limit of the model
+
+
+def _without(objective: Objective, gone: Sequence[Random], effect: int | None = None) -> float:
+    """The maximum of the model without some terms, or without one effect of a term."""
+    model, source = _mixed(objective), objective.terms[0].source
+    if effect is None:
+        if model.reml and len(gone) == len(model.random):
+            return _restricted(objective)
+        smaller = model.without(gone)
+    else:
+        assert isinstance(model, Mixed)
+        kept = [(r, without_effect(r.structure, effect) if r in gone else r.structure) for r in model.random]
+        left = [replace(r, structure=structure) for r, structure in kept if structure is not None]
+        smaller = type(model)(model.regression, left, reml=model.reml, points=model.points)
+    return _maximum(Objective([LogLikelihood(smaller, source)], _priors(objective, smaller)))
+
+
+def _priors(objective: Objective, model: ModelLike) -> list[LogPrior]:
+    return [LogPrior(each.prior, model) for each in objective.priors]
 
 
 def _beside(theta: Tensor, j: int, size: float = 0.1) -> Tensor:
@@ -290,12 +372,14 @@ class VarianceTest:
 
 
 def test_random(objective: Objective, term: str) -> VarianceTest:
-    """Whether a term of random effects, or a smooth term's bend, is needed: the model fitted again without it.
+    """Whether a term of random effects, one effect of it, or a smooth term's bend, is needed: the model fitted again without
+    it.
 
     Parameters
     ----------
     term
-        as the formula has it, "(Days | Subject)", or its group, "Subject", or a smooth term, "s(x)"
+        as the formula has it, "(Days | Subject)", or its group, "Subject", or a smooth term, "s(x)"; "Days | Subject" or
+        "sd(Days | Subject)": that effect and its covariances alone (Stram and Lee 1994: ½χ²(q − 1) + ½χ²(q) of q effects)
 
     Raises
     ------
@@ -304,6 +388,9 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     """
     model = _mixed(objective)
     wanted = term.replace(" ", "")
+    one = _effect(model, wanted) if isinstance(model, Mixed) else None
+    if one is not None:
+        return _test_effect(objective, *one)
     own = isinstance(model, Integrated)
     mine = [
         r
@@ -313,19 +400,9 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     if not mine:
         known = ", ".join(dict.fromkeys(r.text for r in model.random))
         raise BadArgument(f"no random or smooth term is called {term!r}. Terms: {known}.")
-    left = [r for r in model.random if r not in mine]
     top = objective.value()
-    source = objective.terms[0].source
-    value = (
-        _restricted(objective)
-        if model.reml and not left
-        else _maximum(Objective([LogLikelihood(model.without(mine), source)]))
-    )
-    if value > top + 1e-6:
-        raise BadArgument(
-            f"the fit without {mine[0].text} has a higher likelihood, by {value - top:.3g} nats: the fit stands at a local "
-            "maximum, and the ratio of the two is not a test."
-        )
+    value = _without(objective, mine)
+    _refuse_local(mine[0].text, value, top)
     statistic = max(2 * (top - value), 0.0)
     variances = sum(len(r.structure.scale_places()) for r in mine)
     covariances = sum(r.structure.size for r in mine) - variances
@@ -335,11 +412,46 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
         weights = {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}
     else:
         weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
-    p = sum(w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items())
+    p = _beyond(statistic, weights)
     correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised)) for r in mine)
     return VarianceTest(
         mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
     )
+
+
+def _effect(model: Mixed, wanted: str) -> tuple[Random, int] | None:
+    """The term and the number of an effect that is named as its standard deviation is."""
+    wanted = wanted[3:-1] if wanted.startswith("sd(") and wanted.endswith(")") else wanted
+    for r in model.random:
+        if not r.smooth and isinstance(r.structure, (Diagonal, Unstructured)) and len(r.effects) > 1:
+            for i, effect in enumerate(r.effects):
+                if wanted == f"{effect}|{r.label}".replace(" ", ""):
+                    return r, i
+    return None
+
+
+def _test_effect(objective: Objective, r: Random, effect: int) -> VarianceTest:
+    top, value = objective.value(), _without(objective, [r], effect)
+    _refuse_local(f"{r.effects[effect]} | {r.label}", value, top)
+    statistic = max(2 * (top - value), 0.0)
+    k = len(r.effects) - 1 if isinstance(r.structure, Unstructured) else 0
+    weights = {k: 0.5, k + 1: 0.5}
+    return VarianceTest(f"{r.effects[effect]} | {r.label}", statistic, weights, _beyond(statistic, weights))
+
+
+def _beyond(statistic: float, weights: dict[int, float]) -> float:
+    """P(Σ w χ²_k ≥ statistic)."""
+    return sum(
+        w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items()
+    )
+
+
+def _refuse_local(text: str, value: float, top: float) -> None:
+    if value > top + 1e-6:
+        raise BadArgument(
+            f"the fit without {text} has a higher likelihood, by {value - top:.3g} nats: the fit stands at a local maximum, and "
+            "the ratio of the two is not a test."
+        )
 
 
 def _maximum(objective: Objective) -> float:
@@ -385,6 +497,8 @@ def r_squared(objective: Objective) -> pd.Series:
 
         marginal = Var_f / (Var_f + Var_r + Var_e),   conditional = (Var_f + Var_r) / (…),   icc = Var_r / (Var_r + Var_e)
 
+    The share of each grouping factor, "icc(g)", is that of its own terms' variance in the denominator of icc.
+
     Var_f of the fixed part's linear predictor over the rows, Var_r the mean over the rows of zᵀΣz, Var_e the residual
     variance of a normal response, π²/3 of a logit link, 1 of a probit one, log(1 + 1/μ̄) of a Poisson with log link.
 
@@ -407,13 +521,14 @@ def r_squared(objective: Objective) -> pd.Series:
     p = len(model.coefficients)
     eta = model.regression.eta(batch, theta[:p])[0].expand(len(batch))
     fixed, sigma = float(eta.var()), float(model.sigma(theta[:p]))
-    random = 0.0
+    shares: dict[str, float] = {}
     for r, at in zip(model.random, model.places, strict=True):
         if r.parameter != model.regression.predictors[0].parameter or r.smooth:
             continue
         z = effect_columns(model, r, batch)
         lam = sigma * r.structure.factor(theta[p:][at]).numpy()
-        random += float(((lam.T @ z) ** 2).sum(0).mean())
+        shares[r.label] = shares.get(r.label, 0.0) + float(((lam.T @ z) ** 2).sum(0).mean())
+    random = sum(shares.values())
     residual = _residual_variance(model, sigma, eta, random)
     total = fixed + random + residual
     return pd.Series(
@@ -421,6 +536,7 @@ def r_squared(objective: Objective) -> pd.Series:
             "marginal": fixed / total,
             "conditional": (fixed + random) / total,
             "icc": random / (random + residual),
+            **{f"icc({label})": own / (random + residual) for label, own in shares.items()},
         },
         name="R²",
     )

@@ -25,10 +25,12 @@ from ..data.batch import Batch
 from ..data.design import Coded, Design
 from ..data.expressions import Columns, check_expression, column
 from ..data.response import Response
+from ..data.smooths import Curve
 from ..data.surv import ROLES, Surv
 from ..data.table import Encoder
 from ..errors import BadArgument, BadFormula, BadSave, ThetahatError
-from ..types import Data, Level, Levels, Plain, Settings
+from ..types import Data, Plain, Settings
+from .smooths import curve, curve_config, grouping, grouping_config, level_names, number_of
 from .values import checked, plain, rich
 
 # ---- formulaic's specifications ----------------------------------------------------------------------------
@@ -131,10 +133,16 @@ def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
     }
     config = {
         "response": _response_config(encoder.response),
-        "designs": [_design_config(design) for design in encoder.designs],
+        "designs": [_design_config(design, encoder.smooths) for design in encoder.designs],
         "extras": plain(dict(encoder.extras)),
         "weights": encoder.weights,
     }
+    groupings = [grouping_config(each, f"encoder.group{i}") for i, each in enumerate(encoder.groupings)]
+    curves = [curve_config(each, f"encoder.smooth{i}") for i, each in enumerate(encoder.smooths)]
+    for name, parts in (("groupings", groupings), ("smooths", curves)):
+        if parts:
+            config[name] = [each for each, _ in parts]
+            tensors |= {key: t for _, own in parts for key, t in own.items()}
     return config, tensors
 
 
@@ -162,11 +170,19 @@ def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
         for anything that `to_config` does not write
     """
     try:
+        groupings = [
+            grouping(each, f"encoder.group{i}", tensors) for i, each in enumerate(config.get("groupings", []))
+        ]
+        curves = [
+            curve(each, f"encoder.smooth{i}", tensors) for i, each in enumerate(config.get("smooths", []))
+        ]
         whole = {
             "response": _response(config["response"]),
-            "designs": tuple(_design(d, slot, tensors) for slot, d in enumerate(config["designs"])),
+            "designs": tuple(_design(d, slot, tensors, curves) for slot, d in enumerate(config["designs"])),
             "extras": rich(config["extras"]),
             "weights": config["weights"],
+            "groupings": tuple(groupings),
+            "smooths": tuple(curves),
         }
         out: Encoder = checked(Loaded, whole)
         return out
@@ -196,7 +212,7 @@ def _response(config: Settings) -> Response:
     parts = {
         "expression": config["expression"],
         "required": tuple(config["required"]),
-        "levels": None if levels is None else _levels(rich(levels)),
+        "levels": None if levels is None else level_names(rich(levels)),
         "spec": _spec(config["spec"], config["required"]),
     }
     if "surv" not in config:
@@ -210,8 +226,10 @@ def _response(config: Settings) -> Response:
     return out
 
 
-def _design_config(design: Design) -> Settings:
+def _design_config(design: Design, curves: Sequence[Curve]) -> Settings:
+    own = {"curves": [curves.index(each) for each in design.curves]} if design.curves else {}
     return {
+        **own,
         "formula": design.formula,
         "intercept": design.intercept,
         "numeric": list(design.numeric),
@@ -234,7 +252,9 @@ def _design_config(design: Design) -> Settings:
     }
 
 
-def _design(config: Settings, slot: int, tensors: Mapping[str, Tensor]) -> Design:
+def _design(
+    config: Settings, slot: int, tensors: Mapping[str, Tensor], curves: Sequence[Curve] = ()
+) -> Design:
     values = {
         "formula": config["formula"],
         "intercept": config["intercept"],
@@ -247,8 +267,10 @@ def _design(config: Settings, slot: int, tensors: Mapping[str, Tensor]) -> Desig
         ),
         "offset": _spec(config["offset"], config["required"]),
         "required": tuple(config["required"]),
+        "curves": tuple(curves[number_of(i, len(curves))] for i in config.get("curves", [])),
     }
-    missing = set(values["numeric"]) - set(values["required"])
+    missing = {*values["numeric"], *(name for own in values["curves"] for name in own.required)}
+    missing -= set(values["required"])
     if missing:
         raise BadSave(
             f"the file's formula {config['formula']!r} reads {sorted(missing)}, which it does not name as "
@@ -262,7 +284,7 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
     """A categorical term, once its cells fit its levels and its names."""
     values = {
         "term": config["term"],
-        "factors": tuple((name, _levels(rich(levels)), drop) for name, levels, drop in config["factors"]),
+        "factors": tuple((name, level_names(rich(levels)), drop) for name, levels, drop in config["factors"]),
         "numeric": tuple(config["numeric"]),
         "names": tuple(config["names"]),
         "cells": cells,
@@ -277,14 +299,3 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
         raise BadSave(f"the file's cells of {config['term']!r} do not fit its levels.")
     out: Coded = checked(Coded, values)
     return out
-
-
-def _levels(levels: Sequence[Level]) -> Levels:
-    """Levels of a category: scalars, each once."""
-    if not isinstance(levels, list) or any(
-        isinstance(each, (list, tuple, dict, np.ndarray)) for each in levels
-    ):
-        raise BadSave(f"the file holds {str(levels)[:60]!r} instead of levels.")
-    if len(set(levels)) < len(levels):
-        raise BadSave(f"the file holds a level twice among {str(levels)[:60]}.")
-    return tuple(levels)

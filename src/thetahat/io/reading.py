@@ -25,12 +25,13 @@ from ..models.described import Described
 from ..models.information import Information
 from ..models.inputs import source_of
 from ..models.linear import linear
+from ..models.mixed import Mixed
 from ..models.taylor import Taylor
 from ..protocols import layout_of
 from ..result import Fit
 from ..solvers import Certificate
 from ..types import Data, ModelLike, Plain, Settings, SourceLike
-from . import archive, encoders
+from . import archive, encoders, mixed
 from .families import from_config as families_from_config
 from .modules import build
 from .saving import RATED, SOLVERS, _constraints, _content, _frozen, _shapes
@@ -279,6 +280,11 @@ def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Pl
                 _built(each, own, path, parts[0].encoder if parts and each["kind"] == "regression" else None)
             )
         return Mixture(parts)
+    if config["kind"] == "mixed":
+        regression = _built({**config, "kind": "regression"}, tensors, path)
+        if type(regression) is not Regression:
+            raise BadSave(f"{path} holds random effects of a {type(regression).__name__}.")
+        return mixed.from_config(config, regression)
     if config["kind"] == "hmm":
         own = {
             name.removeprefix("component."): t for name, t in tensors.items() if name.startswith("component.")
@@ -351,9 +357,9 @@ def _recalled(content: Settings, tensors: dict[str, Tensor], models: list[ModelL
         if "spread" in tensors and chosen is not None
         else None
     )
-    objective = Recalled(
-        [term, *(each for each, _ in rest)], known, memory, found, tensors.get("inverse"), spread
-    )
+    own = mixed.remembered(model, tensors, memory) if isinstance(model, Mixed) else None
+    terms = [term, *(each for each, _ in rest)]
+    objective = Recalled(terms, known, memory, found, tensors.get("inverse"), spread, own)
     if spread is not None and not (
         spread.V.shape == (objective.size, objective.size) and spread.df.shape == (objective.size,)
     ):
@@ -398,7 +404,9 @@ def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | Non
 
 
 def _regression_of(model: nn.Module) -> Regression | None:
-    """The first component of a mixture of regressions: it says how the table is read."""
+    """What says how the table is read: a mixed model's own, the first component of a mixture of regressions."""
+    if isinstance(model, Mixed):
+        return model.regression
     parts = list(model.components) if isinstance(model, Mixture) else list[nn.Module]()
     return next((c for c in parts if isinstance(c, Regression)), None)
 
@@ -477,7 +485,8 @@ def _attached(fit: Fit, data: Data, path: Path) -> Fit:
     elif table is not None:
         from ..data import Frame
 
-        source = Table(Frame(data), table.encoder, table.family, missing=memory.missing)
+        together = isinstance(model, Mixed)
+        source = Table(Frame(data), table.encoder, table.family, missing=memory.missing, together=together)
     elif isinstance(model, Density):
         from ..models.density import density
 

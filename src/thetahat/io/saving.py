@@ -7,9 +7,11 @@ over every byte.
         encoder.*                   the codes of categorical terms
         value, gradient, A, E, D    the objective at θ̂ to second order: from these come standard errors and intervals
         trace                       of the run
+        modes.*, factor.* …         of a mixed model, what is known of its rows (`io.mixed`)
         fit                         JSON: model, family, encodings, certificate, call, log-likelihood, fingerprint and units of the data
 
-No pickle, and no row of the data; category levels, spline knots, and the centres of transforms are there,
+No pickle, and no row of the data; category levels, spline knots (of a thin plate spline the different values
+of its variable, up to 2000), the effects of groups, and the centres of transforms are there,
 since new rows cannot be encoded without them. The library's own networks and models are described (`made`);
 other code is not saved: a likelihood or a network of one's own is given again to `load`. Loading runs nothing
 from the file: expressions of a formula are let through only if they are made of columns, numbers, arithmetic
@@ -37,6 +39,7 @@ from ..models import HMM, Density, Mixture, Regression
 from ..models.base import Model, get_theta
 from ..models.custom import Custom, Interval
 from ..models.described import Described
+from ..models.mixed import Mixed
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
 from ..protocols import (
@@ -52,7 +55,7 @@ from ..protocols import (
 from ..solvers import EM, LBFGS, BaumWelch, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
 from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
-from . import archive, encoders
+from . import archive, encoders, mixed
 from .families import to_config as families_to_config
 from .modules import describe
 from .values import plain
@@ -122,6 +125,8 @@ def _content(fit: Fit) -> tuple[Settings, dict[str, Tensor]]:
         configs.append(config)
         tensors |= {_placed(k, name): t for name, t in own.items()}
     tensors |= _second_order(fit)
+    if isinstance(fit.model, Mixed):
+        tensors |= mixed.tensors_of(fit.objective)
     spread = _spread(fit)
     if spread is not None:
         tensors |= {"spread": spread.V, "freedom": spread.df}
@@ -174,6 +179,9 @@ def _term_config(fit: Fit, term: LogLikelihood, models: list[ModelLike]) -> Sett
 
 def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     """What is needed to build the model again, or to know the model that is given again."""
+    if isinstance(model, Mixed):
+        config, tensors = _model_config(model.regression)
+        return config | {"kind": "mixed", **mixed.to_config(model)}, tensors
     if not is_separable(model):
         raise BadArgument(
             f"a {type(model).__name__} is not saved: what it says of a row depends on the other rows. Keep the call and the "
@@ -290,7 +298,7 @@ def _second_order(fit: Fit) -> dict[str, Tensor]:
     return {name: t for name, t in parts.items() if t is not None}
 
 
-ROWLESS = ("observed", "expected", "ols")  # covariances that a fit has without its rows
+ROWLESS = ("observed", "expected", "ols", "conditional")  # covariances that a fit has without its rows
 
 
 def _spread(fit: Fit) -> Spread | None:

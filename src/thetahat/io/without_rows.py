@@ -194,6 +194,8 @@ class Recalled(Objective):
         or None
     spread
         the covariance of θ̂ of the kind that the fit had, where that needs the rows (a sandwich); or None
+    remembered
+        of a mixed model, what is known of its rows (`io.mixed`); or None
     """
 
     def __init__(
@@ -204,8 +206,10 @@ class Recalled(Objective):
         found: Taylor | None,
         inverse: Tensor | None = None,
         spread: Spread | None = None,
+        remembered: Plain = None,
     ):
         super().__init__(terms, priors)
+        self.remembered = remembered
         self.memory, self.peak, self.found, self.inverse, self.spread = (
             memory,
             self.theta,
@@ -216,7 +220,9 @@ class Recalled(Objective):
 
     def copy(self) -> Recalled:
         own = super().copy()
-        return Recalled(own.terms, own.priors, self.memory, self.found, self.inverse, self.spread)
+        return Recalled(
+            own.terms, own.priors, self.memory, self.found, self.inverse, self.spread, self.remembered
+        )
 
     def taylor(
         self, theta: Tensor | None = None, *, order: int = 2, precision: torch.dtype = torch.float64

@@ -116,6 +116,7 @@ class Objective:
         None  # J⁻¹ and a covariance of θ̂ that a fit saved without its rows remembers (`io.without_rows`)
     )
     spread: Plain = None
+    remembered: Plain = None  # and what one of a mixed model knows of its rows (`io.mixed`)
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])

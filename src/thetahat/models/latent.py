@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.frame import Frame
-from ..data.random_terms import UNKNOWN, Grouping, build_grouping
+from ..data.random_terms import Grouping, build_grouping
 from ..data.source import Source, Tensors
 from ..data.table import numeric_tensors
 from ..errors import BadArgument, ModelError, NotFinite, UnknownColumn
@@ -294,9 +294,11 @@ class IntegratedDescribed(Integrated):
             v: list[Tensor] = []
             for r, place in zip(self.random, self.places, strict=True):
                 lam = r.structure.factor(self.covariance.detach()[place])
-                levels = self._factors[r.source].size + 1  # the last of unknown groups
+                code = self.codes(r, batch)
+                # each unknown group has an effect of its own, counted from the end
+                levels = self._factors[r.source].size + max(1, -int(code.min()))
                 u = torch.randn(levels, r.structure.width, dtype=torch.float64, generator=generator)
-                v += (u @ lam.T)[self.codes(r, batch)].unbind(1)
+                v += (u @ lam.T)[code].unbind(1)
             found = self.at(batch, self.coefficients.detach(), v)
             parameters = [p.expand(len(batch)) for p in found.parameters]
             extras = {name: e.expand(len(batch)) for name, e in found.extras.items()}
@@ -422,7 +424,7 @@ def _terms(latents: Mapping[str, Latent], groupings: Sequence[Grouping]) -> list
 
 def _check_groups(model: Integrated, source: Tensors) -> None:
     for r in model.random:
-        lost = torch.nonzero(model.codes(r, source.whole) == UNKNOWN)
+        lost = torch.nonzero(model.codes(r, source.whole) < 0)
         if len(lost):
             raise NotFinite(
                 f"column {r.label!r}, by which {r.parameter} is grouped, is missing in row {int(lost[0, 0])}. Drop the row."

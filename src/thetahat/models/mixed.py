@@ -171,9 +171,9 @@ class Mixed(RandomEffects):
             z = torch.from_numpy(effect_columns(self, r, batch)).T
             code = batch[f"group{r.source}"]
             levels = int(self.groupings[r.source].size)
-            u = torch.randn(
-                levels + 1, z.shape[1], dtype=torch.float64, generator=generator
-            )  # the last of unknown groups
+            # each unknown group has an effect of its own, counted from the end
+            unknown = max(1, -int(code.min()))
+            u = torch.randn(levels + unknown, z.shape[1], dtype=torch.float64, generator=generator)
             eta[j] = eta[j] + (z * (u @ lam.T)[code]).sum(1)
         parameters = [t.expand(len(batch)) for t in self.family.natural(eta)]
         return drawn(self.family, parameters, generator, **self.regression.extras(batch))
@@ -310,6 +310,25 @@ def _columns(model: Mixed, batch: Batch) -> Columns:
         terms.append(Term(a, levels, width, rows))
     fixed = tuple((which[p.parameter], predictor_columns(p, batch)) for p in model.integrated if p.size)
     return Columns(n, grouped, tuple(terms), fixed)
+
+
+def columns_without_rows(model: Mixed) -> Columns:
+    """`Mixed.columns` of no rows: which columns there are, and in what order."""
+    order, groupings = model.order, model.encoder.groupings
+    which = {p.parameter: j for j, p in enumerate(model.regression.predictors)}
+    grouped, terms = None, []
+    if order.first:
+        own = [model.random[i] for i in order.first]
+        predictors = tuple(which[r.parameter] for r in own for _ in r.effects)
+        empty = np.zeros((len(predictors), 0))
+        grouped = Grouped(np.zeros(0, dtype=np.int64), empty, predictors, groupings[own[0].source].size)
+    for r in (model.random[i] for i in order.rest):
+        width = r.structure.width
+        columns = model.encoder.smooths[r.source].R.shape[1] if r.smooth else groupings[r.source].size * width
+        rows = np.zeros((0, columns)) if r.smooth else sparse.csr_matrix((0, columns))
+        terms.append(Term(which[r.parameter], columns // width, width, rows))
+    fixed = tuple((which[p.parameter], np.zeros((0, p.size))) for p in model.integrated if p.size)
+    return Columns(0, grouped, tuple(terms), fixed)
 
 
 def effect_columns(model: Mixed, r: Random, batch: Batch) -> Array:

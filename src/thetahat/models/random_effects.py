@@ -244,7 +244,9 @@ class RandomEffects(Model):
             value, gradient = part.expanded(beta, phi)
             if order < 2:
                 return Taylor(value, gradient)
-            J = part.information(beta, phi, precision == torch.float32)
+            parts = zip(self.random, self.places, strict=True)
+            steers = precision == torch.float32 and not any(r.structure.near_end(phi[at]) for r, at in parts)
+            J = part.information(beta, phi, steers)
             return Taylor(value, gradient, Information(J))
 
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:
@@ -282,7 +284,10 @@ class RandomEffects(Model):
             return math.tanh(z - width), math.tanh(z + width)
         if not value > EDGE:
             return 0.0, math.nan
-        return value * math.exp(-half / value), value * math.exp(half / value)
+        ratio = half / value
+        if ratio > 700:  # beyond float64: so near to 0 nothing is excluded above
+            return 0.0, math.inf
+        return value * math.exp(-ratio), value * math.exp(ratio)
 
     @property
     def elementwise(self) -> bool:

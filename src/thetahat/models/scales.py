@@ -16,6 +16,7 @@ maximum likelihood, for smooth terms.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+
+NEAR_END = 0.3  # of the slope of sin z
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Structure(ABC):
     def typical(self, scale: Tensor) -> Tensor:
         """The size of each φ where the effects have these standard deviations: what a step is measured by."""
         return self.start(scale)
+
+    def near_end(self, phi: Tensor) -> bool:
+        """Whether a correlation is so near to an end of its range that the average information says little of it."""
+        return False
 
     @abstractmethod
     def names(self, effects: Sequence[str], group: str) -> list[str]:
@@ -128,7 +135,11 @@ class Diagonal(Structure):
 
 @dataclass(frozen=True)
 class _Correlated(Structure):
-    """One scale and one correlation: φ = (s, z), ρ a function of z onto its range."""
+    """One scale and one correlation: φ = (s, z), ρ a function of sin z onto its range, ends included.
+
+    An end of the range is then a stationary point inside the domain, as s = 0 is; Λ has square roots of 1 ± sin z with
+    the sign that makes it smooth there.
+    """
 
     @property
     def size(self) -> int:
@@ -139,15 +150,18 @@ class _Correlated(Structure):
         """The correlation."""
 
     @abstractmethod
-    def correlation(self, rho: Tensor) -> Tensor:
-        """The matrix of correlations, (width, width)."""
+    def root(self, z: Tensor) -> Tensor:
+        """The Cholesky factor of the matrix of correlations, (width, width), by its formula: that of a numerical one fails
+        where ρ rounds to ±1."""
 
     def factor(self, phi: Tensor) -> Tensor:
-        out: Tensor = phi[0] * torch.linalg.cholesky(self.correlation(self.rho(phi[1])))
-        return out
+        return phi[0] * self.root(phi[1])
 
     def typical(self, scale: Tensor) -> Tensor:
         return torch.stack([scale.mean(), scale.new_ones(())])
+
+    def near_end(self, phi: Tensor) -> bool:
+        return abs(math.cos(float(phi[1]))) < NEAR_END
 
     def names(self, effects: Sequence[str], group: str) -> list[str]:
         return [f"sd({effects[0]} … | {group})", f"corr({effects[0]} … | {group})"]
@@ -161,35 +175,41 @@ class _Correlated(Structure):
 
 @dataclass(frozen=True)
 class CompoundSymmetry(_Correlated):
-    """ρ in (−1/(width − 1), 1)."""
+    """ρ in [−1/(width − 1), 1]."""
 
     def rho(self, z: Tensor) -> Tensor:
         low = -1 / (self.width - 1)
-        return low + (1 - low) * torch.sigmoid(z)
+        return low + (1 - low) * (1 + torch.sin(z)) / 2
 
-    def correlation(self, rho: Tensor) -> Tensor:
-        one = torch.eye(self.width, dtype=rho.dtype)
-        out: Tensor = rho + (1 - rho) * one
+    def root(self, z: Tensor) -> Tensor:
+        """With c_j = 1 + jρ:  L_jj = √((1 − ρ) c_j / c_{j−1}),  L_ij = ρ √((1 − ρ) / (c_{j−1} c_j))  below it."""
+        q, rho, one = self.width, self.rho(z), torch.ones_like(z)[None]
+        high = math.sqrt(q / (q - 1)) * torch.sin(math.pi / 4 - z / 2)  # √(1 − ρ)
+        last = math.sqrt(q) * torch.sin(math.pi / 4 + z / 2)  # √c_{q−1}
+        root = (1 + torch.arange(q - 1, dtype=z.dtype) * rho).sqrt()  # √c_j, j < q − 1
+        diagonal = torch.cat([one, high * root[1:] / root[:-1], (high * last / root[-1])[None]])
+        below = torch.cat([rho[None], rho * high / (root[:-1] * root[1:]), torch.zeros_like(one)])
+        out: Tensor = torch.diag(diagonal) + torch.tril(below.expand(q, q), -1)
         return out
 
     def start(self, scale: Tensor) -> Tensor:
-        low = -1 / (self.width - 1)
-        at = torch.tensor((0.0 - low) / (1 - low), dtype=torch.float64)
-        return torch.stack([scale.mean(), torch.log(at) - torch.log1p(-at)])
+        return torch.stack([scale.mean(), scale.new_tensor(math.asin(2 / self.width - 1))])  # ρ = 0
 
 
 @dataclass(frozen=True)
 class Autoregressive(_Correlated):
-    """ρ in (−1, 1), of neighbours in the order of the levels."""
+    """ρ in [−1, 1], of neighbours in the order of the levels."""
 
     def rho(self, z: Tensor) -> Tensor:
-        return torch.tanh(z)
+        return torch.sin(z)
 
-    def correlation(self, rho: Tensor) -> Tensor:
-        at = torch.arange(self.width)
-        far = (at[:, None] - at).abs()
+    def root(self, z: Tensor) -> Tensor:
+        """L_i0 = ρⁱ,  L_ij = ρ^(i−j) √(1 − ρ²)."""
+        at, rho = torch.arange(self.width), self.rho(z)
         safe = torch.where(rho == 0, torch.full_like(rho, 1e-300), rho)
-        return torch.where(far == 0, torch.ones_like(rho), safe**far)
+        powers = torch.tril(safe ** (at[:, None] - at).clamp(min=0))
+        out: Tensor = powers * torch.where(at == 0, torch.ones_like(z), torch.cos(z))
+        return out
 
     def start(self, scale: Tensor) -> Tensor:
         return torch.stack([scale.mean(), torch.tensor(0.2, dtype=torch.float64)])
@@ -236,6 +256,62 @@ class Penalised(Structure):
 
     def scale_places(self) -> list[int]:
         return list(range(self.size))
+
+
+@dataclass(frozen=True)
+class Held(Structure):
+    """Another structure with some of its parameters held at 0: one of several effects left out.
+
+    Parameters
+    ----------
+    base
+        the whole
+    kept
+        which of its parameters are left, at least one
+    """
+
+    base: Structure
+    kept: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.kept)
+
+    def factor(self, phi: Tensor) -> Tensor:
+        whole = phi.new_zeros(self.base.size).index_put((torch.tensor(self.kept),), phi)
+        return self.base.factor(whole)
+
+    def start(self, scale: Tensor) -> Tensor:
+        return self.base.start(scale)[list(self.kept)]
+
+    def typical(self, scale: Tensor) -> Tensor:
+        return self.base.typical(scale)[list(self.kept)]
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"scale {i + 1} ({group})" for i in range(self.size)]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return phi * sigma
+
+    def scale_places(self) -> list[int]:
+        return [self.kept.index(i) for i in self.base.scale_places() if i in self.kept]
+
+
+def without_effect(structure: Structure, effect: int) -> Structure | None:
+    """The structure of the other effects, that one's variance and covariances 0; None: none is left.
+
+    Examples
+    --------
+    >>> without_effect(Unstructured(2), 1).kept
+    (0,)
+    """
+    if isinstance(structure, Unstructured):
+        rows, columns = np.tril_indices(structure.width)
+        kept = tuple(np.flatnonzero((rows != effect) & (columns != effect)).tolist())
+    else:
+        kept = tuple(i for i in range(structure.size) if i != effect)
+    one_scale = not isinstance(structure, (Unstructured, Diagonal))
+    return None if one_scale or not kept else Held(structure.width, structure, kept)
 
 
 def _norm(lam: Tensor) -> Tensor:

@@ -26,10 +26,11 @@ from ..errors import BadArgument, ThetahatError
 from ..evaluation.confusion import classifies
 from ..files import usable, write_text
 from ..language.autoregressive import Autoregressive
+from ..models.mixed import Mixed
 from ..printable import everywhere, printable
 from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
-from . import formatting, plots, reproduce
+from . import formatting, plots, random_effects, reproduce
 from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -131,6 +132,9 @@ def page(fit: Fit, level: float = 0.95) -> str:
             trace=figures(lambda: [*plots.measured(fit), *([] if plots.drawn(fit) else plots.trace(fit))]),
             estimates=Figures() if facts.without else figures(lambda: [plots.estimates_of(facts)]),
             calibration=judged(lambda: plots.calibration(fit)),
+            components=random_effects.components(fit),
+            shares=random_effects.shares(fit),
+            caterpillars=caterpillars(fit, figures),
             categories=judged(lambda: plots.confusion(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),
@@ -146,6 +150,14 @@ def page(fit: Fit, level: float = 0.95) -> str:
             palette=PALETTE,
         )
     )
+
+
+def caterpillars(fit: Fit, figures: Callable[..., Figures]) -> Figures:
+    """Conditional modes of a mixed model's random effects."""
+    model = fit.model
+    if not isinstance(model, Mixed) or all(r.smooth for r in model.random) or not fit.certificate.ok:
+        return Figures()
+    return figures(lambda: random_effects.charts(fit))
 
 
 def draws(fit: Fit, figures: Callable[..., Figures]) -> Figures:

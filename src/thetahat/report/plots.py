@@ -44,7 +44,8 @@ def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
     what
         "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals"
         (quantile residuals against the fitted mean, and their quantiles against the normal's), "profile"
-        (profile log-likelihoods against their quadratics), "trace" (the iterations)
+        (profile log-likelihoods against their quadratics), "random_effects" (conditional modes of a mixed model, group
+        by group), "trace" (the iterations)
 
     Returns
     -------
@@ -529,10 +530,18 @@ def _opacity(n: int) -> float:
     return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
 
 
+def random_effects(fit: Fit) -> list[Chart]:
+    """Caterpillar plots of a mixed model's effects."""
+    from .random_effects import charts
+
+    return charts(fit)
+
+
 CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "estimates": estimates,
     "calibration": calibration,
     "residuals": residuals,
     "profile": profile,
+    "random_effects": random_effects,
     "trace": trace,
 }

@@ -19,6 +19,7 @@ from ..models.taylor import Taylor
 from ..types import ObjectiveLike
 from .newton import Newton, State, solve
 
+IDLE = 5  # steps that gain nothing, after which the exact information is taken
 PAIRS = 40  # secant pairs after which what steers is taken anew
 
 
@@ -41,8 +42,10 @@ class Steered(Newton):
         return replace(self._look(objective, begin, torch.float32), borrowed=True)
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
-        if self.anew and state.borrowed and state.decrement > self.tolerance:
+        if self.anew and state.borrowed and state.decrement > self.tolerance and not _idle(state):
             return replace(self, keep_above=10**18)._steered(objective, state)
+        if state.borrowed and _idle(state):  # what steers misleads: the exact one goes on
+            state = replace(state, borrowed=False)
         precision = torch.float32 if state.borrowed else torch.float64
         return super().step(objective, replace(state, precision=precision))
 
@@ -77,3 +80,10 @@ class Steered(Newton):
         return replace(
             super()._factored(objective, replace(state, precision=torch.float64)), precision=state.precision
         )
+
+
+def _idle(state: State) -> bool:
+    """Whether the last steps gained nothing, though each promised something."""
+    last = state.trace[-IDLE:]
+    promised = all(0.5 * decrement**2 > 1e-6 for _, _, decrement in last)
+    return len(last) == IDLE and promised and last[-1][1] - last[0][1] < 1e-9
