@@ -123,6 +123,27 @@ def test_derivatives_by_hand_are_the_automatic_ones(family, parameters, extras):
 
 
 @every_case
+def test_third_derivatives_by_hand_are_the_automatic_ones(family, parameters, extras):
+    y = draw(family, parameters, extras, 40)
+    rows = at((), extras, 40)[1]
+    k = len(eta_of(family, parameters))
+    generator = torch.Generator().manual_seed(3)
+    v = {
+        (a, b): torch.randn(40, dtype=D, generator=generator)
+        for a, b in itertools.combinations_with_replacement(range(k), 2)
+    }
+    for eta in (scattered(family, parameters, 40), [e[None] for e in eta_of(family, parameters)]):
+        expected = Family.third(family, y, [e.expand(40) for e in eta], v, rows)
+        for ours, theirs in zip(family.third(y, eta, v, rows), expected, strict=True):
+            close(ours, theirs, atol=1e-10)
+        first = {(0, 0): v[0, 0]}
+        for ours, theirs in zip(
+            family.third(y, eta, first, rows), Family.third(family, y, eta, first, rows), strict=True
+        ):
+            close(ours, theirs, atol=1e-10)
+
+
+@every_case
 def test_automatic_derivatives_are_the_limits_of_differences(family, parameters, extras):
     y = draw(family, parameters, extras, 40)
     rows = at((), extras, 40)[1]
