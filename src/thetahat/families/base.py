@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
-from .derivatives import gradient, traced_third
+from .derivatives import TwiceOnly, differenced_third, gradient, traced_third
 from .links import Link
 from .power import log_power_integral
 from .ranges import Limits, Range, guarded, limits, real
@@ -366,7 +366,8 @@ class Family:
 
             t_c = Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c
 
-        Automatic differentiation of `log_prob_eta`, unless a family has formulas.
+        Automatic differentiation of `log_prob_eta`, unless a family has formulas; differences of the curvatures where
+        log p holds an incomplete gamma or beta function, or log Γ, whose third derivatives are not known.
 
         Parameters
         ----------
@@ -379,7 +380,10 @@ class Family:
             t_c of each parameter, (n,) or broadcastable to it
         """
         leaves = [e.expand(y.shape[: max(1, e.ndim)]) for e in eta]
-        return traced_third(lambda *own: self.log_prob_eta(y, *own, **(extras or {})), leaves, v)
+        try:
+            return traced_third(lambda *own: self.log_prob_eta(y, *own, **(extras or {})), leaves, v)
+        except TwiceOnly:
+            return differenced_third(lambda own: self.derivatives(y, own, extras)[2], leaves, v)
 
     def __str__(self) -> str:
         settings = [f"{k}={v}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]

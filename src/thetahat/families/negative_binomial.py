@@ -377,8 +377,8 @@ def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Ten
     order = torch.argsort(y, descending=True)
     sums, alpha = y.new_zeros(4, len(y)), torch.exp(log_dispersion.expand(shape).reshape(-1)[order])
     beyond = len(y) - torch.cumsum(torch.bincount(y.long(), minlength=most + 1), 0)  # rows with more than k
-    for k, rows in enumerate(beyond[:-1].tolist()):
-        for total, step in zip(sums, _step(alpha[:rows] * k), strict=True):
+    for count, rows in enumerate(beyond[:-1].tolist()):
+        for total, step in zip(sums, _step(alpha[:rows] * count), strict=True):
             total[:rows] += step
     found = torch.empty_like(sums)
     found[:, order] = sums
