@@ -123,6 +123,53 @@ def test_derivatives_by_hand_are_the_automatic_ones(family, parameters, extras):
 
 
 @every_case
+def test_third_derivatives_by_hand_are_the_automatic_ones(family, parameters, extras):
+    y = draw(family, parameters, extras, 40)
+    rows = at((), extras, 40)[1]
+    k = len(eta_of(family, parameters))
+    generator = torch.Generator().manual_seed(3)
+    v = {
+        (a, b): torch.randn(40, dtype=D, generator=generator)
+        for a, b in itertools.combinations_with_replacement(range(k), 2)
+    }
+    for eta in (scattered(family, parameters, 40), [e[None] for e in eta_of(family, parameters)]):
+        expected = Family.third(family, y, [e.expand(40) for e in eta], v, rows)
+        for ours, theirs in zip(family.third(y, eta, v, rows), expected, strict=True):
+            close(ours, theirs, atol=1e-10)
+        first = {(0, 0): v[0, 0]}
+        for ours, theirs in zip(
+            family.third(y, eta, first, rows), Family.third(family, y, eta, first, rows), strict=True
+        ):
+            close(ours, theirs, atol=1e-10)
+
+
+@every_case
+def test_third_derivatives_are_the_limits_of_differences_of_the_second(family, parameters, extras):
+    """Log Γ and the incomplete functions have their first two derivatives given: a third that is traced through
+    them would be short of a part."""
+    y = draw(family, parameters, extras, 40)
+    rows = at((), extras, 40)[1]
+    eta = scattered(family, parameters, 40)
+    curvature = family.derivatives(y, eta, rows)[2]
+    one = torch.ones(40, dtype=D)
+    v = dict.fromkeys(curvature, one)
+    total, size = (
+        sum((1 if a == b else 2) * move(c).expand(40) for (a, b), c in curvature.items())
+        for move in (torch.clone, torch.abs)
+    )
+    for c, ours in enumerate(family.third(y, eta, v, rows)):
+        h = 1e-5 * (1 + eta[c].abs())
+        up, down = (
+            family.derivatives(y, [e + s * h * (j == c) for j, e in enumerate(eta)], rows)[2] for s in (1, -1)
+        )
+        rise = sum((1 if a == b else 2) * (up[a, b] - down[a, b]).expand(40) / (2 * h) for a, b in curvature)
+        smooth = (rise * h).abs() < 1e-2 * (1 + total.abs())  # no kink between them
+        gap = (ours.expand(40) - rise).abs() / (1 + size + rise.abs())
+        assert smooth.double().mean() > 0.9
+        assert gap[smooth].quantile(0.9) < 1e-5
+
+
+@every_case
 def test_automatic_derivatives_are_the_limits_of_differences(family, parameters, extras):
     y = draw(family, parameters, extras, 40)
     rows = at((), extras, 40)[1]

@@ -134,17 +134,32 @@ def decay(batch, level, rate, b):  # type: ignore[no-untyped-def]
     return th.families.Poisson().at(torch.exp(level + b[:, 0] - rate * torch.exp(b[:, 1]) * batch["t"]) + 0.5)
 
 
+@th.model(level=0.5, spread=-1.0, rate=th.positive(0.3), b=th.latent(by="g", sd=(0.5, 0.3)))
+def dispersed(batch, level, spread, rate, b):  # type: ignore[no-untyped-def]
+    """log Γ of a shape that holds b has no third derivative that is traced."""
+    mean = torch.exp(level + b[:, 0] - rate * batch["t"])
+    return th.families.Gamma().at(mean, torch.exp(spread + b[:, 1]))
+
+
+@pytest.mark.parametrize("own", [decay, dispersed], ids=["Poisson", "gamma"])
 @pytest.mark.parametrize("quadrature", [1, 5])
-def test_the_gradient_is_that_of_the_value(quadrature: int) -> None:
+def test_the_gradient_is_that_of_the_value(own, quadrature: int) -> None:  # type: ignore[no-untyped-def]
     """Fourth-order differences, at a θ that is not a maximum: the mode and the determinant move with θ."""
     g = np.random.default_rng(5)
-    table = {"g": np.repeat(np.arange(12), 6), "t": np.tile(np.arange(6.0), 12), "y": g.poisson(2.0, 72)}
-    model, source = decay.bound(table)
+    table = {
+        "g": np.repeat(np.arange(12), 6),
+        "t": np.tile(np.arange(6.0), 12),
+        "y": 1.0 + g.poisson(2.0, 72),
+    }
+    model, source = own.bound(table)
     objective = Objective([LogLikelihood(model.with_points(quadrature), source)])
-    theta = torch.tensor([0.7, -0.6, 0.6, -0.2, 0.5], dtype=torch.float64)
+    near = model.start(source)
+    theta = near + 0.1 * torch.randn(
+        len(near), dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     gradient = objective.taylor(theta, order=1).gradient
-    for j in range(5):
-        h = torch.zeros(5, dtype=torch.float64)
+    for j in range(len(theta)):
+        h = torch.zeros_like(theta)
         h[j] = 1e-3
         value = [objective.value(theta + k * h) for k in (-2, -1, 1, 2)]
         slope = (value[0] - 8 * value[1] + 8 * value[2] - value[3]) / (12e-3)

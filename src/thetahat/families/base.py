@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from . import links
-from .derivatives import gradient
+from .derivatives import TwiceOnly, differenced_third, gradient, traced_third
 from .distribution import Distribution
 from .links import Link
 from .power import log_power_integral
@@ -392,6 +392,37 @@ class Family:
                 )
                 curvature = {ab: torch.where(inside, c, 0.0) for ab, c in curvature.items()}
         return value.detach(), [s.detach() for s in score], curvature
+
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Third derivatives of log p, summed over two of their indices: what Laplace's approximation needs to know
+        of a family besides `derivatives`.
+
+            t_c = Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c
+
+        Automatic differentiation of `log_prob_eta`, unless a family has formulas; differences of the curvatures where
+        log p holds an incomplete gamma or beta function, or log Γ, whose third derivatives are not known.
+
+        Parameters
+        ----------
+        v
+            {(a, b): (n,)}, a ≤ b: the upper half of a symmetric v
+
+        Returns
+        -------
+        list[Tensor]
+            t_c of each parameter, (n,) or broadcastable to it
+        """
+        leaves = [e.expand(y.shape[: max(1, e.ndim)]) for e in eta]
+        try:
+            return traced_third(lambda *own: self.log_prob_eta(y, *own, **(extras or {})), leaves, v)
+        except TwiceOnly:
+            return differenced_third(lambda own: self.derivatives(y, own, extras)[2], leaves, v)
 
     def __str__(self) -> str:
         settings = [f"{k}={v}" for k, v in vars(self).items() if v is not None and not k.startswith("_")]

@@ -98,6 +98,18 @@ class Bernoulli(Family):
         value = y * eta[0] - softplus(eta[0], threshold=40.0)  # log(1 + e^η) = η to float64 above 40
         return value, [y - mean], {(0, 0): mean * (mean - 1)} if order > 1 else {}
 
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        if not isinstance(self.parameters["mean"].link, Logit):
+            return super().third(y, eta, v, extras)
+        mean = torch.sigmoid(eta[0])
+        return [v[0, 0] * mean * (mean - 1) * (1 - 2 * mean)] if v else [torch.zeros_like(y)]
+
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.bernoulli(mean, generator=generator)
 
@@ -187,6 +199,20 @@ class Binomial(Tailed):
         mean = torch.sigmoid(logit)
         value = _log_choose(trials, y) + y * logit - trials * softplus(logit, threshold=40.0)
         return value, [y - trials * mean], {(0, 0): trials * mean * (mean - 1)} if order > 1 else {}
+
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        if extras is None or not isinstance(self.parameters["mean"].link, Logit):
+            return super().third(y, eta, v, extras)
+        mean = torch.sigmoid(eta[0])
+        return (
+            [v[0, 0] * extras["trials"] * mean * (mean - 1) * (1 - 2 * mean)] if v else [torch.zeros_like(y)]
+        )
 
     def sample(self, mean: Tensor, *, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
         mean, trials = torch.broadcast_tensors(mean, trials.to(mean.dtype))

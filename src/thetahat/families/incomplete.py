@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .derivatives import TwiceOnly, tracing_thirds
 from .special import LOG_ROOT_2PI, STIRLING, log1mexp, polynomial
 
 STEPS, NODES, DEPTH, ROWS = (
@@ -36,7 +37,7 @@ def jet(
         f + Σ_a f_a·(x_a − x̂_a) + ½ Σ_ab f_ab·(x_a − x̂_a)·(x_b − x̂_b),      x̂ = x.detach()
 
     The differences are zero, so this changes no value; differentiated once or twice, it gives f_a and f_ab.
-    Third derivatives are not those of f. It spares the memory of a graph through a long series, and rounding
+    Third derivatives are not those of f, and `traced_third` is told so. It spares the memory of a graph through a long series, and rounding
     that a traced derivative would amplify.
 
     Parameters
@@ -51,6 +52,8 @@ def jet(
     >>> torch.autograd.grad(cube, x)
     (tensor(12.),)
     """
+    if tracing_thirds() and any(leaf.requires_grad for leaf in leaves):
+        raise TwiceOnly
     zero = [leaf - leaf.detach() for leaf in leaves]
     for a, slope in enumerate(first):
         value = value + _finite(slope) * zero[a]

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from . import links
 from .base import Derivatives, Family, Parameter, Tailed, counts, weighted_mean, weighted_variance
+from .derivatives import one_value
 from .links import Log
 from .ranges import nonnegative
 from .special import (
@@ -68,24 +69,39 @@ class NegativeBinomial(Tailed):
     def derivatives(
         self, y: Tensor, eta: Sequence[Tensor], extras: Mapping[str, Tensor] | None = None, order: int = 2
     ) -> Derivatives:
-        if not isinstance(self.parameters["mean"].link, Log) or bool((y > MANY).any()):
+        if not isinstance(self.parameters["mean"].link, Log) or not bool(((y >= 0) & (y <= MANY)).all()):
             return super().derivatives(y, eta, extras, order)
         log_mean, log_dispersion = (e.detach() for e in eta)
-        x = torch.exp((log_mean + log_dispersion).clamp(max=600.0))
-        minus_log_p, p = torch.log1p(x), 1 / (1 + x)
-        mean, q = torch.exp(log_mean), x * p
-        mean_p = mean * p
-        if float(x.min() if x.numel() else 1.0) > 1e-3:  # the closed form keeps 13 digits of the excess there
-            excess = minus_log_p * torch.exp(-log_dispersion) - mean_p
-        else:
-            excess = mean_p * x * bennett(x)
-        c, c1, c2 = _coefficient(y, log_dispersion)
+        minus_log_p, mean, mean_p, p, q, excess = _parts(log_mean, log_dispersion)
+        c, c1, c2, _ = _coefficient(y, log_dispersion)
         value = c + y * (log_mean - minus_log_p) - mean_p - excess  # (1/α)·log(1 + αμ) = μp + excess
         score = [p * (y - mean), c1 - q * y + excess]
         if order < 2:
             return value, score, {}
         cross = -q * score[0]
         return value, score, {(0, 0): cross - mean_p, (0, 1): cross, (1, 1): c2 + cross - excess}
+
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        if not isinstance(self.parameters["mean"].link, Log) or not bool(((y >= 0) & (y <= MANY)).all()):
+            return super().third(y, eta, v, extras)
+        log_mean, log_dispersion = (e.detach() for e in eta)
+        _, mean, mean_p, p, q, excess = _parts(log_mean, log_dispersion)
+        c3 = _coefficient(y, log_dispersion)[3]
+        cross = -p * q * (y - mean)  # ∂²/∂η∂δ, η = log μ, δ = log α
+        turned = (p - q) * cross
+        nothing = torch.zeros_like(y)
+        v00, v01, v11 = (v.get(ab, nothing) for ab in ((0, 0), (0, 1), (1, 1)))
+        once, twice = turned + q * mean_p, turned  # ηηδ and ηδδ
+        return [
+            v00 * (turned - (p - q) * mean_p) + 2 * v01 * once + v11 * twice,
+            v00 * once + 2 * v01 * twice + v11 * (c3 + turned + excess - q * mean_p),
+        ]
 
     def sample(self, mean: Tensor, dispersion: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         mean, dispersion = torch.broadcast_tensors(mean, dispersion)
@@ -225,6 +241,18 @@ class Geometric(Family):
         q, p = torch.sigmoid(log_mean), torch.sigmoid(-log_mean)
         return _geometric(y, log_mean), [y * p - q], {(0, 0): -(y + 1) * q * p} if order > 1 else {}
 
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        if not isinstance(self.parameters["mean"].link, Log):
+            return super().third(y, eta, v, extras)
+        q, p = torch.sigmoid(eta[0]), torch.sigmoid(-eta[0])
+        return [-v[0, 0] * (y + 1) * q * p * (p - q)] if v else [torch.zeros_like(y)]
+
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         u = 1 - torch.rand(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
         return torch.floor(-torch.log(u) / torch.log1p(1 / mean))
@@ -314,28 +342,56 @@ def _of_many(y: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
     return shape - LOG_ROOT_2PI - 0.5 * torch.log(y) - gap * (gap / y * left + dispersion * gap * right)
 
 
-def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log Π_{k<y} (1 + αk)/(k + 1), and its first and second derivatives in log α.
+def _parts(log_mean: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """log(1 + αμ), μ, μp, p, q and the excess E of (1/α)·log(1 + αμ) = μp + E; p = 1/(1 + αμ), q = 1 − p."""
+    alpha = one_value(log_dispersion)
+    x = torch.exp((log_mean + alpha).clamp(max=600.0))
+    minus_log_p, p = torch.log1p(x), 1 / (1 + x)
+    mean = torch.exp(log_mean)
+    mean_p = mean * p
+    if float(x.min() if x.numel() else 1.0) > 1e-3:  # the closed form keeps 13 digits of the excess there
+        excess = minus_log_p * torch.exp(-alpha) - mean_p
+    else:
+        excess = mean_p * x * bennett(x)
+    return minus_log_p, mean, mean_p, p, x * p, excess
 
-    With one α for all rows they are running sums over k, looked up at y: exact for every α, and no lgamma a
-    row.
+
+def _coefficient(y: Tensor, log_dispersion: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log Π_{k<y} (1 + αk)/(k + 1), and its first three derivatives in log α, for counts up to `MANY`.
+
+    With one α for all rows they are running sums over k, looked up at y; else each row's own sum: exact for every
+    α, and no lgamma a row.
     """
-    if log_dispersion.numel() == 1 and y.numel():
-        low, high = (float(end) for end in torch.aminmax(y))
-        if low >= 0 and high <= 4096:
-            k = torch.arange(int(high), dtype=y.dtype, device=y.device)
-            ak = torch.exp(log_dispersion.reshape(1)) * k
-            share = ak / (1 + ak)
-            steps = torch.stack([torch.log1p(ak) - torch.log1p(k), share, share / (1 + ak)])
-            table = torch.cumsum(torch.cat([steps.new_zeros(3, 1), steps], 1), 1)
-            c, c1, c2 = torch.index_select(table, 1, y.long().reshape(-1))
-            return c.view(y.shape), c1.view(y.shape), c2.view(y.shape)
-    with torch.enable_grad():
-        leaf = log_dispersion.expand(y.shape).clone().requires_grad_()
-        c = log_rising(y, torch.exp(leaf))
-        (c1,) = torch.autograd.grad(c.sum(), leaf, create_graph=True)
-        (c2,) = torch.autograd.grad(c1.sum(), leaf)
-    return c.detach() - log_factorial(y), c1.detach(), c2
+    log_dispersion, shape = one_value(log_dispersion), y.shape
+    y = y.reshape(-1)
+    if not y.numel():
+        return y, y, y, y
+    most = int(y.max())
+    if log_dispersion.numel() == 1:
+        k = torch.arange(most, dtype=y.dtype, device=y.device)
+        steps = torch.stack([*_step(torch.exp(log_dispersion.reshape(1)) * k)])
+        steps[0] -= torch.log1p(k)
+        table = torch.cumsum(torch.cat([steps.new_zeros(4, 1), steps], 1), 1)
+        c, c1, c2, c3 = torch.index_select(table, 1, y.long())
+        return c.view(shape), c1.view(shape), c2.view(shape), c3.view(shape)
+    order = torch.argsort(y, descending=True)
+    sums, alpha = y.new_zeros(4, len(y)), torch.exp(log_dispersion.expand(shape).reshape(-1)[order])
+    beyond = len(y) - torch.cumsum(torch.bincount(y.long(), minlength=most + 1), 0)  # rows with more than k
+    for count, rows in enumerate(beyond[:-1].tolist()):
+        for total, step in zip(sums, _step(alpha[:rows] * count), strict=True):
+            total[:rows] += step
+    found = torch.empty_like(sums)
+    found[:, order] = sums
+    c, c1, c2, c3 = found
+    return (c - log_factorial(y)).view(shape), c1.view(shape), c2.view(shape), c3.view(shape)
+
+
+def _step(ak: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log(1 + αk), and its first three derivatives in log α."""
+    rest = 1 / (1 + ak)
+    share = ak * rest
+    second = share * rest
+    return torch.log1p(ak), share, second, second * (rest - share)
 
 
 def _tails(y: Tensor, mean: Tensor, dispersion: Tensor) -> tuple[Tensor, Tensor]:

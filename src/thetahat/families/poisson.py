@@ -60,6 +60,17 @@ class Poisson(Family):
         mean = torch.exp(eta[0])
         return y * eta[0] - mean - log_factorial(y), [y - mean], {(0, 0): -mean} if order > 1 else {}
 
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        if not isinstance(self.parameters["mean"].link, Log):
+            return super().third(y, eta, v, extras)
+        return [-v[0, 0] * torch.exp(eta[0])] if v else [torch.zeros_like(y)]
+
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(mean, generator=generator)
 

@@ -145,15 +145,7 @@ class Truncated(Wrapper):
         """Where the lowest count alone is cut off, by the chain rule from those of the family inside: log
         p₀(y) − log(1 − p₀(0))."""
         s, given = self.family.support, extras or {}
-        only = (
-            s.integer and s.closed[0] and self.high >= s.high and "low" not in given and "high" not in given
-        )
-        if (
-            self._limits is not None
-            or not only
-            or math.floor(max(self.low, s.low - 1)) != s.low
-            or not bool((y > s.low).all())
-        ):
+        if not self._lowest_alone(y, given):
             return super().derivatives(y, eta, extras, order)
         value, score, curvature = self.family.derivatives(y, eta, given, order)
         cut, first, second = self.family.derivatives(torch.full_like(y, s.low), eta, given, order)
@@ -167,6 +159,53 @@ class Truncated(Wrapper):
             for (a, b), c in curvature.items()
         }
         return value - log1mexp(cut), scores, seconds
+
+    def _lowest_alone(self, y: Tensor, extras: Mapping[str, Tensor]) -> bool:
+        """Whether the lowest count, and nothing else, is cut off, in every row."""
+        s = self.family.support
+        only = (
+            s.integer and s.closed[0] and self.high >= s.high and "low" not in extras and "high" not in extras
+        )
+        return (
+            self._limits is None
+            and only
+            and math.floor(max(self.low, s.low - 1)) == s.low
+            and bool((y > s.low).all())
+        )
+
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Where the lowest count alone is cut off, by the chain rule: with L = log p₀(0) and ω = p₀(0)/(1 − p₀(0)),
+
+        ∂ⁿ/∂Lⁿ (−log(1 − e^L)) = ω,   ω(1 + ω),   ω(1 + ω)(1 + 2ω)
+        """
+        s, given = self.family.support, extras or {}
+        if not self._lowest_alone(y, given):
+            return super().third(y, eta, v, extras)
+        least = torch.full_like(y, s.low)
+        cut, slopes, curvature = self.family.derivatives(least, eta, given, 2)
+        odds = 1 / torch.expm1(-cut.clamp(max=-1e-300))
+        once, twice = odds * (1 + odds), odds * (1 + odds) * (1 + 2 * odds)
+        out = [
+            own + odds * low
+            for own, low in zip(
+                self.family.third(y, eta, v, given), self.family.third(least, eta, v, given), strict=True
+            )
+        ]
+        for (a, b), part in v.items():
+            for first, second in {(a, b), (b, a)}:
+                for c in range(len(out)):
+                    bend = curvature[min(first, c), max(first, c)]
+                    out[c] = out[c] + part * (
+                        once * (curvature[a, b] * slopes[c] + 2 * bend * slopes[second])
+                        + twice * slopes[a] * slopes[b] * slopes[c]
+                    )
+        return out
 
     def _log_p(self, theta: Sequence[Tensor], extras: Mapping[str, Tensor]) -> LogProb:
         return lambda v: self.family.log_prob(v, *theta, **self.inner(extras))

@@ -78,6 +78,51 @@ class _Zeros(Wrapper):
         seconds[k, k] = r * z - share * torch.exp(log_rest)
         return value, scores, dict(sorted(seconds.items()))
 
+    def third(
+        self,
+        y: Tensor,
+        eta: Sequence[Tensor],
+        v: Mapping[tuple[int, int], Tensor],
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """By the chain rule, as `derivatives`: with z = 1 − r, where y = 0,
+
+        ∂³/∂D³ log(1 + e^D) = r·z·(z − r),      D = log p₀ − logit π
+        """
+        *inner, last = eta
+        if list(self.parameters.values())[-1].link != links.logit:
+            return super().third(y, eta, v, extras)
+        k, zero, given = len(inner), y == 0, self.inner(extras or {})
+        asked = torch.where(zero, somewhere(self.positive.support), y)
+        own = {ab: part for ab, part in v.items() if ab[1] < k}
+        log_p, score, curvature = self.positive.derivatives(asked, inner, given, 2)
+        thirds = self.positive.third(asked, inner, own, given)
+        log_zero, log_rest = links.logit.log_inverse(last), links.logit.log1m_inverse(last)
+        value = self._log_prob(y, lambda v: log_p, log_zero, log_rest)
+        r = torch.where(zero, self._inside(log_rest + log_p - value), 1.0)
+        z = torch.where(zero, torch.exp(log_zero - value), 0.0)
+        slopes = [*(torch.where(r == 0, 0.0, s) for s in score), -torch.ones_like(y)]  # of D
+        bent = torch.zeros_like(y)  # Σ v_ab (D_ab + (z − r) D_a D_b)
+        moved = [torch.zeros_like(y) for _ in slopes]  # Σ_b v_ab D_b
+        for (a, b), part in v.items():
+            times = (1 if a == b else 2) * part
+            bent = bent + times * (z - r) * slopes[a] * slopes[b]
+            if b < k:
+                bent = bent + times * torch.where(r == 0, 0.0, curvature[a, b])
+            moved[a] = moved[a] + part * slopes[b]
+            if a != b:
+                moved[b] = moved[b] + part * slopes[a]
+        out = [r * z * bent * slope for slope in slopes]
+        for c in range(k):
+            out[c] = out[c] + torch.where(r == 0, 0.0, r * thirds[c])
+            for a in range(k):
+                second = torch.where(r == 0, 0.0, curvature[min(a, c), max(a, c)])
+                out[c] = out[c] + 2 * r * z * moved[a] * second
+        if (k, k) in v:
+            share, rest = torch.exp(log_zero), torch.exp(log_rest)
+            out[k] = out[k] - v[k, k] * share * rest * (rest - share)
+        return out
+
     def _inside(self, log_posterior: Tensor) -> Tensor:
         """P(the row came from the family inside), where y = 0."""
         return torch.exp(log_posterior)

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..families.base import Derivatives
-from ..families.derivatives import gradient
 from .average import average_information
 from .elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
 from .information import Information
@@ -59,6 +58,9 @@ class Rows(Protocol):
 
     def derivatives(self, beta: Tensor, eta: list[Tensor], order: int) -> Derivatives:
         """In the η's."""
+
+    def third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Tensor]) -> list[Tensor]:
+        """Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c of each η_c, (n,)."""
 
     def pull(self, beta: Tensor, mode: Mode, w: Array | None, shift: Shift) -> Tensor:
         """∂ℓ/∂β, û moving with β."""
@@ -99,6 +101,9 @@ class FamilyRows:
 
     def derivatives(self, beta: Tensor, eta: list[Tensor], order: int) -> Derivatives:
         return self.family.derivatives(self.batch["y"], eta, self.extras, order)
+
+    def third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Tensor]) -> list[Tensor]:
+        return self.family.third(self.batch["y"], eta, v, self.extras)
 
     def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
         return torch.ones_like(beta)
@@ -324,20 +329,9 @@ class Laplace:
 
     def _third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Array]) -> dict[int, Array]:
         """½ w Σ_ab v_ab ∂³log p/∂η_a∂η_b∂η_c of each parameter c, (n,)."""
-        with torch.enable_grad():
-            leaves = [e.detach().expand(len(self.batch)).clone().requires_grad_() for e in eta]
-            own = [leaves[j] for j in self.free]
-            log_p = self.rows.log_prob(beta, leaves)
-            score = gradient(log_p.sum(), own, create_graph=True)
-            total = log_p.new_zeros(())
-            for a in {a for a, _ in v}:
-                second = gradient(score[a].sum(), own, create_graph=True)
-                for b in range(a, len(own)):
-                    if (a, b) in v:
-                        total = total + ((1 if a == b else 2) * torch.from_numpy(v[a, b]) * second[b]).sum()
-            third = gradient(total, own, create_graph=False)
-        half = 0.5 if self.w is None else 0.5 * self.w
-        return {c: half * t.detach().numpy() for c, t in enumerate(third)}
+        known = {(self.free[a], self.free[b]): torch.from_numpy(part) for (a, b), part in v.items()}
+        found = self.rows.third(beta, eta, known)
+        return {c: 0.5 * _rows(found[j], len(self.batch), self.w) for c, j in enumerate(self.free)}
 
     # ---- the information -----------------------------------------------------------------------------------
 

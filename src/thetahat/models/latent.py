@@ -38,7 +38,14 @@ from ..data.source import Source, Tensors
 from ..data.table import numeric_tensors
 from ..errors import BadArgument, ModelError, NotFinite, UnknownColumn
 from ..families.base import Derivatives, Family
-from ..families.derivatives import gradient
+from ..families.derivatives import (
+    TwiceOnly,
+    differenced,
+    differenced_third,
+    gradient,
+    thrice,
+    traced_third,
+)
 from ..families.distribution import Distribution
 from ..types import Data, Plain
 from .base import coefficient_names, drawn, get_theta, unique
@@ -334,24 +341,45 @@ class FunctionRows:
                 curvature |= {(a, a + j): found for j, found in enumerate(second)}
         return value.detach(), [s.detach() for s in score], curvature
 
+    def third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Tensor]) -> list[Tensor]:
+        try:
+            return traced_third(lambda *own: self.log_prob(beta, list(own)), eta, v)
+        except TwiceOnly:
+            return differenced_third(lambda own: self.derivatives(beta, list(own), 2)[2], eta, v)
+
     def pull(self, beta: Tensor, mode: Mode, w: Array | None, shift: Shift) -> Tensor:
+        weight = torch.ones(len(self.batch), dtype=torch.float64) if w is None else torch.from_numpy(w)
+        held = {ab: weight * torch.from_numpy(rows) for ab, rows in shift.variances.items()}
         with torch.enable_grad():
             leaf = beta.detach().clone().requires_grad_()
             v = [e.detach().clone().requires_grad_() for e in mode.eta]
-            weight = torch.ones(len(self.batch), dtype=torch.float64) if w is None else torch.from_numpy(w)
             log_p = self.log_prob(leaf, v)
             score = gradient(log_p.sum(), v, create_graph=True)
             total = (weight * log_p).sum()
             for a, rows in shift.za.items():
                 total = total + (weight * torch.from_numpy(rows) * score[a]).sum()
-            for a in {a for a, _ in shift.variances}:
-                second = gradient(score[a].sum(), v, create_graph=True)
-                for b in range(a, len(v)):
-                    if (a, b) in shift.variances:
-                        share = 0.5 if a == b else 1.0
-                        held = torch.from_numpy(shift.variances[a, b])
-                        total = total + share * (weight * held * second[b]).sum()
-            return gradient(total, [leaf], create_graph=False)[0]
+            (out,) = gradient(total, [leaf], create_graph=False)
+            try:
+                with thrice():
+                    bent = self._bent(leaf, v, held)
+                return out + gradient(bent, [leaf], create_graph=False)[0]
+            except TwiceOnly:
+                return out + self._bent_slopes(beta, v, held)
+
+    def _bent(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
+        """½ Σ V ∘ ∂²log p/∂v²."""
+        score = gradient(self.log_prob(beta, v).sum(), v, create_graph=True)
+        total = v[0].new_zeros(())
+        for a in {a for a, _ in held}:
+            second = gradient(score[a].sum(), v, create_graph=True)
+            for b in range(a, len(v)):
+                if (a, b) in held:
+                    total = total + (0.5 if a == b else 1.0) * (held[a, b] * second[b]).sum()
+        return total
+
+    def _bent_slopes(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
+        """Its slopes in β where log p has no third derivatives: central differences of fourth order."""
+        return differenced(lambda b: self._bent(b, v, held).detach(), beta)
 
     def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
         """Of each β_j, how far it moves log p by about ½ nat: the step of differences is relative to it."""

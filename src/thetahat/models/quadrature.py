@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..families.derivatives import gradient
+from ..families.derivatives import TwiceOnly, differenced, gradient, thrice
 from .elimination import Columns, NotPositiveDefinite
 from .laplace import Laplace, Rows
 
@@ -54,13 +54,29 @@ class Quadrature(Laplace):
         except NotPositiveDefinite:
             nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
             return torch.tensor(-math.inf, dtype=torch.float64), nothing
-        with torch.enable_grad():
-            b, p = beta.clone().requires_grad_(), phi.clone().requires_grad_()
-            assert mode.u[0] is not None
-            value = self._integral(b, p, torch.from_numpy(mode.u[0].T.copy()))
-            found = torch.autograd.grad(value, [b, p], allow_unused=True)
-        parts = [torch.zeros_like(t) if g is None else g for t, g in zip((b, p), found, strict=True)]
-        return value.detach(), torch.cat(parts).detach()
+        assert mode.u[0] is not None
+        u, p = torch.from_numpy(mode.u[0].T.copy()), len(beta)
+        try:
+            with torch.enable_grad(), thrice():
+                theta = torch.cat([beta, phi]).requires_grad_()
+                value = self._integral(theta[:p], theta[p:], u)
+            (slope,) = gradient(value, [theta], create_graph=False)
+            return value.detach(), slope
+        except TwiceOnly:  # H moves with third derivatives, which log p does not have
+            at = torch.cat([beta, phi])
+            with torch.enable_grad():
+                value = self._integral(beta, phi, u).detach()
+                slope = differenced(lambda t: self._moved(t[:p], t[p:]), at)
+            return value, slope
+
+    def _moved(self, beta: Tensor, phi: Tensor) -> Tensor:
+        """The value elsewhere, at the mode there."""
+        try:
+            mode = self.mode(beta, phi, joint=False)
+        except NotPositiveDefinite:
+            return torch.tensor(torch.nan, dtype=torch.float64)
+        assert mode.u[0] is not None
+        return self._integral(beta, phi, torch.from_numpy(mode.u[0].T.copy())).detach()
 
     def _integral(self, beta: Tensor, phi: Tensor, u: Tensor) -> Tensor:
         """Σ_g log ∫, with its graph."""
