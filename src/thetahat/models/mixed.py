@@ -17,7 +17,7 @@
 
              s and W are the rows' scores and curvatures; the term of h is what moves H, the term of a what moves û
 
-The information is the derivative of that gradient: in β exactly where it is known, else by central differences, whose
+The information is the derivative of that gradient: of a normal response exact, else by central differences, whose
 error is about 1e-8 of its entries. `precision=float32` asks for one that only steers: β's block is then that of the
 normal equations.
 

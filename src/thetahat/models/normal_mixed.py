@@ -5,6 +5,8 @@
     H = I + ΛᵀZᵀWZΛ,   c = ΛᵀZᵀWr,   r = y − Xβ,   u = H⁻¹c,   q = rᵀWr − cᵀu
     ∂ℓ/∂Λ = −Q + e uᵀ/σ²,   e = ZᵀW(r − ZΛu),   summed over levels;      ∂ℓ/∂β = XᵀW(r − ZΛu)/σ²
 
+    −∂²ℓ/∂φ_a∂φ_b = D²(½ log det H)[∂Λ_a, ∂Λ_b] + [bᵃᵀV⁻¹bᵇ − (∂Λ_aᵀe)ᵀ(∂Λ_bᵀe)]/σ² + ⟨Q − e uᵀ/σ², ∂²Λ⟩,   Zbᵃ = V_a V⁻¹r
+
 REML adds −½ log det(XᵀV⁻¹X/σ²) + ½ p log 2π: n becomes n − p, and H that of the random and the fixed columns together.
 
 Source: Bates et al. (2015), Fitting linear mixed-effects models using lme4, eq. 32 to 42; Laird and Ware (1982).
