@@ -371,7 +371,8 @@ class Factored:
         block = self.scales.block(self.columns)
         moved = [e @ block for e in E]
         return [
-            sum((lam[j, k] * moved[j] for j in range(len(E)) if j >= k), 0 * moved[0]) for k in range(len(E))
+            sum((lam[j, k] * moved[j] for j in range(len(E)) if lam[j, k]), 0 * moved[0])
+            for k in range(len(E))
         ]
 
     def without_fixed(self) -> Factored:
