@@ -25,13 +25,12 @@ from scipy.stats import f as fisher
 
 from ..data.frame import Frame
 from ..data.smooths import Curve
-from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.mixed import Mixed, Random
 from ..types import Data
 from .known_groups import Joint, Known, known
-from .modes import Modes, whole
+from .modes import Modes, rows_of, whole
 
 POINTS = 200  # of a curve where none are given
 DRAWS = 10_000  # of a simultaneous band
@@ -88,7 +87,7 @@ def smooths(objective: Objective) -> pd.DataFrame:
     found = terms_of(model)
     edf, reference = freedom(V.modes)
     batch = whole(objective)
-    frame = _rows(objective)
+    frame = rows_of(objective.terms[0].source)
     scaled = not model.family.support.integer  # whose scale is estimated
     residual = float(batch.total) - sum(edf.values()) - _unpenalised(model.mixed)
     rows = []
@@ -119,12 +118,6 @@ def _unpenalised(model: Mixed) -> int:
 def _name(model: Mixed, term: Term) -> str:
     first = model.regression.predictors[0].parameter
     return term.label if term.random.parameter == first else f"{term.random.parameter}: {term.label}"
-
-
-def _rows(objective: Objective) -> pd.DataFrame:
-    source = objective.terms[0].source
-    assert isinstance(source, Table)
-    return pd.concat(list(source.frames()))
 
 
 def freedom(modes: Modes) -> tuple[dict[int, float], dict[int, float]]:
