@@ -909,6 +909,20 @@ class Fit:
         out: pd.DataFrame = self._cached("smooths", lambda: smooth_terms.smooths(self.objective)).copy()
         return out
 
+    def concurvity(self, full: bool = True, *, parameter: str | None = None) -> pd.DataFrame:
+        """How far each smooth term could be made of the others, from 0 to 1: worst, observed, estimate, a row a term.
+
+        Parameters
+        ----------
+        full
+            with all the others; False: with each other term alone, a row (measure, other term) and a column a term
+        parameter
+            of the family, whose terms they are; None: its first
+        """
+        from .evaluation.concurvity import concurvity
+
+        return concurvity(self.objective, full, parameter)
+
     def curve(
         self,
         term: str,

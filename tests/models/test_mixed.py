@@ -354,3 +354,20 @@ def test_a_correlation_of_one_is_a_certified_boundary(structure):
     assert any("corr(" in name for name in fit.certificate.boundary)
     one = th.fit("y ~ (1 | g)", data)
     assert fit.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-8)
+
+
+@pytest.mark.parametrize("reml", [False, True])
+def test_an_intercept_without_variance_beside_a_free_slope_is_a_boundary(reml):
+    """Residuals free of group means and of slopes' covariance with them: the fit is that of (0 + x | g)."""
+    g = np.random.default_rng(1)
+    x, slopes, e = np.arange(-2.0, 3.0), g.normal(size=8), g.normal(size=(8, 5))
+    y = 1 + 2 * x + np.outer(slopes - slopes.mean(), x) + 0.5 * (e - e.mean(1, keepdims=True))
+    data = pd.DataFrame({"y": y.ravel(), "x": np.tile(x, 8), "g": np.repeat(list("abcdefgh"), 5)})
+    both, alone = (th.fit(f"y ~ x + ({effects} | g)", data, reml=reml) for effects in ("x", "0 + x"))
+    assert list(both.certificate.boundary) == ["sd(Intercept | g)"]
+    assert both.maximised == pytest.approx(alone.maximised, abs=1e-9)
+    assert both.estimates["sd(x | g)"] == pytest.approx(alone.estimates["sd(x | g)"], rel=1e-6)
+    errors = both.standard_errors()
+    assert errors["x"] == pytest.approx(alone.standard_errors()["x"], rel=1e-6)
+    assert errors["sd(x | g)"] == pytest.approx(alone.standard_errors()["sd(x | g)"], rel=1e-3)
+    assert np.isnan(both.estimates["corr(Intercept, x | g)"])

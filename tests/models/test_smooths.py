@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.linalg import null_space
+from scipy.stats import chi2
 
 import thetahat as th
 from thetahat.data.bases import Cubic, build_basis, knots_of, pspline, thin_plate
 from thetahat.data.smooths import build_curves, build_smooths, mixed_form, read_call
+from thetahat.evaluation.smooth_terms import _beyond_fixed
 
 R = Path(__file__).parents[3] / "shared" / "data" / "r"
 X = np.sort(np.random.default_rng(0).random(80)) * 3
@@ -173,6 +176,98 @@ def test_a_smooth_scale_and_a_random_effect_stand_beside_each_other():
     assert {"s(x)", "scale: s(x)"} == set(fit.smooths().index)
 
 
+def straight_in_z():
+    """y ~ sin(6x) (1 + z), a straight line in z at every x."""
+    g = np.random.default_rng(0)
+    data = pd.DataFrame({"x": g.random(200), "z": g.random(200)})
+    data["y"] = np.sin(6 * data["x"]) * (1 + data["z"]) + 0.3 * g.normal(size=200)
+    return data
+
+
+def dense_likelihood(smooth, frame, s, sigma):
+    """max over β of log N(y; Xβ, σ²(I + Σ_m …)) of a product of curves, by the dense covariance of y and no mixed form:
+    an s_m of 0 is the limit in which only the null space of S_m is left."""
+    B, S = smooth.matrix(frame), smooth.penalties
+    span = np.eye(B.shape[1])
+    for own, scale in zip(S, s, strict=True):
+        if scale == 0:
+            span = span @ null_space(span.T @ own @ span, rcond=1e-9)
+    P = sum(span.T @ own @ span / scale**2 for own, scale in zip(S, s, strict=True) if scale > 0) + np.zeros(
+        (span.shape[1],) * 2
+    )
+    free = null_space(sum(S), rcond=1e-9)
+    X = np.column_stack([np.ones(len(B)), B @ free])
+    V = np.eye(len(B)) + B @ span @ np.linalg.pinv(P, rcond=1e-10, hermitian=True) @ span.T @ B.T
+    L = np.linalg.cholesky(V)
+    y = np.linalg.solve(L, frame["y"])
+    rest = np.linalg.lstsq(np.linalg.solve(L, X), y, rcond=None)[1][0]
+    n = len(B)
+    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + 2 * np.log(np.diag(L)).sum() + rest / sigma**2)
+
+
+def test_a_surface_that_is_straight_in_one_column_is_a_maximum_at_the_boundary():
+    """The maximum of the dense likelihood along sd(z) = 0, and its slope from there in the variance, by differences.
+
+    mgcv 1.8-41, gam(y ~ te(x, z), method = "ML"): score 58.31742175, edf 8.912232; "REML": 63.95236694, 8.910407. It
+    stops at sp = 567001, short of the boundary.
+    """
+    data = straight_in_z()
+    fit, reml = th.fit("y ~ te(x, z)", data), th.fit("y ~ te(x, z)", data, reml=True)
+    for each, score, edf in ((fit, 58.31742175, 8.912232), (reml, 63.95236694, 8.910407)):
+        assert each.certificate.status == "boundary"
+        assert list(each.certificate.boundary) == ["sd(te(x,z); 2)"]
+        assert -1e-8 < each.maximised + score < 1e-4
+        assert each.smooths()["edf"].iloc[0] == pytest.approx(edf, abs=1e-3)
+    smooth = fit.model.encoder.smooths[0].smooth
+
+    def along(at, variance=0.0):
+        return dense_likelihood(smooth, data, (np.exp(at[0]), np.sqrt(variance)), np.exp(at[1]))
+
+    found = fit.estimates
+    at = np.log([found["sd(te(x,z); 1)"] / found["scale"], found["scale"]])
+    assert along(at) == pytest.approx(fit.maximised, abs=1e-8)
+    h = 1e-4  # whose error is h²/6 of a third derivative of 4n: 1e-6
+    for step in np.eye(2):
+        assert (along(at + h * step) - along(at - h * step)) / (2 * h) == pytest.approx(0.0, abs=1e-5)
+        assert along(at + 0.1 * step) < fit.maximised > along(at - 0.1 * step)
+    slope = (along(at, 1e-6) - along(at)) / 1e-6
+    told = float(fit.certificate.detail.split("falls by ")[1].split(" nats")[0])
+    assert slope == pytest.approx(-told, rel=2e-3)
+
+
+def test_a_surface_without_a_bend_has_both_its_scales_at_0():
+    """The fit is that of the columns which no penalty touches: y ~ x + z + x:z."""
+    g = np.random.default_rng(10)
+    data = pd.DataFrame({"x": g.random(150), "z": g.random(150)})
+    data["y"] = data["x"] * data["z"] + data["x"] + 0.3 * g.normal(size=150)
+    fit = th.fit("y ~ te(x, z)", data)
+    assert set(fit.certificate.boundary) == {"sd(te(x,z); 1)", "sd(te(x,z); 2)"}
+    assert fit.maximised == pytest.approx(th.fit("y ~ x + z + x:z", data).maximised, abs=1e-9)
+    assert fit.smooths()["edf"].iloc[0] == pytest.approx(3.0, abs=1e-8)
+
+
+def test_an_interaction_that_nothing_leaves_free_is_left_out_at_the_boundary():
+    """ti of cyclic curves: one scale at 0 leaves nothing for the other to act on. Its curve is 0, and T = 0 has p = 1."""
+    g = np.random.default_rng(3)
+    data = pd.DataFrame({"x": g.random(150), "z": g.random(150)})
+    data["y"] = data["x"] * data["z"] + data["x"] + 0.3 * g.normal(size=150)
+    fit = th.fit("y ~ s(x) + ti(x, z, bs='cc')", data)
+    assert {"sd(ti(x,z); 1)", "sd(ti(x,z); 2)"} <= set(fit.certificate.boundary)
+    assert fit.maximised == pytest.approx(th.fit("y ~ s(x)", data).maximised, abs=1e-8)
+    assert fit.smooths()["edf"]["ti(x,z)"] == 0
+    assert fit.smooths()["p_value"]["ti(x,z)"] == 1
+    assert np.isfinite(fit.standard_errors()["scale"])
+
+
+def test_a_weighted_sum_of_chi_squares_has_its_closed_forms():
+    """All weights alike: χ²; in pairs of a: P(aE₁ + bE₂ > q) of exponentials, E ~ χ²₂."""
+    for k, q in ((1, 0.01), (1, 700.0), (3, 5.0), (20, 30.0)):
+        assert _beyond_fixed(q, np.ones(k)) == pytest.approx(chi2.sf(q, k), abs=1e-10)
+    a, b, q = 1.7, 0.3, 4.0
+    truth = (a * np.exp(-q / (2 * a)) - b * np.exp(-q / (2 * b))) / (a - b)
+    assert _beyond_fixed(q, np.array([a, a, b, b])) == pytest.approx(truth, abs=1e-10)
+
+
 BAD = [
     ("y ~ s(x, k=500)", "larger than the"),
     ("y ~ s(x, k=2)", "too small"),
@@ -187,6 +282,16 @@ BAD = [
     ("y ~ s(x, by=one)", "one level only"),
     ("y ~ te(x, z, k=[4, 4, 4])", "a list of 2"),
     ("y ~ s(x, bs='cr', knots=[0.1, 0.2])", "takes 10"),
+    ("y ~ s(x, bs='cr', k=4, knots=[5, 6, 7, 8])", "knots hold the values from 5 to 8"),
+    ("y ~ s(x, bs='cc', k=4, knots=[1, 1.2, 1.5, 2])", "that hold all of them"),
+    ("y ~ s(x, bs='ps', knots=[0, 1])", "at least 8"),
+    ("y ~ s(x, bs='ps', knots=[0, 1, 2, 3, 4, 5, 6, 7])", "that hold all of them"),
+    ("y ~ s(x, bs='cr', k=3, knots=[2, 1, 3])", "must rise"),
+    ("y ~ s(x, m=0)", "m=0 is not an order"),
+    ("y ~ s(x, m=10)", "m=10 is not an order"),
+    ("y ~ s(x, bs='ps', m=[0, 0])", "differences of order"),
+    ("y ~ te(x, c)", "too few for a curve"),
+    ("y ~ s(x, bs='ccc')", "Nearest: 'cc'"),
     ("y ~ s(x, z, bs='cr')", "of one column"),
     ("y ~ s(x, bs='re')", "is a number"),
 ]

@@ -273,6 +273,7 @@ def build_basis(
         )
     if k < least:
         raise BadFormula(f"{text}: k={k} is too small for bs={bs!r}. Accepted: at least {least}.")
+    _check_order(bs, x, k, m, text)
     if k > different and knots is None:
         raise BadFormula(
             f"{text}: k={k} is larger than the {different} different values of its variable. Accepted: k up to {different}."
@@ -287,9 +288,54 @@ def build_basis(
             raise BadFormula(f"{text}: {len(knots)} knots are given, and k={k} takes {wanted}.")
         if bool((np.diff(knots) <= 0).any()):
             raise BadFormula(f"{text}: the knots must rise.")
+        _check_range(bs, x, np.asarray(knots), text)
         return PSpline(knots) if bs == "ps" else Cubic(np.asarray(knots, dtype=np.float64), bs == "cc")
     if bs in ("cr", "cc"):
         return Cubic(knots_of(x, k), bs == "cc")
     if bs == "ps":
         return pspline(x, k, (m[0] if m else 2) + 1, m[1] if len(m) > 1 else 2)
     return thin_plate(x, k, m[0] if m else None)
+
+
+def _check_range(bs: str, x: Array, knots: Array, text: str) -> None:
+    """Refuse knots that do not hold the rows.
+
+    Raises
+    ------
+    BadFormula
+    """
+    if bs == "ps" and len(knots) < 8:
+        raise BadFormula(f"{text}: {len(knots)} knots are too few for bs='ps'. Accepted: at least 8.")
+    low, high = (knots[3], knots[-4]) if bs == "ps" else (knots[0], knots[-1])
+    if bs == "cr":  # a straight line beyond its knots
+        held = len(np.unique(x[(x >= low) & (x <= high)])) >= 3
+    else:
+        held = bool(((x >= low) & (x <= high)).all())
+    if not held:
+        wanted = "with at least 3 different values between them" if bs == "cr" else "that hold all of them"
+        raise BadFormula(
+            f"{text}: the knots hold the values from {low:g} to {high:g}, and the column's go from {x.min():g} to "
+            f"{x.max():g}. Accepted: knots {wanted}."
+        )
+
+
+def _check_order(bs: str, x: Array, k: int, m: tuple[int, ...], text: str) -> None:
+    """Refuse orders m that make no penalty.
+
+    Raises
+    ------
+    BadFormula
+    """
+    if not m:
+        return
+    d = x.reshape(len(x), -1).shape[1]
+    if bs == "tp" and not (2 * m[0] > d and len(_powers(d, m[0])) < k):
+        raise BadFormula(
+            f"{text}: m={m[0]} is not an order of a thin plate spline of {d} column{'s' * (d > 1)} with k={k}. Accepted: "
+            f"2m > {d}, and fewer than k polynomials of degree below m."
+        )
+    if bs == "ps" and (m[0] < 0 or (len(m) > 1 and not 1 <= m[1] < k)):
+        raise BadFormula(
+            f"{text}: m={list(m)}. Accepted of bs='ps': [m₁, m₂], splines of degree m₁ + 1 ≥ 1 and differences of order "
+            "m₂, 1 or more and below k."
+        )

@@ -193,6 +193,13 @@ class Smooth:
         return self.call.required
 
     @property
+    def of_what(self) -> tuple[str, ...]:
+        """What each penalty measures."""
+        if self.call.kind == "s":
+            return ("the penalty",)
+        return tuple(f"the penalty in {name}" for name in self.call.variables)
+
+    @property
     def size(self) -> int:
         return len(self.penalties[0])
 
@@ -369,8 +376,8 @@ def _codes(frame: pd.DataFrame, names: Sequence[str], levels: Sequence[LevelName
 def mixed_form(penalties: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]]:
     """N (k, k₀), R (k, k − k₀) and the penalties in b, with β = N a + R b.
 
-    N is an orthonormal basis of what no penalty touches. Of one penalty RᵀSR = I; of several the penalties in b are
-    RᵀS_mR, with R orthonormal.
+    N is an orthonormal basis of what no penalty touches. In b the penalties are diagonal, of one RᵀSR = I. Those of a
+    product of curves are Kronecker products of one margin's with identities, and so have common axes.
 
     Examples
     --------
@@ -378,15 +385,26 @@ def mixed_form(penalties: Sequence[Array]) -> tuple[Array, Array, tuple[Array, .
     >>> np.abs(N[:, 0]).tolist(), np.abs(R[:, 0]).tolist(), S.round(12).tolist()
     ([1.0, 0.0], [0.0, 0.5], [[1.0]])
     """
-    total = sum(S / max(np.linalg.norm(S), 1e-300) for S in penalties)
-    values, vectors = np.linalg.eigh(total)
+    sizes = [max(float(np.linalg.norm(S)), 1e-300) for S in penalties]
+    values, vectors = np.linalg.eigh(sum(S / size for S, size in zip(penalties, sizes, strict=True)))
     free = values < 1e-9 * max(float(values[-1]), 1e-300)
-    N, R = vectors[:, free], vectors[:, ~free]
-    if len(penalties) > 1:
-        return N, R, tuple(R.T @ S @ R for S in penalties)
-    own, turn = np.linalg.eigh(R.T @ penalties[0] @ R)
-    R = R @ turn / np.sqrt(own)
-    return N, R, (np.eye(R.shape[1]),)
+    N, R = vectors[:, free], vectors[:, ~free] / np.sqrt(values[~free])
+    # one combination of matrices with common axes has those axes, unless it was chosen to be degenerate
+    mixed = sum(math.sqrt(2 + m) * S / size for m, (S, size) in enumerate(zip(penalties, sizes, strict=True)))
+    R = R @ np.linalg.eigh(R.T @ mixed @ R)[1]
+    if len(penalties) == 1:
+        R = R / math.sqrt(sizes[0])
+        return N, R, (np.eye(R.shape[1]),)
+    found = []
+    for S, size in zip(penalties, sizes, strict=True):
+        own = R.T @ S @ R
+        d = np.diag(own).copy()
+        assert float(np.abs(own - np.diag(d)).max()) < 1e-6 * size, "penalties without common axes"
+        own_values = np.linalg.eigvalsh(S)
+        rank = int((own_values > 1e-11 * own_values[-1]).sum())
+        d[np.argsort(d)[: len(d) - rank]] = 0.0  # what it does not reach, free of rounding
+        found.append(np.diag(d))
+    return N, R, tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

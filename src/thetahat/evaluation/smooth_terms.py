@@ -6,11 +6,13 @@
              count; a fraction of r enters by a mixture of two, so that T is a weighted sum of χ²₁ where f = 0
 
 Source: Wood (2017), Generalized Additive Models, 2nd ed., §6.1.2 (edf), 6.10.2 (bands); Wood (2013), On p-values for smooth
-components of an extended generalized additive model, Biometrika 100 (the test); Imhof (1961), for the weighted sum.
+components of an extended generalized additive model, Biometrika 100 (the test); Imhof (1961) and Rice
+(1980), for the weighted sum.
 """
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass
 
@@ -18,7 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import chi2, norm
+from scipy.stats import f as fisher
 
 from ..data.frame import Frame
 from ..data.smooths import Curve
@@ -171,6 +174,8 @@ def _test(
     """T and its p-value; residual degrees of freedom of an estimated scale, None of a known one."""
     values, vectors = np.linalg.eigh(R @ V @ R.T)
     values, vectors = values[::-1], vectors[:, ::-1]
+    if not values[0] > 0:  # its scale is 0 and nothing of it is free: the curve is 0
+        return 0.0, 1.0
     full = int((values > values[0] * 1e-14).sum())
     k, part = math.floor(r), r - math.floor(r)
     if part < 1e-9 or full < k + 1:
@@ -198,21 +203,38 @@ def _test(
 
 
 def _beyond(q: float, weights: np.ndarray, residual: float | None) -> float:
-    """P(Σ w_j χ²₁ > q), of an estimated scale P(Σ w_j χ²₁ > q χ²_ν/ν), by Imhof's integral."""
-    if residual is not None:
-        ones = max(1, round(residual))
-        weights, df, q = np.append(weights, -q / ones), np.append(np.ones(len(weights)), ones), 0.0
-    else:
-        df = np.ones(len(weights))
-    scale = float(np.abs(weights).max())
-    w, q = weights / scale, q / scale
+    """P(Σ w_j χ²₁ > q), of an estimated scale P(Σ w_j χ²₁ > q χ²_ν/ν), by integrals of the characteristic function."""
+    if bool((weights == weights[0]).all()):
+        k, ratio = len(weights), q / weights[0]
+        return float(
+            chi2.sf(ratio, k) if residual is None else fisher.sf(ratio / k, k, max(1, round(residual)))
+        )
+    if residual is None:
+        return _beyond_fixed(q, weights)
+    ones = max(1, round(residual))
+    weights, df = np.append(weights, -q / ones), np.append(np.ones(len(weights)), ones)
+    w = weights / float(np.abs(weights).max())
 
     def integrand(u: float) -> float:
-        angle = 0.5 * float((df * np.arctan(w * u)).sum()) - 0.5 * q * u
+        angle = 0.5 * float((df * np.arctan(w * u)).sum())
         return math.sin(angle) / u * math.exp(-0.25 * float((df * np.log1p((w * u) ** 2)).sum()))
 
     value, _ = quad(integrand, 0, np.inf, limit=1000, epsabs=1e-10)
     return float(min(max(0.5 + value / math.pi, 0.0), 1.0))
+
+
+def _beyond_fixed(q: float, weights: np.ndarray) -> float:
+    """P(Σ w_j χ²₁ > q), w > 0:  (1/2πi) ∫ e^{−sq} Π (1 − 2 w_j s)^−½ ds/s along the parabola s = c (1 + iy + y²), on which
+    e^{−sq} falls like a normal density, where Imhof's integral oscillates for ever."""
+    c = 0.25 / float(weights.max())
+
+    def integrand(y: float) -> float:
+        s = c * complex(1 + y * y, y)
+        root = complex(np.sqrt(1 - 2 * weights * s).prod())
+        return (cmath.exp(-s * q) / (root * s) * c * complex(2 * y, 1)).imag
+
+    value, _ = quad(integrand, 0, np.inf, limit=1000, epsabs=1e-12)
+    return float(min(max(value / math.pi, 0.0), 1.0))
 
 
 # ---- curves ------------------------------------------------------------------------------------------------

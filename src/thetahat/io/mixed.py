@@ -30,7 +30,7 @@ from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDef
 from ..models.mixed import Mixed, columns_without_rows
 from ..models.random_effects import Random
 from ..models.regression import NARROW, Regression
-from ..models.scales import STRUCTURES, Diagonal, Penalised, Structure
+from ..models.scales import STRUCTURES, Diagonal, Penalised, Structure, Unstructured
 from ..solvers.choice import DENSE
 from ..types import Settings
 from .smooths import number_of
@@ -52,7 +52,9 @@ def to_config(model: Mixed) -> Settings:
 
 
 def _random_config(r: Random) -> Settings:
-    own = {"smooth": True} if r.smooth else {"structure": KINDS[type(r.structure)], "slot": r.slot}
+    own: Settings = {"smooth": True} if r.smooth else {"structure": KINDS[type(r.structure)], "slot": r.slot}
+    if isinstance(r.structure, Unstructured) and r.structure.order:
+        own["order"] = list(r.structure.order)
     return {"parameter": r.parameter, "source": r.source, "text": r.text, **own}
 
 
@@ -88,7 +90,7 @@ def _random(config: Settings, regression: Regression) -> Random:
             not in next(p for p in regression.predictors if p.parameter == config["parameter"]).design.curves
         ):
             raise BadSave(f"the file holds a smooth term {curve.label!r} in a formula that lacks it.")
-        bend: Structure = Penalised.of(curve.penalties)
+        bend: Structure = Penalised.of(curve.penalties, curve.smooth.of_what)
         return Random(config["parameter"], curve.label, (curve.label,), bend, -1, source, config["text"])
     source = number_of(config["source"], len(encoder.groupings))
     slot = number_of(config["slot"], len(encoder.designs))
@@ -98,6 +100,11 @@ def _random(config: Settings, regression: Regression) -> Random:
         raise BadSave(f"the file holds a random effect {config['text'][:60]!r} of {len(names)} columns.")
     kind = STRUCTURES[config["structure"]]
     structure = Diagonal(1) if len(names) == 1 else kind(len(names))
+    order = config.get("order")
+    if order is not None:
+        if not isinstance(structure, Unstructured) or sorted(order) != list(range(len(names))):
+            raise BadSave(f"the file holds an order of effects {order!r} that is not one of {len(names)}.")
+        structure = Unstructured(len(names), tuple(order))
     label = encoder.groupings[source].label
     return Random(config["parameter"], label, names, structure, slot, source, config["text"])
 

@@ -115,7 +115,7 @@ class Builder:
         out = []
         for i in self.places(calls):
             curve = self.curves[i]
-            structure = Penalised.of(curve.penalties)
+            structure = Penalised.of(curve.penalties, curve.smooth.of_what)
             out.append(
                 Random(parameter, curve.label, (curve.label,), structure, -1, i, curve.smooth.call.text)
             )

@@ -192,10 +192,10 @@ class RandomEffects(Model):
         sizes = [self.random[i].structure.width for i in order.all]
         out: list[Scales] = []
         for i, r in enumerate(self.random):
-            found = torch.autograd.functional.jacobian(r.structure.factor, phi[self.places[i]])
+            found = r.structure.slopes(phi[self.places[i]])
             for a in range(r.structure.size):
                 blocks = [np.zeros((w, w)) for w in sizes]
-                blocks[order.all.index(i)] = found[..., a].numpy()
+                blocks[order.all.index(i)] = found[a].numpy()
                 first = blocks[: len(order.first)]
                 out.append(Scales(block_diag(*first) if first else None, tuple(blocks[len(order.first) :])))
         return out
@@ -247,6 +247,9 @@ class RandomEffects(Model):
             parts = zip(self.random, self.places, strict=True)
             steers = precision == torch.float32 and not any(r.structure.near_end(phi[at]) for r, at in parts)
             J = part.information(beta, phi, steers)
+            for r, at in zip(self.random, self.places, strict=True):
+                for i in r.structure.idle(phi[at]):  # nothing depends on it: any curvature keeps J regular
+                    J[len(beta) + at.start + i, len(beta) + at.start + i] = 1.0
             return Taylor(value, gradient, Information(J))
 
     def evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace | NormalMixed:

@@ -4,7 +4,7 @@
     diagonal       Λ = diag(s)                                     (x || g), diag(x | g)
     cs             Λ = s · chol[(1 − ρ) I + ρ 11ᵀ]                  cs(0 + f | g):  one variance, one correlation
     ar1            Λ = s · chol[ρ^|i − j|]                         ar1(0 + f | g)
-    smooth         Λ = s · I, or chol[(Σ_m S_m / s_m²)⁻¹]           one or several penalties of a smooth term
+    smooth         Λ = s · I, or (Σ_m S_m / s_m²)^−½                one or several penalties of a smooth term
 
 The scales s may have either sign: the likelihood is the same at s and −s, so that a variance of 0 is a stationary
 point inside the domain, and Newton's method certifies it like any other: where it is the maximum, ∂ℓ/∂(s²) ≤ 0 there,
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 NEAR_END = 0.3  # of the slope of sin z
+NOTHING = 1e-12  # of the largest standard deviation of a term: one that is 0, but for rounding
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Structure(ABC):
 
     @abstractmethod
     def factor(self, phi: Tensor) -> Tensor:
-        """Λ, (width, width), lower triangular."""
+        """Λ, (width, width)."""
 
     @abstractmethod
     def start(self, scale: Tensor) -> Tensor:
@@ -66,11 +67,28 @@ class Structure(ABC):
 
     @abstractmethod
     def scale_places(self) -> list[int]:
-        """The parameters that are scales: 0 is the boundary of a variance."""
+        """The parameters that are scales, one an effect: 0 is the boundary of a variance."""
+
+    def slopes(self, phi: Tensor) -> Tensor:
+        """∂Λ/∂φ_a, (size, width, width)."""
+        found: Tensor = torch.autograd.functional.jacobian(self.factor, phi)
+        return found.movedim(-1, 0)
+
+    def idle(self, phi: Tensor) -> list[int]:
+        """The parameters on which Λ does not depend, because others are 0."""
+        return []
 
 
 @dataclass(frozen=True)
 class Unstructured(Structure):
+    """Free variances and correlations.
+
+    order : of the effects in the triangle, () as they are. An effect of variance 0 is last: before another one, of
+    positive variance, it makes a circle of factors with one and the same covariance.
+    """
+
+    order: tuple[int, ...] = ()
+
     @property
     def size(self) -> int:
         return self.width * (self.width + 1) // 2
@@ -80,16 +98,31 @@ class Unstructured(Structure):
         rows, columns = np.tril_indices(self.width)
         return torch.from_numpy(rows), torch.from_numpy(columns)
 
+    @property
+    def _order(self) -> list[int]:
+        return list(self.order) or list(range(self.width))
+
     def factor(self, phi: Tensor) -> Tensor:
-        out = phi.new_zeros(self.width, self.width)
-        return out.index_put(self._places, phi)
+        out = phi.new_zeros(self.width, self.width).index_put(self._places, phi)
+        return out[np.argsort(self.order).tolist()] if self.order else out
 
     def start(self, scale: Tensor) -> Tensor:
-        return torch.diag(scale)[self._places]
+        return torch.diag(scale[self._order])[self._places]
 
     def typical(self, scale: Tensor) -> Tensor:
-        out: Tensor = scale[self._places[0]]
+        out: Tensor = scale[self._order][self._places[0]]
         return out
+
+    def without(self, phi: Tensor) -> tuple[Unstructured, Tensor]:
+        """The same covariance with the effects of variance 0 last, and its φ."""
+        lam = self.factor(phi)
+        gone = {i for i in range(self.width) if not bool(lam[i].any())}
+        order = sorted(range(self.width), key=lambda i: i in gone)
+        own = [i for i in order if i not in gone]
+        L = phi.new_zeros(self.width, self.width)
+        triangle = torch.linalg.qr(lam[own].T, mode="r").R.T
+        L[: len(own), : triangle.shape[1]] = triangle
+        return Unstructured(self.width, tuple(order)), L[self._places]
 
     def names(self, effects: Sequence[str], group: str) -> list[str]:
         sds = [f"sd({e} | {group})" for e in effects]
@@ -100,15 +133,15 @@ class Unstructured(Structure):
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
         lam = self.factor(phi)
         sd = _norm(lam)
-        pairs = [
-            (lam[i] @ lam[j]) / torch.where(sd[i] * sd[j] > 0, sd[i] * sd[j], torch.nan)
-            for i in range(self.width)
-            for j in range(i)
-        ]
+        pairs = []
+        for i in range(self.width):
+            for j in range(i):
+                known = bool(torch.minimum(sd[i], sd[j]) > NOTHING * sd.max())  # else there is no correlation
+                pairs.append((lam[i] @ lam[j]) / (sd[i] * sd[j]) if known else sd.new_tensor(torch.nan))
         return torch.cat([sd * sigma, *(p[None] for p in pairs)])
 
     def scale_places(self) -> list[int]:
-        return [i * (i + 1) // 2 + i for i in range(self.width)]
+        return [int(k * (k + 1) // 2 + k) for k in np.argsort(self._order)]
 
 
 @dataclass(frozen=True)
@@ -169,6 +202,9 @@ class _Correlated(Structure):
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
         return torch.stack([phi[0].abs() * sigma, self.rho(phi[1])])
 
+    def idle(self, phi: Tensor) -> list[int]:
+        return [1] if float(phi[0]) == 0 else []
+
     def scale_places(self) -> list[int]:
         return [0]
 
@@ -217,33 +253,62 @@ class Autoregressive(_Correlated):
 
 @dataclass(frozen=True, eq=False)
 class Penalised(Structure):
-    """A smooth term's coefficients b ~ N(0, (Σ_m S_m / s_m²)⁻¹), S_m (k, k); of one penalty, which is I, each of the k
-    is an effect of its own."""
+    """A smooth term's coefficients, of variances v_j = 1 / Σ_m d_mj / s_m², the penalties being diag(d_m) in their
+    coordinates; of one penalty, which is I there, each coefficient is an effect of its own.
+
+        Λ_jj = Π_m s_m / √(Σ_m d_mj Π_{l≠m} s_l²),    m, l among those with d_mj > 0
+
+    An s_m of 0 leaves those coefficients that S_m does not reach, which are then smooth functions of the others.
+    """
 
     penalties: tuple[np.ndarray, ...] = ()
+    of_what: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, penalties: tuple[np.ndarray, ...]) -> Penalised:
-        return cls(1 if len(penalties) == 1 else len(penalties[0]), penalties)
+    def of(cls, penalties: tuple[np.ndarray, ...], of_what: tuple[str, ...]) -> Penalised:
+        return cls(1 if len(penalties) == 1 else len(penalties[0]), penalties, of_what)
 
     @property
     def size(self) -> int:
         return len(self.penalties)
 
+    @cached_property
+    def diagonals(self) -> Tensor:
+        """d, (size, k)."""
+        return torch.as_tensor(np.stack([np.diag(S) for S in self.penalties]))
+
     def factor(self, phi: Tensor) -> Tensor:
-        if len(self.penalties) == 1:  # in whose coordinates S = I
+        if len(self.penalties) == 1:
             return phi[0] * torch.eye(self.width, dtype=phi.dtype)
-        # (Σ S_m / s_m²)⁻¹ = s² (Σ S_m (s/s_m)²)⁻¹: an s_m of 0 leaves the others in order
-        small = phi.abs().clamp(min=1e-150)
-        least = small.min()
-        ratio = (least / small).clamp(min=1e-7)
-        P = torch.stack([torch.as_tensor(S) * r**2 for r, S in zip(ratio, self.penalties, strict=True)]).sum(
-            0
-        )
-        L = torch.linalg.cholesky(P)
-        one = torch.eye(self.width, dtype=phi.dtype)
-        out: Tensor = least * torch.linalg.solve_triangular(L, one, upper=False).T
-        return out
+        return torch.diag(self._deviations(phi[:, None]))
+
+    def slopes(self, phi: Tensor) -> Tensor:
+        if len(self.penalties) == 1:
+            return super().slopes(phi)
+        with torch.enable_grad():
+            each = phi.detach()[:, None].repeat(1, self.width).requires_grad_()
+            return torch.diag_embed(torch.autograd.grad(self._deviations(each).sum(), each)[0])
+
+    def _deviations(self, phi: Tensor) -> Tensor:
+        """Λ's diagonal, (k,), of φ (size, k) or (size, 1)."""
+        d = self.diagonals
+        own = torch.where(d > 0, phi, 1.0)
+        squares = torch.zeros(self.width, dtype=phi.dtype)
+        for m in range(self.size):
+            others = [own[j] ** 2 for j in range(self.size) if j != m]
+            squares = squares + d[m] * torch.stack(others).prod(0)
+        root = torch.where(squares > 0, squares, 1.0).sqrt()
+        # several s_m of 0 leave nothing of what all of them reach
+        return torch.where(squares > 0, own.prod(0) / root, 0.0)
+
+    def idle(self, phi: Tensor) -> list[int]:
+        gone = (self.diagonals > 0) & (phi[:, None] == 0)  # (size, k)
+        return [
+            m
+            for m in range(self.size)
+            if self.size > 1
+            and bool((gone[[j for j in range(self.size) if j != m]].any(0) | (self.diagonals[m] == 0)).all())
+        ]
 
     def start(self, scale: Tensor) -> Tensor:
         return scale.mean().expand(self.size).clone()

@@ -108,7 +108,7 @@ def _examined(point: Point) -> Point:
     if isinstance(objective.model, Steers):
         from .variance_boundary import at_boundary  # brings scipy
 
-        return point.judged(at_boundary(objective, certificate))
+        return Point(*at_boundary(objective, point.state, certificate))
     own = None if objective.priors or len(objective.terms) != 1 else objective.model
     known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
     if known is not None:  # the model can prove it
@@ -303,8 +303,13 @@ def _higher(objective: Objective, weakest: Tensor) -> Tensor | None:
 
 
 def _finite(objective: Objective, value: float) -> bool:
-    """Whether the log-likelihood and every estimate are finite numbers."""
-    natural = natural_of(objective.model, objective.theta) if len(objective.terms) == 1 else objective.theta
+    """Whether the log-likelihood and every estimate are finite numbers.
+
+    Of random effects with a standard deviation of 0 the correlations are not defined: there θ has to be finite.
+    """
+    model = objective.model
+    own = len(objective.terms) == 1 and not isinstance(model, Steers)
+    natural = natural_of(model, objective.theta) if own else objective.theta
     return math.isfinite(value) and bool(torch.isfinite(natural).all())
 
 
