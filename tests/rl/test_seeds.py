@@ -164,8 +164,10 @@ def test_passes_of_the_seeds_end_at_different_steps() -> None:
     assert any(len(set(each)) > 1 for each in left) or rollouts.each[0].played
 
 
-def test_the_log_probability_of_a_stack_is_that_of_each_member() -> None:
-    objective = stacked([make(s, kind="normalised") for s in range(SEEDS)])
+@pytest.mark.parametrize("kind", ["plain", "normalised"])
+def test_the_log_probability_of_a_stack_is_that_of_each_member(kind: str) -> None:
+    """Of one batched product (plain), and by vmap (a layer with statistics of its own)."""
+    objective = stacked([make(s, kind=kind) for s in range(SEEDS)])
     policy, value = (term.model for term in objective.terms)
     g = torch.Generator().manual_seed(0)
     batch = Batch(
@@ -182,6 +184,14 @@ def test_the_log_probability_of_a_stack_is_that_of_each_member() -> None:
         for s, member in enumerate(stack.members):
             own = Batch({n: t[s] for n, t in batch.tensors.items()}, count=batch.count[s])
             torch.testing.assert_close(found[s], member.log_prob(own))
+            slopes = torch.autograd.grad(member.log_prob(own).sum(), list(member.parameters()))
+            every = torch.autograd.grad(found[s].sum(), list(stack.parameters()), retain_graph=True)
+            for slope, of_all in zip(slopes, every, strict=True):
+                torch.testing.assert_close(of_all[s], slope)
+                others = [t for t in range(SEEDS) if t != s]
+                assert not of_all[others].any(), "a seed's terms depend on another's parameters"
+    with pytest.raises(RuntimeError):
+        policy.log_prob(Batch({"state": batch["state"][..., :3], "action": batch["action"]}, dims=2))
     rows = batch["state"].flatten(0, 1)
     played = [m.act(x, greedy=True) for m, x in zip(policy.members, batch["state"], strict=True)]
     np.testing.assert_array_equal(policy.act(rows, greedy=True), np.concatenate(played))
@@ -189,6 +199,21 @@ def test_the_log_probability_of_a_stack_is_that_of_each_member() -> None:
         policy.act(rows[:14])
     with pytest.raises(ModelError, match=r"terms of shape \(15,\)"):
         policy.log_prob(Batch({"state": rows, "action": torch.zeros(15)}))
+
+
+def test_affine_maps_without_biases_and_of_further_dimensions_are_of_each_seed() -> None:
+    """(S, B, T, d), as a pass is; one seed is a stack too."""
+    for seeds in (1, 2):
+        network = nn.Sequential(nn.Linear(4, 5, bias=False), nn.SiLU(), nn.Linear(5, 2, bias=False)).double()
+        stack = Seeds(th.rl.Policy(network), seeds)
+        with torch.no_grad():
+            for p in stack.parameters():
+                p.mul_(torch.arange(1.0, seeds + 1, dtype=p.dtype).reshape(-1, 1, 1))
+        state = torch.randn(seeds, 3, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        batch = Batch({"state": state, "action": torch.zeros(seeds, 3, 7)}, dims=3)
+        for s, member in enumerate(stack.members):
+            own = Batch({"state": state[s], "action": torch.zeros(3, 7)}, dims=2)
+            torch.testing.assert_close(stack.log_prob(batch)[s], member.log_prob(own))
 
 
 def test_a_step_moves_each_seed_by_its_own_gradient_and_the_given_models_stay() -> None:

@@ -4,7 +4,8 @@
     log p(x_s | θ) = log p(x_s | θ_s)          by torch.func.vmap over s
 
 No term of one seed depends on the parameters of another, so the gradient of a sum over the seeds is, slice by
-slice, the gradient of each.
+slice, the gradient of each. Of affine maps and elementwise activations alone, the affine maps of all seeds are one
+batched product, which costs about half of what vmap does.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
 
 from ..data.batch import Batch
 from ..data.devices import sent
@@ -28,7 +31,10 @@ from ..protocols import measure_of, target_of
 from ..types import Plain
 from .actions import Actions, Discrete
 from .masks import masked
+from .policy import Policy, Value
 
+# layers that are, given weights (S, …), right on states (S, …): affine maps as `_Affine` computes them, and what works entry by entry
+BATCHED = (nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Identity)
 STACKED = "_stacked"  # of a module whose tensors are (S, …); of a parameter, the one that took its place
 
 
@@ -121,6 +127,10 @@ class Seeds(Model):
                 f"terms of shape {batch.shape}; a stack of {self.seeds} seeds reads ({self.seeds}, …), a block "
                 "of terms each."
             )
+        if self._batched:
+            with _Affine():
+                out: Tensor = self.member.log_prob(batch)
+            return out
         dims, counted = len(batch.shape) - 1, batch.counted
         given = dict(batch.tensors) | ({"": batch.count} if counted else {})
 
@@ -141,13 +151,22 @@ class Seeds(Model):
             those seeds; None: all
         """
         own = self.member.actions
-        here = state.device
-        f = self.mapped(
-            lambda model, x: model.parameters_of(x)[1],
-            sent(state, next(iter(self.tensors().values())).device),
-            which,
-        ).to(here)
+        here, where = state.device, next(iter(self.tensors().values())).device
+        if self._batched and (which is None or list(which) == list(range(self.seeds))):
+            with _Affine():
+                f = self.member.parameters_of(sent(state, where))[1].to(here)
+        else:
+            f = self.mapped(lambda model, x: model.parameters_of(x)[1], sent(state, where), which).to(here)
         return (Discrete(f.shape[-1]) if own is None else own), f
+
+    @property
+    def _batched(self) -> bool:
+        """Whether the members are computed at once without vmap: a network of nothing but `BATCHED`."""
+        return (
+            type(self.member) in (Policy, Value)
+            and all(type(layer) in BATCHED for layer in self.member.network.modules())
+            and not torch.compiler.is_compiling()
+        )
 
     def mapped(
         self, function: Callable[..., Tensor], given: Plain, which: Sequence[int] | None = None
@@ -230,6 +249,20 @@ class MemberValue:
         own = {f"model.{name}": t[self.s] for name, t in self.stack.tensors().items()}
         out: Tensor = functional_call(call, own, (state,))
         return out
+
+
+class _Affine(TorchFunctionMode):
+    """Within it an affine map with weights (S, out, in) and biases (S, out) takes (S, …, in) to (S, …, out)."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, given: Any = (), settings: Any = None
+    ) -> Any:
+        if function is not F.linear or given[1].ndim == 2:
+            return function(*given, **(settings or {}))
+        x, weight, bias = given
+        rows, across = x.reshape(len(x), -1, x.shape[-1]), weight.transpose(1, 2)
+        y = torch.bmm(rows, across) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, across)
+        return y.view(*x.shape[:-1], weight.shape[1])
 
 
 class _Call(nn.Module):
