@@ -84,6 +84,17 @@ def test_a_perfect_fit_has_no_maximum_where_the_scale_is_free(family):
         th.fit("y ~ x", {"x": x, "y": 1 + 2 * x}, family)
 
 
+@pytest.mark.parametrize(
+    ("family", "value", "parameter"),
+    [("gamma", 1.0, "dispersion"), ("inverse_gaussian", 1.0, "dispersion"), ("beta", 0.5, "precision")],
+)
+def test_equal_responses_have_no_maximum_where_the_spread_is_free(family, value, parameter):
+    """By hand: every y is the mean, and the density there grows without bound as the spread → 0."""
+    with pytest.raises(NoMaximum, match=f"as {parameter} runs to the end of its range") as error:
+        th.fit("y ~ x", {"x": np.arange(12.0), "y": [value] * 12}, family)
+    assert error.value.certificate.rows == tuple(range(12))
+
+
 def test_a_held_scale_makes_no_perfect_fit_of_large_numbers():
     """Least squares by hand: slope 1.05e12, intercept 0, and Σ r²/2 = 8.75e22 nats are lost."""
     data = {"y": [1e12, 2e12, 3.5e12, 4e12], "x": [1.0, 2, 3, 4]}

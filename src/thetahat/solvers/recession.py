@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..likelihood import Objective
+from ..models.base import coefficient_names
 from ..models.regression import Regression
 from ..protocols import rows_kept, target_of
 from .certificate import Certificate, direction_text
@@ -34,16 +35,18 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
     log_prob, size = seen
     size = size.clamp(min=float(size.mean()) or PERFECT_AT)
     at = log_prob > -torch.log(PERFECT * size)
-    if not bool(at.any()) or not _grows(objective, log_prob, at):
+    narrowed = _grows(objective, log_prob, at) if bool(at.any()) else None
+    if narrowed is None:
         return None
+    name = coefficient_names(objective.model)[narrowed]
+    hold = f"Hold it ({name}=value)" if name.isidentifier() else "Hold that parameter"
     rows = torch.nonzero(at).reshape(-1).numpy()
     kept = rows_kept(objective.terms[0].source)  # of a table with incomplete rows: which are complete
     rows = rows if kept is None else kept.nonzero()[0][rows]
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
     return tuple(int(r) for r in rows), (
         f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density "
-        "grows without bound as the scale "
-        "→ 0. Hold the scale (scale=value), or leave columns out."
+        f"grows without bound as {name} runs to the end of its range. {hold}, or leave columns out."
     )
 
 
@@ -61,19 +64,27 @@ def _densities(objective: Objective) -> tuple[Tensor, Tensor] | None:
     return torch.cat(log_probs), torch.cat(sizes)
 
 
-def _grows(objective: Objective, log_prob: Tensor, rows: Tensor) -> bool:
-    """Whether some coordinate of θ narrows those densities: a scale that is held does not, however large y
-    is."""
+def _grows(objective: Objective, log_prob: Tensor, rows: Tensor) -> int | None:
+    """Which coordinate of θ narrows those densities: a scale that is held does not, however large y is. Where float64
+    ends on one side, they have grown up to there if they fall on the other, by as little as a density twenty times as wide."""
     theta = objective.theta
+
+    def moved(j: int, step: float) -> Tensor:
+        at = theta.clone()
+        at[j] += step
+        with objective.moved(at) as there:
+            seen = _densities(there)
+        return torch.full_like(log_prob[rows], torch.nan) if seen is None else seen[0][rows] - log_prob[rows]
+
     for j in range(min(len(theta), 50)):
-        for step in (-2.0, 2.0, -0.8647 * float(theta[j])):  # e⁻² of it: by its logarithm, or itself
-            moved = theta.clone()
-            moved[j] += step
-            with objective.moved(moved) as there:
-                seen = _densities(there)
-            if seen is not None and bool((seen[0][rows] > log_prob[rows] + 1).all()):
-                return True
-    return False
+        down, up = moved(j, -4.0), moved(j, 4.0)
+        part = moved(j, -0.8647 * float(theta[j]))  # e⁻² of it: by its logarithm, or itself
+        if any(bool((each > 1).all()) for each in (down, up, part)):
+            return j
+        for beyond, back in ((down, up), (up, down)):
+            if not bool(torch.isfinite(beyond).any()) and bool(((back < -1) & (back > -100)).all()):
+                return j
+    return None
 
 
 # ---- separation --------------------------------------------------------------------------------------------
