@@ -961,6 +961,19 @@ class Fit:
             seed=seed,
         )
 
+    def partial_residuals(self, term: str) -> pd.DataFrame:
+        """What the data say of a smooth term's curve, the other terms taken as they are: the column it reads, value, and
+        residual, the curve plus a Newton step of the row's own linear predictor (y − μ of a normal mean).
+
+        Parameters
+        ----------
+        term
+            its name, "s(x)", as `smooths` has it
+        """
+        from .evaluation.partial_residuals import partial_residuals
+
+        return partial_residuals(self.objective, term)
+
     def baseline(self) -> pd.DataFrame:
         """Of Cox's model: the baseline hazard, at predictors that are all 0; columns stratum, time, events, at_risk, hazard,
         cumulative_hazard, survival."""

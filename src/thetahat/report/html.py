@@ -30,7 +30,7 @@ from ..models.mixed import Mixed
 from ..printable import everywhere, printable
 from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
-from . import formatting, plots, random_effects, reproduce
+from . import formatting, plots, random_effects, reproduce, smooths
 from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -135,6 +135,10 @@ def page(fit: Fit, level: float = 0.95) -> str:
             components=random_effects.components(fit),
             shares=random_effects.shares(fit),
             caterpillars=caterpillars(fit, figures),
+            smooth_tests=smooths.tests(fit),
+            curves=figures(lambda: smooths.charts(fit))
+            if smooths.drawn(fit) and fit.certificate.ok
+            else Figures(),
             categories=judged(lambda: plots.confusion(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
             profiles=profiles(fit, facts, figures),

@@ -45,7 +45,7 @@ def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
         "estimates" (dots with intervals), "calibration" (observed against predicted means), "residuals"
         (quantile residuals against the fitted mean, and their quantiles against the normal's), "profile"
         (profile log-likelihoods against their quadratics), "random_effects" (conditional modes of a mixed model, group
-        by group), "trace" (the iterations)
+        by group), "smooths" (curves of smooth terms with their bands and partial residuals), "trace" (the iterations)
 
     Returns
     -------
@@ -537,11 +537,19 @@ def random_effects(fit: Fit) -> list[Chart]:
     return charts(fit)
 
 
+def smooths(fit: Fit) -> list[Chart]:
+    """Curves of smooth terms."""
+    from .smooths import charts
+
+    return charts(fit)
+
+
 CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "estimates": estimates,
     "calibration": calibration,
     "residuals": residuals,
     "profile": profile,
     "random_effects": random_effects,
+    "smooths": smooths,
     "trace": trace,
 }

@@ -98,7 +98,9 @@ def components(fit: Fit) -> tuple[list[tuple[str, ...]], str]:
         table, kind = fit.variance_components(intervals=None), str(error)
     rows = [
         (
-            row["group"] if row["parameter"] in ("mean", "scale") else f"{row['parameter']}: {row['group']}",
+            row["group"]
+            if row["parameter"] == fit.model.first or row["group"] == "Residual"
+            else f"{row['parameter']}: {row['group']}",
             row["term"],
             *(_shown(row[name]) for name in ("sd", "variance", "correlation", "low", "high")),
         )

@@ -1,0 +1,109 @@
+"""Smooth terms in a report: the test of each, and its curve with two bands and its partial residuals.
+
+The inner band holds each point with the probability said, the outer one the whole curve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from ..errors import BadArgument, ThetahatError
+from ..models.mixed import Mixed
+from ..printable import printable
+from ..types import Chart
+from .formatting import number
+from .plots import HEIGHT, MAIN, QUIET, WIDTH, titled
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+POINTS = 1_000  # partial residuals of one chart
+MANY = 20_000  # rows above which none are drawn
+PANELS = 12
+
+
+def charts(fit: Fit, level: float = 0.95) -> list[Chart]:
+    """The curve of each smooth term of one column.
+
+    Raises
+    ------
+    BadArgument
+        no smooth term, or surfaces alone
+    """
+    found = [_curve(fit, label, level) for label in drawn(fit)]
+    if not found:
+        raise BadArgument(
+            "none of the smooth terms is a curve of one column: fit.curve(term, data) has their values."
+        )
+    return found[:PANELS]
+
+
+def drawn(fit: Fit) -> list[str]:
+    """The terms that are curves of one column, in every group alike."""
+    model = fit.model
+    if not isinstance(model, Mixed):
+        return []
+    first, out = model.first, []
+    for r in model.random:
+        call = model.encoder.smooths[r.source].smooth.call if r.smooth else None
+        if call is not None and len(call.required) == 1 and model.encoder.smooths[r.source].smooth.limits:
+            out.append(r.label if r.parameter == first else f"{r.parameter}: {r.label}")
+    return out
+
+
+def _curve(fit: Fit, label: str, level: float) -> Chart:
+    line, whole = fit.curve(label, level=level), fit.curve(label, level=level, simultaneous=True)
+    x = str(line.columns[0])
+    data = pd.DataFrame(
+        {
+            "x": line[x],
+            "value": line["value"],
+            "low": line["low"],
+            "high": line["high"],
+            "lowest": whole["low"],
+            "highest": whole["high"],
+        }
+    )
+    wide = alt.X("x:Q", title=printable(x), scale=alt.Scale(zero=False))
+    base = alt.Chart(data).encode(x=wide)
+    layers = [
+        base.mark_area(color=MAIN, opacity=0.12).encode(y=alt.Y("lowest:Q", title="effect"), y2="highest:Q"),
+        base.mark_area(color=MAIN, opacity=0.2).encode(y="low:Q", y2="high:Q"),
+    ]
+    note = f"{100 * level:g}% bands: of each point, of the whole curve"
+    points = pd.DataFrame()
+    if fit.observations <= MANY:
+        with contextlib.suppress(ThetahatError):
+            points = fit.partial_residuals(label).dropna()
+    if len(points):
+        many = len(points)
+        if many > POINTS:
+            points = points.iloc[np.linspace(0, many - 1, POINTS).round().astype(int)]
+        shown = pd.DataFrame({"x": points[x].to_numpy(), "residual": points["residual"].to_numpy()})
+        dots = alt.Chart(shown).mark_point(filled=True, size=12, color=QUIET, opacity=0.35)
+        layers.insert(0, dots.encode(x=wide, y="residual:Q"))
+        note += "; dots: partial residuals"
+    layers.append(base.mark_line(color=MAIN, strokeWidth=2).encode(y="value:Q"))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=titled(label, note))
+
+
+def tests(fit: Fit) -> list[tuple[str, ...]]:
+    """Rows of (term, effective degrees of freedom, reference ones, statistic, p)."""
+    if not isinstance(fit.model, Mixed) or not any(r.smooth for r in fit.model.random):
+        return []
+    try:
+        table = fit.smooths()
+    except ThetahatError:
+        return []
+    columns = ("edf", "reference_df", "statistic", "p_value")
+    return [(str(term), *(_shown(float(row[c])) for c in columns)) for term, row in table.iterrows()]
+
+
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else number(value, 3)
