@@ -281,3 +281,16 @@ def test_a_comparison_prints_itself():
     assert "−0.750" in text
     assert "<table" in c._repr_html_()
     assert json.loads(json.dumps(c.to_dict()))["best"] == "first"
+
+
+def test_one_unit_has_no_spread_and_no_z() -> None:
+    """A mixed model's value is of all rows together: how the difference varies from data to data is not known."""
+    table = {
+        "y": [1.0, 2.0, 4.0, 3.0, 6.0, 5.0],
+        "x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+        "g": [0, 0, 1, 1, 2, 2],
+    }
+    one, two = (th.fit(f"y ~ {x} + (1 | g)", table) for x in ("1", "x"))
+    (pair,) = one.compare(two).pairs
+    assert np.isnan(pair.standard_error)
+    assert np.isnan(pair.z)

@@ -140,3 +140,21 @@ def test_a_function_of_log_p_alone_has_no_predictions() -> None:
     with pytest.raises(th.errors.BadArgument, match="log_prob alone"):
         fit.predict()
     assert len(fit.random_effects()) == 3
+
+
+def test_new_groups_are_scored_by_their_own_integrals() -> None:
+    """The rows that were fitted, as groups of other names: the fit's own log-likelihood, and a spread over groups."""
+    g = np.random.default_rng(8)
+    who = np.repeat(np.arange(9), 4)
+    table = pd.DataFrame({"y": g.poisson(np.exp(0.5 + 0.6 * g.normal(size=9)[who])), "g": who})
+
+    @th.model(level=0.1, b=th.latent(by="g", sd=0.5))
+    def own(batch, level, b):  # type: ignore[no-untyped-def]
+        return th.families.Poisson().at(torch.exp(level + b))
+
+    fit = th.fit(own, table)
+    new = fit.score(table.assign(g=who + 100).sample(frac=1.0, random_state=1))
+    assert new.total == pytest.approx(fit.log_likelihood, abs=1e-9)
+    assert new.standard_error > 0
+    with pytest.raises(th.errors.BadArgument, match="row 0 is of the group '0' of g, which was fitted"):
+        fit.score(table)

@@ -60,6 +60,8 @@ class Pair:
             return math.nan
         if self.difference == 0:
             return 0.0
+        if math.isnan(self.standard_error):  # of one unit, whose spread is not known
+            return math.nan
         return (
             self.difference / self.standard_error
             if self.standard_error > 0

@@ -24,7 +24,7 @@ from ..inference.covariance import Covariance
 from ..likelihood import LogLikelihood, Objective
 from ..models.base import Model, drawn
 from ..models.elimination import Array
-from ..models.latent import Integrated
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed, effect_columns
 from ..models.random_effects import Random
 from .known_latent import known_latent
@@ -248,7 +248,7 @@ def _which(groups: str | None) -> str:
 
 def by_rows(objective: Objective, groups: str | None = None) -> tuple[Objective, Covariance]:
     """`known` of a mixed model, or of a likelihood of one's own with latent variables."""
-    if isinstance(objective.model, Integrated):
+    if isinstance(objective.model, LatentModel):
         return known_latent(objective, _which(groups))
     return known(objective, groups)
 

@@ -28,7 +28,7 @@ from ..models.base import Model
 from ..models.custom import rows_of
 from ..models.described import DescribesRows, returned
 from ..models.elimination import Array
-from ..models.latent import Integrated, IntegratedDescribed
+from ..models.latent import DescribedLatent, LatentModel
 from ..models.random_effects import Random
 from ..models.taylor import jacobian
 from .modes import Modes, modes_of
@@ -48,9 +48,9 @@ class Given(Model):
         "known" or "average"
     """
 
-    marginal: Integrated
+    marginal: LatentModel
 
-    def __init__(self, model: Integrated, u: list[Tensor], groups: str):
+    def __init__(self, model: LatentModel, u: list[Tensor], groups: str):
         super().__init__()
         object.__setattr__(self, "marginal", model)  # whose θ is not this model's
         self.groups, self.measure, self.target = groups, model.measure, model.target
@@ -92,7 +92,7 @@ class Given(Model):
 class GivenDescribed(DescribesRows, Given):
     """The same of a function that returns a distribution."""
 
-    def __init__(self, model: IntegratedDescribed, u: list[Tensor], groups: str):
+    def __init__(self, model: DescribedLatent, u: list[Tensor], groups: str):
         super().__init__(model, u, groups)
         self.family = model.family
 
@@ -198,7 +198,7 @@ def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:
     """The objective as one of its rows given the latent variables, and the covariance of (θ, u)."""
     modes = modes_of(objective)
     model = modes.model
-    assert isinstance(model, Integrated)
+    assert isinstance(model, LatentModel)
     batch = next(iter(objective.terms[0].source.batches(model)))
     evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
     beta, phi = model.coefficients.detach(), model.covariance.detach()
@@ -207,7 +207,7 @@ def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:
     sizes = [(model.groupings[r.source].size, r.structure.width) for r in model.random]
     parts = torch.split(flat, [levels * width for levels, width in sizes])
     u = [part.view(shape) for part, shape in zip(parts, sizes, strict=True)]
-    given = (GivenDescribed if isinstance(model, IntegratedDescribed) else Given)(model, u, groups)  # type: ignore[arg-type]
+    given = (GivenDescribed if isinstance(model, DescribedLatent) else Given)(model, u, groups)  # type: ignore[arg-type]
     own = prepare(objective, default(objective), None)
     D = _moves(modes, model, batch, objective.terms[0].weight(batch), (u0, rest))
     V = Joint("conditional", modes=modes, given=given, own=own, D=D)
@@ -215,7 +215,7 @@ def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:
 
 
 def _moves(
-    modes: Modes, model: Integrated, batch: Batch, weight: Tensor | None, u: tuple[Array | None, Array]
+    modes: Modes, model: LatentModel, batch: Batch, weight: Tensor | None, u: tuple[Array | None, Array]
 ) -> Tensor:
     """D = ∂û/∂(β, φ), (u, p + k)."""
     columns, scales = modes.columns, modes.scales

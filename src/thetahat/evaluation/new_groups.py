@@ -13,10 +13,11 @@ row, log p(y_i | η̂_i).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -25,11 +26,12 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.frame import Frame
 from ..data.random_terms import Grouping
-from ..data.source import Source
+from ..data.source import Source, Tensors
 from ..data.table import Table
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.base import Model
+from ..models.latent import CODE, LatentModel
 from ..models.mixed import Mixed
 from ..models.regression import Regression
 from ..types import Data
@@ -113,11 +115,11 @@ class _Units(Table):
 
     def batches(self, model: object = None) -> Iterator[Batch]:
         for batch in super().batches(model):
-            units = torch.from_numpy(_units([batch[f"group{s}"] for s in range(len(self.encoder.groupings))]))
-            yield Batch(batch.tensors, count=batch.count if batch.counted else None, group=units)
+            own = torch.from_numpy(units([batch[f"group{s}"] for s in range(len(self.encoder.groupings))]))
+            yield Batch(batch.tensors, count=batch.count if batch.counted else None, group=own)
 
 
-def _units(codes: list[Tensor]) -> np.ndarray:
+def units(codes: list[Tensor]) -> np.ndarray:
     """The connected parts of rows that share groups, (n,)."""
     n = len(codes[0])
     parts = [
@@ -139,6 +141,8 @@ def scored(objective: Objective, data: Data) -> tuple[Model, Source]:
         a row is of a group that was fitted
     """
     mixed = objective.model
+    if isinstance(mixed, LatentModel):
+        return scored_latent(mixed, data)
     assert isinstance(mixed, Mixed)
     frame, encoder = Frame(data), mixed.encoder
     plain = replace(encoder, carried=())
@@ -156,30 +160,86 @@ def scored(objective: Objective, data: Data) -> tuple[Model, Source]:
             )
     rows = plain.select(frame, mixed.family)
     known = rows.read(sorted({name for g in encoder.groupings for name in g.columns}))
+    fresh = fresh_groups(encoder.groupings, known)
+    source = _Units(rows, replace(plain, groupings=fresh), mixed.family, together=True)
+    return NewGroups(mixed, curves), source
+
+
+class NewLatent(Model):
+    """A likelihood of one's own at θ̂, of rows whose groups are their own: each unit's, shared out among its rows."""
+
+    model: LatentModel
+
+    def __init__(self, model: LatentModel):
+        super().__init__()
+        object.__setattr__(self, "model", model)  # whose parameters are not this model's
+        self.measure, self.target = model.measure, model.target
+
+    @property
+    def kind(self) -> str:
+        return self.model.kind
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        out = torch.zeros(len(batch), dtype=torch.float64)
+        names = [CODE + g.label for g in self.model.groupings]
+        for unit in torch.unique(batch.group):
+            at = torch.nonzero(batch.group == unit).reshape(-1)
+            tensors = {name: t[at] for name, t in batch.tensors.items()}
+            sizes = []
+            for name in names:
+                levels, tensors[name] = torch.unique(tensors[name], return_inverse=True)
+                sizes.append(len(levels))
+            alone = self.model.regrouped(
+                [_plain(g, n) for g, n in zip(self.model.groupings, sizes, strict=True)]
+            )
+            out[at] = alone.log_prob(Batch(tensors, count=batch.count[at] if batch.counted else None))
+        return out
+
+
+def _plain(g: Grouping, size: int) -> Grouping:
+    """So many groups without names."""
+    return Grouping(g.columns, (tuple(range(size)),), np.arange(size))
+
+
+def scored_latent(model: LatentModel, data: Data) -> tuple[Model, Source]:
+    """`scored` of a likelihood of one's own."""
+    rows = Frame(data).read(sorted({name for g in model.groupings for name in g.columns}))
+    fresh = model.regrouped(fresh_groups(model.groupings, rows))
+    whole = fresh.source(data).whole
+    found = units([whole[CODE + g.label] for g in fresh.groupings])
+    batch = Batch(whole.tensors, group=torch.from_numpy(found))
+    return NewLatent(model), Tensors(batch, target=model.target, block=2**62)
+
+
+def fresh_groups(groupings: Sequence[Grouping], rows: pd.DataFrame) -> tuple[Grouping, ...]:
+    """The groups of new rows, as the factors of a fit have them.
+
+    Raises
+    ------
+    BadArgument
+        a row is of a group that was fitted
+    """
     fresh = []
-    for g in encoder.groupings:
-        code = g.codes(known)
+    for g in groupings:
+        code = g.codes(rows)
         seen = np.flatnonzero(code >= 0)
         if len(seen):
             raise BadArgument(
-                f"row {known.index[seen[0]]} is of the group {g.names[code[seen[0]]]!r} of {g.label}, which was fitted "
+                f"row {rows.index[seen[0]]} is of the group {g.names[code[seen[0]]]!r} of {g.label}, which was fitted "
                 f"({len(seen)} such rows): given the rows that were fitted, its new rows have another distribution than those "
                 "of a group by itself. Score groups that were left out of the fit as a whole; fit.score() has those that "
                 "were fitted, fit.predict(data, level=0.95, kind='prediction') says where new rows of them will lie."
             )
-        levels, cells = [], np.zeros(len(known), dtype=np.int64)
+        levels, cells = [], np.zeros(len(rows), dtype=np.int64)
         for name in g.columns:
-            code, own = _factorised(known[name])
+            code, own = _factorised(rows[name])
             levels.append(own)
             cells = cells * len(own) + code
         fresh.append(Grouping(g.columns, tuple(levels), np.unique(cells)))
-    source = _Units(rows, replace(plain, groupings=tuple(fresh)), mixed.family, together=True)
-    return NewGroups(mixed, curves), source
+    return tuple(fresh)
 
 
 def _factorised(column: object) -> tuple[np.ndarray, tuple[object, ...]]:
     """The code of each row, and the levels in their order."""
-    import pandas as pd
-
     code, levels = pd.factorize(column, sort=True)  # type: ignore[call-overload]
     return code.astype(np.int64), tuple(v.item() if isinstance(v, np.generic) else v for v in levels)

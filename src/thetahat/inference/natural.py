@@ -23,7 +23,7 @@ from ..models.base import names_of, natural_of, place_of
 from ..models.custom import Constraint, Custom
 from ..models.density import Density
 from ..models.hmm import HMM
-from ..models.latent import Integrated
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import RandomEffects
 from ..models.regression import Regression
@@ -82,7 +82,9 @@ def _coordinates(model: ModelLike) -> list[int | None]:
         return out
     if isinstance(model, RandomEffects):
         own = (
-            _coordinates(model.custom) if isinstance(model, Integrated) else [*range(len(model.coefficients))]
+            _coordinates(model.custom)
+            if isinstance(model, LatentModel)
+            else [*range(len(model.coefficients))]
         )
         return [*own, *[None] * (len(names_of(model)) - len(own))]
     if elementwise(model):
@@ -174,7 +176,7 @@ def unconstrained(objective: Objective, index: int, value: float) -> float:
     """
     name, v = names_of(objective.model)[index], torch.tensor(float(value), dtype=torch.float64)
     model, index = _innermost(objective.model, index)
-    model = model.custom if isinstance(model, Integrated) else model
+    model = model.custom if isinstance(model, LatentModel) else model
     eta, spec = v, _parameter(model, index)
     if isinstance(model, Custom):
         sizes = [c.constrain(model.theta[n].detach()).numel() for n, c in model.constraints.items()]

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..errors import BadArgument, NotConverged
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models.base import names_of
-from ..models.latent import Integrated
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import Diagonal, Penalised, Unstructured, without_effect
@@ -391,7 +391,7 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     one = _effect(model, wanted) if isinstance(model, Mixed) else None
     if one is not None:
         return _test_effect(objective, *one)
-    own = isinstance(model, Integrated)
+    own = isinstance(model, LatentModel)
     mine = [
         r
         for r in model.random

@@ -22,6 +22,7 @@ Mixed-Effects Models in S and S-PLUS, ch. 7.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ from .elimination import Array, Columns, Grouped, Term
 from .laplace import Laplace, Mode, Shift
 from .mixed_formula import check_quadrature
 from .quadrature import Quadrature
-from .random_effects import Random, RandomEffects
+from .random_effects import Random, RandomEffects, Work
 from .regression import Predictor
 from .scales import STRUCTURES
 
@@ -78,7 +79,7 @@ class Unbound(nn.Module):
         self.custom, self.latents = custom, dict(latents)
         self.__doc__ = custom.function.__doc__
 
-    def bound(self, data: Data, weights: str | None = None) -> tuple[Integrated, Source]:
+    def bound(self, data: Data, weights: str | None = None) -> tuple[LatentModel, Source]:
         """The model with the groups of these data, and the data as it reads them.
 
         Raises
@@ -89,19 +90,19 @@ class Unbound(nn.Module):
         """
         frame = Frame(_columns_of(data))
         groupings = _groupings(self.latents, frame)
-        model = Integrated(self.custom, self.latents, groupings)
+        model = LatentModel(self.custom, self.latents, groupings)
         source = model.source(data, weights)
         _check_groups(model, source)
         batch = next(iter(source.batches(model)))
         with torch.no_grad():
             out = model.outcome(batch, get_theta(self.custom), model.nothing(batch))
         if isinstance(out, Distribution):
-            model = IntegratedDescribed(self.custom, self.latents, groupings, out.family)
+            model = DescribedLatent(self.custom, self.latents, groupings, out.family)
         _check_rows(model, batch)
         return model, source
 
 
-class Integrated(RandomEffects):
+class LatentModel(RandomEffects):
     """A likelihood of one's own whose latent variables are integrated out. Made by `Unbound.bound`."""
 
     steering = "dear"
@@ -135,10 +136,16 @@ class Integrated(RandomEffects):
         """Of the value: how the integral was approximated."""
         return "Laplace estimate" if self.points == 1 else "quadrature"
 
-    def with_points(self, points: int) -> Integrated:
+    def with_points(self, points: int) -> LatentModel:
         """The same model with so many nodes of quadrature; 1: Laplace."""
         check_quadrature(self.random, points, False)
-        return Integrated(self.custom, self.latents, self._factors, points)
+        return LatentModel(self.custom, self.latents, self._factors, points)
+
+    def regrouped(self, groupings: Sequence[Grouping]) -> LatentModel:
+        """The same model, at its θ, of other groups."""
+        out = copy.deepcopy(self)
+        out._factors, out._work = tuple(groupings), Work()
+        return out
 
     # ---- data ----------------------------------------------------------------------------------------------
 
@@ -226,7 +233,7 @@ class Integrated(RandomEffects):
             return function(batch, **values, **zero)
 
         custom = Custom(without, self.custom.constraints, self.measure, self.target, self.custom.concave)
-        return Integrated(custom, left, self._factors, self.points) if left else custom
+        return LatentModel(custom, left, self._factors, self.points) if left else custom
 
     # ---- θ under its names ---------------------------------------------------------------------------------
 
@@ -267,7 +274,7 @@ class Integrated(RandomEffects):
         return self._begin(), torch.cat([r.structure.typical(self._sd(r)) for r in self.random])
 
 
-class IntegratedDescribed(Integrated):
+class DescribedLatent(LatentModel):
     """The same of a function that returns a distribution.
 
     Parameters
@@ -287,9 +294,9 @@ class IntegratedDescribed(Integrated):
         super().__init__(custom, latents, groupings, points)
         self.family, self.measure = family, family.measure
 
-    def with_points(self, points: int) -> Integrated:
+    def with_points(self, points: int) -> LatentModel:
         check_quadrature(self.random, points, False)
-        return IntegratedDescribed(self.custom, self.latents, self._factors, self.family, points)
+        return DescribedLatent(self.custom, self.latents, self._factors, self.family, points)
 
     def at(self, batch: Batch, beta: Tensor, v: Sequence[Tensor]) -> Distribution:
         """The distribution of each row given the latent variables."""
@@ -315,7 +322,7 @@ class IntegratedDescribed(Integrated):
 class FunctionRows:
     """log p of each row by a function of one's own, for `laplace`: its η's are the row's latent variables."""
 
-    def __init__(self, model: Integrated, batch: Batch):
+    def __init__(self, model: LatentModel, batch: Batch):
         self.model, self.batch = model, batch
         self.free = list(range(model.size))
         self.predictors: list[Predictor] = []
@@ -450,7 +457,7 @@ def _terms(latents: Mapping[str, Latent], groupings: Sequence[Grouping]) -> list
     return out
 
 
-def _check_groups(model: Integrated, source: Tensors) -> None:
+def _check_groups(model: LatentModel, source: Tensors) -> None:
     for r in model.random:
         lost = torch.nonzero(model.codes(r, source.whole) < 0)
         if len(lost):
@@ -459,7 +466,7 @@ def _check_groups(model: Integrated, source: Tensors) -> None:
             )
 
 
-def _check_rows(model: Integrated, batch: Batch) -> None:
+def _check_rows(model: LatentModel, batch: Batch) -> None:
     """Refuse a function in which a latent variable of one row moves log p of another: the integral would be wrong.
 
     Raises

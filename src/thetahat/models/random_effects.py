@@ -94,7 +94,7 @@ class RandomEffects(Model):
         self.covariance = nn.Parameter(
             torch.zeros(sum(r.structure.size for r in random), dtype=torch.float64)
         )
-        self._work = _Work()
+        self._work = Work()
 
     @property
     @abstractmethod
@@ -321,7 +321,7 @@ def _order(random: Sequence[Random], groupings: Sequence[Grouping]) -> Order:
     return Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])
 
 
-class _Work:
+class Work:
     """What is computed of the rows alone, kept for the next θ: never part of the model's value."""
 
     def __init__(self) -> None:
@@ -331,11 +331,11 @@ class _Work:
         self._weight: Tensor | None = None
         self._part: Laplace | NormalMixed | None = None
 
-    def __deepcopy__(self, memo: dict[int, object]) -> _Work:
+    def __deepcopy__(self, memo: dict[int, object]) -> Work:
         return self
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Work, ()
+        return Work, ()
 
     def columns(self, batch: Batch, make: Callable[[], Columns]) -> Columns:
         y = batch.tensors.get("y", next(iter(batch.tensors.values())))

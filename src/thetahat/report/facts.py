@@ -29,7 +29,7 @@ from ..models import HMM, Mixture, Regression
 from ..models.base import family_of, names_of
 from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
-from ..models.latent import Integrated
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import RandomEffects
 from ..models.regression import Predictor
@@ -376,7 +376,7 @@ def title(fit: Fit) -> str:
         return title_of(model)
     if isinstance(model, Custom):
         return f"{model.function.__name__}({', '.join(model.constraints)})"
-    if isinstance(model, Integrated):
+    if isinstance(model, LatentModel):
         return f"{model.custom.function.__name__}({', '.join([*model.custom.constraints, *model.latents])})"
     if isinstance(model, Mixture):
         return f"mixture of {plural(model.k, 'component')}"
@@ -444,14 +444,14 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         moves = "constants" if model.transition is None else f"logits of {model.transition}"
         yield "transitions", f"{moves}; the first state {_FIRST[model.initial]}"
     else:
-        doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, (Custom, Integrated)) else []
+        doc = (model.__doc__ or "").strip().splitlines() if isinstance(model, (Custom, LatentModel)) else []
         own = (
             "a likelihood of one's own"
-            if isinstance(model, (Custom, Integrated))
+            if isinstance(model, (Custom, LatentModel))
             else f"a model of {plural(len(fit.theta), 'parameter')}"
         )
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
-    if isinstance(model, Integrated):
+    if isinstance(model, LatentModel):
         yield (
             "latent",
             "; ".join(f"{' and '.join(r.effects)} of each {r.label}, normal" for r in model.random),
@@ -642,7 +642,7 @@ def _constants(model: ModelLike, size: int) -> list[bool]:
         return model.constants
     if isinstance(model, Mixed):
         return [*model.regression.constants, *[True] * (size - len(model.regression.constants))]
-    if isinstance(model, Integrated):
+    if isinstance(model, LatentModel):
         of_function = _constants(model.custom, len(names_of(model.custom)))
         return [*of_function, *[True] * (size - len(of_function))]
     if isinstance(model, Custom):
