@@ -17,7 +17,8 @@ from . import data, errors, families, likelihood, models, networks, solvers
 from .families import loss
 from .fit import fit, maximize
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
-from .models.custom import interval, latent, model, ordered, positive, simplex
+from .models.custom import interval, latent, ordered, positive, simplex
+from .models.own import model
 from .result import Fit
 from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 

@@ -30,6 +30,8 @@ from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimme
 from .likelihood.priors import Prior
 from .likelihood.robust import get as get_robust
 from .likelihood.weights import Importance, Probability, Variance
+from .models.custom import Custom
+from .models.described import described
 from .models.inputs import density_of, need, source_of
 from .protocols import Binds, HasFractional, Integrates, Together, is_separable, maximised_of
 from .result import Fit
@@ -462,7 +464,10 @@ def _built(
                 f"{type(weights).__name__}."
             )
         column = weights if isinstance(weights, str) else None
-        if isinstance(model, Binds):
+        if isinstance(model, Custom):
+            source = source_of(data, model, column)
+            built = described(model, source)
+        elif isinstance(model, Binds):
             need(data, "a model")
             built, source = model.bound(data, column)
         else:

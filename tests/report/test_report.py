@@ -98,7 +98,12 @@ def test_a_category_of_many_levels_is_folded_to_a_line() -> None:
 
 @pytest.mark.parametrize("what", sorted(CHARTS))
 def test_every_chart_can_be_drawn(ships: th.Fit, what: str) -> None:
-    assert ships.plot(what).to_dict()["config"]["background"] == "white"
+    fit = ships
+    if what in ("random_effects", "smooths"):
+        x = np.linspace(0, 1, 30)
+        table = {"y": np.sin(5 * x) + np.tile([0.0, 0.4, -0.3], 10), "x": x, "g": np.tile([0, 1, 2], 10)}
+        fit = th.fit("y ~ s(x, k=5) + (1 | g)", table)
+    assert fit.plot(what).to_dict()["config"]["background"] == "white"
 
 
 def test_an_unknown_chart_is_refused_with_the_names(ships: th.Fit) -> None:

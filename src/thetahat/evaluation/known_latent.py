@@ -244,10 +244,10 @@ def _moves(
     for changed in model.scale_slopes(phi):
         first, rest = changed.back(*z, columns)
         d = columns.times(*changed.times(*u, columns))
-        bent = {
+        turned = {
             a: sum(second[a][b].numpy() * np.asarray(part) for b, part in d.items()) for a in range(len(v))
         }
-        c0, crest = scales.back(*columns.transposed(bent), columns)
+        c0, crest = scales.back(*columns.transposed(turned), columns)
         right.append((None if first is None or c0 is None else first + c0, rest + crest))
     first_all = None if right[0][0] is None else np.stack([r[0] for r in right], -1)  # type: ignore[misc]
     rest_all = np.stack([r[1] for r in right], -1)

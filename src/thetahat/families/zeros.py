@@ -102,17 +102,17 @@ class _Zeros(Wrapper):
         r = torch.where(zero, self._inside(log_rest + log_p - value), 1.0)
         z = torch.where(zero, torch.exp(log_zero - value), 0.0)
         slopes = [*(torch.where(r == 0, 0.0, s) for s in score), -torch.ones_like(y)]  # of D
-        bent = torch.zeros_like(y)  # Σ v_ab (D_ab + (z − r) D_a D_b)
+        curved = torch.zeros_like(y)  # Σ v_ab (D_ab + (z − r) D_a D_b)
         moved = [torch.zeros_like(y) for _ in slopes]  # Σ_b v_ab D_b
         for (a, b), part in v.items():
             times = (1 if a == b else 2) * part
-            bent = bent + times * (z - r) * slopes[a] * slopes[b]
+            curved = curved + times * (z - r) * slopes[a] * slopes[b]
             if b < k:
-                bent = bent + times * torch.where(r == 0, 0.0, curvature[a, b])
+                curved = curved + times * torch.where(r == 0, 0.0, curvature[a, b])
             moved[a] = moved[a] + part * slopes[b]
             if a != b:
                 moved[b] = moved[b] + part * slopes[a]
-        out = [r * z * bent * slope for slope in slopes]
+        out = [r * z * curved * slope for slope in slopes]
         for c in range(k):
             out[c] = out[c] + torch.where(r == 0, 0.0, r * thirds[c])
             for a in range(k):

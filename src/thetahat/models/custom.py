@@ -16,26 +16,20 @@ The function returns the distribution of each row, or its log p. Of a distributi
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.source import Source
 from ..errors import BadArgument, ModelError
 from ..families.distribution import Distribution
 from ..families.recorder import Call, recording
-from ..types import Data, Plain, Settings
+from ..types import Plain, Settings
 from .base import Model
-
-if TYPE_CHECKING:
-    from .latent import Unbound
 
 COVARIANCES = ("us", "diag", "cs", "ar1")
 
@@ -245,14 +239,6 @@ class Custom(Model):
             out = self.log_prob(batch)
         return next((call for call in reversed(calls) if call.value is out), None)
 
-    def bound(self, data: Data, weights: str | None = None) -> tuple[Custom, Source]:
-        """The model as these data show it: `Described` where the function returns a distribution."""
-        from .described import described  # which is one of these
-        from .inputs import source_of
-
-        source = source_of(data, self, weights)
-        return described(self, source), source
-
     def __call__(self, batch: Batch) -> Tensor:
         return self.log_prob(batch)
 
@@ -318,62 +304,3 @@ def rows_of(out: Plain, batch: Batch, target: str, name: str) -> Tensor:
             "Do not sum or average: the library does."
         )
     return out
-
-
-def model(
-    *,
-    measure: str = "density",
-    target: str = "y",
-    concave: bool = False,
-    **parameters: float | Tensor | Constraint | Latent,
-) -> Callable[[Callable[..., Plain]], Custom | Unbound]:
-    """Make a model of a function `f(batch, **parameters)` that returns log p of each row, or its distribution.
-
-    Of a function that returns `th.families.Normal().at(mean, scale)` the fit also predicts, with intervals, draws, and has
-    residuals and calibration.
-
-    Parameters
-    ----------
-    measure
-        "density" or "mass"; of a distribution its family's
-    target
-        the column that is scored
-    concave
-        say so if log p is concave in the unconstrained parameters: the certificate is then global
-    parameters
-        a start each: a number, a tensor, or `positive(…)`, `interval(…)`, `ordered(…)`, `simplex(…)`; `latent(by=…)` of
-        what is not observed of each group, over which the likelihood is integrated
-
-    Examples
-    --------
-    >>> @model(rate=positive(1.0))
-    ... def exponential(batch, rate):
-    ...     return torch.log(rate) - rate * batch["y"]
-    >>> exponential.names
-    ['rate']
-    """
-    latents = {name: p for name, p in parameters.items() if isinstance(p, Latent)}
-    constraints = {
-        name: p if isinstance(p, Constraint) else Constraint(p)
-        for name, p in parameters.items()
-        if not isinstance(p, Latent)
-    }
-    if not constraints:
-        raise BadArgument("a model needs parameters: @th.model(mu=0.0, sigma=th.positive(1.0)).")
-
-    def decorate(function: Callable[..., Plain]) -> Custom | Unbound:
-        takes = list(inspect.signature(function).parameters)[1:]
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
-        if not open_ended and set(takes) != set(parameters):
-            raise BadArgument(
-                f"{function.__name__} takes {', '.join(takes)}, and @model gives {', '.join(parameters)}: "
-                "they must agree."
-            )
-        custom = Custom(function, constraints, measure, target, concave)
-        if not latents:
-            return custom
-        from .latent import Unbound  # brings scipy, which takes long to load
-
-        return Unbound(custom, latents)
-
-    return decorate

@@ -368,12 +368,12 @@ class FunctionRows:
             (out,) = gradient(total, [leaf], create_graph=False)
             try:
                 with thrice():
-                    bent = self._bent(leaf, v, held)
-                return out + gradient(bent, [leaf], create_graph=False)[0]
+                    curvature = self._curvature(leaf, v, held)
+                return out + gradient(curvature, [leaf], create_graph=False)[0]
             except TwiceOnly:
-                return out + self._bent_slopes(beta, v, held)
+                return out + self._slopes_of_curvature(beta, v, held)
 
-    def _bent(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    def _curvature(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
         """½ Σ V ∘ ∂²log p/∂v²."""
         score = gradient(self.log_prob(beta, v).sum(), v, create_graph=True)
         total = v[0].new_zeros(())
@@ -384,9 +384,11 @@ class FunctionRows:
                     total = total + (0.5 if a == b else 1.0) * (held[a, b] * second[b]).sum()
         return total
 
-    def _bent_slopes(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    def _slopes_of_curvature(
+        self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]
+    ) -> Tensor:
         """Its slopes in β where log p has no third derivatives: central differences of fourth order."""
-        return differenced(lambda b: self._bent(b, v, held).detach(), beta)
+        return differenced(lambda b: self._curvature(b, v, held).detach(), beta)
 
     def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
         """Of each β_j, how far it moves log p by about ½ nat: the step of differences is relative to it."""

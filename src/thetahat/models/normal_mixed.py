@@ -232,14 +232,14 @@ class NormalMixed:
         back = [c.back(part.e[0], part.e[1], self.columns) for c in changes]  # ∂Λ_aᵀ e
         inner = torch.tensor([[dot(a, b) for a in back] for b in back], dtype=torch.float64)
         J[p:, p:] = torch.from_numpy(curved) + (2 * of_phi - inner) / sigma**2
-        J[p:, p:] += self._bent(part, phi, sigma)
+        J[p:, p:] += self._of_scales(part, phi, sigma)
         J[p:, own], J[own, p:] = fixed / sigma**2, fixed.T / sigma**2
         J[p:, scale] = J[scale, p:] = products * slope / sigma**3
         J[own, scale] = J[scale, own] = torch.from_numpy(part.mean) * (2 * slope / sigma**3)
         J[scale, scale] = (3 * q / sigma**4 - n / sigma**2) * slope**2 + (n / sigma - q / sigma**3) * bend
         return J
 
-    def _bent(self, part: Pieces, phi: Tensor, sigma: float) -> Tensor:
+    def _of_scales(self, part: Pieces, phi: Tensor, sigma: float) -> Tensor:
         """⟨Q − e uᵀ/σ², ∂²Λ⟩: 0 where Λ is linear in φ."""
         model, order = self.model, self.model.order
         slopes, at = {}, 0

@@ -11,7 +11,8 @@ import pandas as pd
 from ..errors import BadArgument
 from ..nonparametric import CompetingRisks, Curves, Nonparametric
 from ..printable import printable
-from .plots import HEIGHT, MAIN, POINTS, QUIET, SECOND, WIDTH, styled, titled
+from .plots import POINTS, styled
+from .theme import HEIGHT, MAIN, QUIET, SECOND, WIDTH, titled
 
 if TYPE_CHECKING:
     from ..types import Chart

@@ -30,7 +30,7 @@ from ..models.mixed import Mixed
 from ..printable import everywhere, printable
 from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
-from . import formatting, plots, random_effects, reproduce, smooths
+from . import formatting, plots, random_effects, reproduce, smooths, theme
 from .cells import cells, heads
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from ..result import Fit
 
 PALETTE = {
-    "ink": plots.INK,
-    "quiet": plots.QUIET,
-    "grid": plots.GRID,
-    "main": plots.MAIN,
-    "second": plots.SECOND,
+    "ink": theme.INK,
+    "quiet": theme.QUIET,
+    "grid": theme.GRID,
+    "main": theme.MAIN,
+    "second": theme.SECOND,
 }
 LARGE, TOKENS = (
     20_000_000,

@@ -19,8 +19,10 @@ from ..models import Regression
 from ..models.custom import Custom
 from ..printable import printable
 from ..types import OF_SEED, Chart, Settings
+from . import random_effects, smooths
 from .facts import BESIDE, Facts, Line, gather
 from .formatting import count, number, plural
+from .theme import GRID, HEIGHT, INK, MAIN, QUIET, SECOND, WIDTH, titled
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -30,10 +32,7 @@ SEED = 0  # of the draw that leaves the others out, and of randomised residuals
 NAMES = 40  # estimates of one chart
 PROFILES = 6
 
-# Colours by their role: the HTML report finds them in the SVG by their value, and gives each its dark twin.
-INK, QUIET, GRID, MAIN, SECOND = "#1b1f24", "#68707b", "#e3e6ea", "#1f5fa8", "#c4561b"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-WIDTH, HEIGHT = 308, 220
 
 
 def plot(fit: Fit, what: str = "estimates") -> alt.TopLevelMixin:
@@ -508,11 +507,6 @@ def _path(data: pd.DataFrame) -> alt.Chart:
 # ---- parts -------------------------------------------------------------------------------------------------
 
 
-def titled(text: str, subtitle: str = "") -> alt.TitleParams:
-    text, subtitle = printable(text), printable(subtitle)
-    return alt.TitleParams(text, subtitle=subtitle) if subtitle else alt.TitleParams(text)
-
-
 def sampled(usable: np.ndarray) -> tuple[np.ndarray, str]:
     """Which rows to draw, at most `POINTS`, and a note if some are left out."""
     rows = np.flatnonzero(usable)
@@ -530,26 +524,12 @@ def _opacity(n: int) -> float:
     return 0.8 if n < 200 else 0.5 if n < 1000 else 0.35
 
 
-def random_effects(fit: Fit) -> list[Chart]:
-    """Caterpillar plots of a mixed model's effects."""
-    from .random_effects import charts
-
-    return charts(fit)
-
-
-def smooths(fit: Fit) -> list[Chart]:
-    """Curves of smooth terms."""
-    from .smooths import charts
-
-    return charts(fit)
-
-
 CHARTS: dict[str, Callable[[Fit], list[Chart]]] = {
     "estimates": estimates,
     "calibration": calibration,
     "residuals": residuals,
     "profile": profile,
-    "random_effects": random_effects,
-    "smooths": smooths,
+    "random_effects": random_effects.charts,
+    "smooths": smooths.charts,
     "trace": trace,
 }

@@ -18,7 +18,7 @@ from ..models.mixed import Mixed
 from ..printable import printable
 from ..types import Chart
 from .formatting import number
-from .plots import HEIGHT, MAIN, QUIET, WIDTH, titled
+from .theme import HEIGHT, MAIN, QUIET, WIDTH, titled
 
 if TYPE_CHECKING:
     from ..result import Fit
