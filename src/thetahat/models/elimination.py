@@ -55,6 +55,7 @@ from .blocks import (
 Parts = tuple[Array | None, Array]  # of the sparse columns (q, nnz), of the dense ones (q, size − m_s, L)
 Weights = Mapping[tuple[int, int], Array]
 Rows: TypeAlias = Any  # a sparse.csr_matrix, for which there are no types, or an Array of dense columns
+ROWS = 4096  # of dense columns at a time: they stay in the cache
 WIDEST = 12_000  # columns of the dense Schur complement: 1.2 GB
 
 
@@ -76,17 +77,6 @@ class Term:
     @property
     def size(self) -> int:
         return self.levels * self.width
-
-    @cached_property
-    def transposed(self) -> Rows:
-        return self.rows.T.tocsr() if sparse.issparse(self.rows) else self.rows.T
-
-    def weighted(self, w: Array) -> Rows:
-        """diag(w) Z."""
-        if not sparse.issparse(self.rows):
-            return self.rows * w[:, None]
-        data = self.rows.data * np.repeat(w, np.diff(self.rows.indptr))
-        return sparse.csr_matrix((data, self.rows.indices, self.rows.indptr), shape=self.rows.shape)
 
 
 @dataclass(frozen=True)
@@ -147,6 +137,25 @@ class Columns:
         return self.sparse_terms + self.dense_terms
 
     @cached_property
+    def runs(self) -> list[tuple[int, slice, Rows]]:
+        """Neighbouring dense terms of one predictor as one block: the predictor, where its columns are, and they; sparse
+        terms as they are."""
+        out: list[tuple[int, slice, list[Rows]]] = []
+        for t, at in zip(self.terms, self.starts, strict=False):
+            before = out[-1] if out else None
+            alike = before is not None and before[0] == t.predictor and not sparse.issparse(before[2][0])
+            if before is not None and alike and not sparse.issparse(t.rows):
+                out[-1] = (before[0], slice(before[1].start, at + t.size), [*before[2], t.rows])
+            else:
+                out.append((t.predictor, slice(at, at + t.size), [t.rows]))
+        return [(a, own, rows[0] if len(rows) == 1 else np.hstack(rows)) for a, own, rows in out]
+
+    @cached_property
+    def transposes(self) -> list[Rows]:
+        """Of each run."""
+        return [rows.T.tocsr() if sparse.issparse(rows) else rows.T for _, _, rows in self.runs]
+
+    @cached_property
     def starts(self) -> list[int]:
         return [0, *np.cumsum([t.size for t in self.terms]).tolist()]
 
@@ -181,9 +190,11 @@ class Columns:
         if self.grouped is not None and b0 is not None:
             for k, a in enumerate(self.grouped.predictors):
                 out[a] = out.get(a, 0.0) + self.grouped.z[k] * b0[k].take(self.grouped.code)
-        for t, at in zip(self.terms, self.starts, strict=False):
-            if at < len(rest):
-                out[t.predictor] = out.get(t.predictor, 0.0) + t.rows @ rest[at : at + t.size]
+        for a, own, rows in self.runs:
+            if own.start < len(rest):
+                part = rest[own]
+                columns = rows if len(part) == rows.shape[1] else rows[:, : len(part)]
+                out[a] = out.get(a, 0.0) + columns @ part
         return out
 
     def transposed(self, h: Mapping[int, Array]) -> tuple[Array | None, Array]:
@@ -193,7 +204,10 @@ class Columns:
             g = self.grouped
             zero = np.zeros(g.levels)
             first = np.stack([g.added(g.z[k] * h[a]) if a in h else zero for k, a in enumerate(g.predictors)])
-        parts = [t.transposed @ h[t.predictor] if t.predictor in h else np.zeros(t.size) for t in self.terms]
+        parts = [
+            turned @ h[a] if a in h else np.zeros(turned.shape[0])
+            for (a, _, _), turned in zip(self.runs, self.transposes, strict=True)
+        ]
         return first, np.concatenate(parts) if parts else np.zeros(0)
 
     # ---- G -------------------------------------------------------------------------------------------------
@@ -244,16 +258,34 @@ class Columns:
     def _cross_of_rest(self, weight: Callable[[int, int], Array]) -> Array:
         """G_rr, (m + p, m + p)."""
         G = np.zeros((self.starts[-1], self.starts[-1]))
-        for i, left in enumerate(self.terms):
-            own = slice(self.starts[i], self.starts[i + 1])
-            for j in range(i, len(self.terms)):
-                to = slice(self.starts[j], self.starts[j + 1])
-                right = self.terms[j].weighted(weight(left.predictor, self.terms[j].predictor))
-                block = left.transposed @ right
-                G[own, to] = block.toarray() if sparse.issparse(block) else block
-                if j > i:
+        for i, (a, own, left) in enumerate(self.runs):
+            for b, to, right in self.runs[i:]:
+                G[own, to] = _product(left, self.transposes[i], weight(a, b), right)
+                if right is not left:
                     G[to, own] = G[own, to].T
         return G
+
+
+def _product(left: Rows, transposed: Rows, w: Array, right: Rows) -> Array:
+    """leftᵀ diag(w) right, dense: of dense columns some rows at a time, so that none is written out whole."""
+    if sparse.issparse(left) or sparse.issparse(right):
+        if sparse.issparse(right):
+            data = right.data * np.repeat(w, np.diff(right.indptr))
+            block = transposed @ sparse.csr_matrix((data, right.indices, right.indptr), shape=right.shape)
+        else:
+            block = transposed @ (right * w[:, None])
+        out: Array = block.toarray() if sparse.issparse(block) else block
+        return out
+    out = np.zeros((left.shape[1], right.shape[1]))
+    root = np.sqrt(w) if left is right and bool((w >= 0).all()) else None
+    for begin in range(0, len(w), ROWS):
+        own = slice(begin, begin + ROWS)
+        if root is not None:
+            part = left[own] * root[own, None]
+            out += part.T @ part
+        else:
+            out += left[own].T @ (right[own] * w[own, None])
+    return out
 
 
 @dataclass(frozen=True)
