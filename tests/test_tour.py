@@ -28,7 +28,7 @@ def test_every_known_answer_is_met(done):
     """NIST's certified values, figures of R and of the papers: the README of the shipped tables says
     whence."""
     known = [row for row in done if row.agrees is not None]
-    assert len(known) == 19
+    assert len(known) == 20
     for row in known:
         assert row.agrees, row.truth
         assert row.certificate.startswith(("certified", "L-BFGS")), (
@@ -36,11 +36,15 @@ def test_every_known_answer_is_met(done):
         )  # DPO's maximum is flat along constants
 
 
-def test_every_climb_gains(done):
+def test_every_run_gains(done):
+    """But for the balanced mixed model, which begins at the moments: they are its maximum."""
     for row in done:
         assert row.before is not None
         assert row.after is not None
-        assert row.after > row.before
+        if row.system == "random effects":
+            assert row.after >= row.before
+        else:
+            assert row.after > row.before, row.system
 
 
 def test_the_stochastic_systems_learn_and_claim_no_certificate(done):

@@ -134,6 +134,7 @@ def test_the_information_is_the_derivative_of_the_gradient() -> None:
 # ---- fits --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not VETERAN.exists(), reason="R's data are not here")
 def test_a_random_intercept_is_that_of_mgcv() -> None:
     """gam(time ~ trt + karno + s(celltype, bs = "re")): restricted likelihood, sd = 1/√sp, coefficients, modes."""
     data = pd.read_csv(VETERAN)

@@ -358,10 +358,19 @@ class Laplace:
         J[self.places[:, None], self.places] = own
         typical = self.model.moderate(self.columns)[1]
         at_scales = self.model.scale_places()
-        if steers and bool((phi[at_scales].abs() > INSIDE * typical[at_scales]).all()):
-            return self._average(J, mode, phi, p)
+        near = [i for i in at_scales if not float(phi[i].abs()) > INSIDE * float(typical[i])]
+        alone = [
+            at.start
+            for r, at in zip(self.model.random, self.model.places, strict=True)
+            if at.stop == at.start + 1
+        ]
+        averaged = steers and set(near) <= set(alone)
+        if averaged:  # of a variance near 0, where the average information vanishes, by differences
+            J = self._average(J, mode, phi, p)
+            if not near:
+                return J
         known = self.places.tolist() if steers or self.model.reml else []
-        rows = [j for j in range(len(theta)) if j not in known]
+        rows = [p + i for i in near] if averaged else [j for j in range(len(theta)) if j not in known]
         size = torch.ones(len(theta), dtype=torch.float64)
         size[self.places] = own.diagonal().clamp(min=1e-12) ** -0.5
         size[p:] = torch.maximum(phi.abs(), typical)

@@ -74,7 +74,7 @@ class Mixed(RandomEffects):
     @property
     def steering(self) -> str:
         """What an information that steers costs, in `solvers.Steered`."""
-        return "cheap" if self.normal else "dear"
+        return "cheap" if self.normal or all(r.smooth for r in self.random) else "dear"
 
     def __init__(
         self, regression: Regression, random: Sequence[Random], *, reml: bool = False, points: int = 1
