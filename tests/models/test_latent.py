@@ -196,6 +196,23 @@ def test_frequency_weights_repeat_rows() -> None:
     assert weighted.estimates.to_numpy() == pytest.approx(doubled.estimates.to_numpy(), rel=1e-6)
 
 
+def test_a_batch_keeps_its_counts() -> None:
+    table = counts()
+    columns = {name: torch.tensor(table[name].to_numpy(), dtype=torch.float64) for name in table}
+    twice = th.data.Batch(columns, count=torch.full((len(table),), 2.0, dtype=torch.float64))
+    weighted = th.fit(crossed, table.assign(w=2.0), weights="w")
+    assert th.fit(crossed, twice).log_likelihood == pytest.approx(weighted.log_likelihood, abs=1e-8)
+
+
+def test_one_dimension_has_one_standard_deviation_whatever_its_covariance_is_called() -> None:
+    @th.model(a=0.1, b=th.latent(by="subject", covariance="cs"))
+    def own(batch, a, b):  # type: ignore[no-untyped-def]
+        return th.families.Poisson().at(torch.exp(a + b))
+
+    formula = th.fit("y ~ (1 | subject)", counts(), family="poisson")
+    assert th.fit(own, counts()).log_likelihood == pytest.approx(formula.log_likelihood, abs=1e-8)
+
+
 def test_a_latent_variable_that_is_not_needed_has_variance_0() -> None:
     g = np.random.default_rng(1)
     table = {
