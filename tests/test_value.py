@@ -214,7 +214,7 @@ def answers(fit: Fit) -> dict[str, Any]:
             settings["hypothesis"] = f"{fit.names[0]} = 0"
         if name == "profile":
             settings["parameter"] = fit.names[0]
-        if name in ("curve", "test_random"):
+        if name in ("curve", "partial_residuals", "test_random"):
             settings["term"] = "s(x)"
         if name == "forecast":
             settings["steps"] = 2

@@ -34,11 +34,10 @@ def partial_residuals(objective: Objective, label: str) -> pd.DataFrame:
         no term of that name, a partial likelihood, whose rows have no log p of their own, or a family that does not say
         how y is distributed (censored)
     """
-    frame = rows_of(objective.terms[0].source)
-    out = curve(objective, label, frame)
     given, _ = known(objective)
     model = given.model
     assert isinstance(model, Known)
+    out = curve(objective, label, rows_of(objective.terms[0].source))
     if isinstance(model.family, Together):
         raise BadArgument(
             f"a row of {model.family} has no likelihood of its own, and so no partial residual."

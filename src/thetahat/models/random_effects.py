@@ -238,7 +238,8 @@ class RandomEffects(Model):
         order: int = 2,
         precision: torch.dtype = torch.float64,
     ) -> Taylor:
-        with torch.no_grad(), one_blas_thread(), one_thread(len(batch) < FEW):
+        far = np.errstate(over="ignore", invalid="ignore")  # a trial θ far out: its value is −∞
+        with torch.no_grad(), far, one_blas_thread(), one_thread(len(batch) < FEW):
             beta, phi = self.coefficients.detach(), self.covariance.detach()
             part = self.evaluator(batch, weight)
             value, gradient = part.expanded(beta, phi)
