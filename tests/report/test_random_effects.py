@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import thetahat as th
 from thetahat.report import random_effects
@@ -60,3 +61,14 @@ def test_a_model_without_random_effects_has_no_such_section():
     assert random_effects.shares(line) == ""
     with pytest.raises(th.errors.BadArgument, match="no random effects"):
         line.plot("random_effects")
+
+
+def test_a_likelihood_of_ones_own_has_the_section_too(tmp_path):
+    @th.model(level=0.1, b=th.latent(by="g", sd=0.5))
+    def own(batch, level, b):
+        return th.families.Poisson().at(torch.exp(level + b))
+
+    table = {"y": [0, 1, 3, 4, 9, 7, 1, 0, 2, 3], "g": [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]}
+    text = th.fit(own, table).report(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h2>Random effects</h2>" in text
+    assert "b | g" in text

@@ -141,9 +141,9 @@ def test_nists_certified_estimates_are_reached_from_both_starts(name: str, start
         assert errors.tolist() == pytest.approx(SETS[name].deviations, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Misra1a", "MGH10"])
+@pytest.mark.parametrize("name", ["Misra1a", "MGH10", "Lanczos2"])
 def test_newton_goes_on_while_it_gains(name: str) -> None:
-    """NIST's second start; MGH10 takes 380 steps of Newton's method alone."""
+    """NIST's second start; MGH10 and Lanczos2 take 380 and 550 steps of Newton's method alone."""
     fit = fitted(name, 1, solver=Newton())
     assert fit.certificate.status == "certified maximum"
     assert fit.theta[: len(SETS[name].certified)].tolist() == pytest.approx(SETS[name].certified, rel=1e-7)

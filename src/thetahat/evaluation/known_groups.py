@@ -27,6 +27,7 @@ from ..models.elimination import Array
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed, effect_columns
 from ..models.random_effects import Random
+from .joint import JointCovariance
 from .known_latent import known_latent
 from .modes import Modes, modes_of
 
@@ -149,7 +150,7 @@ def _effects(modes: Modes) -> dict[int, Array]:
 
 
 @dataclass(frozen=True, eq=False)
-class Joint(Covariance):
+class Joint(JointCovariance):
     """The covariance of (β, b), by solutions of the factored equations: it is not written out.
 
     Parameters
@@ -182,18 +183,6 @@ class Joint(Covariance):
     def diagonal(self, G: Tensor) -> Tensor:
         left, right = self._parts(G)
         return (left.T * right).sum(0).clamp(min=0)
-
-    def variances(self) -> Tensor:
-        return self.diagonal(torch.eye(self.size, dtype=torch.float64))
-
-    def freedom(self, G: Tensor) -> Tensor:
-        return torch.full((len(G),), self.df, dtype=torch.float64)
-
-    def draws(self, z: Tensor) -> Tensor:
-        V = self.of(torch.eye(self.size, dtype=torch.float64))
-        values, vectors = torch.linalg.eigh(V)
-        out: Tensor = vectors @ (values.clamp(min=0).sqrt()[:, None] * z)
-        return out
 
     def _parts(self, G: Tensor) -> tuple[Tensor, Tensor]:
         """G, and V Gᵀ, (p, r)."""

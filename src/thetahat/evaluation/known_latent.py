@@ -31,6 +31,7 @@ from ..models.elimination import Array
 from ..models.latent import DescribedLatent, LatentModel
 from ..models.random_effects import Random
 from ..models.taylor import jacobian
+from .joint import JointCovariance
 from .modes import Modes, modes_of
 
 
@@ -134,7 +135,7 @@ class GivenDescribed(DescribesRows, Given):
 
 
 @dataclass(frozen=True, eq=False)
-class Joint(Covariance):
+class Joint(JointCovariance):
     """Of (θ, u), by solutions of the factored equations: it is not written out.
 
     Parameters
@@ -180,18 +181,6 @@ class Joint(Covariance):
         assert self.own is not None
         moved, inner, solved = self._parts(G)
         return self.own.diagonal(moved) + (inner.T * solved).sum(0).clamp(min=0)
-
-    def variances(self) -> Tensor:
-        return self.diagonal(torch.eye(self.size, dtype=torch.float64))
-
-    def freedom(self, G: Tensor) -> Tensor:
-        return torch.full((len(G),), self.df, dtype=torch.float64)
-
-    def draws(self, z: Tensor) -> Tensor:
-        V = self.of(torch.eye(self.size, dtype=torch.float64))
-        values, vectors = torch.linalg.eigh(V)
-        out: Tensor = vectors @ (values.clamp(min=0).sqrt()[:, None] * z)
-        return out
 
 
 def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:

@@ -20,7 +20,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ..data.table import Encoder
-from ..errors import BadArgument, BadSave, FitError
+from ..errors import BadSave, FitError
 from ..evaluation.modes import Modes, modes_of
 from ..evaluation.smooth_terms import roots_of
 from ..inference import satterthwaite
@@ -165,15 +165,15 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
         out |= {"modes.rest": modes.rest} | ({} if modes.first is None else {"modes.first": modes.first})
         out |= _factor_arrays(modes.factored) if modes.factored.size <= DENSE else {}
         out |= {f"root.{i}": R for i, R in roots_of(objective, modes).items()}
-    except (FitError, BadArgument, NotPositiveDefinite, FloatingPointError):
+    except (FitError, NotPositiveDefinite, np.linalg.LinAlgError):
         pass  # of a fit that failed: no modes here, none there
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in out.items()}
     if satterthwaite.applies(objective):
         try:
             slopes, C = satterthwaite.derivatives(objective)
             tensors |= {"freedom.slopes": slopes, "freedom.C": C}
-        except (FitError, BadArgument, NotPositiveDefinite, RuntimeError):
-            pass
+        except (FitError, NotPositiveDefinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            pass  # likewise: its degrees of freedom are not known
     return tensors
 
 

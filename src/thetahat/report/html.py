@@ -26,7 +26,7 @@ from ..errors import BadArgument, ThetahatError
 from ..evaluation.confusion import classifies
 from ..files import usable, write_text
 from ..language.autoregressive import Autoregressive
-from ..models.mixed import Mixed
+from ..models.random_effects import RandomEffects
 from ..printable import everywhere, printable
 from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
@@ -159,7 +159,7 @@ def page(fit: Fit, level: float = 0.95) -> str:
 def caterpillars(fit: Fit, figures: Callable[..., Figures]) -> Figures:
     """Conditional modes of a mixed model's random effects."""
     model = fit.model
-    if not isinstance(model, Mixed) or all(r.smooth for r in model.random) or not fit.certificate.ok:
+    if not isinstance(model, RandomEffects) or all(r.smooth for r in model.random) or not fit.certificate.ok:
         return Figures()
     return figures(lambda: random_effects.charts(fit))
 

@@ -16,7 +16,9 @@ import pandas as pd
 from scipy.stats import norm
 
 from ..errors import ThetahatError
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed
+from ..models.random_effects import RandomEffects
 from ..printable import printable
 from ..types import Chart
 from .formatting import count, number
@@ -43,7 +45,7 @@ def charts(fit: Fit, level: float = 0.95) -> list[Chart]:
     first = next(iter(table["parameter"]))
     found = []
     for (parameter, factor, effect), part in table.groupby(["parameter", "factor", "effect"], sort=False):
-        whose = "" if parameter == first else f"{parameter}: "
+        whose = "" if parameter == first or isinstance(fit.model, LatentModel) else f"{parameter}: "
         found.append(_caterpillar(part, f"{whose}{effect} | {factor}", level))
     return found[:PANELS]
 
@@ -88,7 +90,7 @@ def _caterpillar(part: pd.DataFrame, title: str, level: float) -> Chart:
 def components(fit: Fit) -> tuple[list[tuple[str, ...]], str]:
     """Rows of (group, effect, standard deviation, variance, correlation, low, high), and what is said below them; none
     of a fit without random effects."""
-    if not isinstance(fit.model, Mixed) or not fit.certificate.ok:
+    if not isinstance(fit.model, RandomEffects) or not fit.certificate.ok:
         return [], ""
     profiled = fit.observations <= PROFILED
     kind = "profile" if profiled else "wald"
@@ -99,7 +101,9 @@ def components(fit: Fit) -> tuple[list[tuple[str, ...]], str]:
     rows = [
         (
             row["group"]
-            if row["parameter"] == fit.model.first or row["group"] == "Residual"
+            if row["parameter"] == fit.model.first
+            or row["group"] == "Residual"
+            or isinstance(fit.model, LatentModel)
             else f"{row['parameter']}: {row['group']}",
             row["term"],
             *(_shown(row[name]) for name in ("sd", "variance", "correlation", "low", "high")),
