@@ -269,5 +269,5 @@ def test_several_dimensions_of_a_smaller_factor_are_refused() -> None:
     def own(batch, a, b, c):  # type: ignore[no-untyped-def]
         return th.families.Poisson().at(torch.exp(a + b + c.sum(1)))
 
-    with pytest.raises(th.errors.BadArgument, match="'subject'; of the others one"):
+    with pytest.raises(th.errors.BadArgument, match="'subject'; of any other factor, one"):
         th.fit(own, counts())

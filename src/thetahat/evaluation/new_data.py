@@ -35,8 +35,8 @@ def source_like(model: ModelLike, data: Data) -> Source:
     """Other data with their response, as the model reads them."""
     if isinstance(model, Steers):
         raise BadArgument(
-            "this is asked of the rows of a mixed model that were fitted: leave the data out. Of new rows, fit.predict(data) "
-            "predicts, and fit.score(data) scores groups that were not fitted."
+            "a mixed model answers this for the rows that were fitted alone: leave data= out. For new rows: fit.predict(data), and "
+            "fit.score(data) for groups that were not fitted."
         )
     if isinstance(data, Source) or not isinstance(model, Regression):
         return source_of(data, model, None)

@@ -157,7 +157,7 @@ def _check(objective: Objective, kind: str, draws: int, clusters: Plain, workers
         raise BadArgument(f"bootstrap kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
     if kind != "parametric" and any(isinstance(term.model, Steers) for term in objective.terms):
         raise BadArgument(
-            f"kind={kind!r} counts rows anew, and the rows of a mixed model share random effects: a group that is drawn twice "
+            f"kind={kind!r} resamples rows, and the rows of a mixed model share random effects: a group that is drawn twice "
             "would be one group of twice the rows. kind='parametric' draws new random effects and rows from the fit."
         )
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:

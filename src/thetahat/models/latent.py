@@ -451,7 +451,7 @@ def _terms(latents: Mapping[str, Latent], groupings: Sequence[Grouping]) -> list
         if width > 1 and groupings[source].size < groupings[largest].size:
             raise BadArgument(
                 f"{name}=th.latent(by={groupings[source].label!r}) has {width} dimensions. Accepted: several dimensions of "
-                f"the factor with the most groups, {groupings[largest].label!r}; of the others one."
+                f"the factor with the most groups, {groupings[largest].label!r}; of any other factor, one dimension."
             )
         effects = (name,) if width == 1 else latent.names or tuple(f"{name}[{i}]" for i in range(width))
         structure = Diagonal(1) if width == 1 else STRUCTURES[latent.covariance](width)

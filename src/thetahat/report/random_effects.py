@@ -111,8 +111,8 @@ def components(fit: Fit) -> tuple[list[tuple[str, ...]], str]:
         for _, row in table.iterrows()
     ]
     said = {
-        "profile": "Intervals (95%) invert the likelihood ratio, of the standard deviation or of the correlation; an end of "
-        "the range is one that the data do not exclude.",
+        "profile": "Intervals (95%) invert the likelihood ratio, of the standard deviation or of the correlation; where one "
+        "ends at 0 or at ±1, the data do not exclude that value.",
         "wald": "Intervals (95%) are Wald's, of the standard deviation or of the correlation.",
     }.get(kind, f"Intervals: not shown. {kind}")
     return rows, said
