@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import t
 from torch import nn
 
 import thetahat as th
@@ -123,11 +124,12 @@ def optimise(
     batch_size: int,
     seconds: float | None,
     steps: int | None = None,
+    seed: int = 0,
     **network: object,
 ):  # type: ignore[no-untyped-def]
     """The model, its steps and seconds: as many steps as the time allows, judged by twenty after a
     warm-up."""
-    model = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, **network))
+    model = th.language.Autoregressive(th.networks.Transformer(tokens.vocabulary, seed=seed, **network))
     objective = th.Objective([th.LogLikelihood(model, tokens)])
     if steps is None:
         assert seconds is not None
@@ -143,7 +145,12 @@ def optimise(
         )  # the first ones are slow, and a machine may stall
         steps = max(20, int(0.97 * seconds / step))
     begun = time.perf_counter()
-    iterate(th.Stochastic(steps=steps, batch_size=batch_size, held_out=None, **SETTINGS), objective)
+    iterate(
+        th.Stochastic(
+            steps=steps, batch_size=batch_size, held_out=None, in_place=True, seed=seed, **SETTINGS
+        ),
+        objective,
+    )
     return model, steps, time.perf_counter() - begun
 
 
@@ -156,6 +163,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "gpt.md")
     chosen = parser.parse_args()
     text = chosen.text.read_bytes().decode("utf-8")
@@ -181,10 +189,17 @@ def main() -> None:
                 )
             )
         print(f"the recipe takes {whole:.1f} s for 2000 steps")
-    model, steps, took = optimise(train, chosen.batch_size, seconds, **NETWORK)
-    for stride in (None, chosen.context // 2, chosen.context // 8):
-        name = f"thetahat.fit, windows of {chosen.context}" + (f", stride {stride}" if stride else "")
-        rows.append((name, steps, took, score(model, held_out.laid_out(stride=stride))))
+    means: dict[int | None, list[float]] = {}
+    steps = None
+    for seed in range(chosen.seeds):
+        model, steps, took = optimise(train, chosen.batch_size, seconds, steps, seed=seed, **NETWORK)
+        for stride in (None, chosen.context // 2):
+            name = f"thetahat.fit, seed {seed}, windows of {chosen.context}" + (
+                f", stride {stride}" if stride else ""
+            )
+            rows.append((name, steps, took, score(model, held_out.laid_out(stride=stride))))
+            means.setdefault(stride, []).append(-rows[-1][-1].mean)
+            print(f"{name}: {means[stride][-1]:.4f}, {took:.0f} s", flush=True)
     lines = [
         "# Tiny Shakespeare, characters, the last 10 % held out",
         "",
@@ -204,6 +219,13 @@ def main() -> None:
             f"| {name} | {many} | {time_:.0f} | {-s.mean:.4f} ± {s.standard_error:.4f} | {bits} | "
             f"{s.perplexity:.3f} |"
         )
+    for stride, found in means.items():
+        if len(found) > 1:  # Student's interval of the mean over seeds
+            half = float(t.ppf(0.975, len(found) - 1)) * statistics.stdev(found) / len(found) ** 0.5
+            lines.append(
+                f"| mean of {len(found)} seeds, stride {stride or chosen.context} | {steps} | | {statistics.mean(found):.4f} "
+                f"(95 % {statistics.mean(found) - half:.4f} to {statistics.mean(found) + half:.4f}) | | |"
+            )
     table = "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1]) + "\n"
     print(table)
     chosen.results.parent.mkdir(exist_ok=True)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from ..errors import BadFormula
 
@@ -41,7 +43,7 @@ class Basis(Protocol):
 
 def knots_of(x: Array, k: int) -> Array:
     """k knots at even quantiles of the different values."""
-    return np.asarray(np.quantile(np.unique(x), np.linspace(0, 1, k)))
+    return np.asarray(np.quantile(pd.unique(x), np.linspace(0, 1, k)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,20 +103,27 @@ class Cubic:
             x = t[0] + np.mod(x - t[0], t[-1] - t[0])
         inside = np.clip(x, t[0], t[-1])
         j = np.clip(np.searchsorted(t, inside, side="right") - 1, 0, len(t) - 2)
-        h = (t[j + 1] - t[j])[:, None]
-        a, b = (t[j + 1] - inside)[:, None], (inside - t[j])[:, None]
-        one = np.eye(k)
-        value = np.vstack([one, one[:1]]) if self.cyclic else one
-        slope = (
-            (value[j + 1] - value[j]) / h
-            + F[j] * (h**2 - 3 * a**2) / (6 * h)
-            + F[j + 1] * (3 * b**2 - h**2) / (6 * h)
-        )
+        h, a, b = t[j + 1] - t[j], t[j + 1] - inside, inside - t[j]
+        # of values β and curvatures Fβ at the knots on either side
+        slope = [-1 / h, 1 / h, (h**2 - 3 * a**2) / (6 * h), (3 * b**2 - h**2) / (6 * h)]
         if derivative:
-            return np.asarray(slope)
-        out = a / h * value[j] + b / h * value[j + 1]
-        out += F[j] * (a**3 / h - h * a) / 6 + F[j + 1] * (b**3 / h - h * b) / 6
-        return np.asarray(out + slope * (x - inside)[:, None])  # linear beyond the ends
+            parts = slope
+        else:
+            parts = [a / h, b / h, (a**3 / h - h * a) / 6, (b**3 / h - h * b) / 6]
+            beyond = x - inside
+            if beyond.any():  # linear beyond the ends
+                parts = [p + s * beyond for p, s in zip(parts, slope, strict=True)]
+        m = len(t)
+        local = sparse.csr_matrix(
+            (
+                np.column_stack(parts).reshape(-1),
+                np.column_stack([j, j + 1, m + j, m + j + 1]).reshape(-1),
+                np.arange(0, 4 * len(j) + 1, 4),
+            ),
+            shape=(len(j), 2 * m),
+        )
+        value = np.eye(k)
+        return np.asarray(local @ np.vstack([value, value[:1] if self.cyclic else value[:0], F]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +269,8 @@ def build_basis(
     BadFormula
         too few different values for k, or k too small for the basis
     """
-    different = len(np.unique(x.reshape(len(x), -1), axis=0))
+    one = x.ndim == 1 or x.shape[1] == 1
+    different = len(pd.unique(x.reshape(-1)) if one else np.unique(x, axis=0))
     least = {
         "cr": 3,
         "cc": 4,

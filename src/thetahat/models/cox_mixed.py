@@ -239,6 +239,9 @@ class PartialLaplace(Laplace):
         score[self.ordered.sets.rows.numpy()] = partial.residual.numpy()
         return PartialMode((None, x), value, {0: score}, {}, whole, [], partial, means, pulled)
 
+    def aside(self, beta: Tensor, phi: Tensor, joint: Mode) -> Mode:
+        return self.mode(beta, phi, joint=False)
+
     def _start(self, joint: bool, fixed: Array) -> Array:
         found, m = self._warm.get(joint), self.columns.penalised
         if found is None:

@@ -355,6 +355,13 @@ class Scales:
             out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
         return out
 
+    def dense_diagonal(self, columns: Columns) -> Array:
+        """Λ's diagonal by column, 1 of fixed columns: of dense terms, which have no more, all of Λ."""
+        out = np.ones(columns.starts[-1])
+        for t, at, lam in zip(columns.terms, columns.starts, self.rest, strict=False):
+            out[at : at + t.size] = np.tile(np.diag(lam), t.levels)
+        return out
+
     def at_pattern(self, values: Array, columns: Columns) -> Array:
         """E Λ of sparse columns E, by their values (q, nnz)."""
         pattern, out = columns.pattern[0], values.copy()
@@ -636,23 +643,19 @@ class _RowParts:
         self.at: list[
             tuple[Array, Array, Array]
         ] = []  # (column of each row, its value, entry) of sparse terms
-        self.dense: list[tuple[slice, Array]] = []
-        for i, t in enumerate(columns.terms):
-            begin = columns.starts[i]
-            if t.predictor != a or begin >= factored.size:
-                continue
-            lamda = factored.scales.rest[i] if i < len(factored.scales.rest) else None
-            if sparse.issparse(t.rows):
-                assert lamda is not None
+        self.dense: list[tuple[slice, Array, Array]] = []  # where, the columns, and Λ's diagonal there
+        for i, t in enumerate(columns.sparse_terms):
+            if t.predictor == a:
+                lamda = factored.scales.rest[i]
                 z = t.rows.data.reshape(-1, t.width) @ lamda
-                place = begin + t.rows.indices.reshape(-1, t.width)
+                place = columns.starts[i] + t.rows.indices.reshape(-1, t.width)
                 entry = place if g is None else columns.pattern[1][i]
                 self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
-            else:
-                rows = t.rows
-                if lamda is not None:
-                    rows = (t.rows.reshape(-1, t.levels, t.width) @ lamda).reshape(t.rows.shape)
-                self.dense.append((slice(begin, begin + t.size), rows))
+        diagonal = factored.scales.dense_diagonal(columns)
+        for predictor, own, rows in columns.runs:
+            if predictor == a and not sparse.issparse(rows) and own.start < factored.size:
+                own = slice(own.start, min(own.stop, factored.size))
+                self.dense.append((own, rows[:, : own.stop - own.start], diagonal[own]))
 
     def with_(self, other: _RowParts) -> Array:
         f, ms, out = self.f, self.f.columns.sparse_size, np.zeros(self.f.columns.n)
@@ -667,17 +670,20 @@ class _RowParts:
                     for _, value, entry in right.at:
                         assert at_entries is not None
                         out -= left.first[k] * at_entries[k].take(entry) * value
-                    for own, rows in right.dense:
-                        part = dense[k, own.start - ms : own.stop - ms]
+                    for own, rows, d in right.dense:
+                        part = dense[k, own.start - ms : own.stop - ms] * d[:, None]
                         out -= left.first[k] * np.einsum("ij,ij->i", part.T[left.code], rows)
         for at, value, _ in self.at:
             for to, times, _ in other.at:
                 out += value * f.inverse[at, to] * times
-            for own, rows in other.dense:
-                out += value * np.einsum("ij,ij->i", f.inverse[:, own][at], rows)
-        for own, rows in self.dense:
+            for own, rows, d in other.dense:
+                out += value * np.einsum("ij,ij->i", (f.inverse[:, own] * d)[at], rows)
+        for own, rows, d in self.dense:
             for to, times, _ in other.at:
-                out += times * np.einsum("ij,ij->i", f.inverse[:, own][to], rows)
-            for right_own, right_rows in other.dense:
-                out += np.einsum("ij,ij->i", rows @ f.inverse[own, right_own], right_rows)
+                out += times * np.einsum("ij,ij->i", (f.inverse[:, own] * d)[to], rows)
+            for to_own, right, e in other.dense:
+                inner = d[:, None] * f.inverse[own, to_own] * e
+                for begin in range(0, len(out), ROWS):
+                    part = slice(begin, begin + ROWS)
+                    out[part] += np.einsum("ij,ij->i", rows[part] @ inner, right[part])
         return out

@@ -17,7 +17,8 @@ Source: Kristensen et al. (2016), TMB, eq. 3 to 9; Wood (2011), Fast stable rest
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ from ..families.base import Derivatives
 from .average import average_information
 from .elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
 from .information import Information
-from .normal_mixed import INSIDE, LOG_2PI, differences
+from .normal_mixed import FLAT, INSIDE, LOG_2PI, differences, edge_curvature
 
 if TYPE_CHECKING:
     from .mixed import Mixed
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 STEPS = 200  # of Newton's method for the modes
 SMALL = 1e-9  # of gᵀd: the next step squares it
+FAR = 100.0  # of the ratio of two scales, beyond which the effects of one say nothing of the other's u
 NOTHING = 1e-20  # of gᵀd: û is exact to rounding
 
 
@@ -149,9 +151,17 @@ class Laplace:
             else torch.zeros(0).long()
         )
         self._warm: dict[bool, tuple[Array | None, Array]] = {}
+        self._scaled: dict[bool, Array | None] = {}  # Λ's diagonal there, where it has no more
         self._near: dict[bool, Factored] = {}
         self._modes: dict[bool, tuple[Tensor, Mode]] = {}  # the last, and where
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # the last θ, ℓ and its gradient
+        self._edges: dict[int, float] = {}  # curvatures in scales next to 0
         self._known: tuple[Tensor, Tensor] | None = None  # the last exact information, and where
+
+    @cached_property
+    def typical(self) -> Tensor:
+        """The size of each φ that gives its term a moderate variance."""
+        return self.model.moderate(self.columns)[1]
 
     # ---- the mode ------------------------------------------------------------------------------------------
 
@@ -167,25 +177,43 @@ class Laplace:
         before = self._modes.get(joint)
         if before is not None and torch.equal(before[0], theta):
             return before[1]
+        now, u, base, etas, scales = self._climbed(beta, phi, joint)
+        now = now if now.weight else self.at(base, etas, scales, *u, 2)
+        factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
+        self._near[joint] = factored if joint else factored.without_fixed()
+        found = Mode(u, now.value, now.score, now.weight, factored, now.eta)
+        self._modes[joint] = theta, found
+        return found
+
+    def aside(self, beta: Tensor, phi: Tensor, joint: Mode) -> Mode:
+        """û at (β, φ), beside the joint mode: without its own curvatures and factor, which a restricted likelihood does not
+        read."""
+        now, u, *_ = self._climbed(beta, phi, False)
+        return Mode(u, now.value, now.score, {}, joint.factored, now.eta)
+
+    def _climbed(
+        self, beta: Tensor, phi: Tensor, joint: bool
+    ) -> tuple[Here, tuple[Array | None, Array], Tensor, list[Tensor], Scales]:
+        """f at its maximum, and where: u, β without the fixed effects, their η's, and Λ."""
         scales, _ = self.model.scales(phi)
         m, p = self.columns.penalised, len(self.places)
         base = beta.clone()
         fixed = beta[self.places].numpy().copy()
         base[self.places] = 0.0
         etas = self.rows.base(base)
-        u0, rest = self._begin(joint, m)
+        u0, rest = self._begin(joint, m, scales.vector(self.columns))
         rest = np.concatenate([rest[:m], rest[m:] if joint and len(rest) > m else fixed])
         near = self._near.get(joint)  # the factor of a mode near by, as long as it serves
-        now = self._at(base, etas, scales, u0, rest, 2 if near is None else 1)
+        now = self.at(base, etas, scales, u0, rest, 2 if near is None else 1)
         if not math.isfinite(now.value):
             u0, rest = None if u0 is None else np.zeros_like(u0), np.concatenate([np.zeros(m), fixed])
-            now = self._at(base, etas, scales, u0, rest, 2 if near is None else 1)
+            now = self.at(base, etas, scales, u0, rest, 2 if near is None else 1)
         last = math.inf
         for _ in range(STEPS):
-            g0, grest = self._gradient(now, scales, u0, rest, joint)
+            g0, grest = self.gradient(now, scales, u0, rest, joint)
             if near is None and not now.weight:
-                now = self._at(base, etas, scales, u0, rest, 2)
-            factored, sound = (near, True) if near is not None else self._factor(now, scales, joint)
+                now = self.at(base, etas, scales, u0, rest, 2)
+            factored, sound = (near, True) if near is not None else self.factor(now, scales, joint)
             d0, drest = factored.solve(None if g0 is None else g0[..., None], grest[:, None])
             d0, drest = None if d0 is None else d0[..., 0], drest[:, 0]
             gain = float(grest @ drest) + (0.0 if g0 is None or d0 is None else float((g0 * d0).sum()))
@@ -201,7 +229,7 @@ class Laplace:
                 drest = np.concatenate([drest, np.zeros(p)])
             for _ in range(40):
                 v0, vrest = None if u0 is None or d0 is None else u0 + t * d0, rest + t * drest
-                new = self._at(base, etas, scales, v0, vrest, 2 if near is None else 1)
+                new = self.at(base, etas, scales, v0, vrest, 2 if near is None else 1)
                 wanted = max(least, now.value + (1e-4 * t * gain if gain > 1e-6 else -math.inf))
                 if math.isfinite(new.value) and new.value >= wanted:
                     break
@@ -219,24 +247,33 @@ class Laplace:
                 break
             last = gain
             near = near if t == 1.0 else None
-        now = now if now.weight else self._at(base, etas, scales, u0, rest, 2)
-        factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
         self._warm[joint] = (u0, rest)
-        self._near[joint] = factored if joint else factored.without_fixed()
-        found = Mode((u0, rest), now.value, now.score, now.weight, factored, now.eta)
-        self._modes[joint] = theta, found
-        return found
+        self._scaled[joint] = scales.vector(self.columns)
+        if sound:
+            self._near[joint] = factored
+        return now, (u0, rest), base, etas, scales
 
-    def _begin(self, joint: bool, m: int) -> tuple[Array | None, Array]:
-        found = self._warm.get(joint)
+    def warm(self, u0: Array | None, rest: Array) -> None:
+        """Begin the next mode there: u, then the fixed effects."""
+        self._warm, self._scaled = {False: (u0, rest), True: (u0, rest)}, {}
+
+    def _begin(self, joint: bool, m: int, scaled: Array | None) -> tuple[Array | None, Array]:
+        """u of the last mode; where Λ is a diagonal, that u which gives the same effects b = Λu under its new scales."""
+        found, before = self._warm.get(joint), self._scaled.get(joint)
         if found is not None:
-            return found
+            u0, rest = found
+            if scaled is None or before is None:
+                return found
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = before[:m] / scaled[:m]
+            near = np.abs(ratio) < FAR  # of a scale that has become 0 all that is known is u
+            return u0, np.concatenate([np.where(near, ratio, 1.0) * rest[:m], rest[m:]])
         g = self.columns.grouped
         return None if g is None else np.zeros((g.width, g.levels)), np.zeros(m)
 
-    def _at(
+    def at(
         self, beta: Tensor, etas: list[Tensor], scales: Scales, u0: Array | None, rest: Array, order: int
-    ) -> _Here:
+    ) -> Here:
         """f and the rows' derivatives at u (of order 1: no curvatures); rest holds the fixed effects too."""
         m = self.columns.penalised
         b0, brest = scales.times(u0, rest[:m], self.columns)
@@ -256,11 +293,16 @@ class Laplace:
             if a in back and b in back
         }
         total = float(logp.sum() if w is None else np.where(w == 0, 0.0, w * logp).sum())
-        penalty = float(rest[:m] @ rest[:m]) + (0.0 if u0 is None else float((u0**2).sum()))
-        return _Here(total - 0.5 * penalty, s, c, eta)
+        return self.penalised(Here(total, total, s, c, eta), u0, rest)
 
-    def _gradient(
-        self, now: _Here, scales: Scales, u0: Array | None, rest: Array, joint: bool
+    def penalised(self, now: Here, u0: Array | None, rest: Array) -> Here:
+        """With the value of the same rows under another u: Σ log p − ½ |u|²."""
+        m = self.columns.penalised
+        penalty = float(rest[:m] @ rest[:m]) + (0.0 if u0 is None else float((u0**2).sum()))
+        return replace(now, value=now.total - 0.5 * penalty)
+
+    def gradient(
+        self, now: Here, scales: Scales, u0: Array | None, rest: Array, joint: bool
     ) -> tuple[Array | None, Array]:
         m = self.columns.penalised
         z0, zrest = self.columns.transposed(now.score)
@@ -268,7 +310,7 @@ class Laplace:
         first = None if c0 is None or u0 is None else c0 - u0
         return first, np.concatenate([crest - rest[:m], zrest[m:]]) if joint else crest - rest[:m]
 
-    def _factor(self, now: _Here, scales: Scales, joint: bool) -> tuple[Factored, bool]:
+    def factor(self, now: Here, scales: Scales, joint: bool) -> tuple[Factored, bool]:
         """H for a step, and whether it is f's own: where that is not positive definite, without the parts of W that
         curve upward."""
         try:
@@ -280,11 +322,20 @@ class Laplace:
 
     def expanded(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """ℓ (of REML: F) and its gradient in (β, φ)."""
+        theta = torch.cat([beta, phi])
+        if self._last is not None and torch.equal(self._last[0], theta):
+            return self._last[1], self._last[2]
+        found = self._found(beta, phi)
+        self._last = (theta, *found)
+        return found
+
+    def _found(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                mode = self.mode(beta, phi, joint=False)
-                joint = self.mode(beta, phi, joint=True) if self.model.reml else None
-                return self._expanded(beta, phi, mode, joint)
+                if not self.model.reml:
+                    return self._expanded(beta, phi, self.mode(beta, phi, joint=False), None)
+                joint = self.mode(beta, phi, joint=True)
+                return self._expanded(beta, phi, self.aside(beta, phi, joint), joint)
         except NotPositiveDefinite:
             nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
             return torch.tensor(-math.inf, dtype=torch.float64), nothing
@@ -356,21 +407,27 @@ class Laplace:
         J = torch.zeros(len(theta), len(theta), dtype=torch.float64)
         own = torch.from_numpy(mode.factored.fixed_information)
         J[self.places[:, None], self.places] = own
-        typical = self.model.moderate(self.columns)[1]
+        typical = self.typical
         at_scales = self.model.scale_places()
         near = [i for i in at_scales if not float(phi[i].abs()) > INSIDE * float(typical[i])]
-        alone = [
-            at.start
-            for r, at in zip(self.model.random, self.model.places, strict=True)
-            if at.stop == at.start + 1
-        ]
-        averaged = steers and set(near) <= set(alone)
-        if averaged:  # of a variance near 0, where the average information vanishes, by differences
+        averaged = steers and set(near) <= self.model.even_places()
+        if averaged:  # of a variance near 0, where the average information vanishes, by its slope
             J = self._average(J, mode, phi, p)
-            if not near:
-                return J
+            for i in near:
+                J[p + i], J[:, p + i] = 0.0, 0.0
+                J[p + i, p + i] = edge_curvature(
+                    lambda t: self.expanded(t[:p], t[p:])[1], theta, p + i, float(typical[i]), self._edges
+                )
+            return J
         known = self.places.tolist() if steers or self.model.reml else []
-        rows = [p + i for i in near] if averaged else [j for j in range(len(theta)) if j not in known]
+        flat = [
+            p + i for i in near if i in self.model.even_places() and abs(float(phi[i])) < FLAT * typical[i]
+        ]
+        for j in flat:  # nothing is moved by both it and another
+            J[j, j] = edge_curvature(
+                lambda t: self.expanded(t[:p], t[p:])[1], theta, j, float(typical[j - p]), {}
+            )
+        rows = [j for j in range(len(theta)) if j not in (*known, *flat)]
         size = torch.ones(len(theta), dtype=torch.float64)
         size[self.places] = own.diagonal().clamp(min=1e-12) ** -0.5
         size[p:] = torch.maximum(phi.abs(), typical)
@@ -393,7 +450,7 @@ class Laplace:
             mode = self.mode(beta, phi, joint=False)
         except NotPositiveDefinite:
             return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
-        typical = torch.maximum(phi.abs(), self.model.moderate(self.columns)[1])
+        typical = torch.maximum(phi.abs(), self.typical)
         size = torch.cat([self.rows.size(beta, mode, self.w), typical])
         found = torch.stack(
             differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, list(range(len(theta))), size, True)
@@ -442,8 +499,11 @@ class Laplace:
 
 
 @dataclass(frozen=True)
-class _Here:
+class Here:
+    """f at one u: Σ log p of the rows, and what its derivatives are there."""
+
     value: float
+    total: float
     score: dict[int, Array]
     weight: dict[tuple[int, int], Array]
     eta: list[Tensor]

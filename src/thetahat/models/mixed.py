@@ -51,6 +51,7 @@ from .normal_mixed import NormalMixed
 from .quadrature import Quadrature
 from .random_effects import Random, RandomEffects
 from .regression import NARROW, Predictor, Regression
+from .smoothing_start import near_laplace, near_normal
 
 VARIANCE = {True: 1.0, False: 0.25}  # of the linear predictor, that a term's effects begin with
 RESTRICTED = "restricted likelihood"
@@ -211,6 +212,9 @@ class Mixed(RandomEffects):
         weight = batch.count.to(torch.float64) if batch.counted else None
         beta = self._alone(self.regression.start(source), batch, weight)
         phi, part = self.moderate(self.columns(batch))[0], self.evaluator(batch, weight)
+        if all(r.smooth for r in self.random):
+            near = near_normal if isinstance(part, NormalMixed) else near_laplace
+            return torch.cat(near(part, beta, phi))
         return torch.cat(part.begin_at(beta, phi) if isinstance(part, NormalMixed) else [beta, phi])
 
     def _alone(self, beta: Tensor, batch: Batch, weight: Tensor | None) -> Tensor:

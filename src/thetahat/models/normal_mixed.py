@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 LOG_2PI = math.log(2 * math.pi)
 NEAR, FAR = 1e-4, 1e-3  # steps of differences of second and of fourth order
+FLAT = 1e-8  # of a moderate scale, below which its gradient is rounding
 WIDE = 400  # columns beyond which differences of second order are taken
 INSIDE = 0.02  # of a moderate scale: nearer to a variance of 0 the average information vanishes
 
@@ -71,6 +72,7 @@ class NormalMixed:
         self.yy, self.n = float(w @ y**2), float(w.sum())
         self.typical = model.moderate(columns)[1]
         self._last: tuple[Tensor, Pieces] | None = None
+        self._edges: dict[int, float] = {}  # curvatures in scales next to 0
 
     def begin_at(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """β by least squares, σ and φ by the method of moments; an effect without a positive variance begins with a tenth of φ."""
@@ -82,7 +84,7 @@ class NormalMixed:
         link = next(p.spec.link for p in model.regression.predictors if p.parameter == "scale")
         mean = model.regression.predictors[0]
         beta[mean.start : mean.start + mean.size] = torch.from_numpy(self.begin)
-        beta[self._scale] = link(torch.tensor(math.sqrt(found[0]), dtype=torch.float64))
+        beta[self.scale_place] = link(torch.tensor(math.sqrt(found[0]), dtype=torch.float64))
         for i in order.all:
             r, place = model.random[i], model.places[i]
             own = torch.from_numpy(ratio[at : at + r.structure.width])
@@ -146,9 +148,9 @@ class NormalMixed:
         except NotPositiveDefinite:
             nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
             return torch.tensor(-math.inf, dtype=torch.float64), nothing
-        mean, scale = self.model.regression.predictors[0], self._scale
+        mean, scale = self.model.regression.predictors[0], self.scale_place
         sigma, slope, _ = self._sigma(beta)
-        n, q = self._n, part.squares
+        n, q = self.degrees, part.squares
         random, fixed = part.factored.log_determinant
         det = random + (fixed if self.model.reml else 0.0)
         value = -0.5 * (n * (LOG_2PI + 2 * math.log(sigma)) + det + q / sigma**2)
@@ -159,18 +161,18 @@ class NormalMixed:
         return torch.tensor(value, dtype=torch.float64), gradient
 
     @property
-    def _scale(self) -> int:
+    def scale_place(self) -> int:
         return next(p.start for p in self.model.regression.predictors if p.parameter == "scale")
 
     def _sigma(self, beta: Tensor) -> tuple[float, float, float]:
         """σ, and its two derivatives in its coordinate of β."""
         spec = next(p.spec for p in self.model.regression.predictors if p.parameter == "scale")
-        at = beta[self._scale]
+        at = beta[self.scale_place]
         slope, bend = jacobian(spec.link.inverse, at), hessian(spec.link.inverse, at)
         return float(spec.link.inverse(at)), float(slope), float(bend)
 
     @property
-    def _n(self) -> float:
+    def degrees(self) -> float:
         """Σ w, of REML less the fixed effects."""
         return self.n - (self.model.regression.predictors[0].size if self.model.reml else 0)
 
@@ -188,12 +190,24 @@ class NormalMixed:
         except NotPositiveDefinite:
             return torch.full((p + len(phi), p + len(phi)), torch.nan, dtype=torch.float64)
         at_scales = self.model.scale_places()
-        inside = bool((phi[at_scales].abs() > INSIDE * self.typical[at_scales]).all())
+        near = [i for i in at_scales if not float(phi[i].abs()) > INSIDE * float(self.typical[i])]
         J = self._of_coefficients(part, beta, phi)
         found = None
-        if inside:
+        if not near:
             found = self._steering(J, part, beta, phi) if steers else self._exact(J, part, beta, phi)
+        elif steers and set(near) <= self.model.even_places():
+            found = self._steering(J, part, beta, phi)
+            self._at_edges(found, near, beta, phi)
         return self._by_differences(J, beta, phi, steers) if found is None else found
+
+    def _at_edges(self, J: Tensor, near: list[int], beta: Tensor, phi: Tensor) -> None:
+        """The rows of scales next to 0, where the average information vanishes."""
+        p, theta = len(beta), torch.cat([beta, phi])
+        for i in near:
+            J[p + i], J[:, p + i] = 0.0, 0.0
+            J[p + i, p + i] = edge_curvature(
+                lambda t: self.expanded(t[:p], t[p:])[1], theta, p + i, float(self.typical[i]), self._edges
+            )
 
     def _of_coefficients(self, part: Pieces, beta: Tensor, phi: Tensor) -> Tensor:
         """With β's block alone."""
@@ -206,7 +220,7 @@ class NormalMixed:
     def _by_differences(self, J: Tensor, beta: Tensor, phi: Tensor, steers: bool) -> Tensor:
         p, theta = len(beta), torch.cat([beta, phi])
         size = torch.cat([torch.ones(p, dtype=torch.float64), torch.maximum(phi.abs(), self.typical)])
-        rows = [self._scale, *range(p, p + len(phi))]
+        rows = [self.scale_place, *range(p, p + len(phi))]
         rough = steers or self.columns.penalised > WIDE
         found = differences(lambda t: self.expanded(t[:p], t[p:])[1], theta, rows, size, rough)
         for j, row in zip(rows, found, strict=True):
@@ -226,7 +240,7 @@ class NormalMixed:
         if curved is None:
             return None
         sigma, slope, bend = self._sigma(beta)
-        mean, scale, n = model.regression.predictors[0], self._scale, self._n
+        mean, scale, n = model.regression.predictors[0], self.scale_place, self.degrees
         own, q = slice(mean.start, mean.start + mean.size), part.squares
         of_phi, fixed, products = average_information(model, part.factored, part.u, part.e, phi)
         back = [c.back(part.e[0], part.e[1], self.columns) for c in changes]  # ∂Λ_aᵀ e
@@ -262,8 +276,8 @@ class NormalMixed:
         p = len(beta)
         sigma, slope, _ = self._sigma(beta)
         mean = self.model.regression.predictors[0]
-        own, scale = slice(mean.start, mean.start + mean.size), self._scale
-        excess = max(self._n - part.squares / sigma**2, 0.0)
+        own, scale = slice(mean.start, mean.start + mean.size), self.scale_place
+        excess = max(self.degrees - part.squares / sigma**2, 0.0)
         J[scale, scale] = (2 * part.squares / sigma**4 + excess / sigma**2) * slope**2
         of_phi, fixed, products = average_information(
             self.model, part.factored, part.u, part.e, phi, part.slopes * sigma
@@ -279,6 +293,20 @@ class NormalMixed:
         """u at its mode, b = Λu; the factor of H, whose inverse times σ² is u's covariance; and σ."""
         part = self.pieces(beta, phi)
         return part.u, part.factored, self._sigma(beta)[0]
+
+
+def edge_curvature(
+    gradient: Callable[[Tensor], Tensor], theta: Tensor, j: int, size: float, known: dict[int, float]
+) -> float:
+    """−∂²ℓ/∂φ_j² next to 0, of which ℓ is an even function: −g_j/φ_j; and what was found there before, where φ_j is 0."""
+    at = theta
+    if abs(float(theta[j])) < FLAT * size:
+        if j in known:
+            return known[j]
+        at = theta.clone()
+        at[j] = FAR * size
+    known[j] = -float(gradient(at)[j] / at[j])
+    return known[j]
 
 
 def differences(

@@ -186,6 +186,10 @@ class RandomEffects(Model):
             for i in r.structure.scale_places()
         ]
 
+    def even_places(self) -> set[int]:
+        """Which φ are the one scale of their term: ℓ is an even function of each."""
+        return {at.start for at in self.places if at.stop == at.start + 1} & set(self.scale_places())
+
     def scale_slopes(self, phi: Tensor) -> list[Scales]:
         """∂Λ/∂φ_a of each a."""
         order = self.order
