@@ -164,13 +164,21 @@ class Design:
         """Whether the predictor is one number for all rows."""
         return self.intercept and self.columns == 0 and not self.coded and self.offset is None
 
-    def dense_columns(self, frame: pd.DataFrame) -> np.ndarray | None:
-        """x, (columns, n): a row a column, so that a block of rows is a window of each."""
+    def dense_columns(
+        self, frame: pd.DataFrame, known: Mapping[Curve, tuple[np.ndarray, np.ndarray]] | None = None
+    ) -> np.ndarray | None:
+        """x, (columns, n): a row a column, so that a block of rows is a window of each. known: `Curve.columns`, where they
+        have been computed."""
         if not self.columns:
             return None
         if self.curves:
             plain = replace(self, curves=()).dense_columns(frame)
-            parts = [curve.free(frame).T for curve in self.curves if curve.names]
+            found = known or {}
+            parts = [
+                (found[curve] if curve in found else curve.columns(frame))[0].T
+                for curve in self.curves
+                if curve.names
+            ]
             return (
                 np.ascontiguousarray(np.concatenate(([] if plain is None else [plain]) + parts))
                 if parts

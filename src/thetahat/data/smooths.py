@@ -436,13 +436,10 @@ class Curve:
         k = self.N.shape[1]
         return [self.label] if k == 1 else [f"{self.label}.{j + 1}" for j in range(k)]
 
-    def free(self, frame: pd.DataFrame) -> Array:
-        """The fixed columns, (n, k₀)."""
-        return np.asarray(self.smooth.matrix(frame) @ self.N)
-
-    def shrunk(self, frame: pd.DataFrame) -> Array:
-        """The random columns, (n, k − k₀)."""
-        return np.asarray(self.smooth.matrix(frame) @ self.R)
+    def columns(self, frame: pd.DataFrame) -> tuple[Array, Array]:
+        """The fixed columns, (n, k₀), and the random ones, (n, k − k₀)."""
+        X = self.smooth.matrix(frame)
+        return np.asarray(X @ self.N), np.asarray(X @ self.R)
 
 
 def build_curves(call: SmoothCall, frame: pd.DataFrame) -> tuple[Curve, ...]:

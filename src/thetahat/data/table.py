@@ -139,8 +139,9 @@ class Encoder:
         if response:
             tensors |= self.response.tensors(frame, place)
         known: dict[str, np.ndarray] = {}
+        curves = {curve: curve.columns(frame) for curve in self.smooths}
         for slot, design in enumerate(self.designs):
-            dense = design.dense_columns(frame)
+            dense = design.dense_columns(frame, curves)
             if dense is not None:
                 _finite_rows(dense, design, place)
                 tensors[f"x{slot}"] = torch.from_numpy(dense).T
@@ -156,8 +157,8 @@ class Encoder:
                 )
         for i, grouping in enumerate(self.groupings):
             tensors[f"group{i}"] = torch.from_numpy(grouping.codes(frame))
-        for i, smooth in enumerate(self.smooths):
-            tensors[f"smooth{i}"] = torch.from_numpy(finite_matrix(smooth.shrunk(frame), smooth.label, place))
+        for i, (curve, (_, shrunk)) in enumerate(curves.items()):
+            tensors[f"smooth{i}"] = torch.from_numpy(finite_matrix(shrunk, curve.label, place))
         for name, column in self.extras.items():
             if isinstance(column, str):
                 if column in frame.columns:

@@ -136,7 +136,7 @@ def roots_of(objective: Objective, modes: Modes) -> dict[int, np.ndarray]:
     frame = rows_of(objective.terms[0].source)
     for i in numbers:
         curve = model.encoder.smooths[model.random[i].source]
-        X = np.hstack([curve.free(frame), curve.shrunk(frame)])
+        X = np.hstack(curve.columns(frame))
         out[i] = np.linalg.qr(X, mode="r")  # type: ignore[assignment]
     return out
 

@@ -652,10 +652,10 @@ class _RowParts:
                 entry = place if g is None else columns.pattern[1][i]
                 self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
         diagonal = factored.scales.dense_diagonal(columns)
-        for predictor, own, rows in columns.runs:
-            if predictor == a and not sparse.issparse(rows) and own.start < factored.size:
-                own = slice(own.start, min(own.stop, factored.size))
-                self.dense.append((own, rows[:, : own.stop - own.start], diagonal[own]))
+        for predictor, at, rows in columns.runs:
+            if predictor == a and not sparse.issparse(rows) and at.start < factored.size:
+                inside = slice(at.start, min(at.stop, factored.size))
+                self.dense.append((inside, rows[:, : inside.stop - inside.start], diagonal[inside]))
 
     def with_(self, other: _RowParts) -> Array:
         f, ms, out = self.f, self.f.columns.sparse_size, np.zeros(self.f.columns.n)
@@ -681,9 +681,9 @@ class _RowParts:
         for own, rows, d in self.dense:
             for to, times, _ in other.at:
                 out += times * np.einsum("ij,ij->i", (f.inverse[:, own] * d)[to], rows)
-            for to_own, right, e in other.dense:
-                inner = d[:, None] * f.inverse[own, to_own] * e
+            for right_own, right_rows, e in other.dense:
+                inner = d[:, None] * f.inverse[own, right_own] * e
                 for begin in range(0, len(out), ROWS):
-                    part = slice(begin, begin + ROWS)
-                    out[part] += np.einsum("ij,ij->i", rows[part] @ inner, right[part])
+                    some = slice(begin, begin + ROWS)
+                    out[some] += np.einsum("ij,ij->i", rows[some] @ inner, right_rows[some])
         return out

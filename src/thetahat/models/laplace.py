@@ -187,7 +187,17 @@ class Laplace:
 
     def aside(self, beta: Tensor, phi: Tensor, joint: Mode) -> Mode:
         """û at (β, φ), beside the joint mode: without its own curvatures and factor, which a restricted likelihood does not
-        read."""
+        read. It begins where the joint mode's tangent says, û + ∂û/∂β (β − β̃)."""
+        factored, (u0, rest), m = joint.factored, joint.u, self.columns.penalised
+        moved = np.concatenate([np.zeros(m), beta[self.places].numpy() - rest[m:]])
+        g0, grest = factored.cross.times(None if u0 is None else np.zeros_like(u0), moved)
+        c0, crest = factored.scales.back(g0, grest[:m], self.columns)
+        random = factored.without_fixed()
+        d0, drest = random.solve(None if c0 is None else c0[..., None], crest[:, None])
+        if u0 is not None and d0 is not None:
+            u0 = u0 - d0[..., 0]
+        self._warm[False], self._scaled[False] = (u0, rest[:m] - drest[:, 0]), None
+        self._near[False] = random
         now, u, *_ = self._climbed(beta, phi, False)
         return Mode(u, now.value, now.score, {}, joint.factored, now.eta)
 
@@ -204,6 +214,8 @@ class Laplace:
         u0, rest = self._begin(joint, m, scales.vector(self.columns))
         rest = np.concatenate([rest[:m], rest[m:] if joint and len(rest) > m else fixed])
         near = self._near.get(joint)  # the factor of a mode near by, as long as it serves
+        if near is not None and self.columns.grouped is None:  # cheap: with the new scales
+            near = Factored(near.cross, scales, fixed=joint)
         now = self.at(base, etas, scales, u0, rest, 2 if near is None else 1)
         if not math.isfinite(now.value):
             u0, rest = None if u0 is None else np.zeros_like(u0), np.concatenate([np.zeros(m), fixed])
@@ -401,7 +413,7 @@ class Laplace:
         if not steers and self._known is not None and torch.equal(self._known[0], theta):
             return self._known[1].clone()
         try:
-            mode = self.mode(beta, phi, joint=False)
+            mode = self.mode(beta, phi, joint=steers and self.model.reml)
         except NotPositiveDefinite:
             return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
         J = torch.zeros(len(theta), len(theta), dtype=torch.float64)

@@ -213,8 +213,9 @@ class Mixed(RandomEffects):
         beta = self._alone(self.regression.start(source), batch, weight)
         phi, part = self.moderate(self.columns(batch))[0], self.evaluator(batch, weight)
         if all(r.smooth for r in self.random):
-            near = near_normal if isinstance(part, NormalMixed) else near_laplace
-            return torch.cat(near(part, beta, phi))
+            if isinstance(part, NormalMixed):
+                return torch.cat(near_normal(part, beta, phi))
+            return torch.cat(near_laplace(part, beta, phi))
         return torch.cat(part.begin_at(beta, phi) if isinstance(part, NormalMixed) else [beta, phi])
 
     def _alone(self, beta: Tensor, batch: Batch, weight: Tensor | None) -> Tensor:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 LOG_2PI = math.log(2 * math.pi)
 NEAR, FAR = 1e-4, 1e-3  # steps of differences of second and of fourth order
+CLOSE = 1e-5  # of a moderate scale: next to 0
 FLAT = 1e-8  # of a moderate scale, below which its gradient is rounding
 WIDE = 400  # columns beyond which differences of second order are taken
 INSIDE = 0.02  # of a moderate scale: nearer to a variance of 0 the average information vanishes
@@ -304,7 +305,7 @@ def edge_curvature(
         if j in known:
             return known[j]
         at = theta.clone()
-        at[j] = FAR * size
+        at[j] = CLOSE * size
     known[j] = -float(gradient(at)[j] / at[j])
     return known[j]
 

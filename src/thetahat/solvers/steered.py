@@ -20,6 +20,7 @@ from ..types import ObjectiveLike
 from .newton import Newton, State, solve
 
 IDLE = 5  # steps that gain nothing, after which the exact information is taken
+NEAR = 0.1  # standard errors from the maximum, below which secant pairs correct what steers
 PAIRS = 40  # secant pairs after which what steers is taken anew
 
 
@@ -42,7 +43,7 @@ class Steered(Newton):
         return replace(self._look(objective, begin, torch.float32), borrowed=True)
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
-        if self.anew and state.borrowed and state.decrement > self.tolerance and not _idle(state):
+        if self.anew and state.borrowed and state.decrement > NEAR and not _idle(state):
             return replace(self, keep_above=10**18)._steered(objective, state)
         if state.borrowed and _idle(state):  # what steers misleads: the exact one goes on
             state = replace(state, borrowed=False)
