@@ -25,7 +25,7 @@ from .data.source import Tensors, check_count
 from .data.table import Encoder
 from .errors import BadArgument, FitError, MissingExtra, OutOfSupport
 from .families.base import Family
-from .fit import maximize
+from .fitting import maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .models import Regression
 from .protocols import Categories
