@@ -112,7 +112,8 @@ class Frame:
         them."""
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
-            out._own = self.pandas[list(names)].copy()
+            # of columns one by one: a copy of their selection is copied once more where pandas joins its blocks
+            out._own = pd.DataFrame({name: self.pandas[name] for name in names}, index=self.pandas.index)
             rest = self.pandas.drop(columns=list(names))
             if (
                 rest.memory_usage(index=False).sum() <= SPARE

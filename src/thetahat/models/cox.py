@@ -26,7 +26,7 @@ from .information import Information
 from .monotone import monotone
 from .partial import Partial, Rows
 from .regression import Predictor, Regression, _Layout
-from .risk_sets import risk_sets
+from .risk_sets import empty, risk_sets
 from .taylor import Taylor
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
         f"{predictor.size:,} columns of {n:,} rows, ordered by time",
         "Use fewer columns, or strata(…) in the place of a category of many levels.",
     )
-    out = torch.empty(predictor.size, n, dtype=torch.float64)
+    out = empty(predictor.size, n)
     out[at:].zero_()
     for j in range(at):
         torch.index_select(batch[f"x{predictor.slot}"][:, j], 0, rows, out=out[j])
