@@ -21,12 +21,12 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family
 from ..families.cox import Cox
-from ..memory import reserve
+from ..memory import empty, reserve
 from .information import Information
 from .monotone import monotone
 from .partial import Partial, Rows
 from .regression import Predictor, Regression, _Layout
-from .risk_sets import empty, risk_sets
+from .risk_sets import risk_sets
 from .taylor import Taylor
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..memory import empty
 from .discrete_ties import Subsets, subsets, work
-from .risk_sets import BLOCK, Cumulated, RiskSets, empty
+from .risk_sets import BLOCK, Cumulated, RiskSets
 
 MOST_TERMS = 50_000_000
 MOST_WORK = 1e9

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory import empty
 from .risk_tree import Tree
 
 LOST = 1e4  # by how much a subtraction may shrink a sum: 4 of 16 digits
@@ -227,12 +228,6 @@ class Cumulated:
         return out.mul_(self.weight)
 
 
-def empty(*shape: int) -> Tensor:
-    """float64, of numpy: it asks the system for large pages, which torch does not. Of 80 MB there are 20,000 small
-    ones, and to be given them takes longer than what is computed there."""
-    return torch.from_numpy(np.empty(shape))
-
-
 def _from_behind(values: Tensor, starts: np.ndarray) -> Tensor:
     """Cumulative sums from the last entry of each stratum to its first, along the last dimension."""
     if len(starts) == 2:
@@ -302,12 +297,17 @@ def risk_sets(
     first = np.zeros(len(t) + 1, dtype=np.int64)
     first[ends] = 1
     first = np.cumsum(first[:-1])  # the first slot whose risk set reaches as far as the row
-    last = np.full(len(t), len(ends)) if g is None else np.searchsorted(slot_g, g, side="right")
+    last = np.searchsorted(slot_g, g, side="right") if g is not None else _repeated(len(ends), len(t))
     stop = last
     if entry is not None:
         stop = _entered(entry.numpy()[order], g, slot_time, slot_g)
     live = stop > first  # at risk at some event time
-    kept, where = (slice(None), np.arange(len(t))) if live.all() else (live, np.cumsum(live) - 1)
+    kept, before = (slice(None), None) if live.all() else (live, np.cumsum(live))
+
+    def where(rows: np.ndarray) -> np.ndarray:
+        """Their places among those that are kept."""
+        return rows if before is None else before[rows] - 1
+
     failed = np.flatnonzero(e)
     strata = slot_g[np.flatnonzero(np.diff(slot_g, prepend=slot_g[0] - 1))]
     row_starts = np.zeros(1, dtype=np.int64) if g is None else np.searchsorted(g[kept], strata)
@@ -320,16 +320,22 @@ def risk_sets(
     return RiskSets(
         rows=tensor(order[kept]),
         first=tensor(first[kept]),
-        stop=tensor(stop[kept]),
+        stop=tensor(stop[kept])
+        if entry is not None or g is not None
+        else torch.tensor(len(ends)).expand(len(t[kept])),
         row_starts=np.append(row_starts, len(t[kept])),
         slot_starts=np.append(np.searchsorted(slot_g, strata), len(slot_g)),
-        ends=tensor(where[ends - 1] + 1),
+        ends=tensor(where(ends - 1) + 1),
         time=tensor(slot_time),
         stratum=tensor(slot_g),
-        failed=tensor(where[failed]),
+        failed=tensor(where(failed)),
         slot=tensor(first[failed]),
         late=tensor(late),
     )
+
+
+def _repeated(value: int, times: int) -> np.ndarray:
+    return np.broadcast_to(np.int64(value), times)
 
 
 def _narrowest(codes: np.ndarray) -> type[np.generic]:
