@@ -153,6 +153,25 @@ class Frame:
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of a streamed file, block by block from its end, the last row first. A row group is
+        held at a time."""
+        try:
+            with pa.parquet.ParquetFile(
+                self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
+            ) as file:
+                end = self._size
+                for group in reversed(range(file.num_row_groups)):
+                    table = file.read_row_group(group, columns=list(names))
+                    for stop in range(table.num_rows, 0, -rows):
+                        places = np.arange(max(0, stop - rows), stop)[::-1]
+                        block = _arrow_to_pandas(table.take(pa.array(places)))
+                        block.index = pd.RangeIndex(end - 1, end - 1 - len(places), -1)
+                        end -= len(places)
+                        yield block
+        except (pa.ArrowException, OSError) as error:
+            raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
+
     def _open(self, path: Path) -> None:
         if not path.is_file():
             raise MalformedFile(

@@ -128,6 +128,13 @@ class Selection(Frame):
             kept, _ = self.used(block)
             yield block if kept is None else block.loc[kept]
 
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of the rows that are used, block by block from the end of the file."""
+        need = sorted({*names, *self.required})
+        for block in super().backward(need, rows):
+            kept, _ = self.used(block)
+            yield block if kept is None else block.loc[kept]
+
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """At least these columns of the rows that are used, whole."""
         if self.streamed(self.required):

@@ -38,16 +38,20 @@ MOST_WORK = 1e9
 class Rows:
     """The rows that are at risk at some event, in the order of their risk sets.
 
-    X : (p, n), less its mean in each stratum.  count : (n,) how often each was observed, None: once
+    X : (p, n), less its mean in each stratum, or another constant of it.  count : (n,) how often each was observed,
+    None: once
     """
 
     sets: RiskSets
     X: Tensor
     count: Tensor | None
+    known: bool | None = None  # what `whole` is of all rows, where these are a part of them
 
     @cached_property
     def whole(self) -> bool:
         """Whether the counts are whole numbers: then a row stands for so many equal ones."""
+        if self.known is not None:
+            return self.known
         return self.count is None or bool((self.count == self.count.round()).all())
 
     @cached_property
