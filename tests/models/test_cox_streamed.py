@@ -23,7 +23,9 @@ from .cox_data import R_FITS, SMALL, definition, drawn
 COX = {"family": "cox"}
 
 
-def written(data: pd.DataFrame, path: Path, *, rising: bool, by: tuple[str, ...] = (), rows: int = 7) -> Frame:
+def written(
+    data: pd.DataFrame, path: Path, *, rising: bool, by: tuple[str, ...] = (), rows: int = 7
+) -> Frame:
     """The rows in order of `stop` within `by`, as a file that is too large for memory."""
     ordered = data.sort_values([*by, "stop"], ascending=[*(True for _ in by), rising], kind="stable")
     ordered.to_parquet(path / "rows.parquet", row_group_size=rows, index=False)
@@ -103,7 +105,10 @@ def test_the_fit_is_that_of_the_same_rows_in_memory(
 ) -> None:
     rng = np.random.default_rng(1)
     data = drawn(300, 2, strata=4, ties=0.25).assign(
-        n=rng.integers(0, 4, 300), part=rng.uniform(0.2, 2, 300), z=rng.normal(size=300), k=rng.choice([*"uvw"], 300)
+        n=rng.integers(0, 4, 300),
+        part=rng.uniform(0.2, 2, 300),
+        z=rng.normal(size=300),
+        k=rng.choice([*"uvw"], 300),
     )
     data.loc[5, "a"] = np.nan
     formula = "Surv(stop, event) ~ a + b + k + offset(z)" + " + strata(g)" * strata
@@ -155,13 +160,10 @@ def test_a_direction_without_a_maximum_is_named(rising: bool, strata: bool, tmp_
         th.fit(f"Surv(stop, event) ~ a + p + q{right}", file, **COX)
     direction = caught.value.certificate.directions[0]
     assert direction["p"] == pytest.approx(direction["q"], rel=1e-4)
+    twice = data.assign(twice=2 * data["a"])
+    file = written(twice, tmp_path, rising=rising, by=("g",) if strata else ())
     with pytest.raises(FlatDirection, match="twice"):
-        twice = data.assign(twice=2 * data["a"])
-        th.fit(
-            f"Surv(stop, event) ~ a + twice{right}",
-            written(twice, tmp_path, rising=rising, by=("g",) if strata else ()),
-            **COX,
-        )
+        th.fit(f"Surv(stop, event) ~ a + twice{right}", file, **COX)
 
 
 def test_rows_out_of_order_are_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -172,7 +174,9 @@ def test_rows_out_of_order_are_refused_with_what_to_do(tmp_path: Path) -> None:
     ordered = data.sort_values("stop").reset_index(drop=True)
     ordered.iloc[[*range(30), 40, *range(30, 40), *range(41, 50)]].to_parquet(tmp_path / "out.parquet")
     later, before = ordered["stop"][40], ordered["stop"][30]
-    with pytest.raises(DataError, match=rf"in row 31 of .*stop = {later:g} is followed by {before:g}.*sink_parquet"):
+    with pytest.raises(
+        DataError, match=rf"in row 31 of .*stop = {later:g} is followed by {before:g}.*sink_parquet"
+    ):
         th.fit("Surv(stop, event) ~ a", Frame(tmp_path / "out.parquet", memory=1), **COX)
 
 

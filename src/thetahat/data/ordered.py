@@ -144,7 +144,9 @@ class _Order:
         bad = change < 0 if self.direction == RISING else change > 0
         if bool(bad.any()):
             at = int(torch.nonzero(bad)[0, 0])
-            self._refuse(f"{self.units} = {float(time[at]):g} is followed by {float(time[at + 1]):g}", first + at + 1)
+            self._refuse(
+                f"{self.units} = {float(time[at]):g} is followed by {float(time[at + 1]):g}", first + at + 1
+            )
         begins = torch.nonzero(~same)[:, 0] + 1
         starts = [*([0] if self.time is None else []), *begins.tolist()]
         for at in starts:

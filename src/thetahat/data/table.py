@@ -199,7 +199,9 @@ class Table:
         random effects); so it is for a family that says so (`protocols.Together`)
     """
 
-    ordered: ClassVar[bool] = False  # whether rows come in an order that the model reads them in, and not all at once
+    ordered: ClassVar[bool] = (
+        False  # whether rows come in an order that the model reads them in, and not all at once
+    )
 
     def __init__(
         self,

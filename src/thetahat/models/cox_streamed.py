@@ -73,7 +73,11 @@ class CoxStreamed(CoxRegression):
         return Pass(self)
 
     def taylor(
-        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """Of a batch that is the first one, or all there is."""
         return self.begin_pass().taylor(batch, weight, order, precision)
@@ -116,7 +120,11 @@ class Pass:
 
     @torch.no_grad()
     def taylor(
-        self, batch: Batch, weight: Tensor | None = None, order: int = 2, precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Tensor | None = None,
+        order: int = 2,
+        precision: torch.dtype = torch.float64,
     ) -> Taylor:
         """ℓ of the next batch given those before, its gradient and (order 2) its information."""
         own = Joined(self, batch, weight)
@@ -125,7 +133,9 @@ class Pass:
         if order > 1 and partial is not None and own.before is not None:
             assert out.information is not None
             assert own.before.covariance is not None
-            q = partial.smooth_expected[partial.sets.rows == 0].sum()  # its row is absent where its stratum has no event
+            q = partial.smooth_expected[
+                partial.sets.rows == 0
+            ].sum()  # its row is absent where its stratum has no event
             out = Taylor(out.value, out.gradient, Information(out.information.A + q * own.before.covariance))
         self.before, self.last = own.after(order), own
         return out
@@ -258,7 +268,11 @@ class Streamed:
             X = own.X / self.scale[:, None]
             worst = None if sets is None else violated(sets, X[:, sets.rows], delta, False)
             found += [] if worst is None else [worst]
-            here = own.used & (own.codes == own.codes[-1]) if own.used is not None else own.codes == own.codes[-1]
+            here = (
+                own.used & (own.codes == own.codes[-1])
+                if own.used is not None
+                else own.codes == own.codes[-1]
+            )
             if bool(here.any()):
                 largest = int(torch.where(here, delta @ X, -torch.inf).argmax())
                 one.before = Before(int(own.codes[-1]), own.eta[largest], own.X[:, largest].clone(), None)

@@ -13,12 +13,12 @@ from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read
 from ..data.frame import Frame
+from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import read_call
 from ..data.strata import split_strata
 from ..data.surv import FORMS, Surv, is_surv, read_surv
-from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family

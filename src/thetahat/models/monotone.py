@@ -47,7 +47,8 @@ FAR = (1e2, 1e6, 1e10, 1e14)  # multiples of a direction at which the likelihood
 class Problem(Protocol):
     """What is asked of the data, in memory or along a file. Columns are divided by `scale`, (p,), in δ and in cuts."""
 
-    scale: Tensor
+    @property
+    def scale(self) -> Tensor: ...
 
     def bounded(self) -> bool:
         """Whether one β proves that there is no direction: see `bounded`."""
@@ -68,7 +69,11 @@ def monotone(model: CoxRegression, batch: Batch) -> NoMaximum | None:
     a direction along which nothing changes at all."""
     with torch.no_grad():
         rows = model.ordered(batch, batch.count.to(torch.float64) if batch.counted else None)
-        return None if rows is None or not model.layout.size else no_maximum(model.names, Held(model, batch, rows))
+        return (
+            None
+            if rows is None or not model.layout.size
+            else no_maximum(model.names, Held(model, batch, rows))
+        )
 
 
 def no_maximum(names: Sequence[str], problem: Problem) -> NoMaximum | None:
