@@ -333,6 +333,29 @@ class Together(Protocol):
     together: ClassVar[bool]
 
 
+class TaylorPass(Protocol):
+    """One pass over batches in their order, at one θ."""
+
+    def taylor(self, batch: Batch, weight: Tensor | None, order: int, precision: torch.dtype) -> Taylor: ...
+
+
+@runtime_checkable
+class ReadsInOrder(Protocol):
+    """A model whose likelihood of a batch depends on the batches before it (risk sets of a file that is streamed):
+    `begin_pass` gives a pass, which holds what is carried. `likelihood.LogLikelihood.taylor` asks.
+
+    Examples
+    --------
+    >>> class Walk(torch.nn.Module):
+    ...     def begin_pass(self):
+    ...         return OneWalk(self)
+    >>> isinstance(Walk(), ReadsInOrder)
+    True
+    """
+
+    def begin_pass(self) -> TaylorPass: ...
+
+
 @runtime_checkable
 class ScoresTogether(Protocol):
     """A model whose rows' scores depend on what all rows weigh (score residuals of risk sets). `models.taylor.scores`

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, WrongType
 from ..files import usable
+from ..memory import empty
 from ..types import Data, Level, Plain
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
@@ -112,7 +113,7 @@ class Frame:
         them."""
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
-            out._own = self.pandas[list(names)].copy()
+            out._own = _copied(self.pandas, names)
             rest = self.pandas.drop(columns=list(names))
             if (
                 rest.memory_usage(index=False).sum() <= SPARE
@@ -149,6 +150,25 @@ class Frame:
                     block.index = pd.RangeIndex(first, first + len(block))
                     first += len(block)
                     yield block
+        except (pa.ArrowException, OSError) as error:
+            raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
+
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of a streamed file, block by block from its end, the last row first. A row group is
+        held at a time."""
+        try:
+            with pa.parquet.ParquetFile(
+                self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
+            ) as file:
+                end = self._size
+                for group in reversed(range(file.num_row_groups)):
+                    table = file.read_row_group(group, columns=list(names))
+                    for stop in range(table.num_rows, 0, -rows):
+                        places = np.arange(max(0, stop - rows), stop)[::-1]
+                        block = _arrow_to_pandas(table.take(pa.array(places)))
+                        block.index = pd.RangeIndex(end - 1, end - 1 - len(places), -1)
+                        end -= len(places)
+                        yield block
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
@@ -222,6 +242,18 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     return (
         frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
     )
+
+
+def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """These columns, copied once, those of float64 beside each other: pandas copies a selection, and then again where it
+    joins its blocks."""
+    floats = [name for name in names if frame.dtypes[name] == np.float64]
+    block = empty(len(floats), len(frame)).numpy()
+    for row, name in zip(block, floats, strict=True):
+        row[:] = frame[name].to_numpy()
+    out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
+    rest = {name: frame[name].copy() for name in names if name not in floats}
+    return out.assign(**rest)
 
 
 def _unreadable(native: Data) -> str:

@@ -73,9 +73,20 @@ class Selection(Frame):
         self.weights, self.carried, self.missing = weights, tuple(carried), missing
         self.whole = frame
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
+        self._found: tuple[pd.DataFrame, tuple[np.ndarray | None, int]] | None = (
+            None  # of the whole, by `used`
+        )
 
     def used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         """Which rows of a block are used (None: all), and how many are not because a value is missing."""
+        if self._found is not None and block is self._found[0]:
+            return self._found[1]
+        found = self._used(block)
+        if self.path is None and len(block) == self.size:
+            self._found = (block, found)
+        return found
+
+    def _used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         first = int(block.index[0]) if len(block) else 0
         missing: np.ndarray | None = None
         for name, found in self._missing(block, first):
@@ -114,6 +125,13 @@ class Selection(Frame):
             return
         need = sorted({*names, *self.required})
         for block in super().blocks(need, rows):
+            kept, _ = self.used(block)
+            yield block if kept is None else block.loc[kept]
+
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of the rows that are used, block by block from the end of the file."""
+        need = sorted({*names, *self.required})
+        for block in super().backward(need, rows):
             kept, _ = self.used(block)
             yield block if kept is None else block.loc[kept]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -200,6 +200,10 @@ class Table:
         random effects); so it is for a family that says so (`protocols.Together`)
     """
 
+    ordered: ClassVar[bool] = (
+        False  # whether rows come in an order that the model reads them in, and not all at once
+    )
+
     def __init__(
         self,
         frame: Frame,
@@ -212,7 +216,7 @@ class Table:
     ):
         rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
-        together = together or isinstance(family, Together)
+        together = not self.ordered and (together or isinstance(family, Together))
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         self.streamed = frame.streamed(encoder.required)

@@ -16,6 +16,7 @@ from ..models.base import family_of
 from ..models.cox import STRATA, CoxRegression, columns
 from ..models.cox_mixed import CoxMixed
 from ..models.partial import Partial
+from ..protocols import is_streamed
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -78,6 +79,11 @@ def cox_fit(fit: Fit, what: str) -> CoxFit:
             f"{what} is of a fit with family='cox'; this one is of {family_of(model) or type(model).__name__}."
         )
     term = fit.objective.terms[0]
+    if is_streamed(term.source):
+        raise DataError(
+            f"{what} needs all rows at once, and this fit streamed them from a file. Fit it in memory: "
+            "th.data.Frame(file, memory=…) with more bytes than its columns take."
+        )
     batches = list(term.source.batches(model))
     if len(batches) != 1:
         raise DataError(

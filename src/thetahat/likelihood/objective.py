@@ -22,7 +22,7 @@ from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import ChecksModel, is_concave
+from ..protocols import ChecksModel, ReadsInOrder, is_concave
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -77,8 +77,15 @@ class LogLikelihood:
     def taylor(self, order: int, precision: torch.dtype = torch.float64) -> Taylor:
         """The term at its model's θ, in that model's own coordinates. One pass over the source."""
 
-        def of(batch: Batch) -> Taylor:
-            return taylor(self.scored, batch, self.weight(batch), order, precision)
+        if isinstance(self.scored, ReadsInOrder):
+            one = self.scored.begin_pass()
+
+            def of(batch: Batch) -> Taylor:
+                return one.taylor(batch, self.weight(batch), order, precision)
+        else:
+
+            def of(batch: Batch) -> Taylor:
+                return taylor(self.scored, batch, self.weight(batch), order, precision)
 
         return total(of, self.source, self.model)
 

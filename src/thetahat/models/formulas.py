@@ -13,6 +13,7 @@ from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read
 from ..data.frame import Frame
+from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import read_call
@@ -147,7 +148,15 @@ def formula_model(
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
         encoder = Encoder(found, tuple(designs), extras, weights, carried)
-        table = Table(rows, encoder, family)
+        if isinstance(family, Together) and rows.streamed(encoder.required):
+            if carried:
+                raise BadArgument(
+                    f"weights in the column {carried[0]!r} that are not frequencies have robust errors, which need all rows "
+                    f"at once, and {frame.name} is larger than memory. {IN_MEMORY}"
+                )
+            table: Table = OrderedTable(rows, encoder, family, slots.get("strata"))
+        else:
+            table = Table(rows, encoder, family)
         return linear(family, encoder, slots, fixed, table), table
     random = [
         r
