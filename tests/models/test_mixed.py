@@ -314,6 +314,16 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
     with pytest.raises(th.errors.UnknownLevel, match="groups='average'"):
         fit.predict(new)
     assert float(fit.predict(new, groups="average").iloc[0]) == pytest.approx(fit.estimates["Intercept"])
+    bare = new.drop(columns="a")
+    for settings in (
+        {"level": 0.9},
+        {"level": 0.9, "kind": "prediction"},
+        {"what": "quantile", "level": 0.9},
+    ):
+        expected = fit.predict(new, groups="average", **settings)
+        assert np.array_equal(fit.predict(bare, groups="average", **settings), expected)
+    with pytest.raises(th.errors.UnknownColumn, match="'a'"):
+        fit.predict(bare)
     with pytest.raises(th.errors.BadArgument, match="groups='all'"):
         fit.predict(new, groups="all")
     with pytest.raises(th.errors.BadArgument, match="no random effects"):

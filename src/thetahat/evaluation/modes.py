@@ -109,7 +109,7 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
     """
     modes = modes_of(objective)
     model, order = modes.model, modes.model.order
-    known = list(dict.fromkeys(r.label for r in model.random if not r.smooth))
+    known = list(dict.fromkeys(r.label for r in model.random if not r.smooth and not r.each))
     if group is not None and group not in known:
         raise BadArgument(
             f"no random effects are grouped by {group!r}. Grouping factors: {', '.join(known) or 'none'}."
@@ -135,7 +135,7 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
         parts[i] = modes.rest[own].reshape(t.levels, t.width), modes.sigma * np.sqrt(V)
     frames = []
     for i, r in enumerate(model.random):
-        if r.smooth or (group is not None and r.label != group):
+        if r.smooth or r.each or (group is not None and r.label != group):
             continue
         mode, error = parts[i]
         names = model.groupings[r.source].names
@@ -152,5 +152,7 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
             )
         )
     if not frames:
-        raise BadArgument("the model has smooth terms and no random effects.")
+        raise BadArgument(
+            "the model has smooth terms and no random effects but those: fit.curve(term) has the curve of each group."
+        )
     return pd.concat(frames, ignore_index=True)

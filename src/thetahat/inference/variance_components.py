@@ -28,7 +28,7 @@ from ..models.base import names_of
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
-from ..models.scales import Diagonal, Penalised, Unstructured, without_effect
+from ..models.scales import Diagonal, OfCurve, Penalised, Unstructured, without_effect
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
 from ..types import ModelLike
@@ -395,7 +395,8 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     mine = [
         r
         for r in model.random
-        if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})") or (own and wanted == r.parameter)
+        if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})", _curve_label(model, r))
+        or (own and wanted == r.parameter)
     ]
     if not mine:
         known = ", ".join(dict.fromkeys(r.text for r in model.random))
@@ -413,30 +414,43 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     else:
         weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
     p = _beyond(statistic, weights)
-    correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised)) for r in mine)
+    correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised, OfCurve)) for r in mine)
     return VarianceTest(
         mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
     )
+
+
+def _curve_label(model: RandomEffects, r: Random) -> str | None:
+    """Of a curve of each group "s(x,g)", as `fit.smooths` has it."""
+    return str(model.encoder.smooths[r.curve].label) if isinstance(model, Mixed) and r.each else None
+
+
+def _effects(r: Random) -> tuple[str, ...]:
+    """What each scale of a term is of, where each has its own."""
+    if isinstance(r.structure, OfCurve):
+        return r.structure.parts
+    return r.effects if isinstance(r.structure, (Diagonal, Unstructured)) and not r.smooth else ()
 
 
 def _effect(model: Mixed, wanted: str) -> tuple[Random, int] | None:
     """The term and the number of an effect that is named as its standard deviation is."""
     wanted = wanted[3:-1] if wanted.startswith("sd(") and wanted.endswith(")") else wanted
     for r in model.random:
-        if not r.smooth and isinstance(r.structure, (Diagonal, Unstructured)) and len(r.effects) > 1:
-            for i, effect in enumerate(r.effects):
-                if wanted == f"{effect}|{r.label}".replace(" ", ""):
-                    return r, i
+        effects = _effects(r)
+        for i, effect in enumerate(effects if len(effects) > 1 else ()):
+            if wanted == f"{effect}|{r.label}".replace(" ", ""):
+                return r, i
     return None
 
 
 def _test_effect(objective: Objective, r: Random, effect: int) -> VarianceTest:
     top, value = objective.value(), _without(objective, [r], effect)
-    _refuse_local(f"{r.effects[effect]} | {r.label}", value, top)
+    name = f"{_effects(r)[effect]} | {r.label}"
+    _refuse_local(name, value, top)
     statistic = max(2 * (top - value), 0.0)
     k = len(r.effects) - 1 if isinstance(r.structure, Unstructured) else 0
     weights = {k: 0.5, k + 1: 0.5}
-    return VarianceTest(f"{r.effects[effect]} | {r.label}", statistic, weights, _beyond(statistic, weights))
+    return VarianceTest(name, statistic, weights, _beyond(statistic, weights))
 
 
 def _beyond(statistic: float, weights: dict[int, float]) -> float:

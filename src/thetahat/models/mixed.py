@@ -333,6 +333,8 @@ def columns_without_rows(model: Mixed) -> Columns:
 
 def effect_columns(model: Mixed, r: Random, batch: Batch) -> Array:
     """The columns of a term's effects, (q, n)."""
+    if r.each:
+        return np.ascontiguousarray(batch[f"smooth{r.curve}"].numpy().T)
     design = model.encoder.designs[r.slot]
     predictor = Predictor(r.parameter, model.family.parameters[r.parameter], design, r.slot, 0)
     return predictor.rows(batch, torch.float64).numpy()

@@ -87,7 +87,7 @@ class NormalMixed:
             r, place = model.random[i], model.places[i]
             own = torch.from_numpy(ratio[at : at + r.structure.width])
             at += r.structure.width
-            least = 0.1 * phi[place][r.structure.scale_places()]
+            least = 0.1 * r.structure.factor(phi[place]).diagonal()
             scale = torch.maximum(own.clamp(min=0.0).sqrt(), least)
             phi[place] = r.structure.start(scale)
         return beta, phi

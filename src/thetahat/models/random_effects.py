@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.random_terms import Grouping
+from ..data.smooths import Curve
 from ..threads import FEW, one_blas_thread, one_thread
 from .base import Model
 from .elimination import Array, Columns, Scales
 from .information import Information
-from .scales import Penalised, Structure
+from .scales import OfCurve, Penalised, Structure
 from .taylor import Taylor
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Random:
         which grouping, or smooth, of the encoder
     text
         the term as the formula has it
+    curve
+        of a curve of each group, s(x, g, bs="fs"): which smooth of the encoder its columns are; else -1
     """
 
     parameter: str
@@ -65,6 +68,7 @@ class Random:
     slot: int
     source: int
     text: str
+    curve: int = -1
 
     def __deepcopy__(self, memo: dict[int, object]) -> Random:
         return self
@@ -72,6 +76,19 @@ class Random:
     @property
     def smooth(self) -> bool:
         return isinstance(self.structure, Penalised)
+
+    @property
+    def each(self) -> bool:
+        """Whether it is a curve of each group."""
+        return self.curve >= 0
+
+
+def curve_of_each_group(parameter: str, i: int, curve: Curve, source: int, label: str) -> Random:
+    """The term of the encoder's i-th smooth, a curve of each group of the factor with that label."""
+    name = f"s({curve.smooth.call.variables[0]})"
+    effects = tuple(f"{name}.{j + 1}" for j in range(curve.R.shape[1]))
+    structure = OfCurve(len(effects), tuple(f"{name}: {part}" for part in curve.parts))
+    return Random(parameter, label, effects, structure, -1, source, curve.smooth.call.text, i)
 
 
 class RandomEffects(Model):

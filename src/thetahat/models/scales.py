@@ -5,6 +5,7 @@
     cs             Λ = s · chol[(1 − ρ) I + ρ 11ᵀ]                  cs(0 + f | g):  one variance, one correlation
     ar1            Λ = s · chol[ρ^|i − j|]                         ar1(0 + f | g)
     smooth         Λ = s · I, or (Σ_m S_m / s_m²)^−½                one or several penalties of a smooth term
+    curve          Λ = diag(s₀, …, s₀, s₁, …, s_M)                  s(x, g, bs="fs"): how a group's curve bends, its polynomials
 
 The scales s may have either sign: the likelihood is the same at s and −s, so that a variance of 0 is a stationary
 point inside the domain, and Newton's method certifies it like any other: where it is the maximum, ∂ℓ/∂(s²) ≤ 0 there,
@@ -324,6 +325,40 @@ class Penalised(Structure):
 
 
 @dataclass(frozen=True)
+class OfCurve(Structure):
+    """A group's curve: one scale of all columns in which it bends, which come first, and one of each further column.
+
+    parts : what each scale is of
+    """
+
+    parts: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.parts)
+
+    @property
+    def bends(self) -> int:
+        """How many columns have the first scale."""
+        return self.width - self.size + 1
+
+    def factor(self, phi: Tensor) -> Tensor:
+        return torch.diag(torch.cat([phi[:1].expand(self.bends), phi[1:]]))
+
+    def start(self, scale: Tensor) -> Tensor:
+        return torch.cat([scale[: self.bends].mean()[None], scale[self.bends :]])
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"sd({part} | {group})" for part in self.parts]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return phi.abs() * sigma
+
+    def scale_places(self) -> list[int]:
+        return list(range(self.size))
+
+
+@dataclass(frozen=True)
 class Held(Structure):
     """Another structure with some of its parameters held at 0: one of several effects left out.
 
@@ -375,7 +410,7 @@ def without_effect(structure: Structure, effect: int) -> Structure | None:
         kept = tuple(np.flatnonzero((rows != effect) & (columns != effect)).tolist())
     else:
         kept = tuple(i for i in range(structure.size) if i != effect)
-    one_scale = not isinstance(structure, (Unstructured, Diagonal))
+    one_scale = not isinstance(structure, (Unstructured, Diagonal, OfCurve))
     return None if one_scale or not kept else Held(structure.width, structure, kept)
 
 
