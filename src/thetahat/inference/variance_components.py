@@ -43,6 +43,7 @@ def components(objective: Objective, level: float = 0.95, intervals: str | None 
 
     low and high are of the standard deviation, or of the correlation; an end of the range (0, ±1) where the data do not
     exclude it, NaN where a profile was not found. Of a correlation with a standard deviation of 0 nothing is known: −1 to 1.
+    Wald's are 0 and NaN of a standard deviation that is less than half its interval's width from 0.
 
     Raises
     ------
@@ -131,20 +132,32 @@ def _residual(objective: Objective, level: float, intervals: str | None) -> dict
 @dataclass
 class _Profile:
     """The constrained maximum of one natural value, on the logarithm of a standard deviation, on the arc sine of a
-    correlation."""
+    correlation, as a share of its range (−1 to 1)."""
 
     objective: Objective
     index: int
     corr: bool
     J: Tensor
     top: float
+    range: tuple[float, float] = (-1.0, 1.0)
+
+    def share(self, correlation: float) -> float:
+        low, high = self.range
+        return (2 * correlation - low - high) / (high - low)
+
+    def back(self, z: float) -> float:
+        """The correlation of that arc sine."""
+        low, high = self.range
+        return (low + high) / 2 + (high - low) / 2 * math.sin(z)
 
     def g(self, theta: Tensor) -> tuple[float, Tensor]:
         model = _mixed(self.objective)
         with torch.enable_grad():
             leaf = theta.clone().requires_grad_()
             value = model.natural(leaf)[self.index]
-            value = torch.asin(value) if self.corr else torch.log(value)
+            low, high = self.range
+            share = (2 * value - low - high) / (high - low)
+            value = torch.asin(share) if self.corr else torch.log(value)
             return float(value.detach()), torch.autograd.grad(value, leaf)[0]
 
     def at(self, z: float, theta: Tensor) -> tuple[float, float, Tensor]:
@@ -205,15 +218,19 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     found = objective.taylor(order=2)
     assert found.information is not None
     J = found.information.dense()
+    if not bool(torch.isfinite(J).all()):  # of a fit that failed
+        return math.nan, math.nan
     values, vectors = torch.linalg.eigh(J)
     J = vectors @ torch.diag(values.clamp(min=1e-8 * float(values.max()))) @ vectors.T
-    profile = _Profile(objective, index, corr, J, float(found.value))
+    model = _mixed(objective)
+    span = model.correlations(names_of(model)[index]) if corr else (-1.0, 1.0)
+    profile = _Profile(objective, index, corr, J, float(found.value), span)
     cut = math.sqrt(float(chi2.ppf(level, 1)))
     theta = objective.theta
     if corr and math.isnan(estimate):
-        return -1.0, 1.0
-    if corr and abs(estimate) > 1 - EDGE:
-        return _from_one(profile, theta, math.copysign(1.0, estimate), cut)
+        return span
+    if corr and abs(profile.share(estimate)) > 1 - EDGE:
+        return _from_one(profile, theta, math.copysign(1.0, profile.share(estimate)), cut)
     if not corr and estimate <= EDGE:  # the curvature in s at 0 gives the first trial
         natural = _mixed(objective).natural
         place = next(j for j in range(len(theta)) if float(natural(_beside(theta, j))[index]) > EDGE)
@@ -233,27 +250,28 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     if math.isnan(low) and not corr and _reaches_zero(objective, index, profile.top, cut):
         low = -math.inf
     if corr:
-        return _sure(profile, math.sin(low), math.sin(high), cut)
+        return _sure(profile, profile.back(low), profile.back(high), cut)
     return math.exp(low), math.exp(high)
 
 
 def _from_one(profile: _Profile, theta: Tensor, side: float, cut: float) -> tuple[float, float]:
-    """Of a correlation whose maximum is at ±1: that end, and where the profile has fallen far enough on the other side."""
+    """Of a correlation whose maximum is at an end of its range: that end, and where the profile has fallen far enough on the other side."""
     objective, begin = profile.objective, None
     model = _mixed(objective)
     for j in range(len(model.coefficients), len(theta)):
         for size in (0.3, 1.0):
             moved = _beside(theta, j, size * max(float(theta[j].abs()), 0.3))
-            value = float(model.natural(moved)[profile.index])
+            value = profile.share(float(model.natural(moved)[profile.index]))
             if abs(value) < 1 - 1e-4 and begin is None:
                 begin = moved
     inner = math.nan
     try:
         if begin is not None:
-            inner = math.sin(_solve(profile, profile.g(begin)[0], begin, cut, -side))
+            inner = profile.back(_solve(profile, profile.g(begin)[0], begin, cut, -side))
     except NotConverged:
         pass
-    return _sure(profile, *((inner, 1.0) if side > 0 else (-1.0, inner)), cut)
+    low, high = profile.range
+    return _sure(profile, *((inner, high) if side > 0 else (low, inner)), cut)
 
 
 def _sure(profile: _Profile, low: float, high: float, cut: float) -> tuple[float, float]:

@@ -144,10 +144,11 @@ class NormalMixed:
         try:
             part = self.pieces(beta, phi)
         except NotPositiveDefinite:
-            nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
-            return torch.tensor(-math.inf, dtype=torch.float64), nothing
+            return self._nowhere(beta, phi)
         mean, scale = self.model.regression.predictors[0], self._scale
         sigma, slope, _ = self._sigma(beta)
+        if not 0 < sigma**4 < math.inf:  # a trial far out: its powers are beyond float64
+            return self._nowhere(beta, phi)
         n, q = self._n, part.squares
         random, fixed = part.factored.log_determinant
         det = random + (fixed if self.model.reml else 0.0)
@@ -157,6 +158,11 @@ class NormalMixed:
         gradient[scale] = (-n / sigma + q / sigma**3) * slope
         gradient[len(beta) :] = -part.slopes + part.products / sigma**2
         return torch.tensor(value, dtype=torch.float64), gradient
+
+    def _nowhere(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a θ that has no likelihood."""
+        nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
+        return torch.tensor(-math.inf, dtype=torch.float64), nothing
 
     @property
     def _scale(self) -> int:

@@ -66,6 +66,11 @@ class Structure(ABC):
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
         """Standard deviations (Λ times sigma), then correlations."""
 
+    @property
+    def correlations(self) -> tuple[float, float]:
+        """The range of a correlation."""
+        return -1.0, 1.0
+
     @abstractmethod
     def scale_places(self) -> list[int]:
         """The parameters that are scales, one an effect: 0 is the boundary of a variance."""
@@ -168,7 +173,7 @@ class Diagonal(Structure):
 
 
 @dataclass(frozen=True)
-class _Correlated(Structure):
+class OneCorrelation(Structure):
     """One scale and one correlation: φ = (s, z), ρ a function of sin z onto its range, ends included.
 
     An end of the range is then a stationary point inside the domain, as s = 0 is; Λ has square roots of 1 ± sin z with
@@ -211,11 +216,15 @@ class _Correlated(Structure):
 
 
 @dataclass(frozen=True)
-class CompoundSymmetry(_Correlated):
-    """ρ in [−1/(width − 1), 1]."""
+class CompoundSymmetry(OneCorrelation):
+    """ρ in [−1/(width − 1), 1]: at the lower end the effects of a group sum to 0, at the upper one they are the same."""
+
+    @property
+    def correlations(self) -> tuple[float, float]:
+        return -1 / (self.width - 1), 1.0
 
     def rho(self, z: Tensor) -> Tensor:
-        low = -1 / (self.width - 1)
+        low = self.correlations[0]
         return low + (1 - low) * (1 + torch.sin(z)) / 2
 
     def root(self, z: Tensor) -> Tensor:
@@ -234,7 +243,7 @@ class CompoundSymmetry(_Correlated):
 
 
 @dataclass(frozen=True)
-class Autoregressive(_Correlated):
+class Autoregressive(OneCorrelation):
     """ρ in [−1, 1], of neighbours in the order of the levels."""
 
     def rho(self, z: Tensor) -> Tensor:
