@@ -142,6 +142,26 @@ class Mixed(RandomEffects):
             type(self)(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
         )
 
+    @property
+    def constant_predictors(self) -> list[Predictor]:
+        """Of the parameters that are the same in every row and every group."""
+        own = {r.parameter for r in self.random}
+        return [p for p in self.regression.constant_predictors if p.parameter not in own]
+
+    def holding(self, parameter: str, value: float) -> Mixed:
+        """The same model with a constant held at a value (its boundary): it leaves θ, and the others keep theirs."""
+        return self._of(self.regression.holding(parameter, value))
+
+    def freeing(self, parameter: str, eta: float) -> Mixed:
+        """The same model with a constant that was held estimated again, from that linear predictor on."""
+        return self._of(self.regression.freeing(parameter, eta))
+
+    def _of(self, regression: Regression) -> Mixed:
+        out = type(self)(regression, self.random, reml=self.reml, points=self.points)
+        with torch.no_grad():
+            out.covariance.copy_(self.covariance)
+        return out
+
     def _columns(self, batch: Batch) -> Columns:
         return _columns(self, batch)
 

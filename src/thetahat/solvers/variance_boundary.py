@@ -35,12 +35,14 @@ from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import OneCorrelation, Penalised, Unstructured
 from ..protocols import Together
 from ..types import StateLike
+from .boundary import reduced, slope
 from .certificate import Certificate
 from .flat import flat_certificate, flat_directions, weak_directions
 from .loop import iterate
 from .newton import Newton
 
 SMALL = 1e-3  # of a typical scale: where the slope at 0 is read off
+RISES = 1e-6  # nats per unit of a constant, from its boundary: less is rounding
 SAME = 1e-6  # nats by which a point with a scale at 0 may be lower than one that was not certified
 
 Ended = tuple[Objective, StateLike, Certificate]
@@ -51,7 +53,63 @@ FLAT = (
 
 
 def at_boundary(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
-    """The objective, its state and its certificate, with the variances at 0 and the correlations at ±1 named."""
+    """The objective, its state and its certificate, with the variances at 0, the correlations at an end of their range and the
+    family's constants at theirs named."""
+    held = reduced(objective, state)
+    if held is None:
+        return _of_variances(objective, state, certificate)
+    own = held.solver.certificate(held.objective, held.state)
+    end = _of_variances(held.objective, held.state, own)
+    return _with_constants(objective, end, held.found) if end[2].ok else end
+
+
+def _with_constants(objective: Objective, end: Ended, found: Mapping[str, str]) -> Ended:
+    """The certificate with the constants that are held at their boundaries: the maximum is there where the log-likelihood
+    falls as they leave it. Where it rises, the iterations go on inside."""
+    at, state, certificate = end
+    falls = []
+    for name in found:
+        rise, full = slope(at, name)
+        if rise > RISES:
+            return _inside(objective, full, name)
+        falls.append(f"{-rise:.3g} nats per unit of {_unit(full, name)}")
+    detail = f"From the boundary the log-likelihood falls by {', '.join(falls)}."
+    return (
+        at,
+        state,
+        replace(
+            certificate,
+            status="boundary",
+            boundary={**found, **certificate.boundary},
+            detail=f"{certificate.detail} {detail}".strip(),
+        ),
+    )
+
+
+def _unit(full: Objective, name: str) -> str:
+    edge = full.model.family.parameters[name].boundary
+    return name if math.isfinite(edge) else f"1/{name}"
+
+
+def _inside(objective: Objective, full: Objective, name: str) -> Ended:
+    """From a point inside, where the log-likelihood is higher than at the boundary."""
+    j = next(p.start for p in full.model.constant_predictors if p.parameter == name)
+    theta, step = full.theta.clone(), 1.0 if float(objective.theta[j]) < 0 else -1.0
+    best = full.value()
+    while True:  # away from the boundary, e-fold by e-fold
+        trial = theta.clone()
+        trial[j] += step
+        value = full.value(trial)
+        if not value > best:
+            break
+        theta, best = trial, value
+    solver = Newton(begin=theta, thin_above=10**18, float32_above=10**18)
+    state = iterate(solver, full)
+    here = full.at(state.theta)
+    return _of_variances(here, state, solver.certificate(here, state))
+
+
+def _of_variances(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
     if not isinstance(objective.model, RandomEffects) or len(objective.terms) != 1:
         return objective, state, certificate
     if not isinstance(objective.model, Mixed):
