@@ -23,6 +23,7 @@ from .types import Data, ModelLike, Plain
 if TYPE_CHECKING:
     from .data.batch import Batch
     from .data.source import Source
+    from .models.regression import Predictor
     from .models.taylor import Taylor
 
 T = TypeVar("T")
@@ -73,6 +74,30 @@ class Steers(Protocol):
 
     @property
     def steering(self) -> str: ...
+
+
+@runtime_checkable
+class HoldsConstants(Protocol):
+    """A model some of whose parameters are constants that may run to the end of their range, where the family is a simpler
+    one. `solvers.boundary` asks.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ 1", {"y": [0, 1, 3, 9]}, "negative_binomial")
+    >>> [p.parameter for p in fit.model.constant_predictors], fit.model.holding("dispersion", 0.5).fixed
+    (['mean', 'dispersion'], {'dispersion': 0.5})
+    """
+
+    @property
+    def constant_predictors(self) -> Sequence[Predictor]:
+        """Where each stands in θ."""
+
+    def holding(self, parameter: str, value: float) -> ModelLike:
+        """The same model, at its θ, with a constant held at a value: it leaves θ."""
+
+    def freeing(self, parameter: str, eta: float) -> ModelLike:
+        """The same model, at its θ, with a held constant in θ again, at that linear predictor."""
 
 
 @runtime_checkable

@@ -564,7 +564,7 @@ class Fit:
             if objective is self.objective
             else self._joint(groups)
         )
-        rows, alignment = new_data.aligned(self.model, self.source, data)
+        rows, alignment = new_data.aligned(objective.model, self.source, data)
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out

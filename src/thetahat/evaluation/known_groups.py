@@ -12,7 +12,7 @@ Additive Models, 2nd ed., §6.10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Known(Model):
         object.__setattr__(self, "mixed", mixed)  # whose parameters are not this model's
         self.groups = groups
         self.family, self.encoder, self.fixed = mixed.family, mixed.encoder, mixed.fixed
+        if groups == "average":  # which reads no group: new rows need not have the columns
+            self.encoder = replace(mixed.encoder, groupings=())
         self.measure = mixed.measure
         parts = [mixed.coefficients.detach()]
         self.starts: dict[int, int] = {}
@@ -80,7 +82,7 @@ class Known(Model):
         return own
 
     def _levels(self, r: Random) -> int:
-        return int(self.encoder.groupings[r.source].size)
+        return int(self.mixed.groupings[r.source].size)
 
     def _rows(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The columns of a term, and the group of each row (None: a smooth term, which has one)."""

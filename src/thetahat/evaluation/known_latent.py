@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.source import Tensors
 from ..errors import UnknownLevel
 from ..families.distribution import Distribution
 from ..inference.covariance import Covariance, default, prepare
@@ -31,6 +32,7 @@ from ..models.elimination import Array
 from ..models.latent import DescribedLatent, LatentModel
 from ..models.random_effects import Random
 from ..models.taylor import jacobian
+from ..types import Data
 from .joint import JointCovariance
 from .modes import Modes, modes_of
 
@@ -60,6 +62,10 @@ class Given(Model):
         self.starts, self.shapes = ends[:-1], [tuple(t.shape) for t in u]
         theta = [model.coefficients.detach(), model.covariance.detach(), *(t.reshape(-1) for t in u)]
         self.all = nn.Parameter(torch.cat(theta))
+
+    def source(self, data: Data, weights: str | None = None) -> Tensors:
+        """New rows: with groups="average" no row needs its group."""
+        return self.marginal.source(data, weights, grouped=self.groups != "average")
 
     def _codes(self, r: Random, batch: Batch) -> Tensor:
         code = self.marginal.codes(r, batch)

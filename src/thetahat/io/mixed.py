@@ -28,7 +28,7 @@ from ..likelihood import Objective
 from ..models.blocks import Pattern
 from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDefinite
 from ..models.mixed import Mixed, columns_without_rows
-from ..models.random_effects import Random
+from ..models.random_effects import Random, curve_of_each_group
 from ..models.regression import NARROW, Regression
 from ..models.scales import STRUCTURES, Diagonal, Penalised, Structure, Unstructured
 from ..solvers.choice import DENSE
@@ -52,7 +52,9 @@ def to_config(model: Mixed) -> Settings:
 
 
 def _random_config(r: Random) -> Settings:
-    own: Settings = {"smooth": True} if r.smooth else {"structure": KINDS[type(r.structure)], "slot": r.slot}
+    own: Settings = {"smooth": True} if r.smooth else {"curve": r.curve} if r.each else {"slot": r.slot}
+    if not r.smooth and not r.each:
+        own["structure"] = KINDS[type(r.structure)]
     if isinstance(r.structure, Unstructured) and r.structure.order:
         own["order"] = list(r.structure.order)
     return {"parameter": r.parameter, "source": r.source, "text": r.text, **own}
@@ -82,14 +84,19 @@ def _random(config: Settings, regression: Regression) -> Random:
     estimated = [p.parameter for p in regression.predictors]
     if config["parameter"] not in estimated or not isinstance(config["text"], str):
         raise BadSave(f"the file holds a random effect of {str(config['parameter'])[:60]!r}.")
-    if config.get("smooth") is True:
-        source = number_of(config["source"], len(encoder.smooths))
-        curve = encoder.smooths[source]
-        if (
-            curve
-            not in next(p for p in regression.predictors if p.parameter == config["parameter"]).design.curves
-        ):
+    if config.get("smooth") is True or "curve" in config:
+        each = "curve" in config
+        source = number_of(config["curve" if each else "source"], len(encoder.smooths))
+        curve, factor = encoder.smooths[source], encoder.smooths[source].smooth.call.factor
+        own = next(p for p in regression.predictors if p.parameter == config["parameter"])
+        if curve not in own.design.curves or each == (factor is None):
             raise BadSave(f"the file holds a smooth term {curve.label!r} in a formula that lacks it.")
+        if each:
+            group = number_of(config["source"], len(encoder.groupings))
+            if encoder.groupings[group].columns != (factor,) or not 1 <= len(curve.penalties) <= len(curve.R):
+                raise BadSave(f"the file holds a smooth term {curve.label!r} of other groups.")
+            label = encoder.groupings[group].label
+            return curve_of_each_group(config["parameter"], source, curve, group, label)
         bend: Structure = Penalised.of(curve.penalties, curve.smooth.of_what)
         return Random(config["parameter"], curve.label, (curve.label,), bend, -1, source, config["text"])
     source = number_of(config["source"], len(encoder.groupings))

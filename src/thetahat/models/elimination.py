@@ -593,6 +593,24 @@ class Factored:
         out = multiplied(transposed(self.Linv), self.Linv)
         return out + multiplied(transposed(self.X), multiplied(self.B, self.X)) if self.size else out
 
+    def eliminated_squares(self) -> list[Array]:
+        """FᵀF of each effect k of the eliminated factor, (size, size): F = D⁻¹ Λ0ᵀ E of that effect in every level.
+
+        (H⁻¹)_0r = −F S⁻¹, so that sums of squares over all levels need no more.
+        """
+        if self.Linv is None or self.Fd is None:
+            return []
+        up, out = transposed(self.Linv), []
+        dense = multiplied(up, self.Fd)
+        at = None
+        if self.F is not None:
+            at = multiplied(up[:, :, self.columns.pattern[0].rows], self.F[:, None])[:, 0]
+        for k in range(len(up)):
+            part = (None if at is None else at[k : k + 1], dense[k : k + 1])
+            W = self.inner(part, part)
+            out.append(self.scales.right(self.scales.right(W, self.columns).T, self.columns))
+        return out
+
     def slopes(self) -> tuple[Array | None, list[Array]]:
         """Q with ½ d log det H = Σ Q ∘ dΛ: of the eliminated factor (q, q), of each further term (width, width).
 

@@ -31,6 +31,7 @@ from .mixed_formula import (
     Builder,
     check_normal_rows,
     check_quadrature,
+    check_shared_parts,
     effects_read,
     needs_terms,
     sides,
@@ -107,7 +108,7 @@ def formula_model(
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
     smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
-    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.required}))
+    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.columns}))
     if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
         predictors[right] = replace(predictors[right], coding=True)
     if strata:
@@ -117,7 +118,7 @@ def formula_model(
         *(() if surv else response.required),
         *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
         *(name for own in apart.values() for call in own.random for name in call.group),
-        *(name for calls in smooth.values() for call in calls for name in call.required),
+        *(name for calls in smooth.values() for call in calls for name in call.columns),
         *carried,
     }
     always |= {weights} if weights else set()
@@ -167,6 +168,7 @@ def formula_model(
         found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
     )
     table = Table(rows, encoder, family, together=True)
+    check_shared_parts(random, builder.curves)
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table

@@ -150,19 +150,21 @@ class LatentModel(RandomEffects):
 
     # ---- data ----------------------------------------------------------------------------------------------
 
-    def source(self, data: Data, weights: str | None = None) -> Tensors:
-        """Rows with the group of each, as one batch."""
+    def source(self, data: Data, weights: str | None = None, *, grouped: bool = True) -> Tensors:
+        """Rows with the group of each, as one batch; not grouped: without it, whether or not the data have the columns."""
         table = _columns_of(data)
         frame = Frame(table)
         if weights is not None and weights not in frame.columns:
             raise UnknownColumn.named(weights, list(frame.columns), where="weights=")
         by = {name for grouping in self._factors for name in grouping.columns}
+        if grouped:
+            frame.require(sorted(by), where="the model")
         read = [name for name in frame.columns if name not in by]
         tensors = numeric_tensors(frame, read) if read else {}
-        tensors |= _numbers(frame, sorted(by))
+        tensors |= _numbers(frame, sorted(by if grouped else by & set(frame.columns)))
         count = data.count if isinstance(data, Batch) and data.counted else None
         count = tensors.pop(weights) if weights is not None else count
-        for grouping in self._factors:
+        for grouping in self._factors if grouped else ():
             codes = grouping.codes(frame.read(list(grouping.columns)))
             tensors[CODE + grouping.label] = torch.from_numpy(codes.astype(np.int64))
         return Tensors(tensors, count=count, target=self.target, block=2**62)

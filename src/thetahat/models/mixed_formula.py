@@ -83,7 +83,7 @@ class Builder:
             if key in seen:
                 raise BadFormula(f"{call.text!r} stands twice in the formula of {parameter}.")
             seen.add(key)
-            slot, source = self._design(call), self._grouping(call)
+            slot, source = self._design(call), self._grouping(call.group, call.text)
             design, grouping = self.designs[slot], self.groupings[source]
             names = tuple(design.names)
             self._refuse(call, design, grouping)
@@ -110,11 +110,16 @@ class Builder:
 
     def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
         """The penalised parts of the smooth terms of one parameter of the family."""
-        from .random_effects import Random
+        from .random_effects import Random, curve_of_each_group
 
         out = []
         for i in self.places(calls):
             curve = self.curves[i]
+            factor = curve.smooth.call.factor
+            if factor is not None:
+                source = self._grouping((factor,), curve.smooth.call.text)
+                out.append(curve_of_each_group(parameter, i, curve, source, self.groupings[source].label))
+                continue
             structure = Penalised.of(curve.penalties, curve.smooth.of_what)
             out.append(
                 Random(parameter, curve.label, (curve.label,), structure, -1, i, curve.smooth.call.text)
@@ -127,11 +132,10 @@ class Builder:
             self.designs.append(build(self.effects[call.effects], self.rows, intercept=True))
         return self._slots[call.effects]
 
-    def _grouping(self, call: RandomCall) -> int:
-        key = call.group
+    def _grouping(self, key: tuple[str, ...], text: str) -> int:
         if key not in self._grouped:
             self._grouped[key] = len(self.groupings)
-            self.groupings.append(build_grouping(call.group, self.rows, call.text))
+            self.groupings.append(build_grouping(key, self.rows, text))
         return self._grouped[key]
 
     def _refuse(self, call: RandomCall, design: Design, grouping: Grouping) -> None:
@@ -178,6 +182,32 @@ def check_normal_rows(
                 f"(… | {r.label}) has {groupings[r.source].size} groups in {n} rows, one row a group: its variance cannot be "
                 "told from the residual's. Leave the term out."
             )
+
+
+def check_shared_parts(random: Sequence[Random], curves: Sequence[Curve]) -> None:
+    """Refuse two terms that give the groups of one factor the same effect: the sum of its two variances alone is in the
+    likelihood.
+
+    Raises
+    ------
+    BadFormula
+    """
+    seen: dict[tuple[str, int, str], Random] = {}
+    for r in random:
+        if r.smooth:
+            continue
+        effects = list(r.effects)
+        if r.each:
+            own = curves[r.curve]
+            effects = ["Intercept", *own.smooth.call.variables][: len(own.penalties) - 1]
+        for effect in effects:
+            before = seen.setdefault((r.parameter, r.source, effect), r)
+            if before is not r and (r.each or before.each):
+                what = "an intercept" if effect == "Intercept" else f"a slope of {effect}"
+                raise BadFormula(
+                    f"{before.text} and {r.text} both give each group of {r.label} {what}, so that its two variances cannot be told "
+                    "apart. Leave one of the terms out: a curve of each group has its intercept and its slope already."
+                )
 
 
 def check_quadrature(random: Sequence[Random], points: int, reml: bool) -> None:

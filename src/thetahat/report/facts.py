@@ -250,7 +250,7 @@ def gather(
         lines=tuple(lines),
         level=level,
         errors="" if table is None else _KINDS.get(kind, kind) + clustered,
-        reference="" if table is None else _reference(kind, table[:, 3]),
+        reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
         without=without,
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
         observations=math.nan if network else _known(fit, "observations"),
@@ -347,6 +347,20 @@ def _reference(kind: str, df: np.ndarray) -> str:
         else f"t, {low} to {high} degrees of freedom (Satterthwaite)"
     )
     return f"{shown}; of the scale, χ²" if kind == "ols" else f"{shown}, on the scale of the link"
+
+
+def _unbounded(fit: Fit, table: np.ndarray) -> str:
+    """What is said of standard deviations from which 0 is not excluded."""
+    if not isinstance(fit.model, RandomEffects):
+        return ""
+    names, boundary = list(fit.estimates.index), fit.certificate.boundary
+    own = [i for i in range(len(fit.model.coefficients), len(names)) if names[i] not in boundary]
+    if not any(table[i, 1] == 0 and math.isnan(table[i, 2]) for i in own):
+        return ""
+    return (
+        ". A standard deviation whose interval would reach 0 has no upper end here: fit.variance_components() has its profile "
+        "interval"
+    )
 
 
 def why_not(fit: Fit) -> str:

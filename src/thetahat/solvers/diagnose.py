@@ -90,6 +90,12 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
         point = point.judged(replace(certificate, status="not converged", detail=BEYOND))
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
+        if isinstance(point.objective.model, Steers):
+            from .variance_boundary import collinear  # brings scipy
+
+            flat = collinear(point.objective, certificate)
+            if flat is not None:
+                return point.judged(flat)
         return point.judged(
             replace(certificate, status="not converged", detail=_impossible(point.objective, begin))
         )
