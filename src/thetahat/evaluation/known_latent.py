@@ -188,19 +188,31 @@ def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:
     modes = modes_of(objective)
     model = modes.model
     assert isinstance(model, LatentModel)
-    batch = next(iter(objective.terms[0].source.batches(model)))
-    evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
-    beta, phi = model.coefficients.detach(), model.covariance.detach()
-    (u0, rest), _, _ = evaluator.modes(beta, phi)
-    flat = torch.from_numpy(_flat(modes, None if u0 is None else u0[..., None], rest[:, None])[:, 0])
+    flat, D = moves_of(objective)
     sizes = [(model.groupings[r.source].size, r.structure.width) for r in model.random]
     parts = torch.split(flat, [levels * width for levels, width in sizes])
     u = [part.view(shape) for part, shape in zip(parts, sizes, strict=True)]
     given = (GivenDescribed if isinstance(model, DescribedLatent) else Given)(model, u, groups)  # type: ignore[arg-type]
     own = prepare(objective, default(objective), None)
-    D = _moves(modes, model, batch, objective.terms[0].weight(batch), (u0, rest))
     V = Joint("conditional", modes=modes, given=given, own=own, D=D)
     return Objective([LogLikelihood(given, objective.terms[0].source)]), V
+
+
+def moves_of(objective: Objective) -> tuple[Tensor, Tensor]:
+    """û of each term in turn, level by level, (u,), and D = ∂û/∂(β, φ), (u, p + k)."""
+    if objective.remembered is not None:
+        known: tuple[Tensor, Tensor] = objective.remembered.moves
+        return known
+    modes = modes_of(objective)
+    model = modes.model
+    assert isinstance(model, LatentModel)
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    weight = objective.terms[0].weight(batch)
+    (u0, rest), _, _ = model.evaluator(batch, weight).modes(
+        model.coefficients.detach(), model.covariance.detach()
+    )
+    flat = torch.from_numpy(_flat(modes, None if u0 is None else u0[..., None], rest[:, None])[:, 0])
+    return flat, _moves(modes, model, batch, weight, (u0, rest))
 
 
 def _moves(

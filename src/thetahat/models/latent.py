@@ -186,6 +186,11 @@ class LatentModel(RandomEffects):
             terms.append(Term(at[i].start, size, 1, rows))
         return Columns(n, grouped, tuple(terms), ())
 
+    def columns_without_rows(self) -> Columns:
+        """The columns of no rows: which there are, and in what order."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return self._columns(Batch({CODE + g.label: nothing for g in self._factors}))
+
     @property
     def eta_places(self) -> list[slice]:
         """Where each term's latent variables are among those of a row."""
