@@ -80,7 +80,8 @@ class Given(Model):
         terms = zip(self.marginal.random, self.marginal.places, self.starts, self.shapes, strict=True)
         for r, place, start, (levels, width) in terms:
             u = self.all[start : start + levels * width].view(levels, width)
-            v += (u @ r.structure.factor(phi[place]).T)[self._codes(r, batch)].unbind(1)
+            b = u @ r.structure.factor(phi[place]).T
+            v += self.marginal.rows_of(r, b, self._codes(r, batch), batch)
         return v
 
     def log_prob(self, batch: Batch) -> Tensor:
@@ -124,13 +125,13 @@ class GivenDescribed(DescribesRows, Given):
             marginal.random, marginal.places, marginal.eta_places, self.starts, self.shapes, strict=True
         )
         for r, place, own, start, (levels, width) in terms:
-            code, g = self._codes(r, batch), of_v[:, own]
+            code, g = self._codes(r, batch), marginal.spread(r, of_v[:, own], batch)
             lam = r.structure.factor(phi[place])
             u = self.all[start : start + levels * width].detach().view(levels, width)[code]
             at = start + code[:, None] * width + torch.arange(width)
             out.scatter_add_(1, at, g @ lam)
-            slope = torch.autograd.functional.jacobian(r.structure.factor, phi[place])  # (w, w, size)
-            out[:, self.p + place.start : self.p + place.stop] += torch.einsum("na,nb,abs->ns", g, u, slope)
+            for a, slope in enumerate(r.structure.slopes(phi[place])):
+                out[:, self.p + place.start + a] += ((g @ slope) * u).sum(1)
         return out
 
 

@@ -22,6 +22,8 @@ from ..likelihood import Objective
 from ..models.custom import Latent
 from ..models.elimination import NotPositiveDefinite
 from ..models.latent import DescribedLatent, LatentModel, Unbound
+from ..models.latent_terms import factor_of
+from ..models.series import OneGroup
 from ..types import Settings
 from .families import from_config as families_from_config
 from .families import to_config as families_to_config
@@ -37,11 +39,15 @@ def to_config(model: LatentModel) -> tuple[Settings, dict[str, Tensor]]:
     """What `from_config` makes the model of, beside its function."""
     groupings, tensors = [], dict[str, Tensor]()
     for i, each in enumerate(model.groupings):
+        if isinstance(each, OneGroup):
+            groupings.append({"along": each.columns[0]})
+            continue
         config, own = grouping_config(each, f"grouping{i}")
         groupings.append(config)
         tensors |= own
     family = {"family": families_to_config(model.family)} if isinstance(model, DescribedLatent) else {}
     latent = {name: plain(dataclasses.asdict(each)) for name, each in model.latents.items()}
+    tensors |= {f"steps.{name}": torch.from_numpy(steps) for name, steps in model.steps.items()}
     return {"latent": latent, "groupings": groupings, "points": model.points, **family}, tensors
 
 
@@ -60,17 +66,29 @@ def from_config(config: Settings, given: Unbound, tensors: Mapping[str, Tensor])
         raise BadArgument(
             f"the file holds a fit of {config['name']!r} with {_shown(latents)}; the model given has {_shown(given.latents)}."
         )
-    groupings = [grouping(each, f"grouping{i}", tensors) for i, each in enumerate(config["groupings"])]
-    known = [each.columns for each in groupings]
-    if list(dict.fromkeys(latent.by for latent in latents.values())) != known:
+    groupings = [
+        OneGroup.of(each["along"]) if "along" in each else grouping(each, f"grouping{i}", tensors)
+        for i, each in enumerate(config["groupings"])
+    ]
+    known = [(g.label,) if isinstance(g, OneGroup) else g.columns for g in groupings]
+    if list(dict.fromkeys(factor_of(latent) for latent in latents.values())) != known:
         raise BadSave(f"the file holds groups of {known}, which are not those of its latent variables.")
+    steps = {name: _steps(name, tensors) for name, latent in latents.items() if latent.along is not None}
     points = number_of(config["points"], 101)
     if "family" in config:
         family = families_from_config(config["family"])
-        model: LatentModel = DescribedLatent(given.custom, latents, groupings, family)
+        model: LatentModel = DescribedLatent(given.custom, latents, groupings, family, steps)
     else:
-        model = LatentModel(given.custom, latents, groupings)
+        model = LatentModel(given.custom, latents, groupings, steps)
     return model if points == 1 else model.with_points(points)
+
+
+def _steps(name: str, tensors: Mapping[str, Tensor]) -> np.ndarray:
+    out: np.ndarray = tensors[f"steps.{name}"].numpy()
+    rising = out.ndim == 1 and out.dtype == np.float64 and len(out) > 1 and bool((np.diff(out) > 0).all())
+    if not rising or not bool(np.isfinite(out).all()):
+        raise BadSave(f"the file holds steps of {name!r} that are not rising numbers.")
+    return out
 
 
 def _kinds(latents: Mapping[str, Latent]) -> list[tuple[str, Latent]]:

@@ -342,8 +342,7 @@ class Scales:
             if lam.size == 1:
                 out[..., at : at + t.size] = block * lam[0, 0]
             else:
-                shaped = block.reshape(*block.shape[:-1], t.levels, t.width)
-                out[..., at : at + t.size] = (shaped @ lam).reshape(block.shape)
+                out[..., at : at + t.size] = (block.reshape(-1, t.width) @ lam).reshape(block.shape)
         return out
 
     def vector(self, columns: Columns) -> Array | None:
@@ -651,7 +650,7 @@ class _RowParts:
             else:
                 rows = t.rows
                 if lamda is not None:
-                    rows = (t.rows.reshape(-1, t.levels, t.width) @ lamda).reshape(t.rows.shape)
+                    rows = (t.rows.reshape(-1, t.width) @ lamda).reshape(t.rows.shape)
                 self.dense.append((slice(begin, begin + t.size), rows))
 
     def with_(self, other: _RowParts) -> Array:
