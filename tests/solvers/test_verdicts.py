@@ -7,6 +7,8 @@ figure.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -93,6 +95,19 @@ def test_equal_responses_have_no_maximum_where_the_spread_is_free(family, value,
     with pytest.raises(NoMaximum, match=f"as {parameter} runs to the end of its range") as error:
         th.fit("y ~ x", {"x": np.arange(12.0), "y": [value] * 12}, family)
     assert error.value.certificate.rows == tuple(range(12))
+
+
+@pytest.mark.parametrize("value", [2.5, 7.0, 0.3, 1e-4, 3e5])
+@pytest.mark.parametrize("right", ["1", "x"])
+def test_equal_responses_of_a_tweedie_have_no_maximum_and_are_told_soon(value, right):
+    """By hand: the density at y = μ grows as φ^(−½) as φ → 0, where its series has no digits left in float64."""
+    begin = time.process_time()
+    with pytest.raises(NoMaximum, match=r"perfect.*rows 0, 1.*as dispersion runs to the end") as error:
+        th.fit(f"y ~ {right}", {"y": [value] * 12, "x": np.arange(12.0)}, "tweedie")
+    assert error.value.certificate.rows == tuple(range(12))
+    assert time.process_time() - begin < 2
+    data = {"y": [value] * 12, "x": np.arange(12.0)}
+    assert th.fit(f"y ~ {right}", data, "tweedie", dispersion=0.5, power=1.5).certificate.ok
 
 
 def test_a_held_scale_makes_no_perfect_fit_of_large_numbers():
