@@ -89,6 +89,14 @@ class Mixed(RandomEffects):
         self.coefficients = regression.coefficients
         self._effects(random, reml=reml, points=points)
 
+    def holding(self, parameter: str, value: float) -> Mixed:
+        """The same model with a constant parameter held at a value (its boundary): it leaves θ, and the others keep theirs."""
+        held = self.regression.holding(parameter, value)
+        out = type(self)(held, self.random, reml=self.reml, points=self.points)
+        with torch.no_grad():
+            out.covariance.copy_(self.covariance)
+        return out
+
     # ---- what is what --------------------------------------------------------------------------------------
 
     @cached_property

@@ -25,15 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..likelihood import Objective
+from ..likelihood import LogPrior, Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..models.elimination import NotPositiveDefinite
+from ..models.latent import DescribedLatent
 from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import Penalised, Unstructured
 from ..types import StateLike
+from . import limits
+from .boundary import pushed, simpler
 from .certificate import Certificate
+from .choice import of_likelihood
 from .loop import iterate
 from .newton import Newton
 
@@ -48,11 +52,59 @@ FLAT = (
 
 
 def at_boundary(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
-    """The objective, its state and its certificate, with the variances at 0 and the correlations at ±1 named."""
-    if not isinstance(objective.model, RandomEffects) or len(objective.terms) != 1:
+    """The objective, its state and its certificate, with the variances at 0, the correlations at ±1 and the family's
+    parameters at their boundary named."""
+    model = objective.model
+    if not isinstance(model, RandomEffects) or len(objective.terms) != 1:
         return objective, state, certificate
-    if not isinstance(objective.model, Mixed):
+    if isinstance(model, DescribedLatent):
+        return objective, state, _with_limits(objective, _named(objective, certificate))
+    if not isinstance(model, Mixed):
         return objective, state, _named(objective, certificate)
+    ended, found = _of_variances(objective, state, certificate), dict[str, str]()
+    while type(model) is Mixed:
+        held = _holding(ended[0])
+        if held is None:
+            break
+        objective, name, limit = held
+        found[name] = limit
+        solver = of_likelihood(objective)
+        state = iterate(solver, objective)
+        ended = _of_variances(objective.at(state.theta), state, solver.certificate(objective, state))
+    if not found:
+        return ended
+    last = ended[2]
+    status = "boundary" if last.ok else last.status
+    return ended[0], ended[1], replace(last, status=status, boundary={**found, **last.boundary})
+
+
+def _holding(objective: Objective) -> tuple[Objective, str, str] | None:
+    """The objective with a constant of the family held at its boundary, where the data push it there; its name, and what the
+    family is there. None: there is none."""
+    model, term = objective.model, objective.terms[0]
+    random = {r.parameter for r in model.random}
+    for p in model.regression.predictors:
+        eta = None if p.parameter in random else pushed(objective, p, p.start)
+        if eta is None:
+            continue
+        held = model.holding(p.parameter, float(p.spec.link.inverse(eta)))
+        priors = [LogPrior(each.prior, held) for each in objective.priors]
+        return Objective([term.over(term.source, held)], priors), p.parameter, simpler(p.parameter, p.spec)
+    return None
+
+
+def _with_limits(objective: Objective, certificate: Certificate) -> Certificate:
+    """The certificate with the parameters of the distribution that are at their boundary in every row, latent variables 0."""
+    model = objective.model
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    with torch.no_grad():
+        found = model.at(batch, model.coefficients.detach(), model.nothing(batch)).parameters
+    within = limits.AT if certificate.ok else limits.NEAR
+    return limits.with_limits(certificate, dict(limits.at_limit(model.family, found, within)))
+
+
+def _of_variances(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
+    """The same of a mixed model's variances and correlations."""
     if not certificate.ok:
         held = _held(objective)
         if held is not None:
