@@ -29,6 +29,7 @@ from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import Diagonal, OfCurve, Penalised, Unstructured, without_effect
+from ..models.series import RandomWalk
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
 from ..types import ModelLike
@@ -432,7 +433,8 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     else:
         weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
     p = _beyond(statistic, weights)
-    correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised, OfCurve)) for r in mine)
+    plain = (Diagonal, Unstructured, Penalised, OfCurve, RandomWalk)
+    correlated = any(not isinstance(r.structure, plain) for r in mine)
     return VarianceTest(
         mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
     )

@@ -342,8 +342,7 @@ class Scales:
             if lam.size == 1:
                 out[..., at : at + t.size] = block * lam[0, 0]
             else:
-                shaped = block.reshape(*block.shape[:-1], t.levels, t.width)
-                out[..., at : at + t.size] = (shaped @ lam).reshape(block.shape)
+                out[..., at : at + t.size] = (block.reshape(-1, t.width) @ lam).reshape(block.shape)
         return out
 
     def vector(self, columns: Columns) -> Array | None:

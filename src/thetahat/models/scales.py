@@ -77,8 +77,8 @@ class Structure(ABC):
 
     def slopes(self, phi: Tensor) -> Tensor:
         """∂Λ/∂φ_a, (size, width, width)."""
-        found: Tensor = torch.autograd.functional.jacobian(self.factor, phi)
-        return found.movedim(-1, 0)
+        each = torch.eye(self.size, dtype=phi.dtype)
+        return torch.stack([torch.autograd.functional.jvp(self.factor, phi.detach(), e)[1] for e in each])
 
     def idle(self, phi: Tensor) -> list[int]:
         """The parameters on which Λ does not depend, because others are 0."""

@@ -31,9 +31,10 @@ from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
-from ..models.random_effects import RandomEffects
+from ..models.random_effects import Random, RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
+from ..models.series import OneGroup, Series
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
@@ -466,10 +467,7 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         )
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
     if isinstance(model, LatentModel):
-        yield (
-            "latent",
-            "; ".join(f"{' and '.join(r.effects)} of each {r.label}, normal" for r in model.random),
-        )
+        yield "latent", "; ".join(_latent(model, r) for r in model.random)
         yield from describe_mixed(model)
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
@@ -495,9 +493,24 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
 
 
+def _latent(model: LatentModel, r: Random) -> str:
+    """What is latent, and of which groups."""
+    if not isinstance(r.structure, Series):
+        return f"{' and '.join(r.effects)} of each {r.label}, normal"
+    latent = model.latents[r.parameter]
+    of_each = f" of each {r.label}" if latent.by else ""
+    return (
+        f"{r.parameter} along {latent.along}{of_each}, {r.structure.what} of {count(r.structure.width)} steps"
+    )
+
+
 def describe_mixed(model: RandomEffects) -> Iterator[tuple[str, str]]:
     """(label, text): the groups, and how the random effects are integrated out."""
-    groups = dict.fromkeys((r.label, model.groupings[r.source].size) for r in model.random if not r.smooth)
+    groups = dict.fromkeys(
+        (r.label, model.groupings[r.source].size)
+        for r in model.random
+        if not r.smooth and not isinstance(model.groupings[r.source], OneGroup)
+    )
     if groups:
         yield "groups", ", ".join(f"{count(n)} of {label}" for label, n in groups)
     ways = {

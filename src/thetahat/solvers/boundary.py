@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..families.base import Parameter
 from ..families.links import Identity
 from ..likelihood import LogPrior, Objective
 from ..models.regression import Predictor, Regression
@@ -50,17 +51,17 @@ def reduced(objective: Objective, state: StateLike) -> Reduced | None:
         return None
     kept = torch.arange(objective.size)  # the coordinates that are left, as they were counted
     for p in list(objective.model.constant_predictors):
-        eta = _pushed(objective, p)
-        if eta is None:
-            continue
         model, term = objective.model, objective.terms[0]
         j = _place(model, p)
+        eta = pushed(objective, p, j)
+        if eta is None:
+            continue
         held = model.holding(p.parameter, float(p.spec.link.inverse(eta)))
         objective = Objective(
             [term.over(term.source, held)], [LogPrior(each.prior, held) for each in objective.priors]
         )
         kept = torch.cat([kept[:j], kept[j + 1 :]])
-        found[p.parameter] = p.spec.limit or f"that of {p.parameter} → {p.spec.boundary:g}"
+        found[p.parameter] = simpler(p.parameter, p.spec)
     if not found:
         return None
     solver: SolverLike
@@ -81,13 +82,18 @@ def _place(model: HoldsConstants, p: Predictor) -> int:
     return next(q.start for q in model.constant_predictors if q.parameter == p.parameter)
 
 
-def _pushed(objective: Objective, p: Predictor) -> Tensor | None:
-    """η at the boundary of a constant, where the objective is as high there as at θ̂ and θ̂ is near it
+def simpler(name: str, spec: Parameter) -> str:
+    """What the family is at that parameter's boundary."""
+    return spec.limit or f"that of {name} → {spec.boundary:g}"
+
+
+def pushed(objective: Objective, p: Predictor, j: int) -> Tensor | None:
+    """η at the boundary of a constant, the j-th coordinate, where the objective is as high there as at θ̂ and θ̂ is near it
     already."""
-    edge, model = p.spec.boundary, objective.model
-    if edge is None:
+    edge = p.spec.boundary
+    if edge is None or not p.design.constant:
         return None
-    j, theta = _place(model, p), objective.theta
+    theta = objective.theta
     if any(bool((each.prior.coordinates(each.model) == j).any()) for each in objective.priors):
         return None  # its prior is 0 there
     value = float(p.spec.link.inverse(theta[j]))

@@ -28,7 +28,7 @@ from ..models.information import Factor
 from ..models.regression import Regression
 from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers
 from ..types import SolverLike, StateLike
-from . import interior_point, proximal
+from . import interior_point, limits, proximal
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
 from .failure import cause
@@ -100,6 +100,7 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
             replace(certificate, status="not converged", detail=_impossible(point.objective, begin))
         )
     end = _examined(point)
+    end = end.judged(limits.named(end.objective, end.certificate))
     if end.certificate.status == "boundary" and not _finite(end.objective, end.objective.value()):
         end = end.judged(replace(end.certificate, status="not converged", detail=BEYOND))
     model = end.objective.model

@@ -30,11 +30,13 @@ from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..models.elimination import NotPositiveDefinite
 from ..models.information import Information
+from ..models.latent import DescribedLatent
 from ..models.mixed import Mixed, predictor_columns
 from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import OneCorrelation, Penalised, Unstructured
 from ..protocols import Together
 from ..types import StateLike
+from . import limits
 from .boundary import reduced, slope
 from .certificate import Certificate
 from .flat import flat_certificate, flat_directions, weak_directions
@@ -109,10 +111,24 @@ def _inside(objective: Objective, full: Objective, name: str) -> Ended:
     return _of_variances(here, state, solver.certificate(here, state))
 
 
+def _with_limits(objective: Objective, certificate: Certificate) -> Certificate:
+    """The certificate with the parameters of the distribution that are at their boundary in every row, latent variables 0."""
+    model = objective.model
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    with torch.no_grad():
+        found = model.at(batch, model.coefficients.detach(), model.nothing(batch)).parameters
+    within = limits.AT if certificate.ok else limits.NEAR
+    return limits.with_limits(certificate, dict(limits.at_limit(model.family, found, within)))
+
+
 def _of_variances(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
-    if not isinstance(objective.model, RandomEffects) or len(objective.terms) != 1:
+    """With the variances and correlations of a mixed or latent model alone."""
+    model = objective.model
+    if not isinstance(model, RandomEffects) or len(objective.terms) != 1:
         return objective, state, certificate
-    if not isinstance(objective.model, Mixed):
+    if isinstance(model, DescribedLatent):
+        return objective, state, _with_limits(objective, _named(objective, certificate))
+    if not isinstance(model, Mixed):
         return objective, state, _named(objective, certificate)
     if not certificate.ok:
         flat = collinear(objective, certificate)
