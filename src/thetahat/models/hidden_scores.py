@@ -125,7 +125,7 @@ def missing_information(passed: Passed, parts: Parts, weight: Array | None = Non
     weight
         (n,) by place, the weight of its sequence; None: 1
     """
-    n, K, p = len(passed.log_c), len(passed.b), parts.size
+    n, K, p = len(passed.log_rows), len(passed.phi), parts.size
     kernel, drift = np.zeros((n, K, K)), np.zeros((n, K, p))
     for place in passed.blocks():
         P = passed.kernel(place)
@@ -147,7 +147,7 @@ def missing_information(passed: Passed, parts: Parts, weight: Array | None = Non
 
 def row_scores(passed: Passed, parts: Parts) -> Array:
     """∂ log p(y_t | y_1 … y_{t−1}) / ∂θ, (n, p), by place."""
-    n, K, p = len(passed.log_c), len(passed.b), parts.size
+    n, K, p = len(passed.log_rows), len(passed.phi), parts.size
     phi, start = passed.filtered, passed.layout.starts
     kernel, drift = np.zeros((n, K, K)), np.zeros((n, K, p))
     drift[start] = parts.first(start).transpose(1, 0, 2)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,17 +37,16 @@ from .chains import Passed, passes
 from .hidden_chain import Chain
 from .hidden_paths import drawn_path
 from .hidden_scores import Parts, missing_information, row_scores
+from .hidden_spread import Scores, spread
 from .hidden_states import HiddenStates
 from .information import Information
 from .inputs import source_of
 from .regression import Predictor, Regression
-from .taylor import Taylor, scores, taylor, weighted
-
-if TYPE_CHECKING:
-    pass
+from .taylor import Taylor, scores, taylor
 
 STARTS = ("stationary", "free")
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the groups that batches name
+_ENTRIES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the y of batches
 
 
 class HMM(HiddenStates):
@@ -194,6 +193,20 @@ class HMM(HiddenStates):
         found: Layout = _LAYOUTS[group]
         return found
 
+    def entries(self, batch: Batch) -> Entries:
+        """The rows in the order of the steps, found once for a batch."""
+        parts = (*batch.tensors.values(), batch.count if batch.counted else None, batch.group if batch.grouped else None)
+        y = batch["y"]
+        known: Entries | None = _ENTRIES.get(y)
+        if known is None or not known.of(parts):
+            layout = self.arranged(batch)
+            rows = batch[torch.from_numpy(layout.rows)]
+            seen = self.seen(rows)
+            known = Entries(layout, rows, None if bool(seen.all()) else seen, parts, _versions(parts))
+            if not y.is_inference():
+                _ENTRIES[y] = known
+        return known
+
     def seen(self, batch: Batch) -> Tensor:
         """(n,) whether y was observed."""
         out: Tensor = ~torch.isnan(batch["y"].reshape(len(batch), -1)).any(1)
@@ -201,9 +214,12 @@ class HMM(HiddenStates):
 
     def emissions(self, batch: Batch) -> Tensor:
         """log p(y | state), (K, n) by row; 0 where y is missing."""
-        self._ready()
         seen = self.seen(batch)
-        if bool(seen.all()):
+        return self._emissions(batch, None if bool(seen.all()) else seen)
+
+    def _emissions(self, batch: Batch, seen: Tensor | None) -> Tensor:
+        self._ready()
+        if seen is None:
             return torch.stack([c.log_prob(batch) for c in self.states])
         found = torch.stack([c.log_prob(batch[seen]) for c in self.states])
         out = found.new_zeros(self.k, len(batch))
@@ -222,12 +238,12 @@ class HMM(HiddenStates):
     @torch.no_grad()
     def passed(self, batch: Batch, *, backward: bool = True) -> Passed:
         """The passes through all sequences, at θ as it stands."""
-        layout, x = self.arranged(batch), self.design(batch)
-        log_b = self.emissions(batch).numpy()
+        own, x = self.entries(batch), self.design(batch)
+        layout = own.layout
+        log_b = self._emissions(own.rows, own.seen).numpy()
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
-        log_b = log_b if layout.sorted else log_b[:, layout.order]
         log_d = self.chain.log_initial(self.logits, self.transitions)
-        return passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward)
+        return passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log p(y_t | y_1 … y_{t−1}), (n,). With a graph where one is asked for, which takes a step of its own for each
@@ -237,7 +253,7 @@ class HMM(HiddenStates):
             return self._unrolled(batch)
         passed = self.passed(batch, backward=False)
         out = torch.empty(len(batch), dtype=torch.float64)
-        out[torch.from_numpy(passed.layout.order)] = torch.from_numpy(passed.log_c)
+        out[torch.from_numpy(passed.layout.rows)] = torch.from_numpy(passed.log_rows)
         return out
 
     def _unrolled(self, batch: Batch) -> Tensor:
@@ -310,28 +326,49 @@ class HMM(HiddenStates):
         passed = self.passed(batch)
         own = self._weights(batch, passed.layout, weight)
         known = self.complete(batch, passed, own, order)
-        log_c = torch.from_numpy(passed.log_c)
-        value = log_c.sum() if own is None else weighted(log_c, torch.from_numpy(own)).sum()
+        value = torch.tensor(value_of(passed, own), dtype=torch.float64)
         if known.information is None:
             return Taylor(value, known.gradient)
-        lost = missing_information(passed, self._parts(batch, passed), own)
+        if passed.a.ndim == 2:
+            lost = spread(passed, self._scores(batch, passed), None if own is None else own[passed.layout.packed])
+        else:
+            lost = missing_information(passed, self._parts(batch, passed), own)
         return Taylor(value, known.gradient, Information(known.information.A - torch.from_numpy(lost)))
+
+    def _scores(self, batch: Batch, passed: Passed) -> Scores:
+        """The scores of the complete data, by entry, where transitions are constants."""
+        entries, emission = self.entries(batch), []
+        for component in self.states:
+            found = scores(component, entries.seen_rows).T
+            found = torch.where(torch.isfinite(found), found, 0.0)
+            if entries.seen is not None:
+                full = found.new_zeros(len(found), len(batch))
+                full[:, entries.seen] = found
+                found = full
+            emission.append(found.contiguous().numpy())
+        a = np.exp(passed.a) if passed.log else passed.a
+        return Scores(self._initial_scores(), emission, self.places, self.chain.places(), a)
+
+    def _initial_scores(self) -> Array:
+        """∂ log δ_k / ∂θ, (K, p)."""
+        head = self.places[0].start
+        out = np.zeros((self.k, sum(self.sizes) + head))
+        out[:, :head] = self.chain.initial_scores(self.logits.detach(), self.transitions.detach())
+        return out
 
     def complete(self, batch: Batch, passed: Passed, own: Array | None = None, order: int = 2) -> Taylor:
         """Q = Σ_t Σ_k γ_t(k) log p(y_t | k) + Σ_t Σ_jk ξ_t(j, k) log a_t(j, k) + …, γ and ξ held: to second order. Its
         value is not the log-likelihood's."""
-        layout, gamma = passed.layout, passed.smoothed
-        start = layout.starts
-        first = gamma[:, start] if own is None else gamma[:, start] * own[start]
         taken, x = self.taken(batch, passed, own)
+        gamma, first = gamma_of(passed, own)
         value, gradient, J = self.chain.complete(
-            self.logits.detach(), self.transitions.detach(), torch.from_numpy(first.sum(1)), taken, x, order
+            self.logits.detach(), self.transitions.detach(), torch.from_numpy(first), taken, x, order
         )
         gradients, blocks, total = [torch.from_numpy(gradient)], [], value
-        seen = self.seen(batch)
-        rows = batch if bool(seen.all()) else batch[seen]
-        for component, r in zip(self.states, self.by_row(layout, gamma, own), strict=True):
-            count = r[seen]
+        entries = self.entries(batch)
+        rows = entries.seen_rows
+        for component, r in zip(self.states, torch.from_numpy(gamma), strict=True):
+            count = r if entries.seen is None else r[entries.seen]
             possible = count > 0
             part = taylor(
                 component,
@@ -381,9 +418,7 @@ class HMM(HiddenStates):
             full = found.new_zeros(len(batch), found.shape[1])
             full[seen] = torch.where(torch.isfinite(found), found, 0.0)
             emission.append(full.numpy()[order])
-        x, head = self.design(batch), self.places[0].start
-        initial = np.zeros((self.k, sum(self.sizes) + head))
-        initial[:, :head] = self.chain.initial_scores(self.logits.detach(), self.transitions.detach())
+        x, initial = self.design(batch), self._initial_scores()
         a = np.exp(passed.a) if passed.log else passed.a
         rows = np.ones((1, len(batch))) if x is None else x.numpy()[:, order]
         return Parts(initial.shape[1], initial, emission, self.places, rows, self.chain.places(), a)
@@ -415,6 +450,53 @@ class HMM(HiddenStates):
 
         batch = next(iter(source.batches(self)))
         return first_guess(self, batch, torch.Generator().manual_seed(0)).ordered().theta
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The rows of a batch in the order of the steps.
+
+    Parameters
+    ----------
+    seen
+        (n,) whether y was observed; None: everywhere
+    parts, versions
+        the tensors of the batch, and how often each had been written to
+    """
+
+    layout: Layout
+    rows: Batch
+    seen: Tensor | None
+    parts: tuple[Tensor | None, ...]
+    versions: tuple[int, ...]
+
+    def of(self, parts: tuple[Tensor | None, ...]) -> bool:
+        """Whether these are the tensors, as they were."""
+        same = len(parts) == len(self.parts) and all(a is b for a, b in zip(parts, self.parts, strict=True))
+        return same and _versions(parts) == self.versions
+
+    @functools.cached_property
+    def seen_rows(self) -> Batch:
+        """Those whose y was observed."""
+        return self.rows if self.seen is None else self.rows[self.seen]
+
+
+def _versions(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
+    return tuple(-1 if t is None or t.is_inference() else t._version for t in parts)
+
+
+def gamma_of(passed: Passed, own: Array | None) -> tuple[Array, Array]:
+    """γ, (K, n) by entry, and Σ γ of first rows, (K,); times the weights of sequences, (n,) by place."""
+    gamma = passed.gamma if own is None else passed.gamma * own[passed.layout.packed]
+    return gamma, gamma[:, np.flatnonzero(passed.layout.opening)].sum(1)
+
+
+def value_of(passed: Passed, own: Array | None) -> float:
+    """log p(y), each sequence times its weight."""
+    if own is None:
+        return passed.value
+    weight = own[passed.layout.packed]
+    return float((passed.log_rows * weight)[weight > 0].sum())
 
 
 @functools.lru_cache(maxsize=4)

@@ -20,6 +20,8 @@ from ..data.batch import Batch
 from ..data.source import Tensors
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models import HMM, Density
+from ..models.chains import Passed
+from ..models.hmm import gamma_of, value_of
 from ..models.mixture import Recounted
 from ..models.regression import Regression
 from ..protocols import HasStart
@@ -38,7 +40,7 @@ class Point:
     Parameters
     ----------
     gamma
-        (K, n) by row, times the weight of each row's sequence
+        (K, n), rows in the order of `HMM.entries`, times the weight of each row's sequence
     first
         (K,) how often each state is expected to come first
     taken, x
@@ -72,34 +74,40 @@ def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
     with objective.moved(theta) as here, torch.no_grad():
         model: HMM = here.model
         passed = model.passed(batch)
-        layout = passed.layout
-        own = model._weights(batch, layout, here.terms[0].weight(batch))
-        value = float(passed.log_c.sum() if own is None else (passed.log_c * own)[own > 0].sum())
+        own = model._weights(batch, passed.layout, here.terms[0].weight(batch))
+        value = value_of(passed, own)
         if here.priors:
             value += float(Objective([], here.priors).taylor(order=1).value)
-        start = layout.starts
-        first = passed.smoothed[:, start] if own is None else passed.smoothed[:, start] * own[start]
         taken, x = model.taken(batch, passed, own)
-        gamma = model.by_row(layout, passed.smoothed, own)
-        beyond = ((model.emissions(batch) > limits[:, None]) & (gamma > 0.5)).sum(1)
+        weighted, first = gamma_of(passed, own)
+        gamma = torch.from_numpy(weighted)
+        beyond = collapsed(passed, limits.numpy(), weighted)
     trouble = ""
     if not math.isfinite(value):
         trouble = f"The log-likelihood is {value}."
     elif bool((beyond > 0).any()):
         k = int(beyond.argmax())
         trouble = f"State {k + 1} has collapsed on {int(beyond[k])} observations: its density grows there without bound."
-    return Point(theta.clone(), value, gamma, torch.from_numpy(first.sum(1)), taken, x, trouble)
+    return Point(theta.clone(), value, gamma, torch.from_numpy(first), taken, x, trouble)
+
+
+def collapsed(passed: Passed, limits: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """(K,) rows that are of a state whose density there is beyond its limit."""
+    # log b is up to a term of each row, the largest of its log p: of a state beyond the limit that one is too
+    if not bool((passed.top > limits.min()).any()):
+        return np.zeros(len(limits), dtype=np.int64)
+    likely = passed.likely if passed.log else np.log(np.maximum(passed.likely, 1e-300))
+    return np.asarray(((likely + passed.top > limits[:, None]) & (gamma > 0.5)).sum(1))
 
 
 def maximised(objective: Objective, point: Point, inner: int) -> Tensor:
     """M: argmax Q, or a θ where Q is higher. Not finite where Q has no maximum."""
     model: HMM = objective.model
-    batch = whole(objective)
-    seen = model.seen(batch)
-    rows = batch if bool(seen.all()) else batch[seen]
+    entries = model.entries(whole(objective))
     out = [_chain(model, point, inner)]
     for k, (component, place) in enumerate(zip(model.states, model.places, strict=True)):
-        out.append(_component(component, rows, point.gamma[k][seen], point.theta[place], inner))
+        count = point.gamma[k] if entries.seen is None else point.gamma[k][entries.seen]
+        out.append(_component(component, entries.seen_rows, count, point.theta[place], inner))
     return torch.cat(out)
 
 
