@@ -18,8 +18,9 @@ functions of Markov chains; Zucchini, MacDonald and Langrock (2016), Hidden Mark
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -220,8 +221,9 @@ class HMM(HiddenStates):
     def _emissions(self, batch: Batch, seen: Tensor | None) -> Tensor:
         self._ready()
         if seen is None:
-            return torch.stack([c.log_prob(batch) for c in self.states])
-        found = torch.stack([c.log_prob(batch[seen]) for c in self.states])
+            return torch.stack([_log_prob(c, batch) for c in self.states])
+        rows = batch[seen]
+        found = torch.stack([_log_prob(c, rows) for c in self.states])
         out = found.new_zeros(self.k, len(batch))
         out[:, seen] = found
         return out
@@ -238,12 +240,25 @@ class HMM(HiddenStates):
     @torch.no_grad()
     def passed(self, batch: Batch, *, backward: bool = True) -> Passed:
         """The passes through all sequences, at θ as it stands."""
-        own, x = self.entries(batch), self.design(batch)
-        layout = own.layout
+        own, key = self.entries(batch), self._key()
+        known = own.remembered(key)
+        if known is not None and not (backward and known.beta is None):
+            return known
+        layout, x = own.layout, self.design(batch)
         log_b = self._emissions(own.rows, own.seen).numpy()
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
         log_d = self.chain.log_initial(self.logits, self.transitions)
-        return passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
+        out = passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
+        own.last[:] = [(key, weakref.ref(out))]
+        return out
+
+    def _key(self) -> tuple[Plain, ...]:
+        """What the passes depend on besides the rows: θ, what it means, and what reads the rows."""
+        parts: list[Plain] = [self.theta.numpy().tobytes(), self.chain, self.slot]
+        for c in self.components:
+            parts += [Same(c.family), Same(c.encoder if isinstance(c, Regression) else None)]
+            parts.append(tuple(c.fixed.items()) if isinstance(c, Regression) else None)
+        return tuple(parts)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log p(y_t | y_1 … y_{t−1}), (n,). With a graph where one is asked for, which takes a step of its own for each
@@ -462,6 +477,8 @@ class Entries:
         (n,) whether y was observed; None: everywhere
     parts, versions
         the tensors of the batch, and how often each had been written to
+    last
+        the passes that were made last, and for what
     """
 
     layout: Layout
@@ -469,6 +486,14 @@ class Entries:
     seen: Tensor | None
     parts: tuple[Tensor | None, ...]
     versions: tuple[int, ...]
+    last: list[tuple[tuple[Plain, ...], weakref.ref[Passed]]] = field(default_factory=list)
+
+    def remembered(self, key: tuple[Plain, ...]) -> Passed | None:
+        """The last passes, if they were at this key and somebody still holds them."""
+        for known, passed in self.last:
+            if known == key:
+                return passed()
+        return None
 
     def of(self, parts: tuple[Tensor | None, ...]) -> bool:
         """Whether these are the tensors, as they were."""
@@ -479,6 +504,29 @@ class Entries:
     def seen_rows(self) -> Batch:
         """Those whose y was observed."""
         return self.rows if self.seen is None else self.rows[self.seen]
+
+
+def _log_prob(component: ModelLike, batch: Batch) -> Tensor:
+    """log p(y | state), (n,). Parameters that are constants stay one number each."""
+    if not isinstance(component, Regression):
+        out: Tensor = component.log_prob(batch)
+        return out
+    eta, y = component.eta(batch), batch["y"]
+    if any(len(e) > 1 for e in eta):
+        return component.log_prob(batch)
+    return component.family.log_prob_eta(y, *eta, **component.extras(batch)).expand(len(batch))
+
+
+class Same:
+    """Equal to another if both are of one and the same object, which is held."""
+
+    def __init__(self, part: Plain):
+        self.part = part
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.part is other.part
+
+    __hash__ = object.__hash__
 
 
 def _versions(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:

@@ -27,7 +27,6 @@ from ..data.source import Tensors
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
 from ..models import HMM
-from ..models.base import get_theta
 from ..models.hidden_guess import first_guess
 from ..models.information import Factor
 from .certificate import Certificate
@@ -40,6 +39,7 @@ from .expected_states import (
     maximised,
     over,
     seen_scale,
+    settled,
     singular,
     stretches,
     whole,
@@ -49,6 +49,7 @@ from .never_taken import held, inside, rare, without
 from .newton import EPS, Newton
 
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands
+THINNED = 30.0  # the same from the maximum of a subsample
 BEHIND = 20.0  # nats of the subsample by which an end that is followed up may be lower
 COARSE, SAME = (
     0.1,
@@ -171,7 +172,7 @@ class BaumWelch:
         """θ of each first guess: by the values of y, and every third by stretches of time."""
         batch, out = whole(objective), []
         if not all(model.chain.starts) or not all(map(all, model.chain.allowed)):
-            out.append(get_theta(model))  # transitions are held at 0 already: from where the others stand
+            out.append(model.start(objective.terms[0].source))  # transitions are held at 0 already
         for i in range(self.starts if model.k > 1 else 1):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + i)
             out.append(first_guess(model, batch, generator, blocks=i % 3 == 2).theta)
@@ -212,8 +213,8 @@ class BaumWelch:
             fresh = replace(state, point=point, gain=math.inf, step=0, trace=())
             return _told(fresh, point, 1)
         before = state.point
-        # the maximum of a subsample needs little of EM; that of priors is Newton's
-        near = bool(objective.priors) or (state.tried > 0 and state.step >= 2)
+        # from the maximum of a subsample, and with priors, Newton's is the way
+        near = bool(objective.priors) or state.tried > 0
         if before.trouble or near or state.gain < self.hand_over or state.step >= self.cycles:
             return self._polished(objective, state)
         point, passes = self.cycle(objective, before, state.limits)
@@ -269,7 +270,10 @@ class BaumWelch:
         known = _known(here, here.theta, point.value, state)
         if known is not None:
             return _ended(state, known)
-        scaled = seen_scale(here, expect(here, here.theta, state.limits))
+        point = expect(here, here.theta, state.limits)
+        scaled = seen_scale(here, point)
+        if state.tried > 0 and point.passed is not None:
+            here = settled(here, point.passed)
         passes, trace, freed = state.passes, list(state.trace), set[tuple[int, int]]()
         while True:
             here, found, used = self._maximum(here, state, frozenset(freed))
@@ -301,11 +305,16 @@ class BaumWelch:
     ) -> tuple[Objective, End | None, int]:
         """Newton's method to its end; or, as soon as a transition is never taken, the objective without it and None."""
         point = expect(here, here.theta, state.limits)
-        newton = Newton(tolerance=self.tolerance, steps=300, begin=here.theta, thin_above=FAR)
+        # the maximum of a subsample is √(p · rows / its rows) standard errors away, and J hardly another there
+        thinned = state.tried > 0
+        keep = math.inf if thinned else Newton.keep_below
+        newton = Newton(
+            tolerance=self.tolerance, steps=300, begin=here.theta, thin_above=FAR, keep_below=keep
+        )
         rest = without(here, point, freed)
         if rest is not None:
             return rest, None, 1
-        now = replace(newton.start(here), radius=NEAR)
+        now = replace(newton.start(here), radius=THINNED if thinned else NEAR)
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)

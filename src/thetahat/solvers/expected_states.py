@@ -10,7 +10,7 @@ Newton on Σ ξ log a + Σ γ_1 log δ, each halved until that does not fall.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..data.source import Tensors
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models import HMM, Density
 from ..models.chains import Passed
+from ..models.hidden_chain import TINY
 from ..models.hmm import gamma_of, value_of
 from ..models.mixture import Recounted
 from ..models.regression import Regression
@@ -56,6 +57,7 @@ class Point:
     taken: np.ndarray
     x: np.ndarray | None
     trouble: str = ""
+    passed: Passed | None = field(default=None, repr=False)  # held: who asks at the same θ need not pass again
 
     @property
     def moves(self) -> np.ndarray:
@@ -88,7 +90,43 @@ def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
     elif bool((beyond > 0).any()):
         k = int(beyond.argmax())
         trouble = f"State {k + 1} has collapsed on {int(beyond[k])} observations: its density grows there without bound."
-    return Point(theta.clone(), value, gamma, torch.from_numpy(first), taken, x, trouble)
+    return Point(theta.clone(), value, gamma, torch.from_numpy(first), taken, x, trouble, passed)
+
+
+def value(objective: Objective) -> float:
+    """The objective where it stands: forward alone."""
+    batch, model = whole(objective), objective.model
+    passed = model.passed(batch, backward=False)
+    out = value_of(passed, model._weights(batch, passed.layout, objective.terms[0].weight(batch)))
+    if objective.priors:
+        out += float(Objective([], objective.priors).taylor(order=1).value)
+    return out
+
+
+def settled(objective: Objective, passed: Passed) -> Objective:
+    """The same objective with δ at its maximum given the rest of θ, where first states are free.
+
+    Σ_s log Σ_k δ_k g_sk, g_sk = p(y_s | z_1 = k), is concave in δ and needs no further pass: EM on it alone."""
+    model: HMM = objective.model
+    n, _ = model.chain.sizes
+    if not n or objective.priors:
+        return objective
+    batch = whole(objective)
+    own = model._weights(batch, passed.layout, objective.terms[0].weight(batch))
+    opening = np.flatnonzero(passed.layout.opening)
+    weight = np.ones(len(opening)) if own is None else own[passed.layout.packed[opening]]
+    theta = objective.theta
+    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + model.chain.sizes[1]])).numpy()
+    g = passed.gamma[:, opening] / np.maximum(delta, TINY)[:, None]
+    for _ in range(200):
+        joint = delta[:, None] * g
+        after = (joint / joint.sum(0)) @ weight / weight.sum()
+        moved, delta = float(np.abs(after - delta).max()), after
+        if moved < 1e-6:
+            break
+    top = np.log(np.maximum(delta, TINY))
+    theta[:n] = torch.from_numpy(top[model.chain.first] - top[model.chain.starts.index(True)])
+    return objective.at(theta)
 
 
 def collapsed(passed: Passed, limits: np.ndarray, gamma: np.ndarray) -> np.ndarray:
