@@ -76,6 +76,16 @@ class Steers(Protocol):
 
 
 @runtime_checkable
+class HasSums(Protocol):
+    """A family whose Σ w log p, where its parameters are constants, follows from a few sums over the rows."""
+
+    def sums(self, y: Tensor, weight: Tensor, *eta: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Σ w log p, its gradient (k,) and its information (k, k) in η, one number each parameter; None where
+        it does not follow."""
+        ...
+
+
+@runtime_checkable
 class HasScores(Protocol):
     """A model that knows ∂ log p_i / ∂θ, (n, p), of each row. `models.taylor.scores` asks, for robust and
     clustered standard errors.

@@ -36,7 +36,7 @@ class Layout:
         order = np.argsort(group, kind="stable")
         lengths = np.unique(group, return_counts=True)[1]
         longest = int(lengths.max())
-        return cls(order, lengths, piece or (longest if longest <= SHORT else int(np.sqrt(longest)) + 1))
+        return cls(order, lengths, piece or (longest if longest <= SHORT else int(0.5 * np.sqrt(longest)) + 1))
 
     @cached_property
     def sorted(self) -> bool:

@@ -8,10 +8,14 @@ from .chain_layout import Array, Layout
 
 
 class Probabilities:
-    """Steps in probabilities, scaled to sum 1 after every `every` of them; log b (K, n) by entry, a by place."""
+    """Steps in probabilities, scaled to sum 1 after every `every` of them; log b (K, n) by entry, a by place.
 
-    def __init__(self, layout: Layout, log_b: Array, a: Array, log_initial: Array, every: int):
-        self.layout, self.K, self.b, self.every = layout, len(log_b), np.exp(log_b), every
+    `memory` (2 or 3, K, n) is for b, φ and β: one piece of memory, which costs the system less than three."""
+
+    def __init__(
+        self, layout: Layout, log_b: Array, a: Array, log_initial: Array, every: int, memory: Array
+    ):
+        self.layout, self.K, self.every, self.memory = layout, len(log_b), every, memory
         self.a = a
         self.each = a if a.ndim == 2 else a[:, :, layout.packed]
         self.turned = np.ascontiguousarray(a.T) if a.ndim == 2 else None
@@ -21,20 +25,22 @@ class Probabilities:
         self.log_first = logsumexp(first)
         possible = np.isfinite(self.log_first)
         self.first = np.where(possible, np.exp(first - np.where(possible, self.log_first, 0.0)), 1 / self.K)
+        self.b = np.exp(log_b, out=memory[0])
         self.products = self._products() if layout.levels else None
 
     def _ahead(self, v: Array, step: slice) -> Array:
         """Σ_j v(j) a(j, k), v (K, …, m)."""
         if self.turned is not None:
-            flat = v if v.ndim == 2 else v.reshape(self.K, -1)
-            return np.asarray(np.dot(self.turned, flat).reshape(v.shape))
+            if v.ndim == 2:
+                return np.dot(self.turned, v)
+            return np.asarray(np.dot(self.turned, v.reshape(self.K, -1)).reshape(v.shape))
         a = self.each[:, :, step]
         return np.asarray((v[:, None] * (a if v.ndim == 2 else a[:, :, None])).sum(0))
 
     def _back(self, w: Array, step: slice) -> Array:
         """Σ_k a(j, k) w(k), w (K, m)."""
         if self.turned is not None:
-            return np.asarray(np.dot(self.a, w))
+            return np.dot(self.a, w)
         return np.asarray((self.each[:, :, step] * w[None]).sum(1))
 
     def _products(self) -> tuple[Array, Array]:
@@ -88,25 +94,24 @@ class Probabilities:
 
     def _joined_alone(self, out: Array, by_piece: Array, ahead: bool) -> None:
         """The same of one sequence, whose pieces stand in their order: a piece after the other."""
-        v, one = (by_piece[0, 0] if ahead else out[-1]), self.ones
+        v, one, rare = (by_piece[0, 0] if ahead else out[-1]), self.ones, max(1, self.every // 2)
         for at in range(1, len(out)) if ahead else range(len(out) - 1, 0, -1):
-            v = v / one.dot(v)
+            if at % rare == 0:
+                v = v / one.dot(v)
             out[at] = v
             v = v.dot(by_piece[at]) if ahead else by_piece[at].dot(v)
         if not ahead:
-            out[0] = v / one.dot(v)
+            out[0] = v
+        out /= out.sum(1, keepdims=True)
 
     def forward(self) -> tuple[Array, Array]:
         """c, (n,), and φ, (K, n), by entry; c of the rows that open sequences is `log_first`'s."""
-        layout, C = self.layout, len(self.layout.begins)
-        out, left = np.empty_like(self.b), None
+        layout, b, out, left = self.layout, self.b, self.memory[1], None
+        v = self._joined(True)
+        C = v.shape[1]
         for t, step in enumerate(layout.steps):
-            if t:
-                start = layout.steps[t - 1].start
-                v = self._ahead(out[:, start : start + step.stop - step.start], step)
-            else:
-                v = self._ahead(self._joined(True), step)
-            v = np.multiply(v, self.b[:, step], out=out[:, step])
+            v = self._ahead(v[:, : step.stop - step.start], step)
+            v = np.multiply(v, b[:, step], out=out[:, step])
             if t == 0:
                 v[:, layout.opening] = self.first
             elif t % self.every == 0:
@@ -122,20 +127,20 @@ class Probabilities:
 
     def backward(self) -> Array:
         """β, (K, n), by entry, scaled somehow."""
-        out, v = np.empty_like(self.b), self._joined(False)
-        for t in range(len(self.layout.steps) - 1, -1, -1):
-            step = self.layout.steps[t]
+        steps, b, out, v = self.layout.steps, self.b, self.memory[2], self._joined(False)
+        for t in range(len(steps) - 1, 0, -1):
+            step = steps[t]
             m = step.stop - step.start
-            out[:, step] = v[:, :m]
-            if t == 0:
-                break
-            moved = self._back(out[:, step] * self.b[:, step], step)
+            now = out[:, step]
+            now[:] = v[:, :m]
+            moved = self._back(now * b[:, step], step)
             if t % self.every == 0:
                 moved /= self.ones @ moved
             if m < v.shape[1]:
                 v[:, :m] = moved
             else:
                 v = moved
+        out[:, steps[0]] = v
         return out
 
 

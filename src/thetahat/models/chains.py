@@ -233,13 +233,14 @@ def passes(
     if len(layout.later):
         least = float((log_a if log_a.ndim == 2 else log_a[:, :, layout.later]).min())
     every = int(min(16.0, SAFE / min(least, -1e-3) - 1))
-    log_b = log_b - top
+    memory = np.empty((2 + backward, *log_b.shape))
+    log_b = np.subtract(log_b, top, out=memory[0])
     if every < 1:
         logs = Logarithms(layout, log_b, log_a, log_initial)
         log_c, phi = logs.forward()
         log_c = np.where(impossible, -np.inf, log_c + top)
         return Passed(layout, log_c, phi, logs.backward() if backward else None, log_b, log_a, log_c, top, True)
-    run = Probabilities(layout, log_b, np.exp(log_a), log_initial, every)
+    run = Probabilities(layout, log_b, np.exp(log_a), log_initial, every, memory)
     c, phi = run.forward()
     log_c = np.log(c)
     log_c[np.flatnonzero(layout.opening)] = run.log_first

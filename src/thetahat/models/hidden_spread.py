@@ -49,6 +49,13 @@ class Scores:
     logits: list[tuple[int, int, slice]]
     a: Array
 
+    @property
+    def rows(self) -> list[slice]:
+        """Of each state, where R_k lies among them all."""
+        sizes = [len(e) + len(self.a) + 1 for e in self.emission]
+        ends = np.cumsum(sizes).tolist()
+        return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
     def maps(self) -> list[Array]:
         """M_k, (p, p_k + K + 1)."""
         K, p = self.initial.shape
@@ -77,35 +84,36 @@ def spread(passed: Passed, scores: Scores, weight: Array | None = None) -> Array
         return np.zeros((p, p))  # nothing is hidden
     gamma, kernel = passed.gamma, passed.kernels()
     M, R = scores.maps(), _numbers(passed, scores, gamma, kernel)
-    weighted = R if weight is None else [r * weight for r in R]
+    weighted = R if weight is None else R * weight
     V = _at_once(weighted, M, scores)
     whole = np.concatenate(M, 1)
-    V -= whole @ (np.concatenate(weighted) @ np.concatenate(R).T) @ whole.T
+    V -= whole @ (weighted @ R.T) @ whole.T
     X = _with_later(passed, scores, kernel, gamma, weighted, M)
     return np.asarray(V + X + X.T)
 
 
-def _numbers(passed: Passed, scores: Scores, gamma: Array, kernel: Array) -> list[Array]:
-    """R_k of each state."""
+def _numbers(passed: Passed, scores: Scores, gamma: Array, kernel: Array) -> Array:
+    """R_k of each state, one below the other."""
     opening = np.flatnonzero(passed.layout.opening)
     before = passed.layout.before(gamma)
     before[:, opening] = 0.0  # a first row was not come to from anywhere
-    out = []
-    for k, e in enumerate(scores.emission):
-        R = np.zeros((len(e) + len(gamma) + 1, gamma.shape[1]))
+    rows = scores.rows
+    out = np.empty((rows[-1].stop, gamma.shape[1]))
+    for k, (e, own) in enumerate(zip(scores.emission, rows, strict=True)):
+        R = out[own]
         np.multiply(e, gamma[k], out=R[: len(e)])
         np.multiply(before, kernel[:, k], out=R[len(e) : -1])
+        R[-1] = 0.0
         R[-1, opening] = gamma[k, opening]
-        out.append(R)
     return out
 
 
-def _at_once(R: list[Array], M: list[Array], scores: Scores) -> Array:
+def _at_once(R: Array, M: list[Array], scores: Scores) -> Array:
     """Σ_t E[f_t f_tᵀ | y] = Σ (e eᵀ + e cᵀ + c eᵀ + c cᵀ)."""
     p = len(M[0])
     ends, rest = np.zeros((p, p)), np.zeros((p, p))
-    for r, m, e, own in zip(R, M, scores.emission, scores.places, strict=True):
-        size = len(e)
+    for rows, m, e, own in zip(scores.rows, M, scores.emission, scores.places, strict=True):
+        size, r = len(e), R[rows]
         crossed = r @ e.T
         crossed[:size] /= 2  # counted again in the transpose
         ends[:, own] += m @ crossed
@@ -115,7 +123,7 @@ def _at_once(R: list[Array], M: list[Array], scores: Scores) -> Array:
 
 
 def _with_later(
-    passed: Passed, scores: Scores, kernel: Array, gamma: Array, R: list[Array], M: list[Array]
+    passed: Passed, scores: Scores, kernel: Array, gamma: Array, R: Array, M: list[Array]
 ) -> Array:
     """Σ_t E[f_t u_t(z_t)ᵀ | y], (p, p)."""
     K, p = scores.initial.shape
@@ -129,21 +137,25 @@ def _with_later(
             m = step.stop - step.start
             d[:, :, :m] = run.back(d[:, :, :m], step)
         by_piece = np.ascontiguousarray(d.transpose(2, 0, 1))
-        for own, before in reversed(layout.levels):
-            end[before] = by_piece[own, :, :p] + by_piece[own, :, p:] @ end[own]
+        of_zero, of_one = by_piece[:, :, :p], by_piece[:, :, p:]
+        if len(layout.lengths) == 1:  # pieces stand in their order
+            for at in range(C - 1, 0, -1):
+                end[at - 1] = of_zero[at] + of_one[at].dot(end[at])
+        else:
+            for own, before in reversed(layout.levels):
+                end[before] = of_zero[own] + of_one[own] @ end[own]
     d = np.ascontiguousarray(end.transpose(1, 2, 0))
-    rows = np.concatenate(R)
-    cuts = np.cumsum([0, *map(len, R)])
-    crossed, mean = [np.zeros((len(r), p)) for r in R[:-1]], np.zeros((len(rows), p))
+    own_rows = scores.rows[:-1]
+    crossed, mean = [np.zeros((r.stop - r.start, p)) for r in own_rows], np.zeros((len(R), p))
     for t in range(len(layout.steps) - 1, -1, -1):
         step = layout.steps[t]
         m = step.stop - step.start
         now = d[:, :, :m]
         expected = (gamma[:-1, None, step] * now).sum(0)
-        here = rows[:, step]
+        here = R[:, step]
         mean += here @ expected.T
-        for k in range(K - 1):
-            crossed[k] += here[cuts[k] : cuts[k + 1]] @ now[k].T
+        for k, rows in enumerate(own_rows):
+            crossed[k] += here[rows] @ now[k].T
         if t:
             moved = run.back(now, step)
             if m < d.shape[2]:

@@ -32,6 +32,7 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
+from ..protocols import HasSums
 from ..types import Data, ModelLike, Plain
 from .chain_layout import Array, Layout
 from .chains import Passed, passes
@@ -354,7 +355,7 @@ class HMM(HiddenStates):
         """The scores of the complete data, by entry, where transitions are constants."""
         entries, emission = self.entries(batch), []
         for component in self.states:
-            found = scores(component, entries.seen_rows).T
+            found = _scores(component, entries.seen_rows)
             found = torch.where(torch.isfinite(found), found, 0.0)
             if entries.seen is not None:
                 full = found.new_zeros(len(found), len(batch))
@@ -385,14 +386,13 @@ class HMM(HiddenStates):
         for component, r in zip(self.states, torch.from_numpy(gamma), strict=True):
             count = r if entries.seen is None else r[entries.seen]
             possible = count > 0
-            part = taylor(
-                component,
-                *((rows, count) if bool(possible.all()) else (rows[possible], count[possible])),
-                order,
-            )
+            part = _summed(component, rows, count)
+            if part is None:
+                some = (rows, count) if bool(possible.all()) else (rows[possible], count[possible])
+                part = taylor(component, *some, order)
             total += float(part.value)
             gradients.append(part.gradient)
-            if part.information is not None:
+            if part.information is not None and order > 1:
                 blocks.append(part.information.dense())
         whole = None if J is None else Information(torch.block_diag(torch.from_numpy(J), *blocks))
         return Taylor(torch.tensor(total, dtype=torch.float64), torch.cat(gradients), whole)
@@ -506,15 +506,40 @@ class Entries:
         return self.rows if self.seen is None else self.rows[self.seen]
 
 
+def _constants(component: ModelLike, batch: Batch) -> list[Tensor] | None:
+    """η of each parameter, (1,), where they are constants for all rows."""
+    if not isinstance(component, Regression):
+        return None
+    eta = component.eta(batch)
+    return eta if all(len(e) == 1 for e in eta) else None
+
+
+def _summed(component: ModelLike, batch: Batch, weight: Tensor) -> Taylor | None:
+    """Σ w log p to second order, where the family has it from few sums."""
+    if not isinstance(component, Regression) or component.fixed or not isinstance(component.family, HasSums):
+        return None
+    eta = _constants(component, batch)
+    with torch.no_grad():
+        found = None if eta is None else component.family.sums(batch["y"], weight, *eta)
+    return None if found is None else Taylor(found[0], found[1], Information(found[2]))
+
+
+def _scores(component: ModelLike, batch: Batch) -> Tensor:
+    """∂ log p / ∂θ, (p, n)."""
+    if isinstance(component, Regression) and _constants(component, batch) is not None:
+        if all(p.design.constant for p in component.predictors):
+            found = component.row_derivatives(batch, order=1)[1]
+            return torch.stack([s.expand(len(batch)) for s in found])
+    return scores(component, batch).T
+
+
 def _log_prob(component: ModelLike, batch: Batch) -> Tensor:
     """log p(y | state), (n,). Parameters that are constants stay one number each."""
-    if not isinstance(component, Regression):
+    eta = _constants(component, batch)
+    if eta is None or not isinstance(component, Regression):
         out: Tensor = component.log_prob(batch)
         return out
-    eta, y = component.eta(batch), batch["y"]
-    if any(len(e) > 1 for e in eta):
-        return component.log_prob(batch)
-    return component.family.log_prob_eta(y, *eta, **component.extras(batch)).expand(len(batch))
+    return component.family.log_prob_eta(batch["y"], *eta, **component.extras(batch)).expand(len(batch))
 
 
 class Same:
