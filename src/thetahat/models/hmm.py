@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,7 @@ from .regression import Predictor, Regression
 from .taylor import Taylor, scores, taylor
 
 STARTS = ("stationary", "free")
+KEPT = 2**20  # probabilities of states up to which the last passes through a batch are kept
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the groups that batches name
 _ENTRIES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the y of batches
 
@@ -250,7 +251,8 @@ class HMM(HiddenStates):
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
         log_d = self.chain.log_initial(self.logits, self.transitions)
         out = passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
-        own.last[:] = [(key, weakref.ref(out))]
+        # many rows' are kept only for as long as somebody holds them
+        own.last[:] = [(key, (lambda: out) if out.phi.size <= KEPT else weakref.ref(out))]
         return out
 
     def _key(self) -> tuple[Plain, ...]:
@@ -486,7 +488,7 @@ class Entries:
     seen: Tensor | None
     parts: tuple[Tensor | None, ...]
     versions: tuple[int, ...]
-    last: list[tuple[tuple[Plain, ...], weakref.ref[Passed]]] = field(default_factory=list)
+    last: list[tuple[tuple[Plain, ...], Callable[[], Passed | None]]] = field(default_factory=list)
 
     def remembered(self, key: tuple[Plain, ...]) -> Passed | None:
         """The last passes, if they were at this key and somebody still holds them."""

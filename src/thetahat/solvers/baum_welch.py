@@ -23,9 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.source import Tensors
 from ..errors import BadArgument
-from ..likelihood import LogLikelihood, Objective
+from ..likelihood import Objective
 from ..models import HMM
 from ..models.hidden_guess import first_guess
 from ..models.information import Factor
@@ -41,7 +40,8 @@ from .expected_states import (
     seen_scale,
     settled,
     singular,
-    stretches,
+    steering,
+    thinned,
     whole,
 )
 from .maxima import LOST, Maximum, leads_to, starts_of, told_of
@@ -181,19 +181,18 @@ class BaumWelch:
     def _routes(self, objective: Objective, model: HMM, given: list[Tensor] | None) -> list[Tensor]:
         """Where EM ends on a subsample, the highest first: where to start on many rows. A run that falls behind is
         left."""
-        some = stretches(model, whole(objective), self.thin_above // 4)
-        thinned = Objective([LogLikelihood(model, Tensors(some, copy=False, block=FAR))], objective.priors)
-        bound, ends = limits(thinned), list[Point]()
-        for theta in given or self._guesses(thinned, model):
+        some = thinned(objective, self.thin_above // 4)
+        bound, ends = limits(some), list[Point]()
+        for theta in given or self._guesses(some, model):
             point, gain, best = (
-                expect(thinned, theta, bound),
+                expect(some, theta, bound),
                 math.inf,
                 max((e.value for e in ends), default=-math.inf),
             )
             for step in range(self.cycles):
                 if point.trouble or gain < COARSE or (step > 3 and point.value + 10 * gain < best - BEHIND):
                     break
-                after, _ = self.cycle(thinned, point, bound)
+                after, _ = self.cycle(some, point, bound)
                 point, gain = after, after.value - point.value
             ends += [] if point.trouble else [point]
         ends.sort(key=lambda e: -e.value)
@@ -305,16 +304,13 @@ class BaumWelch:
     ) -> tuple[Objective, End | None, int]:
         """Newton's method to its end; or, as soon as a transition is never taken, the objective without it and None."""
         point = expect(here, here.theta, state.limits)
-        # the maximum of a subsample is √(p · rows / its rows) standard errors away, and J hardly another there
-        thinned = state.tried > 0
-        keep = math.inf if thinned else Newton.keep_below
-        newton = Newton(
-            tolerance=self.tolerance, steps=300, begin=here.theta, thin_above=FAR, keep_below=keep
-        )
+        newton = Newton(tolerance=self.tolerance, steps=300, begin=here.theta, thin_above=FAR)
         rest = without(here, point, freed)
         if rest is not None:
             return rest, None, 1
-        now = replace(newton.start(here), radius=THINNED if thinned else NEAR)
+        J = steering(here, self.thin_above // 4) if state.tried > 0 else None
+        begun = newton.start(here) if J is None else newton.steered(here, here.theta, J)
+        now = replace(begun, radius=NEAR if J is None else THINNED)
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)

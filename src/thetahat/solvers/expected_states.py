@@ -23,6 +23,7 @@ from ..models import HMM, Density
 from ..models.chains import Passed
 from ..models.hidden_chain import TINY
 from ..models.hmm import gamma_of, value_of
+from ..models.information import Information
 from ..models.mixture import Recounted
 from ..models.regression import Regression
 from ..protocols import HasStart
@@ -106,7 +107,8 @@ def value(objective: Objective) -> float:
 def settled(objective: Objective, passed: Passed) -> Objective:
     """The same objective with δ at its maximum given the rest of θ, where first states are free.
 
-    Σ_s log Σ_k δ_k g_sk, g_sk = p(y_s | z_1 = k), is concave in δ and needs no further pass: EM on it alone."""
+    Σ_s log Σ_k δ_k g_sk, g_sk = p(y_s | z_1 = k), is concave in δ and needs no further pass: EM on it alone.
+    """
     model: HMM = objective.model
     n, _ = model.chain.sizes
     if not n or objective.priors:
@@ -239,6 +241,24 @@ def seen_scale(objective: Objective, point: Point) -> Tensor:
     assert J is not None
     out: Tensor = J.diagonal().clamp(min=0).sqrt()
     return out
+
+
+def thinned(objective: Objective, rows: int) -> Objective:
+    """The same objective of about so many rows (`stretches`)."""
+    some = stretches(objective.model, whole(objective), rows)
+    return Objective([LogLikelihood(objective.model, Tensors(some, copy=False, block=FAR))], objective.priors)
+
+
+def steering(objective: Objective, rows: int) -> Information | None:
+    """The information that about so many rows suggest for all of them; None where it is not positive definite."""
+    some, model = thinned(objective, rows), objective.model
+    batch, part = whole(objective), whole(some)
+    J = some.taylor(order=2).information.dense()
+    scale = J.new_full((len(J),), math.sqrt(len(batch) / len(part)))
+    first = len(model.arranged(batch).lengths) / len(model.arranged(part).lengths)
+    scale[: model.chain.sizes[0]] = math.sqrt(first)  # of a first state each sequence tells once
+    found = Information(J * torch.outer(scale, scale))
+    return None if found.factor() is None else found
 
 
 def stretches(model: HMM, batch: Batch, rows: int) -> Batch:

@@ -123,9 +123,12 @@ class Newton:
 
     def _borrow(self, objective: ObjectiveLike, thinned: State, keep: int) -> State:
         """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
-        information = thinned.information.times(float(keep))
-        t = objective.taylor(thinned.theta, order=1)
-        state = State(thinned.theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
+        return self.steered(objective, thinned.theta, thinned.information.times(float(keep)))
+
+    def steered(self, objective: ObjectiveLike, theta: Tensor, information: Information) -> State:
+        """The state at θ, steered by an information that is not its own."""
+        t = objective.taylor(theta, order=1)
+        state = State(theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
         return self._measured(self._factored(objective, state))
 
     def _look(self, objective: ObjectiveLike, theta: Tensor, precision: torch.dtype) -> State:
