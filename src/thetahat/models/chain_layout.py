@@ -36,7 +36,8 @@ class Layout:
         order = np.argsort(group, kind="stable")
         lengths = np.unique(group, return_counts=True)[1]
         longest = int(lengths.max())
-        return cls(order, lengths, piece or (longest if longest <= SHORT else int(0.5 * np.sqrt(longest)) + 1))
+        cut = 0.5 if len(lengths) == 1 else 1.0  # the pieces of one sequence are joined faster
+        return cls(order, lengths, piece or (longest if longest <= SHORT else int(cut * np.sqrt(longest)) + 1))
 
     @cached_property
     def sorted(self) -> bool:

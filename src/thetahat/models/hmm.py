@@ -244,15 +244,15 @@ class HMM(HiddenStates):
         """The passes through all sequences, at θ as it stands."""
         own, key = self.entries(batch), self._key()
         known = own.remembered(key)
-        if known is not None and not (backward and known.beta is None):
+        if known is not None:
             return known
         layout, x = own.layout, self.design(batch)
         log_b = self._emissions(own.rows, own.seen).numpy()
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
         log_d = self.chain.log_initial(self.logits, self.transitions)
         out = passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
-        # many rows' are kept only for as long as somebody holds them
-        own.last[:] = [(key, (lambda: out) if out.phi.size <= KEPT else weakref.ref(out))]
+        if backward:  # many rows' are kept only for as long as somebody holds them
+            own.last[:] = [(key, (lambda: out) if out.phi.size <= KEPT else weakref.ref(out))]
         return out
 
     def _key(self) -> tuple[Plain, ...]:
@@ -480,7 +480,7 @@ class Entries:
     parts, versions
         the tensors of the batch, and how often each had been written to
     last
-        the passes that were made last, and for what
+        the passes forward and backward that were made last, and for what
     """
 
     layout: Layout

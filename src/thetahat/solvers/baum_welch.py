@@ -309,8 +309,12 @@ class BaumWelch:
         if rest is not None:
             return rest, None, 1
         J = steering(here, self.thin_above // 4) if state.tried > 0 else None
-        begun = newton.start(here) if J is None else newton.steered(here, here.theta, J)
-        now = replace(begun, radius=NEAR if J is None else THINNED)
+        if J is None:
+            now = replace(newton.start(here), radius=NEAR)
+        else:  # one step goes most of the way, and J is summed over all rows behind it
+            now = newton.step(here, replace(newton.steered(here, here.theta, J), radius=THINNED))
+            newton = replace(newton, keep_below=THINNED)
+            now = newton.refreshed(here, replace(now, radius=THINNED))
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)

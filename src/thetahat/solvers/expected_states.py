@@ -33,6 +33,8 @@ from .loop import iterate
 from .newton import Newton
 
 FAR = 10**18
+NEVER = 1e-2  # times that a transition is expected to have been taken, below which it may be held at 0
+LONG = 200  # rows of a stretch: one begins anew as rarely as in so many transitions
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,13 @@ def value(objective: Objective) -> float:
 
 
 def settled(objective: Objective, passed: Passed) -> Objective:
-    """The same objective with δ at its maximum given the rest of θ, where first states are free.
+    """The same objective with δ at its maximum given the rest of θ, where first states are free; those in which no
+    sequence begins are held at 0.
 
     Σ_s log Σ_k δ_k g_sk, g_sk = p(y_s | z_1 = k), is concave in δ and needs no further pass: EM on it alone.
     """
     model: HMM = objective.model
-    n, _ = model.chain.sizes
+    n, m = model.chain.sizes
     if not n or objective.priors:
         return objective
     batch = whole(objective)
@@ -118,7 +121,7 @@ def settled(objective: Objective, passed: Passed) -> Objective:
     opening = np.flatnonzero(passed.layout.opening)
     weight = np.ones(len(opening)) if own is None else own[passed.layout.packed[opening]]
     theta = objective.theta
-    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + model.chain.sizes[1]])).numpy()
+    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + m])).numpy()
     g = passed.gamma[:, opening] / np.maximum(delta, TINY)[:, None]
     for _ in range(200):
         joint = delta[:, None] * g
@@ -128,7 +131,9 @@ def settled(objective: Objective, passed: Passed) -> Objective:
             break
     top = np.log(np.maximum(delta, TINY))
     theta[:n] = torch.from_numpy(top[model.chain.first] - top[model.chain.starts.index(True)])
-    return objective.at(theta)
+    here = objective.at(theta)
+    gone = [k for k in range(model.k) if model.chain.starts[k] and delta[k] * weight.sum() < NEVER]
+    return over(here, here.model.holding([], gone)) if gone else here
 
 
 def collapsed(passed: Passed, limits: np.ndarray, gamma: np.ndarray) -> np.ndarray:
@@ -264,7 +269,7 @@ def steering(objective: Objective, rows: int) -> Information | None:
 def stretches(model: HMM, batch: Batch, rows: int) -> Batch:
     """About so many rows, in whole sequences or long stretches of them: enough for a first guess."""
     layout = model.arranged(batch)
-    length = max(min(int(layout.lengths.max()), rows // 10), 2)
+    length = max(min(int(layout.lengths.max()), rows // 10, LONG), 2)
     taken: list[np.ndarray] = []
     pieces = [
         (start + at, min(length, int(many) - at))

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from ..likelihood import Objective
 from ..models import HMM
-from .expected_states import Point, over, value
+from .expected_states import NEVER, Point, over, value
 
-NEVER = 1e-2  # times that a transition is expected to have been taken, below which it is held at 0 if EM lowers it still
 INSIDE = 1e-5  # the probability with which a step back inside is tried
 RARE = 1e-3  # a probability at which a transition is counted
 LOST = 0.1  # nats that may be lost by holding what is never taken
