@@ -71,7 +71,11 @@ class Normal(Family):
         mean, log_scale = (e.reshape(()) for e in eta)
         precision, residual = torch.exp(-2 * log_scale), y - mean
         weighted = weight * residual
-        total, first, second = weight.sum(), precision * weighted.sum(), precision * torch.dot(weighted, residual)
+        total, first, second = (
+            weight.sum(),
+            precision * weighted.sum(),
+            precision * torch.dot(weighted, residual),
+        )
         value = -total * (LOG_ROOT_2PI + log_scale) - second / 2
         J = torch.stack([precision * total, 2 * first, 2 * first, 2 * second]).reshape(2, 2)
         return value, torch.stack([first, second - total]), J

@@ -37,7 +37,9 @@ class Layout:
         lengths = np.unique(group, return_counts=True)[1]
         longest = int(lengths.max())
         cut = 0.5 if len(lengths) == 1 else 1.0  # the pieces of one sequence are joined faster
-        return cls(order, lengths, piece or (longest if longest <= SHORT else int(cut * np.sqrt(longest)) + 1))
+        return cls(
+            order, lengths, piece or (longest if longest <= SHORT else int(cut * np.sqrt(longest)) + 1)
+        )
 
     @cached_property
     def sorted(self) -> bool:
@@ -113,7 +115,7 @@ class Layout:
     @cached_property
     def rows(self) -> Array:
         """(n,) the row of each entry of `packed`."""
-        return self.order[self.packed]
+        return np.asarray(self.order[self.packed])
 
     @cached_property
     def entry(self) -> Array:

@@ -12,9 +12,7 @@ class Probabilities:
 
     `memory` (2 or 3, K, n) is for b, φ and β: one piece of memory, which costs the system less than three."""
 
-    def __init__(
-        self, layout: Layout, log_b: Array, a: Array, log_initial: Array, every: int, memory: Array
-    ):
+    def __init__(self, layout: Layout, log_b: Array, a: Array, log_initial: Array, every: int, memory: Array):
         self.layout, self.K, self.every, self.memory = layout, len(log_b), every, memory
         self.a = a
         self.each = a if a.ndim == 2 else a[:, :, layout.packed]
@@ -32,7 +30,7 @@ class Probabilities:
         """Σ_j v(j) a(j, k), v (K, …, m)."""
         if self.turned is not None:
             if v.ndim == 2:
-                return np.dot(self.turned, v)
+                return np.asarray(np.dot(self.turned, v))
             return np.asarray(np.dot(self.turned, v.reshape(self.K, -1)).reshape(v.shape))
         a = self.each[:, :, step]
         return np.asarray((v[:, None] * (a if v.ndim == 2 else a[:, :, None])).sum(0))
@@ -40,7 +38,7 @@ class Probabilities:
     def _back(self, w: Array, step: slice) -> Array:
         """Σ_k a(j, k) w(k), w (K, m)."""
         if self.turned is not None:
-            return np.dot(self.a, w)
+            return np.asarray(np.dot(self.a, w))
         return np.asarray((self.each[:, :, step] * w[None]).sum(1))
 
     def _products(self) -> tuple[Array, Array]:
@@ -127,7 +125,8 @@ class Probabilities:
 
     def backward(self) -> Array:
         """β, (K, n), by entry, scaled somehow."""
-        steps, b, out, v = self.layout.steps, self.b, self.memory[2], self._joined(False)
+        steps, b, v = self.layout.steps, self.b, self._joined(False)
+        out: Array = self.memory[2]
         for t in range(len(steps) - 1, 0, -1):
             step = steps[t]
             m = step.stop - step.start

@@ -9,7 +9,7 @@ With a_t(j, k) = P(z_t = k | z_{t−1} = j) and b_t(k) = p(y_t | z_t = k),
 A step of either is a product with the matrix M_t = a_t diag(b_t), and products are associative. A sequence of T rows is
 therefore cut into pieces of about √T rows: the products of all pieces are made at once, the pieces are joined one
 after the other, and all of them are run through again, each from where the one before it ends. That is 3√T steps of
-whole arrays in the place of T, and the same numbers.
+whole arrays in the place of T, and the same numbers. Rows lie in the order of these steps throughout.
 
 Steps are carried in probabilities, with max_k b_t(k) = 1, and scaled to sum 1 after every r of them. r steps leave at
 least α^r of the sum, α the smallest a; and from the most probable state every state is reached with at least α. So what
@@ -17,7 +17,8 @@ underflows is less than 10⁻³⁰⁸ / α^(r + 1) of what is kept, and r is suc
 small for r = 1 (a transition that is impossible) the steps are carried in logarithms.
 
 Legend: n rows, K states, C pieces, m of them at a step. A "place" is a row's number once sequences stand one after
-the other, each in time. States come first: arrays are (K, n), so that each operation runs along the pieces.
+the other, each in time; an "entry" its number in the order of the steps. States come first: arrays are (K, n), so that
+each operation runs along the pieces.
 
 References
 ----------
@@ -162,7 +163,8 @@ class Passed:
 
     def kernels(self) -> Array:
         """P(z_t = k | z_{t−1} = j, y), (K, K, n), by entry, where transitions are constants."""
-        assert self.beta is not None and self.a.ndim == 2
+        assert self.beta is not None
+        assert self.a.ndim == 2
         if self.log:
             joint = self.a[:, :, None] + (self.likely + self.beta)[None]
             return np.moveaxis(_softmax(np.moveaxis(joint, 1, 0)), 0, 1)
@@ -239,7 +241,9 @@ def passes(
         logs = Logarithms(layout, log_b, log_a, log_initial)
         log_c, phi = logs.forward()
         log_c = np.where(impossible, -np.inf, log_c + top)
-        return Passed(layout, log_c, phi, logs.backward() if backward else None, log_b, log_a, log_c, top, True)
+        return Passed(
+            layout, log_c, phi, logs.backward() if backward else None, log_b, log_a, log_c, top, True
+        )
     run = Probabilities(layout, log_b, np.exp(log_a), log_initial, every, memory)
     c, phi = run.forward()
     log_c = np.log(c)

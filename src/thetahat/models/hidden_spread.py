@@ -183,7 +183,7 @@ class _Differences:
             d[k, own] += scores.emission[k][:, step]
         d[:, scores.places[-1]] -= last
         less = self.less[:, :, None, step]
-        out = less[:, 0] * d[0]
+        out: Array = less[:, 0] * d[0]
         for k in range(1, len(d)):
             out += less[:, k] * d[k]
         K = len(P)

@@ -18,7 +18,6 @@ from .density import Density
 from .hidden_chain import Chain
 from .regression import Regression
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -193,7 +192,7 @@ class HiddenStates(Model):
 
 def _copied(component: nn.Module, memo: dict[int, object]) -> nn.Module:
     """A component with parameters of its own. What reads the rows is never written to, and is shared."""
-    if isinstance(component, (Regression, Density)):
+    if type(component) in (Regression, Density):
         return _twin(component, memo)
     return copy.deepcopy(component, memo)
 

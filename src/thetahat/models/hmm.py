@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
@@ -32,19 +31,29 @@ from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
 from ..families.base import Family, Parameter
-from ..protocols import HasSums
 from ..types import Data, ModelLike, Plain
 from .chain_layout import Array, Layout
 from .chains import Passed, passes
 from .hidden_chain import Chain
 from .hidden_paths import drawn_path
+from .hidden_rows import (
+    Entries,
+    Key,
+    Same,
+    gamma_of,
+    log_prob_of,
+    scores_of,
+    sequence_weights,
+    taylor_of_state,
+    value_of,
+)
 from .hidden_scores import Parts, missing_information, row_scores
 from .hidden_spread import Scores, spread
 from .hidden_states import HiddenStates
 from .information import Information
 from .inputs import source_of
 from .regression import Predictor, Regression
-from .taylor import Taylor, scores, taylor
+from .taylor import Taylor, scores
 
 STARTS = ("stationary", "free")
 KEPT = 2**20  # probabilities of states up to which the last passes through a batch are kept
@@ -198,14 +207,10 @@ class HMM(HiddenStates):
 
     def entries(self, batch: Batch) -> Entries:
         """The rows in the order of the steps, found once for a batch."""
-        parts = (*batch.tensors.values(), batch.count if batch.counted else None, batch.group if batch.grouped else None)
-        y = batch["y"]
+        y = batch.tensors["y"]
         known: Entries | None = _ENTRIES.get(y)
-        if known is None or not known.of(parts):
-            layout = self.arranged(batch)
-            rows = batch[torch.from_numpy(layout.rows)]
-            seen = self.seen(rows)
-            known = Entries(layout, rows, None if bool(seen.all()) else seen, parts, _versions(parts))
+        if known is None or not known.are_of(batch):
+            known = Entries.of(batch, self.arranged(batch))
             if not y.is_inference():
                 _ENTRIES[y] = known
         return known
@@ -223,9 +228,9 @@ class HMM(HiddenStates):
     def _emissions(self, batch: Batch, seen: Tensor | None) -> Tensor:
         self._ready()
         if seen is None:
-            return torch.stack([_log_prob(c, batch) for c in self.states])
+            return torch.stack([log_prob_of(c, batch) for c in self.states])
         rows = batch[seen]
-        found = torch.stack([_log_prob(c, rows) for c in self.states])
+        found = torch.stack([log_prob_of(c, rows) for c in self.states])
         out = found.new_zeros(self.k, len(batch))
         out[:, seen] = found
         return out
@@ -255,9 +260,9 @@ class HMM(HiddenStates):
             own.last[:] = [(key, (lambda: out) if out.phi.size <= KEPT else weakref.ref(out))]
         return out
 
-    def _key(self) -> tuple[Plain, ...]:
+    def _key(self) -> Key:
         """What the passes depend on besides the rows: θ, what it means, and what reads the rows."""
-        parts: list[Plain] = [self.theta.numpy().tobytes(), self.chain, self.slot]
+        parts: list[Hashable] = [self.theta.numpy().tobytes(), self.chain, self.slot]
         for c in self.components:
             parts += [Same(c.family), Same(c.encoder if isinstance(c, Regression) else None)]
             parts.append(tuple(c.fixed.items()) if isinstance(c, Regression) else None)
@@ -348,7 +353,9 @@ class HMM(HiddenStates):
         if known.information is None:
             return Taylor(value, known.gradient)
         if passed.a.ndim == 2:
-            lost = spread(passed, self._scores(batch, passed), None if own is None else own[passed.layout.packed])
+            lost = spread(
+                passed, self._scores(batch, passed), None if own is None else own[passed.layout.packed]
+            )
         else:
             lost = missing_information(passed, self._parts(batch, passed), own)
         return Taylor(value, known.gradient, Information(known.information.A - torch.from_numpy(lost)))
@@ -357,7 +364,7 @@ class HMM(HiddenStates):
         """The scores of the complete data, by entry, where transitions are constants."""
         entries, emission = self.entries(batch), []
         for component in self.states:
-            found = _scores(component, entries.seen_rows)
+            found = scores_of(component, entries.seen_rows)
             found = torch.where(torch.isfinite(found), found, 0.0)
             if entries.seen is not None:
                 full = found.new_zeros(len(found), len(batch))
@@ -384,17 +391,11 @@ class HMM(HiddenStates):
         )
         gradients, blocks, total = [torch.from_numpy(gradient)], [], value
         entries = self.entries(batch)
-        rows = entries.seen_rows
         for component, r in zip(self.states, torch.from_numpy(gamma), strict=True):
-            count = r if entries.seen is None else r[entries.seen]
-            possible = count > 0
-            part = _summed(component, rows, count)
-            if part is None:
-                some = (rows, count) if bool(possible.all()) else (rows[possible], count[possible])
-                part = taylor(component, *some, order)
+            part = taylor_of_state(component, entries.seen_rows, entries.of_seen(r), order)
             total += float(part.value)
             gradients.append(part.gradient)
-            if part.information is not None and order > 1:
+            if part.information is not None:
                 blocks.append(part.information.dense())
         whole = None if J is None else Information(torch.block_diag(torch.from_numpy(J), *blocks))
         return Taylor(torch.tensor(total, dtype=torch.float64), torch.cat(gradients), whole)
@@ -444,20 +445,7 @@ class HMM(HiddenStates):
         """(n,) by place: the weight of each row's sequence; None: 1."""
         if weight is None:
             return None
-        placed = weight.detach().to(torch.float64).numpy()[layout.order]
-        known = self.seen(batch).numpy()[layout.order]
-        sequence = np.repeat(np.arange(len(layout.lengths)), layout.lengths)
-        low, high = np.full(len(layout.lengths), np.inf), np.zeros(len(layout.lengths))
-        np.minimum.at(low, sequence[known], placed[known])
-        np.maximum.at(high, sequence[known], placed[known])
-        uneven = np.flatnonzero(np.isfinite(low) & (low != high))
-        if len(uneven):
-            raise BadArgument(
-                f"the weights of sequence {uneven[0]} lie between {low[uneven[0]]:g} and {high[uneven[0]]:g}: the rows of a "
-                "sequence are one observation, and have one weight. Resample or weigh whole sequences."
-            )
-        own = np.where(np.isfinite(low), high, 1.0)
-        return None if bool((own == 1).all()) else own[sequence]
+        return sequence_weights(layout, weight, self.seen(batch))
 
     # ---- where to begin ------------------------------------------------------------------------------------
 
@@ -467,111 +455,6 @@ class HMM(HiddenStates):
 
         batch = next(iter(source.batches(self)))
         return first_guess(self, batch, torch.Generator().manual_seed(0)).ordered().theta
-
-
-@dataclass(frozen=True)
-class Entries:
-    """The rows of a batch in the order of the steps.
-
-    Parameters
-    ----------
-    seen
-        (n,) whether y was observed; None: everywhere
-    parts, versions
-        the tensors of the batch, and how often each had been written to
-    last
-        the passes forward and backward that were made last, and for what
-    """
-
-    layout: Layout
-    rows: Batch
-    seen: Tensor | None
-    parts: tuple[Tensor | None, ...]
-    versions: tuple[int, ...]
-    last: list[tuple[tuple[Plain, ...], Callable[[], Passed | None]]] = field(default_factory=list)
-
-    def remembered(self, key: tuple[Plain, ...]) -> Passed | None:
-        """The last passes, if they were at this key and somebody still holds them."""
-        for known, passed in self.last:
-            if known == key:
-                return passed()
-        return None
-
-    def of(self, parts: tuple[Tensor | None, ...]) -> bool:
-        """Whether these are the tensors, as they were."""
-        same = len(parts) == len(self.parts) and all(a is b for a, b in zip(parts, self.parts, strict=True))
-        return same and _versions(parts) == self.versions
-
-    @functools.cached_property
-    def seen_rows(self) -> Batch:
-        """Those whose y was observed."""
-        return self.rows if self.seen is None else self.rows[self.seen]
-
-
-def _constants(component: ModelLike, batch: Batch) -> list[Tensor] | None:
-    """η of each parameter, (1,), where they are constants for all rows."""
-    if not isinstance(component, Regression):
-        return None
-    eta = component.eta(batch)
-    return eta if all(len(e) == 1 for e in eta) else None
-
-
-def _summed(component: ModelLike, batch: Batch, weight: Tensor) -> Taylor | None:
-    """Σ w log p to second order, where the family has it from few sums."""
-    if not isinstance(component, Regression) or component.fixed or not isinstance(component.family, HasSums):
-        return None
-    eta = _constants(component, batch)
-    with torch.no_grad():
-        found = None if eta is None else component.family.sums(batch["y"], weight, *eta)
-    return None if found is None else Taylor(found[0], found[1], Information(found[2]))
-
-
-def _scores(component: ModelLike, batch: Batch) -> Tensor:
-    """∂ log p / ∂θ, (p, n)."""
-    if isinstance(component, Regression) and _constants(component, batch) is not None:
-        if all(p.design.constant for p in component.predictors):
-            found = component.row_derivatives(batch, order=1)[1]
-            return torch.stack([s.expand(len(batch)) for s in found])
-    return scores(component, batch).T
-
-
-def _log_prob(component: ModelLike, batch: Batch) -> Tensor:
-    """log p(y | state), (n,). Parameters that are constants stay one number each."""
-    eta = _constants(component, batch)
-    if eta is None or not isinstance(component, Regression):
-        out: Tensor = component.log_prob(batch)
-        return out
-    return component.family.log_prob_eta(batch["y"], *eta, **component.extras(batch)).expand(len(batch))
-
-
-class Same:
-    """Equal to another if both are of one and the same object, which is held."""
-
-    def __init__(self, part: Plain):
-        self.part = part
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.part is other.part
-
-    __hash__ = object.__hash__
-
-
-def _versions(parts: tuple[Tensor | None, ...]) -> tuple[int, ...]:
-    return tuple(-1 if t is None or t.is_inference() else t._version for t in parts)
-
-
-def gamma_of(passed: Passed, own: Array | None) -> tuple[Array, Array]:
-    """γ, (K, n) by entry, and Σ γ of first rows, (K,); times the weights of sequences, (n,) by place."""
-    gamma = passed.gamma if own is None else passed.gamma * own[passed.layout.packed]
-    return gamma, gamma[:, np.flatnonzero(passed.layout.opening)].sum(1)
-
-
-def value_of(passed: Passed, own: Array | None) -> float:
-    """log p(y), each sequence times its weight."""
-    if own is None:
-        return passed.value
-    weight = own[passed.layout.packed]
-    return float((passed.log_rows * weight)[weight > 0].sum())
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,7 +22,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models import HMM, Density
 from ..models.chains import Passed
 from ..models.hidden_chain import TINY
-from ..models.hmm import gamma_of, value_of
+from ..models.hidden_rows import gamma_of, value_of
 from ..models.information import Information
 from ..models.mixture import Recounted
 from ..models.regression import Regression
@@ -60,7 +60,9 @@ class Point:
     taken: np.ndarray
     x: np.ndarray | None
     trouble: str = ""
-    passed: Passed | None = field(default=None, repr=False)  # held: who asks at the same θ need not pass again
+    passed: Passed | None = field(
+        default=None, repr=False
+    )  # held: who asks at the same θ need not pass again
 
     @property
     def moves(self) -> np.ndarray:
@@ -151,7 +153,7 @@ def maximised(objective: Objective, point: Point, inner: int) -> Tensor:
     entries = model.entries(whole(objective))
     out = [_chain(model, point, inner)]
     for k, (component, place) in enumerate(zip(model.states, model.places, strict=True)):
-        count = point.gamma[k] if entries.seen is None else point.gamma[k][entries.seen]
+        count = entries.of_seen(point.gamma[k])
         out.append(_component(component, entries.seen_rows, count, point.theta[place], inner))
     return torch.cat(out)
 
@@ -258,7 +260,9 @@ def steering(objective: Objective, rows: int) -> Information | None:
     """The information that about so many rows suggest for all of them; None where it is not positive definite."""
     some, model = thinned(objective, rows), objective.model
     batch, part = whole(objective), whole(some)
-    J = some.taylor(order=2).information.dense()
+    known = some.taylor(order=2).information
+    assert known is not None
+    J = known.dense()
     scale = J.new_full((len(J),), math.sqrt(len(batch) / len(part)))
     first = len(model.arranged(batch).lengths) / len(model.arranged(part).lengths)
     scale[: model.chain.sizes[0]] = math.sqrt(first)  # of a first state each sequence tells once
