@@ -98,6 +98,17 @@ class HoldsConstants(Protocol):
 
     def freeing(self, parameter: str, eta: float) -> ModelLike:
         """The same model, at its θ, with a held constant in θ again, at that linear predictor."""
+        ...
+
+
+@runtime_checkable
+class HasSums(Protocol):
+    """A family whose Σ w log p, where its parameters are constants, follows from a few sums over the rows."""
+
+    def sums(self, y: Tensor, weight: Tensor, *eta: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Σ w log p, its gradient (k,) and its information (k, k) in η, one number each parameter; None where
+        it does not follow."""
+        ...
 
 
 @runtime_checkable

@@ -67,7 +67,8 @@ def _optimised(
         objective = objective.copy()
         for term in objective.terms:
             term.model.eval()  # the whole data have one log-likelihood: no dropout, no statistics of a batch
-        if isinstance(objective.model, HasStart) and len(objective.terms) == 1:
+        guesses = isinstance(solver, BaumWelch)  # several of its own
+        if isinstance(objective.model, HasStart) and len(objective.terms) == 1 and not guesses:
             objective = objective.at(objective.model.start(objective.terms[0].source))
             if isinstance(solver, Newton) and reproduced(objective) is not None:
                 solver = replace(solver, steps=0)  # there is no maximum, which `diagnose` says
