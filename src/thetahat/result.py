@@ -587,10 +587,12 @@ class Fit:
             raise BadArgument(f"kind={kind!r} is an interval of a new y, and what={what!r} is not one.")
         if self._is_cox:
             return self._cox_curves(data, what, times, level, groups)
-        V = None if level is None else self._prepared(covariance, by)
+        objective = self._of_rows(groups, "predict")
+        own = objective is self.objective
+        V = None if level is None else self._prepared(covariance, by) if own else self._joint(groups)
         rows, alignment = new_data.aligned(self.model, self.source, data)
         found = survival_prediction.curves(
-            self.objective, self.theta, rows, what, times, level=level, covariance=V
+            objective, objective.theta, rows, what, times, level=level, covariance=V
         )
         assert times is not None  # `curves` refuses it
         labels = np.arange(alignment.size) if alignment.index is None else alignment.index
