@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..families.links import Identity
-from ..likelihood import Objective
+from ..likelihood import LogLikelihood, Objective
 from ..models.base import natural_of
 from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
@@ -112,10 +112,24 @@ def _proven(point: Point) -> Point | None:
     own = None if objective.priors or len(objective.terms) != 1 else objective.model
     known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
     if known is None:
-        return None
+        return _collinear(point) if isinstance(objective.model, Steers) and not certificate.ok else None
     status, direction, detail = known
     lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
     return point.judged(replace(lost, nats=None, standard_errors=None))
+
+
+def _collinear(point: Point) -> Point | None:
+    """Of a mixed model that did not converge, the fixed effects that the data cannot tell apart; None: there are none."""
+    from ..models.mixed import Mixed  # brings scipy
+
+    model, source = point.objective.model, point.objective.terms[0].source
+    if point.objective.priors or len(point.objective.terms) != 1 or not isinstance(model, Mixed):
+        return None
+    alone = Objective([LogLikelihood(model.regression, source)]).at(model.regression.start(source))
+    information = alone.taylor(order=2).information
+    assert information is not None
+    flat = flat_directions(alone, alone.model, *weak_directions(information))
+    return point.judged(flat_certificate(flat, point.certificate)) if flat else None
 
 
 def _examined(point: Point) -> Point:
