@@ -549,7 +549,7 @@ class Fit:
         from .evaluation import new_data, predict, survival_prediction
 
         if what in survival_prediction.WHATS:
-            return self._curves(data, what, times, level, kind, covariance, by)
+            return self._curves(data, what, times, level, kind, covariance, by, groups)
         if times is not None:
             raise BadArgument(
                 f"times= is of a curve, and what={what!r} is not one. Accepted with times: "
@@ -578,6 +578,7 @@ class Fit:
         kind: str,
         covariance: str | None,
         by: str | Sequence[str] | None,
+        groups: str | None,
     ) -> pd.DataFrame:
         """`predict` of a curve: a row a row of the data and time."""
         from .evaluation import new_data, survival_prediction
@@ -585,11 +586,13 @@ class Fit:
         if kind != "confidence":
             raise BadArgument(f"kind={kind!r} is an interval of a new y, and what={what!r} is not one.")
         if self._is_cox:
-            return self._cox_curves(data, what, times, level)
-        V = None if level is None else self._prepared(covariance, by)
+            return self._cox_curves(data, what, times, level, groups)
+        objective = self._of_rows(groups, "predict")
+        own = objective is self.objective
+        V = None if level is None else self._prepared(covariance, by) if own else self._joint(groups)
         rows, alignment = new_data.aligned(self.model, self.source, data)
         found = survival_prediction.curves(
-            self.objective, self.theta, rows, what, times, level=level, covariance=V
+            objective, objective.theta, rows, what, times, level=level, covariance=V
         )
         assert times is not None  # `curves` refuses it
         labels = np.arange(alignment.size) if alignment.index is None else alignment.index
@@ -603,7 +606,12 @@ class Fit:
         return isinstance(family_of(self.model), Cox)
 
     def _cox_curves(
-        self, data: Data, what: str, times: Sequence[float] | float | None, level: float | None
+        self,
+        data: Data,
+        what: str,
+        times: Sequence[float] | float | None,
+        level: float | None,
+        groups: str | None,
     ) -> pd.DataFrame:
         """Of Cox's model, with the columns that a parametric family's curves have."""
 
@@ -617,7 +625,7 @@ class Fit:
             )
         at = None if times is None else [float(t) for t in np.atleast_1d(np.asarray(times, dtype=np.float64))]
         given = rows_of(self.source) if data is None else data
-        found = cox_curves.curves(self, given, at, 0.95 if level is None else level)
+        found = cox_curves.curves(self, given, at, 0.95 if level is None else level, groups=groups)
         out: pd.DataFrame = found.rename(columns={"survival": "value"})
         if what == "cumulative_hazard":
             ends = -np.log(out[["high", "low"]].to_numpy())

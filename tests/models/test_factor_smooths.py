@@ -170,7 +170,7 @@ def test_the_value_is_the_dense_normal_density():
     fit = th.fit("z ~ x + s(x, g, bs='fs', k=6)", data)
     sd = fit.variance_components(intervals=None)["sd"].to_numpy()
     (curve,) = build_curves(read_call("s(x, g, bs='fs', k=6)", list(data)), data)
-    B = curve.shrunk(data)
+    B = curve.columns(data)[1]
     Z = B * np.repeat(sd[:3], [4, 1, 1])
     same = data["g"].to_numpy()[:, None] == data["g"].to_numpy()
     V = (Z @ Z.T) * same + sd[3] ** 2 * np.eye(len(data))
@@ -196,13 +196,13 @@ def test_degrees_of_freedom_are_those_of_the_dense_matrix():
     for text, by, repeat in (("s(x, g, bs='fs', k=5)", "g", 3), ("s(x, h, bs='fs', k=4, base='cr')", "h", 2)):
         (curve,) = build_curves(read_call(text, list(data)), data)
         scales = sd[by].to_numpy()
-        Z = curve.shrunk(data) * np.repeat(scales, [repeat, 1, 1])
+        Z = curve.columns(data)[1] * np.repeat(scales, [repeat, 1, 1])
         parts.append(np.hstack([Z * (data[by] == v).to_numpy()[:, None] for v in sorted(data[by].unique())]))
     (curve,) = build_curves(read_call("s(x)", list(data)), data)
-    parts.append(curve.shrunk(data) * sd["s(x)"].iloc[0])
+    parts.append(curve.columns(data)[1] * sd["s(x)"].iloc[0])
     parts.append(pd.get_dummies(data["k"]).to_numpy(dtype=float) * sd["k"].iloc[0])
     m = sum(p.shape[1] for p in parts)
-    X = np.hstack([*parts, np.ones((len(data), 1)), curve.free(data)])
+    X = np.hstack([*parts, np.ones((len(data), 1)), curve.columns(data)[0]])
     P = np.diag(np.arange(X.shape[1]) < m).astype(float)
     F = np.eye(X.shape[1]) - np.linalg.solve(X.T @ X + P, P)
     edf, edf1 = np.diag(F), np.diag(2 * F - F @ F)
@@ -244,7 +244,7 @@ def test_the_error_of_a_curve_is_hendersons():
     fit = th.fit("z ~ x + s(x, g, bs='fs', k=6)", data)
     sd = fit.variance_components(intervals=None)["sd"].to_numpy()
     (curve,) = build_curves(read_call("s(x, g, bs='fs', k=6)", list(data)), data)
-    B = curve.shrunk(data)
+    B = curve.columns(data)[1]
     Z = np.hstack([B * (data["g"] == v).to_numpy()[:, None] for v in range(6)])
     C = np.column_stack([Z, np.ones(len(data)), data["x"]])
     prior = np.append(np.tile(1 / np.repeat(sd[:3], [4, 1, 1]) ** 2, 6), [0.0, 0.0])
@@ -259,7 +259,7 @@ def test_a_new_group_is_scored_by_its_own_integral():
     fit = th.fit("z ~ x + s(x, g, bs='fs', k=6)", data[data["g"] != 5])
     new = data[data["g"] == 5]
     sd = fit.variance_components(intervals=None)["sd"].to_numpy()
-    Z = fit.model.encoder.smooths[0].shrunk(new) * np.repeat(sd[:3], [4, 1, 1])
+    Z = fit.model.encoder.smooths[0].columns(new)[1] * np.repeat(sd[:3], [4, 1, 1])
     mean = fit.theta[0].item() + fit.theta[1].item() * new["x"].to_numpy()
     expected = multivariate_normal(mean, Z @ Z.T + sd[3] ** 2 * np.eye(len(new))).logpdf(new["z"])
     assert fit.score(new).total == pytest.approx(expected, abs=1e-8)

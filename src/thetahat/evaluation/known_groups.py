@@ -71,20 +71,20 @@ class Known(Model):
         names = list(self.family.parameters)
         for i, r in self.used:
             j, at = names.index(r.parameter), self.starts[i]
-            rows, place = self._rows(r, batch)
+            rows, place = self.columns(r, batch)
             if place is None:
                 part = rows @ theta[at : at + rows.shape[1]]
             else:
                 width = rows.shape[1]
-                table = theta[at : at + self._levels(r) * width].view(-1, width)
+                table = theta[at : at + self.levels(r) * width].view(-1, width)
                 part = (rows * table[place]).sum(1)
             own[j] = own[j] + part
         return own
 
-    def _levels(self, r: Random) -> int:
+    def levels(self, r: Random) -> int:
         return int(self.mixed.groupings[r.source].size)
 
-    def _rows(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def columns(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The columns of a term, and the group of each row (None: a smooth term, which has one)."""
         if r.smooth:
             return batch[f"smooth{r.source}"], None
@@ -105,7 +105,7 @@ class Known(Model):
         free = [name for name in self.family.parameters if name not in self.fixed]
         for i, r in self.used:
             s, at = slopes[free.index(r.parameter)].expand(n), self.starts[i]
-            rows, place = self._rows(r, batch)
+            rows, place = self.columns(r, batch)
             scaled = rows * s[:, None]
             width = rows.shape[1]
             if place is None:

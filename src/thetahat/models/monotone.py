@@ -64,16 +64,18 @@ class Problem(Protocol):
         """Whether ℓ does not fall along δ, far out."""
 
 
-def monotone(model: CoxRegression, batch: Batch) -> NoMaximum | None:
+def monotone(model: CoxRegression, batch: Batch, at: Taylor | None = None) -> NoMaximum | None:
     """(status, direction, why) where there is no maximum of all rows, which are one batch; None where there is one, or
-    a direction along which nothing changes at all."""
+    a direction along which nothing changes at all.
+
+    at : ℓ as a function of β at any linear predictors, from which the proof that there is none is tried first
+    """
     with torch.no_grad():
         rows = model.ordered(batch, batch.count.to(torch.float64) if batch.counted else None)
-        return (
-            None
-            if rows is None or not model.layout.size
-            else no_maximum(model.names, Held(model, batch, rows))
-        )
+        if rows is None or not model.layout.size:
+            return None
+        at = model.taylor(batch, batch._count) if at is None else at
+    return no_maximum(model.names, Held(model, rows, at))
 
 
 def no_maximum(names: Sequence[str], problem: Problem) -> NoMaximum | None:
@@ -109,15 +111,15 @@ def no_maximum(names: Sequence[str], problem: Problem) -> NoMaximum | None:
 class Held:
     """Rows in memory."""
 
-    def __init__(self, model: CoxRegression, batch: Batch, rows: Rows):
-        self.model, self.batch, self.rows = model, batch, rows
+    def __init__(self, model: CoxRegression, rows: Rows, at: Taylor):
+        self.model, self.rows, self.at = model, rows, at
         self.exact = model.family.ties == "exact"
 
     def bounded(self) -> bool:
         X = self.rows.X.numpy()  # whose minima are found in half of the time that torch takes
         reach = 2 * torch.from_numpy(np.maximum(-X.min(1), X.max(1)))
         many = float(self.rows.deaths.max()) if self.exact else 1.0
-        return bounded(many * reach, self.model.taylor(self.batch, self.batch._count))
+        return bounded(many * reach, self.at)
 
     @cached_property
     def scale(self) -> Tensor:

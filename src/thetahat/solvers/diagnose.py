@@ -90,12 +90,9 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
         point = point.judged(replace(certificate, status="not converged", detail=BEYOND))
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
-        if isinstance(point.objective.model, Steers):
-            from .variance_boundary import collinear  # brings scipy
-
-            flat = collinear(point.objective, certificate)
-            if flat is not None:
-                return point.judged(flat)
+        proven = _proven(point) if isinstance(point.objective.model, Steers) else None
+        if proven is not None:  # a restricted likelihood, which integrates β out, is then nowhere finite
+            return proven
         return point.judged(
             replace(certificate, status="not converged", detail=_impossible(point.objective, begin))
         )
@@ -110,18 +107,31 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
     return end.judged(replace(end.certificate, status="not converged", detail=extreme)) if extreme else end
 
 
-def _examined(point: Point) -> Point:
+def _proven(point: Point) -> Point | None:
+    """The point, judged by the proof that its model has of there being no maximum; None: it has none."""
     objective, certificate = point.objective, point.certificate
-    if isinstance(objective.model, Steers):
-        from .variance_boundary import at_boundary  # brings scipy
-
-        return Point(*at_boundary(objective, point.state, certificate))
     own = None if objective.priors or len(objective.terms) != 1 else objective.model
     known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
-    if known is not None:  # the model can prove it
-        status, direction, detail = known
-        lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
-        return point.judged(replace(lost, nats=None, standard_errors=None))
+    if known is None:
+        if certificate.ok or not isinstance(objective.model, Steers):
+            return None
+        from .variance_boundary import collinear  # brings scipy
+
+        flat = collinear(objective, certificate)
+        return None if flat is None else point.judged(flat)
+    status, direction, detail = known
+    lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
+    return point.judged(replace(lost, nats=None, standard_errors=None))
+
+
+def _examined(point: Point) -> Point:
+    proven = _proven(point)
+    if proven is not None:
+        return proven
+    if isinstance(point.objective.model, Steers):
+        from .variance_boundary import at_boundary  # brings scipy
+
+        return Point(*at_boundary(point.objective, point.state, point.certificate))
     return _bounded(point, ATTEMPTS)
 
 
