@@ -146,8 +146,8 @@ def test_with_the_rotation_of_mgcv_the_score_is_that_of_mgcv(data, base, reml, t
     """
     a, b, c = turn
 
-    def rotated(X, S, x):
-        Z, penalties = curve_of_each(X, S, x)
+    def rotated(X, S, x, counts):
+        Z, penalties = curve_of_each(X, S, x, counts)
         Z[:, -2:] = Z[:, -2:] @ np.array([[a, b], [c, a]])
         return Z, penalties
 
@@ -263,6 +263,14 @@ def test_a_new_group_is_scored_by_its_own_integral():
     mean = fit.theta[0].item() + fit.theta[1].item() * new["x"].to_numpy()
     expected = multivariate_normal(mean, Z @ Z.T + sd[3] ** 2 * np.eye(len(new))).logpdf(new["z"])
     assert fit.score(new).total == pytest.approx(expected, abs=1e-8)
+
+
+def test_frequency_weights_are_repeated_rows():
+    data = simulated().assign(w=np.random.default_rng(0).integers(0, 4, 150))
+    weighted = th.fit("z ~ s(x, g, bs='fs', k=5)", data, weights="w")
+    repeated = th.fit("z ~ s(x, g, bs='fs', k=5)", data.loc[data.index.repeat(data["w"])])
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-8)
+    assert weighted.theta.numpy() == pytest.approx(repeated.theta.numpy(), abs=1e-6)
 
 
 def test_one_part_of_the_curves_is_tested_by_name():
