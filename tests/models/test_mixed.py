@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,33 @@ def test_a_standard_deviation_near_0_has_no_wald_interval():
     assert low == 0.0
     assert fit.estimates[name] < high < 0.5
     assert "fit.variance_components() has its profile interval" in " ".join(str(fit.summary()).split())
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "says"),
+    [
+        ("s ~ x + (1 | g)", "bernoulli", "completely separated by 1·x − "),
+        ("s ~ x + s(z)", "bernoulli", "completely separated"),
+        ("t ~ f + (1 | g)", "bernoulli", "quasi-completely separated by 1 − 1·f[T.b]"),
+        ("c ~ f + (1 | g)", "poisson", "rows are separated by 1·f[T.b]"),
+        ("c ~ f + (1 | g)", "negative_binomial", "rows are separated by 1·f[T.b]"),
+        ("Surv(time, s) ~ w + (1 | g)", "cox", "largest w of those at risk"),
+    ],
+)
+def test_rows_that_fixed_effects_separate_have_no_maximum_whatever_the_random_ones(formula, family, says):
+    """At every b the row's log p rises along the direction, and so does its integral: the verdict is that of the model
+    without random effects.
+    """
+    r = np.random.default_rng(0)
+    data = pd.DataFrame({"x": r.random(200), "z": r.random(200), "g": r.integers(0, 20, 200)})
+    up = data["x"] > 0.5
+    data["s"], data["w"], data["f"] = up * 1.0, up * 1.0, np.where(up, "a", "b")
+    data["t"], data["c"] = np.where(up, 1.0, r.integers(0, 2, 200)), up * r.poisson(3, 200)
+    data["time"] = r.exponential(size=200)
+    with pytest.raises(th.errors.NoMaximum, match=re.escape(says)):
+        th.fit(formula, data, family)
+    held = th.fit(formula, data, family, prior=th.priors.Normal(2.5))
+    assert held.certificate.ok
 
 
 @pytest.mark.parametrize("family", ["normal", "poisson"])

@@ -47,7 +47,9 @@ def mixed_form(penalties: Sequence[Array]) -> tuple[Array, Array, tuple[Array, .
     return N, R, tuple(found)
 
 
-def curve_of_each(X: Array, S: Array, x: Array) -> tuple[Array, tuple[Array, ...]]:
+def curve_of_each(
+    X: Array, S: Array, x: Array, counts: Array | None = None
+) -> tuple[Array, tuple[Array, ...]]:
     """Z (K, K) and M + 1 penalties, diag of 0 and 1: the coordinates of one group's curve, random as a whole.
 
         f_g = Σ_j b_gj (XZ)_j,      b_gj ~ N(0, τ₀²) where the curve bends, N(0, τ_m²) of each polynomial left free
@@ -55,7 +57,8 @@ def curve_of_each(X: Array, S: Array, x: Array) -> tuple[Array, tuple[Array, ...
     The columns that bend come first, with ZᵀSZ ∝ I and orthogonal over the rows to what the penalty leaves free; then the
     orthonormal polynomials of x, the constant, the line …, that are left free. Each part has the mean square 1 over the
     rows, so that its τ is how far curves lie from the average one in it. mgcv has the same parts but leaves the rotation among the
-    polynomials to the eigenvalue routine, where any is as good; it matters to the likelihood.
+    polynomials to the eigenvalue routine, where any is as good; it matters to the likelihood. A row of frequency weight w
+    counts as w rows.
 
     Source: Wood (2017), §5.4.2 (the coordinates), 7.7.4 (a curve of each group as a random effect).
 
@@ -67,11 +70,14 @@ def curve_of_each(X: Array, S: Array, x: Array) -> tuple[Array, tuple[Array, ...
     ([[...], [...]], [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     """
     N, R, _ = mixed_form([S])
-    n, M = len(x), N.shape[1]
-    powers = np.vander((x - x.mean()) / x.std(), M, increasing=True)
-    Q, T = np.linalg.qr(powers)
-    N = N @ np.linalg.lstsq(X @ N, Q * np.sign(np.diag(T)) * math.sqrt(n), rcond=None)[0]
-    R = R - N @ (N.T @ X.T @ (X @ R)) / n
-    R = R / math.sqrt(((X @ R) ** 2).sum() / n)
+    M = N.shape[1]
+    w = np.full(len(x), 1 / len(x)) if counts is None else counts / counts.sum()
+    centred = x - w @ x
+    root, powers = np.sqrt(w)[:, None], np.vander(centred / np.sqrt(w @ centred**2), M, increasing=True)
+    Q, T = np.linalg.qr(root * powers)
+    X = root * X  # XᵀX is then the mean over the rows
+    N = N @ np.linalg.lstsq(X @ N, Q * np.sign(np.diag(T)), rcond=None)[0]
+    R = R - N @ (N.T @ X.T @ (X @ R))
+    R = R / math.sqrt(((X @ R) ** 2).sum())
     of_part = np.maximum(np.arange(len(S)) - R.shape[1] + 1, 0)
     return np.hstack([R, N]), tuple(np.diag((of_part == m).astype(np.float64)) for m in range(M + 1))

@@ -291,8 +291,8 @@ class Smooth:
         return np.asarray(out * (frame[self.by] == self.level).to_numpy(dtype=np.float64)[:, None])
 
 
-def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
-    """The bases on these rows: several where `by` is a factor.
+def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = None) -> tuple[Smooth, ...]:
+    """The bases on these rows: several where `by` is a factor. `counts` : frequency weights, (n,).
 
     Raises
     ------
@@ -329,7 +329,7 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
     label = f"{call.kind}({','.join(call.variables)})"
     by = None if call.by is None else frame[call.by]
     if call.factor is not None:
-        turn, parts = curve_of_each(X, penalties[0], x[0])
+        turn, parts = curve_of_each(X, penalties[0], x[0], counts)
         label = f"s({call.variables[0]},{call.factor})"
         return (Smooth(label, call, margins, maps, turn, parts, limits=limits),)
     if by is not None and not is_categorical(by, str(call.by)):
@@ -479,10 +479,10 @@ class Curve:
         return np.asarray(X @ self.N), np.asarray(X @ self.R)
 
 
-def build_curves(call: SmoothCall, frame: pd.DataFrame) -> tuple[Curve, ...]:
-    """The smooth terms of a call, as parts of a mixed model."""
+def build_curves(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = None) -> tuple[Curve, ...]:
+    """The smooth terms of a call, as parts of a mixed model. `counts` : frequency weights, (n,)."""
     out = []
-    for smooth in build_smooths(call, frame):
+    for smooth in build_smooths(call, frame, counts):
         smooth = replace(smooth, maps=_rowwise(smooth.maps), constraint=_rowwise([smooth.constraint])[0])
         if call.factor is not None:  # in its own coordinates already, of which none is free
             k = smooth.size

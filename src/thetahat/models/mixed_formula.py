@@ -13,6 +13,7 @@ from ..data.design import Design, build
 from ..data.formula import Predictors, read
 from ..data.frame import Frame
 from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
+from ..data.selection import Selection
 from ..data.smooths import Curve, SmoothCall, build_curves
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
@@ -64,7 +65,9 @@ def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> 
 class Builder:
     """Collects what the encoder needs of random terms: designs of their effects, and groupings."""
 
-    def __init__(self, rows: Frame, effects: Mapping[str, Predictors], designs: list[Design], family: Family):
+    def __init__(
+        self, rows: Selection, effects: Mapping[str, Predictors], designs: list[Design], family: Family
+    ):
         self.rows, self.effects, self.designs, self.family = rows, effects, designs, family
         self.groupings: list[Grouping] = []
         self.curves: list[Curve] = []
@@ -103,10 +106,15 @@ class Builder:
         """Which curves those calls are, built on the rows the first time."""
         for call in calls:
             if call not in self._of_call:
-                made = build_curves(call, self.rows.read(sorted(call.required)))
+                made = build_curves(call, self.rows.read(sorted(call.required)), self._counts())
                 self._of_call[call] = tuple(range(len(self.curves), len(self.curves) + len(made)))
                 self.curves += made
         return [i for call in calls for i in self._of_call[call]]
+
+    def _counts(self) -> np.ndarray | None:
+        """Frequency weights of the rows."""
+        name = self.rows.weights
+        return None if name is None else numeric_column(self.rows.read([name]), name)
 
     def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
         """The penalised parts of the smooth terms of one parameter of the family."""

@@ -352,7 +352,16 @@ class Order:
 
 def _order(random: Sequence[Random], groupings: Sequence[Grouping]) -> Order:
     grouped = [i for i, r in enumerate(random) if not r.smooth]
-    wide = max(grouped, key=lambda i: groupings[random[i].source].size, default=None)
+    columns = {
+        s: sum(r.structure.width for r in random if r.each and r.source == s) for s in range(len(groupings))
+    }
+
+    def size(i: int) -> int:
+        """Groups, times the columns of their curves."""
+        s = random[i].source
+        return groupings[s].size * max(columns[s], 1)
+
+    wide = max(grouped, key=size, default=None)
     first = [] if wide is None else [i for i in grouped if random[i].source == random[wide].source]
     sparse_terms = [i for i in grouped if i not in first]
     return Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])

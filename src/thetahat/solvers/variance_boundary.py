@@ -33,7 +33,7 @@ from ..models.information import Information
 from ..models.latent import DescribedLatent
 from ..models.mixed import Mixed, predictor_columns
 from ..models.random_effects import EDGE, Random, RandomEffects
-from ..models.scales import OneCorrelation, Penalised, Unstructured
+from ..models.scales import OfCurve, OneCorrelation, Penalised, Unstructured
 from ..protocols import Together
 from ..types import StateLike
 from . import limits
@@ -345,6 +345,8 @@ def _flat_group(objective: Objective, model: RandomEffects) -> str:
 
 def _simpler(r: Random, i: int) -> str:
     """The model with a scale at 0."""
+    if isinstance(r.structure, OfCurve):
+        return "the one whose curves do not differ in it"
     if not isinstance(r.structure, Penalised):
         return "the one without this effect"
     if r.structure.size == 1:
