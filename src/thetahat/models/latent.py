@@ -14,7 +14,8 @@ a = H⁻¹ΛᵀZᵀh as in `mixed`,
 
     ∂ℓ/∂β = ∂/∂β [ Σ w log p + ½ Σ w V ∘ ∂²log p/∂v² + Σ w (ZΛa) · ∂log p/∂v ]      at v = ZΛû, V and a held
 
-is the exact gradient: the second term is how H moves, the third how û does. The information is by central differences of it.
+is the exact gradient: the second term is how H moves, the third how û does. The information is exact over one grouping factor of few
+effects, by automatic differentiation once more (`quadrature`), and by central differences of the gradient elsewhere.
 
 Source: Kristensen et al. (2016), TMB: automatic differentiation and Laplace approximation; Pinheiro and Bates (2000),
 Mixed-Effects Models in S and S-PLUS, ch. 7.
