@@ -12,7 +12,7 @@ import thetahat as th
 from thetahat.errors import BadArgument
 from thetahat.models.base import get_theta
 from thetahat.solvers import BaumWelch
-from thetahat.solvers.expected_states import expect, limits, settled, steering, stretches, value
+from thetahat.solvers.expected_states import begun, expect, limits, settled, steering, stretches, value
 from thetahat.solvers.never_taken import held, inside
 
 HMM = th.models.HMM
@@ -134,6 +134,26 @@ def test_first_states_are_settled_without_a_pass() -> None:
     assert value(after) > point.value
     assert float(after.taylor(order=1).gradient[0]) == pytest.approx(0, abs=1e-4)  # of the logit of δ
     torch.testing.assert_close(after.theta[1:], objective.theta[1:])
+
+
+def test_a_first_state_held_at_zero_by_mistake_is_found() -> None:
+    """Its slope is that of ℓ along (1 − ε) δ + ε e_k, by differences."""
+    rng = np.random.default_rng(3)
+    data = {"y": simulated(400), "id": rng.permutation(np.repeat(np.arange(20), 20))}
+    fit = th.fit(HMM(2, "normal", initial="free", sequence="id"), data, solver=BaumWelch(starts=2))
+    assert fit.certificate.status == "certified maximum"
+    model = fit.model.holding([], [1])
+    without = th.Objective([th.LogLikelihood(model, fit.source)])
+    eps = 1e-7
+    beside = th.Objective([th.LogLikelihood(model.allowing(-1, 1, eps), fit.source)])
+    share = float(beside.model.natural(beside.theta)[1])
+    slope = (value(beside) - value(without)) / share
+    assert begun(without)[1] == pytest.approx(slope, rel=1e-4)
+    assert begun(without)[0] == pytest.approx(0, abs=1e-9)
+    found = inside(without, set())
+    assert found is not None
+    assert found[0] == (-1, 1)
+    assert inside(without, {(-1, 1)}) is None
 
 
 def test_the_only_sequence_begins_in_one_state() -> None:
