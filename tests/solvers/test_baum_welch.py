@@ -11,7 +11,8 @@ import torch
 import thetahat as th
 from thetahat.errors import BadArgument
 from thetahat.models.base import get_theta
-from thetahat.solvers import BaumWelch
+from thetahat.models.information import Information
+from thetahat.solvers import BaumWelch, baum_welch
 from thetahat.solvers.expected_states import begun, expect, limits, settled, steering, stretches, value
 from thetahat.solvers.never_taken import held, inside
 
@@ -119,6 +120,23 @@ def test_many_rows_come_to_the_maximum_of_em_on_all_of_them() -> None:
     assert some.certificate.standard_errors < 1e-7
     values = [value for _, value, _ in every.trace]
     assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
+
+
+def test_a_subsample_that_misleads_costs_steps_and_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An information a million times too small or too large steers badly; the maximum is the same."""
+    y = {"y": simulated(25_000)}
+    expected = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1)).log_likelihood
+    suggested = baum_welch.steering
+    for factor in (1e-6, 1e6):
+
+        def wrong(objective: th.Objective, rows: int, factor: float = factor) -> Information | None:
+            J = suggested(objective, rows)
+            return None if J is None else J.times(factor)
+
+        monkeypatch.setattr(baum_welch, "steering", wrong)
+        fit = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1))
+        assert fit.certificate.ok
+        assert fit.log_likelihood == pytest.approx(expected, rel=1e-13)
 
 
 def test_first_states_are_settled_without_a_pass() -> None:
