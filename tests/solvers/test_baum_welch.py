@@ -11,8 +11,9 @@ import torch
 import thetahat as th
 from thetahat.errors import BadArgument
 from thetahat.models.base import get_theta
-from thetahat.solvers import BaumWelch
-from thetahat.solvers.expected_states import expect, limits, settled, steering, stretches, value
+from thetahat.models.information import Information
+from thetahat.solvers import BaumWelch, baum_welch
+from thetahat.solvers.expected_states import begun, expect, limits, settled, steering, stretches, value
 from thetahat.solvers.never_taken import held, inside
 
 HMM = th.models.HMM
@@ -121,6 +122,23 @@ def test_many_rows_come_to_the_maximum_of_em_on_all_of_them() -> None:
     assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
 
 
+def test_a_subsample_that_misleads_costs_steps_and_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An information a million times too small or too large steers badly; the maximum is the same."""
+    y = {"y": simulated(25_000)}
+    expected = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1)).log_likelihood
+    suggested = baum_welch.steering
+    for factor in (1e-6, 1e6):
+
+        def wrong(objective: th.Objective, rows: int, factor: float = factor) -> Information | None:
+            J = suggested(objective, rows)
+            return None if J is None else J.times(factor)
+
+        monkeypatch.setattr(baum_welch, "steering", wrong)
+        fit = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1))
+        assert fit.certificate.ok
+        assert fit.log_likelihood == pytest.approx(expected, rel=1e-13)
+
+
 def test_first_states_are_settled_without_a_pass() -> None:
     rng = np.random.default_rng(3)
     n, S = 400, 20
@@ -134,6 +152,26 @@ def test_first_states_are_settled_without_a_pass() -> None:
     assert value(after) > point.value
     assert float(after.taylor(order=1).gradient[0]) == pytest.approx(0, abs=1e-4)  # of the logit of δ
     torch.testing.assert_close(after.theta[1:], objective.theta[1:])
+
+
+def test_a_first_state_held_at_zero_by_mistake_is_found() -> None:
+    """Its slope is that of ℓ along (1 − ε) δ + ε e_k, by differences."""
+    rng = np.random.default_rng(3)
+    data = {"y": simulated(400), "id": rng.permutation(np.repeat(np.arange(20), 20))}
+    fit = th.fit(HMM(2, "normal", initial="free", sequence="id"), data, solver=BaumWelch(starts=2))
+    assert fit.certificate.status == "certified maximum"
+    model = fit.model.holding([], [1])
+    without = th.Objective([th.LogLikelihood(model, fit.source)])
+    eps = 1e-7
+    beside = th.Objective([th.LogLikelihood(model.allowing(-1, 1, eps), fit.source)])
+    share = float(beside.model.natural(beside.theta)[1])
+    slope = (value(beside) - value(without)) / share
+    assert begun(without)[1] == pytest.approx(slope, rel=1e-4)
+    assert begun(without)[0] == pytest.approx(0, abs=1e-9)
+    found = inside(without, set())
+    assert found is not None
+    assert found[0] == (-1, 1)
+    assert inside(without, {(-1, 1)}) is None
 
 
 def test_the_only_sequence_begins_in_one_state() -> None:

@@ -314,7 +314,7 @@ class BaumWelch:
         else:  # one step goes most of the way, and J is summed over all rows behind it
             now = newton.step(here, replace(newton.steered(here, here.theta, J), radius=THINNED))
             newton = replace(newton, keep_below=THINNED)
-            now = newton.refreshed(here, replace(now, radius=THINNED))
+            now = newton.resumed(here, replace(now, radius=THINNED))
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)

@@ -138,6 +138,26 @@ def settled(objective: Objective, passed: Passed) -> Objective:
     return over(here, here.model.holding([], gone)) if gone else here
 
 
+def begun(objective: Objective) -> np.ndarray:
+    """∂ℓ/∂δ_k less Σ_s w_s, (K,): where it is positive, more sequences should begin in state k.
+
+    ∂ log Σ_l δ_l g_sl / ∂δ_k = g_sk / Σ_l δ_l g_sl, g_sk ∝ b_1(k) β_1(k), and its sum is Σ w wherever δ_k > 0 at a
+    maximum.
+    """
+    model, batch = objective.model, whole(objective)
+    passed = model.passed(batch)
+    assert passed.beta is not None
+    own = model._weights(batch, passed.layout, objective.terms[0].weight(batch))
+    opening = np.flatnonzero(passed.layout.opening)
+    weight = np.ones(len(opening)) if own is None else own[passed.layout.packed[opening]]
+    likely, beta = passed.likely[:, opening], passed.beta[:, opening]
+    g = np.exp(likely + beta - (likely + beta).max(0)) if passed.log else likely * beta
+    n, m = model.chain.sizes
+    theta = objective.theta
+    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + m])).numpy()
+    return np.asarray((g / (delta @ g)) @ weight - weight.sum())
+
+
 def collapsed(passed: Passed, limits: np.ndarray, gamma: np.ndarray) -> np.ndarray:
     """(K,) rows that are of a state whose density there is beyond its limit."""
     # log b is up to a term of each row, the largest of its log p: of a state beyond the limit that one is too
@@ -223,13 +243,14 @@ def limits(objective: Objective) -> Tensor:
     batch = whole(objective)
     rows = batch[model.seen(batch)]
     source, out = Tensors(rows, copy=False, block=FAR), []
-    for component in model.states:
+    y = rows["y"]
+    # states that say where to start are all alike when alone
+    for component in model.states[:1] if isinstance(model.states[0], HasStart) else model.states:
         alone = Objective([LogLikelihood(component, source)])
         if isinstance(component, HasStart):
             alone = alone.at(agreed(component.start(source)))
-        y = rows["y"]
         out.append(alone.value() / float(rows.total) + PEAK * (y[0].numel() if y.ndim > 1 else 1))
-    return torch.tensor(out, dtype=torch.float64)
+    return torch.tensor(out, dtype=torch.float64).expand(model.k)
 
 
 def over(objective: Objective, model: HMM) -> Objective:

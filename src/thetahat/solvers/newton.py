@@ -235,6 +235,10 @@ class Newton:
         fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1, borrowed=False)
         return self._factored(objective, fresh)
 
+    def resumed(self, objective: ObjectiveLike, state: State) -> State:
+        """The same θ and trust region, whatever was borrowed or had stalled: measured by its own information."""
+        return self._measured(self.refreshed(objective, replace(state, stalled=0, step=state.step + 1)))
+
     def _direction(self, state: State) -> tuple[Tensor, float]:
         """The step, and the gain that the quadratic model promises for it."""
         g = state.taylor.gradient
