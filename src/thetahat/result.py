@@ -542,7 +542,7 @@ class Fit:
             "prediction" (of a new y)
         groups
             of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
-            out; smooth terms count in both
+            out, for which new rows need no grouping column; smooth terms count in both
         times
             at which a curve is predicted, at least 0
         """
@@ -949,7 +949,8 @@ class Fit:
         term
             its name, "s(x)", as `smooths` has it
         data
-            rows at which it is wanted; None: even points of the range of its one variable
+            rows at which it is wanted; None: even points of the range of its one variable, of a curve of each group for each
+            of at most 50 groups
         simultaneous
             a band of the whole curve
         derivative
