@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, DataError
-from ..families.base import Family
 from ..types import ModelLike
 from .batch import Batch, concatenate
 from .selection import Selection
 from .strata import stratum_codes
 from .table import Encoder, Table
+
+if TYPE_CHECKING:
+    from ..families.base import Family
 
 RISING, FALLING = "rising", "falling"
 
