@@ -213,6 +213,11 @@ def test_what_needs_all_rows_at_once_is_refused(tmp_path: Path) -> None:
     for asked in (baseline_hazard, residuals):
         with pytest.raises(DataError, match="streamed them from a file"):
             asked(fit)
+    with pytest.raises(DataError, match="in order of time, which is not that of its rows"):
+        fit.predict(what="linear")
+    with pytest.raises(DataError, match="in order of time, which is not that of its rows"):
+        fit.bootstrap(5, "cluster", by="g")
+    assert fit.predict(data, what="linear").to_numpy() == pytest.approx(data["a"] * fit.estimates["a"])
 
 
 def test_a_summary_says_that_rows_were_streamed_and_a_saved_fit_is_the_fit(tmp_path: Path) -> None:

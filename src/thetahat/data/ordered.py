@@ -13,17 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, DataError
-from ..families.base import Family
 from ..types import ModelLike
 from .batch import Batch, concatenate
-from .selection import Selection
+from .selection import Alignment, Selection
 from .strata import stratum_codes
 from .table import Encoder, Table
+
+if TYPE_CHECKING:
+    from ..families.base import Family
 
 RISING, FALLING = "rising", "falling"
 
@@ -66,6 +70,18 @@ class OrderedTable(Table):
             order.see(batch["y"], stratum_codes(self.encoder.designs, self.strata, batch))
             yield batch
         self.direction = order.direction or FALLING
+
+    @property
+    def alignment(self) -> Alignment:
+        """Batches are not in the order of the file, so that nothing of theirs can be put beside its rows."""
+        raise DataError(f"an answer for each row that was fitted: {self._order}. Give the rows, data=….")
+
+    def column(self, name: str) -> np.ndarray:
+        raise DataError(f"column {name!r} beside the rows that were fitted: {self._order}. {IN_MEMORY}")
+
+    @property
+    def _order(self) -> str:
+        return f"{self.frame.name} was streamed in order of time, which is not that of its rows"
 
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         last: Batch | None = None
