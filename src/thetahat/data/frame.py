@@ -252,8 +252,10 @@ def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     for row, name in zip(block, floats, strict=True):
         row[:] = frame[name].to_numpy()
     out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
-    rest = {name: frame[name].copy() for name in names if name not in floats}
-    return out.assign(**rest)
+    for name in names:
+        if name not in floats:
+            out[name] = frame[name].copy()
+    return out
 
 
 def _unreadable(native: Data) -> str:
