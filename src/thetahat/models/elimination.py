@@ -354,10 +354,12 @@ class Scales:
             out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
         return out
 
-    def dense_diagonal(self, columns: Columns) -> Array:
-        """Λ's diagonal by column, 1 of fixed columns: of dense terms, which have no more, all of Λ."""
+    def dense_diagonal(self, columns: Columns) -> Array | None:
+        """Λ's diagonal by column, 1 of fixed columns, if Λ has no more for the dense terms; else None."""
         out = np.ones(columns.starts[-1])
         for t, at, lam in zip(columns.terms, columns.starts, self.rest, strict=False):
+            if not sparse.issparse(t.rows) and np.count_nonzero(lam - np.diag(np.diag(lam))):
+                return None
             out[at : at + t.size] = np.tile(np.diag(lam), t.levels)
         return out
 
@@ -669,6 +671,14 @@ class _RowParts:
                 entry = place if g is None else columns.pattern[1][i]
                 self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
         diagonal = factored.scales.dense_diagonal(columns)
+        if diagonal is None:  # Λ of a series: its columns times it, term by term
+            for i, (t, begin) in enumerate(zip(columns.terms, columns.starts, strict=False)):
+                if t.predictor == a and not sparse.issparse(t.rows) and begin < factored.size:
+                    rows = t.rows
+                    if i < len(factored.scales.rest):
+                        rows = (rows.reshape(-1, t.width) @ factored.scales.rest[i]).reshape(rows.shape)
+                    self.dense.append((slice(begin, begin + t.size), rows, np.ones(t.size)))
+            return
         for predictor, at, rows in columns.runs:
             if predictor == a and not sparse.issparse(rows) and at.start < factored.size:
                 inside = slice(at.start, min(at.stop, factored.size))

@@ -77,8 +77,15 @@ class Structure(ABC):
 
     def slopes(self, phi: Tensor) -> Tensor:
         """∂Λ/∂φ_a, (size, width, width)."""
-        each = torch.eye(self.size, dtype=phi.dtype)
-        return torch.stack([torch.autograd.functional.jvp(self.factor, phi.detach(), e)[1] for e in each])
+        with torch.enable_grad():
+            leaf = phi.detach().clone().requires_grad_()
+            factor = self.factor(leaf)
+            v = torch.ones_like(factor).requires_grad_()
+            (g,) = torch.autograd.grad(
+                (factor * v).sum(), leaf, create_graph=True
+            )  # Σ v ∂Λ/∂φ_a: linear in v
+            each = [torch.autograd.grad(a, v, retain_graph=True, allow_unused=True)[0] for a in g]
+        return torch.stack([torch.zeros_like(v) if own is None else own for own in each]).detach()
 
     def idle(self, phi: Tensor) -> list[int]:
         """The parameters on which Λ does not depend, because others are 0."""
