@@ -19,6 +19,7 @@ from torch import Tensor
 from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
+from .fit_effects import FitEffects
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit:
+class Fit(FitEffects):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -839,19 +840,6 @@ class Fit:
 
         out: pd.DataFrame = alignment_of(self.source)(residuals.influence(self.objective, self.theta))
         return out
-
-    def effects(
-        self,
-        variables: Sequence[str] | None = None,
-        *,
-        covariance: str | None = None,
-        by: str | Sequence[str] | None = None,
-    ) -> pd.DataFrame:
-        """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for
-        categories, with errors."""
-        from .evaluation import effects
-
-        return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
 
     def random_effects(self, group: str | None = None) -> pd.DataFrame:
         """Of a mixed model: the conditional mode of each group's effects with its standard error, columns parameter,
