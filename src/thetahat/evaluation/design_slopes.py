@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from formulaic import ModelSpec
 from formulaic.materializers.types import EvaluatedFactor, FactorValues
-from formulaic.parser.types import Factor
+from formulaic.parser.types import Factor, Term
 from torch import Tensor
 
 from ..data.batch import Batch
@@ -30,7 +30,7 @@ from ..data.columns import numeric_column
 from ..data.design import Coded, Design, evaluate
 from ..data.expression_slopes import slope
 from ..data.expressions import FUNCTIONS, Columns
-from ..data.expressions import column as column_called
+from ..data.formula import variables as formula_columns
 from ..data.smooths import Curve, Smooth
 from ..data.table import Encoder
 
@@ -114,7 +114,7 @@ def slope_batches(encoder: Encoder, batch: Batch, frame: pd.DataFrame, steps: St
             if moved is not None:
                 slopes[value] = moved
         if design.offset is not None:
-            own = _made(design.offset, frame, design.formula, steps).sum(axis=1)
+            own = _made(design.offset, frame, design, steps).sum(axis=1)
             slopes[f"offset{slot}"] = torch.from_numpy(own)
             nothing[f"offset{slot}"] = torch.from_numpy(zero)
     for i, (_, shrunk) in enumerate(curves.values()):
@@ -142,7 +142,7 @@ def _dense(
     n = len(frame)
     parts = [np.full((1, n), float(name == steps.name)) for name in design.numeric]
     if design.dense is not None:
-        made = _made(design.dense, frame, design.formula, steps)
+        made = _made(design.dense, frame, design, steps)
         parts.append(made[:, 1:].T if design.dense_has_intercept else made.T)
     parts += [curves[curve][0].T for curve in design.curves if curve.names]
     return np.ascontiguousarray(np.concatenate(parts))
@@ -151,8 +151,16 @@ def _dense(
 # ---- terms of formulas -------------------------------------------------------------------------------------
 
 
-def _made(spec: ModelSpec, frame: pd.DataFrame, formula: str, steps: Steps) -> Array:
+def factors_of(spec: ModelSpec, design: Design) -> Iterator[tuple[Factor, set[str]]]:
+    """Each factor of a specification, and the columns that it reads; a loaded one does not remember those."""
+    for factor in dict.fromkeys(f for term in spec.formula for f in term.factors):
+        yield factor, formula_columns(Term([factor]), design.formula, design.required, trusted=True)
+
+
+def _made(spec: ModelSpec, frame: pd.DataFrame, design: Design, steps: Steps) -> Array:
     """∂/∂x of formulaic's columns, (n, q): by each factor of a term in turn, the others as they are."""
+    formula = design.formula
+    moving = {str(f.expr) for f, read in factors_of(spec, design) if steps.name in read}
     value = evaluate(spec, frame, formula)
     out = np.zeros_like(value)
     known: dict[str, Array | None] = {}
@@ -160,7 +168,7 @@ def _made(spec: ModelSpec, frame: pd.DataFrame, formula: str, steps: Steps) -> A
     for term, place in spec.term_slices.items():
         for factor in term.factors:
             text = str(factor.expr)
-            if not _reads(spec, factor, steps.name):
+            if text not in moving:
                 continue
             if text not in known:
                 own = _factor_slope(factor, frame, steps.name)
@@ -173,10 +181,6 @@ def _made(spec: ModelSpec, frame: pd.DataFrame, formula: str, steps: Steps) -> A
     if unknown.any():
         out[:, unknown] = steps.slope(lambda rows: evaluate(spec, rows, formula)[:, unknown], frame)
     return out
-
-
-def _reads(spec: ModelSpec, factor: Factor, name: str) -> bool:
-    return name in {column_called(str(v)) for v in spec.factor_variables.get(factor, ())}
 
 
 def _factor_slope(factor: Factor, frame: pd.DataFrame, name: str) -> Array | None:

@@ -17,6 +17,7 @@ statistical models using marginaleffects for R and Python, Journal of Statistica
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ from .margin_rows import At, By, Observed, Rows, levels_of, require, variables
 from .predict import _shares, _Target, _target
 from .row_functions import (
     CELLS,
+    LABEL,
     Averages,
     Quantity,
     RowFunction,
@@ -69,6 +71,7 @@ def predictions(
 ) -> Estimates:
     """f of rows, or its averages (`Fit.predictions`)."""
     check_level(level)
+    setting = replace(setting, data=data)
     rows, words = rows_at(setting, at, by, data, counterfactual, averaged=False)
     asked = quantities(setting, what, some(setting))
     back = exponential(setting, what) if exponentiate else None
@@ -103,6 +106,7 @@ def comparisons(
                 f"exponentiate=True with compare={compare!r}: it is of differences on the link's scale, and of log odds."
             )
         back = torch.exp if compare == "log odds ratio" else exponential(setting, what)
+    setting = replace(setting, data=data)
     asked = quantities(setting, what, some(setting))
     known = variables(setting)
     parts, rows, words = [], None, ""
@@ -182,6 +186,7 @@ def slopes(
     """∂f/∂x; of a category the differences from its first level (`Fit.slopes`)."""
     if scale not in SCALES:
         raise BadArgument(f"scale={scale!r}. Accepted: {', '.join(map(repr, SCALES))}.")
+    setting = replace(setting, data=data)
     asked = quantities(setting, what, some(setting))
     known = variables(setting)
     parts, rows, words = [], None, ""
@@ -217,7 +222,7 @@ def _moves(
     setting: Setting, name: str
 ) -> tuple[Callable[[pd.DataFrame], Versions], Callable[[Setting, Quantity, str], RowFunction]]:
     """The versions of the rows of which a derivative in x is made, and how."""
-    values = np.concatenate([numeric_column(frame, name) for frame, _ in Observed(setting)])
+    values = np.concatenate([numeric_column(frame, name) for frame, _ in Observed(setting, setting.data)])
     steps = steps_of(values, name)
     encoder = encoder_of(setting.reader)
     in_extras = encoder is not None and name in encoder.extras.values()
@@ -269,9 +274,10 @@ def joined(
     for found, value, gradient in parts:
         order = _order(found.labels, rows.by)
         k = len(asked)
+        shown = "(row)" if "row" in found.labels else "row"
         v = torch.stack(list(value), 1)[order].reshape(-1)
         g = torch.stack(list(gradient), 1)[order].reshape(-1, setting.size)
-        own = found.labels.iloc[np.repeat(order, k)].reset_index(drop=True)
+        own = found.labels.iloc[np.repeat(order, k)].reset_index(drop=True).rename(columns={LABEL: shown})
         if k > 1:
             at = min(2, own.shape[1]) if "term" in own else 0
             own.insert(at, "category", [q.group for q in asked] * len(order))
@@ -297,7 +303,8 @@ def _order(labels: pd.DataFrame, by: tuple[str, ...] | None) -> np.ndarray:
 
 def some(setting: Setting) -> Batch:
     """A row, of which it is asked what the family has."""
-    frame, _ = next(iter(Observed(setting)))
+    _ = setting.family  # which is needed
+    frame, _ = next(iter(Observed(setting, setting.data)))
     return setting.encoded(frame.iloc[:1])
 
 

@@ -20,8 +20,8 @@ from ..data.columns import is_categorical, numeric_column
 from ..errors import BadArgument, UnknownColumn, UnknownLevel
 from ..protocols import encoder_of
 from ..types import Data, Levels, Named
-from .margin_rows import LABEL, At, By, Observed, Rows, assigned, levels_of, variables
-from .row_functions import Setting
+from .margin_rows import At, By, Observed, Rows, assigned, levels_of, variables
+from .row_functions import LABEL, Setting
 
 
 def typical(setting: Setting, frame: pd.DataFrame, weight: np.ndarray, how: str) -> pd.DataFrame:

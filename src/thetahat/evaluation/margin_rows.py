@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
+from formulaic.parser.types import Factor
 
 from ..data.columns import is_categorical, numeric_column
-from ..data.expressions import column as column_called
 from ..data.frame import Frame
 from ..data.selection import missing_rows
 from ..data.table import Encoder, Table
@@ -20,12 +21,12 @@ from ..models.mixed import Mixed
 from ..models.random_effects import RandomEffects
 from ..protocols import encoder_of, target_of
 from ..types import Data, Level, Levels
+from .design_slopes import factors_of
 from .outliers import alignment_of
-from .row_functions import Setting
+from .row_functions import LABEL, Setting
 
 At = str | Mapping[str, object] | None
 By = str | Sequence[str] | bool | None
-LABEL = "row"
 
 
 @dataclass
@@ -183,14 +184,14 @@ def variables(setting: Setting) -> list[str]:
     if encoder is None:
         groups = {c for g in setting.reader.groupings for c in g.columns} if _grouped(setting) else set()
         apart = {target_of(setting.reader), LABEL, *groups}
-        names = [str(n) for n in Observed(setting).whole()[0]]
+        names = [str(n) for n in Observed(setting, setting.data).whole()[0]]
         return [n for n in names if n not in apart and not n.startswith(CODE)]
     seen: dict[str, None] = {}
     used = range(len(encoder.designs)) if not encoder.groupings else sorted(set(_slots(setting)))
     for design in (encoder.designs[slot] for slot in used):
         seen |= dict.fromkeys(design.numeric)
         if design.dense is not None:
-            read = {column_called(str(v)) for v in design.dense.variables}  # functions among them
+            read = set().union(*(own for _, own in factors_of(design.dense, design)))
             seen |= dict.fromkeys(name for name in design.required if name in read)
         for term in design.coded:
             seen |= dict.fromkeys([*(name for name, _, _ in term.factors), *term.numeric])
@@ -213,36 +214,48 @@ def _slots(setting: Setting) -> list[int]:
 def require(setting: Setting, name: str, known: Sequence[str], where: str) -> None:
     encoder = encoder_of(setting.reader)
     if name not in (known if encoder is None else encoder.predictors):
-        raise UnknownColumn.named(name, known, where=where)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Nearest: {near[0]!r}." if near else ""
+        raise UnknownColumn(
+            f"{where} names {name!r}, which the model does not read.{hint} It reads: {', '.join(known) or 'no column'}."
+        )
 
 
 def levels_of(setting: Setting, name: str) -> Levels | None:
-    """The levels of a column that is a category, or that a formula takes as one (C(x)); None: it is a number."""
+    """The levels of a column that is a category, or that a formula takes as one (C(x)), as the fit remembers them; False
+    and True of booleans; None: it is a number."""
     encoder = encoder_of(setting.reader)
     if encoder is None:
         return None
-    coded = next(
-        (own for d in encoder.designs for t in d.coded for n, own, _ in t.factors if n == name), None
-    )
-    if coded is not None:
-        return tuple(coded)
-    frames = [frame for frame, _ in Observed(setting)]
-    column = frames[0][name]
-    if not (_written(encoder, name) or column.dtype == bool or is_categorical(column, name)):
-        return None
-    seen = {v for frame in frames for v in pd.unique(frame[name])}
-    declared = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(seen)
-    return tuple(v for v in declared if v in seen)
+    coded = (own for d in encoder.designs for t in d.coded for n, own, _ in t.factors if n == name)
+    found = next(coded, None) or _written(encoder, name) or _of_curves(encoder, name)
+    if found is not None:
+        return tuple(found)
+    frame, _ = next(iter(Observed(setting, setting.data)))
+    column = frame[name]
+    if column.dtype == bool:
+        return (False, True)
+    return tuple(sorted(pd.unique(column))) if is_categorical(column, name) else None
 
 
-def _written(encoder: Encoder, name: str) -> bool:
-    """Whether a formula says C(name)."""
-    for spec in (d.dense for d in encoder.designs if d.dense is not None):
-        kinds = {expression: state[0].value for expression, state in spec.encoder_state.items()}
-        for factor, read in spec.factor_variables.items():
-            if kinds.get(str(factor)) == "categorical" and name in {column_called(str(v)) for v in read}:
-                return True
-    return False
+def _written(encoder: Encoder, name: str) -> Levels | None:
+    """Of a category among the columns that formulaic makes."""
+    for design in encoder.designs:
+        spec = design.dense
+        for factor, read in () if spec is None else factors_of(spec, design):
+            kind, state = spec.encoder_state.get(str(factor), (None, {}))
+            if kind is Factor.Kind.CATEGORICAL and name in read:
+                levels = state.get("categories")
+                return None if levels is None else tuple(levels)
+    return None
+
+
+def _of_curves(encoder: Encoder, name: str) -> Levels | None:
+    """Of a curve for each level, or of a random effect written as a smooth term."""
+    own = [c.smooth.level for c in encoder.smooths if c.smooth.by == name and c.smooth.level is not None]
+    for smooth in (c.smooth for c in encoder.smooths if name in c.smooth.call.variables and c.smooth.levels):
+        return smooth.levels[smooth.call.variables.index(name)]
+    return tuple(dict.fromkeys(own)) or None
 
 
 def assigned(frame: pd.DataFrame, name: str, value: object, levels: Levels | None) -> pd.DataFrame:

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.expressions import column as column_called
-from ..errors import BadArgument, UnknownColumn
+from ..errors import BadArgument
 from ..families.links import Identity, Log, Logit
 from ..protocols import encoder_of
 from ..types import Level
 from .adjustment import check
+from .design_slopes import factors_of
 from .effects import exponential, joined, link_of, some
 from .fitted_values import eta_of, extras_of, free_of, natural_at, with_slopes
 from .margin_estimates import Estimates
 from .margin_grids import balanced, chosen, grid, two_or_levels, typical
-from .margin_rows import LABEL, At, Observed, Rows, variables
-from .row_functions import Setting, Versions, averages, prediction, quantities
+from .margin_rows import At, Observed, Rows, require, variables
+from .row_functions import LABEL, Setting, Versions, averages, prediction, quantities
 
 WEIGHTS = ("equal", "proportional")
 PAIRS = {True: "pairwise", "pairwise": "pairwise", "reference": "reference", "sequential": "sequential"}
@@ -55,6 +55,7 @@ def means(
         raise BadArgument(f"pairs={pairs!r}. Accepted: False, True, 'reference', 'sequential'.")
     if weights not in WEIGHTS:
         raise BadArgument(f"weights={weights!r}. Accepted: {', '.join(map(repr, WEIGHTS))}.")
+    _ = setting.family  # which is needed
     names = (of,) if isinstance(of, str) else tuple(of)
     rows = _reference(setting, names, at, weights)
     back, ratio = _scale(setting, what, exponentiate)
@@ -91,8 +92,7 @@ def _reference(setting: Setting, names: Sequence[str], at: At, weights: str) -> 
     frame, weight = Observed(setting).whole()
     values = {} if at is None else chosen(setting, at, frame)
     for name in names:
-        if name not in known:
-            raise UnknownColumn.named(name, known, where="means")
+        require(setting, name, known, "means")
         if name not in values and two_or_levels(setting, name, frame) is None:
             raise BadArgument(
                 f"means({name!r}): the column is a number. Accepted: a category; or its values, at={{{name!r}: [1, 2]}}; "
@@ -117,7 +117,7 @@ def _mean_offsets(setting: Setting, at: At) -> dict[str, float]:
     fixed = set(at) if isinstance(at, Mapping) else set()
     out = {}
     for slot, design in enumerate(() if encoder is None else encoder.designs):
-        if design.offset is None or fixed & {column_called(str(v)) for v in design.offset.variables}:
+        if design.offset is None or any(fixed & read for _, read in factors_of(design.offset, design)):
             continue
         parts = [(design.offsets(frame), weight) for frame, weight in Observed(setting)]
         total = sum(float((w * o).sum()) for o, w in parts if o is not None)

@@ -34,6 +34,7 @@ from .fitted_values import eta_of, extras_of, gradient_rows, natural_at
 from .new_data import aligned
 
 CELLS = 2**23  # numbers of a block of gradients
+LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
 MOST = 2**27  # of all gradients that are kept
 
 Etas = list[list[Tensor]]  # of each version of a row, its linear predictors, (n,) each
@@ -58,6 +59,8 @@ class Setting:
         the model that was fitted, which reads new rows
     source
         the rows that were fitted
+    data
+        other rows that are asked about; None: those
     """
 
     objective: Objective
@@ -66,6 +69,7 @@ class Setting:
     size: int
     reader: ModelLike
     source: Source
+    data: Data = None
 
     @property
     def model(self) -> ModelLike:
@@ -102,7 +106,7 @@ class Setting:
 
 
 def _data(reader: ModelLike, frame: pd.DataFrame) -> Data:
-    return frame if encoder_of(reader) is not None else {name: frame[name].to_numpy() for name in frame}
+    return frame if encoder_of(reader) is not None else {n: frame[n].to_numpy() for n in frame if n != LABEL}
 
 
 @dataclass(frozen=True)
