@@ -321,6 +321,7 @@ class Fit(FitEffects):
         by: str | Sequence[str] | None = None,
         draws: int = 999,
         seed: int = 0,
+        exponentiate: bool = False,
     ) -> pd.DataFrame:
         """Confidence intervals, columns low and high.
 
@@ -331,11 +332,23 @@ class Fit(FitEffects):
             (percentile)
         parameters
             for those alone
+        exponentiate
+            of the coefficients of the formula alone: of exp(β), a ratio of odds, rates, hazards or times
         """
         from .inference import intervals
 
         wanted = [parameters] if isinstance(parameters, str) else parameters
-        return intervals.intervals(
+        if exponentiate:
+            from .report.ratios import coefficients
+
+            own = coefficients(self)
+            other = next((name for name in wanted or () if name in self.names and name not in own), None)
+            if other is not None:
+                raise BadArgument(
+                    f"exponentiate=True: {other!r} is not a coefficient. Accepted: {', '.join(own)}."
+                )
+            wanted = own if wanted is None else wanted
+        out = intervals.intervals(
             self.objective,
             self.theta,
             level,
@@ -348,6 +361,7 @@ class Fit(FitEffects):
             draws=draws,
             seed=seed,
         )
+        return np.exp(out) if exponentiate else out
 
     def bootstrap(
         self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1
@@ -1004,13 +1018,18 @@ class Fit(FitEffects):
         return Fit(found, certificate, trace=trace, solver=solver, call=self.call)
 
     def summary(
-        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+        self,
+        *,
+        level: float = 0.95,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+        exponentiate: bool = False,
     ) -> Summary:
         """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a
-        notebook."""
+        notebook. exponentiate: coefficients as ratios of odds, rates, hazards or times, exp(β)."""
         from .report import summary
 
-        return summary.Summary(self, level=level, covariance=covariance, by=by)
+        return summary.Summary(self, level=level, covariance=covariance, by=by, exponentiate=exponentiate)
 
     def plot(self, what: str = "estimates") -> Chart:
         """A chart: "estimates", "calibration", "residuals", "profile", "random_effects", "trace"."""

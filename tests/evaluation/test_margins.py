@@ -631,3 +631,38 @@ def test_what_is_wrong_is_said(birthwt, housing):
     logged = th.fit("breaks ~ log(x)", table("warpbreaks").assign(x=np.arange(1, 55)))
     with pytest.raises(NotFinite):
         logged.predictions(at={"x": -1})
+
+
+def test_a_loaded_fit_has_effects_on_data_that_are_given(birthwt, tmp_path):
+    """The same numbers as of the fit with its rows; without data it says what to do."""
+    birthwt.save(tmp_path / "fit")
+    loaded, data = th.load(tmp_path / "fit"), table("birthwt")
+    for ask in (
+        lambda f: f.slopes(data=data),
+        lambda f: f.comparisons({"race": "pairwise"}, data=data),
+        lambda f: f.predictions(at={"lwt": [100]}, data=data),
+    ):
+        np.testing.assert_allclose(numbers(ask(loaded)), numbers(ask(birthwt)), rtol=1e-10)
+    with pytest.raises(BadArgument, match="needs the data"):
+        loaded.slopes()
+
+
+def test_coefficients_are_exponentiated_in_summaries_and_intervals(birthwt):
+    """exp of the ends, error e^β s.e.(β), z of β = 0; a constant is no coefficient."""
+    own, found = birthwt.intervals(), birthwt.intervals(exponentiate=True)
+    pd.testing.assert_frame_equal(found, np.exp(own))
+    lines = {line["name"]: line for line in birthwt.summary(exponentiate=True).to_dict()["estimates"]}
+    plain = {line["name"]: line for line in birthwt.summary().to_dict()["estimates"]}
+    ratio = np.exp(birthwt.estimates["smoke"])
+    assert lines["smoke"]["estimate"] == pytest.approx(ratio, rel=1e-14)
+    assert lines["smoke"]["standard_error"] == pytest.approx(
+        ratio * birthwt.standard_errors()["smoke"], rel=1e-12
+    )
+    assert lines["smoke"]["z"] == plain["smoke"]["z"]
+    assert "exp(β)" in str(birthwt.summary(exponentiate=True))
+    normal = th.fit("breaks ~ wool", table("warpbreaks"))
+    assert list(normal.intervals(exponentiate=True).index) == ["Intercept", "wool[T.B]"]
+    with pytest.raises(BadArgument, match="'scale' is not a coefficient"):
+        normal.intervals(exponentiate=True, parameters="scale")
+    scale = normal.summary(exponentiate=True).to_dict()["estimates"][-1]
+    assert scale["estimate"] == pytest.approx(normal.estimates["scale"], rel=1e-14)

@@ -28,13 +28,16 @@ from ..families.base import Family
 from ..inference.covariance import Covariance
 from ..likelihood import Objective
 from ..models.base import family_of
+from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
-from .fitted_values import eta_of, extras_of, gradient_rows, natural_at
+from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
 from .new_data import aligned
 
 CELLS = 2**23  # numbers of a block of gradients
 LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
+FEW = 16  # cells whose gradients are summed one cell at a time
+BLOCK = 2**17  # rows of such a sum at once
 MOST = 2**27  # of all gradients that are kept
 
 Etas = list[list[Tensor]]  # of each version of a row, its linear predictors, (n,) each
@@ -263,7 +266,6 @@ def averages(
     total = torch.zeros(0, dtype=torch.float64)
     value = torch.zeros(0, k, dtype=torch.float64)
     gradient = [torch.zeros(0, setting.size, dtype=torch.float64) for _ in functions]
-    step = max(256, CELLS // max(setting.size, 1))
     for frame, weight, cell in parts:
         cells = int(cell.max()) + 1 if len(cell) else 0
         if cells > len(total):
@@ -276,21 +278,41 @@ def averages(
             total = torch.nn.functional.pad(total, (0, more))
             value = torch.nn.functional.pad(value, (0, 0, 0, more))
             gradient = [torch.nn.functional.pad(g, (0, 0, 0, more)) for g in gradient]
+        few = cells <= FEW and isinstance(setting.model, Regression)
+        step = BLOCK if few else max(256, CELLS // max(setting.size, 1))
         for start in range(0, len(frame), step):
             rows = slice(start, start + step)
             w, c = torch.from_numpy(weight[rows]), torch.from_numpy(cell[rows])
             made = versions(frame.iloc[rows])
             total.index_add_(0, c, w)
-            for j, (v, g) in enumerate(_rows(setting, made, functions)):
+            for j, (v, slopes) in enumerate(_rows(setting, made, functions)):
                 value[:, j].index_add_(0, c, w * v)
-                gradient[j].index_add_(0, c, w[:, None] * g)
+                for batch, own in slopes:
+                    if few:
+                        gradient[j][:cells] += _pulled(setting, batch, own, w, c, cells)
+                    else:
+                        g = setting.lifted(gradient_rows(setting.model, batch, own).detach())
+                        gradient[j].index_add_(0, c, w[:, None] * g)
     return Averages(labels(), value / total[:, None], [g / total[:, None] for g in gradient])
+
+
+def _pulled(setting: Setting, batch: Batch, slopes: list[Tensor], w: Tensor, c: Tensor, cells: int) -> Tensor:
+    """Σ_i w_i ∂f_i/∂θ of each cell, (cells, p), without a row's gradient written out: Xᵀ(w s), by the codes of
+    categories."""
+    model, parts = setting.model, []
+    for cell in range(cells):
+        own = w * (c == cell)
+        out = torch.zeros(model.layout.size, dtype=torch.float64)
+        for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
+            predictor.pull(batch, own * s, out)
+        parts.append(out)
+    return setting.lifted(torch.stack(parts))
 
 
 def _rows(
     setting: Setting, made: Versions, functions: Sequence[RowFunction]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """f, (n,), and ∂f/∂θ, (n, p), of each function."""
+) -> Iterator[tuple[Tensor, list[tuple[Batch, list[Tensor]]]]]:
+    """f, (n,), of each function, and ∂f/∂η of each version on which it depends."""
     model = setting.model
     leaves = [[e.detach().clone() for e in eta_of(model, batch)] for batch in made.batches]
     flat = [e for own in leaves for e in own]
@@ -309,13 +331,15 @@ def _rows(
                 if value.requires_grad
                 else [None] * len(flat)
             )
-        slopes = iter(found)
-        out = torch.zeros(len(value), setting.size, dtype=torch.float64)
+        each = iter(found)
+        moved = []
         for batch, own in zip(made.batches, leaves, strict=True):
-            parts = [(torch.zeros_like(e) if g is None else g).detach() for e, g in zip(own, slopes)]  # noqa: B905
-            if any(bool((s != 0).any()) for s in parts):
-                out += setting.lifted(gradient_rows(model, batch, parts).detach())
-        yield value.detach().to(torch.float64), out
+            slopes = [
+                torch.zeros_like(e) if g is None else g.detach() for e, g in ((e, next(each)) for e in own)
+            ]
+            if any(bool((s != 0).any()) for s in slopes):
+                moved.append((batch, slopes))
+        yield value.detach().to(torch.float64), moved
 
 
 def prediction(setting: Setting, quantity: Quantity, version: int = 0) -> RowFunction:
