@@ -361,7 +361,9 @@ class Fit(FitEffects):
             draws=draws,
             seed=seed,
         )
-        return np.exp(out) if exponentiate else out
+        if exponentiate:
+            out[["low", "high"]] = np.exp(out[["low", "high"]].to_numpy())
+        return out
 
     def bootstrap(
         self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1

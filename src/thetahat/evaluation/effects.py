@@ -37,7 +37,7 @@ from .design_slopes import slope_batches, steps_of
 from .fitted_values import eta_of, gradient_rows, natural_at, with_slopes
 from .margin_estimates import Estimates
 from .margin_grids import rows_at
-from .margin_rows import At, By, Observed, Rows, levels_of, require, variables
+from .margin_rows import At, By, Observed, Rows, levels_of, require, shown_as, variables
 from .predict import _shares, _Target, _target
 from .row_functions import (
     CELLS,
@@ -254,9 +254,7 @@ def _x(frame: pd.DataFrame, name: str) -> Tensor:
 
 def _labelled(labels: pd.DataFrame, term: str, contrast: str) -> pd.DataFrame:
     own = pd.DataFrame({"term": [term] * len(labels), "contrast": [contrast] * len(labels)})
-    rest = labels.reset_index(drop=True)
-    rest.columns = [f"{c} (cell)" if c in own.columns else c for c in rest.columns]
-    return pd.concat([own, rest], axis=1)
+    return pd.concat([own, labels.reset_index(drop=True)], axis=1)
 
 
 def joined(
@@ -274,10 +272,9 @@ def joined(
     for found, value, gradient in parts:
         order = _order(found.labels, rows.by)
         k = len(asked)
-        shown = "(row)" if "row" in found.labels else "row"
         v = torch.stack(list(value), 1)[order].reshape(-1)
         g = torch.stack(list(gradient), 1)[order].reshape(-1, setting.size)
-        own = found.labels.iloc[np.repeat(order, k)].reset_index(drop=True).rename(columns={LABEL: shown})
+        own = found.labels.iloc[np.repeat(order, k)].reset_index(drop=True).rename(columns={LABEL: "row"})
         if k > 1:
             at = min(2, own.shape[1]) if "term" in own else 0
             own.insert(at, "category", [q.group for q in asked] * len(order))
@@ -295,8 +292,7 @@ def _order(labels: pd.DataFrame, by: tuple[str, ...] | None) -> np.ndarray:
         return np.arange(len(labels))
     found = labels.reset_index(drop=True)
     try:
-        names = [b if b in found else f"{b} (cell)" for b in by]
-        return np.array(found.sort_values(names, kind="stable").index)
+        return np.array(found.sort_values([shown_as(b) for b in by], kind="stable").index)
     except TypeError:  # values without an order
         return np.arange(len(labels))
 

@@ -146,17 +146,25 @@ class Estimates:
                     f"the {m} estimates, or a text such as 'b1 = b2'."
                 )
             labels = pd.DataFrame({"hypothesis": [f"row {i + 1}" for i in range(len(M))]})
-            return self.combined(
-                torch.from_numpy(M), labels, "Linear combinations", adjust=adjust, back=None, means=1
-            )
+            title = f"Linear combinations{self._scale}"
+            return self.combined(torch.from_numpy(M), labels, title, adjust=adjust, back=None, means=1)
         asked = [hypothesis] if isinstance(hypothesis, str) else list(hypothesis)
         found = [self._restriction(text) for text in asked]
         R, r = (torch.from_numpy(np.concatenate([f[i] for f in found])) for i in (0, 1))
         texts = [t for f in found for t in f[2]]
         out = self.combined(
-            R, pd.DataFrame({"hypothesis": texts}), "Hypotheses", adjust=adjust, back=None, means=1
+            R,
+            pd.DataFrame({"hypothesis": texts}),
+            f"Hypotheses{self._scale}",
+            adjust=adjust,
+            back=None,
+            means=1,
         )
         return replace(out, value=out.value - r)
+
+    @property
+    def _scale(self) -> str:
+        return "" if self.back is None else ", before the estimates are mapped back"
 
     def _restriction(self, text: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         m = len(self.value)
@@ -182,8 +190,10 @@ class Estimates:
         labels = pd.DataFrame(
             {"contrast": [f"{names[i]} - {names[j]}" for i, j in zip(first, second, strict=True)]}
         )
-        adjust = adjust if len(M) > 1 or adjust == "tukey" else None
-        return self.combined(M, labels, "Differences", adjust=adjust, means=len(self.value))
+        adjust = adjust if len(M) > 1 else None
+        return self.combined(
+            M, labels, f"Differences{self._scale}", back=None, adjust=adjust, means=len(self.value)
+        )
 
     def joint(self) -> Test:
         """Wald's test that all are equal to their null."""

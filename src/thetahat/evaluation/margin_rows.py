@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 from formulaic.parser.types import Factor
+from torch import Tensor
 
+from ..data.batch import Batch
 from ..data.columns import is_categorical, numeric_column
 from ..data.frame import Frame
 from ..data.selection import missing_rows
+from ..data.source import is_table
 from ..data.table import Encoder, Table
 from ..errors import BadArgument, DataError, UnknownColumn
 from ..models.latent import CODE
@@ -22,11 +25,19 @@ from ..models.random_effects import RandomEffects
 from ..protocols import encoder_of, target_of
 from ..types import Data, Level, Levels
 from .design_slopes import factors_of
+from .margin_estimates import NUMBERS
+from .new_data import aligned
 from .outliers import alignment_of
 from .row_functions import LABEL, Setting
 
 At = str | Mapping[str, object] | None
 By = str | Sequence[str] | bool | None
+RESERVED = {"term", "contrast", "category", "row", "t", "z", *NUMBERS}
+
+
+def shown_as(name: str) -> str:
+    """A user's column in a table of results, whose own columns have these names."""
+    return f"{name} (column)" if name in RESERVED else name
 
 
 @dataclass
@@ -86,7 +97,8 @@ class Rows:
         """A row a cell, in the order of their numbers."""
         if self.by == ():
             return pd.DataFrame(index=range(1))
-        return pd.concat(self.seen, ignore_index=True) if self.seen else pd.DataFrame()
+        out = pd.concat(self.seen, ignore_index=True) if self.seen else pd.DataFrame()
+        return out.rename(columns=shown_as)
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,9 @@ class Observed:
 
     def __iter__(self) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         source, encoder = self.setting.source, encoder_of(self.setting.reader)
-        if self.data is not None:
+        if encoder is None:
+            yield self._tensors()
+        elif self.data is not None:
             yield self._given(encoder)
         elif isinstance(source, Table):
             labels, at = alignment_of(source).rows, 0
@@ -109,7 +123,7 @@ class Observed:
                 at += len(frame)
                 yield out, _weights(encoder, frame)
         else:
-            yield self._tensors()
+            yield self._given(encoder)
 
     def _fitted(self, source: Table) -> Iterator[pd.DataFrame]:
         extra = [name for name in self.more if name not in source.encoder.required]
@@ -138,8 +152,10 @@ class Observed:
         return rows, _weights(encoder, rows)
 
     def _tensors(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """Of a model that reads tensors."""
-        batches = list(self.setting.source.batches(self.setting.reader))
+        """Of a model that reads tensors: these as columns."""
+        reader, source = self.setting.reader, self.setting.source
+        rows = aligned(reader, source, self.data)[0]
+        batches = [rows] if isinstance(rows, Batch) else list(rows.batches(reader))
         tensors = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
         deep = next((name for name, t in tensors.items() if t.ndim != 1), None)
         if deep is not None:
@@ -150,9 +166,22 @@ class Observed:
         frame = pd.DataFrame({name: t.cpu().numpy() for name, t in tensors.items()})
         for name in self.more:
             if name not in frame:
-                raise UnknownColumn.named(name, list(tensors), where="by")
+                frame[name] = self._group(name, tensors)
         count = torch.cat([b.count for b in batches]).to(torch.float64).numpy()
         return frame.assign(**{LABEL: np.arange(len(frame))}), count
+
+    def _group(self, name: str, tensors: Mapping[str, Tensor]) -> np.ndarray:
+        """The group of each row in a grouping factor, of which the model reads the code; else a column of `data`."""
+        reader = self.setting.reader
+        for own in reader.groupings if isinstance(reader, RandomEffects) else ():
+            if own.columns == (name,):
+                names = np.asarray(own.names, dtype=object)
+                return np.asarray(names[tensors[CODE + own.label].cpu().numpy()])
+        if self.data is None or not is_table(self.data):
+            raise UnknownColumn.named(name, [n for n in tensors if not n.startswith(CODE)], where="by")
+        frame = Frame(self.data)
+        frame.require([name], where="by")
+        return frame.read([name])[name].to_numpy()
 
     def whole(self) -> tuple[pd.DataFrame, np.ndarray]:
         """All of them."""
@@ -242,7 +271,9 @@ def _written(encoder: Encoder, name: str) -> Levels | None:
     """Of a category among the columns that formulaic makes."""
     for design in encoder.designs:
         spec = design.dense
-        for factor, read in () if spec is None else factors_of(spec, design):
+        if spec is None:
+            continue
+        for factor, read in factors_of(spec, design):
             kind, state = spec.encoder_state.get(str(factor), (None, {}))
             if kind is Factor.Kind.CATEGORICAL and name in read:
                 levels = state.get("categories")

@@ -98,18 +98,18 @@ class Setting:
 
     def encoded(self, frame: pd.DataFrame) -> Batch:
         """Rows as the model reads them: complete ones, which `evaluation.margin_rows` sees to."""
-        rows = aligned(self.reader, self.source, _data(self.reader, frame))[0]
-        return rows if isinstance(rows, Batch) else next(iter(rows.batches(self.reader)))
+        if encoder_of(self.reader) is None:
+            names = [n for n in frame if n != LABEL and frame[n].dtype != object]
+            return Batch({str(n): torch.from_numpy(np.array(frame[n])) for n in names})
+        rows = aligned(self.reader, self.source, frame)[0]
+        assert isinstance(rows, Batch)
+        return rows
 
     def lifted(self, gradient: Tensor) -> Tensor:
         """(n, own coordinates) as (n, p)."""
         out = torch.zeros(len(gradient), self.size, dtype=torch.float64)
         out[:, self.places] = gradient[:, : len(self.places)].to(torch.float64)
         return out
-
-
-def _data(reader: ModelLike, frame: pd.DataFrame) -> Data:
-    return frame if encoder_of(reader) is not None else {n: frame[n].to_numpy() for n in frame if n != LABEL}
 
 
 @dataclass(frozen=True)
