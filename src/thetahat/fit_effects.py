@@ -100,7 +100,7 @@ class FitEffects:
         >>> data = {"y": [1.0, 3.0, 2.0, 5.0, 4.0, 6.0], "x": [0.0, 1.0, 0.0, 1.0, 2.0, 2.0], "g": list("aabbab")}
         >>> fit = th.fit("y ~ x + g", data, "poisson")
         >>> fit.predictions(at={"x": [0, 2]}, by="x").frame["estimate"].round(4).tolist()
-        [1.3498, 4.1649]
+        [1.4469, 4.1135]
         """
         from .evaluation import effects
 

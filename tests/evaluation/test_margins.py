@@ -666,3 +666,80 @@ def test_coefficients_are_exponentiated_in_summaries_and_intervals(birthwt):
         normal.intervals(exponentiate=True, parameters="scale")
     scale = normal.summary(exponentiate=True).to_dict()["estimates"][-1]
     assert scale["estimate"] == pytest.approx(normal.estimates["scale"], rel=1e-14)
+
+
+def test_latent_variables_of_ones_own_are_left_out_or_known(rows):
+    """E[y | u = 0] = a + b x, and with û of each group: predict(groups=…), value and interval."""
+
+    @th.model(a=0.0, b=0.0, u=th.latent(by="h"), sigma=th.positive(1.0))
+    def lines(batch, a, b, u, sigma):
+        return th.families.Normal().at(a + b * batch["x"] + u, sigma)
+
+    fit = th.fit(lines, {name: rows[name] for name in ("x", "h", "y")})
+    assert fit.slopes().frame["term"].tolist() == ["x"]
+    assert fit.slopes().frame["estimate"][0] == pytest.approx(fit.estimates["b"], rel=1e-9)
+    found = fit.predictions(groups="known").frame
+    np.testing.assert_allclose(found[["estimate", "low", "high"]], fit.predict(level=0.95), rtol=1e-10)
+    by = fit.predictions(by="h").frame
+    wanted = pd.Series(fit.predict(groups="average")).groupby(rows["h"]).mean()
+    np.testing.assert_allclose(by["estimate"], wanted, rtol=1e-12)
+
+
+def test_a_smooth_term_of_a_mixed_model_has_joint_errors(rows):
+    """Of y ~ s(x) + g + (1 | h): pairs of g are differences of its coefficients, to the covariance of both. A covariance
+    that is not joint is refused."""
+    fit = th.fit("y ~ s(x) + g + (1 | h)", rows)
+    pairs = fit.means("g", pairs="reference", adjust=None).frame
+    names = [n for n in fit.names if n.startswith("g[")]
+    np.testing.assert_allclose(pairs["estimate"], fit.estimates[names], rtol=1e-9)
+    np.testing.assert_allclose(pairs["standard_error"], fit.standard_errors()[names], rtol=1e-2)
+    with pytest.raises(BadArgument, match="joint"):
+        fit.slopes("x", covariance="sandwich")
+    with pytest.raises(BadArgument, match="no random effects"):
+        th.fit("y ~ x", rows).slopes(groups="known")
+
+
+def test_columns_that_are_called_as_the_results_are_keep_apart(rows):
+    """A category called t, of a table that has a column t of its own."""
+    fit = th.fit("y ~ x*t", rows | {"t": rows["g"]})
+    assert list(fit.means("t").frame.columns[:2]) == ["t (column)", "estimate"]
+    assert "t (column)" in fit.slopes("x", by="t").frame
+    assert "t (column)" in str(fit.predictions(at={"t": ["a", "b"]}))
+
+
+def test_a_survival_time_has_slopes_of_its_mean():
+    """R, survreg(Surv(time, status) ~ sex + ecog + age, lung): E[T] = e^η Γ(1 + scale), so that ∂E/∂age = b E, averaged:
+    coefficients 6.635961843, 0.396700050, −0.290811417, −0.662738580, −0.007281139, scale 0.7325897846."""
+    from math import gamma
+
+    data = table("lung")
+    data["ecog"] = data["ph.ecog"].astype(int).astype(str)
+    data["sex"] = pd.Categorical(data["sex"], ["m", "f"])
+    fit = th.fit("Surv(time, status) ~ sex + ecog + age", data, "weibull")
+    eta = 6.635961843 + 0.396700050 * (data["sex"] == "f") - 0.290811417 * (data["ecog"] == "1")
+    eta += -0.662738580 * (data["ecog"] == "2") - 0.007281139 * data["age"]
+    shift = fit.predict()[0] / np.exp(eta[0])  # the mean, or the scale, is what the link is of
+    assert min(abs(shift - 1), abs(shift - gamma(1 + 0.7325897846))) < 1e-6
+    mean = shift * np.exp(eta)
+    assert fit.slopes("age").frame["estimate"][0] == pytest.approx((-0.007281139 * mean).mean(), rel=1e-6)
+    ratio = fit.comparisons("sex", what="link", exponentiate=True).frame["estimate"][0]
+    assert ratio == pytest.approx(np.exp(0.396700050), rel=1e-7)
+
+
+def test_bootstrap_covariances_are_taken(warpbreaks):
+    """The spread of the refits, projected: that of the coefficient itself where the mean is linear."""
+    fit = th.fit("breaks ~ wool", table("warpbreaks"))
+    own = fit.standard_errors("bootstrap")["wool[T.B]"]
+    found = fit.comparisons("wool", covariance="bootstrap").frame["standard_error"][0]
+    assert found == pytest.approx(own, rel=1e-9)
+
+
+def test_trends_are_those_of_emtrends(warpbreaks):
+    """∂η/∂x averaged over the other categories with equal weights: of y ~ x*g + h, the slope of each level of g."""
+    data = table("warpbreaks").assign(x=np.sqrt(np.arange(54)))
+    fit = th.fit("breaks ~ x*wool + tension", data, "poisson")
+    found = fit.slopes("x", at="balanced", by="wool", what="link").frame
+    e = fit.estimates
+    np.testing.assert_allclose(
+        found["estimate"], [e["x"], e["x"] + e[next(n for n in fit.names if ":" in n)]], rtol=1e-10
+    )

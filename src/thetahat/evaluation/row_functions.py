@@ -99,7 +99,7 @@ class Setting:
     def encoded(self, frame: pd.DataFrame) -> Batch:
         """Rows as the model reads them: complete ones, which `evaluation.margin_rows` sees to."""
         if encoder_of(self.reader) is None:
-            names = [n for n in frame if n != LABEL and frame[n].dtype != object]
+            names = [n for n in frame if n != LABEL and pd.api.types.is_numeric_dtype(frame[n].dtype)]
             return Batch({str(n): torch.from_numpy(np.array(frame[n])) for n in names})
         rows = aligned(self.reader, self.source, frame)[0]
         assert isinstance(rows, Batch)
