@@ -15,6 +15,8 @@ ORDER = "types printable errors memory threads defaults protocols files data fam
 FACES = [
     "report",
     "io",
+    "margins",
+    "fit_effects",
     "result",
     "nonparametric",
     "fitting",

@@ -216,6 +216,8 @@ def answers(fit: Fit) -> dict[str, Any]:
             settings["parameter"] = fit.names[0]
         if name in ("curve", "partial_residuals", "test_random"):
             settings["term"] = "s(x)"
+        if name == "means":
+            settings["variables"] = "g"
         if name == "forecast":
             settings["steps"] = 2
         try:

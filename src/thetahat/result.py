@@ -19,6 +19,7 @@ from torch import Tensor
 from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
+from .fit_effects import FitEffects
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit:
+class Fit(FitEffects):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -320,6 +321,7 @@ class Fit:
         by: str | Sequence[str] | None = None,
         draws: int = 999,
         seed: int = 0,
+        exponentiate: bool = False,
     ) -> pd.DataFrame:
         """Confidence intervals, columns low and high.
 
@@ -330,11 +332,23 @@ class Fit:
             (percentile)
         parameters
             for those alone
+        exponentiate
+            of the coefficients of the formula alone: of exp(β), a ratio of odds, rates, hazards or times
         """
         from .inference import intervals
 
         wanted = [parameters] if isinstance(parameters, str) else parameters
-        return intervals.intervals(
+        if exponentiate:
+            from .report.ratios import coefficients
+
+            own = coefficients(self)
+            other = next((name for name in wanted or () if name in self.names and name not in own), None)
+            if other is not None:
+                raise BadArgument(
+                    f"exponentiate=True: {other!r} is not a coefficient. Accepted: {', '.join(own)}."
+                )
+            wanted = own if wanted is None else wanted
+        out = intervals.intervals(
             self.objective,
             self.theta,
             level,
@@ -347,6 +361,9 @@ class Fit:
             draws=draws,
             seed=seed,
         )
+        if exponentiate:
+            out[["low", "high"]] = np.exp(out[["low", "high"]].to_numpy())
+        return out
 
     def bootstrap(
         self, draws: int = 999, kind: str = "pairs", *, by: str | None = None, seed: int = 0, workers: int = 1
@@ -848,19 +865,6 @@ class Fit:
         out: pd.DataFrame = alignment_of(self.source)(residuals.influence(self.objective, self.theta))
         return out
 
-    def effects(
-        self,
-        variables: Sequence[str] | None = None,
-        *,
-        covariance: str | None = None,
-        by: str | Sequence[str] | None = None,
-    ) -> pd.DataFrame:
-        """Average marginal effects on the mean: dE[y]/dx for numbers, differences from the reference for
-        categories, with errors."""
-        from .evaluation import effects
-
-        return effects.effects(self.objective, self.theta, variables, kind=self._prepared(covariance, by))
-
     def random_effects(self, group: str | None = None) -> pd.DataFrame:
         """Of a mixed model: the conditional mode of each group's effects with its standard error, columns parameter,
         factor, group, effect, mode, standard_error.
@@ -1025,13 +1029,18 @@ class Fit:
         return Fit(found, certificate, trace=trace, solver=solver, call=self.call)
 
     def summary(
-        self, *, level: float = 0.95, covariance: str | None = None, by: str | Sequence[str] | None = None
+        self,
+        *,
+        level: float = 0.95,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+        exponentiate: bool = False,
     ) -> Summary:
         """The fit on one screen: it prints itself, in colour where the terminal has it, as HTML in a
-        notebook."""
+        notebook. exponentiate: coefficients as ratios of odds, rates, hazards or times, exp(β)."""
         from .report import summary
 
-        return summary.Summary(self, level=level, covariance=covariance, by=by)
+        return summary.Summary(self, level=level, covariance=covariance, by=by, exponentiate=exponentiate)
 
     def plot(self, what: str = "estimates") -> Chart:
         """A chart: "estimates", "calibration", "residuals", "profile", "random_effects", "trace"."""

@@ -140,16 +140,16 @@ def test_a_file_read_block_by_block_has_the_same_effects(tmp_path):
 
 
 def test_what_has_no_effects_says_so():
-    with pytest.raises(UnknownColumn, match="effects names 'age'"):
+    with pytest.raises(UnknownColumn, match="slopes names 'age'"):
         th.fit("claims ~ x", DATA, "poisson").effects(["age"])
-    with pytest.raises(BadArgument, match="no mean"):
+    with pytest.raises(BadArgument, match="an effect on each category"):
         th.fit("choice ~ x", DATA, "categorical").effects()
 
     @th.model(m=0.0)
     def own(batch, m):
         return th.families.Normal().log_prob(batch["y"], m, torch.tensor(1.0, dtype=torch.float64))
 
-    with pytest.raises(BadArgument, match="no columns to change"):
+    with pytest.raises(BadArgument, match="has a log_prob alone"):
         th.fit(own, {"y": DATA["normal"]}).effects()
 
 

@@ -1,21 +1,23 @@
-"""Average marginal effects on the mean: what a coefficient means where the link bends.
+"""What a model says of its rows, and how that changes with a column: predictions, comparisons and slopes, of each row or
+averaged.
 
-    numbers      AME_x = 1/N · Σ_i c_i ∂E[y_i]/∂x_i
-    categories   AME_a = 1/N · Σ_i c_i (E[y_i | every row at level a] − E[y_i | every row at the reference])
+    prediction    f(x_i)
+    comparison    f(x_i with x at its higher value) less, over, … f(x_i with x at its lower value)
+    slope         ∂f(x_i)/∂x
 
-The data are encoded anew with x changed, so that x² , splines, interactions and offsets of x move with it.
-Errors by the delta method: ∂AME/∂θ is the same combination of the gradients of the means, summed row by row.
+f is E[y], a linear predictor, a probability or a parameter (`row_functions.quantities`). Of a comparison of averages the two
+averages are compared: a ratio is that of the average predictions. Errors by the delta method (`margin_estimates`).
 
 References
 ----------
-Bartus (2005), Estimation of marginal effects using margeff, Stata Journal 5; Williams (2012), Using the
-margins command.
+Williams (2012), Using the margins command, Stata Journal 12; Arel-Bundock, Greifer and Heiss (2024), How to interpret
+statistical models using marginaleffects for R and Python, Journal of Statistical Software 111.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,200 +26,354 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.columns import is_categorical, numeric_column
-from ..data.expressions import column as column_called
-from ..data.table import Table
-from ..errors import BadArgument, UnknownColumn
-from ..inference.covariance import Clusters, Covariance, prepare
-from ..inference.natural import own_places
-from ..likelihood import Objective
-from ..models.regression import Regression
-from ..protocols import Steers
-from ..types import Data, Level, Levels
-from .fitted_values import eta_of, extras_of, free_of, natural_at, with_slopes
+from ..data.columns import numeric_column
+from ..errors import BadArgument
+from ..families.links import CLogLog, Identity, Link, Log, Logit
+from ..models.described import DescribesRows
+from ..protocols import Categories, encoder_of
+from ..types import Data
+from .contrasts import Contrast, Spec, contrasts, named
+from .design_slopes import slope_batches, steps_of
+from .fitted_values import eta_of, gradient_rows, natural_at, with_slopes
+from .margin_estimates import Estimates
+from .margin_grids import rows_at
+from .margin_rows import At, By, Observed, Rows, levels_of, require, shown_as, variables
+from .predict import _shares, _Target, _target
+from .row_functions import (
+    CELLS,
+    LABEL,
+    Averages,
+    Quantity,
+    RowFunction,
+    Setting,
+    Versions,
+    averages,
+    derivative,
+    prediction,
+    quantities,
+    weighted_sum,
+)
 
-STEP = 1e-3  # of a standard deviation: the five-point rule then errs by STEP⁴, and rounding by 10⁻¹³
-# f′(x) ≈ Σ_k w_k f(x + kh)/h, k = −2 … 2 and k = 0 … 4: Abramowitz and Stegun 25.3.6, table 25.2
-CENTRAL = (1 / 12, -8 / 12, 0.0, 8 / 12, -1 / 12)
-FORWARD = (-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4)
-
-Change = Callable[
-    [pd.DataFrame], Iterator[tuple[pd.DataFrame, np.ndarray]]
-]  # rows, encoded anew, and the weight of each
+COMPARE = ("difference", "ratio", "log odds ratio", "lift")
+SCALES = {"dydx": "dy/dx", "eyex": "ey/ex", "eydx": "ey/dx", "dyex": "dy/ex"}
 
 
-def effects(
-    objective: Objective,
-    theta: Tensor,
-    variables: Sequence[str] | None = None,
+def predictions(
+    setting: Setting,
+    at: At = None,
+    by: By = None,
     *,
-    kind: str | Covariance = "observed",
-    clusters: Clusters = None,
-) -> pd.DataFrame:
-    """Average marginal effects of columns on E[y].
+    what: str = "response",
+    level: float = 0.95,
+    data: Data = None,
+    counterfactual: bool = False,
+    exponentiate: bool = False,
+) -> Estimates:
+    """f of rows, or its averages (`Fit.predictions`)."""
+    check_level(level)
+    setting = replace(setting, data=data)
+    rows, words = rows_at(setting, at, by, data, counterfactual, averaged=False)
+    asked = quantities(setting, what, some(setting))
+    back = exponential(setting, what) if exponentiate else None
+    functions = [prediction(setting, q) for q in asked]
+    found = averages(setting, rows.parts(), lambda f: Versions([setting.encoded(f)]), functions, rows.labels)
+    out = joined(
+        setting, [(found, found.value.unbind(1), found.gradient)], asked, rows, f"Predictions, {words}"
+    )
+    ends = single(setting, rows, what, level, len(asked)) if rows.by is None else None
+    return Estimates(**{**vars(out), "ends": ends, "back": back})
 
-    Parameters
-    ----------
-    objective, theta
-        θ̂, (p,)
-    variables
-        columns; None: all that the formulas read, those that are offsets alone left out
-    kind, clusters
-        the covariance of θ̂ (`inference.covariance`)
 
-    Returns
-    -------
-    pd.DataFrame
-        a row an effect (a number: its name; a category: name[level], against its first level); columns
-        effect, standard_error, z, p_value. z is effect / standard_error, and p that of Student's t where the
-        covariance has degrees of freedom. Effects are per unit of the column, on the scale of the response as
-        the formula writes it.
+def comparisons(
+    setting: Setting,
+    of: Spec = None,
+    at: At = None,
+    by: By = None,
+    *,
+    compare: str = "difference",
+    what: str = "response",
+    data: Data = None,
+    counterfactual: bool = False,
+    exponentiate: bool = False,
+) -> Estimates:
+    """f with a column at one value against f with it at another (`Fit.comparisons`)."""
+    if compare not in COMPARE:
+        raise BadArgument(f"compare={compare!r}. Accepted: {', '.join(map(repr, COMPARE))}.")
+    back = None
+    if exponentiate:
+        if compare not in ("difference", "log odds ratio"):
+            raise BadArgument(
+                f"exponentiate=True with compare={compare!r}: it is of differences on the link's scale, and of log odds."
+            )
+        back = torch.exp if compare == "log odds ratio" else exponential(setting, what)
+    setting = replace(setting, data=data)
+    asked = quantities(setting, what, some(setting))
+    known = variables(setting)
+    parts, rows, words = [], None, ""
+    for name, spec in named(of, known).items():
+        require(setting, name, known, "comparisons")
+        for contrast in contrasts(setting, name, spec, data, SIGNS[compare]):
+            rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)
+            parts.append(_compared(setting, rows, contrast, asked, compare))
+    assert rows is not None
+    return joined(
+        setting,
+        parts,
+        asked,
+        rows,
+        f"Comparisons, {words}",
+        null=1.0 if compare == "ratio" else 0.0,
+        back=back,
+    )
+
+
+SIGNS = {"difference": "-", "ratio": "/", "log odds ratio": "-", "lift": "-"}
+Part = tuple[Averages, Sequence[Tensor], Sequence[Tensor]]
+
+
+def _compared(
+    setting: Setting, rows: Rows, contrast: Contrast, asked: Sequence[Quantity], compare: str
+) -> Part:
+    """Labels, and of each quantity the compared averages with their gradients."""
+
+    def versions(frame: pd.DataFrame) -> Versions:
+        return Versions([setting.encoded(contrast.low(frame)), setting.encoded(contrast.high(frame))])
+
+    functions = [prediction(setting, q, version) for q in asked for version in (0, 1)]
+    found = averages(setting, rows.parts(), versions, functions, rows.labels)
+    values, gradients = [], []
+    for j in range(len(asked)):
+        low, high = found.value[:, 2 * j], found.value[:, 2 * j + 1]
+        value, (of_low, of_high) = with_slopes(_comparison(compare), [low, high])
+        values.append(value)
+        gradients.append(
+            of_low[:, None] * found.gradient[2 * j] + of_high[:, None] * found.gradient[2 * j + 1]
+        )
+    labels = _labelled(found.labels, contrast.name, contrast.label)
+    return Averages(labels, found.value, found.gradient), values, gradients
+
+
+def _comparison(compare: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def of(low: Tensor, high: Tensor) -> Tensor:
+        if compare == "difference":
+            return high - low
+        if compare == "ratio":
+            return high / low
+        if compare == "lift":
+            return (high - low) / low
+        for v in (low, high):
+            if not bool(((v > 0) & (v < 1)).all()):
+                raise BadArgument(
+                    f"compare='log odds ratio' is of probabilities, and a prediction is {float(v.detach()[0]):g}. Accepted: "
+                    "'difference', 'ratio', 'lift'."
+                )
+        return torch.logit(high) - torch.logit(low)
+
+    return of
+
+
+def slopes(
+    setting: Setting,
+    of: str | Sequence[str] | None = None,
+    at: At = None,
+    by: By = None,
+    *,
+    scale: str = "dydx",
+    what: str = "response",
+    data: Data = None,
+    counterfactual: bool = False,
+) -> Estimates:
+    """∂f/∂x; of a category the differences from its first level (`Fit.slopes`)."""
+    if scale not in SCALES:
+        raise BadArgument(f"scale={scale!r}. Accepted: {', '.join(map(repr, SCALES))}.")
+    setting = replace(setting, data=data)
+    asked = quantities(setting, what, some(setting))
+    known = variables(setting)
+    parts, rows, words = [], None, ""
+    wanted = [of] if isinstance(of, str) else known if of is None else list(of)
+    if not wanted:
+        raise BadArgument("no column moves the mean: there is no slope.")
+    for name in wanted:
+        require(setting, name, known, "slopes")
+        levels = levels_of(setting, name)
+        if levels is not None and scale != "dydx" and of is not None:
+            raise BadArgument(
+                f"scale={scale!r} of {name!r}: a category has no elasticity. Accepted: scale='dydx', the differences "
+                "from its first level; or fit.comparisons."
+            )
+        if levels is not None:
+            for contrast in contrasts(setting, name, "reference", data, "-") if scale == "dydx" else ():
+                rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)
+                parts.append(_compared(setting, rows, contrast, asked, "difference"))
+            continue
+        rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)
+        versions, make = _moves(setting, name)
+        functions = [make(setting, q, scale) for q in asked]
+        found = averages(setting, rows.parts(), versions, functions, rows.labels)
+        labels = _labelled(found.labels, name, SCALES[scale])
+        found = Averages(labels, found.value, found.gradient)
+        parts.append((found, found.value.unbind(1), found.gradient))
+    if rows is None:
+        raise BadArgument(f"scale={scale!r} is of numbers, and every column is a category.")
+    return joined(setting, parts, asked, rows, f"Slopes, {words}")
+
+
+def _moves(
+    setting: Setting, name: str
+) -> tuple[Callable[[pd.DataFrame], Versions], Callable[[Setting, Quantity, str], RowFunction]]:
+    """The versions of the rows of which a derivative in x is made, and how."""
+    values = np.concatenate([numeric_column(frame, name) for frame, _ in Observed(setting, setting.data)])
+    steps = steps_of(values, name)
+    encoder = encoder_of(setting.reader)
+    in_extras = encoder is not None and name in encoder.extras.values()
+
+    def five(frame: pd.DataFrame) -> Versions:
+        points = list(steps.points(frame))
+        batches = [setting.encoded(frame), *(setting.encoded(moved) for moved, _ in points)]
+        return Versions(batches, tuple(torch.from_numpy(w) for _, w in points), _x(frame, name))
+
+    def exact(frame: pd.DataFrame) -> Versions:
+        batch, one = setting.encoded(frame), torch.ones(len(frame), dtype=torch.float64)
+        assert encoder is not None
+        moved, nothing = slope_batches(encoder, batch, frame, steps)
+        return Versions([batch, moved, nothing], (one, -one), _x(frame, name))
+
+    if in_extras:
+        return five, weighted_sum
+    if encoder is None or isinstance(setting.model, DescribesRows):
+        return five, derivative
+    return exact, derivative
+
+
+def _x(frame: pd.DataFrame, name: str) -> Tensor:
+    return torch.from_numpy(np.array(numeric_column(frame, name), dtype=np.float64))
+
+
+# ---- put together ------------------------------------------------------------------------------------------
+
+
+def _labelled(labels: pd.DataFrame, term: str, contrast: str) -> pd.DataFrame:
+    own = pd.DataFrame({"term": [term] * len(labels), "contrast": [contrast] * len(labels)})
+    return pd.concat([own, labels.reset_index(drop=True)], axis=1)
+
+
+def joined(
+    setting: Setting,
+    parts: Sequence[Part],
+    asked: Sequence[Quantity],
+    rows: Rows,
+    title: str,
+    *,
+    null: float = 0.0,
+    back: Callable[[Tensor], Tensor] | None = None,
+) -> Estimates:
+    """One table: cells in the order of their labels, and within each the categories."""
+    labels, values, gradients = [], [], []
+    for found, value, gradient in parts:
+        order = _order(found.labels, rows.by)
+        k = len(asked)
+        v = torch.stack(list(value), 1)[order].reshape(-1)
+        g = torch.stack(list(gradient), 1)[order].reshape(-1, setting.size)
+        own = found.labels.iloc[np.repeat(order, k)].reset_index(drop=True).rename(columns={LABEL: "row"})
+        if k > 1:
+            at = min(2, own.shape[1]) if "term" in own else 0
+            own.insert(at, "category", [q.group for q in asked] * len(order))
+        labels.append(own)
+        values.append(v)
+        gradients.append(g)
+    return Estimates(
+        pd.concat(labels, ignore_index=True), torch.cat(values), torch.cat(gradients), setting.V, title, null,
+        back=back,
+    )  # fmt: skip
+
+
+def _order(labels: pd.DataFrame, by: tuple[str, ...] | None) -> np.ndarray:
+    if not by:
+        return np.arange(len(labels))
+    found = labels.reset_index(drop=True)
+    try:
+        return np.array(found.sort_values([shown_as(b) for b in by], kind="stable").index)
+    except TypeError:  # values without an order
+        return np.arange(len(labels))
+
+
+def some(setting: Setting) -> Batch:
+    """A row, of which it is asked what the family has."""
+    _ = setting.family  # which is needed
+    frame, _ = next(iter(Observed(setting, setting.data)))
+    return setting.encoded(frame.iloc[:1])
+
+
+def check_level(level: float) -> None:
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+        raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")
+
+
+def exponential(setting: Setting, what: str) -> Callable[[Tensor], Tensor]:
+    """exp, where the scale is that of logarithms: of means, odds or hazards.
 
     Raises
     ------
     BadArgument
-        the model is no regression on a table, or its family has no mean
-    UnknownColumn
-        a variable that no formula reads
+        another scale
     """
-    objective = objective.at(theta)
-    model = objective.model
-    source = objective.terms[0].source
-    if isinstance(model, Steers):
+    if what not in ("link", "linear"):
         raise BadArgument(
-            "average marginal effects of a mixed model are averages over its random effects too, and are not computed. The "
-            "difference of two fit.predict(data, groups='average') is an effect at random effects of 0."
+            "exponentiate=True is of the link's scale, on which differences are logarithms of ratios: what='link'."
         )
-    if not isinstance(model, Regression) or not isinstance(source, Table) or len(objective.terms) != 1:
+    link = link_of(setting)
+    if not isinstance(link, (Log, Logit, CLogLog, Identity)):
         raise BadArgument(
-            "marginal effects are of a formula fitted to a table: a model of one's own has no columns to "
-            "change."
+            f"exponentiate=True: differences on the scale of {link} are not logarithms of ratios. Accepted: the "
+            "links log, logit, cloglog, and identity of what is a logarithm."
         )
-    if not model.family.has("expectation"):
-        raise BadArgument(
-            f"{model.family} has no mean, on which an effect would be. Compare predict(what='probabilities')."
-        )
-    known = _columns(model)
-    for name in variables or ():
-        if name not in model.encoder.predictors:
-            raise UnknownColumn.named(name, known, where="effects")
-    found = {}
-    for name in variables or known:
-        found.update(_changes(source, model, name))
-    values, gradients = _averages(source, model, found)
-    G = torch.zeros(len(found), objective.size, dtype=torch.float64)
-    G[:, own_places(objective)] = gradients
-    V = prepare(objective, kind, clusters)
-    errors = V.diagonal(G).sqrt()
-    z = (values / errors).numpy()
-    p = 2 * student.sf(np.abs(z), V.freedom(G).numpy())
-    out = {"effect": values.numpy(), "standard_error": errors.numpy(), "z": z, "p_value": p}
-    return pd.DataFrame(out, index=pd.Index(list(found), name="variable"))
+    return torch.exp
 
 
-def _columns(model: Regression) -> list[str]:
-    """The columns that the designs read, those of offsets alone left out, in the order of the formula."""
-    seen: dict[str, None] = {}
-    for design in model.encoder.designs:
-        seen |= dict.fromkeys(design.numeric)
-        if design.dense is not None:
-            read = {column_called(str(v)) for v in design.dense.variables}  # functions among them
-            seen |= dict.fromkeys(name for name in design.required if name in read)
-        for term in design.coded:
-            seen |= dict.fromkeys([*(name for name, _, _ in term.factors), *term.numeric])
-    return [name for name in seen if name in model.encoder.predictors]
+def link_of(setting: Setting) -> Link:
+    """Of the first parameter."""
+    return next(iter(setting.family.parameters.values())).link
 
 
-# ---- the changes -------------------------------------------------------------------------------------------
+# ---- intervals of single predictions -----------------------------------------------------------------------
 
 
-def _changes(source: Table, model: Regression, name: str) -> dict[str, Change]:
-    """Label → how the rows are changed and weighed."""
-    coded = next(
-        (own for d in model.encoder.designs for t in d.coded for n, own, _ in t.factors if n == name), None
-    )
-    levels = coded or _levels(source, model, name)
-    if levels is None:
-        return {name: _derivative(source, name)}
-    return {f"{name}[{level}]": _difference(name, levels[0], level) for level in levels[1:]}
-
-
-def _levels(source: Table, model: Regression, name: str) -> Levels | None:
-    """The levels of a column that is a category, or that a formula takes as one (C(x, contr.sum)); None:
-    it is a number."""
-    column = next(source.frames())[name]
-    written = False
-    for spec in (d.dense for d in model.encoder.designs if d.dense is not None):
-        kinds = {expression: state[0].value for expression, state in spec.encoder_state.items()}
-        for factor, read in spec.factor_variables.items():
-            written = written or (
-                kinds.get(str(factor)) == "categorical" and name in {column_called(str(v)) for v in read}
-            )
-    if not (written or column.dtype == bool or is_categorical(column, name)):
+def single(setting: Setting, rows: Rows, what: str, level: float, k: int) -> Tensor | None:
+    """(m, 2), made where the prediction is nearly normal and mapped back, as `predict` does."""
+    if what in ("link", "linear"):
         return None
-    seen = {v for frame in source.frames() for v in pd.unique(frame[name])}
-    declared = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(seen)
-    return tuple(v for v in declared if v in seen)
+    parts = []
+    for frame, _, _ in rows.parts():
+        step = max(256, CELLS // max(setting.size, 1))
+        for start in range(0, len(frame), step):
+            batch = setting.encoded(frame.iloc[start : start + step])
+            found = [_ends(setting, batch, target, level) for target in _targets(setting, what, batch, k)]
+            parts.append(torch.stack(found, 1).reshape(-1, 2))
+    return torch.cat(parts)
 
 
-def _difference(name: str, reference: Data, level: Level) -> Change:
-    def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        for value, sign in ((level, 1.0), (reference, -1.0)):
-            column = pd.Series([value] * len(frame), index=frame.index)
-            yield frame.assign(**{name: column.astype(frame[name].dtype)}), np.full(len(frame), sign)
+def _targets(setting: Setting, what: str, batch: Batch, k: int) -> Iterator[_Target]:
+    model, family = setting.model, setting.family
+    mean = family.has("expectation")
+    if what == "probabilities" or (
+        what in ("response", "mean") and not mean and isinstance(family, Categories)
+    ):
+        of = _shares(family)
+        for j in range(k):
 
-    return change
+            def forward(*eta: Tensor, j: int = j) -> Tensor:
+                return torch.logit(of(*natural_at(family, eta))[..., j])
 
-
-def _derivative(source: Table, name: str) -> Change:
-    """Each row's own step: at most a quarter of |x|, so that log x and √x keep their domain, and never beyond
-    the values that were fitted, where a spline is not defined: there the five points are on one side."""
-    values = np.concatenate([numeric_column(frame, name) for frame in source.frames()])
-    low, high = float(values.min()), float(values.max())
-    spread = float(values.std()) or abs(float(values.mean())) or 1.0
-    step = min(STEP * spread, (high - low) / 8 or math.inf)
-
-    def change(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        x = numeric_column(frame, name)
-        h = np.where(x == 0, step, np.minimum(step, np.abs(x) / 4))
-        side = np.where(low == high, 0, np.where(x - 2 * h < low, 1, np.where(x + 2 * h > high, -1, 0)))
-        for k in range(5):
-            place = np.where(side == 0, k - 2, np.where(side > 0, k, -k))
-            weight = np.where(side == 0, CENTRAL[k], side * FORWARD[k])
-            yield (
-                frame.assign(**{name: np.clip(x + place * h, low, high) if low < high else x + place * h}),
-                weight / h,
-            )
-
-    return change
+            yield _Target(forward, lambda t, eta, high: torch.sigmoid(t))
+    else:
+        yield _target(model, batch, "mean" if what == "response" else what)
 
 
-# ---- the averages ------------------------------------------------------------------------------------------
-
-
-def _averages(source: Table, model: Regression, changes: dict[str, Change]) -> tuple[Tensor, Tensor]:
-    """Σ c w E[y] / N for each change, and its gradient in θ, (m,) and (m, p)."""
-    values = torch.zeros(len(changes), dtype=torch.float64)
-    gradients = torch.zeros(len(changes), model.layout.size, dtype=torch.float64)
-    for frame in source.frames():
-        count = source.encoder.encode(frame).count.to(torch.float64)
-        for i, change in enumerate(changes.values()):
-            for rows, weight in change(frame):
-                batch = source.encoder.encode(rows, response=False)
-                value, gradient = _sum_of_means(model, batch, count * torch.from_numpy(weight))
-                values[i] += value
-                gradients[i] += gradient
-    return values / source.total, gradients / source.total
-
-
-def _sum_of_means(model: Regression, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ w E[y], and its gradient in θ, (p,)."""
-    extras = extras_of(model, batch)
-    eta = [e.detach() for e in eta_of(model, batch)]
-    mean, slopes = with_slopes(
-        lambda *e: model.family.expectation(*natural_at(model.family, e), **extras), eta
-    )
-    gradient = torch.zeros(model.layout.size, dtype=torch.float64)
-    for predictor, s in zip(model.predictors, free_of(model, slopes), strict=True):
-        predictor.pull(batch, weight * s, gradient)
-    return (weight * mean).sum(), gradient
+def _ends(setting: Setting, batch: Batch, target: _Target, level: float) -> Tensor:
+    eta = [e.detach() for e in eta_of(setting.model, batch)]
+    t, own = with_slopes(target.forward, eta)
+    G = setting.lifted(gradient_rows(setting.model, batch, own).detach())
+    q = torch.from_numpy(np.asarray(student.ppf((1 + level) / 2, setting.V.freedom(G).numpy())))
+    half = q * setting.V.diagonal(G).sqrt()
+    ends = torch.stack([target.back(t - half, eta, False), target.back(t + half, eta, True)], 1)
+    return torch.stack([ends.amin(1), ends.amax(1)], 1)

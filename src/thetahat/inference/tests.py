@@ -243,7 +243,7 @@ def _natural_wald(
         )
     R, r = torch.from_numpy(asked.R), torch.from_numpy(asked.r)
     V = natural(objective, theta, covariance, clusters)
-    return _quadratic(asked.text, R @ natural_values(objective, theta) - r, R @ V @ R.T, math.inf)
+    return wald(asked.text, R @ natural_values(objective, theta) - r, R @ V @ R.T, math.inf)
 
 
 def _wald(
@@ -258,10 +258,10 @@ def _wald(
     G = torch.from_numpy(R)
     miss = G @ theta.to(torch.float64) - torch.from_numpy(r)
     prepared = prepare(objective, covariance, clusters)
-    return _quadratic(asked.text, miss, prepared.of(G), float(prepared.freedom(G).min()))
+    return wald(asked.text, miss, prepared.of(G), float(prepared.freedom(G).min()))
 
 
-def _quadratic(text: str, miss: Tensor, V: Tensor, freedom: float) -> Test:
+def wald(text: str, miss: Tensor, V: Tensor, freedom: float) -> Test:
     """missᵀ V⁻¹ miss, as χ²; over the number of restrictions, as F, where V has so many degrees of
     freedom."""
     scale = V.diagonal().clamp(min=0).sqrt()

@@ -46,6 +46,8 @@ class Summary:
         of the intervals, between 0 and 1
     covariance, by
         of the standard errors, as in `Fit.covariance`
+    exponentiate
+        coefficients as ratios, exp(β) (`report.ratios`)
 
     Raises
     ------
@@ -59,8 +61,13 @@ class Summary:
         level: float = 0.95,
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
+        exponentiate: bool = False,
     ):
         self.facts = gather(fit, level=level, covariance=covariance, by=by)
+        if exponentiate:
+            from .ratios import coefficients, exponentiated
+
+            self.facts = exponentiated(self.facts, coefficients(fit))
 
     @encoded
     def __str__(self) -> str:
