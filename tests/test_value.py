@@ -183,6 +183,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "delta": {"function": lambda v: next(iter(v.values())) * 2},
     "choose_prior": {"candidates": [th.priors.Normal(1.0), th.priors.Normal(2.0)], "folds": 2},
     "sample": {},
+    "add1": {"scope": "z"},
     "outliers": {},
     "to": {"device": "cpu"},
 }

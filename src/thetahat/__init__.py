@@ -25,13 +25,19 @@ from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Pr
 if TYPE_CHECKING:
     from . import evaluation, generative, inference, io, language, preferences, report, rl, sklearn
     from .evaluation.compare import compare
+    from .evaluation.nested import anova
     from .generative.audit import audit
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of
 # one.
-_LATER = {"audit": "generative.audit", "compare": "evaluation.compare", "load": "io.loading"} | {
+_LATER = {
+    "anova": "evaluation.nested",
+    "audit": "generative.audit",
+    "compare": "evaluation.compare",
+    "load": "io.loading",
+} | {
     name: name
     for name in (
         "evaluation",
@@ -73,6 +79,7 @@ __all__ = [
     "Proximal",
     "Stochastic",
     "Trimmed",
+    "anova",
     "audit",
     "compare",
     "data",

@@ -906,6 +906,22 @@ class HasLogDeterminant(Protocol):
 
 
 @runtime_checkable
+class HasObjective(Protocol):
+    """Something that maximised an objective: a fit. `evaluation.nested.anova` asks.
+
+    Examples
+    --------
+    >>> class Found:
+    ...     objective = "ℓ(θ), standing at θ̂"
+    >>> isinstance(Found(), HasObjective)
+    True
+    """
+
+    @property
+    def objective(self) -> Plain: ...
+
+
+@runtime_checkable
 class ScoredIn(Protocol):
     """A source that says what a density is per once its log-determinant has been added; else `units` does.
 

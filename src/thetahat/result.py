@@ -19,6 +19,7 @@ from torch import Tensor
 from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
+from .fit_tests import FitTests
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit:
+class Fit(FitTests):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -375,7 +376,7 @@ class Fit:
         by: str | Sequence[str] | None = None,
     ) -> Test:
         """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z =
-        1".
+        1"; or of a term of the formula by its name, "C(region)": that all its coefficients are 0.
 
         Parameters
         ----------

@@ -1,0 +1,105 @@
+"""What is asked of a fit after it is made: tests of its terms, criteria, tests of its residuals. `Fit` inherits these methods;
+each says what it takes and gives, and delegates to the module that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .likelihood import Objective
+from .types import Named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .inference.covariance import Covariance
+
+
+class FitTests:
+    """The tests of a fit, of which `Fit` says what they are of."""
+
+    objective: Objective
+    call: Named
+
+    if TYPE_CHECKING:
+
+        @property
+        def theta(self) -> Tensor: ...
+
+        def _prepared(self, kind: str | None, by: str | Sequence[str] | None) -> Covariance: ...
+
+    # ---- terms ---------------------------------------------------------------------------------------------
+
+    def anova(
+        self,
+        type: str | int = "sequential",
+        test: str | None = None,
+        *,
+        parameter: str | None = None,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Analysis of variance, or of deviance: a row a term of the formula, with degrees of freedom, statistic and p-value.
+
+        Parameters
+        ----------
+        type
+            "sequential", each term after those before it (R's anova); 2, after all terms that do not contain it; 3, after
+            all others (R's car::Anova; it depends on how categories are coded)
+        test
+            "likelihood_ratio", "wald", or of a normal linear model "F"; None: F there, else the likelihood ratio
+        parameter
+            of the family, whose terms they are; None: its first
+        covariance, by
+            of Wald's test
+
+        Examples
+        --------
+        >>> import thetahat as th
+        >>> ships = th.data.shipped("ships")
+        >>> fit = th.fit("incidents ~ type + built + period + offset(log(service))", ships, "poisson")
+        >>> fit.anova(2)[["degrees_of_freedom", "statistic"]].round(2).to_dict("index")["type"]
+        {'degrees_of_freedom': 4.0, 'statistic': 23.67}
+        """
+        from .inference import anova
+
+        kind = anova.chosen_test(self.objective, test)
+        V = self._prepared(covariance, by) if kind == "wald" else None
+        return anova.anova(self.objective, self.theta, type, kind, covariance=V, parameter=parameter)
+
+    def drop1(
+        self,
+        test: str | None = None,
+        *,
+        parameter: str | None = None,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """What the fit loses without each term that no other contains: log-likelihood and AIC of the smaller fit, and the test.
+
+        Parameters
+        ----------
+        test, parameter, covariance, by
+            as of `anova`
+        """
+        from .inference import anova
+
+        kind = anova.chosen_test(self.objective, test)
+        V = self._prepared(covariance, by) if kind == "wald" else None
+        return anova.drop1(self.objective, self.theta, kind, covariance=V, parameter=parameter)
+
+    def add1(self, scope: str, test: str | None = None) -> pd.DataFrame:
+        """What the fit gains by each term of a scope, fitted to exactly the same rows.
+
+        Parameters
+        ----------
+        scope
+            terms, "x + z + x:z"; an interaction is added only where the fit has its main effects
+        test
+            "likelihood_ratio" or "F"; None as of `anova`
+        """
+        from .inference import added
+
+        return added.add1(self.objective, self.theta, self.call, scope, test)
