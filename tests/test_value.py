@@ -184,6 +184,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "choose_prior": {"candidates": [th.priors.Normal(1.0), th.priors.Normal(2.0)], "folds": 2},
     "sample": {},
     "add1": {"scope": "z"},
+    "check": {"draws": 19},
     "outliers": {},
     "to": {"device": "cpu"},
 }

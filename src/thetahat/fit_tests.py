@@ -14,6 +14,7 @@ from .types import Named
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .evaluation.checks import Checks
     from .inference.covariance import Covariance
 
 
@@ -103,3 +104,71 @@ class FitTests:
         from .inference import added
 
         return added.add1(self.objective, self.theta, self.call, scope, test)
+
+    # ---- criteria ------------------------------------------------------------------------------------------
+
+    def deviance(self) -> pd.Series:
+        """The deviance, that of the null fit (the intercept alone), their degrees of freedom, Pearson's X² and the dispersion
+        X²/(n − p), as R's glm has them."""
+        from .evaluation import deviance
+
+        return deviance.deviance(self.objective, self.theta)
+
+    def r_squared(self) -> pd.Series:
+        """R² by name: of a normal linear model R² and adjusted R²; of others Cox and Snell's, McFadden's, Nagelkerke's,
+        Efron's, Tjur's, as far as they are defined; of a mixed model marginal and conditional R² and the intraclass correlation
+        (Nakagawa et al. 2017)."""
+        from .models.random_effects import RandomEffects
+
+        if isinstance(self.objective.model, RandomEffects):
+            from .inference import variance_components
+
+            return variance_components.r_squared(self.objective)
+        from .evaluation import deviance
+
+        return deviance.r_squared(self.objective, self.theta)
+
+    def vif(
+        self,
+        *,
+        parameter: str | None = None,
+        covariance: str | None = None,
+        by: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Generalised variance inflation factors of the terms (Fox and Monette 1992; R's car::vif): gvif, degrees_of_freedom,
+        gvif^(1/2df).
+
+        Parameters
+        ----------
+        parameter
+            of the family, whose terms they are; None: its first
+        covariance, by
+            of the estimates
+        """
+        from .inference import vif
+
+        return vif.vif(self.objective, self._prepared(covariance, by), parameter)
+
+    # ---- residuals -----------------------------------------------------------------------------------------
+
+    def check(self, draws: int = 199, *, seed: int = 0) -> Checks:
+        """Tests of the residuals against data drawn from the fit: uniformity of quantile residuals, dispersion, zeros, outliers,
+        and of a binary response Hosmer and Lemeshow's test. Each draw estimates θ anew, by one Newton step.
+
+        Parameters
+        ----------
+        draws
+            data sets drawn from the fit
+        seed
+            of the draws
+
+        Examples
+        --------
+        >>> import thetahat as th
+        >>> fit = th.fit("distress ~ temperature", th.data.shipped("orings"), family="poisson")
+        >>> sorted(fit.check(draws=49).table.columns)
+        ['expected', 'observed', 'p_value']
+        """
+        from .evaluation import checks
+
+        return checks.check(self.objective, self.theta, draws, seed)

@@ -897,12 +897,6 @@ class Fit(FitTests):
 
         return variance_components.test_random(self.objective, term)
 
-    def r_squared(self) -> pd.Series:
-        """Of a mixed model: marginal and conditional R², and the intraclass correlation (Nakagawa et al. 2017)."""
-        from .inference import variance_components
-
-        return variance_components.r_squared(self.objective)
-
     def smooths(self) -> pd.DataFrame:
         """Of smooth terms: effective and reference degrees of freedom, statistic and p-value, a row a term."""
         from .evaluation import smooth_terms
