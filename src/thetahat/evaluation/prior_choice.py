@@ -20,7 +20,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..likelihood.total import spread
 from ..printable import encoded, printable
-from ..protocols import Together, log_determinant_of, target_of, units_of
+from ..protocols import OfRows, Together, log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
 from ..threads import one_thread
@@ -357,6 +357,9 @@ def _called(priors: Priors) -> str:
     out = []
     for each in priors:
         default, own = {f.name: f.default for f in dataclasses.fields(each)}, fields_of(each)
+        if isinstance(each, OfRows):
+            out.append(str(each))
+            continue
         inside = [
             f"{each.scale:.4g}",
             *(f"{n}={v!r}" for n, v in own.items() if n != "scale" and v != default[n]),

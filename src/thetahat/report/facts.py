@@ -587,6 +587,8 @@ def _short(settings: Plain) -> str:
         return str(settings)
     shown = []
     for each in dataclasses.fields(settings):
+        if not each.init:
+            continue
         value = vars(settings)[each.name]
         if each.name.startswith("_") or value is None or value == each.default:
             continue
