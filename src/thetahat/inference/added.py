@@ -50,7 +50,7 @@ def add1(
     >>> import thetahat as th
     >>> fit = th.fit("loss ~ air_flow", th.data.shipped("stackloss"))
     >>> fit.add1("water_temperature + acid")["statistic"].round(3).to_dict()
-    {'none': nan, 'water_temperature': 12.393, 'acid': 0.056}
+    {'none': nan, 'water_temperature': 12.425, 'acid': 0.581}
     """
     test = chosen_test(objective, test)
     if test == "wald":
