@@ -185,6 +185,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "sample": {},
     "add1": {"scope": "z"},
     "check": {"draws": 19},
+    "wild_bootstrap": {"by": "g"},
     "outliers": {},
     "to": {"device": "cpu"},
 }
@@ -212,7 +213,7 @@ def answers(fit: Fit) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in members(fit):
         settings = dict(ASKED.get(name, {}))
-        if name == "test":
+        if name in ("test", "wild_bootstrap"):
             settings["hypothesis"] = f"{fit.names[0]} = 0"
         if name == "profile":
             settings["parameter"] = fit.names[0]

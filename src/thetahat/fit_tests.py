@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .evaluation.checks import Checks
     from .inference.covariance import Covariance
+    from .inference.tests import Test
 
 
 class FitTests:
@@ -104,6 +105,28 @@ class FitTests:
         from .inference import added
 
         return added.add1(self.objective, self.theta, self.call, scope, test)
+
+    def wild_bootstrap(self, hypothesis: str, *, by: str, draws: int = 9999, seed: int = 0) -> Test:
+        """A test of one coefficient of a linear model by the wild cluster bootstrap, for few clusters (Cameron, Gelbach and
+        Miller 2008).
+
+        Parameters
+        ----------
+        hypothesis
+            "x = 0", or another single linear restriction
+        by
+            the column whose values identify clusters
+        draws
+            sign vectors; of few clusters all there are
+        seed
+            of the draws
+        """
+        from .inference import wild
+        from .inference.clusters import labels
+
+        clusters = labels(by, self.objective.terms[0].source)
+        assert clusters is not None
+        return wild.wild_bootstrap(self.objective, self.theta, hypothesis, clusters[0], draws, seed)
 
     # ---- criteria ------------------------------------------------------------------------------------------
 

@@ -231,10 +231,11 @@ class Fit(FitTests):
         kind
             "observed" (J⁻¹), "expected" (Fisher's), "ols" (s²(XᵀX)⁻¹ of a normal linear model), "sandwich" or
             "HC0" (J⁻¹ K J⁻¹), "HC1", "HC2", "HC3", "cluster" (K summed within `by`; two columns: two-way),
-            "CR2", "CR3", "sparsity" (of quantile regression), "bootstrap"; None: the fit's own
-            (`covariance_chosen`)
+            "CR2", "CR3", "HAC" or "HAC:4" (correlated over time, up to a lag: Newey–West), "sparsity" (of quantile
+            regression), "bootstrap"; None: the fit's own (`covariance_chosen`)
         by
-            the column, or two columns, whose values identify clusters. With kind None: "cluster"
+            the column, or two columns, whose values identify clusters; of "HAC" the column of times (several rows
+            each: Driscoll–Kraay). With kind None: "cluster"
         """
         import pandas as pd
 
