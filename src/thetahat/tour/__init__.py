@@ -33,6 +33,7 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "linear regression": _of("linear_regression"),
     "logistic regression": _of("logistic_regression"),
     "Poisson, with an offset": _of("poisson_regression"),
+    "analysis of deviance": _of("analysis_of_deviance"),
     "negative binomial": _of("negative_binomial"),
     "random effects": _of("random_effects"),
     "Cox's hazards": _of("cox"),
