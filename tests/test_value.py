@@ -186,6 +186,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "add1": {"scope": "z"},
     "check": {"draws": 19},
     "wild_bootstrap": {"by": "g"},
+    "prior_path": {"points": 3},
     "outliers": {},
     "to": {"device": "cpu"},
 }

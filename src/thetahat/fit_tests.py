@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .evaluation.checks import Checks
+    from .evaluation.prior_path import PriorPath
     from .inference.covariance import Covariance
     from .inference.tests import Test
 
@@ -195,3 +196,31 @@ class FitTests:
         from .evaluation import checks
 
         return checks.check(self.objective, self.theta, draws, seed)
+
+    # ---- the lasso's path ----------------------------------------------------------------------------------
+
+    def prior_path(
+        self,
+        mix: float = 1.0,
+        points: int = 40,
+        *,
+        ratio: float | None = None,
+        on: str | Sequence[str] | None = None,
+    ) -> PriorPath:
+        """The fit along scales of a lasso (mix 1) or an elastic net, from that at which every coefficient is zero: a table, the
+        order in which coefficients enter, a chart, and the priors, for `choose_prior`.
+
+        Parameters
+        ----------
+        mix
+            the weight of |θ|, above 0 and up to 1
+        points
+            scales
+        ratio
+            of the last scale to the first; None: 1000, or 100 where there are more coefficients than rows
+        on
+            names of coefficients, * and ? allowed; None: every coefficient but intercepts and constants
+        """
+        from .evaluation import prior_path
+
+        return prior_path.prior_path(self.objective, mix, points, ratio=ratio, on=on)

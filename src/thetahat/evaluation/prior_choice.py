@@ -148,7 +148,7 @@ def choose(
     tried = _checked(objective, candidates, by, folds)
     term = objective.terms[0]
     with one_thread():
-        whole = _path(term, term.source, tried)
+        whole = along(term, term.source, tried)
         flat, nats = _evidences(whole)
         values, count, group = _held_out(term, tried, folds, seed)
     table = _table(values, count, group)
@@ -208,7 +208,7 @@ class _Part(Tensors):
         return log_determinant_of(self.of, batch)
 
 
-def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
+def along(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
     """A fit of the term's model to a source under each candidate, each begun where the one before ended: its
     certificate, and the objective there, of a simpler model where a parameter is at its boundary."""
     out: list[tuple[Certificate, Objective]] = []
@@ -262,7 +262,7 @@ def _held_out(
         train, test = _Part(rows[inside], term.source), _Part(rows[outside], term.source)
         counts.append(test.whole.count.to(torch.float64).reshape(-1))
         groups.append(test.whole.group.reshape(-1))
-        for own, (certificate, ended) in zip(held, _path(term, train, tried), strict=True):
+        for own, (certificate, ended) in zip(held, along(term, train, tried), strict=True):
             found = (
                 score(ended.model, test).per_observation
                 if certificate.ok
@@ -285,7 +285,7 @@ def _held_out_together(
     for inside, _ in _parts(rows, folds, seed):
         train = rows[inside]
         for own, (certificate, ended) in zip(
-            held, _path(term, _Part(train, term.source), tried), strict=True
+            held, along(term, _Part(train, term.source), tried), strict=True
         ):
             if not certificate.ok:
                 own.fill_(math.nan)

@@ -325,10 +325,10 @@ def restricted_maximum(
         _, _, Vt = np.linalg.svd(R)
         basis = torch.from_numpy(Vt[len(R) :].T.copy())
         start = torch.zeros(basis.shape[1], dtype=torch.float64)
-    return _maximise(objective, origin, basis, start)
+    return held_maximum(objective, origin, basis, start)
 
 
-def _maximise(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
+def held_maximum(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
     restricted = Restricted(objective, origin, basis)
     if len(start) == 0:
         return objective.value(origin), origin
