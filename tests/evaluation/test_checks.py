@@ -109,3 +109,19 @@ def test_what_cannot_be_drawn_is_refused_by_name() -> None:
         th.fit("Surv(t, e) ~ x", times, "cox").check()
     with pytest.raises(BadArgument, match="robust"):
         th.fit("line ~ x", DATA, robust="density_power:0.3").check()
+
+
+def test_a_mixed_model_is_checked_given_its_random_effects() -> None:
+    """Poisson counts of groups: fine where the model is true, found where each row has noise of its own."""
+    own = np.random.default_rng(3)
+    g = np.repeat(np.arange(30), 5)
+    x, b = own.normal(size=150), 0.7 * own.normal(size=30)
+    mu = np.exp(0.5 + 0.4 * x + b[g])
+    data = {"x": x, "g": [f"g{i}" for i in g], "y": own.poisson(mu).astype(float),
+            "over": own.poisson(mu * own.gamma(1.0, 1.0, 150)).astype(float)}  # fmt: skip
+    true = th.fit("y ~ x + (1 | g)", data, "poisson").check(draws=39).table["p_value"]
+    assert list(true.index) == ["uniformity", "dispersion", "zeros", "outliers"]
+    assert true.min() > 0.05
+    over = th.fit("over ~ x + (1 | g)", data, "poisson").check(draws=39).table["p_value"]
+    assert over["dispersion"] == 0.05  # the least that 39 draws can say, of two sides
+    assert over["uniformity"] == 0.025

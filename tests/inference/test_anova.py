@@ -250,3 +250,25 @@ def test_a_robust_fit_and_a_sandwich_test_terms_by_wald() -> None:
     assert robust["statistic"] == pytest.approx(
         poisson("breaks ~ wool + tension").test("tension", covariance="HC3").statistic
     )
+
+
+def test_rows_of_known_precision_are_rs_weights() -> None:
+    """car::Anova(lm(breaks ~ wool*tension, weights = e)): Sum Sq 1376.6447, 3622.1275, 1540.7597, 9970.9181."""
+    data = WARP.assign(e=([1.0, 2, 3] * 16)[:47])
+    found = th.fit("breaks ~ wool*tension", data, weights=th.weights.Variance("e")).anova(2)
+    assert np.allclose(found["sum_of_squares"], [1376.6447, 3622.1275, 1540.7597, 9970.9181], rtol=1e-7)
+    assert np.allclose(found["statistic"][:3], [5.66071, 7.44702, 3.16777], rtol=1e-6)
+
+
+def test_wide_categories_and_logits_stay_eliminated() -> None:
+    """A term of 300 levels, its sum of squares that of the difference of two fits."""
+    rng = np.random.default_rng(0)
+    data = {
+        "x": rng.normal(size=2000),
+        "g": rng.integers(0, 300, 2000).astype(str),
+        "v": rng.normal(size=2000),
+    }
+    found = th.fit("v ~ x + g", data).anova(2)
+    squares = [len(data["v"]) * th.fit(f, data).estimates["scale"] ** 2 for f in ("v ~ x", "v ~ x + g")]
+    assert found.loc["g", "sum_of_squares"] == pytest.approx(squares[0] - squares[1], rel=1e-8)
+    assert found.loc["g", "degrees_of_freedom"] == len(set(data["g"])) - 1

@@ -152,3 +152,12 @@ def test_what_has_no_such_information_is_refused_by_name() -> None:
         th.fit("b ~ x", DATA, "bernoulli", prior=firth, robust="density_power:0.3")
     with pytest.raises(BadArgument, match="constant"):
         _ = th.fit("b ~ x", DATA, "bernoulli", prior=firth).evidence
+
+
+def test_candidates_are_chosen_by_rows_held_out_and_batches_are_refused() -> None:
+    fit = th.fit("b ~ x + g", DATA, "bernoulli")
+    choice = fit.choose_prior([None, th.priors.Jeffreys(), th.priors.Normal(1.0)], folds=3)
+    assert list(choice.table.index) == ["none", "Jeffreys()", "Normal(1)"]
+    assert np.isnan(choice.table["evidence"]).iloc[1] if "evidence" in choice.table else True
+    with pytest.raises(BadArgument, match="leave the solver out"):
+        th.fit("b ~ x", DATA, "bernoulli", prior=th.priors.Jeffreys(), solver=th.Stochastic(steps=5))

@@ -12,7 +12,8 @@ estimated too, by one step of Newton's method from θ̂,
 
     θ* = θ̂ + J⁻¹ ∂ℓ*(θ̂),
 
-which differs from the whole maximum by terms of order 1/n. p = (1 + #{T* ≥ T}) / (1 + draws), or twice the smaller side of it.
+which differs from the whole maximum by terms of order 1/n. Of a mixed model each draw has new random effects, and residuals are
+given the modes. p = (1 + #{T* ≥ T}) / (1 + draws), or twice the smaller side of it.
 
 References
 ----------
@@ -37,15 +38,17 @@ from ..families.bernoulli import Bernoulli
 from ..families.censored import Censored
 from ..inference.bootstrap import drawn_anew
 from ..inference.bread import bread
+from ..inference.terms import regression_of
 from ..inference.tests import check_likelihood
 from ..likelihood import Objective
 from ..models.base import family_of
-from ..models.regression import Regression
+from ..models.mixed import Mixed
 from ..printable import encoded
-from ..protocols import Together
+from ..protocols import Categories, Together
 from ..threads import one_thread
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
+from .known_groups import by_rows
 
 GROUPS = 10  # of Hosmer and Lemeshow
 LARGE = {"uniformity", "outliers", "hosmer_lemeshow"}  # of which only large values speak against the model
@@ -113,7 +116,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
     Raises
     ------
     BadArgument
-        not a regression whose rows are independent; a robust or weighted fit; a censored family
+        not a formula's regression; a robust or weighted fit; a censored family, Cox's model
 
     Examples
     --------
@@ -124,12 +127,13 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
     ['uniformity', 'dispersion', 'zeros', 'outliers']
     """
     model = objective.model
-    if not isinstance(model, Regression) or isinstance(model, Together) or len(objective.terms) != 1:
+    regression = regression_of(objective)
+    if regression is None or isinstance(regression.family, Together):
         raise BadArgument(
-            f"check draws the rows of a regression one by one; the model is a {type(model).__name__}. Its residuals: "
+            f"check draws the rows of a regression, one by one or with their random effects; the model is a {type(model).__name__}. Its residuals: "
             "fit.residuals()."
         )
-    if isinstance(model.family, Censored):
+    if isinstance(regression.family, Censored):
         raise BadArgument(
             "a censored family does not say when a row is censored, so no data can be drawn from it. Its residuals: "
             "fit.residuals()."
@@ -140,7 +144,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
         )
     check_likelihood(objective, "check")
     objective = objective.at(theta)
-    observed, starred = _statistics(objective, _rows(objective)), []
+    observed, starred = _statistics(objective), []
     if not observed:
         raise BadArgument(
             f"{family_of(model)} has neither a cdf nor a variance: none of the tests is defined for it."
@@ -151,7 +155,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
             rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(d,)))
             new = drawn_anew(objective, rng)
             step = factor.solve(new.taylor(theta, order=1).gradient.to(torch.float64))
-            starred.append(_statistics(new.at(theta + step), _rows(new)))
+            starred.append(_statistics(new.at(theta + step)))
     drawn = pd.DataFrame(starred)
     rows = {
         name: {
@@ -189,8 +193,12 @@ def _rows(objective: Objective) -> Batch:
 # ---- the statistics ----------------------------------------------------------------------------------------
 
 
-def _statistics(objective: Objective, rows: Batch) -> Mapping[str, float]:
-    model, family = objective.model, objective.model.family
+def _statistics(objective: Objective) -> Mapping[str, float]:
+    """Of a mixed model, given the modes of its random effects: those of the data, and of each draw its own."""
+    mixed, rows = isinstance(objective.model, Mixed), _rows(objective)
+    p = sum(q.size for q in objective.model.regression.predictors) if mixed else objective.size
+    model = by_rows(objective)[0].model if mixed else objective.model
+    family = model.family
     y, theta, extras = response_of(model, rows), parameters_of(model, rows), extras_of(model, rows)
     out: dict[str, float] = {}
     middle = torch.full_like(y, 0.5)
@@ -201,12 +209,15 @@ def _statistics(objective: Objective, rows: Batch) -> Mapping[str, float]:
     if (
         family.has("variance")
         and family.has("expectation")
-        and len(model.predictors) == 1
+        and len(family.parameters) - len(model.fixed) == 1
         and not _binary(family, extras)
     ):
         squares = (y - mean_of(model, rows)) ** 2 / family.variance(*theta, **extras)
-        out["dispersion"] = float(squares.sum()) / max(len(y) - objective.size, 1)
-    if family.measure == "mass" and float(family.support.low) == 0 and not _binary(family, extras):
+        out["dispersion"] = float(squares.sum()) / max(len(y) - p, 1)
+    counts = (
+        family.measure == "mass" and not isinstance(family, Categories) and float(family.support.low) == 0
+    )
+    if counts and not _binary(family, extras):
         out["zeros"] = float(
             (y == 0).sum() - family.log_prob(torch.zeros_like(y), *theta, **extras).exp().sum()
         )

@@ -234,6 +234,7 @@ def _evidences(fits: list[tuple[Certificate, Objective]]) -> tuple[tuple[str, ..
             or names != reference
             or not certificate.ok
             or objective.kinked
+            or any(isinstance(p.prior, OfRows) for p in objective.priors)  # known up to a factor
             or len(names) == objective.size
         ):
             out.append(math.nan)

@@ -32,7 +32,6 @@ from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.random_effects import RandomEffects
 from .covariance import Covariance, linear
-from .natural import natural
 from .terms import ModelTerm, model_terms, predictors_of
 from .tests import check_likelihood, restricted_maximum
 
@@ -199,7 +198,7 @@ class Statistics:
                 raise BadArgument(
                     f"{self.n:g} observations leave no degree of freedom for the residuals: there is no F test."
                 )
-            self.rss = self.n * float(natural(objective, theta)[-1]) ** 2
+            self.rss = self.n * _sigma(objective, theta) ** 2
 
     def row(self, term: ModelTerm, rest: Iterable[ModelTerm]) -> dict[str, float]:
         """The test of a term after all but itself and the rest."""
@@ -266,6 +265,12 @@ class Statistics:
 
     def residuals(self) -> dict[str, float]:
         return {"degrees_of_freedom": self.error, "sum_of_squares": self.rss}
+
+
+def _sigma(objective: Objective, theta: Tensor) -> float:
+    """σ̂ = √(RSS/n): of rows of known precision that of a row of precision 1."""
+    scale = predictors_of(objective, "scale", "F")[0]
+    return float(scale.spec.link.inverse(theta[scale.start].to(torch.float64)))
 
 
 def row_of(df: float, statistic: float, error: float = math.inf) -> dict[str, float]:

@@ -277,7 +277,10 @@ class Jeffreys(Prior):
         return taylor(model, source, order)
 
     def taylor(self, model: nn.Module, order: int = 2) -> Taylor:
-        raise BadArgument("Jeffreys' prior is of the rows' information, and there are no rows here.")
+        raise BadArgument(
+            "Jeffreys' prior is made of the information of all rows together, and takes no batches of them: leave the solver out. "
+            "Accepted with th.Stochastic(…): th.priors.Normal(scale)."
+        )
 
 
 registry: dict[str, type[Prior]] = {
