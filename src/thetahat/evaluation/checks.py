@@ -39,7 +39,7 @@ from ..families.censored import Censored
 from ..inference.bootstrap import drawn_anew
 from ..inference.bread import bread
 from ..inference.terms import regression_of
-from ..inference.tests import check_likelihood
+from ..inference.tests import check_maximum
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..models.mixed import Mixed
@@ -142,7 +142,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
         raise BadArgument(
             f"draws={draws!r}: a whole number of at least 19, of which the least p-value is 0.05."
         )
-    check_likelihood(objective, "check")
+    check_maximum(objective, "check")
     objective = objective.at(theta)
     observed, starred = _statistics(objective), []
     if not observed:

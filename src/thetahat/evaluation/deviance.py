@@ -38,7 +38,7 @@ from ..families.normal import Normal
 from ..families.tweedie import Tweedie
 from ..inference.covariance import linear
 from ..inference.terms import predictors_of, regression_of
-from ..inference.tests import check_likelihood, restricted_maximum
+from ..inference.tests import check_maximum, restricted_maximum
 from ..likelihood import Objective
 from ..models.regression import Predictor, Regression
 from . import residuals
@@ -103,7 +103,7 @@ def deviance(objective: Objective, theta: Tensor) -> pd.Series:
 
 def _regression(objective: Objective, what: str) -> Regression:
     model = objective.model
-    check_likelihood(objective, what)
+    check_maximum(objective, what)
     if not isinstance(model, Regression) or regression_of(objective) is None:
         raise BadArgument(
             f"{what} is of a formula's regression; the model is a {type(model).__name__}. Of any fit: fit.score(), fit.criteria."

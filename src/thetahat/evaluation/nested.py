@@ -74,7 +74,7 @@ def anova(*fits: HasObjective) -> pd.DataFrame:
             raise BadArgument(
                 f"anova is of fits of formulas; received a {type(fit).__name__}. For other fits: fit.compare(other)."
             )
-        check_likelihood(fit.objective, "likelihood_ratio")
+        check_likelihood(fit.objective, "likelihood_ratio", "Compare by fit.score(data).")
         if fit.objective.priors:
             raise BadArgument(
                 "a fit is under a prior: its likelihood ratio is not χ². Compare by fit.score(data)."

@@ -155,7 +155,7 @@ def chosen_test(objective: Objective, test: str | None) -> str:
             "'likelihood_ratio', 'wald'."
         )
     if test != "wald":
-        check_likelihood(objective, test)
+        check_likelihood(objective, test, "Use test='wald', whose covariance is the sandwich's.")
         if objective.priors:
             raise BadArgument(
                 f"the fit is under a prior, and the maximum is not of the likelihood alone: {test} is not defined. "

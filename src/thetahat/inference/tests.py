@@ -182,20 +182,29 @@ def test(
     return _score(objective, theta, asked, R, r, covariance)
 
 
-def check_likelihood(objective: Objective, kind: str) -> None:
+def check_likelihood(
+    objective: Objective, kind: str, instead: str = "Use kind='wald', covariance='sandwich'."
+) -> None:
     """Refuse a test by the likelihood where what was maximised is none: a robust sum, a weighted one, a kink."""
     if any(t.robust is not None for t in objective.terms):
-        raise BadArgument(
-            f"a robust fit does not maximise a likelihood, and has no χ² {kind}. Use kind='wald', "
-            "covariance='sandwich'."
-        )
+        raise BadArgument(f"a robust fit does not maximise a likelihood, and has no χ² {kind}. {instead}")
     if any(t.weights is not None for t in objective.terms):
         raise BadArgument(
-            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', "
-            "covariance='sandwich'."
+            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. {instead}"
         )
     if quantile.applies(objective):
         raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
+
+
+def check_maximum(objective: Objective, what: str) -> None:
+    """Refuse what is of a maximum of the likelihood alone, where something else was maximised."""
+    for term in objective.terms:
+        if term.robust is not None:
+            raise BadArgument(
+                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else."
+            )
+        if term.weights is not None:
+            raise BadArgument(f"{what} is of a maximum of the likelihood, and here rows are weighted.")
 
 
 def of_term(objective: Objective, hypothesis: str | Sequence[str]) -> Restrictions | None:
