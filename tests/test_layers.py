@@ -17,6 +17,7 @@ FACES = [
     "io",
     "margins",
     "fit_effects",
+    "fit_tests",
     "result",
     "nonparametric",
     "fitting",

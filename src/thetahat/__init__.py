@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         solvers,
     )
     from .evaluation.compare import compare
+    from .evaluation.nested import anova
     from .families import loss
     from .fitting import fit, maximize
     from .generative.audit import audit
@@ -84,6 +85,7 @@ _NAMES = {
     ),
     "generative.audit": ("audit",),
     "evaluation.compare": ("compare",),
+    "evaluation.nested": ("anova",),
     "io.loading": ("load",),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
@@ -118,6 +120,7 @@ __all__ = [
     "Proximal",
     "Stochastic",
     "Trimmed",
+    "anova",
     "audit",
     "compare",
     "data",

@@ -965,6 +965,40 @@ class HasLogDeterminant(Protocol):
 
 
 @runtime_checkable
+class OfRows(Protocol):
+    """A prior that is made of the rows' information. `likelihood.Objective` asks, and gives it the source of its model's term.
+
+    `of_rows` returns a `models.taylor.Taylor`.
+
+    Examples
+    --------
+    >>> class Flat:
+    ...     def of_rows(self, model, source, order=2):
+    ...         return None
+    >>> isinstance(Flat(), OfRows)
+    True
+    """
+
+    def of_rows(self, model: nn.Module, source: Any, order: int = 2) -> Any: ...
+
+
+@runtime_checkable
+class HasObjective(Protocol):
+    """Something that maximised an objective: a fit. `evaluation.nested.anova` asks.
+
+    Examples
+    --------
+    >>> class Found:
+    ...     objective = "ℓ(θ), standing at θ̂"
+    >>> isinstance(Found(), HasObjective)
+    True
+    """
+
+    @property
+    def objective(self) -> Plain: ...
+
+
+@runtime_checkable
 class ScoredIn(Protocol):
     """A source that says what a density is per once its log-determinant has been added; else `units` does.
 

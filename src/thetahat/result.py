@@ -20,6 +20,7 @@ from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
 from .fit_effects import FitEffects
+from .fit_tests import FitTests
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit(FitEffects):
+class Fit(FitEffects, FitTests):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -231,10 +232,11 @@ class Fit(FitEffects):
         kind
             "observed" (J⁻¹), "expected" (Fisher's), "ols" (s²(XᵀX)⁻¹ of a normal linear model), "sandwich" or
             "HC0" (J⁻¹ K J⁻¹), "HC1", "HC2", "HC3", "cluster" (K summed within `by`; two columns: two-way),
-            "CR2", "CR3", "sparsity" (of quantile regression), "bootstrap"; None: the fit's own
-            (`covariance_chosen`)
+            "CR2", "CR3", "HAC" or "HAC:4" (correlated over time, up to a lag: Newey–West), "sparsity" (of quantile
+            regression), "bootstrap"; None: the fit's own (`covariance_chosen`)
         by
-            the column, or two columns, whose values identify clusters. With kind None: "cluster"
+            the column, or two columns, whose values identify clusters; of "HAC" the column of times (several rows
+            each: Driscoll–Kraay). With kind None: "cluster"
         """
         import pandas as pd
 
@@ -392,7 +394,7 @@ class Fit(FitEffects):
         by: str | Sequence[str] | None = None,
     ) -> Test:
         """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z =
-        1".
+        1"; or of a term of the formula by its name, "C(region)": that all its coefficients are 0.
 
         Parameters
         ----------
@@ -907,12 +909,6 @@ class Fit(FitEffects):
         from .inference import variance_components
 
         return variance_components.test_random(self.objective, term)
-
-    def r_squared(self) -> pd.Series:
-        """Of a mixed model: marginal and conditional R², and the intraclass correlation (Nakagawa et al. 2017)."""
-        from .inference import variance_components
-
-        return variance_components.r_squared(self.objective)
 
     def smooths(self) -> pd.DataFrame:
         """Of smooth terms: effective and reference degrees of freedom, statistic and p-value, a row a term."""

@@ -79,6 +79,18 @@ def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     return Predictors(formula, tuple(terms), tuple(offsets), coding, tuple(sorted(required)))
 
 
+def terms_of(formula: str) -> list[Term]:
+    """The terms of a right-hand side, main effects first; no intercept and no offset.
+
+    Examples
+    --------
+    >>> [str(term) for term in terms_of("a:b + a + offset(log(n))")]
+    ['a', 'a:b']
+    """
+    terms, _ = _terms(unquote(formula), formula)
+    return [term for term in terms if not _is_one(term)]
+
+
 def check(found: Sequence[str], columns: Collection[str]) -> None:
     """Refuse expressions of a formula that is not trusted, before anything in it runs."""
     for expression in found:

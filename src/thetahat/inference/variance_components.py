@@ -424,20 +424,30 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     value = _without(objective, mine)
     _refuse_local(mine[0].text, value, top)
     statistic = max(2 * (top - value), 0.0)
-    variances = sum(len(r.structure.scale_places()) for r in mine)
-    covariances = sum(r.structure.size for r in mine) - variances
-    if variances == 1:
-        weights = {covariances: 0.5, covariances + 1: 0.5}
-    elif covariances == 0:
-        weights = {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}
-    else:
-        weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
-    p = _beyond(statistic, weights)
+    weights, bound = mixture(mine)
+    return VarianceTest(mine[0].text, statistic, weights, beyond(statistic, weights), bound=bound)
+
+
+def mixture(gone: Sequence[Random]) -> tuple[dict[int, float], bool]:
+    """The mixture of χ², degrees of freedom → weight, to which 2(ℓ₁ − ℓ₀) is referred where these terms' variances are 0, and
+    whether p is an upper bound only."""
+    variances = sum(len(r.structure.scale_places()) for r in gone)
+    weights, bound = chi_bar(variances, sum(r.structure.size for r in gone) - variances)
     plain = (Diagonal, Unstructured, Penalised, OfCurve, RandomWalk)
-    correlated = any(not isinstance(r.structure, plain) for r in mine)
-    return VarianceTest(
-        mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
-    )
+    correlated = any(not isinstance(r.structure, plain) for r in gone)
+    return weights, correlated or bound
+
+
+def chi_bar(variances: int, covariances: int) -> tuple[dict[int, float], bool]:
+    """The mixture where so many variances are 0 and with them so many covariances; of several of both its weights are not
+    known, and p is an upper bound (Self and Liang 1987; Stram and Lee 1994)."""
+    if variances == 0:
+        return {covariances: 1.0}, False
+    if variances == 1:
+        return {covariances: 0.5, covariances + 1: 0.5}, False
+    if covariances == 0:
+        return {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}, False
+    return {variances + covariances - 1: 0.5, variances + covariances: 0.5}, True
 
 
 def _curve_label(model: RandomEffects, r: Random) -> str | None:
@@ -470,10 +480,10 @@ def _test_effect(objective: Objective, r: Random, effect: int) -> VarianceTest:
     statistic = max(2 * (top - value), 0.0)
     k = len(r.effects) - 1 if isinstance(r.structure, Unstructured) else 0
     weights = {k: 0.5, k + 1: 0.5}
-    return VarianceTest(name, statistic, weights, _beyond(statistic, weights))
+    return VarianceTest(name, statistic, weights, beyond(statistic, weights))
 
 
-def _beyond(statistic: float, weights: dict[int, float]) -> float:
+def beyond(statistic: float, weights: dict[int, float]) -> float:
     """P(Σ w χ²_k ≥ statistic)."""
     return sum(
         w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items()

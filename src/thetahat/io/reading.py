@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import families
 from ..data import Table
 from ..errors import BadArgument, BadSave, DataError, ThetahatError
-from ..inference.covariance import KINDS
+from ..inference.covariance import KINDS, plain_kind
 from ..inference.criteria import counted
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from ..models import HMM, Density, Mixture, Regression
@@ -415,7 +415,7 @@ def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | Non
         or isinstance(by, str)
         or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
     )
-    if kind not in KINDS or not named:
+    if plain_kind(str(kind)) not in KINDS or not named:
         raise BadSave(f"the file holds {str(chosen)[:60]} instead of a kind of covariance.")
     return kind, by
 

@@ -55,7 +55,7 @@ from ..protocols import (
 )
 from ..solvers import EM, LBFGS, BaumWelch, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
-from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
+from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, given_fields, shown_as
 from . import archive, encoders, latent, mixed
 from .families import to_config as families_to_config
 from .modules import describe
@@ -377,7 +377,7 @@ def _prior_config(term: LogPrior, models: list[ModelLike]) -> Settings:
     return {
         **({"of": k} if k else {}),
         "prior": kind.__name__,
-        "settings": plain(fields_of(term.prior)),
+        "settings": plain(given_fields(term.prior)),
     }
 
 

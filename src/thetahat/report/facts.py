@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
-from ..inference.covariance import importance
+from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
@@ -250,7 +250,7 @@ def gather(
         blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, table is not None)),
         lines=tuple(lines),
         level=level,
-        errors="" if table is None else _KINDS.get(kind, kind) + clustered,
+        errors="" if table is None else _KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
         reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
         without=without,
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
@@ -329,6 +329,7 @@ _KINDS = {
     "cluster": "sandwich, summed by cluster",
     "CR2": "sandwich by cluster, corrected for leverage (CR2)",
     "CR3": "sandwich by cluster, corrected for leverage (CR3)",
+    "HAC": "sandwich, correlated over time (HAC)",
     "sparsity": "sandwich of quantile regression (Hendricks and Koenker)",
     "bootstrap": "bootstrap",
 }
@@ -614,6 +615,8 @@ def _short(settings: Plain) -> str:
         return str(settings)
     shown = []
     for each in dataclasses.fields(settings):
+        if not each.init:
+            continue
         value = vars(settings)[each.name]
         if each.name.startswith("_") or value is None or value == each.default:
             continue

@@ -135,6 +135,8 @@ def _prior(prior: Any) -> str:
     names = {kind: name for name, kind in priors.registry.items()}
     if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
         return ""
+    if isinstance(prior, priors.Jeffreys):
+        return names[type(prior)]  # it has no scale
     settings = list(fields_of(prior).items())
     rest = [
         f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0

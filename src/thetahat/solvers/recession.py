@@ -20,6 +20,11 @@ from .flat import named
 PERFECT, PERFECT_AT = 1e-12, 1e-10
 REPRODUCED = 1e-10  # of its mean, within which a y is it
 EPS = torch.finfo(torch.float64).eps
+FIRTH = (
+    "Bernoulli",
+    "Binomial",
+    "Poisson",
+)  # families of which separated rows have a maximum under Jeffreys' prior
 
 
 # ---- a perfect fit -----------------------------------------------------------------------------------------
@@ -151,10 +156,11 @@ def separated(
     drop = (
         f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
     )
+    firth = "; Firth's: prior=th.priors.Jeffreys(), --prior jeffreys" if family in FIRTH else ""
     detail = (
         f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction "
         "makes the data more probable. "
-        f"Put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5), {drop}, "
+        f"Put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5{firth}), {drop}, "
         'or ask for the limit (on_failure="return", --on-failure return) and read fit.certificate.'
     )
     return replace(
