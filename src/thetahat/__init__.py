@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     from . import evaluation, generative, inference, io, language, preferences, report, rl, sklearn
     from .evaluation.compare import compare
     from .generative.audit import audit
+    from .report.table import table
 
 __version__ = "0.1.0"
 
 # Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of
 # one.
-_LATER = {"audit": "generative.audit", "compare": "evaluation.compare", "load": "io.loading"} | {
+_LATER = {
+    "audit": "generative.audit",
+    "compare": "evaluation.compare",
+    "load": "io.loading",
+    "table": "report.table",
+} | {
     name: name
     for name in (
         "evaluation",
@@ -102,5 +108,6 @@ __all__ = [
     "simplex",
     "sklearn",
     "solvers",
+    "table",
     "weights",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
+from .fit_tables import FitTables
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit:
+class Fit(FitTables):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
