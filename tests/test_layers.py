@@ -12,7 +12,17 @@ ROOT = Path(__file__).parents[1] / "src" / "thetahat"
 
 # Later may import earlier. `fit` conducts; `__init__` only gathers names.
 ORDER = "types printable errors memory threads defaults protocols files data families made networks models likelihood solvers inference".split()
-FACES = ["report", "io", "fit_tables", "result", "nonparametric", "fit", "sklearn", "tour", "cli"]  # may import anything
+FACES = [
+    "report",
+    "io",
+    "fit_tables",
+    "result",
+    "nonparametric",
+    "fit",
+    "sklearn",
+    "tour",
+    "cli",
+]  # may import anything
 ORDER += ["evaluation", "generative", "language", "rl", "preferences", *FACES, "__init__"]
 SYSTEMS = {
     "generative": set(),

@@ -524,6 +524,7 @@ class Fit(FitTables):
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         groups: str | None = None,
+        unseen: str = "raise",
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
         where a value is missing.
@@ -546,10 +547,16 @@ class Fit(FitTables):
             out; smooth terms count in both
         times
             at which a curve is predicted, at least 0
+        unseen
+            a new row with a level, or a group, of which no row was fitted is an error ("raise"), or NaN ("nan")
         """
         from .evaluation import new_data, predict, survival_prediction
 
         if what in survival_prediction.WHATS:
+            if unseen != "raise":
+                raise BadArgument(
+                    f"unseen={unseen!r} is not of a curve. Accepted with what={what!r}: 'raise'."
+                )
             return self._curves(data, what, times, level, kind, covariance, by)
         if times is not None:
             raise BadArgument(
@@ -565,7 +572,7 @@ class Fit(FitTables):
             if objective is self.objective
             else self._joint(groups)
         )
-        rows, alignment = new_data.aligned(self.model, self.source, data)
+        rows, alignment = new_data.aligned(self.model, self.source, data, unseen, groups != "average")
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out

@@ -104,6 +104,36 @@ class Frame:
             if name not in self._columns:
                 raise UnknownColumn.named(name, self._columns, where)
 
+    def with_column(self, name: str, values: Data, argument: str) -> Frame:
+        """The same rows with one number a row beside them, given as `argument`.
+
+        Raises
+        ------
+        DataError
+            not one number a row; a pandas Series whose index is not that of the data; a file, which has no rows here
+        """
+        if self.pandas is None:
+            raise DataError(
+                f"{argument} is an array, and {self.name} is read block by block. Give the name of a column."
+            )
+        if isinstance(values, pd.Series) and self.index is not None and not values.index.equals(self.index):
+            raise DataError(
+                f"{argument} is a Series whose index is not that of the data. Give it in the data's order: {argument}.to_numpy()."
+            )
+        array = np.asarray(_detach(values))
+        if array.shape != (self.size,):
+            raise DataError(
+                f"{argument} has the shape {array.shape}; the data have {self.size} rows. Accepted: one value a row."
+            )
+        if name in self.columns:
+            raise DataError(
+                f"the data have a column {name!r}, which is the name of the array {argument}. Rename the column."
+            )
+        out = Frame(self)
+        out.pandas = self.pandas.assign(**{name: array})
+        out._columns, out._own = (*self.columns, name), None
+        return out
+
     def like(self, table: pd.DataFrame) -> Data:
         """A table of answers as the user's own are: of polars, where the data are; else of pandas."""
         if not self.polars:

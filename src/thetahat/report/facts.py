@@ -536,7 +536,9 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
             if source.dropped
             else "no rows dropped"
         )
-        yield "rows", f"{kept}, {dropped}"
+        subset = source.frame.subset
+        outside = "" if subset is None else f", {plural(int((~subset).sum()), 'row')} outside the subset"
+        yield "rows", f"{kept}, {dropped}{outside}"
         if source.events:
             yield (
                 "events",
