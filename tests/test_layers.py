@@ -18,6 +18,7 @@ FACES = [
     "margins",
     "fit_effects",
     "fit_tests",
+    "fit_tables",
     "result",
     "nonparametric",
     "fitting",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
     from .models.custom import interval, latent, ordered, positive, simplex
     from .models.own import model
+    from .report.table import table
     from .result import Fit
     from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
@@ -87,6 +88,7 @@ _NAMES = {
     "evaluation.compare": ("compare",),
     "evaluation.nested": ("anova",),
     "io.loading": ("load",),
+    "report.table": ("table",),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -150,5 +152,6 @@ __all__ = [
     "simplex",
     "sklearn",
     "solvers",
+    "table",
     "weights",
 ]

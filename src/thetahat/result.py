@@ -20,6 +20,7 @@ from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
 from .fit_effects import FitEffects
+from .fit_tables import FitTables
 from .fit_tests import FitTests
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit(FitEffects, FitTests):
+class Fit(FitEffects, FitTests, FitTables):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -542,6 +543,7 @@ class Fit(FitEffects, FitTests):
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         groups: str | None = None,
+        unseen: str = "raise",
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
         where a value is missing.
@@ -564,10 +566,16 @@ class Fit(FitEffects, FitTests):
             out, for which new rows need no grouping column; smooth terms count in both
         times
             at which a curve is predicted, at least 0
+        unseen
+            a new row with a level, or a group, of which no row was fitted is an error ("raise"), or NaN ("nan")
         """
         from .evaluation import new_data, predict, survival_prediction
 
         if what in survival_prediction.WHATS:
+            if unseen != "raise":
+                raise BadArgument(
+                    f"unseen={unseen!r} is not of a curve. Accepted with what={what!r}: 'raise'."
+                )
             return self._curves(data, what, times, level, kind, covariance, by, groups)
         if times is not None:
             raise BadArgument(
@@ -583,7 +591,7 @@ class Fit(FitEffects, FitTests):
             if objective is self.objective
             else self._joint(groups)
         )
-        rows, alignment = new_data.aligned(objective.model, self.source, data)
+        rows, alignment = new_data.aligned(objective.model, self.source, data, unseen, groups != "average")
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out

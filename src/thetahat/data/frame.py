@@ -41,7 +41,8 @@ class Frame:
     Parameters
     ----------
     data
-        dict of columns, pandas / polars / Arrow table, or the path of a .csv, .csv.gz or .parquet file
+        dict of columns, pandas / polars / Arrow table, a lazy frame of polars or a relation of DuckDB (which
+        are collected), or the path of a .csv, .csv.gz or .parquet file
     memory
         a Parquet file whose columns need more bytes than this is streamed
     """
@@ -54,6 +55,7 @@ class Frame:
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
         self.index: pd.Index | None = None
+        self.polars = False  # whether the user's own table is one of polars
         self._own: pd.DataFrame | None = None
         if isinstance(data, Frame):
             self.__dict__ |= data.__dict__
@@ -65,6 +67,7 @@ class Frame:
             module = type(data).__module__.split(".")[0]
             self.name = type(data).__name__ if module == "builtins" else f"{module} {type(data).__name__}"
             self.pandas = _to_pandas(data)
+            self.polars = module == "polars"
             self.index = self.pandas.index if isinstance(data, (pd.DataFrame, pd.Series)) else None
         if self.pandas is not None:
             twice = self.pandas.columns[self.pandas.columns.duplicated()]
@@ -101,6 +104,43 @@ class Frame:
         for name in names:
             if name not in self._columns:
                 raise UnknownColumn.named(name, self._columns, where)
+
+    def with_column(self, name: str, values: Data, argument: str) -> Frame:
+        """The same rows with one number a row beside them, given as `argument`.
+
+        Raises
+        ------
+        DataError
+            not one number a row; a pandas Series whose index is not that of the data; a file, which has no rows here
+        """
+        if self.pandas is None:
+            raise DataError(
+                f"{argument} is an array, and {self.name} is read block by block. Give the name of a column."
+            )
+        if isinstance(values, pd.Series) and self.index is not None and not values.index.equals(self.index):
+            raise DataError(
+                f"{argument} is a Series whose index is not that of the data. Give it in the data's order: {argument}.to_numpy()."
+            )
+        array = np.asarray(_detach(values))
+        if array.shape != (self.size,):
+            raise DataError(
+                f"{argument} has the shape {array.shape}; the data have {self.size} rows. Accepted: one value a row."
+            )
+        if name in self.columns:
+            raise DataError(
+                f"the data have a column {name!r}, which is the name of the array {argument}. Rename the column."
+            )
+        out = Frame(self)
+        out.pandas = self.pandas.assign(**{name: array})
+        out._columns, out._own = (*self.columns, name), None
+        return out
+
+    def like(self, table: pd.DataFrame) -> Data:
+        """A table of answers as the user's own are: of polars, where the data are; else of pandas."""
+        if not self.polars:
+            return table
+        plain = table.reset_index(drop=True)
+        return nw.from_arrow(pa.Table.from_pandas(plain, preserve_index=False), backend="polars").to_native()
 
     def streamed(self, names: Sequence[str]) -> bool:
         """Whether the columns are too large to be held."""
@@ -222,13 +262,13 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     if isinstance(data, Mapping):
         return _from_dict(data)
     try:
-        native = nw.from_native(data, eager_only=True)
+        found = nw.from_native(data)
     except TypeError as error:
-        lazy = " Collect it first: data.collect()." if hasattr(data, "collect") else ""
         raise WrongType(
-            f"{type(data).__name__} is not a table.{lazy} "
-            "Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
+            f"{type(data).__name__} is not a table. Accepted: a dict of columns, a pandas, polars or Arrow table, a lazy frame, "
+            "a DuckDB relation, the path of a CSV or Parquet file."
         ) from error
+    native = found.collect() if isinstance(found, nw.LazyFrame) else found
     # the categories of a polars column are in the order of a cache of the process: they have no order that
     # could be meant
     unordered = [name for name, dtype in native.schema.items() if dtype == nw.Categorical]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,14 @@ import numpy as np
 from .. import families
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
-from ..data.formula import read
+from ..data.formula import read, with_others
 from ..data.frame import Frame
 from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import read_call
 from ..data.strata import split_strata
+from ..data.subsets import rows_of
 from ..data.surv import FORMS, Surv, is_surv, read_surv
 from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
@@ -29,6 +30,7 @@ from ..types import Data, Levels, Plain, Settings
 from .linear import check_together, linear, mixed, settled
 from .mixed_formula import (
     Builder,
+    Sides,
     check_normal_rows,
     check_quadrature,
     check_shared_parts,
@@ -59,6 +61,7 @@ def formula_model(
     trusted: bool = False,
     reml: bool = False,
     quadrature: int = 1,
+    subset: Data = None,
 ) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
@@ -84,6 +87,8 @@ def formula_model(
         whether the formulas may hold any Python expression (`data.expressions`)
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
+    subset
+        the rows that are fitted: a boolean a row, or an expression of columns (`data.subsets`)
     """
     left, right = _sides(formula)
     right, strata = split_strata(right)
@@ -105,6 +110,8 @@ def formula_model(
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
     apart = {text: sides(text) for text in dict.fromkeys(texts)}
+    others = _others(frame, [*response.required, weights, *carried], apart.values(), given.values())
+    apart = {text: replace(own, fixed=with_others(own.fixed, others)) for text, own in apart.items()}
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
     smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
@@ -124,7 +131,13 @@ def formula_model(
     always |= {weights} if weights else set()
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(
-        frame, sorted(always), weights=weights, carried=carried, missing=missing, sometimes=sometimes
+        frame,
+        sorted(always),
+        weights=weights,
+        carried=carried,
+        missing=missing,
+        sometimes=sometimes,
+        subset=None if subset is None else rows_of(subset, frame, trusted=trusted),
     )
     found = response if isinstance(response, Surv) else read_response(response, rows, family)
     if found.levels is not None:
@@ -172,6 +185,18 @@ def formula_model(
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table
+
+
+def _others(
+    frame: Frame, used: Sequence[str | None], parts: Iterable[Sides], given: Iterable[Plain]
+) -> list[str]:
+    """The columns that '.' stands for: all but the response, weights, the family's extras, groups, and variables of smooth
+    terms."""
+    taken = {*used, *(value for value in given if isinstance(value, str))}
+    for own in parts:
+        taken |= {name for call in own.random for name in call.group}
+        taken |= {name for text in own.smooth for name in read_call(text, frame.columns).required}
+    return [name for name in frame.columns if name not in taken]
 
 
 def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:

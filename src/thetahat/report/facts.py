@@ -221,25 +221,11 @@ def gather(
     if (level, covariance, by) == (0.95, None, None) and ("facts", fit._errors) in fit._cache:
         out: Facts = fit._cache["facts", fit._errors]
         return out
-    without = why_not(fit)
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
-    table = None
-    if not without:
-        try:
-            ends = fit.intervals(level)
-            table = np.column_stack(
-                [
-                    fit.standard_errors(),
-                    ends["low"].to_numpy(),
-                    ends["high"].to_numpy(),
-                    fit.degrees_of_freedom(),
-                ]
-            )
-        except FitError as error:
-            without = str(error)
+    table, without = errors_of(fit, level)
     network = is_network(fit)
-    lines = [] if network else _lines(fit, table)
+    lines = [] if network else lines_of(fit, table)
     kind, by = fit.covariance_chosen
     clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
     criteria = {} if without or fit.robust is not None else fit.criteria
@@ -250,7 +236,7 @@ def gather(
         blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, table is not None)),
         lines=tuple(lines),
         level=level,
-        errors="" if table is None else _KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
+        errors="" if table is None else KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
         reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
         without=without,
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
@@ -266,6 +252,19 @@ def gather(
         lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),
     )
+
+
+def errors_of(fit: Fit, level: float) -> tuple[np.ndarray | None, str]:
+    """Standard error, low, high and degrees of freedom of each estimate, (p, 4); None, and why there are none."""
+    without = why_not(fit)
+    if without:
+        return None, without
+    try:
+        ends = fit.intervals(level)
+        errors, df = fit.standard_errors().to_numpy(), fit.degrees_of_freedom().to_numpy()
+        return np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy(), df]), ""
+    except FitError as error:
+        return None, str(error)
 
 
 BESIDE = (
@@ -316,7 +315,7 @@ def _lack_of_fit(fit: Fit) -> LackOfFit | None:
         return None
 
 
-_KINDS = {
+KINDS = {
     "observed": "observed information",
     "conditional": "given the variances",
     "expected": "expected (Fisher) information",
@@ -565,7 +564,9 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
             if source.dropped
             else "no rows dropped"
         )
-        yield "rows", f"{kept}, {dropped}"
+        subset = source.frame.subset
+        outside = "" if subset is None else f", {plural(int((~subset).sum()), 'row')} outside the subset"
+        yield "rows", f"{kept}, {dropped}{outside}"
         if source.events:
             yield (
                 "events",
@@ -637,8 +638,8 @@ def _measure(measure: str) -> str:
 # ---- the estimates -----------------------------------------------------------------------------------------
 
 
-def _lines(fit: Fit, table: np.ndarray | None) -> list[Line]:
-    """One line an estimate; `table` holds standard error, low, high."""
+def lines_of(fit: Fit, table: np.ndarray | None) -> list[Line]:
+    """One line an estimate; `table` holds standard error, low, high and degrees of freedom."""
     constant = constants(fit)
     out = []
     for i, (name, estimate) in enumerate(zip(fit.names, fit.estimates.to_numpy(), strict=True)):
