@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, ndtr
 from scipy.stats import binom, chi2, norm
 
 import thetahat as th
+from thetahat.cli import main
 from thetahat.errors import BadArgument, NoMaximum
+from thetahat.report import reproduce
 
 rng = np.random.default_rng(6)
 N = 40
@@ -133,10 +138,19 @@ def test_the_bias_of_the_maximum_is_gone() -> None:
         assert fit.estimates["x"] == pytest.approx(odds[b] - odds[a], abs=1e-7)
 
 
+def _table(folder: Path) -> Path:
+    pd.DataFrame(DATA).to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
 def test_it_is_saved_printed_and_counted(tmp_path) -> None:
     fit = th.fit("b ~ x + g", DATA, "bernoulli", prior=th.priors.Jeffreys())
     assert fit.effective_parameters == 3
     assert "Jeffreys on 3" in str(fit.summary())
+    assert "effective parameters" not in str(fit.summary())
+    assert "prior=th.priors.Jeffreys()" in reproduce.python(fit)
+    assert "--prior jeffreys" in reproduce.command(fit)
+    assert main(["fit", "b ~ x", str(_table(tmp_path)), "--family", "bernoulli", "--prior", "jeffreys"]) == 0
     fit.save(tmp_path / "firth.fit")
     again = th.load(tmp_path / "firth.fit")
     assert np.array_equal(again.estimates, fit.estimates)
