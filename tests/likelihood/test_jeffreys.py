@@ -158,6 +158,20 @@ def test_it_is_saved_printed_and_counted(tmp_path) -> None:
     assert isinstance(again.objective.priors[0].prior, th.priors.Jeffreys)
 
 
+def test_terms_are_tested_by_the_penalised_likelihood_ratio() -> None:
+    """As by hand: the numeric optimum with the column's coefficient held at 0, the information of all columns in the penalty."""
+    fit = th.fit("b ~ x + g", DATA, "bernoulli", prior=th.priors.Jeffreys())
+    found = fit.drop1()
+    best = penalised(optimum(X, DATA["b"], "logit"), X, DATA["b"], "logit")
+    held = minimize(lambda b: -penalised(np.array([b[0], 0.0, b[1]]), X, DATA["b"], "logit"), np.zeros(2), method="Nelder-Mead",
+                    options={"xatol": 1e-9, "fatol": 1e-13})  # fmt: skip
+    assert found.loc["x", "statistic"] == pytest.approx(2 * (best + held.fun), abs=1e-7)
+    assert "AIC" not in found
+    assert list(fit.anova().index) == ["x", "g"]
+    with pytest.raises(BadArgument, match="prior"):
+        fit.add1("k")
+
+
 def test_what_has_no_such_information_is_refused_by_name() -> None:
     firth = th.priors.Jeffreys()
     with pytest.raises(BadArgument, match=r"Jeffreys\(\) is of a regression with one parameter"):

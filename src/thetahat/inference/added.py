@@ -57,6 +57,10 @@ def add1(
         raise BadArgument(
             "test='wald' is of coefficients that the fit has, and add1 adds others. Accepted: 'likelihood_ratio', 'F'."
         )
+    if objective.priors:
+        raise BadArgument(
+            "the fit is under a prior, and add1 compares maxima of the likelihood. Fit without one."
+        )
     source, formula = objective.terms[0].source, call.get("formula")
     if not isinstance(source, Table) or not isinstance(formula, str) or regression_of(objective) is None:
         raise BadArgument("add1 adds to a formula, and fits again to its rows: the fit has not both.")
