@@ -272,3 +272,30 @@ def test_wide_categories_and_logits_stay_eliminated() -> None:
     squares = [len(data["v"]) * th.fit(f, data).estimates["scale"] ** 2 for f in ("v ~ x", "v ~ x + g")]
     assert found.loc["g", "sum_of_squares"] == pytest.approx(squares[0] - squares[1], rel=1e-8)
     assert found.loc["g", "degrees_of_freedom"] == len(set(data["g"])) - 1
+
+
+def test_strata_trials_and_ties_are_the_same_in_nested_fits() -> None:
+    """Else the two likelihoods are not of one thing, whatever the columns are."""
+    rng = np.random.default_rng(0)
+    n = 120
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": rng.choice(list("abc"), n), "c": rng.choice(list("pq"), n),
+                         "t": rng.exponential(size=n).round(1) + 0.1, "e": 1.0, "k": rng.binomial(5, 0.4, n) * 1.0,
+                         "m": 5.0, "more": 6.0, "r": rng.integers(0, 4, n) * 1.0})  # fmt: skip
+
+    def cox(formula: str, **settings: str) -> th.Fit:
+        return th.fit(f"Surv(t, e) ~ {formula}", data, "cox", **settings)
+
+    same = th.anova(cox("x + strata(c)"), cox("x + g + strata(c)"))
+    assert same["degrees_of_freedom"].iloc[1] == 2
+    added = cox("x + strata(c)").add1("g")
+    assert added.loc["g", "statistic"] == pytest.approx(same["statistic"].iloc[1], abs=1e-8)
+    for other in ("x + g", "x + r + strata(g)"):
+        with pytest.raises(BadArgument, match="not the same strata"):
+            th.anova(cox("x + strata(c)"), cox(other))
+    with pytest.raises(BadArgument, match="one family"):
+        th.anova(cox("x"), cox("x + g", ties="breslow"))
+    five, six = (th.fit(f"k ~ {f}", data, "binomial", trials=m) for f, m in (("1", "m"), ("x", "more")))
+    with pytest.raises(BadArgument, match="not the same trials="):
+        th.anova(five, six)
+    ordinal = [th.fit(f"r ~ {f}", data, "ordinal") for f in ("1", "x")]  # whose intercepts are its thresholds
+    assert th.anova(*ordinal)["degrees_of_freedom"].iloc[1] == 1

@@ -33,6 +33,7 @@ from ..models.random_effects import Random
 from ..models.regression import Regression
 from ..models.scales import Diagonal, Unstructured
 from ..protocols import HasObjective
+from .divergence import codes
 
 BLOCK = 4096  # rows of a step of the factorisation
 NEAR = 1e-8  # of a column's length, that may be left of it
@@ -113,12 +114,13 @@ def _test(small: Objective, large: Objective) -> dict[str, object]:
             "likelihoods cannot be compared. Drop the rows that are incomplete in any of their columns first."
         )
     one, two = _regression(small), _regression(large)
-    if str(one.family) != str(two.family) or a.units != b.units:
+    if one.family != two.family or a.units != b.units:
         raise BadArgument(
             f"{names} are of {one.family} of {a.units} and {two.family} of {b.units}: fits of one family are nested, others "
             "are compared by fit.compare(other)."
         )
     rows = [concatenate(list(source.batches(o.model))) for source, o in ((a, small), (b, large))]
+    _refuse_unlike(one, two, rows, names)
     fixed = _fixed(one, two, rows, names)
     restricted = [isinstance(o.model, Mixed) and o.model.reml for o in (small, large)]
     if any(restricted) and (fixed or not all(restricted) or not _within(two, one, rows[::-1])):
@@ -142,6 +144,31 @@ def _test(small: Objective, large: Objective) -> dict[str, object]:
         "p_value": beyond(statistic, weights),
         "reference": f"≤ {reference}" if bound else reference,
     }
+
+
+def _refuse_unlike(one: Regression, two: Regression, rows: Sequence[Batch], names: str) -> None:
+    """Refuse fits whose rows differ in what is no parameter: trials, bounds, entry times; strata of a baseline hazard."""
+    for name in one.family.extras:
+        a, b = (batch.tensors.get(name) for batch in rows)
+        if (a is None) != (b is None) or (a is not None and b is not None and not torch.equal(a, b)):
+            raise BadArgument(
+                f"{names} have not the same {name}= in each row: their likelihoods cannot be compared."
+            )
+    a, b = (_strata(model, batch) for model, batch in zip((one, two), rows, strict=True))
+    if (a is None) != (b is None) or (a is not None and b is not None and not torch.equal(a, b)):
+        raise BadArgument(
+            f"{names} have not the same strata: their partial likelihoods are of other risk sets, and cannot be compared."
+        )
+
+
+def _strata(model: Regression, batch: Batch) -> Tensor | None:
+    """Which stratum each row is in, by the number of its first row; None where there are none."""
+    slot = model.slots.get("strata")
+    if slot is None:
+        return None
+    parts = [t.reshape(len(batch), -1).to(torch.float64) for name, t in sorted(batch.tensors.items())
+             if name == f"x{slot}" or name.startswith(f"code{slot}.")]  # fmt: skip
+    return torch.from_numpy(codes(torch.cat(parts, 1).numpy()))
 
 
 # ---- fixed effects -----------------------------------------------------------------------------------------
@@ -191,6 +218,11 @@ def _columns(model: Regression, batch: Batch, parameter: str) -> tuple[np.ndarra
     """X, (n, q), and the offset, (n,), of a parameter's linear predictor; a held one is an offset."""
     n = len(batch)
     found = next((p for p in model.predictors if p.parameter == parameter), None)
+    if (
+        found is not None and not found.size
+    ):  # its intercept is among other parameters, as of an ordinal response
+        offset = batch.tensors.get(f"offset{found.slot}")
+        return np.zeros((n, 0)), np.zeros(n) if offset is None else offset.numpy()
     if found is None:
         held = torch.tensor([model.fixed[parameter]], dtype=torch.float64)
         return np.zeros((n, 0)), np.full(n, float(model.family.parameters[parameter].link(held)))
