@@ -137,6 +137,16 @@ def test_every_coefficient_but_the_intercept_is_in_one_term() -> None:
     assert all("a b[T.v]" in name and "g[" in name for name in named["a b:g"])
 
 
+def test_columns_of_any_name_are_margins() -> None:
+    rng = np.random.default_rng(1)
+    data = {"y": rng.normal(size=50), "x": rng.normal(size=50), "a b": rng.normal(size=50)}
+    fit, larger = (th.fit(f"y ~ {f}", data) for f in ("x + `a b`", "x*`a b`"))
+    added, expected = fit.add1("`a b`:x"), larger.anova().loc["x:a b", "statistic"]
+    assert added["statistic"].iloc[1] == pytest.approx(expected, rel=1e-9)
+    assert larger.drop1().index.tolist() == ["none", "x:a b"]
+    assert larger.test("`a b`").statistic == larger.test("a b").statistic
+
+
 def test_a_term_of_another_parameter_and_of_logits() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=200)

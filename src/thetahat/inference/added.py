@@ -18,7 +18,7 @@ from ..models.mixed import Mixed
 from ..solvers import choose, optimise
 from ..types import Levels, Named
 from .anova import chosen_test, row_of, table
-from .terms import ModelTerm, model_terms, regression_of
+from .terms import ModelTerm, factors_of, model_terms, regression_of
 
 
 def add1(
@@ -97,7 +97,7 @@ def _addable(terms: Levels, known: list[ModelTerm], scope: str) -> list[str]:
     """The terms, as they may be written, that the fit lacks and whose margins it has."""
     own = {t.factors for t in known}
     margins = {frozenset([f]) for t in known for f in t.factors}
-    every = [frozenset(str(f.expr) for f in t.factors) for t in terms]
+    every = [factors_of(t) for t in terms]
     out = []
     for term, factors in zip(terms, every, strict=True):
         needed = [e for e in every if e < factors]  # margins that the scope itself has
