@@ -309,3 +309,17 @@ def test_strata_trials_and_ties_are_the_same_in_nested_fits() -> None:
         th.anova(five, six)
     ordinal = [th.fit(f"r ~ {f}", data, "ordinal") for f in ("1", "x")]  # whose intercepts are its thresholds
     assert th.anova(*ordinal)["degrees_of_freedom"].iloc[1] == 1
+
+
+def test_wide_fits_are_compared_without_their_columns_written_out() -> None:
+    """Nested by name and number; another way of writing a column needs them all, and is refused where they are too many."""
+    rng = np.random.default_rng(3)
+    n = 120_000
+    data = pd.DataFrame(
+        {"x": rng.normal(size=n), "g": rng.integers(0, 2000, n).astype(str), "y": rng.normal(size=n)}
+    )
+    small, large, other = (th.fit(f"y ~ {f}", data) for f in ("g", "x + g", "I(x * 2)"))
+    expected = 2 * (large.log_likelihood - small.log_likelihood)
+    assert th.anova(small, large)["statistic"].iloc[1] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(BadArgument, match="too many to see whether"):
+        th.anova(other, large)
