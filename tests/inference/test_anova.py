@@ -137,6 +137,16 @@ def test_every_coefficient_but_the_intercept_is_in_one_term() -> None:
     assert all("a b[T.v]" in name and "g[" in name for name in named["a b:g"])
 
 
+def test_columns_of_any_name_are_margins() -> None:
+    rng = np.random.default_rng(1)
+    data = {"y": rng.normal(size=50), "x": rng.normal(size=50), "a b": rng.normal(size=50)}
+    fit, larger = (th.fit(f"y ~ {f}", data) for f in ("x + `a b`", "x*`a b`"))
+    added, expected = fit.add1("`a b`:x"), larger.anova().loc["x:a b", "statistic"]
+    assert added["statistic"].iloc[1] == pytest.approx(expected, rel=1e-9)
+    assert larger.drop1().index.tolist() == ["none", "x:a b"]
+    assert larger.test("`a b`").statistic == larger.test("a b").statistic
+
+
 def test_a_term_of_another_parameter_and_of_logits() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=200)
@@ -272,3 +282,44 @@ def test_wide_categories_and_logits_stay_eliminated() -> None:
     squares = [len(data["v"]) * th.fit(f, data).estimates["scale"] ** 2 for f in ("v ~ x", "v ~ x + g")]
     assert found.loc["g", "sum_of_squares"] == pytest.approx(squares[0] - squares[1], rel=1e-8)
     assert found.loc["g", "degrees_of_freedom"] == len(set(data["g"])) - 1
+
+
+def test_strata_trials_and_ties_are_the_same_in_nested_fits() -> None:
+    """Else the two likelihoods are not of one thing, whatever the columns are."""
+    rng = np.random.default_rng(0)
+    n = 120
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": rng.choice(list("abc"), n), "c": rng.choice(list("pq"), n),
+                         "t": rng.exponential(size=n).round(1) + 0.1, "e": 1.0, "k": rng.binomial(5, 0.4, n) * 1.0,
+                         "m": 5.0, "more": 6.0, "r": rng.integers(0, 4, n) * 1.0})  # fmt: skip
+
+    def cox(formula: str, **settings: str) -> th.Fit:
+        return th.fit(f"Surv(t, e) ~ {formula}", data, "cox", **settings)
+
+    same = th.anova(cox("x + strata(c)"), cox("x + g + strata(c)"))
+    assert same["degrees_of_freedom"].iloc[1] == 2
+    added = cox("x + strata(c)").add1("g")
+    assert added.loc["g", "statistic"] == pytest.approx(same["statistic"].iloc[1], abs=1e-8)
+    for other in ("x + g", "x + r + strata(g)"):
+        with pytest.raises(BadArgument, match="not the same strata"):
+            th.anova(cox("x + strata(c)"), cox(other))
+    with pytest.raises(BadArgument, match="one family"):
+        th.anova(cox("x"), cox("x + g", ties="breslow"))
+    five, six = (th.fit(f"k ~ {f}", data, "binomial", trials=m) for f, m in (("1", "m"), ("x", "more")))
+    with pytest.raises(BadArgument, match="not the same trials="):
+        th.anova(five, six)
+    ordinal = [th.fit(f"r ~ {f}", data, "ordinal") for f in ("1", "x")]  # whose intercepts are its thresholds
+    assert th.anova(*ordinal)["degrees_of_freedom"].iloc[1] == 1
+
+
+def test_wide_fits_are_compared_without_their_columns_written_out() -> None:
+    """Nested by name and number; another way of writing a column needs them all, and is refused where they are too many."""
+    rng = np.random.default_rng(3)
+    n = 120_000
+    data = pd.DataFrame(
+        {"x": rng.normal(size=n), "g": rng.integers(0, 2000, n).astype(str), "y": rng.normal(size=n)}
+    )
+    small, large, other = (th.fit(f"y ~ {f}", data) for f in ("g", "x + g", "I(x * 2)"))
+    expected = 2 * (large.log_likelihood - small.log_likelihood)
+    assert th.anova(small, large)["statistic"].iloc[1] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(BadArgument, match="too many to see whether"):
+        th.anova(other, large)

@@ -142,3 +142,12 @@ def test_clusters_whose_residuals_sum_to_nothing_are_refused() -> None:
     data = {"y": [1.0, 2, 2, 4, 3, 6, 5, 7], "x": [0.0, 0, 1, 1, 2, 2, 3, 3], "g": [0.0, 0, 1, 1, 2, 2, 3, 3]}
     with pytest.raises(BadArgument, match="no cluster-robust error"):
         th.fit("y ~ x", data).wild_bootstrap("x = 0", by="g")
+
+
+def test_a_lag_is_reproduced_in_python_and_not_by_a_command_that_lacks_it() -> None:
+    from thetahat.report import reproduce
+
+    lagged, plain = (th.fit("y ~ x", DATA, covariance=kind) for kind in ("HAC:4", "HAC"))
+    assert "covariance='HAC:4'" in reproduce.python(lagged).replace('"', "'")
+    assert reproduce.command(lagged) == ""
+    assert "--covariance HAC" in reproduce.command(plain)

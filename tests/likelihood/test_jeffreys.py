@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, ndtr
 from scipy.stats import binom, chi2, norm
 
 import thetahat as th
+from thetahat.cli import main
 from thetahat.errors import BadArgument, NoMaximum
+from thetahat.report import reproduce
 
 rng = np.random.default_rng(6)
 N = 40
@@ -133,15 +138,38 @@ def test_the_bias_of_the_maximum_is_gone() -> None:
         assert fit.estimates["x"] == pytest.approx(odds[b] - odds[a], abs=1e-7)
 
 
+def _table(folder: Path) -> Path:
+    pd.DataFrame(DATA).to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
 def test_it_is_saved_printed_and_counted(tmp_path) -> None:
     fit = th.fit("b ~ x + g", DATA, "bernoulli", prior=th.priors.Jeffreys())
     assert fit.effective_parameters == 3
     assert "Jeffreys on 3" in str(fit.summary())
+    assert "effective parameters" not in str(fit.summary())
+    assert "prior=th.priors.Jeffreys()" in reproduce.python(fit)
+    assert "--prior jeffreys" in reproduce.command(fit)
+    assert main(["fit", "b ~ x", str(_table(tmp_path)), "--family", "bernoulli", "--prior", "jeffreys"]) == 0
     fit.save(tmp_path / "firth.fit")
     again = th.load(tmp_path / "firth.fit")
     assert np.array_equal(again.estimates, fit.estimates)
     assert np.allclose(again.standard_errors(), fit.standard_errors(), rtol=1e-12)
     assert isinstance(again.objective.priors[0].prior, th.priors.Jeffreys)
+
+
+def test_terms_are_tested_by_the_penalised_likelihood_ratio() -> None:
+    """As by hand: the numeric optimum with the column's coefficient held at 0, the information of all columns in the penalty."""
+    fit = th.fit("b ~ x + g", DATA, "bernoulli", prior=th.priors.Jeffreys())
+    found = fit.drop1()
+    best = penalised(optimum(X, DATA["b"], "logit"), X, DATA["b"], "logit")
+    held = minimize(lambda b: -penalised(np.array([b[0], 0.0, b[1]]), X, DATA["b"], "logit"), np.zeros(2), method="Nelder-Mead",
+                    options={"xatol": 1e-9, "fatol": 1e-13})  # fmt: skip
+    assert found.loc["x", "statistic"] == pytest.approx(2 * (best + held.fun), abs=1e-7)
+    assert "AIC" not in found
+    assert list(fit.anova().index) == ["x", "g"]
+    with pytest.raises(BadArgument, match="prior"):
+        fit.add1("k")
 
 
 def test_what_has_no_such_information_is_refused_by_name() -> None:

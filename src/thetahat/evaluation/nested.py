@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from ..data.batch import Batch, concatenate
@@ -33,7 +34,9 @@ from ..models.random_effects import Random
 from ..models.regression import Regression
 from ..models.scales import Diagonal, Unstructured
 from ..protocols import HasObjective
+from .divergence import codes
 
+CELLS = 2 * 10**8  # of dense columns
 BLOCK = 4096  # rows of a step of the factorisation
 NEAR = 1e-8  # of a column's length, that may be left of it
 
@@ -113,12 +116,13 @@ def _test(small: Objective, large: Objective) -> dict[str, object]:
             "likelihoods cannot be compared. Drop the rows that are incomplete in any of their columns first."
         )
     one, two = _regression(small), _regression(large)
-    if str(one.family) != str(two.family) or a.units != b.units:
+    if one.family != two.family or a.units != b.units:
         raise BadArgument(
             f"{names} are of {one.family} of {a.units} and {two.family} of {b.units}: fits of one family are nested, others "
             "are compared by fit.compare(other)."
         )
     rows = [concatenate(list(source.batches(o.model))) for source, o in ((a, small), (b, large))]
+    _refuse_unlike(one, two, rows, names)
     fixed = _fixed(one, two, rows, names)
     restricted = [isinstance(o.model, Mixed) and o.model.reml for o in (small, large)]
     if any(restricted) and (fixed or not all(restricted) or not _within(two, one, rows[::-1])):
@@ -142,6 +146,31 @@ def _test(small: Objective, large: Objective) -> dict[str, object]:
         "p_value": beyond(statistic, weights),
         "reference": f"≤ {reference}" if bound else reference,
     }
+
+
+def _refuse_unlike(one: Regression, two: Regression, rows: Sequence[Batch], names: str) -> None:
+    """Refuse fits whose rows differ in what is no parameter: trials, bounds, entry times; strata of a baseline hazard."""
+    for name in one.family.extras:
+        a, b = (batch.tensors.get(name) for batch in rows)
+        if (a is None) != (b is None) or (a is not None and b is not None and not torch.equal(a, b)):
+            raise BadArgument(
+                f"{names} have not the same {name}= in each row: their likelihoods cannot be compared."
+            )
+    a, b = (_strata(model, batch) for model, batch in zip((one, two), rows, strict=True))
+    if (a is None) != (b is None) or (a is not None and b is not None and not torch.equal(a, b)):
+        raise BadArgument(
+            f"{names} have not the same strata: their partial likelihoods are of other risk sets, and cannot be compared."
+        )
+
+
+def _strata(model: Regression, batch: Batch) -> Tensor | None:
+    """Which stratum each row is in, by the number of its first row; None where there are none."""
+    slot = model.slots.get("strata")
+    if slot is None:
+        return None
+    parts = [t.reshape(len(batch), -1).to(torch.float64) for name, t in sorted(batch.tensors.items())
+             if name == f"x{slot}" or name.startswith(f"code{slot}.")]  # fmt: skip
+    return torch.from_numpy(codes(torch.cat(parts, 1).numpy()))
 
 
 # ---- fixed effects -----------------------------------------------------------------------------------------
@@ -171,32 +200,57 @@ def _within(small: Regression, large: Regression, rows: Sequence[Batch]) -> bool
 def _apart(small: Regression, large: Regression, rows: Sequence[Batch]) -> str | None:
     """The first column of the smaller that is not within the larger's; None: all are."""
     for parameter in small.family.parameters:
-        X, offset = _columns(large, rows[1], parameter)
-        Z, other = _columns(small, rows[0], parameter)
-        names = next((p.design.names for p in small.predictors if p.parameter == parameter), [])
+        X, offset, theirs = _columns(large, rows[1], parameter)
+        Z, other, names = _columns(small, rows[0], parameter)
+        shared = _shared(Z, names, X, theirs)
+        new = [j for j in range(len(names)) if j not in shared]
         gap = (other - offset)[:, None]
-        left = _left(X, np.hstack([Z, gap]))
+        labels = [f"{names[j]!r} of {parameter}" for j in new]
+        columns = [Z[:, new].toarray()]
+        if gap.any():
+            labels.append(f"the offset (or held value) of {parameter}")
+            columns.append(gap)
+        if not labels:  # as of most nested fits: no column is new
+            continue
+        if len(gap) * (X.shape[1] + len(labels)) > CELLS:
+            raise BadArgument(
+                f"{len(gap)} rows of {X.shape[1]} columns are too many to see whether {labels[0]} is a linear combination of "
+                "them. Write the smaller formula with terms of the larger."
+            )
+        left = _left(X.toarray(), np.hstack(columns))
         far = np.flatnonzero(left > NEAR)
         if len(far):
-            at = int(far[0])
-            return (
-                f"{names[at]!r} of {parameter}"
-                if at < len(names)
-                else f"the offset (or held value) of {parameter}"
-            )
+            return labels[int(far[0])]
     return None
 
 
-def _columns(model: Regression, batch: Batch, parameter: str) -> tuple[np.ndarray, np.ndarray]:
-    """X, (n, q), and the offset, (n,), of a parameter's linear predictor; a held one is an offset."""
+def _columns(
+    model: Regression, batch: Batch, parameter: str
+) -> tuple[sparse.csc_matrix, np.ndarray, list[str]]:
+    """X, (n, q), and the offset, (n,), of a parameter's linear predictor, and the columns' names; a held one is an offset."""
     n = len(batch)
     found = next((p for p in model.predictors if p.parameter == parameter), None)
     if found is None:
         held = torch.tensor([model.fixed[parameter]], dtype=torch.float64)
-        return np.zeros((n, 0)), np.full(n, float(model.family.parameters[parameter].link(held)))
-    X = found.placed(batch, found.start + found.size)[:, found.start :].toarray()
-    offset = batch.tensors.get(f"offset{found.slot}")
-    return X, np.zeros(n) if offset is None else offset.numpy()
+        value = float(model.family.parameters[parameter].link(held))
+        return sparse.csc_matrix((n, 0)), np.full(n, value), []
+    given = batch.tensors.get(f"offset{found.slot}")
+    offset = np.zeros(n) if given is None else given.numpy()
+    if not found.size:  # its intercept is among other parameters, as of an ordinal response
+        return sparse.csc_matrix((n, 0)), offset, []
+    X = found.placed(batch, found.start + found.size).tocsc()[:, found.start :]
+    return X, offset, list(found.design.names)
+
+
+def _shared(
+    Z: sparse.csc_matrix, names: Sequence[str], X: sparse.csc_matrix, theirs: Sequence[str]
+) -> set[int]:
+    """The columns of the smaller that stand in the larger under the same name, number by number."""
+    at = {name: k for k, name in enumerate(theirs)}
+    both = [j for j, name in enumerate(names) if name in at]
+    apart = abs(Z[:, both] - X[:, [at[names[j]] for j in both]]).tocsc()
+    apart.eliminate_zeros()
+    return {j for j, count in zip(both, np.diff(apart.indptr), strict=True) if count == 0}
 
 
 def _left(X: np.ndarray, Z: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..models.mixed import Mixed
 from ..solvers import choose, optimise
 from ..types import Levels, Named
 from .anova import chosen_test, row_of, table
-from .terms import ModelTerm, model_terms, regression_of
+from .terms import ModelTerm, factors_of, model_terms, regression_of
 
 
 def add1(
@@ -57,6 +57,10 @@ def add1(
         raise BadArgument(
             "test='wald' is of coefficients that the fit has, and add1 adds others. Accepted: 'likelihood_ratio', 'F'."
         )
+    if objective.priors:
+        raise BadArgument(
+            "the fit is under a prior, and add1 compares maxima of the likelihood. Fit without one."
+        )
     source, formula = objective.terms[0].source, call.get("formula")
     if not isinstance(source, Table) or not isinstance(formula, str) or regression_of(objective) is None:
         raise BadArgument("add1 adds to a formula, and fits again to its rows: the fit has not both.")
@@ -93,7 +97,7 @@ def _addable(terms: Levels, known: list[ModelTerm], scope: str) -> list[str]:
     """The terms, as they may be written, that the fit lacks and whose margins it has."""
     own = {t.factors for t in known}
     margins = {frozenset([f]) for t in known for f in t.factors}
-    every = [frozenset(str(f.expr) for f in t.factors) for t in terms]
+    every = [factors_of(t) for t in terms]
     out = []
     for term, factors in zip(terms, every, strict=True):
         needed = [e for e in every if e < factors]  # margins that the scope itself has

@@ -9,7 +9,9 @@ With S(A) the statistic of the hypothesis that all coefficients of the terms A a
     F                   S(A) = (RSS_A − RSS)/s² = (n − p)(exp((2ℓ − 2ℓ_A)/n) − 1)  of a normal linear model
 
 The first two are χ² of as many degrees of freedom as T has coefficients (F where V has degrees of freedom), the last over
-them is F exactly. A smaller model is fitted with coefficients held at 0, on the rows and the columns of the fit.
+them is F exactly. A smaller model is fitted with coefficients held at 0, on the rows and the columns of the fit. Under
+Jeffreys' prior ℓ is Firth's penalised log-likelihood, with the information of all columns in ℓ_A too (Heinze and Schemper 2002):
+no log-likelihood and no AIC are shown.
 
 References
 ----------
@@ -31,6 +33,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..likelihood import Objective
 from ..models.random_effects import RandomEffects
+from ..protocols import OfRows
 from .covariance import Covariance, linear
 from .terms import ModelTerm, model_terms, predictors_of
 from .tests import check_likelihood, restricted_maximum
@@ -92,7 +95,7 @@ def anova(
     sets = [_after(terms, k, type) for k in range(len(terms))]
     rows = [found.row(term, rest) for term, rest in zip(terms, sets, strict=True)]
     index = [term.name for term in terms]
-    if type == "sequential" and test == "likelihood_ratio":
+    if type == "sequential" and test == "likelihood_ratio" and not objective.priors:
         several = any(p.design.intercept for p in predictors_of(objective, parameter, "anova"))
         rows = [found.model(terms)] + [r | found.model(s) for r, s in zip(rows, sets, strict=True)]
         index = ["Intercept" if several else "none", *index]
@@ -137,7 +140,7 @@ def drop1(
     terms = model_terms(objective, parameter, "drop1")
     found = Statistics(objective, theta, test, covariance)
     free = [t for t in terms if not any(other.contains(t) for other in terms)]
-    plain = test == "wald"
+    plain = test == "wald" or bool(objective.priors)
     rows = [{} if plain else found.model(())]
     rows += [found.row(t, ()) | ({} if plain else found.model([t])) for t in free]
     return table(rows, ["none", *(t.name for t in free)])
@@ -156,7 +159,7 @@ def chosen_test(objective: Objective, test: str | None) -> str:
         )
     if test != "wald":
         check_likelihood(objective, test, "Use test='wald', whose covariance is the sandwich's.")
-        if objective.priors:
+        if not all(isinstance(p.prior, OfRows) for p in objective.priors):
             raise BadArgument(
                 f"the fit is under a prior, and the maximum is not of the likelihood alone: {test} is not defined. "
                 "Use test='wald'."

@@ -94,15 +94,17 @@ def order(objective: Objective, times: np.ndarray | None) -> np.ndarray:
 
 
 def bartlett(U: Tensor, lag: int) -> Tensor:
-    """Σ_l (1 − |l|/(L + 1)) Σ_t u_t u_{t−l}ᵀ, of U (T, p) with a row a time.
+    """K of scores U, (T, p): the second moments of their moving sums over L + 1 times, zeros before and after them.
+
+        K = 1/(L + 1) Σ_t m_t m_tᵀ,      m_t = Σ_{j = 0 … L} u_{t−j}
+
+    A pair of times l apart is in L + 1 − l of those sums, so that these are Bartlett's weights; and K is positive semidefinite.
 
     Examples
     --------
     >>> bartlett(torch.ones(3, 1), 1).item()  # 3 + 2 · ½ · 2
     5.0
     """
-    K = U.T @ U
-    for each in range(1, lag + 1):
-        G = U[each:].T @ U[:-each]
-        K = K + (1 - each / (lag + 1)) * (G + G.T)
-    return K
+    edge = U.new_zeros(lag, U.shape[1])
+    sums = torch.cat([edge, U, edge]).unfold(0, lag + 1, 1).sum(-1)  # (T + L, p)
+    return sums.T @ sums / (lag + 1)

@@ -6,9 +6,10 @@ logit of a categorical response. A term contains another if it has all of its fa
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from formulaic.parser.types import Term
 
 from ..data.design import Design
 from ..data.expressions import shown
@@ -106,26 +107,13 @@ def _of_design(design: Design) -> list[tuple[str, frozenset[str], list[int]]]:
         own = [first + design.numeric.index(str(column))] if plain else at.get(str(term), [])
         own = own or at.get(shown(str(term)), [])
         if own:
-            out.append((shown(str(term)), frozenset(str(f.expr) for f in term.factors), own))
+            out.append((shown(str(term)), factors_of(term), own))
     return sorted(out, key=lambda each: len(each[1]))
 
 
-def find(name: str, terms: Sequence[ModelTerm], what: str) -> ModelTerm:
-    """The term of that name, in whatever order its factors are written.
-
-    Raises
-    ------
-    BadArgument
-        there is none
-    """
-    found = matching(name, terms)
-    if found is None:
-        near = difflib.get_close_matches(name, [t.name for t in terms], 1)
-        hint = f" Nearest: {near[0]!r}." if near else ""
-        raise BadArgument(
-            f"{what}: the formula has no term {name!r}.{hint} Terms: {', '.join(t.name for t in terms)}."
-        )
-    return found
+def factors_of(term: Term) -> frozenset[str]:
+    """A term's factors as the user knows them: columns by their own names."""
+    return frozenset(shown(str(f.expr)) for f in term.factors)
 
 
 def matching(name: str, terms: Sequence[ModelTerm]) -> ModelTerm | None:

@@ -15,7 +15,10 @@ Cameron, Gelbach and Miller (2008), Bootstrap-based improvements for inference w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import BadArgument
@@ -27,6 +30,7 @@ from .meat import codes_of
 from .tests import Test, of_term
 
 TIES = 1e-10  # of t², by which two are the same
+CELLS = 4 * 10**6  # of a block of sign vectors
 ENDLESS = 1e16  # a t² that is rounding alone
 
 
@@ -84,61 +88,62 @@ def wild_bootstrap(
             f"the hypothesis {asked.text!r}: wild_bootstrap tests one restriction on coefficients of the mean."
         )
     codes = codes_of(objective, clusters)
-    c, r = asked.R[0, :p], float(asked.r[0])
-    XX, Xy, n = _sums(objective, codes, p)
-    A = np.linalg.inv(XX.sum(0))
-    beta = A @ Xy.sum(0)
-    a, G = A @ c, len(XX)
+    c, r, n = asked.R[0, :p], float(asked.r[0]), objective.observations
+    X, y, count = _rows(objective)
+    A = np.linalg.inv((X * count[:, None]).T @ X)
+    beta = theta[:p].to(torch.float64).numpy()
+    a = A @ c
     restricted = beta - a * (c @ beta - r) / (c @ a)
-    s = Xy - XX @ restricted  # X_gᵀ ũ_g, (G, p)
-    signs, exact = _signs(G, draws, seed)
-    square = _squares(signs, s, XX, A, a, c)
-    own = _squares(np.ones((1, G)), s, XX, A, a, c)[0]
+    G = int(codes.max()) + 1
+    s, M = np.zeros((G, p)), np.zeros((G, p))  # X_gᵀ ũ_g and X_gᵀX_g a
+    np.add.at(s, codes, X * (count * (y - X @ restricted))[:, None])
+    np.add.at(M, codes, X * (count * (X @ a))[:, None])
+    own = _squares(np.ones((1, G)), s, M, A, c)[0]
     if not own < ENDLESS:
         raise BadArgument(
             f"by: the residuals of every cluster sum to 0 in the direction of {asked.text!r}, so that there is no cluster-robust "
             "error. More clusters are needed."
         )
-    value = float(np.mean(square >= own * (1 - TIES)))
-    value = value if exact else (1 + value * len(square)) / (1 + len(square))
-    f = G / (G - 1) * (n - 1) / (n - p)
-    note = (
-        f"all {len(signs)} sign vectors of {G} clusters" if exact else f"{draws} sign vectors of {G} clusters"
+    exact = G < 30 and draws >= 2**G
+    many = 2**G if exact else draws
+    beyond = sum(
+        int((_squares(v, s, M, A, c) >= own * (1 - TIES)).sum()) for v in _signs(G, many, exact, seed)
     )
+    value = beyond / many if exact else (1 + beyond) / (1 + many)
+    f = G / (G - 1) * (n - 1) / (n - p)
+    note = f"{'all ' if exact else ''}{many} sign vectors of {G} clusters"
     return Test(asked.text, "wild_cluster_bootstrap", float(own / f), 1, value, note, df_error=float(G - 1))
 
 
-def _sums(objective: Objective, codes: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """X_gᵀX_g, (G, p, p), X_gᵀ(y − offset), (G, p), and n."""
-    model, term, start = objective.model, objective.terms[0], 0
-    predictor, groups = model.predictors[0], int(codes.max()) + 1
-    XX, Xy = np.zeros((groups, p, p)), np.zeros((groups, p))
-    for batch in term.source.batches(model):
-        X = np.asarray(predictor.placed(batch, predictor.start + p)[:, predictor.start :].todense())
+def _rows(objective: Objective) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X, (n, p), y less the offset, and the counts, (n,)."""
+    model, parts = objective.model, []
+    predictor = model.predictors[0]
+    for batch in objective.terms[0].source.batches(model):
+        X = predictor.placed(batch, predictor.start + predictor.size)[:, predictor.start :].toarray()
         offset = batch.tensors.get(f"offset{predictor.slot}")
         y = batch["y"].numpy() - (0.0 if offset is None else offset.numpy())
-        count, own = batch.count.numpy(), codes[start : start + len(batch)]
-        for g in np.unique(own):
-            at = own == g
-            XX[g] += (X[at] * count[at, None]).T @ X[at]
-            Xy[g] += X[at].T @ (count[at] * y[at])
-        start += len(batch)
-    return XX, Xy, objective.observations
+        parts.append((X, y, batch.count.to(torch.float64).numpy()))
+    X, y, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return X, y, count
 
 
-def _signs(groups: int, draws: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Sign vectors, (draws, G); all of them where they are no more than that."""
-    if groups < 30 and 2**groups <= draws:
-        bits = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1
-        return 1.0 - 2.0 * bits, True
-    return np.random.default_rng(seed).choice([-1.0, 1.0], (draws, groups)), False
+def _signs(groups: int, many: int, exact: bool, seed: int) -> Iterator[np.ndarray]:
+    """Sign vectors, (·, G), block by block: all of them, or drawn."""
+    rng, step = np.random.default_rng(seed), max(1, CELLS // groups)
+    for start in range(0, many, step):
+        size = min(step, many - start)
+        bits = (
+            (np.arange(start, start + size)[:, None] >> np.arange(groups)) & 1
+            if exact
+            else rng.integers(0, 2, (size, groups))
+        )
+        yield 1.0 - 2.0 * bits
 
 
-def _squares(
-    signs: np.ndarray, s: np.ndarray, XX: np.ndarray, A: np.ndarray, a: np.ndarray, c: np.ndarray
-) -> np.ndarray:
+def _squares(signs: np.ndarray, s: np.ndarray, M: np.ndarray, A: np.ndarray, c: np.ndarray) -> np.ndarray:
     """t*², the factor f left out, (draws,)."""
     d = signs @ s @ A  # (draws, p)
-    score = signs * (s @ a) - d @ (a @ XX).T  # aᵀ X_gᵀ u*_g, (draws, G)
+    score = signs * (s @ (A @ c)) - d @ M.T  # aᵀ X_gᵀ u*_g, (draws, G)
     out: np.ndarray = (d @ c) ** 2 / np.maximum((score**2).sum(1), 1e-300)
     return out

@@ -35,7 +35,7 @@ from ..models.random_effects import Random, RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
 from ..models.series import OneGroup, Series
-from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
+from ..protocols import HasNote, HasReplicas, OfRows, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
 from ..types import OF_SEED, ModelLike, Plain, Settings, shown_as
@@ -247,7 +247,9 @@ def gather(
         criteria={
             name: value for name, value in criteria.items() if name == "TIC" or not importance(fit.objective)
         },
-        counted=fit.effective_parameters if criteria and fit.objective.priors else None,
+        counted=fit.effective_parameters
+        if criteria and any(not isinstance(p.prior, OfRows) for p in fit.objective.priors)
+        else None,
         certificate=fit.certificate,
         lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),

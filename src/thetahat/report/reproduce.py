@@ -116,6 +116,8 @@ def command(fit: Fit) -> str:
         or not all(priors)
         or weighted
         or fit.robust is not None
+        or ":"
+        in (fit._errors[0] or "")  # a kind of covariance with a setting, which the command does not take
     ):
         return ""
     named = family(fit.model.family).strip('"')
@@ -185,7 +187,7 @@ def written(settings: Plain, prefix: str) -> str:
     """A frozen dataclass as the code that makes it."""
     shown = []
     for each in dataclasses.fields(settings):
-        value = vars(settings)[each.name]
+        value = getattr(settings, each.name)
         if not each.init or value is None or value == each.default:
             continue
         if isinstance(value, Link):
