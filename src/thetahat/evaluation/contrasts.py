@@ -37,12 +37,15 @@ class Contrast:
         "+1", "b - a"
     low, high
         the rows with it at each
+    both
+        whether both values are the same for all rows, whatever the column is
     """
 
     name: str
     label: str
     low: Change
     high: Change
+    both: bool = True
 
 
 def named(of: Spec, known: Sequence[str]) -> dict[str, object]:
@@ -169,4 +172,4 @@ def _moved(name: str, low: float, high: float, label: str) -> Contrast:
     def by(step: float) -> Change:
         return lambda frame: frame.assign(**{name: numeric_column(frame, name) + step})
 
-    return Contrast(name, label, by(low), by(high))
+    return Contrast(name, label, by(low), by(high), both=False)

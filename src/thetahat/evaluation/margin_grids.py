@@ -137,7 +137,14 @@ def columns_of(by: By) -> tuple[str, ...]:
 
 
 def rows_at(
-    setting: Setting, at: At, by: By, data: Data, counterfactual: bool, *, averaged: bool
+    setting: Setting,
+    at: At,
+    by: By,
+    data: Data,
+    counterfactual: bool,
+    *,
+    averaged: bool,
+    focal: str | None = None,
 ) -> tuple[Rows, str]:
     """The rows that are meant, and what they are in words.
 
@@ -145,6 +152,8 @@ def rows_at(
     ----------
     averaged
         whether observed rows are averaged where by=None
+    focal
+        the category that is compared, over whose levels a balanced grid does not go
     """
     groups = columns_of(by)
     if counterfactual and not isinstance(at, Mapping):
@@ -170,7 +179,7 @@ def rows_at(
     elif at in ("mean", "median"):
         rows, shown, words = typical(setting, frame, weight, at), (), f"at the {at}"
     elif at == "balanced":
-        own = balanced(setting, {}, frame)
+        own = {name: v for name, v in balanced(setting, {}, frame).items() if name != focal}
         rows = grid(setting, typical(setting, frame, weight, "mean"), own)
         shown, words = tuple(own), "balanced grid"
     else:

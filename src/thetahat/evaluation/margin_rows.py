@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,7 +118,9 @@ class Observed:
         elif isinstance(source, Table):
             labels, at = alignment_of(source).rows, 0
             for frame in self._fitted(source):
-                own = {name: frame[name] for name in dict.fromkeys([*_read(encoder, frame), *self.more])}
+                own = {
+                    name: frame[name] for name in dict.fromkeys([*_read(encoder, frame.columns), *self.more])
+                }
                 out = pd.DataFrame(own).assign(**{LABEL: labels[at : at + len(frame)]})
                 at += len(frame)
                 yield out, _weights(encoder, frame)
@@ -139,9 +141,10 @@ class Observed:
         frame.require(self.more, where="by")
         if encoder is not None:
             frame.require(encoder.predictors, where="the model")
-        rows = frame.read(frame.columns).assign(
-            **{LABEL: np.arange(frame.size) if frame.index is None else frame.index}
-        )
+        names = frame.columns if encoder is None else [*_read(encoder, frame.columns), *self.more]
+        weights = [encoder.weights] if encoder is not None and encoder.weights in frame.columns else []
+        rows = frame.read(list(names))[list(dict.fromkeys([*names, *weights]))]
+        rows = rows.assign(**{LABEL: np.arange(frame.size) if frame.index is None else frame.index})
         kept = np.ones(len(rows), dtype=bool)
         for name in () if encoder is None else encoder.predictors:
             found = missing_rows(rows[name])
@@ -191,9 +194,10 @@ class Observed:
         )
 
 
-def _read(encoder: Encoder | None, frame: pd.DataFrame) -> list[str]:
+def _read(encoder: Encoder | None, columns: Collection[str]) -> list[str]:
+    """The columns that a prediction reads."""
     assert encoder is not None
-    extras = [c for c in encoder.extras.values() if isinstance(c, str) and c in frame]
+    extras = [c for c in encoder.extras.values() if isinstance(c, str) and c in columns]
     return [*encoder.predictors, *extras]
 
 
