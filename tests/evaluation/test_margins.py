@@ -743,3 +743,61 @@ def test_trends_are_those_of_emtrends(warpbreaks):
     np.testing.assert_allclose(
         found["estimate"], [e["x"], e["x"] + e[next(n for n in fit.names if ":" in n)]], rtol=1e-10
     )
+
+
+def test_means_of_a_binomial_mixed_model_are_emmeans():
+    """emmeans(glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp, binomial), ~ period), type =
+    "response", and pairs(.); bobyqa to rhoend = 1e-10, tolPwrss = 1e-13. Random effects are 0."""
+    data = table("cbpp").assign(
+        period=lambda d: d["period"].astype(str), herd=lambda d: d["herd"].astype(str)
+    )
+    fit = th.fit("incidence ~ period + (1 | herd)", data, "binomial", trials="size")
+    np.testing.assert_allclose(
+        numbers(fit.means("period"), "estimate", "standard_error", "low", "high"),
+        [
+            [0.19804914137, 0.03692249896, 0.13538419911, 0.2803157967],
+            [0.08387195691, 0.02383602808, 0.04747683804, 0.1439506860],
+            [0.07397293480, 0.02262414179, 0.04013549176, 0.1324029734],
+            [0.04839073954, 0.01980438895, 0.02142014762, 0.1056541377],
+        ],
+        rtol=2e-6,
+    )
+    np.testing.assert_allclose(
+        numbers(fit.means("period", pairs=True))[:2],  # lme4's errors are of a Hessian by differences
+        [[2.697519596, 0.8271732451], [3.091548314, 1.0098158873]],
+        rtol=2e-6,
+    )
+
+
+def test_a_table_that_is_too_wide_gives_up_columns_and_letters_and_never_digits(housing):
+    """80 characters: what all rows share stands above; every estimate is there as it is in a wide one."""
+    found = housing.comparisons(
+        {"Infl": "pairwise"}, at={"Type": ["Tower", "Terrace"], "Cont": ["Low", "High"]}
+    )
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "term: Infl" in text
+    for cells in found._cells():
+        row = dict(zip(found.frame.columns, cells, strict=True))
+        assert row["estimate"] in text
+        assert row["high"] in text
+    long = {
+        "y": np.arange(6.0) ** 2,
+        "g": ["a level of very many words", "another level of very many words"] * 3,
+    }
+    text = str(th.fit("y ~ g", long).means("g", pairs=True))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" in text
+
+
+def test_a_balanced_grid_leaves_out_what_is_compared(warpbreaks):
+    """Differences of tension in each wool: 4 rows, not one for each tension besides."""
+    found = warpbreaks.comparisons("tension", at="balanced").frame
+    assert found[["contrast", "wool"]].values.tolist() == [
+        ["M - L", "A"],
+        ["M - L", "B"],
+        ["H - L", "A"],
+        ["H - L", "B"],
+    ]
+    cells = table("warpbreaks").groupby(["wool", "tension"])["breaks"].mean()
+    assert found["estimate"][3] == pytest.approx(cells["B", "H"] - cells["B", "L"], rel=1e-10)
