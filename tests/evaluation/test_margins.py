@@ -801,3 +801,39 @@ def test_a_balanced_grid_leaves_out_what_is_compared(warpbreaks):
     ]
     cells = table("warpbreaks").groupby(["wool", "tension"])["breaks"].mean()
     assert found["estimate"][3] == pytest.approx(cells["B", "H"] - cells["B", "L"], rel=1e-10)
+
+
+def test_strata_and_grouping_factors_are_no_variables(rows):
+    """Neither moves the linear predictor: slopes() are of the others."""
+    rng = np.random.default_rng(0)
+    times = rows | {"time": rng.exponential(np.exp(-rows["x"])), "event": rng.integers(0, 2, len(rows["x"]))}
+    cox = th.fit("Surv(time, event) ~ x + z + strata(g)", times, "cox")
+    found = cox.slopes(what="link").frame
+    assert found["term"].tolist() == ["x", "z"]
+    np.testing.assert_allclose(found["estimate"], cox.estimates[["x", "z"]], rtol=1e-12)
+    np.testing.assert_allclose(found["standard_error"], cox.standard_errors()[["x", "z"]], rtol=1e-9)
+    frailty = th.fit("Surv(time, event) ~ x + g + (1 | h)", times, "cox")
+    assert set(frailty.slopes(what="link").frame["term"]) == {"x", "g"}
+    mixed = th.fit("y ~ x + (z | h)", rows)
+    assert mixed.slopes().frame["term"].tolist() == ["x"]
+
+
+def test_every_parameter_and_probability_can_be_asked_for(rows):
+    """what= a parameter, "probabilities", "link": those of predict."""
+    fit = th.fit("y ~ x", rows, scale="~ z")
+    found = fit.predictions(what="scale").frame
+    own = fit.predict(what="scale", level=0.95)
+    np.testing.assert_allclose(found[["estimate", "low", "high"]], own, rtol=1e-10)
+    slope = fit.slopes("z", what="scale").frame["estimate"][0]
+    assert slope == pytest.approx((fit.estimates["scale: z"] * fit.predict(what="scale")).mean(), rel=1e-10)
+    binary = th.fit("b ~ x + g", rows | {"b": (rows["y"] > 0.5).astype(float)}, "bernoulli")
+    both = binary.predictions(by=True, what="probabilities").frame
+    assert both["category"].tolist() == [0, 1]
+    assert both["estimate"].sum() == pytest.approx(1.0, abs=1e-12)
+    link = binary.predictions(what="link").frame
+    np.testing.assert_allclose(link["estimate"], binary.predict(what="linear"), rtol=1e-12)
+    with pytest.raises(BadArgument, match="not logarithms of ratios"):
+        probit = th.fit(
+            "b ~ x + g", rows | {"b": (rows["y"] > 0.5) * 1.0}, th.families.Bernoulli(link="probit")
+        )
+        probit.means("g", what="link", exponentiate=True)

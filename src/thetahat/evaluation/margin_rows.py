@@ -220,8 +220,7 @@ def variables(setting: Setting) -> list[str]:
         names = [str(n) for n in Observed(setting, setting.data).whole()[0]]
         return [n for n in names if n not in apart and not n.startswith(CODE)]
     seen: dict[str, None] = {}
-    used = range(len(encoder.designs)) if not encoder.groupings else sorted(set(_slots(setting)))
-    for design in (encoder.designs[slot] for slot in used):
+    for design in (encoder.designs[slot] for slot in sorted(set(_slots(setting)))):
         seen |= dict.fromkeys(design.numeric)
         if design.dense is not None:
             read = set().union(*(own for _, own in factors_of(design.dense, design)))
@@ -238,7 +237,7 @@ def _grouped(setting: Setting) -> bool:
 
 
 def _slots(setting: Setting) -> list[int]:
-    """Of fixed effects: the designs of random effects have slots of their own."""
+    """Of linear predictors: the designs of random effects and of strata have slots of their own."""
     reader = setting.reader
     predictors = reader.regression.predictors if isinstance(reader, Mixed) else reader.predictors
     return [p.slot for p in predictors]
