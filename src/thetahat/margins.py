@@ -67,7 +67,7 @@ class Margins:
     @property
     def covariance(self) -> np.ndarray:
         """Of `estimates`, (m, m): G V Gᵀ."""
-        return self._estimates.V.of(self._estimates.G).numpy()
+        return self._estimates.covariance().numpy()
 
     @property
     def level(self) -> float:

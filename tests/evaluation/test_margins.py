@@ -18,7 +18,7 @@ from scipy.stats import norm
 import thetahat as th
 from thetahat.data.frame import Frame
 from thetahat.data.shipped import shipped
-from thetahat.errors import BadArgument, NotFinite, UnknownColumn, UnknownLevel
+from thetahat.errors import BadArgument, DataError, NotFinite, UnknownColumn, UnknownLevel
 from thetahat.evaluation.adjustment import p_values
 
 TABLES = Path(__file__).parent / "tables"
@@ -832,8 +832,31 @@ def test_every_parameter_and_probability_can_be_asked_for(rows):
     assert both["estimate"].sum() == pytest.approx(1.0, abs=1e-12)
     link = binary.predictions(what="link").frame
     np.testing.assert_allclose(link["estimate"], binary.predict(what="linear"), rtol=1e-12)
+    probit = th.fit("b ~ x + g", rows | {"b": (rows["y"] > 0.5) * 1.0}, th.families.Bernoulli(link="probit"))
     with pytest.raises(BadArgument, match="not logarithms of ratios"):
-        probit = th.fit(
-            "b ~ x + g", rows | {"b": (rows["y"] > 0.5) * 1.0}, th.families.Bernoulli(link="probit")
-        )
         probit.means("g", what="link", exponentiate=True)
+
+
+def test_what_would_not_fit_into_memory_is_refused(rows):
+    """A covariance of very many rows, all their differences, a chart of them."""
+    many = {"x": np.tile(rows["x"], 80), "y": np.tile(rows["y"], 80)}
+    found = th.fit("y ~ x", many).predictions()
+    with pytest.raises(BadArgument, match="12,000 estimates"):
+        _ = found.covariance
+    with pytest.raises(BadArgument, match="12,000 estimates"):
+        found.joint()
+    with pytest.raises(BadArgument, match="71,994,000 differences"):
+        found.test("pairwise")
+    with pytest.raises(BadArgument, match="more than a chart shows"):
+        found.plot()
+
+
+def test_a_row_without_weight_has_its_prediction_and_counts_in_no_average(rows):
+    """Of other rows, of which one weighs 0."""
+    fit = th.fit("y ~ x", rows | {"n": np.ones(150)}, weights="n")
+    data = {"x": [1.0, 2.0], "n": [0, 3]}
+    np.testing.assert_allclose(fit.predictions(data=data).frame["estimate"], fit.predict(data), rtol=1e-12)
+    average = fit.predictions(by=True, data=data).frame["estimate"][0]
+    assert average == pytest.approx(fit.predict(data)[1], rel=1e-12)
+    with pytest.raises(DataError, match="the weight of row 1"):
+        fit.predictions(by=True, data={"x": [1.0, 2.0], "n": [1, np.nan]})

@@ -68,7 +68,7 @@ class Rows:
         for frame, weight in self.frames:
             if self.by is None:
                 self.seen.append(frame[list(self.shown)].reset_index(drop=True))
-                yield frame, weight, np.arange(at, at + len(frame))
+                yield frame, np.ones(len(frame)), np.arange(at, at + len(frame))
                 at += len(frame)
             elif not self.by:
                 yield frame, weight, np.zeros(len(frame), dtype=np.int64)
@@ -205,7 +205,14 @@ def _weights(encoder: Encoder | None, frame: pd.DataFrame) -> np.ndarray:
     name = None if encoder is None else encoder.weights
     if name is None or name not in frame:
         return np.ones(len(frame))
-    return np.array(numeric_column(frame, name), dtype=np.float64)
+    out = np.array(numeric_column(frame, name), dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(out) | (out < 0))
+    if len(wrong):
+        raise DataError(
+            f"the weight of row {int(wrong[0])} is {out[wrong[0]]:g}. Weights count observations: finite numbers of at "
+            "least 0."
+        )
+    return out
 
 
 # ---- columns -----------------------------------------------------------------------------------------------
