@@ -131,6 +131,8 @@ class Margins:
                     out.append(statistic(value))
                 elif name == "p_value":
                     out.append(probability(value))
+                elif value != value:  # a column that this term's rows do not vary
+                    out.append("")
                 elif isinstance(value, (float, np.floating)):
                     out.append(minuses(f"{value:.5g}"))
                 else:

@@ -140,6 +140,7 @@ def test_means_of_ships_are_emmeans(ships):
         [0.5425688845, 0.20822713266, 0.1904614037, 1.5456202081, -1.5932046746, 0.501714031374],
         rtol=1e-6,
     )
+    np.testing.assert_allclose(numbers(ships.means("type", what="mean")), numbers(means), rtol=1e-14)
     link = ships.means("type", pairs=True, what="link", exponentiate=True)
     np.testing.assert_allclose(link.frame["estimate"], pairs["estimate"], rtol=1e-12)
 
@@ -624,6 +625,10 @@ def test_what_is_wrong_is_said(birthwt, housing):
         birthwt.means("race", pairs=True, adjust="scheffe")
     with pytest.raises(BadArgument, match="what='median'"):
         birthwt.predictions(what="median")
+    with pytest.raises(BadArgument, match="names no column"):
+        birthwt.comparisons([])
+    with pytest.raises(BadArgument, match="no column moves the mean"):
+        birthwt.slopes([])
     with pytest.raises(BadArgument, match="counterfactual=True needs"):
         birthwt.predictions(counterfactual=True)
     with pytest.raises(BadArgument, match="a column for each of the 3"):
@@ -849,6 +854,11 @@ def test_what_would_not_fit_into_memory_is_refused(rows):
         found.test("pairwise")
     with pytest.raises(BadArgument, match="more than a chart shows"):
         found.plot()
+    rng = np.random.default_rng(0)
+    wide = {name: rng.permutation(np.arange(150) % 20) for name in "abcde"}
+    fit = th.fit("y ~ C(a) + C(b) + C(c) + C(d) + C(e)", rows | wide)
+    with pytest.raises(BadArgument, match="3,200,000 combinations"):
+        fit.means("a")
 
 
 def test_a_row_without_weight_has_its_prediction_and_counts_in_no_average(rows):

@@ -56,9 +56,10 @@ def named(of: Spec, known: Sequence[str]) -> dict[str, object]:
         return dict.fromkeys(known)
     if isinstance(of, str):
         return {of: None}
-    if isinstance(of, Mapping):
-        return dict(of)
-    return dict.fromkeys(of)
+    out = dict(of) if isinstance(of, Mapping) else dict.fromkeys(of)
+    if not out:
+        raise BadArgument("comparisons() names no column. Accepted: a column, several, or None for all.")
+    return out
 
 
 def contrasts(setting: Setting, name: str, spec: object, data: Data, sign: str) -> list[Contrast]:
