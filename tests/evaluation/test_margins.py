@@ -493,7 +493,7 @@ def test_contrasts_of_numbers_say_what_they_compare(birthwt):
     for spec, values in {
         "iqr": (low, high),
         "minmax": (x.min(), x.max()),
-        "sd": (x - x.std() / 2, x + x.std() / 2),
+        "sd": (x.mean() - x.std() / 2, x.mean() + x.std() / 2),
     }.items():
         wanted = birthwt.predict(data.assign(lwt=values[1])) - birthwt.predict(data.assign(lwt=values[0]))
         found = birthwt.comparisons({"lwt": spec}).frame

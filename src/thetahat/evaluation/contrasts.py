@@ -1,6 +1,6 @@
 """What is compared with what: of a column, a lower and a higher version of each row.
 
-numbers      x → x + 1 (or + k);   "sd": x ∓ sd/2;   "iqr": first → third quartile;   "minmax";   (a, b)
+numbers      x → x + 1 (or + k);   "sd": mean ∓ sd/2;   "iqr": first → third quartile;   "minmax";   (a, b)
 categories   "reference": each level against the first;   "sequential";   "pairwise";   (a, b)
 """
 
@@ -119,7 +119,7 @@ def _of_spread(name: str, spec: str, x: np.ndarray, w: np.ndarray) -> Contrast:
     if spec == "sd":
         mean = (w * x).sum() / w.sum()
         sd = math.sqrt((w * (x - mean) ** 2).sum() / (w.sum() - 1))
-        return _moved(name, -sd / 2, sd / 2, "x + sd/2 - (x - sd/2)")
+        return _fixed(name, mean - sd / 2, mean + sd / 2, "sd")
     whole = bool((w == np.round(w)).all())
     repeated = np.repeat(x, w.astype(np.int64)) if whole else x
     low, high = np.quantile(repeated, [0.25, 0.75])
