@@ -55,12 +55,16 @@ def zero_inflated(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, "z": z, "a": a, "b": b})
 
 
-def curves(folder: Path) -> pd.DataFrame:
+def curves(folder: Path, rows: int = 100_000) -> pd.DataFrame:
     g = np.random.default_rng(2)
-    x = g.random((100_000, 4))
+    x = g.random((rows, 4))
     f = np.sin(6 * x[:, 0]) + (2 * x[:, 1] - 1) ** 2 + np.exp(x[:, 2])
     table = pd.DataFrame(x, columns=["a", "b", "c", "d"])
     return table.assign(y=f + g.normal(size=len(f)), k=g.poisson(np.exp(0.5 * f)))
+
+
+def many_curves(folder: Path) -> pd.DataFrame:
+    return curves(folder, 1_000_000)
 
 
 def hazards(folder: Path) -> pd.DataFrame:
@@ -95,6 +99,16 @@ TASKS = {
     "gam_normal": (curves, (f"y ~ {SMOOTH}", {"reml": True}), f"bam(y ~ {SMOOTH}, data=d, discrete=TRUE)"),
     "gam_poisson": (
         curves,
+        (f"k ~ {SMOOTH}", {"family": "poisson", "reml": True}),
+        f"bam(k ~ {SMOOTH}, data=d, family=poisson, discrete=TRUE)",
+    ),
+    "gam_normal_1e6": (
+        many_curves,
+        (f"y ~ {SMOOTH}", {"reml": True}),
+        f"bam(y ~ {SMOOTH}, data=d, discrete=TRUE)",
+    ),
+    "gam_poisson_1e6": (
+        many_curves,
         (f"k ~ {SMOOTH}", {"family": "poisson", "reml": True}),
         f"bam(k ~ {SMOOTH}, data=d, family=poisson, discrete=TRUE)",
     ),
@@ -136,6 +150,22 @@ def theirs(data: pd.DataFrame, call: str, rounds: int, wall: bool) -> tuple[floa
     return statistics.median(seconds if isinstance(seconds, list) else [seconds]), float(found["logLik"])
 
 
+def of_pygam(name: str, data: pd.DataFrame, wall: bool) -> float | None:
+    """Seconds of pyGAM, which chooses its smoothing by a search over a grid (its own default: 11 values, one for all
+    terms)."""
+    try:
+        from pygam import LinearGAM, PoissonGAM, s
+    except ImportError:
+        return None
+    model, response = (LinearGAM, "y") if "normal" in name else (PoissonGAM, "k")
+    clock = time.perf_counter if wall else time.process_time
+    start = clock()
+    model(s(0) + s(1) + s(2) + s(3)).gridsearch(
+        data[list("abcd")].to_numpy(), data[response].to_numpy(), progress=False
+    )
+    return clock() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -143,6 +173,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", choices=TASKS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pygam", action="store_true", help="of smooth terms, pyGAM's seconds too")
     parser.add_argument("--wall", action="store_true", help="elapsed seconds instead of CPU seconds")
     options = parser.parse_args()
     print("| work | ours (s) | R (s) | ratio | ours, log-likelihood | R's |\n|---|---|---|---|---|---|")
@@ -151,6 +182,8 @@ def main() -> None:
             continue
         data = draw(options.data)
         seconds, value = ours(data, formula, settings, options.rounds, options.wall)
+        if options.pygam and name.startswith("gam"):
+            print(f"pyGAM: {of_pygam(name, data, options.wall)} s", flush=True)
         peer = theirs(data, call, options.rounds, options.wall)
         if peer is None:
             print(f"| {name} | {seconds:.2f} | | | {value:.6f} | |", flush=True)

@@ -27,7 +27,7 @@ def _loaded_after(code: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-    return _loaded_after("import thetahat")
+    return _loaded_after("import thetahat as th; th.fit, th.models, th.solvers, th.families")
 
 
 @pytest.mark.parametrize("name", HEAVY)
@@ -50,11 +50,18 @@ def test_every_public_name_can_be_had(name: str) -> None:
     assert getattr(thetahat, name) is not None
 
 
-def test_fit_stays_the_function_whatever_is_imported() -> None:
-    """`thetahat.fit` is both a module and the function in it; the function is what the name means."""
-    import thetahat.fit
+def test_importing_thetahat_or_reading_arguments_does_not_load_torch() -> None:
+    """A name is loaded when it is asked for: `thetahat --help` answers without torch."""
+    assert "torch" not in _loaded_after("import thetahat")
+    for words in (["--help"], ["fit", "--help"], ["fit", "gpt", "--help"], ["--version"]):
+        code = f"import contextlib, io\nfrom thetahat.cli import main\nwith contextlib.redirect_stdout(io.StringIO()):\n    main({words!r})"
+        assert not {"torch", "pandas", "scipy"} & _loaded_after(code), words
 
-    assert callable(thetahat.fit)
+
+def test_fit_is_the_function_whatever_is_imported() -> None:
+    import thetahat.fitting
+
+    assert thetahat.fit is thetahat.fitting.fit
 
 
 def test_an_unknown_name_is_refused_by_name() -> None:

@@ -183,6 +183,10 @@ ASKED: dict[str, dict[str, Any]] = {
     "delta": {"function": lambda v: next(iter(v.values())) * 2},
     "choose_prior": {"candidates": [th.priors.Normal(1.0), th.priors.Normal(2.0)], "folds": 2},
     "sample": {},
+    "add1": {"scope": "z"},
+    "check": {"draws": 19},
+    "wild_bootstrap": {"by": "g"},
+    "prior_path": {"points": 3},
     "outliers": {},
     "to": {"device": "cpu"},
 }
@@ -210,7 +214,7 @@ def answers(fit: Fit) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in members(fit):
         settings = dict(ASKED.get(name, {}))
-        if name == "test":
+        if name in ("test", "wild_bootstrap"):
             settings["hypothesis"] = f"{fit.names[0]} = 0"
         if name == "profile":
             settings["parameter"] = fit.names[0]

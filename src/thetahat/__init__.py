@@ -4,7 +4,8 @@
 
 Examples
 --------
->>> fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}).certificate.ok
+>>> import thetahat as th
+>>> th.fit("y ~ x", {"y": [0.9, 2.1, 2.9, 4.2], "x": [0.0, 1.0, 2.0, 3.0]}).certificate.ok
 True
 """
 
@@ -13,45 +14,93 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import data, errors, families, likelihood, models, networks, solvers
-from .families import loss
-from .fit import fit, maximize
-from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
-from .models.custom import interval, latent, ordered, positive, simplex
-from .models.own import model
-from .result import Fit
-from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
-
 if TYPE_CHECKING:
-    from . import evaluation, generative, inference, io, language, preferences, report, rl, sklearn
+    from . import (
+        data,
+        errors,
+        evaluation,
+        families,
+        generative,
+        inference,
+        io,
+        language,
+        likelihood,
+        models,
+        networks,
+        preferences,
+        report,
+        rl,
+        sklearn,
+        solvers,
+    )
     from .evaluation.compare import compare
+    from .evaluation.nested import anova
+    from .families import loss
+    from .fitting import fit, maximize
     from .generative.audit import audit
+    from .io.loading import load
+    from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors, weights
+    from .models.custom import interval, latent, ordered, positive, simplex
+    from .models.own import model
+    from .report.table import table
+    from .result import Fit
+    from .solvers import EM, LBFGS, Certificate, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 
 __version__ = "0.1.0"
 
-# Loaded when asked for: they bring pandas, scikit-learn, altair. A name is either a module or a function of
-# one.
-_LATER = {"audit": "generative.audit", "compare": "evaluation.compare", "load": "io.loading"} | {
-    name: name
-    for name in (
-        "evaluation",
-        "generative",
-        "inference",
-        "io",
-        "language",
-        "preferences",
-        "report",
-        "rl",
-        "sklearn",
-    )
+# Every name is loaded when it is first asked for: the command reads its arguments, and says its help, without torch.
+_MODULES = (
+    "data",
+    "errors",
+    "evaluation",
+    "families",
+    "generative",
+    "inference",
+    "io",
+    "language",
+    "likelihood",
+    "models",
+    "networks",
+    "preferences",
+    "report",
+    "rl",
+    "sklearn",
+    "solvers",
+)
+_NAMES = {
+    "fitting": ("fit", "maximize"),
+    "result": ("Fit",),
+    "families": ("loss",),
+    "likelihood": ("DensityPower", "LogLikelihood", "LogPrior", "Objective", "Trimmed", "priors", "weights"),
+    "models.custom": ("interval", "latent", "ordered", "positive", "simplex"),
+    "models.own": ("model",),
+    "solvers": (
+        "EM",
+        "LBFGS",
+        "Certificate",
+        "ClosedForm",
+        "GaussNewton",
+        "Newton",
+        "Proximal",
+        "Stochastic",
+    ),
+    "generative.audit": ("audit",),
+    "evaluation.compare": ("compare",),
+    "evaluation.nested": ("anova",),
+    "io.loading": ("load",),
+    "report.table": ("table",),
 }
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name not in _WHERE:
         raise AttributeError(f"module 'thetahat' has no attribute {name!r}")
-    module = import_module(f".{_LATER[name]}", __name__)
-    return module if _LATER[name] == name else getattr(module, name)
+    found = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
@@ -59,13 +108,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "EM",
-    "LBFGS",
     "Certificate",
     "ClosedForm",
     "DensityPower",
+    "EM",
     "Fit",
     "GaussNewton",
+    "LBFGS",
     "LogLikelihood",
     "LogPrior",
     "Newton",
@@ -73,6 +122,7 @@ __all__ = [
     "Proximal",
     "Stochastic",
     "Trimmed",
+    "anova",
     "audit",
     "compare",
     "data",
@@ -102,5 +152,6 @@ __all__ = [
     "simplex",
     "sklearn",
     "solvers",
+    "table",
     "weights",
 ]

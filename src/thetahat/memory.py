@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from .errors import ModelError
 
 SMALL = 2**28  # bytes that are not worth a question
@@ -44,6 +47,18 @@ def reserve(needed: float, what: str, instead: str) -> None:
             f"{what} needs about {_gigabytes(needed)} GB of memory, and {_gigabytes(there)} GB are free. "
             f"{instead}"
         )
+
+
+def empty(*shape: int) -> Tensor:
+    """Room for float64, in pages of the ordinary size. numpy asks for large ones, which a virtual machine may first have
+    to be given by its host: of 80 MB that took 0.17 s where these take 0.02.
+
+    Examples
+    --------
+    >>> empty(2, 3).shape
+    torch.Size([2, 3])
+    """
+    return torch.empty(shape, dtype=torch.float64)
 
 
 def free() -> float | None:

@@ -23,6 +23,7 @@ from .types import Data, ModelLike, Plain
 if TYPE_CHECKING:
     from .data.batch import Batch
     from .data.source import Source
+    from .models.regression import Predictor
     from .models.taylor import Taylor
 
 T = TypeVar("T")
@@ -73,6 +74,41 @@ class Steers(Protocol):
 
     @property
     def steering(self) -> str: ...
+
+
+@runtime_checkable
+class HoldsConstants(Protocol):
+    """A model some of whose parameters are constants that may run to the end of their range, where the family is a simpler
+    one. `solvers.boundary` asks.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> fit = th.fit("y ~ 1", {"y": [0, 1, 3, 9]}, "negative_binomial")
+    >>> [p.parameter for p in fit.model.constant_predictors], fit.model.holding("dispersion", 0.5).fixed
+    (['mean', 'dispersion'], {'dispersion': 0.5})
+    """
+
+    @property
+    def constant_predictors(self) -> Sequence[Predictor]:
+        """Where each stands in θ."""
+
+    def holding(self, parameter: str, value: float) -> ModelLike:
+        """The same model, at its θ, with a constant held at a value: it leaves θ."""
+
+    def freeing(self, parameter: str, eta: float) -> ModelLike:
+        """The same model, at its θ, with a held constant in θ again, at that linear predictor."""
+        ...
+
+
+@runtime_checkable
+class HasSums(Protocol):
+    """A family whose Σ w log p, where its parameters are constants, follows from a few sums over the rows."""
+
+    def sums(self, y: Tensor, weight: Tensor, *eta: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Σ w log p, its gradient (k,) and its information (k, k) in η, one number each parameter; None where
+        it does not follow."""
+        ...
 
 
 @runtime_checkable
@@ -331,6 +367,29 @@ class Together(Protocol):
     """
 
     together: ClassVar[bool]
+
+
+class TaylorPass(Protocol):
+    """One pass over batches in their order, at one θ."""
+
+    def taylor(self, batch: Batch, weight: Tensor | None, order: int, precision: torch.dtype) -> Taylor: ...
+
+
+@runtime_checkable
+class ReadsInOrder(Protocol):
+    """A model whose likelihood of a batch depends on the batches before it (risk sets of a file that is streamed):
+    `begin_pass` gives a pass, which holds what is carried. `likelihood.LogLikelihood.taylor` asks.
+
+    Examples
+    --------
+    >>> class Walk(torch.nn.Module):
+    ...     def begin_pass(self):
+    ...         return OneWalk(self)
+    >>> isinstance(Walk(), ReadsInOrder)
+    True
+    """
+
+    def begin_pass(self) -> TaylorPass: ...
 
 
 @runtime_checkable
@@ -903,6 +962,40 @@ class HasLogDeterminant(Protocol):
     """
 
     def log_determinant(self, batch: Batch) -> Tensor | None: ...
+
+
+@runtime_checkable
+class OfRows(Protocol):
+    """A prior that is made of the rows' information. `likelihood.Objective` asks, and gives it the source of its model's term.
+
+    `of_rows` returns a `models.taylor.Taylor`.
+
+    Examples
+    --------
+    >>> class Flat:
+    ...     def of_rows(self, model, source, order=2):
+    ...         return None
+    >>> isinstance(Flat(), OfRows)
+    True
+    """
+
+    def of_rows(self, model: nn.Module, source: Any, order: int = 2) -> Any: ...
+
+
+@runtime_checkable
+class HasObjective(Protocol):
+    """Something that maximised an objective: a fit. `evaluation.nested.anova` asks.
+
+    Examples
+    --------
+    >>> class Found:
+    ...     objective = "ℓ(θ), standing at θ̂"
+    >>> isinstance(Found(), HasObjective)
+    True
+    """
+
+    @property
+    def objective(self) -> Plain: ...
 
 
 @runtime_checkable

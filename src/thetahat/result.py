@@ -20,6 +20,8 @@ from .data import Source
 from .data.devices import CPU, chosen
 from .errors import BadArgument
 from .fit_effects import FitEffects
+from .fit_tables import FitTables
+from .fit_tests import FitTests
 from .inference.clusters import check_clusters, key, labels
 from .likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed
 from .likelihood.priors import Prior
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 LARGE = 1000  # values of θ up to which a repr names the first few
 
 
-class Fit(FitEffects):
+class Fit(FitEffects, FitTests, FitTables):
     """The model at θ̂, the objective, the trace, the certificate; and all that can be asked of them.
 
     It does not change; what is computed of it is kept. The objective is the fit's own: no other fit, and nothing
@@ -231,10 +233,11 @@ class Fit(FitEffects):
         kind
             "observed" (J⁻¹), "expected" (Fisher's), "ols" (s²(XᵀX)⁻¹ of a normal linear model), "sandwich" or
             "HC0" (J⁻¹ K J⁻¹), "HC1", "HC2", "HC3", "cluster" (K summed within `by`; two columns: two-way),
-            "CR2", "CR3", "sparsity" (of quantile regression), "bootstrap"; None: the fit's own
-            (`covariance_chosen`)
+            "CR2", "CR3", "HAC" or "HAC:4" (correlated over time, up to a lag: Newey–West), "sparsity" (of quantile
+            regression), "bootstrap"; None: the fit's own (`covariance_chosen`)
         by
-            the column, or two columns, whose values identify clusters. With kind None: "cluster"
+            the column, or two columns, whose values identify clusters; of "HAC" the column of times (several rows
+            each: Driscoll–Kraay). With kind None: "cluster"
         """
         import pandas as pd
 
@@ -392,7 +395,7 @@ class Fit(FitEffects):
         by: str | Sequence[str] | None = None,
     ) -> Test:
         """A test of linear restrictions on the estimates: "x = 0", "x = z", ["x = 0", "z = 1"], "2*x + z =
-        1".
+        1"; or of a term of the formula by its name, "C(region)": that all its coefficients are 0.
 
         Parameters
         ----------
@@ -540,6 +543,7 @@ class Fit(FitEffects):
         covariance: str | None = None,
         by: str | Sequence[str] | None = None,
         groups: str | None = None,
+        unseen: str = "raise",
     ) -> np.ndarray | pd.Series | pd.DataFrame:
         """Predictions for new rows, or for those fitted: one for each row that was given, in its order, NaN
         where a value is missing.
@@ -559,14 +563,20 @@ class Fit(FitEffects):
             "prediction" (of a new y)
         groups
             of a mixed model: "known", the groups that were fitted (the default), or "average", random effects left
-            out; smooth terms count in both
+            out, for which new rows need no grouping column; smooth terms count in both
         times
             at which a curve is predicted, at least 0
+        unseen
+            a new row with a level, or a group, of which no row was fitted is an error ("raise"), or NaN ("nan")
         """
         from .evaluation import new_data, predict, survival_prediction
 
         if what in survival_prediction.WHATS:
-            return self._curves(data, what, times, level, kind, covariance, by)
+            if unseen != "raise":
+                raise BadArgument(
+                    f"unseen={unseen!r} is not of a curve. Accepted with what={what!r}: 'raise'."
+                )
+            return self._curves(data, what, times, level, kind, covariance, by, groups)
         if times is not None:
             raise BadArgument(
                 f"times= is of a curve, and what={what!r} is not one. Accepted with times: "
@@ -581,7 +591,7 @@ class Fit(FitEffects):
             if objective is self.objective
             else self._joint(groups)
         )
-        rows, alignment = new_data.aligned(self.model, self.source, data)
+        rows, alignment = new_data.aligned(objective.model, self.source, data, unseen, groups != "average")
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
@@ -595,6 +605,7 @@ class Fit(FitEffects):
         kind: str,
         covariance: str | None,
         by: str | Sequence[str] | None,
+        groups: str | None,
     ) -> pd.DataFrame:
         """`predict` of a curve: a row a row of the data and time."""
         from .evaluation import new_data, survival_prediction
@@ -602,11 +613,13 @@ class Fit(FitEffects):
         if kind != "confidence":
             raise BadArgument(f"kind={kind!r} is an interval of a new y, and what={what!r} is not one.")
         if self._is_cox:
-            return self._cox_curves(data, what, times, level)
-        V = None if level is None else self._prepared(covariance, by)
+            return self._cox_curves(data, what, times, level, groups)
+        objective = self._of_rows(groups, "predict")
+        own = objective is self.objective
+        V = None if level is None else self._prepared(covariance, by) if own else self._joint(groups)
         rows, alignment = new_data.aligned(self.model, self.source, data)
         found = survival_prediction.curves(
-            self.objective, self.theta, rows, what, times, level=level, covariance=V
+            objective, objective.theta, rows, what, times, level=level, covariance=V
         )
         assert times is not None  # `curves` refuses it
         labels = np.arange(alignment.size) if alignment.index is None else alignment.index
@@ -620,7 +633,12 @@ class Fit(FitEffects):
         return isinstance(family_of(self.model), Cox)
 
     def _cox_curves(
-        self, data: Data, what: str, times: Sequence[float] | float | None, level: float | None
+        self,
+        data: Data,
+        what: str,
+        times: Sequence[float] | float | None,
+        level: float | None,
+        groups: str | None,
     ) -> pd.DataFrame:
         """Of Cox's model, with the columns that a parametric family's curves have."""
 
@@ -634,7 +652,7 @@ class Fit(FitEffects):
             )
         at = None if times is None else [float(t) for t in np.atleast_1d(np.asarray(times, dtype=np.float64))]
         given = rows_of(self.source) if data is None else data
-        found = cox_curves.curves(self, given, at, 0.95 if level is None else level)
+        found = cox_curves.curves(self, given, at, 0.95 if level is None else level, groups=groups)
         out: pd.DataFrame = found.rename(columns={"survival": "value"})
         if what == "cumulative_hazard":
             ends = -np.log(out[["high", "low"]].to_numpy())
@@ -900,12 +918,6 @@ class Fit(FitEffects):
 
         return variance_components.test_random(self.objective, term)
 
-    def r_squared(self) -> pd.Series:
-        """Of a mixed model: marginal and conditional R², and the intraclass correlation (Nakagawa et al. 2017)."""
-        from .inference import variance_components
-
-        return variance_components.r_squared(self.objective)
-
     def smooths(self) -> pd.DataFrame:
         """Of smooth terms: effective and reference degrees of freedom, statistic and p-value, a row a term."""
         from .evaluation import smooth_terms
@@ -945,7 +957,8 @@ class Fit(FitEffects):
         term
             its name, "s(x)", as `smooths` has it
         data
-            rows at which it is wanted; None: even points of the range of its one variable
+            rows at which it is wanted; None: even points of the range of its one variable, of a curve of each group for each
+            of at most 50 groups
         simultaneous
             a band of the whole curve
         derivative

@@ -4,7 +4,7 @@ the attributes.
     Regressor      p(y | x) of any family with one response; its first parameter is linear in x, the others are constants
     Classifier     Bernoulli for two classes, Categorical for more; a weak Normal prior, so that separated classes have a maximum
 
-Arrays go straight to the design: no formula, no data frame. `fit_` is the whole fit:
+Arrays go straight to the design: no formula, no data frame; a sparse X is read as a dense one. `fit_` is the whole fit:
 estimator.fit_.summary(), .intervals(), .save(path).
 """
 
@@ -15,19 +15,21 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
 from . import families
 from .data.batch import Batch
-from .data.design import Design, from_columns
+from .data.design import BYTES, Design, from_columns
 from .data.response import Response
 from .data.source import Tensors, check_count
 from .data.table import Encoder
 from .errors import BadArgument, FitError, MissingExtra, OutOfSupport
 from .families.base import Family
-from .fit import maximize
+from .fitting import maximize
 from .likelihood import LogLikelihood, LogPrior, Objective, priors
 from .models import Regression
+from .models.given import OFFSET
 from .protocols import Categories
 from .result import Fit
 from .solvers import Newton
@@ -51,7 +53,13 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
     on_failure: str
 
     def _fit(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: Data, family: Family, levels: Levels | None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: Data,
+        offset: Data,
+        family: Family,
+        levels: Levels | None,
     ) -> None:
         if self.on_failure not in ("warn", "raise"):
             raise BadArgument(f"on_failure={self.on_failure!r}. Accepted: 'warn', 'raise'.")
@@ -62,9 +70,10 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
                 f"{lacking}."
             )
         names = [str(n) for n in getattr(self, "feature_names_in_", [f"x{j}" for j in range(X.shape[1])])]
-        encoder, slots = _encoder(names, family, levels, self.fit_intercept)
+        self._offset = offset is not None
+        encoder, slots = _encoder(names, family, levels, self.fit_intercept, self._offset)
         model = Regression(family, encoder, slots)
-        source = Tensors(self._batch(X, y, _weights(sample_weight, X)), copy=False)
+        source = Tensors(self._batch(X, offset, y, _weights(sample_weight, X)), copy=False)
         _check_support(family, source.whole["y"])
         objective = Objective([LogLikelihood(model, source)])
         if self.prior is not None:
@@ -90,18 +99,28 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
             fit: Fit = error.fit
             return fit
 
-    def _batch(self, X: np.ndarray, y: np.ndarray | None = None, count: Tensor | None = None) -> Batch:
+    def _batch(
+        self, X: np.ndarray, offset: Data, y: np.ndarray | None = None, count: Tensor | None = None
+    ) -> Batch:
         tensors = {} if y is None else {"y": torch.tensor(y, dtype=torch.float64)}
+        if offset is not None:
+            tensors["offset0"] = torch.from_numpy(_offset(offset, len(X)))
         if X.shape[1]:
             tensors["x0"] = torch.tensor(
                 np.asarray(X, dtype=np.float64).T
             ).T  # a column a row of memory, as Regression reads them
         return Batch(tensors, count=count)
 
-    def _new(self, X: Data) -> Batch:
+    def _new(self, X: Data, offset: Data = None) -> Batch:
         """New rows, checked against those that were fitted."""
         check_is_fitted(self)
-        return self._batch(validate_data(self, X, dtype=np.float64, reset=False))
+        X = _dense(validate_data(self, X, dtype=np.float64, reset=False, accept_sparse="csr"))
+        if self._offset != (offset is not None):
+            raise BadArgument(
+                f"the estimator was fitted {'with' if self._offset else 'without'} an offset: "
+                f"{'give offset=, one number a row' if self._offset else 'leave offset= out'}."
+            )
+        return self._batch(X, offset)
 
     @property
     def _model(self) -> Regression:
@@ -116,8 +135,8 @@ class _Linear(BaseEstimator):  # type: ignore[misc]
         slopes = np.stack([theta[p.start + first : p.start + p.size] for p in own])
         return slopes, np.array([theta[p.start] if first else 0.0 for p in own])
 
-    def _mean_log_prob(self, X: Data, y: np.ndarray, sample_weight: Data) -> float:
-        batch = self._new(X)
+    def _mean_log_prob(self, X: Data, y: np.ndarray, sample_weight: Data, offset: Data) -> float:
+        batch = self._new(X, offset)
         count = _weights(sample_weight, batch["x0"].numpy())
         scored = Batch({**batch.tensors, "y": torch.tensor(y, dtype=torch.float64)})
         with torch.no_grad():
@@ -179,28 +198,33 @@ class Regressor(RegressorMixin, _Linear):  # type: ignore[misc]
             on_failure,
         )
 
-    def fit(self, X: Data, y: Data, sample_weight: Data = None) -> Self:
-        """Estimate from X (n, p) and y (n,); sample_weight (n,) counts each row so many times."""
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+    def fit(self, X: Data, y: Data, sample_weight: Data = None, offset: Data = None) -> Self:
+        """Estimate from X (n, p) and y (n,); sample_weight (n,) counts each row so many times, offset (n,) is added to the
+        linear predictor (log of an exposure)."""
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2, accept_sparse="csr"
+        )
+        X = _dense(X)
         family = families.get(self.family)
         if isinstance(family, Categories):
             raise BadArgument(f"{family} describes categories: use Classifier.")
-        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, family, None)
+        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, offset, family, None)
         slopes, intercepts = self._coefficients()
         self.coef_, self.intercept_ = slopes[0], float(intercepts[0])
         return self
 
-    def predict(self, X: Data) -> np.ndarray:
-        """E[y | x], (n,)."""
-        batch = self._new(X)
+    def predict(self, X: Data, offset: Data = None) -> np.ndarray:
+        """E[y | x], (n,); offset (n,) of the new rows where the fit had one."""
+        batch = self._new(X, offset)
         return self._model.mean(batch).expand(len(batch)).numpy().copy()
 
-    def log_score(self, X: Data, y: Data, sample_weight: Data = None) -> float:
+    def log_score(self, X: Data, y: Data, sample_weight: Data = None, offset: Data = None) -> float:
         """Mean log p(y | x), nats a row: higher is better."""
-        return self._mean_log_prob(X, np.asarray(y, dtype=np.float64), sample_weight)
+        return self._mean_log_prob(X, np.asarray(y, dtype=np.float64), sample_weight, offset)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.target_tags.positive_only = families.get(self.family).support.low >= 0
         return tags
 
@@ -258,7 +282,8 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
 
     def fit(self, X: Data, y: Data, sample_weight: Data = None) -> Self:
         """Estimate from X (n, p) and the classes y (n,); sample_weight (n,) counts each row so many times."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, accept_sparse="csr")
+        X = _dense(X)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         k = len(self.classes_)
@@ -280,7 +305,7 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
                 f"it has {k} classes. "
                 "Use family=None or 'categorical'."
             )
-        self._fit(X, codes.astype(np.float64), sample_weight, family, tuple(self.classes_.tolist()))
+        self._fit(X, codes.astype(np.float64), sample_weight, None, family, tuple(self.classes_.tolist()))
         self.coef_, self.intercept_ = self._coefficients()
         if k > 2:
             self.coef_ = np.concatenate([np.zeros((1, X.shape[1])), self.coef_])
@@ -331,6 +356,7 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.classifier_tags.multi_class = self.family is None or isinstance(
             families.get(self.family), families.Categorical
         )
@@ -338,16 +364,39 @@ class Classifier(ClassifierMixin, _Linear):  # type: ignore[misc]
 
 
 def _encoder(
-    names: list[str], family: Family, levels: Levels | None, intercept: bool
+    names: list[str], family: Family, levels: Levels | None, intercept: bool, offset: bool
 ) -> tuple[Encoder, dict[str, int]]:
     """The columns for the first parameter (of a Categorical: for each), a constant for each other."""
-    designs = [from_columns(names, intercept=intercept)]
+    designs = [from_columns(names, intercept=intercept, offset=OFFSET if offset else None)]
     slots = {}
     for j, (name, spec) in enumerate(family.parameters.items()):
         if j > 0 and not spec.own_predictors and len(designs) == 1:
             designs.append(Design("1", True))
         slots[name] = 0 if j == 0 or spec.own_predictors else 1
     return Encoder(Response("y", ("y",), levels=levels), tuple(designs)), slots
+
+
+def _dense(X: Data) -> np.ndarray:
+    """X as an array, where it fits in memory as one."""
+    if not issparse(X):
+        out: np.ndarray = X
+        return out
+    if 8 * X.shape[0] * X.shape[1] > BYTES:
+        raise BadArgument(
+            f"X is sparse and would take {8 * X.shape[0] * X.shape[1] / 2**30:,.1f} GiB as the dense array that the fit needs; "
+            f"{BYTES / 2**30:.0f} GiB are accepted. A category of many levels needs no columns: th.fit('y ~ category', frame)."
+        )
+    found: np.ndarray = X.toarray()
+    return found
+
+
+def _offset(offset: Data, n: int) -> np.ndarray:
+    found = np.array(offset, dtype=np.float64)
+    if found.shape != (n,) or not np.isfinite(found).all():
+        raise BadArgument(
+            f"offset has the shape {found.shape}. Accepted: one finite number a row, {n} of them."
+        )
+    return found
 
 
 def _weights(sample_weight: Data, X: np.ndarray) -> Tensor | None:

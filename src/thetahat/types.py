@@ -66,6 +66,11 @@ def fields_of(settings: Any) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
 
 
+def given_fields(settings: Any) -> dict[str, Any]:
+    """`fields_of`, those with which it is made again."""
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.init}
+
+
 def name_of(function: Any) -> str:
     """The name of a function or a class; of any other object, that of its class.
 

@@ -228,7 +228,7 @@ def test_on_failure_return_prints_the_fit_and_still_exits_with_1(run):
 
 
 def test_an_error_of_thetahat_itself_has_a_code_of_its_own(run, monkeypatch):
-    monkeypatch.setattr(sys.modules["thetahat.fit"], "fit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sys.modules["thetahat.fitting"], "fit", lambda *_, **__: 1 / 0)
     code, _, err = run("fit", CLAIMS, "claims.csv")
     assert code == 70
     assert "ZeroDivisionError" in err

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import thetahat as th
-from thetahat.data import Batch, Tensors
+from thetahat.data import Batch, Frame, Tensors
 
 N = 50
 
@@ -152,3 +152,26 @@ def test_columns_that_repeat_one_value_are_copied_as_one():
     held = Tensors({"x": torch.zeros(1, 1000).expand(100_000, 1000), "y": torch.zeros(100_000)})
     assert held.whole["x"].stride() == (0, 1)
     assert held.whole["x"].untyped_storage().nbytes() == 4000
+
+
+def test_columns_of_every_type_and_name_are_copied_with_their_types() -> None:
+    """float64 columns into one block, the others beside it: a name such as `self` is a column's like any other."""
+    data = pd.DataFrame(
+        {
+            "x": [1.0, 2.0, 4.0, 3.0],
+            "self": [1, 2, 3, 5],
+            "g": pd.Categorical(list("abab")),
+            "y": [1.5, 2.0, 2.5, 4.0],
+            "narrow": np.array([1, 2, 3, 4], dtype=np.float32),
+            "whole": pd.array([1, 2, 3, 4], dtype="Int64"),
+        }
+    )
+    own = Frame(data).owning(list(data))
+    held = own.read(list(data))
+    assert {name: held[name].dtype for name in data} == dict(data.dtypes)
+    for name in data:
+        assert held[name].tolist() == data[name].tolist()
+    before = th.fit("y ~ x + self", data).estimates
+    data.loc[:, "x"] = 0.0
+    assert held["x"].tolist() == [1.0, 2.0, 4.0, 3.0]
+    assert len(before) == 4

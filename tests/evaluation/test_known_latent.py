@@ -41,6 +41,10 @@ def test_errors_of_predictions_are_those_of_glmmtmb() -> None:
     assert half(known) == pytest.approx([12.945135, 7.795937, 7.913110, 13.812876], rel=1e-6)
     average = fit.predict(new, level=0.95, groups="average")
     assert half(average) == pytest.approx([6.632279, 8.314503, 8.314503, 14.216630], rel=5e-6)
+    without = fit.predict(new.drop(columns="Subject"), level=0.95, groups="average")
+    pd.testing.assert_frame_equal(without, average)
+    with pytest.raises(th.errors.UnknownColumn, match="Subject"):
+        fit.predict(new.drop(columns="Subject"))
 
 
 @needs_r

@@ -215,3 +215,22 @@ def test_models_without_a_survival_function_are_named() -> None:
     counts = th.fit("n ~ 1", {"n": [1.0, 2.0, 0.0, 4.0]}, family="poisson")
     with pytest.raises(BadArgument, match="with a density"):
         counts.predict(what="hazard", times=1.0)
+
+
+@pytest.mark.parametrize("groups", ["known", "average"])
+def test_curves_of_a_mixed_model_are_those_of_known_groups_or_the_average_one(groups: str) -> None:
+    """S(t) = exp(−(t/e^η)^shape) of a Weibull distribution at the linear predictor of the same groups."""
+    rng = np.random.default_rng(5)
+    g, x = rng.integers(0, 12, 300), rng.normal(size=300)
+    time = rng.weibull(1.5, 300) * np.exp(0.3 + 0.4 * x + 0.5 * rng.normal(size=12)[g])
+    data = pd.DataFrame({"x": x, "g": g, "time": np.minimum(time, 3.0), "event": (time <= 3.0) * 1.0})
+    fit = th.fit("Surv(time, event) ~ x + (1 | g)", data, family="weibull")
+    found = fit.predict(data.head(5), "survival", times=[0.5, 2.0], groups=groups, level=0.9)
+    eta = fit.predict(data.head(5), "linear", groups=groups).to_numpy()
+    direct = np.exp(-((np.array([0.5, 2.0]) / np.exp(eta)[:, None]) ** fit.estimates["shape"]))
+    assert found["value"].to_numpy() == pytest.approx(direct.reshape(-1), rel=1e-12)
+    assert (found["low"] < found["value"]).all()
+    assert (found["value"] < found["high"]).all()
+    plain = th.fit("Surv(time, event) ~ x", data, family="weibull")
+    with pytest.raises(BadArgument, match="has no random effects"):
+        plain.predict(data, "survival", times=[1.0], groups=groups)

@@ -26,6 +26,8 @@ TEXTS = [
         "ti(x, z)",
         "s(g, bs='re')",
         "s(x, by=g)",
+        "s(x, g, bs='fs', k=6)",
+        "s(x, k, bs='fs', base='cr', k=5)",
         "s(x, by=z, k=5)",
         "s(x, bs='cr', k=3, knots=[0, 0.4, 1])",
     ),

@@ -236,8 +236,6 @@ def test_what_there_is_not_is_refused_by_name() -> None:
         fit.sample()
     with pytest.raises(BadArgument, match="share what is not observed"):
         fit.standard_errors("sandwich")
-    for asked in (fit.baseline, fit.proportional_hazards, lambda: fit.residuals("martingale")):
+    for asked in (fit.proportional_hazards, lambda: fit.residuals("schoenfeld")):
         with pytest.raises(BadArgument, match="is of a fit without random effects and smooth terms"):
             asked()
-    with pytest.raises(BadArgument, match="is of a fit without random effects and smooth terms"):
-        fit.predict(d.head(2), "survival", times=[1.0])

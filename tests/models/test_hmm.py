@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from thetahat.models.base import get_theta, set_theta
 from thetahat.models.chain_layout import Layout
 from thetahat.models.chains import passes
 from thetahat.models.hidden_paths import drawn_path, viterbi
+from thetahat.models.hidden_spread import Scores, spread
 from thetahat.solvers import BaumWelch
 
 HMM = th.models.HMM
@@ -181,6 +183,60 @@ def test_sequences_add_and_may_be_interleaved() -> None:
             torch.testing.assert_close(found[torch.from_numpy(ids == name)], alone.log_prob(part))
 
 
+@pytest.mark.parametrize("piece", [None, 1, 3, 7])
+def test_the_row_before_is_found_however_sequences_are_cut(piece: int | None) -> None:
+    group = np.random.default_rng(2).permutation(np.repeat([0, 1, 2, 3], [17, 9, 1, 40]))
+    layout = Layout.of(group, piece)
+    row = np.arange(len(group))
+    np.testing.assert_array_equal(layout.placed(row[layout.packed]), row)
+    before = layout.before(layout.packed)  # by entry, the place of the row before
+    own = layout.first[layout.packed]
+    np.testing.assert_array_equal(before[~own], layout.packed[~own] - 1)
+    np.testing.assert_array_equal(before[own], layout.packed[own])
+    sizes = np.bincount(np.repeat(np.arange(len(layout.begins)), layout._pieces[1]))
+    assert sizes.max() <= (piece or 40)
+    alone = Layout.of(np.zeros(1000), 32)
+    assert alone.even
+    assert np.ptp(alone._pieces[1]) <= 1
+
+
+def test_passes_are_remembered_only_for_what_they_are_of() -> None:
+    y = simulated(50)
+    model, source = HMM(2, "normal").bound({"y": y})
+    batch = next(iter(source.batches()))
+    theta = model.start(source)
+    set_theta(model, theta)
+    first = model.passed(batch)
+    assert model.passed(batch) is first
+    assert model.passed(batch, backward=False) is first
+    set_theta(model, theta + 0.1)
+    assert model.passed(batch) is not first
+    with torch.no_grad():
+        moved = float(model.log_prob(batch).sum())
+    other, _ = HMM(2, "logistic").bound({"y": y})  # as many parameters, another family
+    set_theta(other, theta + 0.1)
+    with torch.no_grad():
+        assert abs(float(other.log_prob(batch).sum()) - moved) > 1.0
+        batch["y"].mul_(1.5)
+        fresh = float(model.log_prob(th.data.Batch({**batch.tensors, "y": batch["y"].clone()})).sum())
+        assert abs(fresh - moved) > 1.0
+        assert float(model.log_prob(batch).sum()) == pytest.approx(fresh, abs=1e-10)
+
+
+def test_a_batch_that_is_gone_leaves_nothing_behind() -> None:
+    from thetahat.models import hmm as module
+
+    model, source = HMM(2, "normal").bound({"y": simulated(50)})
+    set_theta(model, model.start(source))
+    before = len(module._ENTRIES)
+    batch = th.data.Batch({"y": torch.from_numpy(simulated(50))})
+    model.passed(batch)
+    assert len(module._ENTRIES) == before + 1
+    del batch
+    gc.collect()
+    assert len(module._ENTRIES) == before
+
+
 # ---- derivatives -------------------------------------------------------------------------------------------
 
 CASES = {
@@ -209,6 +265,75 @@ def test_gradient_and_information_are_those_of_finite_differences(case: str) -> 
         row = -(up.gradient - down.gradient) / (2 * size)
         scale = 1e-7 * (1 + float(found.information.A.abs().max()))
         torch.testing.assert_close(found.information.A[i], row, atol=scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("piece", [None, 1, 2])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_the_spread_of_scores_is_that_over_all_paths(zeros: bool, piece: int | None) -> None:
+    """Var(S | y) = Σ_z p(z | y) (S_z − E S)(S_z − E S)ᵀ over all K^T paths, S the score of the complete data."""
+    rng = np.random.default_rng(4)
+    K, lengths, p = 3, [5, 1, 4], 2 + 4 + 5
+    group = np.repeat([0, 1, 2], lengths)
+    layout = Layout.of(group, piece)
+    a = rng.dirichlet(np.ones(K), size=K)
+    if zeros:
+        a[0, 1] = 0
+        a /= a.sum(1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        log_a = np.log(a)
+    delta, log_b = rng.dirichlet(np.ones(K)), rng.normal(size=(K, len(group)))
+    initial = np.zeros((K, p))
+    initial[:, :2] = np.eye(K)[:, 1:] - delta[1:]
+    logits = [(0, 2, slice(2, 3)), (1, 0, slice(3, 4)), (1, 2, slice(4, 5)), (2, 1, slice(5, 6))]
+    places = [slice(6, 8), slice(8, 10), slice(10, 11)]
+    emission = [rng.normal(size=(size, len(group))) for size in (2, 2, 1)]
+    weight = np.array([1.0, 2.0, 3.0])
+
+    def score(z: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+        out = initial[z[0]].copy()
+        for t, row in enumerate(rows):
+            out[places[z[t]]] += emission[z[t]][:, row]
+            for j, k, at in logits if t else ():
+                if z[t - 1] == j:
+                    out[at] += (z[t] == k) - a[j, k]
+        return out
+
+    expected = np.zeros((p, p))
+    for s in range(3):
+        rows = np.flatnonzero(group == s)
+        paths = list(itertools.product(range(K), repeat=len(rows)))
+        logs = [
+            np.log(delta[z[0]]) + log_b[z, rows].sum() + log_a[z[:-1], z[1:]].sum()
+            for z in map(np.array, paths)
+        ]
+        share = np.exp(logs - np.logaddexp.reduce(logs))
+        S = np.array([score(z, rows) for z in paths])
+        S -= share @ S
+        expected += weight[s] * (S.T * share) @ S
+    passed = passes(layout, log_b, log_a, np.log(delta))
+    assert passed.log == zeros
+    found = spread(
+        passed,
+        Scores(initial, [e[:, layout.packed] for e in emission], places, logits, a),
+        weight[group][layout.packed],
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_sums_of_normal_rows_are_those_of_their_derivatives() -> None:
+    """At a mean 10⁶ scales from 0 no digit is lost."""
+    generator = torch.Generator().manual_seed(0)
+    y = 1e6 + torch.randn(500, dtype=torch.float64, generator=generator)
+    w = torch.rand(500, dtype=torch.float64, generator=generator)
+    eta = torch.tensor([1e6 + 0.3], dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
+    value, gradient, J = th.families.Normal().sums(y, w, *eta)
+    log_p, score, curvature = th.families.Normal().derivatives(y, eta)
+    torch.testing.assert_close(value, w @ log_p, rtol=1e-13, atol=0)
+    torch.testing.assert_close(gradient, torch.stack([w @ s for s in score]), rtol=1e-11, atol=1e-11)
+    for (i, j), c in curvature.items():
+        torch.testing.assert_close(J[i, j], -(w @ c), rtol=1e-11, atol=1e-11)
+        assert J[i, j] == J[j, i]
+    assert th.families.Normal(link="log").sums(y, w, *eta) is None
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -166,6 +166,47 @@ def test_the_gradient_is_that_of_the_value(own, quadrature: int) -> None:  # typ
         assert float(gradient[j]) == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("own", [decay, dispersed], ids=["Poisson", "gamma"])
+@pytest.mark.parametrize("quadrature", [1, 5])
+def test_the_information_is_that_of_the_gradient(own, quadrature: int) -> None:  # type: ignore[no-untyped-def]
+    """Fourth-order differences of it, at a θ that is not a maximum, with weights. Poisson's by automatic differentiation;
+    the gamma's, whose log Γ is given to second order, by differences."""
+    g = np.random.default_rng(5)
+    who, t = np.repeat(np.arange(12), 6), np.tile(np.arange(6.0), 12)
+    y = g.poisson(np.exp(1.5 + 0.5 * g.normal(size=12)[who] - 0.3 * t)) + 1.0
+    bound, source = own.bound({"g": who, "t": t, "y": y, "w": g.integers(1, 4, 72)}, "w")
+    model = bound if quadrature == 1 else bound.with_points(quadrature)
+    objective = Objective([LogLikelihood(model, source)])
+    theta = model.start(source) + 0.05
+    J = objective.taylor(theta, order=2).information.dense()
+    rows = []
+    for e in 2e-3 * torch.eye(len(theta), dtype=torch.float64):
+        near = [objective.taylor(theta + k * e, order=1).gradient for k in (-2, -1, 1, 2)]
+        rows.append(-(near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * 2e-3))
+    size = J.diagonal().abs().sqrt()
+    assert float(((J - torch.stack(rows)) / size / size[:, None]).abs().max()) < 1e-6
+    evaluator = model.evaluator(source.whole, source.whole.count)
+    p = len(model.coefficients)
+    assert (evaluator._exact(theta[:p], theta[p:]) is None) == (own is dispersed)
+
+
+def test_the_information_of_a_normal_density_is_exact(orange: pd.DataFrame) -> None:
+    """The mean is linear in b: the Hessian of the dense normal density, by automatic differentiation."""
+    fit = th.fit(growth, orange)
+    age, y = (torch.tensor(orange[n].to_numpy(float)).view(5, 7) for n in ("age", "circumference"))
+
+    def dense(theta: torch.Tensor) -> torch.Tensor:
+        asymptote, middle, scale, log_sigma, sd = theta
+        w = 1 / (1 + torch.exp(-(age - middle) / scale))
+        V = torch.exp(2 * log_sigma) * torch.eye(7, dtype=torch.float64) + sd**2 * w[:, :, None] * w[:, None]
+        return torch.distributions.MultivariateNormal(asymptote * w, V).log_prob(y).sum()
+
+    H = -torch.autograd.functional.hessian(dense, fit.theta)
+    size = H.diagonal().sqrt()
+    J = fit.objective.taylor(fit.theta, order=2).information.dense()
+    assert float(((J - H) / size / size[:, None]).abs().max()) < 1e-10
+
+
 def test_quadrature_is_the_integral() -> None:
     table = {"g": [0, 0, 1, 1, 1, 2], "y": [3.0, 5.0, 0.0, 1.0, 0.0, 7.0]}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +316,16 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
     with pytest.raises(th.errors.UnknownLevel, match="groups='average'"):
         fit.predict(new)
     assert float(fit.predict(new, groups="average").iloc[0]) == pytest.approx(fit.estimates["Intercept"])
+    bare = new.drop(columns="a")
+    for settings in (
+        {"level": 0.9},
+        {"level": 0.9, "kind": "prediction"},
+        {"what": "quantile", "level": 0.9},
+    ):
+        expected = fit.predict(new, groups="average", **settings)
+        assert np.array_equal(fit.predict(bare, groups="average", **settings), expected)
+    with pytest.raises(th.errors.UnknownColumn, match="'a'"):
+        fit.predict(bare)
     with pytest.raises(th.errors.BadArgument, match="groups='all'"):
         fit.predict(new, groups="all")
     with pytest.raises(th.errors.BadArgument, match="no random effects"):
@@ -354,6 +366,113 @@ def test_a_correlation_of_one_is_a_certified_boundary(structure, seed):
     assert any("corr(" in name for name in fit.certificate.boundary)
     one = th.fit("y ~ (1 | g)", data)
     assert fit.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-8)
+
+
+def test_the_lower_end_of_one_correlation_is_a_certified_boundary():
+    """Effects that sum to 0 in each group: the maximum over (β, s, σ) of the dense density at ρ = −1/(q − 1), by SciPy."""
+    r, q, L = np.random.default_rng(2), 4, 12
+    g, f = np.repeat(np.arange(L), 2 * q), np.tile(np.repeat(np.arange(q), 2), L)
+    y = r.normal(size=(L, q))[g, f] + 0.5 * r.normal(size=len(g))
+    y -= (np.bincount(g, y) / (2 * q))[g]  # no group differs in its mean
+    data = pd.DataFrame({"y": y, "g": g, "f": [f"l{v}" for v in f]})
+    fit = th.fit("y ~ cs(0 + f | g)", data)
+    name = "corr(f[l0] … | g)"
+    assert fit.certificate.status == "boundary"
+    assert fit.certificate.boundary == {name: "one whose effects sum to 0 in each group"}
+    assert fit.estimates[name] == pytest.approx(-1 / (q - 1), abs=1e-9)
+    Z = (f[:, None] == np.arange(q)).astype(float)
+    C = Z @ ((q * np.eye(q) - 1) / (q - 1)) @ Z.T * (g[:, None] == g)
+
+    def least(t):
+        V = np.exp(2 * t[1]) * C + np.exp(2 * t[2]) * np.eye(len(g))
+        return -multivariate_normal(np.full(len(g), t[0]), V).logpdf(y)
+
+    best = minimize(least, [0.0, 0.0, -0.7], method="BFGS", options={"gtol": 1e-7})
+    assert fit.log_likelihood == pytest.approx(-best.fun, abs=1e-8)
+    table = fit.variance_components()
+    assert table["low"][1] == pytest.approx(-1 / (q - 1), abs=1e-12)
+    assert -1 / (q - 1) < table["high"][1] < 0
+    assert "per unit of correlation" in fit.certificate.detail
+
+
+def test_a_correlation_has_its_wald_interval_inside_its_range():
+    r, q, L = np.random.default_rng(2), 4, 30
+    g, f = np.repeat(np.arange(L), 2 * q), np.tile(np.repeat(np.arange(q), 2), L)
+    y = r.normal(size=(L, q))[g, f] + 0.5 * r.normal(size=len(g))
+    fit = th.fit("y ~ cs(0 + f | g)", {"y": y, "g": g, "f": [f"l{v}" for v in f]})
+    found = fit.variance_components(intervals="wald").iloc[1]
+    assert -1 / (q - 1) < found["low"] < found["correlation"] < found["high"] < 1
+    profile = fit.variance_components().iloc[1]
+    assert found[["low", "high"]].to_numpy() == pytest.approx(
+        profile[["low", "high"]].to_numpy(float), abs=0.03
+    )
+
+
+def test_a_standard_deviation_near_0_has_no_wald_interval():
+    """Its logarithm's would be 0.0008 to 15 here, of a profile that ends at 0.415. The summary says so, and where that is."""
+    r = np.random.default_rng(4)
+    g = np.repeat(np.arange(40), 4)
+    fit = th.fit("y ~ (1 | g)", {"y": 0.1 * r.normal(size=40)[g] + r.normal(size=160), "g": g})
+    name = "sd(Intercept | g)"
+    assert fit.estimates[name] > 0.01
+    low, high = fit.intervals().loc[name]
+    assert low == 0.0
+    assert np.isnan(high)
+    low, high = fit.variance_components()[["low", "high"]].iloc[0]
+    assert low == 0.0
+    assert fit.estimates[name] < high < 0.5
+    assert "fit.variance_components() has its profile interval" in " ".join(str(fit.summary()).split())
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "says"),
+    [
+        ("s ~ x + (1 | g)", "bernoulli", "completely separated by 1·x − "),
+        ("s ~ x + s(z)", "bernoulli", "completely separated"),
+        ("t ~ f + (1 | g)", "bernoulli", "quasi-completely separated by 1 − 1·f[T.b]"),
+        ("c ~ f + (1 | g)", "poisson", "rows are separated by 1·f[T.b]"),
+        ("c ~ f + (1 | g)", "negative_binomial", "rows are separated by 1·f[T.b]"),
+        ("Surv(time, s) ~ w + (1 | g)", "cox", "largest w of those at risk"),
+    ],
+)
+def test_rows_that_fixed_effects_separate_have_no_maximum_whatever_the_random_ones(formula, family, says):
+    """At every b the row's log p rises along the direction, and so does its integral: the verdict is that of the model
+    without random effects.
+    """
+    r = np.random.default_rng(0)
+    data = pd.DataFrame({"x": r.random(200), "z": r.random(200), "g": r.integers(0, 20, 200)})
+    up = data["x"] > 0.5
+    data["s"], data["w"], data["f"] = up * 1.0, up * 1.0, np.where(up, "a", "b")
+    data["t"], data["c"] = np.where(up, 1.0, r.integers(0, 2, 200)), up * r.poisson(3, 200)
+    data["time"] = r.exponential(size=200)
+    with pytest.raises(th.errors.NoMaximum, match=re.escape(says)):
+        th.fit(formula, data, family)
+    held = th.fit(formula, data, family, prior=th.priors.Normal(2.5))
+    assert held.certificate.ok
+
+
+@pytest.mark.parametrize("family", ["normal", "poisson"])
+@pytest.mark.parametrize("formula", ["y ~ x + w + (1 | g)", "y ~ x + s(x)", "y ~ s(x) + s(w)"])
+def test_collinear_fixed_effects_are_named_and_no_inner_error_escapes(formula, family):
+    r = np.random.default_rng(0)
+    data = pd.DataFrame({"x": r.random(80), "g": r.integers(0, 8, 80), "y": r.poisson(2, 80)})
+    data["w"] = data["x"]
+    fit = th.fit(formula, data, family=family, on_failure="return")
+    assert fit.certificate.status == "flat direction"
+    assert len(fit.certificate.directions) == 1
+    with pytest.raises(th.errors.FlatDirection):
+        th.fit(formula, data, family=family)
+    asked = (
+        fit.smooths,
+        fit.concurvity,
+        fit.random_effects,
+        fit.variance_components,
+        lambda: fit.predict(data),
+    )
+    for question in asked:
+        with contextlib.suppress(th.errors.ThetahatError):
+            question()
+    str(fit.summary())
 
 
 @pytest.mark.parametrize("reml", [False, True])

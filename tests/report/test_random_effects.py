@@ -72,3 +72,24 @@ def test_a_likelihood_of_ones_own_has_the_section_too(tmp_path):
     text = th.fit(own, table).report(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>Random effects</h2>" in text
     assert "b | g" in text
+
+
+def test_a_series_is_a_line_with_its_band(tmp_path):
+    """Not a panel a step: one chart, of the modes and errors of `random_effects` at the steps."""
+    g = np.random.default_rng(4)
+    table = pd.DataFrame(
+        {"y": np.cumsum(g.normal(size=40)) + 0.5 * g.normal(size=40), "t": np.arange(40) + 5}
+    )
+
+    @th.model(level=0.0, sigma=th.positive(0.5), b=th.latent(along="t", covariance="rw1"))
+    def walk(batch, level, sigma, b):
+        return th.families.Normal().at(level + b, sigma)
+
+    fit = th.fit(walk, table)
+    (chart,) = random_effects.charts(fit)
+    drawn, effects = chart.data, fit.random_effects()
+    assert drawn["step"].tolist() == table["t"].tolist()
+    wide = 1.959963984540054 * effects["standard_error"].to_numpy()
+    assert drawn["high"].to_numpy() == pytest.approx(effects["mode"].to_numpy() + wide)
+    page = fit.report(tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "sd(b step" in page

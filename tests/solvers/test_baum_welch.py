@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ import torch
 import thetahat as th
 from thetahat.errors import BadArgument
 from thetahat.models.base import get_theta
-from thetahat.solvers import BaumWelch
-from thetahat.solvers.expected_states import expect, limits, stretches
+from thetahat.models.information import Information
+from thetahat.solvers import BaumWelch, baum_welch
+from thetahat.solvers.expected_states import begun, expect, limits, settled, steering, stretches, value
 from thetahat.solvers.never_taken import held, inside
 
 HMM = th.models.HMM
@@ -102,6 +105,94 @@ def test_stretches_are_rows_that_follow_one_another() -> None:
     group, value = some.group.numpy(), some["y"].numpy()
     same = group[1:] == group[:-1]
     assert (np.diff(value)[same] == 1).all()
+
+
+def test_many_rows_come_to_the_maximum_of_em_on_all_of_them() -> None:
+    """From a subsample's maximum, steered by its information: the same as EM and Newton's method on every row."""
+    y = {"y": simulated(25_000)}
+    model, source = HMM(2, "normal", initial="free").bound(y)
+    begin = model.start(source)
+    ways = [BaumWelch(begin=begin), BaumWelch(begin=begin, thin_above=10**9)]
+    some, every = (th.fit(HMM(2, "normal", initial="free"), y, solver=way) for way in ways)
+    assert some.log_likelihood == pytest.approx(every.log_likelihood, rel=1e-13)
+    np.testing.assert_allclose(some.estimates, every.estimates, atol=1e-8)
+    np.testing.assert_allclose(some.standard_errors(), every.standard_errors(), rtol=1e-6)
+    assert some.certificate.standard_errors < 1e-7
+    values = [value for _, value, _ in every.trace]
+    assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
+
+
+def test_a_subsample_that_misleads_costs_steps_and_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An information a million times too small or too large steers badly; the maximum is the same."""
+    y = {"y": simulated(25_000)}
+    expected = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1)).log_likelihood
+    suggested = baum_welch.steering
+    for factor in (1e-6, 1e6):
+
+        def wrong(objective: th.Objective, rows: int, factor: float = factor) -> Information | None:
+            J = suggested(objective, rows)
+            return None if J is None else J.times(factor)
+
+        monkeypatch.setattr(baum_welch, "steering", wrong)
+        fit = th.fit(HMM(2, "normal"), y, solver=BaumWelch(starts=1))
+        assert fit.certificate.ok
+        assert fit.log_likelihood == pytest.approx(expected, rel=1e-13)
+
+
+def test_first_states_are_settled_without_a_pass() -> None:
+    rng = np.random.default_rng(3)
+    n, S = 400, 20
+    data = {"y": simulated(n), "id": rng.permutation(np.repeat(np.arange(S), n // S))}
+    model, source = HMM(2, "normal", initial="free", sequence="id").bound(data)
+    objective = th.Objective([th.LogLikelihood(model, source)])
+    objective = objective.at(model.start(source))
+    point = expect(objective, objective.theta, limits(objective))
+    assert point.passed is not None
+    after = settled(objective, point.passed)
+    assert value(after) > point.value
+    assert float(after.taylor(order=1).gradient[0]) == pytest.approx(0, abs=1e-4)  # of the logit of δ
+    torch.testing.assert_close(after.theta[1:], objective.theta[1:])
+
+
+def test_a_first_state_held_at_zero_by_mistake_is_found() -> None:
+    """Its slope is that of ℓ along (1 − ε) δ + ε e_k, by differences."""
+    rng = np.random.default_rng(3)
+    data = {"y": simulated(400), "id": rng.permutation(np.repeat(np.arange(20), 20))}
+    fit = th.fit(HMM(2, "normal", initial="free", sequence="id"), data, solver=BaumWelch(starts=2))
+    assert fit.certificate.status == "certified maximum"
+    model = fit.model.holding([], [1])
+    without = th.Objective([th.LogLikelihood(model, fit.source)])
+    eps = 1e-7
+    beside = th.Objective([th.LogLikelihood(model.allowing(-1, 1, eps), fit.source)])
+    share = float(beside.model.natural(beside.theta)[1])
+    slope = (value(beside) - value(without)) / share
+    assert begun(without)[1] == pytest.approx(slope, rel=1e-4)
+    assert begun(without)[0] == pytest.approx(0, abs=1e-9)
+    found = inside(without, set())
+    assert found is not None
+    assert found[0] == (-1, 1)
+    assert inside(without, {(-1, 1)}) is None
+
+
+def test_the_only_sequence_begins_in_one_state() -> None:
+    """log Σ_k δ_k g_k is highest where δ is 1 in the state of the largest g: the others are held at 0."""
+    objective = objective_of(HMM(2, "normal", initial="free"), simulated())
+    objective = objective.at(objective.model.start(objective.terms[0].source))
+    point = expect(objective, objective.theta, limits(objective))
+    assert point.passed is not None
+    after = settled(objective, point.passed)
+    assert sum(after.model.chain.starts) == 1
+    assert value(after) > point.value
+
+
+def test_a_subsample_suggests_the_information_of_all() -> None:
+    objective = th.fit(HMM(2, "normal"), {"y": simulated(20_000)}, solver=BaumWelch(starts=1)).objective
+    J, whole = steering(objective, 5000), objective.taylor(order=2).information
+    assert J is not None
+    assert whole is not None
+    ratio = torch.linalg.eigvals(torch.linalg.solve(whole.dense(), J.dense())).real
+    assert float(ratio.min()) > 0.5
+    assert float(ratio.max()) < 2
 
 
 def test_what_is_expected_sums_to_the_rows() -> None:

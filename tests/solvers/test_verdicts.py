@@ -7,6 +7,8 @@ figure.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -93,6 +95,19 @@ def test_equal_responses_have_no_maximum_where_the_spread_is_free(family, value,
     with pytest.raises(NoMaximum, match=f"as {parameter} runs to the end of its range") as error:
         th.fit("y ~ x", {"x": np.arange(12.0), "y": [value] * 12}, family)
     assert error.value.certificate.rows == tuple(range(12))
+
+
+@pytest.mark.parametrize("value", [2.5, 7.0, 0.3, 1e-4, 3e5])
+@pytest.mark.parametrize("right", ["1", "x"])
+def test_equal_responses_of_a_tweedie_have_no_maximum_and_are_told_soon(value, right):
+    """By hand: the density at y = μ grows as φ^(−½) as φ → 0, where its series has no digits left in float64."""
+    begin = time.process_time()
+    with pytest.raises(NoMaximum, match=r"perfect.*rows 0, 1.*as dispersion runs to the end") as error:
+        th.fit(f"y ~ {right}", {"y": [value] * 12, "x": np.arange(12.0)}, "tweedie")
+    assert error.value.certificate.rows == tuple(range(12))
+    assert time.process_time() - begin < 2
+    data = {"y": [value] * 12, "x": np.arange(12.0)}
+    assert th.fit(f"y ~ {right}", data, "tweedie", dispersion=0.5, power=1.5).certificate.ok
 
 
 def test_a_held_scale_makes_no_perfect_fit_of_large_numbers():
@@ -217,3 +232,83 @@ def test_standard_errors_of_a_certified_fit_are_numbers(family):
     assert fit.certificate.ok
     assert np.isfinite(fit.standard_errors()).all()
     assert (fit.standard_errors() < 100).all()
+
+
+# ---- the same boundary, whatever is fitted -----------------------------------------------------------------
+
+
+def light_tails():
+    """Errors of lighter tails than a normal's, in groups; and two such heaps."""
+    rng = np.random.default_rng(3)
+    x, g, e = rng.normal(size=120), np.repeat(np.arange(12), 10), rng.normal(size=120)
+    e = np.sign(e) * np.abs(e) ** 0.8
+    heaps = np.where(np.arange(120) < 60, e, e + 9)
+    few = rng.binomial(10, np.where(g < 6, 0.3, 0.6))
+    return {"x": x, "g": g, "y": 1 + x + 0.7 * rng.normal(size=12)[g] + e, "heaps": heaps, "few": few}
+
+
+@pytest.mark.parametrize("right", ["x + (1 | g)", "s(x, k=5) + (1 | g)"])
+def test_a_mixed_student_t_of_light_tails_is_the_normal_one(right):
+    """The normal's own integral, which is exact; Laplace's of a t with df → ∞ is the same."""
+    data = {name: v for name, v in light_tails().items() if name in "xgy"}
+    fit, normal = th.fit(f"y ~ {right}", data, "student_t"), th.fit(f"y ~ {right}", data)
+    assert fit.certificate.status == "boundary"
+    assert fit.certificate.boundary["df"] == "Normal"
+    assert fit.log_likelihood == pytest.approx(normal.log_likelihood, abs=1e-6)
+    assert list(fit.estimates.index) == [name.replace("mean", "location") for name in normal.estimates.index]
+    assert fit.standard_errors().to_numpy() == pytest.approx(normal.standard_errors().to_numpy(), rel=1e-4)
+
+
+def test_a_mixed_negative_binomial_of_little_variance_is_poissons(tmp_path):
+    data = {name: v for name, v in light_tails().items() if name in ("x", "g", "few")}
+    fit = th.fit("few ~ x + (1 | g)", data, "negative_binomial")
+    poisson = th.fit("few ~ x + (1 | g)", data, "poisson")
+    assert fit.certificate.boundary["dispersion"] == "Poisson"
+    assert fit.log_likelihood == pytest.approx(poisson.log_likelihood, abs=1e-6)
+    assert fit.estimates.to_numpy() == pytest.approx(poisson.estimates.to_numpy(), rel=1e-4)
+    again = th.load(fit.save(tmp_path / "a.thetahat"))
+    assert again.certificate == fit.certificate
+    np.testing.assert_array_equal(again.predict(data), fit.predict(data))
+
+
+def test_a_latent_student_t_of_light_tails_is_the_normal_one():
+    data = {name: v for name, v in light_tails().items() if name in "xgy"}
+
+    @th.model(a=1.0, b=1.0, s=th.positive(1.0), nu=th.positive(8.0), u=th.latent(by="g"))
+    def own(batch, a, b, s, nu, u):
+        return th.families.StudentT().at(a + b * batch["x"] + u, s, nu)
+
+    fit, normal = th.fit(own, data), th.fit("y ~ x + (1 | g)", data)
+    assert (fit.certificate.status, fit.certificate.boundary) == ("boundary", {"df": "Normal"})
+    assert fit.log_likelihood == pytest.approx(normal.log_likelihood, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "column", "named"),
+    [
+        (
+            lambda: th.models.Mixture("student_t", 2),
+            "heaps",
+            r"0: df has run .* is Normal.* 1: df has run .* is Normal",
+        ),
+        (lambda: th.models.Mixture("negative_binomial", 1), "few", r"0: dispersion has run .* is Poisson"),
+        (lambda: th.models.HMM(2, "student_t"), "heaps", r"state 1: df has run .* is Normal"),
+    ],
+)
+def test_components_and_states_at_their_limit_are_named(make, column, named):
+    """Their likelihood has a supremum, that of the simpler family, which no finite parameter attains."""
+    model, data = make(), light_tails()[column].astype(float)
+    with pytest.raises(FitError, match=named):
+        th.fit(model, {"y": data} if isinstance(model, th.models.HMM) else data)
+
+
+def test_a_likelihood_of_ones_own_names_the_limit_of_its_family():
+    @th.model(m=0.0, s=th.positive(1.0), nu=th.positive(6.0))
+    def own(batch, m, s, nu):
+        return th.families.StudentT().at(m + batch["x"], s, nu)
+
+    data = light_tails()
+    with pytest.raises(
+        FitError, match=r"df has run to the end of its range, where the family is Normal: use that"
+    ):
+        th.fit(own, {"x": data["x"], "y": 1 + data["x"] + data["heaps"] % 4})

@@ -72,11 +72,12 @@ def _done(words: list[str]) -> int:
         print(f"thetahat {__version__}")
         return 0
     from .arguments import parse
-    from .commands import run
 
     try:
         with _usage("--json" in words):
             command = parse(words)
+        from .commands import run  # torch, which a help text or a usage error does without
+
         return run(command, words)
     except SystemExit as error:  # 0 after --help, 2 for bad usage, 143 after SIGTERM
         return error.code if isinstance(error.code, int) else 2

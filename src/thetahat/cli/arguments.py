@@ -16,7 +16,7 @@ from .common import Common, Device
 from .systems import SYSTEMS, System
 
 Covariance = Literal[
-    "auto", "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
+    "auto", "observed", "expected", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "HAC", "sparsity", "bootstrap"
 ]  # fmt: skip
 SavedFit = Annotated[Path, arg(metavar="FIT")]
 Data = Annotated[Path, arg(metavar="DATA")]

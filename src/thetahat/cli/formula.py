@@ -28,7 +28,7 @@ def fit_formula(command: Fit, screen: Screen) -> int:
     priors = [_prior(text) for text in command.prior]
     parameters = dict(_assigned(text) for text in command.set)
     with screen.busy("fitting"):
-        from ..fit import fit
+        from ..fitting import fit
 
         found = fit(
             command.formula,
@@ -72,7 +72,7 @@ def _assigned(text: str) -> tuple[str, Any]:
         raise BadArgument(
             f"--set {text!r}. Accepted: NAME=VALUE, such as dispersion='~ age', df=4, trials=n."
         )
-    from ..fit import fit
+    from ..fitting import fit
 
     if name in inspect.signature(fit).parameters:
         raise BadArgument(f"--set {name}=… is not a parameter of a family. Use --{name.replace('_', '-')}.")

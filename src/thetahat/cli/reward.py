@@ -123,7 +123,7 @@ def reward(asked: Reward) -> Rated:
 
 def _table(asked: Reward) -> Rated:
     from ..data.frame import Frame
-    from ..fit import fit
+    from ..fitting import fit
     from ..likelihood.priors import Normal
     from ..preferences.bradley_terry import BradleyTerry
     from ..preferences.comparisons import Preferences
@@ -151,7 +151,7 @@ def _table(asked: Reward) -> Rated:
 
 
 def _text(asked: Reward) -> Rated:
-    from ..fit import fit
+    from ..fitting import fit
     from ..likelihood.priors import Normal
     from ..preferences.bradley_terry import BradleyTerry
     from ..preferences.features import Words

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, BadSave, ThetahatError
-from ..protocols import levels_of, shape_of
 from ..types import Data, ModelLike, SourceLike
 from . import align, policies
 from .finetune import Finetune
@@ -108,6 +107,8 @@ def again(folder: Path, data: Data = None, *, device: str = "cpu") -> tuple[Any,
         )
         raise BadSave(f"{folder} has not ended. To continue it: {more}")
     if of_python:
+        from ..protocols import levels_of, shape_of
+
         fit = load(path, data).to(device)
         source: SourceLike = fit.source
         return OfPython(fit), {"shape": shape_of(source), "levels": levels_of(source)}, fit
@@ -134,6 +135,8 @@ class OfPython:
 
     @property
     def draws_nothing(self) -> str:
+        from ..protocols import levels_of
+
         known = self.fit.tokenizer is not None or levels_of(self.fit.source) is not None
         return "" if known else "whose data the file does not describe: th.load(RUN).sample(…) in Python"
 
@@ -145,6 +148,7 @@ class OfPython:
     def other(self, path: Path, sizes: Sizes) -> Any:
         from ..generative.images import Images
         from ..language.tokens import Tokens
+        from ..protocols import levels_of
 
         if self.fit.tokenizer is not None:
             return Tokens(path, self.fit.tokenizer, context=self.fit.source.context)

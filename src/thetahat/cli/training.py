@@ -15,7 +15,7 @@ from .systems import System, free
 
 def train(command: System, screen: Screen) -> int:
     """fit gpt, policy and the other systems: a run."""
-    from ..fit import maximize
+    from ..fitting import maximize
     from ..io.runs import CHECKPOINT, CONFIG, FIT, REPORT, Run, read
 
     folder = command.run if command.run is not None else free(command.name)

@@ -25,7 +25,7 @@ from formulaic.parser.types import Factor, Term
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
 from ..types import Level, Levels
 from .columns import is_categorical, level_codes, numeric_column, stray_cells
-from .expressions import FUNCTIONS, Columns, column, columns_read, first_line, shown, width, written
+from .expressions import FUNCTIONS, Columns, alias, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
 from .smooths import Curve
@@ -80,6 +80,20 @@ class Coded:
         if len(self.factors) > 1 and not bool(found.all()):
             self._refuse_unseen(frame, known, ~found)
         return np.where(found, at + 1, 0)
+
+    def unseen(self, frame: pd.DataFrame) -> np.ndarray:
+        """The rows with a level, or a combination of them, that has no coefficient because no row of it was fitted."""
+        out = np.zeros(len(frame), dtype=bool)
+        codes = {}
+        for name, levels, _ in self.factors:
+            codes[name] = pd.Index(levels).get_indexer(pd.Index(frame[name]))
+            out |= codes[name] < 0
+        if len(self.factors) > 1:
+            lacking = ~np.isin(_product(codes, self.factors, len(frame)), self.cells)
+            for name, _, drop in self.factors:
+                lacking &= ~(drop & (codes[name] == 0))
+            out |= lacking
+        return out
 
     def _refuse_unseen(self, frame: pd.DataFrame, known: dict[str, np.ndarray], absent: np.ndarray) -> None:
         for name, _, drop in self.factors:
@@ -195,6 +209,18 @@ class Design:
     def dense_has_intercept(self) -> bool:
         return self.dense is not None and self.dense.column_names[:1] == ("Intercept",)
 
+    def unseen(self, frame: pd.DataFrame) -> np.ndarray:
+        """The rows with a level that was not among those fitted, (n,)."""
+        out = np.zeros(len(frame), dtype=bool)
+        for term in self.coded:
+            out |= term.unseen(frame)
+        for expression, (_, state) in {} if self.dense is None else self.dense.encoder_state.items():
+            levels = state.get("categories")
+            for name in columns_read(expression, self.formula, frame.columns, trusted=True):
+                if levels is not None and column_of(Factor(expression))[0] == name:
+                    out |= pd.Index(list(levels)).get_indexer(pd.Index(frame[name])) < 0
+        return out
+
     def offsets(self, frame: pd.DataFrame) -> np.ndarray | None:
         if self.offset is None:
             return None
@@ -258,9 +284,9 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     )
 
 
-def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
-    """The design of numeric columns taken as they are: no formula is read, so a thousand of them cost
-    nothing.
+def from_columns(names: Sequence[str], *, intercept: bool = True, offset: str | None = None) -> Design:
+    """The design of numeric columns taken as they are, and of a column that is an offset: no formula is read, so a thousand
+    of them cost nothing.
 
     Examples
     --------
@@ -272,8 +298,14 @@ def from_columns(names: Sequence[str], *, intercept: bool = True) -> Design:
         formula=formula if intercept else f"{formula} - 1",
         intercept=intercept,
         numeric=tuple(names),
-        required=tuple(names),
+        required=tuple(names) if offset is None else (*names, offset),
+        offset=None if offset is None else _offset_column(offset),
     )
+
+
+def _offset_column(name: str) -> ModelSpec:
+    spec = specification([expression_term(f"I({alias(name)})")], False)
+    return fitted(spec, pd.DataFrame({name: [0.0, 1.0]}), f"offset({name})")
 
 
 # ---- memory ------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from pandas.api.extensions import ExtensionArray
 from ..errors import BadFormula
 from ..types import Named, Plain, Settings
 from .columns import is_categorical, numeric_column
+from .functions import cut, factor, ns
 
 _NUMPY = (
     *("log", "log1p", "log2", "log10", "exp", "expm1", "sqrt", "sin", "cos", "tan", "abs"),
@@ -43,12 +44,16 @@ FUNCTIONS: Settings = {
     "np": np,
     "exp10": lambda x: np.power(10.0, x),
     **{name: vars(np)[name] for name in _NUMPY},
+    "ns": ns,
+    "cut": cut,
+    "factor": factor,
 }
 _ARRAYS = {
     "where": 3,
     "clip": 3,
     "round": 2,
 }  # of numpy, not ufuncs: and how many arguments they take before `out`
+CATEGORICAL = ("C", "factor")  # functions that make a column a category
 _CONTRASTS = {"Treatment", "Poly", "Sum", "Helmert", "Diff"}
 _KNOWN = {*FUNCTIONS, *TRANSFORMS}
 _CALLED = {name for name in (*FUNCTIONS, *TRANSFORMS) if name not in ("np", "contr")}
@@ -72,7 +77,17 @@ _SYNTAX = (
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 LONGEST = 10_000  # characters of one expression
 DEEPEST = 100  # brackets within brackets
-_SIZED = {"bs", "cr", "cc", "cs", "poly", "hashed"}  # functions that make as many columns as they are told
+_SIZED = {
+    "bs",
+    "cr",
+    "cc",
+    "cs",
+    "poly",
+    "hashed",
+    "ns",
+    "cut",
+}  # functions that make as many columns as they are told
+_SIZES = ("df", "degree", "levels", "breaks")  # their arguments that say how many
 LARGEST = 1000  # columns of one of them
 
 UNTRUSTED = "If you wrote the formula yourself, th.fit(…, trusted=True) runs it as Python; never do so for one from elsewhere."
@@ -82,6 +97,8 @@ UNTRUSTED = "If you wrote the formula yourself, th.fit(…, trusted=True) runs i
 
 _ALIAS = re.compile(r"(?<![A-Za-z0-9_.])quoted_([0-9a-f]+)_(?![A-Za-z0-9_])")
 _WORD = re.compile(r"[^\W\d]\w*")
+# x^2 of R, which Python reads as another operator: before a number it is a power
+_POWER = re.compile(r"\^(?=\s*[-+]?[\d.])")
 _Q = re.compile(r"\bQ\(\s*(?:'([^'`]+)'|\"([^\"`]+)\")\s*\)")
 
 
@@ -125,7 +142,8 @@ def unquote(text: str) -> str:
         quote = text[at]
         if quote not in "`'\"":
             end = next((j for j in range(at, len(text)) if text[j] in "`'\""), len(text))
-            out.append(_WORD.sub(_own_word, text[at:end]))
+            plain = _POWER.sub("**", text[at:end]).replace("as.factor(", "factor(")
+            out.append(_WORD.sub(_own_word, plain))
         else:
             end = text.find(quote, at + 1) + 1
             if quote == "`" and end < at + 3:
@@ -363,7 +381,7 @@ class _Reader(ast.NodeVisitor):
 
 def _check_sizes(expression: str, node: ast.Call) -> None:
     """bs(x, df=10**9) would be a billion columns."""
-    for part in (*node.args[1:2], *(k.value for k in node.keywords if k.arg in ("df", "degree", "levels"))):
+    for part in (*node.args[1:2], *(k.value for k in node.keywords if k.arg in _SIZES)):
         try:
             value = ast.literal_eval(part)
         except ValueError:
@@ -383,7 +401,7 @@ def width(expression: str) -> int:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SIZED:
             parts = [
                 *node.args[1:2],
-                *(k.value for k in node.keywords if k.arg in ("df", "degree", "levels")),
+                *(k.value for k in node.keywords if k.arg in _SIZES),
             ]
             found *= max(
                 [
@@ -543,7 +561,7 @@ class _Writer(ast.NodeTransformer):
         self.columns, self.functions = columns, functions
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        category = isinstance(node.func, ast.Name) and node.func.id == "C"
+        category = isinstance(node.func, ast.Name) and node.func.id in CATEGORICAL
         node.args = [self.visit(a) for a in node.args]
         for part in node.keywords:
             part.value = self.visit(part.value)

@@ -19,7 +19,9 @@ from ..types import Levels, Plain
 from .expressions import UNTRUSTED, check_expression, column, columns_read, first_line, unquote, written
 from .frame import Frame
 
-CATEGORY = re.compile(r"^C\(\s*([A-Za-z_]\w*)\s*\)$")
+CATEGORY = re.compile(r"^(?:C|factor)\(\s*([A-Za-z_]\w*)\s*\)$")
+# . alone: not of 1.5, x.y, np.pi or a text
+_DOT = re.compile(r"""'[^']*'|"[^"]*"|(?<![\w.)\]])(\.)(?![\w.(])""")
 TERMS = 5000  # that operators may expand to
 POWER = 20  # (a + b + c)**k
 DEEPEST = 500  # brackets within brackets
@@ -79,6 +81,53 @@ def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     return Predictors(formula, tuple(terms), tuple(offsets), coding, tuple(sorted(required)))
 
 
+def terms_of(formula: str) -> list[Term]:
+    """The terms of a right-hand side, main effects first; no intercept and no offset.
+
+    Examples
+    --------
+    >>> [str(term) for term in terms_of("a:b + a + offset(log(n))")]
+    ['a', 'a:b']
+    """
+    terms, _ = _terms(unquote(formula), formula)
+    return [term for term in terms if not _is_one(term)]
+
+
+def with_others(formula: str, columns: Sequence[str]) -> str:
+    """A right-hand side with all other columns in the place of each '.', quoted columns under their aliases.
+
+    Raises
+    ------
+    BadFormula
+        there are no others
+
+    Examples
+    --------
+    >>> with_others(". - x", ["x", "z"]), with_others(".:z", ["x", "a b"])
+    ('x + z - x', '(x + quoted_612062_):z')
+    """
+    if not _has_dot(formula):
+        return formula
+    if not columns:
+        raise BadFormula(
+            f"the formula {written(formula)!r} has a '.' for all other columns, and there are none."
+        )
+    every = " + ".join(unquote(f"`{name}`") for name in columns)
+
+    def named(found: re.Match[str]) -> str:
+        if found.group(1) is None:
+            return found.group()
+        before, after = formula[: found.start()].rstrip(), formula[found.end() :].lstrip()
+        plain = (not before or before.endswith("+")) and (not after or after[0] in "+-")
+        return every if plain else f"({every})"
+
+    return _DOT.sub(named, formula)
+
+
+def _has_dot(formula: str) -> bool:
+    return any(found.group(1) for found in _DOT.finditer(formula))
+
+
 def check(found: Sequence[str], columns: Collection[str]) -> None:
     """Refuse expressions of a formula that is not trusted, before anything in it runs."""
     for expression in found:
@@ -102,10 +151,9 @@ def _is_one(term: Term) -> bool:
 
 def _terms(formula: str, shown: str) -> tuple[list[Term], list[str]]:
     """The terms of a right-hand side, and the expressions inside offset(…)."""
-    if re.search(r"(^|[\s+*:(-])\.($|[\s+*:)-])", formula):
+    if _has_dot(formula):
         raise BadFormula(
-            f"the formula {shown!r} has a '.' for all other columns, which is not known here: name the "
-            "columns."
+            f"the formula {shown!r} has a '.' for all other columns, which has no place here: name the columns."
         )
     depth = 0
     for character in formula:

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile, UnknownColumn, WrongType
 from ..files import usable
+from ..memory import empty
 from ..types import Data, Level, Plain
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
@@ -40,7 +41,8 @@ class Frame:
     Parameters
     ----------
     data
-        dict of columns, pandas / polars / Arrow table, or the path of a .csv, .csv.gz or .parquet file
+        dict of columns, pandas / polars / Arrow table, a lazy frame of polars or a relation of DuckDB (which
+        are collected), or the path of a .csv, .csv.gz or .parquet file
     memory
         a Parquet file whose columns need more bytes than this is streamed
     """
@@ -53,6 +55,7 @@ class Frame:
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
         self.index: pd.Index | None = None
+        self.polars = False  # whether the user's own table is one of polars
         self._own: pd.DataFrame | None = None
         if isinstance(data, Frame):
             self.__dict__ |= data.__dict__
@@ -64,6 +67,7 @@ class Frame:
             module = type(data).__module__.split(".")[0]
             self.name = type(data).__name__ if module == "builtins" else f"{module} {type(data).__name__}"
             self.pandas = _to_pandas(data)
+            self.polars = module == "polars"
             self.index = self.pandas.index if isinstance(data, (pd.DataFrame, pd.Series)) else None
         if self.pandas is not None:
             twice = self.pandas.columns[self.pandas.columns.duplicated()]
@@ -101,6 +105,43 @@ class Frame:
             if name not in self._columns:
                 raise UnknownColumn.named(name, self._columns, where)
 
+    def with_column(self, name: str, values: Data, argument: str) -> Frame:
+        """The same rows with one number a row beside them, given as `argument`.
+
+        Raises
+        ------
+        DataError
+            not one number a row; a pandas Series whose index is not that of the data; a file, which has no rows here
+        """
+        if self.pandas is None:
+            raise DataError(
+                f"{argument} is an array, and {self.name} is read block by block. Give the name of a column."
+            )
+        if isinstance(values, pd.Series) and self.index is not None and not values.index.equals(self.index):
+            raise DataError(
+                f"{argument} is a Series whose index is not that of the data. Give it in the data's order: {argument}.to_numpy()."
+            )
+        array = np.asarray(_detach(values))
+        if array.shape != (self.size,):
+            raise DataError(
+                f"{argument} has the shape {array.shape}; the data have {self.size} rows. Accepted: one value a row."
+            )
+        if name in self.columns:
+            raise DataError(
+                f"the data have a column {name!r}, which is the name of the array {argument}. Rename the column."
+            )
+        out = Frame(self)
+        out.pandas = self.pandas.assign(**{name: array})
+        out._columns, out._own = (*self.columns, name), None
+        return out
+
+    def like(self, table: pd.DataFrame) -> Data:
+        """A table of answers as the user's own are: of polars, where the data are; else of pandas."""
+        if not self.polars:
+            return table
+        plain = table.reset_index(drop=True)
+        return nw.from_arrow(pa.Table.from_pandas(plain, preserve_index=False), backend="polars").to_native()
+
     def streamed(self, names: Sequence[str]) -> bool:
         """Whether the columns are too large to be held."""
         if self.path is None:
@@ -112,7 +153,7 @@ class Frame:
         them."""
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
-            out._own = self.pandas[list(names)].copy()
+            out._own = _copied(self.pandas, names)
             rest = self.pandas.drop(columns=list(names))
             if (
                 rest.memory_usage(index=False).sum() <= SPARE
@@ -149,6 +190,25 @@ class Frame:
                     block.index = pd.RangeIndex(first, first + len(block))
                     first += len(block)
                     yield block
+        except (pa.ArrowException, OSError) as error:
+            raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
+
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of a streamed file, block by block from its end, the last row first. A row group is
+        held at a time."""
+        try:
+            with pa.parquet.ParquetFile(
+                self.path, memory_map=False, pre_buffer=False, page_checksum_verification=True
+            ) as file:
+                end = self._size
+                for group in reversed(range(file.num_row_groups)):
+                    table = file.read_row_group(group, columns=list(names))
+                    for stop in range(table.num_rows, 0, -rows):
+                        places = np.arange(max(0, stop - rows), stop)[::-1]
+                        block = _arrow_to_pandas(table.take(pa.array(places)))
+                        block.index = pd.RangeIndex(end - 1, end - 1 - len(places), -1)
+                        end -= len(places)
+                        yield block
         except (pa.ArrowException, OSError) as error:
             raise MalformedFile(f"{self.name} cannot be read to its end: {error}") from error
 
@@ -202,13 +262,13 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     if isinstance(data, Mapping):
         return _from_dict(data)
     try:
-        native = nw.from_native(data, eager_only=True)
+        found = nw.from_native(data)
     except TypeError as error:
-        lazy = " Collect it first: data.collect()." if hasattr(data, "collect") else ""
         raise WrongType(
-            f"{type(data).__name__} is not a table.{lazy} "
-            "Accepted: a dict of columns, a pandas, polars or Arrow table, the path of a CSV or Parquet file."
+            f"{type(data).__name__} is not a table. Accepted: a dict of columns, a pandas, polars or Arrow table, a lazy frame, "
+            "a DuckDB relation, the path of a CSV or Parquet file."
         ) from error
+    native = found.collect() if isinstance(found, nw.LazyFrame) else found
     # the categories of a polars column are in the order of a cache of the process: they have no order that
     # could be meant
     unordered = [name for name, dtype in native.schema.items() if dtype == nw.Categorical]
@@ -222,6 +282,20 @@ def _to_pandas(data: Data) -> pd.DataFrame:
     return (
         frame.assign(**{name: frame[name].astype("category") for name in unordered}) if unordered else frame
     )
+
+
+def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """These columns, copied once, those of float64 beside each other: pandas copies a selection, and then again where it
+    joins its blocks."""
+    floats = [name for name in names if frame.dtypes[name] == np.float64]
+    block = empty(len(floats), len(frame)).numpy()
+    for row, name in zip(block, floats, strict=True):
+        row[:] = frame[name].to_numpy()
+    out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
+    for name in names:
+        if name not in floats:
+            out[name] = frame[name].copy()
+    return out
 
 
 def _unreadable(native: Data) -> str:

@@ -51,6 +51,8 @@ class Selection(Frame):
         "drop", or "raise" where a row is incomplete
     sometimes
         further columns, which some rows need
+    subset
+        (n,) of the rows that may be used; None: all
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Selection(Frame):
         carried: Sequence[str] = (),
         missing: str = "drop",
         sometimes: Sequence[Sometimes] = (),
+        subset: np.ndarray | None = None,
     ):
         if missing not in ("drop", "raise"):
             raise BadArgument(f"missing={missing!r}. Accepted: 'drop', 'raise'.")
@@ -71,14 +74,29 @@ class Selection(Frame):
         super().__init__(frame)
         self.always, self.sometimes, self.required = tuple(sorted(required)), tuple(sometimes), tuple(every)
         self.weights, self.carried, self.missing = weights, tuple(carried), missing
-        self.whole = frame
+        self.whole, self.subset = frame, subset
         self._held: pd.DataFrame | None = None  # in memory: the rows that are used
+        self._found: tuple[pd.DataFrame, tuple[np.ndarray | None, int]] | None = (
+            None  # of the whole, by `used`
+        )
 
     def used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         """Which rows of a block are used (None: all), and how many are not because a value is missing."""
+        if self._found is not None and block is self._found[0]:
+            return self._found[1]
+        found = self._used(block)
+        if self.path is None and len(block) == self.size:
+            self._found = (block, found)
+        return found
+
+    def _used(self, block: pd.DataFrame) -> tuple[np.ndarray | None, int]:
         first = int(block.index[0]) if len(block) else 0
         missing: np.ndarray | None = None
+        out = None if self.subset is None else ~self.subset[first : first + len(block)]
         for name, found in self._missing(block, first):
+            found = found if out is None else found & ~out
+            if not found.any():
+                continue
             row = first + int(np.flatnonzero(found)[0])
             if name == self.weights or name in self.carried:
                 raise BadWeights(
@@ -96,6 +114,8 @@ class Selection(Frame):
             zero = numeric_column(block, self.weights) == 0
             if zero.any():
                 missing = zero if missing is None else missing | zero
+        if out is not None:
+            missing = out if missing is None else missing | out
         return (None, 0) if missing is None else (~missing, dropped)
 
     def _missing(self, block: pd.DataFrame, first: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -117,6 +137,13 @@ class Selection(Frame):
             kept, _ = self.used(block)
             yield block if kept is None else block.loc[kept]
 
+    def backward(self, names: Sequence[str], rows: int = STREAM_ROWS) -> Iterator[pd.DataFrame]:
+        """At least these columns of the rows that are used, block by block from the end of the file."""
+        need = sorted({*names, *self.required})
+        for block in super().backward(need, rows):
+            kept, _ = self.used(block)
+            yield block if kept is None else block.loc[kept]
+
     def read(self, names: Sequence[str]) -> pd.DataFrame:
         """At least these columns of the rows that are used, whole."""
         if self.streamed(self.required):
@@ -124,6 +151,8 @@ class Selection(Frame):
         if self._held is None:
             block = super().read(self.required)
             kept, dropped = self.used(block)
+            if self.subset is not None and not self.subset.any():
+                raise EmptyData("subset= leaves no row.")
             if kept is not None and not kept.any():
                 if dropped < len(kept):
                     raise BadWeights(ALL_ZERO)

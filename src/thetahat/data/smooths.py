@@ -1,11 +1,13 @@
 """Smooth terms of a formula: read, built on the rows fitted, and evaluated at others.
 
-    s(x)   s(x, k=20, bs="cr")   s(x, by=z)   s(x, by=g)   s(x, z)   s(g, bs="re")   te(x, z)   ti(x, z)
+    s(x)   s(x, k=20, bs="cr")   s(x, by=z)   s(x, by=g)   s(x, z)   s(g, bs="re")   s(x, g, bs="fs")   te(x, z)   ti(x, z)
 
     f(x_i) = Σ_j β_j b_j(x_i),    Σ_i f(x_i) = 0 over the rows fitted (absorbed into the basis)
 
 The sum of the penalties splits β into what it leaves free and what it shrinks: β = N a + R b. One penalty makes
 b ~ N(0, τ² I), a random effect like any other, with RᵀSR = I; several make b ~ N(0, (Σ_m S_m/τ_m²)⁻¹).
+
+bs="fs" is a curve of each group, random as a whole: `curve_of_each`.
 
 Source: Wood (2017), Generalized Additive Models, 2nd ed., §5.4.1 (constraints), 5.6 (tensor products), 5.8 (mixed models).
 """
@@ -27,15 +29,21 @@ from ..types import Levels as LevelNames
 from .bases import Array, Basis, Cubic, Levels, build_basis
 from .columns import is_categorical, numeric_column
 from .expressions import column, written
+from .mixed_form import curve_of_each, mixed_form
 
-KINDS = ("cr", "cc", "ps", "tp", "re")
-ARGUMENTS = ("k", "bs", "by", "m", "knots")
+KINDS = ("cr", "cc", "ps", "tp", "re", "fs")
+ARGUMENTS = ("k", "bs", "by", "m", "knots", "base")
+CURVES = ("cr", "cc", "ps", "tp")  # of which bs="fs" makes one a group
 DEFAULT = {"s": "tp", "te": "cr", "ti": "cr"}
+DEGREES = ("constant", "linear", "quadratic")
 
 
 @dataclass(frozen=True)
 class SmoothCall:
-    """What a call says, before a row is read."""
+    """What a call says, before a row is read.
+
+    factor : of bs="fs" the grouping factor, whose curves are of the basis `bs`; it is not among the variables
+    """
 
     text: str
     kind: str
@@ -45,10 +53,17 @@ class SmoothCall:
     by: str | None = None
     m: tuple[int, ...] = ()
     knots: tuple[float, ...] | None = None
+    factor: str | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
+        """The columns that its basis reads."""
         return (*self.variables, *((self.by,) if self.by is not None else ()))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, the factor's too."""
+        return (*self.required, *((self.factor,) if self.factor is not None else ()))
 
 
 def read_call(text: str, columns: Collection[str]) -> SmoothCall:
@@ -98,6 +113,15 @@ def read_call(text: str, columns: Collection[str]) -> SmoothCall:
         raise BadFormula(
             f"{shown!r}: bs={unknown!r} is not known.{hint} Accepted: {', '.join(map(repr, KINDS))}."
         )
+    each = "fs" in bs
+    if each:
+        _check_each(kind, variables, given, shown)
+        variables, factor = variables[:1], variables[1]
+        bs = _each(given.get("base"), str, 1, DEFAULT[kind], "base", shown)
+    elif "base" in given:
+        raise BadFormula(f"{shown!r}: base= is the basis of bs='fs', one curve a group. Otherwise write bs=.")
+    if each and bs[0] not in CURVES:
+        raise BadFormula(f"{shown!r}: base={bs[0]!r}. Accepted: {', '.join(map(repr, CURVES))}.")
     if kind == "s" and len(variables) > 1 and bs[0] not in ("tp", "re"):
         raise BadFormula(
             f"{shown!r}: bs={bs[0]!r} is of one column. Accepted for several: bs='tp', or te({', '.join(variables)})."
@@ -111,7 +135,25 @@ def read_call(text: str, columns: Collection[str]) -> SmoothCall:
     )
     if knots is not None and kind != "s":
         raise BadFormula(f"{shown!r}: knots are given to s(…) of one column.")
-    return SmoothCall(shown, kind, variables, bs, k, by, m, knots)
+    return SmoothCall(shown, kind, variables, bs, k, by, m, knots, factor if each else None)
+
+
+def _check_each(kind: str, variables: Sequence[str], given: Collection[str], shown: str) -> None:
+    """Refuse a curve of each group that is of something else.
+
+    Raises
+    ------
+    BadFormula
+    """
+    if kind != "s" or len(variables) != 2:
+        raise BadFormula(
+            f"{shown!r}: bs='fs' is a curve of one column for each group of another: s(x, g, bs='fs')."
+        )
+    if "by" in given:
+        raise BadFormula(
+            f"{shown!r}: bs='fs' takes no by=. A curve for each level of a column, each with its own bend: "
+            f"s({variables[0]}, by={variables[1]})."
+        )
 
 
 def _name(node: ast.expr, shown: str, columns: Collection[str]) -> str:
@@ -249,8 +291,8 @@ class Smooth:
         return np.asarray(out * (frame[self.by] == self.level).to_numpy(dtype=np.float64)[:, None])
 
 
-def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
-    """The bases on these rows: several where `by` is a factor.
+def build_smooths(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = None) -> tuple[Smooth, ...]:
+    """The bases on these rows: several where `by` is a factor. `counts` : frequency weights, (n,).
 
     Raises
     ------
@@ -259,8 +301,14 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
     """
     if call.bs[0] == "re":
         return _random(call, frame)
+    _check_by(call, frame)
     x = []
     for name in call.variables:
+        if is_categorical(frame[name], name) and call.factor is not None:
+            raise BadFormula(
+                f"{call.text}: column {name!r} is text, and a curve is of numbers. The number is written first, the grouping "
+                f"factor last: s({call.factor}, {name}, bs='fs')."
+            )
         if is_categorical(frame[name], name):
             raise BadFormula(
                 f"{call.text}: column {name!r} is text, and a curve is of numbers. A curve for each level: by={name}; one "
@@ -280,13 +328,13 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
         margins, maps, X, penalties = _tensor(call, x)
     label = f"{call.kind}({','.join(call.variables)})"
     by = None if call.by is None else frame[call.by]
+    if call.factor is not None:
+        turn, parts = curve_of_each(X, penalties[0], x[0], counts)
+        label = f"s({call.variables[0]},{call.factor})"
+        return (Smooth(label, call, margins, maps, turn, parts, limits=limits),)
     if by is not None and not is_categorical(by, str(call.by)):
-        z = numeric_column(frame, str(call.by))
-        centred = bool(
-            (z == z[0]).all()
-        )  # a number that varies tells the curve's level apart from the intercept
-        Z, own = _centred(X, penalties) if centred else (None, penalties)
-        return (Smooth(f"{label}:{call.by}", call, margins, maps, Z, own, str(call.by), None, limits),)
+        # a number that varies tells the curve's level apart from the intercept: no constraint
+        return (Smooth(f"{label}:{call.by}", call, margins, maps, None, penalties, call.by, None, limits),)
     Z, own = (None, penalties) if call.kind == "ti" else _centred(X, penalties)
     if by is None:
         return (Smooth(label, call, margins, maps, Z, own, None, None, limits),)
@@ -297,6 +345,23 @@ def build_smooths(call: SmoothCall, frame: pd.DataFrame) -> tuple[Smooth, ...]:
     return tuple(
         Smooth(f"{label}:{call.by}{v}", call, margins, maps, Z, own, str(call.by), v, limits) for v in present
     )
+
+
+def _check_by(call: SmoothCall, frame: pd.DataFrame) -> None:
+    """Refuse a number of by= that is the same in every row: the curve times a constant, whose level is the intercept's.
+
+    Raises
+    ------
+    BadFormula
+    """
+    if call.by is None or is_categorical(frame[call.by], call.by):
+        return
+    z = numeric_column(frame, call.by)
+    if bool((z == z[0]).all()):
+        raise BadFormula(
+            f"{call.text}: the column {call.by!r} of by= is {z[0]:g} in every row, so that the term is a multiple of one "
+            "curve, and its level cannot be told from the intercept. Leave by= out."
+        )
 
 
 def _tensor(
@@ -373,40 +438,6 @@ def _codes(frame: pd.DataFrame, names: Sequence[str], levels: Sequence[LevelName
     return out
 
 
-def mixed_form(penalties: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]]:
-    """N (k, k₀), R (k, k − k₀) and the penalties in b, with β = N a + R b.
-
-    N is an orthonormal basis of what no penalty touches. In b the penalties are diagonal, of one RᵀSR = I. Those of a
-    product of curves are Kronecker products of one margin's with identities, and so have common axes.
-
-    Examples
-    --------
-    >>> N, R, (S,) = mixed_form([np.diag([0.0, 4.0])])
-    >>> np.abs(N[:, 0]).tolist(), np.abs(R[:, 0]).tolist(), S.round(12).tolist()
-    ([1.0, 0.0], [0.0, 0.5], [[1.0]])
-    """
-    sizes = [max(float(np.linalg.norm(S)), 1e-300) for S in penalties]
-    values, vectors = np.linalg.eigh(sum(S / size for S, size in zip(penalties, sizes, strict=True)))
-    free = values < 1e-9 * max(float(values[-1]), 1e-300)
-    N, R = vectors[:, free], vectors[:, ~free] / np.sqrt(values[~free])
-    # one combination of matrices with common axes has those axes, unless it was chosen to be degenerate
-    mixed = sum(math.sqrt(2 + m) * S / size for m, (S, size) in enumerate(zip(penalties, sizes, strict=True)))
-    R = R @ np.linalg.eigh(R.T @ mixed @ R)[1]
-    if len(penalties) == 1:
-        R = R / math.sqrt(sizes[0])
-        return N, R, (np.eye(R.shape[1]),)
-    found = []
-    for S, size in zip(penalties, sizes, strict=True):
-        own = R.T @ S @ R
-        d = np.diag(own).copy()
-        assert float(np.abs(own - np.diag(d)).max()) < 1e-6 * size, "penalties without common axes"
-        own_values = np.linalg.eigvalsh(S)
-        rank = int((own_values > 1e-11 * own_values[-1]).sum())
-        d[np.argsort(d)[: len(d) - rank]] = 0.0  # what it does not reach, free of rounding
-        found.append(np.diag(d))
-    return N, R, tuple(found)
-
-
 @dataclass(frozen=True, eq=False)
 class Curve:
     """A smooth term in the form of a mixed model: fixed columns X N, and random ones X R.
@@ -431,6 +462,12 @@ class Curve:
         return self.smooth.required
 
     @property
+    def parts(self) -> list[str]:
+        """Of a curve of each group: what each penalty is of."""
+        M = len(self.penalties) - 1
+        return ["bend", *(DEGREES[m] if m < len(DEGREES) else f"degree {m}" for m in range(M))]
+
+    @property
     def names(self) -> list[str]:
         """Of the fixed columns."""
         k = self.N.shape[1]
@@ -442,11 +479,15 @@ class Curve:
         return np.asarray(X @ self.N), np.asarray(X @ self.R)
 
 
-def build_curves(call: SmoothCall, frame: pd.DataFrame) -> tuple[Curve, ...]:
-    """The smooth terms of a call, as parts of a mixed model."""
+def build_curves(call: SmoothCall, frame: pd.DataFrame, counts: Array | None = None) -> tuple[Curve, ...]:
+    """The smooth terms of a call, as parts of a mixed model. `counts` : frequency weights, (n,)."""
     out = []
-    for smooth in build_smooths(call, frame):
+    for smooth in build_smooths(call, frame, counts):
         smooth = replace(smooth, maps=_rowwise(smooth.maps), constraint=_rowwise([smooth.constraint])[0])
+        if call.factor is not None:  # in its own coordinates already, of which none is free
+            k = smooth.size
+            out.append(Curve(smooth, np.zeros((k, 0)), np.eye(k), smooth.penalties))
+            continue
         N, R, penalties = mixed_form(smooth.penalties)
         N, R = _rowwise([N, R])
         out.append(Curve(smooth, N, R, _rowwise(penalties)))

@@ -271,7 +271,7 @@ def _digest(tensor: Tensor) -> str:
 
 def is_table(data: Data) -> bool:
     """Whether data are columns under names: a dict, a data frame of any kind, the path of a file."""
-    return isinstance(data, (str, Path, Mapping)) or hasattr(data, "columns")
+    return isinstance(data, (str, Path, Mapping)) or hasattr(type(data), "columns")
 
 
 def told(settings: Plain) -> str | None:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from ..errors import BadFormula
+from .batch import Batch
 from .expressions import written
+
+if TYPE_CHECKING:
+    from .design import Design
 
 CALL = re.compile(r"^strata\s*\((.*)\)$", re.DOTALL)
 ANYWHERE = re.compile(r"(?<![\w.])strata\s*\(")
@@ -49,6 +57,15 @@ def split_strata(right: str) -> tuple[str, str]:
             "for an x of each stratum write x:C(site)."
         )
     return left, " + ".join(f"C({name})" for name in dict.fromkeys(names))
+
+
+def stratum_codes(designs: Sequence[Design], slot: int | None, batch: Batch) -> Tensor | None:
+    """A code for each combination of the levels of the design in this slot, (n,); None: there are no strata."""
+    out: Tensor | None = None
+    for j, term in enumerate(() if slot is None else designs[slot].coded):
+        own = batch[f"code{slot}.{j}"]
+        out = own if out is None else out * (term.size + 1) + own
+    return out
 
 
 def _split(text: str, at: str) -> list[str]:

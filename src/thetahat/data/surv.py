@@ -151,7 +151,7 @@ class Surv(Response):
     def _check_event(self, event: np.ndarray, place: Place) -> None:
         if self.kind == "interval2" or self.causes is not None:
             return
-        bad = ~np.isin(event, _codes(self.kind))
+        bad = np.logical_and.reduce([event != code for code in _codes(self.kind)])
         if bad.any():
             raise _bad_event(self, place.row(int(np.flatnonzero(bad)[0])), float(event[bad][0] + self.first))
 

@@ -18,14 +18,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, BadWeights, DataError, EmptyData, NotFinite, OutOfSupport, WrongType
+from ..errors import (
+    BadArgument,
+    BadWeights,
+    DataError,
+    EmptyData,
+    NotFinite,
+    OutOfSupport,
+    UnknownLevel,
+    WrongType,
+)
 from ..protocols import Together
 from ..types import Data, ModelLike
 from .batch import Batch, concatenate
@@ -133,6 +142,15 @@ class Encoder:
         wanted |= {name for smooth in self.smooths for name in smooth.required}
         return tuple(sorted(wanted))
 
+    def unseen(self, frame: pd.DataFrame, *, groups: bool = True) -> np.ndarray:
+        """The complete rows that have a level (or a group) of which none was fitted, (n,)."""
+        out = np.zeros(len(frame), dtype=bool)
+        for design in self.designs:
+            out |= design.unseen(frame)
+        for grouping in self.groupings if groups else ():
+            out |= grouping.codes(frame) < 0
+        return out
+
     def encode(self, frame: pd.DataFrame, *, response: bool = True, place: Place = ALL) -> Batch:
         """Rows without missing values, as tensors. `place` says which rows of the data they are."""
         tensors: dict[str, Tensor] = {}
@@ -200,6 +218,10 @@ class Table:
         random effects); so it is for a family that says so (`protocols.Together`)
     """
 
+    ordered: ClassVar[bool] = (
+        False  # whether rows come in an order that the model reads them in, and not all at once
+    )
+
     def __init__(
         self,
         frame: Frame,
@@ -212,7 +234,7 @@ class Table:
     ):
         rows = frame if isinstance(frame, Selection) else encoder.select(frame, family, missing)
         self.frame, self.encoder, self.family, self.missing = rows, encoder, family, rows.missing
-        together = together or isinstance(family, Together)
+        together = not self.ordered and (together or isinstance(family, Together))
         widest = max((term.size for design in encoder.designs for term in design.coded), default=0)
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         self.streamed = frame.streamed(encoder.required)
@@ -379,14 +401,20 @@ def new_rows(encoder: Encoder, data: Data, family: Family | None = None) -> Batc
     return batch
 
 
-def aligned_rows(encoder: Encoder, data: Data, family: Family | None = None) -> tuple[Batch, Alignment]:
+def aligned_rows(
+    encoder: Encoder, data: Data, family: Family | None = None, *, unseen: str = "raise", groups: bool = True
+) -> tuple[Batch, Alignment]:
     """The rows of new data that are complete in what a prediction reads, and where they stand among all.
 
     Parameters
     ----------
     family
         says which rows need an extra; None: all do
+    unseen
+        "nan" leaves out the rows of levels that were not fitted, and, with `groups`, of groups that were not
     """
+    if unseen not in ("raise", "nan"):
+        raise BadArgument(f"unseen={unseen!r}. Accepted: 'raise', 'nan'.")
     frame = Frame(data)
     given = {n: c for n, c in encoder.extras.items() if isinstance(c, str) and c in frame.columns}
     frame.require(encoder.predictors, where="the model")
@@ -402,6 +430,11 @@ def aligned_rows(encoder: Encoder, data: Data, family: Family | None = None) -> 
         raise DataError(
             f"every row has a missing value in {', '.join(needed)}: there is nothing to predict from."
         )
+    if unseen == "nan":
+        complete = ~missing
+        missing[complete] = encoder.unseen(block.loc[complete, needed], groups=groups)
+        if missing.all():
+            raise UnknownLevel("no row has levels that the fit has seen: there is nothing to predict from.")
     kept = ~missing if missing.any() else None
     block = block if kept is None else block.loc[kept, needed]
     batch = encoder.encode(block, response=False, place=Place(0, kept))

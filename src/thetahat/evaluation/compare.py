@@ -12,7 +12,7 @@ it proves nothing, and its model is not ranked as worse.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import combinations
@@ -214,13 +214,13 @@ class Comparison:
         }
 
 
-def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
+def compare(scores_or_fits: Named | Sequence[Plain], data: Data = None) -> Comparison:
     """Scores of the same data side by side, best first.
 
     Parameters
     ----------
     scores_or_fits
-        name → a Score, or anything with `score(data)` (a fit)
+        name → a Score, or anything with `score(data)` (a fit); or a list of them, which are called (1), (2) …
     data
         on which fits are scored; None: on those that each was fitted to, which flatters the larger model
 
@@ -247,8 +247,12 @@ def compare(scores_or_fits: Named, data: Data = None) -> Comparison:
     >>> print(compare({"b": b, "a": a}).pair("a", "b"))
     a is better by 1.1 ± 0.4 nats than b (z = 2.75).
     """
+    if isinstance(scores_or_fits, (list, tuple)):
+        scores_or_fits = {f"({i + 1})": each for i, each in enumerate(scores_or_fits)}
     if not isinstance(scores_or_fits, Mapping) or len(scores_or_fits) < 2:
-        raise BadArgument("compare takes two or more scores or fits by name: compare({'a': …, 'b': …}).")
+        raise BadArgument(
+            "compare takes two or more scores or fits, by name, compare({'a': …, 'b': …}), or in a list."
+        )
     scores, fitted = {}, False
     for name, each in scores_or_fits.items():
         if isinstance(each, Score):

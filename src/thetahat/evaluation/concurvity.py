@@ -63,8 +63,8 @@ def concurvity(objective: Objective, full: bool = True, parameter: str | None = 
         curves = [columns[0] @ theta[kept]]
     for term in terms:
         names.append(term.label)
-        columns.append(term.curve.smooth.matrix(frame))
-        curves.append(columns[-1] @ np.hstack([term.curve.N, term.curve.R]) @ theta[term.places])
+        columns.append(term.columns(frame))
+        curves.append(columns[-1] @ term.coefficients(theta))
     if full:
         rows = [
             _measures(X, f, [other for j, other in enumerate(columns) if j != i])

@@ -8,7 +8,8 @@ Breslow's. With x̄ the mean of the predictors at risk in a term, and dΛ its pa
     Var Λ(t | x) = e^{2x·β} [ Σ dΛ₀² / v + a(t)ᵀ V a(t) ],      a(t) = Σ (x − x̄) dΛ₀
 
 The first part is that of the hazard if β were known, the second that of β̂. The interval is symmetric in
-log Λ = log(−log S).
+log Λ = log(−log S). With random effects b and smooth terms x is the row of X and Z, β is (β, b), at b̂, and V their joint
+covariance at φ̂, as in mgcv's predictions of cox.ph.
 
 References
 ----------
@@ -31,8 +32,7 @@ from torch import Tensor
 
 from ..data.table import aligned_rows
 from ..errors import BadArgument, UnknownLevel
-from ..memory import reserve
-from ..models.cox import columns
+from ..memory import empty, reserve
 from ..models.partial import Partial
 from ..types import Data
 from .cox_fits import CoxFit, cox_fit, stratum_names
@@ -62,7 +62,8 @@ class _Stratum:
 
 
 def baseline_hazard(fit: Fit) -> pd.DataFrame:
-    """The hazard of a row whose columns and offset are all 0, at each event time of each stratum.
+    """The hazard of a row whose columns and offset are all 0, at each event time of each stratum. Random effects and smooth
+    terms are 0 too: the average group.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def baseline_hazard(fit: Fit) -> pd.DataFrame:
     >>> baseline_hazard(fit)[["time", "hazard", "at_risk"]].values.tolist()
     [[1.0, 0.25, 4.0], [2.0, 0.333..., 3.0], [4.0, 1.0, 1.0]]
     """
-    found = cox_fit(fit, "a baseline hazard")
+    found = cox_fit(fit, "a baseline hazard", effects=True)
     strata = _strata(found)
     sets = found.partial.sets
     own = found.partial.weight
@@ -108,7 +109,12 @@ def baseline_hazard(fit: Fit) -> pd.DataFrame:
 
 
 def curves(
-    fit: Fit, data: Data, times: Sequence[float] | np.ndarray | None = None, level: float = 0.95
+    fit: Fit,
+    data: Data,
+    times: Sequence[float] | np.ndarray | None = None,
+    level: float = 0.95,
+    *,
+    groups: str | None = None,
 ) -> pd.DataFrame:
     """P(T > t | x) of new rows, with intervals that allow for the error of β̂ and of the baseline.
 
@@ -121,6 +127,9 @@ def curves(
         was watched: nothing is known of it
     level
         of the intervals, pointwise
+    groups
+        of random effects: "known", the groups that were fitted, at their conditional modes (the default), or "average",
+        random effects 0; smooth terms count in both
 
     Returns
     -------
@@ -131,7 +140,7 @@ def curves(
     Raises
     ------
     BadArgument, UnknownLevel
-        a fit of another model; times or a level that are none; a stratum that the fit has not seen
+        a fit of another model; times or a level that are none; a stratum or a group that the fit has not seen
 
     Examples
     --------
@@ -141,7 +150,7 @@ def curves(
     >>> curves(fit, {"x": [0.0]}, [0.5, 3.0, 9.0]).round(4).survival.tolist()
     [1.0, 0.5213, nan]
     """
-    found = cox_fit(fit, "a survival curve")
+    found = cox_fit(fit, "a survival curve", effects=True, groups=groups)
     if not 0 < level < 1:
         raise BadArgument(f"level={level!r}: a probability between 0 and 1, such as 0.95.")
     at = None if times is None else np.asarray(times, dtype=np.float64).reshape(-1)
@@ -150,10 +159,8 @@ def curves(
     model = found.model
     batch, alignment = aligned_rows(model.encoder, data, model.family)
     strata = _strata(found)
-    V = np.asarray(fit.covariance())
-    X = columns(model.predictors[0], batch, torch.arange(len(batch))).numpy()
-    with torch.no_grad():
-        eta = model.predictors[0].eta(batch, found.theta).expand(len(batch)).numpy()
+    V = found.covariance
+    X, eta = found.new(batch)
     codes = model.stratum(batch)
     own = [0] * len(batch) if codes is None else codes.tolist()
     labels = alignment.rows
@@ -207,13 +214,12 @@ def _strata(found: CoxFit) -> dict[int, _Stratum]:
     total = torch.exp(-partial.log_total)
     hazard = partial.alpha * total
     variance = partial.by_slot(partial.v / partial.u**2 if partial.tied else partial.v) * total**2
-    drift = (
-        partial.by_slot(partial.term_means * (partial.v / partial.u if partial.tied else partial.v)) * total
-    )
+    shares = partial.v / partial.u if partial.tied else partial.v
+    drift = empty(len(found.covariance), len(total))
+    for own, C in found.columns():
+        drift[own] = partial.by_slot(partial.means_of(C) * shares) * total
     y = found.batch["y"]
     codes = found.model.stratum(found.batch)
-    with torch.no_grad():
-        eta = found.model.predictors[0].eta(found.batch, found.theta).expand(len(y))
     out = {}
     for code, row, a, b in found.starts():
         slots = slice(a, b)
@@ -223,7 +229,7 @@ def _strata(found: CoxFit) -> dict[int, _Stratum]:
             hazard=_rising(hazard[slots]),
             variance=_rising(variance[slots]),
             drift=_rising(drift[:, slots]),
-            shift=float(eta[partial.sets.rows[row]] - partial.eta[row]),
+            shift=float(found.eta[partial.sets.rows[row]] - partial.eta[row]),
             centre=found.centre(row).numpy(),
             last=float(here.max()),
             slots=slots,

@@ -1,11 +1,17 @@
-"""What curves, residuals and tests of a Cox fit begin with: its model, its one batch, and the partial likelihood
-at β̂."""
+"""What curves, residuals and tests of a Cox fit begin with: its model, its one batch, and the partial likelihood at β̂.
+
+Of a fit with random effects b or smooth terms they are those at η̂ = Xβ̂ + Zb̂, b̂ the conditional modes, and (β, b) are
+coefficients alike: their joint covariance at φ̂ is that of `known_groups`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +21,14 @@ from ..likelihood import LogLikelihood
 from ..models.base import family_of
 from ..models.cox import STRATA, CoxRegression, columns
 from ..models.cox_mixed import CoxMixed
-from ..models.partial import Partial
+from ..models.partial import Partial, Rows
+from ..protocols import is_streamed
+from .known_groups import Joint, Known, known
 
 if TYPE_CHECKING:
     from ..result import Fit
+
+CHUNK = 64  # groups whose columns are written out for all rows at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +41,46 @@ class CoxFit:
     batch: Batch
     weight: Tensor | None
     partial: Partial
+    effects: Effects | None = None
 
     @property
     def theta(self) -> Tensor:
         return self.model.coefficients.detach()
+
+    @cached_property
+    def eta(self) -> Tensor:
+        """The linear predictor of each row that was fitted, (n,)."""
+        with torch.no_grad():
+            own = (
+                self.model.predictors[0].eta(self.batch, self.theta)
+                if self.effects is None
+                else self.effects.eta(self.batch)
+            )
+        return own.expand(len(self.batch))
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Of β, (p, p); with random effects of (β, b) together."""
+        if self.effects is None:
+            return np.asarray(self.fit.covariance())
+        return self.effects.V.of(torch.eye(self.effects.V.size, dtype=torch.float64)).numpy()
+
+    def columns(self) -> Iterator[tuple[slice, Tensor]]:
+        """(which coefficients, their columns (k, n) of the rows at risk, in order), X less what `centre` says."""
+        yield slice(0, len(self.partial.rows.X)), self.partial.rows.X
+        if self.effects is not None:
+            yield from self.effects.columns(self.batch, self.partial.sets.rows)
+
+    def new(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """The columns (p, n) and linear predictors (n,) of other rows."""
+        n = len(batch)
+        with torch.no_grad():
+            if self.effects is None:
+                X = columns(self.model.predictors[0], batch, torch.arange(n))
+                return X.numpy(), self.model.predictors[0].eta(batch, self.theta).expand(n).numpy()
+            model = self.effects.new
+            X = model.gradient_rows(batch, [torch.ones(n, dtype=torch.float64)]).T
+            return X.numpy(), model.eta(batch)[0].expand(n).numpy()
 
     @property
     def unit(self) -> Tensor:
@@ -51,14 +97,56 @@ class CoxFit:
         ]
 
     def centre(self, row: int) -> Tensor:
-        """What was taken from the columns of that row's stratum, (p,)."""
+        """What was taken from the columns of that row's stratum, (p,); of random effects and smooth terms nothing."""
         sets = self.partial.sets
         own = columns(self.model.predictors[0], self.batch, sets.rows[row : row + 1])[:, 0]
-        return own - self.partial.rows.X[:, row]
+        own = own - self.partial.rows.X[:, row]
+        return (
+            own if self.effects is None else torch.nn.functional.pad(own, (0, self.effects.V.size - len(own)))
+        )
 
 
-def cox_fit(fit: Fit, what: str) -> CoxFit:
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Random effects and smooth terms of a fit, as coefficients behind β.
+
+    fitted : the model at the modes.  new : the same for new rows, of known groups or the average one
+    V : the covariance of (β, b)
+    """
+
+    fitted: Known
+    new: Known
+    V: Joint
+
+    def eta(self, batch: Batch) -> Tensor:
+        return self.fitted.eta(batch)[0]
+
+    def columns(self, batch: Batch, chosen: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """(which coefficients, their columns (k, n)), of these rows."""
+        for i, r in self.fitted.used:
+            rows, place = self.fitted.columns(r, batch)
+            rows, start, width = rows[chosen], self.fitted.starts[i], rows.shape[1]
+            if place is None:
+                yield slice(start, start + width), rows.T.contiguous()
+                continue
+            place = place[chosen]
+            for a in range(0, self.fitted.levels(r), CHUNK):
+                b = min(a + CHUNK, self.fitted.levels(r))
+                here = torch.nonzero((place >= a) & (place < b))[:, 0]
+                out = torch.zeros(b - a, width, len(chosen), dtype=torch.float64)
+                out[place[here] - a, :, here] = rows[here]
+                yield slice(start + a * width, start + b * width), out.view(-1, len(chosen))
+
+
+def cox_fit(fit: Fit, what: str, *, effects: bool = False, groups: str | None = None) -> CoxFit:
     """A fit as one of Cox's model.
+
+    Parameters
+    ----------
+    effects
+        whether random effects and smooth terms are allowed
+    groups
+        of new rows: "known" or "average"
 
     Raises
     ------
@@ -68,26 +156,53 @@ def cox_fit(fit: Fit, what: str) -> CoxFit:
         it was loaded without its rows
     """
     model = fit.model
-    if isinstance(model, CoxMixed):
+    mixed = isinstance(model, CoxMixed)
+    if mixed and not effects:
         raise BadArgument(
             f"{what} is of a fit without random effects and smooth terms: its error would leave theirs out. Accepted: fixed "
             "effects, strata(column), and splines such as bs(x, df=5)."
         )
+    if groups is not None and not mixed:
+        raise BadArgument(f"groups={groups!r}: the fit has no random effects. Leave it out.")
+    if mixed:
+        model = model.regression
     if not isinstance(model, CoxRegression) or len(fit.objective.terms) != 1:
         raise BadArgument(
             f"{what} is of a fit with family='cox'; this one is of {family_of(model) or type(model).__name__}."
         )
     term = fit.objective.terms[0]
+    if is_streamed(term.source):
+        raise DataError(
+            f"{what} needs all rows at once, and this fit streamed them from a file. Fit it in memory: "
+            "th.data.Frame(file, memory=…) with more bytes than its columns take."
+        )
     batches = list(term.source.batches(model))
     if len(batches) != 1:
         raise DataError(
             f"{what} needs all rows that were fitted as one batch; the source yields {len(batches)}."
         )
     weight = term.weight(batches[0])
+    if mixed:
+        objective, V = known(fit.objective, groups)
+        assert isinstance(objective.model, Known)
+        assert V.modes is not None
+        own = Effects(Known(fit.model, V.modes, "known"), objective.model, V)
+        rows = model.ordered(batches[0], weight)
+        assert rows is not None  # without an event there is no model
+        return CoxFit(
+            fit, model, term, batches[0], weight, _at(model, rows, own.eta(batches[0]), weight), own
+        )
     partial = model.at(batches[0], weight)
     if partial is None:
         raise DataError(f"{what}: no event was seen.")
     return CoxFit(fit, model, term, batches[0], weight, partial)
+
+
+def _at(model: CoxRegression, rows: Rows, eta: Tensor, weight: Tensor | None) -> Partial:
+    """The partial likelihood of all rows at these linear predictors, (n,)."""
+    chosen = rows.sets.rows
+    own = rows.count if weight is None else weight[chosen]
+    return Partial(rows, eta.detach().expand(len(eta))[chosen], own, model.family.ties)
 
 
 def stratum_names(model: CoxRegression, codes: list[int]) -> list[str]:

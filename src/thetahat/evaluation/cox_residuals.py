@@ -43,7 +43,8 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     ----------
     kind
         "martingale", "deviance": a number each row that was given, NaN where the fit left it out. "score", "dfbeta": a
-        frame with a column each coefficient, likewise. "schoenfeld", "scaled schoenfeld": a row each event, in rising
+        frame with a column each coefficient, likewise. Of a fit with random effects or smooth terms there are the first
+        two, at the conditional modes. "schoenfeld", "scaled schoenfeld": a row each event, in rising
         time (within strata), with the time, the stratum where there are several, and a column each coefficient. Of a
         row that stands for several, "martingale", "deviance" and "score" are of one of them, "dfbeta" of all
 
@@ -61,7 +62,7 @@ def residuals(fit: Fit, kind: str = "martingale") -> np.ndarray | pd.Series | pd
     """
     if kind not in KINDS:
         raise BadArgument(f"residuals kind {kind!r}. Accepted: {', '.join(map(repr, KINDS))}.")
-    found = cox_fit(fit, f"a residual of the kind {kind!r}")
+    found = cox_fit(fit, f"a residual of the kind {kind!r}", effects=kind in ("martingale", "deviance"))
     if "schoenfeld" in kind:
         return _schoenfeld(found, kind.startswith("scaled"))
     if kind in ("score", "dfbeta"):

@@ -12,7 +12,7 @@ Additive Models, 2nd ed., §6.10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Known(Model):
         object.__setattr__(self, "mixed", mixed)  # whose parameters are not this model's
         self.groups = groups
         self.family, self.encoder, self.fixed = mixed.family, mixed.encoder, mixed.fixed
+        if groups == "average":  # which reads no group: new rows need not have the columns
+            self.encoder = replace(mixed.encoder, groupings=())
         self.measure = mixed.measure
         parts = [mixed.coefficients.detach()]
         self.starts: dict[int, int] = {}
@@ -69,20 +71,20 @@ class Known(Model):
         names = list(self.family.parameters)
         for i, r in self.used:
             j, at = names.index(r.parameter), self.starts[i]
-            rows, place = self._rows(r, batch)
+            rows, place = self.columns(r, batch)
             if place is None:
                 part = rows @ theta[at : at + rows.shape[1]]
             else:
                 width = rows.shape[1]
-                table = theta[at : at + self._levels(r) * width].view(-1, width)
+                table = theta[at : at + self.levels(r) * width].view(-1, width)
                 part = (rows * table[place]).sum(1)
             own[j] = own[j] + part
         return own
 
-    def _levels(self, r: Random) -> int:
-        return int(self.encoder.groupings[r.source].size)
+    def levels(self, r: Random) -> int:
+        return int(self.mixed.groupings[r.source].size)
 
-    def _rows(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def columns(self, r: Random, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The columns of a term, and the group of each row (None: a smooth term, which has one)."""
         if r.smooth:
             return batch[f"smooth{r.source}"], None
@@ -103,7 +105,7 @@ class Known(Model):
         free = [name for name in self.family.parameters if name not in self.fixed]
         for i, r in self.used:
             s, at = slopes[free.index(r.parameter)].expand(n), self.starts[i]
-            rows, place = self._rows(r, batch)
+            rows, place = self.columns(r, batch)
             scaled = rows * s[:, None]
             width = rows.shape[1]
             if place is None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.source import Tensors
 from ..errors import UnknownLevel
 from ..families.distribution import Distribution
 from ..inference.covariance import Covariance, default, prepare
@@ -31,6 +32,7 @@ from ..models.elimination import Array
 from ..models.latent import DescribedLatent, LatentModel
 from ..models.random_effects import Random
 from ..models.taylor import jacobian
+from ..types import Data
 from .joint import JointCovariance
 from .modes import Modes, modes_of
 
@@ -61,6 +63,10 @@ class Given(Model):
         theta = [model.coefficients.detach(), model.covariance.detach(), *(t.reshape(-1) for t in u)]
         self.all = nn.Parameter(torch.cat(theta))
 
+    def source(self, data: Data, weights: str | None = None) -> Tensors:
+        """New rows: with groups="average" no row needs its group."""
+        return self.marginal.source(data, weights, grouped=self.groups != "average")
+
     def _codes(self, r: Random, batch: Batch) -> Tensor:
         code = self.marginal.codes(r, batch)
         unknown = torch.nonzero(code < 0)
@@ -80,7 +86,8 @@ class Given(Model):
         terms = zip(self.marginal.random, self.marginal.places, self.starts, self.shapes, strict=True)
         for r, place, start, (levels, width) in terms:
             u = self.all[start : start + levels * width].view(levels, width)
-            v += (u @ r.structure.factor(phi[place]).T)[self._codes(r, batch)].unbind(1)
+            b = u @ r.structure.factor(phi[place]).T
+            v += self.marginal.rows_of(r, b, self._codes(r, batch), batch)
         return v
 
     def log_prob(self, batch: Batch) -> Tensor:
@@ -124,13 +131,13 @@ class GivenDescribed(DescribesRows, Given):
             marginal.random, marginal.places, marginal.eta_places, self.starts, self.shapes, strict=True
         )
         for r, place, own, start, (levels, width) in terms:
-            code, g = self._codes(r, batch), of_v[:, own]
+            code, g = self._codes(r, batch), marginal.spread(r, of_v[:, own], batch)
             lam = r.structure.factor(phi[place])
             u = self.all[start : start + levels * width].detach().view(levels, width)[code]
             at = start + code[:, None] * width + torch.arange(width)
             out.scatter_add_(1, at, g @ lam)
-            slope = torch.autograd.functional.jacobian(r.structure.factor, phi[place])  # (w, w, size)
-            out[:, self.p + place.start : self.p + place.stop] += torch.einsum("na,nb,abs->ns", g, u, slope)
+            for a, slope in enumerate(r.structure.slopes(phi[place])):
+                out[:, self.p + place.start + a] += ((g @ slope) * u).sum(1)
         return out
 
 
@@ -188,19 +195,31 @@ def known_latent(objective: Objective, groups: str) -> tuple[Objective, Joint]:
     modes = modes_of(objective)
     model = modes.model
     assert isinstance(model, LatentModel)
-    batch = next(iter(objective.terms[0].source.batches(model)))
-    evaluator = model.evaluator(batch, objective.terms[0].weight(batch))
-    beta, phi = model.coefficients.detach(), model.covariance.detach()
-    (u0, rest), _, _ = evaluator.modes(beta, phi)
-    flat = torch.from_numpy(_flat(modes, None if u0 is None else u0[..., None], rest[:, None])[:, 0])
+    flat, D = moves_of(objective)
     sizes = [(model.groupings[r.source].size, r.structure.width) for r in model.random]
     parts = torch.split(flat, [levels * width for levels, width in sizes])
     u = [part.view(shape) for part, shape in zip(parts, sizes, strict=True)]
     given = (GivenDescribed if isinstance(model, DescribedLatent) else Given)(model, u, groups)  # type: ignore[arg-type]
     own = prepare(objective, default(objective), None)
-    D = _moves(modes, model, batch, objective.terms[0].weight(batch), (u0, rest))
     V = Joint("conditional", modes=modes, given=given, own=own, D=D)
     return Objective([LogLikelihood(given, objective.terms[0].source)]), V
+
+
+def moves_of(objective: Objective) -> tuple[Tensor, Tensor]:
+    """û of each term in turn, level by level, (u,), and D = ∂û/∂(β, φ), (u, p + k)."""
+    if objective.remembered is not None:
+        known: tuple[Tensor, Tensor] = objective.remembered.moves
+        return known
+    modes = modes_of(objective)
+    model = modes.model
+    assert isinstance(model, LatentModel)
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    weight = objective.terms[0].weight(batch)
+    (u0, rest), _, _ = model.evaluator(batch, weight).modes(
+        model.coefficients.detach(), model.covariance.detach()
+    )
+    flat = torch.from_numpy(_flat(modes, None if u0 is None else u0[..., None], rest[:, None])[:, 0])
+    return flat, _moves(modes, model, batch, weight, (u0, rest))
 
 
 def _moves(

@@ -18,9 +18,9 @@ import pandas as pd
 from ..data.batch import Batch
 from ..data.source import Source
 from ..data.table import Table
-from ..errors import BadArgument
+from ..errors import BadArgument, FlatDirection
 from ..likelihood import Objective
-from ..models.elimination import Array, Columns, Factored, Scales
+from ..models.elimination import Array, Columns, Factored, NotPositiveDefinite, Scales
 from ..models.random_effects import RandomEffects
 
 
@@ -67,6 +67,8 @@ def modes_of(objective: Objective) -> Modes:
     ------
     BadArgument
         the model has no random effects
+    FlatDirection
+        at that θ they have no modes, or their equations with the fixed effects are singular
     """
     model = objective.model
     if not isinstance(model, RandomEffects):
@@ -77,7 +79,13 @@ def modes_of(objective: Objective) -> Modes:
     batch = whole(objective)
     weight = objective.terms[0].weight(batch)
     beta, phi = model.coefficients.detach(), model.covariance.detach()
-    (u0, rest), factored, sigma = model.evaluator(batch, weight).modes(beta, phi)
+    try:
+        (u0, rest), factored, sigma = model.evaluator(batch, weight).modes(beta, phi)
+    except NotPositiveDefinite as error:
+        raise FlatDirection(
+            "the equations of the random and the fixed effects are singular at these estimates, so that nothing can be said of "
+            "them. Read fit.certificate; where columns are collinear, such as x beside s(x), leave one of them out."
+        ) from error
     columns = model.columns(batch)
     b0, brest = factored.scales.times(u0, rest[: columns.penalised], columns)
     return Modes(model, columns, b0, brest, factored, sigma)
@@ -109,7 +117,7 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
     """
     modes = modes_of(objective)
     model, order = modes.model, modes.model.order
-    known = list(dict.fromkeys(r.label for r in model.random if not r.smooth))
+    known = list(dict.fromkeys(r.label for r in model.random if not r.smooth and not r.each))
     if group is not None and group not in known:
         raise BadArgument(
             f"no random effects are grouped by {group!r}. Grouping factors: {', '.join(known) or 'none'}."
@@ -135,7 +143,7 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
         parts[i] = modes.rest[own].reshape(t.levels, t.width), modes.sigma * np.sqrt(V)
     frames = []
     for i, r in enumerate(model.random):
-        if r.smooth or (group is not None and r.label != group):
+        if r.smooth or r.each or (group is not None and r.label != group):
             continue
         mode, error = parts[i]
         names = model.groupings[r.source].names
@@ -152,5 +160,9 @@ def random_effects(objective: Objective, group: str | None = None) -> pd.DataFra
             )
         )
     if not frames:
-        raise BadArgument("the model has smooth terms and no random effects.")
+        each = any(r.each for r in model.random)
+        raise BadArgument(
+            "the model has smooth terms and no random effects"
+            + (" but those: fit.curve(term) has the curve of each group." if each else ".")
+        )
     return pd.concat(frames, ignore_index=True)

@@ -12,13 +12,16 @@ from ..data.selection import Alignment
 from ..errors import BadArgument
 from ..models import Regression
 from ..models.base import family_of
+from ..models.given import WEIGHTS
 from ..models.inputs import source_of
 from ..protocols import Steers, encoder_of
 from ..types import Data, ModelLike
 from .outliers import alignment_of
 
 
-def aligned(model: ModelLike, fitted: Source, data: Data) -> tuple[Batch | Source, Alignment]:
+def aligned(
+    model: ModelLike, fitted: Source, data: Data, unseen: str = "raise", groups: bool = True
+) -> tuple[Batch | Source, Alignment]:
     """New rows, or those that were fitted (None); and where they stand among those that were given."""
     if data is None:
         return fitted, alignment_of(fitted)
@@ -26,7 +29,9 @@ def aligned(model: ModelLike, fitted: Source, data: Data) -> tuple[Batch | Sourc
     if encoder is not None:
         from ..data.table import aligned_rows
 
-        return aligned_rows(encoder, data, family_of(model))
+        return aligned_rows(encoder, data, family_of(model), unseen=unseen, groups=groups)
+    if unseen != "raise":
+        raise BadArgument(f"unseen={unseen!r} is of a formula; the model is a {type(model).__name__}.")
     source = source_of(data, model, None)
     return source, alignment_of(source)
 
@@ -46,4 +51,7 @@ def source_like(model: ModelLike, data: Data) -> Source:
     if model.density and isinstance(data, (np.ndarray, Tensor, list)):  # as `fit` takes it
         data = {model.encoder.response.required[0]: data}
     # a score is of rows as they are, whatever they weighed in the fit
-    return Table(Frame(data), replace(model.encoder, carried=()), model.family)
+    encoder = replace(model.encoder, carried=())
+    if encoder.weights == WEIGHTS:
+        encoder = replace(encoder, weights=None)
+    return Table(Frame(data), encoder, model.family)

@@ -329,18 +329,50 @@ def _intervals(
     parts = []
     for batch in _cut(rows, model, objective.size):
         target = target_of(batch)
-        eta = [e.detach() for e in eta_of(model, batch)]
-        t, slopes = with_slopes(target.forward, eta)
-        if t.ndim > 1:
-            raise BadArgument(
-                f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out."
-            )
-        G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
-        G[:, places] = gradient_rows(model, batch, slopes)
+        eta, t, G = _linearised(objective, batch, target.forward, places)
         half = _quantile(V, G, level) * V.diagonal(G).sqrt()
         ends = torch.stack([target.back(t - half, eta, False), target.back(t + half, eta, True)])
         parts.append(torch.stack([target.back(t, eta, True), ends.amin(0), ends.amax(0)], 1))
     return pd.DataFrame(torch.cat(parts).numpy(), columns=["value", "low", "high"])
+
+
+def _linearised(
+    objective: Objective, batch: Batch, forward: Function, places: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """η, t = forward(η) and ∂t/∂θ, (n, p)."""
+    model = objective.model
+    eta = [e.detach() for e in eta_of(model, batch)]
+    t, slopes = with_slopes(forward, eta)
+    if t.ndim > 1:
+        raise BadArgument(
+            f"the mean of {model.family} is a vector, and an interval is of a number. Leave level out."
+        )
+    G = torch.zeros(len(batch), objective.size, dtype=torch.float64)
+    G[:, places] = gradient_rows(model, batch, slopes)
+    return eta, t, G
+
+
+def standard_errors(objective: Objective, rows: Batch | Source, V: Covariance) -> np.ndarray:
+    """√(∇μ V ∇μᵀ) of the mean μ of each row, on the scale of the response: the delta method, (n,).
+
+    Raises
+    ------
+    BadArgument
+        the family has no mean, or a vector of them
+    """
+    model, places = objective.model, own_places(objective)
+    family = family_for(model, "mean")
+    if not family.has("expectation"):
+        raise BadArgument(f"{family} has no mean, and so no standard error of one.")
+    parts = []
+    for batch in _cut(rows, model, objective.size):
+        extras = extras_of(model, batch)
+
+        def mean(*eta: Tensor, extras: dict[str, Tensor] = extras) -> Tensor:
+            return family.expectation(*natural_at(family, eta), **extras)
+
+        parts.append(V.diagonal(_linearised(objective, batch, mean, places)[2]).sqrt())
+    return torch.cat(parts).numpy()
 
 
 def _quantile(V: Covariance, G: Tensor, level: float) -> Tensor:

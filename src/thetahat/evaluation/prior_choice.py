@@ -20,7 +20,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..likelihood.total import spread
 from ..printable import encoded, printable
-from ..protocols import Together, log_determinant_of, target_of, units_of
+from ..protocols import OfRows, Together, log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
 from ..solvers import choose as solver_for
 from ..threads import one_thread
@@ -148,7 +148,7 @@ def choose(
     tried = _checked(objective, candidates, by, folds)
     term = objective.terms[0]
     with one_thread():
-        whole = _path(term, term.source, tried)
+        whole = along(term, term.source, tried)
         flat, nats = _evidences(whole)
         values, count, group = _held_out(term, tried, folds, seed)
     table = _table(values, count, group)
@@ -208,7 +208,7 @@ class _Part(Tensors):
         return log_determinant_of(self.of, batch)
 
 
-def _path(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
+def along(term: LogLikelihood, source: Source, tried: list[Priors]) -> list[tuple[Certificate, Objective]]:
     """A fit of the term's model to a source under each candidate, each begun where the one before ended: its
     certificate, and the objective there, of a simpler model where a parameter is at its boundary."""
     out: list[tuple[Certificate, Objective]] = []
@@ -234,6 +234,7 @@ def _evidences(fits: list[tuple[Certificate, Objective]]) -> tuple[tuple[str, ..
             or names != reference
             or not certificate.ok
             or objective.kinked
+            or any(isinstance(p.prior, OfRows) for p in objective.priors)  # known up to a factor
             or len(names) == objective.size
         ):
             out.append(math.nan)
@@ -262,7 +263,7 @@ def _held_out(
         train, test = _Part(rows[inside], term.source), _Part(rows[outside], term.source)
         counts.append(test.whole.count.to(torch.float64).reshape(-1))
         groups.append(test.whole.group.reshape(-1))
-        for own, (certificate, ended) in zip(held, _path(term, train, tried), strict=True):
+        for own, (certificate, ended) in zip(held, along(term, train, tried), strict=True):
             found = (
                 score(ended.model, test).per_observation
                 if certificate.ok
@@ -285,7 +286,7 @@ def _held_out_together(
     for inside, _ in _parts(rows, folds, seed):
         train = rows[inside]
         for own, (certificate, ended) in zip(
-            held, _path(term, _Part(train, term.source), tried), strict=True
+            held, along(term, _Part(train, term.source), tried), strict=True
         ):
             if not certificate.ok:
                 own.fill_(math.nan)
@@ -357,6 +358,9 @@ def _called(priors: Priors) -> str:
     out = []
     for each in priors:
         default, own = {f.name: f.default for f in dataclasses.fields(each)}, fields_of(each)
+        if isinstance(each, OfRows):
+            out.append(str(each))
+            continue
         inside = [
             f"{each.scale:.4g}",
             *(f"{n}={v!r}" for n, v in own.items() if n != "scale" and v != default[n]),

@@ -124,7 +124,7 @@ def _hidden(model: HMM, batch: Batch, kind: str, generator: torch.Generator) -> 
     rows, v = batch[seen], torch.rand(len(y), dtype=torch.float64, generator=generator)[seen]
     with torch.no_grad():
         parts = [
-            torch.stack(_split(c.family, y[seen], parameters_of(c, rows), extras_of(c, rows)))
+            torch.stack(tails(c.family, y[seen], parameters_of(c, rows), extras_of(c, rows)))
             for c in model.states
         ]
         tails = torch.logsumexp(torch.stack(parts) + torch.log(weight[:, seen])[:, None], 0)
@@ -147,7 +147,7 @@ def quantile(
             "it."
         )
     with torch.no_grad():
-        return _from_tails(*_split(family, y, theta, extras), v)
+        return _from_tails(*tails(family, y, theta, extras), v)
 
 
 def _from_tails(log_below: Tensor, log_mass: Tensor, log_above: Tensor, v: Tensor) -> np.ndarray:
@@ -160,14 +160,14 @@ def _from_tails(log_below: Tensor, log_mass: Tensor, log_above: Tensor, v: Tenso
     return out
 
 
-def _split(
+def tails(
     family: Family, y: Tensor, theta: Sequence[Tensor], extras: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log P(Y < what was seen), log P(what was seen), log P(Y > what was seen); the middle is −∞ where Y
     has a density there."""
     if isinstance(family, Censored):
         inside, inner = _entered(family, extras)
-        below, mass, above = _split(inside, y, theta, inner)
+        below, mass, above = tails(inside, y, theta, inner)
         event, upper = extras["event"], extras.get("upper", torch.full_like(y, torch.inf))
         right, left, between = event == 0, event == 2, event == 3
         beyond = log_tail(inside, torch.where(between, upper, y), True, theta, inner)

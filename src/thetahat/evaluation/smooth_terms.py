@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,12 @@ from scipy.stats import chi2, norm
 from scipy.stats import f as fisher
 
 from ..data.frame import Frame
+from ..data.random_terms import Grouping
 from ..data.smooths import Curve
-from ..errors import BadArgument
+from ..errors import BadArgument, UnknownLevel
 from ..likelihood import Objective
+from ..models.blocks import multiplied, transposed
+from ..models.elimination import Factored
 from ..models.mixed import Mixed
 from ..models.random_effects import Random
 from ..protocols import Together
@@ -36,6 +39,8 @@ from .modes import Modes, rows_of
 
 POINTS = 200  # of a curve where none are given
 DRAWS = 10_000  # of a simultaneous band
+GROUPS = 50  # whose curves are made unasked
+WIDE = 2_000  # columns of one term that are written out
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,37 @@ class Term:
     curve: Curve
     places: np.ndarray
     number: int
+    grouping: Grouping | None = None  # of a curve of each group, whose coefficients stand group by group
 
     @property
     def label(self) -> str:
-        return self.random.label
+        return self.curve.label
+
+    def columns(self, frame: pd.DataFrame) -> np.ndarray:
+        """All columns, (n, k); of a curve of each group those of every group.
+
+        Raises
+        ------
+        BadArgument
+            so many groups that they are not written out
+        """
+        if self.grouping is None:
+            return self.curve.smooth.matrix(frame)
+        if len(self.places) > WIDE:
+            raise BadArgument(
+                f"{self.label} has {len(self.places):,} columns, and at most {WIDE:,} are compared with those of other terms."
+            )
+        own = self.curve.smooth.matrix(frame)
+        out = np.zeros((len(own), self.grouping.size, own.shape[1]))
+        out[np.arange(len(own)), self.grouping.codes(frame)] = own
+        return out.reshape(len(own), own.shape[1] * self.grouping.size)
+
+    def coefficients(self, theta: np.ndarray) -> np.ndarray:
+        """Of `columns`."""
+        own = theta[self.places]
+        if self.grouping is None:
+            own = np.hstack([self.curve.N, self.curve.R]) @ own
+        return np.asarray(own)
 
 
 def terms_of(known_model: Known) -> list[Term]:
@@ -62,6 +94,14 @@ def terms_of(known_model: Known) -> list[Term]:
     """
     model, out = known_model.mixed, []
     for i, r in enumerate(model.random):
+        if r.each:
+            curve, start, grouping = (
+                model.encoder.smooths[r.curve],
+                known_model.starts[i],
+                model.groupings[r.source],
+            )
+            places = np.arange(start, start + grouping.size * len(r.effects))
+            out.append(Term(r, curve, places, i, grouping))
         if not r.smooth:
             continue
         curve = model.encoder.smooths[r.source]
@@ -80,7 +120,8 @@ def smooths(objective: Objective) -> pd.DataFrame:
     """A row a smooth term: edf, reference_df, statistic, p_value, by label.
 
     The statistic of a response with a known scale is referred to χ², of a normal one with an estimated scale to F, both
-    with weights as the test has them.
+    with weights as the test has them. Of a curve of each group, bs="fs", there is none: its statistic and p_value are NaN
+    (`test_random` tests its variances).
     """
     given, V = known(objective)
     model = given.model
@@ -94,6 +135,12 @@ def smooths(objective: Objective) -> pd.DataFrame:
     residual = objective.observations - sum(edf.values()) - _unpenalised(model.mixed)
     rows = []
     for term in found:
+        if term.grouping is not None:
+            values = {"edf": edf[term.number], "reference_df": reference[term.number]}
+            rows.append(
+                {"term": _name(model.mixed, term), **values, "statistic": math.nan, "p_value": math.nan}
+            )
+            continue
         k0 = len(term.curve.names)
         own, ref = edf[term.number] + k0, reference[term.number] + k0
         R = roots[term.number]
@@ -124,15 +171,15 @@ def _name(model: Mixed, term: Term) -> str:
 
 def roots_of(objective: Objective, modes: Modes) -> dict[int, np.ndarray]:
     """R of X = QR of each smooth term, by its number: X its columns at the rows that were fitted, free ones first."""
-    if objective.remembered is not None:
-        known: dict[int, np.ndarray] = objective.remembered.roots
-        return known
     model = modes.model
     assert isinstance(model, Mixed)
     out: dict[int, np.ndarray] = {}
     numbers = [i for i, r in enumerate(model.random) if r.smooth]
     if not numbers:
         return out
+    if objective.remembered is not None:
+        known: dict[int, np.ndarray] = objective.remembered.roots
+        return known
     frame = rows_of(objective.terms[0].source)
     for i in numbers:
         curve = model.encoder.smooths[model.random[i].source]
@@ -142,21 +189,48 @@ def roots_of(objective: Objective, modes: Modes) -> dict[int, np.ndarray]:
 
 
 def freedom(modes: Modes) -> tuple[dict[int, float], dict[int, float]]:
-    """Σ F_jj and Σ (2F − FF)_jj over the shrunk columns of each smooth term, by its number."""
-    f, columns, order = modes.factored, modes.columns, modes.model.order
+    """Σ F_jj and Σ (2F − FF)_jj over the shrunk columns of each smooth term, by its number.
+
+    FF_jj = 1 − 2 (H⁻¹)_jj + Σ_k penalised (H⁻¹)_jk²
+    """
+    f, columns, order, random = modes.factored, modes.columns, modes.model.order, modes.model.random
     inverse, m = f.inverse, columns.penalised
     diagonal = np.diag(inverse)
     squares = (inverse[:, :m] ** 2).sum(1)
-    if columns.grouped is not None:  # smooth terms' columns are dense ones
+    each = f.eliminated_squares() if any(r.each for r in random) else []
+    if each:
+        squares += np.einsum("ij,jk,ki->i", inverse, sum(each), inverse)
+    elif columns.grouped is not None:  # other smooth terms' columns are dense ones
         squares[columns.sparse_size :] += (f.T[1] ** 2).sum((0, 2))
     edf, reference = {}, {}
     for i, t, begin in zip(order.rest, columns.terms, columns.starts, strict=False):
-        own = slice(begin, begin + t.size)
-        edf[i] = float((1 - diagonal[own]).sum())
-        # FF_jj = 1 − 2 (H⁻¹)_jj + Σ_k penalised (H⁻¹)_jk²
-        reference[i] = float((1 - squares[own]).sum())
-    kept = {i for i in order.rest if modes.model.random[i].smooth}
-    return {i: v for i, v in edf.items() if i in kept}, {i: v for i, v in reference.items() if i in kept}
+        if random[i].smooth or random[i].each:
+            own = slice(begin, begin + t.size)
+            edf[i] = float((1 - diagonal[own]).sum())
+            reference[i] = float((1 - squares[own]).sum())
+    at = 0
+    for i in order.first:
+        own = slice(at, at + random[i].structure.width)
+        at = own.stop
+        if random[i].each:
+            edf[i], reference[i] = _freedom_of_first(f, own, each, m)
+    return edf, reference
+
+
+def _freedom_of_first(f: Factored, own: slice, each: list[np.ndarray], m: int) -> tuple[float, float]:
+    """Both sums over some effects of the eliminated factor: with C the part of (H⁻¹)_00 that is not D⁻¹, whose blocks are of
+    every two levels,
+
+        Σ (H⁻¹)² = Σ_level (D⁻¹ ∘ D⁻¹ + 2 D⁻¹ ∘ C) + Σ_every two levels C ∘ C + Σ_penalised rest (H⁻¹)_0r²
+    """
+    assert f.Linv is not None
+    D = multiplied(transposed(f.Linv), f.Linv)[own]
+    edf = float((1 - np.diagonal(f.first)[:, own]).sum())
+    C = f.first[own] - D
+    W, inverse = sum(each[own]), f.inverse
+    squares = float((D * D + 2 * D * C).sum()) + float((W * (inverse @ sum(each) @ inverse)).sum())
+    squares += float((W * (inverse[:, :m] @ inverse[:m])).sum())
+    return edf, D.shape[0] * D.shape[2] - squares
 
 
 def _covariance(V: Joint, term: Term) -> np.ndarray:
@@ -280,6 +354,8 @@ def curve(
         raise BadArgument(f"level={level!r}. Accepted: a number between 0 and 1, such as 0.95.")
     term = terms[label]
     call = term.curve.smooth.call
+    if term.grouping is not None:
+        return _of_each(term, V, model, data, level, simultaneous, derivative, seed)
     if data is None:
         if len(call.required) > 1 or not term.curve.smooth.limits:
             raise BadArgument(f"{label} reads {', '.join(call.required)}: say at which rows with data=.")
@@ -292,17 +368,70 @@ def curve(
     X = np.hstack([B @ term.curve.N, B @ term.curve.R])
     own = _covariance(V, term)
     value = X @ model.all.detach().numpy()[term.places]
-    error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", X, own, X), 0.0))
-    wide = float(norm.ppf((1 + level) / 2))
-    if simultaneous:
-        z = np.random.default_rng(seed).standard_normal((len(own), DRAWS))
-        values, vectors = np.linalg.eigh(own)
-        deviation = X @ (vectors @ (np.sqrt(np.maximum(values, 0.0))[:, None] * z))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            largest = np.nanmax(np.abs(deviation) / np.where(error > 0, error, np.nan)[:, None], axis=0)
-        wide = float(np.quantile(largest, level))
+    error, wide = _band(X, own, level, seed if simultaneous else None)
     out = frame[list(call.required)].reset_index(drop=True)
     out["value"], out["standard_error"] = value, error
     out["low"], out["high"] = value - wide * error, value + wide * error
     out["outside"] = smooth.outside(frame) if smooth.limits else False
+    return out
+
+
+def _band(X: np.ndarray, V: np.ndarray, level: float, seed: int | None) -> tuple[np.ndarray, float]:
+    """The standard error of each Xb, b of covariance V, and how many of them wide the band is; with a seed that of all
+    points together."""
+    error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", X, V, X), 0.0))
+    if seed is None:
+        return error, float(norm.ppf((1 + level) / 2))
+    z = np.random.default_rng(seed).standard_normal((len(V), DRAWS))
+    values, vectors = np.linalg.eigh(V)
+    deviation = X @ (vectors @ (np.sqrt(np.maximum(values, 0.0))[:, None] * z))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        largest = np.nanmax(np.abs(deviation) / np.where(error > 0, error, np.nan)[:, None], axis=0)
+    return error, float(np.quantile(largest, level))
+
+
+def _of_each(
+    term: Term,
+    V: Joint,
+    model: Known,
+    data: Data,
+    level: float,
+    simultaneous: bool,
+    derivative: bool,
+    seed: int,
+) -> pd.DataFrame:
+    """`curve` of a curve of each group; a band of all points is one of each group's points."""
+    smooth, grouping = term.curve.smooth, term.grouping
+    assert grouping is not None
+    assert smooth.call.factor is not None
+    names = [*smooth.call.required, smooth.call.factor]
+    if data is None:
+        if grouping.size > GROUPS:
+            raise BadArgument(
+                f"{term.label} has {grouping.size:,} curves, and at most {GROUPS} are made unasked: say at which rows with data=."
+            )
+        at = np.linspace(*smooth.limits[0], POINTS)
+        levels = pd.Index(grouping.levels[0]).take(grouping.cells)
+        frame = pd.DataFrame({names[0]: np.tile(at, len(levels)), names[1]: np.repeat(levels, POINTS)})
+    else:
+        frame = Frame(data).read(names)
+    code = grouping.codes(frame)
+    if bool((code < 0).any()):
+        value = frame[names[1]].iloc[int(np.flatnonzero(code < 0)[0])]
+        raise UnknownLevel(
+            f"{term.label}: column {names[1]!r} has the level {value}, which the fit has not seen. Accepted: levels that were "
+            "fitted; of a new one the curve is 0 on average."
+        )
+    X = smooth.derivative(frame) if derivative else smooth.matrix(frame)
+    theta, k = model.all.detach().numpy(), X.shape[1]
+    value, error, wide = (np.zeros(len(X)) for _ in range(3))
+    for g in np.unique(code):
+        rows = np.flatnonzero(code == g)
+        own = replace(term, places=term.places[g * k : (g + 1) * k])
+        value[rows] = X[rows] @ theta[own.places]
+        error[rows], wide[rows] = _band(X[rows], _covariance(V, own), level, seed if simultaneous else None)
+    out = frame[names].reset_index(drop=True)
+    out["value"], out["standard_error"] = value, error
+    out["low"], out["high"] = value - wide * error, value + wide * error
+    out["outside"] = smooth.outside(frame)
     return out

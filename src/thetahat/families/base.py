@@ -145,6 +145,8 @@ class Family:
     outcome: ClassVar[frozenset[str]] = (
         frozenset()
     )  # those extras that say what was seen of y: a prediction has none
+    # the parameter at whose end p is a point at the mean, of a density that float64 does not follow that far
+    degenerate: ClassVar[str | None] = None
     _parameters: ClassVar[dict[str, Parameter]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -64,6 +64,22 @@ class Normal(Family):
             {(0, 0): (-precision).expand(y.shape), (0, 1): -2 * score[0], (1, 1): -2 * square},
         )
 
+    def sums(self, y: Tensor, weight: Tensor, *eta: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """From Σ w, Σ w (y − μ) and Σ w (y − μ)²."""
+        if self.link is not None:
+            return None
+        mean, log_scale = (e.reshape(()) for e in eta)
+        precision, residual = torch.exp(-2 * log_scale), y - mean
+        weighted = weight * residual
+        total, first, second = (
+            weight.sum(),
+            precision * weighted.sum(),
+            precision * torch.dot(weighted, residual),
+        )
+        value = -total * (LOG_ROOT_2PI + log_scale) - second / 2
+        J = torch.stack([precision * total, 2 * first, 2 * first, 2 * second]).reshape(2, 2)
+        return value, torch.stack([first, second - total]), J
+
     def sample(self, mean: Tensor, scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         mean, scale = torch.broadcast_tensors(mean, scale)
         return torch.normal(mean, scale, generator=generator)

@@ -53,6 +53,7 @@ class Tweedie(Tailed):
     power = Parameter(Range(1.0, 2.0), link=links.Scaled(1.0, 2.0), boundary=2.0, limit="Gamma")
     support = nonnegatives
     measure = "mixed"
+    degenerate = "dispersion"  # the sum of the series has no digits left where φ < 10⁻¹⁵ μ^(2−p)
 
     def log_prob(self, y: Tensor, mean: Tensor, dispersion: Tensor, power: Tensor) -> Tensor:
         return self._log_prob(y, torch.log(mean), torch.log(dispersion), power - 1, 2 - power)

@@ -131,7 +131,7 @@ def refits(
 
         def once(own: Objective, draw: int) -> Refitted:
             rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(draw,)))
-            resampled = _parametric(own, rng) if kind == "parametric" else _recounted(own, rng, codes)
+            resampled = drawn_anew(own, rng) if kind == "parametric" else _recounted(own, rng, codes)
             return _refit(resampled, theta, scale, growth)
 
         results = list(_shown(_run(objective, once, draws, workers), draws))
@@ -249,7 +249,7 @@ def _row_count(batch: Batch) -> Tensor:
     )
 
 
-def _parametric(objective: Objective, rng: np.random.Generator) -> Objective:
+def drawn_anew(objective: Objective, rng: np.random.Generator) -> Objective:
     """The same rows with y drawn from the model at θ̂; a row counted c times is c rows, each with a y of its
     own."""
     term = objective.terms[0]

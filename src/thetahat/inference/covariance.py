@@ -14,6 +14,8 @@
     cluster     the sandwich with K = f·Σ_g u_g u_gᵀ, u_g = Σ_{i in g} c_i w_i s_i,  f = G/(G − 1) · (n − 1)/(n − p),  G the number of
                 clusters. By two columns: K_A + K_B − K_{A∩B}, each with its own f
     CR2, CR3    scores of clusters, corrected for the leverage of the cluster (`small_sample`); no further factor
+    HAC, HAC:4  the sandwich with scores correlated over time, up to a lag: Newey and West's; by a column of times with several rows
+                each Driscoll and Kraay's (`serial`)
     sparsity    of quantile regression: Hendricks and Koenker's (`sparsity`)
     bootstrap   the covariance of refits to resampled rows (or clusters)
 
@@ -52,7 +54,7 @@ from ..protocols import HasScores, is_separable
 from ..solvers import quantile
 from ..solvers.choice import DENSE
 from ..types import name_of
-from . import satterthwaite, small_sample, sparsity
+from . import satterthwaite, serial, small_sample, sparsity
 from .bread import Inverse, bread
 from .meat import cluster_sums, codes_of, meat, reduced, sandwich_diagonal
 from .natural import elementwise, jacobian, own_places, slopes
@@ -60,7 +62,8 @@ from .natural import linear as free
 from .natural import natural as natural_of
 
 KINDS = (
-    "observed", "expected", "conditional", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "sparsity", "bootstrap"
+    "observed", "expected", "conditional", "ols", "sandwich", "HC0", "HC1", "HC2", "HC3", "cluster", "CR2", "CR3", "HAC",
+    "sparsity", "bootstrap"
 )  # fmt: skip
 CLUSTERED = ("cluster", "CR2", "CR3")
 DRAWS = 999  # of a bootstrap covariance
@@ -123,8 +126,16 @@ def regressors(objective: Objective) -> int:
     return sum(q.size for j, q in enumerate(model.predictors) if j == 0 or not q.design.constant)
 
 
+def plain_kind(kind: str) -> str:
+    """A kind without its setting: "HAC" of "HAC:4"."""
+    return "HAC" if str(kind).startswith("HAC:") else kind
+
+
 def check(kind: str, clusters: Clusters) -> None:
     """Refuse an unknown kind, and clusters that are missing, too many, or for another kind."""
+    if plain_kind(kind) == "HAC":
+        serial.lag_of(kind)
+    kind = plain_kind(kind)
     if kind not in KINDS:
         near = {k.lower(): k for k in KINDS}.get(str(kind).lower()) or next(
             iter(difflib.get_close_matches(str(kind), KINDS, 1)), ""
@@ -136,9 +147,9 @@ def check(kind: str, clusters: Clusters) -> None:
             f"the kind {kind!r} needs by: the column{', or two columns,' * (kind == 'cluster')} whose values "
             "identify clusters."
         )
-    if clusters is not None and kind not in (*CLUSTERED, "bootstrap"):
+    if clusters is not None and kind not in (*CLUSTERED, "HAC", "bootstrap"):
         raise BadArgument(
-            f"by names clusters, and the kind is {kind!r}: it takes {', '.join(map(repr, CLUSTERED))} or "
+            f"by names clusters, and the kind is {kind!r}: it takes {', '.join(map(repr, CLUSTERED))}, 'HAC' or "
             "'bootstrap'."
         )
     most = 2 if kind == "cluster" else 1
@@ -170,7 +181,14 @@ def refuse_robust(objective: Objective, kind: str) -> None:
             "alone says how the estimates vary. "
             "th.DensityPower(beta) bounds the outliers' weight and has standard errors."
         )
-    if robust is not None and kind not in ("sandwich", "HC0", "HC1", "cluster", "bootstrap"):
+    if robust is not None and plain_kind(kind) not in (
+        "sandwich",
+        "HC0",
+        "HC1",
+        "HAC",
+        "cluster",
+        "bootstrap",
+    ):
         raise BadArgument(
             f"{robust} does not maximise a likelihood, so that covariance={kind!r} is not defined. Use "
             "'sandwich'."
@@ -402,6 +420,9 @@ def prepare(objective: Objective, kind: str | Covariance, clusters: Clusters = N
         return Covariance(
             kind, inverse, sums=tuple(cluster_sums(objective, clusters, regressors(objective))), df=df
         )
+    if plain_kind(kind) == "HAC":
+        K = serial.meat(objective, kind, None if clusters is None else clusters[0])
+        return Covariance(kind, inverse, meat=K, df=df)
     K = meat(objective)
     if kind == "sparsity":
         K = sparsity.meat(objective, K)
@@ -432,7 +453,7 @@ def _ols(objective: Objective) -> Covariance:
 def _freedom(objective: Objective, kind: str, clusters: Clusters) -> float:
     """t's degrees of freedom: G − 1 of clusters (of the fewer, by two columns); n − p of a normal linear
     model; else ∞, the normal."""
-    if clusters is not None:
+    if clusters is not None and (plain_kind(kind) != "HAC" or len(np.unique(clusters[0])) < len(clusters[0])):
         return float(min(int(codes_of(objective, c).max()) for c in clusters))
     if not linear(objective):
         return math.inf

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import FitError, FlatDirection, NoCurvature
 from ..likelihood import Objective
 from ..models.information import Factor
-from ..protocols import is_separable
+from ..protocols import OfRows, ReadsInOrder, is_separable
 from ..solvers import quantile
 from . import sparsity
 from .bread import bread
@@ -68,7 +68,8 @@ def criteria(
             "are. Compare by rows held out: fit.score(data), or fit.choose_prior([…])."
         )
     out = counted(parameters(objective, theta), log_likelihood, observations)
-    if all(is_separable(term.model) for term in objective.terms):  # else there is no score of a row
+    apart = all(is_separable(t.model) and not isinstance(t.model, ReadsInOrder) for t in objective.terms)
+    if apart:  # else there is no score of a row
         out["TIC"] = -2 * log_likelihood + 2 * effective(objective, theta)
     return out
 
@@ -81,13 +82,17 @@ def parameters(objective: Objective, theta: Tensor) -> float:
     NoCurvature
         a prior has a kink
     """
-    if not objective.priors:
+    priors = [
+        p for p in objective.priors if not isinstance(p.prior, OfRows)
+    ]  # Firth's takes no parameter away
+    if not priors:
         return objective.size
     objective = objective.at(theta)
-    P = Objective([], objective.priors).taylor(order=2).information
+    priors = [p for p in objective.priors if not isinstance(p.prior, OfRows)]
+    P = Objective([], priors).taylor(order=2).information
     assert P is not None
     spread = torch.zeros(objective.size, objective.size, dtype=torch.float64)
-    at = torch.cat([objective.positions(p.model) for p in objective.priors]).unique()
+    at = torch.cat([objective.positions(p.model) for p in priors]).unique()
     spread[at[:, None], at] = P.dense()
     try:
         return objective.size - float(torch.trace(bread(objective).solve(spread)))

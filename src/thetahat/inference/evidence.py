@@ -12,6 +12,7 @@ from ..errors import BadArgument, FlatDirection, NoCurvature
 from ..likelihood import Objective
 from ..models.base import coefficient_names
 from ..models.information import Factor
+from ..protocols import OfRows
 from .bread import SINGULAR, double
 
 
@@ -73,6 +74,10 @@ def evidence(objective: Objective, theta: Tensor, *, flat: bool = False) -> floa
         raise BadArgument(
             "the terms are weighted by a function, or robust, so that the objective is not a log-probability of "
             "data: it has no evidence."
+        )
+    if any(isinstance(p.prior, OfRows) for p in objective.priors):
+        raise BadArgument(
+            "Jeffreys' prior has no constant: the evidence under it is known up to a factor only."
         )
     missing = unheld(objective)
     if missing and not flat:

@@ -45,6 +45,7 @@ from .covariance import Clusters, Covariance, check, natural, prepare
 from .hypotheses import Restrictions, parse
 from .natural import coordinates, linear, parameter, unconstrained
 from .natural import natural as natural_values
+from .terms import matching, model_terms, regression_of
 
 KINDS = ("wald", "likelihood_ratio", "score")
 
@@ -117,7 +118,7 @@ def test(
         θ̂, (p,), a maximum
     hypothesis
         "x = 0", "x = z", "2*x + z = 1", ["x = 0", "z = 1"], "scale = 1", "dispersion = 0"
-        (`inference.hypotheses`)
+        (`inference.hypotheses`); the name of a term of the formula: all its coefficients are 0
     kind
         one of `KINDS`
     covariance, clusters
@@ -152,18 +153,8 @@ def test(
         raise BadArgument(f"kind {kind!r} of test. Accepted: {', '.join(map(repr, KINDS))}.")
     if not isinstance(covariance, Covariance):
         check(covariance, clusters)
-    if kind != "wald" and any(t.robust is not None for t in objective.terms):
-        raise BadArgument(
-            f"a robust fit does not maximise a likelihood, and has no χ² {kind}. Use kind='wald', "
-            "covariance='sandwich'."
-        )
-    if kind != "wald" and any(t.weights is not None for t in objective.terms):
-        raise BadArgument(
-            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. Use kind='wald', "
-            "covariance='sandwich'."
-        )
-    if kind != "wald" and quantile.applies(objective):
-        raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
+    if kind != "wald":
+        check_likelihood(objective, kind)
     if kind == "likelihood_ratio" and covariance != "observed":
         raise BadArgument(
             f"a likelihood ratio takes no covariance; received {covariance!r}. Use kind='wald'."
@@ -174,7 +165,7 @@ def test(
             "kind='wald'."
         )
     objective = objective.at(theta)
-    asked = parse(hypothesis, names_of(objective.model))
+    asked = of_term(objective, hypothesis) or parse(hypothesis, names_of(objective.model))
     places = coordinates(objective)
     if any(places[i] is None for i in np.flatnonzero(asked.R.any(0)).tolist()):
         return _natural_wald(objective, theta, asked, kind, covariance, clusters)
@@ -184,11 +175,49 @@ def test(
     if kind == "wald":
         return _wald(objective, theta, asked, R, r, covariance, clusters)
     if kind == "likelihood_ratio":
-        restricted, _ = _refit(objective, theta, R, r)
+        restricted, _ = restricted_maximum(objective, theta, R, r)
         statistic = _ratio(objective.value(theta), restricted)
         return _chi2(asked.text, kind, statistic, len(R))
     assert isinstance(covariance, str)  # by the refusals above
     return _score(objective, theta, asked, R, r, covariance)
+
+
+def check_likelihood(
+    objective: Objective, kind: str, instead: str = "Use kind='wald', covariance='sandwich'."
+) -> None:
+    """Refuse a test by the likelihood where what was maximised is none: a robust sum, a weighted one, a kink."""
+    if any(t.robust is not None for t in objective.terms):
+        raise BadArgument(f"a robust fit does not maximise a likelihood, and has no χ² {kind}. {instead}")
+    if any(t.weights is not None for t in objective.terms):
+        raise BadArgument(
+            f"the terms are weighted, and a weighted log-likelihood has no χ² {kind}. {instead}"
+        )
+    if quantile.applies(objective):
+        raise BadArgument(quantile.KINK.format(family=objective.model.family, what=kind))
+
+
+def check_maximum(objective: Objective, what: str) -> None:
+    """Refuse what is of a maximum of the likelihood alone, where something else was maximised."""
+    for term in objective.terms:
+        if term.robust is not None:
+            raise BadArgument(
+                f"{what} is of a maximum of the likelihood, and the robust {term.robust} maximised something else."
+            )
+        if term.weights is not None:
+            raise BadArgument(f"{what} is of a maximum of the likelihood, and here rows are weighted.")
+
+
+def of_term(objective: Objective, hypothesis: str | Sequence[str]) -> Restrictions | None:
+    """That all coefficients of a term are 0, where its name is all that was written."""
+    if not isinstance(hypothesis, str) or "=" in hypothesis or regression_of(objective) is None:
+        return None
+    term = matching(hypothesis, model_terms(objective))
+    if term is None:
+        return None
+    R = np.zeros((len(term.places), len(names_of(objective.model))))
+    for k, place in enumerate(term.places):
+        R[k, coordinates(objective).index(place)] = 1.0
+    return Restrictions(R, np.zeros(len(R)), f"{term.name} = 0")
 
 
 # ---- restrictions on θ -------------------------------------------------------------------------------------
@@ -285,7 +314,9 @@ def _chi2(text: str, kind: str, statistic: float, df: int, note: str = "") -> Te
 # ---- the restricted maximum --------------------------------------------------------------------------------
 
 
-def _refit(objective: Objective, theta: Tensor, R: np.ndarray, r: np.ndarray) -> tuple[float, Tensor]:
+def restricted_maximum(
+    objective: Objective, theta: Tensor, R: np.ndarray, r: np.ndarray
+) -> tuple[float, Tensor]:
     """ℓ(θ̃) and θ̃, from where the quadratic model at θ̂ has its restricted maximum: θ̂ − V Rᵀ(R V
     Rᵀ)⁻¹(Rθ̂ − r)."""
     G, at = torch.from_numpy(R), torch.from_numpy(r)
@@ -303,10 +334,10 @@ def _refit(objective: Objective, theta: Tensor, R: np.ndarray, r: np.ndarray) ->
         _, _, Vt = np.linalg.svd(R)
         basis = torch.from_numpy(Vt[len(R) :].T.copy())
         start = torch.zeros(basis.shape[1], dtype=torch.float64)
-    return _maximise(objective, origin, basis, start)
+    return held_maximum(objective, origin, basis, start)
 
 
-def _maximise(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
+def held_maximum(objective: Objective, origin: Tensor, basis: Tensor, start: Tensor) -> tuple[float, Tensor]:
     restricted = Restricted(objective, origin, basis)
     if len(start) == 0:
         return objective.value(origin), origin
@@ -334,7 +365,7 @@ def _ratio(whole: float, restricted: float) -> float:
 def _score(
     objective: Objective, theta: Tensor, asked: Restrictions, R: np.ndarray, r: np.ndarray, covariance: str
 ) -> Test:
-    _, tilde = _refit(objective, theta, R, r)
+    _, tilde = restricted_maximum(objective, theta, R, r)
     objective = objective.at(tilde)
     g = objective.taylor(tilde, order=1).gradient.to(torch.float64)
     try:
@@ -376,7 +407,7 @@ def _boundary(
         )
     at = r.copy()
     at[edge[0]] = math.copysign(FAR, r[edge[0]])
-    value, _ = _refit(objective, theta, R, at)
+    value, _ = restricted_maximum(objective, theta, R, at)
     statistic, df = _ratio(objective.value(theta), value), len(R)
     below = float(chi2.sf(statistic, df - 1)) if df > 1 else float(statistic <= 0)
     p = 0.5 * below + 0.5 * float(chi2.sf(statistic, df))

@@ -28,7 +28,8 @@ from ..models.base import names_of
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
-from ..models.scales import Diagonal, Penalised, Unstructured, without_effect
+from ..models.scales import Diagonal, OfCurve, Penalised, Unstructured, without_effect
+from ..models.series import RandomWalk
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
 from ..types import ModelLike
@@ -43,6 +44,7 @@ def components(objective: Objective, level: float = 0.95, intervals: str | None 
 
     low and high are of the standard deviation, or of the correlation; an end of the range (0, ±1) where the data do not
     exclude it, NaN where a profile was not found. Of a correlation with a standard deviation of 0 nothing is known: −1 to 1.
+    Wald's are 0 and NaN of a standard deviation that is less than half its interval's width from 0.
 
     Raises
     ------
@@ -131,20 +133,32 @@ def _residual(objective: Objective, level: float, intervals: str | None) -> dict
 @dataclass
 class _Profile:
     """The constrained maximum of one natural value, on the logarithm of a standard deviation, on the arc sine of a
-    correlation."""
+    correlation, as a share of its range (−1 to 1)."""
 
     objective: Objective
     index: int
     corr: bool
     J: Tensor
     top: float
+    range: tuple[float, float] = (-1.0, 1.0)
+
+    def share(self, correlation: float) -> float:
+        low, high = self.range
+        return (2 * correlation - low - high) / (high - low)
+
+    def back(self, z: float) -> float:
+        """The correlation of that arc sine."""
+        low, high = self.range
+        return (low + high) / 2 + (high - low) / 2 * math.sin(z)
 
     def g(self, theta: Tensor) -> tuple[float, Tensor]:
         model = _mixed(self.objective)
         with torch.enable_grad():
             leaf = theta.clone().requires_grad_()
             value = model.natural(leaf)[self.index]
-            value = torch.asin(value) if self.corr else torch.log(value)
+            low, high = self.range
+            share = (2 * value - low - high) / (high - low)
+            value = torch.asin(share) if self.corr else torch.log(value)
             return float(value.detach()), torch.autograd.grad(value, leaf)[0]
 
     def at(self, z: float, theta: Tensor) -> tuple[float, float, Tensor]:
@@ -205,15 +219,19 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     found = objective.taylor(order=2)
     assert found.information is not None
     J = found.information.dense()
+    if not bool(torch.isfinite(J).all()):  # of a fit that failed
+        return math.nan, math.nan
     values, vectors = torch.linalg.eigh(J)
     J = vectors @ torch.diag(values.clamp(min=1e-8 * float(values.max()))) @ vectors.T
-    profile = _Profile(objective, index, corr, J, float(found.value))
+    model = _mixed(objective)
+    span = model.correlations(names_of(model)[index]) if corr else (-1.0, 1.0)
+    profile = _Profile(objective, index, corr, J, float(found.value), span)
     cut = math.sqrt(float(chi2.ppf(level, 1)))
     theta = objective.theta
     if corr and math.isnan(estimate):
-        return -1.0, 1.0
-    if corr and abs(estimate) > 1 - EDGE:
-        return _from_one(profile, theta, math.copysign(1.0, estimate), cut)
+        return span
+    if corr and abs(profile.share(estimate)) > 1 - EDGE:
+        return _from_one(profile, theta, math.copysign(1.0, profile.share(estimate)), cut)
     if not corr and estimate <= EDGE:  # the curvature in s at 0 gives the first trial
         natural = _mixed(objective).natural
         place = next(j for j in range(len(theta)) if float(natural(_beside(theta, j))[index]) > EDGE)
@@ -233,27 +251,28 @@ def _ends(objective: Objective, index: int, estimate: float, level: float, corr:
     if math.isnan(low) and not corr and _reaches_zero(objective, index, profile.top, cut):
         low = -math.inf
     if corr:
-        return _sure(profile, math.sin(low), math.sin(high), cut)
+        return _sure(profile, profile.back(low), profile.back(high), cut)
     return math.exp(low), math.exp(high)
 
 
 def _from_one(profile: _Profile, theta: Tensor, side: float, cut: float) -> tuple[float, float]:
-    """Of a correlation whose maximum is at ±1: that end, and where the profile has fallen far enough on the other side."""
+    """Of a correlation whose maximum is at an end of its range: that end, and where the profile has fallen far enough on the other side."""
     objective, begin = profile.objective, None
     model = _mixed(objective)
     for j in range(len(model.coefficients), len(theta)):
         for size in (0.3, 1.0):
             moved = _beside(theta, j, size * max(float(theta[j].abs()), 0.3))
-            value = float(model.natural(moved)[profile.index])
+            value = profile.share(float(model.natural(moved)[profile.index]))
             if abs(value) < 1 - 1e-4 and begin is None:
                 begin = moved
     inner = math.nan
     try:
         if begin is not None:
-            inner = math.sin(_solve(profile, profile.g(begin)[0], begin, cut, -side))
+            inner = profile.back(_solve(profile, profile.g(begin)[0], begin, cut, -side))
     except NotConverged:
         pass
-    return _sure(profile, *((inner, 1.0) if side > 0 else (-1.0, inner)), cut)
+    low, high = profile.range
+    return _sure(profile, *((inner, high) if side > 0 else (low, inner)), cut)
 
 
 def _sure(profile: _Profile, low: float, high: float, cut: float) -> tuple[float, float]:
@@ -395,7 +414,8 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     mine = [
         r
         for r in model.random
-        if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})") or (own and wanted == r.parameter)
+        if wanted in (r.text.replace(" ", ""), r.label, f"({r.label})", _curve_label(model, r))
+        or (own and wanted == r.parameter)
     ]
     if not mine:
         known = ", ".join(dict.fromkeys(r.text for r in model.random))
@@ -404,42 +424,66 @@ def test_random(objective: Objective, term: str) -> VarianceTest:
     value = _without(objective, mine)
     _refuse_local(mine[0].text, value, top)
     statistic = max(2 * (top - value), 0.0)
-    variances = sum(len(r.structure.scale_places()) for r in mine)
-    covariances = sum(r.structure.size for r in mine) - variances
+    weights, bound = mixture(mine)
+    return VarianceTest(mine[0].text, statistic, weights, beyond(statistic, weights), bound=bound)
+
+
+def mixture(gone: Sequence[Random]) -> tuple[dict[int, float], bool]:
+    """The mixture of χ², degrees of freedom → weight, to which 2(ℓ₁ − ℓ₀) is referred where these terms' variances are 0, and
+    whether p is an upper bound only."""
+    variances = sum(len(r.structure.scale_places()) for r in gone)
+    weights, bound = chi_bar(variances, sum(r.structure.size for r in gone) - variances)
+    plain = (Diagonal, Unstructured, Penalised, OfCurve, RandomWalk)
+    correlated = any(not isinstance(r.structure, plain) for r in gone)
+    return weights, correlated or bound
+
+
+def chi_bar(variances: int, covariances: int) -> tuple[dict[int, float], bool]:
+    """The mixture where so many variances are 0 and with them so many covariances; of several of both its weights are not
+    known, and p is an upper bound (Self and Liang 1987; Stram and Lee 1994)."""
+    if variances == 0:
+        return {covariances: 1.0}, False
     if variances == 1:
-        weights = {covariances: 0.5, covariances + 1: 0.5}
-    elif covariances == 0:
-        weights = {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}
-    else:
-        weights = {variances + covariances - 1: 0.5, variances + covariances: 0.5}
-    p = _beyond(statistic, weights)
-    correlated = any(not isinstance(r.structure, (Diagonal, Unstructured, Penalised)) for r in mine)
-    return VarianceTest(
-        mine[0].text, statistic, weights, p, bound=correlated or (variances > 1 and covariances > 0)
-    )
+        return {covariances: 0.5, covariances + 1: 0.5}, False
+    if covariances == 0:
+        return {k: math.comb(variances, k) * 0.5**variances for k in range(variances + 1)}, False
+    return {variances + covariances - 1: 0.5, variances + covariances: 0.5}, True
+
+
+def _curve_label(model: RandomEffects, r: Random) -> str | None:
+    """Of a curve of each group "s(x,g)", as `fit.smooths` has it."""
+    return str(model.encoder.smooths[r.curve].label) if isinstance(model, Mixed) and r.each else None
+
+
+def _effects(r: Random) -> tuple[str, ...]:
+    """What each scale of a term is of, where each has its own."""
+    if isinstance(r.structure, OfCurve):
+        return r.structure.parts
+    return r.effects if isinstance(r.structure, (Diagonal, Unstructured)) and not r.smooth else ()
 
 
 def _effect(model: Mixed, wanted: str) -> tuple[Random, int] | None:
     """The term and the number of an effect that is named as its standard deviation is."""
     wanted = wanted[3:-1] if wanted.startswith("sd(") and wanted.endswith(")") else wanted
     for r in model.random:
-        if not r.smooth and isinstance(r.structure, (Diagonal, Unstructured)) and len(r.effects) > 1:
-            for i, effect in enumerate(r.effects):
-                if wanted == f"{effect}|{r.label}".replace(" ", ""):
-                    return r, i
+        effects = _effects(r)
+        for i, effect in enumerate(effects if len(effects) > 1 else ()):
+            if wanted == f"{effect}|{r.label}".replace(" ", ""):
+                return r, i
     return None
 
 
 def _test_effect(objective: Objective, r: Random, effect: int) -> VarianceTest:
     top, value = objective.value(), _without(objective, [r], effect)
-    _refuse_local(f"{r.effects[effect]} | {r.label}", value, top)
+    name = f"{_effects(r)[effect]} | {r.label}"
+    _refuse_local(name, value, top)
     statistic = max(2 * (top - value), 0.0)
     k = len(r.effects) - 1 if isinstance(r.structure, Unstructured) else 0
     weights = {k: 0.5, k + 1: 0.5}
-    return VarianceTest(f"{r.effects[effect]} | {r.label}", statistic, weights, _beyond(statistic, weights))
+    return VarianceTest(name, statistic, weights, beyond(statistic, weights))
 
 
-def _beyond(statistic: float, weights: dict[int, float]) -> float:
+def beyond(statistic: float, weights: dict[int, float]) -> float:
     """P(Σ w χ²_k ≥ statistic)."""
     return sum(
         w * (float(chi2.sf(statistic, k)) if k else float(statistic < 1e-9)) for k, w in weights.items()

@@ -28,7 +28,7 @@ from ..likelihood import Objective
 from ..models.blocks import Pattern
 from ..models.elimination import Array, Columns, Cross, Factored, NotPositiveDefinite
 from ..models.mixed import Mixed, columns_without_rows
-from ..models.random_effects import Random
+from ..models.random_effects import Random, RandomEffects, curve_of_each_group
 from ..models.regression import NARROW, Regression
 from ..models.scales import STRUCTURES, Diagonal, Penalised, Structure, Unstructured
 from ..solvers.choice import DENSE
@@ -52,7 +52,9 @@ def to_config(model: Mixed) -> Settings:
 
 
 def _random_config(r: Random) -> Settings:
-    own: Settings = {"smooth": True} if r.smooth else {"structure": KINDS[type(r.structure)], "slot": r.slot}
+    own: Settings = {"smooth": True} if r.smooth else {"curve": r.curve} if r.each else {"slot": r.slot}
+    if not r.smooth and not r.each:
+        own["structure"] = KINDS[type(r.structure)]
     if isinstance(r.structure, Unstructured) and r.structure.order:
         own["order"] = list(r.structure.order)
     return {"parameter": r.parameter, "source": r.source, "text": r.text, **own}
@@ -82,14 +84,19 @@ def _random(config: Settings, regression: Regression) -> Random:
     estimated = [p.parameter for p in regression.predictors]
     if config["parameter"] not in estimated or not isinstance(config["text"], str):
         raise BadSave(f"the file holds a random effect of {str(config['parameter'])[:60]!r}.")
-    if config.get("smooth") is True:
-        source = number_of(config["source"], len(encoder.smooths))
-        curve = encoder.smooths[source]
-        if (
-            curve
-            not in next(p for p in regression.predictors if p.parameter == config["parameter"]).design.curves
-        ):
+    if config.get("smooth") is True or "curve" in config:
+        each = "curve" in config
+        source = number_of(config["curve" if each else "source"], len(encoder.smooths))
+        curve, factor = encoder.smooths[source], encoder.smooths[source].smooth.call.factor
+        own = next(p for p in regression.predictors if p.parameter == config["parameter"])
+        if curve not in own.design.curves or each == (factor is None):
             raise BadSave(f"the file holds a smooth term {curve.label!r} in a formula that lacks it.")
+        if each:
+            group = number_of(config["source"], len(encoder.groupings))
+            if encoder.groupings[group].columns != (factor,) or not 1 <= len(curve.penalties) <= len(curve.R):
+                raise BadSave(f"the file holds a smooth term {curve.label!r} of other groups.")
+            label = encoder.groupings[group].label
+            return curve_of_each_group(config["parameter"], source, curve, group, label)
         bend: Structure = Penalised.of(curve.penalties, curve.smooth.of_what)
         return Random(config["parameter"], curve.label, (curve.label,), bend, -1, source, config["text"])
     source = number_of(config["source"], len(encoder.groupings))
@@ -144,6 +151,13 @@ class Remembered:
         return self.tensors["freedom.slopes"], self.tensors["freedom.C"]
 
     @property
+    def moves(self) -> tuple[Tensor, Tensor]:
+        """û, and ∂û/∂θ, of latent variables (`io.latent`)."""
+        if "latent.D" not in self.tensors:
+            self.memory.lack()
+        return self.tensors["latent.u"], self.tensors["latent.D"]
+
+    @property
     def roots(self) -> dict[int, Array]:
         found = {int(n[5:]): t.numpy() for n, t in self.tensors.items() if n.startswith("root.")}
         if not found:
@@ -163,7 +177,7 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     try:
         modes = modes_of(objective)
         out |= {"modes.rest": modes.rest} | ({} if modes.first is None else {"modes.first": modes.first})
-        out |= _factor_arrays(modes.factored) if modes.factored.size <= DENSE else {}
+        out |= factor_arrays(modes.factored) if modes.factored.size <= DENSE else {}
         out |= {f"root.{i}": R for i, R in roots_of(objective, modes).items()}
     except (FitError, NotPositiveDefinite, np.linalg.LinAlgError):
         pass  # of a fit that failed: no modes here, none there
@@ -177,7 +191,7 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     return tensors
 
 
-def _factor_arrays(factor: Factored) -> dict[str, Array]:
+def factor_arrays(factor: Factored) -> dict[str, Array]:
     """G, of which H is made again."""
     cross, out = factor.cross, {"factor.rest": factor.cross.rest}
     if cross.G00 is not None and cross.dense is not None:
@@ -198,22 +212,12 @@ def remembered(model: Mixed, tensors: Mapping[str, Tensor], memory: Memory) -> R
         a tensor does not fit the model
     """
     own = {name: t for name, t in tensors.items() if name.startswith(PARTS)}
-    columns = columns_without_rows(model)
-    modes = None
-    if "modes.rest" in own:
-        g, rest = columns.grouped, own["modes.rest"].numpy()
-        first = own["modes.first"].numpy() if g is not None else None
-        _shaped(rest, (columns.penalised,), "modes.rest")
-        if g is not None and first is not None:
-            _shaped(first, (g.width, g.levels), "modes.first")
-        factor = _factor(model, columns, own) if "factor.rest" in own else None
-        sigma = float(model.sigma(model.coefficients.detach()))
-        modes = Modes(model, columns, first, rest, factor, sigma, memory.lack)
+    modes = known_modes(model, columns_without_rows(model), own, memory)
     mean, p = model.regression.predictors[0].size, len(model.coefficients)
     if "freedom.slopes" in own:
         k = p - mean + len(model.covariance)
-        _shaped(own["freedom.slopes"].numpy(), (k, mean * mean), "freedom.slopes")
-        _shaped(own["freedom.C"].numpy(), (mean, mean), "freedom.C")
+        shaped(own["freedom.slopes"].numpy(), (k, mean * mean), "freedom.slopes")
+        shaped(own["freedom.C"].numpy(), (mean, mean), "freedom.C")
     smooth = {f"root.{i}": r for i, r in enumerate(model.random) if r.smooth}
     for name in own:
         if name.startswith("root."):
@@ -223,25 +227,47 @@ def remembered(model: Mixed, tensors: Mapping[str, Tensor], memory: Memory) -> R
     return Remembered(memory, own, modes)
 
 
-def _shaped(a: Array, shape: tuple[int, ...], name: str) -> None:
+def known_modes(
+    model: RandomEffects, columns: Columns, own: Mapping[str, Tensor], memory: Memory
+) -> Modes | None:
+    """The modes in the file, of a model at θ̂ and its columns; None: it holds none.
+
+    Raises
+    ------
+    BadSave
+        a tensor does not fit the model
+    """
+    if "modes.rest" not in own:
+        return None
+    g, rest = columns.grouped, own["modes.rest"].numpy()
+    first = own["modes.first"].numpy() if g is not None else None
+    shaped(rest, (columns.penalised,), "modes.rest")
+    if g is not None and first is not None:
+        shaped(first, (g.width, g.levels), "modes.first")
+    factor = _factor(model, columns, own) if "factor.rest" in own else None
+    sigma = float(model.sigma(model.coefficients.detach()))
+    return Modes(model, columns, first, rest, factor, sigma, memory.lack)
+
+
+def shaped(a: Array, shape: tuple[int, ...], name: str) -> None:
     if a.shape != shape or a.dtype != np.float64:
         raise BadSave(f"the file holds a tensor {name!r} of shape {a.shape}; that of its model is {shape}.")
 
 
-def _factor(model: Mixed, columns: Columns, tensors: Mapping[str, Tensor]) -> Factored:
+def _factor(model: RandomEffects, columns: Columns, tensors: Mapping[str, Tensor]) -> Factored:
     """The factor of H, made again of G and Λ."""
     own = {n.removeprefix("factor."): t.numpy() for n, t in tensors.items() if n.startswith("factor.")}
     size, g, ms = columns.starts[-1], columns.grouped, columns.sparse_size
-    _shaped(own["rest"], (size, size), "factor.rest")
+    shaped(own["rest"], (size, size), "factor.rest")
     values: Array | None = None
     if g is not None:
         q = g.width
-        _shaped(own["G00"], (q, q, g.levels), "factor.G00")
-        _shaped(own["dense"], (q, size - ms, g.levels), "factor.dense")
+        shaped(own["G00"], (q, q, g.levels), "factor.G00")
+        shaped(own["dense"], (q, size - ms, g.levels), "factor.dense")
         if "sparse" in own:
             values = own["sparse"]
             columns.__dict__["pattern"] = _pattern(own, (g.levels, ms)), []
-            _shaped(values, (q, len(own["columns"])), "factor.sparse")
+            shaped(values, (q, len(own["columns"])), "factor.sparse")
     cross = Cross(own.get("G00"), values, own.get("dense"), own["rest"], columns)
     scales, _ = model.scales(model.covariance.detach())
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import families
 from ..data import Table
 from ..errors import BadArgument, BadSave, DataError, ThetahatError
-from ..inference.covariance import KINDS
+from ..inference.covariance import KINDS, plain_kind
 from ..inference.criteria import counted
 from ..likelihood import DensityPower, LogLikelihood, LogPrior, Objective, Trimmed, priors
 from ..models import HMM, Density, Mixture, Regression
@@ -24,6 +24,7 @@ from ..models.custom import Custom
 from ..models.described import Described
 from ..models.information import Information
 from ..models.inputs import source_of
+from ..models.latent import LatentModel, Unbound
 from ..models.linear import linear
 from ..models.mixed import Mixed
 from ..models.taylor import Taylor
@@ -31,12 +32,14 @@ from ..protocols import layout_of
 from ..result import Fit
 from ..solvers import Certificate
 from ..types import Data, ModelLike, Plain, Settings, SourceLike
-from . import archive, encoders, mixed
+from . import archive, encoders, latent, mixed
 from .families import from_config as families_from_config
 from .modules import build
 from .saving import RATED, SOLVERS, _constraints, _content, _frozen, _shapes
 from .values import checked, number, rich
 from .without_rows import Forgotten, ForgottenTable, ForgottenWeights, Memory, Recalled, Spread
+
+CODE = ("module", "custom", "latent")  # kinds of models that are given again
 
 
 def load(path: str | Path, data: Data = None, *, model: nn.Module | None = None) -> Fit:
@@ -156,11 +159,7 @@ def described(path: Path) -> bool:
         content.get("model"),
         *(further["models"] if isinstance(further, dict) and "models" in further else []),
     ]
-    code = [
-        config
-        for config in configs
-        if isinstance(config, dict) and config.get("kind") in ("module", "custom")
-    ]
+    code = [config for config in configs if isinstance(config, dict) and config.get("kind") in CODE]
     return not code or content.get("made") is not None
 
 
@@ -168,7 +167,7 @@ def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Pl
     """The models at θ̂: built again, or those given once they are known to be the same."""
     further = content["further"]
     configs = [content["model"], *([] if further is None else further["models"])]
-    code = [k for k, config in enumerate(configs) if config["kind"] in ("module", "custom")]
+    code = [k for k, config in enumerate(configs) if config["kind"] in CODE]
     if given is not None and not code:
         raise BadArgument(
             f"{path} holds a {configs[0]['kind']}, which needs no model: th.load({str(path)!r})."
@@ -177,7 +176,7 @@ def _models(content: Settings, tensors: dict[str, Tensor], path: Path, given: Pl
     if given is None and code:
         described = (
             None
-            if content["made"] is None or any(configs[k]["kind"] == "custom" for k in code)
+            if content["made"] is None or any(configs[k]["kind"] != "module" for k in code)
             else content["made"]
         )
         if described is None:
@@ -215,14 +214,16 @@ def _filled(
     """A model that is code with the values of the file, once it is known to be the same. `own`: it was built
     from the file's description."""
     name = config["name"]
+    if config["kind"] == "latent":
+        _agree(model.custom if isinstance(model, Unbound) else model, config, path)
+        latents = model if isinstance(model, Unbound) else Unbound(model, {})  # type: ignore[arg-type]
+        with _whole(path, arguments=True):
+            bound = latent.from_config(config, latents, tensors)
+            set_theta(bound, tensors["theta"])
+        return bound
     if config["kind"] == "custom":
-        wanted = config["parameters"]
-        if not isinstance(model, Custom) or _constraints(model) != wanted:
-            found = _constraints(model) if isinstance(model, Custom) else type(model).__name__
-            raise BadArgument(
-                f"{path} holds a fit of {name!r} with the parameters {_shown(wanted)}; the model given has "
-                f"{_shown(found)}."
-            )
+        _agree(model, config, path)
+        assert isinstance(model, Custom)
         if "family" in config:
             with _whole(path):
                 model = Described(model, families_from_config(config["family"]))
@@ -264,6 +265,18 @@ def _filled(
     if "weights" in config:
         model.weights = config["weights"]
     return model.eval()
+
+
+def _agree(model: nn.Module, config: Settings, path: Path) -> None:
+    """Refuse a likelihood of one's own that has other parameters than the file's."""
+    wanted = config["parameters"]
+    if isinstance(model, Custom) and _constraints(model) == wanted:
+        return
+    found = _constraints(model) if isinstance(model, Custom) else type(model).__name__
+    raise BadArgument(
+        f"{path} holds a fit of {config['name']!r} with the parameters {_shown(wanted)}; the model given has "
+        f"{_shown(found)}."
+    )
 
 
 def _built(config: Settings, tensors: dict[str, Tensor], path: Path, encoder: Plain = None) -> nn.Module:
@@ -357,7 +370,11 @@ def _recalled(content: Settings, tensors: dict[str, Tensor], models: list[ModelL
         if "spread" in tensors and chosen is not None
         else None
     )
-    own = mixed.remembered(model, tensors, memory) if isinstance(model, Mixed) else None
+    own = None
+    if isinstance(model, Mixed):
+        own = mixed.remembered(model, tensors, memory)
+    elif isinstance(model, LatentModel):
+        own = latent.remembered(model, tensors, memory)
     terms = [term, *(each for each, _ in rest)]
     objective = Recalled(terms, known, memory, found, tensors.get("inverse"), spread, own)
     if spread is not None and not (
@@ -398,7 +415,7 @@ def _covariance(chosen: Plain) -> tuple[str, str | tuple[str, ...] | None] | Non
         or isinstance(by, str)
         or (isinstance(by, tuple) and all(isinstance(name, str) for name in by))
     )
-    if kind not in KINDS or not named:
+    if plain_kind(str(kind)) not in KINDS or not named:
         raise BadSave(f"the file holds {str(chosen)[:60]} instead of a kind of covariance.")
     return kind, by
 

@@ -7,7 +7,7 @@ over every byte.
         encoder.*                   the codes of categorical terms
         value, gradient, A, E, D    the objective at θ̂ to second order: from these come standard errors and intervals
         trace                       of the run
-        modes.*, factor.* …         of a mixed model, what is known of its rows (`io.mixed`)
+        modes.*, factor.* …         of a mixed model, what is known of its rows (`io.mixed`); of latent variables (`io.latent`)
         fit                         JSON: model, family, encodings, certificate, call, log-likelihood, fingerprint and units of the data
 
 No pickle, and no row of the data; category levels, spline knots (of a thin plate spline the different values
@@ -39,6 +39,7 @@ from ..models import HMM, Density, Mixture, Regression
 from ..models.base import Model, get_theta
 from ..models.custom import Custom, Interval
 from ..models.described import Described
+from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
@@ -54,8 +55,8 @@ from ..protocols import (
 )
 from ..solvers import EM, LBFGS, BaumWelch, ClosedForm, GaussNewton, Newton, Proximal, Stochastic
 from ..solvers.choice import DENSE
-from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, shown_as
-from . import archive, encoders, mixed
+from ..types import ModelLike, Plain, Settings, SolverLike, fields_of, given_fields, shown_as
+from . import archive, encoders, latent, mixed
 from .families import to_config as families_to_config
 from .modules import describe
 from .values import plain
@@ -127,6 +128,8 @@ def _content(fit: Fit) -> tuple[Settings, dict[str, Tensor]]:
     tensors |= _second_order(fit)
     if isinstance(fit.model, Mixed):
         tensors |= mixed.tensors_of(fit.objective)
+    elif isinstance(fit.model, LatentModel):
+        tensors |= latent.tensors_of(fit.objective, DENSE)
     spread = _spread(fit)
     if spread is not None:
         tensors |= {"spread": spread.V, "freedom": spread.df}
@@ -182,6 +185,10 @@ def _model_config(model: nn.Module) -> tuple[Settings, dict[str, Tensor]]:
     if isinstance(model, Mixed):
         config, tensors = _model_config(model.regression)
         return config | {"kind": "mixed", **mixed.to_config(model)}, tensors
+    if isinstance(model, LatentModel):
+        config, _ = _model_config(model.custom)
+        own, tensors = latent.to_config(model)
+        return config | {"kind": "latent", **own}, tensors
     if not is_separable(model):
         raise BadArgument(
             f"a {type(model).__name__} is not saved: what it says of a row depends on the other rows. Keep the call and the "
@@ -370,7 +377,7 @@ def _prior_config(term: LogPrior, models: list[ModelLike]) -> Settings:
     return {
         **({"of": k} if k else {}),
         "prior": kind.__name__,
-        "settings": plain(fields_of(term.prior)),
+        "settings": plain(given_fields(term.prior)),
     }
 
 

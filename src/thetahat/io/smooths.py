@@ -94,7 +94,7 @@ def curve_config(curve: Curve, at: str) -> tuple[Settings, dict[str, Tensor]]:
     arrays |= {f"own{j}": v for j, v in enumerate(curve.penalties)}
     config = {
         "label": smooth.label,
-        "call": plain(fields_of(smooth.call)),
+        "call": plain({k: v for k, v in fields_of(smooth.call).items() if k != "factor" or v is not None}),
         "margins": margins,
         "penalties": len(smooth.penalties),
         "by": smooth.by,

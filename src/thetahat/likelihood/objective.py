@@ -22,7 +22,7 @@ from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import ChecksModel, is_concave
+from ..protocols import ChecksModel, OfRows, ReadsInOrder, is_concave
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -77,8 +77,15 @@ class LogLikelihood:
     def taylor(self, order: int, precision: torch.dtype = torch.float64) -> Taylor:
         """The term at its model's θ, in that model's own coordinates. One pass over the source."""
 
-        def of(batch: Batch) -> Taylor:
-            return taylor(self.scored, batch, self.weight(batch), order, precision)
+        if isinstance(self.scored, ReadsInOrder):
+            one = self.scored.begin_pass()
+
+            def of(batch: Batch) -> Taylor:
+                return one.taylor(batch, self.weight(batch), order, precision)
+        else:
+
+            def of(batch: Batch) -> Taylor:
+                return taylor(self.scored, batch, self.weight(batch), order, precision)
 
         return total(of, self.source, self.model)
 
@@ -273,9 +280,22 @@ class Objective:
             part = self._spread(term.taylor(order, precision), term.model)
             out = part if out is None else out + part
         for prior in self.priors:
-            part = self._spread(prior.prior.taylor(prior.model, order), prior.model)
+            part = self._spread(self._of_prior(prior, order), prior.model)
             out = part if out is None else out + part
         assert out is not None
+        return out
+
+    def _of_prior(self, prior: LogPrior, order: int) -> Taylor:
+        """log p(θ); of a prior that the rows make, with those of its model's term."""
+        if not isinstance(prior.prior, OfRows):
+            return prior.prior.taylor(prior.model, order)
+        term = next((t for t in self.terms if t.model is prior.model), None)
+        if term is None or term.robust is not None or term.weights is not None:
+            raise BadArgument(
+                f"{prior.prior} is of the information of rows, each as often as it was counted: it takes no weighting "
+                "and no robust fit. Accepted: th.priors.Normal(scale)."
+            )
+        out: Taylor = prior.prior.of_rows(prior.model, term.source, order)
         return out
 
     def value(self, theta: Tensor | None = None) -> float:

@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..data.source import Source
 from ..errors import BadArgument, UnknownColumn
 from ..models.base import coefficient_names, place_of
 from ..models.information import Information
@@ -237,11 +238,57 @@ class ElasticNet(Prior):
         return 0.5 * math.log(2 * math.pi / b) + float(scaled.log())
 
 
+@dataclass(frozen=True)
+class Jeffreys(Prior):
+    """Jeffreys' prior of a regression, log p(θ) = ½ log |I(θ)|: Firth's penalised likelihood.
+
+    Separated rows have a maximum under it, and estimates lose their bias of order 1/n. It is on all coefficients, the intercept
+    too, and has no scale; it is a density of no finite integral in general, so that nats are up to a constant. Of Bernoulli,
+    binomial, Poisson and exponential regressions. Intervals: kind="profile", since the penalised likelihood is seldom a parabola
+    where it is needed.
+
+    References
+    ----------
+    Firth (1993), Bias reduction of maximum likelihood estimates, Biometrika 80; Heinze and Schemper (2002), A solution to the
+    problem of separation in logistic regression, Statist. Med. 21.
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> table = {"y": [0.0, 0, 0, 1, 1, 1, 1], "x": [0.0, 0, 0, 0, 1, 1, 1]}  # 1 of 4 where x = 0, 3 of 3 where x = 1
+    >>> fit = th.fit("y ~ x", table, "bernoulli", prior=Jeffreys())
+    >>> round(float(fit.estimates["x"]), 6), round(math.log(3.5 / 0.5) - math.log(1.5 / 3.5), 6)  # ½ added to each cell
+    (2.793208, 2.793208)
+    """
+
+    scale: float = field(default=1.0, init=False, repr=False)
+    location: float = field(default=0.0, init=False, repr=False)
+    on: str | Sequence[str] | None = field(default=None, init=False, repr=False)
+    concave: ClassVar[bool] = False
+
+    def coordinates(self, model: nn.Module) -> Tensor:
+        """All."""
+        return torch.arange(sum(p.numel() for p in model.parameters() if p.requires_grad))
+
+    def of_rows(self, model: nn.Module, source: Source, order: int = 2) -> Taylor:
+        """log p(θ), its gradient and its information, which the rows make (`protocols.OfRows`)."""
+        from .jeffreys import taylor  # which sums over data, and reads regressions
+
+        return taylor(model, source, order)
+
+    def taylor(self, model: nn.Module, order: int = 2) -> Taylor:
+        raise BadArgument(
+            "Jeffreys' prior is made of the information of all rows together, and takes no batches of them: leave the solver out. "
+            "Accepted with th.Stochastic(…): th.priors.Normal(scale)."
+        )
+
+
 registry: dict[str, type[Prior]] = {
     "normal": Normal,
     "student_t": StudentT,
     "laplace": Laplace,
     "elastic_net": ElasticNet,
+    "jeffreys": Jeffreys,
 }
 
 

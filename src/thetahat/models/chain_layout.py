@@ -36,7 +36,10 @@ class Layout:
         order = np.argsort(group, kind="stable")
         lengths = np.unique(group, return_counts=True)[1]
         longest = int(lengths.max())
-        return cls(order, lengths, piece or (longest if longest <= SHORT else int(np.sqrt(longest)) + 1))
+        cut = 0.5 if len(lengths) == 1 else 1.0  # the pieces of one sequence are joined faster
+        return cls(
+            order, lengths, piece or (longest if longest <= SHORT else int(cut * np.sqrt(longest)) + 1)
+        )
 
     @cached_property
     def sorted(self) -> bool:
@@ -63,14 +66,15 @@ class Layout:
     @cached_property
     def _pieces(self) -> tuple[Array, Array, Array]:
         """(C,) of each piece, the longest first: the place where it begins, its rows, its number within its
-        sequence."""
+        sequence. Pieces of one sequence differ by at most one row."""
         many = -(-self.lengths // self.piece)
         sequence = np.repeat(np.arange(len(many)), many)
         number = np.arange(len(sequence)) - np.repeat(np.cumsum(many) - many, many)
-        rows = np.minimum(self.piece, self.lengths[sequence] - number * self.piece)
+        least, more = np.divmod(self.lengths, many)
+        rows = least[sequence] + (number < more[sequence])
         longest = np.argsort(-rows, kind="stable")
-        begins = (self.starts[sequence] + number * self.piece)[longest]
-        return begins, rows[longest], number[longest]
+        begins = self.starts[sequence] + number * least[sequence] + np.minimum(number, more[sequence])
+        return begins[longest], rows[longest], number[longest]
 
     @cached_property
     def begins(self) -> Array:
@@ -84,14 +88,14 @@ class Layout:
     @cached_property
     def levels(self) -> list[tuple[Array, Array]]:
         """(pieces, the pieces before them): the second of each sequence, the third …"""
-        begins, _, number = self._pieces
+        begins, rows, number = self._pieces
         at = np.empty(len(self.order), dtype=np.int64)
-        at[begins] = np.arange(len(begins))
+        at[begins + rows - 1] = np.arange(len(begins))
         out = []
         by_number = np.argsort(number, kind="stable")
         cuts = np.flatnonzero(np.diff(number[by_number])) + 1
         for own in np.split(by_number, cuts)[1:]:
-            out.append((own, at[begins[own] - self.piece]))
+            out.append((own, at[begins[own] - 1]))
         return out
 
     @cached_property
@@ -109,23 +113,38 @@ class Layout:
         return np.concatenate([begins[: s.stop - s.start] + t for t, s in enumerate(self.steps)])
 
     @cached_property
-    def _indices(self) -> dict[int, Array]:
-        return {}
+    def rows(self) -> Array:
+        """(n,) the row of each entry of `packed`."""
+        return np.asarray(self.order[self.packed])
 
-    def index(self, R: int) -> Array:
-        """(R·n,) where the entries of an (R, n) array by place are once they lie step after step, (R, m) each."""
-        if R not in self._indices:
-            rows = np.arange(R)[:, None] * len(self.order)
-            self._indices[R] = np.concatenate([(rows + self.packed[step]).reshape(-1) for step in self.steps])
-        return self._indices[R]
+    @cached_property
+    def entry(self) -> Array:
+        """(n,) the entry of `packed` at each place."""
+        out = np.empty(len(self.packed), dtype=np.int64)
+        out[self.packed] = np.arange(len(out))
+        return out
 
-    def views(self, packed: Array, *shape: int) -> list[Array]:
-        """The steps of packed numbers, (*shape, m) each: windows of them."""
-        R = int(np.prod(shape))
-        return [packed[R * s.start : R * s.stop].reshape(*shape, s.stop - s.start) for s in self.steps]
+    @cached_property
+    def previous(self) -> Array:
+        """(n,) the entry of the row before; of a row that opens a sequence, its own."""
+        before = np.where(self.first[self.packed], self.packed, self.packed - 1)
+        return self.entry[before]
 
-    def placed(self, packed: Array, R: int) -> Array:
-        """Packed numbers by place, (R, n)."""
-        out = np.empty(R * len(self.order))
-        out[self.index(R)] = packed
-        return out.reshape(R, -1)
+    @cached_property
+    def even(self) -> bool:
+        """Whether the row before lies a whole step before: no piece is shorter by more than a row."""
+        C = len(self.begins)
+        return bool((self.previous[C:] == np.arange(len(self.order) - C)).all())
+
+    def before(self, x: Array) -> Array:
+        """x (…, n) of the rows before, by entry."""
+        if not self.even:
+            return np.asarray(x[..., self.previous])
+        C, out = len(self.begins), np.empty_like(x)
+        out[..., :C] = x[..., self.previous[:C]]
+        out[..., C:] = x[..., : len(self.order) - C]
+        return out
+
+    def placed(self, x: Array) -> Array:
+        """x (…, n) by entry, by place."""
+        return np.asarray(x[..., self.entry])

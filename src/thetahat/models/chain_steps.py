@@ -8,52 +8,55 @@ from .chain_layout import Array, Layout
 
 
 class Probabilities:
-    """Steps in probabilities, scaled to sum 1 after every `every` of them."""
+    """Steps in probabilities, scaled to sum 1 after every `every` of them; log b (K, n) by entry, a by place.
 
-    def __init__(self, layout: Layout, log_b: Array, log_a: Array, log_initial: Array, every: int):
-        self.layout, self.K, self.every = layout, len(log_b), every
-        self.b = layout.views(np.exp(log_b.reshape(-1)[layout.index(self.K)]), self.K)
-        self.fixed, self.a = log_a.ndim == 2, np.exp(log_a) if log_a.ndim == 2 else None
-        if self.a is None:
-            flat = np.exp(log_a.reshape(-1)[layout.index(self.K**2)])
-            self.each = layout.views(flat, self.K, self.K)
-        else:
-            self.turned = np.ascontiguousarray(self.a.T)
+    `memory` (2 or 3, K, n) is for b, φ and β: one piece of memory, which costs the system less than three."""
+
+    def __init__(self, layout: Layout, log_b: Array, a: Array, log_initial: Array, every: int, memory: Array):
+        self.layout, self.K, self.every, self.memory = layout, len(log_b), every, memory
+        self.a = a
+        self.each = a if a.ndim == 2 else a[:, :, layout.packed]
+        self.turned = np.ascontiguousarray(a.T) if a.ndim == 2 else None
         self.ones = np.ones(self.K)
         # a first row, in logarithms: nothing before it reaches every state
-        first = log_initial[:, None] + log_b[:, layout.begins[layout.opening]]
+        first = log_initial[:, None] + log_b[:, np.flatnonzero(layout.opening)]
         self.log_first = logsumexp(first)
         possible = np.isfinite(self.log_first)
         self.first = np.where(possible, np.exp(first - np.where(possible, self.log_first, 0.0)), 1 / self.K)
+        self.b = np.exp(log_b, out=memory[0])
         self.products = self._products() if layout.levels else None
 
-    def _ahead(self, v: Array, t: int) -> Array:
+    def _ahead(self, v: Array, step: slice) -> Array:
         """Σ_j v(j) a(j, k), v (K, …, m)."""
-        if self.a is not None:
+        if self.turned is not None:
+            if v.ndim == 2:
+                return np.asarray(np.dot(self.turned, v))
             return np.asarray(np.dot(self.turned, v.reshape(self.K, -1)).reshape(v.shape))
-        a = self.each[t] if v.ndim == 2 else self.each[t][:, :, None]
-        return np.asarray((v[:, None] * a).sum(0))
+        a = self.each[:, :, step]
+        return np.asarray((v[:, None] * (a if v.ndim == 2 else a[:, :, None])).sum(0))
 
-    def _back(self, w: Array, t: int) -> Array:
+    def _back(self, w: Array, step: slice) -> Array:
         """Σ_k a(j, k) w(k), w (K, m)."""
-        return np.dot(self.a, w) if self.a is not None else np.asarray((self.each[t] * w[None]).sum(1))
+        if self.turned is not None:
+            return np.asarray(np.dot(self.a, w))
+        return np.asarray((self.each[:, :, step] * w[None]).sum(1))
 
     def _products(self) -> tuple[Array, Array]:
         """Of each piece Π M_t, [to, from, piece], scaled to sum 1 over "to"; and the log of the scales, (K, C).
         Of an opening piece every "from" is δ diag(b_1) Π M_t."""
-        K, opening, b = self.K, self.layout.opening, self.b[0]
-        C = b.shape[1]
+        K, opening, steps = self.K, self.layout.opening, self.layout.steps
+        C = len(opening)
         scale = np.zeros((K, C))
-        a = self.a[:, :, None] if self.a is not None else self.each[0]
-        M = np.ascontiguousarray(np.moveaxis(a, 1, 0) * b[:, None])
+        a = self.a[:, :, None] if self.turned is not None else self.each[:, :, steps[0]]
+        M = np.ascontiguousarray(np.moveaxis(a, 1, 0) * self.b[:, None, steps[0]])
         M[:, :, opening] = self.first[:, None]
-        for t, b in enumerate(self.b):
-            m = b.shape[1]
-            if m < M.shape[2]:
-                M[:, :, :m] = self._ahead(M[:, :, :m], t) * b[:, None]
+        for t, step in enumerate(steps):
+            m = step.stop - step.start
+            if m < C:
+                M[:, :, :m] = self._ahead(M[:, :, :m], step) * self.b[:, None, step]
             elif t:
-                M = self._ahead(M, t)
-                M *= b[:, None]
+                M = self._ahead(M, step)
+                M *= self.b[:, None, step]
             if t % self.every == 0:
                 self._scaled(M, scale, m)
         self._scaled(M, scale, C)
@@ -73,7 +76,9 @@ class Probabilities:
         M, scale = self.products
         weight = np.exp(scale - scale.max(0)).T
         by_piece = np.ascontiguousarray(M.transpose(2, 1, 0)) * weight[:, :, None]  # [piece, from, to]
-        if ahead:
+        if len(self.layout.lengths) == 1:
+            self._joined_alone(out, by_piece, ahead)
+        elif ahead:
             end = M[:, 0].T.copy()  # right of opening pieces; the others' follow
             for own, before in self.layout.levels:
                 out[own] = end[before]
@@ -85,59 +90,65 @@ class Probabilities:
                 out[before] = moved / moved.sum(1, keepdims=True)
         return np.ascontiguousarray(out.T)
 
+    def _joined_alone(self, out: Array, by_piece: Array, ahead: bool) -> None:
+        """The same of one sequence, whose pieces stand in their order: a piece after the other."""
+        v, one, rare = (by_piece[0, 0] if ahead else out[-1]), self.ones, max(1, self.every // 2)
+        for at in range(1, len(out)) if ahead else range(len(out) - 1, 0, -1):
+            if at % rare == 0:
+                v = v / one.dot(v)
+            out[at] = v
+            v = v.dot(by_piece[at]) if ahead else by_piece[at].dot(v)
+        if not ahead:
+            out[0] = v
+        out /= out.sum(1, keepdims=True)
+
     def forward(self) -> tuple[Array, Array]:
-        """log c, (n,), and φ, (K, n), by place."""
-        layout, K = self.layout, self.K
-        n = len(layout.order)
-        packed, left = np.empty(K * n), np.ones(n)  # φ, and the sum that it was scaled from
-        out, before = layout.views(packed, K), layout.views(left)
-        v = self._ahead(self._joined(True), 0)
-        for t, b in enumerate(self.b):
-            if t:
-                v = v[:, : b.shape[1]]
-                if t % self.every == 0:
-                    v = v / (self.ones @ v)
-                else:
-                    before[t][:] = self.ones @ v
-                v = self._ahead(v, t)
-            v = np.multiply(v, b, out=out[t])
+        """c, (n,), and φ, (K, n), by entry; c of the rows that open sequences is `log_first`'s."""
+        layout, b, out, left = self.layout, self.b, self.memory[1], None
+        v = self._joined(True)
+        C = v.shape[1]
+        for t, step in enumerate(layout.steps):
+            v = self._ahead(v[:, : step.stop - step.start], step)
+            v = np.multiply(v, b[:, step], out=out[:, step])
             if t == 0:
                 v[:, layout.opening] = self.first
-        placed = layout.placed(packed, K)
-        total = self.ones @ placed
-        placed /= total
-        last = np.empty(n)
-        last[layout.packed] = left
-        log_c = np.log(total / last)
-        log_c[layout.begins[layout.opening]] = self.log_first
-        return log_c, placed
+            elif t % self.every == 0:
+                left = np.ones(out.shape[1]) if left is None else left
+                total = left[step] = self.ones @ v
+                v /= total
+        total = self.ones @ out
+        c = layout.before(total)
+        c[:C] = 1.0  # what enters a piece sums to 1
+        c = np.divide(total if left is None else total * left, c, out=c)
+        out /= total
+        return c, out
 
     def backward(self) -> Array:
-        """β, (K, n), by place."""
-        packed = np.empty(self.K * len(self.layout.order))
-        out, v = self.layout.views(packed, self.K), self._joined(False)
-        for t in range(len(self.b) - 1, -1, -1):
-            b = self.b[t]
-            m = b.shape[1]
-            out[t][:] = v[:, :m]
-            moved = self._back(out[t] * b, t)
+        """β, (K, n), by entry, scaled somehow."""
+        steps, b, v = self.layout.steps, self.b, self._joined(False)
+        out: Array = self.memory[2]
+        for t in range(len(steps) - 1, 0, -1):
+            step = steps[t]
+            m = step.stop - step.start
+            now = out[:, step]
+            now[:] = v[:, :m]
+            moved = self._back(now * b[:, step], step)
             if t % self.every == 0:
                 moved /= self.ones @ moved
             if m < v.shape[1]:
                 v[:, :m] = moved
             else:
                 v = moved
-        placed = self.layout.placed(packed, self.K)
-        placed /= self.ones @ placed
-        return placed
+        out[:, steps[0]] = v
+        return out
 
 
 class Logarithms:
-    """The same steps in logarithms: nothing underflows, and transitions may be impossible."""
+    """The same steps in logarithms: nothing underflows, and transitions may be impossible; log b by entry."""
 
     def __init__(self, layout: Layout, log_b: Array, log_a: Array, log_initial: Array):
         self.layout, self.K = layout, len(log_b)
-        self.b = log_b[:, layout.packed]
+        self.b = log_b
         self.a = log_a if log_a.ndim == 2 else log_a[:, :, layout.packed]
         self.initial = log_initial
         self.products = self._products() if layout.levels else None
@@ -170,6 +181,7 @@ class Logarithms:
         return out
 
     def forward(self) -> tuple[Array, Array]:
+        """log c, (n,), and log φ, (K, n), by entry."""
         out, c = np.empty_like(self.b), np.empty(self.b.shape[1])
         v = _scaled(logsumexp(_scaled(self._joined(True))[:, None] + self._a(self.layout.steps[0]), 0))
         v[:, self.layout.opening] = self.initial[:, None]
@@ -180,9 +192,7 @@ class Logarithms:
             c[step] = logsumexp(v, 0)
             v = _scaled(v)
             out[:, step] = v
-        placed, log_c = np.empty_like(out), np.empty_like(c)
-        placed[:, self.layout.packed], log_c[self.layout.packed] = out, c
-        return log_c, placed
+        return c, out
 
     def backward(self) -> Array:
         out, v = np.empty_like(self.b), _scaled(self._joined(False))
@@ -190,9 +200,7 @@ class Logarithms:
             m = step.stop - step.start
             out[:, step] = v[:, :m]
             v[:, :m] = _scaled(logsumexp(self._a(step) + (v[:, :m] + self.b[:, step])[None], 1))
-        placed = np.empty_like(out)
-        placed[:, self.layout.packed] = out
-        return placed
+        return out
 
 
 def _scaled(v: Array) -> Array:

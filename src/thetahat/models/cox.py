@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..data.strata import stratum_codes
 from ..errors import BadArgument
 from ..families.base import Family
 from ..families.cox import Cox
-from ..memory import reserve
+from ..memory import empty, reserve
 from .information import Information
 from .monotone import monotone
 from .partial import Partial, Rows
@@ -85,12 +86,7 @@ class CoxRegression(Regression):
 
     def stratum(self, batch: Batch) -> Tensor | None:
         """A code for each combination of the strata's levels, (n,)."""
-        slot = self.slots.get(STRATA)
-        out: Tensor | None = None
-        for j, term in enumerate(() if slot is None else self.encoder.designs[slot].coded):
-            own = batch[f"code{slot}.{j}"]
-            out = own if out is None else out * (term.size + 1) + own
-        return out
+        return stratum_codes(self.encoder.designs, self.slots.get(STRATA), batch)
 
     def start(self, source: Source) -> Tensor:
         return torch.zeros(self.layout.size, dtype=torch.float64)
@@ -205,15 +201,17 @@ def _copied(t: Taylor) -> Taylor:
 # ---- rows, ordered once --------------------------------------------------------------------------------------------
 
 
-def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
-    """All columns of a predictor written out for these rows, (p, n), however many levels a category has."""
+def columns(predictor: Predictor, batch: Batch, rows: Tensor, room: int = 0) -> Tensor:
+    """All columns of a predictor written out for these rows, (p, room + n), however many levels a category has; the
+    first `room` are left open."""
     n, at = len(rows), predictor.design.columns
     reserve(
         16.0 * predictor.size * n,
         f"{predictor.size:,} columns of {n:,} rows, ordered by time",
         "Use fewer columns, or strata(…) in the place of a category of many levels.",
     )
-    out = torch.empty(predictor.size, n, dtype=torch.float64)
+    whole = empty(predictor.size, room + n)
+    out = whole[:, room:]
     out[at:].zero_()
     for j in range(at):
         torch.index_select(batch[f"x{predictor.slot}"][:, j], 0, rows, out=out[j])
@@ -227,7 +225,7 @@ def columns(predictor: Predictor, batch: Batch, rows: Tensor) -> Tensor:
             torch.ones(len(hit), dtype=torch.float64) if value is None else value[rows[hit]]
         )
         at += levels
-    return out
+    return whole
 
 
 @dataclass

@@ -31,15 +31,19 @@ from scipy import sparse
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.source import Source
 from ..errors import BadArgument
 from ..memory import reserve
 from .cox import CoxRegression
 from .elimination import Array, Columns, Cross, Factored, NotPositiveDefinite, Scales
+from .information import Information
 from .laplace import NOTHING, SMALL, STEPS, FamilyRows, Laplace, Mode
 from .mixed import RESTRICTED, Mixed
+from .monotone import monotone
 from .normal_mixed import LOG_2PI
 from .partial import Partial
 from .random_effects import Order, Random
+from .taylor import Taylor
 
 WIDEST = 2_000  # random effects, which share one dense matrix
 CHUNK = 64  # columns that are written out for all rows at once
@@ -105,6 +109,27 @@ class CoxMixed(Mixed):
 
     def _evaluator(self, batch: Batch, weight: Tensor | None) -> PartialLaplace:
         return PartialLaplace(self, self.columns(batch), batch, weight)
+
+    def recession(self, source: Source) -> tuple[str, dict[str, float], str] | None:
+        """A direction of β along which the partial likelihood rises for ever whatever b is, and so does its integral
+        (`models.monotone`); None: there is none. Random effects have a density that falls, and need no proof."""
+        with torch.no_grad():
+            for batch in source.batches(self):
+                weight = batch.count.to(torch.float64) if batch.counted else None
+                found = monotone(self.regression, batch, self._of_beta(batch, weight))
+                if found is not None:
+                    return found
+        return None
+
+    def _of_beta(self, batch: Batch, weight: Tensor | None) -> Taylor | None:
+        """The partial likelihood as a function of β alone, at the modes; None where these are not found, far out."""
+        try:
+            at = self._evaluator(batch, weight).mode(
+                self.coefficients.detach(), self.covariance.detach(), joint=self.reml
+            )
+        except NotPositiveDefinite:
+            return None
+        return Taylor(at.partial.value, at.partial.gradient, Information(at.partial.information))
 
     def sample(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
         raise BadArgument(

@@ -32,6 +32,7 @@ from ..types import Plain, Settings
 from .base import Model
 
 COVARIANCES = ("us", "diag", "cs", "ar1")
+SERIES = ("ar1", "rw1")  # of a value a step along a column
 
 
 @dataclass(frozen=True)
@@ -147,27 +148,38 @@ class Latent:
     sd: tuple[float, ...]
     names: tuple[str, ...] | None
     covariance: str
+    along: str | None = None
 
 
 def latent(
-    by: str | Sequence[str],
+    by: str | Sequence[str] | None = None,
     sd: float | Sequence[float] = 1.0,
     *,
+    along: str | None = None,
     names: Sequence[str] | None = None,
     covariance: str = "us",
 ) -> Latent:
-    """A latent variable of each group, b ~ N(0, Σ), which the likelihood is integrated over; Σ is estimated.
+    """A latent variable of each group, b ~ N(0, Σ), which the likelihood is integrated over; Σ is estimated. With `along`, a
+    series of each group: a value of each step.
+
+        ar1    b_t | b_{t−1} ~ N(ρ b_{t−1}, σ² (1 − ρ²)),    b_1 ~ N(0, σ²)
+        rw1    b_t | b_{t−1} ~ N(b_{t−1}, s²),               b_1 = 0
 
     Parameters
     ----------
     by
-        the column whose values identify the groups; of several columns, their combinations
+        the column whose values identify the groups; of several columns, their combinations; None: one series of all rows
     sd
         where its standard deviation starts, above 0; several: of a vector, which the function receives as (n, q)
+    along
+        the column of numbers whose values are the steps of a series; the function receives b of the row's own step, (n,).
+        Steps may be missing
     names
         of the q components, in the results
     covariance
-        of a vector: "us" (any), "diag" (independent), "cs" (one standard deviation and one correlation), "ar1"
+        of a vector: "us" (any), "diag" (independent), "cs" (one standard deviation and one correlation), "ar1"; of a
+        series: "ar1" (stationary; its standard deviation is σ, the innovations' σ √(1 − ρ²); whole numbers of steps), "rw1"
+        (a random walk from 0 at the first step in the data; its standard deviation is that of a step of 1)
 
     Raises
     ------
@@ -178,10 +190,14 @@ def latent(
     --------
     >>> latent(by="subject", sd=(2.0, 0.5), names=("level", "rate")).sd
     (2.0, 0.5)
+    >>> latent(along="year", covariance="rw1").along
+    'year'
     """
-    groups = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Sequence) else ()
-    if not groups or not all(isinstance(name, str) for name in groups):
-        raise BadArgument(f"latent(by={by!r}). Accepted: the name of a column, or several.")
+    groups = _columns_named(by) if by is not None else ()
+    if by is None and along is None:
+        raise BadArgument(
+            "latent() has neither by= nor along=. Accepted: by='subject', along='year', or both."
+        )
     try:
         start = tuple(float(s) for s in ([sd] if isinstance(sd, (int, float)) else sd))
     except (TypeError, ValueError) as error:
@@ -191,11 +207,26 @@ def latent(
         raise BadArgument(f"latent(sd={sd!r}): a standard deviation starts above 0 and is finite.")
     if names is not None and (isinstance(names, str) or len(names) != len(start)):
         raise BadArgument(f"latent(names={names!r}) of {len(start)} dimensions. Accepted: one name each.")
-    if covariance not in COVARIANCES:
+    accepted = COVARIANCES if along is None else SERIES
+    if covariance not in accepted:
+        which = "" if along is None else f"along={along!r}, "
         raise BadArgument(
-            f"latent(covariance={covariance!r}). Accepted: {', '.join(map(repr, COVARIANCES))}."
+            f"latent({which}covariance={covariance!r}). Accepted: {', '.join(map(repr, accepted))}."
+            + (" Of a random walk, along= is the column of its steps." if covariance == "rw1" else "")
         )
-    return Latent(groups, start, None if names is None else tuple(names), covariance)
+    if along is not None and (not isinstance(along, str) or len(start) > 1 or names is not None):
+        raise BadArgument(
+            f"latent(along={along!r}, sd={sd!r}, names={names!r}). Accepted: along the name of one column, with one standard "
+            "deviation and without names; for several series, several latent variables."
+        )
+    return Latent(groups, start, None if names is None else tuple(names), covariance, along)
+
+
+def _columns_named(by: str | Sequence[str]) -> tuple[str, ...]:
+    groups = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Sequence) else ()
+    if not groups or not all(isinstance(name, str) for name in groups):
+        raise BadArgument(f"latent(by={by!r}). Accepted: the name of a column, or several.")
+    return groups
 
 
 class Custom(Model):

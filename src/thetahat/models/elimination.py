@@ -342,8 +342,7 @@ class Scales:
             if lam.size == 1:
                 out[..., at : at + t.size] = block * lam[0, 0]
             else:
-                shaped = block.reshape(*block.shape[:-1], t.levels, t.width)
-                out[..., at : at + t.size] = (shaped @ lam).reshape(block.shape)
+                out[..., at : at + t.size] = (block.reshape(-1, t.width) @ lam).reshape(block.shape)
         return out
 
     def vector(self, columns: Columns) -> Array | None:
@@ -355,10 +354,12 @@ class Scales:
             out[columns.starts[i] : columns.starts[i + 1]] = lam[0, 0]
         return out
 
-    def dense_diagonal(self, columns: Columns) -> Array:
-        """Λ's diagonal by column, 1 of fixed columns: of dense terms, which have no more, all of Λ."""
+    def dense_diagonal(self, columns: Columns) -> Array | None:
+        """Λ's diagonal by column, 1 of fixed columns, if Λ has no more for the dense terms; else None."""
         out = np.ones(columns.starts[-1])
         for t, at, lam in zip(columns.terms, columns.starts, self.rest, strict=False):
+            if not sparse.issparse(t.rows) and np.count_nonzero(lam - np.diag(np.diag(lam))):
+                return None
             out[at : at + t.size] = np.tile(np.diag(lam), t.levels)
         return out
 
@@ -593,6 +594,24 @@ class Factored:
         out = multiplied(transposed(self.Linv), self.Linv)
         return out + multiplied(transposed(self.X), multiplied(self.B, self.X)) if self.size else out
 
+    def eliminated_squares(self) -> list[Array]:
+        """FᵀF of each effect k of the eliminated factor, (size, size): F = D⁻¹ Λ0ᵀ E of that effect in every level.
+
+        (H⁻¹)_0r = −F S⁻¹, so that sums of squares over all levels need no more.
+        """
+        if self.Linv is None or self.Fd is None:
+            return []
+        up, out = transposed(self.Linv), []
+        dense = multiplied(up, self.Fd)
+        at = None
+        if self.F is not None:
+            at = multiplied(up[:, :, self.columns.pattern[0].rows], self.F[:, None])[:, 0]
+        for k in range(len(up)):
+            part = (None if at is None else at[k : k + 1], dense[k : k + 1])
+            W = self.inner(part, part)
+            out.append(self.scales.right(self.scales.right(W, self.columns).T, self.columns))
+        return out
+
     def slopes(self) -> tuple[Array | None, list[Array]]:
         """Q with ½ d log det H = Σ Q ∘ dΛ: of the eliminated factor (q, q), of each further term (width, width).
 
@@ -652,6 +671,14 @@ class _RowParts:
                 entry = place if g is None else columns.pattern[1][i]
                 self.at += [(place[:, k], z[:, k], entry[:, k]) for k in range(t.width)]
         diagonal = factored.scales.dense_diagonal(columns)
+        if diagonal is None:  # Λ of a series: its columns times it, term by term
+            for i, (t, begin) in enumerate(zip(columns.terms, columns.starts, strict=False)):
+                if t.predictor == a and not sparse.issparse(t.rows) and begin < factored.size:
+                    rows = t.rows
+                    if i < len(factored.scales.rest):
+                        rows = (rows.reshape(-1, t.width) @ factored.scales.rest[i]).reshape(rows.shape)
+                    self.dense.append((slice(begin, begin + t.size), rows, np.ones(t.size)))
+            return
         for predictor, at, rows in columns.runs:
             if predictor == a and not sparse.issparse(rows) and at.start < factored.size:
                 inside = slice(at.start, min(at.stop, factored.size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ import numpy as np
 from .. import families
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
-from ..data.formula import read
+from ..data.formula import read, with_others
 from ..data.frame import Frame
+from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
 from ..data.smooths import read_call
 from ..data.strata import split_strata
+from ..data.subsets import rows_of
 from ..data.surv import FORMS, Surv, is_surv, read_surv
 from ..data.table import Encoder, Extras, Table
 from ..errors import BadArgument, BadFormula
@@ -28,8 +30,10 @@ from ..types import Data, Levels, Plain, Settings
 from .linear import check_together, linear, mixed, settled
 from .mixed_formula import (
     Builder,
+    Sides,
     check_normal_rows,
     check_quadrature,
+    check_shared_parts,
     effects_read,
     needs_terms,
     sides,
@@ -57,6 +61,7 @@ def formula_model(
     trusted: bool = False,
     reml: bool = False,
     quadrature: int = 1,
+    subset: Data = None,
 ) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
@@ -82,6 +87,8 @@ def formula_model(
         whether the formulas may hold any Python expression (`data.expressions`)
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
+    subset
+        the rows that are fitted: a boolean a row, or an expression of columns (`data.subsets`)
     """
     left, right = _sides(formula)
     right, strata = split_strata(right)
@@ -103,10 +110,12 @@ def formula_model(
         *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
     ]
     apart = {text: sides(text) for text in dict.fromkeys(texts)}
+    others = _others(frame, [*response.required, weights, *carried], apart.values(), given.values())
+    apart = {text: replace(own, fixed=with_others(own.fixed, others)) for text, own in apart.items()}
     predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
     effects = effects_read(apart, frame, trusted=trusted)
     smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
-    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.required}))
+    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.columns}))
     if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
         predictors[right] = replace(predictors[right], coding=True)
     if strata:
@@ -116,13 +125,19 @@ def formula_model(
         *(() if surv else response.required),
         *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
         *(name for own in apart.values() for call in own.random for name in call.group),
-        *(name for calls in smooth.values() for call in calls for name in call.required),
+        *(name for calls in smooth.values() for call in calls for name in call.columns),
         *carried,
     }
     always |= {weights} if weights else set()
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(
-        frame, sorted(always), weights=weights, carried=carried, missing=missing, sometimes=sometimes
+        frame,
+        sorted(always),
+        weights=weights,
+        carried=carried,
+        missing=missing,
+        sometimes=sometimes,
+        subset=None if subset is None else rows_of(subset, frame, trusted=trusted),
     )
     found = response if isinstance(response, Surv) else read_response(response, rows, family)
     if found.levels is not None:
@@ -147,7 +162,15 @@ def formula_model(
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
         encoder = Encoder(found, tuple(designs), extras, weights, carried)
-        table = Table(rows, encoder, family)
+        if isinstance(family, Together) and rows.streamed(encoder.required):
+            if carried:
+                raise BadArgument(
+                    f"weights in the column {carried[0]!r} that are not frequencies have robust errors, which need all rows "
+                    f"at once, and {frame.name} is larger than memory. {IN_MEMORY}"
+                )
+            table: Table = OrderedTable(rows, encoder, family, slots.get("strata"))
+        else:
+            table = Table(rows, encoder, family)
         return linear(family, encoder, slots, fixed, table), table
     random = [
         r
@@ -158,9 +181,22 @@ def formula_model(
         found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
     )
     table = Table(rows, encoder, family, together=True)
+    check_shared_parts(random, builder.curves)
     check_quadrature(random, quadrature, reml)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table
+
+
+def _others(
+    frame: Frame, used: Sequence[str | None], parts: Iterable[Sides], given: Iterable[Plain]
+) -> list[str]:
+    """The columns that '.' stands for: all but the response, weights, the family's extras, groups, and variables of smooth
+    terms."""
+    taken = {*used, *(value for value in given if isinstance(value, str))}
+    for own in parts:
+        taken |= {name for call in own.random for name in call.group}
+        taken |= {name for text in own.smooth for name in read_call(text, frame.columns).required}
+    return [name for name in frame.columns if name not in taken]
 
 
 def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:

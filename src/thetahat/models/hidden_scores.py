@@ -84,30 +84,10 @@ class Parts:
 
     def spread(self, xi: Array, h: Array, place: Array) -> Array:
         """Σ_t Σ_jk ξ_t(j, k) (f_t(j, k) + h_t(k) − h_{t−1}(j))(…)ᵀ, (p, p); ξ (K, K, m), h (n, K, p)."""
-        K, p = len(self.emission), self.size
-        if self.a.ndim == 3:
-            D = self.at(place) + h[place].transpose(1, 0, 2)[None] - h[place - 1].transpose(1, 0, 2)[:, None]
-            D *= np.sqrt(xi)[..., None]
-            flat = D.reshape(-1, p)
-            return np.asarray(flat.T @ flat)
-        # transitions are constants, and with them what they add to f: c_jk. With every vector of a row taken from one
-        # and the same, h_{t−1}(1), Σ ξ (g_k + c_jk)(…)ᵀ − Σ γ_{t−1} (h − …)(…)ᵀ has no large terms
-        out, base = np.zeros((p, p)), h[place - 1, 0]
-        constant = self.at(place[:0]).sum(2)
-        for j, k, own in self.columns:
-            constant[j, :, own] -= self.a[j, k]
-            constant[j, k, own] += 1
-        for k, (score, own) in enumerate(zip(self.emission, self.places, strict=True)):
-            g = h[place, k] - base
-            g[:, own] += score[place]
-            into = xi[:, k]
-            out += g.T @ (into.sum(0)[:, None] * g)
-            cross = constant[:, k].T @ (into @ g)
-            out += cross + cross.T + constant[:, k].T @ (into.sum(1)[:, None] * constant[:, k])
-        for j in range(1, K):
-            d = h[place - 1, j] - base
-            out -= d.T @ (xi[j].sum(0)[:, None] * d)
-        return out
+        D = self.at(place) + h[place].transpose(1, 0, 2)[None] - h[place - 1].transpose(1, 0, 2)[:, None]
+        D *= np.sqrt(xi)[..., None]
+        flat = D.reshape(-1, self.size)
+        return np.asarray(flat.T @ flat)
 
     def first(self, place: Array) -> Array:
         """The scores of first rows, (K, S, p)."""
@@ -118,14 +98,14 @@ class Parts:
 
 
 def missing_information(passed: Passed, parts: Parts, weight: Array | None = None) -> Array:
-    """Σ_s w_s Var(S_s | y), (p, p).
+    """Σ_s w_s Var(S_s | y), (p, p), of transitions that change from row to row (`hidden_spread`: of constants).
 
     Parameters
     ----------
     weight
         (n,) by place, the weight of its sequence; None: 1
     """
-    n, K, p = len(passed.log_c), len(passed.b), parts.size
+    n, K, p = len(passed.log_rows), len(passed.phi), parts.size
     kernel, drift = np.zeros((n, K, K)), np.zeros((n, K, p))
     for place in passed.blocks():
         P = passed.kernel(place)
@@ -133,7 +113,7 @@ def missing_information(passed: Passed, parts: Parts, weight: Array | None = Non
         drift[place] = parts.expected(P, place)
     h = _behind(passed.layout, kernel, drift)
     V = np.zeros((p, p))
-    for place in passed.blocks(p if parts.a.ndim == 3 else 1):
+    for place in passed.blocks(p):
         xi = passed.pairs(place)
         xi = xi if weight is None else xi * weight[place]
         V += parts.spread(xi, h, place)
@@ -147,7 +127,7 @@ def missing_information(passed: Passed, parts: Parts, weight: Array | None = Non
 
 def row_scores(passed: Passed, parts: Parts) -> Array:
     """∂ log p(y_t | y_1 … y_{t−1}) / ∂θ, (n, p), by place."""
-    n, K, p = len(passed.log_c), len(passed.b), parts.size
+    n, K, p = len(passed.log_rows), len(passed.phi), parts.size
     phi, start = passed.filtered, passed.layout.starts
     kernel, drift = np.zeros((n, K, K)), np.zeros((n, K, p))
     drift[start] = parts.first(start).transpose(1, 0, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from ..errors import BadArgument
 from ..protocols import HasSlopes
 from ..types import ModelLike
 from .base import Model, coefficient_names, get_theta, names_of, natural_of, set_theta
+from .density import Density
 from .hidden_chain import Chain
+from .regression import Regression
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class HiddenStates(Model):
@@ -35,9 +39,14 @@ class HiddenStates(Model):
         out = copy.copy(self)
         nn.Module.__init__(out)
         out.__dict__ |= {n: v for n, v in self.__dict__.items() if not n.startswith("_") and n != "training"}
-        out.components = nn.ModuleList(copy.deepcopy(component) for _ in range(self.k))
+        out.components = nn.ModuleList(_copied(component, {}) for _ in range(self.k))
         out.chain, out.slot = chain, slot
         out.logits, out.transitions = (nn.Parameter(torch.zeros(n, dtype=torch.float64)) for n in chain.sizes)
+        return out
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        out = _twin(self, memo)
+        out.components = nn.ModuleList(_copied(component, memo) for component in self.components)
         return out
 
     def _ready(self) -> None:
@@ -179,3 +188,20 @@ class HiddenStates(Model):
         own = [theta[self.places[k]] for k in order]
         set_theta(out, torch.cat([*chain.read(first[at], w[at][:, at]), *own]))
         return out
+
+
+def _copied(component: nn.Module, memo: dict[int, object]) -> nn.Module:
+    """A component with parameters of its own. What reads the rows is never written to, and is shared."""
+    if type(component) in (Regression, Density):
+        return _twin(component, memo)
+    return copy.deepcopy(component, memo)
+
+
+def _twin(module: M, memo: dict[int, object]) -> M:
+    """The module with parameters, and dictionaries, of its own; all else is shared."""
+    out = module.__new__(type(module))
+    memo[id(module)] = out
+    out.__dict__ |= {name: copy.copy(v) if isinstance(v, dict) else v for name, v in module.__dict__.items()}
+    for name, parameter in module._parameters.items():
+        out._parameters[name] = copy.deepcopy(parameter, memo)
+    return out

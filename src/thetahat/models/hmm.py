@@ -18,8 +18,8 @@ functions of Markov chains; Zucchini, MacDonald and Langrock (2016), Hidden Mark
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
@@ -36,18 +36,29 @@ from .chain_layout import Array, Layout
 from .chains import Passed, passes
 from .hidden_chain import Chain
 from .hidden_paths import drawn_path
+from .hidden_rows import (
+    Entries,
+    Key,
+    Same,
+    gamma_of,
+    log_prob_of,
+    scores_of,
+    sequence_weights,
+    taylor_of_state,
+    value_of,
+)
 from .hidden_scores import Parts, missing_information, row_scores
+from .hidden_spread import Scores, spread
 from .hidden_states import HiddenStates
 from .information import Information
 from .inputs import source_of
 from .regression import Predictor, Regression
-from .taylor import Taylor, scores, taylor, weighted
-
-if TYPE_CHECKING:
-    pass
+from .taylor import Taylor, scores
 
 STARTS = ("stationary", "free")
+KEPT = 2**20  # probabilities of states up to which the last passes through a batch are kept
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the groups that batches name
+_ENTRIES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of the y of batches
 
 
 class HMM(HiddenStates):
@@ -194,6 +205,16 @@ class HMM(HiddenStates):
         found: Layout = _LAYOUTS[group]
         return found
 
+    def entries(self, batch: Batch) -> Entries:
+        """The rows in the order of the steps, found once for a batch."""
+        y = batch.tensors["y"]
+        known: Entries | None = _ENTRIES.get(y)
+        if known is None or not known.are_of(batch):
+            known = Entries.of(batch, self.arranged(batch))
+            if not y.is_inference():
+                _ENTRIES[y] = known
+        return known
+
     def seen(self, batch: Batch) -> Tensor:
         """(n,) whether y was observed."""
         out: Tensor = ~torch.isnan(batch["y"].reshape(len(batch), -1)).any(1)
@@ -201,11 +222,15 @@ class HMM(HiddenStates):
 
     def emissions(self, batch: Batch) -> Tensor:
         """log p(y | state), (K, n) by row; 0 where y is missing."""
-        self._ready()
         seen = self.seen(batch)
-        if bool(seen.all()):
-            return torch.stack([c.log_prob(batch) for c in self.states])
-        found = torch.stack([c.log_prob(batch[seen]) for c in self.states])
+        return self._emissions(batch, None if bool(seen.all()) else seen)
+
+    def _emissions(self, batch: Batch, seen: Tensor | None) -> Tensor:
+        self._ready()
+        if seen is None:
+            return torch.stack([log_prob_of(c, batch) for c in self.states])
+        rows = batch[seen]
+        found = torch.stack([log_prob_of(c, rows) for c in self.states])
         out = found.new_zeros(self.k, len(batch))
         out[:, seen] = found
         return out
@@ -222,12 +247,26 @@ class HMM(HiddenStates):
     @torch.no_grad()
     def passed(self, batch: Batch, *, backward: bool = True) -> Passed:
         """The passes through all sequences, at θ as it stands."""
-        layout, x = self.arranged(batch), self.design(batch)
-        log_b = self.emissions(batch).numpy()
+        own, key = self.entries(batch), self._key()
+        known = own.remembered(key)
+        if known is not None:
+            return known
+        layout, x = own.layout, self.design(batch)
+        log_b = self._emissions(own.rows, own.seen).numpy()
         log_a = self.chain.log_transitions(self.transitions, None if x is None else x[:, layout.order])
-        log_b = log_b if layout.sorted else log_b[:, layout.order]
         log_d = self.chain.log_initial(self.logits, self.transitions)
-        return passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward)
+        out = passes(layout, log_b, log_a.numpy(), log_d.numpy(), backward=backward, entries=True)
+        if backward:  # many rows' are kept only for as long as somebody holds them
+            own.last[:] = [(key, (lambda: out) if out.phi.size <= KEPT else weakref.ref(out))]
+        return out
+
+    def _key(self) -> Key:
+        """What the passes depend on besides the rows: θ, what it means, and what reads the rows."""
+        parts: list[Hashable] = [self.theta.numpy().tobytes(), self.chain, self.slot]
+        for c in self.components:
+            parts += [Same(c.family), Same(c.encoder if isinstance(c, Regression) else None)]
+            parts.append(tuple(c.fixed.items()) if isinstance(c, Regression) else None)
+        return tuple(parts)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """log p(y_t | y_1 … y_{t−1}), (n,). With a graph where one is asked for, which takes a step of its own for each
@@ -237,7 +276,7 @@ class HMM(HiddenStates):
             return self._unrolled(batch)
         passed = self.passed(batch, backward=False)
         out = torch.empty(len(batch), dtype=torch.float64)
-        out[torch.from_numpy(passed.layout.order)] = torch.from_numpy(passed.log_c)
+        out[torch.from_numpy(passed.layout.rows)] = torch.from_numpy(passed.log_rows)
         return out
 
     def _unrolled(self, batch: Batch) -> Tensor:
@@ -310,34 +349,50 @@ class HMM(HiddenStates):
         passed = self.passed(batch)
         own = self._weights(batch, passed.layout, weight)
         known = self.complete(batch, passed, own, order)
-        log_c = torch.from_numpy(passed.log_c)
-        value = log_c.sum() if own is None else weighted(log_c, torch.from_numpy(own)).sum()
+        value = torch.tensor(value_of(passed, own), dtype=torch.float64)
         if known.information is None:
             return Taylor(value, known.gradient)
-        lost = missing_information(passed, self._parts(batch, passed), own)
+        if passed.a.ndim == 2:
+            lost = spread(
+                passed, self._scores(batch, passed), None if own is None else own[passed.layout.packed]
+            )
+        else:
+            lost = missing_information(passed, self._parts(batch, passed), own)
         return Taylor(value, known.gradient, Information(known.information.A - torch.from_numpy(lost)))
+
+    def _scores(self, batch: Batch, passed: Passed) -> Scores:
+        """The scores of the complete data, by entry, where transitions are constants."""
+        entries, emission = self.entries(batch), []
+        for component in self.states:
+            found = scores_of(component, entries.seen_rows)
+            found = torch.where(torch.isfinite(found), found, 0.0)
+            if entries.seen is not None:
+                full = found.new_zeros(len(found), len(batch))
+                full[:, entries.seen] = found
+                found = full
+            emission.append(found.contiguous().numpy())
+        a = np.exp(passed.a) if passed.log else passed.a
+        return Scores(self._initial_scores(), emission, self.places, self.chain.places(), a)
+
+    def _initial_scores(self) -> Array:
+        """∂ log δ_k / ∂θ, (K, p)."""
+        head = self.places[0].start
+        out = np.zeros((self.k, sum(self.sizes) + head))
+        out[:, :head] = self.chain.initial_scores(self.logits.detach(), self.transitions.detach())
+        return out
 
     def complete(self, batch: Batch, passed: Passed, own: Array | None = None, order: int = 2) -> Taylor:
         """Q = Σ_t Σ_k γ_t(k) log p(y_t | k) + Σ_t Σ_jk ξ_t(j, k) log a_t(j, k) + …, γ and ξ held: to second order. Its
         value is not the log-likelihood's."""
-        layout, gamma = passed.layout, passed.smoothed
-        start = layout.starts
-        first = gamma[:, start] if own is None else gamma[:, start] * own[start]
         taken, x = self.taken(batch, passed, own)
+        gamma, first = gamma_of(passed, own)
         value, gradient, J = self.chain.complete(
-            self.logits.detach(), self.transitions.detach(), torch.from_numpy(first.sum(1)), taken, x, order
+            self.logits.detach(), self.transitions.detach(), torch.from_numpy(first), taken, x, order
         )
         gradients, blocks, total = [torch.from_numpy(gradient)], [], value
-        seen = self.seen(batch)
-        rows = batch if bool(seen.all()) else batch[seen]
-        for component, r in zip(self.states, self.by_row(layout, gamma, own), strict=True):
-            count = r[seen]
-            possible = count > 0
-            part = taylor(
-                component,
-                *((rows, count) if bool(possible.all()) else (rows[possible], count[possible])),
-                order,
-            )
+        entries = self.entries(batch)
+        for component, r in zip(self.states, torch.from_numpy(gamma), strict=True):
+            part = taylor_of_state(component, entries.seen_rows, entries.of_seen(r), order)
             total += float(part.value)
             gradients.append(part.gradient)
             if part.information is not None:
@@ -381,9 +436,7 @@ class HMM(HiddenStates):
             full = found.new_zeros(len(batch), found.shape[1])
             full[seen] = torch.where(torch.isfinite(found), found, 0.0)
             emission.append(full.numpy()[order])
-        x, head = self.design(batch), self.places[0].start
-        initial = np.zeros((self.k, sum(self.sizes) + head))
-        initial[:, :head] = self.chain.initial_scores(self.logits.detach(), self.transitions.detach())
+        x, initial = self.design(batch), self._initial_scores()
         a = np.exp(passed.a) if passed.log else passed.a
         rows = np.ones((1, len(batch))) if x is None else x.numpy()[:, order]
         return Parts(initial.shape[1], initial, emission, self.places, rows, self.chain.places(), a)
@@ -392,20 +445,7 @@ class HMM(HiddenStates):
         """(n,) by place: the weight of each row's sequence; None: 1."""
         if weight is None:
             return None
-        placed = weight.detach().to(torch.float64).numpy()[layout.order]
-        known = self.seen(batch).numpy()[layout.order]
-        sequence = np.repeat(np.arange(len(layout.lengths)), layout.lengths)
-        low, high = np.full(len(layout.lengths), np.inf), np.zeros(len(layout.lengths))
-        np.minimum.at(low, sequence[known], placed[known])
-        np.maximum.at(high, sequence[known], placed[known])
-        uneven = np.flatnonzero(np.isfinite(low) & (low != high))
-        if len(uneven):
-            raise BadArgument(
-                f"the weights of sequence {uneven[0]} lie between {low[uneven[0]]:g} and {high[uneven[0]]:g}: the rows of a "
-                "sequence are one observation, and have one weight. Resample or weigh whole sequences."
-            )
-        own = np.where(np.isfinite(low), high, 1.0)
-        return None if bool((own == 1).all()) else own[sequence]
+        return sequence_weights(layout, weight, self.seen(batch))
 
     # ---- where to begin ------------------------------------------------------------------------------------
 

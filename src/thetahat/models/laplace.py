@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 STEPS = 200  # of Newton's method for the modes
 SMALL = 1e-9  # of gᵀd: the next step squares it
 FAR = 100.0  # of the ratio of two scales, beyond which the effects of one say nothing of the other's u
+TRACED = 4  # effects of a group, of which the graph of an information is held
+CELLS = 2**21  # their squares times rows
 NOTHING = 1e-20  # of gᵀd: û is exact to rounding
 
 
@@ -140,6 +142,7 @@ class Laplace:
     ):
         self.model, self.rows, self.columns, self.batch = model, rows, columns, batch
         self.w = None if weight is None else weight.numpy()
+        self._weight = weight
         self.free = rows.free
         g = columns.grouped
         self.random_in = sorted({*(t.predictor for t in columns.random), *(g.predictors if g else ())})
@@ -454,7 +457,7 @@ class Laplace:
         return J
 
     def _by_differences(self, beta: Tensor, phi: Tensor) -> Tensor:
-        """Of a likelihood of one's own: all rows by central differences."""
+        """Of a likelihood of one's own: exact over one grouping factor (`quadrature`), else by central differences."""
         p, theta = len(beta), torch.cat([beta, phi])
         if self._known is not None and torch.equal(self._known[0], theta):
             return self._known[1].clone()
@@ -462,6 +465,10 @@ class Laplace:
             mode = self.mode(beta, phi, joint=False)
         except NotPositiveDefinite:
             return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
+        exact = self._exact(beta, phi)
+        if exact is not None:
+            self._known = (theta, exact.clone())
+            return exact
         typical = torch.maximum(phi.abs(), self.typical)
         size = torch.cat([self.rows.size(beta, mode, self.w), typical])
         found = torch.stack(
@@ -470,6 +477,21 @@ class Laplace:
         J = -(found + found.T) / 2
         self._known = (theta, J.clone())
         return J
+
+    def _exact(self, beta: Tensor, phi: Tensor) -> Tensor | None:
+        """−∂²ℓ/∂(β, φ)² by automatic differentiation, where the groups of one factor have few effects; else None."""
+        from .quadrature import Quadrature  # Laplace's approximation is its rule of one node
+
+        g = self.columns.grouped
+        if g is None or self.columns.terms or g.width > TRACED or g.width**2 * len(self.batch) > CELLS:
+            return None
+        quadrature = (
+            self
+            if isinstance(self, Quadrature)
+            else Quadrature(self.model, self.rows, self.columns, self.batch, self._weight)
+        )
+        H = quadrature.hessian(beta, phi)
+        return None if H is None else -H
 
     def _average(self, J: Tensor, mode: Mode, phi: Tensor, p: int) -> Tensor:
         """What steers: the average information in φ; of constants the rows' own curvatures."""

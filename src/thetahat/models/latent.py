@@ -14,7 +14,8 @@ a = H⁻¹ΛᵀZᵀh as in `mixed`,
 
     ∂ℓ/∂β = ∂/∂β [ Σ w log p + ½ Σ w V ∘ ∂²log p/∂v² + Σ w (ZΛa) · ∂log p/∂v ]      at v = ZΛû, V and a held
 
-is the exact gradient: the second term is how H moves, the third how û does. The information is by central differences of it.
+is the exact gradient: the second term is how H moves, the third how û does. The information is exact over one grouping factor of few
+effects, by automatic differentiation once more (`quadrature`), and by central differences of the gradient elsewhere.
 
 Source: Kristensen et al. (2016), TMB: automatic differentiation and Laplace approximation; Pinheiro and Bates (2000),
 Mixed-Effects Models in S and S-PLUS, ch. 7.
@@ -34,33 +35,37 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.frame import Frame
-from ..data.random_terms import Grouping, build_grouping
+from ..data.random_terms import Grouping
 from ..data.source import Source, Tensors
 from ..data.table import numeric_tensors
-from ..errors import BadArgument, ModelError, NotFinite, UnknownColumn
-from ..families.base import Derivatives, Family
-from ..families.derivatives import (
-    TwiceOnly,
-    differenced,
-    differenced_third,
-    gradient,
-    thrice,
-    traced_third,
-)
+from ..errors import ModelError, NotFinite, UnknownColumn
+from ..families.base import Family
 from ..families.distribution import Distribution
 from ..types import Data, Plain
 from .base import coefficient_names, drawn, get_theta, unique
 from .custom import Custom, Latent, rows_of
 from .described import returned
 from .elimination import Array, Columns, Grouped, Term
-from .laplace import Laplace, Mode, Shift
+from .function_rows import FunctionRows
+from .laplace import Laplace
+from .latent_terms import columns_of, groupings_of, numbers_of, terms_of
 from .mixed_formula import check_quadrature
 from .quadrature import Quadrature
-from .random_effects import Random, RandomEffects, Work
-from .regression import Predictor
-from .scales import STRUCTURES, Diagonal
+from .random_effects import Order, Random, RandomEffects, Work
+from .series import (
+    OneGroup,
+    Series,
+    check_size,
+    dense_term,
+    entries,
+    known_steps,
+    order_of,
+    predictors,
+    steps_of,
+)
 
 SAME = 1e-9  # relative change of a row's log p that is rounding
+STEP = "step of "  # and the name of a series: the tensor that holds each row's step
 CODE = "group of "  # and the name of a grouping factor: the tensor that holds each row's group
 
 
@@ -89,16 +94,22 @@ class Unbound(nn.Module):
             a column that is not there, a factor of one group, several dimensions of a factor that is not the largest,
             rows that are not independent given the latent variables
         """
-        frame = Frame(_columns_of(data))
-        groupings = _groupings(self.latents, frame)
-        model = LatentModel(self.custom, self.latents, groupings)
+        frame = Frame(columns_of(data))
+        groupings = groupings_of(self.latents, frame)
+        along = [latent.along for latent in self.latents.values() if latent.along is not None]
+        steps = steps_of(self.latents, frame.read(list(dict.fromkeys(along)))) if along else {}
+        model = LatentModel(self.custom, self.latents, groupings, steps)
         source = model.source(data, weights)
         _check_groups(model, source)
+        for i in model.order.rest:
+            r = model.random[i]
+            if isinstance(r.structure, Series):
+                check_size(r.parameter, groupings[r.source].size, r.structure, len(source.whole))
         batch = next(iter(source.batches(model)))
         with torch.no_grad():
             out = model.outcome(batch, get_theta(self.custom), model.nothing(batch))
         if isinstance(out, Distribution):
-            model = DescribedLatent(self.custom, self.latents, groupings, out.family)
+            model = DescribedLatent(self.custom, self.latents, groupings, out.family, steps)
         _check_rows(model, batch)
         return model, source
 
@@ -114,15 +125,16 @@ class LatentModel(RandomEffects):
         custom: Custom,
         latents: Mapping[str, Latent],
         groupings: Sequence[Grouping],
+        steps: Mapping[str, Array] | None = None,
         points: int = 1,
     ):
         super().__init__()
         object.__setattr__(self, "custom", custom)  # what β means; its own θ is not this model's
         self.coefficients = nn.Parameter(get_theta(custom))
-        self.latents, self._factors = dict(latents), tuple(groupings)
+        self.latents, self._factors, self.steps = dict(latents), tuple(groupings), dict(steps or {})
         self.measure, self.target = custom.measure, custom.target
         self.__doc__ = custom.function.__doc__
-        self._effects(list(_terms(latents, groupings)), points=points)
+        self._effects(terms_of(latents, groupings, self.steps), points=points)
 
     @property
     def groupings(self) -> Sequence[Grouping]:
@@ -140,7 +152,7 @@ class LatentModel(RandomEffects):
     def with_points(self, points: int) -> LatentModel:
         """The same model with so many nodes of quadrature; 1: Laplace."""
         check_quadrature(self.random, points, False)
-        return LatentModel(self.custom, self.latents, self._factors, points)
+        return LatentModel(self.custom, self.latents, self._factors, self.steps, points)
 
     def regrouped(self, groupings: Sequence[Grouping]) -> LatentModel:
         """The same model, at its θ, of other groups."""
@@ -150,21 +162,27 @@ class LatentModel(RandomEffects):
 
     # ---- data ----------------------------------------------------------------------------------------------
 
-    def source(self, data: Data, weights: str | None = None) -> Tensors:
-        """Rows with the group of each, as one batch."""
-        table = _columns_of(data)
+    def source(self, data: Data, weights: str | None = None, *, grouped: bool = True) -> Tensors:
+        """Rows with the group of each, as one batch; not grouped: without it, whether or not the data have the columns."""
+        table = columns_of(data)
         frame = Frame(table)
         if weights is not None and weights not in frame.columns:
             raise UnknownColumn.named(weights, list(frame.columns), where="weights=")
-        by = {name for grouping in self._factors for name in grouping.columns}
+        by = {name for g in self._factors if not isinstance(g, OneGroup) for name in g.columns}
+        if grouped:
+            frame.require(sorted(by), where="the model")
         read = [name for name in frame.columns if name not in by]
         tensors = numeric_tensors(frame, read) if read else {}
-        tensors |= _numbers(frame, sorted(by))
+        tensors |= numbers_of(frame, sorted(by if grouped else by & set(frame.columns)))
         count = data.count if isinstance(data, Batch) and data.counted else None
         count = tensors.pop(weights) if weights is not None else count
-        for grouping in self._factors:
+        for grouping in self._factors if grouped else ():
             codes = grouping.codes(frame.read(list(grouping.columns)))
             tensors[CODE + grouping.label] = torch.from_numpy(codes.astype(np.int64))
+        for r in self.random:
+            if isinstance(r.structure, Series):
+                values = tensors[str(self.latents[r.parameter].along)].numpy()
+                tensors[STEP + r.parameter] = torch.from_numpy(r.structure.codes(values))
         return Tensors(tensors, count=count, target=self.target, block=2**62)
 
     def codes(self, r: Random, batch: Batch) -> Tensor:
@@ -172,30 +190,72 @@ class LatentModel(RandomEffects):
         out: Tensor = batch[CODE + self._factors[r.source].label]
         return out
 
+    @property
+    def order(self) -> Order:
+        """The eliminated factor, the others as sparse columns, and series that are not eliminated as dense ones."""
+        return order_of(self.random, [g.size for g in self._factors])
+
     def _columns(self, batch: Batch) -> Columns:
         n, order, at = len(batch), self.order, self.eta_places
         grouped, terms = None, []
-        own = [j for i in order.first for j in range(at[i].start, at[i].stop)]
-        code = self.codes(self.random[order.first[0]], batch).numpy()
-        levels = self._factors[self.random[order.first[0]].source].size
-        grouped = Grouped(code, np.ones((len(own), n)), tuple(own), levels)
+        if order.first:
+            first = [self.random[i] for i in order.first]
+            one = [torch.ones(n, entries(r), dtype=torch.float64) for r in first]
+            z = torch.cat([self.spread(r, ones, batch) for r, ones in zip(first, one, strict=True)], 1)
+            own = [a for i, r in zip(order.first, first, strict=True) for a in predictors(r, at[i])]
+            code, levels = self.codes(first[0], batch).numpy(), self._factors[first[0].source].size
+            grouped = Grouped(code, np.ascontiguousarray(z.T.numpy()), tuple(own), levels)
         for i in order.rest:
             r = self.random[i]
-            size, one = self._factors[r.source].size, np.ones(n)
-            rows = sparse.csr_matrix((one, self.codes(r, batch).numpy(), np.arange(n + 1)), shape=(n, size))
-            terms.append(Term(at[i].start, size, 1, rows))
+            size, code = self._factors[r.source].size, self.codes(r, batch).numpy()
+            if isinstance(r.structure, Series):
+                terms.append(dense_term(at[i].start, size, r.structure, code, self.step(r, batch).numpy()))
+            else:
+                rows = sparse.csr_matrix((np.ones(n), code, np.arange(n + 1)), shape=(n, size))
+                terms.append(Term(at[i].start, size, 1, rows))
         return Columns(n, grouped, tuple(terms), ())
+
+    def columns_without_rows(self) -> Columns:
+        """The columns of no rows: which there are, and in what order."""
+        names = [*(CODE + g.label for g in self._factors), *(STEP + r.parameter for r in self.random)]
+        return self._columns(Batch(dict.fromkeys(names, torch.zeros(0, dtype=torch.int64))))
 
     @property
     def eta_places(self) -> list[slice]:
         """Where each term's latent variables are among those of a row."""
-        ends = np.cumsum([0, *(r.structure.width for r in self.random)]).tolist()
+        ends = np.cumsum([0, *(entries(r) for r in self.random)]).tolist()
         return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     @property
     def size(self) -> int:
         """How many latent variables a row has."""
-        return sum(r.structure.width for r in self.random)
+        return sum(entries(r) for r in self.random)
+
+    def step(self, r: Random, batch: Batch) -> Tensor:
+        """The place of each row's step of a series, (n,).
+
+        Raises
+        ------
+        UnknownLevel
+        """
+        assert isinstance(r.structure, Series)
+        return known_steps(r.structure, str(self.latents[r.parameter].along), batch, STEP + r.parameter)
+
+    def rows_of(self, r: Random, b: Tensor, code: Tensor, batch: Batch) -> list[Tensor]:
+        """What each row has of b (levels, width), (n,) each: of a series that of its step."""
+        own = b[code]
+        return (
+            [own.gather(1, self.step(r, batch)[:, None])[:, 0]]
+            if entries(r) < b.shape[1]
+            else list(own.unbind(1))
+        )
+
+    def spread(self, r: Random, g: Tensor, batch: Batch) -> Tensor:
+        """Slopes in what a row has of a term, (n, entries), as slopes in all that its group has, (n, width)."""
+        if not isinstance(r.structure, Series):
+            return g
+        out = g.new_zeros(len(g), r.structure.width)
+        return out.scatter(1, self.step(r, batch)[:, None], g)
 
     # ---- p -------------------------------------------------------------------------------------------------
 
@@ -222,7 +282,7 @@ class LatentModel(RandomEffects):
 
     def without(self, terms: Sequence[Random]) -> nn.Module:
         """The model in which these latent variables are 0."""
-        lost = {r.parameter: r.structure.width for r in terms}
+        lost = {r.parameter: entries(r) for r in terms}
         left = {name: latent for name, latent in self.latents.items() if name not in lost}
         function = self.custom.function
 
@@ -235,7 +295,7 @@ class LatentModel(RandomEffects):
             return function(batch, **values, **zero)
 
         custom = Custom(without, self.custom.constraints, self.measure, self.target, self.custom.concave)
-        return LatentModel(custom, left, self._factors, self.points) if left else custom
+        return LatentModel(custom, left, self._factors, self.steps, self.points) if left else custom
 
     # ---- θ under its names ---------------------------------------------------------------------------------
 
@@ -291,14 +351,15 @@ class DescribedLatent(LatentModel):
         latents: Mapping[str, Latent],
         groupings: Sequence[Grouping],
         family: Family,
+        steps: Mapping[str, Array] | None = None,
         points: int = 1,
     ):
-        super().__init__(custom, latents, groupings, points)
+        super().__init__(custom, latents, groupings, steps, points)
         self.family, self.measure = family, family.measure
 
     def with_points(self, points: int) -> LatentModel:
         check_quadrature(self.random, points, False)
-        return DescribedLatent(self.custom, self.latents, self._factors, self.family, points)
+        return DescribedLatent(self.custom, self.latents, self._factors, self.family, self.steps, points)
 
     def at(self, batch: Batch, beta: Tensor, v: Sequence[Tensor]) -> Distribution:
         """The distribution of each row given the latent variables."""
@@ -314,150 +375,14 @@ class DescribedLatent(LatentModel):
                 # each unknown group has an effect of its own, counted from the end
                 levels = self._factors[r.source].size + max(1, -int(code.min()))
                 u = torch.randn(levels, r.structure.width, dtype=torch.float64, generator=generator)
-                v += (u @ lam.T)[code].unbind(1)
+                v += self.rows_of(r, u @ lam.T, code, batch)
             found = self.at(batch, self.coefficients.detach(), v)
             parameters = [p.expand(len(batch)) for p in found.parameters]
             extras = {name: e.expand(len(batch)) for name, e in found.extras.items()}
             return drawn(self.family, parameters, generator, **extras)
 
 
-class FunctionRows:
-    """log p of each row by a function of one's own, for `laplace`: its η's are the row's latent variables."""
-
-    def __init__(self, model: LatentModel, batch: Batch):
-        self.model, self.batch = model, batch
-        self.free = list(range(model.size))
-        self.predictors: list[Predictor] = []
-        self._copies: tuple[int, Batch] = (1, batch)
-
-    def base(self, beta: Tensor) -> list[Tensor]:
-        return self.model.nothing(self.batch)
-
-    def log_prob(self, beta: Tensor, eta: list[Tensor], copies: int = 1) -> Tensor:
-        if self._copies[0] != copies:
-            repeated = {n: t.repeat_interleave(copies, 0) for n, t in self.batch.tensors.items()}
-            self._copies = copies, self.batch if copies == 1 else Batch(repeated)
-        return self.model.given(self._copies[1], beta, eta)
-
-    def derivatives(self, beta: Tensor, eta: list[Tensor], order: int) -> Derivatives:
-        with torch.enable_grad():
-            leaves = [e.detach().clone().requires_grad_() for e in eta]
-            value = self.log_prob(beta, leaves)
-            score = gradient(value.sum(), leaves, create_graph=order > 1)
-            curvature: dict[tuple[int, int], Tensor] = {}
-            for a in range(len(leaves) if order > 1 else 0):
-                second = gradient(score[a].sum(), leaves[a:], create_graph=False)
-                curvature |= {(a, a + j): found for j, found in enumerate(second)}
-        return value.detach(), [s.detach() for s in score], curvature
-
-    def third(self, beta: Tensor, eta: list[Tensor], v: dict[tuple[int, int], Tensor]) -> list[Tensor]:
-        try:
-            return traced_third(lambda *own: self.log_prob(beta, list(own)), eta, v)
-        except TwiceOnly:
-            return differenced_third(lambda own: self.derivatives(beta, list(own), 2)[2], eta, v)
-
-    def pull(self, beta: Tensor, mode: Mode, w: Array | None, shift: Shift) -> Tensor:
-        weight = torch.ones(len(self.batch), dtype=torch.float64) if w is None else torch.from_numpy(w)
-        held = {ab: weight * torch.from_numpy(rows) for ab, rows in shift.variances.items()}
-        with torch.enable_grad():
-            leaf = beta.detach().clone().requires_grad_()
-            v = [e.detach().clone().requires_grad_() for e in mode.eta]
-            log_p = self.log_prob(leaf, v)
-            score = gradient(log_p.sum(), v, create_graph=True)
-            total = (weight * log_p).sum()
-            for a, rows in shift.za.items():
-                total = total + (weight * torch.from_numpy(rows) * score[a]).sum()
-            (out,) = gradient(total, [leaf], create_graph=False)
-            try:
-                with thrice():
-                    curvature = self._curvature(leaf, v, held)
-                return out + gradient(curvature, [leaf], create_graph=False)[0]
-            except TwiceOnly:
-                return out + self._slopes_of_curvature(beta, v, held)
-
-    def _curvature(self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]) -> Tensor:
-        """½ Σ V ∘ ∂²log p/∂v²."""
-        score = gradient(self.log_prob(beta, v).sum(), v, create_graph=True)
-        total = v[0].new_zeros(())
-        for a in {a for a, _ in held}:
-            second = gradient(score[a].sum(), v, create_graph=True)
-            for b in range(a, len(v)):
-                if (a, b) in held:
-                    total = total + (0.5 if a == b else 1.0) * (held[a, b] * second[b]).sum()
-        return total
-
-    def _slopes_of_curvature(
-        self, beta: Tensor, v: list[Tensor], held: Mapping[tuple[int, int], Tensor]
-    ) -> Tensor:
-        """Its slopes in β where log p has no third derivatives: central differences of fourth order."""
-        return differenced(lambda b: self._curvature(b, v, held).detach(), beta)
-
-    def size(self, beta: Tensor, mode: Mode, w: Array | None) -> Tensor:
-        """Of each β_j, how far it moves log p by about ½ nat: the step of differences is relative to it."""
-        weight = None if w is None else torch.from_numpy(w)
-
-        def total(b: Tensor) -> Tensor:
-            log_p = self.log_prob(b, mode.eta)
-            return (log_p if weight is None else weight * log_p).sum()
-
-        with torch.enable_grad():
-            H = torch.autograd.functional.hessian(total, beta.detach())
-        curved = H.diagonal().abs()
-        return torch.where(curved > 0, curved, (beta.abs() + 1) ** -2).nan_to_num(1.0, 1.0, 1.0) ** -0.5
-
-
-# ---- from what the user gave -------------------------------------------------------------------------------
-
-
-def _columns_of(data: Data) -> Data:
-    """A batch as its columns."""
-    if isinstance(data, Batch):
-        return {name: t.numpy() for name, t in data.tensors.items()}
-    if isinstance(data, Source):
-        raise BadArgument(
-            f"a {type(data).__name__} yields batches, and the groups of latent variables are read from a table. Give the "
-            "table, or a dict of columns."
-        )
-    return data
-
-
-def _numbers(frame: Frame, by: Sequence[str]) -> dict[str, Tensor]:
-    """Those grouping columns that hold numbers, which the function may read too."""
-    out: dict[str, Tensor] = {}
-    for name in by:
-        values = frame.read([name])[name]
-        if values.dtype.kind in "iuf":
-            out[name] = torch.from_numpy(values.to_numpy(dtype=np.float64, copy=True))
-    return out
-
-
-def _groupings(latents: Mapping[str, Latent], frame: Frame) -> list[Grouping]:
-    out: dict[tuple[str, ...], Grouping] = {}
-    for name, latent in latents.items():
-        missing = next((c for c in latent.by if c not in frame.columns), None)
-        if missing is not None:
-            raise UnknownColumn.named(missing, list(frame.columns), where=f"{name}=th.latent(by=…)")
-        if latent.by not in out:
-            out[latent.by] = build_grouping(latent.by, frame, f"{name}=th.latent(by={':'.join(latent.by)!r})")
-    return list(out.values())
-
-
-def _terms(latents: Mapping[str, Latent], groupings: Sequence[Grouping]) -> list[Random]:
-    factors = [grouping.columns for grouping in groupings]
-    largest = max(range(len(groupings)), key=lambda i: groupings[i].size)
-    out = []
-    for name, latent in latents.items():
-        source, width = factors.index(latent.by), len(latent.sd)
-        if width > 1 and groupings[source].size < groupings[largest].size:
-            raise BadArgument(
-                f"{name}=th.latent(by={groupings[source].label!r}) has {width} dimensions. Accepted: several dimensions of "
-                f"the factor with the most groups, {groupings[largest].label!r}; of any other factor, one dimension."
-            )
-        effects = (name,) if width == 1 else latent.names or tuple(f"{name}[{i}]" for i in range(width))
-        structure = Diagonal(1) if width == 1 else STRUCTURES[latent.covariance](width)
-        label = groupings[source].label
-        out.append(Random(name, label, effects, structure, -1, source, f"({name} | {label})"))
-    return out
+# ---- checks ------------------------------------------------------------------------------------------------
 
 
 def _check_groups(model: LatentModel, source: Tensors) -> None:

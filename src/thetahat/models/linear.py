@@ -15,6 +15,7 @@ from ..families.cox import Cox
 from ..protocols import Together
 from ..types import Settings
 from .cox import CoxRegression
+from .cox_streamed import CoxStreamed
 from .regression import Regression
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def linear(
             f"no event was seen in any of the {table.rows} rows of {encoder.response.expression}: the partial "
             "likelihood is of which row had each event. Check how events are coded (1 or True: it happened)."
         )
+    if table is not None and table.ordered:
+        return CoxStreamed(family, encoder, slots, fixed, whole=table.fractional == 0)
     return CLASSES.get(type(family), Regression)(family, encoder, slots, fixed, density=density)
 
 

@@ -143,6 +143,26 @@ class Mixed(RandomEffects):
             type(self)(self.regression, left, reml=self.reml, points=self.points) if left else self.regression
         )
 
+    @property
+    def constant_predictors(self) -> list[Predictor]:
+        """Of the parameters that are the same in every row and every group."""
+        own = {r.parameter for r in self.random}
+        return [p for p in self.regression.constant_predictors if p.parameter not in own]
+
+    def holding(self, parameter: str, value: float) -> Mixed:
+        """The same model with a constant held at a value (its boundary): it leaves θ, and the others keep theirs."""
+        return self._of(self.regression.holding(parameter, value))
+
+    def freeing(self, parameter: str, eta: float) -> Mixed:
+        """The same model with a constant that was held estimated again, from that linear predictor on."""
+        return self._of(self.regression.freeing(parameter, eta))
+
+    def _of(self, regression: Regression) -> Mixed:
+        out = type(self)(regression, self.random, reml=self.reml, points=self.points)
+        with torch.no_grad():
+            out.covariance.copy_(self.covariance)
+        return out
+
     def _columns(self, batch: Batch) -> Columns:
         return _columns(self, batch)
 
@@ -212,7 +232,7 @@ class Mixed(RandomEffects):
         weight = batch.count.to(torch.float64) if batch.counted else None
         beta = self._alone(self.regression.start(source), batch, weight)
         phi, part = self.moderate(self.columns(batch))[0], self.evaluator(batch, weight)
-        if all(r.smooth for r in self.random):
+        if all(r.smooth for r in self.random) and part.columns.grouped is None:
             if isinstance(part, NormalMixed):
                 return torch.cat(near_normal(part, beta, phi))
             return torch.cat(near_laplace(part, beta, phi))
@@ -338,6 +358,8 @@ def columns_without_rows(model: Mixed) -> Columns:
 
 def effect_columns(model: Mixed, r: Random, batch: Batch) -> Array:
     """The columns of a term's effects, (q, n)."""
+    if r.each:
+        return np.ascontiguousarray(batch[f"smooth{r.curve}"].numpy().T)
     design = model.encoder.designs[r.slot]
     predictor = Predictor(r.parameter, model.family.parameters[r.parameter], design, r.slot, 0)
     return predictor.rows(batch, torch.float64).numpy()

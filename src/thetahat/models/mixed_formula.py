@@ -13,6 +13,7 @@ from ..data.design import Design, build
 from ..data.formula import Predictors, read
 from ..data.frame import Frame
 from ..data.random_terms import Grouping, RandomCall, build_grouping, take_apart
+from ..data.selection import Selection
 from ..data.smooths import Curve, SmoothCall, build_curves
 from ..errors import BadArgument, BadFormula
 from ..families.base import Family
@@ -64,7 +65,9 @@ def effects_read(found: Mapping[str, Sides], frame: Frame, *, trusted: bool) -> 
 class Builder:
     """Collects what the encoder needs of random terms: designs of their effects, and groupings."""
 
-    def __init__(self, rows: Frame, effects: Mapping[str, Predictors], designs: list[Design], family: Family):
+    def __init__(
+        self, rows: Selection, effects: Mapping[str, Predictors], designs: list[Design], family: Family
+    ):
         self.rows, self.effects, self.designs, self.family = rows, effects, designs, family
         self.groupings: list[Grouping] = []
         self.curves: list[Curve] = []
@@ -83,7 +86,7 @@ class Builder:
             if key in seen:
                 raise BadFormula(f"{call.text!r} stands twice in the formula of {parameter}.")
             seen.add(key)
-            slot, source = self._design(call), self._grouping(call)
+            slot, source = self._design(call), self._grouping(call.group, call.text)
             design, grouping = self.designs[slot], self.groupings[source]
             names = tuple(design.names)
             self._refuse(call, design, grouping)
@@ -103,18 +106,28 @@ class Builder:
         """Which curves those calls are, built on the rows the first time."""
         for call in calls:
             if call not in self._of_call:
-                made = build_curves(call, self.rows.read(sorted(call.required)))
+                made = build_curves(call, self.rows.read(sorted(call.required)), self._counts())
                 self._of_call[call] = tuple(range(len(self.curves), len(self.curves) + len(made)))
                 self.curves += made
         return [i for call in calls for i in self._of_call[call]]
 
+    def _counts(self) -> np.ndarray | None:
+        """Frequency weights of the rows."""
+        name = self.rows.weights
+        return None if name is None else numeric_column(self.rows.read([name]), name)
+
     def smooth(self, parameter: str, calls: Sequence[SmoothCall]) -> list[Random]:
         """The penalised parts of the smooth terms of one parameter of the family."""
-        from .random_effects import Random
+        from .random_effects import Random, curve_of_each_group
 
         out = []
         for i in self.places(calls):
             curve = self.curves[i]
+            factor = curve.smooth.call.factor
+            if factor is not None:
+                source = self._grouping((factor,), curve.smooth.call.text)
+                out.append(curve_of_each_group(parameter, i, curve, source, self.groupings[source].label))
+                continue
             structure = Penalised.of(curve.penalties, curve.smooth.of_what)
             out.append(
                 Random(parameter, curve.label, (curve.label,), structure, -1, i, curve.smooth.call.text)
@@ -127,11 +140,10 @@ class Builder:
             self.designs.append(build(self.effects[call.effects], self.rows, intercept=True))
         return self._slots[call.effects]
 
-    def _grouping(self, call: RandomCall) -> int:
-        key = call.group
+    def _grouping(self, key: tuple[str, ...], text: str) -> int:
         if key not in self._grouped:
             self._grouped[key] = len(self.groupings)
-            self.groupings.append(build_grouping(call.group, self.rows, call.text))
+            self.groupings.append(build_grouping(key, self.rows, text))
         return self._grouped[key]
 
     def _refuse(self, call: RandomCall, design: Design, grouping: Grouping) -> None:
@@ -178,6 +190,32 @@ def check_normal_rows(
                 f"(… | {r.label}) has {groupings[r.source].size} groups in {n} rows, one row a group: its variance cannot be "
                 "told from the residual's. Leave the term out."
             )
+
+
+def check_shared_parts(random: Sequence[Random], curves: Sequence[Curve]) -> None:
+    """Refuse two terms that give the groups of one factor the same effect: the sum of its two variances alone is in the
+    likelihood.
+
+    Raises
+    ------
+    BadFormula
+    """
+    seen: dict[tuple[str, int, str], Random] = {}
+    for r in random:
+        if r.smooth:
+            continue
+        effects = list(r.effects)
+        if r.each:
+            own = curves[r.curve]
+            effects = ["Intercept", *own.smooth.call.variables][: len(own.penalties) - 1]
+        for effect in effects:
+            before = seen.setdefault((r.parameter, r.source, effect), r)
+            if before is not r and (r.each or before.each):
+                what = "an intercept" if effect == "Intercept" else f"a slope of {effect}"
+                raise BadFormula(
+                    f"{before.text} and {r.text} both give each group of {r.label} {what}, so that its two variances cannot be told "
+                    "apart. Leave one of the terms out: a curve of each group has its intercept and its slope already."
+                )
 
 
 def check_quadrature(random: Sequence[Random], points: int, reml: bool) -> None:

@@ -20,7 +20,9 @@ Existence and unicity of MLEs in discrete exponential family distributions.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -38,23 +40,50 @@ CUTS, ROUNDS = 400, 200  # constraints that are added at once, and how often
 TINY = 1e-7
 EPS = torch.finfo(torch.float64).eps
 ROUNDING = 1e-10  # of an eigenvalue of a matrix with 1 on its diagonal
+NoMaximum = tuple[str, dict[str, float], str]
 FAR = (1e2, 1e6, 1e10, 1e14)  # multiples of a direction at which the likelihood must not have fallen
 
 
-def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float], str] | None:
-    """(status, direction, why) where there is no maximum; None where there is one, or a direction along which
-    nothing changes at all."""
+class Problem(Protocol):
+    """What is asked of the data, in memory or along a file. Columns are divided by `scale`, (p,), in δ and in cuts."""
+
+    @property
+    def scale(self) -> Tensor: ...
+
+    def bounded(self) -> bool:
+        """Whether one β proves that there is no direction: see `bounded`."""
+
+    def score(self) -> Tensor:
+        """The mean of s over the events, (p,)."""
+
+    def violated(self, delta: Tensor) -> np.ndarray | None:
+        """Differences x_i − x_j of an event and a row at risk with (x_i − x_j)·δ < 0, the worst ones; None: there are
+        none."""
+
+    def rises(self, delta: Tensor) -> bool:
+        """Whether ℓ does not fall along δ, far out."""
+
+
+def monotone(model: CoxRegression, batch: Batch, at: Taylor | None = None) -> NoMaximum | None:
+    """(status, direction, why) where there is no maximum of all rows, which are one batch; None where there is one, or
+    a direction along which nothing changes at all.
+
+    at : ℓ as a function of β at any linear predictors, from which the proof that there is none is tried first
+    """
     with torch.no_grad():
-        weight = batch.count.to(torch.float64) if batch.counted else None
-        rows, exact = model.ordered(batch, weight), model.family.ties == "exact"
-        if rows is None or not model.layout.size or bounded(rows, model.taylor(batch, batch._count), exact):
+        rows = model.ordered(batch, batch.count.to(torch.float64) if batch.counted else None)
+        if rows is None or not model.layout.size:
             return None
-        found = model.at(batch, weight)
-        assert found is not None
-        direction = recession(found, exact)
+        at = model.taylor(batch, batch._count) if at is None else at
+    return no_maximum(model.names, Held(model, rows, at))
+
+
+def no_maximum(names: Sequence[str], problem: Problem) -> NoMaximum | None:
+    """(status, direction, why), or None."""
+    with torch.no_grad():
+        direction = None if problem.bounded() else recession(problem)
     if direction is None:
         return None
-    names = model.names
     largest = float(direction.abs().max())
     kept = {
         n: float(d) / largest for n, d in zip(names, direction, strict=True) if abs(float(d)) > 1e-6 * largest
@@ -79,7 +108,43 @@ def monotone(model: CoxRegression, batch: Batch) -> tuple[str, dict[str, float],
     )
 
 
-def bounded(rows: Rows, at: Taylor, exact: bool) -> bool:
+class Held:
+    """Rows in memory."""
+
+    def __init__(self, model: CoxRegression, rows: Rows, at: Taylor):
+        self.model, self.rows, self.at = model, rows, at
+        self.exact = model.family.ties == "exact"
+
+    def bounded(self) -> bool:
+        X = self.rows.X.numpy()  # whose minima are found in half of the time that torch takes
+        reach = 2 * torch.from_numpy(np.maximum(-X.min(1), X.max(1)))
+        many = float(self.rows.deaths.max()) if self.exact else 1.0
+        return bounded(many * reach, self.at)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        return _positive(self.rows.X.abs().max(1).values)
+
+    @cached_property
+    def X(self) -> Tensor:
+        return self.rows.X / self.scale[:, None]
+
+    def score(self) -> Tensor:
+        nothing = torch.zeros(len(self.X), dtype=torch.float64)
+        flat = Partial(Rows(self.rows.sets, self.X, None), nothing @ self.X, None, "breslow")
+        return flat.gradient / len(self.rows.sets.failed)
+
+    def violated(self, delta: Tensor) -> np.ndarray | None:
+        return violated(self.rows.sets, self.X, delta, self.exact)
+
+    def rises(self, delta: Tensor) -> bool:
+        rows, ties, eta = self.rows, self.model.family.ties, delta @ self.X
+        own = rows.count if self.exact else None
+        found = [float(Partial(rows, t * eta, own, ties, 1).value) for t in (0.0, *FAR)]
+        return rises(found, len(rows.sets.failed))
+
+
+def bounded(reach: Tensor, at: Taylor) -> bool:
     """Whether the gradient g and the information J at one β prove that no direction is monotone.
 
     Along such a δ the events have the largest x·δ of those at risk. Then g·δ is a sum of v π (x_D − x_j)·δ, all ≥ 0,
@@ -87,7 +152,8 @@ def bounded(rows: Rows, at: Taylor, exact: bool) -> bool:
 
         δᵀJδ ≤ (the largest |(x_D − x_j)·δ|) · g·δ
 
-    Where the smallest eigenvalue of J is above what that allows, as at every maximum, there is none.
+    Where the smallest eigenvalue of J is above what that allows, as at every maximum, there is none. `reach`, (p,), is
+    at least every |x_D − x_j|.
     """
     if at.information is None:
         return False
@@ -95,33 +161,25 @@ def bounded(rows: Rows, at: Taylor, exact: bool) -> bool:
     unit = J.diagonal().clamp(min=0).sqrt()  # coordinates in which every column has information 1
     if not (bool((unit > 0).all()) and bool(torch.isfinite(J).all()) and bool(torch.isfinite(g).all())):
         return False
-    low, high = torch.aminmax(rows.X, dim=1)
-    many = float(rows.deaths.max()) if exact else 1.0
-    widest = 2 * many * float((torch.maximum(-low, high) / unit).norm())
     least = float(torch.linalg.eigvalsh(J / unit[:, None] / unit)[0])
-    return least > 2 * widest * float((g / unit).norm()) and least > ROUNDING
+    return least > 2 * float((reach / unit).norm()) * float((g / unit).norm()) and least > ROUNDING
 
 
-def recession(found: Partial, exact: bool) -> Tensor | None:
+def recession(problem: Problem) -> Tensor | None:
     """A direction δ, (p,), along which no event ever becomes less probable and some become more so."""
     from scipy.optimize import linprog  # takes long to load
 
-    rows, sets = found.rows, found.sets
-    scale = rows.X.abs().max(1).values
-    scale = torch.where(scale > 0, scale, 1.0)
-    X = rows.X / scale[:, None]
-    flat = Partial(type(rows)(sets, X, None), torch.zeros(X.shape[1], dtype=torch.float64), None, "breslow")
-    score = flat.gradient / len(sets.failed)
+    score = problem.score()
     cuts: list[np.ndarray] = []
     delta = torch.sign(score)
     for _ in range(ROUNDS):
-        violated = _violated(sets, X, delta, exact)
-        if violated is None:
+        found = problem.violated(delta)
+        if found is None:
             if float(score @ delta) <= TINY:
                 return None
-            delta = _plainest(sets, X, delta, score, exact)
-            return delta / scale if _rises(found, delta @ X, exact) else None
-        cuts.append(violated)
+            delta = _plainest(problem, delta, score)
+            return delta / problem.scale if problem.rises(delta) else None
+        cuts.append(found)
         A = np.unique(np.concatenate(cuts), axis=0)
         solved = linprog(-score.numpy(), A_ub=-A, b_ub=np.zeros(len(A)), bounds=(-1, 1), method="highs")
         if solved.x is None or -solved.fun <= TINY:
@@ -130,28 +188,29 @@ def recession(found: Partial, exact: bool) -> Tensor | None:
     return None
 
 
-def _rises(found: Partial, eta: Tensor, exact: bool) -> bool:
-    """Whether ℓ does not fall along δ, far out: a programme solved to 10⁻⁷ leaves differences that are smaller, and
-    there they are large."""
-    ties = "exact" if exact else "efron" if found.tied else "breslow"
-    own = found.rows.count if exact else None
-    values = [float(Partial(found.rows, t * eta, own, ties, 1).value) for t in (0.0, *FAR)]
-    noise = [8 * EPS * t * len(found.sets.failed) + TINY for t in FAR]  # of linear predictors of that size
+def rises(values: Sequence[float], events: int) -> bool:
+    """Whether ℓ does not fall from 0 over the multiples FAR: a programme solved to 10⁻⁷ leaves differences that are
+    smaller, and there they are large."""
+    noise = [8 * EPS * t * events + TINY for t in FAR]  # of linear predictors of that size
     kept = all(b >= a - n for (a, b), n in zip(itertools.pairwise(values), noise, strict=True))
     return kept and values[1] > values[0]
 
 
-def _plainest(sets: RiskSets, X: Tensor, delta: Tensor, score: Tensor, exact: bool) -> Tensor:
+def _positive(scale: Tensor) -> Tensor:
+    return torch.where(scale > 0, scale, 1.0)
+
+
+def _plainest(problem: Problem, delta: Tensor, score: Tensor) -> Tensor:
     """One column alone, where that is such a direction; else δ."""
     for j in torch.nonzero((delta.abs() > TINY) & (score.abs() > TINY))[:50, 0].tolist():
         alone = torch.zeros_like(delta)
         alone[j] = torch.sign(score[j])
-        if _violated(sets, X, alone, exact) is None:
+        if problem.violated(alone) is None:
             return alone
     return delta
 
 
-def _violated(sets: RiskSets, X: Tensor, delta: Tensor, exact: bool) -> np.ndarray | None:
+def violated(sets: RiskSets, X: Tensor, delta: Tensor, exact: bool) -> np.ndarray | None:
     """Differences x_i − x_j of an event and a row at risk with (x_i − x_j)·δ < 0, the worst ones; None: there are
     none."""
     eta = delta @ X

@@ -90,7 +90,7 @@ class NormalMixed:
             r, place = model.random[i], model.places[i]
             own = torch.from_numpy(ratio[at : at + r.structure.width])
             at += r.structure.width
-            least = 0.1 * phi[place][r.structure.scale_places()]
+            least = 0.1 * r.structure.factor(phi[place]).diagonal()
             scale = torch.maximum(own.clamp(min=0.0).sqrt(), least)
             phi[place] = r.structure.start(scale)
         return beta, phi
@@ -147,10 +147,11 @@ class NormalMixed:
         try:
             part = self.pieces(beta, phi)
         except NotPositiveDefinite:
-            nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
-            return torch.tensor(-math.inf, dtype=torch.float64), nothing
+            return self._nowhere(beta, phi)
         mean, scale = self.model.regression.predictors[0], self.scale_place
         sigma, slope, _ = self._sigma(beta)
+        if not 0 < sigma**4 < math.inf:  # a trial far out: its powers are beyond float64
+            return self._nowhere(beta, phi)
         n, q = self.degrees, part.squares
         random, fixed = part.factored.log_determinant
         det = random + (fixed if self.model.reml else 0.0)
@@ -160,6 +161,11 @@ class NormalMixed:
         gradient[scale] = (-n / sigma + q / sigma**3) * slope
         gradient[len(beta) :] = -part.slopes + part.products / sigma**2
         return torch.tensor(value, dtype=torch.float64), gradient
+
+    def _nowhere(self, beta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a θ that has no likelihood."""
+        nothing = torch.full((len(beta) + len(phi),), torch.nan, dtype=torch.float64)
+        return torch.tensor(-math.inf, dtype=torch.float64), nothing
 
     @property
     def scale_place(self) -> int:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..memory import empty
 from .discrete_ties import Subsets, subsets, work
 from .risk_sets import BLOCK, Cumulated, RiskSets
 
@@ -37,16 +38,20 @@ MOST_WORK = 1e9
 class Rows:
     """The rows that are at risk at some event, in the order of their risk sets.
 
-    X : (p, n), less its mean in each stratum.  count : (n,) how often each was observed, None: once
+    X : (p, n), less its mean in each stratum, or another constant of it.  count : (n,) how often each was observed,
+    None: once
     """
 
     sets: RiskSets
     X: Tensor
     count: Tensor | None
+    known: bool | None = None  # what `whole` is of all rows, where these are a part of them
 
     @cached_property
     def whole(self) -> bool:
         """Whether the counts are whole numbers: then a row stands for so many equal ones."""
+        if self.known is not None:
+            return self.known
         return self.count is None or bool((self.count == self.count.round()).all())
 
     @cached_property
@@ -260,7 +265,8 @@ class Partial:
     @property
     def residual(self) -> Tensor:
         """Events less those expected, (n,): weighted martingale residuals."""
-        return (-self.expected).index_add_(0, self.sets.failed, self.units)
+        out = torch.neg(self.expected, out=empty(len(self.eta)))
+        return out.index_add_(0, self.sets.failed, self.units)
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -314,12 +320,15 @@ class Partial:
     def _nested(self, weighed: Cumulated, J: Tensor, q: Tensor) -> Tensor:
         """The information where each risk set holds those before it and a slot has one term: the sums at all rows,
         of which those at the end of a slot count, in one pass over X."""
-        ends = q.new_zeros(len(q)).index_copy_(0, self.sets.ends - 1, self.v.sqrt() / weighed.total)
+        ends = empty(len(q)).zero_().index_copy_(0, self.sets.ends - 1, self.v.sqrt() / weighed.total)
+        root = torch.sqrt(q, out=empty(len(q)))
+        out = J.numpy()
         for part, sums, at in weighed.sums_by_block(self.rows.X):
-            J.addmm_(part * q[at], part.T)
-            sums.mul_(ends[at])
-            J.addmm_(sums, sums.T, alpha=-1)
-        return (J + J.T) / 2
+            own = (part * root[at]).numpy()
+            out += own @ own.T  # of a matrix and its transpose numpy forms one half
+            own = sums.mul_(ends[at]).numpy()
+            out -= own @ own.T
+        return J
 
     # ---- rows ----------------------------------------------------------------------------------------------------
 

@@ -78,13 +78,34 @@ class Quadrature(Laplace):
         assert mode.u[0] is not None
         return self._integral(beta, phi, torch.from_numpy(mode.u[0].T.copy())).detach()
 
-    def _integral(self, beta: Tensor, phi: Tensor, u: Tensor) -> Tensor:
+    def hessian(self, beta: Tensor, phi: Tensor) -> Tensor | None:
+        """∂²/∂(β, φ)² of the value, by automatic differentiation; None: log p has no fourth derivatives that are traced."""
+        mode, p = self.mode(beta, phi, joint=False), len(beta)
+        assert mode.u[0] is not None
+        u = torch.from_numpy(mode.u[0].T.copy())
+        try:
+            with torch.enable_grad(), thrice():
+                theta = torch.cat([beta, phi]).requires_grad_()
+                value = self._integral(theta[:p], theta[p:], u, 2)
+                (slope,) = gradient(value, [theta], create_graph=True)
+                rows = [gradient(s, [theta], create_graph=False)[0] for s in slope]
+        except TwiceOnly:
+            return None
+        except RuntimeError as error:
+            if "not implemented" in str(error):  # torch's own functions that end there
+                return None
+            raise
+        out = torch.stack(rows)
+        return (out + out.T) / 2 if bool(torch.isfinite(out).all()) else None
+
+    def _integral(self, beta: Tensor, phi: Tensor, u: Tensor, steps: int = 1) -> Tensor:
         """Σ_g log ∫, with its graph."""
         lam = self.model.factor_of_first(phi)
         base = self.rows.base(beta)
-        score, H = self._derivatives(beta, base, lam, u)
-        # û moves with θ as one Newton step from where it stands does
-        u = u + torch.linalg.solve(H.detach(), (score - u)[..., None])[..., 0]
+        # û moves with θ as so many Newton steps from where it stands do: the k-th brings the k-th derivative
+        for _ in range(steps):
+            score, H = self._derivatives(beta, base, lam, u)
+            u = u + torch.linalg.solve(H.detach(), (score - u)[..., None])[..., 0]
         _, H = self._derivatives(beta, base, lam, u)
         L = torch.linalg.cholesky(H)
         q = u.shape[1]

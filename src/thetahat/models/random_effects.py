@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..data.random_terms import Grouping
+from ..data.smooths import Curve
 from ..threads import FEW, one_blas_thread, one_thread
 from .base import Model
 from .elimination import Array, Columns, Scales
 from .information import Information
-from .scales import Penalised, Structure
+from .scales import OfCurve, Penalised, Structure
 from .taylor import Taylor
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Random:
         which grouping, or smooth, of the encoder
     text
         the term as the formula has it
+    curve
+        of a curve of each group, s(x, g, bs="fs"): which smooth of the encoder its columns are; else -1
     """
 
     parameter: str
@@ -65,6 +68,7 @@ class Random:
     slot: int
     source: int
     text: str
+    curve: int = -1
 
     def __deepcopy__(self, memo: dict[int, object]) -> Random:
         return self
@@ -72,6 +76,19 @@ class Random:
     @property
     def smooth(self) -> bool:
         return isinstance(self.structure, Penalised)
+
+    @property
+    def each(self) -> bool:
+        """Whether it is a curve of each group."""
+        return self.curve >= 0
+
+
+def curve_of_each_group(parameter: str, i: int, curve: Curve, source: int, label: str) -> Random:
+    """The term of the encoder's i-th smooth, a curve of each group of the factor with that label."""
+    name = f"s({curve.smooth.call.variables[0]})"
+    effects = tuple(f"{name}.{j + 1}" for j in range(curve.R.shape[1]))
+    structure = OfCurve(len(effects), tuple(f"{name}: {part}" for part in curve.parts))
+    return Random(parameter, label, effects, structure, -1, source, curve.smooth.call.text, i)
 
 
 class RandomEffects(Model):
@@ -283,19 +300,34 @@ class RandomEffects(Model):
         effect = r.structure.scale_places().index(i)
         return r.structure.natural(phi, phi.new_ones(()))[effect].nan_to_num(0.0)
 
+    def correlations(self, name: str) -> tuple[float, float]:
+        """The range of that correlation."""
+        before = 0
+        names = self.effect_names()
+        for r in self.random:
+            count = len(r.structure.names(r.effects, r.label))
+            if name in names[before : before + count]:
+                return r.structure.correlations
+            before += count
+        return -1.0, 1.0
+
     def interval(self, name: str, value: float, half: float) -> tuple[float, float]:
-        """Of a standard deviation on the logarithm, of a correlation on Fisher's z; of one at its boundary none."""
+        """Of a standard deviation on the logarithm, of a correlation on Fisher's z of its range; at a boundary none.
+
+        Nor has a standard deviation one from which 0 is not excluded, `value` ≤ `half`: its lower end is 0, and the
+        likelihood, which is even in it, is then no parabola in its logarithm or in itself: the upper end takes a profile.
+        """
         if "corr(" in name:
-            if not abs(value) < 1 - EDGE:
+            low, high = self.correlations(name)
+            middle, wide = (low + high) / 2, (high - low) / 2
+            share = (value - middle) / wide
+            if not abs(share) < 1 - EDGE:
                 return math.nan, math.nan
-            z, width = math.atanh(value), half / (1 - value**2)
-            return math.tanh(z - width), math.tanh(z + width)
-        if not value > EDGE:
+            z, width = math.atanh(share), half / wide / (1 - share**2)
+            return middle + wide * math.tanh(z - width), middle + wide * math.tanh(z + width)
+        if not value > max(EDGE, half):
             return 0.0, math.nan
-        ratio = half / value
-        if ratio > 700:  # beyond float64: so near to 0 nothing is excluded above
-            return 0.0, math.inf
-        return value * math.exp(-ratio), value * math.exp(ratio)
+        return value * math.exp(-half / value), value * math.exp(half / value)
 
     @property
     def elementwise(self) -> bool:
@@ -320,7 +352,16 @@ class Order:
 
 def _order(random: Sequence[Random], groupings: Sequence[Grouping]) -> Order:
     grouped = [i for i, r in enumerate(random) if not r.smooth]
-    wide = max(grouped, key=lambda i: groupings[random[i].source].size, default=None)
+    columns = {
+        s: sum(r.structure.width for r in random if r.each and r.source == s) for s in range(len(groupings))
+    }
+
+    def size(i: int) -> int:
+        """Groups, times the columns of their curves."""
+        s = random[i].source
+        return groupings[s].size * max(columns[s], 1)
+
+    wide = max(grouped, key=size, default=None)
     first = [] if wide is None else [i for i in grouped if random[i].source == random[wide].source]
     sparse_terms = [i for i in grouped if i not in first]
     return Order(first, sparse_terms + [i for i, r in enumerate(random) if r.smooth])

@@ -222,6 +222,20 @@ class Regression(Model):
         return out
 
     @property
+    def constant_predictors(self) -> list[Predictor]:
+        """Of the parameters that are the same in every row."""
+        return [p for p in self.predictors if p.design.constant]
+
+    def freeing(self, parameter: str, eta: float) -> Regression:
+        """The same regression with a parameter that was held estimated again, from that linear predictor on."""
+        theta = self.coefficients.detach()
+        fixed = {name: value for name, value in self.fixed.items() if name != parameter}
+        out = Regression(self.family, self.encoder, self.slots, fixed, density=self.density)
+        at = next(p.start for p in out.predictors if p.parameter == parameter)
+        set_theta(out, torch.cat([theta[:at], theta.new_tensor([eta]), theta[at:]]))
+        return out
+
+    @property
     def bounded(self) -> bool:
         """Whether a linear predictor may leave the range of its parameter, so that the θ that are possible
         have an edge."""

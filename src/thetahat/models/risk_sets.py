@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory import empty
 from .risk_tree import Tree
 
 LOST = 1e4  # by how much a subtraction may shrink a sum: 4 of 16 digits
@@ -124,9 +125,9 @@ class RiskSets:
 
     def by_stratum_largest(self, values: Tensor) -> Tensor:
         """The largest value in each row's stratum, (n,)."""
+        if len(self.row_starts) == 2:
+            return values.max().expand(len(values))
         most = np.maximum.reduceat(values.numpy(), self.row_starts[:-1])
-        if len(most) == 1:
-            return torch.full_like(values, float(most[0]))
         return torch.from_numpy(np.repeat(most, np.diff(self.row_starts)))
 
     def centred_(self, X: Tensor) -> Tensor:
@@ -172,12 +173,12 @@ class Cumulated:
     def __init__(self, sets: RiskSets, log_weight: Tensor):
         self.sets, self.log_weight = sets, log_weight
         self.shift = sets.by_stratum_largest(log_weight)
-        self.weight = torch.exp(log_weight - self.shift)
+        self.weight = torch.sub(log_weight, self.shift, out=empty(len(log_weight))).exp_()
         self.total, worst = sets.sums(self.weight)
         self.sound = bool(self.total.min() > TINY) and worst <= LOST
         if self.sound and len(sets.late):
             # a row's own weight times what is subtracted: an error of its expected number of events
-            behind = _cumulated((1 / self.total).flip(0), _flipped(sets.slot_starts)).flip(0)
+            behind = _from_behind(1 / self.total, sets.slot_starts)
             beyond = torch.nn.functional.pad(behind, (0, 1))[sets.stop[sets.late]]
             self.sound = float((self.weight[sets.late] * beyond).max()) <= LOST
 
@@ -219,23 +220,27 @@ class Cumulated:
 
     def spread(self, a: Tensor) -> Tensor:
         sets = self.sets
-        behind = _cumulated((a / self.total).flip(-1), _flipped(sets.slot_starts)).flip(-1)
-        out = behind[..., sets.first]
+        behind = _from_behind(a / self.total, sets.slot_starts)
+        out = torch.index_select(behind, -1, sets.first, out=empty(*a.shape[:-1], len(sets.first)))
         if len(sets.late):
             # the last slot of a stratum is followed by another stratum's: nothing of it is subtracted
             out[..., sets.late] -= behind[..., sets.stop[sets.late]]
         return out.mul_(self.weight)
 
 
-def _flipped(starts: np.ndarray) -> np.ndarray:
-    out: np.ndarray = (starts[-1] - starts)[::-1]
-    return out
+def _from_behind(values: Tensor, starts: np.ndarray) -> Tensor:
+    """Cumulative sums from the last entry of each stratum to its first, along the last dimension."""
+    if len(starts) == 2:
+        out = empty(*values.shape)
+        np.cumsum(values.numpy()[..., ::-1], axis=-1, out=out.numpy()[..., ::-1])
+        return out
+    return _cumulated(values.flip(-1), (starts[-1] - starts)[::-1]).flip(-1)
 
 
 def _cumulated(values: Tensor, starts: np.ndarray) -> Tensor:
     """Cumulative sums along the last dimension, begun anew at each start. Never by subtraction."""
     if len(starts) == 2:
-        return torch.cumsum(values, -1)
+        return torch.cumsum(values, -1, out=empty(*values.shape))
     if len(starts) <= MANY:
         out = torch.empty_like(values)
         for a, b in itertools.pairwise(starts):
@@ -277,29 +282,35 @@ def risk_sets(
     if stratum is not None:
         codes = stratum.numpy()[order]
         order = order[np.argsort(codes.astype(_narrowest(codes)), kind="stable")]
-    g = np.zeros(len(order), dtype=np.int64) if stratum is None else stratum.numpy()[order]
+    g = None if stratum is None else stratum.numpy()[order]
     t, e = t[order], e[order]
     new = np.ones(len(t), dtype=bool)  # where another time or stratum begins
     np.not_equal(t[1:], t[:-1], out=new[1:])
-    if stratum is not None:
+    if g is not None:
         new[1:] |= g[1:] != g[:-1]
     begins = np.flatnonzero(new)
     if not e.any():
         return None
     ends = np.append(begins[1:], len(t))[np.logical_or.reduceat(e, begins)]
-    slot_time, slot_g = t[ends - 1], g[ends - 1]
+    slot_time = t[ends - 1]
+    slot_g = np.zeros(len(ends), dtype=np.int64) if g is None else g[ends - 1]
     first = np.zeros(len(t) + 1, dtype=np.int64)
     first[ends] = 1
     first = np.cumsum(first[:-1])  # the first slot whose risk set reaches as far as the row
-    last = np.searchsorted(slot_g, g, side="right") if stratum is not None else np.full(len(t), len(ends))
+    last = np.searchsorted(slot_g, g, side="right") if g is not None else _repeated(len(ends), len(t))
     stop = last
     if entry is not None:
         stop = _entered(entry.numpy()[order], g, slot_time, slot_g)
     live = stop > first  # at risk at some event time
-    kept, where = (slice(None), np.arange(len(t))) if live.all() else (live, np.cumsum(live) - 1)
+    kept, before = (slice(None), None) if live.all() else (live, np.cumsum(live))
+
+    def where(rows: np.ndarray) -> np.ndarray:
+        """Their places among those that are kept."""
+        return rows if before is None else before[rows] - 1
+
     failed = np.flatnonzero(e)
-    row_g, strata = g[kept], np.unique(slot_g)
-    bounds = np.append(np.searchsorted(row_g, strata), len(row_g))
+    strata = slot_g[np.flatnonzero(np.diff(slot_g, prepend=slot_g[0] - 1))]
+    row_starts = np.zeros(1, dtype=np.int64) if g is None else np.searchsorted(g[kept], strata)
     late = np.flatnonzero(stop[kept] < last[kept])
     late = late[np.argsort(stop[kept][late], kind="stable")]
 
@@ -309,16 +320,22 @@ def risk_sets(
     return RiskSets(
         rows=tensor(order[kept]),
         first=tensor(first[kept]),
-        stop=tensor(stop[kept]),
-        row_starts=bounds,
+        stop=tensor(stop[kept])
+        if entry is not None or g is not None
+        else torch.tensor(len(ends)).expand(len(t[kept])),
+        row_starts=np.append(row_starts, len(t[kept])),
         slot_starts=np.append(np.searchsorted(slot_g, strata), len(slot_g)),
-        ends=tensor(where[ends - 1] + 1),
+        ends=tensor(where(ends - 1) + 1),
         time=tensor(slot_time),
         stratum=tensor(slot_g),
-        failed=tensor(where[failed]),
+        failed=tensor(where(failed)),
         slot=tensor(first[failed]),
         late=tensor(late),
     )
+
+
+def _repeated(value: int, times: int) -> np.ndarray:
+    return np.broadcast_to(np.int64(value), times)
 
 
 def _narrowest(codes: np.ndarray) -> type[np.generic]:
@@ -326,9 +343,11 @@ def _narrowest(codes: np.ndarray) -> type[np.generic]:
     return np.uint16 if len(codes) and codes.max() < 2**16 else np.int64
 
 
-def _entered(entry: np.ndarray, g: np.ndarray, slot_time: np.ndarray, slot_g: np.ndarray) -> np.ndarray:
+def _entered(
+    entry: np.ndarray, g: np.ndarray | None, slot_time: np.ndarray, slot_g: np.ndarray
+) -> np.ndarray:
     """(n,) the first slot, of those of the row's stratum in falling time, that is not after its entry."""
-    if slot_g[0] == slot_g[-1] and g[0] == g[-1]:
+    if g is None or (slot_g[0] == slot_g[-1] and g[0] == g[-1]):
         out: np.ndarray = np.searchsorted(-slot_time, -entry)
         return out
     both = np.concatenate([entry, slot_time])

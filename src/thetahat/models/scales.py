@@ -5,6 +5,7 @@
     cs             Λ = s · chol[(1 − ρ) I + ρ 11ᵀ]                  cs(0 + f | g):  one variance, one correlation
     ar1            Λ = s · chol[ρ^|i − j|]                         ar1(0 + f | g)
     smooth         Λ = s · I, or (Σ_m S_m / s_m²)^−½                one or several penalties of a smooth term
+    curve          Λ = diag(s₀, …, s₀, s₁, …, s_M)                  s(x, g, bs="fs"): how a group's curve bends, its polynomials
 
 The scales s may have either sign: the likelihood is the same at s and −s, so that a variance of 0 is a stationary
 point inside the domain, and Newton's method certifies it like any other: where it is the maximum, ∂ℓ/∂(s²) ≤ 0 there,
@@ -65,14 +66,26 @@ class Structure(ABC):
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
         """Standard deviations (Λ times sigma), then correlations."""
 
+    @property
+    def correlations(self) -> tuple[float, float]:
+        """The range of a correlation."""
+        return -1.0, 1.0
+
     @abstractmethod
     def scale_places(self) -> list[int]:
         """The parameters that are scales, one an effect: 0 is the boundary of a variance."""
 
     def slopes(self, phi: Tensor) -> Tensor:
         """∂Λ/∂φ_a, (size, width, width)."""
-        found: Tensor = torch.autograd.functional.jacobian(self.factor, phi)
-        return found.movedim(-1, 0)
+        with torch.enable_grad():
+            leaf = phi.detach().clone().requires_grad_()
+            factor = self.factor(leaf)
+            v = torch.ones_like(factor).requires_grad_()
+            (g,) = torch.autograd.grad(
+                (factor * v).sum(), leaf, create_graph=True
+            )  # Σ v ∂Λ/∂φ_a: linear in v
+            each = [torch.autograd.grad(a, v, retain_graph=True, allow_unused=True)[0] for a in g]
+        return torch.stack([torch.zeros_like(v) if own is None else own for own in each]).detach()
 
     def idle(self, phi: Tensor) -> list[int]:
         """The parameters on which Λ does not depend, because others are 0."""
@@ -167,7 +180,7 @@ class Diagonal(Structure):
 
 
 @dataclass(frozen=True)
-class _Correlated(Structure):
+class OneCorrelation(Structure):
     """One scale and one correlation: φ = (s, z), ρ a function of sin z onto its range, ends included.
 
     An end of the range is then a stationary point inside the domain, as s = 0 is; Λ has square roots of 1 ± sin z with
@@ -210,11 +223,15 @@ class _Correlated(Structure):
 
 
 @dataclass(frozen=True)
-class CompoundSymmetry(_Correlated):
-    """ρ in [−1/(width − 1), 1]."""
+class CompoundSymmetry(OneCorrelation):
+    """ρ in [−1/(width − 1), 1]: at the lower end the effects of a group sum to 0, at the upper one they are the same."""
+
+    @property
+    def correlations(self) -> tuple[float, float]:
+        return -1 / (self.width - 1), 1.0
 
     def rho(self, z: Tensor) -> Tensor:
-        low = -1 / (self.width - 1)
+        low = self.correlations[0]
         return low + (1 - low) * (1 + torch.sin(z)) / 2
 
     def root(self, z: Tensor) -> Tensor:
@@ -233,7 +250,7 @@ class CompoundSymmetry(_Correlated):
 
 
 @dataclass(frozen=True)
-class Autoregressive(_Correlated):
+class Autoregressive(OneCorrelation):
     """ρ in [−1, 1], of neighbours in the order of the levels."""
 
     def rho(self, z: Tensor) -> Tensor:
@@ -324,6 +341,40 @@ class Penalised(Structure):
 
 
 @dataclass(frozen=True)
+class OfCurve(Structure):
+    """A group's curve: one scale of all columns in which it bends, which come first, and one of each further column.
+
+    parts : what each scale is of
+    """
+
+    parts: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.parts)
+
+    @property
+    def bends(self) -> int:
+        """How many columns have the first scale."""
+        return self.width - self.size + 1
+
+    def factor(self, phi: Tensor) -> Tensor:
+        return torch.diag(torch.cat([phi[:1].expand(self.bends), phi[1:]]))
+
+    def start(self, scale: Tensor) -> Tensor:
+        return torch.cat([scale[: self.bends].mean()[None], scale[self.bends :]])
+
+    def names(self, effects: Sequence[str], group: str) -> list[str]:
+        return [f"sd({part} | {group})" for part in self.parts]
+
+    def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
+        return phi.abs() * sigma
+
+    def scale_places(self) -> list[int]:
+        return list(range(self.size))
+
+
+@dataclass(frozen=True)
 class Held(Structure):
     """Another structure with some of its parameters held at 0: one of several effects left out.
 
@@ -375,7 +426,7 @@ def without_effect(structure: Structure, effect: int) -> Structure | None:
         kept = tuple(np.flatnonzero((rows != effect) & (columns != effect)).tolist())
     else:
         kept = tuple(i for i in range(structure.size) if i != effect)
-    one_scale = not isinstance(structure, (Unstructured, Diagonal))
+    one_scale = not isinstance(structure, (Unstructured, Diagonal, OfCurve))
     return None if one_scale or not kept else Held(structure.width, structure, kept)
 
 

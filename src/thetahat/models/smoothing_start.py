@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .normal_mixed import NormalMixed
     from .random_effects import RandomEffects
 
-STEPS, STEADY = 30, 0.01  # at most so many; the change of log φ that ends them
-GONE, TINY = 0.02, 1e-4  # of a moderate scale: below the first, and falling, a term begins at the second
+STEPS, STEADY = 30, 0.03  # at most so many; the change of log φ that ends them
+GONE, TINY = 0.01, 1e-4  # of a moderate scale: below the first, and falling, a term begins at the second
 
 
 class Scaling:
@@ -53,7 +53,7 @@ class Scaling:
         ratio = (used / determined.clamp(min=1e-300)).clamp(1e-4, 1e4).sqrt()
         ratio = torch.where(self.moving & torch.isfinite(ratio), ratio, 1.0)
         self.phi = phi * ratio
-        gone = self.moving & (self.phi < GONE * self.typical) & (ratio < 0.95)
+        gone = self.moving & (phi < GONE * self.typical) & (ratio < 0.95)  # and not by one long step
         self.phi = torch.where(gone, TINY * self.typical, self.phi)
         self.moving &= ~gone
         self.change = float(ratio.log().abs().max())

@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from ..data import Table
 from ..errors import BadArgument, FitError, ThetahatError
 from ..evaluation.lack_of_fit import LackOfFit, lack_of_fit
-from ..inference.covariance import importance
+from ..inference.covariance import importance, plain_kind
 from ..io.without_rows import Recalled
 from ..likelihood import DensityPower
 from ..likelihood.weights import Importance
@@ -31,9 +31,10 @@ from ..models.cox import CoxRegression
 from ..models.custom import Constraint, Custom
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
-from ..models.random_effects import RandomEffects
+from ..models.random_effects import Random, RandomEffects
 from ..models.regression import Predictor
 from ..models.sequences import Sequences
+from ..models.series import OneGroup, Series
 from ..protocols import HasNote, HasReplicas, is_drawn, kind_of, layout_of, maximised_of, measure_of
 from ..solvers.certificate import Certificate
 from ..solvers.choice import DENSE
@@ -220,25 +221,11 @@ def gather(
     if (level, covariance, by) == (0.95, None, None) and ("facts", fit._errors) in fit._cache:
         out: Facts = fit._cache["facts", fit._errors]
         return out
-    without = why_not(fit)
     if covariance is not None or by is not None:
         fit = fit.with_covariance(covariance, by=by)
-    table = None
-    if not without:
-        try:
-            ends = fit.intervals(level)
-            table = np.column_stack(
-                [
-                    fit.standard_errors(),
-                    ends["low"].to_numpy(),
-                    ends["high"].to_numpy(),
-                    fit.degrees_of_freedom(),
-                ]
-            )
-        except FitError as error:
-            without = str(error)
+    table, without = errors_of(fit, level)
     network = is_network(fit)
-    lines = [] if network else _lines(fit, table)
+    lines = [] if network else lines_of(fit, table)
     kind, by = fit.covariance_chosen
     clustered = f", clusters of {by if isinstance(by, str) else join(list(by))}" if by else ""
     criteria = {} if without or fit.robust is not None else fit.criteria
@@ -249,8 +236,8 @@ def gather(
         blocks=_tensors(fit) if network else tuple(_blocks(fit, lines, table is not None)),
         lines=tuple(lines),
         level=level,
-        errors="" if table is None else _KINDS.get(kind, kind) + clustered,
-        reference="" if table is None else _reference(kind, table[:, 3]),
+        errors="" if table is None else KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
+        reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
         without=without,
         log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
         observations=math.nan if network else _known(fit, "observations"),
@@ -265,6 +252,19 @@ def gather(
         lack_of_fit=None if without else _lack_of_fit(fit),
         measured=tuple(_measured(fit.measured)),
     )
+
+
+def errors_of(fit: Fit, level: float) -> tuple[np.ndarray | None, str]:
+    """Standard error, low, high and degrees of freedom of each estimate, (p, 4); None, and why there are none."""
+    without = why_not(fit)
+    if without:
+        return None, without
+    try:
+        ends = fit.intervals(level)
+        errors, df = fit.standard_errors().to_numpy(), fit.degrees_of_freedom().to_numpy()
+        return np.column_stack([errors, ends["low"].to_numpy(), ends["high"].to_numpy(), df]), ""
+    except FitError as error:
+        return None, str(error)
 
 
 BESIDE = (
@@ -315,7 +315,7 @@ def _lack_of_fit(fit: Fit) -> LackOfFit | None:
         return None
 
 
-_KINDS = {
+KINDS = {
     "observed": "observed information",
     "conditional": "given the variances",
     "expected": "expected (Fisher) information",
@@ -328,6 +328,7 @@ _KINDS = {
     "cluster": "sandwich, summed by cluster",
     "CR2": "sandwich by cluster, corrected for leverage (CR2)",
     "CR3": "sandwich by cluster, corrected for leverage (CR3)",
+    "HAC": "sandwich, correlated over time (HAC)",
     "sparsity": "sandwich of quantile regression (Hendricks and Koenker)",
     "bootstrap": "bootstrap",
 }
@@ -347,6 +348,20 @@ def _reference(kind: str, df: np.ndarray) -> str:
         else f"t, {low} to {high} degrees of freedom (Satterthwaite)"
     )
     return f"{shown}; of the scale, χ²" if kind == "ols" else f"{shown}, on the scale of the link"
+
+
+def _unbounded(fit: Fit, table: np.ndarray) -> str:
+    """What is said of standard deviations from which 0 is not excluded."""
+    if not isinstance(fit.model, RandomEffects):
+        return ""
+    names, boundary = list(fit.estimates.index), fit.certificate.boundary
+    own = [i for i in range(len(fit.model.coefficients), len(names)) if names[i] not in boundary]
+    if not any(table[i, 1] == 0 and math.isnan(table[i, 2]) for i in own):
+        return ""
+    return (
+        ". A standard deviation whose interval would reach 0 has no upper end here: fit.variance_components() has its profile "
+        "interval"
+    )
 
 
 def why_not(fit: Fit) -> str:
@@ -452,10 +467,7 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         )
         yield "model", f"{own} ({_measure(measure_of(model))})" + (f": {doc[0]}" if doc else "")
     if isinstance(model, LatentModel):
-        yield (
-            "latent",
-            "; ".join(f"{' and '.join(r.effects)} of each {r.label}, normal" for r in model.random),
-        )
+        yield "latent", "; ".join(_latent(model, r) for r in model.random)
         yield from describe_mixed(model)
     for term in fit.objective.terms[1:]:
         where = "the same data" if term.source is fit.source else f"a {term.source.units} each"
@@ -481,9 +493,24 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
         yield "prior", f"{shown} on {plural(len(chosen.coordinates(prior.model)), 'coefficient')}"
 
 
+def _latent(model: LatentModel, r: Random) -> str:
+    """What is latent, and of which groups."""
+    if not isinstance(r.structure, Series):
+        return f"{' and '.join(r.effects)} of each {r.label}, normal"
+    latent = model.latents[r.parameter]
+    of_each = f" of each {r.label}" if latent.by else ""
+    return (
+        f"{r.parameter} along {latent.along}{of_each}, {r.structure.what} of {count(r.structure.width)} steps"
+    )
+
+
 def describe_mixed(model: RandomEffects) -> Iterator[tuple[str, str]]:
     """(label, text): the groups, and how the random effects are integrated out."""
-    groups = dict.fromkeys((r.label, model.groupings[r.source].size) for r in model.random if not r.smooth)
+    groups = dict.fromkeys(
+        (r.label, model.groupings[r.source].size)
+        for r in model.random
+        if not r.smooth and not isinstance(model.groupings[r.source], OneGroup)
+    )
     if groups:
         yield "groups", ", ".join(f"{count(n)} of {label}" for label, n in groups)
     ways = {
@@ -537,7 +564,9 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
             if source.dropped
             else "no rows dropped"
         )
-        yield "rows", f"{kept}, {dropped}"
+        subset = source.frame.subset
+        outside = "" if subset is None else f", {plural(int((~subset).sum()), 'row')} outside the subset"
+        yield "rows", f"{kept}, {dropped}{outside}"
         if source.events:
             yield (
                 "events",
@@ -587,6 +616,8 @@ def _short(settings: Plain) -> str:
         return str(settings)
     shown = []
     for each in dataclasses.fields(settings):
+        if not each.init:
+            continue
         value = vars(settings)[each.name]
         if each.name.startswith("_") or value is None or value == each.default:
             continue
@@ -607,8 +638,8 @@ def _measure(measure: str) -> str:
 # ---- the estimates -----------------------------------------------------------------------------------------
 
 
-def _lines(fit: Fit, table: np.ndarray | None) -> list[Line]:
-    """One line an estimate; `table` holds standard error, low, high."""
+def lines_of(fit: Fit, table: np.ndarray | None) -> list[Line]:
+    """One line an estimate; `table` holds standard error, low, high and degrees of freedom."""
     constant = constants(fit)
     out = []
     for i, (name, estimate) in enumerate(zip(fit.names, fit.estimates.to_numpy(), strict=True)):

@@ -137,7 +137,7 @@ def page(fit: Fit, level: float = 0.95) -> str:
             caterpillars=caterpillars(fit, figures),
             smooth_tests=smooths.tests(fit),
             curves=figures(lambda: smooths.charts(fit))
-            if smooths.drawn(fit) and fit.certificate.ok
+            if (smooths.drawn(fit) or smooths.drawn_by_group(fit)) and fit.certificate.ok
             else Figures(),
             categories=judged(lambda: plots.confusion(fit)),
             residuals=judged(lambda: plots.residuals(fit)),
@@ -159,7 +159,9 @@ def page(fit: Fit, level: float = 0.95) -> str:
 def caterpillars(fit: Fit, figures: Callable[..., Figures]) -> Figures:
     """Conditional modes of a mixed model's random effects."""
     model = fit.model
-    if not isinstance(model, RandomEffects) or all(r.smooth for r in model.random) or not fit.certificate.ok:
+    if not isinstance(model, RandomEffects) or not fit.certificate.ok:
+        return Figures()
+    if all(r.smooth or r.each for r in model.random):
         return Figures()
     return figures(lambda: random_effects.charts(fit))
 

@@ -1,4 +1,4 @@
-"""Random effects in a report: variance components with their intervals, shares of variance, and caterpillar plots.
+"""Random effects in a report: variance components with their intervals, shares of variance, caterpillar plots, and series.
 
 A caterpillar plot has a line a group, sorted by the conditional mode: the mode, and the interval that its standard error
 gives. Of few groups each is named; of many the lines stand closer and without names; of very many an even selection of
@@ -19,6 +19,7 @@ from ..errors import ThetahatError
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
 from ..models.random_effects import RandomEffects
+from ..models.series import Series
 from ..printable import printable
 from ..types import Chart
 from .formatting import count, number
@@ -41,13 +42,47 @@ def charts(fit: Fit, level: float = 0.95) -> list[Chart]:
     BadArgument
         no random effects
     """
-    table = fit.random_effects()
+    table, model = fit.random_effects(), fit.model
     first = next(iter(table["parameter"]))
     found = []
+    if isinstance(model, LatentModel):
+        for r in model.random:
+            if isinstance(r.structure, Series):
+                own = (table["parameter"] == r.parameter) & (table["factor"] == r.label)
+                found += _series(table[own], r.structure, str(model.latents[r.parameter].along), level)
+                table = table[~own]
     for (parameter, factor, effect), part in table.groupby(["parameter", "factor", "effect"], sort=False):
         whose = "" if parameter == first or isinstance(fit.model, LatentModel) else f"{parameter}: "
         found.append(_caterpillar(part, f"{whose}{effect} | {factor}", level))
     return found[:PANELS]
+
+
+def _series(table: pd.DataFrame, series: Series, along: str, level: float) -> list[Chart]:
+    """The modes of a series over its steps, with a band: a chart of each group, of the first ones where there are many."""
+    wide, out = float(norm.ppf((1 + level) / 2)), []
+    groups = list(dict.fromkeys(table["group"]))
+    for group in groups[:PANELS]:
+        part = table[table["group"] == group][["mode", "standard_error"]].assign(step=series.steps)
+        keep = np.unique(np.linspace(0, len(part) - 1, min(len(part), DRAWN)).round().astype(int))
+        data = part.iloc[keep].reset_index(drop=True)
+        data["low"], data["high"] = (data["mode"] + s * wide * data["standard_error"] for s in (-1, 1))
+        x = alt.X(
+            "step:Q",
+            title=printable(along),
+            scale=alt.Scale(zero=False),
+            axis=alt.Axis(format="d", grid=False),
+        )
+        base = alt.Chart(data).encode(x=x)
+        band = base.mark_area(opacity=0.2, color=MAIN).encode(
+            y=alt.Y("low:Q", title="conditional mode"), y2="high:Q"
+        )
+        line = base.mark_line(strokeWidth=2, color=MAIN).encode(y="mode:Q")
+        note = f"{100 * level:g}% intervals"
+        if len(groups) > PANELS:
+            note += f"; the first {PANELS} of {count(len(groups))} groups"
+        title = titled(f"{series.name} | {group}" if len(groups) > 1 else series.name, note)
+        out.append(alt.layer(band, line).properties(width=WIDTH - 60, height=HEIGHT, title=title))
+    return out
 
 
 def _caterpillar(part: pd.DataFrame, title: str, level: float) -> Chart:

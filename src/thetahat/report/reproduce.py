@@ -14,6 +14,7 @@ from ..likelihood import priors
 from ..likelihood.weights import Importance, Probability
 from ..models import Regression
 from ..models.custom import Custom
+from ..models.given import WEIGHTS
 from ..solvers import Stochastic, choose
 from ..solvers.checkpoint import OF_RUN
 from ..types import Plain, Settings, fields_of, shown_as
@@ -50,7 +51,8 @@ def python(fit: Fit) -> str:
     else:
         return _python("maximize", ["objective", *_solver(fit)])
     if call.get("weights"):
-        arguments.append(f"weights={_quoted(call['weights'])}")
+        named = call["weights"] != WEIGHTS
+        arguments.append(f"weights={_quoted(call['weights']) if named else 'weights'}")
     weighting = fit.objective.terms[0].weights
     if isinstance(weighting, Probability) or (
         isinstance(weighting, Importance) and isinstance(weighting.ratio, str)
@@ -63,6 +65,11 @@ def python(fit: Fit) -> str:
         arguments.append(f"robust={written(fit.robust, 'th.')}")
     if call.get("missing", "drop") != "drop":
         arguments.append(f"missing={_quoted(call['missing'])}")
+    arguments += [
+        f"{name}={name if call[name] is None else _quoted(call[name])}"
+        for name in ("offset", "subset")
+        if name in call
+    ]  # of an array, which is not kept, the name stands for it
     arguments += ["trusted=True"] if call.get("trusted") else []
     arguments += [
         f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}"
@@ -103,6 +110,8 @@ def command(fit: Fit) -> str:
     if (
         "formula" not in call
         or call.get("trusted")
+        or {"offset", "subset"} & set(call)
+        or call.get("weights") == WEIGHTS
         or _solver(fit)
         or not all(priors)
         or weighted
@@ -135,6 +144,8 @@ def _prior(prior: Any) -> str:
     names = {kind: name for name, kind in priors.registry.items()}
     if type(prior) not in names or not (prior.on is None or isinstance(prior.on, str)):
         return ""
+    if isinstance(prior, priors.Jeffreys):
+        return names[type(prior)]  # it has no scale
     settings = list(fields_of(prior).items())
     rest = [
         f"{name}={value!r}" for name, value in settings if name in ("location", "df", "mix") and value != 0

@@ -1,6 +1,7 @@
 """Smooth terms in a report: the test of each, and its curve with two bands and its partial residuals.
 
-The inner band holds each point with the probability said, the outer one the whole curve.
+The inner band holds each point with the probability said, the outer one the whole curve. Of a curve of each group a line a
+group, without bands.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, ThetahatError
+from ..evaluation.smooth_terms import GROUPS
 from ..models.mixed import Mixed
 from ..printable import printable
 from ..types import Chart
@@ -37,6 +39,7 @@ def charts(fit: Fit, level: float = 0.95) -> list[Chart]:
         no smooth term, or surfaces alone
     """
     found = [_curve(fit, label, level) for label in drawn(fit)]
+    found += [_of_each(fit, label) for label in drawn_by_group(fit)]
     if not found:
         raise BadArgument(
             "none of the smooth terms is a curve of one column: fit.curve(term, data) has their values."
@@ -55,6 +58,33 @@ def drawn(fit: Fit) -> list[str]:
         if call is not None and len(call.required) == 1 and model.encoder.smooths[r.source].smooth.limits:
             out.append(r.label if r.parameter == first else f"{r.parameter}: {r.label}")
     return out
+
+
+def drawn_by_group(fit: Fit) -> list[str]:
+    """The terms that are a curve of each of a few groups."""
+    model = fit.model
+    if not isinstance(model, Mixed):
+        return []
+    mine = [r for r in model.random if r.each and model.groupings[r.source].size <= GROUPS]
+    labels = [(r.parameter, model.encoder.smooths[r.curve].label) for r in mine]
+    return [label if parameter == model.first else f"{parameter}: {label}" for parameter, label in labels]
+
+
+def _of_each(fit: Fit, label: str) -> Chart:
+    lines = fit.curve(label)
+    data = pd.DataFrame(
+        {
+            "x": lines.iloc[:, 0],
+            "group": [printable(str(name)) for name in lines.iloc[:, 1]],
+            "value": lines["value"],
+        }
+    )
+    x = alt.X("x:Q", title=printable(str(lines.columns[0])), scale=alt.Scale(zero=False))
+    line = alt.Chart(data).mark_line(color=MAIN, strokeWidth=1, opacity=0.6)
+    many = data["group"].nunique()
+    return line.encode(
+        x=x, y=alt.Y("value:Q", title="effect"), detail="group:N", tooltip="group:N"
+    ).properties(width=WIDTH, height=HEIGHT, title=titled(label, f"a curve of each of {many} groups"))
 
 
 def _curve(fit: Fit, label: str, level: float) -> Chart:
@@ -95,7 +125,7 @@ def _curve(fit: Fit, label: str, level: float) -> Chart:
 
 def tests(fit: Fit) -> list[tuple[str, ...]]:
     """Rows of (term, effective degrees of freedom, reference ones, statistic, p)."""
-    if not isinstance(fit.model, Mixed) or not any(r.smooth for r in fit.model.random):
+    if not isinstance(fit.model, Mixed) or not any(r.smooth or r.each for r in fit.model.random):
         return []
     try:
         table = fit.smooths()

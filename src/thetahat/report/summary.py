@@ -17,7 +17,7 @@ from .formatting import ABSENT, explained, held_out, nats, number, verdict
 if TYPE_CHECKING:
     from ..result import Fit
 
-WIDTH = 100
+WIDTH = 80
 GAP = "   "
 
 Span = tuple[str, str]  # text, and its style for a terminal
@@ -103,7 +103,7 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
     cells = _Cells(facts, width)
     for block in facts.blocks:
         yield [("", "")]
-        yield cells.head(block)
+        yield from cells.head(block)
         for item in block.items:
             yield from cells.row(item, block.tested)
     yield [("", "")]
@@ -128,7 +128,7 @@ def layout(facts: Facts, width: int = WIDTH) -> Iterator[Row]:
 def _scores(facts: Facts, width: int) -> Iterator[Row]:
     wide = max((len(found.name) for found in facts.measured), default=0)
     for found in facts.measured:
-        yield [(f"{found.name:<{wide}}{GAP}", "label"), (str(found), "")]
+        yield from _beside(f"{found.name:<{wide}}{GAP}", str(found), width)
     if math.isnan(facts.log_likelihood):  # of a network: no pass over the data is made unasked
         said = held_out(facts.certificate)
         if said:
@@ -141,8 +141,12 @@ def _scores(facts: Facts, width: int) -> Iterator[Row]:
         if facts.observations > 0
         else ""
     )
-    what = f"  ({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
-    yield [("log-likelihood  ", "label"), (f"{nats(facts.log_likelihood)} nats", ""), (what, "dim")]
+    what = f"({facts.kind} {_article(facts.measure)} of {facts.units}{each})"
+    shown = f"{nats(facts.log_likelihood)} nats"
+    fits = len("log-likelihood  ") + len(shown) + 2 + len(what) <= width
+    yield [("log-likelihood  ", "label"), (shown, ""), *([("  " + what, "dim")] if fits else [])]
+    if not fits:
+        yield from _wrapped(what, "dim", width)
     if facts.criteria:
         row: Row = []
         for name, value in facts.criteria.items():
@@ -176,19 +180,29 @@ def _wrapped(text: str, style: str, width: int) -> Iterator[Row]:
 
 
 def _labelled(label: str, text: str, width: int, indent: int = 16) -> Iterator[Row]:
-    """A label and its text, hanging."""
-    head = f"{_cut(label, indent - 2):<{indent}}"
+    """A label and its text, hanging; a label that is too long has lines of its own."""
+    *before, last = _broken(label, indent - 2 if len(label) <= indent - 2 else width)
+    for line in before:
+        yield [(line, "label")]
+    if len(last) > indent - 2:
+        yield [(last, "label")]
+        last = ""
     for i, line in enumerate(textwrap.wrap(text, width - indent, break_on_hyphens=False) or [""]):
-        yield [(head if i == 0 else " " * indent, "label"), (line, "")]
+        yield [(f"{last if i == 0 else '':<{indent}}", "label"), (line, "")]
 
 
-def _cut(name: str, width: int) -> str:
-    """A name that fits: its middle is left out, since names differ at their ends."""
-    name = " ".join(name.split())
-    if len(name) <= width:
-        return name
-    left = (width - 1) // 2
-    return f"{name[:left]}…{name[len(name) - (width - 1 - left) :]}"
+def _beside(label: str, text: str, width: int) -> Iterator[Row]:
+    """A label and its text in one line; in two where one is too long."""
+    if len(label) + len(text) <= width:
+        yield [(label, "label"), (text, "")]
+        return
+    yield from _wrapped(label, "label", width)
+    yield from _wrapped(text, "", width)
+
+
+def _broken(name: str, width: int) -> list[str]:
+    """A name in lines, none of it left out."""
+    return textwrap.wrap(name, width, break_on_hyphens=False) or [""]
 
 
 # ---- the table ---------------------------------------------------------------------------------------------
@@ -204,34 +218,52 @@ class _Cells:
         table = [cells(line) for line in lines]
         self.heads = heads(facts)[: self.columns]
         self.parts = [_extent([row[j] for row in table]) for j in range(self.columns)]
-        self.widths = [
-            max(len(head), left + right) for head, (left, right) in zip(self.heads, self.parts, strict=True)
-        ]
+        self.widths = self._fitting()
+        if (
+            2 + sum(self.widths) + len(GAP[1:]) * self.columns > width
+        ):  # then points do not stand below one another
+            self.parts = [(max((len(row[j]) for row in table), default=0), 0) for j in range(self.columns)]
+            self.widths = self._fitting()
         titles = [len(block.title) + len(block.note) + 2 for block in facts.blocks]
-        widest = max([len(line.name) for line in lines] + titles, default=12)
+        widest = max([12, *(len(line.name) for line in lines), *titles])
         taken = width - 2 - sum(self.widths)
         self.gap = GAP if widest <= taken - len(GAP) * self.columns else GAP[1:]
-        self.name = max(12, min(taken - len(self.gap) * self.columns, widest))
+        self.name = max(0, min(taken - len(self.gap) * self.columns, widest))
         self.width = width
 
-    def head(self, block: Block) -> Row:
-        title = _cut(block.title, self.name)
-        note = f", {block.note}" if block.note and len(title) + len(block.note) + 4 <= self.name + 2 else ""
+    def _fitting(self) -> list[int]:
+        return [max(len(head), sum(part)) for head, part in zip(self.heads, self.parts, strict=True)]
+
+    def head(self, block: Block) -> Iterator[Row]:
+        note = f", {block.note}" if block.note else ""
         columns = self.columns if block.tested else min(self.columns, 4)
         shown = "".join(
             self.gap + head.rjust(w) for head, w in zip(self.heads[:columns], self.widths, strict=False)
         )
-        return [(title, "block"), (note.ljust(self.name + 2 - len(title)), "dim"), (shown, "head")]
+        if len(block.title + note) <= self.name + 2:
+            yield [
+                (block.title, "block"),
+                (note.ljust(self.name + 2 - len(block.title)), "dim"),
+                (shown, "head"),
+            ]
+            return
+        for line in _broken(block.title + note, self.width):
+            yield [(line, "block")]
+        yield [(" " * (self.name + 2), ""), (shown, "head")]
 
     def row(self, item: Line | Fold | Joint, tested: bool) -> Iterator[Row]:
         if isinstance(item, Fold):
-            yield [("  " + _cut(str(item), self.width - 2), "")]
+            for line in _broken(str(item), self.width - 2):
+                yield [("  " + line, "")]
         elif isinstance(item, Joint):
-            yield [(f"  {_cut(item.name, self.width - 3 - len(str(item)))} {item}", "dim")]
+            for line in _broken(f"{item.name} {item}", self.width - 2):
+                yield [("  " + line, "dim")]
         else:
             numbers = cells(item)[: self.columns if tested else min(self.columns, 4)]
             aligned = "".join(self.gap + self._aligned(text, j) for j, text in enumerate(numbers))
-            name = _cut(item.name, self.width - 2)
+            *before, name = _broken(item.name, self.width - 2 if len(item.name) > self.name else self.width)
+            for line in before:
+                yield [("  " + line, "")]
             if len(name) > self.name:  # on a line of its own: neither a name nor a number is cut
                 yield [("  " + name, "")]
                 name = ""
@@ -239,7 +271,7 @@ class _Cells:
 
     def _aligned(self, text: str, j: int) -> str:
         left, right = self.parts[j]
-        if "e" in text or text in (ABSENT, "∞", "−∞"):
+        if "e" in text or not right or text in (ABSENT, "∞", "−∞"):
             return text.rjust(self.widths[j])
         whole, point, decimals = text.partition(".")
         return (whole.rjust(left) + (point + decimals).ljust(right)).rjust(self.widths[j])

@@ -4,6 +4,7 @@ drives it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..errors import BadArgument
 from ..likelihood import Objective, Trimmed
@@ -26,6 +27,7 @@ from .newton import Newton
 from .progress import progress
 from .proximal import Proximal
 from .quantile import LinearProgramme
+from .recession import reproduced
 from .restarts import Restarts
 from .steered import Steered
 from .stochastic import Stochastic
@@ -65,8 +67,11 @@ def _optimised(
         objective = objective.copy()
         for term in objective.terms:
             term.model.eval()  # the whole data have one log-likelihood: no dropout, no statistics of a batch
-        if isinstance(objective.model, HasStart) and len(objective.terms) == 1:
+        guesses = isinstance(solver, BaumWelch)  # several of its own
+        if isinstance(objective.model, HasStart) and len(objective.terms) == 1 and not guesses:
             objective = objective.at(objective.model.start(objective.terms[0].source))
+            if isinstance(solver, Newton) and reproduced(objective) is not None:
+                solver = replace(solver, steps=0)  # there is no maximum, which `diagnose` says
     with progress(solver) as shown:
         watching = [each for each in (shown, *watch) if each is not None]
 

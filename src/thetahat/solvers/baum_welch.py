@@ -23,11 +23,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..data.source import Tensors
 from ..errors import BadArgument
-from ..likelihood import LogLikelihood, Objective
+from ..likelihood import Objective
 from ..models import HMM
-from ..models.base import get_theta
 from ..models.hidden_guess import first_guess
 from ..models.information import Factor
 from .certificate import Certificate
@@ -40,8 +38,10 @@ from .expected_states import (
     maximised,
     over,
     seen_scale,
+    settled,
     singular,
-    stretches,
+    steering,
+    thinned,
     whole,
 )
 from .maxima import LOST, Maximum, leads_to, starts_of, told_of
@@ -49,6 +49,7 @@ from .never_taken import held, inside, rare, without
 from .newton import EPS, Newton
 
 NEAR = 3.0  # standard errors: how far Newton's first step may go from where EM stands
+THINNED = 30.0  # the same from the maximum of a subsample
 BEHIND = 20.0  # nats of the subsample by which an end that is followed up may be lower
 COARSE, SAME = (
     0.1,
@@ -171,7 +172,7 @@ class BaumWelch:
         """θ of each first guess: by the values of y, and every third by stretches of time."""
         batch, out = whole(objective), []
         if not all(model.chain.starts) or not all(map(all, model.chain.allowed)):
-            out.append(get_theta(model))  # transitions are held at 0 already: from where the others stand
+            out.append(model.start(objective.terms[0].source))  # transitions are held at 0 already
         for i in range(self.starts if model.k > 1 else 1):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + i)
             out.append(first_guess(model, batch, generator, blocks=i % 3 == 2).theta)
@@ -180,19 +181,18 @@ class BaumWelch:
     def _routes(self, objective: Objective, model: HMM, given: list[Tensor] | None) -> list[Tensor]:
         """Where EM ends on a subsample, the highest first: where to start on many rows. A run that falls behind is
         left."""
-        some = stretches(model, whole(objective), self.thin_above // 4)
-        thinned = Objective([LogLikelihood(model, Tensors(some, copy=False, block=FAR))], objective.priors)
-        bound, ends = limits(thinned), list[Point]()
-        for theta in given or self._guesses(thinned, model):
+        some = thinned(objective, self.thin_above // 4)
+        bound, ends = limits(some), list[Point]()
+        for theta in given or self._guesses(some, model):
             point, gain, best = (
-                expect(thinned, theta, bound),
+                expect(some, theta, bound),
                 math.inf,
                 max((e.value for e in ends), default=-math.inf),
             )
             for step in range(self.cycles):
                 if point.trouble or gain < COARSE or (step > 3 and point.value + 10 * gain < best - BEHIND):
                     break
-                after, _ = self.cycle(thinned, point, bound)
+                after, _ = self.cycle(some, point, bound)
                 point, gain = after, after.value - point.value
             ends += [] if point.trouble else [point]
         ends.sort(key=lambda e: -e.value)
@@ -212,8 +212,8 @@ class BaumWelch:
             fresh = replace(state, point=point, gain=math.inf, step=0, trace=())
             return _told(fresh, point, 1)
         before = state.point
-        # the maximum of a subsample needs little of EM; that of priors is Newton's
-        near = bool(objective.priors) or (state.tried > 0 and state.step >= 2)
+        # from the maximum of a subsample, and with priors, Newton's is the way
+        near = bool(objective.priors) or state.tried > 0
         if before.trouble or near or state.gain < self.hand_over or state.step >= self.cycles:
             return self._polished(objective, state)
         point, passes = self.cycle(objective, before, state.limits)
@@ -269,7 +269,10 @@ class BaumWelch:
         known = _known(here, here.theta, point.value, state)
         if known is not None:
             return _ended(state, known)
-        scaled = seen_scale(here, expect(here, here.theta, state.limits))
+        point = expect(here, here.theta, state.limits)
+        scaled = seen_scale(here, point)
+        if state.tried > 0 and point.passed is not None:
+            here = settled(here, point.passed)
         passes, trace, freed = state.passes, list(state.trace), set[tuple[int, int]]()
         while True:
             here, found, used = self._maximum(here, state, frozenset(freed))
@@ -305,7 +308,13 @@ class BaumWelch:
         rest = without(here, point, freed)
         if rest is not None:
             return rest, None, 1
-        now = replace(newton.start(here), radius=NEAR)
+        J = steering(here, self.thin_above // 4) if state.tried > 0 else None
+        if J is None:
+            now = replace(newton.start(here), radius=NEAR)
+        else:  # one step goes most of the way, and J is summed over all rows behind it
+            now = newton.step(here, replace(newton.steered(here, here.theta, J), radius=THINNED))
+            newton = replace(newton, keep_below=THINNED)
+            now = newton.resumed(here, replace(now, radius=THINNED))
         while not newton.done(here, now) and not point.trouble:
             now = newton.step(here, now)
             last = newton.done(here, now)

@@ -26,9 +26,9 @@ from ..models.base import natural_of
 from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
 from ..models.regression import Regression
-from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers
-from ..types import SolverLike, StateLike
-from . import interior_point, proximal
+from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers, Together
+from ..types import ModelLike, SolverLike, StateLike
+from . import interior_point, limits, proximal
 from .boundary import inside, reduced
 from .certificate import Certificate, direction_text
 from .failure import cause
@@ -45,6 +45,7 @@ LOST = 1e6  # and at which nothing is certified, even if none is found
 LARGE = 5000  # coordinates beyond which directions are not searched
 SMALL = 200  # coordinates beyond which no higher point is sought
 ATTEMPTS = 3  # at a higher point
+VAGUE = 30.0  # on a link's scale: a standard error beside which no estimate is one
 BEYOND = "The log-likelihood or an estimate is beyond float64."
 HIGHER = 1e-6  # nats by which it has to be higher
 
@@ -90,10 +91,14 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
         point = point.judged(replace(certificate, status="not converged", detail=BEYOND))
     begin = state.trace[0][1] if state.trace else 0.0
     if not certificate.ok and not math.isfinite(begin):
+        proven = _proven(point) if isinstance(point.objective.model, Steers) else None
+        if proven is not None:  # a restricted likelihood, which integrates β out, is then nowhere finite
+            return proven
         return point.judged(
             replace(certificate, status="not converged", detail=_impossible(point.objective, begin))
         )
     end = _examined(point)
+    end = end.judged(limits.named(end.objective, end.certificate))
     if end.certificate.status == "boundary" and not _finite(end.objective, end.objective.value()):
         end = end.judged(replace(end.certificate, status="not converged", detail=BEYOND))
     model = end.objective.model
@@ -103,19 +108,77 @@ def diagnose(objective: Objective, solver: SolverLike, state: StateLike) -> Poin
     return end.judged(replace(end.certificate, status="not converged", detail=extreme)) if extreme else end
 
 
-def _examined(point: Point) -> Point:
+def _proven(point: Point) -> Point | None:
+    """The point, judged by the proof that its model has of there being no maximum; None: it has none."""
     objective, certificate = point.objective, point.certificate
-    if isinstance(objective.model, Steers):
+    own = None if objective.priors or len(objective.terms) != 1 else objective.model
+    proven = _recession(own, point)
+    if proven is not None or not isinstance(objective.model, Steers):
+        return None if proven is None else point.judged(proven)
+    lost = _fixed_separated(point)
+    if lost is None and not certificate.ok:
+        from .variance_boundary import collinear  # brings scipy
+
+        lost = collinear(objective, certificate)
+    return None if lost is None else point.judged(lost)
+
+
+def _examined(point: Point) -> Point:
+    proven = _proven(point)
+    if proven is not None:
+        return proven
+    if isinstance(point.objective.model, Steers):
         from .variance_boundary import at_boundary  # brings scipy
 
-        return Point(*at_boundary(objective, point.state, certificate))
-    own = None if objective.priors or len(objective.terms) != 1 else objective.model
-    known = own.recession(objective.terms[0].source) if isinstance(own, HasRecession) else None
-    if known is not None:  # the model can prove it
-        status, direction, detail = known
-        lost = replace(certificate, status=status, directions=(direction,), detail=detail, concave=False)
-        return point.judged(replace(lost, nats=None, standard_errors=None))
+        return Point(*at_boundary(point.objective, point.state, point.certificate))
     return _bounded(point, ATTEMPTS)
+
+
+def _recession(model: ModelLike, point: Point) -> Certificate | None:
+    """What the model itself can prove."""
+    known = model.recession(point.objective.terms[0].source) if isinstance(model, HasRecession) else None
+    if known is None:
+        return None
+    status, direction, detail = known
+    lost = replace(point.certificate, status=status, directions=(direction,), detail=detail, concave=False)
+    return replace(lost, nats=None, standard_errors=None)
+
+
+def _fixed_separated(point: Point) -> Certificate | None:
+    """Of a mixed model: a direction of its fixed effects along which rows become ever more probable. It is one of the
+    regression without random effects, and at any of them the same; so the integral rises along it too."""
+    from ..models.mixed import Mixed  # brings scipy
+
+    objective, certificate, model = point.objective, point.certificate, point.objective.model
+    if not isinstance(model, Mixed) or len(objective.terms) != 1:
+        return None
+    if certificate.ok and _growth(objective, point.state) < SUSPICIOUS and _error_of_fixed(point) < VAGUE:
+        return None
+    if isinstance(model.regression, HasRecession):
+        return None if objective.priors else _recession(model.regression, point)
+    held = torch.zeros(objective.size, dtype=torch.bool)
+    for prior in objective.priors:
+        held[prior.prior.coordinates(prior.model)] = True
+    return separated(model.regression, objective, certificate, held[: len(model.coefficients)])
+
+
+def _error_of_fixed(point: Point) -> float:
+    """The largest standard error of a fixed effect times its column's size, of links other than the identity: what the start
+    saw already is no growth."""
+    from ..models.mixed import predictor_columns
+
+    model, state = point.objective.model, point.state
+    factor = state.factor if isinstance(state, HasFactor) else None
+    if not isinstance(factor, Factor) or factor.information.size != point.objective.size:
+        return 0.0
+    batch = next(iter(point.objective.terms[0].source.batches(model)))
+    errors, largest = factor.inverse_diagonal().clamp(min=0).sqrt(), 0.0
+    for p in model.regression.predictors:
+        bent = isinstance(model.family, Together) or not isinstance(p.spec.link, Identity)
+        if p.size and bent:
+            size = torch.from_numpy((predictor_columns(p, batch) ** 2).mean(0)).sqrt()
+            largest = max(largest, float((errors[p.start : p.start + p.size] * size).max()))
+    return largest
 
 
 def _bounded(point: Point, attempts: int) -> Point:

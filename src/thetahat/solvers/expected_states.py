@@ -10,7 +10,7 @@ Newton on Σ ξ log a + Σ γ_1 log δ, each halved until that does not fall.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ from ..data.batch import Batch
 from ..data.source import Tensors
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..models import HMM, Density
+from ..models.chains import Passed
+from ..models.hidden_chain import TINY
+from ..models.hidden_rows import gamma_of, value_of
+from ..models.information import Information
 from ..models.mixture import Recounted
 from ..models.regression import Regression
 from ..protocols import HasStart
@@ -29,6 +33,8 @@ from .loop import iterate
 from .newton import Newton
 
 FAR = 10**18
+NEVER = 1e-2  # times that a transition is expected to have been taken, below which it may be held at 0
+LONG = 200  # rows of a stretch: one begins anew as rarely as in so many transitions
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Point:
     Parameters
     ----------
     gamma
-        (K, n) by row, times the weight of each row's sequence
+        (K, n), rows in the order of `HMM.entries`, times the weight of each row's sequence
     first
         (K,) how often each state is expected to come first
     taken, x
@@ -54,6 +60,9 @@ class Point:
     taken: np.ndarray
     x: np.ndarray | None
     trouble: str = ""
+    passed: Passed | None = field(
+        default=None, repr=False
+    )  # held: who asks at the same θ need not pass again
 
     @property
     def moves(self) -> np.ndarray:
@@ -72,34 +81,100 @@ def expect(objective: Objective, theta: Tensor, limits: Tensor) -> Point:
     with objective.moved(theta) as here, torch.no_grad():
         model: HMM = here.model
         passed = model.passed(batch)
-        layout = passed.layout
-        own = model._weights(batch, layout, here.terms[0].weight(batch))
-        value = float(passed.log_c.sum() if own is None else (passed.log_c * own)[own > 0].sum())
+        own = model._weights(batch, passed.layout, here.terms[0].weight(batch))
+        value = value_of(passed, own)
         if here.priors:
             value += float(Objective([], here.priors).taylor(order=1).value)
-        start = layout.starts
-        first = passed.smoothed[:, start] if own is None else passed.smoothed[:, start] * own[start]
         taken, x = model.taken(batch, passed, own)
-        gamma = model.by_row(layout, passed.smoothed, own)
-        beyond = ((model.emissions(batch) > limits[:, None]) & (gamma > 0.5)).sum(1)
+        weighted, first = gamma_of(passed, own)
+        gamma = torch.from_numpy(weighted)
+        beyond = collapsed(passed, limits.numpy(), weighted)
     trouble = ""
     if not math.isfinite(value):
         trouble = f"The log-likelihood is {value}."
     elif bool((beyond > 0).any()):
         k = int(beyond.argmax())
         trouble = f"State {k + 1} has collapsed on {int(beyond[k])} observations: its density grows there without bound."
-    return Point(theta.clone(), value, gamma, torch.from_numpy(first.sum(1)), taken, x, trouble)
+    return Point(theta.clone(), value, gamma, torch.from_numpy(first), taken, x, trouble, passed)
+
+
+def value(objective: Objective) -> float:
+    """The objective where it stands: forward alone."""
+    batch, model = whole(objective), objective.model
+    passed = model.passed(batch, backward=False)
+    out = value_of(passed, model._weights(batch, passed.layout, objective.terms[0].weight(batch)))
+    if objective.priors:
+        out += float(Objective([], objective.priors).taylor(order=1).value)
+    return out
+
+
+def settled(objective: Objective, passed: Passed) -> Objective:
+    """The same objective with δ at its maximum given the rest of θ, where first states are free; those in which no
+    sequence begins are held at 0.
+
+    Σ_s log Σ_k δ_k g_sk, g_sk = p(y_s | z_1 = k), is concave in δ and needs no further pass: EM on it alone.
+    """
+    model: HMM = objective.model
+    n, m = model.chain.sizes
+    if not n or objective.priors:
+        return objective
+    batch = whole(objective)
+    own = model._weights(batch, passed.layout, objective.terms[0].weight(batch))
+    opening = np.flatnonzero(passed.layout.opening)
+    weight = np.ones(len(opening)) if own is None else own[passed.layout.packed[opening]]
+    theta = objective.theta
+    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + m])).numpy()
+    g = passed.gamma[:, opening] / np.maximum(delta, TINY)[:, None]
+    for _ in range(200):
+        joint = delta[:, None] * g
+        after = (joint / joint.sum(0)) @ weight / weight.sum()
+        moved, delta = float(np.abs(after - delta).max()), after
+        if moved < 1e-6:
+            break
+    top = np.log(np.maximum(delta, TINY))
+    theta[:n] = torch.from_numpy(top[model.chain.first] - top[model.chain.starts.index(True)])
+    here = objective.at(theta)
+    gone = [k for k in range(model.k) if model.chain.starts[k] and delta[k] * weight.sum() < NEVER]
+    return over(here, here.model.holding([], gone)) if gone else here
+
+
+def begun(objective: Objective) -> np.ndarray:
+    """∂ℓ/∂δ_k less Σ_s w_s, (K,): where it is positive, more sequences should begin in state k.
+
+    ∂ log Σ_l δ_l g_sl / ∂δ_k = g_sk / Σ_l δ_l g_sl, g_sk ∝ b_1(k) β_1(k), and its sum is Σ w wherever δ_k > 0 at a
+    maximum.
+    """
+    model, batch = objective.model, whole(objective)
+    passed = model.passed(batch)
+    assert passed.beta is not None
+    own = model._weights(batch, passed.layout, objective.terms[0].weight(batch))
+    opening = np.flatnonzero(passed.layout.opening)
+    weight = np.ones(len(opening)) if own is None else own[passed.layout.packed[opening]]
+    likely, beta = passed.likely[:, opening], passed.beta[:, opening]
+    g = np.exp(likely + beta - (likely + beta).max(0)) if passed.log else likely * beta
+    n, m = model.chain.sizes
+    theta = objective.theta
+    delta = torch.exp(model.chain.log_initial(theta[:n], theta[n : n + m])).numpy()
+    return np.asarray((g / (delta @ g)) @ weight - weight.sum())
+
+
+def collapsed(passed: Passed, limits: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """(K,) rows that are of a state whose density there is beyond its limit."""
+    # log b is up to a term of each row, the largest of its log p: of a state beyond the limit that one is too
+    if not bool((passed.top > limits.min()).any()):
+        return np.zeros(len(limits), dtype=np.int64)
+    likely = passed.likely if passed.log else np.log(np.maximum(passed.likely, 1e-300))
+    return np.asarray(((likely + passed.top > limits[:, None]) & (gamma > 0.5)).sum(1))
 
 
 def maximised(objective: Objective, point: Point, inner: int) -> Tensor:
     """M: argmax Q, or a θ where Q is higher. Not finite where Q has no maximum."""
     model: HMM = objective.model
-    batch = whole(objective)
-    seen = model.seen(batch)
-    rows = batch if bool(seen.all()) else batch[seen]
+    entries = model.entries(whole(objective))
     out = [_chain(model, point, inner)]
     for k, (component, place) in enumerate(zip(model.states, model.places, strict=True)):
-        out.append(_component(component, rows, point.gamma[k][seen], point.theta[place], inner))
+        count = entries.of_seen(point.gamma[k])
+        out.append(_component(component, entries.seen_rows, count, point.theta[place], inner))
     return torch.cat(out)
 
 
@@ -168,13 +243,14 @@ def limits(objective: Objective) -> Tensor:
     batch = whole(objective)
     rows = batch[model.seen(batch)]
     source, out = Tensors(rows, copy=False, block=FAR), []
-    for component in model.states:
+    y = rows["y"]
+    # states that say where to start are all alike when alone
+    for component in model.states[:1] if isinstance(model.states[0], HasStart) else model.states:
         alone = Objective([LogLikelihood(component, source)])
         if isinstance(component, HasStart):
             alone = alone.at(agreed(component.start(source)))
-        y = rows["y"]
         out.append(alone.value() / float(rows.total) + PEAK * (y[0].numel() if y.ndim > 1 else 1))
-    return torch.tensor(out, dtype=torch.float64)
+    return torch.tensor(out, dtype=torch.float64).expand(model.k)
 
 
 def over(objective: Objective, model: HMM) -> Objective:
@@ -195,10 +271,30 @@ def seen_scale(objective: Objective, point: Point) -> Tensor:
     return out
 
 
+def thinned(objective: Objective, rows: int) -> Objective:
+    """The same objective of about so many rows (`stretches`)."""
+    some = stretches(objective.model, whole(objective), rows)
+    return Objective([LogLikelihood(objective.model, Tensors(some, copy=False, block=FAR))], objective.priors)
+
+
+def steering(objective: Objective, rows: int) -> Information | None:
+    """The information that about so many rows suggest for all of them; None where it is not positive definite."""
+    some, model = thinned(objective, rows), objective.model
+    batch, part = whole(objective), whole(some)
+    known = some.taylor(order=2).information
+    assert known is not None
+    J = known.dense()
+    scale = J.new_full((len(J),), math.sqrt(len(batch) / len(part)))
+    first = len(model.arranged(batch).lengths) / len(model.arranged(part).lengths)
+    scale[: model.chain.sizes[0]] = math.sqrt(first)  # of a first state each sequence tells once
+    found = Information(J * torch.outer(scale, scale))
+    return None if found.factor() is None else found
+
+
 def stretches(model: HMM, batch: Batch, rows: int) -> Batch:
     """About so many rows, in whole sequences or long stretches of them: enough for a first guess."""
     layout = model.arranged(batch)
-    length = max(min(int(layout.lengths.max()), rows // 10), 2)
+    length = max(min(int(layout.lengths.max()), rows // 10, LONG), 2)
     taken: list[np.ndarray] = []
     pieces = [
         (start + at, min(length, int(many) - at))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..likelihood import Objective
 from ..models import HMM
-from .expected_states import Point, over
+from .expected_states import NEVER, Point, begun, over, value
 
-NEVER = 1e-2  # times that a transition is expected to have been taken, below which it is held at 0 if EM lowers it still
 INSIDE = 1e-5  # the probability with which a step back inside is tried
+LEAST = 1e-9  # nats that it has to gain
 RARE = 1e-3  # a probability at which a transition is counted
 LOST = 0.1  # nats that may be lost by holding what is never taken
 
@@ -45,7 +47,7 @@ def without(here: Objective, point: Point, freed: frozenset[tuple[int, int]]) ->
         return None
     rest = over(here, model.holding(moves, starts))
     # a stationary chain cannot lose a transition without which a state that was seen is never come to
-    return rest if rest.value() > here.value() - LOST else None
+    return rest if value(rest) > point.value - LOST else None
 
 
 def rare(model: HMM) -> bool:
@@ -63,10 +65,15 @@ def inside(here: Objective, freed: set[tuple[int, int]]) -> tuple[tuple[int, int
     """A transition that is held at 0 although the objective is higher beside it, and the objective there; None where
     there is none."""
     model: HMM = here.model
-    value = here.value()
-    for j, k in zeros(model):
-        beside = over(here, model.allowing(j, k, INSIDE))
-        if (j, k) not in freed and beside.value() > value + 1e-9:
+    shut = [(j, k) for j, k in zeros(model) if (j, k) not in freed]
+    slope = begun(here) if any(j < 0 for j, _ in shut) else None
+    top = value(here) if any(j >= 0 for j, _ in shut) else math.nan
+    for j, k in shut:
+        if j < 0 and slope is not None:
+            higher = INSIDE * slope[k] > LEAST
+        else:
+            higher = value(over(here, model.allowing(j, k, INSIDE))) > top + LEAST
+        if higher:
             return (j, k), over(here, model.allowing(j, k, 1e-2))
     return None
 

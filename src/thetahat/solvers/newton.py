@@ -123,9 +123,12 @@ class Newton:
 
     def _borrow(self, objective: ObjectiveLike, thinned: State, keep: int) -> State:
         """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
-        information = thinned.information.times(float(keep))
-        t = objective.taylor(thinned.theta, order=1)
-        state = State(thinned.theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
+        return self.steered(objective, thinned.theta, thinned.information.times(float(keep)))
+
+    def steered(self, objective: ObjectiveLike, theta: Tensor, information: Information) -> State:
+        """The state at θ, steered by an information that is not its own."""
+        t = objective.taylor(theta, order=1)
+        state = State(theta, t, information, None, _scale(information, None), passes=1, borrowed=True)
         return self._measured(self._factored(objective, state))
 
     def _look(self, objective: ObjectiveLike, theta: Tensor, precision: torch.dtype) -> State:
@@ -162,9 +165,9 @@ class Newton:
 
     def step(self, objective: ObjectiveLike, state: State) -> State:
         if state.borrowed and state.decrement <= self.tolerance:
-            return self._measured(replace(self._refreshed(objective, state), step=state.step + 1))
+            return self._measured(replace(self.refreshed(objective, state), step=state.step + 1))
         if state.pairs and state.decrement > (0.5 if state.borrowed else 0.3) * state.previous:
-            state = self._refreshed(objective, state)  # the kept information no longer steers well
+            state = self.refreshed(objective, state)  # the kept information no longer steers well
         d, predicted = self._direction(state)
         # far from the maximum J changes too much along the step for the old one to steer the next: it is
         # summed anew in the same pass
@@ -190,7 +193,7 @@ class Newton:
             length = float((d * state.scale).norm())
             state = replace(state, radius=0.25 * length if math.isfinite(length) else 1.0)
             if state.pairs:
-                state = self._refreshed(objective, replace(state, passes=passes))
+                state = self.refreshed(objective, replace(state, passes=passes))
                 passes = state.passes
             d, predicted = self._direction(state)
             if length < 1e-13 * (1 + float((state.theta * state.scale).norm())):
@@ -226,10 +229,15 @@ class Newton:
             worse = new.decrement > 0.5 * state.decrement and 0.5 * new.decrement**2 <= noise
         return replace(new, stalled=state.stalled + 1 if worse else 0)
 
-    def _refreshed(self, objective: ObjectiveLike, state: State) -> State:
+    def refreshed(self, objective: ObjectiveLike, state: State) -> State:
+        """The state with its information summed anew."""
         t = objective.taylor(state.theta, order=2, precision=state.precision)
         fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1, borrowed=False)
         return self._factored(objective, fresh)
+
+    def resumed(self, objective: ObjectiveLike, state: State) -> State:
+        """The same θ and trust region, whatever was borrowed or had stalled: measured by its own information."""
+        return self._measured(self.refreshed(objective, replace(state, stalled=0, step=state.step + 1)))
 
     def _direction(self, state: State) -> tuple[Tensor, float]:
         """The step, and the gain that the quadratic model promises for it."""

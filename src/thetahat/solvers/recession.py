@@ -18,7 +18,13 @@ from .flat import named
 
 # the width of a density at which a fit is perfect, against the size of y; and that size where all y are 0
 PERFECT, PERFECT_AT = 1e-12, 1e-10
+REPRODUCED = 1e-10  # of its mean, within which a y is it
 EPS = torch.finfo(torch.float64).eps
+FIRTH = (
+    "Bernoulli",
+    "Binomial",
+    "Poisson",
+)  # families of which separated rows have a maximum under Jeffreys' prior
 
 
 # ---- a perfect fit -----------------------------------------------------------------------------------------
@@ -26,9 +32,12 @@ EPS = torch.finfo(torch.float64).eps
 
 def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
     """The rows whose density stands within 10⁻¹² of y, where residuals are rounding, and grows as some scale
-    runs to 0."""
-    if objective.model.measure == "mass":
+    runs to 0; or all of them, where each is its own mean, of a family that float64 does not follow so far."""
+    if objective.model.measure in ("mass", "partial"):  # which are at most 1
         return None
+    exact = reproduced(objective)
+    if exact is not None:
+        return _perfect_at(objective, *exact)
     seen = _densities(objective)
     if seen is None:
         return None
@@ -38,9 +47,13 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
     narrowed = _grows(objective, log_prob, at) if bool(at.any()) else None
     if narrowed is None:
         return None
-    name = coefficient_names(objective.model)[narrowed]
+    return _perfect_at(objective, torch.nonzero(at).reshape(-1), coefficient_names(objective.model)[narrowed])
+
+
+def _perfect_at(objective: Objective, where: Tensor, name: str) -> tuple[tuple[int, ...], str]:
+    """The rows, and what is said of them."""
     hold = f"Hold it ({name}=value)" if name.isidentifier() else "Hold that parameter"
-    rows = torch.nonzero(at).reshape(-1).numpy()
+    rows = where.numpy()
     kept = rows_kept(objective.terms[0].source)  # of a table with incomplete rows: which are complete
     rows = rows if kept is None else kept.nonzero()[0][rows]
     listed = ", ".join(map(str, rows[:10])) + (f", … ({len(rows)} in all)" if len(rows) > 10 else "")
@@ -48,6 +61,27 @@ def perfect(objective: Objective) -> tuple[tuple[int, ...], str] | None:
         f"the likelihood has no maximum: the fit is perfect to rounding at rows {listed}, and their density "
         f"grows without bound as {name} runs to the end of its range. {hold}, or leave columns out."
     )
+
+
+def reproduced(objective: Objective) -> tuple[Tensor, str] | None:
+    """All rows that count, and the parameter at whose end the family is a point at the mean, where every y is its mean to
+    rounding and that parameter is free; else None."""
+    model = objective.model
+    alone = len(objective.terms) == 1 and not objective.priors and objective.terms[0].robust is None
+    if not isinstance(model, Regression) or not alone:
+        return None
+    name = model.family.degenerate
+    if name is None or name in model.fixed:
+        return None
+    seen, rows = 0, []
+    for batch in objective.terms[0].source.batches(model):
+        counts = torch.nonzero(batch.count > 0).reshape(-1)
+        y, mean = batch["y"][counts], model.mean(batch)[counts]
+        if not bool(((y - mean).abs() <= REPRODUCED * mean).all()):
+            return None
+        rows.append(seen + counts)
+        seen += len(batch)
+    return torch.cat(rows), name
 
 
 def _densities(objective: Objective) -> tuple[Tensor, Tensor] | None:
@@ -122,10 +156,11 @@ def separated(
     drop = (
         f"drop {', '.join(slopes)}" if 0 < len(slopes) <= 3 else "drop the rows or the columns that make it"
     )
+    firth = "; Firth's: prior=th.priors.Jeffreys(), --prior jeffreys" if family in FIRTH else ""
     detail = (
         f"the likelihood has no maximum: {what}. Rows: {listed}. Every larger multiple of that direction "
         "makes the data more probable. "
-        f"Put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5), {drop}, "
+        f"Put a prior on it (prior=th.priors.Normal(2.5), --prior normal:2.5{firth}), {drop}, "
         'or ask for the limit (on_failure="return", --on-failure return) and read fit.certificate.'
     )
     return replace(

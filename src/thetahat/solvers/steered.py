@@ -65,7 +65,7 @@ class Steered(Newton):
         t = min(1.0, state.radius / max(float((d * state.scale).norm()), 1e-300))
         return t * d, (t - 0.5 * t * t) * float(state.taylor.gradient @ d)
 
-    def _refreshed(self, objective: ObjectiveLike, state: State) -> State:
+    def refreshed(self, objective: ObjectiveLike, state: State) -> State:
         """While the iterations are under way the secant pairs are kept: what steers, taken anew, knows less than they do.
         Once they have ended, exactly."""
         if state.borrowed and state.decrement > self.tolerance:
@@ -74,7 +74,7 @@ class Steered(Newton):
             t = objective.taylor(state.theta, order=2, precision=torch.float32)
             fresh = replace(state, taylor=t, information=t.information, passes=state.passes + 1)
             return self._factored(objective, fresh)
-        return super()._refreshed(objective, replace(state, precision=torch.float64))
+        return super().refreshed(objective, replace(state, precision=torch.float64))
 
     def _factored(self, objective: ObjectiveLike, state: State) -> State:
         """Without the second look in float64, which is for sums in float32."""

@@ -1,4 +1,4 @@
-"""Variances of random effects at 0, and correlations at ±1: maxima at the boundary, by name.
+"""Variances of random effects at 0, and correlations at an end of their range: maxima at the boundary, by name.
 
 The likelihood is even in a scale s, so that s = 0 is a stationary point whatever the data. It is the maximum where the
 likelihood curves downward there, and that is the one-sided derivative in the variance:
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,15 +29,22 @@ from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..models.elimination import NotPositiveDefinite
-from ..models.mixed import Mixed
+from ..models.information import Information
+from ..models.latent import DescribedLatent
+from ..models.mixed import Mixed, predictor_columns
 from ..models.random_effects import EDGE, Random, RandomEffects
-from ..models.scales import Penalised, Unstructured
+from ..models.scales import OfCurve, OneCorrelation, Penalised, Unstructured
+from ..protocols import Together
 from ..types import StateLike
+from . import limits
+from .boundary import reduced, slope
 from .certificate import Certificate
+from .flat import flat_certificate, flat_directions, weak_directions
 from .loop import iterate
 from .newton import Newton
 
 SMALL = 1e-3  # of a typical scale: where the slope at 0 is read off
+RISES = 1e-6  # nats per unit of a constant, from its boundary: less is rounding
 SAME = 1e-6  # nats by which a point with a scale at 0 may be lower than one that was not certified
 
 Ended = tuple[Objective, StateLike, Certificate]
@@ -48,12 +55,85 @@ FLAT = (
 
 
 def at_boundary(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
-    """The objective, its state and its certificate, with the variances at 0 and the correlations at ±1 named."""
-    if not isinstance(objective.model, RandomEffects) or len(objective.terms) != 1:
+    """The objective, its state and its certificate, with the variances at 0, the correlations at an end of their range and the
+    family's constants at theirs named."""
+    held = reduced(objective, state)
+    if held is None:
+        return _of_variances(objective, state, certificate)
+    own = held.solver.certificate(held.objective, held.state)
+    end = _of_variances(held.objective, held.state, own)
+    return _with_constants(objective, end, held.found) if end[2].ok else end
+
+
+def _with_constants(objective: Objective, end: Ended, found: Mapping[str, str]) -> Ended:
+    """The certificate with the constants that are held at their boundaries: the maximum is there where the log-likelihood
+    falls as they leave it. Where it rises, the iterations go on inside."""
+    at, state, certificate = end
+    falls = []
+    for name in found:
+        rise, full = slope(at, name)
+        if rise > RISES:
+            return _inside(objective, full, name)
+        falls.append(f"{-rise:.3g} nats per unit of {_unit(full, name)}")
+    detail = f"From the boundary the log-likelihood falls by {', '.join(falls)}."
+    return (
+        at,
+        state,
+        replace(
+            certificate,
+            status="boundary",
+            boundary={**found, **certificate.boundary},
+            detail=f"{certificate.detail} {detail}".strip(),
+        ),
+    )
+
+
+def _unit(full: Objective, name: str) -> str:
+    edge = full.model.family.parameters[name].boundary
+    return name if math.isfinite(edge) else f"1/{name}"
+
+
+def _inside(objective: Objective, full: Objective, name: str) -> Ended:
+    """From a point inside, where the log-likelihood is higher than at the boundary."""
+    j = next(p.start for p in full.model.constant_predictors if p.parameter == name)
+    theta, step = full.theta.clone(), 1.0 if float(objective.theta[j]) < 0 else -1.0
+    best = full.value()
+    while True:  # away from the boundary, e-fold by e-fold
+        trial = theta.clone()
+        trial[j] += step
+        value = full.value(trial)
+        if not value > best:
+            break
+        theta, best = trial, value
+    solver = Newton(begin=theta, thin_above=10**18, float32_above=10**18)
+    state = iterate(solver, full)
+    here = full.at(state.theta)
+    return _of_variances(here, state, solver.certificate(here, state))
+
+
+def _with_limits(objective: Objective, certificate: Certificate) -> Certificate:
+    """The certificate with the parameters of the distribution that are at their boundary in every row, latent variables 0."""
+    model = objective.model
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    with torch.no_grad():
+        found = model.at(batch, model.coefficients.detach(), model.nothing(batch)).parameters
+    within = limits.AT if certificate.ok else limits.NEAR
+    return limits.with_limits(certificate, dict(limits.at_limit(model.family, found, within)))
+
+
+def _of_variances(objective: Objective, state: StateLike, certificate: Certificate) -> Ended:
+    """With the variances and correlations of a mixed or latent model alone."""
+    model = objective.model
+    if not isinstance(model, RandomEffects) or len(objective.terms) != 1:
         return objective, state, certificate
-    if not isinstance(objective.model, Mixed):
+    if isinstance(model, DescribedLatent):
+        return objective, state, _with_limits(objective, _named(objective, certificate))
+    if not isinstance(model, Mixed):
         return objective, state, _named(objective, certificate)
     if not certificate.ok:
+        flat = collinear(objective, certificate)
+        if flat is not None:
+            return objective, state, flat
         held = _held(objective)
         if held is not None:
             objective, state, certificate = held
@@ -64,6 +144,21 @@ def at_boundary(objective: Objective, state: StateLike, certificate: Certificate
         if _upward(objective) is not None:
             certificate = replace(certificate, status="not converged")
     return objective, state, _named(objective, certificate)
+
+
+def collinear(objective: Objective, certificate: Certificate) -> Certificate | None:
+    """That of fixed effects which the data cannot tell apart, whatever the random ones; None: there are none."""
+    model = objective.model
+    if not isinstance(model, Mixed) or isinstance(model.family, Together) or len(objective.terms) != 1:
+        return None
+    batch = next(iter(objective.terms[0].source.batches(model)))
+    J = torch.zeros(len(model.coefficients), len(model.coefficients), dtype=torch.float64)
+    for p in model.regression.predictors:
+        own = slice(p.start, p.start + p.size)
+        X = torch.from_numpy(predictor_columns(p, batch))
+        J[own, own] = X.T @ X
+    flat = flat_directions(objective, model.regression, *weak_directions(Information(J)))
+    return flat_certificate(flat, certificate) if flat else None
 
 
 def _held(objective: Objective) -> Ended | None:
@@ -165,8 +260,13 @@ def _named(objective: Objective, certificate: Certificate) -> Certificate:
         for name, value in zip(own, values[at : at + len(own)], strict=True):
             if "corr(" not in name and value < EDGE * scale:
                 found[name] = _simpler(r, own.index(name))
-            elif "corr(" in name and abs(value) > 1 - EDGE:
+            elif "corr(" in name and value > r.structure.correlations[1] - EDGE:
                 found[name] = "one whose effects are multiples of each other"
+            elif "corr(" in name and value < r.structure.correlations[0] + EDGE:
+                one_sum = r.structure.correlations[0] > -1.0
+                found[name] = "one whose effects " + (
+                    "sum to 0 in each group" if one_sum else "are multiples of each other"
+                )
         at += len(own)
     if not certificate.ok and not model.normal:
         flat = _flat_group(objective, model)
@@ -189,6 +289,12 @@ def _named(objective: Objective, certificate: Certificate) -> Certificate:
         unit = "of the ratio of variances" if model.normal else "of variance"
         text = ", ".join(f"{s:.3g}" for s in steep)
         detail = f"From 0 the log-likelihood falls by {text} nats per unit {unit}." if steep else ""
+        ends = _slopes_at_ends(model, J, found)
+        if ends:
+            text = ", ".join(f"{s:.3g}" for s in ends)
+            detail = (
+                f"{detail} From the end of its range it falls by {text} nats per unit of correlation.".strip()
+            )
         return replace(
             certificate, status="boundary", boundary=found, detail=f"{certificate.detail} {detail}".strip()
         )
@@ -197,6 +303,20 @@ def _named(objective: Objective, certificate: Certificate) -> Certificate:
         text = f"{zero} is 0, so that its correlations are not defined: write (0 + x | g) or (x || g) for the others."
         return replace(certificate, detail=f"{certificate.detail} {text}".strip(), boundary=found)
     return certificate
+
+
+def _slopes_at_ends(model: RandomEffects, J: Information, found: Mapping[str, str]) -> list[float]:
+    """How steeply the log-likelihood falls in a correlation that is at an end of its range, ρ = m + h sin z with h half the
+    range: −∂ℓ/∂ρ = J_zz / h there."""
+    out, at, first = [], 0, len(model.coefficients)
+    names = model.effect_names()
+    for r, place in zip(model.random, model.places, strict=True):
+        own = names[at : at + len(r.structure.names(r.effects, r.label))]
+        at += len(own)
+        low, high = r.structure.correlations
+        if isinstance(r.structure, OneCorrelation) and own[1] in found:
+            out.append(float(J.diagonal()[first + place.start + 1]) * 2 / (high - low))
+    return out
 
 
 def _flat_group(objective: Objective, model: RandomEffects) -> str:
@@ -225,6 +345,8 @@ def _flat_group(objective: Objective, model: RandomEffects) -> str:
 
 def _simpler(r: Random, i: int) -> str:
     """The model with a scale at 0."""
+    if isinstance(r.structure, OfCurve):
+        return "the one whose curves do not differ in it"
     if not isinstance(r.structure, Penalised):
         return "the one without this effect"
     if r.structure.size == 1:

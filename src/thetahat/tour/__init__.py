@@ -34,6 +34,7 @@ SYSTEMS: dict[str, Callable[[bool], Row]] = {
     "logistic regression": _of("logistic_regression"),
     "Poisson, with an offset": _of("poisson_regression"),
     "marginal means": _of("marginal_means"),
+    "analysis of deviance": _of("analysis_of_deviance"),
     "negative binomial": _of("negative_binomial"),
     "random effects": _of("random_effects"),
     "Cox's hazards": _of("cox"),

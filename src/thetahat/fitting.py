@@ -76,7 +76,9 @@ def fit(
     data: Data = None,
     family: str | Family | None = None,
     *,
-    weights: str | Weights | None = None,
+    weights: str | Weights | Data = None,
+    offset: str | Data = None,
+    subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
     trusted: bool = False,
@@ -99,7 +101,9 @@ def fit(
     data: Data = None,
     family: str | Family | None = None,
     *,
-    weights: str | Weights | None = None,
+    weights: str | Weights | Data = None,
+    offset: str | Data = None,
+    subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
     trusted: bool = False,
@@ -131,9 +135,14 @@ def fit(
         (`nonparametric.Nonparametric`); "aalen_johansen": cumulative incidences of competing causes
         (`nonparametric.CompetingRisks`)
     weights
-        a column of frequency weights; `weights.Probability` of a survey, `weights.Variance` of rows of known
+        a column of frequency weights, or an array of them; `weights.Probability` of a survey, `weights.Variance` of rows of known
         precision, a weighting of rows by their density elsewhere, `weights.Importance`; or, for a model, any
         weighting (batch, log_prob) → weights
+    offset
+        what is added to the linear predictor of a formula: a column, an expression of columns ("log(exposure)"), or an array
+    subset
+        the rows of a table that are fitted: an expression of columns ("age > 30"), or an array of booleans. Answers are still
+        one for each row that was given, NaN outside the subset
     prior
         one or several priors on coefficients
     missing
@@ -197,13 +206,13 @@ def fit(
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     if isinstance(family, str) and family in NONPARAMETRIC:
         others = {"prior": prior, "robust": robust, "solver": solver, "run": run, "device": device} | {
-            "callback": callback, "covariance": covariance, "by": by, "reml": reml or None,
+            "callback": callback, "offset": offset, "subset": subset, "covariance": covariance, "by": by, "reml": reml or None,
             "quadrature": None if quadrature == 1 else quadrature
         }  # fmt: skip
         return _curves(model, data, family, weights, missing, trusted, on_failure, others | parameters)
     check_defaults()
     built, source, weighting, call = _built(
-        model, data, family, weights, parameters, missing, trusted, (reml, quadrature)
+        model, data, family, weights, parameters, missing, trusted, (reml, quadrature), (offset, subset)
     )
     _refuse_shared(built, weighting, robust)
     if covariance is not None or by is not None:
@@ -402,6 +411,7 @@ def _built(
     missing: str,
     trusted: bool,
     integral: tuple[bool, int],
+    rows: tuple[Plain, Plain],
 ) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if (
@@ -417,21 +427,29 @@ def _built(
     if isinstance(weights, Variance):
         parameters = weights.into(model, families.get("normal" if family is None else family), parameters)
         weights = None
+    if not isinstance(model, str) and any(each is not None for each in rows):
+        given = "offset" if rows[0] is not None else "subset"
+        raise BadArgument(
+            f"{given}= is of a formula; received a {type(model).__name__}. Accepted: a formula, or the rows themselves."
+        )
     built: nn.Module
     source: Source
     call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         from .models.formulas import family_of_formula, formula_model
+        from .models.given import shown_given, with_offset, with_weights
         from .models.linear import settled
 
         need(data, "a formula")
+        data, weights = with_weights(data, weights)
+        text, data = with_offset(model, data, rows[0])
         carried: tuple[str, ...] = ()
         if isinstance(weights, Importance | Probability):
             carried, weighting, weights = (weights.column,), weights, None
         column = _column_name(weights)
         chosen = family_of_formula(model, family)
         built, source = formula_model(
-            model,
+            text,
             data,
             chosen,
             parameters=parameters,
@@ -441,7 +459,11 @@ def _built(
             trusted=trusted,
             reml=integral[0],
             quadrature=integral[1],
+            subset=rows[1],
         )
+        call |= {
+            name: shown_given(v) for name, v in zip(("offset", "subset"), rows, strict=True) if v is not None
+        }
         call |= {"reml": True} if integral[0] else {}
         call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
         _, kept = settled(

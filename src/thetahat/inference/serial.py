@@ -1,0 +1,108 @@
+"""Scores that are correlated over time: heteroskedasticity and autocorrelation consistent (HAC) covariances.
+
+    K = Σ_{|l| ≤ L} (1 − |l|/(L + 1)) Σ_t u_t u_{t−l}ᵀ,      u_t = Σ_{i at time t} c_i w_i s_i
+
+Bartlett's weights keep K positive semidefinite. With one row a time it is Newey and West's; with several, a panel's, Driscoll and
+Kraay's, which allows any correlation of the rows of one time. The sandwich J⁻¹ K J⁻¹ has no further factor. L is given, "HAC:4", or
+⌊4 (T/100)^{2/9}⌋ for T times.
+
+References
+----------
+Newey and West (1987), A simple, positive semi-definite, heteroskedasticity and autocorrelation consistent covariance matrix,
+Econometrica 55; Newey and West (1994) (the lag); Driscoll and Kraay (1998), Consistent covariance matrix estimation with spatially
+dependent panel data, Rev. Econ. Stat. 80.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from ..likelihood import Information, Objective
+from .meat import codes_of, numbered, sharing, unit_scores
+
+
+def lag_of(kind: str) -> int | None:
+    """L of "HAC:4"; None of "HAC".
+
+    Raises
+    ------
+    BadArgument
+        what follows the colon is not a whole number
+
+    Examples
+    --------
+    >>> lag_of("HAC:4"), lag_of("HAC")
+    (4, None)
+    """
+    _, colon, lag = kind.partition(":")
+    if colon and not lag.isdecimal():
+        raise BadArgument(f"covariance {kind!r}: the lag is a whole number, such as 'HAC:4', or 'HAC' alone.")
+    return int(lag) if colon else None
+
+
+def automatic(T: int) -> int:
+    """⌊4 (T/100)^{2/9}⌋."""
+    return int(4 * (T / 100) ** (2 / 9))
+
+
+def meat(objective: Objective, kind: str, times: np.ndarray | None = None) -> Information:
+    """K of the sandwich.
+
+    Parameters
+    ----------
+    kind
+        "HAC", or "HAC:L"
+    times
+        one label a row, which numbers, dates or text order; None: the rows are in their order of time
+
+    Raises
+    ------
+    BadArgument
+        a lag that is not shorter than the series
+    """
+    codes = order(objective, times)
+    T = int(codes.max()) + 1
+    lag = lag_of(kind)
+    lag = automatic(T) if lag is None else lag
+    if lag >= T:
+        raise BadArgument(
+            f"covariance {kind!r}: the lag is {lag}, and there are {T} times. Accepted: less than {T}."
+        )
+    U = torch.zeros(T, objective.size, dtype=torch.float64)
+    for terms in sharing(objective):
+        for start, batch in numbered(objective, terms[0]):
+            at = torch.from_numpy(codes[start : start + len(batch)])
+            U.index_add_(0, at, unit_scores(objective, terms, batch))
+    return Information(bartlett(U, lag))
+
+
+def order(objective: Objective, times: np.ndarray | None) -> np.ndarray:
+    """The number of each row's time, from 0, in the order of time."""
+    if times is None:
+        sizes = {terms[0].source.size for terms in sharing(objective)}
+        if len(sizes) != 1 or None in sizes:
+            raise BadArgument(
+                "covariance='HAC' needs rows in the order of time: the terms have sources of other sizes."
+            )
+        return np.arange(sizes.pop() or 0)
+    codes_of(objective, times)  # one label a row, none of them missing
+    return np.asarray(pd.factorize(np.asarray(times).reshape(-1), sort=True)[0])
+
+
+def bartlett(U: Tensor, lag: int) -> Tensor:
+    """Σ_l (1 − |l|/(L + 1)) Σ_t u_t u_{t−l}ᵀ, of U (T, p) with a row a time.
+
+    Examples
+    --------
+    >>> bartlett(torch.ones(3, 1), 1).item()  # 3 + 2 · ½ · 2
+    5.0
+    """
+    K = U.T @ U
+    for each in range(1, lag + 1):
+        G = U[each:].T @ U[:-each]
+        K = K + (1 - each / (lag + 1)) * (G + G.T)
+    return K
