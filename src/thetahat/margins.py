@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .evaluation.margin_estimates import Estimates
-from .printable import as_text, encodable, printable
+from .printable import encoded, printable
 from .report.formatting import fixed, minuses, places, probability, statistic
+from .report.margin_tables import lines
 from .types import Chart, Plain
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class Margins:
     @property
     def covariance(self) -> np.ndarray:
         """Of `estimates`, (m, m): G V Gᵀ."""
-        return self._estimates.V.of(self._estimates.G).numpy()
+        return self._estimates.covariance().numpy()
 
     @property
     def level(self) -> float:
@@ -129,6 +131,8 @@ class Margins:
                     out.append(statistic(value))
                 elif name == "p_value":
                     out.append(probability(value))
+                elif value != value:  # a column that this term's rows do not vary
+                    out.append("")
                 elif isinstance(value, (float, np.floating)):
                     out.append(minuses(f"{value:.5g}"))
                 else:
@@ -141,23 +145,11 @@ class Margins:
         parts += [f"{more:,} more rows: .frame"] if more > 0 else []
         return "; ".join(parts)
 
-    def __rich_console__(self, console: Plain, options: Plain) -> Iterator[Plain]:
-        from rich.table import Table
-        from rich.text import Text
-
-        yield Text(printable(self._estimates.title))
-        shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for name, head in zip(self._table, self._heads(), strict=True):
-            number = name in ("estimate", "standard_error", "z", "t", "df", "p_value", "low", "high")
-            shown.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
-        for cells in self._cells():
-            shown.add_row(*cells)
-        yield shown
-        if self._note():
-            yield Text(self._note())
-
+    @encoded
     def __str__(self) -> str:
-        return encodable(as_text(self, WIDTH))
+        title = textwrap.wrap(printable(self._estimates.title), WIDTH)
+        table = lines(list(map(str, self._table)), self._heads(), list(self._cells()), WIDTH)
+        return "\n".join([*title, *table, *([self._note()] if self._note() else [])])
 
     def __repr__(self) -> str:
         return str(self)

@@ -18,7 +18,7 @@ from scipy.stats import norm
 import thetahat as th
 from thetahat.data.frame import Frame
 from thetahat.data.shipped import shipped
-from thetahat.errors import BadArgument, NotFinite, UnknownColumn, UnknownLevel
+from thetahat.errors import BadArgument, DataError, NotFinite, UnknownColumn, UnknownLevel
 from thetahat.evaluation.adjustment import p_values
 
 TABLES = Path(__file__).parent / "tables"
@@ -140,6 +140,7 @@ def test_means_of_ships_are_emmeans(ships):
         [0.5425688845, 0.20822713266, 0.1904614037, 1.5456202081, -1.5932046746, 0.501714031374],
         rtol=1e-6,
     )
+    np.testing.assert_allclose(numbers(ships.means("type", what="mean")), numbers(means), rtol=1e-14)
     link = ships.means("type", pairs=True, what="link", exponentiate=True)
     np.testing.assert_allclose(link.frame["estimate"], pairs["estimate"], rtol=1e-12)
 
@@ -492,7 +493,7 @@ def test_contrasts_of_numbers_say_what_they_compare(birthwt):
     for spec, values in {
         "iqr": (low, high),
         "minmax": (x.min(), x.max()),
-        "sd": (x - x.std() / 2, x + x.std() / 2),
+        "sd": (x.mean() - x.std() / 2, x.mean() + x.std() / 2),
     }.items():
         wanted = birthwt.predict(data.assign(lwt=values[1])) - birthwt.predict(data.assign(lwt=values[0]))
         found = birthwt.comparisons({"lwt": spec}).frame
@@ -624,6 +625,10 @@ def test_what_is_wrong_is_said(birthwt, housing):
         birthwt.means("race", pairs=True, adjust="scheffe")
     with pytest.raises(BadArgument, match="what='median'"):
         birthwt.predictions(what="median")
+    with pytest.raises(BadArgument, match="names no column"):
+        birthwt.comparisons([])
+    with pytest.raises(BadArgument, match="no column moves the mean"):
+        birthwt.slopes([])
     with pytest.raises(BadArgument, match="counterfactual=True needs"):
         birthwt.predictions(counterfactual=True)
     with pytest.raises(BadArgument, match="a column for each of the 3"):
@@ -743,3 +748,125 @@ def test_trends_are_those_of_emtrends(warpbreaks):
     np.testing.assert_allclose(
         found["estimate"], [e["x"], e["x"] + e[next(n for n in fit.names if ":" in n)]], rtol=1e-10
     )
+
+
+def test_means_of_a_binomial_mixed_model_are_emmeans():
+    """emmeans(glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp, binomial), ~ period), type =
+    "response", and pairs(.); bobyqa to rhoend = 1e-10, tolPwrss = 1e-13. Random effects are 0."""
+    data = table("cbpp").assign(
+        period=lambda d: d["period"].astype(str), herd=lambda d: d["herd"].astype(str)
+    )
+    fit = th.fit("incidence ~ period + (1 | herd)", data, "binomial", trials="size")
+    np.testing.assert_allclose(
+        numbers(fit.means("period"), "estimate", "standard_error", "low", "high"),
+        [
+            [0.19804914137, 0.03692249896, 0.13538419911, 0.2803157967],
+            [0.08387195691, 0.02383602808, 0.04747683804, 0.1439506860],
+            [0.07397293480, 0.02262414179, 0.04013549176, 0.1324029734],
+            [0.04839073954, 0.01980438895, 0.02142014762, 0.1056541377],
+        ],
+        rtol=2e-6,
+    )
+    np.testing.assert_allclose(
+        numbers(fit.means("period", pairs=True))[:2],  # lme4's errors are of a Hessian by differences
+        [[2.697519596, 0.8271732451], [3.091548314, 1.0098158873]],
+        rtol=2e-6,
+    )
+
+
+def test_a_table_that_is_too_wide_gives_up_columns_and_letters_and_never_digits(housing):
+    """80 characters: what all rows share stands above; every estimate is there as it is in a wide one."""
+    found = housing.comparisons(
+        {"Infl": "pairwise"}, at={"Type": ["Tower", "Terrace"], "Cont": ["Low", "High"]}
+    )
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "term: Infl" in text
+    for cells in found._cells():
+        row = dict(zip(found.frame.columns, cells, strict=True))
+        assert row["estimate"] in text
+        assert row["high"] in text
+    long = {
+        "y": np.arange(6.0) ** 2,
+        "g": ["a level of very many words", "another level of very many words"] * 3,
+    }
+    text = str(th.fit("y ~ g", long).means("g", pairs=True))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" in text
+
+
+def test_a_balanced_grid_leaves_out_what_is_compared(warpbreaks):
+    """Differences of tension in each wool: 4 rows, not one for each tension besides."""
+    found = warpbreaks.comparisons("tension", at="balanced").frame
+    assert found[["contrast", "wool"]].values.tolist() == [
+        ["M - L", "A"],
+        ["M - L", "B"],
+        ["H - L", "A"],
+        ["H - L", "B"],
+    ]
+    cells = table("warpbreaks").groupby(["wool", "tension"])["breaks"].mean()
+    assert found["estimate"][3] == pytest.approx(cells["B", "H"] - cells["B", "L"], rel=1e-10)
+
+
+def test_strata_and_grouping_factors_are_no_variables(rows):
+    """Neither moves the linear predictor: slopes() are of the others."""
+    rng = np.random.default_rng(0)
+    times = rows | {"time": rng.exponential(np.exp(-rows["x"])), "event": rng.integers(0, 2, len(rows["x"]))}
+    cox = th.fit("Surv(time, event) ~ x + z + strata(g)", times, "cox")
+    found = cox.slopes(what="link").frame
+    assert found["term"].tolist() == ["x", "z"]
+    np.testing.assert_allclose(found["estimate"], cox.estimates[["x", "z"]], rtol=1e-12)
+    np.testing.assert_allclose(found["standard_error"], cox.standard_errors()[["x", "z"]], rtol=1e-9)
+    frailty = th.fit("Surv(time, event) ~ x + g + (1 | h)", times, "cox")
+    assert set(frailty.slopes(what="link").frame["term"]) == {"x", "g"}
+    mixed = th.fit("y ~ x + (z | h)", rows)
+    assert mixed.slopes().frame["term"].tolist() == ["x"]
+
+
+def test_every_parameter_and_probability_can_be_asked_for(rows):
+    """what= a parameter, "probabilities", "link": those of predict."""
+    fit = th.fit("y ~ x", rows, scale="~ z")
+    found = fit.predictions(what="scale").frame
+    own = fit.predict(what="scale", level=0.95)
+    np.testing.assert_allclose(found[["estimate", "low", "high"]], own, rtol=1e-10)
+    slope = fit.slopes("z", what="scale").frame["estimate"][0]
+    assert slope == pytest.approx((fit.estimates["scale: z"] * fit.predict(what="scale")).mean(), rel=1e-10)
+    binary = th.fit("b ~ x + g", rows | {"b": (rows["y"] > 0.5).astype(float)}, "bernoulli")
+    both = binary.predictions(by=True, what="probabilities").frame
+    assert both["category"].tolist() == [0, 1]
+    assert both["estimate"].sum() == pytest.approx(1.0, abs=1e-12)
+    link = binary.predictions(what="link").frame
+    np.testing.assert_allclose(link["estimate"], binary.predict(what="linear"), rtol=1e-12)
+    probit = th.fit("b ~ x + g", rows | {"b": (rows["y"] > 0.5) * 1.0}, th.families.Bernoulli(link="probit"))
+    with pytest.raises(BadArgument, match="not logarithms of ratios"):
+        probit.means("g", what="link", exponentiate=True)
+
+
+def test_what_would_not_fit_into_memory_is_refused(rows):
+    """A covariance of very many rows, all their differences, a chart of them."""
+    many = {"x": np.tile(rows["x"], 80), "y": np.tile(rows["y"], 80)}
+    found = th.fit("y ~ x", many).predictions()
+    with pytest.raises(BadArgument, match="12,000 estimates"):
+        _ = found.covariance
+    with pytest.raises(BadArgument, match="12,000 estimates"):
+        found.joint()
+    with pytest.raises(BadArgument, match="71,994,000 differences"):
+        found.test("pairwise")
+    with pytest.raises(BadArgument, match="more than a chart shows"):
+        found.plot()
+    rng = np.random.default_rng(0)
+    wide = {name: rng.permutation(np.arange(150) % 20) for name in "abcde"}
+    fit = th.fit("y ~ C(a) + C(b) + C(c) + C(d) + C(e)", rows | wide)
+    with pytest.raises(BadArgument, match="3,200,000 combinations"):
+        fit.means("a")
+
+
+def test_a_row_without_weight_has_its_prediction_and_counts_in_no_average(rows):
+    """Of other rows, of which one weighs 0."""
+    fit = th.fit("y ~ x", rows | {"n": np.ones(150)}, weights="n")
+    data = {"x": [1.0, 2.0], "n": [0, 3]}
+    np.testing.assert_allclose(fit.predictions(data=data).frame["estimate"], fit.predict(data), rtol=1e-12)
+    average = fit.predictions(by=True, data=data).frame["estimate"][0]
+    assert average == pytest.approx(fit.predict(data)[1], rel=1e-12)
+    with pytest.raises(DataError, match="the weight of row 1"):
+        fit.predictions(by=True, data={"x": [1.0, 2.0], "n": [1, np.nan]})

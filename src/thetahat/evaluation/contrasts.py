@@ -1,6 +1,6 @@
 """What is compared with what: of a column, a lower and a higher version of each row.
 
-numbers      x → x + 1 (or + k);   "sd": x ∓ sd/2;   "iqr": first → third quartile;   "minmax";   (a, b)
+numbers      x → x + 1 (or + k);   "sd": mean ∓ sd/2;   "iqr": first → third quartile;   "minmax";   (a, b)
 categories   "reference": each level against the first;   "sequential";   "pairwise";   (a, b)
 """
 
@@ -37,12 +37,15 @@ class Contrast:
         "+1", "b - a"
     low, high
         the rows with it at each
+    both
+        whether both values are the same for all rows, whatever the column is
     """
 
     name: str
     label: str
     low: Change
     high: Change
+    both: bool = True
 
 
 def named(of: Spec, known: Sequence[str]) -> dict[str, object]:
@@ -53,9 +56,10 @@ def named(of: Spec, known: Sequence[str]) -> dict[str, object]:
         return dict.fromkeys(known)
     if isinstance(of, str):
         return {of: None}
-    if isinstance(of, Mapping):
-        return dict(of)
-    return dict.fromkeys(of)
+    out = dict(of) if isinstance(of, Mapping) else dict.fromkeys(of)
+    if not out:
+        raise BadArgument("comparisons() names no column. Accepted: a column, several, or None for all.")
+    return out
 
 
 def contrasts(setting: Setting, name: str, spec: object, data: Data, sign: str) -> list[Contrast]:
@@ -115,7 +119,7 @@ def _of_spread(name: str, spec: str, x: np.ndarray, w: np.ndarray) -> Contrast:
     if spec == "sd":
         mean = (w * x).sum() / w.sum()
         sd = math.sqrt((w * (x - mean) ** 2).sum() / (w.sum() - 1))
-        return _moved(name, -sd / 2, sd / 2, "x + sd/2 - (x - sd/2)")
+        return _fixed(name, mean - sd / 2, mean + sd / 2, "sd")
     whole = bool((w == np.round(w)).all())
     repeated = np.repeat(x, w.astype(np.int64)) if whole else x
     low, high = np.quantile(repeated, [0.25, 0.75])
@@ -169,4 +173,4 @@ def _moved(name: str, low: float, high: float, label: str) -> Contrast:
     def by(step: float) -> Change:
         return lambda frame: frame.assign(**{name: numeric_column(frame, name) + step})
 
-    return Contrast(name, label, by(low), by(high))
+    return Contrast(name, label, by(low), by(high), both=False)

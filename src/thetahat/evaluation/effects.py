@@ -113,7 +113,8 @@ def comparisons(
     for name, spec in named(of, known).items():
         require(setting, name, known, "comparisons")
         for contrast in contrasts(setting, name, spec, data, SIGNS[compare]):
-            rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)
+            focal = name if contrast.both else None
+            rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None, focal=focal)
             parts.append(_compared(setting, rows, contrast, asked, compare))
     assert rows is not None
     return joined(
@@ -203,7 +204,7 @@ def slopes(
             )
         if levels is not None:
             for contrast in contrasts(setting, name, "reference", data, "-") if scale == "dydx" else ():
-                rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)
+                rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None, focal=name)
                 parts.append(_compared(setting, rows, contrast, asked, "difference"))
             continue
         rows, words = rows_at(setting, at, by, data, counterfactual, averaged=at is None)

@@ -25,6 +25,8 @@ from .adjustment import check, p_values, quantile
 
 NUMBERS = ("estimate", "standard_error", "statistic", "df", "p_value", "low", "high")
 PAIRS = ("pairwise", "reference", "sequential")
+LARGEST = 10_000  # estimates of one covariance
+CELLS = 2**26  # of a matrix of differences
 Back = Callable[[Tensor], Tensor]
 
 
@@ -185,7 +187,11 @@ class Estimates:
             raise BadArgument("there is one estimate, and a difference is of two.")
         if adjust == "tukey" and kind != "pairwise":
             adjust = "sidak"
-        M, first, second = differences(len(self.value), kind)
+        m = len(self.value)
+        count = m * (m - 1) // 2 if kind == "pairwise" else m - 1
+        if count * m > CELLS:
+            raise BadArgument(f"{m:,} estimates have {count:,} differences: too many. Average them, by=.")
+        M, first, second = differences(m, kind)
         names = self.names
         labels = pd.DataFrame(
             {"contrast": [f"{names[i]} - {names[j]}" for i, j in zip(first, second, strict=True)]}
@@ -195,14 +201,28 @@ class Estimates:
             M, labels, f"Differences{self._scale}", back=None, adjust=adjust, means=len(self.value)
         )
 
+    def covariance(self) -> Tensor:
+        """G V Gᵀ, (m, m).
+
+        Raises
+        ------
+        BadArgument
+            too many estimates for such a matrix
+        """
+        if len(self.value) > LARGEST:
+            raise BadArgument(
+                f"the covariance of {len(self.value):,} estimates is a matrix that does not fit ({LARGEST:,} are "
+                "accepted). Average them, by=."
+            )
+        return self.V.of(self.G)
+
     def joint(self) -> Test:
         """Wald's test that all are equal to their null."""
-        G = self.G
         return wald(
             "all are equal to " + (f"{self.null:g}" if self.null else "0"),
             self.value - self.null,
-            self.V.of(G),
-            float(self.V.freedom(G).min()),
+            self.covariance(),
+            float(self.V.freedom(self.G).min()),
         )
 
 

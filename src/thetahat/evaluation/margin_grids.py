@@ -11,6 +11,7 @@ counterfactual    every row once for each combination of these values
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ from ..protocols import encoder_of
 from ..types import Data, Levels, Named
 from .margin_rows import At, By, Observed, Rows, assigned, levels_of, variables
 from .row_functions import LABEL, Setting
+
+LARGEST = 2**20  # rows of a grid
 
 
 def typical(setting: Setting, frame: pd.DataFrame, weight: np.ndarray, how: str) -> pd.DataFrame:
@@ -95,6 +98,12 @@ def _number(name: str, value: object) -> float:
 
 def grid(setting: Setting, base: pd.DataFrame, values: Mapping[str, Sequence[object]]) -> pd.DataFrame:
     """Every combination of the values, the first slowest; other columns as in `base`, one row."""
+    size = math.prod(len(own) for own in values.values())
+    if size > LARGEST:
+        raise BadArgument(
+            f"the grid of {', '.join(values)} has {size:,} combinations ({LARGEST:,} are accepted). Say the values of "
+            "some columns, at={'x': …}, or average over the rows that were fitted."
+        )
     combinations = list(itertools.product(*values.values()))
     out = base.iloc[np.zeros(len(combinations), dtype=np.int64)].reset_index(drop=True)
     for j, name in enumerate(values):
@@ -137,7 +146,14 @@ def columns_of(by: By) -> tuple[str, ...]:
 
 
 def rows_at(
-    setting: Setting, at: At, by: By, data: Data, counterfactual: bool, *, averaged: bool
+    setting: Setting,
+    at: At,
+    by: By,
+    data: Data,
+    counterfactual: bool,
+    *,
+    averaged: bool,
+    focal: str | None = None,
 ) -> tuple[Rows, str]:
     """The rows that are meant, and what they are in words.
 
@@ -145,6 +161,8 @@ def rows_at(
     ----------
     averaged
         whether observed rows are averaged where by=None
+    focal
+        the category that is compared, over whose levels a balanced grid does not go
     """
     groups = columns_of(by)
     if counterfactual and not isinstance(at, Mapping):
@@ -170,7 +188,7 @@ def rows_at(
     elif at in ("mean", "median"):
         rows, shown, words = typical(setting, frame, weight, at), (), f"at the {at}"
     elif at == "balanced":
-        own = balanced(setting, {}, frame)
+        own = {name: v for name, v in balanced(setting, {}, frame).items() if name != focal}
         rows = grid(setting, typical(setting, frame, weight, "mean"), own)
         shown, words = tuple(own), "balanced grid"
     else:

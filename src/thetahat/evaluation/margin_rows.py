@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,7 +68,7 @@ class Rows:
         for frame, weight in self.frames:
             if self.by is None:
                 self.seen.append(frame[list(self.shown)].reset_index(drop=True))
-                yield frame, weight, np.arange(at, at + len(frame))
+                yield frame, np.ones(len(frame)), np.arange(at, at + len(frame))
                 at += len(frame)
             elif not self.by:
                 yield frame, weight, np.zeros(len(frame), dtype=np.int64)
@@ -118,7 +118,9 @@ class Observed:
         elif isinstance(source, Table):
             labels, at = alignment_of(source).rows, 0
             for frame in self._fitted(source):
-                own = {name: frame[name] for name in dict.fromkeys([*_read(encoder, frame), *self.more])}
+                own = {
+                    name: frame[name] for name in dict.fromkeys([*_read(encoder, frame.columns), *self.more])
+                }
                 out = pd.DataFrame(own).assign(**{LABEL: labels[at : at + len(frame)]})
                 at += len(frame)
                 yield out, _weights(encoder, frame)
@@ -139,9 +141,10 @@ class Observed:
         frame.require(self.more, where="by")
         if encoder is not None:
             frame.require(encoder.predictors, where="the model")
-        rows = frame.read(frame.columns).assign(
-            **{LABEL: np.arange(frame.size) if frame.index is None else frame.index}
-        )
+        names = frame.columns if encoder is None else [*_read(encoder, frame.columns), *self.more]
+        weights = [encoder.weights] if encoder is not None and encoder.weights in frame.columns else []
+        rows = frame.read(list(names))[list(dict.fromkeys([*names, *weights]))]
+        rows = rows.assign(**{LABEL: np.arange(frame.size) if frame.index is None else frame.index})
         kept = np.ones(len(rows), dtype=bool)
         for name in () if encoder is None else encoder.predictors:
             found = missing_rows(rows[name])
@@ -191,9 +194,10 @@ class Observed:
         )
 
 
-def _read(encoder: Encoder | None, frame: pd.DataFrame) -> list[str]:
+def _read(encoder: Encoder | None, columns: Collection[str]) -> list[str]:
+    """The columns that a prediction reads."""
     assert encoder is not None
-    extras = [c for c in encoder.extras.values() if isinstance(c, str) and c in frame]
+    extras = [c for c in encoder.extras.values() if isinstance(c, str) and c in columns]
     return [*encoder.predictors, *extras]
 
 
@@ -201,7 +205,14 @@ def _weights(encoder: Encoder | None, frame: pd.DataFrame) -> np.ndarray:
     name = None if encoder is None else encoder.weights
     if name is None or name not in frame:
         return np.ones(len(frame))
-    return np.array(numeric_column(frame, name), dtype=np.float64)
+    out = np.array(numeric_column(frame, name), dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(out) | (out < 0))
+    if len(wrong):
+        raise DataError(
+            f"the weight of row {int(wrong[0])} is {out[wrong[0]]:g}. Weights count observations: finite numbers of at "
+            "least 0."
+        )
+    return out
 
 
 # ---- columns -----------------------------------------------------------------------------------------------
@@ -216,8 +227,7 @@ def variables(setting: Setting) -> list[str]:
         names = [str(n) for n in Observed(setting, setting.data).whole()[0]]
         return [n for n in names if n not in apart and not n.startswith(CODE)]
     seen: dict[str, None] = {}
-    used = range(len(encoder.designs)) if not encoder.groupings else sorted(set(_slots(setting)))
-    for design in (encoder.designs[slot] for slot in used):
+    for design in (encoder.designs[slot] for slot in sorted(set(_slots(setting)))):
         seen |= dict.fromkeys(design.numeric)
         if design.dense is not None:
             read = set().union(*(own for _, own in factors_of(design.dense, design)))
@@ -234,7 +244,7 @@ def _grouped(setting: Setting) -> bool:
 
 
 def _slots(setting: Setting) -> list[int]:
-    """Of fixed effects: the designs of random effects have slots of their own."""
+    """Of linear predictors: the designs of random effects and of strata have slots of their own."""
     reader = setting.reader
     predictors = reader.regression.predictors if isinstance(reader, Mixed) else reader.predictors
     return [p.slot for p in predictors]

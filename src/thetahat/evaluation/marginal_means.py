@@ -59,7 +59,7 @@ def means(
     names = (of,) if isinstance(of, str) else tuple(of)
     rows = _reference(setting, names, at, weights)
     back, ratio = _scale(setting, what, exponentiate)
-    asked = quantities(setting, "link" if back is not None and what == "response" else what, some(setting))
+    asked = quantities(setting, what if back is None else "link", some(setting))
     functions = [prediction(setting, q) for q in asked]
     offsets = _mean_offsets(setting, at)
 
@@ -139,7 +139,7 @@ def _scale(
     are, mapped: "ratio", "odds ratio", None."""
     if exponentiate:
         exp = exponential(setting, what)
-        return exp, "ratio"
+        return exp, "odds ratio" if isinstance(link_of(setting), Logit) else "ratio"
     if what not in ("response", "mean"):
         return None, None
     family, model = setting.family, setting.model

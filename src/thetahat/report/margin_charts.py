@@ -45,7 +45,11 @@ def _ends(table: pd.DataFrame) -> pd.DataFrame:
 def _names(table: pd.DataFrame, labels: list[str]) -> list[str]:
     if not labels:
         return [str(i + 1) for i in range(len(table))]
-    return [printable(" ".join(map(str, row))) for row in table[labels].itertuples(index=False, name=None)]
+    return [printable(" ".join(map(_text, row))) for row in table[labels].itertuples(index=False, name=None)]
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _line(table: pd.DataFrame, x: str, rest: list[str], heading: alt.TitleParams) -> Chart:
@@ -58,7 +62,7 @@ def _line(table: pd.DataFrame, x: str, rest: list[str], heading: alt.TitleParams
     colour = alt.Color(
         "which:N",
         scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])),
-        legend=alt.Legend() if len(names) > 1 else None,
+        legend=alt.Legend(symbolType="stroke", symbolOpacity=1) if len(names) > 1 else None,
     )
     base = alt.Chart(data).encode(
         x=alt.X("x:Q", title=printable(x), scale=alt.Scale(zero=False)), color=colour

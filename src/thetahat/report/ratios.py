@@ -68,8 +68,11 @@ def _item(item: Line | Fold | Joint, names: Collection[str], tested: bool) -> Li
 
 
 def _line(line: Line, names: Collection[str]) -> Line:
-    if line.name not in names:
-        return line
+    return exponential(line) if line.name in names else line
+
+
+def exponential(line: Line) -> Line:
+    """exp(β̂), its error exp(β̂)·s.e., the interval's own ends; the test stays that of β = 0."""
     value = _exp(line.estimate)
     return replace(
         line,

@@ -27,6 +27,7 @@ from ..models.random_effects import RandomEffects
 from ..protocols import Categories, encoder_of
 from ..types import Data, ModelLike, Plain
 from .facts import Line, constants, errors_of, is_network, lines_of
+from .ratios import exponential
 
 if TYPE_CHECKING:
     from ..inference.covariance import Covariance
@@ -67,14 +68,6 @@ def estimates(fit: Fit, level: float, exponentiate: bool) -> tuple[list[Line], s
     return [
         line if kept else exponential(line) for line, kept in zip(lines, constants(fit), strict=True)
     ], without
-
-
-def exponential(line: Line) -> Line:
-    """exp(β̂), by the delta method se·exp(β̂); the interval's own ends; the test stays that of β = 0."""
-    out = math.exp(line.estimate)
-    ends = [None if v is None else math.exp(v) for v in (line.low, line.high)]
-    error = None if line.standard_error is None else line.standard_error * out
-    return Line(line.name, out, error, ends[0], ends[1], line.z, line.p, line.df)
 
 
 def tidy(fit: Fit, level: float, exponentiate: bool) -> pd.DataFrame:
