@@ -235,7 +235,8 @@ class Mixed(RandomEffects):
         if all(r.smooth for r in self.random) and part.columns.grouped is None:
             if isinstance(part, NormalMixed):
                 return torch.cat(near_normal(part, beta, phi))
-            return torch.cat(near_laplace(part, beta, phi))
+            if type(part) is Laplace:  # a partial likelihood has no rows to reweight
+                return torch.cat(near_laplace(part, beta, phi))
         return torch.cat(part.begin_at(beta, phi) if isinstance(part, NormalMixed) else [beta, phi])
 
     def _alone(self, beta: Tensor, batch: Batch, weight: Tensor | None) -> Tensor:
