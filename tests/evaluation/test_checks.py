@@ -49,14 +49,14 @@ def test_the_statistics_are_those_of_the_books() -> None:
 
 def test_what_is_wrong_is_found_and_by_its_name() -> None:
     true = p_of("poisson ~ x", "poisson")
-    assert list(true) == ["uniformity", "dispersion", "zeros", "outliers"]
+    assert list(true) == ["uniformity", "dispersion", "excess_zeros", "outliers"]
     assert min(true.values()) > 0.05
     over = p_of("over ~ x", "poisson")
     assert over["dispersion"] == 0.02
     assert over["outliers"] <= 0.02
     zeros = p_of("zeros ~ x", "poisson")
-    assert zeros["zeros"] == 0.02
-    assert p_of("zeros ~ x", "zero_inflated(poisson)")["zeros"] > 0.05
+    assert zeros["excess_zeros"] == 0.02
+    assert p_of("zeros ~ x", "zero_inflated(poisson)")["excess_zeros"] > 0.05
     assert p_of("bent ~ x", "normal")["uniformity"] == 0.01
     assert p_of("line ~ x", "normal")["uniformity"] > 0.05
     assert list(p_of("b ~ x", "bernoulli")) == ["uniformity", "outliers", "hosmer_lemeshow"]
@@ -82,7 +82,7 @@ def test_counted_rows_are_drawn_apart() -> None:
     table = th.fit("y ~ 1", {"y": np.repeat(y, n.astype(int))}, "poisson").check(draws=49)
     counted = th.fit("y ~ 1", {"y": y, "n": n}, "poisson", weights="n").check(draws=49)
     assert counted.rows == table.rows == 150
-    for name in ("dispersion", "zeros"):
+    for name in ("dispersion", "excess_zeros"):
         assert counted.table.loc[name, "observed"] == pytest.approx(
             table.table.loc[name, "observed"], abs=1e-8
         )
@@ -120,7 +120,7 @@ def test_a_mixed_model_is_checked_given_its_random_effects() -> None:
     data = {"x": x, "g": [f"g{i}" for i in g], "y": own.poisson(mu).astype(float),
             "over": own.poisson(mu * own.gamma(1.0, 1.0, 150)).astype(float)}  # fmt: skip
     true = th.fit("y ~ x + (1 | g)", data, "poisson").check(draws=39).table["p_value"]
-    assert list(true.index) == ["uniformity", "dispersion", "zeros", "outliers"]
+    assert list(true.index) == ["uniformity", "dispersion", "excess_zeros", "outliers"]
     assert true.min() > 0.05
     over = th.fit("over ~ x + (1 | g)", data, "poisson").check(draws=39).table["p_value"]
     assert over["dispersion"] == 0.05  # the least that 39 draws can say, of two sides

@@ -870,3 +870,12 @@ def test_a_row_without_weight_has_its_prediction_and_counts_in_no_average(rows):
     assert average == pytest.approx(fit.predict(data)[1], rel=1e-12)
     with pytest.raises(DataError, match="the weight of row 1"):
         fit.predictions(by=True, data={"x": [1.0, 2.0], "n": [1, np.nan]})
+
+
+def test_all_pairs_together_are_as_many_as_are_independent() -> None:
+    """car::Anova(m, type = 2, test.statistic = "Wald") of type in the model of the ships: χ²(4) = 26.067."""
+    ships = th.data.shipped("ships")
+    fit = th.fit("incidents ~ type + built + period + offset(log(service))", ships, "poisson")
+    test = fit.means("type", pairs=True).joint()
+    assert test.degrees_of_freedom == 4
+    assert test.statistic == pytest.approx(26.067, abs=5e-4)

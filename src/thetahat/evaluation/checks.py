@@ -2,7 +2,7 @@
 
     uniformity     Kolmogorov and Smirnov's distance of u_i = F(y_i) from the uniform distribution (spread evenly over a mass)
     dispersion     Σ (y − μ̂)²/Var[y] over n − p
-    zeros          rows with y = 0, against Σ P(y = 0)
+    excess_zeros   rows with y = 0, less Σ P(y = 0)
     outliers       max |r_i|, r_i = Φ⁻¹(u_i) the quantile residual (in the middle of a mass)
     hosmer_lemeshow  of a binary response: Σ (O − E)²/(E(1 − E/m)) over ten groups of equal numbers of rows by predicted probability
 
@@ -110,7 +110,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
     Returns
     -------
     Checks
-        without the tests that the family has not: uniformity and outliers need a cdf, zeros a mass at 0 and more values than
+        without the tests that the family has not: uniformity and outliers need a cdf, excess zeros a mass at 0 and more values than
         two, dispersion a variance that no further parameter fits to the residuals
 
     Raises
@@ -124,7 +124,7 @@ def check(objective: Objective, theta: Tensor, draws: int = 199, seed: int = 0) 
     >>> ships = th.data.shipped("ships")
     >>> fit = th.fit("incidents ~ type + built + period + offset(log(service))", ships, "poisson")
     >>> fit.check().table.index.tolist()
-    ['uniformity', 'dispersion', 'zeros', 'outliers']
+    ['uniformity', 'dispersion', 'excess_zeros', 'outliers']
     """
     model = objective.model
     regression = regression_of(objective)
@@ -218,7 +218,7 @@ def _statistics(objective: Objective) -> Mapping[str, float]:
         family.measure == "mass" and not isinstance(family, Categories) and float(family.support.low) == 0
     )
     if counts and not _binary(family, extras):
-        out["zeros"] = float(
+        out["excess_zeros"] = float(
             (y == 0).sum() - family.log_prob(torch.zeros_like(y), *theta, **extras).exp().sum()
         )
     if family.has("cdf"):

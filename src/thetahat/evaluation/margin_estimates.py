@@ -217,13 +217,39 @@ class Estimates:
         return self.V.of(self.G)
 
     def joint(self) -> Test:
-        """Wald's test that all are equal to their null."""
+        """Wald's test that all are equal to their null; of estimates that are sums of others (all pairs of means), of as many
+        as are independent."""
+        miss, V = self.value - self.null, self.covariance()
+        own = independent(miss, V)
         return wald(
             "all are equal to " + (f"{self.null:g}" if self.null else "0"),
-            self.value - self.null,
-            self.covariance(),
+            miss[own],
+            V[own][:, own],
             float(self.V.freedom(self.G).min()),
         )
+
+
+def independent(miss: Tensor, V: Tensor) -> list[int]:
+    """Which estimates, of covariance V, the others follow from: all of them, unless the others do.
+
+    Examples
+    --------
+    >>> V = torch.tensor([[2.0, 1.0, -1.0], [1.0, 2.0, 1.0], [-1.0, 1.0, 2.0]])  # a − b, a − c, b − c
+    >>> independent(torch.tensor([1.0, 3.0, 2.0]), V), independent(torch.tensor([1.0, 3.0, 0.0]), V)
+    ([0, 1], [0, 1, 2])
+    """
+    kept: list[int] = []
+    for i in range(len(V)):
+        if not kept:
+            kept = [i] if float(V[i, i]) > 0 else kept
+            continue
+        share = torch.linalg.solve(V[kept][:, kept], V[kept, i])
+        left = float(V[i, i] - V[kept, i] @ share)
+        if left > 1e-10 * float(V[i, i]):
+            kept.append(i)
+        elif float((miss[i] - share @ miss[kept]).abs()) > 1e-6 * float(V[i, i]) ** 0.5:
+            return list(range(len(V)))  # two that contradict each other: no test
+    return kept or list(range(len(V)))
 
 
 def differences(m: int, kind: str) -> tuple[Tensor, list[int], list[int]]:
