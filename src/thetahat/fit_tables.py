@@ -118,7 +118,8 @@ class FitTables:
             "high": "ci95u",
         }
         table = tidy.tidy(fit, 0.95, False).rename(columns=names)
-        table.index = pd.Index(fit.names, name="Coefficient")
+        own = fit.names
+        table.index = pd.Index([own[i] for i in tidy.as_written(fit)], name="Coefficient")
         return table[list(names.values())]
 
     def __maketables_stat__(self, key: str) -> Any:

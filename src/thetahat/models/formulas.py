@@ -127,6 +127,8 @@ def formula_model(
         *carried,
     }
     always |= {weights} if weights else set()
+    dates = frame.dates(sorted({name for p in predictors.values() for name in p.required}))
+    frame = frame.dated(dates)
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(
         frame,
@@ -159,7 +161,7 @@ def formula_model(
         designs.append(build(predictors[strata], rows))
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
-        encoder = Encoder(found, tuple(designs), extras, weights, carried)
+        encoder = Encoder(found, tuple(designs), extras, weights, carried, dates=dates)
         table = Table(rows, encoder, family)
         return linear(family, encoder, slots, fixed, table), table
     random = [
@@ -168,7 +170,14 @@ def formula_model(
         for r in (*builder.random(name, apart[text].random), *builder.smooth(name, smooth[text]))
     ]
     encoder = Encoder(
-        found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
+        found,
+        tuple(designs),
+        extras,
+        weights,
+        carried,
+        tuple(builder.groupings),
+        tuple(builder.curves),
+        dates,
     )
     table = Table(rows, encoder, family, together=True)
     check_quadrature(random, quadrature, reml)
