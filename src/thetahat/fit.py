@@ -81,6 +81,7 @@ def fit(
     subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    collinear: str = "raise",
     trusted: bool = False,
     functions: Mapping[str, Callable[..., Plain]] | None = None,
     robust: DensityPower | Trimmed | str | None = None,
@@ -107,6 +108,7 @@ def fit(
     subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    collinear: str = "raise",
     trusted: bool = False,
     functions: Mapping[str, Callable[..., Plain]] | None = None,
     robust: DensityPower | Trimmed | str | None = None,
@@ -149,6 +151,9 @@ def fit(
         one or several priors on coefficients
     missing
         "drop" rows with a missing value (they are counted in the summary), or "raise"
+    collinear
+        a column of a formula that is a sum of those before it is an error, which names it ("raise"), or is left out and named
+        in the summary ("drop")
     trusted
         a formula may hold columns, arithmetic, comparisons and known functions; with True any Python
         expression, which is run as code. For formulas that you wrote yourself; never for one from a file, a
@@ -212,7 +217,8 @@ def fit(
     if isinstance(family, str) and family in NONPARAMETRIC:
         others = {"prior": prior, "robust": robust, "solver": solver, "run": run, "device": device} | {
             "callback": callback, "offset": offset, "subset": subset,
-            "functions": functions, "covariance": covariance, "by": by, "reml": reml or None,
+            "functions": functions,
+            "collinear": None if collinear == "raise" else collinear, "covariance": covariance, "by": by, "reml": reml or None,
             "quadrature": None if quadrature == 1 else quadrature
         }  # fmt: skip
         return _curves(model, data, family, weights, missing, trusted, on_failure, others | parameters)
@@ -226,7 +232,7 @@ def fit(
         missing,
         trusted,
         (reml, quadrature),
-        (offset, subset, functions),
+        (offset, subset, functions, None if collinear == "raise" else collinear),
     )
     _refuse_shared(built, weighting, robust)
     if covariance is not None or by is not None:
@@ -425,7 +431,7 @@ def _built(
     missing: str,
     trusted: bool,
     integral: tuple[bool, int],
-    rows: tuple[Plain, Plain, Plain],
+    rows: tuple[Plain, Plain, Plain, Plain],
 ) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if (
@@ -443,7 +449,9 @@ def _built(
         weights = None
     if not isinstance(model, str) and any(each is not None for each in rows):
         given = next(
-            name for name, v in zip(("offset", "subset", "functions"), rows, strict=True) if v is not None
+            name
+            for name, v in zip(("offset", "subset", "functions", "collinear"), rows, strict=True)
+            if v is not None
         )
         raise BadArgument(
             f"{given}= is of a formula; received a {type(model).__name__}. Accepted: a formula, or the rows themselves."
@@ -478,12 +486,14 @@ def _built(
             reml=integral[0],
             quadrature=integral[1],
             subset=rows[1],
+            collinear=rows[3] or "raise",
         )
         call |= {
             name: shown_given(v)
             for name, v in zip(("offset", "subset"), rows[:2], strict=True)
             if v is not None
         }
+        call |= {"collinear": rows[3]} if rows[3] else {}
         call |= {"reml": True} if integral[0] else {}
         call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
         _, kept = settled(

@@ -19,6 +19,7 @@ from thetahat.errors import (
     BadFormula,
     DataError,
     EmptyData,
+    FlatDirection,
     OutOfSupport,
     UnknownLevel,
     WrongType,
@@ -336,6 +337,51 @@ def test_no_other_function_is_called(formula: str, functions, error, message: st
     with pytest.raises(error) as found:
         th.fit(formula, FRAME, functions=functions)
     assert message in str(found.value)
+
+
+# ---- collinear columns -----------------------------------------------------------------------------------------
+
+ALIASED = {  # R 4: coef(lm(formula)), NA left out; u = 2x + z, h = q where g is b or c, i = 1 where g is a
+    "y ~ x + z + u": ([0.30776245251, 1.28454942712, 0.94321775562], ["u"]),
+    "y ~ u + g + h + x": (
+        [0.486390220244, 0.995833333333, -0.677645355472, -0.311751825859, -0.665922058656],
+        ["h[T.q]"],
+    ),
+    "y ~ g * h + x": (
+        [1.482223553578, -0.179728688805, 0.186164840808, 1.325744608011],
+        ["h[T.q]", "g[T.b]:h[T.q]", "g[T.c]:h[T.q]"],
+    ),
+    "y ~ I(2*x) + x + poly(x, 2)": (
+        [1.583025865348, 0.637790034234, -0.471951629989],
+        ["x", "poly(x, 2)[1]"],
+    ),
+    "y ~ i + g": ([3.425, 0.775, 1.225], ["g[T.c]"]),
+}
+
+
+@pytest.mark.parametrize("formula", ALIASED)
+def test_collinear_columns_are_left_out_as_r_does(formula: str, tmp_path: Path) -> None:
+    data = FRAME.assign(
+        u=2 * FRAME["x"] + FRAME["z"], h=np.where(FRAME["g"] == "a", "p", "q"), i=(FRAME["g"] == "a") * 1.0
+    )
+    want, lost = ALIASED[formula]
+    with pytest.raises(FlatDirection):
+        th.fit(formula, data)
+    fit = th.fit(formula, data, collinear="drop")
+    np.testing.assert_allclose(fit.tidy()["estimate"][:-1], want, rtol=1e-8)
+    assert f"left out {', '.join(lost[:1])}" in " ".join(str(fit.summary()).split())
+    assert all(name not in fit.names for name in lost)
+    again = th.load(fit.save(tmp_path / "fit.theta"))
+    np.testing.assert_array_equal(again.predict(data), fit.predict(data))
+    np.testing.assert_array_equal(fit.predict(data, unseen="nan"), fit.predict())
+
+
+def test_nothing_is_left_out_where_nothing_is_collinear() -> None:
+    plain, told = th.fit("y ~ x * g", FRAME), th.fit("y ~ x * g", FRAME, collinear="drop")
+    np.testing.assert_array_equal(plain.estimates, told.estimates)
+    assert "left out" not in str(told.summary())
+    with pytest.raises(BadArgument, match="'raise', 'drop'"):
+        th.fit("y ~ x", FRAME, collinear="ignore")
 
 
 # ---- order -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Coded:
     numeric: tuple[str, ...]
     names: tuple[str, ...]
     cells: np.ndarray = field(repr=False, compare=False)  # the product code of each name, rising
+    aliased: tuple[int, ...] = ()  # those whose column is a sum of others, and was left out
 
     @property
     def size(self) -> int:
@@ -72,14 +73,17 @@ class Coded:
         if not self.size:
             return np.zeros(len(frame), dtype=np.int64)
         if (
-            len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size
+            len(self.factors) == 1
+            and not self.aliased
+            and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size
         ):  # without a gap
             out: np.ndarray = np.clip(product - (int(self.cells[0]) - 1), 0, None)
             return out
         at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
         found = self.cells[at] == product
-        if len(self.factors) > 1 and not bool(found.all()):
-            self._refuse_unseen(frame, known, ~found)
+        absent = ~found & ~np.isin(product, self.aliased) if self.aliased else ~found
+        if len(self.factors) > 1 and bool(absent.any()):
+            self._refuse_unseen(frame, known, absent)
         return np.where(found, at + 1, 0)
 
     def unseen(self, frame: pd.DataFrame) -> np.ndarray:
@@ -90,7 +94,8 @@ class Coded:
             codes[name] = pd.Index(levels).get_indexer(pd.Index(frame[name]))
             out |= codes[name] < 0
         if len(self.factors) > 1:
-            lacking = ~np.isin(_product(codes, self.factors, len(frame)), self.cells)
+            seen = np.append(self.cells, self.aliased)
+            lacking = ~np.isin(_product(codes, self.factors, len(frame)), seen)
             for name, _, drop in self.factors:
                 lacking &= ~(drop & (codes[name] == 0))
             out |= lacking
@@ -148,12 +153,12 @@ class Design:
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()  # whose unpenalised columns are among the dense ones, the last of them
-    functions: Mapping[str, Callable[..., Plain]] = field(
-        default_factory=dict, repr=False, compare=False
-    )  # the caller's own
-    places: tuple[
-        int, ...
-    ] = ()  # of each numeric and dense column and each categorical term: the place of its term in the formula
+    # the caller's own, which the formula may call
+    functions: Mapping[str, Callable[..., Plain]] = field(default_factory=dict, repr=False, compare=False)
+    dense_kept: tuple[int, ...] | None = None  # which columns of `dense` count; None: all
+    dropped: tuple[str, ...] = ()  # columns that were left out as sums of others
+    # of each numeric and dense column and each categorical term: the place of its term in the formula
+    places: tuple[int, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Design:
         return self  # it does not change, and may be large
@@ -226,7 +231,8 @@ class Design:
         if self.dense is None:
             return own
         made = evaluate(self.dense, frame, self.formula, self.functions)
-        made = np.ascontiguousarray(made[:, 1:].T if self.dense_has_intercept else made.T)
+        made = made[:, 1:] if self.dense_has_intercept else made
+        made = np.ascontiguousarray((made if self.dense_kept is None else made[:, list(self.dense_kept)]).T)
         return made if not self.numeric else np.concatenate([own, made])
 
     @property

@@ -253,12 +253,15 @@ def _design_config(design: Design, curves: Sequence[Curve]) -> Settings:
                 ],
                 "numeric": list(term.numeric),
                 "names": list(term.names),
+                **({"aliased": list(term.aliased)} if term.aliased else {}),
             }
             for term in design.coded
         ],
         "offset": _spec_config(design.offset, design.required),
         "required": list(design.required),
         "places": list(design.places),
+        **({} if design.dense_kept is None else {"dense_kept": list(design.dense_kept)}),
+        **({"dropped": list(design.dropped)} if design.dropped else {}),
     }
 
 
@@ -278,6 +281,8 @@ def _design(
         "offset": _spec(config["offset"], config["required"]),
         "required": tuple(config["required"]),
         "places": tuple(config.get("places", [])),
+        "dense_kept": tuple(config["dense_kept"]) if "dense_kept" in config else None,
+        "dropped": tuple(config.get("dropped", [])),
         "curves": tuple(curves[number_of(i, len(curves))] for i in config.get("curves", [])),
     }
     missing = {*values["numeric"], *(name for own in values["curves"] for name in own.required)}
@@ -299,6 +304,7 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
         "numeric": tuple(config["numeric"]),
         "names": tuple(config["names"]),
         "cells": cells,
+        "aliased": tuple(config.get("aliased", [])),
     }
     product = math.prod(len(levels) for _, levels, _ in values["factors"])
     rising = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import families
+from ..data.collinear import without_collinear
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read, with_others
@@ -60,6 +61,7 @@ def formula_model(
     reml: bool = False,
     quadrature: int = 1,
     subset: Data = None,
+    collinear: str = "raise",
 ) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
@@ -85,9 +87,13 @@ def formula_model(
         whether the formulas may hold any Python expression (`data.expressions`)
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
+    collinear
+        "raise", or "drop" columns that are sums of those before them (`data.collinear`)
     subset
         the rows that are fitted: a boolean a row, or an expression of columns (`data.subsets`)
     """
+    if collinear not in ("raise", "drop"):
+        raise BadArgument(f"collinear={collinear!r}. Accepted: 'raise', 'drop'.")
     left, right = _sides(formula)
     right, strata = split_strata(right)
     frame = Frame(data)
@@ -152,6 +158,8 @@ def formula_model(
         if key not in built:
             built[key] = len(designs)
             design = build(predictors[text], rows, intercept=key[1])
+            if collinear == "drop":
+                design = without_collinear(design, rows)
             curves = tuple(builder.curves[i] for i in builder.places(smooth[text]))
             needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
             designs.append(replace(design, curves=curves, required=needed) if curves else design)

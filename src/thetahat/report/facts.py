@@ -422,6 +422,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
                 predictors = p.design.formula + random if random else predictors
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
+            if p.design.dropped:
+                yield "left out", f"{join(list(p.design.dropped))}: sums of the columns before"
         if isinstance(model, CoxRegression) and model.strata is not None:
             yield "strata", f"{model.strata}, each with a baseline hazard of its own"
         for name, value in model.fixed.items():
