@@ -204,3 +204,42 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "thetahat.sklearn")
     with pytest.raises(MissingExtra, match=r"pip install 'thetahat\[sklearn\]'"):
         th.__getattr__("sklearn")
+
+
+def test_an_offset_is_that_of_the_formula_and_a_sparse_X_is_read():
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 2)) * (rng.random((50, 2)) > 0.5)
+    exposure = np.log(rng.random(50) + 0.5)
+    y = rng.poisson(np.exp(exposure + X[:, 0]))
+    model = Regressor("poisson").fit(csr_array(X), y, offset=exposure)
+    formula = th.fit("y ~ a + b", {"a": X[:, 0], "b": X[:, 1], "y": y}, "poisson", offset=exposure)
+    np.testing.assert_allclose([model.intercept_, *model.coef_], formula.estimates, rtol=1e-8)
+    np.testing.assert_allclose(model.predict(csr_array(X), offset=exposure), formula.predict(), rtol=1e-8)
+    assert model.log_score(X, y, offset=exposure) == pytest.approx(formula.score().mean, rel=1e-10)
+    with pytest.raises(BadArgument, match="fitted with an offset"):
+        model.predict(X)
+    with pytest.raises(th.errors.UnknownColumn, match="offset"):
+        model.fit_.predict({"x0": [0.0], "x1": [1.0]})
+    with pytest.raises(BadArgument, match="fitted without an offset"):
+        Regressor("poisson").fit(X, y).predict(X, offset=exposure)
+    with pytest.raises(BadArgument, match="one finite number a row, 50"):
+        Regressor("poisson").fit(X, y, offset=[1.0])
+
+
+def test_names_of_a_column_transformer_reach_the_summary():
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    frame = pd.DataFrame({"age": np.linspace(0, 1, 30), "site": list("abc") * 10})
+    parts = [
+        ("scaled", StandardScaler(), ["age"]),
+        ("one", OneHotEncoder(drop="first", sparse_output=False), ["site"]),
+    ]
+    columns = ColumnTransformer(parts).set_output(transform="pandas")
+    found = make_pipeline(columns, Regressor()).fit(frame, np.sin(np.arange(30)))
+    names = ["Intercept", *columns.get_feature_names_out(), "scale"]
+    assert found[-1].fit_.names == names
+    assert all(name in str(found[-1].fit_.summary()) for name in names)

@@ -89,7 +89,7 @@ class FitTables:
         >>> fit = th.fit("y ~ x", {"y": [2.0, 1.0, 4.0, 7.0, 8.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0]})
         >>> fit.augment({"x": [5.0]}).round(3)
              x  fitted  standard_error
-        0  5.0     9.8           1.282
+        0  5.0     9.8           1.327
         """
         from .report import tidy
 
@@ -118,7 +118,8 @@ class FitTables:
             "high": "ci95u",
         }
         table = tidy.tidy(fit, 0.95, False).rename(columns=names)
-        table.index = pd.Index(fit.names, name="Coefficient")
+        own = fit.names
+        table.index = pd.Index([own[i] for i in tidy.as_written(fit)], name="Coefficient")
         return table[list(names.values())]
 
     def __maketables_stat__(self, key: str) -> Any:

@@ -8,7 +8,7 @@ as long to load as torch: it comes with the first table.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -81,7 +81,9 @@ def fit(
     subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    collinear: str = "raise",
     trusted: bool = False,
+    functions: Mapping[str, Callable[..., Plain]] | None = None,
     robust: DensityPower | Trimmed | str | None = None,
     solver: Solver | None = None,
     on_failure: str = "raise",
@@ -106,7 +108,9 @@ def fit(
     subset: str | Data = None,
     prior: Prior | Sequence[Prior] | None = None,
     missing: str = "drop",
+    collinear: str = "raise",
     trusted: bool = False,
+    functions: Mapping[str, Callable[..., Plain]] | None = None,
     robust: DensityPower | Trimmed | str | None = None,
     solver: Solver | None = None,
     on_failure: str = "raise",
@@ -147,10 +151,16 @@ def fit(
         one or several priors on coefficients
     missing
         "drop" rows with a missing value (they are counted in the summary), or "raise"
+    collinear
+        a column of a formula that is a sum of those before it is an error, which names it ("raise"), or is left out and named
+        in the summary ("drop")
     trusted
         a formula may hold columns, arithmetic, comparisons and known functions; with True any Python
         expression, which is run as code. For formulas that you wrote yourself; never for one from a file, a
         form or a message
+    functions
+        of your own that the formula may call, by name: functions={"f": f}. Each takes columns, as float64, and returns one
+        number a row; such a fit is not saved
     robust
         None; or what is maximised instead of the log-likelihood where some rows may come from elsewhere:
         `DensityPower(0.5)`, `Trimmed(0.75)`, or their names, "density_power:0.5"
@@ -206,13 +216,23 @@ def fit(
         raise BadArgument(f"on_failure={on_failure!r}. Accepted: 'raise', 'return'.")
     if isinstance(family, str) and family in NONPARAMETRIC:
         others = {"prior": prior, "robust": robust, "solver": solver, "run": run, "device": device} | {
-            "callback": callback, "offset": offset, "subset": subset, "covariance": covariance, "by": by, "reml": reml or None,
+            "callback": callback, "offset": offset, "subset": subset,
+            "functions": functions,
+            "collinear": None if collinear == "raise" else collinear, "covariance": covariance, "by": by, "reml": reml or None,
             "quadrature": None if quadrature == 1 else quadrature
         }  # fmt: skip
         return _curves(model, data, family, weights, missing, trusted, on_failure, others | parameters)
     check_defaults()
     built, source, weighting, call = _built(
-        model, data, family, weights, parameters, missing, trusted, (reml, quadrature), (offset, subset)
+        model,
+        data,
+        family,
+        weights,
+        parameters,
+        missing,
+        trusted,
+        (reml, quadrature),
+        (offset, subset, functions, None if collinear == "raise" else collinear),
     )
     _refuse_shared(built, weighting, robust)
     if covariance is not None or by is not None:
@@ -411,7 +431,7 @@ def _built(
     missing: str,
     trusted: bool,
     integral: tuple[bool, int],
-    rows: tuple[Plain, Plain],
+    rows: tuple[Plain, Plain, Plain, Plain],
 ) -> tuple[nn.Module, Source, Weights | None, Settings]:
     """The model, its data, a weighting of them, and the call by which the fit is told and made again."""
     if (
@@ -428,7 +448,11 @@ def _built(
         parameters = weights.into(model, families.get("normal" if family is None else family), parameters)
         weights = None
     if not isinstance(model, str) and any(each is not None for each in rows):
-        given = "offset" if rows[0] is not None else "subset"
+        given = next(
+            name
+            for name, v in zip(("offset", "subset", "functions", "collinear"), rows, strict=True)
+            if v is not None
+        )
         raise BadArgument(
             f"{given}= is of a formula; received a {type(model).__name__}. Accepted: a formula, or the rows themselves."
         )
@@ -437,10 +461,12 @@ def _built(
     call: Settings = {"data": data if isinstance(data, (str, Path)) else None, "missing": missing}
     if isinstance(model, str):
         from .models.formulas import family_of_formula, formula_model
-        from .models.given import shown_given, with_offset, with_weights
+        from .models.given import shown_given, with_functions, with_offset, with_weights
         from .models.linear import settled
 
         need(data, "a formula")
+        if rows[2] is not None:
+            data = with_functions(data, rows[2])
         data, weights = with_weights(data, weights)
         text, data = with_offset(model, data, rows[0])
         carried: tuple[str, ...] = ()
@@ -460,10 +486,14 @@ def _built(
             reml=integral[0],
             quadrature=integral[1],
             subset=rows[1],
+            collinear=rows[3] or "raise",
         )
         call |= {
-            name: shown_given(v) for name, v in zip(("offset", "subset"), rows, strict=True) if v is not None
+            name: shown_given(v)
+            for name, v in zip(("offset", "subset"), rows[:2], strict=True)
+            if v is not None
         }
+        call |= {"collinear": rows[3]} if rows[3] else {}
         call |= {"reml": True} if integral[0] else {}
         call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
         _, kept = settled(

@@ -7,12 +7,23 @@ unname(coef(lm(formula, data.frame(y, x, z, g))))          # R 4, library(spline
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import thetahat as th
-from thetahat.errors import BadArgument, BadFormula, DataError, EmptyData, OutOfSupport, UnknownLevel
+from thetahat.errors import (
+    BadArgument,
+    BadFormula,
+    DataError,
+    EmptyData,
+    FlatDirection,
+    OutOfSupport,
+    UnknownLevel,
+    WrongType,
+)
 
 DATA = {
     "y": [2.1, 0.4, 3.3, 5.0, 7.2, 4.1, 3.9, 6.6, 1.2, 5.8, 4.4, 5.1],
@@ -82,7 +93,7 @@ def test_columns_of_ns_and_poly_are_r_s() -> None:
     np.testing.assert_allclose(poly[0], [-0.398106332796, 0.2827520047006], rtol=1e-10)
 
 
-def test_a_natural_spline_is_straight_beyond_its_knots_and_is_saved(tmp_path) -> None:
+def test_a_natural_spline_is_straight_beyond_its_knots_and_is_saved(tmp_path: Path) -> None:
     """Second differences of a line are 0."""
     fit = th.fit("y ~ ns(x, df=4) + cut(z, [-1, 0, 3])", DATA)
     new = {"x": [4.0, 5.0, 6.0, 0.0, -1.0, -2.0], "z": [1] * 6}
@@ -250,6 +261,147 @@ def test_rows_of_unseen_levels_are_nan_where_that_is_asked_for(formula: str) -> 
         fit.predict(NEW)
     with pytest.raises(BadArgument, match="'raise', 'nan'"):
         fit.predict(NEW, unseen="skip")
+
+
+# ---- dates -----------------------------------------------------------------------------------------------------
+
+DAYS = np.array([0, 3, 1.5, 7, 30, 12, 5, 9, 2, 45, 21, 14])
+WHEN = pd.Timestamp("2020-02-28") + pd.to_timedelta(DAYS, "D")
+DATED = FRAME.assign(when=WHEN)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "polars", "zone", "day"])
+def test_dates_are_days_since_the_first(kind: str, tmp_path: Path) -> None:
+    """The same column as a number gives the same fit, and the summary names its unit."""
+    days = np.floor(DAYS) if kind == "day" else DAYS
+    data: object = DATED
+    if kind == "arrow":
+        data = DATED.assign(when=DATED["when"].astype("timestamp[ns][pyarrow]"))
+    elif kind == "polars":
+        data = pytest.importorskip("polars").from_pandas(DATED)
+    elif kind == "zone":
+        data = DATED.assign(when=DATED["when"].dt.tz_localize("UTC"))
+    elif kind == "day":
+        data = DATED.assign(when=[t.date() for t in WHEN])
+    fit, plain = th.fit("y ~ when + I(when**2)", data), th.fit("y ~ u + I(u**2)", FRAME.assign(u=days))
+    np.testing.assert_array_equal(fit.estimates.to_numpy(), plain.estimates.to_numpy())
+    np.testing.assert_array_equal(np.asarray(fit.predict(data)), np.asarray(plain.predict()))
+    assert "when is in days since 2020-02-28" in str(fit.summary())
+    again = th.load(fit.save(tmp_path / "fit.theta"))
+    np.testing.assert_array_equal(np.asarray(again.predict(data)), np.asarray(plain.predict()))
+
+
+def test_a_date_is_not_taken_for_a_number_nor_a_number_for_a_date() -> None:
+    dated, plain = th.fit("y ~ when", DATED), th.fit("y ~ when", FRAME.assign(when=DAYS))
+    with pytest.raises(WrongType, match="as a date, in days since 2020-02-28"):
+        dated.predict({"when": [1.0]})
+    with pytest.raises(WrongType, match="'when'"):
+        plain.predict(DATED)
+    with pytest.raises(WrongType, match="time zone"):
+        dated.predict(DATED.assign(when=DATED["when"].dt.tz_localize("UTC")))
+    lost = th.fit("y ~ when", DATED.assign(when=[pd.NaT, *WHEN[1:]]))
+    assert "11 rows used, 1 row dropped" in str(lost.summary())
+
+
+# ---- functions of one's own ------------------------------------------------------------------------------------
+
+
+def square(x):
+    assert x.dtype == np.float64
+    return x**2
+
+
+def test_a_function_of_ones_own_is_called_and_remembered(tmp_path: Path) -> None:
+    own = {"square": square}
+    fit = th.fit("square(y) ~ g + square(z) + offset(square(x))", FRAME, functions=own)
+    plain = th.fit("I(y**2) ~ g + I(z**2) + offset(x**2)", FRAME)
+    np.testing.assert_array_equal(fit.estimates.to_numpy(), plain.estimates.to_numpy())
+    np.testing.assert_array_equal(fit.predict(FRAME.head(2)), plain.predict(FRAME.head(2)))
+    assert th.fit("y ~ x", FRAME, subset="square(z) > 3", functions=own).observations == 5
+    with pytest.raises(BadFormula, match="calls square"):
+        fit.save(tmp_path / "fit.theta")
+
+
+@pytest.mark.parametrize(
+    ("formula", "functions", "error", "message"),
+    [
+        ("y ~ square(x)", None, BadFormula, "functions={'f': f}"),
+        ("y ~ square(__import__('os'))", {"square": square}, BadFormula, "__import__"),
+        ("y ~ square(x).sum()", {"square": square}, BadFormula, "square"),
+        ("y ~ x", {"log": square}, BadArgument, "'log' is a function that formulas know"),
+        ("y ~ x", {"f": 3}, BadArgument, "cannot be called"),
+        ("y ~ x", [square], BadArgument, "dict of name"),
+    ],
+)
+def test_no_other_function_is_called(formula: str, functions, error, message: str) -> None:
+    with pytest.raises(error) as found:
+        th.fit(formula, FRAME, functions=functions)
+    assert message in str(found.value)
+
+
+# ---- collinear columns -----------------------------------------------------------------------------------------
+
+ALIASED = {  # R 4: coef(lm(formula)), NA left out; u = 2x + z, h = q where g is b or c, i = 1 where g is a
+    "y ~ x + z + u": ([0.30776245251, 1.28454942712, 0.94321775562], ["u"]),
+    "y ~ u + g + h + x": (
+        [0.486390220244, 0.995833333333, -0.677645355472, -0.311751825859, -0.665922058656],
+        ["h[T.q]"],
+    ),
+    "y ~ g * h + x": (
+        [1.482223553578, -0.179728688805, 0.186164840808, 1.325744608011],
+        ["h[T.q]", "g[T.b]:h[T.q]", "g[T.c]:h[T.q]"],
+    ),
+    "y ~ I(2*x) + x + poly(x, 2)": (
+        [1.583025865348, 0.637790034234, -0.471951629989],
+        ["x", "poly(x, 2)[1]"],
+    ),
+    "y ~ i + g": ([3.425, 0.775, 1.225], ["g[T.c]"]),
+}
+
+
+@pytest.mark.parametrize("formula", ALIASED)
+def test_collinear_columns_are_left_out_as_r_does(formula: str, tmp_path: Path) -> None:
+    data = FRAME.assign(
+        u=2 * FRAME["x"] + FRAME["z"], h=np.where(FRAME["g"] == "a", "p", "q"), i=(FRAME["g"] == "a") * 1.0
+    )
+    want, lost = ALIASED[formula]
+    with pytest.raises(FlatDirection):
+        th.fit(formula, data)
+    fit = th.fit(formula, data, collinear="drop")
+    np.testing.assert_allclose(fit.tidy()["estimate"][:-1], want, rtol=1e-8)
+    assert f"left out {', '.join(lost[:1])}" in " ".join(str(fit.summary()).split())
+    assert all(name not in fit.names for name in lost)
+    again = th.load(fit.save(tmp_path / "fit.theta"))
+    np.testing.assert_array_equal(again.predict(data), fit.predict(data))
+    np.testing.assert_array_equal(fit.predict(data, unseen="nan"), fit.predict())
+
+
+def test_nothing_is_left_out_where_nothing_is_collinear() -> None:
+    plain, told = th.fit("y ~ x * g", FRAME), th.fit("y ~ x * g", FRAME, collinear="drop")
+    np.testing.assert_array_equal(plain.estimates, told.estimates)
+    assert "left out" not in str(told.summary())
+    with pytest.raises(BadArgument, match="'raise', 'drop'"):
+        th.fit("y ~ x", FRAME, collinear="ignore")
+
+
+# ---- order -----------------------------------------------------------------------------------------------------
+
+
+def test_tables_have_the_order_of_the_formula(tmp_path: Path) -> None:
+    """Main effects before interactions, as R orders terms."""
+    fit = th.fit("y ~ g + x:z + I(x**2) + z", FRAME)
+    want = ["Intercept", "g[T.b]", "g[T.c]", "I(x ** 2)", "z", "x:z", "scale"]
+    assert fit.tidy()["term"].tolist() == want
+    np.testing.assert_array_equal(fit.tidy()["estimate"], fit.estimates[want])
+    lines = [
+        line.split("  ")[1]
+        for line in str(fit.summary()).splitlines()
+        if line.startswith("  ") and "−" in line + "−"
+    ]
+    shown = [name for name in lines if name in want]
+    assert shown == want
+    assert [label for label in th.table([fit]).frame.index if label in want] == want
+    assert th.load(fit.save(tmp_path / "fit.theta")).tidy()["term"].tolist() == want
 
 
 # ---- kinds of tables -------------------------------------------------------------------------------------------

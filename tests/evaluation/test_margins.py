@@ -877,5 +877,5 @@ def test_all_pairs_together_are_as_many_as_are_independent() -> None:
     ships = th.data.shipped("ships")
     fit = th.fit("incidents ~ type + built + period + offset(log(service))", ships, "poisson")
     test = fit.means("type", pairs=True).joint()
-    assert test.degrees_of_freedom == 4
+    assert test.df == 4
     assert test.statistic == pytest.approx(26.067, abs=5e-4)

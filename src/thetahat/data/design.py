@@ -11,7 +11,7 @@ column a level. The reference level has code 0 and contributes nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,13 +23,14 @@ from formulaic.errors import DataMismatchWarning
 from formulaic.parser.types import Factor, Term
 
 from ..errors import BadFormula, DataError, UnknownLevel, WrongType
-from ..types import Level, Levels
+from ..types import Level, Levels, Plain
 from .columns import is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, alias, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
 from .smooths import Curve
 
+EMPTY: Mapping[str, Callable[..., Plain]] = {}
 BYTES = 4 * 2**30  # that the dense columns of a design may take
 
 
@@ -46,6 +47,7 @@ class Coded:
     numeric: tuple[str, ...]
     names: tuple[str, ...]
     cells: np.ndarray = field(repr=False, compare=False)  # the product code of each name, rising
+    aliased: tuple[int, ...] = ()  # those whose column is a sum of others, and was left out
 
     @property
     def size(self) -> int:
@@ -71,14 +73,17 @@ class Coded:
         if not self.size:
             return np.zeros(len(frame), dtype=np.int64)
         if (
-            len(self.factors) == 1 and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size
+            len(self.factors) == 1
+            and not self.aliased
+            and int(self.cells[-1]) - int(self.cells[0]) + 1 == self.size
         ):  # without a gap
             out: np.ndarray = np.clip(product - (int(self.cells[0]) - 1), 0, None)
             return out
         at = np.searchsorted(self.cells, product).clip(max=self.size - 1)
         found = self.cells[at] == product
-        if len(self.factors) > 1 and not bool(found.all()):
-            self._refuse_unseen(frame, known, ~found)
+        absent = ~found & ~np.isin(product, self.aliased) if self.aliased else ~found
+        if len(self.factors) > 1 and bool(absent.any()):
+            self._refuse_unseen(frame, known, absent)
         return np.where(found, at + 1, 0)
 
     def unseen(self, frame: pd.DataFrame) -> np.ndarray:
@@ -89,7 +94,8 @@ class Coded:
             codes[name] = pd.Index(levels).get_indexer(pd.Index(frame[name]))
             out |= codes[name] < 0
         if len(self.factors) > 1:
-            lacking = ~np.isin(_product(codes, self.factors, len(frame)), self.cells)
+            seen = np.append(self.cells, self.aliased)
+            lacking = ~np.isin(_product(codes, self.factors, len(frame)), seen)
             for name, _, drop in self.factors:
                 lacking &= ~(drop & (codes[name] == 0))
             out |= lacking
@@ -147,6 +153,12 @@ class Design:
     offset: ModelSpec | None = None
     required: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()  # whose unpenalised columns are among the dense ones, the last of them
+    # the caller's own, which the formula may call
+    functions: Mapping[str, Callable[..., Plain]] = field(default_factory=dict, repr=False, compare=False)
+    dense_kept: tuple[int, ...] | None = None  # which columns of `dense` count; None: all
+    dropped: tuple[str, ...] = ()  # columns that were left out as sums of others
+    # of each numeric and dense column and each categorical term: the place of its term in the formula
+    places: tuple[int, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Design:
         return self  # it does not change, and may be large
@@ -172,6 +184,23 @@ class Design:
     @cached_property
     def curve_names(self) -> list[str]:
         return [name for curve in self.curves for name in curve.names]
+
+    @cached_property
+    def as_written(self) -> np.ndarray:
+        """The positions of `names` in the order of the formula's terms: a category of thousands of levels stands last in β."""
+        first = int(self.intercept)
+        own = len(self.numeric) + len(self.dense_names)
+        if len(self.places) != own + len(self.coded):
+            return np.arange(len(self.names))
+        last = max(self.places, default=0) + 1
+        sizes = [term.size for term in self.coded]
+        key = [
+            np.full(first, -1),
+            np.array(self.places[:own], dtype=np.int64),
+            np.full(len(self.curve_names), last),
+            np.repeat(np.array(self.places[own:], dtype=np.int64), sizes),
+        ]
+        return np.argsort(np.concatenate(key), kind="stable")
 
     @property
     def constant(self) -> bool:
@@ -201,8 +230,9 @@ class Design:
         own = stack([numeric_column(frame, name) for name in self.numeric])
         if self.dense is None:
             return own
-        made = evaluate(self.dense, frame, self.formula)
-        made = np.ascontiguousarray(made[:, 1:].T if self.dense_has_intercept else made.T)
+        made = evaluate(self.dense, frame, self.formula, self.functions)
+        made = made[:, 1:] if self.dense_has_intercept else made
+        made = np.ascontiguousarray((made if self.dense_kept is None else made[:, list(self.dense_kept)]).T)
         return made if not self.numeric else np.concatenate([own, made])
 
     @property
@@ -224,7 +254,7 @@ class Design:
     def offsets(self, frame: pd.DataFrame) -> np.ndarray | None:
         if self.offset is None:
             return None
-        out: np.ndarray | None = evaluate(self.offset, frame, self.formula).sum(axis=1)
+        out: np.ndarray | None = evaluate(self.offset, frame, self.formula, self.functions).sum(axis=1)
         return out
 
 
@@ -243,7 +273,7 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     first = next(iter(rows.blocks(required))) if required else pd.DataFrame(index=range(2))
     kinds = {name: is_categorical(first[name], name) for name in required}
 
-    plain, coded, rest = [], [], []
+    plain, placed, coded, rest = [], [], [], []
     for term in terms:
         categorical, numeric = split(term, kinds)
         if categorical is None:
@@ -252,12 +282,13 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
             coded.append((term, categorical, numeric))
         elif len(numeric) == 1:
             plain.append(numeric[0])
+            placed.append(str(term))
         else:
             rest.append(term)
     levels = _levels(rows, sorted(_categories(terms, kinds)))
     _refuse_stray_cells(terms, first, levels, rows)
     sample = _sample(first, required) if coded or rest or offsets else first
-    reduced = _reduced(terms, predictors.coding, sample, formula) if coded else {}
+    reduced = _reduced(terms, predictors.coding, sample, formula, rows.functions) if coded else {}
     # a:b without its margins is spanned by several sub-terms: formulaic writes those out, and every term that
     # shares their columns
     rest += [t for t, _, _ in coded if len(reduced[str(t)]) > 1]
@@ -272,9 +303,16 @@ def build(predictors: Predictors | str, rows: Frame, *, intercept: bool = True) 
     )
     offset = _offset(offsets, rows, sample, formula, kinds) if offsets else None
     cells = _cells(rows, [cats for _, cats, _ in coded], levels, formula)
+    at = {str(term): i for i, term in enumerate(terms)}
+    places = [at[name] for name in placed]
+    for entry in [] if dense is None else dense.structure or []:
+        places += [at[str(entry.term)]] * len(entry.columns) if str(entry.term) in at else []
+    places += [at[str(term)] for term, _, _ in coded]
     return Design(
         formula=formula,
         intercept=intercept and predictors.coding,
+        places=tuple(places),
+        functions=rows.functions,
         numeric=tuple(plain),
         dense=dense,
         dense_names=dense_names,
@@ -367,7 +405,9 @@ def expression_term(expression: str) -> Term:
     return Term([Factor(expression, eval_method="python")])
 
 
-def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
+def evaluate(
+    spec: ModelSpec, frame: pd.DataFrame, formula: str, functions: Mapping[str, Callable[..., Plain]] = EMPTY
+) -> np.ndarray:
     """formulaic's columns for these rows, (n, q), with the remembered state."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -375,7 +415,7 @@ def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
             warnings.simplefilter(
                 "error", DataMismatchWarning
             )  # an unseen category, which would come out as zeros
-            made = spec.get_model_matrix(frame, context=FUNCTIONS)
+            made = spec.get_model_matrix(frame, context={**FUNCTIONS, **functions})
     except DataMismatchWarning as warning:
         raise _unknown_level(spec, frame, formula) from warning
     except DataError:
@@ -389,7 +429,9 @@ def evaluate(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> np.ndarray:
     return np.asarray(made, dtype=np.float64)
 
 
-def fitted(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
+def fitted(
+    spec: ModelSpec, frame: pd.DataFrame, formula: str, functions: Mapping[str, Callable[..., Plain]] = EMPTY
+) -> ModelSpec:
     """The specification with what its transforms and categories must remember of these rows."""
     try:
         declared = [str(name) for name in frame if isinstance(frame[name].dtype, pd.CategoricalDtype)]
@@ -399,7 +441,7 @@ def fitted(spec: ModelSpec, frame: pd.DataFrame, formula: str) -> ModelSpec:
             else frame
         )
         with np.errstate(all="ignore"):
-            return spec.get_model_matrix(frame, context=FUNCTIONS).model_spec
+            return spec.get_model_matrix(frame, context={**FUNCTIONS, **functions}).model_spec
     except DataError:
         raise
     except Exception as error:  # as above: the user's own expressions
@@ -454,11 +496,11 @@ def _dense(
     formula: str,
     kinds: dict[str, bool],
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    spec = fitted(specification(terms, intercept), sample, formula)
+    spec = fitted(specification(terms, intercept), sample, formula, rows.functions)
     own = sorted(set().union(*(variables(t, formula, rows.columns, trusted=True) for t in terms)))
     remembered = spec.transform_state or any(state for _, state in spec.encoder_state.values())
     if remembered or any(kinds.get(v) for v in own):
-        spec = fitted(specification(terms, intercept), rows.read(own)[own], formula)
+        spec = fitted(specification(terms, intercept), rows.read(own)[own], formula, rows.functions)
     return spec, tuple(map(shown, spec.column_names[1:] if intercept else spec.column_names))
 
 
@@ -481,12 +523,16 @@ def _offset(
 
 
 def _reduced(
-    terms: Sequence[Term], intercept: bool, sample: pd.DataFrame, formula: str
+    terms: Sequence[Term],
+    intercept: bool,
+    sample: pd.DataFrame,
+    formula: str,
+    functions: Mapping[str, Callable[..., Plain]],
 ) -> dict[str, tuple[tuple[str, ...], ...]]:
     """For each term, the factors whose reference level is dropped: formulaic's rank reduction, without the
     columns themselves."""
     spec = specification(terms, intercept)
-    materializer = Columns(sample, context=FUNCTIONS)
+    materializer = Columns(sample, context={**FUNCTIONS, **functions})
     try:
         with np.errstate(all="ignore"):
             for factor in {f for term in spec.formula for f in term.factors}:

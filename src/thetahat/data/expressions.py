@@ -16,7 +16,7 @@ import ast
 import builtins
 import keyword
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from formulaic.utils.variables import Variable, get_expression_variables
 from interface_meta import override
 from pandas.api.extensions import ExtensionArray
 
-from ..errors import BadFormula
+from ..errors import BadArgument, BadFormula
 from ..types import Named, Plain, Settings
 from .columns import is_categorical, numeric_column
 from .functions import cut, factor, ns
@@ -236,9 +236,15 @@ def first_line(error: BaseException) -> str:
 
 
 def columns_read(
-    expression: str, formula: str, columns: Collection[str], *, trusted: bool = False
+    expression: str,
+    formula: str,
+    columns: Collection[str],
+    *,
+    trusted: bool = False,
+    functions: Collection[str] = (),
 ) -> set[str]:
-    """The columns that an expression reads: its names, but for those of functions and modules.
+    """The columns that an expression reads: its names, but for those of functions and modules. `functions`: the names of the
+    caller's own.
 
     Raises
     ------
@@ -253,10 +259,11 @@ def columns_read(
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
     }
     bound = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-    unknown = next((name for name in called.values() if name not in _KNOWN), None)
+    unknown = next((name for name in called.values() if name not in _KNOWN and name not in functions), None)
     if unknown is not None and not trusted:
         raise BadFormula(
-            f"{formula!r} calls {column(unknown)}(…), which is not known. Known: {', '.join(sorted(_KNOWN))}."
+            f"{formula!r} calls {column(unknown)}(…), which is not known. Known: {', '.join(sorted({*_KNOWN, *functions}))}. "
+            "A function of your own: th.fit(…, functions={'f': f})."
         )
     found = set()
     for node in ast.walk(tree):
@@ -280,7 +287,34 @@ def _is_module(node: ast.expr) -> bool:
 # ---- checking ----------------------------------------------------------------------------------------------
 
 
-def check_expression(expression: str, columns: Collection[str]) -> None:
+def check_functions(functions: Plain) -> None:
+    """Refuse functions of the caller's own that a formula could not call, or whose names mean something else.
+
+    Raises
+    ------
+    BadArgument
+    """
+    if not isinstance(functions, Mapping):
+        raise BadArgument(
+            f"functions={functions!r}. Accepted: a dict of name → function, such as {{'f': f}}."
+        )
+    for name, function in functions.items():
+        if (
+            not isinstance(name, str)
+            or not name.isidentifier()
+            or not name.isascii()
+            or keyword.iskeyword(name)
+        ):
+            raise BadArgument(f"functions: {name!r} is not a name that a formula can call.")
+        if name in _KNOWN or name in ("offset", "s", "te", "ti", "Surv", "strata"):
+            raise BadArgument(
+                f"functions: {name!r} is a function that formulas know. Give yours another name."
+            )
+        if not callable(function):
+            raise BadArgument(f"functions: {name!r} is a {type(function).__name__}, which cannot be called.")
+
+
+def check_expression(expression: str, columns: Collection[str], functions: Collection[str] = ()) -> None:
     """Refuse an expression of anything but columns, numbers, arithmetic, comparisons, and the functions that
     formulas know.
 
@@ -298,7 +332,7 @@ def check_expression(expression: str, columns: Collection[str]) -> None:
     """
     tree = parse(unquote(expression))
     try:
-        _Reader(expression, {*columns, *map(alias, columns), *_CONTRASTS}).visit(tree)
+        _Reader(expression, {*columns, *map(alias, columns), *_CONTRASTS}, functions).visit(tree)
     except RecursionError as error:
         raise BadFormula(f"{_shown(expression)} is too deep to be read.") from error
 
@@ -306,8 +340,8 @@ def check_expression(expression: str, columns: Collection[str]) -> None:
 class _Reader(ast.NodeVisitor):
     """Walks an expression and refuses what it does not know."""
 
-    def __init__(self, expression: str, names: set[str]):
-        self.expression, self.names = expression, names
+    def __init__(self, expression: str, names: set[str], functions: Collection[str] = ()):
+        self.expression, self.names, self.functions = expression, names, functions
 
     def refuse(self, node: ast.AST) -> None:
         raise BadFormula(
@@ -327,7 +361,8 @@ class _Reader(ast.NodeVisitor):
         super().generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if not _is_function(node.func):
+        own = isinstance(node.func, ast.Name) and node.func.id in self.functions
+        if not own and not _is_function(node.func):
             raise BadFormula(
                 f"{_shown(self.expression)} calls {ast.unparse(node.func)}, which is none of the functions "
                 "that formulas know."

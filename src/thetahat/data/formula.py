@@ -72,12 +72,12 @@ def read(formula: str, frame: Frame, *, trusted: bool = False) -> Predictors:
     terms, offsets = _terms(code, formula)
     coding = any(_is_one(t) for t in terms)
     terms = [t for t in terms if not _is_one(t)]
-    required: set[str] = set().union(*(variables(t, formula, frame.columns, trusted=trusted) for t in terms))
+    required: set[str] = set().union(*(_variables(t, formula, frame, trusted) for t in terms))
     for offset in offsets:
-        required |= columns_read(offset, formula, frame.columns, trusted=trusted)
+        required |= columns_read(offset, formula, frame.columns, trusted=trusted, functions=frame.functions)
     frame.require(sorted(required))
     if not trusted:
-        check([*expressions(terms), *offsets], required)
+        check([*expressions(terms), *offsets], required, frame.functions)
     return Predictors(formula, tuple(terms), tuple(offsets), coding, tuple(sorted(required)))
 
 
@@ -128,11 +128,15 @@ def _has_dot(formula: str) -> bool:
     return any(found.group(1) for found in _DOT.finditer(formula))
 
 
-def check(found: Sequence[str], columns: Collection[str]) -> None:
+def _variables(term: Term, formula: str, frame: Frame, trusted: bool) -> set[str]:
+    return variables(term, formula, frame.columns, trusted=trusted, functions=frame.functions)
+
+
+def check(found: Sequence[str], columns: Collection[str], functions: Collection[str] = ()) -> None:
     """Refuse expressions of a formula that is not trusted, before anything in it runs."""
     for expression in found:
         try:
-            check_expression(expression, columns)
+            check_expression(expression, columns, functions)
         except BadFormula as error:
             raise BadFormula(f"{error} {UNTRUSTED}") from error
 
@@ -253,7 +257,14 @@ def single_term(expression: str) -> Term:
         raise BadFormula(f"{written(expression)!r} cannot be read: {first_line(error)}") from error
 
 
-def variables(term: Term, formula: str, columns: Collection[str], *, trusted: bool = False) -> set[str]:
+def variables(
+    term: Term,
+    formula: str,
+    columns: Collection[str],
+    *,
+    trusted: bool = False,
+    functions: Collection[str] = (),
+) -> set[str]:
     """The columns that a term reads."""
     out: set[str] = set()
     for factor in term.factors:
@@ -261,5 +272,5 @@ def variables(term: Term, formula: str, columns: Collection[str], *, trusted: bo
         if factor.eval_method is Factor.EvalMethod.LOOKUP:
             out.add(column(expression))
         elif factor.eval_method is Factor.EvalMethod.PYTHON:
-            out |= columns_read(expression, formula, columns, trusted=trusted)
+            out |= columns_read(expression, formula, columns, trusted=trusted, functions=functions)
     return out

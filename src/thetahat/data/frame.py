@@ -6,8 +6,9 @@ Parquet file larger than `memory` is read block by block, again at each pass, an
 
 from __future__ import annotations
 
+import datetime
 import gzip
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import narwhals as nw
@@ -55,6 +56,9 @@ class Frame:
         self.path: Path | None = None
         self.pandas: pd.DataFrame | None = None
         self.index: pd.Index | None = None
+        self.functions: Mapping[
+            str, Callable[..., Plain]
+        ] = {}  # of the user's own, which formulas of these data may call
         self.polars = False  # whether the user's own table is one of polars
         self._own: pd.DataFrame | None = None
         if isinstance(data, Frame):
@@ -133,6 +137,53 @@ class Frame:
         out = Frame(self)
         out.pandas = self.pandas.assign(**{name: array})
         out._columns, out._own = (*self.columns, name), None
+        return out
+
+    def with_functions(self, functions: Mapping[str, Callable[..., Plain]]) -> Frame:
+        """The same rows, whose formulas may call these functions."""
+        out = Frame(self)
+        out.functions = dict(functions)
+        return out
+
+    def dates(self, names: Sequence[str]) -> dict[str, str]:
+        """Of these columns those that are dates or times, and the first of each: from it they are counted in days."""
+        out: dict[str, str] = {}
+        if self.pandas is None:
+            return out
+        for name in names:
+            column = _as_times(self.pandas[name])
+            if column is not None and column.notna().any():
+                out[name] = column.min().isoformat()
+        return out
+
+    def dated(self, origins: Mapping[str, str]) -> Frame:
+        """The same rows with dates as days since an origin, float64; missing ones NaN.
+
+        Raises
+        ------
+        WrongType
+            a column that was of dates is not
+        """
+        if not origins or self.pandas is None:
+            return self
+        made = {}
+        for name in origins:
+            if name not in self.columns:
+                continue
+            column = _as_times(self.pandas[name])
+            if column is None:
+                raise WrongType(
+                    f"column {name!r} is of type {self.pandas[name].dtype}; the fit has it as a date, in days since {origins[name]}."
+                )
+            origin = pd.Timestamp(origins[name])
+            if (column.dt.tz is None) != (origin.tz is None):
+                raise WrongType(
+                    f"column {name!r} is of dates {'without' if column.dt.tz is None else 'with'} a time zone, and the fit has it "
+                    f"as days since {origins[name]}."
+                )
+            made[name] = (column - origin) / pd.Timedelta(days=1)
+        out = Frame(self)
+        out.pandas, out._own = self.pandas.assign(**made), None
         return out
 
     def like(self, table: pd.DataFrame) -> Data:
@@ -250,6 +301,22 @@ def _delimiter(path: Path) -> str:
     ):
         header = file.readline()
     return max(",;\t", key=header.count)
+
+
+def _as_times(column: pd.Series) -> pd.Series | None:
+    """A column of dates or times as pandas' own type; None: it is of something else."""
+    dtype = column.dtype
+    if dtype == np.dtype(object):
+        values = column.dropna()
+        if not len(values) or not all(isinstance(v, datetime.date) for v in values):
+            return None
+    elif isinstance(dtype, pd.ArrowDtype):
+        if not str(dtype.pyarrow_dtype).startswith(("date", "timestamp")):
+            return None
+        column = column.astype(object)
+    elif not pd.api.types.is_datetime64_any_dtype(dtype):
+        return None
+    return pd.to_datetime(column)
 
 
 def _to_pandas(data: Data) -> pd.DataFrame:

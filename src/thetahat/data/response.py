@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import BadFormula, EmptyData, OutOfSupport
 from ..protocols import Categories
-from ..types import Level, Levels
+from ..types import Level, Levels, Plain
 from .checks import ALL, Place, finite
 from .columns import is_categorical, level_codes, numeric_column, reads_as_number
 from .design import evaluate, fitted, specification
@@ -51,10 +51,11 @@ class Response:
     required: tuple[str, ...]
     levels: Levels | None = None
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
+    functions: Mapping[str, Callable[..., Plain]] = field(default_factory=dict, repr=False, compare=False)
 
     def values(self, frame: pd.DataFrame) -> np.ndarray:
         if self.spec is not None:
-            return evaluate(self.spec, frame, self.expression)[:, 0]
+            return evaluate(self.spec, frame, self.expression, self.functions)[:, 0]
         if self.levels is not None:
             return level_codes(frame[self.required[0]], self.levels, self.required[0]).astype(np.float64)
         return numeric_column(frame, self.required[0])
@@ -138,10 +139,10 @@ def read_left(expression: str, frame: Frame, *, trusted: bool = False) -> Left:
             f"the response {text!r} is not one column or one function of columns. For arithmetic write "
             f"I({text})."
         )
-    required = tuple(sorted(variables(term, text, frame.columns, trusted=trusted)))
+    required = tuple(sorted(variables(term, text, frame.columns, trusted=trusted, functions=frame.functions)))
     frame.require(required or [plain])
     if not trusted:
-        check(list(expressions([term])), required)
+        check(list(expressions([term])), required, frame.functions)
     return Left(text, term, required)
 
 
@@ -149,12 +150,15 @@ def read_expression(left: Left, frame: Frame) -> Response:
     """A left-hand side that is an expression of columns, for these rows."""
     columns = list(left.required)
     block = next(iter(frame.blocks(columns)))[columns].dropna()
-    spec = fitted(specification([left.term], False), block.iloc[:1000], left.expression)
+    spec = fitted(specification([left.term], False), block.iloc[:1000], left.expression, frame.functions)
     if spec.transform_state:
         spec = fitted(
-            specification([left.term], False), frame.read(columns)[columns].dropna(), left.expression
+            specification([left.term], False),
+            frame.read(columns)[columns].dropna(),
+            left.expression,
+            frame.functions,
         )
-    return Response(left.expression, left.required, spec=spec)
+    return Response(left.expression, left.required, spec=spec, functions=frame.functions)
 
 
 def read_response(left: Left, rows: Selection, family: Family) -> Response:

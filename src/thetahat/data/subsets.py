@@ -48,15 +48,19 @@ def rows_of(subset: Data, frame: Frame, *, trusted: bool = False) -> np.ndarray:
 
 def _evaluated(text: str, frame: Frame, trusted: bool) -> np.ndarray:
     code = unquote(text)
-    names = sorted(columns_read(code, text, frame.columns, trusted=trusted))
+    names = sorted(columns_read(code, text, frame.columns, trusted=trusted, functions=frame.functions))
     frame.require(names, where="subset")
     if not trusted:
-        check([code], names)
+        check([code], names, frame.functions)
     spec = specification([expression_term(f"I({code})")], False)
     parts = []
     for block in frame.blocks(names):
         complete = block[names].notna().all(axis=1).to_numpy()
-        values = evaluate(spec, block.loc[complete, names], text) if complete.any() else np.zeros((0, 1))
+        values = (
+            evaluate(spec, block.loc[complete, names], text, frame.functions)
+            if complete.any()
+            else np.zeros((0, 1))
+        )
         wrong = values[(values != 0) & (values != 1)]
         if values.shape[1] != 1 or len(wrong):
             raise BadArgument(

@@ -102,6 +102,9 @@ class Encoder:
     carried: tuple[str, ...] = ()  # columns that a weighting of the fit reads: no model does
     groupings: tuple[Grouping, ...] = ()
     smooths: tuple[Curve, ...] = ()
+    dates: Mapping[str, str] = field(
+        default_factory=dict
+    )  # columns of dates, and the first: they are days since then
 
     def __deepcopy__(self, memo: dict[int, object]) -> Encoder:
         return self  # it does not change, and may be large
@@ -126,7 +129,7 @@ class Encoder:
         else:
             always |= set(self.response.required)
         return Selection(
-            frame,
+            frame.dated(self.dates),
             sorted(always),
             weights=self.weights,
             carried=self.carried,
@@ -415,7 +418,7 @@ def aligned_rows(
     """
     if unseen not in ("raise", "nan"):
         raise BadArgument(f"unseen={unseen!r}. Accepted: 'raise', 'nan'.")
-    frame = Frame(data)
+    frame = Frame(data).dated(encoder.dates)
     given = {n: c for n, c in encoder.extras.items() if isinstance(c, str) and c in frame.columns}
     frame.require(encoder.predictors, where="the model")
     needed = sorted({*encoder.predictors, *given.values()})

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from formulaic import ModelSpec, SimpleFormula
 from formulaic.materializers.base import EncodedTermStructure
@@ -137,6 +138,8 @@ def to_config(encoder: Encoder) -> tuple[Settings, dict[str, Tensor]]:
         "extras": plain(dict(encoder.extras)),
         "weights": encoder.weights,
     }
+    if encoder.dates:
+        config["dates"] = dict(encoder.dates)
     groupings = [grouping_config(each, f"encoder.group{i}") for i, each in enumerate(encoder.groupings)]
     curves = [curve_config(each, f"encoder.smooth{i}") for i, each in enumerate(encoder.smooths)]
     for name, parts in (("groupings", groupings), ("smooths", curves)):
@@ -183,6 +186,7 @@ def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
             "weights": config["weights"],
             "groupings": tuple(groupings),
             "smooths": tuple(curves),
+            "dates": _dates(config.get("dates", {})),
         }
         out: Encoder = checked(Loaded, whole)
         return out
@@ -190,6 +194,11 @@ def from_config(config: Settings, tensors: Mapping[str, Tensor]) -> Encoder:
         raise BadSave(f"the file holds a formula that is not loaded: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, BadArgument) as error:
         raise BadSave(f"the file's encodings cannot be read: {error!r}.") from error
+
+
+def _dates(config: Settings) -> dict[str, str]:
+    """The origins of columns of dates, which must read as dates."""
+    return {str(name): pd.Timestamp(origin).isoformat() for name, origin in config.items()}
 
 
 def _response_config(response: Response) -> Settings:
@@ -244,11 +253,15 @@ def _design_config(design: Design, curves: Sequence[Curve]) -> Settings:
                 ],
                 "numeric": list(term.numeric),
                 "names": list(term.names),
+                **({"aliased": list(term.aliased)} if term.aliased else {}),
             }
             for term in design.coded
         ],
         "offset": _spec_config(design.offset, design.required),
         "required": list(design.required),
+        "places": list(design.places),
+        **({} if design.dense_kept is None else {"dense_kept": list(design.dense_kept)}),
+        **({"dropped": list(design.dropped)} if design.dropped else {}),
     }
 
 
@@ -267,6 +280,9 @@ def _design(
         ),
         "offset": _spec(config["offset"], config["required"]),
         "required": tuple(config["required"]),
+        "places": tuple(config.get("places", [])),
+        "dense_kept": tuple(config["dense_kept"]) if "dense_kept" in config else None,
+        "dropped": tuple(config.get("dropped", [])),
         "curves": tuple(curves[number_of(i, len(curves))] for i in config.get("curves", [])),
     }
     missing = {*values["numeric"], *(name for own in values["curves"] for name in own.required)}
@@ -288,6 +304,7 @@ def _coded(config: Settings, cells: np.ndarray) -> Coded:
         "numeric": tuple(config["numeric"]),
         "names": tuple(config["names"]),
         "cells": cells,
+        "aliased": tuple(config.get("aliased", [])),
     }
     product = math.prod(len(levels) for _, levels, _ in values["factors"])
     rising = (

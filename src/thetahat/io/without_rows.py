@@ -92,7 +92,8 @@ class ForgottenFrame(Selection):
 
     def __init__(self, memory: Memory, columns: Sequence[str]):
         self.memory_of, self.path, self.pandas, self.name = memory, None, None, memory.name
-        self.index = self._own = None
+        self.index = self._own = self.subset = None
+        self.polars = False
         self.whole = self
         self._columns, self._size = tuple(columns), (memory.size or 0) + memory.dropped
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import families
+from ..data.collinear import without_collinear
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
 from ..data.formula import read, with_others
@@ -62,6 +63,7 @@ def formula_model(
     reml: bool = False,
     quadrature: int = 1,
     subset: Data = None,
+    collinear: str = "raise",
 ) -> tuple[Regression | Mixed, Table]:
     """The model and the source that a formula names.
 
@@ -87,9 +89,13 @@ def formula_model(
         whether the formulas may hold any Python expression (`data.expressions`)
     reml, quadrature
         of random effects and smooth terms (`models.mixed`)
+    collinear
+        "raise", or "drop" columns that are sums of those before them (`data.collinear`)
     subset
         the rows that are fitted: a boolean a row, or an expression of columns (`data.subsets`)
     """
+    if collinear not in ("raise", "drop"):
+        raise BadArgument(f"collinear={collinear!r}. Accepted: 'raise', 'drop'.")
     left, right = _sides(formula)
     right, strata = split_strata(right)
     frame = Frame(data)
@@ -129,6 +135,8 @@ def formula_model(
         *carried,
     }
     always |= {weights} if weights else set()
+    dates = frame.dates(sorted({name for p in predictors.values() for name in p.required}))
+    frame = frame.dated(dates)
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(
         frame,
@@ -152,6 +160,8 @@ def formula_model(
         if key not in built:
             built[key] = len(designs)
             design = build(predictors[text], rows, intercept=key[1])
+            if collinear == "drop":
+                design = without_collinear(design, rows)
             curves = tuple(builder.curves[i] for i in builder.places(smooth[text]))
             needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
             designs.append(replace(design, curves=curves, required=needed) if curves else design)
@@ -161,7 +171,7 @@ def formula_model(
         designs.append(build(predictors[strata], rows))
     if all(apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
-        encoder = Encoder(found, tuple(designs), extras, weights, carried)
+        encoder = Encoder(found, tuple(designs), extras, weights, carried, dates=dates)
         if isinstance(family, Together) and rows.streamed(encoder.required):
             if carried:
                 raise BadArgument(
@@ -178,7 +188,14 @@ def formula_model(
         for r in (*builder.random(name, apart[text].random), *builder.smooth(name, smooth[text]))
     ]
     encoder = Encoder(
-        found, tuple(designs), extras, weights, carried, tuple(builder.groupings), tuple(builder.curves)
+        found,
+        tuple(designs),
+        extras,
+        weights,
+        carried,
+        tuple(builder.groupings),
+        tuple(builder.curves),
+        dates,
     )
     table = Table(rows, encoder, family, together=True)
     check_shared_parts(random, builder.curves)

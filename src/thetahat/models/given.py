@@ -4,11 +4,12 @@ brackets, which no formula of the user's names by accident."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
-from ..data.expressions import unquote, written
+from ..data.expressions import check_functions, unquote, written
 from ..data.frame import Frame
 from ..errors import BadArgument
 from ..types import Data, Plain
@@ -21,6 +22,12 @@ def is_array(given: Plain) -> bool:
     if isinstance(given, (np.ndarray, torch.Tensor, list, tuple)):
         return True
     return type(given).__name__ == "Series" and hasattr(type(given), "to_numpy")
+
+
+def with_functions(data: Data, functions: Mapping[str, Callable[..., Plain]]) -> Frame:
+    """The data, whose formulas may call these functions."""
+    check_functions(functions)
+    return Frame(data).with_functions(functions)
 
 
 def with_weights(data: Data, weights: Plain) -> tuple[Data, Plain]:

@@ -239,8 +239,8 @@ def gather(
         errors="" if table is None else KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
         reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
         without=without,
-        log_likelihood=math.nan if network else _known(fit, "log_likelihood"),
-        observations=math.nan if network else _known(fit, "observations"),
+        log_likelihood=math.nan if network else known(fit, "log_likelihood"),
+        observations=math.nan if network else known(fit, "observations"),
         kind=kind_of(fit.model),
         measure=measure_of(fit.model).split(" (")[0],
         units=_bare(fit.source.units),
@@ -294,7 +294,7 @@ def _measured(lines: Sequence[Mapping[str, float]]) -> Iterator[Measured]:
         )
 
 
-def _known(fit: Fit, what: str) -> float:
+def known(fit: Fit, what: str) -> float:
     """A number of the fit; NaN of a loaded one that was saved before anybody asked for it: it takes the
     data."""
     try:
@@ -440,6 +440,8 @@ def describe_model(fit: Fit) -> Iterator[tuple[str, str]]:
                 predictors = p.design.formula + random if random else predictors
             link = "" if str(p.spec.link) == "identity" else f", {p.spec.link} link"
             yield model.label(p.parameter), f"{predictors}{link}"
+            if p.design.dropped:
+                yield "left out", f"{join(list(p.design.dropped))}: sums of the columns before"
         if isinstance(model, CoxRegression) and model.strata is not None:
             yield "strata", f"{model.strata}, each with a baseline hazard of its own"
         for name, value in model.fixed.items():
@@ -569,6 +571,8 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         subset = source.frame.subset
         outside = "" if subset is None else f", {plural(int((~subset).sum()), 'row')} outside the subset"
         yield "rows", f"{kept}, {dropped}{outside}"
+        for name, origin in encoder.dates.items():
+            yield "dates", f"{name} is in days since {origin.removesuffix('T00:00:00')}"
         if source.events:
             yield (
                 "events",
@@ -607,7 +611,7 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
     yield "data", f"{kind}, {'without an end' if size is None else plural(size, 'row')}"
     if isinstance(source, HasNote) and source.note:
         yield "text", source.note
-    counted = math.nan if size is None or is_network(fit) else _known(fit, "observations")
+    counted = math.nan if size is None or is_network(fit) else known(fit, "observations")
     if not math.isnan(counted) and counted != size:
         yield "weights", f"frequencies that sum to {count(counted)}"
 
@@ -758,17 +762,33 @@ def _blocks(fit: Fit, lines: list[Line], tested: bool) -> Iterator[Block]:
 def _predictor_items(
     fit: Fit, predictor: Predictor, lines: list[Line], tested: bool
 ) -> Iterator[Line | Fold | Joint]:
-    """A predictor's own lines: intercept and numeric columns, then each category, its test below it."""
+    """A predictor's own lines in the order of the formula: columns, and each category with its test below it."""
     first = predictor.start + predictor.size - sum(size for _, _, size in predictor.terms)
-    yield from _shortened(lines[predictor.start : first], "coefficients")
-    for (_, start, size), term in zip(predictor.terms, predictor.design.coded, strict=True):
-        own = lines[start : start + size]
-        if size > FOLD:
-            yield _fold(term.term, own, "levels")
-            continue
-        yield from own
-        if tested and size > 1:
-            yield _joint(fit, term.term, own)
+    if first - predictor.start > LINES:
+        yield from _shortened(lines[predictor.start : first], "coefficients")
+    terms = {
+        start: (size, term.term)
+        for (_, start, size), term in zip(predictor.terms, predictor.design.coded, strict=True)
+    }
+    order = predictor.start + predictor.design.as_written
+    for place in order[(order < first) | np.isin(order, list(terms))].tolist():
+        if place < first:
+            yield from [lines[place]] if first - predictor.start <= LINES else []
+        else:
+            yield from _category(fit, lines, place, *terms[place], tested)
+
+
+def _category(
+    fit: Fit, lines: list[Line], start: int, size: int, name: str, tested: bool
+) -> Iterator[Line | Fold | Joint]:
+    """The levels of one term, or one line for many of them, and the test of all."""
+    own = lines[start : start + size]
+    if size > FOLD:
+        yield _fold(name, own, "levels")
+        return
+    yield from own
+    if tested and size > 1:
+        yield _joint(fit, name, own)
 
 
 def _joint(fit: Fit, name: str, lines: list[Line]) -> Joint:

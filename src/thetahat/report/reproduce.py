@@ -70,6 +70,7 @@ def python(fit: Fit) -> str:
         for name in ("offset", "subset")
         if name in call
     ]  # of an array, which is not kept, the name stands for it
+    arguments += ['collinear="drop"'] if call.get("collinear") else []
     arguments += ["trusted=True"] if call.get("trusted") else []
     arguments += [
         f"{name}={_quoted(v) if isinstance(v, str) else repr(v)}"
@@ -110,7 +111,7 @@ def command(fit: Fit) -> str:
     if (
         "formula" not in call
         or call.get("trusted")
-        or {"offset", "subset"} & set(call)
+        or {"offset", "subset", "collinear"} & set(call)
         or call.get("weights") == WEIGHTS
         or _solver(fit)
         or not all(priors)

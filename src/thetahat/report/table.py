@@ -20,7 +20,7 @@ from ..printable import encoded, everywhere
 from . import writers
 from .facts import KINDS, Line, constants
 from .formatting import count, fixed, nats, number, places
-from .tidy import estimates, glance
+from .tidy import as_written, estimates, glance
 from .tidy import places as places_of
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ def _sections(fit: Fit) -> list[str]:
 def _parts(fit: Fit, lines: Sequence[Line]) -> dict[str, dict[str, Line]]:
     """section → term → line: of each parameter with predictors, of the constants, of random effects."""
     out: dict[str, dict[str, Line]] = {name: {} for name in (*_sections(fit), OTHER, RANDOM)}
-    for (parameter, term, group), line, c in zip(places_of(fit), lines, constants(fit), strict=True):
+    every = list(zip(places_of(fit), lines, constants(fit), strict=True))
+    for (parameter, term, group), line, c in (every[i] for i in as_written(fit)):
         section = RANDOM if group else OTHER if c else parameter
         out[section][term if not group or term in line.name else line.name] = line
     return out

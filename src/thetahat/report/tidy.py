@@ -20,13 +20,14 @@ from ..errors import BadArgument, FitError, ModelError, ThetahatError
 from ..evaluation import new_data, predict, residuals
 from ..evaluation.outliers import alignment_of
 from ..families import Bernoulli, Binomial, NegativeBinomial, Normal, Poisson
+from ..io.without_rows import Recalled
 from ..models import Regression
 from ..models.base import family_of
 from ..models.mixed import Mixed
 from ..models.random_effects import RandomEffects
 from ..protocols import Categories, encoder_of
 from ..types import Data, ModelLike, Plain
-from .facts import Line, constants, errors_of, is_network, lines_of
+from .facts import Line, constants, errors_of, is_network, known, lines_of
 from .ratios import exponential
 
 if TYPE_CHECKING:
@@ -57,6 +58,17 @@ def places(fit: Fit) -> list[tuple[str, str, str]]:
     return found or [("", name, "") for name in fit.names]
 
 
+def as_written(fit: Fit) -> list[int]:
+    """The positions of the estimates in the order of the formulas' terms."""
+    model = fit.model
+    regression = model.regression if isinstance(model, Mixed) else model
+    order: list[int] = []
+    if isinstance(regression, Regression):
+        for p in regression.predictors:
+            order += (p.start + p.design.as_written).tolist()
+    return [*order, *range(len(order), len(fit.names))]
+
+
 def estimates(fit: Fit, level: float, exponentiate: bool) -> tuple[list[Line], str]:
     """A line an estimate, and why there are no standard errors; exp(β̂) with its own error, in β̂'s place."""
     if not 0 < level < 1:
@@ -73,10 +85,11 @@ def estimates(fit: Fit, level: float, exponentiate: bool) -> tuple[list[Line], s
 def tidy(fit: Fit, level: float, exponentiate: bool) -> pd.DataFrame:
     """A row an estimate: `COLUMNS`, and of a mixed model the grouping factor."""
     lines, _ = estimates(fit, level, exponentiate)
-    rows = [
+    every = [
         (name, x.estimate, x.standard_error, x.z, x.p, x.low, x.high, parameter, group)
         for x, (parameter, name, group) in zip(lines, places(fit), strict=True)
     ]
+    rows = [every[i] for i in as_written(fit)]
     out = pd.DataFrame(rows, columns=[*COLUMNS, "group"])
     out = out.astype(dict.fromkeys(COLUMNS[1:7], np.float64))
     return out if isinstance(fit.model, RandomEffects) else out.drop(columns="group")
@@ -88,19 +101,19 @@ def tidy(fit: Fit, level: float, exponentiate: bool) -> pd.DataFrame:
 def glance(fit: Fit) -> dict[str, float | str]:
     """What one row says of a fit; NaN where a number is not known."""
     certificate = fit.certificate
-    known = not is_network(fit)
-    criteria = fit.criteria if known and fit.robust is None and certificate.ok else {}
+    small = not is_network(fit)
+    criteria = fit.criteria if small and fit.robust is None and certificate.ok else {}
     out: dict[str, float | str] = {
-        "observations": fit.observations if known else math.nan,
+        "observations": known(fit, "observations") if small else math.nan,
         "parameters": float(len(fit.theta)),
-        "log_likelihood": fit.log_likelihood if known else math.nan,
+        "log_likelihood": known(fit, "log_likelihood") if small else math.nan,
         "AIC": criteria.get("AIC", math.nan),
         "BIC": criteria.get("BIC", math.nan),
         **dict.fromkeys(LIMITS, math.nan),
         "status": certificate.status,
         "gap": math.nan if certificate.nats is None else certificate.nats,
     }
-    if not known or not isinstance(fit.source, Table):
+    if not small or not isinstance(fit.source, Table) or isinstance(fit.objective, Recalled):
         return out
     out["deviance"] = deviance(fit)
     if isinstance(fit.model, Mixed):
