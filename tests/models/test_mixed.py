@@ -490,3 +490,14 @@ def test_an_intercept_without_variance_beside_a_free_slope_is_a_boundary(reml):
     assert errors["x"] == pytest.approx(alone.standard_errors()["x"], rel=1e-6)
     assert errors["sd(x | g)"] == pytest.approx(alone.standard_errors()["sd(x | g)"], rel=1e-3)
     assert np.isnan(both.estimates["corr(Intercept, x | g)"])
+
+
+def test_a_mean_beside_its_scale_may_curve_upward_in_the_fixed_effects_where_the_iterations_begin() -> None:
+    """glmmTMB(z ~ x + h + (1 | g), dispformula = ~ h): −39.0897981501. The block of the fixed effects is not positive definite at
+    the start, and the integral over the random effects does not need it."""
+    g = np.random.default_rng(21)
+    data = pd.DataFrame({"x": g.normal(size=40), "g": g.choice(list("abcdef"), 40)})
+    data["h"], data["z"] = np.where(data["x"] > 0, "a", "b"), g.normal(size=40) + data["x"]
+    fit = th.fit("z ~ x + h + (1|g)", data, scale="~ h")
+    assert fit.certificate.status == "boundary"
+    assert fit.maximised == pytest.approx(-39.0897981501, abs=1e-8)

@@ -467,6 +467,13 @@ class Factored:
     def _matrices(self) -> list[sparse.csr_matrix]:
         return [] if self.F is None else self.columns.pattern[0].matrices(self.F)
 
+    def beside(self, random: Factored) -> Factored:
+        """With another factor of the random effects' block."""
+        out: Factored = object.__new__(Factored)
+        out.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _CACHED})
+        out.__dict__["_random"] = random
+        return out
+
     def without_fixed(self) -> Factored:
         """The factor of the random effects' block alone."""
         return self if self.size == self.m else self._random

@@ -182,11 +182,23 @@ class Laplace:
             return before[1]
         now, u, base, etas, scales = self._climbed(beta, phi, joint)
         now = now if now.weight else self.at(base, etas, scales, *u, 2)
-        factored = Factored(self.columns.cross(now.weight), scales, fixed=True)
+        factored = self._whole(now, scales, joint)
         self._near[joint] = factored if joint else factored.without_fixed()
         found = Mode(u, now.value, now.score, now.weight, factored, now.eta)
         self._modes[joint] = theta, found
         return found
+
+    def _whole(self, now: Here, scales: Scales, joint: bool) -> Factored:
+        """H with the fixed columns. Away from a maximum in β the fixed columns of several parameters may curve upward (a
+        mean beside its scale), where u's block, which ℓ reads, does not: theirs then comes from the convex part of W."""
+        cross = self.columns.cross(now.weight)
+        try:
+            return Factored(cross, scales, fixed=True)
+        except NotPositiveDefinite:
+            if joint:
+                raise
+            random = Factored(cross, scales, fixed=False)
+            return Factored(self.columns.cross(_convex(now.weight)), scales, fixed=True).beside(random)
 
     def aside(self, beta: Tensor, phi: Tensor, joint: Mode) -> Mode:
         """û at (β, φ), beside the joint mode: without its own curvatures and factor, which a restricted likelihood does not
