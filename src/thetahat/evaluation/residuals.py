@@ -127,9 +127,9 @@ def _hidden(model: HMM, batch: Batch, kind: str, generator: torch.Generator) -> 
             torch.stack(tails(c.family, y[seen], parameters_of(c, rows), extras_of(c, rows)))
             for c in model.states
         ]
-        tails = torch.logsumexp(torch.stack(parts) + torch.log(weight[:, seen])[:, None], 0)
+        mixed = torch.logsumexp(torch.stack(parts) + torch.log(weight[:, seen])[:, None], 0)
     out = np.full(len(y), np.nan)
-    out[seen.numpy()] = _from_tails(tails[0], tails[1], tails[2], v)
+    out[seen.numpy()] = _from_tails(mixed[0], mixed[1], mixed[2], v)
     return out
 
 

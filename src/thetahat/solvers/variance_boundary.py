@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..likelihood import Objective
+from ..likelihood import LogLikelihood, Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
 from ..models.elimination import NotPositiveDefinite
@@ -149,9 +149,16 @@ def _of_variances(objective: Objective, state: StateLike, certificate: Certifica
 def collinear(objective: Objective, certificate: Certificate) -> Certificate | None:
     """That of fixed effects which the data cannot tell apart, whatever the random ones; None: there are none."""
     model = objective.model
-    if not isinstance(model, Mixed) or isinstance(model.family, Together) or len(objective.terms) != 1:
+    if not isinstance(model, Mixed) or objective.priors or len(objective.terms) != 1:
         return None
-    batch = next(iter(objective.terms[0].source.batches(model)))
+    source = objective.terms[0].source
+    if isinstance(model.family, Together):  # a constant column has no effect either
+        alone = Objective([LogLikelihood(model.regression, source)]).at(model.regression.start(source))
+        information = alone.taylor(order=2).information
+        assert information is not None
+        flat = flat_directions(alone, alone.model, *weak_directions(information))
+        return flat_certificate(flat, certificate) if flat else None
+    batch = next(iter(source.batches(model)))
     J = torch.zeros(len(model.coefficients), len(model.coefficients), dtype=torch.float64)
     for p in model.regression.predictors:
         own = slice(p.start, p.start + p.size)
