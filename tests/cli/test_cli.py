@@ -400,7 +400,7 @@ def test_the_process_has_the_code_and_the_streams(folder):
     assert done.returncode == 1
     assert strict(done.stdout)["error"]["type"] == "NoMaximum"
     assert done.stderr.startswith("NoMaximum: the likelihood has no maximum")
-    assert "--prior normal:2.5)" in done.stderr
+    assert "--prior normal:2.5;" in done.stderr
     assert "--on-failure return" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
 

@@ -262,7 +262,7 @@ def test_quadrature_is_the_integral():
         (lambda d: th.fit("y ~ (1 | g)", d).variance_components(intervals="exact"), "intervals='exact'"),
         (lambda d: th.fit("y ~ (1 | g)", d).random_effects("h"), "no random effects are grouped by"),
         (lambda d: th.fit("y ~ (1 | g)", d).bootstrap(3), "resamples rows"),
-        (lambda d: th.fit("y ~ (1 | g)", d).effects(), "averages over its random effects"),
+        (lambda d: th.fit("y ~ (1 | g)", d).effects(), "no column moves the mean"),
         (lambda d: th.fit("y ~ (1 | g)", d).influence(), "share random effects"),
         (lambda d: th.fit("y ~ h", d).variance_components(), "no random effects"),
         (lambda d: th.fit("y ~ h", d).random_effects(), "no random effects"),

@@ -259,7 +259,7 @@ def _design_config(design: Design, curves: Sequence[Curve]) -> Settings:
         ],
         "offset": _spec_config(design.offset, design.required),
         "required": list(design.required),
-        "places": list(design.places),
+        **({"places": list(design.places)} if design.places else {}),
         **({} if design.dense_kept is None else {"dense_kept": list(design.dense_kept)}),
         **({"dropped": list(design.dropped)} if design.dropped else {}),
     }

@@ -31,6 +31,11 @@ NEAR_END = 0.3  # of the slope of sin z
 NOTHING = 1e-12  # of the largest standard deviation of a term: one that is 0, but for rounding
 
 
+def deviation(phi: Tensor) -> Tensor:
+    """|φ|, whose slope at 0 is 1: that of a standard deviation which leaves its boundary."""
+    return torch.where(phi < 0, -phi, phi)
+
+
 @dataclass(frozen=True)
 class Structure(ABC):
     """Λ (width, width) as a function of its own parameters φ, (size,)."""
@@ -173,7 +178,7 @@ class Diagonal(Structure):
         return [f"sd({e} | {group})" for e in effects]
 
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
-        return phi.abs() * sigma
+        return deviation(phi) * sigma
 
     def scale_places(self) -> list[int]:
         return list(range(self.width))
@@ -213,7 +218,7 @@ class OneCorrelation(Structure):
         return [f"sd({effects[0]} … | {group})", f"corr({effects[0]} … | {group})"]
 
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
-        return torch.stack([phi[0].abs() * sigma, self.rho(phi[1])])
+        return torch.stack([deviation(phi[0]) * sigma, self.rho(phi[1])])
 
     def idle(self, phi: Tensor) -> list[int]:
         return [1] if float(phi[0]) == 0 else []
@@ -334,7 +339,7 @@ class Penalised(Structure):
         return [f"sd({group})"] if self.size == 1 else [f"sd({group}; {m + 1})" for m in range(self.size)]
 
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
-        return phi.abs() * sigma
+        return deviation(phi) * sigma
 
     def scale_places(self) -> list[int]:
         return list(range(self.size))
@@ -368,7 +373,7 @@ class OfCurve(Structure):
         return [f"sd({part} | {group})" for part in self.parts]
 
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
-        return phi.abs() * sigma
+        return deviation(phi) * sigma
 
     def scale_places(self) -> list[int]:
         return list(range(self.size))

@@ -34,7 +34,7 @@ from ..errors import BadArgument, NotFinite, UnknownLevel
 from .custom import Latent
 from .elimination import WIDEST, Array, Term
 from .random_effects import Order, Random
-from .scales import Autoregressive, Structure
+from .scales import Autoregressive, Structure, deviation
 
 GAP = 10**6  # steps between neighbours of an autoregression, at most
 CELLS = 2**28  # of the columns of a series that is not eliminated: 2 GB
@@ -114,7 +114,7 @@ class RandomWalk(Series):
         return [f"sd({self.name} step | {group})"]
 
     def natural(self, phi: Tensor, sigma: Tensor) -> Tensor:
-        return phi.abs() * sigma
+        return deviation(phi) * sigma
 
     def scale_places(self) -> list[int]:
         return [0]
