@@ -31,6 +31,8 @@ class FitTests:
         @property
         def theta(self) -> Tensor: ...
 
+        _errors: tuple[str | None, str | tuple[str, ...] | None]
+
         def _prepared(self, kind: str | None, by: str | Sequence[str] | None) -> Covariance: ...
 
     # ---- terms ---------------------------------------------------------------------------------------------
@@ -52,7 +54,8 @@ class FitTests:
             "sequential", each term after those before it (R's anova); 2, after all terms that do not contain it; 3, after
             all others (R's car::Anova; it depends on how categories are coded)
         test
-            "likelihood_ratio", "wald", or of a normal linear model "F"; None: F there, else the likelihood ratio
+            "likelihood_ratio", "wald", or of a normal linear model "F"; None: Wald's where robust errors were chosen for the
+            fit (`with_covariance`) or here, else F of a normal linear model, else the likelihood ratio
         parameter
             of the family, whose terms they are; None: its first
         covariance, by
@@ -68,9 +71,15 @@ class FitTests:
         """
         from .inference import anova
 
-        kind = anova.chosen_test(self.objective, test)
+        kind = anova.chosen_test(self.objective, test or self._robust_test(covariance, by))
         V = self._prepared(covariance, by) if kind == "wald" else None
         return anova.anova(self.objective, self.theta, type, kind, covariance=V, parameter=parameter)
+
+    def _robust_test(self, covariance: str | None, by: str | Sequence[str] | None) -> str | None:
+        """Wald's test where errors were chosen: the others would leave them out."""
+        kind, clusters = (covariance, by) if covariance or by else self._errors
+        plain = kind in (None, "auto", "observed", "expected", "ols") and not clusters
+        return None if plain else "wald"
 
     def drop1(
         self,
@@ -89,7 +98,7 @@ class FitTests:
         """
         from .inference import anova
 
-        kind = anova.chosen_test(self.objective, test)
+        kind = anova.chosen_test(self.objective, test or self._robust_test(covariance, by))
         V = self._prepared(covariance, by) if kind == "wald" else None
         return anova.drop1(self.objective, self.theta, kind, covariance=V, parameter=parameter)
 

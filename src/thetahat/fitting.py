@@ -494,6 +494,7 @@ def _built(
             if v is not None
         }
         call |= {"collinear": rows[3]} if rows[3] else {}
+        call |= {"functions": sorted(rows[2])} if rows[2] else {}
         call |= {"reml": True} if integral[0] else {}
         call |= {"quadrature": integral[1]} if integral[1] != 1 else {}
         _, kept = settled(

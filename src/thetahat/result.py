@@ -404,6 +404,7 @@ class Fit(FitEffects, FitTests, FitTables):
         """
         from .inference import tests
 
+        self._refuse_smooth([hypothesis] if isinstance(hypothesis, str) else hypothesis)
         if kind == "wald":
             return tests.test(
                 self.objective, self.theta, hypothesis, kind, covariance=self._prepared(covariance, by)
@@ -412,6 +413,18 @@ class Fit(FitEffects, FitTests, FitTables):
         return tests.test(
             self.objective, self.theta, hypothesis, kind, covariance=given, clusters=self._clusters(by)
         )
+
+    def _refuse_smooth(self, hypotheses: Sequence[str]) -> None:
+        """A smooth term is not tested by its unpenalised part."""
+        from .models.mixed import Mixed
+
+        smooths = self.model.encoder.smooths if isinstance(self.model, Mixed) else ()
+        labels = {curve.label.replace(" ", "") for curve in smooths}
+        for each in hypotheses:
+            if each.replace(" ", "").removesuffix("=0") in labels:
+                raise BadArgument(
+                    f"{each!r} is of a smooth term, whose coefficients are shrunk: fit.smooths() tests it."
+                )
 
     def delta(
         self,
@@ -584,6 +597,8 @@ class Fit(FitEffects, FitTests, FitTables):
             )
         plain = level is None or kind == "plug-in" or what == "quantile"
         objective = self._of_rows(groups, "predict")
+        if level is not None and kind != "confidence" and groups == "average":
+            self._refuse_without_groups(kind)
         V = (
             None
             if plain
@@ -595,6 +610,16 @@ class Fit(FitEffects, FitTests, FitTables):
         found = predict.predict(objective, objective.theta, rows, what, level=level, kind=kind, covariance=V)
         out: np.ndarray | pd.Series | pd.DataFrame = alignment(found)
         return out
+
+    def _refuse_without_groups(self, kind: str) -> None:
+        """An interval of a new y at random effects of 0, which leaves out how groups differ."""
+        from .models.random_effects import RandomEffects
+
+        if isinstance(self.model, RandomEffects) and any(not r.smooth for r in self.model.random):
+            raise BadArgument(
+                f"predict(kind={kind!r}, groups='average'): an interval of a new y that leaves out how groups differ is too "
+                "narrow for a new group. Accepted: groups='known'; of new groups draw it, fit.sample(4000, data)."
+            )
 
     def _curves(
         self,

@@ -363,3 +363,8 @@ def test_a_ten_way_interaction_has_a_column_a_cell():
     frame = Frame({f"a{k}": np.array(["u", "v"])[cells[:, k]] for k in range(10)})
     design = build("*".join(f"a{k}" for k in range(10)), frame)
     assert len(design.names) == 1024
+
+
+def test_a_density_of_any_number_is_not_logistic_regression() -> None:
+    with pytest.raises(th.errors.BadArgument, match="Logistic regression is family='bernoulli'"):
+        th.fit("y ~ x", {"y": [0, 1, 0, 1, 1, 0], "x": [1.0, 2, 3, 4, 5, 6]}, "logistic")

@@ -129,3 +129,26 @@ def test_a_fit_without_an_order_of_times_is_refused() -> None:
     fit = th.fit('Surv(a, b, type="interval2") ~ 1', {"a": a, "b": b}, family="weibull")
     with pytest.raises(BadArgument, match="interval"):
         fit.concordance()
+
+
+def test_of_coxs_model_it_is_that_of_r_with_strata_too() -> None:
+    """concordance(coxph(Surv(t, e) ~ x)): 0.4217 (0.06519); with strata(s): 0.3783 (0.0701)."""
+    rng = np.random.default_rng(0)
+    table = {
+        "t": rng.integers(1, 9, 60), "e": rng.integers(0, 2, 60), "x": rng.normal(size=60), "s": rng.choice(list("ab"), 60)
+    }  # fmt: skip
+    for formula, C, error in (
+        ("Surv(t, e) ~ x", 0.4217, 0.06519),
+        ("Surv(t, e) ~ x + strata(s)", 0.3783, 0.0701),
+    ):
+        found = th.fit(formula, table, "cox").concordance()
+        assert found.value == pytest.approx(C, abs=5e-5)
+        assert found.standard_error == pytest.approx(error, abs=5e-5)
+
+
+def test_exact_ties_have_a_summary_without_tic() -> None:
+    rng = np.random.default_rng(0)
+    table = {"t": rng.integers(1, 9, 60), "e": rng.integers(0, 2, 60), "x": rng.normal(size=60)}
+    fit = th.fit("Surv(t, e) ~ x", table, "cox", ties="exact")
+    assert "TIC" not in fit.criteria
+    assert "AIC" in str(fit.summary())

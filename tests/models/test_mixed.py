@@ -319,7 +319,6 @@ def test_a_new_group_is_predicted_only_where_random_effects_are_left_out():
     bare = new.drop(columns="a")
     for settings in (
         {"level": 0.9},
-        {"level": 0.9, "kind": "prediction"},
         {"what": "quantile", "level": 0.9},
     ):
         expected = fit.predict(new, groups="average", **settings)
@@ -501,3 +500,23 @@ def test_a_mean_beside_its_scale_may_curve_upward_in_the_fixed_effects_where_the
     fit = th.fit("z ~ x + h + (1|g)", data, scale="~ h")
     assert fit.certificate.status == "boundary"
     assert fit.maximised == pytest.approx(-39.0897981501, abs=1e-8)
+
+
+def test_an_interval_of_a_new_y_does_not_leave_out_how_groups_differ() -> None:
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=60), "g": np.repeat(np.arange(10), 6)}
+    fit = th.fit(
+        "y ~ x + (1 | g)", data | {"y": data["x"] + rng.normal(size=10)[data["g"]] + rng.normal(size=60)}
+    )
+    with pytest.raises(th.errors.BadArgument, match="too narrow for a new group"):
+        fit.predict(data, level=0.95, kind="prediction", groups="average")
+
+
+def test_anova_takes_the_errors_that_were_chosen() -> None:
+    """Of clusters the likelihood ratio knows nothing."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=60), "g": np.repeat(np.arange(10), 6)})
+    data["k"] = rng.poisson(np.exp(0.3 * data["x"]))
+    fit = th.fit("k ~ x", data, "poisson", covariance="cluster", by="g")
+    assert fit.anova(2).loc["x", "p_value"] == pytest.approx(fit.test("x = 0").p_value, rel=1e-9)
+    assert fit.drop1().loc["x", "p_value"] == pytest.approx(fit.test("x = 0").p_value, rel=1e-9)

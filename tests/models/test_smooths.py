@@ -313,3 +313,23 @@ def test_basis_of_few_points_and_unknown_curves_are_refused():
         fit.curve("s(z)")
     with pytest.raises(th.errors.BadArgument, match="no random effects"):
         th.fit("y ~ x", {"y": np.sin(X), "x": X}).smooths()
+
+
+def test_the_unpenalised_part_is_not_read_as_the_test_of_the_curve() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random(150)
+    fit = th.fit("y ~ s(x, k=5)", {"x": x, "y": np.sin(6 * x) + 0.3 * rng.normal(size=150)})
+    tidy = fit.tidy().set_index("term")
+    assert np.isnan(tidy.loc["s(x)", "p_value"])
+    assert "fit.smooths()" in str(fit.summary())
+    for hypothesis in ("s(x)", "s(x) = 0"):
+        with pytest.raises(th.errors.BadArgument, match=r"fit\.smooths\(\)"):
+            fit.test(hypothesis)
+
+
+def test_a_fit_under_a_kinked_prior_has_a_row_and_a_table() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60)
+    fit = th.fit("y ~ x", {"x": x, "y": x + rng.normal(size=60)}, prior=th.priors.Laplace(1.0), scale=1.0)
+    assert np.isnan(fit.glance()["AIC"].iloc[0])
+    assert "Log-likelihood" in str(th.table([fit]))

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 
 import thetahat as th
@@ -71,3 +72,34 @@ def test_a_run_is_made_again_with_its_folder(tmp_path):
     assert f'run="{tmp_path / "r"}"' in text
     assert "optimiser=NAdam" in text
     assert "checkpoint" not in text
+
+
+def test_what_a_formula_fit_was_asked_for_is_in_both() -> None:
+    """How random effects were integrated out too: another integral is another fit."""
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=60), "g": np.repeat(np.arange(10), 6)}
+    data["y"] = data["x"] + rng.normal(size=10)[data["g"]] + rng.normal(size=60)
+    data["k"] = rng.poisson(np.exp(0.3 * data["x"]))
+    for call, said, word in (
+        ({"model": "y ~ x + (1 | g)", "reml": True}, "reml=True", "--reml"),
+        (
+            {"model": "k ~ x + (1 | g)", "family": "poisson", "quadrature": 5},
+            "quadrature=5",
+            "--quadrature 5",
+        ),
+    ):
+        fit = th.fit(data=data, **call)
+        assert said in reproduce.python(fit)
+        assert word in reproduce.command(fit)
+        named = {"data": data}
+        exec(reproduce.python(fit), named)
+        assert named["fit"].maximised == pytest.approx(fit.maximised, rel=1e-12)
+    fit = th.fit("y ~ double(x)", data, functions={"double": double})
+    named = {"data": data, "double": double}
+    exec(reproduce.python(fit), named)
+    assert named["fit"].maximised == pytest.approx(fit.maximised, rel=1e-12)
+    assert reproduce.command(fit) == ""
+
+
+def double(x: np.ndarray) -> np.ndarray:
+    return 2 * x

@@ -32,11 +32,13 @@ from scipy.special import ndtri
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..families.cox import Cox
+from ..models.cox import CoxRegression
 from ..printable import encoded
 from ..protocols import Categories
 from ..types import ModelLike, Settings
 from .calibration import _watched
-from .fitted_values import batches, extras_of, family_for, mean_of, parameters_of
+from .fitted_values import batches, eta_of, extras_of, family_for, mean_of, parameters_of
 
 SAME = 1e-12  # of the largest prediction: two that differ by less are one, up to rounding
 
@@ -164,7 +166,8 @@ def concordance(
 
 
 def of_model(model: ModelLike, source: Batch | Source) -> Concordance:
-    """C of a fitted family: the prediction is each row's median, or its mean where the family has no quantiles.
+    """C of a fitted family: the prediction is each row's median, or its mean where the family has no quantiles; of Cox's model
+    minus the linear predictor, pairs within strata.
 
     Raises
     ------
@@ -172,6 +175,24 @@ def of_model(model: ModelLike, source: Batch | Source) -> Concordance:
         the model has no family, or one of categories or of vectors; rows that are known only to lie in an interval
     """
     family = family_for(model, "concordance")
+    if isinstance(model, CoxRegression):
+        own = [
+            (
+                *_watched(model, batch),
+                -eta_of(model, batch)[0].detach().expand(len(batch)).numpy(),
+                _stratum(model, batch),
+            )
+            for batch in batches(source, model)
+        ]
+        time, event, entry, count, prediction, strata = (
+            np.concatenate(part) for part in zip(*own, strict=True)
+        )
+        return concordance(time, event, prediction, entry=entry, weight=count, strata=strata)
+    if isinstance(family, Cox):
+        raise BadArgument(
+            "the concordance of Cox's model with random effects depends on which of them are known. Ask for that of a "
+            "prediction: th.evaluation.concordance.concordance(time, event, fit.predict(what='linear'), reverse=True)."
+        )
     if family.length is not None or isinstance(family, Categories):
         raise BadArgument(f"{family} describes a y without an order: it has no concordance.")
     parts = []
@@ -184,6 +205,11 @@ def of_model(model: ModelLike, source: Batch | Source) -> Concordance:
         parts.append((*_watched(model, batch), found.numpy()))
     time, event, entry, count, prediction = (np.concatenate(part) for part in zip(*parts, strict=True))
     return concordance(time, event, prediction, entry=entry, weight=count)
+
+
+def _stratum(model: CoxRegression, batch: Batch) -> np.ndarray:
+    codes = model.stratum(batch)
+    return np.zeros(len(batch), dtype=np.int64) if codes is None else codes.numpy()
 
 
 class _Pairs:

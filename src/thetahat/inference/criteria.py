@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import FitError, FlatDirection, NoCurvature
 from ..likelihood import Objective
+from ..models.cox import CoxRegression
 from ..models.information import Factor
 from ..protocols import OfRows, ReadsInOrder, is_separable
 from ..solvers import quantile
@@ -69,7 +70,10 @@ def criteria(
         )
     out = counted(parameters(objective, theta), log_likelihood, observations)
     apart = all(is_separable(t.model) and not isinstance(t.model, ReadsInOrder) for t in objective.terms)
-    if apart:  # else there is no score of a row
+    exact = any(
+        isinstance(t.model, CoxRegression) and t.model.family.ties == "exact" for t in objective.terms
+    )
+    if apart and not exact:  # else there is no score of a row
         out["TIC"] = -2 * log_likelihood + 2 * effective(objective, theta)
     return out
 

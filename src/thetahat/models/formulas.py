@@ -26,6 +26,7 @@ from ..errors import BadArgument, BadFormula
 from ..families.base import Family
 from ..families.bernoulli import Bernoulli, Binomial
 from ..families.censored import Censored
+from ..families.logistic import Logistic
 from ..protocols import Categories, Together
 from ..types import Data, Levels, Plain, Settings
 from .linear import check_together, linear, mixed, settled
@@ -181,6 +182,7 @@ def formula_model(
             table: Table = OrderedTable(rows, encoder, family, slots.get("strata"))
         else:
             table = Table(rows, encoder, family)
+            _refuse_yes_or_no(family, table)
         return linear(family, encoder, slots, fixed, table), table
     random = [
         r
@@ -214,6 +216,22 @@ def _others(
         taken |= {name for call in own.random for name in call.group}
         taken |= {name for text in own.smooth for name in read_call(text, frame.columns).required}
     return [name for name in frame.columns if name not in taken]
+
+
+def _refuse_yes_or_no(family: Family, table: Table) -> None:
+    """Refuse the logistic density of a response that is 0 or 1, of which logistic regression is meant.
+
+    Raises
+    ------
+    BadArgument
+    """
+    if type(family) is Logistic and table.whole is not None:
+        y = table.whole["y"]
+        if bool(((y == 0) | (y == 1)).all()):
+            raise BadArgument(
+                f"the response {table.units!r} is 0 or 1 in every row, and {family} is a density of any number. Logistic "
+                "regression is family='bernoulli'."
+            )
 
 
 def regression(formula: str, data: Data, family: Family, **settings: Plain) -> tuple[Regression, Table]:

@@ -237,7 +237,9 @@ def gather(
         lines=tuple(lines),
         level=level,
         errors="" if table is None else KINDS.get(plain_kind(kind), kind).replace("HAC", kind) + clustered,
-        reference="" if table is None else _reference(kind, table[:, 3]) + _unbounded(fit, table),
+        reference=""
+        if table is None
+        else _reference(kind, table[:, 3]) + _unbounded(fit, table) + _of_smooths(fit),
         without=without,
         log_likelihood=math.nan if network else known(fit, "log_likelihood"),
         observations=math.nan if network else known(fit, "observations"),
@@ -562,7 +564,12 @@ def describe_data(fit: Fit) -> Iterator[tuple[str, str]]:
         encoder = source.encoder
         yield "data", source.frame.name + (", streamed" if source.streamed else "")
         kept = f"{plural(source.rows, 'row')} used"
-        needs = f" in {join(list(encoder.required))}" if source.dropped and len(encoder.required) <= 6 else ""
+        several = "one or more of " if len(encoder.required) > 1 else ""
+        needs = (
+            f" in {several}{join(list(encoder.required))}"
+            if source.dropped and len(encoder.required) <= 6
+            else ""
+        )
         dropped = (
             f"{plural(source.dropped, 'row')} dropped for a missing value{needs}"
             if source.dropped
@@ -646,7 +653,7 @@ def _measure(measure: str) -> str:
 
 def lines_of(fit: Fit, table: np.ndarray | None) -> list[Line]:
     """One line an estimate; `table` holds standard error, low, high and degrees of freedom."""
-    constant = constants(fit)
+    constant = [a or b for a, b in zip(constants(fit), unpenalised(fit), strict=True)]
     out = []
     for i, (name, estimate) in enumerate(zip(fit.names, fit.estimates.to_numpy(), strict=True)):
         if table is None:
@@ -657,6 +664,22 @@ def lines_of(fit: Fit, table: np.ndarray | None) -> list[Line]:
         p = None if z is None else 2 * float(student.sf(abs(z), df))
         out.append(Line(name, float(estimate), error, low, high, z, p, df if math.isfinite(df) else None))
     return out
+
+
+def _of_smooths(fit: Fit) -> str:
+    if not any(unpenalised(fit)):
+        return ""
+    return ". A row of a smooth term is its unpenalised part alone: its test is in fit.smooths()"
+
+
+def unpenalised(fit: Fit) -> list[bool]:
+    """Which estimates are of a smooth term's unpenalised part: 0 there does not mean that there is no curve."""
+    names = (
+        {name for c in fit.model.encoder.smooths for name in c.names}
+        if isinstance(fit.model, Mixed)
+        else set()
+    )
+    return [name.rpartition(": ")[2] in names for name in fit.names]
 
 
 def constants(fit: Fit) -> list[bool]:

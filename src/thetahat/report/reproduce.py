@@ -70,6 +70,11 @@ def python(fit: Fit) -> str:
         for name in ("offset", "subset")
         if name in call
     ]  # of an array, which is not kept, the name stands for it
+    arguments += [f"{name}={call[name]!r}" for name in ("reml", "quadrature") if name in call]
+    if call.get("functions"):
+        arguments.append(
+            f"functions={{{', '.join(f'{_quoted(name)}: {name}' for name in call['functions'])}}}"
+        )
     arguments += ['collinear="drop"'] if call.get("collinear") else []
     arguments += ["trusted=True"] if call.get("trusted") else []
     arguments += [
@@ -111,7 +116,7 @@ def command(fit: Fit) -> str:
     if (
         "formula" not in call
         or call.get("trusted")
-        or {"offset", "subset", "collinear"} & set(call)
+        or {"offset", "subset", "collinear", "functions"} & set(call)
         or call.get("weights") == WEIGHTS
         or _solver(fit)
         or not all(priors)
@@ -131,6 +136,8 @@ def command(fit: Fit) -> str:
         words += ["--weights", call["weights"]]
     for prior in priors:
         words += ["--prior", prior]
+    words += ["--reml"] if call.get("reml") else []
+    words += ["--quadrature", str(call["quadrature"])] if "quadrature" in call else []
     if call.get("missing", "drop") != "drop":
         words += ["--missing", call["missing"]]
     kind, by = fit._errors

@@ -102,7 +102,8 @@ def glance(fit: Fit) -> dict[str, float | str]:
     """What one row says of a fit; NaN where a number is not known."""
     certificate = fit.certificate
     small = not is_network(fit)
-    criteria = fit.criteria if small and fit.robust is None and certificate.ok else {}
+    counted = small and fit.robust is None and certificate.ok and not fit.objective.kinked
+    criteria = fit.criteria if counted else {}  # under a prior with a kink the parameters cannot be counted
     out: dict[str, float | str] = {
         "observations": known(fit, "observations") if small else math.nan,
         "parameters": float(len(fit.theta)),
@@ -114,6 +115,8 @@ def glance(fit: Fit) -> dict[str, float | str]:
         "gap": math.nan if certificate.nats is None else certificate.nats,
     }
     if not small or not isinstance(fit.source, Table) or isinstance(fit.objective, Recalled):
+        return out
+    if fit.robust is not None:  # rows that it leaves out would count
         return out
     out["deviance"] = deviance(fit)
     if isinstance(fit.model, Mixed):
