@@ -333,3 +333,11 @@ def test_a_fit_under_a_kinked_prior_has_a_row_and_a_table() -> None:
     fit = th.fit("y ~ x", {"x": x, "y": x + rng.normal(size=60)}, prior=th.priors.Laplace(1.0), scale=1.0)
     assert np.isnan(fit.glance()["AIC"].iloc[0])
     assert "Log-likelihood" in str(th.table([fit]))
+
+
+def test_a_family_without_curvature_takes_no_smooth_term() -> None:
+    rng = np.random.default_rng(0)
+    data = {"x": rng.random(50), "y": rng.normal(size=50), "g": np.repeat(np.arange(5), 10)}
+    for right in ("s(x)", "x + (1 | g)"):
+        with pytest.raises(th.errors.BadArgument, match="without curvature"):
+            th.fit(f"y ~ {right}", data, th.families.AsymmetricLaplace(0.5))

@@ -33,6 +33,7 @@ from .linear import check_together, linear, mixed, settled
 from .mixed_formula import (
     Builder,
     Sides,
+    check_curvature,
     check_normal_rows,
     check_quadrature,
     check_shared_parts,
@@ -202,6 +203,7 @@ def formula_model(
     table = Table(rows, encoder, family, together=True)
     check_shared_parts(random, builder.curves)
     check_quadrature(random, quadrature, reml)
+    check_curvature(random, family)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table
 

@@ -192,6 +192,27 @@ def check_normal_rows(
             )
 
 
+def check_curvature(random: Sequence[Random], family: Family) -> None:
+    """Refuse effects on a parameter in which log p has no curvature: their integral has no Laplace approximation.
+
+    Raises
+    ------
+    BadArgument
+    """
+    from ..families.laplace import AsymmetricLaplace, Laplace
+
+    if not isinstance(family, (Laplace, AsymmetricLaplace)):
+        return
+    straight = next(iter(family.parameters))
+    found = next((r for r in random if r.parameter == straight), None)
+    if found is not None:
+        raise BadArgument(
+            f"{family} is a straight line in its {straight} on either side of y, without curvature, so that {found.text} has no "
+            f"Laplace approximation. Accepted: curves of fixed columns, ns(x, df=4) or bs(x, df=4), and {found.text} in the "
+            "scale."
+        )
+
+
 def check_shared_parts(random: Sequence[Random], curves: Sequence[Curve]) -> None:
     """Refuse two terms that give the groups of one factor the same effect: the sum of its two variances alone is in the
     likelihood.
