@@ -879,3 +879,24 @@ def test_all_pairs_together_are_as_many_as_are_independent() -> None:
     test = fit.means("type", pairs=True).joint()
     assert test.df == 4
     assert test.statistic == pytest.approx(26.067, abs=5e-4)
+
+
+def test_a_column_of_dates_is_a_number_of_days() -> None:
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2024-11-01", periods=80)
+    table = pd.DataFrame({"day": dates, "x": rng.normal(size=80)})
+    table["y"] = table["x"] + 0.01 * np.arange(80) + rng.normal(size=80)
+    fit = th.fit("y ~ x + day", table)
+    plain = th.fit("y ~ x + day", table.assign(day=np.arange(80.0)))
+    for each in (
+        lambda f: f.slopes(),
+        lambda f: f.comparisons({"day": 7}),
+        lambda f: f.slopes("day", data=None),
+    ):
+        np.testing.assert_allclose(each(fit).frame["estimate"], each(plain).frame["estimate"], rtol=1e-9)
+    at = fit.predictions(at={"day": ["2025-01-01", 3]}).frame["estimate"]
+    np.testing.assert_allclose(at, plain.predictions(at={"day": [61, 3]}).frame["estimate"], rtol=1e-9)
+    given = fit.slopes("day", data=table.head(10)).frame["estimate"]
+    np.testing.assert_allclose(given, plain.slopes("day").frame["estimate"], rtol=1e-9)
+    with pytest.raises(th.errors.BadArgument, match="is of dates, and 'soon' is not one"):
+        fit.predictions(at={"day": ["soon"]})

@@ -81,9 +81,23 @@ def chosen(setting: Setting, at: Named, frame: pd.DataFrame) -> dict[str, list[o
                     f"{', '.join(map(repr, levels[:8]))}{' …' if len(levels) > 8 else ''}."
                 )
         elif not is_categorical(frame[name], name):
-            values = [_number(name, v) for v in values]
+            encoder = encoder_of(setting.reader)
+            origin = None if encoder is None else encoder.dates.get(name)
+            values = [_number(name, v) if origin is None else _day(name, v, origin) for v in values]
         out[name] = values
     return out
+
+
+def _day(name: str, value: object, origin: str) -> float:
+    """A date, or a number of days, as days since the first that was fitted."""
+    if isinstance(value, (int, float, np.number)):
+        return _number(name, value)
+    try:
+        return float((pd.Timestamp(value) - pd.Timestamp(origin)) / pd.Timedelta(days=1))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise BadArgument(
+            f"at: column {name!r} is of dates, and {value!r} is not one. Accepted: '2024-12-31', a date, or days since {origin}."
+        ) from error
 
 
 def _number(name: str, value: object) -> float:

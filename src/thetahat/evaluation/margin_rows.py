@@ -137,7 +137,7 @@ class Observed:
         yield from source.frame.blocks([*source.encoder.required, *extra])
 
     def _given(self, encoder: Encoder | None) -> tuple[pd.DataFrame, np.ndarray]:
-        frame = Frame(self.data)
+        frame = Frame(self.data).dated({} if encoder is None else encoder.dates)
         frame.require(self.more, where="by")
         if encoder is not None:
             frame.require(encoder.predictors, where="the model")

@@ -14,7 +14,7 @@ interpret statistical models using marginaleffects for R and Python.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.source import Source
+from ..data.table import aligned_rows
 from ..errors import BadArgument
 from ..families.base import Family
 from ..inference.covariance import Covariance
@@ -32,7 +33,6 @@ from ..models.regression import Regression
 from ..protocols import Categories, encoder_of
 from ..types import Data, Level, ModelLike
 from .fitted_values import eta_of, extras_of, free_of, gradient_rows, natural_at
-from .new_data import aligned
 
 CELLS = 2**23  # numbers of a block of gradients
 LABEL = "\0row"  # the column of each row's label, which no user's column is called; shown as "row"
@@ -97,13 +97,12 @@ class Setting:
         return family
 
     def encoded(self, frame: pd.DataFrame) -> Batch:
-        """Rows as the model reads them: complete ones, which `evaluation.margin_rows` sees to."""
-        if encoder_of(self.reader) is None:
+        """Rows as the model reads them: complete ones, dates as days, which `evaluation.margin_rows` sees to."""
+        encoder = encoder_of(self.reader)
+        if encoder is None:
             names = [n for n in frame if n != LABEL and pd.api.types.is_numeric_dtype(frame[n].dtype)]
             return Batch({str(n): torch.from_numpy(np.array(frame[n])) for n in names})
-        rows = aligned(self.reader, self.source, frame)[0]
-        assert isinstance(rows, Batch)
-        return rows
+        return aligned_rows(replace(encoder, dates={}), frame, family_of(self.reader))[0]
 
     def lifted(self, gradient: Tensor) -> Tensor:
         """(n, own coordinates) as (n, p)."""
