@@ -216,6 +216,7 @@ class FitEffects:
         what: str = "response",
         level: float = 0.95,
         *,
+        by: str | Sequence[str] = (),
         weights: str = "equal",
         exponentiate: bool = False,
         covariance: str | None = None,
@@ -234,6 +235,8 @@ class FitEffects:
             what="response" of a log link they are ratios, of a logit odds ratios
         adjust
             for several differences: "tukey" (where pairs is not True, "sidak"), "holm", "bonferroni", "sidak", None
+        by
+            other categories, within whose levels the means are compared (emmeans' ~ g | h); adjusted within each
         weights
             "equal", or "proportional" to how often the combinations that are averaged occur
 
@@ -255,6 +258,7 @@ class FitEffects:
             what=what,
             weights=weights,
             exponentiate=exponentiate,
+            by=by,
         )
         return self._margins(found, level)
 

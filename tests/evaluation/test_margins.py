@@ -900,3 +900,21 @@ def test_a_column_of_dates_is_a_number_of_days() -> None:
     np.testing.assert_allclose(given, plain.slopes("day").frame["estimate"], rtol=1e-9)
     with pytest.raises(th.errors.BadArgument, match="is of dates, and 'soon' is not one"):
         fit.predictions(at={"day": ["soon"]})
+
+
+def test_means_within_levels_of_another_are_emmeans() -> None:
+    """pairs(emmeans(lm(breaks ~ wool * tension, warpbreaks), ~ tension | wool)): Tukey within each wool."""
+    table = pd.read_csv(Path(__file__).parent / "tables" / "warpbreaks.csv")
+    found = th.fit("breaks ~ wool*tension", table).means("tension", by="wool", pairs=True).frame
+    own = found.set_index(["wool", "contrast"])
+    for wool, contrast, estimate, p in (
+        ("A", "H - L", -20.0, 0.0009),
+        ("A", "L - M", 20.556, 0.0007),
+        ("A", "H - M", 0.556, 0.9936),
+        ("B", "H - L", -9.444, 0.1704),
+        ("B", "H - M", -10.0, 0.1389),
+    ):
+        assert own.loc[(wool, contrast), "estimate"] == pytest.approx(estimate, abs=5e-4)
+        assert own.loc[(wool, contrast), "p_value"] == pytest.approx(p, abs=5.1e-5)
+    with pytest.raises(th.errors.BadArgument, match="the means are of that column"):
+        th.fit("breaks ~ wool*tension", table).means("wool", by="wool")

@@ -48,6 +48,7 @@ def means(
     what: str = "response",
     weights: str = "equal",
     exponentiate: bool = False,
+    by: str | Sequence[str] = (),
 ) -> Estimates:
     """Marginal means of categories, or their differences (`Fit.means`)."""
     check(adjust)
@@ -56,7 +57,11 @@ def means(
     if weights not in WEIGHTS:
         raise BadArgument(f"weights={weights!r}. Accepted: {', '.join(map(repr, WEIGHTS))}.")
     _ = setting.family  # which is needed
-    names = (of,) if isinstance(of, str) else tuple(of)
+    names, within = ((v,) if isinstance(v, str) else tuple(v) for v in (of, by))
+    twice = next((n for n in within if n in names), None)
+    if twice is not None:
+        raise BadArgument(f"means(by={twice!r}): the means are of that column. Accepted: another.")
+    names = (*names, *within)
     rows = _reference(setting, names, at, weights)
     back, ratio = _scale(setting, what, exponentiate)
     asked = quantities(setting, what if back is None else "link", some(setting))
@@ -73,13 +78,13 @@ def means(
     out = joined(setting, [(found, found.value.unbind(1), found.gradient)], asked, Rows([], ()), title)
     if not pairs:
         return Estimates(**{**vars(out), "back": back})
-    own = [_of_category(out, q.group) for q in asked] if len(asked) > 1 else [out]
+    cells = _cells(out, [q.group for q in asked] if len(asked) > 1 else None, within)
     title = {"ratio": "Ratios", "odds ratio": "Odds ratios"}.get(
         str(ratio), "Differences"
     ) + " of marginal means of "
-    title += ", ".join(names)
+    title += ", ".join(n for n in names if n not in within) + (f" by {', '.join(within)}" if within else "")
     title += " on the link's scale" if ratio is None and (back is not None or what == "link") else ""
-    return _differences(own, [q.group for q in asked], PAIRS[pairs], adjust, ratio, title)
+    return _differences(cells, PAIRS[pairs], adjust, ratio, title)
 
 
 def _reference(setting: Setting, names: Sequence[str], at: At, weights: str) -> Rows:
@@ -160,29 +165,39 @@ def _scale(
     ) else None
 
 
-def _of_category(out: Estimates, group: object) -> Estimates:
-    index = np.flatnonzero((out.labels["category"] == group).to_numpy())
-    labels = out.labels.iloc[index].drop(columns="category").reset_index(drop=True)
-    return Estimates(**{**vars(out), "labels": labels, "value": out.value[index], "G": out.G[index]})
+def _cells(
+    out: Estimates, groups: Sequence[Level] | None, within: Sequence[str]
+) -> list[tuple[dict[str, object], Estimates]]:
+    """The means apart: of each category of the response, and of each combination of the levels of `within`."""
+    names = [*within, *(["category"] if groups is not None else [])]
+    if not names:
+        return [({}, out)]
+    seen = out.labels[names].drop_duplicates()
+    found = []
+    for row in seen.to_dict("records"):
+        index = np.flatnonzero((out.labels[names] == pd.Series(row)).all(axis=1).to_numpy())
+        labels = out.labels.iloc[index].drop(columns=names).reset_index(drop=True)
+        own = Estimates(**{**vars(out), "labels": labels, "value": out.value[index], "G": out.G[index]})
+        found.append(({str(k): v for k, v in row.items()}, own))
+    return found
 
 
 def _differences(
-    parts: Sequence[Estimates],
-    groups: Sequence[Level],
+    cells: Sequence[tuple[dict[str, object], Estimates]],
     kind: str,
     adjust: str | None,
     ratio: str | None,
     title: str,
 ) -> Estimates:
-    """Of the means of each category of the response in turn, one family of contrasts each."""
-    made = [part.pairs(kind, adjust) for part in parts]
+    """Of the means of each cell in turn, one family of contrasts each."""
+    made = [part.pairs(kind, adjust) for _, part in cells]
     labels = []
-    for group, found in zip(groups, made, strict=True):
+    for (cell, _), found in zip(cells, made, strict=True):
         own = found.labels
         if ratio is not None:
             own = own.assign(contrast=own["contrast"].str.replace(" - ", " / ", regex=False))
-        if len(made) > 1:
-            own = own.assign(category=[group] * len(own))
+        for name, value in cell.items():
+            own = own.assign(**{name: pd.Series([value] * len(own), index=own.index)})
         labels.append(own)
     return Estimates(
         pd.concat(labels, ignore_index=True),
