@@ -26,6 +26,7 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories, Pairwise
 from ..types import ModelLike
@@ -37,7 +38,7 @@ CELLS = 2**22  # resampled counts held at once
 
 
 @dataclass(frozen=True)
-class CalibrationError:
+class CalibrationError(Printed):
     """How far said probabilities are from what happened, root mean square, and between which values that
     lies.
 

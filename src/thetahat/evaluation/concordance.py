@@ -32,6 +32,7 @@ from scipy.special import ndtri
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories
 from ..types import ModelLike, Settings
@@ -42,7 +43,7 @@ SAME = 1e-12  # of the largest prediction: two that differ by less are one, up t
 
 
 @dataclass(frozen=True)
-class Concordance:
+class Concordance(Printed):
     """C, with its standard error and the pairs that it counts.
 
     Parameters
