@@ -115,7 +115,9 @@ def test_the_report_opens_offline_and_has_its_charts(ships: th.Fit, tmp_path: Pa
     page = _read(ships.report(tmp_path / "report.html"))
     assert not [a for a in page.addresses if not a.startswith("#")]
     assert "script" not in page.tags
-    assert page.tags["svg"] == 1 + 1 + 2 + 6 + 2  # estimates, calibration, residuals, profiles, the run
+    assert (
+        page.tags["svg"] == 1 + 1 + 1 + 2 + 6 + 2
+    )  # effects, estimates, calibration, residuals, profiles, the run
     text = " ".join(page.text)
     assert "0.3845" in text
     assert "th.fit(" in text

@@ -32,6 +32,7 @@ from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
 from . import formatting, plots, random_effects, reproduce, smooths, theme
 from .cells import cells, heads
+from .effects import effects
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
 
@@ -118,13 +119,16 @@ def page(fit: Fit, level: float = 0.95) -> str:
             return Figures(why="Not shown: each process holds a part of the rows.")
         return figures(draw)
 
-    certificate = fit.certificate
+    certificate, opening = fit.certificate, effects(fit, facts)
+    margins = opening.margins
     return (
         environment()
         .get_template("template.html")
         .render(
             facts=facts,
             headline=headline(facts),
+            opening=opening,
+            effects=Figures() if margins is None else figures(lambda: [margins.plot()]),
             certificate=certificate,
             verdict=formatting.verdict(certificate),
             meaning=formatting.meaning(certificate),
