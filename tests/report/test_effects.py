@@ -65,7 +65,9 @@ def test_of_a_binary_response_the_sentence_has_the_level_and_the_odds(frame) -> 
     assert found.startswith("One more unit of x goes with a probability of b = yes that is 0.")
     low, high = np.exp(fit.intervals().loc["x", ["low", "high"]].astype(float))
     numbers = [float(v) for v in re.findall(r"[\d.]+\d", found.partition(" odds ")[2])]
-    assert numbers == pytest.approx([np.exp(fit.estimates["x"]), low, high], rel=2e-3)
+    assert numbers == pytest.approx(
+        [np.exp(fit.estimates["x"]), low, high], rel=5e-3
+    )  # three digits are shown
 
 
 def test_each_category_of_a_response_has_its_sentence_and_they_sum_to_nothing(frame) -> None:
