@@ -20,7 +20,6 @@ from ..families.base import Family
 from ..families.links import Log, Logit
 from ..models.base import family_of
 from ..models.random_effects import RandomEffects
-from ..protocols import encoder_of
 from ..types import Levels
 from .facts import Facts
 from .formatting import count, fixed, number, places, plural
@@ -120,7 +119,8 @@ def _who(term: str, contrast: str) -> tuple[str, str]:
 
 
 def _response(fit: Fit, category: object) -> Response:
-    family, encoder = family_of(fit.model), encoder_of(fit.model)
+    assert isinstance(fit.source, Table)
+    family, encoder = family_of(fit.model), fit.source.encoder
     name = encoder.response.units.replace("`", "")
     if category is not None:
         return Response(name, level=str(category))
