@@ -70,6 +70,13 @@ def test_of_a_binary_response_the_sentence_has_the_level_and_the_odds(frame) -> 
     )  # three digits are shown
 
 
+def test_of_successes_of_several_trials_the_sentence_has_their_number_and_the_odds(frame) -> None:
+    fit = th.fit("s ~ x", frame | {"s": frame["n"].clip(max=9), "m": np.full(200, 9)}, "binomial", trials="m")
+    (found,) = sentences(fit)
+    assert " more s on average" in found
+    assert f" odds {np.exp(fit.estimates['x']):.2f} times as large" in found
+
+
 def test_each_category_of_a_response_has_its_sentence_and_they_sum_to_nothing(frame) -> None:
     found = sentences(th.fit("g ~ x", frame, "categorical"))
     assert len(found) == 3

@@ -16,6 +16,7 @@ from ..data.processes import replicated
 from ..data.table import Table
 from ..errors import ThetahatError
 from ..evaluation.margin_rows import levels_of, variables
+from ..families import Binomial
 from ..families.base import Family
 from ..families.links import Log, Logit
 from ..models.base import family_of
@@ -137,7 +138,7 @@ def _ratios(fit: Fit, margins: Margins, level: float) -> dict[tuple[str, str], s
     if not isinstance(family, Family) or "category" in table or APART & set(family.parameters):
         return {}
     name, spec = next(iter(family.parameters.items()))
-    odds = isinstance(spec.link, Logit) and family.support.binary
+    odds = isinstance(spec.link, Logit) and (family.support.binary or isinstance(family, Binomial))
     if name != "mean" or not (odds or isinstance(spec.link, Log)):
         return {}
     names = list(dict.fromkeys(map(str, table["term"])))
