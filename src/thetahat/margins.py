@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .evaluation.margin_estimates import Estimates
+from .notebook import block
 from .printable import encoded, printable
 from .report.formatting import fixed, minuses, places, probability, statistic
-from .report.margin_tables import lines
+from .report.margin_tables import RIGHT, lines
 from .types import Chart, Plain
 
 if TYPE_CHECKING:
@@ -162,15 +163,8 @@ class Margins:
         return f"{text}\n\n{self._note()}" if self._note() else text
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        head = "".join(f"<th>{escape(h)}</th>" for h in self._heads())
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>" for cells in self._cells()
-        )
-        note = f"<p>{escape(self._note())}</p>" if self._note() else ""
-        title = escape(printable(self._estimates.title))
-        return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+        text = [j for j, name in enumerate(map(str, self._table)) if name not in RIGHT]
+        return block(self._estimates.title, self._heads(), self._cells(), [self._note()], left=text)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -166,3 +166,37 @@ def test_what_cannot_be_asked_is_refused(options, message):
 def test_a_count_has_no_category():
     with pytest.raises(BadArgument, match="does not describe a category"):
         th.fit("claims ~ x", people(), "poisson").calibration_error()
+
+
+@pytest.mark.parametrize(("of", "n"), [("top", 6000), ("classes", 20000)])
+def test_the_normal_limit_of_many_rows_gives_the_interval_of_resampled_rows(of, n, monkeypatch):
+    """Rows resampled, and from the limit: both intervals are Monte Carlo estimates of the same ends, whose spread over
+    seeds is measured by the resampled ones."""
+    import thetahat.evaluation.calibration_error as module
+
+    def ends(many):
+        monkeypatch.setattr(module, "MANY", many)
+        found = [
+            calibration_error(*classes(n, temperature=1.5), of=of, bins=3, seed=s, draws=200)
+            for s in range(8)
+        ]
+        return np.array([[each.low, each.high] for each in found])
+
+    resampled, limit = ends(10**9), ends(0)
+    error = np.sqrt((resampled.var(0, ddof=1) + limit.var(0, ddof=1)) / 8)
+    assert (np.abs(resampled.mean(0) - limit.mean(0)) < np.maximum(4 * error, 1e-3)).all()
+    assert not (resampled == limit).all()
+    assert resampled.min() > 0.02
+
+
+def test_a_bin_of_a_few_events_is_resampled_row_by_row(monkeypatch):
+    """Five events among 2,000 rows: Σ d² is of five rows, whose resampled sums are not normal. The answer is that of any
+    number of rows."""
+    import thetahat.evaluation.calibration_error as module
+
+    y = np.zeros(2000)
+    y[:5] = 1
+    data = forecasts(np.full(2000, 0.0025), y)
+    few = calibration_error(*data, bins=1, draws=50)
+    monkeypatch.setattr(module, "MANY", 0)
+    assert calibration_error(*data, bins=1, draws=50) == few

@@ -164,3 +164,51 @@ def test_a_spline_has_effects_up_to_its_boundary_knots(formula):
     low, high = np.maximum(x - step, 0.0), np.minimum(x + step, 3.0)
     slope = (fit.predict({"x": high}) - fit.predict({"x": low})) / (high - low)
     np.testing.assert_allclose(fit.effects().loc["x", "effect"], slope.mean(), rtol=1e-4, atol=1e-4)
+
+
+def _average_slope(mean, theta, x, step=1e-5):
+    """The average of ∂ mean / ∂x by central differences, and its gradient in θ likewise."""
+
+    def of(theta):
+        return ((mean(x + step, theta) - mean(x - step, theta)) / (2 * step)).mean()
+
+    h = 1e-4
+    gradient = np.array([(of(theta + h * e) - of(theta - h * e)) / (2 * h) for e in np.eye(len(theta))])
+    return of(theta), gradient
+
+
+def test_slopes_of_a_hurdle_are_those_of_its_mean():
+    """E[y] = (1 − π) λ / (1 − e^−λ), log λ = a + b x: the closed form, differentiated by differences."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    fit = th.fit("k ~ x", {"x": x, "k": rng.poisson(np.exp(x / 3))}, "hurdle_poisson")
+
+    def mean(x, theta):
+        rate = np.exp(theta[0] + theta[1] * x)
+        return (1 - theta[2]) * rate / (1 - np.exp(-rate))
+
+    value, gradient = _average_slope(mean, fit.estimates.to_numpy(), x)
+    found = fit.slopes().table.iloc[0]
+    assert found["estimate"] == pytest.approx(value, rel=1e-6)
+    error = np.sqrt(gradient @ np.asarray(fit.covariance()) @ gradient)
+    assert found["standard_error"] == pytest.approx(error, rel=1e-5)
+
+
+def test_slopes_of_a_truncated_normal_are_those_of_its_mean():
+    """E[y] = μ + σ φ(a) / (1 − Φ(a)), a = −μ / σ."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    data = {"x": x, "t": np.abs(x + 2 + rng.normal(size=300)) + 0.01}
+    fit = th.fit("t ~ x", data, th.families.Truncated(th.families.Normal(), low=0.0))
+
+    def mean(x, theta):
+        location = theta[0] + theta[1] * x
+        return location + theta[2] * norm.pdf(location / theta[2]) / norm.cdf(location / theta[2])
+
+    value, gradient = _average_slope(mean, fit.estimates.to_numpy(), x)
+    found = fit.slopes().table.iloc[0]
+    assert found["estimate"] == pytest.approx(value, rel=1e-6)
+    error = np.sqrt(gradient @ np.asarray(fit.covariance()) @ gradient)
+    assert found["standard_error"] == pytest.approx(error, rel=1e-5)

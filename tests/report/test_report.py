@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -115,7 +116,9 @@ def test_the_report_opens_offline_and_has_its_charts(ships: th.Fit, tmp_path: Pa
     page = _read(ships.report(tmp_path / "report.html"))
     assert not [a for a in page.addresses if not a.startswith("#")]
     assert "script" not in page.tags
-    assert page.tags["svg"] == 1 + 1 + 2 + 6 + 2  # estimates, calibration, residuals, profiles, the run
+    assert (
+        page.tags["svg"] == 1 + 1 + 1 + 2 + 6 + 2
+    )  # effects, estimates, calibration, residuals, profiles, the run
     text = " ".join(page.text)
     assert "0.3845" in text
     assert "th.fit(" in text
@@ -260,3 +263,14 @@ def test_the_report_of_a_classifier_says_how_far_its_probabilities_are_off(tmp_p
         .read_text(encoding="utf-8")
     )
     assert "Calibration error of the data that were fitted: 0." in page
+
+
+def test_charts_of_many_rows_draw_a_few_thousand_and_say_how_many() -> None:
+    r = np.random.default_rng(0)
+    x = r.normal(size=30_000)
+    fit = th.fit("y ~ x", {"x": x, "y": x + r.normal(size=30_000)})
+    against, normal = fit.plot("residuals").to_dict()["concat"]
+    assert "2,000 of 30,000 rows" in against["title"]["subtitle"]
+    assert re.search(r"; 1,\d\d\d of 30,000 rows drawn$", normal["title"]["subtitle"])
+    datasets = fit.plot("residuals").to_dict()["datasets"]
+    assert max(map(len, datasets.values())) <= 2000

@@ -18,6 +18,7 @@ al. (2019), Measuring calibration in deep learning (equal-mass bins, by category
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ import scipy.sparse
 from ..data.batch import Batch
 from ..data.source import Source
 from ..errors import BadArgument
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories, Pairwise
 from ..types import ModelLike
@@ -34,10 +36,12 @@ from .fitted_values import batches, family_for, mean_of, parameters_of, response
 
 OF = ("top", "classes")
 CELLS = 2**22  # resampled counts held at once
+MANY = 50_000  # rows above which the sums of the bins are drawn from their normal limit
+SPREAD = 100  # rows of a bin over which Σ d² must be spread for that
 
 
 @dataclass(frozen=True)
-class CalibrationError:
+class CalibrationError(Printed):
     """How far said probabilities are from what happened, root mean square, and between which values that
     lies.
 
@@ -91,7 +95,8 @@ def calibration_error(
 
     The interval inverts a test: a Δ is in it if D is between the quantiles of c + 2√c Σ w u e + Σ w (e² − v),
     c = Δ², u the direction of d̄ scaled to Σ w u² = 1, e the errors of the bins' means in rows drawn with
-    replacement. So its lower end is 0 wherever perfect calibration could have given D: in (1 + level)/2 of
+    replacement. Of more than 50,000 rows the sums of such draws come from their normal limit, where no bin's rest
+    on a few rows. So its lower end is 0 wherever perfect calibration could have given D: in (1 + level)/2 of
     all samples, if the calibration is perfect.
 
     Parameters
@@ -147,8 +152,7 @@ def calibration_error(
     u = mean / size if size > 0 else np.ones_like(mean)
     slope, centre = [], []
     rng, n = np.random.default_rng(seed), round(float(count.sum()))
-    for many in _portions(draws, max(1, CELLS // len(count))):
-        drawn, spread = table.moments(rng.multinomial(n, count / count.sum(), size=many).T.astype(np.float64))
+    for drawn, spread in table.resampled(rng, n, count, draws):
         error = drawn - mean[:, None]
         slope.append(2 * (w * u) @ error)
         centre.append(w @ (error**2 - spread))
@@ -228,7 +232,38 @@ class _Table:
     def moments(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """d̄_b and v_b, (M, R), of counts (n, R). A bin of one row has no variance; one of none is
         perfect."""
-        n, total, square = (s @ counts for s in self.sums)
+        return self._of_sums(*(s @ counts for s in self.sums))
+
+    def resampled(
+        self, rng: np.random.Generator, n: int, count: np.ndarray, draws: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`moments` of n rows drawn with replacement, portion by portion, `draws` in all.
+
+        The sums of the bins, s = A c with c multinomial(n, p), have mean n A p and covariance n (A diag(p) Aᵀ − A p pᵀ Aᵀ).
+        Of many rows they are drawn from the normal of these moments, at the cost of one pass over the rows.
+        """
+        p = count / count.sum()
+        if len(count) <= MANY or not self._spread_out(count):
+            for many in _portions(draws, max(1, CELLS // len(count))):
+                yield self.moments(rng.multinomial(n, p, size=many).T.astype(np.float64))
+            return
+        A = scipy.sparse.vstack(self.sums, format="csr")
+        centre = A @ p
+        covariance = n * ((A * p) @ A.T).toarray() - n * np.outer(centre, centre)
+        size, turn = np.linalg.eigh(covariance)
+        root = turn * np.sqrt(np.maximum(size, 0.0))
+        for many in _portions(draws, max(1, CELLS // len(centre))):
+            drawn = n * centre[:, None] + root @ rng.standard_normal((len(centre), many))
+            yield self._of_sums(*np.split(drawn, 3))
+
+    def _spread_out(self, count: np.ndarray) -> bool:
+        """Whether in each bin Σ d² is of so many rows that sums of resampled rows are nearly normal: (Σ d²)² / Σ d⁴ is their
+        number where all d are alike."""
+        square = self.sums[2] @ count
+        fourth = self.sums[2].power(2) @ count
+        return bool((square**2 >= SPREAD * fourth).all())
+
+    def _of_sums(self, n: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean = total / np.maximum(n, 1)
         spread = np.maximum(square - n * mean**2, 0.0) / np.maximum(n - 1, 1)
         return mean, np.where(n > 1, spread / np.maximum(n, 1), 0.0)

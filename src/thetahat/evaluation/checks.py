@@ -43,6 +43,7 @@ from ..inference.tests import check_maximum
 from ..likelihood import Objective
 from ..models.base import family_of
 from ..models.mixed import Mixed
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories, Together
 from ..threads import one_thread
@@ -57,7 +58,7 @@ STEPS = 1e-9  # by which two statistics are the same, up to rounding
 
 
 @dataclass(frozen=True)
-class Checks:
+class Checks(Printed):
     """Tests of a fit's residuals. Prints itself.
 
     Parameters

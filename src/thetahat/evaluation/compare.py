@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import combinations
 
 import pandas as pd
@@ -24,14 +23,17 @@ from torch import Tensor
 from ..errors import BadArgument, IncomparableScores
 from ..likelihood.total import spread
 from ..models.taylor import weighted
-from ..printable import as_text, encoded, printable
+from ..notebook import Printed, block
+from ..printable import as_text, encoded
 from ..protocols import Scored
 from ..types import Data, Named, Plain, Settings
 from .score import Score
 
+HEADS = ("nats", "bits/dim", "difference", "±", "z")  # of a comparison's numbers
+
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Printed):
     """What is known of two scores, the one with the larger value first.
 
     Parameters
@@ -163,19 +165,37 @@ class Comparison:
         from rich.table import Table
         from rich.text import Text
 
-        first = self.scores[self.best]
-        yield Text(
-            f"{_capital(first.measure)} of {first.units}, {first.n:g} observations, nats per observation; "
-            "differences are totals"
-        )
+        yield Text(self._title())
         shown = Table(box=None, pad_edge=False)
         shown.add_column(
             "", overflow="fold"
         )  # names and kinds break where a terminal is narrow, numbers never
         shown.add_column("rank", no_wrap=True)
-        for column in ("nats", "bits/dim", "difference", "±", "z"):
+        for column in HEADS:
             shown.add_column(column, justify="right", no_wrap=True)
         shown.add_column("kind", min_width=8)
+        for row in self._rows():
+            shown.add_row(*row)
+        yield shown
+        few = len(self.scores) < 4
+        for pair in self.pairs:  # of many, those with the first: the table has room for no more
+            if pair.relation != "=" and (few or self.best in (pair.better, pair.worse)):
+                yield Text(str(pair), style="dim")
+        for line in self._impossible():
+            yield Text(line, style="bold red")
+        if self.note:
+            yield Text(self.note, style="dim")
+
+    def _repr_html_(self) -> str:
+        notes = [str(p) for p in self.pairs if p.relation != "="] + self._impossible() + [self.note]
+        return block(self._title(), ["", "rank", *HEADS, "kind"], self._rows(), notes, left=(0, 1, 7))
+
+    def _title(self) -> str:
+        first = self.scores[self.best]
+        what = f"{_capital(first.measure)} of {first.units}, {first.n:g} observations"
+        return f"{what}, nats per observation; differences are totals"
+
+    def _rows(self) -> Iterator[list[str]]:
         for name, row in self.table.iterrows():
             mark = "" if row["relation"] == "=" else f"{row['relation']} "
             cells = [
@@ -184,23 +204,11 @@ class Comparison:
                 f"{mark}{row['difference']:.3f}",
             ]
             cells += ["" if math.isnan(row[c]) else f"{row[c]:.2f}" for c in ("difference_error", "z")]
-            shown.add_row(str(name), row["rank"], *(cell.replace("-", "−") for cell in cells), row["kind"])
-        yield shown
-        few = len(self.scores) < 4
-        for pair in self.pairs:  # of many, those with the first: the table has room for no more
-            if pair.relation != "=" and (few or self.best in (pair.better, pair.worse)):
-                yield Text(str(pair), style="dim")
-        for name, score in self.scores.items():
-            if score.impossible:
-                yield Text(f"{name} gives probability zero to {score.impossible} rows.", style="bold red")
-        if self.note:
-            yield Text(self.note, style="dim")
+            yield [str(name), row["rank"], *(cell.replace("-", "−") for cell in cells), row["kind"]]
 
-    def _repr_html_(self) -> str:
-        notes = [str(p) for p in self.pairs if p.relation != "="] + ([self.note] if self.note else [])
-        return str(self.table.to_html(float_format="{:.5g}".format)) + "".join(
-            f"<p>{escape(printable(line))}</p>" for line in notes
-        )
+    def _impossible(self) -> list[str]:
+        zero = ((name, score.impossible) for name, score in self.scores.items() if score.impossible)
+        return [f"{name} gives probability zero to {n} rows." for name, n in zero]
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""

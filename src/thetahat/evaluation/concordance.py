@@ -34,6 +34,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.cox import Cox
 from ..models.cox import CoxRegression
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Categories
 from ..types import ModelLike, Settings
@@ -44,7 +45,7 @@ SAME = 1e-12  # of the largest prediction: two that differ by less are one, up t
 
 
 @dataclass(frozen=True)
-class Concordance:
+class Concordance(Printed):
     """C, with its standard error and the pairs that it counts.
 
     Parameters

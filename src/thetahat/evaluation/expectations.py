@@ -23,6 +23,7 @@ from ..models.base import family_of
 from ..models.conditional import Conditional
 from ..models.density import Density
 from ..models.regression import Regression
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import Draws, HasLogProb, HasModel, encoder_of, kind_of, measure_of, target_of
 from ..types import Data, Distribution, ModelLike, Plain, Settings
@@ -31,7 +32,7 @@ from .kl_forms import closed_form, vector_entropy
 
 
 @dataclass(frozen=True)
-class Nats:
+class Nats(Printed):
     """A number of nats, its standard error, and how it was found.
 
     Parameters

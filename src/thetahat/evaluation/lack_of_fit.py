@@ -28,6 +28,7 @@ from ..data.source import Source
 from ..errors import BadArgument
 from ..families.censored import Censored
 from ..models.base import family_of
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import is_padded, kind_of, measure_of, target_of
 from ..types import ModelLike, Settings
@@ -40,7 +41,7 @@ CELL = 5  # rows that each pair (x, y) has to have on average, for the shares to
 
 
 @dataclass(frozen=True)
-class LackOfFit:
+class LackOfFit(Printed):
     """KL(data ‖ model), in nats a row.
 
     Parameters

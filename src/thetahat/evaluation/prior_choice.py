@@ -19,6 +19,7 @@ from ..inference.evidence import evidence, unheld
 from ..likelihood import LogLikelihood, LogPrior, Objective
 from ..likelihood.priors import Prior
 from ..likelihood.total import spread
+from ..notebook import block
 from ..printable import encoded, printable
 from ..protocols import OfRows, Together, log_determinant_of, target_of, units_of
 from ..solvers import Certificate, Newton, Proximal, optimise
@@ -30,6 +31,17 @@ from .score import score
 BY = ("held out", "one standard error", "evidence")
 
 Priors = tuple[Prior, ...]
+
+FORMATS = {
+    **dict.fromkeys(("held_out", "error", "difference", "difference_error"), "{:.4f}".format),
+    "evidence": "{:.2f}".format,
+}
+
+
+def _cell(name: Plain, value: Plain) -> str:
+    if isinstance(value, float):
+        return "—" if math.isnan(value) else FORMATS.get(name, "{:g}".format)(value).replace("-", "−")
+    return str(value)
 
 
 @dataclass
@@ -76,24 +88,34 @@ class Choice:
             raise BadArgument("the chosen candidate is not a prior at all: it has no scale.")
         return self.prior[0].scale
 
-    @encoded
-    def __str__(self) -> str:
+    def _shown(self) -> pd.DataFrame:
+        """The table without what says nothing, and an arrow at the chosen row."""
         shown = self.table.dropna(axis="columns", how="all")
         if (shown["maximum"] == "certified maximum").all():
             shown = shown.drop(columns="maximum")
         if "zeros" in shown:
             shown = shown.assign(zeros=["—" if pd.isna(z) else str(z) for z in shown["zeros"]])
         shown.insert(0, "", ["→" if i == self.best else "" for i in range(len(shown))])
-        digits = dict.fromkeys(("held_out", "error", "difference", "difference_error"), "{:.4f}".format)
-        text = shown.to_string(formatters={**digits, "evidence": "{:.2f}".format}, na_rep="—")
+        return shown
+
+    def _notes(self) -> list[str]:
         how = {"evidence": "by the evidence", "held out": f"by rows held out ({self.folds} parts)"}.get(
             self.by,
             f"by rows held out ({self.folds} parts): the least scale within one standard error of the best",
         )
-        note = (
-            f"\nNo prior is on {', '.join(self.flat)}: the evidence is up to a constant." if self.flat else ""
-        )
-        return printable(f"{text}\n\nChosen {how}: {_called(self.prior)}.{note}")
+        flat = [f"No prior is on {', '.join(self.flat)}: the evidence is up to a constant."]
+        return [f"Chosen {how}: {_called(self.prior)}.", *(flat if self.flat else [])]
+
+    @encoded
+    def __str__(self) -> str:
+        text = self._shown().to_string(formatters=FORMATS, na_rep="—")
+        return printable("\n".join([text, "", *self._notes()]))
+
+    def _repr_html_(self) -> str:
+        shown = self._shown()
+        rows = [[_cell(name, value) for name, value in row.items()] for row in shown.to_dict("records")]
+        text = [j for j, c in enumerate(shown) if not pd.api.types.is_numeric_dtype(shown[c])]
+        return block("", list(map(str, shown)), rows, self._notes(), left=text)
 
     __repr__ = __str__
 

@@ -26,6 +26,7 @@ from ..likelihood import Objective
 from ..likelihood.priors import ElasticNet, Laplace, Prior
 from ..models.base import names_of
 from ..models.regression import Regression
+from ..notebook import Printed
 from ..printable import encoded
 from ..types import Chart
 from .prior_choice import along
@@ -34,7 +35,7 @@ SHOWN = 12  # rows of a printed path
 
 
 @dataclass(frozen=True)
-class PriorPath:
+class PriorPath(Printed):
     """Coefficients along scales of a prior. Prints itself.
 
     Parameters

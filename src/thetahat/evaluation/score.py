@@ -24,6 +24,7 @@ from ..families.censored import Censored
 from ..likelihood.total import spread
 from ..models.base import family_of
 from ..models.taylor import weighted
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import (
     CountsBytes,
@@ -46,7 +47,7 @@ DISCRETE = ("mass", "partial")  # that do not change with the unit of y
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class Score(Printed):
     """log p of data under a model, one value a term, and what kind of number it is.
 
     Parameters

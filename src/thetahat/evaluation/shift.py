@@ -38,6 +38,7 @@ from ..likelihood import LogLikelihood, LogPrior, Objective, priors
 from ..likelihood.weights.importance import FEW
 from ..models import Regression
 from ..models.formulas import regression
+from ..notebook import Printed
 from ..printable import encoded
 from ..solvers import Certificate, Newton, choose, iterate, optimise
 from ..types import Data, Plain, Settings
@@ -48,7 +49,7 @@ STREAM = (
 
 
 @dataclass(frozen=True)
-class DensityRatio:
+class DensityRatio(Printed):
     """p_new(x)/p_ref(x), by logistic regression of which table a row is from.
 
     Parameters
@@ -232,7 +233,7 @@ def _labelled(reference: Data, new: Data, predictors: str | None) -> tuple[Regre
 
 
 @dataclass(frozen=True)
-class TwoSample:
+class TwoSample(Printed):
     """Whether a classifier can tell new rows from reference rows.
 
     Parameters

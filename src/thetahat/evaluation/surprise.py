@@ -26,6 +26,7 @@ import torch
 from scipy import stats
 
 from ..errors import BadArgument, BadWeights, IncomparableScores
+from ..notebook import Printed
 from ..printable import as_text, encoded
 from ..protocols import Wraps
 from ..types import Data, Plain, Settings
@@ -35,7 +36,7 @@ SHOWN = 10  # flagged rows in print
 
 
 @dataclass(frozen=True, eq=False)
-class Surprise:
+class Surprise(Printed):
     """New rows against reference rows, by a fit's log p of each.
 
     Parameters

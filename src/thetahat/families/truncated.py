@@ -276,7 +276,6 @@ class Truncated(Wrapper):
     def variance(self, *parameters: Tensor, **extras: Tensor) -> Tensor:
         return self._moments(parameters, extras, 2)[1]
 
-    @torch.no_grad()
     def _moments(
         self, theta: Sequence[Tensor], extras: Mapping[str, Tensor], order: int
     ) -> tuple[Tensor, Tensor]:
@@ -333,9 +332,10 @@ class Truncated(Wrapper):
     ) -> tuple[Tensor, Tensor]:
         """Double-exponential quadrature (Takahasi and Mori, 1974) from the median to each end, which may be
         infinite."""
-        left, centre, right = (
-            self.quantile(torch.full_like(theta[0], q), *theta, **extras) for q in (0.25, 0.5, 0.75)
-        )
+        with torch.no_grad():  # where the nodes stand does not move the integral
+            left, centre, right = (
+                self.quantile(torch.full_like(theta[0], q), *theta, **extras) for q in (0.25, 0.5, 0.75)
+            )
         low, high = low.expand(centre.shape), high.expand(centre.shape)
         step = 1 / 16
         s, ds = (

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import BadArgument
 from ..evaluation.score import Score
+from ..notebook import Printed
 from ..printable import encoded
 from ..types import Data, Plain, Settings
 from .audited_model import Options, of_mass, opened
@@ -35,7 +36,7 @@ WIDTH = 80
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(Printed):
     """What `audit` found.
 
     Parameters

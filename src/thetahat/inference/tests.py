@@ -34,6 +34,7 @@ from ..errors import BadArgument, FlatDirection, NotConverged
 from ..likelihood import Objective
 from ..likelihood.restricted import Restricted
 from ..models.base import names_of
+from ..notebook import block
 from ..printable import encoded, printable
 from ..solvers import quantile
 from ..solvers.boundary import FAR
@@ -84,17 +85,24 @@ class Test:
 
     @encoded
     def __str__(self) -> str:
-        p = f"p = {self.p_value:.4f}" if self.p_value >= 1e-4 else f"p = {self.p_value:.1e}"
-        which = (
-            "z"
-            if self.df is None
-            else f"χ²({self.df})"
-            if self.df_error is None
-            else f"F({self.df}, {self.df_error:.4g})"
-        )
-        shown = f"{which} = {self.statistic:.4g}"
+        shown = f"{self._which()} = {self.statistic:.4g}"
         note = f" ({self.note})" if self.note else ""
-        return printable(f"{self.hypothesis}: {self.kind.replace('_', ' ')}, {shown}, {p}{note}")
+        return printable(f"{self.hypothesis}: {self._kind()}, {shown}, p = {self._p()}{note}")
+
+    def _repr_html_(self) -> str:
+        row = [self.hypothesis, self._kind(), f"{self.statistic:.4g}".replace("-", "−"), self._p()]
+        return block("", ["hypothesis", "test", self._which(), "p"], [row], [self.note], left=(0, 1))
+
+    def _kind(self) -> str:
+        return self.kind.replace("_", " ")
+
+    def _which(self) -> str:
+        if self.df is None:
+            return "z"
+        return f"χ²({self.df})" if self.df_error is None else f"F({self.df}, {self.df_error:.4g})"
+
+    def _p(self) -> str:
+        return f"{self.p_value:.4f}" if self.p_value >= 1e-4 else f"{self.p_value:.1e}"
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""

@@ -30,6 +30,7 @@ from ..models.mixed import Mixed
 from ..models.random_effects import EDGE, Random, RandomEffects
 from ..models.scales import Diagonal, OfCurve, Penalised, Unstructured, without_effect
 from ..models.series import RandomWalk
+from ..notebook import Printed
 from ..solvers import choose, optimise
 from ..solvers.certificate import Certificate
 from ..types import ModelLike
@@ -361,7 +362,7 @@ def _solve(profile: _Profile, z: float, theta: Tensor, cut: float, sign: float) 
 
 
 @dataclass(frozen=True)
-class VarianceTest:
+class VarianceTest(Printed):
     """A likelihood-ratio test that a term's variances are 0. Prints itself.
 
     Parameters

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument, DataError, EmptyData, MalformedFile
+from ..notebook import Printed
 from ..printable import as_text, encoded
 from ..types import Plain, Settings
 
@@ -41,7 +42,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Evaluations:
+class Evaluations(Printed):
     """The comparison of two models.
 
     Parameters

@@ -3,7 +3,6 @@ other times."""
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -14,6 +13,7 @@ import pandas as pd
 from ..errors import BadArgument
 from ..evaluation.product_limit import Steps
 from ..models.nonparametric import Times
+from ..notebook import Printed
 from ..printable import encodable, encoded, printable
 from ..solvers.certificate import Certificate
 from ..types import Chart, Named, Settings
@@ -90,7 +90,7 @@ class Curves(ABC):
         return self.summary()._repr_html_()
 
 
-class CurveSummary:
+class CurveSummary(Printed):
     """What was fitted, a line a group, the log-likelihood, the certificate."""
 
     def __init__(self, fit: Curves, level: float = 0.95):
@@ -118,9 +118,6 @@ class CurveSummary:
 
     def __repr__(self) -> str:
         return str(self)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""

@@ -17,6 +17,7 @@ from ..evaluation.calibration_error import CalibrationError, calibration_error
 from ..evaluation.new_data import source_like
 from ..evaluation.score import Score, score
 from ..likelihood.total import spread
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import HasModel
 from ..types import Data
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(Printed):
     """Of pairs with known preference.
 
     Parameters

@@ -25,6 +25,7 @@ from ..errors import BadArgument, EmptyData
 from ..language.autoregressive import Autoregressive
 from ..language.generations import Reward, _laid_out, rewards_of
 from ..language.samplers import ContinuousBatching
+from ..notebook import Printed
 from ..printable import encoded
 from ..protocols import HasModel, Sampler
 from ..types import Chart, Data
@@ -33,7 +34,7 @@ ROWS = 64  # answers that are scored at once
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Printed):
     """A mean with its standard error and interval; a bound or a known value has neither (NaN)."""
 
     value: float
@@ -73,7 +74,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Frontier:
+class Frontier(Printed):
     """Points of reward and gold against the divergence; `print`, `to_frame()`, `plot()`.
 
     Parameters

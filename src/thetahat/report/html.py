@@ -32,6 +32,7 @@ from ..protocols import Draws, HasContext, classes_of, levels_of, shape_of
 from ..types import Chart
 from . import formatting, plots, random_effects, reproduce, smooths, theme
 from .cells import cells, heads
+from .effects import effects
 from .facts import Facts, Fold, Joint, Line, gather, is_network
 from .pictures import grid
 
@@ -50,6 +51,7 @@ LARGE, TOKENS = (
     200,
 )  # parameters of a language model up to which texts of so many tokens are drawn
 PROFILE_ROWS = 200_000  # above, a hundred refits are not made unasked
+FEW_DRAWS = 199  # of a calibration error's interval, on more rows than that
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,16 @@ def page(fit: Fit, level: float = 0.95) -> str:
             return Figures(why="Not shown: each process holds a part of the rows.")
         return figures(draw)
 
-    certificate = fit.certificate
+    certificate, opening = fit.certificate, effects(fit, facts)
+    margins = opening.margins
     return (
         environment()
         .get_template("template.html")
         .render(
             facts=facts,
             headline=headline(facts),
+            opening=opening,
+            effects=Figures() if margins is None else figures(lambda: [margins.plot()]),
             certificate=certificate,
             verdict=formatting.verdict(certificate),
             meaning=formatting.meaning(certificate),
@@ -207,7 +212,8 @@ def sureness(fit: Fit) -> str:
     if not classifies(fit.model) or not fit.certificate.ok or not replicated(fit.source):
         return ""
     try:
-        return f"Calibration error of the data that were fitted: {fit.calibration_error()}."
+        draws = 999 if (fit.source.size or 0) <= PROFILE_ROWS else FEW_DRAWS
+        return f"Calibration error of the data that were fitted: {fit.calibration_error(draws=draws)}."
     except ThetahatError as error:
         return f"Calibration error: not shown. {error}"
 

@@ -297,6 +297,7 @@ def quantiles(values: np.ndarray) -> Chart:
     normal = torch.special.ndtri((torch.arange(1, n + 1, dtype=torch.float64) - 0.5) / n).numpy()
     middle = np.linspace(0, n - 1, POINTS // 2).round().astype(int)
     keep = np.unique(np.concatenate([middle, np.arange(min(n, 100)), np.arange(max(0, n - 100), n)]))
+    left = f"; {count(len(keep))} of {count(n)} rows drawn" if len(keep) < n else ""
     data = pd.DataFrame({"normal": normal[keep], "residual": found[keep]})
     ends = float(data["normal"].max()) if n else 1.0
     line = (
@@ -310,7 +311,7 @@ def quantiles(values: np.ndarray) -> Chart:
     return alt.layer(line, dots).properties(
         width=WIDTH,
         height=HEIGHT,
-        title=titled("Residuals against the normal", "on the line if the model is true"),
+        title=titled("Residuals against the normal", "on the line if the model is true" + left),
     )
 
 

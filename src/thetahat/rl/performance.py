@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadArgument
+from ..notebook import Printed
 from ..types import Data
 
 Function = Callable[..., float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Printed):
     """A number of a sample of runs, with its interval.
 
     Examples

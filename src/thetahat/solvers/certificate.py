@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from ..notebook import block
 from ..printable import encoded, printable
 from ..types import Settings
 
@@ -109,6 +110,10 @@ class Certificate:
         for parameter, limit in self.boundary.items():
             parts.append(f"{parameter} is at its boundary, where the model is {limit}")
         return printable("; ".join(parts) + (f". {self.detail}" if self.detail else ""))
+
+    def _repr_html_(self) -> str:
+        directions = [f"Direction: {direction_text(d)}." for d in self.directions]
+        return block(str(self), notes=[*directions, self.advice])
 
     def to_dict(self) -> Settings:
         """Plain values, for JSON."""
