@@ -179,7 +179,7 @@ def of_gamfit(task: Task, d: pd.DataFrame, gamfit: Any) -> Fit:
     return Fit(
         lambda: gamfit.fit(d, f"{y} ~ s(a) + s(b) + s(c) + s(d)", family=family),
         lambda m: m.log_likelihood() if callable(m.log_likelihood) else m.log_likelihood,
-        lambda m: m.predict(d)["posterior_mean"],
+        lambda m: m.predict(d),
         "log-likelihood of the penalised fit; its own basis",
     )
 
@@ -359,7 +359,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
             else:
                 found = fit_there(options.peers, package, *limits)
             print(line(task.work, f"{package} {known}", found, ours), flush=True)
-    if task.kind == "gam" and options.packages is None and shutil.which("Rscript"):
+    if task.kind == "gam" and "R" in (options.packages or ["R"]) and shutil.which("Rscript"):
         family = "" if task.family == "normal" else ", family=poisson"
         call = f"bam({RESPONSE[task.family]} ~ {SMOOTH}, data=d{family}, discrete=TRUE)"
         seconds, value = mixed.theirs(data, call, 1, False)
@@ -375,7 +375,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--peers", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--only", choices=TASKS, nargs="+", default=list(TASKS))
-    parser.add_argument("--packages", choices=ASKED, nargs="+", help="only these, besides ours")
+    parser.add_argument("--packages", choices=[*ASKED, "R"], nargs="+", help="only these, besides ours")
     parser.add_argument("--limit", type=int, default=180, help="CPU seconds of one fit")
     parser.add_argument("--memory", type=int, default=8, help="GiB of address space of one process")
     parser.add_argument("--fit", choices=ASKED, help="in the process of one fit: its package")
