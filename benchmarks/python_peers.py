@@ -295,7 +295,7 @@ def fit_there(python: str, package: str, name: str, file: Path, limit: int, memo
         return more
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
-        ended = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        ended = (done.stderr.strip().splitlines() or ["no message"])[0]
         return {"remark": f"ended with status {done.returncode}: {ended}"}
     found: dict[str, Any] = json.loads(lines[-1])
     return found
