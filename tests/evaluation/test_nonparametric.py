@@ -337,7 +337,7 @@ def test_a_fit_does_not_change_and_says_what_it_is(km) -> None:
     text = str(km.summary())
     for said in ("x=Maintained", "-42.7999 nats", "certified global maximum", "23 rows"):
         assert said in text
-    assert km._repr_html_().startswith("<pre>")
+    assert "<pre" in km._repr_html_()
 
 
 def test_an_interval_of_an_unknown_kind_is_refused() -> None:

@@ -34,7 +34,9 @@ from thetahat.data import smooths
 from thetahat.data.smooths import build_curves, curve_of_each, read_call
 from thetahat.errors import BadArgument, BadFormula, UnknownLevel
 
-SLEEP = pd.read_csv(Path(__file__).parents[3] / "shared" / "data" / "r" / "sleepstudy.csv")
+SLEEP = pd.read_csv(Path(__file__).parents[1] / "evaluation" / "tables" / "sleepstudy.csv").drop(
+    columns="half"
+)
 
 
 def simulated():
