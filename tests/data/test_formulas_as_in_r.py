@@ -121,7 +121,7 @@ def test_cut_names_its_intervals_as_r_does() -> None:
 @pytest.mark.parametrize(
     ("formula", "error", "message"),
     [
-        ("y ~ cut(x, [1, 2])", OutOfSupport, "cut: 0.3 lies in none of the intervals of 1, 2"),
+        ("y ~ cut(x, [1, 2])", OutOfSupport, "cut: 0.3 is in none of the intervals of 1, 2"),
         ("y ~ cut(x, [2, 1])", BadArgument, "rising"),
         ("y ~ cut(x, 1)", BadArgument, "at least 2"),
         ("y ~ cut(x, 100000)", BadFormula, "a number up to 1,000"),

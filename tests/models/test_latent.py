@@ -187,7 +187,7 @@ def test_the_information_is_that_of_the_gradient(own, quadrature: int) -> None: 
     assert float(((J - torch.stack(rows)) / size / size[:, None]).abs().max()) < 1e-6
     evaluator = model.evaluator(source.whole, source.whole.count)
     p = len(model.coefficients)
-    assert (evaluator._exact(theta[:p], theta[p:]) is None) == (own is dispersed)
+    assert (evaluator.exact(theta[:p], theta[p:]) is None) == (own is dispersed)
 
 
 def test_the_information_of_a_normal_density_is_exact(orange: pd.DataFrame) -> None:

@@ -86,7 +86,7 @@ _SIZED = {
     "hashed",
     "ns",
     "cut",
-}  # functions that make as many columns as they are told
+}  # functions that make as many columns as their arguments say
 _SIZES = ("df", "degree", "levels", "breaks")  # their arguments that say how many
 LARGEST = 1000  # columns of one of them
 

@@ -53,7 +53,7 @@ def ns(
         low, high = _bounds(x, lower_bound, upper_bound)
         inner = _inner_knots(x[(x >= low) & (x <= high)], df, knots, include_intercept)
         if any(not low < k < high for k in inner):
-            raise BadArgument(f"ns: a knot lies outside its bounds {low:g} and {high:g}: {inner}.")
+            raise BadArgument(f"ns: a knot is outside its bounds {low:g} and {high:g}: {inner}.")
         _state.update(knots=inner, lower=low, upper=high)
     low, high = _state["lower"], _state["upper"]
     t = np.array([low] * ORDER + list(_state["knots"]) + [high] * ORDER)
@@ -139,7 +139,7 @@ def cut(
         row = int(np.flatnonzero(outside)[0])
         lowest = " include_lowest=True takes the outermost end." if x[row] in (edges[0], edges[-1]) else ""
         raise OutOfSupport(
-            f"cut: {x[row]:g} lies in none of the intervals of {', '.join(f'{e:g}' for e in edges)} "
+            f"cut: {x[row]:g} is in none of the intervals of {', '.join(f'{e:g}' for e in edges)} "
             f"({int(outside.sum())} such values).{lowest} Give breaks that hold every row."
         )
     names = np.array(_interval_names(edges, right, include_lowest))
@@ -147,7 +147,7 @@ def cut(
     new = np.flatnonzero(~np.isin(code, seen))
     if len(new):
         raise UnknownLevel(
-            f"cut: {x[new[0]]:g} lies in {names[code[new[0]]]}, in which the fit has seen no row ({len(new)} such values)."
+            f"cut: {x[new[0]]:g} is in {names[code[new[0]]]}, in which the fit has seen no row ({len(new)} such values)."
         )
     return C(pd.Series(pd.Categorical(names[code], categories=list(names[seen])), index=index))
 

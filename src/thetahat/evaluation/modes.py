@@ -83,7 +83,7 @@ def modes_of(objective: Objective) -> Modes:
         (u0, rest), factored, sigma = model.evaluator(batch, weight).modes(beta, phi)
     except NotPositiveDefinite as error:
         raise FlatDirection(
-            "the equations of the random and the fixed effects are singular at these estimates, so that nothing can be said of "
+            "the equations of the random and the fixed effects are singular at these estimates, so that nothing can be computed of "
             "them. Read fit.certificate; where columns are collinear, such as x beside s(x), leave one of them out."
         ) from error
     columns = model.columns(batch)

@@ -59,5 +59,5 @@ def with_offset(formula: str, data: Data, offset: Plain) -> tuple[str, Data]:
 
 
 def shown_given(value: Plain) -> str | None:
-    """An argument as the call is told: its text; None of an array."""
+    """An argument as the call records it: its text; None for an array."""
     return value if isinstance(value, str) else None

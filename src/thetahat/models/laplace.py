@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 STEPS = 200  # of Newton's method for the modes
 SMALL = 1e-9  # of gᵀd: the next step squares it
 FAR = 100.0  # of the ratio of two scales, beyond which the effects of one say nothing of the other's u
-TRACED = 4  # effects of a group, of which the graph of an information is held
-CELLS = 2**21  # their squares times rows
 NOTHING = 1e-20  # of gᵀd: û is exact to rounding
 
 
@@ -477,7 +475,7 @@ class Laplace:
             mode = self.mode(beta, phi, joint=False)
         except NotPositiveDefinite:
             return torch.full((len(theta), len(theta)), torch.nan, dtype=torch.float64)
-        exact = self._exact(beta, phi)
+        exact = self.exact(beta, phi)
         if exact is not None:
             self._known = (theta, exact.clone())
             return exact
@@ -490,20 +488,9 @@ class Laplace:
         self._known = (theta, J.clone())
         return J
 
-    def _exact(self, beta: Tensor, phi: Tensor) -> Tensor | None:
-        """−∂²ℓ/∂(β, φ)² by automatic differentiation, where the groups of one factor have few effects; else None."""
-        from .quadrature import Quadrature  # Laplace's approximation is its rule of one node
-
-        g = self.columns.grouped
-        if g is None or self.columns.terms or g.width > TRACED or g.width**2 * len(self.batch) > CELLS:
-            return None
-        quadrature = (
-            self
-            if isinstance(self, Quadrature)
-            else Quadrature(self.model, self.rows, self.columns, self.batch, self._weight)
-        )
-        H = quadrature.hessian(beta, phi)
-        return None if H is None else -H
+    def exact(self, beta: Tensor, phi: Tensor) -> Tensor | None:
+        """−∂²ℓ/∂(β, φ)² of a likelihood of one's own, where it is known without differences (`quadrature`); here it is not."""
+        return None
 
     def _average(self, J: Tensor, mode: Mode, phi: Tensor, p: int) -> Tensor:
         """What steers: the average information in φ; of constants the rows' own curvatures."""

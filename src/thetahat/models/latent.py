@@ -50,7 +50,7 @@ from .function_rows import FunctionRows
 from .laplace import Laplace
 from .latent_terms import columns_of, groupings_of, numbers_of, terms_of
 from .mixed_formula import check_quadrature
-from .quadrature import Quadrature
+from .quadrature import Quadrature, Traced
 from .random_effects import Order, Random, RandomEffects, Work
 from .series import (
     OneGroup,
@@ -277,7 +277,7 @@ class LatentModel(RandomEffects):
         return rows_of(self.outcome(batch, beta, v), batch, self.target, self.custom.function.__name__)
 
     def _evaluator(self, batch: Batch, weight: Tensor | None) -> Laplace:
-        kind = Laplace if self.points == 1 else Quadrature
+        kind = Traced if self.points == 1 else Quadrature
         return kind(self, FunctionRows(self, batch), self.columns(batch), batch, weight)
 
     def without(self, terms: Sequence[Random]) -> nn.Module:

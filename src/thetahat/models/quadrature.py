@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .random_effects import RandomEffects
 
 CELLS = 2**22  # rows times nodes at once
+TRACED = 4  # effects of a group, of which the graph of an information is held
+SQUARES = 2**21  # their squares times rows
 
 
 class Quadrature(Laplace):
@@ -77,6 +79,14 @@ class Quadrature(Laplace):
             return torch.tensor(torch.nan, dtype=torch.float64)
         assert mode.u[0] is not None
         return self._integral(beta, phi, torch.from_numpy(mode.u[0].T.copy())).detach()
+
+    def exact(self, beta: Tensor, phi: Tensor) -> Tensor | None:
+        """By automatic differentiation, where the groups of one factor have few effects."""
+        q = self.group.width
+        if self.columns.terms or q > TRACED or q**2 * len(self.batch) > SQUARES:
+            return None
+        H = self.hessian(beta, phi)
+        return None if H is None else -H
 
     def hessian(self, beta: Tensor, phi: Tensor) -> Tensor | None:
         """∂²/∂(β, φ)² of the value, by automatic differentiation; None: log p has no fourth derivatives that are traced."""
@@ -162,3 +172,12 @@ class Quadrature(Laplace):
         score = u.new_zeros(G, q).index_add(0, self.code, c) @ lam
         H = lam.T @ u.new_zeros(G, q, q).index_add(0, self.code, W) @ lam + torch.eye(q, dtype=torch.float64)
         return score, H
+
+
+class Traced(Laplace):
+    """Laplace's approximation, with the information of its rule of one node where that is known."""
+
+    def exact(self, beta: Tensor, phi: Tensor) -> Tensor | None:
+        if self.columns.grouped is None:
+            return None
+        return Quadrature(self.model, self.rows, self.columns, self.batch, self._weight).exact(beta, phi)

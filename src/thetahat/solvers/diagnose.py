@@ -174,8 +174,8 @@ def _error_of_fixed(point: Point) -> float:
     batch = next(iter(point.objective.terms[0].source.batches(model)))
     errors, largest = factor.inverse_diagonal().clamp(min=0).sqrt(), 0.0
     for p in model.regression.predictors:
-        bent = isinstance(model.family, Together) or not isinstance(p.spec.link, Identity)
-        if p.size and bent:
+        curved = isinstance(model.family, Together) or not isinstance(p.spec.link, Identity)
+        if p.size and curved:
             size = torch.from_numpy((predictor_columns(p, batch) ** 2).mean(0)).sqrt()
             largest = max(largest, float((errors[p.start : p.start + p.size] * size).max()))
     return largest
