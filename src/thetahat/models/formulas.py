@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +12,12 @@ from .. import families
 from ..data.collinear import without_collinear
 from ..data.design import Design, build
 from ..data.expressions import unquote, written
-from ..data.formula import read, with_others
+from ..data.formula import Predictors, read, with_others
 from ..data.frame import Frame
 from ..data.ordered import IN_MEMORY, OrderedTable
 from ..data.response import read_left, read_response
 from ..data.selection import Selection, Sometimes
-from ..data.smooths import read_call
+from ..data.smooths import SmoothCall, read_call
 from ..data.strata import split_strata
 from ..data.subsets import rows_of
 from ..data.surv import FORMS, Surv, is_surv, read_surv
@@ -112,32 +112,15 @@ def formula_model(
         family = _censored(family, surv.expression)
     if not isinstance(family, Categories):
         _sorted_out(family, dict(given), right, surv)  # what cannot be is refused before a row is read
-    texts = [
-        right,
-        "1",
-        *(_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras),
-    ]
-    apart = {text: sides(text) for text in dict.fromkeys(texts)}
-    others = _others(frame, [*response.required, weights, *carried], apart.values(), given.values())
-    apart = {text: replace(own, fixed=with_others(own.fixed, others)) for text, own in apart.items()}
-    predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
-    effects = effects_read(apart, frame, trusted=trusted)
-    smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
-    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.columns}))
-    if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
-        predictors[right] = replace(predictors[right], coding=True)
-    if strata:
-        predictors[strata] = read(strata, frame)
+    parts = _read(right, strata, family, given, frame, [*response.required, weights, *carried], trusted)
     own = {n: v for n, v in given.items() if isinstance(v, str) and n in family.extras}
     always = {
         *(() if surv else response.required),
-        *(name for p in (*predictors.values(), *effects.values()) for name in p.required),
-        *(name for own in apart.values() for call in own.random for name in call.group),
-        *(name for calls in smooth.values() for call in calls for name in call.columns),
+        *parts.required,
         *carried,
+        *([weights] if weights else []),
     }
-    always |= {weights} if weights else set()
-    dates = frame.dates(sorted({name for p in predictors.values() for name in p.required}))
+    dates = frame.dates(sorted({name for p in parts.predictors.values() for name in p.required}))
     frame = frame.dated(dates)
     sometimes: list[Sometimes] = [Extras(own, family), *([surv] if surv else [])]
     rows = Selection(
@@ -154,41 +137,20 @@ def formula_model(
         family = _with_levels(family, found.expression, found.levels)
     formulas, fixed, extras = _sorted_out(family, given, right, surv)
     designs: list[Design] = []
-    builder = Builder(rows, effects, designs, family)
-    slots: dict[str, int] = {}
-    built: dict[tuple[str, bool], int] = {}
-    for name, text in formulas.items():
-        key = (text, family.parameters[name].intercept)
-        if key not in built:
-            built[key] = len(designs)
-            design = build(predictors[text], rows, intercept=key[1])
-            if collinear == "drop":
-                design = without_collinear(design, rows)
-            curves = tuple(builder.curves[i] for i in builder.places(smooth[text]))
-            needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
-            designs.append(replace(design, curves=curves, required=needed) if curves else design)
-        slots[name] = built[key]
+    builder = Builder(rows, parts.effects, designs, family)
+    slots = _built(formulas, family, parts, builder, rows, collinear)
     if strata:
         slots["strata"] = len(designs)
-        designs.append(build(predictors[strata], rows))
-    if all(apart[text].plain for text in formulas.values()):
+        designs.append(build(parts.predictors[strata], rows))
+    if all(parts.apart[text].plain for text in formulas.values()):
         needs_terms(reml, quadrature)
         encoder = Encoder(found, tuple(designs), extras, weights, carried, dates=dates)
-        if isinstance(family, Together) and rows.streamed(encoder.required):
-            if carried:
-                raise BadArgument(
-                    f"weights in the column {carried[0]!r} that are not frequencies have robust errors, which need all rows "
-                    f"at once, and {frame.name} is larger than memory. {IN_MEMORY}"
-                )
-            table: Table = OrderedTable(rows, encoder, family, slots.get("strata"))
-        else:
-            table = Table(rows, encoder, family)
-            _refuse_yes_or_no(family, table)
+        table = _plain(rows, encoder, family, slots)
         return linear(family, encoder, slots, fixed, table), table
     random = [
         r
         for name, text in formulas.items()
-        for r in (*builder.random(name, apart[text].random), *builder.smooth(name, smooth[text]))
+        for r in (*builder.random(name, parts.apart[text].random), *builder.smooth(name, parts.smooth[text]))
     ]
     encoder = Encoder(
         found,
@@ -206,6 +168,89 @@ def formula_model(
     check_curvature(random, family)
     check_normal_rows(random, builder.groupings, table.rows, family)
     return mixed(linear(family, encoder, slots, fixed, table), random, reml=reml, points=quadrature), table
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Every right-hand side by its text: fixed predictors, random effects and smooth terms."""
+
+    apart: dict[str, Sides]
+    predictors: dict[str, Predictors]
+    effects: dict[str, Predictors]
+    smooth: dict[str, list[SmoothCall]]
+
+    @property
+    def required(self) -> set[str]:
+        """The columns that they read."""
+        return {
+            *(name for p in (*self.predictors.values(), *self.effects.values()) for name in p.required),
+            *(name for own in self.apart.values() for call in own.random for name in call.group),
+            *(name for calls in self.smooth.values() for call in calls for name in call.columns),
+        }
+
+
+def _read(
+    right: str,
+    strata: str,
+    family: Family,
+    given: Settings,
+    frame: Frame,
+    used: Sequence[str | None],
+    trusted: bool,
+) -> _Parts:
+    """The right-hand sides of all parameters, and strata, before a row is read."""
+    further = (_predictors(n, v) for n, v in given.items() if isinstance(v, str) and n not in family.extras)
+    apart = {text: sides(text) for text in dict.fromkeys([right, "1", *further])}
+    others = _others(frame, used, apart.values(), given.values())
+    apart = {text: replace(own, fixed=with_others(own.fixed, others)) for text, own in apart.items()}
+    predictors = {text: read(own.fixed, frame, trusted=trusted) for text, own in apart.items()}
+    effects = effects_read(apart, frame, trusted=trusted)
+    smooth = {text: [read_call(each, frame.columns) for each in own.smooth] for text, own in apart.items()}
+    frame.require(sorted({name for calls in smooth.values() for call in calls for name in call.columns}))
+    if isinstance(family, Together):  # the baseline is their intercept, whether one is written or not
+        predictors[right] = replace(predictors[right], coding=True)
+    if strata:
+        predictors[strata] = read(strata, frame)
+    return _Parts(apart, predictors, effects, smooth)
+
+
+def _built(
+    formulas: Mapping[str, str],
+    family: Family,
+    parts: _Parts,
+    builder: Builder,
+    rows: Selection,
+    collinear: str,
+) -> dict[str, int]:
+    """The designs, added to the builder's, and which of them each parameter has."""
+    slots: dict[str, int] = {}
+    built: dict[tuple[str, bool], int] = {}
+    for name, text in formulas.items():
+        key = (text, family.parameters[name].intercept)
+        if key not in built:
+            built[key] = len(builder.designs)
+            design = build(parts.predictors[text], rows, intercept=key[1])
+            if collinear == "drop":
+                design = without_collinear(design, rows)
+            curves = tuple(builder.curves[i] for i in builder.places(parts.smooth[text]))
+            needed = tuple(sorted({*design.required, *(name for curve in curves for name in curve.required)}))
+            builder.designs.append(replace(design, curves=curves, required=needed) if curves else design)
+        slots[name] = built[key]
+    return slots
+
+
+def _plain(rows: Selection, encoder: Encoder, family: Family, slots: Mapping[str, int]) -> Table:
+    """The table of a model without random effects and smooth terms."""
+    if not (isinstance(family, Together) and rows.streamed(encoder.required)):
+        table = Table(rows, encoder, family)
+        _refuse_yes_or_no(family, table)
+        return table
+    if encoder.carried:
+        raise BadArgument(
+            f"weights in the column {encoder.carried[0]!r} that are not frequencies have robust errors, which need all rows "
+            f"at once, and {rows.name} is larger than memory. {IN_MEMORY}"
+        )
+    return OrderedTable(rows, encoder, family, slots.get("strata"))
 
 
 def _others(
