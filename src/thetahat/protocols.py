@@ -369,6 +369,38 @@ class Together(Protocol):
     together: ClassVar[bool]
 
 
+@runtime_checkable
+class Compiled(Protocol):
+    """A family whose value, score and curvature of a row stand in the compiled sums (`kernels.compiled.FAMILIES`).
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> th.families.Poisson().compiled, th.families.Poisson(mean="identity").compiled
+    ('poisson', None)
+    """
+
+    @property
+    def compiled(self) -> str | None:
+        """Its name there; None: with these links it does not."""
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """A source that can yield more rows at a time than it does: `likelihood.LogLikelihood.taylor` asks for what its
+    model says (`block_rows`)."""
+
+    def in_blocks(self, rows: int) -> Source: ...
+
+
+@runtime_checkable
+class WantsBlocks(Protocol):
+    """A model that says of how many rows it takes the sums most readily."""
+
+    @property
+    def block_rows(self) -> int | None: ...
+
+
 class TaylorPass(Protocol):
     """One pass over batches in their order, at one θ."""
 

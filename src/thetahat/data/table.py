@@ -15,6 +15,7 @@ are encoded alike:
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -308,6 +309,14 @@ class Table:
         for large in [self.whole] if self.whole is not None else self._read():
             for start in range(0, len(large), self.block):
                 yield large[start : start + self.block]
+
+    def in_blocks(self, rows: int) -> Table:
+        """The same rows, at least so many at a time: of a file, those of a block that is read."""
+        if rows <= self.block:
+            return self
+        out = copy.copy(self)
+        out.block = rows
+        return out
 
     def column(self, name: str) -> np.ndarray:
         """A column of the rows that the fit used (clusters, plots)."""

@@ -22,7 +22,7 @@ from ..data.source import Source, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import ChecksModel, OfRows, ReadsInOrder, is_concave
+from ..protocols import ChecksModel, InBlocks, OfRows, ReadsInOrder, WantsBlocks, is_concave
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -87,7 +87,12 @@ class LogLikelihood:
             def of(batch: Batch) -> Taylor:
                 return taylor(self.scored, batch, self.weight(batch), order, precision)
 
-        return total(of, self.source, self.model)
+        return total(of, self._blocks(), self.model)
+
+    def _blocks(self) -> Source:
+        """The source, in blocks of as many rows as the model takes most readily."""
+        rows = self.scored.block_rows if isinstance(self.scored, WantsBlocks) else None
+        return self.source.in_blocks(rows) if rows and isinstance(self.source, InBlocks) else self.source
 
     def thinned(self, keep: int) -> LogLikelihood:
         return self.over(Thinned(self.source, keep))
