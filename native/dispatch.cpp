@@ -24,7 +24,7 @@ static int level = best();
 #define CALL(FUNCTION, ...) baseline::FUNCTION(__VA_ARGS__)
 #endif
 
-PUBLIC int thetahat_version() { return 1; }  // of these functions' arguments
+PUBLIC int thetahat_version() { return 2; }  // of these functions' arguments
 PUBLIC int thetahat_level() { return level; }
 PUBLIC void thetahat_set_level(int wanted) { level = wanted < best() ? wanted : best(); }  // for the tests
 
@@ -42,4 +42,17 @@ PUBLIC void thetahat_cross(const Design* left, const Design* right, const double
 PUBLIC double thetahat_fused(const Design* design, int family, const double* y, const double* count, const double* theta,
                              int64_t size, double* gradient, const Output* out, double* row_weight, int threads) {
   return CALL(fused, *design, family, y, count, theta, size, gradient, out, row_weight, threads);
+}
+PUBLIC int64_t thetahat_pairs(const Term* t, const Term* others, int many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
+                              int32_t* indices, double* values) {
+  return CALL(pairs, *t, others, many, n, w, kept, indptr, indices, values);
+}
+PUBLIC void thetahat_schur(int64_t levels, const int64_t* indptr, const int32_t* indices, const double* values, const double* d,
+                           double* S, int64_t kept, int threads) {
+  CALL(schur, levels, indptr, indices, values, d, S, kept, threads);
+}
+PUBLIC void thetahat_row_dots(int64_t levels, const int64_t* left_start, const int32_t* left_index, const double* left,
+                              const int64_t* right_start, const int32_t* right_index, const double* right, const double* M,
+                              int64_t kept, double* out, int threads) {
+  CALL(row_dots, levels, left_start, left_index, left, right_start, right_index, right, M, kept, out, threads);
 }

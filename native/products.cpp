@@ -73,12 +73,17 @@ struct Block {
   std::vector<double> own;                 // [padded][ROWS]
   std::vector<std::vector<int32_t>> code;  // of each term
   std::vector<const double*> column;
+  std::vector<int64_t> first_of;           // of each term in `tables` and `pulled`: a place a level, the reference first
+  std::vector<double> tables, pulled;
 
   explicit Block(const Design& d)
       : design(d), dense(d.intercept + d.columns), padded((dense + TILE - 1) / TILE * TILE),
         own(padded * ROWS, 0.0), code(d.terms, std::vector<int32_t>(ROWS)), column(padded) {
     for (int64_t j = 0; j < padded; j++) column[j] = own.data() + j * ROWS;
     if (d.intercept) std::fill_n(own.data(), ROWS, 1.0);
+    int64_t all = 0;
+    for (int32_t t = 0; t < d.terms; t++) first_of.push_back(all), all += d.term[t].levels + 1;
+    tables.assign(all, 0.0), pulled.assign(all, 0.0);
   }
 
   void read(int64_t from, int64_t count) {
@@ -115,7 +120,13 @@ struct Block {
     return v ? v[first + i] : 1.0;
   }
 
-  // eta (ROWS,), of coefficients theta
+  // the coefficients of the terms, each after the 0 of its reference level: once a theta
+  void take(const double* theta) {
+    for (int32_t t = 0; t < design.terms; t++)
+      std::copy_n(theta + design.term[t].start, design.term[t].levels, tables.data() + first_of[t] + 1);
+  }
+
+  // eta (ROWS,), of coefficients theta, which were taken
   void eta(const double* theta, double* out) const {
     if (design.offset) std::memcpy(out, design.offset + first, rows * 8);
     else std::fill_n(out, ROWS, 0.0);
@@ -131,16 +142,16 @@ struct Block {
       for (int64_t i = 0; i < rows; i++) out[i] += x[i] * b[j];
     }
     for (int32_t t = 0; t < design.terms; t++) {
-      const double* table = theta + design.term[t].start - 1;
+      const double* table = tables.data() + first_of[t];
       const int32_t* c = code[t].data();
       const double* v = design.term[t].value;
-      if (v) { for (int64_t i = 0; i < rows; i++) if (c[i]) out[i] += table[c[i]] * v[first + i]; }
-      else { for (int64_t i = 0; i < rows; i++) if (c[i]) out[i] += table[c[i]]; }
+      if (v) { for (int64_t i = 0; i < rows; i++) out[i] += table[c[i]] * v[first + i]; }
+      else { for (int64_t i = 0; i < rows; i++) out[i] += table[c[i]]; }
     }
   }
 
-  // out += X' s, of s (ROWS,) with zeros beyond `rows`
-  void pull(const double* s, double* out) const {
+  // out += X' s, of s (ROWS,) with zeros beyond `rows`; of the terms when `give` is called
+  void pull(const double* s, double* out) {
     for (int64_t j = 0; j < padded; j += TILE) {
       Vector sum[TILE] = {};
       for (int64_t i = 0; i < ROWS; i += WIDE) {
@@ -151,12 +162,18 @@ struct Block {
         for (int64_t l = 0; l < WIDE; l++) out[design.start + j + a] += sum[a][l];
     }
     for (int32_t t = 0; t < design.terms; t++) {
-      double* table = out + design.term[t].start - 1;
+      double* table = pulled.data() + first_of[t];
       const int32_t* c = code[t].data();
       const double* v = design.term[t].value;
-      for (int64_t i = 0; i < rows; i++)
-        if (c[i]) table[c[i]] += v ? s[i] * v[first + i] : s[i];
+      if (v) { for (int64_t i = 0; i < rows; i++) table[c[i]] += s[i] * v[first + i]; }
+      else { for (int64_t i = 0; i < rows; i++) table[c[i]] += s[i]; }
     }
+  }
+
+  // out += what `pull` gathered for the terms
+  void give(double* out) const {
+    for (int32_t t = 0; t < design.terms; t++)
+      for (int64_t k = 0; k < design.term[t].levels; k++) out[design.term[t].start + k] += pulled[first_of[t] + 1 + k];
   }
 };
 
@@ -182,69 +199,91 @@ static void gram(const Block& left, const Block& right, const double* w, double*
       }
 }
 
-// ---- the narrow part of the information: a small matrix, in the order dense columns, then each term's levels --------------------
+// ---- where the sums of a design's columns are kept -------------------------------------------------------------------------------
 
-struct Narrow {
-  // where the columns of a design stand in the small matrix and in the whole one
-  int64_t size;
-  std::vector<int64_t> at;     // of each term in the small one; -1: it is wide
-  std::vector<int64_t> place;  // small -> whole
-  explicit Narrow(const Design& d) : size(d.intercept + d.columns), at(d.terms, -1) {
-    for (int64_t j = 0; j < size; j++) place.push_back(d.place + j);
-    for (int32_t t = 0; t < d.terms; t++) {
-      const Term& term = d.term[t];
-      if (term.levels > NARROW) continue;
-      at[t] = size, size += term.levels;
-      for (int64_t k = 0; k < term.levels; k++) place.push_back(term.place + k);
-    }
+struct Layout {
+  // Columns of the sums: the dense columns, then each narrow term's levels, the reference (0) first: what it gathers is left
+  // out in the end, which costs less than to ask of each row. Rows of the sums: the same, then the levels of the wide terms.
+  int64_t dense, columns, rows;
+  std::vector<int64_t> at;     // of each term's reference level among the rows
+  std::vector<bool> wide;      // of each term
+  std::vector<int64_t> place;  // of each row in A; NOWHERE: a reference level; GONE - k: row k of what is eliminated
+  static constexpr int64_t NOWHERE = -1, GONE = -2;
+
+  explicit Layout(const Design& d) : dense(d.intercept + d.columns), columns(dense), at(d.terms), wide(d.terms) {
+    for (int64_t j = 0; j < dense; j++) place.push_back(d.place + j);
+    for (int pass = 0; pass < 2; pass++)
+      for (int32_t t = 0; t < d.terms; t++) {
+        wide[t] = d.term[t].levels > NARROW;
+        if (wide[t] != (pass == 1)) continue;
+        at[t] = int64_t(place.size());
+        place.push_back(NOWHERE);
+        for (int64_t k = 0; k < d.term[t].levels; k++) place.push_back(d.term[t].place < 0 ? GONE - k : d.term[t].place + k);
+        if (pass == 0) columns = int64_t(place.size());
+      }
+    rows = int64_t(place.size());
   }
+  bool any_wide() const { return rows > columns; }
 };
 
-// the dense columns of each row beside each other, (ROWS, padded)
+// the sums of one part of the rows: (rows of the left, columns of the right, and one for the diagonal of wide terms)
+struct Sizes {
+  int64_t across, own;
+  Sizes(const Layout& a, const Layout& b) : across(b.columns + 1), own(a.rows * (b.columns + 1) + WIDE) {}
+};
+
+// the dense columns of each row beside each other, (ROWS, lanes), zeros beyond them
+static int64_t lanes_of(const Block& block) { return (block.dense + WIDE - 1) / WIDE * WIDE; }
 static void turned(const Block& block, double* out) {
-  for (int64_t j = 0; j < block.padded; j++) {
+  const int64_t lanes = lanes_of(block);
+  for (int64_t j = 0; j < block.dense; j++) {
     const double* x = block.column[j];
-    for (int64_t i = 0; i < block.rows; i++) out[i * block.padded + j] = x[i];
+    for (int64_t i = 0; i < block.rows; i++) out[i * lanes + j] = x[i];
   }
 }
 
-static void small_products(const Block& left, const Narrow& a, const double* across_left, const Block& right, const Narrow& b,
-                           const double* across_right, const double* w, double* out, bool same) {
-  const int64_t ld = b.size;
-  gram(left, right, w, out, ld, same);
-  const int64_t rows = left.rows;
+// the levels of the left's terms by the dense columns and the narrow terms of the right
+static void term_products(const Block& left, const Layout& a, const Block& right, const Layout& b, const double* turned_right,
+                          const double* w, double* out, bool same, bool wide_alone) {
+  const int64_t across = Sizes(a, b).across, rows = left.rows, lanes = lanes_of(right);
+  std::vector<double> times(ROWS);
   for (size_t t = 0; t < a.at.size(); t++) {
-    if (a.at[t] < 0) continue;
+    if (wide_alone && !a.wide[t]) continue;
     const int32_t* c = left.code[t].data();
-    double* table = out + (a.at[t] - 1) * ld;
-    for (int64_t i = 0; i < rows; i++) {  // a level by the dense columns of the other side
-      if (!c[i]) continue;
-      const double each = w[i] * left.value(int32_t(t), i);
-      const double* x = across_right + i * right.padded;
-      double* to = table + c[i] * ld;
-      for (int64_t j = 0; j < right.dense; j++) to[j] += each * x[j];
+    const double* v = left.design.term[t].value;
+    double* table = out + a.at[t] * across;
+    for (int64_t i = 0; i < rows; i++) times[i] = v ? w[i] * v[left.first + i] : w[i];
+    for (int64_t i = 0; i < rows; i++) {
+      double* to = table + c[i] * across;
+      const double* x = turned_right + i * lanes;
+      for (int64_t j = 0; j < lanes; j += WIDE)
+        *reinterpret_cast<Vector*>(to + j) += times[i] * *reinterpret_cast<const Vector*>(x + j);
     }
-    for (size_t u = same ? t : 0; u < b.at.size(); u++) {
-      if (b.at[u] < 0) continue;
+    if (same && a.wide[t])
+      for (int64_t i = 0; i < rows; i++) table[c[i] * across + across - 1] += v ? times[i] * v[left.first + i] : times[i];
+    for (size_t u = same && !a.wide[t] ? t : 0; u < b.at.size(); u++) {
+      if (b.wide[u]) continue;
       const int32_t* d = right.code[u].data();
-      double* to = table + b.at[u] - 1;
-      const bool plain = !left.design.term[t].value && !right.design.term[u].value;
-      if (plain) { for (int64_t i = 0; i < rows; i++) if (c[i] && d[i]) to[c[i] * ld + d[i]] += w[i]; }
-      else
-        for (int64_t i = 0; i < rows; i++)
-          if (c[i] && d[i]) to[c[i] * ld + d[i]] += w[i] * left.value(int32_t(t), i) * right.value(int32_t(u), i);
+      const double* z = right.design.term[u].value;
+      double* to = table + b.at[u];
+      if (z) { for (int64_t i = 0; i < rows; i++) to[c[i] * across + d[i]] += times[i] * z[right.first + i]; }
+      else { for (int64_t i = 0; i < rows; i++) to[c[i] * across + d[i]] += times[i]; }
     }
   }
-  if (same) return;
-  for (size_t u = 0; u < b.at.size(); u++) {  // dense columns of the left by the levels of the right
-    if (b.at[u] < 0) continue;
+}
+
+// the dense columns of the left by the narrow terms of the right
+static void dense_by_terms(const Block& left, const Layout& a, const double* turned_left, const Block& right, const Layout& b,
+                           const double* w, double* out) {
+  const int64_t across = Sizes(a, b).across, lanes = lanes_of(left);
+  for (size_t u = 0; u < b.at.size(); u++) {
+    if (b.wide[u]) continue;
     const int32_t* d = right.code[u].data();
-    for (int64_t i = 0; i < rows; i++) {
-      if (!d[i]) continue;
-      const double each = w[i] * right.value(int32_t(u), i);
-      const double* x = across_left + i * left.padded;
-      double* to = out + b.at[u] - 1 + d[i];
-      for (int64_t j = 0; j < left.dense; j++) to[j * ld] += each * x[j];
+    const double* z = right.design.term[u].value;
+    for (int64_t i = 0; i < left.rows; i++) {
+      const double each = z ? w[i] * z[right.first + i] : w[i];
+      double* to = out + b.at[u] + d[i];
+      for (int64_t j = 0; j < left.dense; j++) to[j * across] += each * turned_left[i * lanes + j];
     }
   }
 }
@@ -275,87 +314,156 @@ static void blocks_of(int64_t part, int64_t parts, int64_t n, Work work) {
   for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; b++) work(b * ROWS, std::min(ROWS, n - b * ROWS));
 }
 
-// the parts' sums, added in order, where they belong in the whole
-static void placed(const Narrow& a, const Narrow& b, const std::vector<double>& sums, int64_t parts, const Output& out) {
-  const int64_t size = a.size * b.size;
-  for (int64_t i = 0; i < a.size; i++)
-    for (int64_t j = 0; j < b.size; j++) {
+// the parts' sums, added in order, where they belong in the whole; wide_alone: but the rows of wide terms are empty
+static void placed(const Layout& a, const Layout& b, const double* sums, int64_t parts, int64_t stride, const Output& out, bool same,
+                   bool wide_alone) {
+  const int64_t across = Sizes(a, b).across;
+  for (int64_t i = wide_alone ? a.columns : 0; i < a.rows; i++) {
+    const int64_t row = a.place[i];
+    if (row == Layout::NOWHERE) continue;
+    const bool gone = row <= Layout::GONE;
+    double* to = gone ? out.E + (Layout::GONE - row) * out.width : out.A + row * out.kept;
+    for (int64_t j = 0; j < across; j++) {
+      const bool diagonal = j == across - 1;
+      if (diagonal ? !same || i < a.columns : b.place[j] == Layout::NOWHERE) continue;
       double total = 0.0;
-      for (int64_t p = 0; p < parts; p++) total += sums[p * size + i * b.size + j];
-      out.A[a.place[i] * out.kept + b.place[j]] += total;
+      for (int64_t p = 0; p < parts; p++) total += sums[p * stride + i * across + j];
+      if (!diagonal) to[gone ? out.column[b.place[j]] : b.place[j]] += total;
+      else if (gone) out.D[Layout::GONE - row] += total;
+      else to[row] += total;
     }
+  }
 }
 
-// ---- wide terms: each thread sums the rows of its own range of levels ---------------------------------------------------------
+// ---- two wide terms: each thread sums the rows of its own range of levels ----------------------------------------------------------
 
-static void wide_products(const Design& left, const Design& right, const double* w, const Output& out, bool same, int threads,
-                          bool turned_round) {
-  // every pair of a wide term of the left with what the right has: its dense columns, its narrow terms, its wide ones (once)
-  const int64_t n = left.n;
-  for (int32_t t = 0; t < left.terms; t++) {
-    const Term& term = left.term[t];
-    if (term.levels <= NARROW) continue;
-    const bool gone = term.place < 0;
-    in_threads(threads, threads, [&, t, gone](int64_t k) {
-      const int64_t low = 1 + term.levels * k / threads, high = 1 + term.levels * (k + 1) / threads;
-      Block a(left), b(right);
-      std::vector<double> across(ROWS * b.padded);
-      blocks_of(0, 1, n, [&](int64_t first, int64_t rows) {
-        a.read(first, rows), b.read(first, rows);
-        turned(b, across.data());
-        const int32_t* c = a.code[t].data();
-        for (int64_t i = 0; i < rows; i++) {
-          if (c[i] < low || c[i] >= high) continue;
-          const double own = a.value(t, i), each = w[first + i] * own;
-          double* row = gone ? out.E + (c[i] - 1) * out.kept : out.A + (term.place + c[i] - 1) * out.kept;
-          const double* x = across.data() + i * b.padded;
-          for (int64_t j = 0; j < b.dense; j++) row[right.place + j] += each * x[j];
-          for (int32_t u = 0; u < right.terms; u++) {
-            const Term& other = right.term[u];
-            const int32_t d = b.code[u][i];
-            if (!d) continue;
-            if (same && u == t) {
-              if (gone) out.D[c[i] - 1] += each * own;
-              else row[other.place + d - 1] += each * own;
-              continue;
-            }
-            if (other.levels > NARROW) {
-              if (other.place < 0) continue;  // that one sums the pair
-              if (!gone && (turned_round || (same && u < t))) continue;
-            }
-            row[other.place + d - 1] += each * b.value(u, i);
-          }
-        }
-      });
-    });
+static int32_t code_of(const Term& term, int64_t i) {
+  switch (term.bytes) {
+    case 1: return static_cast<const uint8_t*>(term.codes)[i];
+    case 2: return static_cast<const int16_t*>(term.codes)[i];
+    case 4: return static_cast<const int32_t*>(term.codes)[i];
+    default: return int32_t(static_cast<const int64_t*>(term.codes)[i]);
   }
+}
+
+static void wide_by_wide(const Term& one, const Term& other, int64_t n, const double* w, const Output& out, int threads) {
+  if (out.sparse && (one.place < 0 || other.place < 0)) return;  // those are asked for by `pairs`
+  const Term& t = other.place < 0 ? other : one;  // whose levels are rows: the eliminated one's, if there is one
+  const Term& u = other.place < 0 ? one : other;
+  in_threads(threads, threads, [&](int64_t k) {
+    const int64_t low = 1 + t.levels * k / threads, high = 1 + t.levels * (k + 1) / threads;
+    for (int64_t i = 0; i < n; i++) {
+      const int32_t c = code_of(t, i), d = code_of(u, i);
+      if (c < low || c >= high || !d) continue;
+      double* row = t.place < 0 ? out.E + (c - 1) * out.width : out.A + (t.place + c - 1) * out.kept;
+      row[t.place < 0 ? out.column[u.place + d - 1] : u.place + d - 1] += w[i] * (t.value ? t.value[i] : 1.0) * (u.value ? u.value[i] : 1.0);
+    }
+  });
+}
+
+static void wide_pairs(const Design& left, const Design& right, const double* w, const Output& out, bool same, int threads) {
+  for (int32_t t = 0; t < left.terms; t++)
+    for (int32_t u = same ? t + 1 : 0; u < right.terms; u++)
+      if (left.term[t].levels > NARROW && right.term[u].levels > NARROW)
+        wide_by_wide(left.term[t], right.term[u], left.n, w, out, threads);
 }
 
 void cross(const Design& left, const Design& right, const double* w, const Output& out, int threads) {
   const bool same = &left == &right;
-  const Narrow a(left), b(right);
-  const int64_t parts = parts_of(left.n, a.size * b.size);
-  std::vector<double> sums(parts * a.size * b.size, 0.0);
+  const Layout a(left), b(right);
+  const Sizes size(a, b), back(b, a);
+  const bool turn_back = !same && b.any_wide();
+  const int64_t stride = size.own + (turn_back ? back.own : 0), parts = parts_of(left.n, stride);
+  std::vector<double> sums(parts * stride, 0.0);
   in_threads(parts, threads, [&](int64_t part) {
-    Block x(left), y(right);
-    const Block& z = same ? x : y;
-    std::vector<double> across_x(ROWS * x.padded), across_y(same ? 0 : ROWS * y.padded), weight(ROWS, 0.0);
-    double* to = sums.data() + part * a.size * b.size;
+    Block x(left), own(right);
+    const Block& y = same ? x : own;
+    std::vector<double> turned_x(ROWS * lanes_of(x)), turned_y(ROWS * lanes_of(y)), weight(ROWS, 0.0);
+    double* to = sums.data() + part * stride;
     blocks_of(part, parts, left.n, [&](int64_t first, int64_t rows) {
       x.read(first, rows);
-      if (left.terms || right.terms) turned(x, across_x.data());
-      if (!same) {
-        y.read(first, rows);
-        if (left.terms || right.terms) turned(y, across_y.data());
-      }
+      if (!same) own.read(first, rows);
       std::memcpy(weight.data(), w + first, rows * 8);
       std::fill(weight.begin() + rows, weight.end(), 0.0);
-      small_products(x, a, across_x.data(), z, b, same ? across_x.data() : across_y.data(), weight.data(), to, same);
+      gram(x, y, weight.data(), to, size.across, same);
+      if (left.terms) turned(y, turned_y.data());
+      term_products(x, a, y, b, turned_y.data(), weight.data(), to, same, false);
+      if (same || !right.terms) return;
+      turned(x, turned_x.data());
+      dense_by_terms(x, a, turned_x.data(), y, b, weight.data(), to);
+      if (turn_back) term_products(y, b, x, a, turned_x.data(), weight.data(), to + size.own, false, true);
     });
   });
-  placed(a, b, sums, parts, out);
-  wide_products(left, right, w, out, same, threads, false);
-  if (!same) wide_products(right, left, w, out, false, threads, true);
+  placed(a, b, sums.data(), parts, stride, out, same, false);
+  if (turn_back) placed(b, a, sums.data() + size.own, parts, stride, out, false, true);
+  wide_pairs(left, right, w, out, same, threads);
+}
+
+// The rows of the eliminated term t by other wide terms, as a sparse matrix in rows: of row k the columns indices[indptr[k]] …,
+// rising. Rows of the data are taken level by level, so that the sums of a level are in a core's cache.
+int64_t pairs(const Term& t, const Term* others, int32_t many, int64_t n, const double* w, int64_t kept, int64_t* indptr,
+              int32_t* indices, double* values) {
+  std::vector<int64_t> end(t.levels + 2, 0), order(n);
+  for (int64_t i = 0; i < n; i++) end[code_of(t, i) + 1]++;
+  for (int64_t k = 0; k <= t.levels; k++) end[k + 1] += end[k];
+  {
+    std::vector<int64_t> next(end);
+    for (int64_t i = 0; i < n; i++) order[next[code_of(t, i)]++] = i;
+  }
+  std::vector<double> sum(kept, 0.0);
+  std::vector<int32_t> touched;
+  int64_t count = 0;
+  indptr[0] = 0;
+  for (int64_t k = 1; k <= t.levels; k++) {
+    touched.clear();
+    for (int64_t r = end[k]; r < end[k + 1]; r++) {
+      const int64_t i = order[r];
+      const double each = w[i] * (t.value ? t.value[i] : 1.0);
+      for (int32_t u = 0; u < many; u++) {
+        const int32_t d = code_of(others[u], i);
+        if (!d) continue;
+        const int32_t at = int32_t(others[u].place + d - 1);
+        touched.push_back(at);
+        sum[at] += each * (others[u].value ? others[u].value[i] : 1.0);
+      }
+    }
+    std::sort(touched.begin(), touched.end());
+    touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+    for (const int32_t at : touched) indices[count] = at, values[count++] = sum[at], sum[at] = 0.0;
+    indptr[k] = count;
+  }
+  return count;
+}
+
+// S -= E' diag(1/d) E, the lower triangle, of a sparse E in rows whose columns rise
+void schur(int64_t levels, const int64_t* indptr, const int32_t* indices, const double* values, const double* d, double* S,
+           int64_t kept, int threads) {
+  in_threads(threads, threads, [&](int64_t k) {  // a thread the rows of S that leave remainder k
+    for (int64_t l = 0; l < levels; l++)
+      for (int64_t a = indptr[l]; a < indptr[l + 1]; a++) {
+        if (indices[a] % threads != k) continue;
+        const double ratio = values[a] / d[l];
+        double* to = S + int64_t(indices[a]) * kept;
+        for (int64_t b = indptr[l]; b <= a; b++) to[indices[b]] -= ratio * values[b];
+      }
+  });
+}
+
+// out[l] = sum_ij left[l][i] M[i][j] right[l][j], of sparse rows
+void row_dots(int64_t levels, const int64_t* left_start, const int32_t* left_index, const double* left, const int64_t* right_start,
+              const int32_t* right_index, const double* right, const double* M, int64_t kept, double* out, int threads) {
+  in_threads(threads, threads, [&](int64_t k) {
+    for (int64_t l = levels * k / threads; l < levels * (k + 1) / threads; l++) {
+      double total = 0.0;
+      for (int64_t a = left_start[l]; a < left_start[l + 1]; a++) {
+        const double* row = M + int64_t(left_index[a]) * kept;
+        double dot = 0.0;
+        for (int64_t b = right_start[l]; b < right_start[l + 1]; b++) dot += row[right_index[b]] * right[b];
+        total += left[a] * dot;
+      }
+      out[l] = total;
+    }
+  });
 }
 
 void eta(const Design& design, const double* theta, double* out, int threads) {
@@ -363,6 +471,7 @@ void eta(const Design& design, const double* theta, double* out, int threads) {
   in_threads(parts, threads, [&](int64_t part) {
     Block x(design);
     std::vector<double> each(ROWS);
+    x.take(theta);
     blocks_of(part, parts, design.n, [&](int64_t first, int64_t rows) {
       x.read(first, rows);
       x.eta(theta, each.data());
@@ -383,6 +492,7 @@ void pull(const Design& design, const double* score, int64_t size, double* out, 
       std::fill(each.begin() + rows, each.end(), 0.0);
       x.pull(each.data(), sums.data() + part * size);
     });
+    x.give(sums.data() + part * size);
   });
   for (int64_t p = 0; p < parts; p++)
     for (int64_t j = 0; j < size; j++) out[j] += sums[p * size + j];
@@ -456,14 +566,15 @@ static double poisson(int64_t rows, const double* __restrict y, const double* __
 
 double fused(const Design& design, int family, const double* y, const double* count, const double* theta, int64_t size,
              double* gradient, const Output* out, double* row_weight, int threads) {
-  const Narrow narrow(design);
-  const int64_t squared = out ? narrow.size * narrow.size : 0, numbers = 1 + size + squared;
-  const int64_t parts = parts_of(design.n, numbers);
-  std::vector<double> sums(parts * numbers, 0.0);
+  const Layout layout(design);
+  const int64_t squared = out ? Sizes(layout, layout).own : 0, across = Sizes(layout, layout).across, stride = 1 + size + squared;
+  const int64_t parts = parts_of(design.n, stride);
+  std::vector<double> sums(parts * stride, 0.0);
   in_threads(parts, threads, [&](int64_t part) {
     Block x(design);
-    std::vector<double> linear(ROWS, 0.0), score(ROWS), weight(ROWS), across(ROWS * x.padded);
-    double* to = sums.data() + part * numbers;
+    std::vector<double> linear(ROWS, 0.0), score(ROWS), weight(ROWS), turned_x(ROWS * lanes_of(x));
+    double* to = sums.data() + part * stride;
+    x.take(theta);
     blocks_of(part, parts, design.n, [&](int64_t first, int64_t rows) {
       x.read(first, rows);
       x.eta(theta, linear.data());
@@ -474,20 +585,20 @@ double fused(const Design& design, int family, const double* y, const double* co
       x.pull(score.data(), to + 1);
       if (!out) return;
       if (row_weight) std::memcpy(row_weight + first, weight.data(), rows * 8);
-      if (design.terms) turned(x, across.data());
-      small_products(x, narrow, across.data(), x, narrow, across.data(), weight.data(), to + 1 + size, true);
+      gram(x, x, weight.data(), to + 1 + size, across, true);
+      if (design.terms) turned(x, turned_x.data());
+      term_products(x, layout, x, layout, turned_x.data(), weight.data(), to + 1 + size, true, false);
     });
+    x.give(to + 1);
   });
   double value = 0.0;
   for (int64_t p = 0; p < parts; p++) {
-    value += sums[p * numbers];
-    for (int64_t j = 0; j < size; j++) gradient[j] += sums[p * numbers + 1 + j];
+    value += sums[p * stride];
+    for (int64_t j = 0; j < size; j++) gradient[j] += sums[p * stride + 1 + j];
   }
   if (out) {
-    std::vector<double> small(parts * squared);
-    for (int64_t p = 0; p < parts; p++) std::copy_n(sums.data() + p * numbers + 1 + size, squared, small.data() + p * squared);
-    placed(narrow, narrow, small, parts, *out);
-    if (row_weight) wide_products(design, design, row_weight, *out, true, threads, false);
+    placed(layout, layout, sums.data() + 1 + size, parts, stride, *out, true, false);
+    if (row_weight) wide_pairs(design, design, row_weight, *out, true, threads);
   }
   return value;
 }

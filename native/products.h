@@ -27,9 +27,11 @@ struct Design {
 
 struct Output {         // A + A' - diag(A) is the block of what is kept
   double* A;            // (kept, kept)
-  double* E;            // (levels, kept), or null
+  double* E;            // (levels, width), or null
   double* D;            // (levels,), or null
-  int64_t kept;
+  const int64_t* column;  // (kept,) of what is kept, in E
+  int64_t kept, width;
+  int32_t sparse;       // whether the eliminated term by other wide ones is left out: `pairs` sums it
 };
 
 #define DECLARE(NAME)                                                                                                       \
@@ -37,6 +39,10 @@ struct Output {         // A + A' - diag(A) is the block of what is kept
   void eta(const Design&, const double*, double*, int);                                                                     \
   void pull(const Design&, const double*, int64_t, double*, int);                                                           \
   void cross(const Design&, const Design&, const double*, const Output&, int);                                              \
+  int64_t pairs(const Term&, const Term*, int32_t, int64_t, const double*, int64_t, int64_t*, int32_t*, double*);           \
+  void schur(int64_t, const int64_t*, const int32_t*, const double*, const double*, double*, int64_t, int);                 \
+  void row_dots(int64_t, const int64_t*, const int32_t*, const double*, const int64_t*, const int32_t*, const double*,       \
+                const double*, int64_t, double*, int);                                                                      \
   double fused(const Design&, int, const double*, const double*, const double*, int64_t, double*, const Output*, double*, int); \
   }
 DECLARE(baseline)

@@ -218,7 +218,12 @@ def test_rows_at_every_linear_predictor(level, family):
         columns = compiled.Columns(1, one, False, None, [], 0, 0)
         sums = compiled.Sums(1)
         value, gradient = compiled.fused(
-            columns, family, torch.tensor([y], dtype=torch.float64), None, torch.tensor([float(eta)], dtype=torch.float64), sums
+            columns,
+            family,
+            torch.tensor([y], dtype=torch.float64),
+            None,
+            torch.tensor([float(eta)], dtype=torch.float64),
+            sums,
         )
         with workdps(700):
             t = mpf(float(eta))
@@ -236,7 +241,12 @@ def test_what_is_beyond_the_range_of_numbers():
     columns = compiled.Columns(1, one, False, None, [], 0, 0)
     for eta, want in ((710.0, -np.inf), (-800.0, 0.0), (np.nan, np.nan)):
         value, _ = compiled.fused(
-            columns, "poisson", torch.zeros(1).double(), None, torch.tensor([float(eta)], dtype=torch.float64), None
+            columns,
+            "poisson",
+            torch.zeros(1).double(),
+            None,
+            torch.tensor([float(eta)], dtype=torch.float64),
+            None,
         )
         np.testing.assert_equal(value, want)
 
@@ -270,6 +280,7 @@ data = pd.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n), "t": rng.
 data["g"], data["h"] = rng.integers(0, 5, n).astype(str), rng.integers(0, 150, n).astype(str)
 eta = 0.3 * data.x - 0.2 * data.z + 0.1 * data.g.astype(int)
 data["y"], data["b"] = rng.poisson(np.exp(eta)), (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int)
+data["k"] = rng.negative_binomial(2, 1 / (1 + np.exp(eta) / 2))
 data["c"] = rng.gamma(2.0, np.exp(eta) / 2)
 formula = sys.argv[1]
 fit = th.fit(formula, data, family=sys.argv[2], **eval(sys.argv[3]))
@@ -278,7 +289,7 @@ print(compiled.available(), repr(fit.log_likelihood), *map(repr, [*fit.estimates
 FITS = [
     ("b ~ x * g + z + h", "bernoulli", "{}"),
     ("y ~ x + g:z + h + offset(log(t))", "poisson", "{'weights': 't'}"),
-    ("y ~ x + z + g", "negative_binomial", "{'dispersion': '~ g'}"),
+    ("k ~ x + z + g", "negative_binomial", "{'dispersion': '~ g'}"),
     ("c ~ x + h", "gamma", "{}"),
     ("x ~ z + g", "normal", "{'scale': '~ z + g'}"),
 ]

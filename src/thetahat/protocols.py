@@ -395,7 +395,8 @@ class InBlocks(Protocol):
 
 @runtime_checkable
 class WantsBlocks(Protocol):
-    """A model that says of how many rows it takes the sums most readily."""
+    """A model whose sums over rows are compiled: they are made in float64, and most readily of this many rows at a time.
+    None: torch makes them, of rows as they come."""
 
     @property
     def block_rows(self) -> int | None: ...

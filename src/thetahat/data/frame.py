@@ -360,7 +360,7 @@ def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     block = empty(len(floats), len(frame)).numpy()
     for row, name in zip(block, floats, strict=True):
         row[:] = frame[name].to_numpy()
-    made = {name: row for name, row in zip(floats, block, strict=True)}
+    made = dict(zip(floats, block, strict=True))
     if not private & set(names):
         out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
         rest = {name: frame[name].copy() for name in names if name not in floats}

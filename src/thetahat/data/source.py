@@ -6,6 +6,7 @@ yields batches, again and again. `Tensors` is the one for tensors in memory.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -131,7 +132,7 @@ class Thinned:
     that a file is read once for it."""
 
     def __init__(self, source: Source, keep: int):
-        self.source, self.keep = source, keep
+        self.source, self.keep, self.block = source, keep, BLOCK
         self._held: Batch | None = None
 
     @property
@@ -149,8 +150,16 @@ class Thinned:
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         if self._held is None:
             self._held = concatenate(list(self._parts(model)))
-        for start in range(0, len(self._held), BLOCK):
-            yield self._held[start : start + BLOCK]
+        for start in range(0, len(self._held), self.block):
+            yield self._held[start : start + self.block]
+
+    def in_blocks(self, rows: int) -> Thinned:
+        """The same rows, so many at a time."""
+        if self._held is None:
+            self._held = concatenate(list(self._parts(None)))
+        out = copy.copy(self)
+        out.block = rows
+        return out
 
     def _parts(self, model: ModelLike) -> Iterator[Batch]:
         """The first rows of each batch; of a streamed file copies, since a view would keep the whole block

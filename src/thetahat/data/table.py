@@ -168,7 +168,7 @@ class Encoder:
                 _finite_rows(dense, design, place)
                 tensors[f"x{slot}"] = torch.from_numpy(dense).T
             for j, term in enumerate(design.coded):
-                tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame, known))
+                tensors[f"code{slot}.{j}"] = torch.from_numpy(_narrow(term.codes(frame, known), term.size))
                 value = term.value(frame)
                 if value is not None:
                     tensors[f"value{slot}.{j}"] = torch.from_numpy(finite(value, term.term, place))
@@ -384,6 +384,12 @@ class Table:
             f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such "
             "rows.)"
         )
+
+
+def _narrow(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Codes 0 … levels in as few bytes as they need: a pass over many rows is as fast as its memory."""
+    kind = np.uint8 if levels < 2**8 else np.int16 if levels < 2**15 else np.int32
+    return codes.astype(kind)
 
 
 def finite_matrix(values: np.ndarray, label: str, place: Place) -> np.ndarray:

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-VERSION = 1  # of the functions' arguments: a library of another one is not called
+VERSION = 2  # of the functions' arguments: a library of another one is not called
 FAMILIES = {"bernoulli": 0, "poisson": 1}  # whose value, score and curvature are compiled too
+NARROW = 64  # levels of a term above which it is wide (products.cpp has the same)
 FEW = 20_000  # rows below which threads cost more than they bring
 MOST_COLUMNS = 256  # dense ones: of more, the products of a linear algebra library are faster
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -60,7 +62,15 @@ class _Design(ctypes.Structure):
 
 
 class _Output(ctypes.Structure):
-    _fields_ = (("A", _pointer), ("E", _pointer), ("D", _pointer), ("kept", _whole))
+    _fields_ = (
+        ("A", _pointer),
+        ("E", _pointer),
+        ("D", _pointer),
+        ("column", _pointer),
+        ("kept", _whole),
+        ("width", _whole),
+        ("sparse", _int),
+    )
 
 
 @cache
@@ -80,6 +90,10 @@ def library() -> ctypes.CDLL | None:
     found.thetahat_cross.argtypes = [_pointer, _pointer, _pointer, _pointer, _int]
     found.thetahat_fused.argtypes = [_pointer, _int, *3 * [_pointer], _whole, *3 * [_pointer], _int]
     found.thetahat_fused.restype = ctypes.c_double
+    found.thetahat_pairs.argtypes = [_pointer, _pointer, _int, _whole, _pointer, _whole, *3 * [_pointer]]
+    found.thetahat_pairs.restype = ctypes.c_int64
+    found.thetahat_row_dots.argtypes = [_whole, *7 * [_pointer], _whole, _pointer, _int]
+    found.thetahat_schur.argtypes = [_whole, *5 * [_pointer], _whole, _int]
     return found
 
 
@@ -168,6 +182,10 @@ class Columns:
         self.pointer = ctypes.addressof(self._design)
 
     @property
+    def terms(self) -> list[_Term]:
+        return list(self._terms[: self._design.terms])
+
+    @property
     def threads(self) -> int:
         return torch.get_num_threads() if self.n >= FEW else 1
 
@@ -193,20 +211,37 @@ class Sums:
         the size of A
     levels
         of the eliminated term; 0: there is none
+    narrow
+        (w,) the places in A of what is not another wide term, where E is to be sparse; None: it is dense
     """
 
-    def __init__(self, kept: int, levels: int = 0):
+    def __init__(self, kept: int, levels: int = 0, narrow: Tensor | None = None):
+        self.kept, self.narrow = kept, narrow
         self._half = torch.zeros(kept, kept, dtype=torch.float64)  # each pair of columns in one of its places
-        self.E = torch.zeros(levels, kept, dtype=torch.float64) if levels else None
-        self.D = torch.zeros(levels, dtype=torch.float64) if levels else None
-        self._output = _Output(A=self._half.data_ptr(), kept=kept)
-        if self.E is not None and self.D is not None:
+        self.E = self.D = None
+        self._column = torch.arange(kept)
+        if narrow is not None:
+            self._column = torch.full((kept,), -1).index_put_((narrow,), torch.arange(len(narrow)))
+        width = kept if narrow is None else len(narrow)
+        self._output = _Output(
+            A=self._half.data_ptr(), kept=kept, width=width, sparse=int(narrow is not None)
+        )
+        self._output.column = self._column.data_ptr()
+        if levels:
+            self.E = torch.zeros(
+                levels, width, dtype=torch.float64
+            )  # of the narrow columns, where it is sparse
+            self.D = torch.zeros(levels, dtype=torch.float64)
             self._output.E, self._output.D = self.E.data_ptr(), self.D.data_ptr()
+        self.pairs: list[
+            tuple[np.ndarray, np.ndarray, np.ndarray]
+        ] = []  # row starts, columns, values of the rest of E
         self.pointer = ctypes.addressof(self._output)
 
     def add(self, left: Columns, right: Columns | None, weight: Tensor) -> None:
         """Add X_leftᵀ diag(w) X_right, w (n,); right None: of the left with itself."""
         weight = _vector(weight, left.n)
+        other = left if right is None else right
         _called().thetahat_cross(
             left.pointer,
             None if right is None else right.pointer,
@@ -214,10 +249,62 @@ class Sums:
             self.pointer,
             left.threads,
         )
+        self.add_pairs(left, other, weight)
+        if right is not None:
+            self.add_pairs(right, left, weight)
+
+    def add_pairs(self, left: Columns, right: Columns, weight: Tensor) -> None:
+        """Add what an eliminated term of the left has with other wide terms of the right, where E is sparse."""
+        gone = [term for term in left.terms if term.place < 0]
+        others = [term for term in right.terms if term.levels > NARROW and term.place >= 0]
+        if self.narrow is None or not gone or not others:
+            return
+        many = (_Term * len(others))(*others)
+        starts = np.empty(gone[0].levels + 1, dtype=np.int64)
+        columns, values = np.empty(left.n * len(others), dtype=np.int32), np.empty(left.n * len(others))
+        count = _called().thetahat_pairs(
+            ctypes.addressof(gone[0]),
+            ctypes.addressof(many),
+            len(others),
+            left.n,
+            weight.data_ptr(),
+            self.kept,
+            *(each.ctypes.data for each in (starts, columns, values)),
+        )
+        self.pairs.append((starts, columns[:count].copy(), values[:count].copy()))
 
     @property
     def A(self) -> Tensor:
         return self._half + self._half.T - torch.diag(self._half.diagonal())
+
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a sparse matrix: where each begins, columns, values
+
+
+def schur(A: Tensor, E: Rows, D: Tensor) -> Tensor:
+    """A − Eᵀ D⁻¹ E, (m, m), of E (L, m) whose columns rise in a row, D (L,)."""
+    S, rows = A.clone(), _rows(E)
+    threads = torch.get_num_threads()
+    _called().thetahat_schur(len(D), *map(_address, rows), D.data_ptr(), S.data_ptr(), len(A), threads)
+    lower = S.tril()
+    return lower + lower.T - torch.diag(S.diagonal())
+
+
+def row_dots(left: Rows, M: Tensor, right: Rows) -> Tensor:
+    """Σ_ij left_li M_ij right_lj, (L,), of M (m, m)."""
+    one, two, out = _rows(left), _rows(right), torch.empty(len(left[0]) - 1, dtype=torch.float64)
+    M, threads = M.contiguous(), torch.get_num_threads()
+    where = [*map(_address, one), *map(_address, two)]
+    _called().thetahat_row_dots(len(out), *where, M.data_ptr(), len(M), out.data_ptr(), threads)
+    return out
+
+
+def _rows(E: Rows) -> Rows:
+    return E[0].astype(np.int64, copy=False), E[1].astype(np.int32, copy=False), np.ascontiguousarray(E[2])
+
+
+def _address(values: np.ndarray) -> int:
+    return int(values.ctypes.data)
 
 
 def fused(
@@ -235,7 +322,7 @@ def fused(
     """
     y, count = _vector(y, columns.n), None if count is None else _vector(count, columns.n)
     gradient = torch.zeros(len(theta), dtype=torch.float64)
-    wide = sums is not None and any(term.levels > 64 for term in columns._terms[: columns._design.terms])
+    wide = sums is not None and any(term.levels > NARROW for term in columns.terms)
     weight = (
         torch.empty(columns.n, dtype=torch.float64) if wide else None
     )  # of a second pass, for the wide terms
@@ -251,6 +338,8 @@ def fused(
         None if weight is None else weight.data_ptr(),
         columns.threads,
     )
+    if sums is not None and weight is not None:
+        sums.add_pairs(columns, columns, weight)
     return float(value), gradient
 
 

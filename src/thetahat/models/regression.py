@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, concatenate
+from ..data.processes import world
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from ..kernels import compiled
 from ..protocols import Compiled, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
+from .sparse_rows import SparseRows
 from .taylor import Taylor
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added
 # up by code
 NARROW = 64
+LARGE = 2**20  # numbers of E above which it is held sparse, beside other wide terms
 
 
 @dataclass(frozen=True)
@@ -308,9 +311,16 @@ class Regression(Model):
     @property
     def block_rows(self) -> int | None:
         """Rows of which `taylor` takes the sums most readily at a time; None: as they come."""
-        if not compiled.available():
+        if not self._compiled:
             return None
-        return 2**40 if self._fused is not None else 2**16
+        if self._fused is not None:
+            return 2**40
+        return 2**20 if self.layout.eliminated is not None else 2**16  # a block has sums a level of its own
+
+    @property
+    def _compiled(self) -> bool:
+        few = all(p.design.columns <= compiled.MOST_COLUMNS for p in self.predictors)
+        return few and compiled.available()
 
     @property
     def _fused(self) -> str | None:
@@ -321,7 +331,7 @@ class Regression(Model):
 
     def columns(self, batch: Batch) -> list[compiled.Columns] | None:
         """Each estimated predictor's columns as the compiled sums read them; None: torch sums these rows."""
-        if not compiled.available() or any(p.design.columns > compiled.MOST_COLUMNS for p in self.predictors):
+        if not self._compiled:
             return None
         return [p.compiled(batch, self.layout) for p in self.predictors]
 
@@ -395,12 +405,27 @@ class Regression(Model):
         sums = self._sums() if order > 1 else None
         theta = self.coefficients.detach()
         value, gradient = compiled.fused(columns, family, batch["y"], weight, theta, sums)
-        J = None if sums is None else Information(sums.A, sums.E, sums.D, self.layout.eliminated)
+        J = None if sums is None else self._information(sums)
         return Taylor(torch.tensor(value, dtype=torch.float64), gradient, J)
 
     def _sums(self) -> compiled.Sums:
-        gone = self.layout.eliminated
-        return compiled.Sums(self.layout.kept, 0 if gone is None else gone.stop - gone.start)
+        gone, narrow = self.layout.eliminated, self.layout.narrow if world() == 1 else None
+        return compiled.Sums(self.layout.kept, 0 if gone is None else gone.stop - gone.start, narrow)
+
+    def _information(self, sums: compiled.Sums) -> Information:
+        E = sums.E
+        if E is not None and sums.narrow is not None:
+            from scipy import sparse
+
+            where, (rows, width), kept = sums.narrow.numpy(), E.shape, sums.kept
+            own = sparse.csr_array(
+                (E.numpy().reshape(-1), np.tile(where, rows), np.arange(rows + 1) * width), shape=(rows, kept)
+            )
+            for starts, columns, values in sums.pairs:
+                own = own + sparse.csr_array((values, columns, starts), shape=(rows, kept))
+            own.sort_indices()
+            return Information(sums.A, SparseRows(own), sums.D, self.layout.eliminated)
+        return Information(sums.A, E, sums.D, self.layout.eliminated)
 
     def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
         """Σ w s sᵀ of the rows' scores: the meat of the sandwich, by the same sums as the information."""
@@ -452,7 +477,7 @@ class Regression(Model):
             sums = self._sums()
             for (a, b), w in weight.items():
                 sums.add(columns[a], None if a == b else columns[b], w)
-            return Information(sums.A, sums.E, sums.D, layout.eliminated)
+            return self._information(sums)
         A = torch.zeros(layout.kept, layout.kept, dtype=torch.float64)
         E = D = None
         if layout.eliminated is not None:
@@ -617,6 +642,9 @@ class _Layout:
     kept: int
     position: Tensor  # coordinate of θ → coordinate of A, −1 if eliminated
     eliminated: slice | None
+    narrow: Tensor | None = (
+        None  # where E is large, and sparse: the coordinates of A that are not of a wide term
+    )
 
 
 def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
@@ -625,7 +653,13 @@ def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
     kept = torch.cat([torch.arange(first), torch.arange(first + levels, size)])
     position = torch.full((size,), -1, dtype=torch.long)
     position[kept] = torch.arange(len(kept))
-    return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None)
+    others = [position[at : at + n] for p in predictors for _, at, n in p.terms if n > NARROW and at != first]
+    narrow = None
+    if others and levels * len(kept) > LARGE:
+        narrow = (
+            torch.ones(len(kept), dtype=torch.bool).index_fill_(0, torch.cat(others), False).nonzero()[:, 0]
+        )
+    return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None, narrow)
 
 
 def _cross(left: _Piece, right: _Piece, w: Tensor, scaled: Tensor | None) -> Tensor:
