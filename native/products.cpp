@@ -21,6 +21,7 @@
 namespace NAMESPACE {
 
 constexpr int64_t ROWS = 512;   // of a block: 32 columns of it are 128 KiB, a part of a second-level cache
+constexpr int64_t APART = ROWS + 8;  // from a column of a block to the next: a power of 2 would put all in one set of the cache
 constexpr int64_t INNER = 128;  // of these, the rows whose products are summed at a time: 32 KiB, a first-level cache
 constexpr int64_t TILE = 4;     // columns by columns whose sums are held in registers
 constexpr int64_t NARROW = 64;  // levels of a term whose products are summed like those of columns
@@ -70,7 +71,7 @@ struct Block {
   // the rows of a design, a column after another: intercept, dense columns, zeros up to a multiple of TILE
   const Design& design;
   int64_t dense, padded, first = 0, rows = 0;
-  std::vector<double> own;                 // [padded][ROWS]
+  std::vector<double> own;                 // [padded][APART]
   std::vector<std::vector<int32_t>> code;  // of each term
   std::vector<const double*> column;
   std::vector<int64_t> first_of;           // of each term in `tables` and `pulled`: a place a level, the reference first
@@ -78,8 +79,8 @@ struct Block {
 
   explicit Block(const Design& d)
       : design(d), dense(d.intercept + d.columns), padded((dense + TILE - 1) / TILE * TILE),
-        own(padded * ROWS, 0.0), code(d.terms, std::vector<int32_t>(ROWS)), column(padded) {
-    for (int64_t j = 0; j < padded; j++) column[j] = own.data() + j * ROWS;
+        own(padded * APART, 0.0), code(d.terms, std::vector<int32_t>(ROWS)), column(padded) {
+    for (int64_t j = 0; j < padded; j++) column[j] = own.data() + j * APART;
     if (d.intercept) std::fill_n(own.data(), ROWS, 1.0);
     int64_t all = 0;
     for (int32_t t = 0; t < d.terms; t++) first_of.push_back(all), all += d.term[t].levels + 1;
@@ -88,9 +89,11 @@ struct Block {
 
   void read(int64_t from, int64_t count) {
     first = from, rows = count;
-    for (int64_t j = 0; j < design.columns; j++) {
+    const bool by_rows = design.column_stride == 1 && design.row_stride > 1 && !design.single;
+    if (by_rows) turn(from, count);
+    for (int64_t j = by_rows ? design.columns : 0; j < design.columns; j++) {
       const int64_t at = j + design.intercept;
-      double* to = own.data() + at * ROWS;
+      double* to = own.data() + at * APART;
       const int64_t start = from * design.row_stride + j * design.column_stride;
       if (design.single) {
         const float* x = static_cast<const float*>(design.x) + start;
@@ -113,6 +116,16 @@ struct Block {
       else if (term.bytes == 4) { auto* c = static_cast<const int32_t*>(term.codes) + from; for (int64_t i = 0; i < count; i++) to[i] = c[i]; }
       else { auto* c = static_cast<const int64_t*>(term.codes) + from; for (int64_t i = 0; i < count; i++) to[i] = int32_t(c[i]); }
     }
+  }
+
+  // columns of rows that lie one after another: eight rows at a time, whose numbers share lines of the cache
+  void turn(int64_t from, int64_t count) {
+    const double* x = static_cast<const double*>(design.x) + from * design.row_stride;
+    double* to = own.data() + design.intercept * APART;
+    for (int64_t i = 0; i < count; i += 8)
+      for (int64_t j = 0; j < design.columns; j++)
+        for (int64_t k = i; k < std::min(i + 8, count); k++) to[j * APART + k] = x[k * design.row_stride + j];
+    for (int64_t j = 0; j < design.columns; j++) std::fill(to + j * APART + count, to + j * APART + ROWS, 0.0);
   }
 
   double value(int32_t t, int64_t i) const {

@@ -278,6 +278,24 @@ class Sums:
         return self._half + self._half.T - torch.diag(self._half.diagonal())
 
 
+def weighted_products(left: np.ndarray, right: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Xᵀ diag(w) Z, (p, q), of dense X (n, p) and Z (n, q), which may be X itself; w (n,).
+
+    Examples
+    --------
+    >>> X = np.array([[1.0], [2.0]])
+    >>> weighted_products(X, X, np.array([1.0, 10.0])).tolist() if available() else [[41.0]]
+    [[41.0]]
+    """
+    n, p = left.shape
+    q, same = right.shape[1], right is left
+    sums = Sums(p if same else p + q)
+    weight, X = torch.from_numpy(np.ascontiguousarray(w)), torch.from_numpy(left)
+    one = Columns(n, X, False, None, [], 0, 0)
+    sums.add(one, None if same else Columns(n, torch.from_numpy(right), False, None, [], 0, p), weight)
+    return (sums.A if same else sums.A[:p, p:]).numpy()
+
+
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a sparse matrix: where each begins, columns, values
 
 
