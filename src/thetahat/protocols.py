@@ -394,6 +394,15 @@ class InBlocks(Protocol):
 
 
 @runtime_checkable
+class Sampled(Protocol):
+    """A source that is read from a file, and holds a part of its rows, evenly spread: `data.source.Thinned` asks, for the
+    start of Newton's method."""
+
+    every: int  # it is about so many times as long as its sample
+    sample: Batch | None
+
+
+@runtime_checkable
 class WantsBlocks(Protocol):
     """A model whose sums over rows are compiled: they are made in float64, and most readily of this many rows at a time.
     None: torch makes them, of rows as they come."""

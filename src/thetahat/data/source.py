@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadWeights, EmptyData
-from ..protocols import is_streamed
+from ..protocols import Sampled, is_streamed
 from ..types import Data, ModelLike, Plain, Settings, fields_of, name_of
 from .batch import Batch, concatenate
 
@@ -128,15 +128,19 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 class Thinned:
-    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Held, so
-    that a file is read once for it."""
+    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Of a file it is the part
+    that the first pass over it has left in memory, whatever `keep` is."""
 
     def __init__(self, source: Source, keep: int):
         self.source, self.keep, self.block = source, keep, BLOCK
         self._held: Batch | None = None
+        if isinstance(source, Sampled) and source.sample is not None:
+            self.keep, self._held = source.every, source.sample
 
     @property
     def size(self) -> int | None:
+        if self._held is not None:
+            return len(self._held)
         return None if self.source.size is None else -(-self.source.size // self.keep)
 
     @property

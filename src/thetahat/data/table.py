@@ -59,6 +59,9 @@ RESERVED = re.compile(
 )  # names of an encoder's own tensors
 
 
+SAMPLE = 500_000  # rows of a file of any size that are held, for a start
+
+
 @dataclass(frozen=True)
 class Extras:
     """The columns of a family's extras. A row lacks one only where the family needs it (None: everywhere).
@@ -243,6 +246,10 @@ class Table:
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         self.streamed = frame.streamed(encoder.required)
         self.whole: Batch | None = None
+        self.every = max(
+            32, frame.size // SAMPLE
+        )  # of a file: the part of the rows that the first pass leaves in memory
+        self.sample: Batch | None = None
         self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
         self.fractional = 0  # rows whose frequency weight is not a whole number
@@ -332,7 +339,7 @@ class Table:
     def _survey(self) -> Iterator[Batch]:
         """The first pass: check every row, and keep the tensors if they fit in memory."""
         first = 0
-        parts, masks = [], []
+        parts, masks, taken = [], [], []
         for frame in (
             self.frame.whole.blocks(self.encoder.required)
             if self.streamed
@@ -353,11 +360,14 @@ class Table:
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)
+            elif not self.ordered:
+                taken.append(batch[: -(-len(batch) // self.every)].map(torch.Tensor.clone))
             yield batch
         mask = np.concatenate(masks)
         self.kept = None if mask.all() else mask
         if parts:
             self.whole = concatenate(parts)
+        self.sample = concatenate(taken) if taken else None
 
     def _take_fingerprint(self, frame: pd.DataFrame, batch: Batch) -> None:
         response = self.encoder.response

@@ -112,7 +112,7 @@ class Newton:
             borrowed = self._thinned_start(objective, begin, keep)
             if borrowed is not None and taylor_of(objective.model) is None:
                 return self._borrow(
-                    objective, borrowed, keep
+                    objective, borrowed, rows / (objective.thinned(keep).rows or rows)
                 )  # p gradients' worth of work saved, where J is as dear as that
             begin = begin if borrowed is None else borrowed.theta
         single = rows > self.float32_above and not _in_double(objective)
@@ -129,9 +129,9 @@ class Newton:
         sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
         return state if sound else None
 
-    def _borrow(self, objective: ObjectiveLike, thinned: State, keep: int) -> State:
+    def _borrow(self, objective: ObjectiveLike, thinned: State, keep: float) -> State:
         """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
-        return self.steered(objective, thinned.theta, thinned.information.times(float(keep)))
+        return self.steered(objective, thinned.theta, thinned.information.times(keep))
 
     def steered(self, objective: ObjectiveLike, theta: Tensor, information: Information) -> State:
         """The state at θ, steered by an information that is not its own."""
@@ -181,6 +181,9 @@ class Newton:
         # summed anew in the same pass
         near = state.borrowed or state.decrement < self.keep_below
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
+        keep = keep and not (
+            _in_double(objective) and isinstance(objective, Objective) and objective.streamed
+        )
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)
