@@ -72,7 +72,9 @@ def picture() -> str:
     """The data, the four numbers, and our message below them, as a card that is legible on white and on black."""
     parts = [
         text(MARGIN, 42, "Who studied 1, 2, 3 hours failed; who studied 4, 5, 6 passed.", "head"),
-        text(MARGIN, 64, "The likelihood of passed ~ hours has no maximum. The slope that is returned:", "dim"),
+        text(
+            MARGIN, 64, "The likelihood of passed ~ hours has no maximum. The slope that is returned:", "dim"
+        ),
     ]
     for hour in range(1, 7):
         kind = "yes" if hour > 3 else "no"

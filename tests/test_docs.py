@@ -97,7 +97,7 @@ def test_every_block_runs_and_prints_what_the_page_says(
 ) -> None:
     """The pages are the library's promises: a reader may copy any of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "88")
     run(page)
 
 
