@@ -209,7 +209,9 @@ class Frame:
             rest = {name: self.pandas[name] for name in self.columns if name not in set(names)}
             # clusters are named later; beyond it pandas' copy-on-write has to do
             if sum(column.memory_usage(index=False) for column in rest.values()) <= SPARE:
-                out.pandas = out._own.assign(**{name: column.copy() for name, column in rest.items()})
+                out.pandas = out._own.copy(deep=False)
+                for name, column in rest.items():
+                    out.pandas[name] = column.copy()
         return out
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
@@ -367,9 +369,13 @@ def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         for name, column in rest.items():
             out[name] = column
         return out
-    rest = {name: frame[name].copy() for name in names if name not in private and name not in made}
-    own = {name: pd.Series(row, index=frame.index, copy=False) for name, row in made.items()}
-    return frame.assign(**own, **rest)
+    out = frame.copy(deep=False)
+    for name in names:
+        if name not in private:
+            out[name] = (
+                pd.Series(made[name], index=frame.index, copy=False) if name in made else frame[name].copy()
+            )
+    return out
 
 
 def _unreadable(native: Data) -> str:

@@ -133,7 +133,7 @@ class Objective:
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
         self._last: tuple[Tensor, Taylor] | None = (
-            None  # the last second-order expansion, and where: errors, criteria and tests at θ̂ ask for it again
+            None  # the last of second order, and where: errors and tests ask again
         )
         self._spare: list[Objective] = []  # copies whose models move
 

@@ -342,7 +342,9 @@ class Regression(Model):
         predictors, where they have been looked up."""
         theta = self.coefficients.detach()
         with torch.no_grad():
-            if columns is None:
+            if (
+                columns is None or self.bounded
+            ):  # at an edge η is rounded as the slack is that measures the way to it
                 eta = self.eta(batch)
             else:
                 own = {p.parameter: (p, c) for p, c in zip(self.predictors, columns, strict=True)}
@@ -693,7 +695,7 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
 def _some_rows(source: Source, most: int = 20_000) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
     memory)."""
-    if isinstance(source, Sampled) and source.sample is not None:
+    if isinstance(source, Sampled) and source.sample is not None and len(source.sample) >= most:
         part: Batch = source.sample[:: max(1, len(source.sample) // most)]
         return part
     taken: list[Batch] = []
