@@ -14,10 +14,12 @@ from .source import Source, Tensors
 from .transformed import Transformed
 
 if TYPE_CHECKING:
+    from .engines.duckdb import DuckDB
     from .frame import Frame
     from .table import Encoder, Table
 
 _LATER = {
+    "DuckDB": "engines.duckdb",
     "Encoder": "table",
     "Frame": "frame",
     "Table": "table",
@@ -32,6 +34,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Batch",
+    "DuckDB",
     "Encoder",
     "FiniteMDP",
     "Frame",

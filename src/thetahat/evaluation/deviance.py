@@ -40,6 +40,7 @@ from ..inference.covariance import linear
 from ..inference.terms import predictors_of, regression_of
 from ..inference.tests import check_maximum, restricted_maximum
 from ..likelihood import Objective
+from ..likelihood.total import folded
 from ..models.regression import Predictor, Regression
 from . import residuals
 from .fitted_values import extras_of, mean_of, parameters_of, response_of
@@ -129,11 +130,13 @@ def _dispersion(model: Regression) -> float:
 
 def _summed(objective: Objective, each: Callable[[Regression, Batch, Tensor], Tensor]) -> float:
     """Σ c f."""
-    model, out = objective.model, 0.0
-    for batch in objective.terms[0].source.batches(model):
+    model = objective.model
+
+    def of(batch: Batch) -> Tensor:
         value = each(model, batch, response_of(model, batch)).to(torch.float64)
-        out += float((torch.where(batch.count > 0, value, 0.0) * batch.count).sum())
-    return out
+        return (torch.where(batch.count > 0, value, 0.0) * batch.count).sum()
+
+    return float(folded(of, objective.terms[0].source, model))
 
 
 def _pearson(model: Regression, batch: Batch, y: Tensor) -> Tensor:

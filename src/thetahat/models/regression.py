@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, concatenate
 from ..data.source import Source
 from ..families.base import Family, Parameter
-from ..protocols import is_streamed
+from ..protocols import Partitioned, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
 from .taylor import Taylor
@@ -574,6 +574,8 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
 def _some_rows(source: Source, most: int = 20_000) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
     memory)."""
+    if isinstance(source, Partitioned):
+        return source.sample
     taken: list[Batch] = []
     rows = 0
     stop = most if is_streamed(source) or source.size is None else source.size
