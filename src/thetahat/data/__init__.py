@@ -14,11 +14,13 @@ from .source import Source, Tensors
 from .transformed import Transformed
 
 if TYPE_CHECKING:
+    from .engines.dask import Dask
     from .engines.duckdb import DuckDB
     from .frame import Frame
     from .table import Encoder, Table
 
 _LATER = {
+    "Dask": "engines.dask",
     "DuckDB": "engines.duckdb",
     "Encoder": "table",
     "Frame": "frame",
@@ -34,6 +36,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Batch",
+    "Dask",
     "DuckDB",
     "Encoder",
     "FiniteMDP",
