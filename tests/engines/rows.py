@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -128,3 +133,50 @@ def check_no_maximum(engine: Partitions) -> None:
         th.fit("I(1 * (x > 0)) ~ x", engine, "bernoulli")
     with pytest.raises(th.errors.FlatDirection, match=r"I\(2 \* x\)"):
         th.fit("y ~ x + I(2 * x)", engine, "poisson")
+
+
+class Slowly:
+    """The same work, in half a second a partition, by a process that leaves its number for as long as it is at it."""
+
+    def __init__(self, work, folder: Path):
+        self.work, self.folder = work, folder
+
+    def __call__(self, k, parts):
+        busy = self.folder / str(os.getpid())
+        busy.touch()
+        time.sleep(0.5)
+        found = self.work(k, parts)
+        busy.unlink()
+        return found
+
+
+def check_killed(engine: Callable[[pd.DataFrame], Partitions], folder: Path) -> None:
+    """SIGKILL to a worker in the middle of its partition, in the fourth pass of a fit: the same bits, and the work of that
+    process was never finished."""
+    undisturbed = th.fit("y ~ x + z + g", engine(rows()), "poisson").theta
+    source, passes, killed = engine(rows()), 0, []
+    run = source.run
+
+    def kill_one() -> None:
+        busy: list[Path] = []
+        until = time.monotonic() + 60
+        while not busy and time.monotonic() < until:
+            time.sleep(0.05)
+            busy = list(folder.iterdir())
+        killed.append(int(busy[0].name))
+        os.kill(killed[0], signal.SIGKILL)
+
+    def watched(work, columns):
+        nonlocal passes
+        passes += 1
+        if passes != 4:
+            return run(work, columns)
+        threading.Thread(target=kill_one).start()
+        return run(Slowly(work, folder), columns)
+
+    source.run = watched
+    disturbed = th.fit("y ~ x + z + g", source, "poisson").theta
+    assert len(killed) == 1
+    assert passes > 4
+    assert [path.name for path in folder.iterdir()] == [str(killed[0])]
+    assert bool((disturbed == undisturbed).all())

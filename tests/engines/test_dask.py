@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +13,7 @@ from .rows import (
     MODELS,
     check_budget,
     check_frequencies,
+    check_killed,
     check_model,
     check_no_maximum,
     check_refusals,
@@ -96,45 +92,8 @@ def test_no_maximum_is_seen_there_too(cluster):
     check_no_maximum(partitioned(rows(11_000)))
 
 
-def test_a_worker_that_is_killed_changes_nothing(cluster):
-    """SIGKILL to one of the two processes in the middle of a pass: the same bits."""
-    source = partitioned(rows())
-    undisturbed = th.fit("y ~ x + z + g", source, "poisson").theta
-    victims = list(cluster.run(os.getpid).values())
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        os.kill(victims[0], signal.SIGKILL)
-        killed.append(victims[0])
-
-    slow = partitioned(rows())
-    run, passes = slow.run, 0
-
-    def watched(work, columns):
-        nonlocal passes
-        passes += 1
-        if passes == 4:
-            threading.Timer(0.2, kill_one).start()
-            return run(_Slowly(work), columns)
-        return run(work, columns)
-
-    slow.run = watched
-    disturbed = th.fit("y ~ x + z + g", slow, "poisson").theta
-    assert killed
-    assert passes > 4
-    assert bool((disturbed == undisturbed).all())
-    assert victims[0] not in cluster.run(os.getpid).values()
-
-
-class _Slowly:
-    """The same work, in half a second a partition: so that a worker is killed while it is at it."""
-
-    def __init__(self, work):
-        self.work = work
-
-    def __call__(self, k, parts):
-        time.sleep(0.5)
-        return self.work(k, parts)
+def test_a_worker_that_is_killed_changes_nothing(cluster, tmp_path):
+    check_killed(partitioned, tmp_path)
 
 
 def test_what_is_not_a_frame_of_dask_is_refused():

@@ -9,7 +9,7 @@ import pytest
 import thetahat as th
 
 
-@pytest.mark.parametrize(("engine", "package"), [("DuckDB", "duckdb"), ("Dask", "dask")])
+@pytest.mark.parametrize(("engine", "package"), [("DuckDB", "duckdb"), ("Dask", "dask"), ("Ray", "ray")])
 def test_the_extra_is_named(engine, package, monkeypatch):
     for name in [m for m in sys.modules if m.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)

@@ -16,6 +16,7 @@ from .transformed import Transformed
 if TYPE_CHECKING:
     from .engines.dask import Dask
     from .engines.duckdb import DuckDB
+    from .engines.ray import Ray
     from .frame import Frame
     from .table import Encoder, Table
 
@@ -24,6 +25,7 @@ _LATER = {
     "DuckDB": "engines.duckdb",
     "Encoder": "table",
     "Frame": "frame",
+    "Ray": "engines.ray",
     "Table": "table",
 }  # they bring pandas, pyarrow and formulaic: loaded when asked for
 
@@ -43,6 +45,7 @@ __all__ = [
     "Frame",
     "Items",
     "Loaded",
+    "Ray",
     "Source",
     "Table",
     "Tensors",
