@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .engines.dask import Dask
     from .engines.duckdb import DuckDB
     from .engines.ray import Ray
+    from .engines.spark import Spark
     from .frame import Frame
     from .table import Encoder, Table
 
@@ -26,6 +27,7 @@ _LATER = {
     "Encoder": "table",
     "Frame": "frame",
     "Ray": "engines.ray",
+    "Spark": "engines.spark",
     "Table": "table",
 }  # they bring pandas, pyarrow and formulaic: loaded when asked for
 
@@ -47,6 +49,7 @@ __all__ = [
     "Loaded",
     "Ray",
     "Source",
+    "Spark",
     "Table",
     "Tensors",
     "Transformed",
