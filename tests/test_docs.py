@@ -19,6 +19,7 @@ import re
 import shlex
 import shutil
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,11 @@ def run(page: Path) -> None:
         if lacks(block.code):
             continue
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            if block.code.startswith(
+                "# needs "
+            ):  # the warnings of a package that this one does not have are its own
+                warnings.simplefilter("default")
             if block.language == "bash":
                 command(block.code)
             else:
