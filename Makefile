@@ -33,7 +33,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/zensical build --strict --clean
 
 format: .venv/dev
 	$(BIN)/ruff check --fix $(TREE)

@@ -114,7 +114,7 @@ def test_every_block_runs_and_prints_what_the_page_says(
 ) -> None:
     """The pages are the library's promises: a reader may copy any of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "88")
     run(page)
 
 
@@ -179,9 +179,10 @@ def resolve(path: str) -> object:
     in it."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except ModuleNotFoundError:
         return getattr(resolve(module), name)
+    return getattr(found, name) if hasattr(found, name) else importlib.import_module(path)
 
 
 def test_the_reference_leaves_nothing_public_out() -> None:
@@ -203,3 +204,44 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("nav:")[1])
     pages = sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
     assert sorted(listed) == pages
+
+
+# ---- how pages look ----------------------------------------------------------------------------------------
+
+WIDTH = 88  # characters of a line of code that no page has to scroll
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_code_overflows(page: Path) -> None:
+    code = [
+        (b.line + i + 1, line) for b in blocks(page.read_text()) for i, line in enumerate(b.code.split("\n"))
+    ]
+    assert not [(at, line) for at, line in code if len(line) > WIDTH]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
+    """The file of every relative link; the heading too, where it names one."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        file, _, heading = target.partition("#")
+        if not file or re.match(r"\w+:", file):
+            continue
+        found = page.parent / file
+        assert found.exists(), f"{page.name} links to {target}"
+        if heading:
+            lines = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M)
+            slugs = {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", line).strip().lower()) for line in lines}
+            assert heading in slugs, f"{page.name} links to {target}"
+
+
+def test_no_level_of_the_navigation_has_more_than_eight_entries() -> None:
+    entries: dict[str, int] = {}
+    path: list[str] = []
+    for line in (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("nav:\n")[1].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 4
+        path = [*path[:depth], line.strip()]
+        above = " / ".join(path[:-1])
+        entries[above] = entries.get(above, 0) + 1
+    assert max(entries.values()) <= 8, entries
+    assert len(entries) > 10

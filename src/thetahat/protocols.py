@@ -369,6 +369,48 @@ class Together(Protocol):
     together: ClassVar[bool]
 
 
+@runtime_checkable
+class Compiled(Protocol):
+    """A family whose value, score and curvature of a row stand in the compiled sums (`kernels.compiled.FAMILIES`).
+
+    Examples
+    --------
+    >>> import thetahat as th
+    >>> th.families.Poisson().compiled, th.families.Poisson(mean="identity").compiled
+    ('poisson', None)
+    """
+
+    @property
+    def compiled(self) -> str | None:
+        """Its name there; None: with these links it does not."""
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """A source that can yield more rows at a time than it does: `likelihood.LogLikelihood.taylor` asks for what its
+    model says (`block_rows`)."""
+
+    def in_blocks(self, rows: int) -> Source: ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A source that is read from a file, and holds a part of its rows, evenly spread: `data.source.Thinned` asks, for the
+    start of Newton's method."""
+
+    every: int  # it is about so many times as long as its sample
+    sample: Batch | None
+
+
+@runtime_checkable
+class WantsBlocks(Protocol):
+    """A model whose sums over rows are compiled: they are made in float64, and most readily of this many rows at a time.
+    None: torch makes them, of rows as they come."""
+
+    @property
+    def block_rows(self) -> int | None: ...
+
+
 class TaylorPass(Protocol):
     """One pass over batches in their order, at one θ."""
 

@@ -29,6 +29,7 @@ from .columns import is_categorical, level_codes, numeric_column, stray_cells
 from .expressions import FUNCTIONS, Columns, alias, column, columns_read, first_line, shown, width, written
 from .formula import Predictors, column_of, expressions, read, split, variables
 from .frame import Frame
+from .ownership import keep
 from .partitions import earlier, first_among
 from .smooths import Curve
 
@@ -378,7 +379,8 @@ def stack(columns: Sequence[np.ndarray]) -> np.ndarray:
         gap = gaps.pop() if gaps else 8
         shape = (len(columns), len(columns[0]))
         if gap >= 8 * shape[1] or columns[0].strides[0] >= 8 * shape[0]:
-            return np.asarray(_Window(address[0], shape, (gap, columns[0].strides[0]), list(columns)))
+            owners = list({id(each): each for each in map(keep, columns)}.values())
+            return np.asarray(_Window(address[0], shape, (gap, columns[0].strides[0]), owners))
     return np.stack(columns)
 
 

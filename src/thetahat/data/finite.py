@@ -26,7 +26,7 @@ class FiniteMDP:
     Parameters
     ----------
     outcomes
-        outcomes[s][a] is a list of (probability, reward, next state), the state None where it ends; as many
+        `outcomes[s][a]` is a list of (probability, reward, next state), the state None where it ends; as many
         actions in every state
     start
         the first state, or None: each as probable as any other
@@ -73,7 +73,7 @@ class FiniteMDP:
     def returns(
         self, policy: Any = None, discount: float = 1.0, *, within: float = 1e-9, rounds: int = 1000
     ) -> list[list[Mass]]:
-        """The distribution of the return of each action in each state, [s][a] → (values, masses).
+        """The distribution of the return of each action in each state, `[s][a]` → (values, masses).
 
         Parameters
         ----------

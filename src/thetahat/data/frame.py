@@ -24,6 +24,7 @@ from ..files import usable
 from ..memory import empty
 from ..types import Data, Level, Plain
 from .arrow import STREAM_ROWS, arrow_to_pandas
+from .ownership import private_columns
 from .partitions import Partitions, reduced
 
 MEMORY = 2**30  # bytes of a Parquet file's wanted columns, above which it is streamed
@@ -214,11 +215,10 @@ class Frame:
         out = Frame(self)
         if self.pandas is not None and self.path is None and self._own is None:
             out._own = _copied(self.pandas, names)
-            rest = self.pandas.drop(columns=list(names))
-            if (
-                rest.memory_usage(index=False).sum() <= SPARE
-            ):  # clusters are named later; beyond it pandas' copy-on-write has to do
-                out.pandas = pd.concat([rest.copy(), out._own], axis=1)
+            rest = {name: self.pandas[name] for name in self.columns if name not in set(names)}
+            # clusters are named later; beyond it pandas' copy-on-write has to do
+            if sum(column.memory_usage(index=False) for column in rest.values()) <= SPARE:
+                out.pandas = out._own.assign(**{name: column.copy() for name, column in rest.items()})
         return out
 
     def read(self, names: Sequence[str]) -> pd.DataFrame:
@@ -379,17 +379,24 @@ def _to_pandas(data: Data) -> pd.DataFrame:
 
 
 def _copied(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """These columns, copied once, those of float64 beside each other: pandas copies a selection, and then again where it
-    joins its blocks."""
-    floats = [name for name in names if frame.dtypes[name] == np.float64]
+    """These columns, in memory that nobody else writes into. What is private already stays where it lies; columns of
+    float64 that are not are copied once, beside each other: pandas copies a selection, and then again where it joins its
+    blocks."""
+    private = private_columns(frame)
+    floats = [name for name in names if frame.dtypes[name] == np.float64 and name not in private]
     block = empty(len(floats), len(frame)).numpy()
     for row, name in zip(block, floats, strict=True):
         row[:] = frame[name].to_numpy()
-    out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
-    for name in names:
-        if name not in floats:
-            out[name] = frame[name].copy()
-    return out
+    made = dict(zip(floats, block, strict=True))
+    if not private & set(names):
+        out = pd.DataFrame(block.T, columns=floats, index=frame.index, copy=False)
+        rest = {name: frame[name].copy() for name in names if name not in floats}
+        for name, column in rest.items():
+            out[name] = column
+        return out
+    rest = {name: frame[name].copy() for name in names if name not in private and name not in made}
+    own = {name: pd.Series(row, index=frame.index, copy=False) for name, row in made.items()}
+    return frame.assign(**own, **rest)
 
 
 def _unreadable(native: Data) -> str:

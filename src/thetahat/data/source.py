@@ -6,6 +6,7 @@ yields batches, again and again. `Tensors` is the one for tensors in memory.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadWeights, EmptyData
-from ..protocols import is_streamed
+from ..protocols import Sampled, is_streamed
 from ..types import Data, ModelLike, Plain, Settings, fields_of, name_of
 from .batch import Batch, concatenate
 
@@ -127,15 +128,19 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 class Thinned:
-    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Held, so
-    that a file is read once for it."""
+    """Every `keep`-th part of each batch of a source: the first rows of each, for a warm start. Of a file it is the part
+    that the first pass over it has left in memory, whatever `keep` is."""
 
     def __init__(self, source: Source, keep: int):
-        self.source, self.keep = source, keep
+        self.source, self.keep, self.block = source, keep, BLOCK
         self._held: Batch | None = None
+        if isinstance(source, Sampled) and source.sample is not None:
+            self.keep, self._held = source.every, source.sample
 
     @property
     def size(self) -> int | None:
+        if self._held is not None:
+            return len(self._held)
         return None if self.source.size is None else -(-self.source.size // self.keep)
 
     @property
@@ -149,8 +154,16 @@ class Thinned:
     def batches(self, model: ModelLike = None) -> Iterator[Batch]:
         if self._held is None:
             self._held = concatenate(list(self._parts(model)))
-        for start in range(0, len(self._held), BLOCK):
-            yield self._held[start : start + BLOCK]
+        for start in range(0, len(self._held), self.block):
+            yield self._held[start : start + self.block]
+
+    def in_blocks(self, rows: int) -> Thinned:
+        """The same rows, so many at a time."""
+        if self._held is None:
+            self._held = concatenate(list(self._parts(None)))
+        out = copy.copy(self)
+        out.block = rows
+        return out
 
     def _parts(self, model: ModelLike) -> Iterator[Batch]:
         """The first rows of each batch; of a streamed file copies, since a view would keep the whole block

@@ -15,6 +15,7 @@ are encoded alike:
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 RESERVED = re.compile(
     r"y|rows|x\d+|offset\d+|group\d+|smooth\d+|(code|value)\d+\.\d+"
 )  # names of an encoder's own tensors
+
+
+SAMPLE = 500_000  # rows of a file of any size that are held, for a start
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class Encoder:
                 _finite_rows(dense, design, place)
                 tensors[f"x{slot}"] = torch.from_numpy(dense).T
             for j, term in enumerate(design.coded):
-                tensors[f"code{slot}.{j}"] = torch.from_numpy(term.codes(frame, known))
+                tensors[f"code{slot}.{j}"] = torch.from_numpy(_narrow(term.codes(frame, known), term.size))
                 value = term.value(frame)
                 if value is not None:
                     tensors[f"value{slot}.{j}"] = torch.from_numpy(finite(value, term.term, place))
@@ -242,6 +246,10 @@ class Table:
         self.block = block or (4 * BLOCK if widest > 500 else BLOCK)
         self.streamed = frame.streamed(encoder.required)
         self.whole: Batch | None = None
+        self.every = max(
+            32, frame.size // SAMPLE
+        )  # of a file: the part of the rows that the first pass leaves in memory
+        self.sample: Batch | None = None
         self.kept: np.ndarray | None = None  # the rows that are used, None for all of them
         self.dropped, self.rows = 0, 0
         self.fractional = 0  # rows whose frequency weight is not a whole number
@@ -309,6 +317,14 @@ class Table:
             for start in range(0, len(large), self.block):
                 yield large[start : start + self.block]
 
+    def in_blocks(self, rows: int) -> Table:
+        """The same rows, at least so many at a time: of a file, those of a block that is read."""
+        if rows <= self.block:
+            return self
+        out = copy.copy(self)
+        out.block = rows
+        return out
+
     def column(self, name: str) -> np.ndarray:
         """A column of the rows that the fit used (clusters, plots)."""
         whole = self.frame.whole
@@ -323,7 +339,7 @@ class Table:
     def _survey(self) -> Iterator[Batch]:
         """The first pass: check every row, and keep the tensors if they fit in memory."""
         first = 0
-        parts, masks = [], []
+        parts, masks, taken = [], [], []
         for frame in (
             self.frame.whole.blocks(self.encoder.required)
             if self.streamed
@@ -344,11 +360,14 @@ class Table:
             first += len(frame)
             if not self.streamed:
                 parts.append(batch)
+            elif not self.ordered:
+                taken.append(batch[: -(-len(batch) // self.every)].map(torch.Tensor.clone))
             yield batch
         mask = np.concatenate(masks)
         self.kept = None if mask.all() else mask
         if parts:
             self.whole = concatenate(parts)
+        self.sample = concatenate(taken) if taken else None
 
     def _take_fingerprint(self, frame: pd.DataFrame, batch: Batch) -> None:
         response = self.encoder.response
@@ -375,6 +394,12 @@ class Table:
             f"gives probability zero. Its support is {self.family.support}. ({int((~inside).sum())} such "
             "rows.)"
         )
+
+
+def _narrow(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Codes 0 … levels in as few bytes as they need: a pass over many rows is as fast as its memory."""
+    kind = np.uint8 if levels < 2**8 else np.int16 if levels < 2**15 else np.int32
+    return codes.astype(kind)
 
 
 def finite_matrix(values: np.ndarray, label: str, place: Place) -> np.ndarray:

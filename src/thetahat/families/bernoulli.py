@@ -110,6 +110,10 @@ class Bernoulli(Family):
         mean = torch.sigmoid(eta[0])
         return [v[0, 0] * mean * (mean - 1) * (1 - 2 * mean)] if v else [torch.zeros_like(y)]
 
+    @property
+    def compiled(self) -> str | None:
+        return "bernoulli" if isinstance(self.parameters["mean"].link, Logit) else None
+
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.bernoulli(mean, generator=generator)
 

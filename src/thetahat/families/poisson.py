@@ -71,6 +71,10 @@ class Poisson(Family):
             return super().third(y, eta, v, extras)
         return [-v[0, 0] * torch.exp(eta[0])] if v else [torch.zeros_like(y)]
 
+    @property
+    def compiled(self) -> str | None:
+        return "poisson" if isinstance(self.parameters["mean"].link, Log) else None
+
     def sample(self, mean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(mean, generator=generator)
 

@@ -21,6 +21,7 @@ from ..errors import BadArgument
 from ..likelihood import Information, LogLikelihood, Objective, total
 from ..models.information import Factor
 from ..models.regression import Regression
+from ..models.sparse_rows import row_dots
 from ..protocols import Together
 from ..types import Level
 from .bread import Inverse
@@ -200,8 +201,8 @@ def sandwich_diagonal(factor: Factor | Inverse, K: Information) -> Tensor:
     middle = small @ inner @ small
     out = J.A.new_empty(J.size)
     out[J.kept()] = middle.diagonal()
-    cross = (K.E - K.D[:, None] * R) @ small  # rows of K Pᵀ S⁻¹ that belong to the levels
-    out[J.eliminated] = K.D / J.D**2 - 2 * (cross * R).sum(1) / J.D + ((R @ middle) * R).sum(1)
+    own = K.E - R * K.D[:, None]  # type: ignore[operator]
+    out[J.eliminated] = K.D / J.D**2 - 2 * row_dots(own, small, R) / J.D + row_dots(R, middle, R)
     return out
 
 
@@ -216,4 +217,4 @@ def reduced(factor: Factor | Inverse, K: Information) -> Tensor | None:
     ):
         return None
     R = factor.ratio
-    return K.A - R.T @ K.E - K.E.T @ R + R.T @ (K.D[:, None] * R)
+    return K.A - R.T @ K.E - K.E.T @ R + R.T @ (R * K.D[:, None])  # type: ignore[operator]

@@ -41,6 +41,7 @@ from ..models.custom import Custom, Interval
 from ..models.described import Described
 from ..models.latent import LatentModel
 from ..models.mixed import Mixed
+from ..models.sparse_rows import SparseRows
 from ..preferences.bradley_terry import BradleyTerry
 from ..preferences.plackett_luce import PlackettLuce
 from ..protocols import (
@@ -296,6 +297,8 @@ def _second_order(fit: Fit) -> dict[str, Tensor]:
     found = fit.objective.taylor(fit.theta, order=2)
     J = found.information
     assert J is not None
+    if isinstance(J.E, SparseRows):
+        return {}
     parts = {"value": found.value, "gradient": found.gradient, "A": J.A, "E": J.E, "D": J.D}
     try:
         factor = bread(fit.objective)

@@ -22,7 +22,16 @@ from ..data.source import Source, Tensors, Thinned
 from ..errors import BadArgument, BadWeights
 from ..models.information import Information
 from ..models.taylor import Taylor, taylor
-from ..protocols import ChecksModel, OfRows, Partitioned, ReadsInOrder, is_concave
+from ..protocols import (
+    ChecksModel,
+    InBlocks,
+    OfRows,
+    Partitioned,
+    ReadsInOrder,
+    WantsBlocks,
+    is_concave,
+    is_streamed,
+)
 from ..types import ModelLike, Plain, Settings, Weights, name_of
 from .priors import Prior
 from .total import total
@@ -87,7 +96,12 @@ class LogLikelihood:
             def of(batch: Batch) -> Taylor:
                 return taylor(self.scored, batch, self.weight(batch), order, precision)
 
-        return total(of, self.source, self.model)
+        return total(of, self._blocks(), self.model)
+
+    def _blocks(self) -> Source:
+        """The source, in blocks of as many rows as the model takes most readily."""
+        rows = self.scored.block_rows if isinstance(self.scored, WantsBlocks) else None
+        return self.source.in_blocks(rows) if rows and isinstance(self.source, InBlocks) else self.source
 
     def thinned(self, keep: int) -> LogLikelihood:
         if isinstance(self.source, Partitioned):  # a pass there costs as much as one of all rows
@@ -129,7 +143,9 @@ class Objective:
 
     def __init__(self, terms: list[LogLikelihood], priors: list[LogPrior] | None = None):
         self.terms, self.priors = list(terms), list(priors or [])
-        self._last: tuple[Tensor, Taylor] | None = None  # the expansion where the models stand
+        self._last: tuple[Tensor, Taylor] | None = (
+            None  # the last second-order expansion, and where: errors, criteria and tests at θ̂ ask for it again
+        )
         self._spare: list[Objective] = []  # copies whose models move
 
     def __add__(self, other: Plain) -> Objective:
@@ -204,6 +220,8 @@ class Objective:
             return self
         out = self.copy()
         out._write(theta)
+        if self._last is not None and torch.equal(self._last[0], theta):
+            out._last = self._last
         return out
 
     @contextmanager
@@ -255,20 +273,17 @@ class Objective:
         A pure function of θ: what the models hold before, they hold after.
         """
         here = self.theta
-        if theta is not None and not torch.equal(theta, here):
-            with self.moved(theta) as work:
-                return work._expanded(order, precision)
-        return self._remembered(here, order, precision)
-
-    def _remembered(self, here: Tensor, order: int, precision: torch.dtype) -> Taylor:
-        """The expansion where the objective stands: errors, criteria and tests at θ̂ all ask for the same
-        one."""
+        where = here if theta is None else theta
         kept = precision == torch.float64 and all(t.weights is None for t in self.terms)
-        if kept and self._last is not None and torch.equal(self._last[0], here):
+        if kept and self._last is not None and torch.equal(self._last[0], where):
             return self._last[1]
-        out = self._expanded(order, precision)
+        if torch.equal(where, here):
+            out = self._expanded(order, precision)
+        else:
+            with self.moved(where) as work:
+                out = work._expanded(order, precision)
         if kept and order > 1:
-            self._last = (here, out)
+            self._last = (where.clone(), out)
         return out
 
     def _expanded(self, order: int, precision: torch.dtype) -> Taylor:
@@ -369,6 +384,11 @@ class Objective:
             float(total(lambda b: torch.tensor(b.total, dtype=torch.float64), t.source, t.model))
             for t in self.terms
         )
+
+    @property
+    def streamed(self) -> bool:
+        """Whether data are read from a file at each pass: what is computed of them then costs little beside."""
+        return any(is_streamed(t.source) for t in self.terms)
 
     def thinned(self, keep: int) -> Objective:
         """The same objective on every keep-th row: where a run on many rows begins. Priors weigh accordingly

@@ -35,6 +35,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import BadArgument
+from ..kernels import compiled
 from .blocks import (
     Array as Array,
 )
@@ -148,7 +149,7 @@ class Columns:
                 out[-1] = (before[0], slice(before[1].start, at + t.size), [*before[2], t.rows])
             else:
                 out.append((t.predictor, slice(at, at + t.size), [t.rows]))
-        return [(a, own, rows[0] if len(rows) == 1 else np.hstack(rows)) for a, own, rows in out]
+        return [(a, own, rows[0] if len(rows) == 1 else _beside(rows)) for a, own, rows in out]
 
     @cached_property
     def transposes(self) -> list[Rows]:
@@ -266,6 +267,13 @@ class Columns:
         return G
 
 
+def _beside(parts: Sequence[Array]) -> Array:
+    """Dense columns beside each other, (n, k), each in one piece of memory."""
+    out = np.empty((sum(part.shape[1] for part in parts), len(parts[0])))
+    np.concatenate([part.T for part in parts], out=out)
+    return out.T
+
+
 def _product(left: Rows, transposed: Rows, w: Array, right: Rows) -> Array:
     """leftᵀ diag(w) right, dense: of dense columns some rows at a time, so that none is written out whole."""
     if sparse.issparse(left) or sparse.issparse(right):
@@ -276,6 +284,8 @@ def _product(left: Rows, transposed: Rows, w: Array, right: Rows) -> Array:
             block = transposed @ (right * w[:, None])
         out: Array = block.toarray() if sparse.issparse(block) else block
         return out
+    if compiled.available() and max(left.shape[1], right.shape[1]) <= compiled.MOST_COLUMNS:
+        return compiled.weighted_products(left, right, w)
     out = np.zeros((left.shape[1], right.shape[1]))
     root = np.sqrt(w) if left is right and bool((w >= 0).all()) else None
     for begin in range(0, len(w), ROWS):

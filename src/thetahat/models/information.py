@@ -5,7 +5,7 @@
 
 Two levels of one category never meet in a row, so their block of J is diagonal: it is eliminated by its Schur
 complement S = A − Eᵀ D⁻¹ E, and a category of thousands of levels costs O(L·m), not O(L³). Without such a
-term, J = A.
+term, J = A. Beside other wide categories E is sparse.
 
 The coordinates of D are `eliminated`, a slice of θ; A holds the others in order.
 """
@@ -17,13 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .sparse_rows import SparseRows, row_dots, written_out
+
 
 @dataclass
 class Information:
     """J, (p, p), of the sum so far. Adding two adds their parts."""
 
     A: Tensor
-    E: Tensor | None = None
+    E: Tensor | SparseRows | None = None
     D: Tensor | None = None
     eliminated: slice | None = None
 
@@ -36,18 +38,26 @@ class Information:
             return Information(self.dense() + other.dense())
         if self.E is None or self.D is None or other.E is None or other.D is None:
             return Information(self.A + other.A)
-        return Information(self.A + other.A, self.E + other.E, self.D + other.D, self.eliminated)
+        if isinstance(self.E, SparseRows) != isinstance(other.E, SparseRows):
+            return Information(
+                self.A + other.A,
+                written_out(self.E) + written_out(other.E),
+                self.D + other.D,
+                self.eliminated,
+            )
+        return Information(self.A + other.A, self.E + other.E, self.D + other.D, self.eliminated)  # type: ignore[operator]
 
     def accumulate(self, other: Information) -> Information:
         """self + other, in the memory of self."""
-        if self.eliminated != other.eliminated:
+        if self.eliminated != other.eliminated or isinstance(self.E, SparseRows):
             return self + other
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine += theirs
         return self
 
     def tensors(self) -> list[Tensor]:
-        return [t for t in (self.A, self.E, self.D) if t is not None]
+        """Its numbers, where they are dense: what a sum over processes adds."""
+        return [t for t in (self.A, self.E, self.D) if isinstance(t, Tensor)]
 
     def kept(self) -> Tensor:
         """The coordinates of A among those of θ."""
@@ -65,8 +75,9 @@ class Information:
         out = self.A.new_zeros(self.size, self.size)
         kept = self.kept()
         out[kept[:, None], kept] = self.A
-        out[self.eliminated, kept] = self.E
-        out[kept, self.eliminated] = self.E.T
+        E = written_out(self.E)
+        out[self.eliminated, kept] = E
+        out[kept, self.eliminated] = E.T
         out[self.eliminated, self.eliminated] = torch.diag(self.D)
         return out
 
@@ -79,8 +90,8 @@ class Information:
 
     def times(self, factor: float) -> Information:
         """factor · J."""
-        parts = [None if t is None else t * factor for t in (self.A, self.E, self.D)]
-        return Information(self.A * factor, parts[1], parts[2], self.eliminated)
+        E = None if self.E is None else self.E * factor
+        return Information(self.A * factor, E, None if self.D is None else self.D * factor, self.eliminated)
 
     def plus_diagonal(self, extra: Tensor) -> Information:
         """J + diag(extra): a prior's curvature, a trust region's."""
@@ -101,7 +112,7 @@ class Information:
         first = int((free < start).sum())
         return Information(
             self.A[kept[:, None], kept],
-            self.E[gone[:, None], kept],
+            self.E.restricted(gone, kept) if isinstance(self.E, SparseRows) else self.E[gone[:, None], kept],
             self.D[gone],
             slice(first, first + len(gone)),
         )
@@ -121,12 +132,18 @@ class Information:
         """A Cholesky factor, or None where J is not safely positive definite."""
         if not all(bool(torch.isfinite(t).all()) for t in self.tensors()):
             return None
-        S, ratio = self.A, None
+        S: Tensor = self.A
+        ratio: Tensor | SparseRows | None = None
         if self.D is not None and self.E is not None:
             if not bool((self.D > 0).all()):
                 return None
-            ratio = self.E / self.D[:, None]
-            S = self.A - self.E.T @ ratio
+            ratio = self.E * (1 / self.D)[:, None]
+            if isinstance(self.E, SparseRows):
+                if not self.E.isfinite():
+                    return None
+                S = self.E.schur(self.A, self.D)
+            else:
+                S = self.A - self.E.T @ ratio  # type: ignore[operator]
         scale = self.A.diagonal().clamp(min=0).sqrt()
         if not bool((scale > 0).all()):
             return None
@@ -145,7 +162,7 @@ class Factor:
     information: Information
     L: Tensor
     scale: Tensor
-    ratio: Tensor | None
+    ratio: Tensor | SparseRows | None
 
     @property
     def pivot(self) -> float:
@@ -189,7 +206,7 @@ class Factor:
             return small.diagonal().clone()
         out = self.L.new_empty(J.size)
         out[J.kept()] = small.diagonal()
-        out[J.eliminated] = 1 / J.D + ((self.ratio @ small) * self.ratio).sum(1)
+        out[J.eliminated] = 1 / J.D + row_dots(self.ratio, small, self.ratio)
         return out
 
     def inverse(self) -> Tensor:

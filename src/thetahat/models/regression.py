@@ -20,11 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, concatenate
+from ..data.processes import world
 from ..data.source import Source
 from ..families.base import Family, Parameter
-from ..protocols import Partitioned, is_streamed
+from ..kernels import compiled
+from ..protocols import Compiled, Partitioned, Sampled, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
+from .sparse_rows import SparseRows
 from .taylor import Taylor
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 # a categorical term of at most so many levels is written out, a block of rows at a time; a wider one is added
 # up by code
 NARROW = 64
+LARGE = 2**20  # numbers of E above which it is held sparse, beside other wide terms
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,30 @@ class Predictor:
             table = out.new_zeros(levels + 1)
             table.index_add_(0, batch[f"code{self.slot}.{j}"], score if value is None else score * value)
             out[first : first + levels] = table[1:]
+
+    def compiled(self, batch: Batch, layout: _Layout) -> compiled.Columns:
+        """The rows as the compiled sums read them: where they lie in memory."""
+        held, position = batch.tensors, layout.position
+        terms = [
+            compiled.Term(
+                held[f"code{self.slot}.{j}"],
+                held.get(f"value{self.slot}.{j}"),
+                levels,
+                first,
+                int(position[first]),
+            )
+            for j, first, levels in self.terms
+            if levels
+        ]
+        return compiled.Columns(
+            len(batch),
+            held[f"x{self.slot}"] if self.design.columns else None,
+            self.design.intercept,
+            held.get(f"offset{self.slot}"),
+            terms,
+            self.start,
+            int(position[self.start]) if self.size else 0,
+        )
 
     def placed(self, batch: Batch, size: int) -> sparse.csr_matrix:
         """The rows of all columns, (n, p), sparse, each column in its place in θ, which has p = `size`
@@ -246,14 +274,13 @@ class Regression(Model):
     def eta(self, batch: Batch, theta: Tensor | None = None) -> list[Tensor]:
         """Every parameter's linear predictor, (n,) or (1,); fixed ones included."""
         theta = self.coefficients if theta is None else theta
-        own = {p.parameter: p for p in self.predictors}
-        out = []
-        for name, spec in self.family.parameters.items():
-            if name in own:
-                out.append(own[name].eta(batch, theta))
-            else:
-                out.append(spec.link(torch.tensor([self.fixed[name]], dtype=theta.dtype)))
-        return out
+        return [self._eta_of(name, batch, theta) for name in self.family.parameters]
+
+    def _eta_of(self, parameter: str, batch: Batch, theta: Tensor) -> Tensor:
+        if parameter in self.fixed:
+            link = self.family.parameters[parameter].link
+            return link(torch.tensor([self.fixed[parameter]], dtype=theta.dtype))
+        return next(p for p in self.predictors if p.parameter == parameter).eta(batch, theta)
 
     def extras(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in self.family.extras if name in batch}
@@ -281,14 +308,51 @@ class Regression(Model):
 
     # ---- what makes the fit fast ---------------------------------------------------------------------------
 
+    @property
+    def block_rows(self) -> int | None:
+        """Rows of which `taylor` takes the sums most readily at a time; None: as they come."""
+        if not self._compiled:
+            return None
+        if self._fused is not None:
+            return 2**40
+        return 2**20 if self.layout.eliminated is not None else 2**16  # a block has sums a level of its own
+
+    @property
+    def _compiled(self) -> bool:
+        few = all(p.design.columns <= compiled.MOST_COLUMNS for p in self.predictors)
+        return few and compiled.available()
+
+    @property
+    def _fused(self) -> str | None:
+        """The name of the family whose rows are compiled too, if it is this one."""
+        name = self.family.compiled if isinstance(self.family, Compiled) else None
+        plain = name is not None and len(self.predictors) == 1 and not self.fixed
+        return name if plain else None
+
+    def columns(self, batch: Batch) -> list[compiled.Columns] | None:
+        """Each estimated predictor's columns as the compiled sums read them; None: torch sums these rows."""
+        if not self._compiled:
+            return None
+        return [p.compiled(batch, self.layout) for p in self.predictors]
+
     def row_derivatives(
-        self, batch: Batch, order: int = 2
+        self, batch: Batch, order: int = 2, columns: Sequence[compiled.Columns] | None = None
     ) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
-        """log p (n,), and its scores and curvatures in the η of each *estimated* parameter."""
+        """log p (n,), and its scores and curvatures in the η of each *estimated* parameter. columns: of the
+        predictors, where they have been looked up."""
+        theta = self.coefficients.detach()
         with torch.no_grad():
-            value, score, curvature = self.family.derivatives(
-                batch["y"], self.eta(batch), self.extras(batch), order
-            )
+            if columns is None:
+                eta = self.eta(batch)
+            else:
+                own = {p.parameter: (p, c) for p, c in zip(self.predictors, columns, strict=True)}
+                eta = [
+                    own[name][1].eta(theta)
+                    if name in own and not own[name][0].design.constant
+                    else self._eta_of(name, batch, theta)
+                    for name in self.family.parameters
+                ]
+            value, score, curvature = self.family.derivatives(batch["y"], eta, self.extras(batch), order)
         if order > 1 and not self.family.smooth:
             # a kink has no curvature; by the information identity E[s sᵀ] = −E[∂²log p], and the left side a
             # kink does have
@@ -312,21 +376,56 @@ class Regression(Model):
         Parameters
         ----------
         precision
-            of the information's sums; the value and the gradient are always float64.
+            of the information's sums where torch makes them; all others are always float64.
         """
-        n = len(batch)
-        value, score, curvature = self.row_derivatives(batch, order)
+        n, columns = len(batch), self.columns(batch)
+        if columns is not None and self._fused is not None and not self.extras(batch):
+            return self._compiled_taylor(self._fused, batch, columns[0], weight, order)
+        value, score, curvature = self.row_derivatives(batch, order, columns)
         value = value.expand(n)
-        gradient = torch.empty(self.layout.size, dtype=torch.float64)
-        for predictor, s in zip(self.predictors, score, strict=True):
-            predictor.pull(batch, (s if weight is None else s * weight).expand(n), gradient)
+        gradient = torch.zeros(self.layout.size, dtype=torch.float64)
+        for j, (predictor, s) in enumerate(zip(self.predictors, score, strict=True)):
+            s = (s if weight is None else s * weight).expand(n)
+            if columns is None:
+                predictor.pull(batch, s, gradient)
+            else:
+                columns[j].pull(s, gradient)
         if weight is not None and self.bounded:
             value = torch.where(weight == 0, 0.0, value)  # a row that does not count may be impossible: 0 · ∞
         total = value.sum() if weight is None else torch.dot(value, weight)
         if order < 2:
             return Taylor(total, gradient)
         negative = {ab: -(c if weight is None else c * weight).expand(n) for ab, c in curvature.items()}
-        return Taylor(total, gradient, self.assemble(batch, negative, precision))
+        return Taylor(total, gradient, self.assemble(batch, negative, precision, columns))
+
+    def _compiled_taylor(
+        self, family: str, batch: Batch, columns: compiled.Columns, weight: Tensor | None, order: int
+    ) -> Taylor:
+        """`taylor` in one compiled pass over the rows."""
+        sums = self._sums() if order > 1 else None
+        theta = self.coefficients.detach()
+        value, gradient = compiled.fused(columns, family, batch["y"], weight, theta, sums)
+        J = None if sums is None else self._information(sums)
+        return Taylor(torch.tensor(value, dtype=torch.float64), gradient, J)
+
+    def _sums(self) -> compiled.Sums:
+        gone, narrow = self.layout.eliminated, self.layout.narrow if world() == 1 else None
+        return compiled.Sums(self.layout.kept, 0 if gone is None else gone.stop - gone.start, narrow)
+
+    def _information(self, sums: compiled.Sums) -> Information:
+        E = sums.E
+        if E is not None and sums.narrow is not None:
+            from scipy import sparse
+
+            where, (rows, width), kept = sums.narrow.numpy(), E.shape, sums.kept
+            own = sparse.csr_array(
+                (E.numpy().reshape(-1), np.tile(where, rows), np.arange(rows + 1) * width), shape=(rows, kept)
+            )
+            for starts, columns, values in sums.pairs:
+                own = own + sparse.csr_array((values, columns, starts), shape=(rows, kept))
+            own.sort_indices()
+            return Information(sums.A, SparseRows(own), sums.D, self.layout.eliminated)
+        return Information(sums.A, E, sums.D, self.layout.eliminated)
 
     def outer(self, batch: Batch, weight: Tensor | None = None) -> Information:
         """Σ w s sᵀ of the rows' scores: the meat of the sandwich, by the same sums as the information."""
@@ -364,10 +463,21 @@ class Regression(Model):
         return out
 
     def assemble(
-        self, batch: Batch, weight: Mapping[tuple[int, int], Tensor], precision: torch.dtype = torch.float64
+        self,
+        batch: Batch,
+        weight: Mapping[tuple[int, int], Tensor],
+        precision: torch.dtype = torch.float64,
+        columns: Sequence[compiled.Columns] | None = None,
     ) -> Information:
-        """J with blocks X_aᵀ diag(w_ab) X_b, a ≤ b, over one batch."""
+        """J with blocks X_aᵀ diag(w_ab) X_b, a ≤ b, over one batch. columns: of the predictors, where they have been
+        looked up."""
         layout = self.layout
+        columns = self.columns(batch) if columns is None else columns
+        if columns is not None:
+            sums = self._sums()
+            for (a, b), w in weight.items():
+                sums.add(columns[a], None if a == b else columns[b], w)
+            return self._information(sums)
         A = torch.zeros(layout.kept, layout.kept, dtype=torch.float64)
         E = D = None
         if layout.eliminated is not None:
@@ -532,6 +642,9 @@ class _Layout:
     kept: int
     position: Tensor  # coordinate of θ → coordinate of A, −1 if eliminated
     eliminated: slice | None
+    narrow: Tensor | None = (
+        None  # where E is large, and sparse: the coordinates of A that are not of a wide term
+    )
 
 
 def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
@@ -540,7 +653,13 @@ def _layout(predictors: Sequence[Predictor], size: int) -> _Layout:
     kept = torch.cat([torch.arange(first), torch.arange(first + levels, size)])
     position = torch.full((size,), -1, dtype=torch.long)
     position[kept] = torch.arange(len(kept))
-    return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None)
+    others = [position[at : at + n] for p in predictors for _, at, n in p.terms if n > NARROW and at != first]
+    narrow = None
+    if others and levels * len(kept) > LARGE:
+        narrow = (
+            torch.ones(len(kept), dtype=torch.bool).index_fill_(0, torch.cat(others), False).nonzero()[:, 0]
+        )
+    return _Layout(size, len(kept), position, slice(first, first + levels) if levels else None, narrow)
 
 
 def _cross(left: _Piece, right: _Piece, w: Tensor, scaled: Tensor | None) -> Tensor:
@@ -576,6 +695,9 @@ def _some_rows(source: Source, most: int = 20_000) -> Batch:
     memory)."""
     if isinstance(source, Partitioned):
         return source.sample
+    if isinstance(source, Sampled) and source.sample is not None:
+        part: Batch = source.sample[:: max(1, len(source.sample) // most)]
+        return part
     taken: list[Batch] = []
     rows = 0
     stop = most if is_streamed(source) or source.size is None else source.size

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import torch
 
+from ..data.processes import world
 from ..errors import BadArgument
+from ..kernels import compiled
 from ..likelihood import Objective
 from ..models import HMM, Mixture
 from ..protocols import Steers, is_drawn, is_separable, kind_of, layout_of
@@ -23,6 +25,7 @@ from .quantile import LinearProgramme
 from .steered import Steered
 from .stochastic import Stochastic
 
+SPARSE = 8000  # and of what is kept, where the products of a wide category with others are sparse
 # rows up to which a normal linear model is solved by QR: beyond, one Newton step is as good and faster
 QR_ROWS = 100_000
 PRODUCTS = 1e11  # in one factor of the information: a second or so
@@ -80,11 +83,13 @@ def of_likelihood(objective: Objective) -> Solver:
         return BaumWelch()
     layout = layout_of(objective.model)
     dense = objective.size if layout is None or len(objective.terms) > 1 else layout.kept
-    costly = (
-        dense**2 * float(objective.size - dense) > PRODUCTS
-    )  # of eliminating one wide category beside others that are wide too
+    # of eliminating one wide category beside others that are wide too, where its products with them are not sparse
+    sparse = layout is not None and layout.narrow is not None and compiled.available() and world() == 1
+    costly = dense**2 * float(objective.size - dense) > PRODUCTS and not sparse
     if isinstance(objective.model, Mixture) and len(objective.terms) == 1 and dense <= DENSE:
         return EM()
     if gauss_newton.applies(objective):
         return GaussNewton()
-    return Newton() if dense <= DENSE and not costly else LBFGS()
+    if dense > (SPARSE if sparse else DENSE) or costly:
+        return LBFGS()
+    return Newton(first=closed_form.by_blocks) if closed_form.is_linear(objective) else Newton()

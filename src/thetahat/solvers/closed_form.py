@@ -15,6 +15,7 @@ Computations, §5.3, §5.6.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..errors import BadArgument
-from ..families.links import Identity
+from ..families.links import Identity, Log
 from ..families.normal import Normal
 from ..likelihood import Objective
 from ..likelihood.total import folded
@@ -54,9 +55,8 @@ class LeastSquares:
     pivots: np.ndarray
 
 
-def applies(objective: Objective) -> bool:
-    """Whether the objective is a normal linear model with identity link, constant scale and columns that
-    can be held."""
+def is_linear(objective: Objective) -> bool:
+    """Whether the objective is a normal linear model with identity link and constant scale."""
     model = objective.model
     if (
         not isinstance(model, Regression)
@@ -73,9 +73,41 @@ def applies(objective: Objective) -> bool:
     ):
         return False
     mean = model.predictors[0]
-    if any(levels > NARROW for _, _, levels in mean.terms) or mean.size > 2000 or mean.size == 0:
+    if mean.size == 0:
         return False
     return len(model.predictors) == 1 or model.predictors[1].design.constant
+
+
+def applies(objective: Objective) -> bool:
+    """Whether the objective is a normal linear model, whose columns can be held."""
+    if not is_linear(objective):
+        return False
+    mean = objective.model.predictors[0]
+    return not any(levels > NARROW for _, _, levels in mean.terms) and mean.size <= 2000
+
+
+def by_blocks(objective: Objective) -> Tensor | None:
+    """Where Newton's method begins on a normal linear model: the maximum over β at any σ, and over log σ at that β.
+
+        β̂ = β + J_ββ⁻¹ g_β,        σ̂² = σ² (1 + g_logσ / Σ w)
+
+    It is the maximum of both but for rounding; None where J_ββ is singular.
+    """
+    model, theta = objective.model, objective.theta
+    mean = model.predictors[0]
+    at = torch.arange(mean.start, mean.start + mean.size)
+    t = objective.taylor(theta, order=2)
+    factor = None if t.information is None else t.information.restrict(at).factor()
+    if factor is None:
+        return None
+    theta = theta.index_put((at,), theta[at] + factor.solve(t.gradient[at]))
+    if len(model.predictors) > 1:
+        scale = model.predictors[1]
+        if not isinstance(scale.spec.link, Log):
+            return None
+        ratio = 1 + float(objective.taylor(theta, order=1).gradient[scale.start]) / objective.observations
+        theta[scale.start] += 0.5 * math.log(ratio) if ratio > 0 else 0.0
+    return theta if bool(torch.isfinite(theta).all()) else None
 
 
 def columns(mean: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,15 +21,17 @@ Optimization, §9.5.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..likelihood import Objective
 from ..models.information import Factor, Information
 from ..models.taylor import Taylor
-from ..protocols import is_concave, taylor_of
+from ..protocols import WantsBlocks, is_concave, taylor_of
 from ..types import ObjectiveLike
 from .certificate import Certificate
 
@@ -77,11 +79,13 @@ class Newton:
     keep_above, keep_below
         J is kept for several steps on more rows than `keep_above` and where λ < `keep_below`
     float32_above
-        rows above which J is summed in float32 first (float64 again if it is too ill-conditioned for that)
+        rows above which J is summed in float32 first, where torch sums it (float64 again if it is too ill-conditioned for that)
     thin_above
         rows above which the iterations begin on a subsample
     coarse
         the largest λ that may count as a maximum when floating-point precision stops the iterations
+    first
+        (objective) → θ next to the maximum, where there is a formula for that; None: it has none for these data
     """
 
     tolerance: float = 1e-8
@@ -91,6 +95,7 @@ class Newton:
     float32_above: int = 50_000
     thin_above: int = 20_000
     coarse: float = 1e-2
+    first: Callable[[Objective], Tensor | None] | None = field(default=None, repr=False)
     begin: Tensor | None = field(default=None, repr=False)
     smooth: ClassVar[bool] = True  # goes by curvature alone
 
@@ -99,16 +104,19 @@ class Newton:
     def start(self, objective: ObjectiveLike) -> State:
         begin = objective.theta if self.begin is None else self.begin
         rows = objective.rows or 0
+        near = self.first(objective) if self.first is not None and isinstance(objective, Objective) else None
+        if near is not None:
+            return self._look(objective, near, torch.float64)
         if rows > self.thin_above and objective.size * 50 < rows:
             keep = max(2, min(32, rows // max(self.thin_above // 4, 50 * objective.size)))
             borrowed = self._thinned_start(objective, begin, keep)
             if borrowed is not None and taylor_of(objective.model) is None:
                 return self._borrow(
-                    objective, borrowed, keep
+                    objective, borrowed, rows / (objective.thinned(keep).rows or rows)
                 )  # p gradients' worth of work saved, where J is as dear as that
             begin = begin if borrowed is None else borrowed.theta
-        precision = torch.float32 if rows > self.float32_above else torch.float64
-        return self._look(objective, begin, precision)
+        single = rows > self.float32_above and not _in_double(objective)
+        return self._look(objective, begin, torch.float32 if single else torch.float64)
 
     def _thinned_start(self, objective: ObjectiveLike, begin: Tensor, keep: int) -> State | None:
         """Run on every keep-th row first. Only a start: if the subsample has no maximum, begin where we
@@ -121,9 +129,9 @@ class Newton:
         sound = state.decrement <= 1.0 and bool(torch.isfinite(state.theta).all())
         return state if sound else None
 
-    def _borrow(self, objective: ObjectiveLike, thinned: State, keep: int) -> State:
+    def _borrow(self, objective: ObjectiveLike, thinned: State, keep: float) -> State:
         """The state at the subsample's maximum, steered by the subsample's information times `keep`."""
-        return self.steered(objective, thinned.theta, thinned.information.times(float(keep)))
+        return self.steered(objective, thinned.theta, thinned.information.times(keep))
 
     def steered(self, objective: ObjectiveLike, theta: Tensor, information: Information) -> State:
         """The state at θ, steered by an information that is not its own."""
@@ -173,6 +181,9 @@ class Newton:
         # summed anew in the same pass
         near = state.borrowed or state.decrement < self.keep_below
         keep = (objective.rows or 0) > self.keep_above and state.factor is not None and near
+        keep = keep and not (
+            _in_double(objective) and isinstance(objective, Objective) and objective.streamed
+        )
         passes = state.passes
         for _ in range(60):
             t = objective.taylor(state.theta + d, order=1 if keep else 2, precision=state.precision)
@@ -363,8 +374,10 @@ def _steepness(state: State) -> float:
 def _upward(state: State) -> Tensor | None:
     """At a stationary point: the direction, of unit length in the metric of the trust region, in which ℓ
     curves upward most, if it does."""
+    if state.information.size > 2000:
+        return None
     J = state.information.dense() / state.scale[:, None] / state.scale
-    if len(J) > 2000 or not bool(torch.isfinite(J).all()):
+    if not bool(torch.isfinite(J).all()):
         return None
     values, vectors = torch.linalg.eigh(J)
     if values[0] >= -1e-8:
@@ -372,6 +385,11 @@ def _upward(state: State) -> Tensor | None:
     d = vectors[:, 0] / state.scale
     out: Tensor | None = d if float(d @ state.taylor.gradient) >= 0 else -d
     return out
+
+
+def _in_double(objective: ObjectiveLike) -> bool:
+    """Whether the information is summed in float64 whatever is asked for."""
+    return isinstance(objective.model, WantsBlocks) and objective.model.block_rows is not None
 
 
 def _scale(J: Information, before: Tensor | None) -> Tensor:
