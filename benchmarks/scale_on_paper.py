@@ -118,7 +118,7 @@ def say_regression(a: argparse.Namespace) -> None:
     merging = a.workers * (m["partial"] / a.network + m["adding"])
     one, moved = max(reading, computing) + merging + a.start, a.workers * m["partial"]
     print(f"""{a.rows:.0e} rows x {a.columns:.0f} columns on {a.workers:.0f} workers, a partition each
-  measured  {m["kernel"] * 1e9:.1f} ns a row and column on one core (columns encoded, value, gradient, information)
+  measured  {m["kernel"] * 1e9:.1f} ns a row and column on one core (encoding, value, gradient, information)
             {m["partial"]:,.0f} bytes a partial sum; {m["adding"] * 1e6:.0f} us to add one
             {m["passes"]:.0f} passes of a fit and its errors
   assumed   {a.cores:.0f} cores a worker, each reads {a.read / 1e9:.1f} GB/s; {a.network / 1e9:.2f} GB/s into the driver
