@@ -1449,6 +1449,28 @@ class Accumulates(Protocol):
     def accumulate(self, other: Plain) -> Any: ...
 
 
+@runtime_checkable
+class Partitioned(Protocol):
+    """A source whose rows stay elsewhere: a function goes to them, and what is made of all of them comes back.
+    `likelihood.total` asks.
+
+        fold(f, c) = c(… c(c(f(batch 0), f(batch 1)), f(batch 2)) …)
+
+    `sample` is a batch of some rows, from which types and shapes are learnt, and a start.
+
+    Examples
+    --------
+    >>> from thetahat.data import Tensors
+    >>> isinstance(Tensors({"y": torch.ones(3)}), Partitioned)
+    False
+    """
+
+    @property
+    def sample(self) -> Batch: ...
+
+    def fold(self, function: Callable[[Batch], T], combine: Callable[[T, T], T]) -> T: ...
+
+
 # ---- plain facts, with what is taken where nothing is said -------------------------------------------------
 
 

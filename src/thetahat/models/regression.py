@@ -24,7 +24,7 @@ from ..data.processes import world
 from ..data.source import Source
 from ..families.base import Family, Parameter
 from ..kernels import compiled
-from ..protocols import Compiled, Sampled, is_streamed
+from ..protocols import Compiled, Partitioned, Sampled, is_streamed
 from .base import Model, drawn, set_theta, unique
 from .information import Information
 from .sparse_rows import SparseRows
@@ -695,6 +695,8 @@ def _by_code(piece: _Piece, values: Tensor) -> Tensor:
 def _some_rows(source: Source, most: int = 20_000) -> Batch:
     """Rows enough for a start: evenly spread over those of the first batches (all of them, if the data are in
     memory)."""
+    if isinstance(source, Partitioned):
+        return source.sample
     if isinstance(source, Sampled) and source.sample is not None and len(source.sample) >= most:
         part: Batch = source.sample[:: max(1, len(source.sample) // most)]
         return part

@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..families.links import Identity
 from ..likelihood import Objective
+from ..likelihood.total import folded
 from ..models.base import natural_of
 from ..models.custom import Custom, Interval, Positive
 from ..models.information import Factor
 from ..models.regression import Regression
-from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Steers, Together
+from ..protocols import HasEnded, HasFactor, HasRecession, HasScale, HasStart, Partitioned, Steers, Together
 from ..types import ModelLike, SolverLike, StateLike
 from . import interior_point, limits, proximal
 from .boundary import inside, reduced
@@ -184,7 +186,8 @@ def _error_of_fixed(point: Point) -> float:
 def _bounded(point: Point, attempts: int) -> Point:
     """A perfect fit, or parameters at their boundary; then what is found of those that are left."""
     certificate = point.certificate
-    rows = None if certificate.ok or certificate.status == "no maximum" else perfect(point.objective)
+    known = certificate.ok or certificate.status == "no maximum" or stays(point.objective)
+    rows = None if known else perfect(point.objective)
     if rows:
         lost = replace(certificate, status="no maximum", rows=rows[0], detail=rows[1], concave=False)
         return point.judged(replace(lost, nats=None, standard_errors=None))
@@ -232,7 +235,7 @@ def _searched(point: Point, attempts: int) -> Point:
     free = weak[:, (weak[held].abs() < 1e-9).all(0)]
     proven = isinstance(model, Regression)
     flat = flat_directions(objective, model, free, scale) if proven or point.converged else []
-    found = separated(model, objective, certificate, held) if proven else None
+    found = separated(model, objective, certificate, held) if proven and not stays(objective) else None
     if found and flat:
         return point.judged(
             replace(found, detail=f"{found.detail} Besides, {flat_certificate(flat, certificate).detail}")
@@ -250,6 +253,11 @@ def _searched(point: Point, attempts: int) -> Point:
     if seen:
         return point.judged((unbounded if point.converged else perhaps)(*seen, certificate))
     return point.judged(_unsure(point, weak / scale[:, None], lost))
+
+
+def stays(objective: Objective) -> bool:
+    """Whether rows stay in an engine: what takes all of them at once is not asked there."""
+    return any(isinstance(term.source, Partitioned) for term in objective.terms)
 
 
 def _unsure(point: Point, vectors: Tensor, lost: bool) -> Certificate:
@@ -379,7 +387,7 @@ def _finite(objective: Objective, value: float) -> bool:
 def _impossible(objective: Objective, value: float) -> str:
     """Which row makes the log-likelihood infinite or NaN where the iterations began."""
     seen, found = 0, ""
-    for batch in objective.terms[0].source.batches(objective.model):
+    for batch in () if stays(objective) else objective.terms[0].source.batches(objective.model):
         with torch.no_grad():
             log_prob = objective.model.log_prob(batch).reshape(len(batch), -1).sum(-1)
         bad = torch.nonzero(~torch.isfinite(log_prob))
@@ -393,8 +401,8 @@ def _impossible(objective: Objective, value: float) -> str:
 
 def _magnitudes(model: Regression, objective: Objective) -> str:
     """The columns whose squares float64 cannot hold, and what to do about them."""
-    largest: dict[str, float] = {}
-    for batch in objective.terms[0].source.batches():
+
+    def of(batch: Batch) -> dict[str, float]:
         found = {model.encoder.response.expression: batch["y"]} if not model.family.support.integer else {}
         for p in model.predictors:
             dense = batch.tensors.get(f"x{p.slot}")
@@ -404,7 +412,10 @@ def _magnitudes(model: Regression, objective: Objective) -> str:
                 if dense is not None
                 else {}
             )
-        for name, column in found.items():
-            largest[name] = max(largest.get(name, 0.0), float(column.abs().max()))
+        return {name: float(column.abs().max()) for name, column in found.items()}
+
+    largest = folded(
+        of, objective.terms[0].source, combine=lambda a, b: {name: max(v, b[name]) for name, v in a.items()}
+    )
     extreme = [f"{name} ({size:.0e})" for name, size in largest.items() if size > 1e150 or 0 < size < 1e-150]
     return f"the squares of {', '.join(extreme)} are beyond float64: change the unit." if extreme else ""
