@@ -3,6 +3,7 @@ REINFORCE, A2C and PPO maximise."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,7 +74,7 @@ class Policy(Model):
         """The distribution of the action at each state, and its parameters, (…, K); with a mask, (…, K), −∞ for what
         it does not allow."""
         f = _output(self.network, state)
-        actions = Discrete(f.shape[-1]) if self.actions is None else self.actions
+        actions = _one_of(f.shape[-1]) if self.actions is None else self.actions
         if mask is None:
             return actions, f
         if isinstance(actions, SquashedNormal):
@@ -196,6 +197,12 @@ class Value(Model):
         z = (batch["return"] - self.of(batch["state"], batch.shape)) / self.scale
         out = -0.5 * z.square() - float(np.log(self.scale) + 0.5 * np.log(2 * np.pi))
         return unpadded(out, batch)
+
+
+@functools.cache
+def _one_of(K: int) -> Discrete:
+    """One of K actions; made once, since no graph of torch.compile can make it."""
+    return Discrete(K)
 
 
 def _parts(actions: Actions) -> list[int]:
