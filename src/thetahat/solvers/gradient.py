@@ -37,6 +37,7 @@ from ..models.base import log_prob_of, objective_of
 from ..models.taylor import taylor, weighted
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
+from .compiled import WholeStep
 from .minibatches import Drawn, Feed, pieces
 
 DISTRIBUTED = ("ddp", "fsdp")
@@ -58,10 +59,15 @@ class Models(nn.Module):
             m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
 
-    def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+    def check(self, asked: Sequence[tuple[int, Batch]]) -> list[bool]:
+        """What a compiled log p leaves out; and of each model whether it is trained by something else than log p."""
         for i, batch in asked:
             if self._checks[i] is not None:
                 self._checks[i](batch)
+        return [self.training and self._other[i] for i, _ in asked]
+
+    def forward(self, asked: Sequence[tuple[int, Batch]]) -> list[Tensor]:
+        self.check(asked)
         if self.training and any(self._other):
             by = [self._objective if self._other[i] else self._log_prob for i, _ in asked]
             return [f(self._each[i], batch) for f, (i, batch) in zip(by, asked, strict=True)]
@@ -108,6 +114,9 @@ class StepGradient:
         self.models: list[ModelLike] = list({id(t.model): t.model for t in objective.terms}.values())
         self.own = list(self.models)  # the objective's, of which "fsdp" trains copies
         self.place = {id(m): i for i, m in enumerate(self.models)}
+        self.expands = [
+            taylor_of(m) is not None for m in self.models
+        ]  # asked once: it takes longer than a sum
         self.many = world()  # processes that work together
         self.sharded = self.many > 1 and distributed == "fsdp"
         self.module: nn.Module = Models(self.models, compiled)
@@ -116,6 +125,7 @@ class StepGradient:
         self.device, self.dtype = first.device, first.dtype
         self.widest = widest(self.device)
         self.scale = 1.0  # of the gradient, in float16
+        self.whole = WholeStep(self.parameters, self.widest) if compiled and self.many == 1 else None
         if self.sharded:
             self.module, self.models, self.parameters = _sharded(self.module, objective)
         elif self.many > 1 and any(p.requires_grad for p in self.module.parameters()):
@@ -179,7 +189,7 @@ class StepGradient:
 
         A weighting sees the batch whole: it may compare its terms.
         """
-        own = taylor_of(term.model) is not None
+        own = self.expands[self.place[id(term.model)]]
         batch = self.prepare(batch, None if own else self.dtype)
         split = self.parts > 1 or (replicated and self.many > 1)
         weight = None
@@ -209,6 +219,11 @@ class StepGradient:
 
     def _round(self, each: list[tuple[LogLikelihood, Batch, Tensor | None, float]]) -> Plain:
         asked = [(self.place[id(term.model)], batch) for term, batch, _, _ in each]
+        if self.whole is not None and self.whole.possible and isinstance(self.module, Models):
+            with self.arithmetic():
+                found_value = self.whole(each, self.module.check(asked), self.scale)
+            if found_value is not None:
+                return found_value
         if self.precision is None and not self.sharded:
             found = self.module(asked)
         else:
