@@ -22,9 +22,10 @@ pytestmark = [
 ]
 
 
-def ppo(weights):
+def ppo(weights, known=True):
+    """known : whether the policy is told the actions, or takes as many as its network has outputs"""
     rollouts = th.rl.Rollouts("CartPole-v1", 4, num_steps=16, epochs=1, vectorization="tensor")
-    policy = th.rl.Policy(th.networks.mlp(4, 8, 2, "tanh", seed=0), rollouts.actions)
+    policy = th.rl.Policy(th.networks.mlp(4, 8, 2, "tanh", seed=0), rollouts.actions if known else None)
     value = th.rl.Value(th.networks.mlp(4, 8, 1, "tanh", seed=1))
     rollouts.advantage = th.rl.GAE(value)
     return th.LogLikelihood(policy, rollouts, weights) + th.LogLikelihood(value, rollouts)
@@ -67,10 +68,11 @@ def off(found, expected):
     [
         (ppo, th.rl.Clipped(0.2, entropy_coef=0.01)),
         (ppo, th.rl.Advantage(0.01)),
+        (lambda weights: ppo(weights, known=False), th.rl.Clipped(0.2)),
         (counts, None),
         (counts, lambda batch, log_prob: torch.exp(log_prob).sqrt()),
     ],
-    ids=["clipped", "advantage", "counted", "weights of one's own"],
+    ids=["clipped", "advantage", "actions by the network", "counted", "weights of one's own"],
 )
 def test_value_and_gradient_are_those_of_the_step_that_is_not_compiled(make, weights):
     """To what float32 rounds: 2e-6 of the gradient's largest entry."""

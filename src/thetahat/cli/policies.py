@@ -216,6 +216,7 @@ class Policy(System):
             normalise_rewards=self.discount if self.normalise_rewards else False,
             settings=self.made_with,
             vectorization=self.vectorization,
+            compile=self.compile and self.vectorization == "tensor",
             **play,
         )
 

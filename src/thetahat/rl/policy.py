@@ -3,7 +3,6 @@ REINFORCE, A2C and PPO maximise."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,7 +73,7 @@ class Policy(Model):
         """The distribution of the action at each state, and its parameters, (…, K); with a mask, (…, K), −∞ for what
         it does not allow."""
         f = _output(self.network, state)
-        actions = _one_of(f.shape[-1]) if self.actions is None else self.actions
+        actions = _OneOf(f.shape[-1]) if self.actions is None else self.actions
         if mask is None:
             return actions, f
         if isinstance(actions, SquashedNormal):
@@ -199,10 +198,12 @@ class Value(Model):
         return unpadded(out, batch)
 
 
-@functools.cache
-def _one_of(K: int) -> Discrete:
-    """One of K actions; made once, since no graph of torch.compile can make it."""
-    return Discrete(K)
+class _OneOf(Discrete):
+    """One of as many actions as a network has outputs. Its construction is not remembered (`made`), so that a graph of
+    torch.compile can make it."""
+
+    def __init__(self, K: int):
+        self.K = self.outputs = K
 
 
 def _parts(actions: Actions) -> list[int]:
