@@ -33,7 +33,7 @@ from ..data.devices import widest
 from ..data.processes import rank, share, summed, world
 from ..errors import BadArgument
 from ..likelihood import LogLikelihood, Objective
-from ..models.base import log_prob_of, objective_of
+from ..models.base import family_of, log_prob_of, objective_of
 from ..models.taylor import taylor, weighted
 from ..protocols import Checks, maximised_of, taylor_of
 from ..types import ModelLike, Plain
@@ -55,6 +55,8 @@ class Models(nn.Module):
         self._objective: Callable[..., Tensor] = torch.compile(objective_of) if compiled else objective_of
         self._other = [bool(maximised_of(m)) for m in models]  # than log p is what they are trained by
         _refuse_inner(models)
+        if compiled:
+            _know_limits(models)
         self._checks: list[Plain] = [
             m.check if compiled and isinstance(m, Checks) else None for m in models
         ]  # what a compiled log p leaves out
@@ -72,6 +74,15 @@ class Models(nn.Module):
             by = [self._objective if self._other[i] else self._log_prob for i, _ in asked]
             return [f(self._each[i], batch) for f, (i, batch) in zip(by, asked, strict=True)]
         return [self._log_prob(self._each[i], batch) for i, batch in asked]
+
+
+def _know_limits(models: Sequence[nn.Module]) -> None:
+    """Families look once where their links lead, in numbers, which no graph can ask for."""
+    for model in models:
+        for part in model.modules():
+            family = family_of(part)
+            if family is not None:
+                _ = family._limits
 
 
 def _refuse_inner(models: Sequence[nn.Module]) -> None:
